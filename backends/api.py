@@ -1,0 +1,196 @@
+"""The contract between the broker and whatever runs its agents.
+
+A backend knows instances (containers, pods, tasks, processes), never Jenkins. This file holds the
+Protocol, its values and the closed set of errors; it refuses to know any platform or SDK.
+
+Theory of operation: the broker lists, decides, then calls ``launch`` or ``terminate``; both are
+idempotent by name, so repeating after a crash or a time-out is always safe. ``list`` is the truth:
+it returns every instance that carries our owner mark, or raises. A partial answer is an error,
+because absence may mean "terminate". ``watch`` only wakes the broker; it carries nothing.
+"""
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from attrs import Factory, field, frozen
+
+SECRETS = "${secrets}"
+"""In ``argv`` and ``env`` values: replaced by the directory that holds ``secret_files``."""
+WORK = "${work}"
+"""In ``argv`` and ``env`` values: replaced by the instance's own working directory."""
+FILES = "${files}"
+"""In ``argv`` and ``env`` values: replaced by the directory that holds ``files``."""
+
+
+class InstanceState(enum.Enum):
+    """Every platform state maps to one of these by a total table in its backend."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    EXITED = "exited"
+
+
+@frozen(kw_only=True)
+class Exit:
+    """How an instance ended, as far as the platform tells.
+
+    ``slug`` is one of: exited, killed, out-of-memory, image, command, network, evicted,
+    platform-lost, unknown. ``code`` is the exit status (negative: minus the signal's number).
+    """
+
+    slug: str
+    code: int | None = None
+    message: str = ""
+    at: float | None = None
+
+
+@frozen(kw_only=True)
+class Instance:
+    """What a backend runs for one agent. ``metadata`` comes back byte for byte."""
+
+    name: str
+    state: InstanceState
+    metadata: Mapping[str, str] = Factory(dict)
+    created_at: float | None = None  # POSIX seconds, wall clock
+    exit: Exit | None = None  # only with EXITED
+    detail: str = ""  # the platform's words on why it does not run yet
+
+
+@frozen(kw_only=True)
+class Resources:
+    """What the platform's scheduler is told. None: the platform's default."""
+
+    memory_bytes: int | None = None  # hard limit
+    memory_reservation_bytes: int | None = None
+    cpu_limit: float | None = None  # cores, hard limit
+    cpu_shares: float | None = None  # cores, relative weight
+
+
+@frozen(kw_only=True)
+class RemoteFile:
+    """A file that the platform fetches before the start (HTTP GET, no credentials)."""
+
+    url: str
+    name: str
+
+
+@frozen(kw_only=True)
+class InstanceSpec:
+    """All that a backend needs to start one instance.
+
+    ``secret_files`` maps a file name to its content; it never appears in ``repr``, in metadata,
+    in a command line or in the environment.
+    """
+
+    name: str
+    metadata: Mapping[str, str]
+    argv: tuple[str, ...] = ()  # empty: the image's own entry point without arguments
+    use_entry_point: bool = False  # argv are arguments to the image's entry point
+    image: str | None = None
+    env: Mapping[str, str] = Factory(dict)
+    secret_files: Mapping[str, str] = field(factory=dict, repr=False)
+    files: tuple[RemoteFile, ...] = ()
+    resources: Resources = Factory(Resources)
+    options: Any = None  # the kind's own template settings (``Kind.template_settings``)
+
+
+@frozen(kw_only=True)
+class Capacity:
+    """Free room, where the platform can tell."""
+
+    free_instances: int | None = None
+    text: str = ""
+
+
+class BackendError(Exception):
+    """Base of the closed set. ``slug`` is the metric label, ``fault`` says who has to act."""
+
+    slug: ClassVar[str] = "bug"
+    fault: ClassVar[str] = "us"
+
+    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+        """``reason`` is for people and at most 256 characters; ``retry_after`` in seconds."""
+        super().__init__(reason[:256])
+        self.reason = reason[:256]
+        self.retry_after = retry_after
+
+
+class Rejected(BackendError):
+    """Our specification or the configuration is wrong: the same call will fail again."""
+
+    slug = "rejected"
+    fault = "configuration"
+
+
+class NoCapacity(BackendError):
+    """The platform is full. Not a failure: the next backend, or wait."""
+
+    slug = "no-capacity"
+    fault = "nobody"
+
+
+class Unauthorized(BackendError):
+    """The platform does not let us: the operator has to act."""
+
+    slug = "unauthorized"
+    fault = "operator"
+
+
+class Unavailable(BackendError):
+    """The platform does not answer, or not in time."""
+
+    slug = "unavailable"
+    fault = "platform"
+
+
+class NotFound(BackendError):
+    """No such instance of ours. Callers of ``terminate`` treat it as done."""
+
+    slug = "not-found"
+    fault = "nobody"
+
+
+class AlreadyExists(BackendError):
+    """The name is taken by something that is not ours, or by another specification."""
+
+    slug = "already-exists"
+    fault = "nobody"
+
+
+class Backend(Protocol):
+    """What the broker asks of a platform."""
+
+    kind: str
+
+    async def launch(self, spec: InstanceSpec) -> None:
+        """Start an instance; idempotent by ``spec.name``. Raises any ``BackendError``."""
+
+    async def list(self) -> Sequence[Instance]:
+        """All instances with our owner mark, complete, or an error."""
+
+    def watch(self) -> AsyncIterator[None]:
+        """Yield when something may have changed; may end at any time."""
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:
+        """End and remove an instance with all it left; idempotent. Unknown: ``NotFound``."""
+
+    async def capacity(self) -> Capacity | None:
+        """Free room, or None where the platform cannot tell."""
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Last ``tail`` lines of output, also of an exited instance. Unknown: ``NotFound``."""
+
+    async def aclose(self) -> None:
+        """Let go of connections and threads, not of instances; idempotent."""
+
+
+class Store(Protocol):
+    """Where a backend keeps the few facts that no platform can be asked for again."""
+
+    def load(self, key: str) -> str | None:
+        """Return the value last saved, or None."""
+
+    def save(self, key: str, value: str) -> None:
+        """Write durably before returning. Raises OSError."""

@@ -182,6 +182,12 @@ class Backend(Protocol):
     async def logs(self, name: str, *, tail: int) -> str:
         """Last ``tail`` lines of output, also of an exited instance. Unknown: ``NotFound``."""
 
+    def work_dir(self, name: str) -> str | None:
+        """Return the absolute path that ``WORK`` will stand for, or None if the image decides.
+
+        Known before the launch: the controller wants it when the node is created.
+        """
+
     async def aclose(self) -> None:
         """Let go of connections and threads, not of instances; idempotent."""
 

@@ -145,7 +145,10 @@ class Template:
     min_idle: int = 0  # of this moment: schedules are resolved before
     retention: Retention = Factory(Retention)
     connect_deadline_s: float = 300.0  # from launch, or from losing the connection, to online
-    launch: LaunchSettings = field(repr=False, default=None)  # type: ignore[assignment]
+    launch: LaunchSettings = field(
+        repr=False,
+        factory=lambda: LaunchSettings(connection=jnlp_tunnel.Connection(), agent_url="/"),
+    )
 
 
 @frozen(kw_only=True)
@@ -176,6 +179,7 @@ class Policy:
     backoff_max_s: float = 300.0
     rejected_retry_s: float = 600.0  # a template that the backend refuses is tried again after
     settle_s: float = 15.0  # the controller gives an idle agent its item within this
+    resume_grace_s: float = 30.0  # after a (re)start: time for pipelines to ask for their nodes
     sweep_share: float = 0.5  # more than this share of all instances (and more than
     sweep_floor: int = 10  # this many) to sweep at once is implausible and refused
     draining: bool = False  # launch nothing, retire everything that is idle
@@ -297,6 +301,7 @@ class KnownLabel:
 class Scope(enum.Enum):
     """What a back-off holds back."""
 
+    CONTROLLER = "controller"  # it refuses to make nodes; ``backend`` is empty
     BACKEND = "backend"
     TEMPLATE = "template"
 
@@ -339,7 +344,8 @@ class Ledger:
     hooks: Mapping[ItemId, str | None] = Factory(dict)  # pushed labels; the hook comes later
     backoffs: Mapping[BackoffKey, Backoff] = Factory(dict)
     buckets: Mapping[BackendName, Bucket] = Factory(dict)
-    session: str = ""  # controller session of the last synced read
+    session: str = ""  # controller session of the last synced read ...
+    session_at: float | None = None  # ... and when it was first seen
     waits: Mapping[ItemId, float] = Factory(dict)  # first time seen blocked by a shared cap
     cycle: int = 0
 
@@ -353,6 +359,7 @@ class World:
     backends: Mapping[BackendName, BackendView]
     ledger: Ledger = Factory(Ledger)
     fresh_ids: tuple[str, ...] = ()  # unused random suffixes for new names
+    jitter: float = 0.0  # 0 to 1, rolled by the shell: spreads what is retried
 
 
 # --- the plan ----------------------------------------------------------------------------------
@@ -375,6 +382,7 @@ class CordonAgent:
 
     name: NodeName
     reason: str
+    slug: str = "drained"  # metric label of the end that follows
     others_wait: bool = False  # other items could take its place: old controllers need care
 
 
@@ -486,6 +494,7 @@ class Plan:
     unmet: tuple[Unmet, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     agents: tuple[Agent, ...] = ()
+    illegal: tuple[tuple[Phase | None, Phase], ...] = ()  # phase changes that are not in the table
     counts: Mapping[TemplateName, TemplateCount] = Factory(dict)
     overshoot: int = 0  # agents ordered beyond demand + warm target; must be 0
     wake_at: float | None = None

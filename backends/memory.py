@@ -1,0 +1,413 @@
+"""The reference backend: instances that exist in memory only, with scripted latency and faults.
+
+Why: it is the smallest thing that keeps the contract, so the simulation, the demo and the tests
+run on it, and every other backend is measured against it. ``Platform`` is a plain machine without
+clock, loop or sleep (a simulator on a heap drives it directly); ``MemoryBackend`` is the thin
+asynchronous shell. Refuses to know what an agent does: ``on_start`` and ``on_stop`` tell.
+
+Theory of operation: every instance has a due time for its next change (running, gone, dead);
+``advance(now)`` makes all changes that are due, in their order. Several owners share one platform
+and never see each other's instances; a fault is taken by the first call that fits it.
+"""
+
+import asyncio
+import collections
+import math
+import pathlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Literal
+
+import attrs
+from attrs import field, frozen
+
+from backends import api, names
+
+Verb = Literal["launch", "list", "terminate", "capacity", "logs"]
+_LOG_LINES = 1000
+_WATCH_S = 0.25
+_GONE = api.Exit(slug="killed", code=-15, message="terminated by the broker")
+
+
+def _not_negative(_: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
+    if value is not None and value < 0:
+        raise ValueError(f"{attribute.name}: {value} is negative; hint: 0 or more")
+
+
+@frozen(kw_only=True)
+class MemorySettings:
+    """How slow and how large the platform is. The defaults make it immediate and endless."""
+
+    launch_s: float = field(default=0.0, validator=_not_negative)  # from launch to running
+    terminate_s: float = field(default=0.0, validator=_not_negative)  # from terminate to gone
+    list_s: float = field(default=0.0, validator=_not_negative)  # one answer to list
+    capacity: int | None = field(default=None, validator=_not_negative)  # None: endless
+
+
+@frozen(kw_only=True)
+class MemoryTemplate:
+    """What a template may set on this backend."""
+
+    launch_s: float | None = field(default=None, validator=_not_negative)  # None: the platform's
+    lives_s: float | None = field(default=None, validator=_not_negative)  # then it dies ...
+    exit_code: int = 0  # ... with this status; None above: it lives until it is terminated
+
+
+@frozen(kw_only=True)
+class Fault:
+    """What happens to the next call that fits."""
+
+    verb: Verb = "launch"
+    error: api.BackendError | None = None  # None: the call hangs for ever
+    after: bool = False  # the effect takes place, only the answer is lost
+    template: str | None = None  # only for instances whose metadata names this template
+    name: str | None = None  # only for the instance of this name
+
+
+class Hang(Exception):  # noqa: N818 -- not an error: the shell turns it into waiting
+    """Raised by ``Platform`` where a call would never return."""
+
+
+@attrs.define(kw_only=True)
+class _Cell:
+    """One instance on the platform; its changes are due at the times given."""
+
+    owner: str
+    spec: api.InstanceSpec
+    state: api.InstanceState
+    created_at: float
+    due_at: float = math.inf  # of the next change
+    dies_at: float = math.inf
+    exit: api.Exit | None = None
+    lines: collections.deque[str] = field(factory=lambda: collections.deque(maxlen=_LOG_LINES))
+
+    def seen(self) -> api.Instance:
+        """Return what a listing shows of it."""
+        return api.Instance(
+            name=self.spec.name,
+            state=self.state,
+            metadata=dict(self.spec.metadata),
+            created_at=self.created_at,
+            exit=self.exit,
+        )
+
+
+class Platform:
+    """The machine behind the backend. All methods are immediate; ``now`` is POSIX seconds.
+
+    ``on_start(spec)`` is called when an instance begins to run, ``on_stop(name)`` when it ends,
+    both from within ``advance`` and the verbs. ``version`` grows with every change.
+    """
+
+    def __init__(
+        self,
+        settings: MemorySettings | None = None,
+        *,
+        on_start: Callable[[api.InstanceSpec], None] | None = None,
+        on_stop: Callable[[str], None] | None = None,
+    ) -> None:
+        self.settings = settings or MemorySettings()
+        self.on_start = on_start
+        self.on_stop = on_stop
+        self.version = 0
+        self._cells: dict[str, _Cell] = {}
+        self._faults: list[Fault] = []
+        self._stale: list[tuple[str, api.Instance]] = []
+        self._stale_reads = 0
+
+    # --- scripting ---
+
+    def fail_next(
+        self,
+        error: api.BackendError,
+        *,
+        verb: Verb = "launch",
+        times: int = 1,
+        template: str | None = None,
+        name: str | None = None,
+        after: bool = False,
+    ) -> None:
+        """Let the next ``times`` fitting calls raise; ``after``: but take effect."""
+        self._faults += [
+            Fault(verb=verb, error=error, template=template, name=name, after=after)
+        ] * times
+
+    def hang_next(
+        self, *, verb: Verb = "launch", template: str | None = None, after: bool = False
+    ) -> None:
+        """Let the next fitting call never return."""
+        self._faults.append(Fault(verb=verb, template=template, after=after))
+
+    def stale_list(self, *, reads: int) -> None:
+        """Freeze the present picture: the next ``reads`` listings show it, whatever happens."""
+        self._stale = [(cell.owner, cell.seen()) for cell in self._cells.values()]
+        self._stale_reads = reads
+
+    def clear_faults(self) -> None:
+        """Heal everything that was scripted."""
+        self._faults.clear()
+        self._stale_reads = 0
+
+    # --- the machine ---
+
+    def start(self, spec: api.InstanceSpec, *, owner: str, now: float) -> None:
+        """Create an instance. Raises as ``launch`` of the contract does, or ``Hang``."""
+        self.advance(now)
+        late = self._strike("launch", spec.name, spec)
+        problem = names.name_problem(spec.name)
+        if problem is not None:
+            raise api.Rejected(problem)
+        existing = self._cells.get(spec.name)
+        if existing is not None and (
+            existing.owner != owner or _shown(existing.spec) != _shown(spec)
+        ):
+            raise api.AlreadyExists(f"{spec.name!r} is taken by another instance")
+        if existing is None:
+            if self.free() == 0:
+                raise api.NoCapacity(f"all {self.settings.capacity} places are taken")
+            self._create(spec, owner=owner, now=now)
+        _answer(late)
+
+    def stop(self, name: str, *, owner: str, now: float) -> float:
+        """Begin to end an instance; return when it is gone. Raises NotFound, scripted faults."""
+        self.advance(now)
+        cell = self._own(name, owner)
+        late = self._strike("terminate", name, cell.spec)
+        if cell.state is not api.InstanceState.STOPPING:
+            ran = cell.state is api.InstanceState.RUNNING
+            cell.state, cell.dies_at, cell.exit = api.InstanceState.STOPPING, math.inf, None
+            cell.due_at = now + self.settings.terminate_s
+            self._changed(cell, stopped=ran)
+        gone_at = cell.due_at
+        self.advance(now)
+        _answer(late)
+        return gone_at
+
+    def kill(self, name: str, end: api.Exit | None = None, *, now: float) -> None:
+        """Let an instance die by itself; unknown and dead ones are left alone."""
+        self.advance(now)
+        cell = self._cells.get(name)
+        if cell is not None and cell.state is not api.InstanceState.EXITED:
+            self._die(cell, attrs.evolve(end or api.Exit(slug="exited", code=0), at=now))
+
+    def advance(self, now: float) -> None:
+        """Make every change that is due at ``now``, earliest first."""
+        while True:
+            cell = min(
+                self._cells.values(), key=lambda c: (min(c.due_at, c.dies_at), c.spec.name),
+                default=None,
+            )  # fmt: skip
+            if cell is None or min(cell.due_at, cell.dies_at) > now:
+                return
+            if cell.dies_at < cell.due_at:
+                code = _options(cell.spec).exit_code
+                self._die(cell, api.Exit(slug="exited", code=code, at=cell.dies_at))
+            elif cell.state is api.InstanceState.STARTING:
+                self._run(cell)
+            else:
+                del self._cells[cell.spec.name]
+                self.version += 1
+
+    def wake_at(self) -> float | None:
+        """When ``advance`` has something to do next, or None."""
+        due = min((min(c.due_at, c.dies_at) for c in self._cells.values()), default=math.inf)
+        return None if due == math.inf else due
+
+    def visible(self, *, owner: str, now: float) -> list[api.Instance]:
+        """All instances of one owner as a listing shows them. Raises scripted faults."""
+        self.advance(now)
+        late = self._strike("list", None, None)
+        seen = [(cell.owner, cell.seen()) for cell in self._cells.values()]
+        if self._stale_reads:
+            self._stale_reads -= 1
+            seen = self._stale
+        _answer(late)
+        return [instance for whose, instance in seen if whose == owner]
+
+    def free(self) -> int | None:
+        """Places left; dead instances take one until they are removed. None: endless."""
+        if self.settings.capacity is None:
+            return None
+        return max(0, self.settings.capacity - len(self._cells))
+
+    def write(self, name: str, text: str) -> None:
+        """Add output, as a program in the instance would."""
+        self._cells[name].lines.extend(text.splitlines())
+
+    def output(self, name: str, *, owner: str, tail: int) -> str:
+        """Last lines of what was written; raises NotFound."""
+        lines = list(self._own(name, owner).lines)
+        return "\n".join(lines[-tail:]) if tail > 0 else ""
+
+    def strike(self, verb: Verb) -> None:
+        """Let a scripted fault hit a call that has no instance; raises it."""
+        _answer(self._strike(verb, None, None))
+
+    # --- inside ---
+
+    def _create(self, spec: api.InstanceSpec, *, owner: str, now: float) -> None:
+        takes_s = _options(spec).launch_s
+        cell = _Cell(
+            owner=owner,
+            spec=spec,
+            state=api.InstanceState.STARTING,
+            created_at=now,
+            due_at=now + (self.settings.launch_s if takes_s is None else takes_s),
+        )
+        self._cells[spec.name] = cell
+        self.version += 1
+        self.advance(now)
+
+    def _run(self, cell: _Cell) -> None:
+        lives_s = _options(cell.spec).lives_s
+        cell.dies_at = math.inf if lives_s is None else cell.due_at + lives_s
+        cell.state, cell.due_at = api.InstanceState.RUNNING, math.inf
+        self.version += 1
+        if self.on_start is not None:
+            self.on_start(cell.spec)
+
+    def _die(self, cell: _Cell, end: api.Exit) -> None:
+        ran = cell.state is api.InstanceState.RUNNING
+        cell.state, cell.exit = api.InstanceState.EXITED, end
+        cell.due_at = cell.dies_at = math.inf
+        self._changed(cell, stopped=ran)
+
+    def _changed(self, cell: _Cell, *, stopped: bool) -> None:
+        self.version += 1
+        if stopped and self.on_stop is not None:
+            self.on_stop(cell.spec.name)
+
+    def _own(self, name: str, owner: str) -> _Cell:
+        cell = self._cells.get(name)
+        if cell is None or cell.owner != owner:
+            raise api.NotFound(f"no instance {name[:80]!r}")
+        return cell
+
+    def _strike(self, verb: Verb, name: str | None, spec: api.InstanceSpec | None) -> Fault | None:
+        """Take the first fitting fault: raise it, or return one that strikes after the effect."""
+        template = None if spec is None else spec.metadata.get(names.TEMPLATE)
+        for index, fault in enumerate(self._faults):
+            if (
+                fault.verb == verb
+                and fault.template in {None, template}
+                and fault.name in {None, name}
+            ):
+                del self._faults[index]
+                if fault.after:
+                    return fault
+                _answer(fault)
+        return None
+
+
+def _answer(fault: Fault | None) -> None:
+    """Raise what a fault says; nothing without one."""
+    if fault is None:
+        return
+    raise Hang if fault.error is None else fault.error
+
+
+def _options(spec: api.InstanceSpec) -> MemoryTemplate:
+    return spec.options if isinstance(spec.options, MemoryTemplate) else MemoryTemplate()
+
+
+def _shown(spec: api.InstanceSpec) -> api.InstanceSpec:
+    """Return what tells two specifications apart; secrets are left out."""
+    return attrs.evolve(spec, secret_files={})
+
+
+class MemoryBackend:
+    """The contract over a ``Platform``; several with different owners may share one."""
+
+    kind = "memory"
+
+    def __init__(
+        self,
+        platform: Platform,
+        *,
+        owner: str,
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.platform = platform
+        self._owner = owner
+        self._now = now
+        self._sleep = sleep
+        self._closed = False
+
+    async def launch(self, spec: api.InstanceSpec) -> None:
+        """Start an instance."""
+        try:
+            self.platform.start(spec, owner=self._owner, now=self._now())
+        except Hang:
+            await _for_ever()
+
+    async def list(self) -> Sequence[api.Instance]:
+        """All instances of this owner; ``list_s`` passes before the picture is taken."""
+        await self._take(self.platform.settings.list_s)
+        try:
+            return self.platform.visible(owner=self._owner, now=self._now())
+        except Hang:
+            await _for_ever()
+            return []
+
+    async def watch(self) -> AsyncIterator[None]:
+        """Wake after every change, at the latest a quarter of a second later."""
+        seen = self.platform.version
+        while not self._closed:
+            due = self.platform.wake_at()
+            wait_s = _WATCH_S if due is None else min(_WATCH_S, max(0.0, due - self._now()))
+            await self._sleep(wait_s)
+            self.platform.advance(self._now())
+            if self.platform.version != seen:
+                seen = self.platform.version
+                yield
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:  # noqa: ARG002 -- an instance in memory ends as scripted
+        """End an instance and wait until it is gone."""
+        try:
+            gone_at = self.platform.stop(name, owner=self._owner, now=self._now())
+        except Hang:
+            await _for_ever()
+        await self._take(gone_at - self._now())
+        self.platform.advance(self._now())
+
+    async def capacity(self) -> api.Capacity | None:
+        """Free places, or None when the platform is endless."""
+        try:
+            self.platform.strike("capacity")
+        except Hang:
+            await _for_ever()
+        free = self.platform.free()
+        return None if free is None else api.Capacity(free_instances=free, text=f"{free} free")
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Last lines that were written with ``Platform.write``."""
+        try:
+            self.platform.strike("logs")
+        except Hang:
+            await _for_ever()
+        return self.platform.output(name, owner=self._owner, tail=tail)
+
+    async def aclose(self) -> None:
+        """End the watches; the platform and its instances stay."""
+        self._closed = True
+
+    async def _take(self, seconds: float) -> None:
+        if seconds > 0:
+            await self._sleep(seconds)
+
+
+async def _for_ever() -> None:
+    """Wait until the caller gives up."""
+    await asyncio.get_running_loop().create_future()
+
+
+def create(
+    settings: MemorySettings,
+    *,
+    owner: str,
+    store: api.Store,  # noqa: ARG001 -- part of every factory; nothing here outlives the process
+    state_dir: pathlib.Path,  # noqa: ARG001 -- likewise
+    now: Callable[[], float],
+) -> MemoryBackend:
+    """Build a backend on a platform of its own."""
+    return MemoryBackend(Platform(settings), owner=owner, now=now)

@@ -1,0 +1,331 @@
+"""Agents as local processes: the backend that needs no daemon, no image and no network.
+
+Why: the embedded default. Joins the file work (``storage``, ``making``), the downloads (``fetch``)
+and the wake-ups (``watch``) to the contract of ``backends.api``; docs/backends/process.md tells an
+operator what is and what is not guaranteed. Refuses to know what the agents do.
+
+Theory of operation: whatever an instance is, its directory says so (see ``storage``); the broker
+remembers nothing but the launches that it is working on. Blocking work goes to two small
+thread pools, one for reading, so that a slow removal never delays a ``list``.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import errno
+import pathlib
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from backends import api, names
+from backends.process import fetch, making, proc, settings, storage, watch
+
+_T = TypeVar("_T")
+
+_END_MARGIN_S = 12.0  # a supervisor gives killed processes 10 s to vanish
+_KILL_S = 10.0
+_RESCAN_S = 30.0  # how often a watch looks for instances that another broker started
+_WORKERS = 4
+_OUR_FAULT = frozenset(  # what exec says about the command, not about the machine
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOEXEC,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.E2BIG,
+        errno.EINVAL,
+    }
+)
+
+
+def create(
+    configured: settings.ProcessSettings,
+    *,
+    owner: str,
+    store: api.Store,  # noqa: ARG001 -- part of every factory; the directories say all there is to know
+    state_dir: pathlib.Path,
+    now: Callable[[], float],
+) -> "ProcessBackend":
+    """Build the backend; nothing is touched before the first call."""
+    root = state_dir / "processes"
+    if configured.directory is not None:
+        root = pathlib.Path(configured.directory)
+    return ProcessBackend(configured, owner=owner, root=root.absolute(), now=now)
+
+
+class ProcessBackend:
+    """The contract over local processes; one object per owner and event loop."""
+
+    kind = "process"
+
+    def __init__(
+        self,
+        configured: settings.ProcessSettings,
+        *,
+        owner: str,
+        root: pathlib.Path,
+        now: Callable[[], float],
+    ) -> None:
+        self._settings = configured
+        self._owner = owner
+        self._now = now
+        self._storage = storage.Storage(
+            root, owner=owner, start_timeout_s=configured.start_timeout_s
+        )
+        self._cache = fetch.FileCache(root / "cache", configured)
+        self._watcher = watch.Watcher()
+        self._readers = concurrent.futures.ThreadPoolExecutor(1, "process-read")
+        self._workers = concurrent.futures.ThreadPoolExecutor(_WORKERS, "process-work")
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._preparing: dict[str, api.Instance] = {}
+        self._working: dict[str, asyncio.Future[storage.Record | None]] = {}
+        self._cleaned = False
+        self._closed = False
+
+    # --- the contract ---
+
+    async def launch(self, spec: api.InstanceSpec) -> None:
+        """Start an instance; idempotent by name, also across brokers and restarts."""
+        making.check(spec)
+        async with self._turn(spec.name):
+            if not self._storage.path(spec.name).is_dir():
+                self._make_room(spec.name)
+            self._preparing[spec.name] = api.Instance(
+                name=spec.name,
+                state=api.InstanceState.STARTING,
+                metadata=dict(spec.metadata),
+                created_at=self._now(),
+                detail="its files are being prepared",
+            )
+            try:
+                with _mapped():
+                    files = {file.name: await self._cache.get(file.url) for file in spec.files}
+                    record = await self._make(spec, files)
+            finally:
+                if spec.name not in self._working:
+                    self._preparing.pop(spec.name, None)
+        if record is not None and record.supervisor is not None:
+            self._watcher.add(record.supervisor)
+
+    async def list(self) -> Sequence[api.Instance]:
+        """All instances of this owner, those that are being made too."""
+        if not self._cleaned:
+            self._cleaned = True
+            self._submit(self._workers, self._storage.clean, self._now())
+        preparing = dict(self._preparing)
+        with _mapped():
+            records = await self._submit(self._readers, self._storage.read_all)
+        for record in records:
+            if (
+                record.supervisor is not None
+                and record.instance.state is not api.InstanceState.EXITED
+            ):
+                self._watcher.add(record.supervisor)
+            preparing.pop(record.instance.name, None)
+        found = [record.instance for record in records]
+        return found + [
+            instance
+            for name, instance in preparing.items()
+            # published while we read: shown as it was, not left out
+            if name in self._preparing or self._storage.path(name).is_dir()
+        ]
+
+    async def watch(self) -> AsyncIterator[None]:
+        """Wake at the moment an instance ends; ends when the backend is closed or cannot list."""
+        with self._watcher.listening() as waker:
+            while not self._closed:
+                try:
+                    await self.list()
+                except api.BackendError:
+                    return
+                if await self._watcher.wait(waker, at_most_s=_RESCAN_S) and not self._closed:
+                    yield
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:
+        """SIGTERM, ``grace_s`` later SIGKILL to everything, then remove the directory."""
+        if names.name_problem(name) is not None:
+            raise api.NotFound(f"no instance {name[:80]!r}")
+        async with self._turn(name):
+            with _mapped():
+                record = await self._submit(self._workers, self._ask_to_end, name, grace_s)
+                if record.supervisor is not None:
+                    await self._watcher.gone(
+                        record.supervisor, within_s=max(0.0, grace_s) + _END_MARGIN_S
+                    )
+                await self._submit(self._workers, self._finish, record)
+
+    async def capacity(self) -> api.Capacity | None:
+        """Free room under ``max_instances``, or None without a limit."""
+        limit = self._settings.max_instances
+        if limit is None:
+            return None
+        with _mapped():
+            used = set(await self._submit(self._readers, self._storage.names))
+        free = max(0, limit - len(used | set(self._preparing)))
+        return api.Capacity(free_instances=free, text=f"{free} of {limit} processes are free")
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Last lines of what the instance wrote, its secrets blanked out."""
+        if names.name_problem(name) is not None:
+            raise api.NotFound(f"no instance {name[:80]!r}")
+        try:
+            with _mapped():
+                return await self._submit(self._readers, self._logs, name, tail)
+        except api.NotFound:
+            if name in self._preparing:
+                return ""
+            raise
+
+    async def aclose(self) -> None:
+        """Wait for launches under way, then let go; instances live on."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.to_thread(self._workers.shutdown)
+        await asyncio.to_thread(self._readers.shutdown)
+        self._watcher.close()
+        await self._cache.aclose()
+
+    # --- inside ---
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        """One call at a time per name; work that outlives a cancelled call counts too."""
+        lock = self._turns.setdefault(name, asyncio.Lock())
+        async with lock:
+            while (left_over := self._working.get(name)) is not None:
+                await asyncio.wait([left_over])
+            yield
+
+    def _make_room(self, name: str) -> None:
+        """Raise NoCapacity when the operator's limit is reached."""
+        limit = self._settings.max_instances
+        if limit is None:
+            return
+        with _mapped():
+            used = set(self._storage.names()) | set(self._preparing)
+        if len(used - {name}) >= limit:
+            raise api.NoCapacity(f"all {limit} processes of `max_instances` are in use")
+
+    def _submit(
+        self, pool: concurrent.futures.Executor, work: Callable[..., _T], *arguments: object
+    ) -> asyncio.Future[_T]:
+        if self._closed:
+            raise api.Unavailable("the backend is closed")
+        return asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+    async def _make(
+        self, spec: api.InstanceSpec, files: Mapping[str, pathlib.Path]
+    ) -> storage.Record | None:
+        """Make and start in a thread; a cancelled call leaves nothing or a listed instance."""
+        cancelled = threading.Event()
+        future = self._submit(self._workers, self._make_now, spec, files, cancelled)
+        self._working[spec.name] = future
+
+        def done(_: object) -> None:
+            self._working.pop(spec.name, None)
+            self._preparing.pop(spec.name, None)
+
+        future.add_done_callback(done)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            cancelled.set()
+            # nobody waits for its error any more
+            future.add_done_callback(lambda f: f.cancelled() or f.exception())
+            raise
+
+    def _make_now(
+        self, spec: api.InstanceSpec, files: Mapping[str, pathlib.Path], cancelled: threading.Event
+    ) -> storage.Record | None:
+        """Fill, publish, start; blocking."""
+        home, wanted = self._storage.path(spec.name), making.digest(spec)
+        if self._storage.digest(spec.name) is None:
+            with self._storage.stage(spec.name) as stage:
+                making.fill(
+                    stage,
+                    spec,
+                    places=self._places(spec),
+                    files=files,
+                    configured=self._settings,
+                    owner=self._owner,
+                    created_at=self._now(),
+                )
+                if cancelled.is_set():
+                    return None
+                self._storage.publish(stage, spec.name)
+        if self._storage.digest(spec.name) != wanted:
+            raise api.AlreadyExists(
+                f"{spec.name!r} exists and was made from another specification"
+            )
+        if not (home / "supervisor").exists():
+            self._start(spec)
+        return self._storage.read(spec.name, boot=proc.boot_id())
+
+    def _places(self, spec: api.InstanceSpec) -> making.Places:
+        """Return the paths of an instance."""
+        home, options = self._storage.path(spec.name), making.check(spec)
+        work, cgroup = home / "work", None
+        if options.working_directory is not None:
+            work = pathlib.Path(options.working_directory) / self._storage.slug / spec.name
+        if self._settings.cgroup is not None:
+            cgroup = f"{self._settings.cgroup}/{self._storage.slug}.{spec.name}"
+        return making.Places(home=home, work=work, cgroup=cgroup)
+
+    def _start(self, spec: api.InstanceSpec) -> None:
+        """Start the supervisor; what cannot be started is removed, the reason is raised."""
+        places = self._places(spec)
+        try:
+            places.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+            report = making.start_supervisor(places.home, timeout_s=self._settings.start_timeout_s)
+        except OSError:
+            if self._storage.give_up(spec.name):
+                self._remove_failed(spec.name)
+            raise
+        if report.get("state") in {"running", "claimed"}:
+            return
+        text = str(report.get("text", "the supervisor gave no reason"))
+        self._remove_failed(spec.name)
+        if report.get("state") == "failed" and report.get("errno") in _OUR_FAULT:
+            raise api.Rejected(f"{text}; hint: `command`, `java` or PATH of the template")
+        raise api.Unavailable(f"the process could not be started: {text}")
+
+    def _remove_failed(self, name: str) -> None:
+        with contextlib.suppress(api.NotFound):
+            self._finish(self._ask_to_end(name, 0.0))
+
+    def _ask_to_end(self, name: str, grace_s: float) -> storage.Record:
+        return self._storage.ask_to_end(name, grace_s=max(0.0, grace_s))
+
+    def _finish(self, record: storage.Record) -> None:
+        """Kill what is left and remove it; blocking."""
+        left = self._storage.end_now(record, within_s=_KILL_S)
+        if left:
+            raise api.Unavailable(
+                f"process {left[0]} of {record.instance.name!r} did not die within {_KILL_S:g} s"
+            )
+        self._storage.remove(record)
+        self._storage.clean(self._now())
+
+    def _logs(self, name: str, tail: int) -> str:
+        return self._storage.logs(name, tail=tail)
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    """Turn what the operating system refuses into the contract's errors, with its words."""
+    try:
+        yield
+    except OSError as error:
+        words = error.strerror or str(error)
+        if error.filename is not None:
+            words += f": {error.filename}"
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise api.Unauthorized(words[:256]) from error
+        raise api.Unavailable(words[:256]) from error

@@ -1,0 +1,167 @@
+"""Files that instances need, fetched over HTTP into a cache that all instances share.
+
+Why: agent.jar comes from the controller and changes with it only, so it is asked for with its
+``Last-Modified`` (a controller sends that and 304, but no ETag; recordings of 2.263.4) and linked,
+not copied. Refuses to know instances; sends no credentials and follows no redirect, because a
+redirect is mostly a login page, and its HTML would be started as a program.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import ssl
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import IO
+
+import aiohttp
+from attrs import define, field
+
+from backends import api
+from backends.process import settings
+
+_CHUNK = 1 << 18
+_AGAIN_LATER = (408, 425, 429)
+
+
+@define
+class _Entry:
+    """One URL: its lock, and when it was last known to be current (loop time)."""
+
+    lock: asyncio.Lock = field(factory=asyncio.Lock)
+    checked_at: float | None = None
+
+
+class FileCache:
+    """The shared cache directory. One process needs one object; several may share a directory."""
+
+    def __init__(self, directory: pathlib.Path, configured: settings.ProcessSettings) -> None:
+        self._directory = directory
+        self._settings = configured
+        self._entries: dict[str, _Entry] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get(self, url: str) -> pathlib.Path:
+        """Return the path of a current copy, read-only, for linking.
+
+        Raises Rejected (the server says no), Unavailable (network, time-out, 5xx) and OSError.
+        """
+        entry = self._entries.setdefault(url, _Entry())
+        path = self._directory / hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()
+        async with entry.lock:
+            now = asyncio.get_running_loop().time()
+            fresh_s = self._settings.revalidate_after_s
+            if entry.checked_at is not None and now - entry.checked_at < fresh_s and path.exists():
+                return path
+            try:
+                async with asyncio.timeout(self._settings.download_timeout_s):
+                    await self._update(url, path)
+            except TimeoutError:
+                limit = self._settings.download_timeout_s
+                raise api.Unavailable(f"{_short(url)} did not come within {limit:g} s") from None
+            except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+                raise api.Rejected(f"{_short(url)} is not an HTTP URL") from error
+            except aiohttp.ClientError as error:
+                raise api.Unavailable(f"cannot fetch {_short(url)}: {error}"[:256]) from error
+            entry.checked_at = asyncio.get_running_loop().time()
+            return path
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            ca_file = self._settings.ca_file
+            context = ssl.create_default_context(cafile=ca_file) if ca_file else True
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=context), timeout=aiohttp.ClientTimeout()
+            )
+        return self._session
+
+    async def _update(self, url: str, path: pathlib.Path) -> None:
+        """Bring the copy up to date."""
+        headers = {"Accept-Encoding": "identity"}
+        if stamp := _known_stamp(path):
+            headers["If-Modified-Since"] = stamp
+        async with self._client().get(url, headers=headers, allow_redirects=False) as response:
+            if response.status == 304 and stamp:
+                return
+            if response.status != 200:
+                raise _refusal(url, response.status, response.headers)
+            with self._temporary() as (file, name):
+                size = 0
+                async for chunk in response.content.iter_chunked(_CHUNK):
+                    size += len(chunk)
+                    if size > self._settings.max_file_bytes:
+                        raise api.Rejected(
+                            f"{_short(url)} is larger than {self._settings.max_file_bytes} bytes; "
+                            "hint: raise `max_file_bytes` of the backend"
+                        )
+                    await asyncio.to_thread(file.write, chunk)
+                await asyncio.to_thread(_install, file, name, path)
+                about = {"last_modified": response.headers.get("Last-Modified"), "size": size}
+                _note(path, about)
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[tuple[IO[bytes], pathlib.Path]]:
+        """Give a new file beside the copies; it is removed unless it was moved."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._directory, prefix="new.")
+        path = pathlib.Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file, path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _install(file: IO[bytes], name: pathlib.Path, path: pathlib.Path) -> None:
+    """Make a complete download the current copy; links to the old one keep the old content."""
+    file.flush()
+    os.fsync(file.fileno())
+    name.chmod(0o444)
+    name.replace(path)
+
+
+def _about(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(path.name + ".json")
+
+
+def _note(path: pathlib.Path, about: Mapping[str, object]) -> None:
+    """Write what is known of a copy; done after the copy, so that a crash only costs a fetch."""
+    new = path.with_name(f"new.{os.getpid()}.{path.name}")
+    new.write_text(json.dumps(about))
+    new.replace(_about(path))
+
+
+def _known_stamp(path: pathlib.Path) -> str | None:
+    """Return Last-Modified of a whole copy, or None."""
+    try:
+        about = json.loads(_about(path).read_text())
+        whole = path.stat().st_size == about["size"]
+        return about["last_modified"] if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _refusal(url: str, status: int, headers: Mapping[str, str]) -> api.BackendError:
+    """Map an answer that is no file to the contract's errors."""
+    words = f"{_short(url)} answered {status}"
+    if status >= 500 or status in _AGAIN_LATER:
+        after = headers.get("Retry-After", "")
+        return api.Unavailable(words, retry_after=float(after) if after.isdecimal() else None)
+    if 300 <= status < 400:
+        words += f", a redirect to {_short(headers.get('Location', '(nowhere)'))}"
+        words += "; hint: give the final URL, or allow this path without a login"
+    return api.Rejected(words)
+
+
+def _short(text: str) -> str:
+    """Quote a remote text."""
+    return text if len(text) <= 96 else text[:93] + "..."

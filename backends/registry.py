@@ -1,0 +1,86 @@
+"""Which kinds of backends exist, and the one place that imports them, by name and when needed.
+
+So a broker pays only for the platform it uses. Refuses to parse configuration.
+"""
+
+import importlib
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from attrs import frozen
+
+from backends import api
+
+
+@frozen(kw_only=True)
+class Kind:
+    """One kind; the three paths are ``module:attribute``, the settings' modules free of SDKs."""
+
+    name: str
+    settings: str
+    template_settings: str
+    factory: str
+    launch_style: Literal["command", "entry-point"]  # do we build the java command, or the image
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name="memory",
+            settings="backends.memory:MemorySettings",
+            template_settings="backends.memory:MemoryTemplate",
+            factory="backends.memory:create",
+            launch_style="command",
+        ),
+        Kind(
+            name="process",
+            settings="backends.process.settings:ProcessSettings",
+            template_settings="backends.process.settings:ProcessTemplate",
+            factory="backends.process.backend:create",
+            launch_style="command",
+        ),
+    )
+}
+
+
+def kind(name: str) -> Kind:
+    """Return the kind of that name. Raises ValueError that names the known ones."""
+    if name not in KINDS:
+        known = ", ".join(sorted(KINDS))
+        raise ValueError(f"no backend kind {name[:80]!r}; known kinds: {known}")
+    return KINDS[name]
+
+
+def settings_class(name: str) -> type[Any]:
+    """Return the attrs class of a kind's settings; no SDK is imported."""
+    return _load(kind(name).settings)  # type: ignore[no-any-return]  # a string decides
+
+
+def template_settings_class(name: str) -> type[Any]:
+    """Return the attrs class of what a template may set for a kind; no SDK is imported."""
+    return _load(kind(name).template_settings)  # type: ignore[no-any-return]  # a string decides
+
+
+def create(
+    name: str,
+    settings: Any,
+    *,
+    owner: str,
+    store: api.Store,
+    state_dir: pathlib.Path,
+    now: Callable[[], float] = time.time,  # noqa: TID251 -- only the default; the broker passes its clock
+) -> api.Backend:
+    """Build a backend of a kind; ``settings`` is an instance of its settings class."""
+    factory = _load(kind(name).factory)
+    backend: api.Backend = factory(
+        settings, owner=owner, store=store, state_dir=state_dir, now=now
+    )
+    return backend
+
+
+def _load(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,304 @@
+"""Agents, joined: what the controller, the backends and our own memory say of one name.
+
+Takes a ``World`` and gives the agents of this owner, each with its phase, and the ledger after
+this observation (memories updated, visible expectations dropped, failed starts counted). Rules:
+only names that carry our owner mark are agents (I9); a source that is not synced is unknown,
+never empty (I3). Refuses to know what is wanted and what is to be done.
+"""
+
+import attrs
+from attrs import frozen
+
+from backends import api as backends_api
+from broker.core import ledger as ledgers
+from broker.core import lifecycle, marks, model
+from broker.core.model import Agent, Memory, NodeName, Phase, Verb
+
+
+@frozen(kw_only=True)
+class Seen:
+    """What all sources show of one name in this cycle."""
+
+    name: NodeName
+    computer: model.Computer | None
+    instance: backends_api.Instance | None
+    marks: marks.Marks | None
+    backend: model.BackendName | None
+    backend_synced: bool
+
+
+def observe(
+    world: model.World, policy: model.Policy
+) -> tuple[tuple[Agent, ...], model.Ledger, tuple[tuple[Phase | None, Phase], ...]]:
+    """Return the agents sorted by name, the ledger after this look, and illegal phase changes."""
+    ledger = _watch_session(world)
+    agents: list[Agent] = []
+    illegal: list[tuple[Phase | None, Phase]] = []
+    gone: set[NodeName] = set()
+    memories = dict(ledger.memories)
+    expectations = dict(ledger.expectations)
+    for seen in _gather(world, policy):
+        old = memories.get(seen.name)
+        memory = remember(old, seen, world=world, ledger=ledger)
+        expectation = _still_expected(expectations.get(seen.name), seen, world=world)
+        if expectation is None:
+            expectations.pop(seen.name, None)
+        agent = _join(seen, memory, expectation, world=world, policy=policy)
+        if old is not None and not lifecycle.is_legal(old.phase, agent.phase):
+            illegal.append((old.phase, agent.phase))
+        ledger = _count_start(ledger, agent, old, world=world, policy=policy)
+        memory = attrs.evolve(
+            _note_orphan(memory, agent.phase, now=world.now),
+            phase=agent.phase,
+        )
+        memories[seen.name] = memory
+        agent = attrs.evolve(agent, memory=memory)
+        if agent.phase is Phase.GONE and agent.instance is None and expectation is None:
+            gone.add(seen.name)
+            continue
+        agents.append(agent)
+    ledger = attrs.evolve(ledger, memories=memories, expectations=expectations)
+    return tuple(agents), ledgers.forget(ledger, gone), tuple(illegal)
+
+
+def _watch_session(world: model.World) -> model.Ledger:
+    ledger = attrs.evolve(world.ledger, cycle=world.ledger.cycle + 1)
+    view = world.controller
+    if not view.synced or (view.session == ledger.session and ledger.session_at is not None):
+        return ledger
+    return attrs.evolve(ledger, session=view.session, session_at=world.now)
+
+
+def _gather(world: model.World, policy: model.Policy) -> list[Seen]:
+    """Collect every name of ours from all sources and from memory, sorted."""
+    computers = {c.name: c for c in world.controller.computers} if world.controller.synced else {}
+    placeholder = marks.placeholder_name(policy.owner)
+    found: dict[NodeName, marks.Marks | None] = {}
+    instances: dict[NodeName, tuple[model.BackendName, backends_api.Instance]] = {}
+    for name, computer in computers.items():
+        read = marks.from_description(computer.description)
+        if read is not None and read.owner == policy.owner and name != placeholder:
+            found[name] = read
+    for backend, view in world.backends.items():
+        for instance in view.instances if view.synced else ():
+            read = marks.from_metadata(instance.metadata)
+            if read is None or read.owner != policy.owner:
+                continue
+            instances[NodeName(instance.name)] = (backend, instance)
+            found.setdefault(NodeName(instance.name), read)
+    for known in (world.ledger.memories, world.ledger.expectations):
+        for name in known:
+            found.setdefault(name, None)
+    return [
+        _seen(name, found[name], computers.get(name), instances.get(name), world=world)
+        for name in sorted(found)
+    ]
+
+
+def _seen(
+    name: NodeName,
+    read: marks.Marks | None,
+    computer: model.Computer | None,
+    placed: tuple[model.BackendName, backends_api.Instance] | None,
+    *,
+    world: model.World,
+) -> Seen:
+    backend = placed[0] if placed is not None else (read.backend if read is not None else None)
+    if backend is None:
+        memory = world.ledger.memories.get(name)
+        expectation = world.ledger.expectations.get(name)
+        backend = memory.backend if memory is not None else None
+        if backend is None and expectation is not None:
+            backend = expectation.backend
+    view = world.backends.get(backend) if backend is not None else None
+    return Seen(
+        name=name,
+        computer=computer,
+        instance=placed[1] if placed is not None else None,
+        marks=read,
+        backend=backend,
+        # a backend that is no longer configured cannot be asked: unknown, for ever
+        backend_synced=view is not None and view.synced,
+    )
+
+
+def remember(
+    old: Memory | None, seen: Seen, *, world: model.World, ledger: model.Ledger
+) -> Memory:
+    """Return the memory of a name after this look. Unsynced sources change nothing."""
+    now = world.now
+    read = seen.marks
+    memory = old
+    if memory is None:
+        memory = Memory(first_seen_at=now)
+        expectation = ledger.expectations.get(seen.name)
+        if expectation is not None:
+            memory = attrs.evolve(
+                memory,
+                created_at=expectation.since_at,
+                template=expectation.template,
+                backend=expectation.backend,
+            )
+    if read is not None:
+        # a clock that went back between two lives must not make an agent younger than now
+        memory = attrs.evolve(
+            memory,
+            created_at=min(read.created_at, now),
+            template=read.template,
+            backend=seen.backend,
+        )
+    if not world.controller.synced:
+        return attrs.evolve(memory, promised_at=None)
+    return _remember_work(memory, seen.computer, now=now, session=world.controller.session)
+
+
+def _remember_work(
+    memory: Memory, computer: model.Computer | None, *, now: float, session: str
+) -> Memory:
+    sight = lifecycle.see_computer(computer, synced=True)
+    if computer is None or sight in {
+        lifecycle.ComputerSight.ABSENT,
+        lifecycle.ComputerSight.OFFLINE,
+    }:
+        since = memory.offline_at if memory.offline_at is not None else now
+        return attrs.evolve(memory, offline_at=since, idle_at=None, executable_urls=())
+    is_idle = sight is lifecycle.ComputerSight.IDLE
+    idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
+    first = memory.online_at is None
+    return attrs.evolve(
+        memory,
+        online_at=now if first else memory.online_at,
+        online_witnessed=memory.offline_at is not None if first else memory.online_witnessed,
+        offline_at=None,
+        idle_at=idle_at,
+        busy_session=session if sight is lifecycle.ComputerSight.BUSY else memory.busy_session,
+        builds=memory.builds + _new_builds(memory, computer),
+        executable_urls=computer.executable_urls if not computer.idle else (),
+    )
+
+
+def _new_builds(memory: Memory, computer: model.Computer) -> int:
+    """Count builds that this look shows for the first time; unnamed ones count by executor."""
+    if computer.idle:
+        return 0
+    known = list(memory.executable_urls)
+    fresh = 0
+    for url in computer.executable_urls:
+        if url in known:
+            known.remove(url)
+        else:
+            fresh += 1
+    if not computer.executable_urls and memory.phase is not Phase.BUSY:
+        fresh = max(1, computer.busy_executors)
+    return fresh
+
+
+def _still_expected(
+    expectation: model.Expectation | None, seen: Seen, *, world: model.World
+) -> model.Expectation | None:
+    if expectation is None:
+        return None
+    if world.now >= expectation.expires_at:
+        return None
+    if expectation.done_at is None:
+        return expectation
+    if not world.controller.synced or not seen.backend_synced:
+        return expectation
+    cordoned = seen.computer is not None and lifecycle.is_cordoned(seen.computer)
+    visible = ledgers.is_visible(
+        expectation,
+        computer=seen.computer,
+        instance_seen=seen.instance is not None,
+        cordoned=cordoned,
+    )
+    return None if visible else expectation
+
+
+def _join(
+    seen: Seen,
+    memory: Memory,
+    expectation: model.Expectation | None,
+    *,
+    world: model.World,
+    policy: model.Policy,
+) -> Agent:
+    template = policy.template(memory.template) if memory.template is not None else None
+    deadline = template.connect_deadline_s if template is not None else 300.0
+    since = [at for at in (memory.offline_at, memory.created_at) if at is not None]
+    phase = lifecycle.classify(
+        lifecycle.see_instance(seen.instance, synced=seen.backend_synced),
+        lifecycle.see_computer(seen.computer, synced=world.controller.synced),
+        launching=expectation is not None and expectation.verb is Verb.LAUNCH,
+        overdue=memory.offline_at is not None and world.now - max(since) >= deadline,
+    )
+    return Agent(
+        name=seen.name,
+        phase=phase,
+        template=memory.template,
+        backend=seen.backend,
+        revision=seen.marks.revision if seen.marks is not None else "",
+        created_at=memory.created_at,
+        computer=seen.computer,
+        instance=seen.instance,
+        expectation=expectation,
+        memory=memory,
+        cordoned=seen.computer is not None and lifecycle.is_cordoned(seen.computer),
+    )
+
+
+def _note_orphan(memory: Memory, phase: Phase, *, now: float) -> Memory:
+    if phase not in {Phase.ORPHAN, Phase.LOST}:
+        return attrs.evolve(memory, orphan_sightings=0, orphan_at=None)
+    first = memory.orphan_at if memory.orphan_at is not None else now
+    return attrs.evolve(memory, orphan_sightings=memory.orphan_sightings + 1, orphan_at=first)
+
+
+def _count_start(
+    ledger: model.Ledger,
+    agent: Agent,
+    old: Memory | None,
+    *,
+    world: model.World,
+    policy: model.Policy,
+) -> model.Ledger:
+    """Clear back-offs when a start worked out; count a failure when it did not."""
+    memory = agent.memory
+    if memory is None or agent.backend is None or agent.template is None:
+        return ledger
+    key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
+    if memory.online_at is not None:
+        if memory.online_witnessed and (old is None or old.online_at is None):
+            backend = ledgers.key_of(model.Scope.BACKEND, agent.backend, None)
+            return ledgers.succeeded(ledger, key, backend)
+        return ledger
+    was_lost = old is not None and old.phase in {Phase.LOST, Phase.GONE}
+    leaving = agent.expectation is not None and agent.expectation.verb is not Verb.LAUNCH
+    if agent.phase is not Phase.LOST or was_lost or leaving or agent.instance is None:
+        return ledger
+    slug, reason = why_lost(agent)
+    return ledgers.failed(
+        ledger,
+        key,
+        slug=slug,
+        reason=reason,
+        now=world.now,
+        policy=policy,
+        jitter=world.jitter,
+        revision=agent.revision,
+    )
+
+
+def why_lost(agent: Agent) -> tuple[str, str]:
+    """Return a slug and a sentence for an agent that never came online, or did not come back."""
+    instance = agent.instance
+    if instance is not None and instance.exit is not None:
+        end = instance.exit
+        code = "" if end.code is None else f" with exit code {end.code}"
+        words = f": {end.message}" if end.message else ""
+        came = agent.memory is not None and agent.memory.online_at is not None
+        when = "after it had been online" if came else "before it came online"
+        return f"lost-{end.slug}", f"its instance ended ({end.slug}{code}) {when}{words}"
+    if instance is None:
+        return "lost-instance", "its instance is gone"
+    detail = f" ({instance.detail})" if instance.detail else ""
+    return "connect-timeout", f"it did not come online within its deadline{detail}"

@@ -1,0 +1,210 @@
+"""Room: caps, launch budget, back-off gates, and whose turn it is when room is short.
+
+Rules: everything is recounted from the agents of this cycle, nothing is incremented across
+cycles; every "no" is a reason; a gate of one backend sends the launch to the template's next
+backend. Fairness: the template that holds the fewest agents goes first, then the item that waits
+longest. This module refuses to know labels and retention.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from attrs import Factory, define, frozen
+
+from broker.core import ledger as ledgers
+from broker.core import model
+from broker.core.model import Agent, BackendName, Phase, Scope, Template, WaitReason
+
+STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
+"""Phases that count against the caps on starting agents (a CONNECTING one only until online)."""
+
+SHARED = frozenset({WaitReason.CAP_BACKEND, WaitReason.CAP_TOTAL})
+"""Refusals that another template's agents cause: somebody may be asked to make room."""
+
+
+@frozen(kw_only=True)
+class Refused:
+    """Why there is no agent now; ``until_at`` if time alone helps."""
+
+    reason: WaitReason
+    text: str
+    until_at: float | None = None
+
+
+@define(kw_only=True)
+class Room:
+    """The recount of one cycle; ``take`` is the only change, for launches of this very plan."""
+
+    policy: model.Policy
+    views: Mapping[BackendName, model.BackendView]
+    ledger: model.Ledger
+    now: float
+    by_template: Counter[str] = Factory(Counter)
+    by_backend: Counter[str] = Factory(Counter)
+    starting_by_backend: Counter[str] = Factory(Counter)
+    starting_by_pair: Counter[tuple[str, str]] = Factory(Counter)
+    taken_by_backend: Counter[str] = Factory(Counter)
+
+    @property
+    def total(self) -> int:
+        """All agents, with those of this plan."""
+        return sum(self.by_backend.values())
+
+    def take(self, template: Template, backend: BackendName) -> None:
+        """Count a launch of this plan."""
+        self.by_template[template.name] += 1
+        self.by_backend[backend] += 1
+        self.starting_by_backend[backend] += 1
+        self.starting_by_pair[template.name, backend] += 1
+        self.taken_by_backend[backend] += 1
+
+
+def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> Room:
+    """Recount who takes room: every agent that is not gone, with what is in flight (I1)."""
+    room = Room(policy=policy, views=world.backends, ledger=world.ledger, now=world.now)
+    for agent in agents:
+        if agent.phase is Phase.GONE and agent.instance is None and agent.expectation is None:
+            continue
+        room.by_template[agent.template or ""] += 1
+        room.by_backend[agent.backend or ""] += 1
+        is_new = agent.memory is None or agent.memory.online_at is None
+        if agent.phase in STARTING and is_new:
+            room.starting_by_backend[agent.backend or ""] += 1
+            room.starting_by_pair[agent.template or "", agent.backend or ""] += 1
+    return room
+
+
+def place(room: Room, template: Template) -> BackendName | Refused:
+    """Choose the first backend of a template that has room, or say why none has."""
+    blocked = _template_gate(room, template)
+    if blocked is not None:
+        return blocked
+    refusals: list[tuple[BackendName, Refused]] = []
+    for backend in template.backends:
+        refused = _backend_gate(room, template, backend)
+        if refused is None:
+            return backend
+        refusals.append((backend, refused))
+    if not refusals:
+        return Refused(
+            reason=WaitReason.SET_ASIDE, text=f"template {template.name} has no backend"
+        )
+    untils = [r.until_at for _, r in refusals if r.until_at is not None]
+    return Refused(
+        reason=refusals[0][1].reason,
+        text="; ".join(f"{backend}: {refused.text}" for backend, refused in refusals),
+        until_at=min(untils) if untils else None,
+    )
+
+
+def _template_gate(room: Room, template: Template) -> Refused | None:
+    policy = room.policy
+    if policy.draining:
+        return Refused(reason=WaitReason.DRAINING, text="the broker is draining")
+    if template.paused:
+        return Refused(reason=WaitReason.PAUSED, text=f"template {template.name} is paused")
+    held = room.by_template[template.name]
+    if template.cap is not None and held >= template.cap:
+        return Refused(
+            reason=WaitReason.CAP_TEMPLATE,
+            text=f"template {template.name} has {held} of {template.cap} agents",
+        )
+    if policy.cap is not None and room.total >= policy.cap:
+        return Refused(
+            reason=WaitReason.CAP_TOTAL, text=f"{room.total} of {policy.cap} agents in all"
+        )
+    starting = sum(room.starting_by_backend.values())
+    if policy.max_starting is not None and starting >= policy.max_starting:
+        return Refused(
+            reason=WaitReason.CAP_STARTING,
+            text=f"{starting} of {policy.max_starting} agents are starting",
+        )
+    key = ledgers.key_of(Scope.CONTROLLER, BackendName(""), None)
+    return _backoff_gate(room, key, "the controller refuses new nodes", "")
+
+
+def _backend_gate(room: Room, template: Template, backend: BackendName) -> Refused | None:
+    view = room.views.get(backend)
+    if view is None or not view.synced:
+        words = f" ({view.error})" if view is not None and view.error else ""
+        return Refused(reason=WaitReason.NOT_SYNCED, text=f"its state is unknown{words}")
+    gates = (
+        _backoff_gate(room, ledgers.key_of(Scope.BACKEND, backend, None), "backing off", ""),
+        _backoff_gate(
+            room,
+            ledgers.key_of(Scope.TEMPLATE, backend, template.name),
+            f"template {template.name} is set aside",
+            template.revision,
+        ),
+        _probe_gate(room, template, backend),
+        _cap_gate(room, backend, view),
+        _budget_gate(room, backend),
+    )
+    return next((refused for refused in gates if refused is not None), None)
+
+
+def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -> Refused | None:
+    backoff = room.ledger.backoffs.get(key)
+    if backoff is None or room.now >= backoff.until_at:
+        return None
+    if revision and backoff.revision and backoff.revision != revision:
+        return None  # the definition changed since: try it at once
+    reason = WaitReason.BACKOFF
+    if backoff.slug == "no-capacity":
+        reason = WaitReason.NO_ROOM
+    elif key.scope is Scope.TEMPLATE:
+        reason = WaitReason.SET_ASIDE
+    left = backoff.until_at - room.now
+    failures = f" after {backoff.failures} failures" if backoff.failures > 1 else ""
+    return Refused(
+        reason=reason,
+        text=f"{what}{failures}, tried again in {left:.0f} s: {backoff.reason}",
+        until_at=backoff.until_at,
+    )
+
+
+def _probe_gate(room: Room, template: Template, backend: BackendName) -> Refused | None:
+    """After a failure one agent goes first; the others follow when it is online."""
+    backoff = room.ledger.backoffs.get(ledgers.key_of(Scope.TEMPLATE, backend, template.name))
+    if backoff is None or backoff.failures == 0 or backoff.slug == "no-capacity":
+        return None
+    if backoff.revision and backoff.revision != template.revision:
+        return None
+    if room.starting_by_pair[template.name, backend] == 0:
+        return None
+    return Refused(
+        reason=WaitReason.SET_ASIDE,
+        text=f"one agent of {template.name} is tried first after a failure: {backoff.reason}",
+    )
+
+
+def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Refused | None:
+    limits = room.policy.backends.get(backend, model.BackendPolicy())
+    held = room.by_backend[backend]
+    if limits.cap is not None and held >= limits.cap:
+        return Refused(reason=WaitReason.CAP_BACKEND, text=f"{held} of {limits.cap} agents on it")
+    starting = room.starting_by_backend[backend]
+    if limits.max_starting is not None and starting >= limits.max_starting:
+        return Refused(
+            reason=WaitReason.CAP_STARTING,
+            text=f"{starting} of {limits.max_starting} agents are starting on it",
+        )
+    free = view.capacity.free_instances if view.capacity is not None else None
+    if free is not None and room.taken_by_backend[backend] >= free:
+        words = f": {view.capacity.text}" if view.capacity and view.capacity.text else ""
+        return Refused(reason=WaitReason.NO_ROOM, text=f"the platform has no room{words}")
+    return None
+
+
+def _budget_gate(room: Room, backend: BackendName) -> Refused | None:
+    limits = room.policy.backends.get(backend, model.BackendPolicy())
+    bucket = ledgers.refilled(room.ledger.buckets.get(backend), limits, now=room.now)
+    left = bucket.tokens - room.taken_by_backend[backend]
+    if left >= 1.0:
+        return None
+    wait_s = (1.0 - left) / limits.launch_rate
+    return Refused(
+        reason=WaitReason.BUDGET,
+        text=f"launch budget of {limits.launch_rate:g} per second is used up",
+        until_at=room.now + wait_s,
+    )

@@ -1,0 +1,24 @@
+"""What is kept of an agent that ended, for the people who ask what it died of.
+
+A plain value without a rule: ``explain`` words it, the shell collects it, the status page shows
+it. Refuses to know how a death is found out.
+"""
+
+from attrs import frozen
+
+from broker.core import model
+
+
+@frozen(kw_only=True)
+class Death:
+    """The end of one agent. ``text`` is a sentence for people, ``slug`` the metric label."""
+
+    name: model.NodeName
+    template: model.TemplateName | None
+    backend: model.BackendName | None
+    at: float  # when it was seen to have ended
+    phase: model.Phase  # the last one before the end
+    slug: str
+    text: str
+    exit_code: int | None = None  # negative: minus the signal's number
+    last_lines: tuple[str, ...] = ()  # of its output, oldest first; remote text

@@ -1,0 +1,240 @@
+"""What is remembered between cycles: ``Ledger`` in, ``Ledger`` out.
+
+Rules: an expectation is written before its action starts and dropped when the sources show the
+effect, or when it expires; nothing else is concluded from it. A back-off counts failures of one
+scope and is cleared by a success. A fresh ledger is always a correct start. This module refuses
+to read a clock or roll dice: ``now`` and ``jitter`` (0 to 1) come in.
+"""
+
+from collections.abc import Mapping
+
+import attrs
+from attrs import frozen
+
+from broker.core import model
+from broker.core.model import BackoffKey, Expectation, Ledger, NodeName, Scope, Verb
+
+VISIBLE_S = 30.0
+"""How long after its end an action's effect may stay invisible (stale reads, slow listings)."""
+_MAX_DOUBLINGS = 16
+
+_VERBS: Mapping[type[model.Action], Verb] = {
+    model.LaunchAgent: Verb.LAUNCH,
+    model.CordonAgent: Verb.CORDON,
+    model.UncordonAgent: Verb.UNCORDON,
+    model.RetireAgent: Verb.RETIRE,
+    model.SweepNode: Verb.SWEEP,
+    model.SweepInstance: Verb.SWEEP,
+}
+
+_SCOPES: Mapping[str, Scope] = {
+    "rejected": Scope.TEMPLATE,
+    "no-capacity": Scope.TEMPLATE,
+    "already-exists": Scope.TEMPLATE,
+    "unauthorized": Scope.BACKEND,
+    "unavailable": Scope.BACKEND,
+    "not-found": Scope.TEMPLATE,
+}
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How an action ended. ``slug`` is empty on success.
+
+    ``controller`` tells whose error it was; ``withdrawn`` means that nothing was done, because a
+    fresh look showed that it would have been wrong (busy, wanted).
+    """
+
+    action: model.Action
+    at: float
+    slug: str = ""
+    text: str = ""
+    controller: bool = False
+    retry_after: float | None = None
+    withdrawn: bool = False
+
+
+def verb_of(action: model.Action) -> Verb:
+    """Return what an action keeps in flight for its agent."""
+    return _VERBS[type(action)]
+
+
+def expect(ledger: Ledger, action: model.Action, *, now: float, policy: model.Policy) -> Ledger:
+    """Write down an action before it starts (I4: one per agent)."""
+    template, backend = _whose(ledger, action)
+    expectation = Expectation(
+        verb=verb_of(action),
+        name=action.name,
+        template=template,
+        backend=backend,
+        since_at=now,
+        expires_at=now + policy.launch_timeout_s + VISIBLE_S,
+        reason=action.reason,
+    )
+    expectations = {**ledger.expectations, action.name: expectation}
+    buckets = ledger.buckets
+    if isinstance(action, model.LaunchAgent):
+        limits = policy.backends.get(action.backend, model.BackendPolicy())
+        bucket = refilled(ledger.buckets.get(action.backend), limits, now=now)
+        spent = attrs.evolve(bucket, tokens=bucket.tokens - 1.0)
+        buckets = {**buckets, action.backend: spent}
+    return attrs.evolve(ledger, expectations=expectations, buckets=buckets)
+
+
+def _whose(
+    ledger: Ledger, action: model.Action
+) -> tuple[model.TemplateName | None, model.BackendName | None]:
+    if isinstance(action, model.LaunchAgent):
+        return action.template, action.backend
+    memory = ledger.memories.get(action.name)
+    return (None, None) if memory is None else (memory.template, memory.backend)
+
+
+def settle(
+    ledger: Ledger, outcome: Outcome, *, policy: model.Policy, jitter: float, revision: str = ""
+) -> Ledger:
+    """Take in how an action ended."""
+    action = outcome.action
+    expectations = dict(ledger.expectations)
+    expectation = expectations.pop(action.name, None)
+    if expectation is None or expectation.verb is not verb_of(action):
+        expectations = dict(ledger.expectations)
+    elif not outcome.slug and not outcome.withdrawn:
+        expectations[action.name] = attrs.evolve(
+            expectation, done_at=outcome.at, expires_at=outcome.at + VISIBLE_S
+        )
+    elif outcome.slug and not isinstance(action, model.LaunchAgent):
+        # tried again, but not in the next cycle
+        pause = delay(1, policy=policy, jitter=jitter)
+        expectations[action.name] = attrs.evolve(
+            expectation, done_at=outcome.at, expires_at=outcome.at + pause
+        )
+    ledger = attrs.evolve(ledger, expectations=expectations)
+    if outcome.slug and isinstance(action, model.LaunchAgent):
+        return _launch_failed(ledger, action, outcome, policy, jitter, revision)
+    return ledger
+
+
+def _launch_failed(
+    ledger: Ledger,
+    action: model.LaunchAgent,
+    outcome: Outcome,
+    policy: model.Policy,
+    jitter: float,
+    revision: str,
+) -> Ledger:
+    scope = _SCOPES.get(outcome.slug, Scope.TEMPLATE)
+    if outcome.controller:
+        scope = Scope.TEMPLATE if outcome.slug == "bad-request" else Scope.CONTROLLER
+    return failed(
+        ledger,
+        key_of(scope, action.backend, action.template),
+        slug=outcome.slug,
+        reason=outcome.text,
+        retry_after=outcome.retry_after,
+        now=outcome.at,
+        policy=policy,
+        jitter=jitter,
+        revision=revision,
+    )
+
+
+def key_of(
+    scope: Scope, backend: model.BackendName, template: model.TemplateName | None
+) -> BackoffKey:
+    """Return the key of a back-off: only what its scope needs."""
+    match scope:
+        case Scope.CONTROLLER:
+            return BackoffKey(scope=scope, backend=model.BackendName(""))
+        case Scope.BACKEND:
+            return BackoffKey(scope=scope, backend=backend)
+        case Scope.TEMPLATE:
+            return BackoffKey(scope=scope, backend=backend, template=template)
+
+
+def delay(failures: int, *, policy: model.Policy, jitter: float) -> float:
+    """Return the seconds to wait after so many failures in a row: exponential, half jitter."""
+    doublings = min(max(failures, 1) - 1, _MAX_DOUBLINGS)
+    full = min(policy.backoff_base_s * 2.0**doublings, policy.backoff_max_s)
+    return full * (0.5 + 0.5 * min(max(jitter, 0.0), 1.0))
+
+
+def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
+    ledger: Ledger,
+    key: BackoffKey,
+    *,
+    slug: str,
+    reason: str,
+    now: float,
+    policy: model.Policy,
+    jitter: float,
+    retry_after: float | None = None,
+    revision: str = "",
+) -> Ledger:
+    """Count a failure of a scope. "No capacity" waits but is not counted as a failure."""
+    before = ledger.backoffs.get(key)
+    failures = before.failures if before is not None else 0
+    if slug == "no-capacity":
+        pause = policy.backoff_base_s
+    else:
+        failures += 1
+        pause = delay(failures, policy=policy, jitter=jitter)
+    if slug == "rejected":
+        pause = max(pause, policy.rejected_retry_s)
+    if retry_after is not None:
+        pause = max(pause, retry_after)
+    until = now + pause
+    if before is not None and before.slug != "no-capacity":
+        until = max(until, before.until_at)
+    backoff = model.Backoff(
+        failures=failures, until_at=until, reason=reason, slug=slug, revision=revision
+    )
+    return attrs.evolve(ledger, backoffs={**ledger.backoffs, key: backoff})
+
+
+def succeeded(ledger: Ledger, *keys: BackoffKey) -> Ledger:
+    """Forget the failures of these scopes."""
+    if not any(key in ledger.backoffs for key in keys):
+        return ledger
+    kept = {key: value for key, value in ledger.backoffs.items() if key not in keys}
+    return attrs.evolve(ledger, backoffs=kept)
+
+
+def refilled(
+    bucket: model.Bucket | None, limits: model.BackendPolicy, *, now: float
+) -> model.Bucket:
+    """Return the launch budget at ``now``; a new bucket is full."""
+    if bucket is None:
+        return model.Bucket(tokens=float(limits.launch_burst), at=now)
+    gained = max(0.0, now - bucket.at) * limits.launch_rate
+    return model.Bucket(tokens=min(float(limits.launch_burst), bucket.tokens + gained), at=now)
+
+
+def is_visible(
+    expectation: Expectation,
+    *,
+    computer: model.Computer | None,
+    instance_seen: bool,
+    cordoned: bool,
+) -> bool:
+    """Return whether synced sources show what an expectation waits for."""
+    match expectation.verb:
+        case Verb.LAUNCH:
+            return computer is not None and instance_seen
+        case Verb.RETIRE | Verb.SWEEP:
+            return computer is None and not instance_seen
+        case Verb.CORDON:
+            return cordoned or computer is None
+        case Verb.UNCORDON:
+            return computer is None or not cordoned
+
+
+def forget(ledger: Ledger, names: set[NodeName]) -> Ledger:
+    """Drop everything about agents that are gone."""
+    if not names:
+        return ledger
+    return attrs.evolve(
+        ledger,
+        memories={n: m for n, m in ledger.memories.items() if n not in names},
+        expectations={n: e for n, e in ledger.expectations.items() if n not in names},
+    )

@@ -1,0 +1,162 @@
+"""Phases of an agent: one table from what is seen to where it is, one of legal changes.
+
+Rules: the phase is derived from facts in every cycle, never stored and never advanced. Whatever
+affects a phase is in these tables. An online computer outranks a missing instance (two
+witnesses). This module refuses to know numbers: deadlines come in as ``overdue``.
+
+Theory of operation: every prefix of a launch (node, then instance) and of a retirement (cordon,
+delete the node, terminate the instance) is one cell below, so a crash at any point needs no code.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import assert_never
+
+from backends import api as backends_api
+from broker.core import model
+from broker.core.model import Phase
+
+
+class InstanceSight(enum.Enum):
+    """What the backend shows of a name."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDED = "ended"
+    UNKNOWN = "unknown"
+
+
+class ComputerSight(enum.Enum):
+    """What the controller shows of a name."""
+
+    ABSENT = "absent"
+    OFFLINE = "offline"
+    CORDONED = "cordoned"  # out of service by us, nothing runs
+    HELD = "held"  # out of service by somebody else, nothing runs
+    IDLE = "idle"
+    BUSY = "busy"
+    UNKNOWN = "unknown"
+
+
+_I = InstanceSight
+_C = ComputerSight
+
+TABLE: Mapping[tuple[InstanceSight, ComputerSight], Phase] = {
+    (_I.ABSENT, _C.ABSENT): Phase.GONE,
+    (_I.ABSENT, _C.OFFLINE): Phase.LOST,
+    (_I.ABSENT, _C.CORDONED): Phase.DRAINED,
+    (_I.ABSENT, _C.HELD): Phase.LOST,
+    (_I.ABSENT, _C.IDLE): Phase.IDLE,
+    (_I.ABSENT, _C.BUSY): Phase.BUSY,
+    (_I.ABSENT, _C.UNKNOWN): Phase.UNKNOWN,
+    (_I.STARTING, _C.ABSENT): Phase.ORPHAN,
+    (_I.STARTING, _C.OFFLINE): Phase.CONNECTING,
+    (_I.STARTING, _C.CORDONED): Phase.DRAINED,
+    (_I.STARTING, _C.HELD): Phase.HELD,
+    (_I.STARTING, _C.IDLE): Phase.IDLE,
+    (_I.STARTING, _C.BUSY): Phase.BUSY,
+    (_I.STARTING, _C.UNKNOWN): Phase.UNKNOWN,
+    (_I.RUNNING, _C.ABSENT): Phase.ORPHAN,
+    (_I.RUNNING, _C.OFFLINE): Phase.CONNECTING,
+    (_I.RUNNING, _C.CORDONED): Phase.DRAINED,
+    (_I.RUNNING, _C.HELD): Phase.HELD,
+    (_I.RUNNING, _C.IDLE): Phase.IDLE,
+    (_I.RUNNING, _C.BUSY): Phase.BUSY,
+    (_I.RUNNING, _C.UNKNOWN): Phase.UNKNOWN,
+    (_I.ENDED, _C.ABSENT): Phase.GONE,
+    (_I.ENDED, _C.OFFLINE): Phase.LOST,
+    (_I.ENDED, _C.CORDONED): Phase.DRAINED,
+    (_I.ENDED, _C.HELD): Phase.LOST,
+    (_I.ENDED, _C.IDLE): Phase.IDLE,
+    (_I.ENDED, _C.BUSY): Phase.BUSY,
+    (_I.ENDED, _C.UNKNOWN): Phase.UNKNOWN,
+    (_I.UNKNOWN, _C.ABSENT): Phase.UNKNOWN,
+    (_I.UNKNOWN, _C.OFFLINE): Phase.UNKNOWN,
+    (_I.UNKNOWN, _C.CORDONED): Phase.UNKNOWN,
+    (_I.UNKNOWN, _C.HELD): Phase.HELD,
+    (_I.UNKNOWN, _C.IDLE): Phase.IDLE,
+    (_I.UNKNOWN, _C.BUSY): Phase.BUSY,
+    (_I.UNKNOWN, _C.UNKNOWN): Phase.UNKNOWN,
+}
+
+_ANY = frozenset(Phase)
+_ALIVE = _ANY - {Phase.LAUNCHING}
+
+LEGAL: Mapping[Phase | None, frozenset[Phase]] = {
+    None: _ANY,  # first sighting, also after a restart of ours
+    Phase.LAUNCHING: _ANY,
+    Phase.CONNECTING: _ALIVE,
+    Phase.IDLE: _ALIVE,
+    Phase.BUSY: _ALIVE,
+    Phase.DRAINED: _ALIVE,
+    Phase.HELD: _ALIVE,
+    Phase.LOST: _ALIVE,
+    Phase.ORPHAN: _ALIVE - {Phase.IDLE, Phase.BUSY, Phase.HELD, Phase.DRAINED},
+    Phase.UNKNOWN: _ANY,
+    Phase.GONE: frozenset({Phase.GONE, Phase.UNKNOWN}),  # a name is never used again (I5)
+}
+
+
+def is_legal(old: Phase | None, new: Phase) -> bool:
+    """Return whether an agent may be seen in ``new`` after it was seen in ``old``."""
+    return new in LEGAL[old]
+
+
+def see_instance(instance: backends_api.Instance | None, *, synced: bool) -> InstanceSight:
+    """Name what a backend shows; a source that is not synced shows nothing."""
+    if not synced:
+        return InstanceSight.UNKNOWN
+    if instance is None:
+        return InstanceSight.ABSENT
+    match instance.state:
+        case backends_api.InstanceState.STARTING:
+            return InstanceSight.STARTING
+        case backends_api.InstanceState.RUNNING:
+            return InstanceSight.RUNNING
+        case backends_api.InstanceState.STOPPING | backends_api.InstanceState.EXITED:
+            return InstanceSight.ENDED
+        case _:
+            assert_never(instance.state)
+
+
+def is_cordoned(computer: model.Computer) -> bool:
+    """Return whether we took this computer out of service, by offline mark or label swap."""
+    if model.RETIRED_LABEL in computer.labels:
+        return True
+    return computer.temporarily_offline and computer.offline_cause.startswith(model.CORDON_MARK)
+
+
+def see_computer(computer: model.Computer | None, *, synced: bool) -> ComputerSight:
+    """Name what the controller shows. Busy outranks everything, then who took it out."""
+    if not synced:
+        return ComputerSight.UNKNOWN
+    if computer is None:
+        return ComputerSight.ABSENT
+    if not computer.idle:
+        return ComputerSight.BUSY
+    if is_cordoned(computer):
+        return ComputerSight.CORDONED
+    if computer.temporarily_offline:
+        return ComputerSight.HELD
+    return ComputerSight.OFFLINE if computer.offline else ComputerSight.IDLE
+
+
+def classify(
+    instance: InstanceSight, computer: ComputerSight, *, launching: bool, overdue: bool
+) -> Phase:
+    """Derive the phase.
+
+    ``launching``: our own launch is under way or too fresh to be visible. ``overdue``: it is not
+    online for longer than its deadline.
+    """
+    phase = TABLE[instance, computer]
+    if launching and phase in {Phase.GONE, Phase.LOST, Phase.ORPHAN} and not _dead(instance):
+        return Phase.LAUNCHING
+    if overdue and phase is Phase.CONNECTING:
+        return Phase.LOST
+    return phase
+
+
+def _dead(instance: InstanceSight) -> bool:
+    return instance is InstanceSight.ENDED

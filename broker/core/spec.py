@@ -1,0 +1,122 @@
+"""From a decided launch to what both sides are told: a node definition and an instance spec.
+
+The one place where jnlp and backends meet. Pure: the secret comes in as a value, everything else
+from the template. Refuses to know platform options; they pass through as the template holds them.
+"""
+
+import enum
+
+from attrs import frozen
+
+from backends import api as backends_api
+from broker.core import marks, model
+from jnlp import launch as jnlp_launch
+from jnlp import node as jnlp_node
+from jnlp import secret as jnlp_secret
+
+IMAGE_FS = "/home/jenkins/agent"
+"""Work directory of the official agent images (jenkinsci/docker-agent, ``AGENT_WORKDIR``)."""
+JAR = "agent.jar"
+
+
+class Style(enum.Enum):
+    """How a backend starts an agent (``backends.registry``)."""
+
+    COMMAND = "command"  # we bring the command line and the jar
+    ENTRY_POINT = "entry-point"  # the image brings its own
+
+
+@frozen(kw_only=True)
+class Site:
+    """What the shell knows about where an agent goes."""
+
+    owner: str
+    style: Style
+    controller_version: str
+    jar_url: str
+    work_dir: str | None  # of this instance, if the backend decides it
+    now: float
+
+
+def remote_fs(template: model.Template, site: Site) -> str:
+    """Return the node's root directory; it is also the agent's ``-workDir``."""
+    return template.launch.remote_fs or site.work_dir or IMAGE_FS
+
+
+def definition(
+    action: model.LaunchAgent, template: model.Template, site: Site
+) -> jnlp_node.NodeDefinition:
+    """Return the node to create."""
+    return jnlp_node.NodeDefinition(
+        name=action.name,
+        description=_marks(action, template, site).description(),
+        executors=template.executors,
+        remote_fs=remote_fs(template, site),
+        labels=tuple(sorted(template.labels)),
+        exclusive=template.exclusive,
+        connection=template.launch.connection,
+    )
+
+
+def instance(
+    action: model.LaunchAgent,
+    template: model.Template,
+    site: Site,
+    secret: jnlp_secret.Secret,
+) -> backends_api.InstanceSpec:
+    """Return the instance to launch."""
+    launch = template.launch
+    command = _command(action, template, site, secret)
+    brings_jar = launch.command is None and site.style is Style.COMMAND
+    return backends_api.InstanceSpec(
+        name=action.name,
+        metadata=_marks(action, template, site).metadata(action.name),
+        argv=command.argv,
+        use_entry_point=site.style is Style.ENTRY_POINT and launch.command is None,
+        image=launch.image,
+        env={**command.env, **launch.environment},
+        secret_files=command.secret_files,
+        files=(backends_api.RemoteFile(url=site.jar_url, name=JAR),) if brings_jar else (),
+        resources=launch.resources,
+        options=launch.platform.get(action.backend),
+    )
+
+
+def _marks(action: model.LaunchAgent, template: model.Template, site: Site) -> marks.Marks:
+    return marks.Marks(
+        owner=site.owner,
+        template=template.name,
+        backend=action.backend,
+        revision=template.revision,
+        created_at=site.now,
+    )
+
+
+def _command(
+    action: model.LaunchAgent,
+    template: model.Template,
+    site: Site,
+    secret: jnlp_secret.Secret,
+) -> jnlp_launch.LaunchCommand:
+    launch = template.launch
+    inbound = jnlp_launch.Inbound(
+        url=launch.agent_url,
+        name=action.name,
+        secret=secret,
+        secrets_dir=backends_api.SECRETS,
+        work_dir=remote_fs(template, site),
+        connection=launch.connection,
+    )
+    style = jnlp_launch.remoting_style(site.controller_version)
+    if launch.command is not None:
+        return jnlp_launch.own_command(inbound, launch.command)
+    if site.style is Style.ENTRY_POINT:
+        return jnlp_launch.image_command(inbound, style=style, jvm_options=launch.jvm_options)
+    return jnlp_launch.java_command(
+        inbound,
+        jar=f"{backends_api.FILES}/{JAR}",
+        style=style,
+        java=launch.java,
+        jvm_options=launch.jvm_options,
+        reconnect_for_s=launch.reconnect_for_s,
+    )

@@ -1,0 +1,211 @@
+"""Perform one action: the order of its steps, time limits, and how it ended.
+
+Launch = node, secret, instance. Retire = look again, cordon, look again, still idle? delete the
+node, terminate the instance; a busy answer un-cordons. Every prefix of either is a state that the
+life-cycle table names, so nothing here is undone by hand beyond tidiness. Refuses to decide
+whether an action is right: the plan did, and ``speaks_against`` judges once more on a fresh look.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, assert_never
+
+from attrs import define, frozen
+
+from backends import api as backends_api
+from broker.core import ledger as ledgers
+from broker.core import model
+from broker.core import plan as plans
+from jnlp import errors as jnlp_errors
+from jnlp import node as jnlp_node
+from jnlp import secret as jnlp_secret
+from jnlp import state as jnlp_state
+
+
+class Nodes(Protocol):
+    """The write side of the controller, as far as agents need it."""
+
+    async def create(self, definition: jnlp_node.NodeDefinition) -> None:
+        """Create a node; ``NodeExists`` if the name is taken."""
+
+    async def secret(self, name: str) -> jnlp_secret.Secret:
+        """Return the secret of a node."""
+
+    async def cordon(self, name: str, message: str) -> None:
+        """Mark a node temporarily offline."""
+
+    async def uncordon(self, name: str) -> None:
+        """Bring a node back online."""
+
+    async def swap_labels(self, name: str, label: str) -> object:
+        """Leave a node with one label that nobody asks for."""
+
+    async def delete(self, name: str) -> None:
+        """Delete a node; ``NotFound`` if it is gone."""
+
+    async def read(self, name: str) -> jnlp_state.NodeState:
+        """Return the live state of a node."""
+
+
+@frozen(kw_only=True)
+class Order:
+    """A launch, made ready by the core: what to create on either side."""
+
+    definition: jnlp_node.NodeDefinition
+    spec_with: Callable[[jnlp_secret.Secret], backends_api.InstanceSpec]
+
+
+class _Withdrawn(Exception):  # noqa: N818 -- not an error: a fresh look changed our mind
+    """The action would have been wrong; nothing was done, or it was undone."""
+
+
+@define(kw_only=True)
+class Executor:
+    """Performs actions against one controller and its backends."""
+
+    nodes: Nodes
+    backends: Mapping[model.BackendName, backends_api.Backend]
+    order: Callable[[model.LaunchAgent], Order]
+    look: Callable[[], Awaitable[model.World]]  # a fresh controller, the ledger of this moment
+    policy: Callable[[], model.Policy]
+    retires_by_offline: Callable[[], bool]  # the controller never loses a returned item
+    now: Callable[[], float]
+    before_end: Callable[[model.Action], Awaitable[None]]  # keep the last words of an instance
+    grace_s: float = 10.0
+    time_limit_s: float = 120.0
+
+    async def perform(self, action: model.Action) -> ledgers.Outcome:
+        """Perform an action to its end. Raises nothing but cancellation and our own bugs."""
+        try:
+            async with asyncio.timeout(self.time_limit_s):
+                await self._steps(action)
+        except _Withdrawn as reason:
+            return ledgers.Outcome(action=action, at=self.now(), withdrawn=True, text=str(reason))
+        except jnlp_errors.JenkinsError as error:
+            return ledgers.Outcome(
+                action=action,
+                at=self.now(),
+                slug=error.slug,
+                text=error.text,
+                controller=True,
+                retry_after=error.retry_after,
+            )
+        except backends_api.BackendError as error:
+            return ledgers.Outcome(
+                action=action,
+                at=self.now(),
+                slug=error.slug,
+                text=error.reason,
+                retry_after=error.retry_after,
+            )
+        except TimeoutError:
+            return ledgers.Outcome(
+                action=action,
+                at=self.now(),
+                slug="unavailable",
+                text=f"not done within {self.time_limit_s:g} s",
+            )
+        return ledgers.Outcome(action=action, at=self.now())
+
+    async def _steps(self, action: model.Action) -> None:
+        match action:
+            case model.LaunchAgent():
+                await self._launch(action)
+            case model.CordonAgent():
+                await self._cordon_busy(action)
+            case model.UncordonAgent():
+                await self.nodes.uncordon(action.name)
+            case model.RetireAgent():
+                await self._retire(action)
+            case model.SweepNode():
+                await self._sweep_node(action)
+            case model.SweepInstance():
+                await self._sweep_instance(action)
+            case _:
+                assert_never(action)
+
+    async def _launch(self, action: model.LaunchAgent) -> None:
+        order = self.order(action)
+        await self.nodes.create(order.definition)
+        secret = await self.nodes.secret(action.name)
+        try:
+            await self.backends[action.backend].launch(order.spec_with(secret))
+        except (backends_api.Rejected, backends_api.NoCapacity, backends_api.AlreadyExists):
+            # certain that nothing of ours runs: do not leave an empty node for the sweep
+            await self._delete_node(action.name)
+            raise
+
+    async def _cordon_busy(self, action: model.CordonAgent) -> None:
+        message = _message(action.slug, action.reason)
+        if action.others_wait and not self.retires_by_offline():
+            # the build may end in this very moment and the next item be assigned: an older
+            # controller drops an item that finds its node offline, but not one that finds its
+            # labels gone (jenkins-measured 3)
+            await self.nodes.swap_labels(action.name, model.RETIRED_LABEL)
+        else:
+            await self.nodes.cordon(action.name, message)
+
+    async def _retire(self, action: model.RetireAgent) -> None:
+        await self._check(action)
+        state = await self.nodes.read(action.name)
+        if state.exists and not state.idle:
+            raise _Withdrawn("it works")
+        if state.exists and not action.cordoned:
+            await self._take_out(action, state)
+        await self.before_end(action)
+        if state.exists:
+            await self._delete_node(action.name)
+        if action.backend is not None:
+            await self._terminate(action.backend, action.name)
+
+    async def _take_out(self, action: model.RetireAgent, state: jnlp_state.NodeState) -> None:
+        """Take an idle agent out of service, so that what is idle afterwards stays idle."""
+        by_offline = self.retires_by_offline() or state.offline
+        if by_offline:
+            await self.nodes.cordon(action.name, _message(action.slug, action.reason))
+        else:
+            await self.nodes.swap_labels(action.name, model.RETIRED_LABEL)
+        after = await self.nodes.read(action.name)
+        if not after.exists or after.idle:
+            return
+        if by_offline:
+            await self.nodes.uncordon(action.name)
+        # with its labels swapped it ends its build and is then found drained
+        raise _Withdrawn("it was given work in the last moment")
+
+    async def _sweep_node(self, action: model.SweepNode) -> None:
+        await self._check(action)
+        state = await self.nodes.read(action.name)
+        if state.exists and (not state.idle or not state.offline):
+            raise _Withdrawn("it is back")
+        await self.before_end(action)
+        if state.exists:
+            await self._delete_node(action.name)
+
+    async def _sweep_instance(self, action: model.SweepInstance) -> None:
+        state = await self.nodes.read(action.name)
+        if state.exists:
+            raise _Withdrawn("its node exists after all")
+        await self.before_end(action)
+        await self._terminate(action.backend, action.name)
+
+    async def _check(self, action: model.RetireAgent | model.SweepNode) -> None:
+        objection = plans.speaks_against(action, await self.look(), self.policy())
+        if objection is not None:
+            raise _Withdrawn(objection)
+
+    async def _delete_node(self, name: str) -> None:
+        try:
+            await self.nodes.delete(name)
+        except jnlp_errors.NotFound:
+            return
+
+    async def _terminate(self, backend: model.BackendName, name: str) -> None:
+        try:
+            await self.backends[backend].terminate(name, grace_s=self.grace_s)
+        except backends_api.NotFound:
+            return
+
+
+def _message(slug: str, reason: str) -> str:
+    return f"{model.CORDON_MARK} {slug}: {reason}"

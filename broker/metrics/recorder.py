@@ -1,0 +1,88 @@
+"""What the shell tells about its work, and the discarding default.
+
+The shell sees this Protocol only, so it knows no metric. Times are in seconds; an empty slug
+means success. Methods are called from the event loop's thread, never wait and never raise.
+Refuses to know who listens.
+"""
+
+from typing import Protocol
+
+from broker.core import model
+
+
+class Recorder(Protocol):
+    """Listens to the shell."""
+
+    def configured(self, policy: model.Policy) -> None:
+        """A configuration is in force: at the start and after every reload."""
+
+    def cycle(self, world: model.World, plan: model.Plan, duration_s: float) -> None:
+        """A cycle ended well. Exactly one call for each plan."""
+
+    def cycle_failed(self, slug: str) -> None:
+        """A cycle ended with an error."""
+
+    def acted(self, verb: model.Verb, slug: str, seconds: float) -> None:
+        """An action ended, of whatever kind."""
+
+    def launched(
+        self, template: str | None, backend: str | None, slug: str, seconds: float
+    ) -> None:
+        """A launch ended: node, secret and instance, or an error."""
+
+    def ended(self, template: str | None, reason: str) -> None:
+        """An agent is gone, by our doing or not."""
+
+    def queue_latency(self, template: str | None, *, warm: bool, seconds: float) -> None:
+        """An item that had been buildable for ``seconds`` began to run on one of our agents."""
+
+    def left(self, outcome: str) -> None:
+        """An item left the queue."""
+
+    def controller_call(self, kind: str, outcome: str, seconds: float) -> None:
+        """The controller was asked."""
+
+    def backend_call(self, backend: str, verb: str, outcome: str, seconds: float) -> None:
+        """A backend was asked."""
+
+    def loop_lag(self, seconds: float) -> None:
+        """A timer of the event loop came this much late."""
+
+
+class NullRecorder:
+    """Discards everything: for dry runs."""
+
+    def configured(self, policy: model.Policy) -> None:
+        """Discard."""
+
+    def cycle(self, world: model.World, plan: model.Plan, duration_s: float) -> None:
+        """Discard."""
+
+    def cycle_failed(self, slug: str) -> None:
+        """Discard."""
+
+    def acted(self, verb: model.Verb, slug: str, seconds: float) -> None:
+        """Discard."""
+
+    def launched(
+        self, template: str | None, backend: str | None, slug: str, seconds: float
+    ) -> None:
+        """Discard."""
+
+    def ended(self, template: str | None, reason: str) -> None:
+        """Discard."""
+
+    def queue_latency(self, template: str | None, *, warm: bool, seconds: float) -> None:
+        """Discard."""
+
+    def left(self, outcome: str) -> None:
+        """Discard."""
+
+    def controller_call(self, kind: str, outcome: str, seconds: float) -> None:
+        """Discard."""
+
+    def backend_call(self, backend: str, verb: str, outcome: str, seconds: float) -> None:
+        """Discard."""
+
+    def loop_lag(self, seconds: float) -> None:
+        """Discard."""

@@ -1,0 +1,82 @@
+"""Read everything once, at the same time, and freeze it.
+
+Each source is read on its own: one that fails becomes "not synced" with the reason in words, and
+the others are used. Refuses to decide and to try again: the next cycle is the retry.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from attrs import frozen
+
+from backends import api as backends_api
+from broker.core import model
+from jnlp import errors as jnlp_errors
+
+
+class ControllerReader(Protocol):
+    """The read side of the controller, as far as a cycle needs it."""
+
+    async def read(self, now: Callable[[], float]) -> model.ControllerView:
+        """Return a synced view, or raise ``JenkinsError``."""
+
+
+@frozen(kw_only=True)
+class Observation:
+    """What one look showed, and which error stood in the way of which source."""
+
+    controller: model.ControllerView
+    backends: Mapping[model.BackendName, model.BackendView]
+
+
+async def observe(
+    reader: ControllerReader,
+    backends: Mapping[model.BackendName, backends_api.Backend],
+    *,
+    now: Callable[[], float],
+    time_limit_s: float,
+) -> Observation:
+    """Read the controller and all backends at the same time."""
+    async with asyncio.TaskGroup() as group:
+        controller = group.create_task(read_controller(reader, now=now), name="read controller")
+        tasks = {
+            name: group.create_task(
+                read_backend(backend, now=now, time_limit_s=time_limit_s), name=f"list {name}"
+            )
+            for name, backend in backends.items()
+        }
+    return Observation(
+        controller=controller.result(),
+        backends={name: task.result() for name, task in tasks.items()},
+    )
+
+
+async def read_controller(
+    reader: ControllerReader, *, now: Callable[[], float]
+) -> model.ControllerView:
+    """Read the controller; a failure is a view that is not synced."""
+    began = now()
+    try:
+        return await reader.read(now)
+    except jnlp_errors.JenkinsError as error:
+        return model.ControllerView(read_at=began, error=f"{error.slug}: {error.text}")
+
+
+async def read_backend(
+    backend: backends_api.Backend, *, now: Callable[[], float], time_limit_s: float
+) -> model.BackendView:
+    """List a backend; a failure or too long a wait is a view that is not synced."""
+    began = now()
+    try:
+        async with asyncio.timeout(time_limit_s):
+            instances = await backend.list()
+            capacity = await backend.capacity()
+    except backends_api.BackendError as error:
+        return model.BackendView(read_at=began, error=f"{error.slug}: {error.reason}")
+    except TimeoutError:
+        text = f"unavailable: no answer within {time_limit_s:g} s"
+        return model.BackendView(read_at=began, error=text)
+    return model.BackendView(
+        synced=True, read_at=began, instances=tuple(instances), capacity=capacity
+    )

@@ -1,0 +1,349 @@
+"""The loop: wait, observe, plan, dispatch; and take in how actions ended.
+
+One cycle at a time; actions run as named tasks beside it, at most one per agent (I4). Between the
+end of a look and the dispatch nothing waits, so the ledger cannot change underneath a plan. The
+only place where errors are caught broadly: an action, or a cycle, that fails by a bug of ours is
+logged with its traceback and counted, and the loop lives. Refuses to know HTTP and SDKs.
+"""
+
+import asyncio
+import collections
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import attrs
+from attrs import define, field
+
+from backends import api as backends_api
+from broker import clock, execute, metrics, observe, placeholder
+from broker import log as logs
+from broker.core import death, latency, model
+from broker.core import ledger as ledgers
+from broker.core import plan as plans
+from jnlp import errors as jnlp_errors
+
+_LOG = logging.getLogger("broker.reconcile")
+_FRESH_IDS = 64
+_LOG_LINES = 20
+_DEATHS = 100
+_DEEDS = 50
+_QUESTIONS = 10
+"""Vanished items asked about in one cycle; more than that is not worth the requests."""
+
+
+@define(kw_only=True)
+class Pace:
+    """How often to look, in seconds."""
+
+    busy_s: float = 1.0
+    idle_s: float = 5.0
+    least_s: float = 0.1  # between two looks, however many hints come
+    failing_s: float = 5.0  # while the controller does not answer, at most
+
+
+@define(kw_only=True, eq=False)
+class Reconciler:
+    """One controller's loop and its present picture."""
+
+    reader: observe.ControllerReader
+    backends: Mapping[model.BackendName, backends_api.Backend]
+    executor: execute.Executor
+    place: placeholder.Placeholder | None
+    policy: Callable[[], model.Policy]
+    recorder: metrics.Recorder
+    watch: clock.Clock
+    roll: Callable[[], float]
+    new_id: Callable[[], str]
+    pace: Pace = field(factory=Pace)
+    time_limit_s: float = 20.0
+    persist: Callable[[model.Ledger], None] = field(default=lambda _: None)
+    ask_item: Callable[[int], Awaitable[str | None]] | None = None  # URL of what became of it
+
+    ledger: model.Ledger = field(factory=model.Ledger)
+    world: model.World | None = None
+    last_plan: model.Plan | None = None
+    deeds: collections.deque[death.Deed] = field(factory=lambda: collections.deque(maxlen=_DEEDS))
+    deaths: collections.deque[death.Death] = field(
+        factory=lambda: collections.deque(maxlen=_DEATHS)
+    )
+    last_cycle_at: float | None = None
+    works: bool = False
+    known: latency.Known | None = None
+    starts: list[latency.Started] = field(factory=list)  # of the last cycle
+    launches: int = 0
+    ends: int = 0
+    _hint: asyncio.Event = field(factory=asyncio.Event)
+    _tasks: dict[model.NodeName, asyncio.Task[None]] = field(factory=dict)
+    _failures: int = 0
+    _stopping: bool = False
+
+    def hint(self) -> None:
+        """Wake the loop; carries nothing."""
+        self._hint.set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many actions run."""
+        return len(self._tasks)
+
+    async def run(self) -> None:
+        """Run until ``stop``; then wait for what is in flight."""
+        async with asyncio.TaskGroup() as group:
+            watchers = [
+                group.create_task(self._watch(name, backend), name=f"watch {name}")
+                for name, backend in self.backends.items()
+            ]
+            while not self._stopping:
+                await self.cycle(group)
+                await self._wait()
+            while self._tasks:
+                await asyncio.wait(self._tasks.values())
+            for task in watchers:
+                task.cancel()
+
+    def stop(self) -> None:
+        """Order nothing new and return from ``run`` when everything in flight has ended."""
+        self._stopping = True
+        self._hint.set()
+
+    async def _watch(self, name: str, backend: backends_api.Backend) -> None:
+        """Turn what a backend notices into hints; a stream that ends is opened again."""
+        while True:
+            try:
+                async for _ in backend.watch():
+                    self.hint()
+            except backends_api.BackendError as error:
+                _LOG.info("watch ended", extra={"backend": name, "reason": error.reason})
+            await asyncio.sleep(self.pace.failing_s)
+
+    async def _wait(self) -> None:
+        now = self.watch.now()
+        pause = self.pace.idle_s
+        plan = self.last_plan
+        if self._failures:
+            grown = self.pace.busy_s * 2.0 ** min(self._failures - 1, 6)
+            pause = min(grown, self.pace.failing_s)
+        elif plan is None or plan.active:
+            pause = self.pace.busy_s
+        if plan is not None and plan.wake_at is not None:
+            pause = min(pause, max(plan.wake_at - now, 0.0))
+        await asyncio.sleep(self.pace.least_s)
+        try:
+            async with asyncio.timeout(max(0.0, pause - self.pace.least_s)):
+                await self._hint.wait()
+        except TimeoutError:
+            pass
+        self._hint.clear()
+
+    async def cycle(self, group: asyncio.TaskGroup) -> None:
+        """Observe, plan and dispatch once. Raises only ``SecondBroker`` and cancellation."""
+        began = self.watch.now()
+        try:
+            plan = await self._look_and_plan()
+        except placeholder.SecondBroker:
+            raise
+        except Exception:  # noqa: BLE001 -- the one broad catch: the loop outlives our bugs
+            self._failures += 1
+            self.recorder.cycle_failed("bug")
+            _LOG.exception("cycle failed")
+            return
+        synced = self.world is not None and self.world.controller.synced
+        if not synced:
+            self._failures += 1
+            self.recorder.cycle_failed("controller")
+        else:
+            self._failures = 0
+            self.last_cycle_at = self.watch.now()
+        if self.works and not self._stopping:
+            self._dispatch(plan, group)
+        if self.world is not None:
+            self._note_starts(self.world, plan, group)
+            self.recorder.cycle(self.world, plan, self.watch.now() - began)
+
+    async def _look_and_plan(self) -> model.Plan:
+        seen = await observe.observe(
+            self.reader,
+            self.backends,
+            now=self.watch.now,
+            time_limit_s=self.time_limit_s,
+        )
+        await self._tend(seen.controller)
+        policy = self.policy()
+        # nothing waits from here to the end of the dispatch
+        world = model.World(
+            now=self.watch.now(),
+            controller=seen.controller,
+            backends=seen.backends,
+            ledger=self.ledger,
+            fresh_ids=tuple(self.new_id() for _ in range(_FRESH_IDS)),
+            jitter=self.roll(),
+        )
+        plan = plans.plan(world, policy)
+        self.ledger = plan.ledger
+        self.world, self.last_plan = attrs.evolve(world, ledger=plan.ledger), plan
+        for old, new in plan.illegal:
+            _LOG.warning("phase change is not in the table", extra={"old": old, "new": new})
+        self.persist(self.ledger)
+        return plan
+
+    async def _tend(self, view: model.ControllerView) -> None:
+        if self.place is None:
+            self.works = True
+            return
+        if not view.synced:
+            return
+        try:
+            self.works = await self.place.tend(view, now=self.watch.now())
+        except jnlp_errors.JenkinsError as error:
+            # without the node labels are harder to read, and nothing else: go on
+            if self.place.standing.works:
+                self.works = True
+            _LOG.warning(
+                "placeholder node not kept", extra={"slug": error.slug, "reason": error.text}
+            )
+
+    def _note_starts(self, world: model.World, plan: model.Plan, group: asyncio.TaskGroup) -> None:
+        seen = latency.look(self.known, world, plan)
+        self.known = seen.known
+        self.starts = list(seen.started)
+        for start in seen.started:
+            self._note_start(start)
+        if self.ask_item is not None and not self._stopping:
+            for vanished in seen.vanished[:_QUESTIONS]:
+                group.create_task(self._ask(vanished), name=f"ask item {vanished.item}")
+
+    def _note_start(self, start: latency.Started) -> None:
+        self.recorder.queue_latency(start.template, warm=start.warm, seconds=start.waited_s)
+        self.recorder.left("started")
+        _LOG.info(
+            "item started",
+            extra={
+                "item": start.item,
+                "agent": start.agent,
+                "template": start.template,
+                "warm": start.warm,
+                "waited_s": round(start.waited_s, 3),
+            },
+        )
+
+    async def _ask(self, vanished: latency.Vanished) -> None:
+        """Find out what became of an item that was gone before it was seen to start."""
+        if self.ask_item is None or self.last_plan is None:
+            return
+        try:
+            url = await self.ask_item(vanished.item)
+        except jnlp_errors.JenkinsError:
+            url = None
+        if url is None:
+            self.recorder.left("cancelled")
+            return
+        start = latency.claim(vanished, executable_url=url, agents=self.last_plan.agents)
+        if start is None:
+            self.recorder.left("elsewhere")
+        else:
+            self._note_start(start)
+
+    # --- actions -------------------------------------------------------------------------------
+
+    def _dispatch(self, plan: model.Plan, group: asyncio.TaskGroup) -> None:
+        policy = self.policy()
+        for action in plan.actions:
+            if action.name in self._tasks:
+                continue
+            now = self.watch.now()
+            self.ledger = ledgers.expect(self.ledger, action, now=now, policy=policy)
+            verb = ledgers.verb_of(action).value
+            task = group.create_task(self._perform(action), name=f"{verb} {action.name}")
+            self._tasks[action.name] = task
+
+    async def _perform(self, action: model.Action) -> None:
+        began = self.watch.now()
+        verb = ledgers.verb_of(action).value
+        with logs.bound(agent=action.name):
+            _LOG.info("%s begun", verb, extra={"reason": action.reason})
+            try:
+                outcome = await self.executor.perform(action)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 -- as above, for one action
+                _LOG.exception("%s failed by a bug", verb)
+                outcome = ledgers.Outcome(
+                    action=action, at=self.watch.now(), slug="bug", text=repr(error)[:256]
+                )
+            finally:
+                self._tasks.pop(action.name, None)
+            self._settle(action, outcome, began)
+        self.hint()
+
+    def _settle(self, action: model.Action, outcome: ledgers.Outcome, began: float) -> None:
+        policy = self.policy()
+        revision = ""
+        if isinstance(action, model.LaunchAgent):
+            template = policy.template(action.template)
+            revision = template.revision if template is not None else ""
+        self.ledger = ledgers.settle(
+            self.ledger, outcome, policy=policy, jitter=self.roll(), revision=revision
+        )
+        verb = ledgers.verb_of(action).value
+        seconds = outcome.at - began
+        if outcome.withdrawn:
+            _LOG.info("%s withdrawn", verb, extra={"reason": outcome.text})
+        elif outcome.slug:
+            _LOG.warning("%s failed", verb, extra={"slug": outcome.slug, "reason": outcome.text})
+        else:
+            _LOG.info("%s done", verb, extra={"seconds": round(seconds, 3)})
+        self._count(action, outcome, seconds)
+
+    def _count(self, action: model.Action, outcome: ledgers.Outcome, seconds: float) -> None:
+        slug = "withdrawn" if outcome.withdrawn else (outcome.slug or "ok")
+        self.deeds.append(death.Deed(at=outcome.at, action=action, slug=slug, text=outcome.text))
+        self.recorder.acted(ledgers.verb_of(action), slug, seconds)
+        if isinstance(action, model.LaunchAgent):
+            self.launches += not outcome.slug
+            self.recorder.launched(action.template, action.backend, outcome.slug or "ok", seconds)
+        elif isinstance(action, model.RetireAgent | model.SweepNode | model.SweepInstance):
+            if outcome.withdrawn or outcome.slug:
+                return
+            self.ends += 1
+            memory = self.ledger.memories.get(action.name)
+            template = memory.template if memory is not None else None
+            slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
+            self.recorder.ended(template, slug)
+
+    async def before_end(self, action: model.Action) -> None:
+        """Keep the last words of an agent before its instance is removed."""
+        plan = self.last_plan
+        agent = next((a for a in plan.agents if a.name == action.name), None) if plan else None
+        lines: Sequence[str] = ()
+        if agent is not None and agent.backend is not None and agent.instance is not None:
+            backend = self.backends.get(agent.backend)
+            try:
+                async with asyncio.timeout(self.time_limit_s):
+                    if backend is not None:
+                        text = await backend.logs(action.name, tail=_LOG_LINES)
+                        lines = text.splitlines()[-_LOG_LINES:]
+            except (backends_api.BackendError, TimeoutError):
+                lines = ()
+        slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
+        exit_ = agent.instance.exit if agent is not None and agent.instance is not None else None
+        self.deaths.append(
+            death.Death(
+                name=action.name,
+                template=agent.template if agent is not None else None,
+                backend=agent.backend if agent is not None else None,
+                at=self.watch.now(),
+                phase=agent.phase if agent is not None else model.Phase.UNKNOWN,
+                slug=slug,
+                text=action.reason,
+                exit_code=exit_.code if exit_ is not None else None,
+                last_lines=tuple(lines),
+            )
+        )
+
+    async def look(self) -> model.World:
+        """Read the controller anew, for the second judgement before a removal."""
+        view = await observe.read_controller(self.reader, now=self.watch.now)
+        backends = self.world.backends if self.world is not None else {}
+        return model.World(
+            now=self.watch.now(), controller=view, backends=backends, ledger=self.ledger
+        )

@@ -1,0 +1,339 @@
+"""The JSON documents of the status API, made from the last ``World`` and ``Plan``.
+
+Rules: fields are chosen one by one, so that nothing secret comes along (no environment, no
+command, no metadata); remote texts are cut to 256 characters; times are ISO 8601 in UTC
+(``..._at``) with an age or distance in seconds beside them (``..._age_s``, ``..._in_s``); null
+means unknown. Reasons are worded by the core: nothing here invents one. Pure; refuses to know
+HTTP and HTML. ``docs/metrics.md`` lists the fields; they are stable, new ones may be added.
+"""
+
+import datetime
+import math
+from collections import Counter, defaultdict
+from typing import Any
+
+from backends import api as backends_api
+from broker.core import death, ledger, model
+from broker.status.source import StatusSource
+
+Document = dict[str, Any]
+
+_QUOTE = 256
+
+
+def queue(source: StatusSource) -> Document:
+    """Return who waits, the longest first, and why."""
+    world, plan = source.world, source.plan
+    document = _head(source)
+    document["items"] = []
+    if world is None or plan is None:
+        return document
+    unmet = {u.item: u for u in plan.unmet}
+    items = {i.id: i for i in world.controller.items}
+    rows = [
+        _item(key, items.get(key), unmet.get(key), now=source.now())
+        for key in dict.fromkeys((*unmet, *items))
+    ]
+    document["items"] = sorted(rows, key=lambda row: (-(row["waiting_age_s"] or 0.0), row["id"]))
+    return document
+
+
+def agents(source: StatusSource) -> Document:
+    """Return the agents by name, and the last deaths, newest first."""
+    document = _head(source)
+    plan = source.plan
+    now = source.now()
+    document["agents"] = [_agent(a, now=now) for a in plan.agents] if plan is not None else []
+    document["deaths"] = [_death(d, now=now) for d in reversed(source.deaths)]
+    return document
+
+
+def templates(source: StatusSource) -> Document:
+    """Return the templates in order of preference, then those that only old agents know."""
+    document = _head(source)
+    plan, policy = source.plan, source.policy
+    counts = dict(plan.counts) if plan is not None else {}
+    phases: dict[str | None, Counter[str]] = defaultdict(Counter)
+    for agent in plan.agents if plan is not None else ():
+        phases[agent.template][agent.phase.value] += 1
+    rows = [_template(t) for t in policy.templates]
+    known = {t.name for t in policy.templates}
+    old = sorted({n for n in (*counts, *phases) if n is not None and n not in known})
+    rows.extend({"name": name, "configured": False} for name in old)
+    for row in rows:
+        row["counts"] = _count(counts.get(row["name"]))
+        row["phases"] = dict(sorted(phases[row["name"]].items()))
+    document["templates"] = rows
+    return document
+
+
+def plan(source: StatusSource) -> Document:
+    """Return what is to be done now, what is held back and why, and what was done last."""
+    document = _head(source)
+    last, world, now = source.plan, source.world, source.now()
+    document.update(
+        cycle=last.ledger.cycle if last is not None else None,
+        active=last.active if last is not None else None,
+        overshoot=last.overshoot if last is not None else None,
+        wake_at=_iso(last.wake_at) if last is not None else None,
+        wake_in_s=_until(last.wake_at, now) if last is not None else None,
+        draining=source.policy.draining,
+        actions=[_action(a) for a in last.actions] if last is not None else [],
+        refusals=[_refusal(r) for r in last.refusals] if last is not None else [],
+        backoffs=_backoffs(last, now=now) if last is not None else [],
+        outcomes=[_outcome(o, now=now) for o in reversed(source.outcomes)],
+        sources=_sources(world, source.policy, now=now),
+    )
+    return document
+
+
+def _head(source: StatusSource) -> Document:
+    world = source.world
+    ready, why = source.ready()
+    now = source.now()
+    at = world.now if world is not None else None
+    return {
+        "owner": source.policy.owner,
+        "version": source.version,
+        "observed_at": _iso(at),
+        "observed_age_s": _age(at, now),
+        "synced": world is not None and world.controller.synced,
+        "ready": ready,
+        "ready_text": _quote(why),
+    }
+
+
+def _item(
+    key: model.ItemId, item: model.QueueItem | None, unmet: model.Unmet | None, *, now: float
+) -> Document:
+    since = unmet.since_at if unmet is not None and unmet.since_at else None
+    if since is None and item is not None:
+        since = item.buildable_since_at or item.in_queue_since_at
+    label = unmet.label if unmet is not None else None
+    return {
+        "id": key,
+        "stage": item.stage.value if item is not None else None,
+        "task": _quote(item.task_name) if item is not None else "",
+        "url": _quote(item.task_url) if item is not None else "",
+        "reason": unmet.reason.value if unmet is not None else None,
+        "text": _quote(unmet.text, limit=1024) if unmet is not None else "",
+        "controller_text": _quote(item.why) if item is not None else "",
+        "label": _quote(label.expression) if label is not None and label.expression else None,
+        "label_source": label.source.value if label is not None else None,
+        "label_node": label.node if label is not None else None,
+        "template": unmet.template if unmet is not None else None,
+        "agent": unmet.agent if unmet is not None else None,
+        "stuck": item.stuck if item is not None else None,
+        "waiting_since_at": _iso(since),
+        "waiting_age_s": _age(since, now),
+        "queued_at": _iso(item.in_queue_since_at) if item is not None else None,
+        "quiet_until_at": _iso(item.quiet_until_at) if item is not None else None,
+    }
+
+
+def _agent(agent: model.Agent, *, now: float) -> Document:
+    computer, memory, flight = agent.computer, agent.memory, agent.expectation
+    idle_at = memory.idle_at if memory is not None else None
+    online_at = memory.online_at if memory is not None else None
+    return {
+        "name": agent.name,
+        "phase": agent.phase.value,
+        "template": agent.template,
+        "backend": agent.backend,
+        "revision": agent.revision,
+        "cordoned": agent.cordoned,
+        "created_at": _iso(agent.created_at),
+        "age_s": _age(agent.created_at, now),
+        "online_at": _iso(online_at),
+        "online_age_s": _age(online_at, now),
+        "idle_at": _iso(idle_at),
+        "idle_age_s": _age(idle_at, now),
+        "builds": memory.builds if memory is not None else 0,
+        "running": [_quote(u) for u in computer.executable_urls] if computer is not None else [],
+        "executors": computer.executors if computer is not None else None,
+        "busy_executors": computer.busy_executors if computer is not None else None,
+        "offline": computer.offline if computer is not None else None,
+        "offline_cause": _quote(computer.offline_cause) if computer is not None else "",
+        "instance": _instance(agent.instance) if agent.instance is not None else None,
+        "in_flight": _flight(flight, now=now) if flight is not None else None,
+    }
+
+
+def _instance(instance: backends_api.Instance) -> Document:
+    end = instance.exit
+    return {
+        "state": instance.state.value,
+        "text": _quote(instance.detail),
+        "exit": {"slug": end.slug, "code": end.code, "text": _quote(end.message)}
+        if end is not None
+        else None,
+    }
+
+
+def _flight(expectation: model.Expectation, *, now: float) -> Document:
+    return {
+        "verb": expectation.verb.value,
+        "since_at": _iso(expectation.since_at),
+        "age_s": _age(expectation.since_at, now),
+        "reason": _quote(expectation.reason, limit=1024),
+    }
+
+
+def _death(dead: death.Death, *, now: float) -> Document:
+    return {
+        "name": dead.name,
+        "template": dead.template,
+        "backend": dead.backend,
+        "at": _iso(dead.at),
+        "age_s": _age(dead.at, now),
+        "phase": dead.phase.value,
+        "slug": dead.slug,
+        "text": _quote(dead.text, limit=1024),
+        "exit_code": dead.exit_code,
+        "last_lines": [_quote(line) for line in dead.last_lines],
+    }
+
+
+def _template(template: model.Template) -> Document:
+    keep = template.retention
+    return {
+        "name": template.name,
+        "configured": True,
+        "labels": sorted(template.labels),
+        "backends": list(template.backends),
+        "revision": template.revision,
+        "executors": template.executors,
+        "exclusive": template.exclusive,
+        "takes_unlabelled": template.takes_unlabelled,
+        "start_early": template.start_early,
+        "paused": template.paused,
+        "cap": template.cap,
+        "min_idle": template.min_idle,
+        "retention": {
+            "once": keep.once,
+            "max_builds": keep.max_builds,
+            "idle_s": _finite(keep.idle_s),
+            "max_age_s": _finite(keep.max_age_s),
+        },
+    }
+
+
+def _count(count: model.TemplateCount | None) -> Document:
+    one = count if count is not None else model.TemplateCount()
+    return {
+        "demand": one.demand,
+        "warm_target": one.warm_target,
+        "idle": one.idle,
+        "busy": one.busy,
+        "starting": one.starting,
+        "agents": one.agents,
+        "launches": one.launches,
+    }
+
+
+def _action(action: model.Action) -> Document:
+    return {
+        "verb": ledger.verb_of(action).value,
+        "name": action.name,
+        "template": getattr(action, "template", None),
+        "backend": getattr(action, "backend", None),
+        "item": getattr(action, "item", None),
+        "slug": getattr(action, "slug", None),
+        "reason": _quote(action.reason, limit=1024),
+    }
+
+
+def _outcome(outcome: ledger.Outcome, *, now: float) -> Document:
+    return {
+        **_action(outcome.action),
+        "ended_at": _iso(outcome.at),
+        "ended_age_s": _age(outcome.at, now),
+        "result": "withdrawn" if outcome.withdrawn else outcome.slug or "ok",
+        "text": _quote(outcome.text),
+    }
+
+
+def _refusal(refusal: model.Refusal) -> Document:
+    return {"subject": refusal.subject, "text": _quote(refusal.text, limit=1024)}
+
+
+def _backoffs(last: model.Plan, *, now: float) -> list[Document]:
+    return [
+        {
+            "scope": key.scope.value,
+            "backend": key.backend or None,
+            "template": key.template,
+            "failures": backoff.failures,
+            "until_at": _iso(backoff.until_at),
+            "until_in_s": _until(backoff.until_at, now),
+            "slug": backoff.slug,
+            "text": _quote(backoff.reason, limit=1024),
+        }
+        for key, backoff in last.ledger.backoffs.items()
+        if backoff.until_at > now
+    ]
+
+
+def _sources(world: model.World | None, policy: model.Policy, *, now: float) -> list[Document]:
+    controller = world.controller if world is not None else model.ControllerView()
+    rows: list[Document] = [
+        {
+            "source": "controller",
+            "backend": None,
+            **_freshness(controller, now=now),
+            "version": _quote(controller.version),
+            "quieting_down": controller.quieting_down,
+            "capacity": "",
+        }
+    ]
+    for name in dict.fromkeys((*policy.backends, *(world.backends if world is not None else ()))):
+        view = world.backends.get(name) if world is not None else None
+        seen = view if view is not None else model.BackendView()
+        rows.append(
+            {
+                "source": "backend",
+                "backend": name,
+                **_freshness(seen, now=now),
+                "version": "",
+                "quieting_down": False,
+                "capacity": _quote(seen.capacity.text) if seen.capacity is not None else "",
+            }
+        )
+    return rows
+
+
+def _freshness(view: model.ControllerView | model.BackendView, *, now: float) -> Document:
+    at = view.read_at or None
+    return {
+        "synced": view.synced,
+        "read_at": _iso(at),
+        "read_age_s": _age(at, now),
+        "error": _quote(view.error),
+    }
+
+
+def _quote(text: str, *, limit: int = _QUOTE) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _iso(at: float | None) -> str | None:
+    """Return ISO 8601 in UTC to the millisecond; None for what is no time."""
+    if at is None or not math.isfinite(at):
+        return None
+    try:
+        moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _age(at: float | None, now: float) -> float | None:
+    return None if _iso(at) is None or at is None else round(max(0.0, now - at), 3)
+
+
+def _until(at: float | None, now: float) -> float | None:
+    return None if _iso(at) is None or at is None else round(max(0.0, at - now), 3)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None

@@ -1,0 +1,46 @@
+"""What the status pages need from the process around them; declared by its consumer.
+
+Refuses to know who provides it.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from broker.core import death, ledger, model
+
+
+class StatusSource(Protocol):
+    """The last of everything. Read at every request, from the event loop's thread."""
+
+    @property
+    def version(self) -> str:
+        """Version of the broker."""
+
+    @property
+    def policy(self) -> model.Policy:
+        """The configuration in force."""
+
+    @property
+    def world(self) -> model.World | None:
+        """The last observation; None before the first."""
+
+    @property
+    def plan(self) -> model.Plan | None:
+        """The last plan; None before the first."""
+
+    @property
+    def outcomes(self) -> Sequence[ledger.Outcome]:
+        """The last actions that ended, oldest first; bounded."""
+
+    @property
+    def deaths(self) -> Sequence[death.Death]:
+        """The last agents that ended, oldest first; bounded."""
+
+    def now(self) -> float:
+        """POSIX seconds on the broker's clock, for ages."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether all sources are synced, and what is missing (one short line)."""
+
+    def alive(self) -> tuple[bool, str]:
+        """Whether the last cycle is recent enough, and what is wrong if not (one short line)."""

@@ -1,0 +1,164 @@
+"""What we do to nodes over REST: create, take the secret, cordon, relabel, delete, read.
+
+Knows the endpoints and which of them may be repeated; refuses to know when and why: the order of
+steps that keeps builds safe is the caller's.
+
+Facts: section 3 and 7 of the REST reference, recordings ``nodes/*``, ``agent/01-jnlp-files``.
+"""
+
+from urllib.parse import quote
+
+from jnlp import errors, http, node, state
+from jnlp import secret as jnlp_secret
+
+_SECRETS_KEPT = 2048
+"""Names are never reused, so old secrets are only forgotten memory."""
+
+
+class NodeClient:
+    """The node calls of one controller. Every method raises any ``JenkinsError``."""
+
+    def __init__(self, session: http.Session) -> None:
+        self._session = session
+        self._secrets: dict[str, jnlp_secret.Secret] = {}
+        self._secrets_of = ""  # the controller session they belong to
+
+    async def create(self, definition: node.NodeDefinition) -> None:
+        """Create a node. Raises ``NodeExists`` for a taken name, ``BadRequest`` for a bad one.
+
+        The controller's own check for an existing name is not atomic, so names must be unique by
+        their making; ``NodeExists`` then means that an earlier try of ours went through.
+        """
+        wrong = node.problems(definition)
+        if wrong:
+            raise errors.BadRequest(f"node not sent: {'; '.join(wrong)}")
+        try:
+            await self._session.post("computer/doCreateItem", form=node.creation_form(definition))
+        except errors.BadRequest as error:
+            # in another language than ours "already exists" reads differently
+            if error.status == 400 and (await self.read(definition.name)).exists:
+                raise errors.NodeExists(error.text, status=error.status) from error
+            raise
+        except errors.Unexpected as error:
+            if error.status == 500:  # JSON that it cannot bind (recording nodes/02)
+                raise errors.BadRequest(error.text, status=error.status) from error
+            raise
+
+    async def secret(self, name: str) -> jnlp_secret.Secret:
+        """Return the secret of a node; asked once per name and controller start.
+
+        It depends on the name and on a key of the controller only, and every download makes newer
+        controllers write a warning. ``slave-agent.jnlp`` is served by all known versions.
+        """
+        if self._secrets_of != self._session.session:
+            self._secrets.clear()
+            self._secrets_of = self._session.session
+        if name not in self._secrets:
+            try:
+                answer = await self._session.get_text(_path(name, "slave-agent.jnlp"))
+            except errors.NotFound:
+                answer = await self._session.get_text(_path(name, "jenkins-agent.jnlp"))
+            try:
+                secret = jnlp_secret.from_jnlp(answer.text)
+            except ValueError as error:
+                raise errors.Unexpected(f"secret of node {name}: {error}") from None
+            while len(self._secrets) >= _SECRETS_KEPT:
+                del self._secrets[next(iter(self._secrets))]
+            self._secrets[name] = secret
+        return self._secrets[name]
+
+    async def read(self, name: str) -> state.NodeState:
+        """Read one computer; ``exists`` is False for a name that the controller does not know."""
+        try:
+            answer = await self._session.get_json(_path(name, "api/json"), {"tree": state.TREE})
+        except errors.NotFound:
+            return state.NodeState(exists=False, name=name)
+        return state.parse(answer.json)
+
+    async def node_names(self) -> tuple[str, ...]:
+        """Return the names of all nodes that have a computer, without the controller's own."""
+        answer = await self._session.get_json(
+            "computer/api/json", {"tree": "computer[displayName]"}
+        )
+        computers = answer.json.get("computer") if isinstance(answer.json, dict) else None
+        if not isinstance(computers, list) or not all(isinstance(c, dict) for c in computers):
+            raise errors.Unexpected("GET computer/api/json: no list of computers in the answer")
+        return tuple(
+            str(computer.get("displayName", ""))
+            for computer in computers
+            if not str(computer.get("_class", "")).endswith("$MasterComputer")
+        )
+
+    async def cordon(self, name: str, message: str) -> None:
+        """Take a node temporarily offline, running builds go on; may be repeated.
+
+        ``changeOfflineCause`` sets, ``toggleOffline`` would flip: a repeated toggle after a
+        time-out puts the node back to work.
+        """
+        await self._session.post(
+            _path(name, "changeOfflineCause"), form={"offlineMessage": message}
+        )
+
+    async def uncordon(self, name: str) -> None:
+        """Bring a node back into service and make sure of it; may be repeated.
+
+        Raises ``NotFound`` for an unknown node, ``Unexpected`` if it is still taken out after.
+        """
+        for _ in range(2):  # two clients that toggle at once undo each other
+            seen = await self._must_read(name)
+            if not seen.temporarily_offline:
+                return
+            await self._session.post(_path(name, "toggleOffline"), form={"offlineMessage": ""})
+        if (await self._must_read(name)).temporarily_offline:
+            raise errors.Unexpected(
+                f"node {name} is still temporarily offline after toggleOffline"
+            )
+
+    async def swap_labels(self, name: str, label: str) -> tuple[str, ...]:
+        """Leave a node nothing but ``label``, exclusively; returns the labels it had.
+
+        The agent stays connected and a build that is on its way still runs. A build that asks for
+        its node in the very instant fails visibly (measured: 2 of 350), so not on a busy node.
+        """
+        return await self._relabel(name, (label,), exclusive=True)
+
+    async def restore_labels(self, name: str, labels: tuple[str, ...], *, exclusive: bool) -> None:
+        """Give a node its labels and mode back."""
+        await self._relabel(name, labels, exclusive=exclusive)
+
+    async def delete(self, name: str) -> None:
+        """Remove a node, closing its agent's connection; raises ``NotFound`` if it is gone."""
+        await self._session.post(_path(name, "doDelete"))
+        self._secrets.pop(name, None)
+
+    async def disconnect(self, name: str, message: str = "") -> None:
+        """Close the connection of a node's agent, whose name is free again then."""
+        await self._session.post(_path(name, "doDisconnect"), form={"offlineMessage": message})
+
+    async def _must_read(self, name: str) -> state.NodeState:
+        seen = await self.read(name)
+        if not seen.exists:
+            raise errors.NotFound(f"node {name} is unknown", status=404)
+        return seen
+
+    async def _relabel(
+        self, name: str, labels: tuple[str, ...], *, exclusive: bool
+    ) -> tuple[str, ...]:
+        path = _path(name, "config.xml")
+        config = (await self._session.get_text(path)).text
+        try:
+            before = node.labels_of(config)
+            named = node.name_of(config)
+            changed = node.with_labels(config, labels, exclusive=exclusive)
+        except ValueError as error:
+            raise errors.Unexpected(f"config.xml of node {name}: {error}") from error
+        if named != name:  # another name inside would rename the node
+            raise errors.Unexpected(f"config.xml of node {name} names the node {named[:80]!r}")
+        if changed != config:
+            # in ASCII it is the same document whatever charset the receiver assumes
+            await self._session.post(path, body=changed.encode("ascii", "xmlcharrefreplace"))
+        return before
+
+
+def _path(name: str, rest: str) -> str:
+    return f"computer/{quote(name, safe='')}/{rest}"

@@ -1,0 +1,207 @@
+"""The command line and environment that start an inbound agent.
+
+Pure. Knows agent.jar in its two styles, the entry script of the agent images, and the variables
+for a program of one's own; refuses to know containers, where files lie and how things are started:
+paths are parameters, and callers pass whatever their backend replaces later.
+
+Rules:
+
+* The secret travels in a file. agent.jar reads it by ``@FILE``: its option parser (args4j 2.33 in
+  remoting 4.5, 2.37 today, never configured otherwise) replaces every such argument by the lines
+  of the file, positional or not. So neither a process list nor an environment shows it. The entry
+  script of the images passes ``JENKINS_SECRET`` on unchanged, so ``@FILE`` works there too.
+* Old style: ``java -cp agent.jar hudson.remoting.jnlp.Main -headless ... @FILE NAME``. Preferred
+  to ``-jnlpUrl``, which asks the controller for everything: the agent would use the controller's
+  own idea of its URL, ignore our tunnel and WebSocket settings, and try again for ever when the
+  node is gone (recording ``agent/22-no-such-node``). The class still exists today with a warning,
+  so this style is also the answer for a version that cannot be read.
+* New style: ``java -jar agent.jar -url ... -secret @FILE -name NAME`` from remoting 3176 on, first
+  bundled for certain with 2.440 (LTS 2.440.1 has 3206). An older agent.jar prints its usage at
+  this and ends with **0** (recording ``agent/10-connect-tcp``).
+* ``-noReconnectAfter`` from remoting 3241 on, bundled with 2.462 (3248). Where it is not known the
+  agent reconnects for ever and the broker ends it by its own deadline.
+"""
+
+import enum
+import posixpath
+from collections.abc import Mapping
+
+from attrs import Factory, field, frozen
+
+from jnlp import secret as jnlp_secret
+from jnlp import tunnel, version
+
+SECRET_FILE = "agent-secret"  # noqa: S105 - the name of a file, not a secret
+"""Name of the file, inside the directory of secrets, that holds the agent's secret."""
+
+
+class Style(enum.Enum):
+    """Which options an agent.jar knows."""
+
+    POSITIONAL = "positional"  # hudson.remoting.jnlp.Main SECRET NAME
+    NAMED = "named"  # -secret and -name with -url
+    NAMED_WITH_LIMIT = "named-with-limit"  # and -noReconnectAfter
+
+
+@frozen(kw_only=True)
+class LaunchCommand:
+    """What to run. ``argv`` empty: the image's own entry point."""
+
+    argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = Factory(dict)
+    secret_files: Mapping[str, str] = field(factory=dict, repr=False)  # file name to content
+
+
+@frozen(kw_only=True)
+class Inbound:
+    """Who the agent is and where it connects."""
+
+    url: str  # the controller's, as the agent sees it
+    name: str
+    secret: jnlp_secret.Secret
+    secrets_dir: str  # where ``secret_files`` will lie for the agent
+    work_dir: str
+    connection: tunnel.Connection = Factory(tunnel.Connection)
+
+    @property
+    def secret_path(self) -> str:
+        """Path of the secret's file as the agent sees it."""
+        return posixpath.join(self.secrets_dir, SECRET_FILE)
+
+    @property
+    def secret_files(self) -> dict[str, str]:
+        """The file and its content, for the backend."""
+        return {SECRET_FILE: self.secret.reveal()}
+
+
+def remoting_style(controller_version: str) -> Style:
+    """Tell what the agent.jar of a controller knows, from the header ``X-Jenkins``."""
+    if version.at_least(controller_version, (2, 462), (2, 462, 1)):
+        return Style.NAMED_WITH_LIMIT
+    if version.at_least(controller_version, (2, 440), (2, 440, 1)):
+        return Style.NAMED
+    return Style.POSITIONAL
+
+
+def java_command(
+    inbound: Inbound,
+    *,
+    jar: str,
+    style: Style,
+    java: str = "java",
+    jvm_options: tuple[str, ...] = (),
+    reconnect_for_s: float | None = None,
+) -> LaunchCommand:
+    """Run agent.jar with a Java of our own.
+
+    ``reconnect_for_s``: how long the agent tries to come back, in seconds; 0 never, None for ever.
+    """
+    options = (
+        *_connection_options(inbound),
+        "-workDir",
+        inbound.work_dir,
+        *_reconnect_options(style, reconnect_for_s),
+    )
+    secret = f"@{inbound.secret_path}"
+    if style is Style.POSITIONAL:
+        main = ("-cp", jar, "hudson.remoting.jnlp.Main", "-headless")
+        arguments = (*main, *options, secret, inbound.name)
+    else:
+        arguments = ("-jar", jar, *options, "-secret", secret, "-name", inbound.name)
+    return LaunchCommand(
+        argv=(java, *jvm_options, *arguments),
+        secret_files=inbound.secret_files,
+    )
+
+
+def image_command(
+    inbound: Inbound, *, style: Style, jvm_options: tuple[str, ...] = ()
+) -> LaunchCommand:
+    """Let the entry point of an agent image do it (``jenkins/inbound-agent`` and its kin)."""
+    return LaunchCommand(
+        env=image_environment(inbound, style=style, jvm_options=jvm_options),
+        secret_files=inbound.secret_files,
+    )
+
+
+def own_command(inbound: Inbound, argv: tuple[str, ...]) -> LaunchCommand:
+    """Run a template's own program, told by variables."""
+    return LaunchCommand(
+        argv=argv, env=command_environment(inbound), secret_files=inbound.secret_files
+    )
+
+
+def image_environment(
+    inbound: Inbound, *, style: Style, jvm_options: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Return the variables that the entry scripts of old and new agent images share.
+
+    ``JAVA_OPTS`` only next to old controllers, whose images know nothing else: builds inherit it,
+    and tools such as Gradle take it for theirs.
+    """
+    env = {
+        **_shared_environment(inbound),
+        "JENKINS_SECRET": f"@{inbound.secret_path}",
+    }
+    if inbound.connection.transport is tunnel.Transport.DIRECT:
+        del env["JENKINS_URL"]  # the script would make ``-url`` of it, which excludes ``-direct``
+        if inbound.connection.protocols:
+            # the option takes one name; the script splits its value at blanks into arguments
+            env["JENKINS_PROTOCOLS"] = " -protocols ".join(inbound.connection.protocols)
+    if jvm_options:
+        env["JENKINS_JAVA_OPTS"] = " ".join(jvm_options)
+        if style is Style.POSITIONAL:
+            env["JAVA_OPTS"] = " ".join(jvm_options)
+    return env
+
+
+def command_environment(inbound: Inbound) -> dict[str, str]:
+    """Return the variables for a template's own program; the secret only as a path."""
+    return {**_shared_environment(inbound), "JENKINS_SECRET_FILE": inbound.secret_path}
+
+
+def _shared_environment(inbound: Inbound) -> dict[str, str]:
+    connection = inbound.connection
+    env = {
+        "JENKINS_URL": inbound.url,
+        "JENKINS_AGENT_NAME": inbound.name,
+        "JENKINS_AGENT_WORKDIR": inbound.work_dir,
+    }
+    match connection.transport:
+        case tunnel.Transport.TCP:
+            if connection.tunnel:
+                env["JENKINS_TUNNEL"] = connection.tunnel
+        case tunnel.Transport.WEBSOCKET:
+            env["JENKINS_WEB_SOCKET"] = "true"
+        case tunnel.Transport.DIRECT:
+            env["JENKINS_DIRECT_CONNECTION"] = connection.direct or ""
+            env["JENKINS_INSTANCE_IDENTITY"] = connection.instance_identity or ""
+            if connection.protocols:
+                env["JENKINS_PROTOCOLS"] = ",".join(connection.protocols)
+    return env
+
+
+def _connection_options(inbound: Inbound) -> tuple[str, ...]:
+    connection = inbound.connection
+    match connection.transport:
+        case tunnel.Transport.TCP:
+            through = ("-tunnel", connection.tunnel) if connection.tunnel else ()
+            return ("-url", inbound.url, *through)
+        case tunnel.Transport.WEBSOCKET:
+            return ("-url", inbound.url, "-webSocket")
+        case tunnel.Transport.DIRECT:
+            identity = connection.instance_identity or ""
+            protocols = (part for name in connection.protocols for part in ("-protocols", name))
+            direct = ("-direct", connection.direct or "")
+            return (*direct, "-instanceIdentity", identity, *protocols)
+
+
+def _reconnect_options(style: Style, reconnect_for_s: float | None) -> tuple[str, ...]:
+    if reconnect_for_s is None:
+        return ()
+    if reconnect_for_s <= 0:
+        # the spelling that every version of both classes takes
+        return ("-noreconnect",)
+    if style is Style.NAMED_WITH_LIMIT:
+        return ("-noReconnectAfter", f"{max(1, round(reconnect_for_s))}s")
+    return ()

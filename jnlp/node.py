@@ -1,0 +1,242 @@
+"""A Jenkins node for an inbound agent: its definition, its creation form, its labels in XML.
+
+Pure. Knows what the controller accepts silently and what breaks us or the controller then;
+refuses to know HTTP or when a node is wanted.
+
+Facts: recordings ``nodes/01-create``, ``nodes/02-create-errors``, ``nodes/08-zero-executors``.
+"""
+
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+from attrs import Factory, field, frozen
+
+from jnlp import tunnel
+
+NAME_LENGTH = 63
+"""Longest name: it must also serve as a container, pod and host name."""
+
+_TYPE = "hudson.slaves.DumbSlave"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_RESERVED = frozenset({"master", "built-in", "(master)", "(built-in)"})
+_LABEL_BREAKS = re.compile(r"""[\s!&|<>()"'\\]|[^\x21-\x7e\u00a1-\U0010ffff]""")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\[^\\]")
+
+
+def _tuple(labels: Iterable[str]) -> tuple[str, ...]:
+    return tuple(labels)
+
+
+@frozen(kw_only=True)
+class NodeDefinition:
+    """What a node is to be. ``problems`` says whether it may be sent."""
+
+    name: str
+    description: str = ""
+    executors: int = 1
+    remote_fs: str
+    labels: tuple[str, ...] = field(default=(), converter=_tuple)
+    exclusive: bool = True  # only builds whose label expression matches
+    connection: tunnel.Connection = Factory(tunnel.Connection)
+
+
+def problems(definition: NodeDefinition) -> tuple[str, ...]:
+    """Everything that the controller would take without a word and that breaks later.
+
+    Each text says what was found, what is allowed and why. Empty: the definition may be sent.
+    """
+    return (
+        *_name_problems(definition.name),
+        *_executor_problems(definition.executors),
+        *_remote_fs_problems(definition.remote_fs),
+        *(text for label in definition.labels for text in label_problems(label)),
+        *_description_problems(definition.description),
+    )
+
+
+def _name_problems(name: str) -> Iterator[str]:
+    if not _NAME.fullmatch(name):
+        yield (
+            f"name {name[:80]!r}: allowed are A-Z a-z 0-9 _ -, beginning with a letter or digit "
+            "(it goes into URLs, label expressions and command lines)"
+        )
+    if len(name) > NAME_LENGTH:
+        yield (
+            f"name of {len(name)} characters: at most {NAME_LENGTH} are allowed "
+            "(containers and pods carry the same name)"
+        )
+    if name.lower() in _RESERVED:
+        yield f"name {name!r} is reserved for the controller's own node"
+
+
+def _executor_problems(executors: object) -> Iterator[str]:
+    # Zero, negative or odd: a node without a computer that nobody can delete over REST.
+    if not isinstance(executors, int) or isinstance(executors, bool) or executors < 1:
+        yield (
+            f"executors {executors!r}: a whole number from 1 is allowed (the controller takes "
+            "others and then holds a node that cannot be listed or deleted)"
+        )
+
+
+def _remote_fs_problems(remote_fs: str) -> Iterator[str]:
+    if not _ABSOLUTE.match(remote_fs) or _CONTROL.search(remote_fs):
+        yield (
+            f"remote file system root {remote_fs[:80]!r}: an absolute path is allowed "
+            "(a relative one depends on where the agent happens to start)"
+        )
+
+
+def _description_problems(description: str) -> Iterator[str]:
+    if _CONTROL.search(description):
+        yield "description: control characters and line breaks are not allowed"
+
+
+def label_problems(label: str) -> tuple[str, ...]:
+    """Why a text cannot be one label: blanks separate labels, operators make expressions."""
+    if not label:
+        return ("label '' is empty",)
+    found = _LABEL_BREAKS.search(label)
+    if found:
+        text = (
+            f"label {label[:80]!r}: {found[0]!r} is not allowed "
+            "(no blanks, quotes, backslashes or operators such as ! & | < > ( ))"
+        )
+        return (text,)
+    return ()
+
+
+def creation_form(definition: NodeDefinition) -> dict[str, str]:
+    """Form fields of ``POST computer/doCreateItem``, the same from 2.263 to today.
+
+    ``tunnel`` and ``webSocket`` of the launcher only feed the JNLP file and the node's page, but
+    they tell people and other clients how the agent is meant to connect. Retention is ``Always``:
+    ``Demand`` disconnects idle inbound agents (recording ``agent/26``).
+    """
+    websocket = definition.connection.transport is tunnel.Transport.WEBSOCKET
+    launcher = {
+        **_described("hudson.slaves.JNLPLauncher"),
+        "workDirSettings": {
+            "disabled": False,
+            "workDirPath": "",
+            "internalDir": "remoting",
+            "failIfWorkDirIsMissing": False,
+        },
+        "tunnel": definition.connection.tunnel or "",
+        "webSocket": websocket,
+    }
+    node = {
+        "name": definition.name,
+        "nodeDescription": definition.description,
+        "numExecutors": str(definition.executors),
+        "remoteFS": definition.remote_fs,
+        "labelString": " ".join(definition.labels),
+        "mode": "EXCLUSIVE" if definition.exclusive else "NORMAL",
+        "type": _TYPE,
+        "launcher": launcher,
+        "retentionStrategy": _described("hudson.slaves.RetentionStrategy$Always"),
+        "nodeProperties": {"stapler-class-bag": "true"},
+    }
+    return {"name": definition.name, "type": _TYPE, "json": json.dumps(node)}
+
+
+def _described(name: str) -> dict[str, object]:
+    # 2.263 binds by ``stapler-class``, later versions by ``$class`` as well
+    return {"stapler-class": name, "$class": name}
+
+
+# --- config.xml --------------------------------------------------------------------------------
+#
+# A text transformation, not a parser: the controller writes XML 1.1, which Python's parsers
+# refuse, and everything else in the file (launcher, properties of unknown plugins, the offline
+# state from 2.482 on) must go back byte for byte.
+
+_MARKUP = re.compile(
+    r"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|<![^>]*>"
+    r"|<(?P<close>/?)(?P<tag>[^\s/<>\"']+)(?:[^<>\"']|\"[^\"]*\"|'[^']*')*?(?P<empty>/?)>",
+    re.DOTALL,
+)
+
+
+@frozen(kw_only=True)
+class _Element:
+    """A direct child of the root: where it stands and what is between its tags."""
+
+    start: int
+    end: int
+    content: str
+
+
+def labels_of(config_xml: str) -> tuple[str, ...]:
+    """Return the labels in a node's ``config.xml``; raises ``ValueError`` if it is none."""
+    element = _children(config_xml)[0].get("label")
+    return () if element is None else tuple(html.unescape(element.content).split())
+
+
+def is_exclusive(config_xml: str) -> bool:
+    """True when the node takes only builds that ask for one of its labels."""
+    element = _children(config_xml)[0].get("mode")
+    return element is not None and element.content.strip() == "EXCLUSIVE"
+
+
+def name_of(config_xml: str) -> str:
+    """Return the node's name in its ``config.xml``, or an empty text."""
+    element = _children(config_xml)[0].get("name")
+    return "" if element is None else html.unescape(element.content).strip()
+
+
+def with_labels(config_xml: str, labels: tuple[str, ...], *, exclusive: bool = True) -> str:
+    """Replace labels and mode, leaving every other character as it is.
+
+    Raises ``ValueError`` for a label that is none, and for a text that is no ``config.xml``.
+    """
+    wrong = [text for label in labels for text in label_problems(label)]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    wanted = {
+        "label": html.escape(" ".join(labels), quote=False),
+        "mode": "EXCLUSIVE" if exclusive else "NORMAL",
+    }
+    children, end_of_root = _children(config_xml)
+    edits = []
+    for tag, content in wanted.items():
+        element = children.get(tag)
+        new = f"<{tag}>{content}</{tag}>"
+        if element is None:
+            edits.append((end_of_root, end_of_root, f"  {new}\n"))
+        else:
+            edits.append((element.start, element.end, new))
+    result = config_xml
+    for start, end, new in sorted(edits, reverse=True):
+        result = result[:start] + new + result[end:]
+    return result
+
+
+def _children(config_xml: str) -> tuple[dict[str, _Element], int]:
+    """Return the first direct child of the root by tag, and where the root's closing tag begins.
+
+    Only direct children: a launcher or a property of a plugin may have a ``label`` of its own.
+    """
+    found: dict[str, _Element] = {}
+    open_tags: list[tuple[str, int, int]] = []
+    for markup in _MARKUP.finditer(config_xml):
+        tag = markup["tag"]
+        if tag is None:
+            continue
+        if markup["close"]:
+            if not open_tags or open_tags[-1][0] != tag:
+                raise ValueError(f"not a node's config.xml: </{tag[:80]}> closes nothing")
+            _, start, content = open_tags.pop()
+            if not open_tags:
+                return found, markup.start()
+        elif markup["empty"]:
+            start, content = markup.start(), markup.start()
+        else:
+            open_tags.append((tag, markup.start(), markup.end()))
+            continue
+        if len(open_tags) == 1:
+            text = "" if markup["empty"] else config_xml[content : markup.start()]
+            found.setdefault(tag, _Element(start=start, end=markup.end(), content=text))
+    raise ValueError("not a node's config.xml: no root element that is closed")

@@ -1,0 +1,61 @@
+"""The secret with which an agent proves its name to the controller.
+
+Pure. Knows how to take it out of what the controller serves and how to keep it out of ``repr``,
+logs and messages; refuses to know who asks for it.
+"""
+
+import hashlib
+import hmac
+import re
+from typing import final
+
+# Always the first argument, since long before 2.263 (recording ``agent/01-jnlp-files``).
+_FIRST_ARGUMENT = re.compile(r"<argument>\s*([^<]*?)\s*</argument>")
+_SECRET = re.compile(r"[0-9a-f]{64}")  # hex HMAC-SHA256 of the node's name
+
+
+@final
+class Secret:
+    """A text that shows itself only to ``reveal``."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the text itself, for the place that needs it and nobody else."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(
+            self._value.encode(), other._value.encode()
+        )
+
+    def __hash__(self) -> int:
+        return hash(hashlib.sha256(self._value.encode()).digest())
+
+    def __reduce__(self) -> str:
+        msg = "a Secret is not written anywhere"
+        raise TypeError(msg)
+
+
+def from_jnlp(xml: str) -> Secret:
+    """Take the secret out of ``slave-agent.jnlp`` (or ``jenkins-agent.jnlp``).
+
+    Raises ``ValueError``, which never quotes the file: it may hold the secret in another place.
+    """
+    found = _FIRST_ARGUMENT.search(xml)
+    if found is None:
+        raise ValueError("the agent's JNLP file has no <argument>")
+    if not _SECRET.fullmatch(found[1]):
+        raise ValueError(
+            "the first <argument> of the agent's JNLP file is not a secret: "
+            f"{len(found[1])} characters, 64 hexadecimal digits expected"
+        )
+    return Secret(found[1])

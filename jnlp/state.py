@@ -1,0 +1,109 @@
+"""The live side of a node as the controller's JSON tells it.
+
+Pure. Strict about what a build could be lost over (idle, offline), tolerant about the rest;
+refuses to know agents, templates or what follows from a state.
+
+Facts: recordings ``nodes/03-online-node`` to ``nodes/06-operations``.
+"""
+
+from typing import Any
+
+from attrs import frozen
+
+from jnlp import errors
+
+TREE = (
+    "displayName,description,idle,offline,temporarilyOffline,offlineCauseReason,numExecutors,"
+    "assignedLabels[name],executors[idle,currentExecutable[url]],"
+    "oneOffExecutors[idle,currentExecutable[url]]"
+)
+"""What ``parse`` wants of a computer: the ``tree`` parameter, evaluates nothing else."""
+
+CAUSE_LENGTH = 256
+"""An offline cause may be a whole Java stack trace; this much of it is kept."""
+
+
+@frozen(kw_only=True)
+class NodeState:
+    """One computer. ``exists`` False: the controller knows no such node, all else is empty."""
+
+    exists: bool
+    name: str = ""
+    idle: bool = False  # no executor and no one-off executor works
+    offline: bool = True
+    temporarily_offline: bool = False
+    offline_cause: str = ""
+    description: str = ""
+    executors: int = 0
+    busy_executors: int = 0  # of ``executors``; one-off executors only count against ``idle``
+    labels: tuple[str, ...] = ()  # includes the node's own name
+    busy_urls: tuple[str, ...] = ()  # builds that may be seen; others run without one
+    built_in: bool = False  # the controller's own
+
+
+def parse(computer: Any) -> NodeState:
+    """Read one computer; raises ``Unexpected`` when it cannot be told idle from busy."""
+    if not isinstance(computer, dict):
+        raise errors.Unexpected(f"a computer is {type(computer).__name__}, an object expected")
+    name = computer.get("displayName")
+    if not isinstance(name, str) or not name:
+        raise errors.Unexpected("a computer has no displayName")
+    busy, urls = _work(name, computer, "executors")
+    one_off, one_off_urls = _work(name, computer, "oneOffExecutors")
+    return NodeState(
+        exists=True,
+        name=name,
+        # ``idle`` and the executors are read one after the other: either may be the newer one
+        idle=_flag(name, computer, "idle") and not busy and not one_off,
+        offline=_flag(name, computer, "offline"),
+        temporarily_offline=_flag(name, computer, "temporarilyOffline"),
+        offline_cause=_text(computer, "offlineCauseReason")[:CAUSE_LENGTH],
+        description=_text(computer, "description"),
+        executors=_executors(computer),
+        busy_executors=busy,
+        labels=_labels(computer),
+        busy_urls=urls + one_off_urls,
+        built_in=_text(computer, "_class").endswith("$MasterComputer"),
+    )
+
+
+def _flag(name: str, computer: dict[str, Any], key: str) -> bool:
+    value = computer.get(key)
+    if not isinstance(value, bool):
+        raise errors.Unexpected(f"computer {name}: {key} is {value!r}, true or false expected")
+    return value
+
+
+def _text(values: dict[str, Any], key: str) -> str:
+    value = values.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _executors(computer: dict[str, Any]) -> int:
+    value = computer.get("numExecutors")
+    return value if isinstance(value, int) and not isinstance(value, bool) else 1
+
+
+def _labels(computer: dict[str, Any]) -> tuple[str, ...]:
+    labels = computer.get("assignedLabels")
+    if not isinstance(labels, list):
+        return ()
+    names = (_text(label, "name") for label in labels if isinstance(label, dict))
+    return tuple(name for name in names if name)
+
+
+def _work(name: str, computer: dict[str, Any], key: str) -> tuple[int, tuple[str, ...]]:
+    """Count executors at work; an executable that we may not see is null while idle is false."""
+    entries = computer.get(key) or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise errors.Unexpected(f"computer {name}: {key} is not a list of objects")
+    busy = 0
+    urls = []
+    for entry in entries:
+        executable = entry.get("currentExecutable")
+        if executable is None and entry.get("idle", True) is not False:
+            continue
+        busy += 1
+        if isinstance(executable, dict) and _text(executable, "url"):
+            urls.append(_text(executable, "url"))
+    return busy, tuple(urls)

@@ -1,0 +1,187 @@
+import json
+import pathlib
+
+import pytest
+
+from broker import jenkins
+from broker.core import model
+from jnlp import errors
+
+RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
+PLACEHOLDER = "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecution$PlaceholderTask"
+
+
+def restart_queue():
+    exchanges = json.loads((RECORDINGS / "controller" / "01-restart.json").read_text())[
+        "exchanges"
+    ]
+    return next(e for e in exchanges if "queue" in e["note"])["response"]["json"]
+
+
+def one(**changes):
+    item = {
+        "_class": "hudson.model.Queue$BuildableItem",
+        "id": 7,
+        "why": "There are no nodes with the label ‘x’",
+        "blocked": False,
+        "buildable": True,
+        "pending": False,
+        "stuck": True,
+        "inQueueSince": 1795475513235,
+        "buildableStartMilliseconds": 1795475518235,
+        "task": {
+            "_class": "hudson.model.FreeStyleProject",
+            "name": "fs",
+            "url": "http://localhost:8080/job/fs/",
+            "labelExpression": "x && y",
+        },
+    }
+    item.update(changes)
+    (parsed,) = jenkins.parse_queue({"items": [item]}, 0.0)
+    return parsed
+
+
+def test_the_recorded_queue():
+    """An old Pipeline plugin exports nothing of its task but the class."""
+    by_id = {item.id: item for item in jenkins.parse_queue(restart_queue(), 0.0)}
+    pipeline, freestyle = by_id[80], by_id[78]
+    assert pipeline.task_class == PLACEHOLDER
+    assert (pipeline.task_name, pipeline.task_url, pipeline.exports_label) == ("", "", False)
+    assert freestyle.task_name == "fs-nobody"
+    assert freestyle.why == "There are no nodes with the label ‘nobody-serves-this’"
+    assert freestyle.stage is model.Stage.BUILDABLE
+    assert freestyle.stuck
+    assert freestyle.in_queue_since_at == 1795476333.288
+    assert freestyle.buildable_since_at == 1795476333.289
+
+
+@pytest.mark.parametrize(
+    ("task", "expression", "exports"),
+    [
+        ({"labelExpression": "x && y"}, "x && y", True),
+        ({"labelExpression": None}, None, True),
+        ({"labelExpression": ""}, None, True),
+        ({}, None, False),
+        (None, None, False),
+    ],
+)
+def test_a_label_that_is_null_is_not_one_that_is_absent(task, expression, exports):
+    """Null says "no label" (or a matrix cell), absent says nothing at all."""
+    item = one(task=task)
+    assert (item.label_expression, item.exports_label) == (expression, exports)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage"),
+    [
+        ({}, model.Stage.BUILDABLE),
+        ({"pending": True}, model.Stage.PENDING),
+        (
+            {"_class": "hudson.model.Queue$BlockedItem", "blocked": True, "buildable": False},
+            model.Stage.BLOCKED,
+        ),
+        ({"_class": "hudson.model.Queue$WaitingItem", "buildable": False}, model.Stage.WAITING),
+        ({"_class": "", "buildable": True}, model.Stage.BUILDABLE),
+        ({"_class": "", "buildable": False, "blocked": True}, model.Stage.BLOCKED),
+        ({"_class": "x", "buildable": None}, model.Stage.WAITING),
+        ({"buildable": None}, model.Stage.BUILDABLE),
+    ],
+)
+def test_stages(changes, stage):
+    """By class, and by flags where the class is unknown."""
+    assert one(**changes).stage is stage
+
+
+def test_times_of_a_waiting_item():
+    """End of the quiet period; it is not buildable yet."""
+    item = one(
+        _class="hudson.model.Queue$WaitingItem",
+        buildable=False,
+        timestamp=1795475849748,
+        buildableStartMilliseconds=None,
+    )
+    assert item.quiet_until_at == 1795475849.748
+    assert item.buildable_since_at is None
+    assert one(timestamp=1).quiet_until_at is None
+
+
+def test_times_are_moved_by_the_skew():
+    """A controller an hour ahead: its times are an hour less on our clock."""
+    ahead = jenkins.parse_queue(restart_queue(), 3600.0)
+    right = jenkins.parse_queue(restart_queue(), 0.0)
+    for moved, item in zip(ahead, right, strict=True):
+        assert moved.in_queue_since_at == item.in_queue_since_at - 3600
+        assert moved.buildable_since_at == item.buildable_since_at - 3600
+
+
+def test_an_item_that_has_left_is_no_demand():
+    """It can be listed for a moment while it leaves."""
+    left = {"_class": "hudson.model.Queue$LeftItem", "id": 1, "cancelled": False}
+    assert jenkins.parse_queue({"items": [left]}, 0.0) == ()
+
+
+def test_missing_fields_of_an_item():
+    """Only the id is needed."""
+    (item,) = jenkins.parse_queue({"items": [{"id": 1}]}, 0.0)
+    assert item == model.QueueItem(id=1, stage=model.Stage.WAITING)
+    assert one(why=None).why == ""
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"items": None},
+        {"items": {}},
+        {"items": [None]},
+        {"items": [{}]},
+        {"items": [{"id": None}]},
+        {"items": [{"id": "7"}]},
+        {"items": [{"id": True}]},
+    ],
+)
+def test_a_queue_that_is_none(document):
+    """Unknown is not empty."""
+    with pytest.raises(errors.Unexpected, match="queue"):
+        jenkins.parse_queue(document, 0.0)
+
+
+def test_the_recorded_computers():
+    """Agents by the name of their node, the built-in node as it shows itself."""
+    exchanges = json.loads((RECORDINGS / "nodes" / "05-computers.json").read_text())["exchanges"]
+    document = next(e for e in exchanges if e["note"] == "all computers, tree")["response"]["json"]
+    computers = {c.name: c for c in jenkins.parse_computers(document)}
+    assert sorted(computers) == ["busy-1", "gone-1", "idle-1", "marked-1", "master", "never-1"]
+    busy = computers["busy-1"]
+    assert (busy.idle, busy.executors, busy.busy_executors) == (False, 2, 2)
+    assert len(busy.executable_urls) == 2
+    assert computers["idle-1"].labels == frozenset({"docker", "idle-1", "idlelabel"})
+    assert computers["idle-1"].description == "made over REST"
+    assert computers["marked-1"].temporarily_offline
+    assert all(len(c.offline_cause) <= 256 for c in computers.values())
+
+
+@pytest.mark.parametrize("document", [None, {}, {"computer": None}, {"computer": [{}]}])
+def test_computers_that_are_none(document):
+    """Unknown is not empty."""
+    with pytest.raises(errors.Unexpected):
+        jenkins.parse_computers(document)
+
+
+@pytest.mark.parametrize(
+    ("date", "asked", "answered", "expected"),
+    [
+        (None, 100.0, 100.0, 0.0),
+        (100.0, 100.4, 100.6, 0.0),
+        (102.0, 100.4, 100.6, 0.0),
+        (103.0, 100.4, 100.6, 3.0),
+        (97.0, 100.4, 100.6, -3.0),
+        (105.0, 100.0, 108.0, 0.0),  # a slow answer: 4 s either way are not known
+        (3700.0, 100.0, 100.0, 3600.5),
+    ],
+)
+def test_skew(date, asked, answered, expected):
+    """More than two seconds beyond what the answer's own travel leaves open."""
+    assert jenkins.skew(date, asked=asked, answered=answered) == pytest.approx(expected)

@@ -1,0 +1,217 @@
+import json
+import pathlib
+
+import pytest
+
+from jnlp import launch, tunnel
+from jnlp import secret as jnlp_secret
+
+RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins" / "agent"
+HEX = "77d22d22bee9710338ba271da5749f269ac4974e749ba5796b9c5fce1227a951"
+IDENTITY = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A"
+DIRECT = tunnel.connection(
+    tunnel.Transport.DIRECT,
+    direct="ci:50000",
+    instance_identity=IDENTITY,
+    protocols=("JNLP4-connect", "Ping"),
+)
+WEBSOCKET = tunnel.connection(tunnel.Transport.WEBSOCKET)
+TUNNEL = tunnel.connection(tunnel="localhost:50555")
+STYLES = list(launch.Style)
+
+
+def inbound(**changes):
+    values = {
+        "url": "http://localhost:8080/",
+        "name": "tcp-1",
+        "secret": jnlp_secret.Secret(HEX),
+        "secrets_dir": "${secrets}",
+        "work_dir": "${work}",
+        "connection": tunnel.connection(),
+    }
+    return launch.Inbound(**{**values, **changes})
+
+
+def command(style=launch.Style.NAMED_WITH_LIMIT, reconnect_for_s=None, **changes):
+    return launch.java_command(
+        inbound(**changes), jar="agent.jar", style=style, reconnect_for_s=reconnect_for_s
+    )
+
+
+@pytest.mark.parametrize(
+    ("recording", "note", "changes"),
+    [
+        ("10-connect-tcp", "TCP, hudson.remoting.jnlp.Main form", {}),
+        ("11-connect-tunnel-and-direct", "tunnel as an argument", {"connection": TUNNEL}),
+        (
+            "11-connect-tunnel-and-direct",
+            "-tunnel localhost: (port",
+            {"connection": tunnel.connection(tunnel="localhost:")},
+        ),
+        ("12-connect-websocket", "WebSocket as an argument", {"connection": WEBSOCKET}),
+    ],
+)
+def test_old_style_is_what_connected(recording, note, changes):
+    """The command that a real agent of remoting 4.5 connected with, the secret in a file."""
+    runs = json.loads((RECORDINGS / f"{recording}.json").read_text())["runs"]
+    (run,) = (run for run in runs if run["note"].startswith(note))
+    words = run["command"].split()
+    name, secret = words[-1], words[-2]
+    made = command(launch.Style.POSITIONAL, name=name, work_dir=name, **changes).argv
+    assert made[-2:] == ("@${secrets}/agent-secret", name)
+    assert sorted(made) == sorted(
+        ["@${secrets}/agent-secret" if w == secret else w for w in words]
+    )
+    assert made[:5] == ("java", "-cp", "agent.jar", "hudson.remoting.jnlp.Main", "-headless")
+
+
+def test_old_style_direct_is_what_connected():
+    """No URL at all; protocols one by one, as the option takes a single value."""
+    runs = json.loads((RECORDINGS / "11-connect-tunnel-and-direct.json").read_text())["runs"]
+    (run,) = (run for run in runs if run["note"].startswith("-direct"))
+    words = run["command"].split()
+    identity = words[words.index("-instanceIdentity") + 1]
+    connection = tunnel.connection(
+        tunnel.Transport.DIRECT,
+        direct="localhost:50000",
+        instance_identity=identity,
+        protocols=("JNLP4-connect",),
+    )
+    made = command(launch.Style.POSITIONAL, name="tun-1", work_dir="tun-1", connection=connection)
+    assert sorted(made.argv[:-2]) == sorted(words[:-2])
+
+
+@pytest.mark.parametrize(
+    ("connection", "options"),
+    [
+        (tunnel.connection(), ("-url", "http://localhost:8080/")),
+        (TUNNEL, ("-url", "http://localhost:8080/", "-tunnel", "localhost:50555")),
+        (WEBSOCKET, ("-url", "http://localhost:8080/", "-webSocket")),
+        (
+            DIRECT,
+            (
+                *("-direct", "ci:50000", "-instanceIdentity", IDENTITY),
+                *("-protocols", "JNLP4-connect", "-protocols", "Ping"),
+            ),
+        ),
+    ],
+)
+def test_new_style(connection, options):
+    """Named options only, from remoting 3176."""
+    made = launch.java_command(
+        inbound(connection=connection),
+        jar="/cache/agent.jar",
+        style=launch.Style.NAMED,
+        java="/opt/java/bin/java",
+        jvm_options=("-Xmx128m", "-XX:+UseSerialGC"),
+    )
+    assert made.argv == (
+        "/opt/java/bin/java",
+        "-Xmx128m",
+        "-XX:+UseSerialGC",
+        "-jar",
+        "/cache/agent.jar",
+        *options,
+        "-workDir",
+        "${work}",
+        "-secret",
+        "@${secrets}/agent-secret",
+        "-name",
+        "tcp-1",
+    )
+    assert made.env == {}
+
+
+@pytest.mark.parametrize(
+    ("style", "seconds", "expected"),
+    [
+        (launch.Style.NAMED_WITH_LIMIT, None, ()),
+        (launch.Style.NAMED_WITH_LIMIT, 600.0, ("-noReconnectAfter", "600s")),
+        (launch.Style.NAMED_WITH_LIMIT, 0.2, ("-noReconnectAfter", "1s")),
+        (launch.Style.NAMED_WITH_LIMIT, 0.0, ("-noreconnect",)),
+        (launch.Style.NAMED, 600.0, ()),
+        (launch.Style.NAMED, 0, ("-noreconnect",)),
+        (launch.Style.POSITIONAL, 600.0, ()),
+        (launch.Style.POSITIONAL, 0, ("-noreconnect",)),
+    ],
+)
+def test_how_long_an_agent_tries_to_come_back(style, seconds, expected):
+    """The limit only where agent.jar knows it: an unknown option ends the agent with 0."""
+    argv = command(style, seconds).argv
+    plain = command(style, None).argv
+    added = tuple(word for word in argv if word not in plain)
+    assert added == expected
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("connection", [tunnel.connection(), TUNNEL, WEBSOCKET, DIRECT])
+def test_the_secret_is_in_the_file_only(style, connection):
+    """Never in a command line, an environment or a repr."""
+    who = inbound(connection=connection)
+    made = [
+        launch.java_command(who, jar="agent.jar", style=style),
+        launch.image_command(who, style=style, jvm_options=("-Xmx1g",)),
+        launch.own_command(who, ("./agent.sh",)),
+    ]
+    for one in made:
+        assert one.secret_files == {"agent-secret": HEX}
+        assert HEX not in repr(one)
+        assert HEX not in " ".join((*one.argv, *one.env, *one.env.values()))
+    assert HEX not in repr(who)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_environment_of_an_image(style):
+    """The variables that entry scripts of 2020 and of today share."""
+    made = launch.image_command(inbound(connection=TUNNEL), style=style)
+    assert made.argv == ()
+    assert made.env == {
+        "JENKINS_URL": "http://localhost:8080/",
+        "JENKINS_SECRET": "@${secrets}/agent-secret",
+        "JENKINS_AGENT_NAME": "tcp-1",
+        "JENKINS_AGENT_WORKDIR": "${work}",
+        "JENKINS_TUNNEL": "localhost:50555",
+    }
+
+
+def test_the_environment_of_an_image_by_websocket_and_direct():
+    """No pair that the entry script would turn into a refusal of agent.jar."""
+    websocket = launch.image_environment(inbound(connection=WEBSOCKET), style=launch.Style.NAMED)
+    assert websocket["JENKINS_WEB_SOCKET"] == "true"
+    assert "JENKINS_TUNNEL" not in websocket
+    direct = launch.image_environment(inbound(connection=DIRECT), style=launch.Style.NAMED)
+    assert "JENKINS_URL" not in direct
+    assert direct["JENKINS_DIRECT_CONNECTION"] == "ci:50000"
+    assert direct["JENKINS_INSTANCE_IDENTITY"] == IDENTITY
+    # what ``-protocols $JENKINS_PROTOCOLS`` of the script becomes, unquoted
+    words = f"-protocols {direct['JENKINS_PROTOCOLS']}".split()
+    assert words == ["-protocols", "JNLP4-connect", "-protocols", "Ping"]
+
+
+@pytest.mark.parametrize(
+    ("style", "names"),
+    [
+        (launch.Style.POSITIONAL, {"JENKINS_JAVA_OPTS", "JAVA_OPTS"}),
+        (launch.Style.NAMED, {"JENKINS_JAVA_OPTS"}),
+    ],
+)
+def test_jvm_options_of_an_image(style, names):
+    """``JAVA_OPTS`` reaches the builds as well, so only where nothing else is known."""
+    made = launch.image_environment(inbound(), style=style, jvm_options=("-Xmx64m", "-Xss1m"))
+    assert {name for name, value in made.items() if value == "-Xmx64m -Xss1m"} == names
+
+
+def test_the_variables_of_an_own_program():
+    """The secret as a path, under another name than the one that holds secrets."""
+    made = launch.own_command(inbound(connection=WEBSOCKET), ("./agent.sh", "--verbose"))
+    assert made.argv == ("./agent.sh", "--verbose")
+    assert made.env == {
+        "JENKINS_URL": "http://localhost:8080/",
+        "JENKINS_AGENT_NAME": "tcp-1",
+        "JENKINS_AGENT_WORKDIR": "${work}",
+        "JENKINS_WEB_SOCKET": "true",
+        "JENKINS_SECRET_FILE": "${secrets}/agent-secret",
+    }
+    direct = launch.command_environment(inbound(connection=DIRECT))
+    assert direct["JENKINS_PROTOCOLS"] == "JNLP4-connect,Ping"
+    assert direct["JENKINS_URL"] == "http://localhost:8080/"

@@ -1,0 +1,143 @@
+"""A loopback server that replays the recordings of a real controller and remembers what it saw.
+
+It answers by method and path, in the order in which they were recorded, the last answer again and
+again. What the recordings do not hold is answered 404 and kept in ``unexpected``.
+"""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from aiohttp import test_utils, web
+from attrs import define, field
+
+from jnlp import http
+from jnlp import secret as jnlp_secret
+
+RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
+TOKEN = "11a0b1c2d3-token-nobody-may-see"
+
+
+def load(name: str) -> dict[str, Any]:
+    """Read one recording, for example ``nodes/01-create``."""
+    return json.loads((RECORDINGS / f"{name}.json").read_text())
+
+
+def exchange(name: str, note: str, nth: int = 0) -> dict[str, Any]:
+    """Return the nth exchange of a recording with that note."""
+    return [e for e in load(name)["exchanges"] if e["note"] == note][nth]
+
+
+@define
+class Seen:
+    """One request as the server saw it."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    form: dict[str, str]
+    body: bytes
+
+
+@define
+class Controller:
+    """Replays exchanges."""
+
+    exchanges: list[dict[str, Any]]
+    prefix: str = ""
+    seen: list[Seen] = field(factory=list)
+    unexpected: list[str] = field(factory=list)
+    played: dict[tuple[str, str], int] = field(factory=dict)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        form = await request.post() if request.content_type.endswith("urlencoded") else {}
+        self.seen.append(
+            Seen(
+                method=request.method,
+                path=request.path,
+                query=dict(request.query),
+                headers={k.lower(): v for k, v in request.headers.items()},
+                form={k: str(v) for k, v in form.items()},
+                body=body,
+            )
+        )
+        key = (request.method, request.path.removeprefix(self.prefix))
+        fitting = [e for e in self.exchanges if self.key(e) == key]
+        if not fitting:
+            self.unexpected.append(f"{request.method} {request.path}")
+            return web.Response(status=404, text="not recorded")
+        number = self.played.get(key, 0)
+        self.played[key] = number + 1
+        return answer(fitting[min(number, len(fitting) - 1)])
+
+    @staticmethod
+    def key(exchange: dict[str, Any]) -> tuple[str, str]:
+        request = exchange["request"]
+        return request["method"], request["path"].partition("?")[0]
+
+    def paths(self) -> list[str]:
+        return [f"{seen.method} {seen.path}" for seen in self.seen]
+
+
+def answer(exchange: dict[str, Any]) -> web.Response:
+    """Make the recorded answer again: status, headers, body (long pages are shortened there)."""
+    recorded = exchange["response"]
+    if "json" in recorded:
+        body = json.dumps(recorded["json"], ensure_ascii=False)
+    elif "body_excerpt" in recorded:
+        body = recorded["body_excerpt"] + (recorded.get("body_main") or "")
+    else:
+        body = recorded.get("body") or ""
+    response = web.Response(status=recorded["status"], body=body.encode())
+    for name, value in (recorded.get("headers") or {}).items():
+        for one in value if isinstance(value, list) else [value]:
+            if name in {"Content-Type", "Date"}:
+                response.headers[name] = one
+            else:
+                response.headers.add(name, one.encode("latin-1", "replace").decode("latin-1"))
+    return response
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Callable[[web.Request], Any], **options: Any) -> AsyncIterator[str]:
+    """Serve every path of a free loopback port with one handler; gives the URL."""
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", handler)
+    server = test_utils.TestServer(app, host="127.0.0.1", **options)
+    await server.start_server(ssl=options.get("ssl"))
+    try:
+        yield str(server.make_url("/"))
+    finally:
+        await server.close()
+
+
+def settings(url: str, **changes: Any) -> http.Settings:
+    """Settings with an API token, unless changed."""
+    values: dict[str, Any] = {
+        "url": url,
+        "credentials": http.Credentials(user="admin", secret=jnlp_secret.Secret(TOKEN)),
+        "timeout_s": 5.0,
+    }
+    return http.Settings(**{**values, **changes})
+
+
+def password() -> http.Credentials:
+    """Credentials of a person: crumbs and cookies are wanted."""
+    return http.Credentials(user="admin", secret=jnlp_secret.Secret(TOKEN), is_password=True)
+
+
+@contextlib.asynccontextmanager
+async def replaying(
+    *exchanges: dict[str, Any], **changes: Any
+) -> AsyncIterator[tuple[http.Session, Controller]]:
+    """Serve exchanges and give a session to them."""
+    controller = Controller(exchanges=list(exchanges))
+    async with (
+        serving(controller.handle) as url,
+        http.Session(settings(url, **changes)) as session,
+    ):
+        yield session, controller

@@ -1,0 +1,196 @@
+"""The read side against a loopback server: whole reads, halves that do not fit, outcomes."""
+
+import asyncio
+import email.utils
+
+import pytest
+import recorded
+from aiohttp import web
+
+from broker import jenkins
+from jnlp import errors, http
+
+RESTART = "controller/01-restart"
+COMPUTERS = recorded.exchange("nodes/05-computers", "all computers, tree")
+QUEUE = recorded.exchange(RESTART, "queue right after the restart")
+
+
+def dated(exchange, at):
+    """The same answer with a Date header, as the controller sends it (whole seconds)."""
+    headers = {**exchange["response"]["headers"], "Date": email.utils.formatdate(int(at))}
+    return {**exchange, "response": {**exchange["response"], "headers": headers}}
+
+
+async def test_a_whole_read():
+    """Queue and computers, with version and session of the controller."""
+    times = iter(range(1795477000, 1795478000))
+    async with recorded.replaying(dated(QUEUE, 1795477001), COMPUTERS) as (session, controller):
+        view = await jenkins.Reader(session).read(lambda: float(next(times)))
+    assert view.synced
+    assert view.read_at == 1795477000
+    assert (view.version, view.session) == ("2.263.4", "38015f04")
+    assert [item.id for item in view.items] == [78, 80]
+    assert view.items[0].in_queue_since_at == 1795476333.288
+    assert [c.name for c in view.computers] == [
+        "master",
+        "busy-1",
+        "gone-1",
+        "idle-1",
+        "marked-1",
+        "never-1",
+    ]
+    assert not view.quieting_down
+    queries = {seen.path: seen.query["tree"] for seen in controller.seen}
+    assert queries == {
+        "/queue/api/json": jenkins.QUEUE_TREE,
+        "/computer/api/json": jenkins.COMPUTER_TREE,
+    }
+
+
+async def test_the_two_reads_run_at_the_same_time():
+    """Neither waits for the other."""
+    arrived = asyncio.Barrier(2)
+
+    async def handler(request: web.Request) -> web.Response:
+        await arrived.wait()
+        return recorded.answer(QUEUE if "queue" in request.path else COMPUTERS)
+
+    async with (
+        recorded.serving(handler) as url,
+        http.Session(recorded.settings(url)) as session,
+    ):
+        assert (await jenkins.Reader(session).read(lambda: 0.0)).synced
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -86400.0, 1.0])
+async def test_times_are_put_on_our_clock(ahead):
+    """A controller whose clock is wrong shows the same waiting times; a second is noise."""
+    now = 1795476400.0
+    async with recorded.replaying(dated(QUEUE, now + ahead), COMPUTERS) as (session, _):
+        view = await jenkins.Reader(session).read(lambda: now)
+    corrected = view.items[0].in_queue_since_at
+    expected = 1795476333.288 - (ahead if abs(ahead) > 2 else 0)
+    assert corrected == pytest.approx(expected, abs=0.51)
+    if abs(ahead) <= 2:
+        assert corrected == 1795476333.288
+
+
+async def test_a_restart_between_the_two_reads():
+    """Two halves of different sessions do not belong together."""
+    other = recorded.exchange(RESTART, "queue before the restart")
+    async with recorded.replaying(other, COMPUTERS) as (session, _):
+        with pytest.raises(errors.Unexpected, match="restarted between two reads"):
+            await jenkins.Reader(session).read(lambda: 0.0)
+
+
+@pytest.mark.parametrize("broken", ["queue", "computer"])
+async def test_one_failed_half_fails_the_read(broken):
+    """A half is unknown, not empty; the error is the controller's, not a group of errors."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if broken in request.path:
+            return web.Response(status=503)
+        return recorded.answer(QUEUE if "queue" in request.path else COMPUTERS)
+
+    async with (
+        recorded.serving(handler) as url,
+        http.Session(recorded.settings(url)) as session,
+    ):
+        with pytest.raises(errors.Starting):
+            await jenkins.Reader(session).read(lambda: 0.0)
+
+
+async def test_a_starting_controller_is_not_synced():
+    """Both halves answer 503 while it starts."""
+    starting = recorded.load("controller/02-starting-up")["exchanges"][:2]
+    async with recorded.replaying(*starting) as (session, _):
+        with pytest.raises(errors.Starting):
+            await jenkins.Reader(session).read(lambda: 0.0)
+
+
+async def test_a_bug_of_ours_is_not_called_the_controllers():
+    """Only the controller's errors are unpacked from the group."""
+
+    def clock():
+        raise ZeroDivisionError
+
+    async with recorded.replaying(QUEUE, COMPUTERS) as (session, _):
+        calls = iter([lambda: 0.0, clock])
+        with pytest.raises(ExceptionGroup) as raised:
+            await jenkins.Reader(session).read(lambda: next(calls)())
+    assert raised.group_contains(ZeroDivisionError)
+
+
+async def test_cancelling_a_read():
+    """A cancelled read ends as cancelled."""
+    arrived, release = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        arrived.set()
+        await release.wait()
+        return web.Response()
+
+    async with recorded.serving(handler) as url:
+        async with http.Session(recorded.settings(url)) as session:
+            task = asyncio.create_task(jenkins.Reader(session).read(lambda: 0.0))
+            async with asyncio.timeout(5):
+                await arrived.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        release.set()
+
+
+def item(number, document):
+    return {
+        "request": {"method": "GET", "path": f"/queue/item/{number}/api/json"},
+        "response": {
+            "status": 200,
+            "headers": {"Content-Type": "application/json"},
+            "json": document,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        # shapes of recording queue/40-life-of-an-item
+        ({"_class": "hudson.model.Queue$WaitingItem"}, (True, False, None)),
+        (
+            {
+                "_class": "hudson.model.Queue$LeftItem",
+                "cancelled": False,
+                "executable": {
+                    "_class": "hudson.model.FreeStyleBuild",
+                    "url": "http://localhost:8080/job/life/1/",
+                },
+            },
+            (True, False, "http://localhost:8080/job/life/1/"),
+        ),
+        (
+            {"_class": "hudson.model.Queue$LeftItem", "cancelled": True, "executable": None},
+            (True, True, None),
+        ),
+    ],
+)
+async def test_what_became_of_an_item(document, expected):
+    """Waiting, built, cancelled."""
+    async with recorded.replaying(item(70, document)) as (session, controller):
+        outcome = await jenkins.Reader(session).item_outcome(70)
+    assert (outcome.known, outcome.cancelled, outcome.executable_url) == expected
+    assert controller.seen[0].query == {"tree": "cancelled,executable[url]"}
+
+
+async def test_an_item_that_is_forgotten():
+    """After five minutes the controller answers 404."""
+    async with recorded.replaying() as (session, _):
+        outcome = await jenkins.Reader(session).item_outcome(99999)
+    assert outcome == jenkins.ItemOutcome(known=False)
+
+
+def test_where_the_agent_jar_is():
+    """Below the controller's URL, prefix included."""
+    session = http.Session(recorded.settings("http://x:8080/ci"))
+    url = jenkins.Reader(session).agent_jar_url()
+    assert url == "http://x:8080/ci/jnlpJars/agent.jar"

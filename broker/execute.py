@@ -3,7 +3,7 @@
 Launch = node, secret, instance. Retire = look again, cordon, look again, still idle? delete the
 node, terminate the instance; a busy answer un-cordons. Every prefix of either is a state that the
 life-cycle table names, so nothing here is undone by hand beyond tidiness. Refuses to decide
-whether an action is right: the plan did, and ``speaks_against`` judges once more on a fresh look.
+whether an action is right: the plan did, and ``judge`` objects once more on a fresh look.
 """
 
 import asyncio
@@ -13,9 +13,8 @@ from typing import Protocol, assert_never
 from attrs import define, frozen
 
 from backends import api as backends_api
+from broker.core import judge, model
 from broker.core import ledger as ledgers
-from broker.core import model
-from broker.core import plan as plans
 from jnlp import errors as jnlp_errors
 from jnlp import node as jnlp_node
 from jnlp import secret as jnlp_secret
@@ -190,7 +189,7 @@ class Executor:
         await self._terminate(action.backend, action.name)
 
     async def _check(self, action: model.RetireAgent | model.SweepNode) -> None:
-        objection = plans.speaks_against(action, await self.look(), self.policy())
+        objection = judge.objection(action, await self.look(), self.policy())
         if objection is not None:
             raise _Withdrawn(objection)
 

@@ -26,7 +26,7 @@ _LOG = logging.getLogger("broker.reconcile")
 _FRESH_IDS = 64
 _LOG_LINES = 20
 _DEATHS = 100
-_DEEDS = 50
+_OUTCOMES = 50
 _QUESTIONS = 10
 """Vanished items asked about in one cycle; more than that is not worth the requests."""
 
@@ -62,7 +62,9 @@ class Reconciler:
     ledger: model.Ledger = field(factory=model.Ledger)
     world: model.World | None = None
     last_plan: model.Plan | None = None
-    deeds: collections.deque[death.Deed] = field(factory=lambda: collections.deque(maxlen=_DEEDS))
+    outcomes: collections.deque[ledgers.Outcome] = field(
+        factory=lambda: collections.deque(maxlen=_OUTCOMES)
+    )
     deaths: collections.deque[death.Death] = field(
         factory=lambda: collections.deque(maxlen=_DEATHS)
     )
@@ -296,7 +298,7 @@ class Reconciler:
 
     def _count(self, action: model.Action, outcome: ledgers.Outcome, seconds: float) -> None:
         slug = "withdrawn" if outcome.withdrawn else (outcome.slug or "ok")
-        self.deeds.append(death.Deed(at=outcome.at, action=action, slug=slug, text=outcome.text))
+        self.outcomes.append(outcome)
         self.recorder.acted(ledgers.verb_of(action), slug, seconds)
         if isinstance(action, model.LaunchAgent):
             self.launches += not outcome.slug

@@ -1,0 +1,93 @@
+"""The plan while it is written: what was seen, what is decided so far, and its shorthand.
+
+Only ``plan`` and the steps beside it hold one, within one cycle. Refuses to decide anything.
+"""
+
+from collections import Counter
+
+from attrs import Factory, define
+
+from broker.core import capacity, demand, matching, model
+from broker.core.model import Agent, NodeName, Template, Unmet, Verb, WaitReason
+
+_LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
+
+
+@define(kw_only=True)
+class Draft:
+    """The plan while it is written."""
+
+    world: model.World
+    policy: model.Policy
+    agents: tuple[Agent, ...]
+    wishes: tuple[demand.Wish, ...]
+    room: capacity.Room
+    actions: list[model.Action] = Factory(list)
+    refusals: list[model.Refusal] = Factory(list)
+    unmet: dict[model.ItemId, Unmet] = Factory(dict)
+    wake: list[float] = Factory(list)
+    given: dict[model.ItemId, matching.Supply] = Factory(dict)
+    supplies: list[matching.Supply] = Factory(list)
+    launches: Counter[str] = Factory(Counter)
+    short: list[tuple[demand.Wish, capacity.Refused]] = Factory(list)
+    ids: list[str] = Factory(list)
+
+    @property
+    def now(self) -> float:
+        """Return the time of the look."""
+        return self.world.now
+
+    def template_of(self, agent: Agent) -> Template | None:
+        """Return the template of an agent, if it is still configured."""
+        return self.policy.template(agent.template) if agent.template is not None else None
+
+
+def age(wish: demand.Wish) -> tuple[float, int]:
+    """Return what sorts wishes, the oldest first."""
+    since = wish.item.buildable_since_at
+    return (since if since is not None else wish.item.in_queue_since_at, wish.item.id)
+
+
+def is_leaving(agent: Agent) -> bool:
+    """Return whether an agent takes no more work by our doing."""
+    return agent.cordoned or (agent.expectation is not None and agent.expectation.verb in _LEAVING)
+
+
+def wanted_now(draft: Draft) -> list[demand.Wish]:
+    """Items that are to be served now: waiting ones, then those that are announced early."""
+    now, early = [], []
+    for wish in draft.wishes:
+        if wish.unmet is not None and wish.kind is not demand.Kind.ANNOUNCED:
+            continue
+        if wish.kind is demand.Kind.NOW:
+            now.append(wish)
+        elif wish.kind is demand.Kind.ANNOUNCED and early_templates(draft, wish):
+            early.append(wish)
+    return now + early
+
+
+def early_templates(draft: Draft, wish: demand.Wish) -> tuple[Template, ...]:
+    """Return the templates that start for an item in its quiet period."""
+    templates = (draft.policy.template(name) for name in wish.templates)
+    return tuple(t for t in templates if t is not None and t.start_early)
+
+
+def note(
+    draft: Draft,
+    wish: demand.Wish,
+    reason: WaitReason,
+    text: str,
+    *,
+    template: model.TemplateName | None = None,
+    agent: NodeName | None = None,
+) -> None:
+    """Write down why an item waits; the last word holds."""
+    draft.unmet[wish.item.id] = Unmet(
+        item=wish.item.id,
+        reason=reason,
+        text=text,
+        template=template if template is not None else next(iter(wish.templates), None),
+        agent=agent,
+        label=wish.label,
+        since_at=age(wish)[0],
+    )

@@ -1,0 +1,218 @@
+"""Who goes, and whether it may: room for others, what has served its time, what is swept.
+
+The verdicts are ``retention``'s and ``sweep``'s; here is what speaks against carrying them out
+now. Refuses to launch anything.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from broker.core import capacity, demand, model, retention
+from broker.core import draft as drafts
+from broker.core import sweep as sweeps
+from broker.core.model import Agent, NodeName, Phase, Template, WaitReason
+
+
+def make_room(draft: drafts.Draft) -> None:
+    """Let idle agents of other kinds go, or one busy one after its build, for those who wait."""
+    starved = [(w, r) for w, r in draft.short if r.reason in capacity.SHARED]
+    waits = {w.item.id: draft.world.ledger.waits.get(w.item.id, draft.now) for w, _ in starved}
+    draft.world = attrs.evolve(draft.world, ledger=attrs.evolve(draft.world.ledger, waits=waits))
+    if not starved:
+        return
+    leaving = sum(1 for agent in draft.agents if drafts.is_leaving(agent))
+    wanted = len(starved) - leaving
+    promised = {supply.name for supply in draft.given.values()}
+    for agent in retention.order(a for a in draft.agents if a.phase is Phase.IDLE):
+        if wanted <= 0:
+            return
+        if agent.name in promised or not _in_scope(draft, agent, starved[0]):
+            continue
+        text = f"makes room for item {starved[0][0].item.id}"
+        if _retire_idle(draft, agent, retention.Verdict(slug="yield", text=text)):
+            wanted -= 1
+    if wanted > 0 and leaving == 0:
+        _yield_one(draft, starved, waits)
+
+
+def _in_scope(
+    draft: drafts.Draft, agent: Agent, short: tuple[demand.Wish, capacity.Refused]
+) -> bool:
+    """Return whether the room of this agent would help: same backend, or a total cap."""
+    wish, refused = short
+    if agent.template in wish.templates:
+        return False
+    if refused.reason is WaitReason.CAP_TOTAL:
+        return True
+    backends = {
+        backend
+        for name in wish.templates
+        if (template := draft.policy.template(name)) is not None
+        for backend in template.backends
+    }
+    return agent.backend in backends
+
+
+def _yield_one(
+    draft: drafts.Draft,
+    starved: Sequence[tuple[demand.Wish, capacity.Refused]],
+    waits: Mapping[model.ItemId, float],
+) -> None:
+    for wish, refused in starved:
+        due = waits[wish.item.id] + draft.policy.yield_after_s
+        if draft.now < due:
+            draft.wake.append(due)
+            continue
+        fewest = min((draft.room.by_template[name] for name in wish.templates), default=0)
+        holders = [
+            agent
+            for agent in retention.order(draft.agents)
+            if agent.phase is Phase.BUSY
+            and not agent.in_flight
+            and not agent.cordoned
+            and _in_scope(draft, agent, (wish, refused))
+            and draft.room.by_template[agent.template or ""] > fewest + 1
+        ]
+        if holders:
+            most = max(holders, key=lambda a: draft.room.by_template[a.template or ""])
+            waited = draft.now - waits[wish.item.id]
+            _cordon(
+                draft,
+                most,
+                retention.Verdict(
+                    slug="yield",
+                    text=f"its place is due to item {wish.item.id}, waiting for {waited:.0f} s",
+                ),
+            )
+            return
+
+
+def let_go(draft: drafts.Draft) -> None:
+    """Cordon or retire whoever has served its time."""
+    touched = {action.name for action in draft.actions}
+    promised = {supply.name for supply in draft.given.values()}
+    for agent in retention.order(draft.agents):
+        if agent.in_flight or agent.name in touched:
+            continue
+        template = draft.template_of(agent)
+        if agent.phase is Phase.BUSY and not agent.cordoned:
+            verdict = retention.spent(
+                agent, template, now=draft.now, draining=draft.policy.draining
+            )
+            if verdict is not None:
+                _cordon(draft, agent, verdict)
+        elif agent.phase is Phase.IDLE and agent.name not in promised:
+            verdict = retention.spent(
+                agent, template, now=draft.now, draining=draft.policy.draining
+            ) or _not_needed(draft, agent, template, promised)
+            if verdict is not None:
+                _retire_idle(draft, agent, verdict)
+
+
+def _not_needed(
+    draft: drafts.Draft, agent: Agent, template: Template | None, promised: set[NodeName]
+) -> retention.Verdict | None:
+    """Judge idleness and caps; ``min_idle`` keeps the youngest."""
+    if template is None:
+        return None
+    going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
+    if template.cap is not None:
+        excess = draft.room.by_template[template.name] - template.cap - _going(draft, template)
+        if excess > 0:
+            return retention.Verdict(
+                slug="surplus", text=f"{excess} more than the cap of {template.cap}"
+            )
+    free = [
+        a
+        for a in draft.agents
+        if a.template == template.name
+        and a.phase is Phase.IDLE
+        and not drafts.is_leaving(a)
+        and a.name not in promised
+        and a.name not in going
+    ]
+    if len(free) <= template.min_idle:
+        return None
+    verdict = retention.idle_too_long(agent, template, now=draft.now)
+    memory = agent.memory
+    if verdict is None and memory is not None and memory.idle_at is not None:
+        idle_s = template.retention.idle_s
+        if idle_s is not None:
+            draft.wake.append(memory.idle_at + idle_s)
+    return verdict
+
+
+def _going(draft: drafts.Draft, template: Template) -> int:
+    going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
+    return sum(
+        1
+        for a in draft.agents
+        if a.template == template.name and (a.name in going or drafts.is_leaving(a))
+    )
+
+
+def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> bool:
+    """Retire an idle agent if nothing speaks against it; otherwise say what."""
+    if agent.in_flight or agent.instance is None:
+        return False  # an online computer without an instance: two witnesses, hands off
+    backend = draft.world.backends.get(agent.backend) if agent.backend is not None else None
+    if backend is None or not backend.synced:
+        _refuse(draft, agent, verdict, "its backend's state is unknown")
+        return False
+    if draft.world.controller.quieting_down:
+        _refuse(draft, agent, verdict, "the controller is about to shut down")
+        return False
+    ledger = draft.world.ledger
+    if sweeps.is_resting(agent, ledger, draft.policy, now=draft.now):
+        _refuse(draft, agent, verdict, "a pipeline may still ask for it after the start")
+        if ledger.session_at is not None:
+            draft.wake.append(ledger.session_at + draft.policy.resume_grace_s)
+        return False
+    wish = retention.protector(
+        agent,
+        draft.template_of(agent),
+        draft.wishes,
+        now=draft.now,
+        settle_s=draft.policy.settle_s,
+        over_age=verdict.slug == "max-age",
+    )
+    if wish is not None:
+        _refuse(draft, agent, verdict, f"item {wish.item.id} could want it")
+        return False
+    draft.actions.append(
+        model.RetireAgent(
+            name=agent.name, backend=agent.backend, reason=verdict.text, slug=verdict.slug
+        )
+    )
+    return True
+
+
+def _refuse(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict, why: str) -> None:
+    draft.refusals.append(
+        model.Refusal(subject=agent.name, text=f"may go ({verdict.text}), stays because {why}")
+    )
+
+
+def _cordon(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> None:
+    template = draft.template_of(agent)
+    labels = retention.labels_of(agent, template)
+    exclusive = template.exclusive if template is not None else True
+    draft.actions.append(
+        model.CordonAgent(
+            name=agent.name,
+            reason=verdict.text,
+            slug=verdict.slug,
+            others_wait=any(
+                demand.could_want(wish, labels, exclusive) is not False for wish in draft.wishes
+            ),
+        )
+    )
+
+
+def sweep(draft: drafts.Draft) -> None:
+    """Remove what is left of agents whose life is over."""
+    result = sweeps.sweep(draft.world, draft.policy, draft.agents, draft.wishes)
+    draft.actions.extend(result.actions)
+    draft.refusals.extend(result.refusals)
+    draft.wake.extend(result.wake_at)

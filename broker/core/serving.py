@@ -1,0 +1,244 @@
+"""Who is served by whom: what the present agents will take, and agents for the rest.
+
+Present agents first (idle, then connecting, then ordered), then launches for items that nobody
+will take, fair between kinds of items, then the warm pool. Refuses to let anybody go.
+"""
+
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from broker.core import capacity, demand, marks, matching, model, retention
+from broker.core import draft as drafts
+from broker.core.model import Agent, LabelSource, NodeName, Phase, Template, WaitReason
+
+_TIERS: Mapping[Phase, int] = {
+    Phase.IDLE: 0,
+    Phase.BUSY: 0,
+    Phase.CONNECTING: 1,
+    Phase.LAUNCHING: 2,
+    Phase.UNKNOWN: 3,
+}
+_TIER_REASON = (
+    WaitReason.AGENT_IDLE,
+    WaitReason.AGENT_STARTING,
+    WaitReason.AGENT_ORDERED,
+    WaitReason.AGENT_STARTING,
+)
+_TIER_TEXT = (
+    "agent {} is idle and fits: the controller is about to give it this item",
+    "agent {} is starting for it",
+    "agent {} is ordered for it",
+    "agent {} was starting for it; its backend does not answer just now",
+)
+
+
+def serve_from_present(draft: drafts.Draft) -> None:
+    """Match waiting items with the free slots of the agents that are there."""
+    for agent in draft.agents:
+        supply = _supply(draft, agent)
+        if supply is not None:
+            draft.supplies.append(supply)
+    wanted = drafts.wanted_now(draft)
+    draft.given = matching.match(wanted, draft.supplies)
+    for wish in wanted:
+        supply = draft.given.get(wish.item.id)
+        if supply is not None and wish.kind is demand.Kind.NOW:
+            drafts.note(
+                draft,
+                wish,
+                _TIER_REASON[supply.tier],
+                _TIER_TEXT[supply.tier].format(supply.name),
+                template=supply.template,
+                agent=supply.name,
+            )
+
+
+def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
+    """Return the free slots of an agent, or None if it will not serve anybody."""
+    template = draft.template_of(agent)
+    tier = _TIERS.get(agent.phase)
+    if tier is None or drafts.is_leaving(agent):
+        return None
+    memory, computer = agent.memory, agent.computer
+    if agent.phase in {Phase.IDLE, Phase.BUSY}:
+        if computer is None or computer.offline:
+            return None
+        slots = computer.executors - computer.busy_executors
+        promised = memory.promised_at if memory is not None else None
+        if promised is not None and draft.now - promised >= draft.policy.reservation_s:
+            draft.refusals.append(
+                model.Refusal(
+                    subject=agent.name,
+                    text="idle and fitting, but the controller gives it no work: not counted",
+                )
+            )
+            return None
+    else:
+        if template is None:
+            return None
+        if agent.phase is Phase.UNKNOWN and not _may_be_starting(agent, template, draft.now):
+            return None
+        slots = template.executors
+    return matching.Supply(
+        name=agent.name,
+        template=agent.template,
+        labels=retention.labels_of(agent, template),
+        exclusive=template.exclusive if template is not None else True,
+        slots=slots,
+        tier=tier,
+    )
+
+
+def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:
+    memory = agent.memory
+    if memory is None or memory.online_at is not None or memory.created_at is None:
+        return False
+    return now - memory.created_at < template.connect_deadline_s
+
+
+# --- launches ---
+
+
+def launch_for_waiting(draft: drafts.Draft) -> None:
+    """Order agents for items that nobody present will serve; fair between kinds of items."""
+    crowds: dict[object, list[demand.Wish]] = {}
+    for wish in drafts.wanted_now(draft):
+        if wish.item.id in draft.given:
+            continue
+        if wish.pinned is not None and wish.pinned in {a.name for a in draft.agents}:
+            drafts.note(
+                draft,
+                wish,
+                WaitReason.AGENT_BUSY,
+                f"it must run on agent {wish.pinned} and nowhere else",
+                agent=wish.pinned,
+            )
+            continue
+        canonical = wish.expression.canonical() if wish.expression is not None else None
+        crowds.setdefault((wish.kind, wish.templates, canonical), []).append(wish)
+    spare: Counter[str] = Counter()
+    turn = itertools.count()
+    heap = [(_turn(draft, crowd), next(turn), crowd) for crowd in crowds.values()]
+    heapq.heapify(heap)
+    while heap:
+        _, _, crowd = heapq.heappop(heap)
+        if _place_one(draft, crowd, spare) and crowd:
+            heapq.heappush(heap, (_turn(draft, crowd), next(turn), crowd))
+
+
+def _turn(draft: drafts.Draft, crowd: Sequence[demand.Wish]) -> tuple[int, int, float, int]:
+    head = crowd[0]
+    held = min((draft.room.by_template[name] for name in head.templates), default=0)
+    return (int(head.kind is not demand.Kind.NOW), held, *drafts.age(head))
+
+
+def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str]) -> bool:
+    """Serve the oldest item of a crowd; on refusal note the reason for the whole crowd."""
+    head = crowd[0]
+    announced = head.kind is demand.Kind.ANNOUNCED
+    named = (draft.policy.template(name) for name in head.templates)
+    templates = (
+        drafts.early_templates(draft, head)
+        if announced
+        else tuple(t for t in named if t is not None)
+    )
+    for template in templates:
+        if spare[template.name] > 0:
+            spare[template.name] -= 1
+            _ordered(draft, crowd.pop(0), template)
+            return True
+    refused: capacity.Refused | None = None
+    for template in templates:
+        placed = capacity.place(draft.room, template)
+        if not isinstance(placed, capacity.Refused):
+            if not draft.ids:
+                refused = capacity.Refused(
+                    reason=WaitReason.BUDGET, text="more launches follow in the next cycle"
+                )
+                break
+            spare[template.name] += template.executors - 1
+            reason = f"item {head.item.id} waits for {_words(head)}"
+            _launch(draft, template, placed, reason, item=head.item.id)
+            _ordered(draft, crowd.pop(0), template)
+            return True
+        refused = refused if refused is not None else placed
+        if placed.until_at is not None:
+            draft.wake.append(placed.until_at)
+    if refused is not None and not announced:
+        for wish in crowd:
+            drafts.note(draft, wish, refused.reason, refused.text)
+            draft.short.append((wish, refused))
+    return False
+
+
+def _words(wish: demand.Wish) -> str:
+    if wish.label.source is LabelSource.NO_LABEL:
+        return "any agent"
+    return f"'{wish.label.expression or wish.label.node}'"
+
+
+def _ordered(draft: drafts.Draft, wish: demand.Wish, template: Template) -> None:
+    if wish.kind is demand.Kind.NOW:
+        drafts.note(
+            draft,
+            wish,
+            WaitReason.AGENT_ORDERED,
+            f"an agent of template {template.name} is ordered for it in this cycle",
+            template=template.name,
+        )
+
+
+def _launch(
+    draft: drafts.Draft,
+    template: Template,
+    backend: model.BackendName,
+    reason: str,
+    *,
+    item: model.ItemId | None = None,
+) -> None:
+    name = marks.node_name(draft.policy.owner, template.name, draft.ids.pop(0))
+    draft.actions.append(
+        model.LaunchAgent(
+            name=name, template=template.name, backend=backend, reason=reason, item=item
+        )
+    )
+    draft.launches[template.name] += 1
+    draft.room.take(template, backend)
+
+
+def keep_warm(draft: drafts.Draft) -> None:
+    """Replace what was taken from the warm pool; demand came first."""
+    promised = {supply.name for supply in draft.given.values()}
+    for template in draft.policy.templates:
+        missing = template.min_idle - _warm(draft, template, promised)
+        for number in range(missing):
+            placed = capacity.place(draft.room, template)
+            if isinstance(placed, capacity.Refused) or not draft.ids:
+                if isinstance(placed, capacity.Refused):
+                    draft.refusals.append(
+                        model.Refusal(
+                            subject=f"warm pool of {template.name}",
+                            text=f"{missing - number} fewer than wanted: {placed.text}",
+                        )
+                    )
+                    if placed.until_at is not None:
+                        draft.wake.append(placed.until_at)
+                break
+            reason = f"keeps {template.min_idle} agents warm"
+            _launch(draft, template, placed, reason)
+
+
+def _warm(draft: drafts.Draft, template: Template, promised: set[NodeName]) -> int:
+    """Count agents of a template that are, or will be, idle and promised to nobody."""
+    counted = {s.name for s in draft.supplies if s.slots > 0}
+    total = 0
+    for agent in draft.agents:
+        if agent.template != template.name or agent.name in promised:
+            continue
+        if agent.phase is Phase.BUSY:
+            continue
+        # one that is being retired is idle in the controller until it is gone: not replaced yet
+        total += agent.name in counted or agent.phase is Phase.IDLE
+    return total

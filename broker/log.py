@@ -1,0 +1,104 @@
+"""Set-up of the log: one line per decision, JSON or for a terminal, bound fields, no secrets.
+
+Fields bound with ``bound`` (agent, cycle) appear on every line that is written inside it, also in
+tasks started there. Known secrets and whatever looks like an agent's secret are blanked in the
+finished line, so that no message, field or traceback can leak one. Refuses to hold messages.
+"""
+
+import contextlib
+import contextvars
+import logging
+import re
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TextIO
+
+from pythonjsonlogger import json as json_log
+
+_NOTHING: Mapping[str, Any] = types.MappingProxyType({})
+_BOUND: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
+    "bound", default=_NOTHING
+)
+_AGENT_SECRET = re.compile(r"(?<!sha256:)(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_BLANK = "(hidden)"
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_NOISY = ("aiohttp.access", "asyncio", "docker", "urllib3")
+
+
+@contextlib.contextmanager
+def bound(**fields: object) -> Iterator[None]:
+    """Add fields to every line that is written inside."""
+    token = _BOUND.set({**_BOUND.get(), **fields})
+    try:
+        yield
+    finally:
+        _BOUND.reset(token)
+
+
+def configure(
+    *,
+    form: Literal["auto", "json", "console"] = "auto",
+    level: str = "info",
+    secrets: Iterable[str] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Send the log to ``stream`` (standard error); ``auto`` is JSON unless it is a terminal."""
+    stream = stream if stream is not None else sys.stderr
+    console = form == "console" or (form == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Hiding(_Console() if console else _json(), secrets))
+    handler.addFilter(_add_bound)
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _add_bound(record: logging.LogRecord) -> bool:
+    for key, value in _BOUND.get().items():
+        if not hasattr(record, key):
+            setattr(record, key, value)
+    return True
+
+
+class _Hiding(logging.Formatter):
+    """Blanks secrets in what another formatter made."""
+
+    def __init__(self, inner: logging.Formatter, secrets: Iterable[str]) -> None:
+        super().__init__()
+        self._inner = inner
+        self._secrets = tuple(secret for secret in secrets if secret)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = self._inner.format(record)
+        for secret in self._secrets:
+            text = text.replace(secret, _BLANK)
+        return _AGENT_SECRET.sub(_BLANK, text)
+
+
+class _Console(logging.Formatter):
+    """``14:03:09 INFO  launch done  agent=... seconds=1.2``."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
+        text = super().formatMessage(record)
+        fields = " ".join(
+            f"{key}={value}" for key, value in vars(record).items() if key not in _STANDARD
+        )
+        return f"{text}  {fields}" if fields else text
+
+
+def _json() -> logging.Formatter:
+    formatter: logging.Formatter = json_log.JsonFormatter(
+        "%(asctime)s %(levelname)s %(name)s %(message)s",
+        rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+        datefmt="%Y-%m-%dT%H:%M:%S%z",
+        json_default=str,
+    )
+    return formatter

@@ -1,0 +1,139 @@
+"""The few facts that cannot be observed again, in files of the state directory.
+
+Written atomically and durably before the call that they describe: a new file, synced, renamed over
+the old one. One broker at a time holds the directory. Secrets are never given to it. Refuses to
+cache, and to know what the values mean beyond the count of builds, which no controller tells.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from broker.core import model
+
+_KEY = re.compile(r"[a-z][a-z0-9._-]{0,79}")
+_LOCK = "lock"
+_BUILDS = "builds.json"
+
+
+class StateDirTaken(Exception):  # noqa: N818 -- what it is
+    """Another process holds the state directory."""
+
+
+class FileStore:
+    """``backends.api.Store`` in a directory."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        """Create the directory if need be. Raises OSError."""
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.directory = directory
+
+    def load(self, key: str) -> str | None:
+        """Return the value last saved, or None. Raises OSError."""
+        try:
+            return self._path(key).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def save(self, key: str, value: str) -> None:
+        """Write durably before returning; the old value stays if that fails. Raises OSError."""
+        path = self._path(key)
+        handle, name = tempfile.mkstemp(dir=self.directory, prefix=f".{key}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(value)
+                file.flush()
+                os.fsync(file.fileno())
+            pathlib.Path(name).replace(path)
+        except BaseException:
+            pathlib.Path(name).unlink(missing_ok=True)
+            raise
+        directory = os.open(self.directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory; the kernel lets go of it when the process ends, however it ends.
+
+        Raises ``StateDirTaken`` and OSError.
+        """
+        path = self.directory / _LOCK
+        with path.open("a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StateDirTaken(
+                    f"another broker is running with the state directory {self.directory}; "
+                    "hint: give every broker a state_dir of its own, or stop the other one"
+                ) from None
+            yield
+
+    def _path(self, key: str) -> pathlib.Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"store key {key[:80]!r}: lower-case letters, digits, '.', '_', '-'")
+        return self.directory / key
+
+
+class Builds:
+    """How many builds each agent has had: the controller does not tell, and it decides ends."""
+
+    def __init__(self, store: FileStore) -> None:
+        self._store = store
+        self._written = ""
+
+    def restore(self) -> model.Ledger:
+        """Return a ledger that knows the builds of earlier lives; a damaged file counts as none.
+
+        What ran while nobody watched is unknown, so no agent is called witnessed. Raises OSError.
+        """
+        text = self._store.load(_BUILDS)
+        if text is None:
+            return model.Ledger()
+        try:
+            read = json.loads(text)
+            memories = {model.NodeName(name): _memory(told) for name, told in read.items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return model.Ledger()
+        self._written = text
+        return model.Ledger(memories=memories)
+
+    def keep(self, ledger: model.Ledger) -> None:
+        """Write what changed since the last call. Raises OSError."""
+        told = {
+            name: _told(memory)
+            for name, memory in sorted(ledger.memories.items())
+            if memory.online_at is not None
+        }
+        text = json.dumps(told, separators=(",", ":"))
+        if text != self._written:
+            self._store.save(_BUILDS, text)
+            self._written = text
+
+
+def _told(memory: model.Memory) -> Mapping[str, Any]:
+    return {
+        "seen": memory.first_seen_at,
+        "online": memory.online_at,
+        "builds": memory.builds,
+        "urls": memory.executable_urls,
+        "session": memory.busy_session,
+    }
+
+
+def _memory(told: Mapping[str, Any]) -> model.Memory:
+    return model.Memory(
+        first_seen_at=float(told["seen"]),
+        online_at=float(told["online"]),
+        builds=int(told["builds"]),
+        executable_urls=tuple(str(url) for url in told["urls"]),
+        busy_session=str(told["session"]),
+    )

@@ -68,7 +68,8 @@ class Reconciler:
     deaths: collections.deque[death.Death] = field(
         factory=lambda: collections.deque(maxlen=_DEATHS)
     )
-    last_cycle_at: float | None = None
+    last_cycle_at: float | None = None  # of the last one with a synced controller
+    beat_at: float | None = None  # of the last one at all
     works: bool = False
     known: latency.Known | None = None
     starts: list[latency.Started] = field(factory=list)  # of the last cycle
@@ -139,7 +140,7 @@ class Reconciler:
 
     async def cycle(self, group: asyncio.TaskGroup) -> None:
         """Observe, plan and dispatch once. Raises only ``SecondBroker`` and cancellation."""
-        began = self.watch.now()
+        began = self.beat_at = self.watch.now()
         try:
             plan = await self._look_and_plan()
         except placeholder.SecondBroker:

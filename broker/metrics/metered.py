@@ -1,7 +1,8 @@
 """Count and time calls to the outside, without the callee's knowledge.
 
-``metered`` decorates the backend contract, ``called`` wraps one request to the controller. Both
-pass every result and error through unchanged. Refuse to retry, log or limit anything.
+``metered`` decorates the backend contract, ``MeteredNodes`` the write side of the controller and
+``called`` wraps one other request to it. All pass every result and error through unchanged.
+Refuse to retry, log or limit anything.
 """
 
 import asyncio
@@ -11,7 +12,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from backends import api as backends_api
 from broker.metrics import values
 from broker.metrics.recorder import Recorder
+from jnlp import client as jnlp_client
 from jnlp import errors as jnlp_errors
+from jnlp import node as jnlp_node
+from jnlp import secret as jnlp_secret
+from jnlp import state as jnlp_state
 
 
 @contextlib.contextmanager
@@ -24,6 +29,49 @@ def called(recorder: Recorder, kind: str) -> Iterator[None]:
 def metered(backend: backends_api.Backend, name: str, recorder: Recorder) -> backends_api.Backend:
     """Return the same backend, each call of which is recorded under the backend's name."""
     return _Metered(backend, name, recorder)
+
+
+class MeteredNodes:
+    """``jnlp.client.NodeClient``, as far as the broker uses it, with every call recorded."""
+
+    def __init__(self, nodes: jnlp_client.NodeClient, recorder: Recorder) -> None:
+        self._nodes = nodes
+        self._recorder = recorder
+
+    async def create(self, definition: jnlp_node.NodeDefinition) -> None:
+        """Create a node; ``NodeExists`` if the name is taken."""
+        with called(self._recorder, "create-node"):
+            await self._nodes.create(definition)
+
+    async def secret(self, name: str) -> jnlp_secret.Secret:
+        """Return the secret of a node."""
+        with called(self._recorder, "secret"):
+            return await self._nodes.secret(name)
+
+    async def read(self, name: str) -> jnlp_state.NodeState:
+        """Return the live state of a node."""
+        with called(self._recorder, "read-node"):
+            return await self._nodes.read(name)
+
+    async def cordon(self, name: str, message: str) -> None:
+        """Mark a node temporarily offline, or change its message."""
+        with called(self._recorder, "cordon"):
+            await self._nodes.cordon(name, message)
+
+    async def uncordon(self, name: str) -> None:
+        """Bring a node back online."""
+        with called(self._recorder, "uncordon"):
+            await self._nodes.uncordon(name)
+
+    async def swap_labels(self, name: str, label: str) -> object:
+        """Leave a node with one label that nobody asks for."""
+        with called(self._recorder, "swap-labels"):
+            return await self._nodes.swap_labels(name, label)
+
+    async def delete(self, name: str) -> None:
+        """Delete a node; ``NotFound`` if it is gone."""
+        with called(self._recorder, "delete-node"):
+            await self._nodes.delete(name)
 
 
 class _Metered:

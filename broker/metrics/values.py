@@ -65,20 +65,15 @@ END_REASONS = (
 )
 """Why an agent ended: the slug of its retirement; ``swept`` for what was found left over."""
 CALL_KINDS = (
-    "queue",
-    "computers",
+    "look",  # queue and computers, asked together
     "item",
     "create-node",
     "read-node",
-    "list-nodes",
     "secret",
     "cordon",
     "uncordon",
     "swap-labels",
-    "restore-labels",
     "delete-node",
-    "disconnect",
-    "agent-jar",
     OTHER,
 )
 """What is asked of the controller."""

@@ -7,7 +7,7 @@ means unknown. Reasons are worded by the core: nothing here invents one. Pure; r
 HTTP and HTML. ``docs/metrics.md`` lists the fields; they are stable, new ones may be added.
 """
 
-import datetime
+import datetime as dt
 import math
 from collections import Counter, defaultdict
 from typing import Any
@@ -321,7 +321,7 @@ def _iso(at: float | None) -> str | None:
     if at is None or not math.isfinite(at):
         return None
     try:
-        moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
+        moment = dt.datetime.fromtimestamp(at, dt.UTC)
     except (OverflowError, ValueError, OSError):
         return None
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,7 @@
+"""``python -m broker``."""
+
+import sys
+
+from broker import cli
+
+sys.exit(cli.main())

@@ -1,0 +1,415 @@
+"""Composition root: builds everything from the settings, runs it, and ends it in order.
+
+One broker, one controller. Signals: the first SIGTERM or SIGINT finishes what is in flight and
+keeps the agents (or drains, if so asked at the start), the second leaves at once, SIGHUP reads the
+configuration again. Refuses to know kinds of backends, HTTP and metrics beyond putting them
+together.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from attrs import define, evolve, field
+
+import broker
+from backends import api as backends_api
+from backends import registry
+from broker import (
+    clock,
+    config,
+    execute,
+    identity,
+    jenkins,
+    metrics,
+    placeholder,
+    reconcile,
+    status,
+    store,
+)
+from broker.core import death, marks, model, spec
+from broker.core import ledger as ledgers
+from jnlp import client as jnlp_client
+from jnlp import http as jnlp_http
+from jnlp import secret as jnlp_secret
+from jnlp import version as jnlp_version
+
+_LOG = logging.getLogger("broker.app")
+_SUFFIX = "abcdefghijklmnopqrstuvwxyz0123456789"
+_SUFFIX_LENGTH = 6
+_LAG_S = 1.0
+_BEAT_LATE_S = 60.0
+"""Healthy means that the loop turns; a controller that does not answer is no reason to restart."""
+_HOLDER = "holder"
+
+Load = Callable[[], config.Settings]
+
+
+class _MeteredReader:
+    """The read side of the controller with every look recorded."""
+
+    def __init__(self, reader: jenkins.Reader, recorder: metrics.Recorder) -> None:
+        self._reader = reader
+        self._recorder = recorder
+
+    async def read(self, now: Callable[[], float]) -> model.ControllerView:
+        """Return a synced view, or raise ``JenkinsError``."""
+        with metrics.called(self._recorder, "look"):
+            return await self._reader.read(now)
+
+    async def ask_item(self, item: int) -> str | None:
+        """Return the URL of the build that an item became, or None."""
+        with metrics.called(self._recorder, "item"):
+            outcome = await self._reader.item_outcome(item)
+        return outcome.executable_url
+
+
+@define(kw_only=True, eq=False)
+class Broker:
+    """Everything of one broker, put together; also what the status pages ask."""
+
+    settings: config.Settings
+    files: store.FileStore
+    session: jnlp_http.Session
+    backends: Mapping[model.BackendName, backends_api.Backend]
+    reconciler: reconcile.Reconciler
+    recorder: metrics.PrometheusRecorder
+    watch: clock.Clock
+    draining: bool = False
+    version: str = broker.__version__
+    page: str = ""  # address of the status page once it is served
+    _server: status.Server | None = None
+    _disk_full: bool = False
+    _stopping: asyncio.Event = field(factory=asyncio.Event)
+
+    # --- what the status pages ask ---
+
+    @property
+    def policy(self) -> model.Policy:
+        """The configuration in force, of this moment."""
+        return config.policy(self.settings, wall_now=self.watch.wall(), draining=self.draining)
+
+    @property
+    def world(self) -> model.World | None:
+        """The last observation."""
+        return self.reconciler.world
+
+    @property
+    def plan(self) -> model.Plan | None:
+        """The last plan."""
+        return self.reconciler.last_plan
+
+    @property
+    def outcomes(self) -> Sequence[ledgers.Outcome]:
+        """The last actions that ended."""
+        return tuple(self.reconciler.outcomes)
+
+    @property
+    def deaths(self) -> Sequence[death.Death]:
+        """The last agents that ended."""
+        return tuple(self.reconciler.deaths)
+
+    def now(self) -> float:
+        """POSIX seconds on the broker's clock."""
+        return self.watch.now()
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether all sources are synced and this broker may work."""
+        world = self.world
+        if world is None:
+            return False, "nothing was read yet"
+        if not world.controller.synced:
+            return False, f"controller: {world.controller.error or 'not synced'}"
+        for name, view in world.backends.items():
+            if not view.synced:
+                return False, f"backend {name}: {view.error or 'not synced'}"
+        if not self.reconciler.works:
+            return False, "waiting whether another broker of this owner answers"
+        return True, "ok"
+
+    def alive(self) -> tuple[bool, str]:
+        """Whether the loop turns."""
+        beat = self.reconciler.beat_at
+        late = self.watch.now() - beat if beat is not None else 0.0
+        if late > _BEAT_LATE_S + self.settings.poll.idle_s:
+            return False, f"the loop has not turned for {late:.0f} s"
+        return True, "ok"
+
+    # --- the life ---
+
+    async def run(self, *, ready: Callable[["Broker"], None] | None = None) -> None:
+        """Serve and reconcile until ``stop``.
+
+        Raises ``placeholder.SecondBroker`` when another broker has this owner's claim, and OSError
+        when the status address is taken.
+        """
+        try:
+            await self._serve()
+            if ready is not None:
+                ready(self)
+            async with asyncio.TaskGroup() as group:
+                lag = group.create_task(self._measure_lag(), name="measure loop lag")
+                drain = group.create_task(self._end_when_empty(), name="wait until drained")
+                await self.reconciler.run()
+                lag.cancel()
+                drain.cancel()
+        except BaseExceptionGroup as raised:
+            second = raised.subgroup(placeholder.SecondBroker)
+            if second is None:
+                raise
+            raise _first(second) from None
+        finally:
+            await self.aclose()
+
+    def stop(self) -> None:
+        """Order nothing new, finish what is in flight, keep the agents."""
+        self._stopping.set()
+        self.reconciler.stop()
+
+    def drain(self) -> None:
+        """Launch nothing more, let every agent go after its build, then stop."""
+        _LOG.info("draining begun")
+        self.draining = True
+        self.reconciler.hint()
+
+    def reload(self, settings: config.Settings) -> None:
+        """Put another configuration in force: templates, limits and rules, not the connections."""
+        kept = {"controller", "backends", "state_dir", "listen", "log", "owner"}
+        for name in sorted(kept):
+            if getattr(settings, name) != getattr(self.settings, name):
+                _LOG.warning("a change needs a restart", extra={"setting": name})
+        self.settings = evolve(settings, **{name: getattr(self.settings, name) for name in kept})
+        self.recorder.configured(self.policy)
+        self.reconciler.hint()
+        _LOG.info("configuration reloaded")
+
+    async def aclose(self) -> None:
+        """Let go of every connection; idempotent."""
+        if self._server is not None:
+            await self._server.aclose()
+            self._server = None
+        for backend in self.backends.values():
+            await backend.aclose()
+        await self.session.aclose()
+
+    async def _serve(self) -> None:
+        if self.settings.listen is None:
+            return
+        self._server = status.Server(self, metrics=self.recorder.render)
+        host, port = self.settings.listen
+        self.page = await self._server.start(host=host, port=port)
+        _LOG.info("status page served", extra={"url": self.page})
+
+    async def _measure_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_S
+            await asyncio.sleep(_LAG_S)
+            self.recorder.loop_lag(max(0.0, loop.time() - due))
+
+    async def _end_when_empty(self) -> None:
+        """After a drain: stop once no agent is left, and take the placeholder along."""
+        while True:
+            await asyncio.sleep(self.settings.poll.busy_s)
+            plan = self.plan
+            empty = plan is not None and not plan.agents and not self.reconciler.in_flight
+            synced = self.world is not None and self.world.controller.synced
+            if self.draining and empty and synced:
+                if self.reconciler.place is not None:
+                    with contextlib.suppress(Exception):
+                        await self.reconciler.place.remove()
+                _LOG.info("drained")
+                self.stop()
+                return
+
+    def keep(self, ledger: model.Ledger, builds: store.Builds) -> None:
+        """Write down what cannot be observed again; a full disk costs only the count of builds."""
+        try:
+            builds.keep(ledger)
+        except OSError as error:
+            if not self._disk_full:
+                _LOG.warning("state directory not written", extra={"reason": str(error)})
+                self.recorder.cycle_failed("state")
+            self._disk_full = True
+        else:
+            self._disk_full = False
+
+
+def build(settings: config.Settings, files: store.FileStore, *, watch: clock.Clock) -> Broker:
+    """Put a broker together. Raises ValueError for what only the modules can judge."""
+    policy = config.policy(settings, wall_now=watch.wall())
+    recorder = metrics.PrometheusRecorder(policy, version=broker.__version__)
+    session = jnlp_http.Session(settings.controller.session())
+    reader = _MeteredReader(jenkins.Reader(session), recorder)
+    nodes = metrics.MeteredNodes(jnlp_client.NodeClient(session), recorder)
+    backends = {
+        name: metrics.metered(
+            registry.create(
+                entry.kind,
+                entry.settings,
+                owner=settings.owner,
+                store=files,
+                state_dir=settings.state_dir,
+                now=watch.now,
+            ),
+            name,
+            recorder,
+        )
+        for name, entry in settings.backends.items()
+    }
+    builds = store.Builds(files)
+    reconciler: reconcile.Reconciler  # the three below need each other, once they run
+    made: Broker
+
+    async def look() -> model.World:
+        return await reconciler.look()
+
+    async def before_end(action: model.Action) -> None:
+        await reconciler.before_end(action)
+
+    executor = execute.Executor(
+        nodes=nodes,
+        backends=backends,
+        order=lambda action: _order(action, made),
+        look=look,
+        policy=lambda: made.policy,
+        retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(session.version),
+        now=watch.now,
+        before_end=before_end,
+        time_limit_s=policy.launch_timeout_s,
+    )
+    reconciler = reconcile.Reconciler(
+        reader=reader,
+        backends=backends,
+        executor=executor,
+        place=_place(settings, files, nodes, watch) if policy.placeholder else None,
+        policy=lambda: made.policy,
+        recorder=recorder,
+        watch=watch,
+        roll=random.random,
+        new_id=_new_id,
+        pace=reconcile.Pace(busy_s=settings.poll.busy_s, idle_s=settings.poll.idle_s),
+        persist=lambda ledger: made.keep(ledger, builds),
+        ask_item=reader.ask_item,
+        ledger=_restored(builds),
+    )
+    made = Broker(
+        settings=settings,
+        files=files,
+        session=session,
+        backends=backends,
+        reconciler=reconciler,
+        recorder=recorder,
+        watch=watch,
+    )
+    return made
+
+
+def _new_id() -> str:
+    """Return a suffix that no agent ever had (36^6, and checked against those that exist)."""
+    return "".join(secrets.choice(_SUFFIX) for _ in range(_SUFFIX_LENGTH))
+
+
+def _order(action: model.LaunchAgent, made: Broker) -> execute.Order:
+    template = made.policy.template(action.template)
+    if template is None:
+        raise backends_api.Rejected(f"template {action.template} is no longer configured")
+    kind = registry.kind(made.settings.backends[action.backend].kind)
+    site = spec.Site(
+        owner=made.settings.owner,
+        style=spec.Style(kind.launch_style),
+        controller_version=made.session.version,
+        jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
+        work_dir=made.backends[action.backend].work_dir(action.name),
+        now=made.watch.now(),
+    )
+
+    def with_secret(secret: jnlp_secret.Secret) -> backends_api.InstanceSpec:
+        return spec.instance(action, template, site, secret)
+
+    return execute.Order(definition=spec.definition(action, template, site), spec_with=with_secret)
+
+
+def _place(
+    settings: config.Settings,
+    files: store.FileStore,
+    nodes: placeholder.Nodes,
+    watch: clock.Clock,
+) -> placeholder.Placeholder:
+    holder = secrets.token_hex(6)
+    previous = ""
+    try:
+        previous = files.load(_HOLDER) or ""
+        files.save(_HOLDER, holder)
+    except OSError as error:
+        _LOG.warning("state directory not written", extra={"reason": str(error)})
+    return placeholder.Placeholder(
+        nodes=nodes,
+        owner=settings.owner,
+        standing=identity.Standing(
+            mine=identity.Claim(holder=holder, since=int(watch.now())), previous=previous
+        ),
+        challenge_s=2.0 * settings.poll.idle_s,
+    )
+
+
+def _restored(builds: store.Builds) -> model.Ledger:
+    try:
+        return builds.restore()
+    except OSError as error:
+        _LOG.warning("state directory not read", extra={"reason": str(error)})
+        return model.Ledger()
+
+
+def _first(group: BaseExceptionGroup[placeholder.SecondBroker]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+@contextlib.contextmanager
+def signals(made: Broker, *, drain: bool, load: Load | None) -> Iterator[None]:
+    """React to signals while inside; must run in the broker's event loop and task."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    asked = 0
+
+    def end() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1 and task is not None:
+            _LOG.warning("leaving at once")
+            task.cancel()
+        elif drain:
+            made.drain()
+        else:
+            _LOG.info("stopping", extra={"in_flight": made.reconciler.in_flight})
+            made.stop()
+
+    def again() -> None:
+        if load is None:
+            return
+        try:
+            made.reload(load())
+        except config.ConfigError as error:
+            _LOG.error("configuration not reloaded", extra={"reason": str(error)})
+
+    for number, react in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, again)):
+        loop.add_signal_handler(number, react)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+def owned_names(made: Broker) -> tuple[str, ...]:
+    """Return the names of all agents of the last plan, without the placeholder."""
+    plan = made.plan
+    held = marks.placeholder_name(made.settings.owner)
+    return tuple(a.name for a in plan.agents if a.name != held) if plan is not None else ()

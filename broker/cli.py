@@ -1,0 +1,134 @@
+"""The command line: arguments in, exit codes out.
+
+0 done; 1 failed, said in one line; 2 the configuration or the arguments are wrong, nothing was
+started; 3 refused (another broker works here, a sweep without a yes). Refuses to hold the work of
+a command: that is in ``commands``.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import broker
+from broker import commands, config
+
+OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
+_CONFIG = pathlib.Path("broker.yaml")
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    options = parser().parse_args(arguments)
+    command: Command = options.command
+    try:
+        command(options)
+    except config.ConfigError as error:
+        return _say(str(error), BAD_INPUT)
+    except commands.BadInput as error:
+        return _say(f"agent-broker: {error}", BAD_INPUT)
+    except commands.Refused as error:
+        return _say(f"agent-broker: {error}", REFUSED)
+    except commands.Failed as error:
+        return _say(f"agent-broker: {error}", FAILED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return FAILED
+    return OK
+
+
+def _say(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(
+        prog="agent-broker",
+        description="Starts, keeps warm, reuses and retires the agents of one Jenkins controller.",
+    )
+    top.add_argument("--version", action="version", version=f"%(prog)s {broker.__version__}")
+    subs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = _command(subs, "run", commands.run, "work for the configured controller")
+    _config_of(run)
+    run.add_argument(
+        "--drain",
+        action="store_true",
+        help="on SIGTERM let every agent go after its build (default: keep them)",
+    )
+
+    demo = _command(subs, "demo", commands.demo, "show it at work on a simulated controller")
+    demo.add_argument(
+        "--seconds", type=float, default=60.0, help="how long to feed the queue (default: 60)"
+    )
+    demo.add_argument(
+        "--listen", default="127.0.0.1:8087", help="status page (default: 127.0.0.1:8087)"
+    )
+    _json_of(demo)
+
+    check = _command(subs, "check-config", commands.check_config, "read the configuration, only")
+    _config_of(check)
+    _json_of(check)
+
+    plan = _command(
+        subs, "plan", commands.plan, "show what would be done now, and why; do nothing"
+    )
+    _config_of(plan)
+    _json_of(plan)
+
+    explain = _command(subs, "explain", commands.explain, "say which template serves a label")
+    explain.add_argument("label", metavar="LABEL", help="a label expression; '' for no label")
+    _config_of(explain)
+    _json_of(explain)
+
+    status = _command(subs, "status", commands.status, "ask the running broker why builds wait")
+    _config_of(status)
+    status.add_argument("--url", help="its status page (default: from the configuration)")
+    _json_of(status)
+
+    sweep = _command(
+        subs, "sweep", commands.sweep, "find, and with --yes remove, what is left over"
+    )
+    _config_of(sweep)
+    sweep.add_argument(
+        "--all", action="store_true", help="every agent that does not work, and the placeholder"
+    )
+    sweep.add_argument("--yes", action="store_true", help="remove it (default: only list it)")
+    _json_of(sweep)
+
+    init = _command(subs, "init", commands.init, "write a configuration with comments")
+    init.add_argument("path", nargs="?", type=pathlib.Path, default=_CONFIG, metavar="PATH")
+
+    _command(subs, "schema", commands.schema, "print the configuration's JSON Schema, for editors")
+    return top
+
+
+def _command(
+    subs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    command: Command,
+    text: str,
+) -> argparse.ArgumentParser:
+    made = subs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made.set_defaults(command=command)
+    return made
+
+
+def _config_of(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--config",
+        type=pathlib.Path,
+        default=_CONFIG,
+        metavar="FILE",
+        help=f"default: {_CONFIG}",
+    )
+
+
+def _json_of(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--json", action="store_true", help="for programs")

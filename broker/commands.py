@@ -1,0 +1,404 @@
+"""The work of each command: read the configuration, build, ask, print.
+
+Refuses to hold rules: what is right is decided in the core, what is shown comes from the same
+documents as the status page.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import attrs
+
+from backends import registry
+from broker import app, clock, config, log, observe, placeholder, store
+from broker.core import explain as explains
+from broker.core import labels, marks, model
+from broker.core import ledger as ledgers
+from broker.core import plan as plans
+from broker.status import documents
+from jnlp import errors as jnlp_errors
+
+_ASK_S = 10.0
+
+
+class BadInput(Exception):  # noqa: N818 -- what it is; exit code 2
+    """The arguments are wrong."""
+
+
+class Refused(Exception):  # noqa: N818 -- exit code 3
+    """It would have been possible, but not right."""
+
+
+class Failed(Exception):  # noqa: N818 -- exit code 1
+    """The outside did not play along."""
+
+
+def kinds() -> dict[str, config.KindClasses]:
+    """Return the settings classes of every kind of backend; imports no SDK."""
+    return {
+        name: config.KindClasses(
+            settings=registry.settings_class(name),
+            template_settings=registry.template_settings_class(name),
+        )
+        for name in registry.KINDS
+    }
+
+
+def _load(path: pathlib.Path) -> config.Settings:
+    return config.load(path, kinds(), environ=os.environ)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _print_table(rows: Sequence[Sequence[object]]) -> None:
+    """Print columns as wide as their widest cell, but the last as long as it is."""
+    texts = [[("" if cell is None else str(cell)) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*texts, strict=True)]
+    for row in texts:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(line.rstrip())
+
+
+# --- run and demo ------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace) -> None:
+    """Work until a signal."""
+    settings = _load(options.config)
+    log.configure(form=settings.log.format, level=settings.log.level, secrets=settings.secrets())
+    with _state_dir(settings) as files:
+        asyncio.run(_run(settings, files, options))
+
+
+@contextlib.contextmanager
+def _state_dir(settings: config.Settings) -> Iterator[store.FileStore]:
+    try:
+        files = store.FileStore(settings.state_dir)
+        held = files.locked()
+        held.__enter__()
+    except store.StateDirTaken as error:
+        raise Refused(str(error)) from error
+    except OSError as error:
+        raise BadInput(
+            f"state_dir {settings.state_dir}: {error.strerror or error}; hint: a directory that "
+            f"user {os.geteuid()} may write to"
+        ) from error
+    try:
+        yield files
+    finally:
+        held.__exit__(None, None, None)
+
+
+async def _run(
+    settings: config.Settings, files: store.FileStore, options: argparse.Namespace
+) -> None:
+    try:
+        made = app.build(settings, files, watch=clock.Clock())
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    try:
+        with app.signals(made, drain=options.drain, load=lambda: _load(options.config)):
+            await made.run()
+    except placeholder.SecondBroker as error:
+        raise Refused(str(error)) from error
+    except OSError as error:
+        raise Failed(f"cannot serve {settings.listen}: {error.strerror or error}") from error
+    except asyncio.CancelledError:
+        raise Failed("left at once; agents and nodes stay, the next start adopts them") from None
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Show it at work without a Jenkins and without Java."""
+    from broker.demo import scenario  # noqa: PLC0415 -- only the demo pays for the simulation
+
+    try:
+        lines = asyncio.run(
+            scenario.play(seconds=options.seconds, listen=options.listen, quiet=options.json)
+        )
+    except scenario.Trouble as error:
+        raise Failed(str(error)) from error
+    if options.json:
+        _print_json(lines)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+# --- without a controller ----------------------------------------------------------------------
+
+
+def check_config(options: argparse.Namespace) -> None:
+    """Say whether the configuration can be used, and what is odd about it."""
+    settings = _load(options.config)
+    policy = config.policy(settings, wall_now=clock.Clock().wall())
+    if options.json:
+        _print_json(
+            {
+                "file": str(options.config),
+                "owner": settings.owner,
+                "templates": [t.name for t in policy.templates],
+                "backends": {name: entry.kind for name, entry in settings.backends.items()},
+                "warnings": list(settings.warnings),
+            }
+        )
+        return
+    for warning in settings.warnings:
+        print(f"warning: {warning}")
+    backends = ", ".join(f"{name} ({entry.kind})" for name, entry in settings.backends.items())
+    print(
+        f"{options.config}: good; owner {settings.owner}, {len(policy.templates)} templates, "
+        f"backends {backends}"
+    )
+
+
+def explain(options: argparse.Namespace) -> None:
+    """Say which templates would serve a label and what the others lack."""
+    policy = config.policy(_load(options.config), wall_now=clock.Clock().wall())
+    try:
+        answers = explains.explain_label(options.label, policy)
+    except labels.LabelError as error:
+        raise BadInput(f"label {options.label!r}: {error}") from error
+    if options.json:
+        _print_json([attrs.asdict(answer) for answer in answers])
+        return
+    _print_table(
+        [("template", "serves", "why"), *((a.template, _yes(a.serves), a.text) for a in answers)]
+    )
+
+
+def _yes(value: bool) -> str:  # noqa: FBT001 -- a word for a value
+    return "yes" if value else "no"
+
+
+def init(options: argparse.Namespace) -> None:
+    """Write a commented configuration; never over another file."""
+    try:
+        with options.path.open("x", encoding="utf-8") as file:
+            file.write(config.sample_config())
+    except FileExistsError:
+        raise Refused(f"{options.path} exists; hint: name another file") from None
+    except OSError as error:
+        raise BadInput(f"{options.path}: {error.strerror}") from error
+    print(f"{options.path} written; next: edit it, then agent-broker check-config")
+
+
+def schema(_: argparse.Namespace) -> None:
+    """Print the JSON Schema."""
+    _print_json(config.schema(kinds()))
+
+
+# --- with a controller, once -------------------------------------------------------------------
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Look once and print the plan; change nothing."""
+    settings = _load(options.config)
+    log.configure(level="error", secrets=settings.secrets())
+    made, world = asyncio.run(_dry(settings))
+    if options.json:
+        _print_json(_plan_document(made))
+        return
+    _complain(world)
+    if made.actions:
+        _print_table(
+            [
+                ("would", "agent", "because"),
+                *((ledgers.verb_of(a).value, a.name, a.reason) for a in made.actions),
+            ]
+        )
+    else:
+        print("nothing to do")
+    for title, rows in (
+        ("waits", [(str(u.item), u.reason.value, u.text) for u in made.unmet]),
+        ("held back", [(r.subject, "", r.text) for r in made.refusals]),
+    ):
+        if rows:
+            print()
+            _print_table([(title, "", "why"), *rows])
+
+
+def _complain(world: model.World) -> None:
+    if not world.controller.synced:
+        raise Failed(f"controller: {world.controller.error}")
+    for name, view in world.backends.items():
+        if not view.synced:
+            print(f"warning: backend {name} does not answer: {view.error}")
+
+
+def _plan_document(made: model.Plan) -> dict[str, Any]:
+    return {
+        "actions": [{"verb": ledgers.verb_of(a).value, **attrs.asdict(a)} for a in made.actions],
+        "waits": [
+            {"item": u.item, "reason": u.reason.value, "text": u.text, "template": u.template}
+            for u in made.unmet
+        ],
+        "held_back": [attrs.asdict(r) for r in made.refusals],
+        "agents": [
+            {"name": a.name, "phase": a.phase.value, "template": a.template} for a in made.agents
+        ],
+    }
+
+
+async def _dry(settings: config.Settings) -> tuple[model.Plan, model.World]:
+    watch = clock.Clock()
+    async with _built(settings, watch) as made:
+        world = await _look(made, watch, model.Ledger())
+        return plans.plan(world, made.policy), world
+
+
+@contextlib.asynccontextmanager
+async def _built(settings: config.Settings, watch: clock.Clock):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- see below
+    """Yield a broker that does not run; the state directory is read, not held."""
+    try:
+        made = app.build(settings, store.FileStore(settings.state_dir), watch=watch, claim=False)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    except OSError as error:
+        raise BadInput(f"state_dir {settings.state_dir}: {error.strerror or error}") from error
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+async def _look(made: app.Broker, watch: clock.Clock, ledger: model.Ledger) -> model.World:
+    seen = await observe.observe(
+        made.reconciler.reader, made.backends, now=watch.now, time_limit_s=_ASK_S
+    )
+    return model.World(
+        now=watch.now(),
+        controller=seen.controller,
+        backends=seen.backends,
+        ledger=ledger,
+        fresh_ids=tuple(made.reconciler.new_id() for _ in range(64)),
+    )
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """List what is left over; remove it with ``--yes``."""
+    settings = _load(options.config)
+    log.configure(level="error", secrets=settings.secrets())
+    found, removed, kept = asyncio.run(_sweep(settings, options))
+    if options.json:
+        _print_json({"found": found, "removed": removed, "kept": kept})
+        return
+    if not found and not kept:
+        print("nothing is left over")
+    for row in found:
+        print(
+            f"{'removed' if row['name'] in removed else 'left over'}: {row['name']}: {row['reason']}"
+        )
+    for row in kept:
+        print(f"kept: {row['name']}: {row['reason']}")
+    if found and not options.yes:
+        raise Refused(f"{len(found)} would be removed; hint: add --yes")
+
+
+_Rows = list[dict[str, str]]
+
+
+async def _sweep(
+    settings: config.Settings, options: argparse.Namespace
+) -> tuple[_Rows, list[str], _Rows]:
+    """Look twice, with the grace between; then remove with the same steps as ever."""
+    watch = clock.Clock()
+    async with _built(settings, watch) as made:
+        made.draining = options.all
+        policy = attrs.evolve(made.policy, sweep_share=1.0, resume_grace_s=0.0)
+        first = await _look(made, watch, model.Ledger())
+        _complain(first)
+        seen = plans.plan(first, policy)
+        if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.agents):
+            print(f"looking again in {policy.orphan_grace_s:.0f} s", file=sys.stderr)
+            await asyncio.sleep(policy.orphan_grace_s)
+        world = await _look(made, watch, seen.ledger)
+        _complain(world)
+        planned = plans.plan(world, policy)
+        made.reconciler.ledger = planned.ledger
+        made.reconciler.world, made.reconciler.last_plan = world, planned
+        doing = [
+            a
+            for a in planned.actions
+            if isinstance(a, model.SweepNode | model.SweepInstance | model.RetireAgent)
+        ]
+        found = [{"name": a.name, "reason": a.reason} for a in doing]
+        kept = [{"name": r.subject, "reason": r.text} for r in planned.refusals]
+        removed: list[str] = []
+        if options.yes:
+            for action in doing:
+                outcome = await made.reconciler.executor.perform(action)
+                if outcome.slug or outcome.withdrawn:
+                    kept.append({"name": action.name, "reason": outcome.text})
+                else:
+                    removed.append(action.name)
+            if options.all and made.reconciler.place is not None:
+                with contextlib.suppress(jnlp_errors.JenkinsError):
+                    await made.reconciler.place.remove()
+                    removed.append(marks.placeholder_name(settings.owner))
+        return found, removed, kept
+
+
+# --- with a running broker ---------------------------------------------------------------------
+
+
+def status(options: argparse.Namespace) -> None:
+    """Ask the running broker."""
+    url = options.url
+    if url is None:
+        listen = _load(options.config).listen
+        if listen is None:
+            raise BadInput("listen is off in the configuration; hint: name the page with --url")
+        url = f"http://{listen[0]}:{listen[1]}"
+    told = asyncio.run(_ask(url.rstrip("/")))
+    if options.json:
+        _print_json(told)
+        return
+    _print_status(told)
+
+
+async def _ask(url: str) -> dict[str, documents.Document]:
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            asyncio.timeout(_ASK_S),
+        ):
+            told = {}
+            for name in ("plan", "queue", "templates", "agents"):
+                async with session.get(f"{url}/api/v1/{name}") as answer:
+                    answer.raise_for_status()
+                    told[name] = await answer.json()
+            return told
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise Failed(
+            f"no broker answers at {url}: {error or type(error).__name__}; hint: is it running?"
+        ) from error
+
+
+def _print_status(told: Mapping[str, documents.Document]) -> None:
+    head = told["plan"]
+    state = "ready" if head["ready"] else f"not ready: {head['ready_text']}"
+    print(f"owner {head['owner']}, {state}, overshoot {head['overshoot']}")
+    for title, rows, columns in (
+        ("waiting", told["queue"]["items"], ("id", "label", "waiting_age_s", "reason", "text")),
+        ("agents", told["agents"]["agents"], ("name", "phase", "age_s", "builds", "backend")),
+        ("held back", [*head["backoffs"], *head["refusals"]], ("template", "subject", "text")),
+    ):
+        print()
+        if not rows:
+            print(f"{title}: none")
+            continue
+        _print_table(
+            [(title, *columns[1:]), *(tuple(row.get(c) for c in columns) for row in rows)]
+        )
+
+
+_ = Callable

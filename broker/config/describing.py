@@ -1,0 +1,185 @@
+"""The settings described: JSON Schema for editors, a table for the manual, a sample to start from.
+
+All made from the classes of ``shape`` and of the kinds, so that nothing is written twice. Refuses
+to check a configuration: the loader does that, and better.
+"""
+
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from broker.config import reading, shape
+from broker.config.settings import KindClasses
+
+_DURATION = r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?(\d+ms)?$"
+_SIZE = r"^\d+(\.\d+)?([KMGT]i?)?B?$"
+_NAMED = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+
+_PLAIN: Mapping[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    shape.SecretRef: {"type": "string", "pattern": r"^(file|env):\S"},
+    shape.TimeOfDay: {"type": ["string", "integer"]},
+    shape.Days: {"type": "string"},
+    shape.Labels: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+}
+
+
+def schema(kinds: Mapping[str, KindClasses]) -> dict[str, Any]:
+    """Return a JSON Schema (2020-12) of the whole file."""
+    made = _object(shape.Document)
+    template = _object(shape.Template)
+    for name, kind in kinds.items():
+        template["properties"][name] = _object(kind.template_settings)
+    made["properties"]["templates"]["additionalProperties"] = template
+    made["properties"]["templates"]["propertyNames"] = {"pattern": _NAMED}
+    made["properties"]["defaults"] = {**template, "required": []}
+    made["properties"]["backends"] = {
+        "type": "object",
+        "propertyNames": {"pattern": _NAMED},
+        "additionalProperties": {"oneOf": [_backend(n, k) for n, k in sorted(kinds.items())]},
+        "description": made["properties"]["backends"]["description"],
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of the Jenkins Agent Broker",
+        **made,
+    }
+
+
+def _backend(name: str, kind: KindClasses) -> dict[str, Any]:
+    common, own = _object(shape.Backend), _object(kind.settings)
+    common["properties"] |= own["properties"] | {"kind": {"const": name}}
+    return common
+
+
+def _object(cls: type[Any]) -> dict[str, Any]:
+    fields = attrs.fields(cls)
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {reading.key_of(a): _field(a) for a in fields},
+        "required": [reading.key_of(a) for a in fields if a.default is attrs.NOTHING],
+    }
+
+
+def _field(attribute: "attrs.Attribute[Any]") -> dict[str, Any]:
+    kind, optional = reading.optional_of(attribute.type)
+    if attribute.name.endswith("_s") and kind is float:
+        made: dict[str, Any] = {"type": "string", "pattern": _DURATION}
+    elif attribute.name.endswith("_bytes") and kind is int:
+        made = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": _SIZE}]}
+    elif "choices" in attribute.metadata:
+        made = {"enum": list(attribute.metadata["choices"])}
+    else:
+        made = _type(kind)
+    words = [w for w in (attribute.metadata.get("word"),) if w is not None]
+    if words or optional:
+        more = [{"enum": [*words, *([False] if "off" in words else [])]}] if words else []
+        made = {"anyOf": [made, *more, *([{"type": "null"}] if optional else [])]}
+    text = attribute.metadata.get("doc")
+    return {**made, "description": text} if text else made
+
+
+def _type(kind: Any) -> dict[str, Any]:
+    if attrs.has(kind):
+        return _object(kind)
+    if kind in _PLAIN:
+        return dict(_PLAIN[kind])
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        return {"type": "array", "items": _type(args[0])}
+    if origin is dict:
+        inner = {} if args[1] is Any else {"additionalProperties": _type(args[1])}
+        return {"type": "object", **inner}
+    return {}
+
+
+def reference() -> str:
+    """Return the table of ``docs/configuration.md``, in Markdown."""
+    lines = ["| setting | default | what it is |", "|---|---|---|"]
+    lines += [
+        f"| `{path}` | {default} | {text} |"
+        for path, default, text in (
+            *_rows(shape.Document, ""),
+            *_rows(shape.Backend, "backends.NAME."),
+            *_rows(shape.Template, "templates.NAME."),
+        )
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(cls: type[Any], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for attribute in attrs.fields(cls):
+        path = f"{prefix}{reading.key_of(attribute)}"
+        kind, _ = reading.optional_of(attribute.type)
+        if attrs.has(kind):
+            yield from _rows(kind, f"{path}.")
+        elif typing.get_origin(kind) is tuple and attrs.has(typing.get_args(kind)[0]):
+            yield from _rows(typing.get_args(kind)[0], f"{path}[].")
+        else:
+            yield path, _default(attribute), attribute.metadata["doc"]
+
+
+def _default(attribute: "attrs.Attribute[Any]") -> str:
+    default = attribute.default
+    if default is attrs.NOTHING:
+        return "**required**"
+    if default in (None, ()) or isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class at run time
+        return ""
+    if attribute.name.endswith("_s"):
+        return f"`{_duration(default)}`"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
+
+
+def sample_config() -> str:
+    """Return a configuration with comments that loads as it is, but for the token's file."""
+    return _SAMPLE
+
+
+_SAMPLE = """\
+# Jenkins Agent Broker. Every setting: docs/configuration.md; check with: agent-broker check-config
+owner: broker1            # unique on the controller and the backends; agents are named after it
+
+controller:
+  url: http://localhost:8080/
+  # Overall/Read, Job/Read, Agent/Create, Connect, Disconnect, Delete and Configure are enough.
+  user: agent-broker
+  token: env:JENKINS_TOKEN          # or file:PATH; never the token itself
+  # agent_url: https://jenkins.example.com/   # if agents reach it under another address
+
+state_dir: agent-broker-state       # keep it over restarts
+listen: 127.0.0.1:8087              # status page and metrics; off: none
+
+backends:
+  local:
+    kind: process                   # agents as processes of this machine
+    cap: 10
+
+defaults:                           # every template starts from these
+  retention:
+    idle: 10m
+
+templates:
+  linux:
+    labels: linux shell
+    warm:
+      min_idle: 1                   # one agent waits for whoever comes next
+    # command: [my-agent]           # own program instead of java -jar agent.jar
+
+  # single-use:
+  #   labels: [release]
+  #   retention: {once: true}
+  #   cap: 3
+"""

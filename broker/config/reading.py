@@ -1,0 +1,277 @@
+"""From plain data to the shape, strictly, with every problem and where it stands.
+
+cattrs does the walking; the hooks here allow no guessing (``"no"`` is no boolean, ``5`` is no
+text). Problems are collected, not raised one by one. Refuses to know what the settings mean.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import attrs
+import cattrs
+from attrs import frozen
+from cattrs import errors as cattrs_errors
+from cattrs import gen
+
+from broker import schedule
+from broker.config import shape, tree, values
+
+
+@frozen(kw_only=True)
+class Problem:
+    """One thing that is wrong: where, what was found, what is allowed."""
+
+    path: tree.Path
+    text: str
+    hint: str = ""
+
+    def where(self) -> str:
+        """Return the path as it reads in the file: ``templates.maven.labels[0]``."""
+        return dotted(self.path)
+
+
+def dotted(path: tree.Path) -> str:
+    """Return a path as text."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
+    return "".join(parts).removeprefix(".")
+
+
+def key_of(attribute: "attrs.Attribute[Any]") -> str:
+    """Return how a field is called in the file: without the unit of its value."""
+    told = attribute.metadata.get("key")
+    if told is not None:
+        return str(told)
+    if attribute.type in {float, float | None}:
+        return attribute.name.removesuffix("_s")
+    if attribute.type in {int, int | None}:
+        return attribute.name.removesuffix("_bytes")
+    return attribute.name
+
+
+def read(cls: type[Any], data: object, path: tree.Path, problems: list[Problem]) -> Any:
+    """Structure ``data``; on problems add them and return None."""
+    if not isinstance(data, Mapping):
+        problems.append(
+            Problem(path=path, text=f"found {values.shown(data)}; allowed: a section of settings")
+        )
+        return None
+    try:
+        return _CONVERTER.structure(data, cls)
+    except Exception as error:  # noqa: BLE001 -- cattrs passes on whatever a constructor raises
+        problems.extend(_problems(error, path, cls))
+        return None
+
+
+# --- what is allowed ---------------------------------------------------------------------------
+
+
+def _strict(kind: type, words: str) -> Callable[[object, Any], Any]:
+    def hook(value: object, _: Any) -> Any:
+        if type(value) is kind:
+            return value
+        hint = "quote it" if kind is str and value is not None else ""
+        raise values.Bad(values.shown(value), words, hint)
+
+    return hook
+
+
+def _number(value: object, _: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise values.Bad(values.shown(value), "a number")
+
+
+def _via(parse: Callable[[Any], Any]) -> Callable[[object, Any], Any]:
+    def hook(value: object, _: Any) -> Any:
+        try:
+            return parse(value)
+        except values.Bad:
+            raise
+        except (ValueError, AttributeError) as error:
+            raise values.Bad(values.shown(value), str(error)) from error
+
+    return hook
+
+
+def _labels(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(value.split())
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    raise values.Bad(values.shown(value), "a list of labels, or one text with blanks between")
+
+
+def _field_hook(attribute: "attrs.Attribute[Any]") -> Callable[[object, Any], Any] | None:
+    """Return what reads a field whose name or metadata tells more than its type."""
+    word = attribute.metadata.get("word")
+    choices = attribute.metadata.get("choices")
+    parse: Callable[[Any], Any] | None = None
+    if attribute.name.endswith("_s") and attribute.type in {float, float | None}:
+        parse = values.duration
+    elif attribute.name.endswith("_bytes") and attribute.type in {int, int | None}:
+        parse = values.size
+    elif choices is not None:
+        parse = _choice(choices)
+    if parse is None and word is None:
+        return None
+    inner = _via(parse) if parse is not None else _strict(str, "a text")
+
+    def hook(value: object, kind: Any) -> Any:
+        if word is not None and value in {word, False}:  # YAML 1.1 reads off as false
+            return None
+        if value is None and attribute.default is None:
+            return None
+        try:
+            return inner(value, kind)
+        except values.Bad as error:
+            more = f", or {word}" if word is not None else ""
+            raise values.Bad(error.found, error.allowed + more, error.hint) from error
+
+    return hook
+
+
+def _choice(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        raise values.Bad(values.shown(value), ", ".join(choices), _guess(str(value), choices))
+
+    return parse
+
+
+def _make() -> cattrs.Converter:
+    made = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    made.register_structure_hook(str, _strict(str, "a text"))
+    made.register_structure_hook(int, _strict(int, "a whole number"))
+    made.register_structure_hook(bool, _strict(bool, "true or false"))
+    made.register_structure_hook(float, _number)
+    for kind, parse in (
+        (shape.SecretRef, values.reference),
+        (shape.TimeOfDay, schedule.parse_time),
+        (shape.Days, lambda value: schedule.parse_days(str(value))),
+        (shape.Labels, _labels),
+    ):
+        made.register_structure_hook_func(_is(kind), _via(parse))
+    made.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(made, cls))
+    made.register_structure_hook_func(_is_tuple, lambda value, cls: _tuple(made, value, cls))
+    return made
+
+
+def _is(kind: object) -> Callable[[Any], bool]:
+    return lambda told: told is kind
+
+
+def _is_tuple(told: Any) -> bool:
+    return typing.get_origin(told) is tuple
+
+
+def _tuple(made: cattrs.Converter, value: object, cls: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise values.Bad(values.shown(value), "a list")
+    kind: Any = list[typing.get_args(cls)[0]]  # type: ignore[misc]  # known at run time only
+    return tuple(made.structure(value, kind))
+
+
+def _class_hook(made: cattrs.Converter, cls: type[Any]) -> Callable[[Any, Any], Any]:
+    overrides: dict[str, Any] = {
+        attribute.name: gen.override(rename=key_of(attribute), struct_hook=_field_hook(attribute))
+        for attribute in attrs.fields(cls)
+    }
+    inner = gen.make_dict_structure_fn(
+        cls,
+        made,
+        _cattrs_forbid_extra_keys=True,
+        _cattrs_detailed_validation=True,
+        **overrides,
+    )
+
+    def structure(value: Any, told: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise values.Bad(values.shown(value), "a section of settings")
+        return inner(value, told)
+
+    return structure
+
+
+_CONVERTER = _make()
+
+
+# --- what went wrong ---------------------------------------------------------------------------
+
+
+def _problems(error: BaseException, path: tree.Path, cls: Any) -> Iterator[Problem]:
+    """Take an error of cattrs apart."""
+    if isinstance(
+        error, cattrs_errors.ClassValidationError | cattrs_errors.IterableValidationError
+    ):
+        yield from _of_parts(error, path)
+        return
+    match error:
+        case cattrs_errors.ForbiddenExtraKeysError():
+            known = sorted(key_of(a) for a in attrs.fields(error.cl))
+            for key in sorted(error.extra_fields, key=str):
+                yield unknown(path, str(key), known)
+        case values.Bad():
+            text = f"found {error.found}; allowed: {error.allowed}"
+            yield Problem(path=path, text=text, hint=error.hint)
+        case KeyError():
+            yield Problem(path=path, text="missing; it has no default")
+        case _:
+            yield _said_by_class(error, path, cls)
+
+
+def _of_parts(
+    error: cattrs_errors.ClassValidationError | cattrs_errors.IterableValidationError,
+    path: tree.Path,
+) -> Iterator[Problem]:
+    """Go on with each part of a group, one step deeper where the part is named."""
+    named, others = error.group_exceptions()
+    keys: dict[str, str] = {}
+    if isinstance(error, cattrs_errors.ClassValidationError) and attrs.has(error.cl):
+        keys = {a.name: key_of(a) for a in attrs.fields(error.cl)}
+    for inner, note in named:
+        place = note.index if isinstance(note, cattrs.IterableValidationNote) else note.name
+        step = keys.get(place, place) if isinstance(place, str) else place
+        yield from _problems(inner, (*path, step), note.type)
+    for other in others:
+        yield from _problems(other, path, error.cl)
+
+
+def _said_by_class(error: BaseException, path: tree.Path, cls: Any) -> Problem:
+    """Read the message of a validator: ``field: words``."""
+    name, colon, words = str(error).partition(": ")
+    field = _field_of(cls, name) if colon else None
+    if field is None:
+        return Problem(path=path, text=str(error)[:256])
+    return Problem(path=(*path, field), text=words[:256])
+
+
+def _field_of(cls: Any, name: str) -> str | None:
+    if not attrs.has(cls):
+        return None
+    return next((key_of(a) for a in attrs.fields(cls) if a.name == name), None)
+
+
+def unknown(path: tree.Path, key: str, known: list[str]) -> Problem:
+    """Return the problem of a key that nobody knows."""
+    return Problem(
+        path=(*path, key),
+        text=f"unknown setting; allowed: {', '.join(known)}",
+        hint=_guess(key, known),
+    )
+
+
+def _guess(told: str, known: typing.Iterable[str]) -> str:
+    near = difflib.get_close_matches(told, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def optional_of(kind: Any) -> tuple[Any, bool]:
+    """Return a type without None, and whether None was in it."""
+    if typing.get_origin(kind) in {types.UnionType, typing.Union}:
+        inner = [arg for arg in typing.get_args(kind) if arg is not type(None)]
+        return inner[0], len(inner) < len(typing.get_args(kind))
+    return kind, False

@@ -1,0 +1,113 @@
+"""The settings in force, as values that can be used, and the policy of a moment.
+
+Refuses to know how they are written, and what follows from a policy.
+"""
+
+import pathlib
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+
+from broker import schedule
+from broker.config import shape
+from broker.core import model
+from jnlp import http as jnlp_http
+
+
+@frozen(kw_only=True)
+class KindClasses:
+    """The settings classes of a kind of backend, handed in by who knows the kinds."""
+
+    settings: type[Any]
+    template_settings: type[Any]
+
+
+@frozen(kw_only=True)
+class ControllerSettings:
+    """How the controller is reached."""
+
+    url: str
+    agent_url: str
+    credentials: jnlp_http.Credentials | None = None
+    ca_file: str | None = None
+    verify: bool = True
+    proxy: str | None = field(default=None, repr=False)
+    timeout_s: float = 10.0
+    placeholder: bool = True
+
+    def session(self) -> jnlp_http.Settings:
+        """Return what the HTTP session wants."""
+        return jnlp_http.Settings(
+            url=self.url,
+            credentials=self.credentials,
+            ca_file=self.ca_file,
+            verify=self.verify,
+            proxy=self.proxy,
+            timeout_s=self.timeout_s,
+        )
+
+
+@frozen(kw_only=True)
+class BackendSettings:
+    """One configured backend: its kind, the kind's own settings, its limits."""
+
+    kind: str
+    settings: Any
+    limits: model.BackendPolicy
+
+
+@frozen(kw_only=True)
+class Warmth:
+    """How many agents of a template to keep idle, by the week."""
+
+    base: int = 0
+    zone: str = "UTC"
+    windows: tuple[schedule.Window, ...] = ()
+
+    def at(self, moment: float) -> int:
+        """Return the figure of a moment (POSIX seconds, wall clock)."""
+        return schedule.min_idle(self.base, self.windows, zone=self.zone, at=moment)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Everything, checked."""
+
+    owner: str
+    controller: ControllerSettings
+    poll: shape.Poll
+    state_dir: pathlib.Path
+    listen: tuple[str, int] | None
+    log: shape.Log
+    backends: Mapping[model.BackendName, BackendSettings]
+    limits: shape.Limits
+    advanced: shape.Advanced
+    templates: tuple[model.Template, ...]  # ``min_idle`` without the schedule
+    warmth: Mapping[model.TemplateName, Warmth]
+    warnings: tuple[str, ...] = ()
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the texts that must never be shown, for the log to blank."""
+        given = self.controller.credentials
+        proxy = urllib.parse.urlsplit(self.controller.proxy or "").password
+        return tuple(s for s in (given.secret.reveal() if given else None, proxy) if s)
+
+
+def policy(settings: Settings, *, wall_now: float, draining: bool = False) -> model.Policy:
+    """Return the policy of a moment (POSIX seconds, wall clock: schedules go by it)."""
+    return model.Policy(
+        owner=settings.owner,
+        templates=tuple(
+            attrs.evolve(t, min_idle=settings.warmth[t.name].at(wall_now))
+            for t in settings.templates
+        ),
+        backends={name: entry.limits for name, entry in settings.backends.items()},
+        cap=settings.limits.agents,
+        max_starting=settings.limits.starting,
+        placeholder=settings.controller.placeholder,
+        draining=draining,
+        **{a.name: getattr(settings.advanced, a.name) for a in attrs.fields(shape.Advanced)},
+    )

@@ -1,0 +1,287 @@
+"""The document's shape: every setting with its unit, default and the reason of the default.
+
+Names that end in ``_s`` are durations and in ``_bytes`` sizes; in the file they stand without the
+ending (``timeout: 10s``, ``memory: 2Gi``). Defaults that the core has are taken from there. The
+JSON Schema and the table in ``docs/configuration.md`` are made from these classes. Refuses to
+read or check anything.
+"""
+
+from typing import Any, NewType
+
+import attrs
+from attrs import NOTHING, frozen
+
+from broker.core import model
+
+SecretRef = NewType("SecretRef", str)
+"""``file:PATH`` or ``env:NAME``."""
+TimeOfDay = NewType("TimeOfDay", int)
+"""Minutes after midnight."""
+Days = NewType("Days", frozenset)  # type: ignore[type-arg]  # of int, 0 is Monday
+Labels = NewType("Labels", tuple)  # type: ignore[type-arg]  # of str: a list, or one text
+
+
+def doc(text: str, default: Any = NOTHING, **more: Any) -> Any:
+    """Return a documented field; ``word`` in ``more`` is how None is written in the file."""
+    if isinstance(default, dict | list):
+        return attrs.field(factory=type(default), metadata={"doc": text, **more})
+    return attrs.field(default=default, metadata={"doc": text, **more})
+
+
+def _same(cls: type, name: str, text: str, **more: Any) -> Any:
+    """Return a field with the default that the core has."""
+    default = getattr(attrs.fields(cls), name).default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class at run time
+        default = default.factory()
+    return doc(text, default, **more)
+
+
+@frozen(kw_only=True)
+class Controller:
+    """The Jenkins controller."""
+
+    url: str = doc("Its URL as the broker reaches it.")
+    user: str | None = doc("Who the broker is there.", None)
+    token: SecretRef | None = doc("API token of the user (better than a password).", None)
+    password: SecretRef | None = doc("Password, where tokens are not allowed.", None)
+    agent_url: str | None = doc("Its URL as agents reach it; default: the same.", None)
+    ca_file: str | None = doc("PEM file with its authority; default: the system's.", None)
+    verify: bool = doc("Check its certificate. False only to try something out.", True)
+    proxy: str | None = doc("HTTP proxy on the way to it.", None)
+    timeout_s: float = doc("For one request, to the last byte; slow controllers take 2 s.", 10.0)
+    placeholder: bool = _same(
+        model.Policy,
+        "placeholder",
+        "Keep one node that never connects: it makes the queue name labels and shows a second "
+        "broker that this owner is taken.",
+    )
+
+
+@frozen(kw_only=True)
+class Poll:
+    """How often to look."""
+
+    busy_s: float = doc("While anything waits, starts or leaves; 250ms at least.", 1.0)
+    idle_s: float = doc("Otherwise; the controller has one request pair to answer.", 5.0)
+
+
+@frozen(kw_only=True)
+class Log:
+    """The log, on standard error."""
+
+    format: str = doc(
+        "auto (JSON unless it is a terminal), json or console.",
+        "auto",
+        choices=("auto", "json", "console"),
+    )
+    level: str = doc(
+        "debug, info, warning or error.", "info", choices=("debug", "info", "warning", "error")
+    )
+
+
+@frozen(kw_only=True)
+class Limits:
+    """Over everything; each template and backend may have its own."""
+
+    agents: int | None = doc("Agents in all; default: no limit.", None)
+    starting: int | None = doc("Agents ordered and not yet online; default: no limit.", None)
+
+
+@frozen(kw_only=True)
+class Backend:
+    """What all kinds have; the kind's own settings stand beside these."""
+
+    kind: str = doc("Which kind of backend.")
+    cap: int | None = _same(model.BackendPolicy, "cap", "Agents on it; default: no limit.")
+    starting: int | None = _same(
+        model.BackendPolicy,
+        "max_starting",
+        "Agents ordered and not yet online on it: what the platform takes without queueing.",
+    )
+    launch_rate: float = _same(
+        model.BackendPolicy, "launch_rate", "Launches per second, on average (token bucket)."
+    )
+    launch_burst: int = _same(
+        model.BackendPolicy, "launch_burst", "Launches at once before the rate holds."
+    )
+
+
+@frozen(kw_only=True)
+class ScheduleWindow:
+    """One window of a week."""
+
+    days: Days = doc("mon-fri, sat,sun or daily: the days on which it begins.")
+    start: TimeOfDay = doc('From, like "07:00", local time.', key="from")
+    end: TimeOfDay = doc('To, like "19:00"; not after the start: on the next day.', key="to")
+    min_idle: int = doc("Agents to keep idle within it; the largest of all that hold.")
+
+
+@frozen(kw_only=True)
+class Schedule:
+    """A week."""
+
+    zone: str = doc("Time zone, like Europe/Berlin.", "UTC")
+    windows: tuple[ScheduleWindow, ...] = doc("The windows of the week.", ())
+
+
+@frozen(kw_only=True)
+class Warm:
+    """Agents kept idle for whoever comes next."""
+
+    min_idle: int = _same(
+        model.Template, "min_idle", "Agents online and idle; replaced as soon as one is taken."
+    )
+    schedule: Schedule | None = doc("Other figures at certain times of the week.", None)
+
+
+@frozen(kw_only=True)
+class Retention:
+    """When an agent may go; the first limit reached wins."""
+
+    once: bool = _same(model.Retention, "once", "Exactly one build, then gone.")
+    max_builds: int | None = _same(model.Retention, "max_builds", "Builds; default: no limit.")
+    idle_s: float | None = _same(
+        model.Retention,
+        "idle_s",
+        "Idle longer than this and not needed; never: not for idleness.",
+        word="never",
+    )
+    max_age_s: float | None = _same(
+        model.Retention, "max_age_s", "Age; stronger than min_idle. Default: no limit."
+    )
+
+
+@frozen(kw_only=True)
+class Connect:
+    """How agents reach the controller."""
+
+    mode: str = doc("tcp, websocket or direct.", "tcp", choices=("tcp", "websocket", "direct"))
+    tunnel: str | None = doc("HOST:PORT, HOST: or :PORT in place of what is announced.", None)
+    direct: str | None = doc("HOST:PORT of the agent port, for mode direct.", None)
+    instance_identity: str | None = doc("The controller's identity (base64), for direct.", None)
+    protocols: tuple[str, ...] = doc("Agent protocols to try; default: all.", ())
+
+
+@frozen(kw_only=True)
+class Resources:
+    """What the platform's scheduler is told."""
+
+    memory_bytes: int | None = doc("Hard limit of memory.", None)
+    memory_reservation_bytes: int | None = doc("Memory set aside.", None)
+    cpu_limit: float | None = doc("Cores, hard limit.", None)
+    cpu_shares: float | None = doc("Cores, relative weight.", None)
+
+
+@frozen(kw_only=True)
+class Template:
+    """A kind of agent. A section named like a kind of backend holds that kind's settings."""
+
+    labels: Labels = doc("Labels of the node: a list, or one text with blanks.")
+    backends: tuple[str, ...] | None = doc(
+        "In order: failure or cap moves to the next. Default: all, as they stand.", None
+    )
+    executors: int = _same(model.Template, "executors", "Builds at the same time.")
+    mode: str = doc(
+        "exclusive: only builds that ask for a label; normal: any build.",
+        "exclusive",
+        choices=("exclusive", "normal"),
+    )
+    takes_unlabelled: bool = _same(
+        model.Template, "takes_unlabelled", "Start for builds without a label (mode normal)."
+    )
+    start_early: bool = _same(
+        model.Template, "start_early", "Start for builds that are still in their quiet period."
+    )
+    paused: bool = _same(model.Template, "paused", "Start no new agents.")
+    cap: int | None = _same(model.Template, "cap", "Agents of it; default: no limit.")
+    warm: Warm = doc("Agents kept idle.", Warm())
+    retention: Retention = doc("When an agent goes.", Retention())
+    connect: Connect = doc("How agents reach the controller.", Connect())
+    connect_deadline_s: float = _same(
+        model.Template,
+        "connect_deadline_s",
+        "From launch to online; then the agent is replaced. Agents were seen to hang.",
+    )
+    reconnect_for_s: float | None = _same(
+        model.LaunchSettings,
+        "reconnect_for_s",
+        "How long an agent tries to come back to a controller that is away.",
+        word="forever",
+    )
+    command: tuple[str, ...] | None = _same(
+        model.LaunchSettings, "command", "Own program instead of java -jar agent.jar."
+    )
+    java: str = _same(model.LaunchSettings, "java", "Java to run agent.jar with.")
+    jvm_options: tuple[str, ...] = _same(
+        model.LaunchSettings, "jvm_options", "Options before -jar, such as -Xmx256m."
+    )
+    image: str | None = _same(model.LaunchSettings, "image", "Container image.")
+    remote_fs: str | None = _same(
+        model.LaunchSettings, "remote_fs", "Working directory; default: the backend's."
+    )
+    environment: dict[str, str] = doc(
+        "Environment of the agent. Visible to its builds: no secrets.", {}
+    )
+    resources: Resources = doc("What the platform's scheduler is told.", Resources())
+
+
+@frozen(kw_only=True)
+class Advanced:
+    """Figures that hardly anybody needs to change."""
+
+    reservation_s: float = _same(
+        model.Policy,
+        "reservation_s",
+        "An idle agent that fits and is given nothing for this long is no longer counted on.",
+    )
+    orphan_grace_s: float = _same(
+        model.Policy, "orphan_grace_s", "From the first to the deciding sighting of a leftover."
+    )
+    yield_after_s: float = _same(
+        model.Policy, "yield_after_s", "A label that waits this long on a shared cap gets a turn."
+    )
+    launch_timeout_s: float = _same(
+        model.Policy, "launch_timeout_s", "One launch: node, secret, instance."
+    )
+    backoff_base_s: float = _same(model.Policy, "backoff_base_s", "Pause after one failure.")
+    backoff_max_s: float = _same(model.Policy, "backoff_max_s", "Longest pause after failures.")
+    rejected_retry_s: float = _same(
+        model.Policy,
+        "rejected_retry_s",
+        "Pause after the platform refused a template; a changed template is tried at once.",
+    )
+    sweep_share: float = _same(
+        model.Policy, "sweep_share", "Never sweep a larger share of all agents at once ..."
+    )
+    sweep_floor: int = _same(model.Policy, "sweep_floor", "... unless they are this few.")
+    resume_grace_s: float = _same(
+        model.Policy,
+        "resume_grace_s",
+        "After a start: time for pipelines to ask for the nodes that they ran on.",
+    )
+    settle_s: float = _same(
+        model.Policy, "settle_s", "The controller gives an idle agent its item within this."
+    )
+
+
+@frozen(kw_only=True)
+class Document:
+    """The whole file."""
+
+    owner: str = doc("Name of this broker on the controller and the backends; unique there.")
+    controller: Controller = doc("The Jenkins controller.")
+    poll: Poll = doc("How often to look.", Poll())
+    state_dir: str = doc(
+        "Directory for the few facts that cannot be observed again.", "agent-broker-state"
+    )
+    listen: str | None = doc(
+        "HOST:PORT of status page and metrics; off: none. Everybody who reaches it may read it.",
+        "127.0.0.1:8087",
+        word="off",
+    )
+    log: Log = doc("The log.", Log())
+    limits: Limits = doc("Over everything.", Limits())
+    backends: dict[str, Any] = doc("Where agents run. Default: local, of kind process.", {})
+    defaults: dict[str, Any] = doc("Settings that every template starts from.", {})
+    templates: dict[str, Template] = doc("The kinds of agents, in order of preference.")
+    advanced: Advanced = doc("Figures that hardly anybody needs to change.", Advanced())

@@ -1,0 +1,105 @@
+"""How single values are written: durations, sizes, references to secrets.
+
+Pure but for ``resolve``, the one place that opens a secret's file or asks the environment. Refuses
+to know which setting a value belongs to: whoever asked adds the path.
+"""
+
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+
+from jnlp import secret as jnlp_secret
+
+_DURATION = re.compile(
+    r"(?:(?P<d>\d+(?:\.\d+)?)d)?(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?"
+    r"(?:(?P<s>\d+(?:\.\d+)?)s)?(?:(?P<ms>\d+)ms)?"
+)
+_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMGT]i?)?B?")
+_UNITS: Mapping[str, int] = {
+    "": 1,
+    **{unit: 1000**power for power, unit in enumerate("KMGT", 1)},
+    **{f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)},
+}
+_SECRET_BYTES = 16_384
+
+
+class Bad(ValueError):  # noqa: N818 -- what it is
+    """A value that cannot be used: what was found, what is allowed, a hint."""
+
+    def __init__(self, found: str, allowed: str, hint: str = "") -> None:
+        """``found`` is quoted to 80 characters at most; never a secret."""
+        super().__init__(f"found {found}; allowed: {allowed}")
+        self.found = found
+        self.allowed = allowed
+        self.hint = hint
+
+
+def shown(value: object) -> str:
+    """Return a value as it may be quoted in a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def duration(value: object) -> float:
+    """Read ``90s``, ``10m``, ``1h30m``, ``250ms`` or ``2d`` as seconds."""
+    text = value.strip() if isinstance(value, str) else ""
+    found = _DURATION.fullmatch(text)
+    if not text or found is None:
+        hint = f"write {value}s" if isinstance(value, int | float) and value is not True else ""
+        raise Bad(shown(value), "a duration like 30s, 10m, 1h30m or 250ms", hint)
+    return math.fsum(
+        float(number) * _SECONDS[unit]
+        for unit, number in found.groupdict().items()
+        if number is not None
+    )
+
+
+def size(value: object) -> int:
+    """Read ``512Mi``, ``2Gi``, ``500M`` or a plain number of bytes."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise Bad(shown(value), "a size like 512Mi, 2Gi or 500M")
+    return int(float(found["number"]) * _UNITS[found["unit"] or ""])
+
+
+def reference(value: object) -> str:
+    """Check that a secret is only referred to, by ``file:PATH`` or ``env:NAME``."""
+    if isinstance(value, str) and re.fullmatch(r"(file|env):\S.*", value):
+        return value
+    raise Bad(
+        "a value that is not shown here",
+        "file:PATH or env:NAME",
+        "secrets do not belong in the configuration: put it into a file and name the file",
+    )
+
+
+def resolve(told: str, *, base: pathlib.Path, environ: Mapping[str, str]) -> jnlp_secret.Secret:
+    """Fetch a secret; a relative path starts at ``base``. Raises ``Bad``, without its content."""
+    kind, _, name = told.partition(":")
+    if kind == "env":
+        text = environ.get(name)
+        if not text:
+            raise Bad(
+                f"{told}, but the environment variable is {'empty' if text == '' else 'not set'}",
+                "a variable that holds the secret",
+            )
+    else:
+        path = base / name
+        try:
+            with path.open("rb") as file:
+                text = file.read(_SECRET_BYTES).decode("utf-8")
+        except OSError as error:
+            raise Bad(f"{told}: {error.strerror}", "a file that the broker may read") from error
+        except UnicodeDecodeError:
+            raise Bad(f"{told}, which is not UTF-8 text", "a file that holds the secret") from None
+    text = text.strip()
+    if not text or "\n" in text:
+        raise Bad(
+            f"{told}, which {'holds several lines' if text else 'is empty'}",
+            "one line: the secret",
+        )
+    return jnlp_secret.Secret(text)

@@ -1,0 +1,94 @@
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from broker import store
+from broker.core import model
+
+NAME = model.NodeName("o-t-1")
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    """By any later process with the same directory."""
+    store.FileStore(tmp_path / "state").save("framework", "id-1 größe")
+    again = store.FileStore(tmp_path / "state")
+    assert again.load("framework") == "id-1 größe"
+    assert again.load("other") is None
+
+
+def test_a_failed_write_keeps_the_old_value(tmp_path, monkeypatch):
+    """A full disk loses nothing that was there, and leaves no half file."""
+    files = store.FileStore(tmp_path)
+    files.save("k", "old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.save("k", "new")
+    assert files.load("k") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["k"]
+
+
+def test_keys_cannot_leave_the_directory(tmp_path):
+    """A key is a plain name."""
+    for key in ("../x", "/x", "", "A", ".x"):
+        with pytest.raises(ValueError):
+            store.FileStore(tmp_path).save(key, "x")
+
+
+def test_one_broker_at_a_time(tmp_path):
+    """The second is told; a killed one leaves no lock behind."""
+    code = (
+        "import pathlib, sys, time; from broker import store\n"
+        f"with store.FileStore(pathlib.Path({str(tmp_path)!r})).locked():\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(store.StateDirTaken, match="state_dir of its own"):
+            with store.FileStore(tmp_path).locked():
+                pass
+        other.kill()
+    with store.FileStore(tmp_path).locked():
+        pass
+
+
+def test_builds_survive_a_restart(tmp_path):
+    """Counts and running builds come back; nobody is called witnessed."""
+    files = store.FileStore(tmp_path)
+    memory = model.Memory(
+        first_seen_at=1.0,
+        online_at=2.0,
+        online_witnessed=True,
+        builds=3,
+        executable_urls=("http://c/job/x/3/",),
+        busy_session="s1",
+    )
+    store.Builds(files).keep(model.Ledger(memories={NAME: memory}))
+    (restored,) = store.Builds(files).restore().memories.values()
+    assert (restored.builds, restored.executable_urls, restored.busy_session) == (
+        3, ("http://c/job/x/3/",), "s1",
+    )  # fmt: skip
+    assert not restored.online_witnessed
+
+
+def test_builds_are_written_only_when_they_change(tmp_path):
+    """A cycle in which nothing happened writes nothing."""
+    files = store.FileStore(tmp_path)
+    builds = store.Builds(files)
+    ledger = model.Ledger(memories={NAME: model.Memory(first_seen_at=1.0, online_at=2.0)})
+    builds.keep(ledger)
+    before = (tmp_path / "builds.json").stat().st_ino
+    builds.keep(ledger)
+    assert (tmp_path / "builds.json").stat().st_ino == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"o-t-1": {}}', '{"o-t-1": 5}'])
+def test_a_damaged_file_counts_as_none(tmp_path, text):
+    """A fresh ledger is always a correct start."""
+    pathlib.Path(tmp_path / "builds.json").write_text(text)
+    assert store.Builds(store.FileStore(tmp_path)).restore() == model.Ledger()

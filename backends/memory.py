@@ -387,6 +387,10 @@ class MemoryBackend:
             await _for_ever()
         return self.platform.output(name, owner=self._owner, tail=tail)
 
+    def work_dir(self, name: str) -> str | None:
+        """Return a path that nobody ever opens."""
+        return f"/memory/{name}/work"
+
     async def aclose(self) -> None:
         """End the watches; the platform and its instances stay."""
         self._closed = True

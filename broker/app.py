@@ -148,6 +148,7 @@ class Broker:
         when the status address is taken.
         """
         try:
+            self._remember_holder()
             await self._serve()
             if ready is not None:
                 ready(self)
@@ -195,6 +196,15 @@ class Broker:
         for backend in self.backends.values():
             await backend.aclose()
         await self.session.aclose()
+
+    def _remember_holder(self) -> None:
+        """Note who we are, so that the next life knows this one's claim for its own."""
+        if self.reconciler.place is None:
+            return
+        try:
+            self.files.save(_HOLDER, self.reconciler.place.standing.mine.holder)
+        except OSError as error:
+            _LOG.warning("state directory not written", extra={"reason": str(error)})
 
     async def _serve(self) -> None:
         if self.settings.listen is None:
@@ -342,11 +352,8 @@ def _place(
 ) -> placeholder.Placeholder:
     holder = secrets.token_hex(6)
     previous = ""
-    try:
+    with contextlib.suppress(OSError):
         previous = files.load(_HOLDER) or ""
-        files.save(_HOLDER, holder)
-    except OSError as error:
-        _LOG.warning("state directory not written", extra={"reason": str(error)})
     return placeholder.Placeholder(
         nodes=nodes,
         owner=settings.owner,

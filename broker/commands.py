@@ -10,9 +10,8 @@ import contextlib
 import json
 import os
 import pathlib
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -123,14 +122,17 @@ def demo(options: argparse.Namespace) -> None:
     from broker.demo import scenario  # noqa: PLC0415 -- only the demo pays for the simulation
 
     try:
-        lines = asyncio.run(
-            scenario.play(seconds=options.seconds, listen=options.listen, quiet=options.json)
+        told = asyncio.run(
+            scenario.play(
+                seconds=options.seconds, listen=options.listen, quiet=options.json, kinds=kinds()
+            )
         )
     except scenario.Trouble as error:
         raise Failed(str(error)) from error
     if options.json:
-        _print_json(lines)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _print_json(told)
+    if told["left_over"] or told["builds_lost"]:
+        raise Failed("something was lost or left over: see the summary")
 
 
 # --- without a controller ----------------------------------------------------------------------
@@ -256,10 +258,10 @@ async def _dry(settings: config.Settings) -> tuple[model.Plan, model.World]:
 
 
 @contextlib.asynccontextmanager
-async def _built(settings: config.Settings, watch: clock.Clock):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- see below
+async def _built(settings: config.Settings, watch: clock.Clock) -> AsyncIterator[app.Broker]:
     """Yield a broker that does not run; the state directory is read, not held."""
     try:
-        made = app.build(settings, store.FileStore(settings.state_dir), watch=watch, claim=False)
+        made = app.build(settings, store.FileStore(settings.state_dir), watch=watch)
     except ValueError as error:
         raise BadInput(str(error)) from error
     except OSError as error:
@@ -294,9 +296,8 @@ def sweep(options: argparse.Namespace) -> None:
     if not found and not kept:
         print("nothing is left over")
     for row in found:
-        print(
-            f"{'removed' if row['name'] in removed else 'left over'}: {row['name']}: {row['reason']}"
-        )
+        state = "removed" if row["name"] in removed else "left over"
+        print(f"{state}: {row['name']}: {row['reason']}")
     for row in kept:
         print(f"kept: {row['name']}: {row['reason']}")
     if found and not options.yes:
@@ -399,6 +400,3 @@ def _print_status(told: Mapping[str, documents.Document]) -> None:
         _print_table(
             [(title, *columns[1:]), *(tuple(row.get(c) for c in columns) for row in rows)]
         )
-
-
-_ = Callable

@@ -12,7 +12,7 @@ import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from pythonjsonlogger import json as json_log
 
@@ -38,12 +38,15 @@ def bound(**fields: object) -> Iterator[None]:
 
 def configure(
     *,
-    form: Literal["auto", "json", "console"] = "auto",
+    form: str = "auto",
     level: str = "info",
     secrets: Iterable[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """Send the log to ``stream`` (standard error); ``auto`` is JSON unless it is a terminal."""
+    """Send the log to ``stream`` (standard error).
+
+    ``form`` is json, console, or auto: JSON unless it is a terminal.
+    """
     stream = stream if stream is not None else sys.stderr
     console = form == "console" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)

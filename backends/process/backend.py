@@ -182,6 +182,10 @@ class ProcessBackend:
                 return ""
             raise
 
+    def work_dir(self, name: str) -> str | None:
+        """Return ``work`` in the instance's directory; a link if the template names another."""
+        return str(self._storage.path(name) / "work")
+
     async def aclose(self) -> None:
         """Wait for launches under way, then let go; instances live on."""
         if self._closed:

@@ -100,8 +100,12 @@ def fill(
             }
         ),
     )
-    for folder in ("secrets", "files", "tmp", "work"):
+    for folder in ("secrets", "files", "tmp"):
         (stage / folder).mkdir(mode=0o700)
+    if places.own_work:
+        (stage / "work").mkdir(mode=0o700)
+    else:  # the path that the controller was told leads there, too
+        (stage / "work").symlink_to(places.work)
     for name, content in spec.secret_files.items():
         _write(stage / "secrets" / name, content)
     for name, source in files.items():

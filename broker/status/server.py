@@ -13,7 +13,6 @@ from aiohttp import web
 from broker.status import documents, page
 from broker.status.source import StatusSource
 
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
@@ -32,9 +31,9 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
-    """Serves one source; ``metrics`` gives the exposition in Prometheus' text format."""
+    """Serves one source; ``metrics`` gives an exposition and its content type."""
 
-    def __init__(self, source: StatusSource, *, metrics: Callable[[], bytes]) -> None:
+    def __init__(self, source: StatusSource, *, metrics: Callable[[], tuple[bytes, str]]) -> None:
         self._source = source
         self._metrics = metrics
         self._runner: web.AppRunner | None = None
@@ -76,7 +75,8 @@ class Server:
         return _verdict(*self._source.ready())
 
     async def _exposition(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics(), headers={"Content-Type": _METRICS_TYPE})
+        body, kind = self._metrics()
+        return web.Response(body=body, headers={"Content-Type": kind})
 
     async def _document(self, request: web.Request) -> web.Response:
         make = _DOCUMENTS[request.path.rpartition("/")[2]]

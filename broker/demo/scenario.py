@@ -1,0 +1,265 @@
+"""The demo: the real broker and real processes against the simulated controller, for a minute.
+
+A queue with several labels is fed by a seeded stream; progress is printed, at the end a summary
+counted by the simulation, not by the broker. Everything lives in a temporary directory and is gone
+afterwards, also after Ctrl-C. Refuses to be the broker: it configures one like any user would.
+"""
+
+import asyncio
+import contextlib
+import pathlib
+import random
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from attrs import define, frozen
+
+from broker import app, clock, config, log, store
+from broker.core import model
+from broker.demo import controller, simulation
+
+_TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
+_PROGRESS_S = 2.0
+_FEED_SHARE = 0.6
+_SEED = 7
+
+_CONFIG = """\
+owner: demo
+controller: {{url: "{url}", user: demo, token: "env:DEMO_TOKEN"}}
+poll: {{busy: 500ms, idle: 2s}}
+state_dir: {state}
+listen: "{listen}"
+backends:
+  local: {{kind: process, cap: 8}}
+defaults:
+  command: ["{python}", "{agent}"]
+  connect_deadline: 20s
+templates:
+  linux:
+    labels: linux shell
+    warm: {{min_idle: 1}}
+    retention: {{idle: 6s}}
+    cap: 5
+  maven:
+    labels: maven jdk17 linux-large
+    retention: {{idle: 6s, max_builds: 4}}
+  release:
+    labels: release
+    cap: 2
+    retention: {{once: true}}
+"""
+
+_JOBS = (  # job, label, seconds, weight
+    ("unit-tests", "linux", 2.0, 5),
+    ("shell-check", "shell && !maven", 1.0, 3),
+    ("package", "maven && jdk17", 3.0, 3),
+    ("publish", "release", 1.5, 1),
+)
+
+
+class Trouble(Exception):  # noqa: N818 -- what it is
+    """The demo cannot go on."""
+
+
+@frozen(kw_only=True)
+class Summary:
+    """What happened, counted by the simulation."""
+
+    builds_served: int
+    builds_lost: int
+    builds_failed: int
+    waited_warm_s: tuple[float, ...]
+    waited_cold_s: tuple[float, ...]
+    agents_started: int
+    agents_reused: int  # that had more than one build
+    agents_retired: int
+    left_over: int
+
+
+async def play(
+    *, seconds: float, listen: str, quiet: bool, kinds: Mapping[str, config.KindClasses]
+) -> dict[str, Any]:
+    """Run it; return the summary for programs. Raises ``Trouble``."""
+    with tempfile.TemporaryDirectory(prefix="agent-broker-demo-") as folder:
+        base = pathlib.Path(folder)
+        log.configure(form="console", level="error", secrets=[_TOKEN])
+        watch = clock.Clock()
+        sim = simulation.Simulation()
+        access = controller.Access(user="demo", token=_TOKEN)
+        async with controller.SimulatedController(sim, now=watch.now, access=access) as server:
+            settings = config.parse(
+                _CONFIG.format(
+                    url=server.url,
+                    state=base / "state",
+                    listen=listen,
+                    python=sys.executable,
+                    agent=pathlib.Path(__file__).with_name("agent.py"),
+                ),
+                kinds,
+                environ={"DEMO_TOKEN": _TOKEN},
+                base=base,
+            )
+            stage = _Stage(
+                sim=sim, server=server, watch=watch, seconds=seconds, quiet=quiet, dice=_dice()
+            )
+            return await stage.run(settings)
+
+
+def _dice() -> random.Random:
+    return random.Random(_SEED)  # noqa: S311 -- the same demo every time
+
+
+@define(kw_only=True, eq=False)
+class _Stage:
+    sim: simulation.Simulation
+    server: controller.SimulatedController
+    watch: clock.Clock
+    seconds: float
+    quiet: bool
+    dice: random.Random
+    started: int = 0
+
+    def say(self, text: str = "") -> None:
+        """Print for people."""
+        if not self.quiet:
+            print(text, flush=True)
+
+    async def run(self, settings: config.Settings) -> dict[str, Any]:
+        made = app.build(settings, store.FileStore(settings.state_dir), watch=self.watch)
+        backend = made.backends[model.BackendName("local")]
+        try:
+            async with asyncio.TaskGroup() as group:
+                clockwork = group.create_task(self.server.run(), name="simulated controller")
+                life = group.create_task(made.run(ready=self._welcome), name="broker")
+                show = group.create_task(self._progress(made), name="progress")
+                with app.signals(made, drain=True, load=None):
+                    await self._feed()
+                    await self._until_served()
+                    self.say("the queue is empty: draining")
+                    made.drain()
+                    await life
+                show.cancel()
+                clockwork.cancel()
+        except* OSError as raised:
+            raise Trouble(f"{raised.exceptions[0]}; hint: --listen 127.0.0.1:0") from None
+        finally:
+            left = await self._clean_up(backend)
+            await made.aclose()
+        return self._sum_up(made, left)
+
+    def _welcome(self, made: app.Broker) -> None:
+        self.say("Jenkins Agent Broker demo. The controller is SIMULATED, the broker is the real")
+        self.say("one, agents are local processes (a stand-in for agent.jar, no Java needed).")
+        self.say(f"Status page: {made.page}   metrics: {made.page}metrics")
+        self.say(f"It feeds a queue and ends by itself within about {self.seconds:.0f} seconds.")
+        self.say()
+
+    async def _feed(self) -> None:
+        """Submit builds: single ones, now and then a burst, and one that nobody can serve."""
+        until = self.watch.now() + self.seconds * _FEED_SHARE
+        nobody = self.server.submit(job="train-model", label="gpu && linux", duration_s=1.0)
+        weights = [job[3] for job in _JOBS]
+        while self.watch.now() < until:
+            burst = self.dice.choice((1, 1, 2, 4))
+            for name, label, seconds, _ in self.dice.choices(_JOBS, weights, k=burst):
+                spread = self.dice.uniform(0.5, 1.5)
+                self.server.submit(job=name, label=label, duration_s=seconds * spread)
+            await asyncio.sleep(self.dice.uniform(0.5, 4.0))
+        self.sim.cancel(self.watch.now(), nobody)
+
+    async def _until_served(self) -> None:
+        while any(i.fate is simulation.Fate.OPEN for i in self.sim.items.values()):
+            await asyncio.sleep(0.2)
+
+    async def _progress(self, made: app.Broker) -> None:
+        """Print who waits and why, and what the agents do."""
+        began = self.watch.now()
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            plan = made.plan
+            if plan is None:
+                continue
+            phases = Counter(agent.phase.value for agent in plan.agents)
+            doing = " ".join(f"{count} {name}" for name, count in sorted(phases.items()))
+            done = sum(i.fate is simulation.Fate.DONE for i in self.sim.items.values())
+            self.say(
+                f"{self.watch.now() - began:5.0f} s  served {done:3}  waiting {len(plan.unmet):2}"
+                f"  agents: {doing or 'none'}"
+            )
+            for reason, count, text in _reasons(plan):
+                self.say(f"         {count} x {reason}: {text}")
+
+    async def _clean_up(self, backend: Any) -> int:
+        """End whatever is still there; return how many that were, with nodes left behind."""
+        left = {instance.name for instance in await backend.list()}
+        for name in left:
+            with contextlib.suppress(Exception):
+                await backend.terminate(name, grace_s=1.0)
+        return len(left | set(self.sim.nodes))
+
+    def _sum_up(self, made: app.Broker, left: int) -> dict[str, Any]:
+        items = self.sim.items.values()
+        served = [i for i in items if i.fate is simulation.Fate.DONE]
+        builds = Counter(item.node for item in served)
+        waits: dict[bool, list[float]] = {True: [], False: []}
+        for item in served:
+            ready = item.buildable_since or item.in_queue_since
+            warm = item.node_since is not None and item.node_since <= ready
+            waits[warm].append(max(0.0, (item.started_at or ready) - ready))
+        summary = Summary(
+            builds_served=len(served),
+            builds_lost=sum(i.fate is simulation.Fate.LOST for i in items),
+            builds_failed=sum(i.fate is simulation.Fate.FAILED for i in items),
+            waited_warm_s=tuple(sorted(waits[True])),
+            waited_cold_s=tuple(sorted(waits[False])),
+            agents_started=made.reconciler.launches,
+            agents_reused=sum(count > 1 for count in builds.values()),
+            agents_retired=made.reconciler.ends,
+            left_over=left,
+        )
+        self._tell(summary)
+        told = attrs.asdict(summary)
+        told["waited_warm_s"] = _quantiles(summary.waited_warm_s)
+        told["waited_cold_s"] = _quantiles(summary.waited_cold_s)
+        return told
+
+    def _tell(self, summary: Summary) -> None:
+        self.say()
+        self.say("Summary (counted by the simulated controller)")
+        self.say(
+            f"  builds served      {summary.builds_served}, lost {summary.builds_lost}, "
+            f"failed {summary.builds_failed}"
+        )
+        for name, waits in (
+            ("waited, warm agent", summary.waited_warm_s),
+            ("waited, cold start", summary.waited_cold_s),
+        ):
+            told = _quantiles(waits)
+            if told["count"]:
+                self.say(
+                    f"  {name} median {told['median']:.2f} s, p95 {told['p95']:.2f} s "
+                    f"({told['count']} builds)"
+                )
+        self.say(
+            f"  agents started     {summary.agents_started}, reused {summary.agents_reused}, "
+            f"retired {summary.agents_retired}, left over {summary.left_over}"
+        )
+
+
+def _reasons(plan: model.Plan) -> list[tuple[str, int, str]]:
+    found: dict[str, list[str]] = {}
+    for unmet in plan.unmet:
+        found.setdefault(unmet.reason.value, []).append(unmet.text)
+    return [(reason, len(texts), texts[0]) for reason, texts in found.items()]
+
+
+def _quantiles(waits: Sequence[float]) -> dict[str, float]:
+    if not waits:
+        return {"count": 0}
+    p95 = waits[min(len(waits) - 1, int(len(waits) * 0.95))]
+    return {"count": len(waits), "median": statistics.median(waits), "p95": p95}

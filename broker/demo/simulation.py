@@ -1,0 +1,427 @@
+"""A simulated Jenkins controller as a plain machine: queue, nodes, scheduler, time as a number.
+
+It behaves as the recordings of a real one show, as far as an agent provisioner can tell: items go
+through quiet period, blocked, buildable and pending; executors take them by label; an assignment
+takes a moment, and a node that goes offline within that moment loses the item without a trace
+before weekly 2.517 / LTS 2.528.1 (``jenkins-measured`` section 3); builds fail when their agent
+goes. Deterministic: no clock, no dice, no loop; every method takes ``now`` in POSIX seconds.
+Refuses to know HTTP, JSON and words (``documents`` and ``why`` do), and the broker.
+"""
+
+import enum
+import functools
+import heapq
+import itertools
+from collections.abc import Callable
+
+from attrs import Factory, define, field, frozen
+
+from broker.core import labels
+from jnlp import version as jnlp_version
+
+HANDOVER_S = 0.002
+"""From assignment to start: the rest of a queue run (measured windows are of this order)."""
+LEFT_KEPT_S = 300.0
+"""How long a left item can be asked for (``hudson/model/Queue.java``)."""
+
+
+class Stage(enum.Enum):
+    """Where an item is."""
+
+    WAITING = "WaitingItem"
+    BLOCKED = "BlockedItem"
+    BUILDABLE = "BuildableItem"
+    PENDING = "pending"  # a BuildableItem with ``pending``
+    LEFT = "LeftItem"
+
+
+class Fate(enum.Enum):
+    """What became of an item."""
+
+    OPEN = "open"  # in the queue or building
+    DONE = "done"
+    FAILED = "failed"  # a build that did not end well: visible, red
+    LOST = "lost"  # dropped without a trace
+    CANCELLED = "cancelled"
+
+
+class Kind(enum.Enum):
+    """What kind of task an item is of; they tell different things of themselves."""
+
+    FREESTYLE = "freestyle"
+    PIPELINE = "pipeline"  # a ``node`` block
+    MATRIX = "matrix"  # a cell
+
+
+class Refused(Exception):  # noqa: N818 -- what it is
+    """The controller says no: an HTTP status and, for some, a text (header ``X-Error``)."""
+
+    def __init__(self, status: int, text: str = "") -> None:
+        """``status`` as recorded."""
+        super().__init__(f"{status} {text}")
+        self.status = status
+        self.text = text
+
+
+@define(kw_only=True, eq=False)
+class Item:
+    """One queue item and the build that it becomes."""
+
+    id: int
+    job: str
+    kind: Kind
+    label: str | None
+    duration_s: float
+    concurrent: bool
+    in_queue_since: float
+    quiet_until: float
+    stage: Stage
+    number: int
+    fate: Fate = Fate.OPEN
+    buildable_since: float | None = None
+    blocked_by: int | None = None  # build number of its own job
+    node: str | None = None
+    pinned: str | None = None  # a pipeline that must go on with this node
+    started_at: float | None = None
+    node_since: float | None = None  # when the node that runs it had connected
+    ended_at: float | None = None
+    left_at: float | None = None
+
+    @property
+    def expression(self) -> labels.Expression | None:
+        """The label as the controller reads it: what does not parse is one odd label."""
+        if self.label is None:
+            return None
+        try:
+            return labels.parse(self.label)
+        except labels.LabelError:
+            return labels.atom(self.label)
+
+    def fits(self, node: "Node") -> bool:
+        """Return whether a node may run it, online or not."""
+        if self.pinned is not None:
+            return node.name == self.pinned
+        wanted = self.expression
+        if wanted is None:
+            return not node.exclusive
+        return wanted.matches(node.labels | {node.name})
+
+
+@define(kw_only=True, eq=False)
+class Slot:
+    """One executor."""
+
+    item: Item | None = None
+    running: bool = False  # False with an item: assigned, its thread has not started yet
+
+
+@define(kw_only=True, eq=False)
+class Node:
+    """A node and its computer."""
+
+    name: str
+    labels: frozenset[str]
+    executors: int = 1
+    exclusive: bool = True
+    description: str = ""
+    remote_fs: str = ""
+    built_in: bool = False
+    connected: bool = False
+    connected_at: float | None = None  # the last time
+    offline_message: str | None = None  # temporarily offline
+    slots: list[Slot] = Factory(list)
+
+    @property
+    def online(self) -> bool:
+        """Connected and in service."""
+        return self.connected and self.offline_message is None
+
+    @property
+    def idle(self) -> bool:
+        """No executor has an item, not even an assigned one."""
+        return all(slot.item is None for slot in self.slots)
+
+
+@frozen(order=True)
+class _Due:
+    at: float
+    order: int
+    what: Callable[[float], None] = field(order=False)
+
+
+class Simulation:
+    """The machine. Call ``advance`` before reading it at a later time."""
+
+    def __init__(
+        self,
+        *,
+        version: str = "2.528.3",
+        built_in_executors: int = 0,
+        handover_s: float = HANDOVER_S,
+    ) -> None:
+        self.version = version
+        self.handover_s = handover_s
+        self.session = "s1"
+        self.down_until = 0.0
+        self.quieting_down = False
+        self.nodes: dict[str, Node] = {}
+        self.items: dict[int, Item] = {}  # all there ever were, with their fates
+        self.wanted: list[Item] = []  # those in the queue, oldest first
+        self.on_gone: Callable[[str, str], None] = lambda _name, _why: None
+        self._ids = itertools.count(1)
+        self._numbers: dict[str, int] = {}
+        self._order = itertools.count()
+        self._timers: list[_Due] = []
+        self._keeps_items = jnlp_version.safe_to_retire_by_offline(version)
+        name = "master" if not jnlp_version.at_least(version, (2, 307), (2, 319, 1)) else ""
+        self.built_in = Node(
+            name=name or "Built-In Node",
+            labels=frozenset({"master"} if name else {"built-in"}),
+            executors=built_in_executors,
+            exclusive=False,
+            built_in=True,
+            connected=True,
+            slots=[Slot() for _ in range(built_in_executors)],
+        )
+
+    # --- time ---
+
+    def next_at(self) -> float | None:
+        """Return when something is due next."""
+        return self._timers[0].at if self._timers else None
+
+    def advance(self, now: float) -> None:
+        """Do everything that is due, in order."""
+        while self._timers and self._timers[0].at <= now:
+            due = heapq.heappop(self._timers)
+            due.what(due.at)
+
+    def _at(self, at: float, what: Callable[[float], None]) -> None:
+        heapq.heappush(self._timers, _Due(at, next(self._order), what))
+
+    # --- jobs ---
+
+    def submit(
+        self,
+        now: float,
+        *,
+        job: str = "job",
+        label: str | None = None,
+        duration_s: float = 1.0,
+        kind: Kind = Kind.FREESTYLE,
+        quiet_s: float = 0.0,
+        concurrent: bool = True,
+    ) -> int:
+        """Put a build into the queue; return the item's id."""
+        self.advance(now)
+        number = self._numbers[job] = self._numbers.get(job, 0) + 1
+        item = Item(
+            id=next(self._ids),
+            job=job,
+            kind=kind,
+            label=label,
+            duration_s=duration_s,
+            concurrent=concurrent,
+            in_queue_since=now,
+            quiet_until=now + quiet_s,
+            stage=Stage.WAITING,
+            number=number,
+        )
+        self.items[item.id] = item
+        self.wanted.append(item)
+        if quiet_s > 0:
+            self._at(item.quiet_until, self.maintain)
+        self.maintain(now)
+        return item.id
+
+    def cancel(self, now: float, item_id: int) -> None:
+        """Cancel a queued item. Raises ``Refused`` as recorded (404 unknown, 500 twice)."""
+        self.advance(now)
+        item = self.items.get(item_id)
+        if item is None:
+            raise Refused(404)
+        if item.stage is Stage.LEFT:
+            raise Refused(500)
+        self._leave(item, now)
+        item.fate = Fate.CANCELLED
+
+    def _leave(self, item: Item, now: float) -> None:
+        self.wanted.remove(item)
+        item.stage = Stage.LEFT
+        item.left_at = now
+
+    # --- the scheduler ---
+
+    def maintain(self, now: float) -> None:
+        """One run of the queue: move items on and hand them to executors."""
+        for item in list(self.wanted):
+            if item.stage is Stage.WAITING and now >= item.quiet_until:
+                item.stage, item.buildable_since = Stage.BUILDABLE, now
+            if item.stage in {Stage.BUILDABLE, Stage.BLOCKED}:
+                item.blocked_by = None if item.concurrent else self._running_of(item.job)
+                item.stage = Stage.BUILDABLE if item.blocked_by is None else Stage.BLOCKED
+            if item.stage is Stage.BUILDABLE and not self.quieting_down and not self.is_down(now):
+                self._assign(item, now)
+
+    def _running_of(self, job: str) -> int | None:
+        for node in self.all_nodes():
+            for slot in node.slots:
+                if slot.item is not None and slot.item.job == job:
+                    return slot.item.number
+        return None
+
+    def _assign(self, item: Item, now: float) -> None:
+        for node in self.all_nodes():
+            slot = next((s for s in node.slots if s.item is None), None)
+            if slot is not None and node.online and item.fits(node):
+                slot.item, slot.running = item, False
+                item.stage, item.node = Stage.PENDING, node.name
+                begin = functools.partial(self._begin, item, node, slot)
+                self._at(now + self.handover_s, begin)
+                return
+
+    def _begin(self, item: Item, node: Node, slot: Slot, now: float) -> None:
+        """The executor's thread looks at its node once more."""
+        if slot.item is not item or item.stage is not Stage.PENDING:
+            return
+        if node.online and (node.built_in or self.nodes.get(node.name) is node):
+            self._leave(item, now)
+            slot.running = True
+            item.started_at, item.node_since = now, node.connected_at
+            self._at(now + item.duration_s, functools.partial(self._finish, item, slot))
+            return
+        slot.item = None
+        item.node = None
+        if self._keeps_items:
+            item.stage = Stage.BUILDABLE
+            self.maintain(now)
+        else:
+            self._leave(item, now)
+            item.fate = Fate.LOST
+
+    def _finish(self, item: Item, slot: Slot, now: float) -> None:
+        if slot.item is not item:
+            return
+        slot.item, slot.running = None, False
+        item.ended_at = now
+        item.fate = Fate.DONE
+        self.maintain(now)
+
+    def _kill_builds(self, node: Node, now: float) -> None:
+        for slot in node.slots:
+            if slot.item is not None and slot.running:
+                slot.item.fate = Fate.FAILED
+                slot.item.ended_at = now
+                slot.item, slot.running = None, False
+
+    # --- nodes ---
+
+    def all_nodes(self) -> list[Node]:
+        """Return every node, the controller's own first."""
+        return [self.built_in, *self.nodes.values()]
+
+    def node(self, name: str) -> Node:
+        """Return a node. Raises ``Refused`` with 404."""
+        if name not in self.nodes:
+            raise Refused(404)
+        return self.nodes[name]
+
+    def create_node(self, now: float, node: Node) -> None:
+        """Add a node; its checks are those of the caller that knows the form."""
+        self.advance(now)
+        node.slots = [Slot() for _ in range(max(0, node.executors))]
+        self.nodes[node.name] = node
+        self.maintain(now)
+
+    def relabel(self, now: float, name: str, wanted: frozenset[str], *, exclusive: bool) -> None:
+        """Change labels and mode; what is assigned stays assigned."""
+        self.advance(now)
+        node = self.node(name)
+        node.labels, node.exclusive = wanted, exclusive
+        self.maintain(now)
+
+    def delete_node(self, now: float, name: str) -> None:
+        """Remove a node; what builds on it fails, what was just assigned is undone."""
+        self.advance(now)
+        node = self.node(name)
+        del self.nodes[name]
+        self._kill_builds(node, now)
+        node.connected = False
+        self.on_gone(name, "deleted")
+        self.maintain(now)
+
+    def take_offline(self, now: float, name: str, message: str) -> None:
+        """Mark temporarily offline, or change the message (``changeOfflineCause``)."""
+        self.advance(now)
+        self.node(name).offline_message = message
+
+    def toggle(self, now: float, name: str, message: str) -> None:
+        """Flip temporarily offline (``toggleOffline``)."""
+        self.advance(now)
+        node = self.node(name)
+        node.offline_message = message if node.offline_message is None else None
+        self.maintain(now)
+
+    def connect(self, now: float, name: str) -> None:
+        """An agent comes. Raises ``Refused`` (404 no such node, 400 already connected)."""
+        self.advance(now)
+        node = self.node(name)
+        if node.connected:
+            raise Refused(400, f"{name} is already connected to this controller")
+        node.connected, node.connected_at = True, now
+        self.maintain(now)
+
+    def disconnect(self, now: float, name: str) -> None:
+        """The channel of an agent closes: its builds fail."""
+        self.advance(now)
+        node = self.nodes.get(name)
+        if node is None or not node.connected:
+            return
+        node.connected = False
+        self._kill_builds(node, now)
+        self.maintain(now)
+
+    # --- the controller itself ---
+
+    def is_down(self, now: float) -> bool:
+        """Return whether it is starting up (503 on every path)."""
+        return now < self.down_until
+
+    def quiet_down(self, now: float, *, on: bool = True) -> None:
+        """Prepare for a shut-down, or take it back."""
+        self.advance(now)
+        self.quieting_down = on
+        self.maintain(now)
+
+    def restart(self, now: float, *, down_s: float) -> None:
+        """Go down and come back: channels close, the queue and the nodes stay.
+
+        Freestyle builds are dead; a pipeline goes on and asks for exactly the node it ran on.
+        """
+        self.advance(now)
+        self.session = f"s{int(self.session[1:]) + 1}"
+        self.down_until = now + down_s
+        self.quieting_down = False
+        for node in self.nodes.values():
+            for slot in node.slots:
+                if slot.item is not None:
+                    self._resume_later(slot, now)
+            node.connected = False
+            self.on_gone(node.name, "restart")
+        self._at(self.down_until, self.maintain)
+
+    def _resume_later(self, slot: Slot, now: float) -> None:
+        item = slot.item
+        running = slot.running
+        slot.item, slot.running = None, False
+        if item is None:
+            return
+        if not running:  # assigned only: still in the saved queue
+            item.stage, item.node = Stage.BUILDABLE, None
+        elif item.kind is Kind.PIPELINE and item.started_at is not None:
+            item.pinned = item.node
+            item.duration_s = max(0.0, item.duration_s - (now - item.started_at))
+            item.stage, item.left_at = Stage.BUILDABLE, None
+            self.wanted.append(item)
+        else:
+            item.fate, item.ended_at = Fate.FAILED, now

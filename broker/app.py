@@ -31,7 +31,7 @@ from broker import (
     status,
     store,
 )
-from broker.core import death, marks, model, spec
+from broker.core import death, model, spec
 from broker.core import ledger as ledgers
 from jnlp import client as jnlp_client
 from jnlp import http as jnlp_http
@@ -257,19 +257,8 @@ def build(settings: config.Settings, files: store.FileStore, *, watch: clock.Clo
     reader = _MeteredReader(jenkins.Reader(session), recorder)
     nodes = metrics.MeteredNodes(jnlp_client.NodeClient(session), recorder)
     backends = {
-        name: metrics.metered(
-            registry.create(
-                entry.kind,
-                entry.settings,
-                owner=settings.owner,
-                store=files,
-                state_dir=settings.state_dir,
-                now=watch.now,
-            ),
-            name,
-            recorder,
-        )
-        for name, entry in settings.backends.items()
+        name: metrics.metered(backend, name, recorder)
+        for name, backend in make_backends(settings, files, watch=watch).items()
     }
     builds = store.Builds(files)
     reconciler: reconcile.Reconciler  # the three below need each other, once they run
@@ -317,6 +306,23 @@ def build(settings: config.Settings, files: store.FileStore, *, watch: clock.Clo
         watch=watch,
     )
     return made
+
+
+def make_backends(
+    settings: config.Settings, files: store.FileStore, *, watch: clock.Clock
+) -> dict[model.BackendName, backends_api.Backend]:
+    """Build every configured backend; nothing is touched before the first call."""
+    return {
+        name: registry.create(
+            entry.kind,
+            entry.settings,
+            owner=settings.owner,
+            store=files,
+            state_dir=settings.state_dir,
+            now=watch.now,
+        )
+        for name, entry in settings.backends.items()
+    }
 
 
 def _new_id() -> str:
@@ -413,10 +419,3 @@ def signals(made: Broker, *, drain: bool, load: Load | None) -> Iterator[None]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
-
-
-def owned_names(made: Broker) -> tuple[str, ...]:
-    """Return the names of all agents of the last plan, without the placeholder."""
-    plan = made.plan
-    held = marks.placeholder_name(made.settings.owner)
-    return tuple(a.name for a in plan.agents if a.name != held) if plan is not None else ()

@@ -131,8 +131,10 @@ def demo(options: argparse.Namespace) -> None:
         raise Failed(str(error)) from error
     if options.json:
         _print_json(told)
-    if told["left_over"] or told["builds_lost"]:
-        raise Failed("something was lost or left over: see the summary")
+    if any(
+        told[name] for name in ("left_over", "builds_lost", "builds_failed", "builds_unserved")
+    ):
+        raise Failed("a build was lost, failed or not served, or something is left: see above")
 
 
 # --- without a controller ----------------------------------------------------------------------

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from backends import api, names
-from backends.process import fetch, making, proc, settings, storage, watch
+from backends.process import fetch, kernel, making, settings, storage, watch
 
 _T = TypeVar("_T")
 
@@ -117,7 +117,7 @@ class ProcessBackend:
         """All instances of this owner, those that are being made too."""
         if not self._cleaned:
             self._cleaned = True
-            self._submit(self._workers, self._storage.clean, self._now())
+            self._submit(self._workers, self._clean)
         preparing = dict(self._preparing)
         with _mapped():
             records = await self._submit(self._readers, self._storage.read_all)
@@ -270,7 +270,7 @@ class ProcessBackend:
             )
         if not (home / "supervisor").exists():
             self._start(spec)
-        return self._storage.read(spec.name, boot=proc.boot_id())
+        return self._storage.read(spec.name, boot=kernel.boot_id())
 
     def _places(self, spec: api.InstanceSpec) -> making.Places:
         """Return the paths of an instance."""
@@ -315,7 +315,11 @@ class ProcessBackend:
                 f"process {left[0]} of {record.instance.name!r} did not die within {_KILL_S:g} s"
             )
         self._storage.remove(record)
-        self._storage.clean(self._now())
+        self._storage.clean()
+
+    def _clean(self) -> None:
+        """Sweep, or again with the next list while somebody else works there; blocking."""
+        self._cleaned = self._storage.clean()
 
     def _logs(self, name: str, tail: int) -> str:
         return self._storage.logs(name, tail=tail)

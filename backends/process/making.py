@@ -20,7 +20,7 @@ from typing import Any
 from attrs import frozen
 
 from backends import api, names
-from backends.process import proc, settings
+from backends.process import kernel, proc, settings
 
 _SUPERVISOR = pathlib.Path(__file__).with_name("supervisor.py")
 _TOKENS = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES))))
@@ -92,7 +92,7 @@ def fill(
                 "metadata": dict(spec.metadata),
                 "created_at": created_at,
                 "uptime": proc.uptime_s(),
-                "boot": proc.boot_id(),
+                "boot": kernel.boot_id(),
                 "token": token,
                 "digest": digest(spec),
                 "work": None if places.own_work else str(places.work),

@@ -4,6 +4,7 @@ A process is named by pid *and* start time *and* boot, so that a reused pid is n
 old one. Blocking but quick; refuses to know instances, directories or asyncio.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -11,6 +12,8 @@ import time
 from collections.abc import Iterable
 
 from attrs import frozen
+
+from backends.process import kernel
 
 MARK = "AGENT_BROKER_INSTANCE"
 """In the environment of every agent, and so of its children: the token of its instance."""
@@ -28,11 +31,6 @@ class Process:
     boot: str
 
 
-def boot_id() -> str:
-    """Return the id of this boot of the machine (random(4))."""
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-
-
 def uptime_s() -> float:
     """Seconds since boot, suspended time included; no clock change moves it."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -40,14 +38,13 @@ def uptime_s() -> float:
 
 def alive(process: Process) -> bool:
     """True when it runs; a zombie and another process with the same pid do not count."""
-    if process.boot != boot_id():
+    if process.boot != kernel.boot_id():
         return False
     try:
-        fields = (_PROC / str(process.pid) / "stat").read_text(errors="replace")
+        fields = kernel.stat_fields(process.pid)
     except OSError:
         return False
-    state, *rest = fields.rpartition(")")[2].split()
-    return state not in "ZX" and rest[18] == process.start
+    return fields[0] not in "ZX" and fields[19] == process.start
 
 
 def open_pidfd(process: Process) -> int | None:
@@ -107,34 +104,11 @@ def marked(token: str) -> list[int]:
     return found
 
 
-def below(pid: int) -> list[int]:
-    """Return every process below ``pid``."""
-    children: dict[int, list[int]] = {}
-    for entry in _PROC.iterdir():
-        if entry.name.isdecimal():
-            try:
-                text = (entry / "stat").read_text(errors="replace")
-            except OSError:
-                continue
-            children.setdefault(int(text.rpartition(")")[2].split()[1]), []).append(
-                int(entry.name)
-            )
-    found: list[int] = []
-    todo = [pid]
-    while todo:
-        more = children.get(todo.pop(), [])
-        found += more
-        todo += more
-    return found
-
-
 def kill(pids: Iterable[int]) -> None:
-    """Send SIGKILL; the dead are ignored."""
+    """Send SIGKILL; the dead are left alone, and those of other users (``sudo`` in a build)."""
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def kill_marked(token: str, *, within_s: float) -> list[int]:

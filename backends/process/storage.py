@@ -3,16 +3,15 @@
 Blocking file work only; refuses to know asyncio and HTTP. Errors are OSError, but for
 ``NotFound`` and ``AlreadyExists`` of the contract.
 
-Theory of operation. An instance is ``owners/OWNER/NAME``. It is filled under ``.staging`` (whose
-maker holds a lock on it) and renamed into place, so it is there completely or not at all; it goes
-by a rename into ``.trash``. What it is doing follows from few files, so no crash can leave
-a lie: ``instance.json`` (made with it), ``supervisor`` (the claim, see supervisor.py), ``stop``
-(the broker wants it to end), ``exit`` (how it ended). An instance that nobody claimed in time is
-claimed by the reader before it is called lost: a late supervisor finds the claim and leaves.
+Theory of operation. An instance is ``owners/OWNER/NAME``. It is filled under ``.staging`` and
+renamed into place, so it is there completely or not at all; it goes by a rename into ``.trash``.
+What it is doing follows from few files, so no crash can leave a lie: ``instance.json`` (made with
+it), ``supervisor`` (the claim, see supervisor.py), ``stop`` (the broker wants it to end), ``exit``
+(how it ended). An instance that nobody claimed in time is claimed by the reader before it is
+called lost: a late supervisor finds the claim and leaves.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -28,12 +27,11 @@ from typing import Any
 from attrs import Factory, frozen
 
 from backends import api
-from backends.process import proc
+from backends.process import kernel, locks, output, proc
 
 _log = logging.getLogger(__name__)
 
 _STAGING, _TRASH = ".staging", ".trash"
-_STAGING_AGE_S = 10.0
 _SECRET_MIN = 8  # shorter secrets would blank out ordinary words
 _HIDDEN = "****"
 
@@ -66,18 +64,16 @@ class Storage:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[pathlib.Path]:
-        """Give a locked directory to fill; what was not published is removed."""
-        staging = self.home / _STAGING
-        staging.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = staging / f"{name}.{secrets.token_hex(4)}"
-        path.mkdir(mode=0o700)
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield path
-        finally:
-            remove_tree(path)
-            os.close(lock)
+        """Give a new directory to fill; what was not published is removed."""
+        # made early: a full disk must not be in the way of a removal
+        (self.home / _TRASH).mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locks.working_in(self.home / _STAGING):
+            path = self.home / _STAGING / f"{name}.{secrets.token_hex(4)}"
+            path.mkdir(mode=0o700)
+            try:
+                yield path
+            finally:
+                remove_tree(path)
 
     def publish(self, staged: pathlib.Path, name: str) -> bool:
         """Move a filled directory into place; False when the name exists already."""
@@ -108,12 +104,12 @@ class Storage:
 
     def read_all(self) -> list[Record]:
         """All instances; those that vanish meanwhile are left out."""
-        boot = proc.boot_id()
+        boot = kernel.boot_id()
         records = (self.read(name, boot=boot) for name in self.names())
         return [record for record in records if record is not None]
 
     def read(self, name: str, *, boot: str) -> Record | None:
-        """One instance, or None when there is none. ``boot`` is ``proc.boot_id()``."""
+        """One instance, or None when there is none. ``boot`` is ``kernel.boot_id()``."""
         path = self.path(name)
         if not path.is_dir():
             return None
@@ -162,21 +158,21 @@ class Storage:
         path = self.path(name)
         if not path.is_dir():
             raise api.NotFound(f"no instance {name!r}")
-        text = _read_output(path).decode("utf-8", "replace")
-        with contextlib.suppress(FileNotFoundError):
-            for secret in sorted((path / "secrets").iterdir()):
-                value = secret.read_text(errors="replace").strip()
-                if len(value) >= _SECRET_MIN:
-                    text = text.replace(value, _HIDDEN)
+        try:
+            text = output.read(str(path)).decode("utf-8", "replace")
+        except FileNotFoundError:
+            raise api.NotFound(f"no instance {name!r}") from None
+        for secret in sorted(_secret_texts(path / "secrets"), key=len, reverse=True):
+            text = text.replace(secret, _HIDDEN)
         return "\n".join(text.splitlines()[-tail:]) if tail > 0 else ""
 
     # --- ending ---
 
     def ask_to_end(self, name: str, *, grace_s: float) -> Record:
         """Tell the supervisor to end the agent; raises NotFound. Nobody can start it after."""
-        boot = proc.boot_id()
-        self.give_up(name)
-        record = self.read(name, boot=boot)
+        with contextlib.suppress(OSError):  # disk full: a supervisor that comes now sees it go
+            self.give_up(name)
+        record = self.read(name, boot=kernel.boot_id())
         if record is None:
             raise api.NotFound(f"no instance {name!r}")
         if record.supervisor is not None:
@@ -190,7 +186,7 @@ class Storage:
         supervisor = record.supervisor
         if supervisor is not None:
             if proc.alive(supervisor):
-                below = proc.below(supervisor.pid)
+                below = kernel.descendants(supervisor.pid)
                 proc.send(supervisor, signal.SIGKILL)
                 proc.kill(below)
             proc.reap(supervisor.pid)
@@ -202,30 +198,26 @@ class Storage:
             with contextlib.suppress(OSError):
                 pathlib.Path(record.files["cgroup"]).rmdir()
         if record.files.get("work"):
-            remove_tree(pathlib.Path(record.files["work"]))
+            _discard(pathlib.Path(record.files["work"]))
         name = record.instance.name
         trash = self.home / _TRASH / f"{name}.{secrets.token_hex(4)}"
         try:
-            trash.parent.mkdir(mode=0o700, exist_ok=True)
             self.path(name).rename(trash)
         except FileNotFoundError:
             raise api.NotFound(f"no instance {name!r}") from None
-        _remove_trash(trash)
+        _discard(trash)
 
-    def clean(self, now: float) -> None:
-        """Remove what a killed broker left half made or half removed."""
+    def clean(self) -> bool:
+        """Remove what a killed broker left half made or half removed; False: not now."""
         for path in _entries(self.home / _TRASH):
-            _remove_trash(path)
-        for path in _entries(self.home / _STAGING):
-            with contextlib.suppress(OSError):
-                if now - path.stat().st_mtime < _STAGING_AGE_S:
-                    continue  # perhaps just made and not locked yet
-                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    remove_tree(path)
-                finally:
-                    os.close(lock)
+            _discard(path)
+        try:
+            with locks.alone_in(self.home / _STAGING) as alone:
+                for path in _entries(self.home / _STAGING) if alone else ():
+                    _discard(path)
+                return alone
+        except FileNotFoundError:
+            return True
 
 
 def _judge(
@@ -293,22 +285,16 @@ def _entries(directory: pathlib.Path) -> list[pathlib.Path]:
         return []
 
 
-def _read_output(path: pathlib.Path) -> bytes:
-    """Join the segments that supervisor.py keeps, saying where something is missing."""
-    segments = sorted(
-        (int(entry.name.partition(".")[2]), entry) for entry in path.glob("output.[0-9]*")
-    )
-    text, expected = b"", 0
-    for number, segment in segments:
-        if number != expected:
-            text += b"\n[... output left out ...]\n"
-        expected = number + 1
-        with contextlib.suppress(FileNotFoundError):  # dropped while we read
-            text += segment.read_bytes()
-    return text
+def _secret_texts(directory: pathlib.Path) -> set[str]:
+    """Return what must not be shown: whole secrets and, of longer ones, every line."""
+    found = set()
+    for file in _entries(directory):
+        text = file.read_text(errors="replace")
+        found |= {part.strip() for part in (text, *text.splitlines())}
+    return {text for text in found if len(text) >= _SECRET_MIN}
 
 
-def _remove_trash(path: pathlib.Path) -> None:
+def _discard(path: pathlib.Path) -> None:
     """Remove what is no instance any more; trouble costs disk room only: told, not raised."""
     try:
         remove_tree(path)
@@ -324,6 +310,9 @@ def remove_tree(path: pathlib.Path) -> None:
         if path.exists():
             remove_tree(path)  # somebody else removes it at the same time
     except PermissionError:
-        for folder, _, _ in os.walk(path):
-            pathlib.Path(folder).chmod(0o700)
+        path.chmod(0o700)
+        for folder, below, _ in os.walk(path):
+            for name in below:
+                if not (directory := pathlib.Path(folder, name)).is_symlink():
+                    directory.chmod(0o700)
         shutil.rmtree(path)

@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 from attrs import define, frozen
 
+from backends import api as backends_api
 from broker import app, clock, config, log, store
 from broker.core import model
 from broker.demo import controller, simulation
@@ -26,7 +27,9 @@ from broker.demo import controller, simulation
 _TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
 _PROGRESS_S = 2.0
 _FEED_SHARE = 0.6
+_DRAIN_S = 30.0
 _SEED = 7
+_EARLY = "builds are still waiting: draining all the same"
 
 _CONFIG = """\
 owner: demo
@@ -73,6 +76,7 @@ class Summary:
     builds_served: int
     builds_lost: int
     builds_failed: int
+    builds_unserved: int  # still open at the end
     waited_warm_s: tuple[float, ...]
     waited_cold_s: tuple[float, ...]
     agents_started: int
@@ -131,25 +135,24 @@ class _Stage:
 
     async def run(self, settings: config.Settings) -> dict[str, Any]:
         made = app.build(settings, store.FileStore(settings.state_dir), watch=self.watch)
-        backend = made.backends[model.BackendName("local")]
         try:
             async with asyncio.TaskGroup() as group:
                 clockwork = group.create_task(self.server.run(), name="simulated controller")
                 life = group.create_task(made.run(ready=self._welcome), name="broker")
                 show = group.create_task(self._progress(made), name="progress")
                 with app.signals(made, drain=True, load=None):
-                    await self._feed()
-                    await self._until_served()
-                    self.say("the queue is empty: draining")
+                    await self._feed(made)
+                    await self._until_served(made)
+                    self.say("the queue is empty: draining" if not self._is_open() else _EARLY)
                     made.drain()
-                    await life
+                    await self._until_ended(made, life)
                 show.cancel()
                 clockwork.cancel()
         except* OSError as raised:
             raise Trouble(f"{raised.exceptions[0]}; hint: --listen 127.0.0.1:0") from None
         finally:
-            left = await self._clean_up(backend)
             await made.aclose()
+            left = await self._clean_up(settings)
         return self._sum_up(made, left)
 
     def _welcome(self, made: app.Broker) -> None:
@@ -159,12 +162,12 @@ class _Stage:
         self.say(f"It feeds a queue and ends by itself within about {self.seconds:.0f} seconds.")
         self.say()
 
-    async def _feed(self) -> None:
+    async def _feed(self, made: app.Broker) -> None:
         """Submit builds: single ones, now and then a burst, and one that nobody can serve."""
         until = self.watch.now() + self.seconds * _FEED_SHARE
         nobody = self.server.submit(job="train-model", label="gpu && linux", duration_s=1.0)
         weights = [job[3] for job in _JOBS]
-        while self.watch.now() < until:
+        while self.watch.now() < until and not made.draining:
             burst = self.dice.choice((1, 1, 2, 4))
             for name, label, seconds, _ in self.dice.choices(_JOBS, weights, k=burst):
                 spread = self.dice.uniform(0.5, 1.5)
@@ -172,9 +175,21 @@ class _Stage:
             await asyncio.sleep(self.dice.uniform(0.5, 4.0))
         self.sim.cancel(self.watch.now(), nobody)
 
-    async def _until_served(self) -> None:
-        while any(i.fate is simulation.Fate.OPEN for i in self.sim.items.values()):
+    async def _until_served(self, made: app.Broker) -> None:
+        """Wait for the last build, but not for ever: a demo that cannot serve says so and ends."""
+        until = self.watch.now() + self.seconds
+        while self._is_open() and self.watch.now() < until and not made.draining:
             await asyncio.sleep(0.2)
+
+    async def _until_ended(self, made: app.Broker, life: asyncio.Task[None]) -> None:
+        """Wait until no agent is left; what then is left is removed and counted."""
+        done, _ = await asyncio.wait([life], timeout=_DRAIN_S)
+        if not done:
+            made.stop()
+            await life
+
+    def _is_open(self) -> bool:
+        return any(i.fate is simulation.Fate.OPEN for i in self.sim.items.values())
 
     async def _progress(self, made: app.Broker) -> None:
         """Print who waits and why, and what the agents do."""
@@ -194,13 +209,17 @@ class _Stage:
             for reason, count, text in _reasons(plan):
                 self.say(f"         {count} x {reason}: {text}")
 
-    async def _clean_up(self, backend: Any) -> int:
+    async def _clean_up(self, settings: config.Settings) -> int:
         """End whatever is still there; return how many that were, with nodes left behind."""
-        left = {instance.name for instance in await backend.list()}
-        for name in left:
-            with contextlib.suppress(Exception):
-                await backend.terminate(name, grace_s=1.0)
-        return len(left | set(self.sim.nodes))
+        files = store.FileStore(settings.state_dir)
+        left = set(self.sim.nodes)
+        for backend in app.make_backends(settings, files, watch=self.watch).values():
+            for instance in await backend.list():
+                left.add(model.NodeName(instance.name))
+                with contextlib.suppress(backends_api.BackendError):
+                    await backend.terminate(instance.name, grace_s=1.0)
+            await backend.aclose()
+        return len(left)
 
     def _sum_up(self, made: app.Broker, left: int) -> dict[str, Any]:
         items = self.sim.items.values()
@@ -215,6 +234,7 @@ class _Stage:
             builds_served=len(served),
             builds_lost=sum(i.fate is simulation.Fate.LOST for i in items),
             builds_failed=sum(i.fate is simulation.Fate.FAILED for i in items),
+            builds_unserved=sum(i.fate is simulation.Fate.OPEN for i in items),
             waited_warm_s=tuple(sorted(waits[True])),
             waited_cold_s=tuple(sorted(waits[False])),
             agents_started=made.reconciler.launches,
@@ -233,7 +253,7 @@ class _Stage:
         self.say("Summary (counted by the simulated controller)")
         self.say(
             f"  builds served      {summary.builds_served}, lost {summary.builds_lost}, "
-            f"failed {summary.builds_failed}"
+            f"failed {summary.builds_failed}, not served {summary.builds_unserved}"
         )
         for name, waits in (
             ("waited, warm agent", summary.waited_warm_s),
@@ -242,7 +262,7 @@ class _Stage:
             told = _quantiles(waits)
             if told["count"]:
                 self.say(
-                    f"  {name} median {told['median']:.2f} s, p95 {told['p95']:.2f} s "
+                    f"  {name} median {told['median']:.3f} s, p95 {told['p95']:.3f} s "
                     f"({told['count']} builds)"
                 )
         self.say(

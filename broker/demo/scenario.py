@@ -178,7 +178,7 @@ class _Stage:
     async def _until_served(self, made: app.Broker) -> None:
         """Wait for the last build, but not for ever: a demo that cannot serve says so and ends."""
         until = self.watch.now() + self.seconds
-        while self._is_open() and self.watch.now() < until and not made.draining:
+        while self._is_open() and self.watch.now() < until and not made.draining:  # noqa: ASYNC110 -- a plain machine rings no bell
             await asyncio.sleep(0.2)
 
     async def _until_ended(self, made: app.Broker, life: asyncio.Task[None]) -> None:

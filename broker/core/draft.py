@@ -28,6 +28,7 @@ class Draft:
     wake: list[float] = Factory(list)
     given: dict[model.ItemId, matching.Supply] = Factory(dict)
     supplies: list[matching.Supply] = Factory(list)
+    shunned: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
     launches: Counter[str] = Factory(Counter)
     short: list[tuple[demand.Wish, capacity.Refused]] = Factory(list)
     ids: list[str] = Factory(list)

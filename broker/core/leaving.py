@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from broker.core import agents as agents_
 from broker.core import capacity, demand, model, retention
 from broker.core import draft as drafts
 from broker.core import sweep as sweeps
@@ -97,7 +98,7 @@ def let_go(draft: drafts.Draft) -> None:
             continue
         template = draft.template_of(agent)
         if agent.phase is Phase.BUSY and not agent.cordoned:
-            verdict = retention.spent(
+            verdict = _dead(agent) or retention.spent(
                 agent, template, now=draft.now, draining=draft.policy.draining
             )
             if verdict is not None:
@@ -108,6 +109,18 @@ def let_go(draft: drafts.Draft) -> None:
             ) or _not_needed(draft, agent, template, promised)
             if verdict is not None:
                 _retire_idle(draft, agent, verdict)
+
+
+def _dead(agent: Agent) -> retention.Verdict | None:
+    """Return what a busy agent died of, so that the controller can tell the build's owner.
+
+    A pipeline's step waits minutes for an agent that ended; the offline cause is what it shows.
+    """
+    ended = agent.instance is not None and agent.instance.exit is not None
+    if not ended or agent.computer is None or not agent.computer.offline:
+        return None
+    slug, text = agents_.why_lost(agent)
+    return retention.Verdict(slug=slug, text=text)
 
 
 def _not_needed(
@@ -203,7 +216,10 @@ def _cordon(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> No
             name=agent.name,
             reason=verdict.text,
             slug=verdict.slug,
-            others_wait=any(
+            # nothing is assigned to a node that is offline already
+            others_wait=agent.computer is not None
+            and not agent.computer.offline
+            and any(
                 demand.could_want(wish, labels, exclusive) is not False for wish in draft.wishes
             ),
         )

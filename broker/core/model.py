@@ -432,6 +432,7 @@ class WaitReason(enum.Enum):
     AGENT_STARTING = "agent-starting"
     AGENT_ORDERED = "agent-ordered"
     AGENT_BUSY = "agent-busy"  # pinned to a node that works
+    NOT_GIVEN = "not-given"  # idle agents fit, the controller does not give it to them
     CAP_TEMPLATE = "cap-template"
     CAP_BACKEND = "cap-backend"
     CAP_TOTAL = "cap-total"

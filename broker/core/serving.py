@@ -38,7 +38,15 @@ def serve_from_present(draft: drafts.Draft) -> None:
     """Match waiting items with the free slots of the agents that are there."""
     for agent in draft.agents:
         supply = _supply(draft, agent)
-        if supply is not None:
+        if supply is not None and _is_shunned(draft, agent):
+            draft.shunned.append(supply)
+            draft.refusals.append(
+                model.Refusal(
+                    subject=agent.name,
+                    text="idle and fitting, but the controller gives it no work: not counted",
+                )
+            )
+        elif supply is not None:
             draft.supplies.append(supply)
     wanted = drafts.wanted_now(draft)
     draft.given = matching.match(wanted, draft.supplies)
@@ -55,26 +63,25 @@ def serve_from_present(draft: drafts.Draft) -> None:
             )
 
 
+def _is_shunned(draft: drafts.Draft, agent: Agent) -> bool:
+    """Return whether a reservation has expired: long enough promised, and not taken."""
+    promised = agent.memory.promised_at if agent.memory is not None else None
+    if agent.phase is not Phase.IDLE or promised is None:
+        return False
+    return draft.now - promised >= draft.policy.reservation_s
+
+
 def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
     """Return the free slots of an agent, or None if it will not serve anybody."""
     template = draft.template_of(agent)
     tier = _TIERS.get(agent.phase)
     if tier is None or drafts.is_leaving(agent):
         return None
-    memory, computer = agent.memory, agent.computer
+    computer = agent.computer
     if agent.phase in {Phase.IDLE, Phase.BUSY}:
         if computer is None or computer.offline:
             return None
         slots = computer.executors - computer.busy_executors
-        promised = memory.promised_at if memory is not None else None
-        if promised is not None and draft.now - promised >= draft.policy.reservation_s:
-            draft.refusals.append(
-                model.Refusal(
-                    subject=agent.name,
-                    text="idle and fitting, but the controller gives it no work: not counted",
-                )
-            )
-            return None
     else:
         if template is None:
             return None
@@ -149,8 +156,8 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
             spare[template.name] -= 1
             _ordered(draft, crowd.pop(0), template)
             return True
-    refused: capacity.Refused | None = None
-    for template in templates:
+    refused = _more_would_not_help(draft, crowd)
+    for template in templates if refused is None else ():
         placed = capacity.place(draft.room, template)
         if not isinstance(placed, capacity.Refused):
             if not draft.ids:
@@ -171,6 +178,25 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
             drafts.note(draft, wish, refused.reason, refused.text)
             draft.short.append((wish, refused))
     return False
+
+
+def _more_would_not_help(
+    draft: drafts.Draft, crowd: Sequence[demand.Wish]
+) -> capacity.Refused | None:
+    """Refuse a third agent for an item that was given neither of two that fit.
+
+    Something that we do not see speaks against it (a permission, a plugin's veto). The first agent
+    may be at fault, so there is a second one; more would be one a minute until a cap.
+    """
+    fitting = [s.name for s in draft.shunned if matching.fits(crowd[0], s)]
+    if len(fitting) <= len(crowd):
+        return None
+    words = f": {crowd[0].item.why[:120]}" if crowd[0].item.why else ""
+    return capacity.Refused(
+        reason=WaitReason.NOT_GIVEN,
+        text=f"{', '.join(fitting[:3])} fit and are idle, the controller gives none this item"
+        f"{words}",
+    )
 
 
 def _words(wish: demand.Wish) -> str:

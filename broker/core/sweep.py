@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from attrs import field, frozen
 
 from broker.core import agents as agents_
-from broker.core import demand, model
+from broker.core import demand, lifecycle, model
 from broker.core.model import Agent, NodeName, Phase
 
 _SLUG = re.compile(re.escape(model.CORDON_MARK) + r" ([a-z0-9-]+):")
@@ -47,8 +47,11 @@ def wants_back(
     A pipeline that was running on the node when the controller went down asks for the node by its
     name (jenkins-rest-and-agents 7.5). An ordinary item shows the same text when the node is the
     only one of its label, so the text alone counts only if we have not seen the node work in this
-    session of the controller.
+    session of the controller. What has ended cannot come back: deleting its node is what tells the
+    pipeline so.
     """
+    if _has_ended(agent):
+        return None
     for wish in wishes:
         if wish.kind is not demand.Kind.NOW:
             continue
@@ -61,6 +64,12 @@ def wants_back(
         if not worked and "PlaceholderTask" in wish.item.task_class:
             return wish
     return None
+
+
+def _has_ended(agent: Agent) -> bool:
+    if agent.instance is None:
+        return agent.phase is Phase.LOST  # taken out by us it may still be connected
+    return lifecycle.see_instance(agent.instance, synced=True) is lifecycle.InstanceSight.ENDED
 
 
 def sweep(

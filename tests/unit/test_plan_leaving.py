@@ -1,9 +1,10 @@
 """Who goes: retention, retirement and its protections, yielding, sweeps."""
 
+import attrs
 import pytest
 
 from backends import api as backends_api
-from broker.core import model
+from broker.core import judge, model
 from broker.core.model import Phase, Retention, Stage, WaitReason
 from tests.unit.worlds import NOW, B, Scene, actions, item, launches, reasons, template, texts
 
@@ -181,6 +182,37 @@ def test_a_pipeline_that_asks_for_a_drained_node_gets_it_back():
         )
     )
     assert set(actions(scene.plan(), model.UncordonAgent)) == {name}
+
+
+def test_a_pipeline_does_not_hold_a_node_whose_instance_has_ended():
+    """It could wait for ever; deleting the node is what tells it."""
+    scene = Scene(template("maven"))
+    died = backends_api.Exit(slug="killed", code=-9)
+    name = scene.agent("maven", Phase.LOST, exit=died, busy_session="s0")
+    scene.wait(
+        item(
+            1,
+            why=f"‘{name}’ is offline",
+            task_class="org.x.ExecutorStepExecution$PlaceholderTask",
+            exports_label=False,
+        )
+    )
+    action = actions(scene.plan(), model.RetireAgent)[name]
+    assert judge.objection(action, scene.world(), scene.policy) is None
+
+
+def test_a_build_is_told_at_once_what_its_agent_died_of():
+    """The controller keeps a pipeline's step waiting for minutes; the offline cause says why."""
+    scene = Scene(template("maven"))
+    name = scene.agent(
+        "maven", Phase.BUSY, exit=backends_api.Exit(slug="out-of-memory", message="over 2 GiB")
+    )
+    assert scene.plan().actions == ()  # still online: two witnesses
+    scene.computers[0] = attrs.evolve(scene.computers[0], offline=True)
+    cordon = actions(scene.plan(), model.CordonAgent)[name]
+    assert cordon.slug == "lost-out-of-memory"
+    assert "over 2 GiB" in cordon.reason
+    assert not cordon.others_wait
 
 
 def test_a_dead_instance_is_cleaned_up_and_counted():

@@ -193,6 +193,18 @@ def test_an_agent_that_gets_no_work_is_not_counted_for_ever():
     assert "gives it no work" in texts(made)
 
 
+def test_an_item_that_two_agents_were_not_given_gets_no_third():
+    """A veto that we do not see must not start an agent a minute until the cap."""
+    scene = Scene(MAVEN)
+    scene.wait(item(1, "maven", why="‘u’ lacks permission to run on ‘o-maven-a1’"))
+    for _ in range(2):
+        scene.agent("maven", Phase.IDLE, promised_at=NOW - 61)
+    made = scene.plan()
+    assert launches(made) == {}
+    assert reasons(made) == {1: WaitReason.NOT_GIVEN}
+    assert "lacks permission" in made.unmet[0].text
+
+
 def test_pinned_items_wait_for_their_agent():
     """No other agent helps a pipeline that must go on with this one."""
     scene = Scene(MAVEN)

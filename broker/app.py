@@ -61,6 +61,11 @@ class _MeteredReader:
         with metrics.called(self._recorder, "look"):
             return await self._reader.read(now)
 
+    async def peek(self) -> frozenset[tuple[int, bool]]:
+        """Return id and buildable of every item, or raise ``JenkinsError``."""
+        with metrics.called(self._recorder, "peek"):
+            return await self._reader.peek()
+
     async def ask_item(self, item: int) -> str | None:
         """Return the URL of the build that an item became, or None."""
         with metrics.called(self._recorder, "item"):

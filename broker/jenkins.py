@@ -21,6 +21,7 @@ QUEUE_TREE = (
     "items[id,why,stuck,blocked,buildable,pending,inQueueSince,buildableStartMilliseconds,"
     "timestamp,task[_class,name,url,labelExpression]]"
 )
+PEEK_TREE = "items[id,buildable]"
 COMPUTER_TREE = f"computer[{state.TREE}]"
 SKEW_IGNORED_S = 2.0
 """The Date header is cut to whole seconds and the answer travels: less than this is noise."""
@@ -76,6 +77,21 @@ class Reader:
             quieting_down=any(item.why == _SHUTTING_DOWN for item in items),
             items=items,
             computers=parse_computers(computer_answer.json),
+        )
+
+    async def peek(self) -> frozenset[tuple[int, bool]]:
+        """Return every item's id and whether it is buildable: the cheapest look at the queue.
+
+        Raises any ``JenkinsError``.
+        """
+        answer = await self._session.get_json("queue/api/json", {"tree": PEEK_TREE})
+        items = answer.json.get("items") if isinstance(answer.json, dict) else None
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise errors.Unexpected("queue: no list of items in the answer")
+        return frozenset(
+            (_id(item), item.get("buildable") is True)
+            for item in items
+            if not _text(item, "_class").endswith("$LeftItem")
         )
 
     async def item_outcome(self, item: int) -> ItemOutcome:
@@ -165,9 +181,7 @@ def _computer(seen: state.NodeState) -> model.Computer:
 def _item(item: Any, skew_s: float) -> model.QueueItem:
     if not isinstance(item, dict):
         raise errors.Unexpected("queue: an item is no object")
-    number = item.get("id")
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise errors.Unexpected(f"queue: the id of an item is {number!r}, a number expected")
+    number = _id(item)
     stage = _stage(item)
     task = item.get("task")
     task = task if isinstance(task, dict) else {}
@@ -191,6 +205,13 @@ def _item(item: Any, skew_s: float) -> model.QueueItem:
             _time(item, "timestamp", skew_s) if stage is model.Stage.WAITING else None
         ),
     )
+
+
+def _id(item: dict[str, Any]) -> int:
+    number = item.get("id")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise errors.Unexpected(f"queue: the id of an item is {number!r}, a number expected")
+    return number
 
 
 def _stage(item: dict[str, Any]) -> model.Stage:

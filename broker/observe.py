@@ -21,6 +21,9 @@ class ControllerReader(Protocol):
     async def read(self, now: Callable[[], float]) -> model.ControllerView:
         """Return a synced view, or raise ``JenkinsError``."""
 
+    async def peek(self) -> frozenset[tuple[int, bool]]:
+        """Return id and buildable of every item, or raise ``JenkinsError``."""
+
 
 @frozen(kw_only=True)
 class Observation:

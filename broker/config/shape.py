@@ -61,8 +61,10 @@ class Controller:
 class Poll:
     """How often to look."""
 
-    busy_s: float = doc("While anything waits, starts or leaves; 250ms at least.", 1.0)
-    idle_s: float = doc("Otherwise; the controller has one request pair to answer.", 5.0)
+    busy_s: float = doc(
+        "While anything waits, starts or leaves; at rest a peek at the queue. 250ms at least.", 1.0
+    )
+    idle_s: float = doc("At rest, for everything else: two requests each time.", 5.0)
 
 
 @frozen(kw_only=True)

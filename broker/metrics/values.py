@@ -66,6 +66,7 @@ END_REASONS = (
 """Why an agent ended: the slug of its retirement; ``swept`` for what was found left over."""
 CALL_KINDS = (
     "look",  # queue and computers, asked together
+    "peek",  # the queue's ids, at rest
     "item",
     "create-node",
     "read-node",

@@ -47,6 +47,14 @@ async def test_a_whole_read():
     }
 
 
+async def test_a_peek_shows_the_same_items_as_a_read():
+    """What it says and what a read says can be compared."""
+    async with recorded.replaying(QUEUE) as (session, controller):
+        seen = await jenkins.Reader(session).peek()
+    assert seen == {(78, True), (80, True)}
+    assert [asked.query["tree"] for asked in controller.seen] == [jenkins.PEEK_TREE]
+
+
 async def test_the_two_reads_run_at_the_same_time():
     """Neither waits for the other."""
     arrived = asyncio.Barrier(2)

@@ -114,10 +114,14 @@ class SimulatedController:
         app = web.Application(client_max_size=8 * 1024 * 1024)
         app.router.add_route("*", f"{self.prefix}/{{path:.*}}", self._handle)
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, handler_cancellation=True
+            app,
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            shutdown_timeout=0.5,
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, shutdown_timeout=0.5).start()
+        await web.TCPSite(self._runner, host, port).start()
         self.url = f"http://{host}:{self._runner.addresses[0][1]}{self.prefix}/"
         return self.url
 

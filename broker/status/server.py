@@ -54,7 +54,7 @@ class Server:
         runner = web.AppRunner(self.application(), access_log=None, handle_signals=False)
         await runner.setup()
         self._runner = runner
-        await web.TCPSite(runner, host, port, shutdown_timeout=1.0).start()
+        await web.TCPSite(runner, host, port).start()
         found, bound = runner.addresses[0][:2]
         name = f"[{found}]" if ":" in found else found
         return f"http://{name}:{bound}/"

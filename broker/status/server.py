@@ -51,7 +51,9 @@ class Server:
 
     async def start(self, *, host: str, port: int) -> str:
         """Listen, and return the page's address. Raises OSError if the port is taken."""
-        runner = web.AppRunner(self.application(), access_log=None, handle_signals=False)
+        runner = web.AppRunner(
+            self.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+        )
         await runner.setup()
         self._runner = runner
         await web.TCPSite(runner, host, port).start()

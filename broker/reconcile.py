@@ -83,6 +83,9 @@ class Reconciler:
     _tasks: dict[model.NodeName, asyncio.Task[None]] = field(factory=dict)
     _failures: int = 0
     _stopping: bool = False
+    _looking: asyncio.Lock = field(factory=asyncio.Lock)
+    _looks_begun: int = 0
+    _looked: model.ControllerView | None = None
 
     def hint(self) -> None:
         """Wake the loop; carries nothing."""
@@ -368,8 +371,16 @@ class Reconciler:
         )
 
     async def look(self) -> model.World:
-        """Read the controller anew, for the second judgement before a removal."""
-        view = await observe.read_controller(self.reader, now=self.watch.now)
+        """Read the controller anew, for the second judgement before a removal.
+
+        Many removals at once share reads: any read that began after the call will do.
+        """
+        begun = self._looks_begun
+        async with self._looking:
+            if self._looks_begun == begun or self._looked is None:
+                self._looks_begun, self._looked = self._looks_begun + 1, None
+                self._looked = await observe.read_controller(self.reader, now=self.watch.now)
+            view = self._looked
         backends = self.world.backends if self.world is not None else {}
         return model.World(
             now=self.watch.now(), controller=view, backends=backends, ledger=self.ledger

@@ -189,7 +189,10 @@ class Backend(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Let go of connections and threads, not of instances; idempotent."""
+        """Let go of connections and threads, not of instances; idempotent.
+
+        Watches end; every other call after it raises ``Unavailable``.
+        """
 
 
 class Store(Protocol):

@@ -335,6 +335,7 @@ class MemoryBackend:
 
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Start an instance."""
+        self._refuse_when_closed()
         try:
             self.platform.start(spec, owner=self._owner, now=self._now())
         except Hang:
@@ -342,6 +343,7 @@ class MemoryBackend:
 
     async def list(self) -> Sequence[api.Instance]:
         """All instances of this owner; ``list_s`` passes before the picture is taken."""
+        self._refuse_when_closed()
         await self._take(self.platform.settings.list_s)
         try:
             return self.platform.visible(owner=self._owner, now=self._now())
@@ -363,6 +365,7 @@ class MemoryBackend:
 
     async def terminate(self, name: str, *, grace_s: float) -> None:  # noqa: ARG002 -- an instance in memory ends as scripted
         """End an instance and wait until it is gone."""
+        self._refuse_when_closed()
         try:
             gone_at = self.platform.stop(name, owner=self._owner, now=self._now())
         except Hang:
@@ -372,6 +375,7 @@ class MemoryBackend:
 
     async def capacity(self) -> api.Capacity | None:
         """Free places, or None when the platform is endless."""
+        self._refuse_when_closed()
         try:
             self.platform.strike("capacity")
         except Hang:
@@ -381,6 +385,7 @@ class MemoryBackend:
 
     async def logs(self, name: str, *, tail: int) -> str:
         """Last lines that were written with ``Platform.write``."""
+        self._refuse_when_closed()
         try:
             self.platform.strike("logs")
         except Hang:
@@ -394,6 +399,10 @@ class MemoryBackend:
     async def aclose(self) -> None:
         """End the watches; the platform and its instances stay."""
         self._closed = True
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise api.Unavailable("the backend is closed")
 
     async def _take(self, seconds: float) -> None:
         if seconds > 0:

@@ -2,6 +2,19 @@
 
 import asyncio
 
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a developer or the CI name real platforms to test on."""
+    parser.addoption(
+        "--live",
+        action="append",
+        default=[],
+        metavar="KIND[=ADDRESS]",
+        help="also run the tests of this backend kind on a real platform; may be repeated",
+    )
+
 
 def pytest_configure() -> None:
     """Say that the main thread has no event loop, before pytest-asyncio asks for it.

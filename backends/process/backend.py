@@ -93,9 +93,9 @@ class ProcessBackend:
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Start an instance; idempotent by name, also across brokers and restarts."""
         making.check(spec)
+        self._refuse_when_closed()
         async with self._turn(spec.name):
-            if not self._storage.path(spec.name).is_dir():
-                self._make_room(spec.name)
+            self._make_room(spec.name)
             self._preparing[spec.name] = api.Instance(
                 name=spec.name,
                 state=api.InstanceState.STARTING,
@@ -162,6 +162,7 @@ class ProcessBackend:
 
     async def capacity(self) -> api.Capacity | None:
         """Free room under ``max_instances``, or None without a limit."""
+        self._refuse_when_closed()
         limit = self._settings.max_instances
         if limit is None:
             return None
@@ -214,14 +215,17 @@ class ProcessBackend:
             return
         with _mapped():
             used = set(self._storage.names()) | set(self._preparing)
-        if len(used - {name}) >= limit:
+        if name not in used and len(used) >= limit:
             raise api.NoCapacity(f"all {limit} processes of `max_instances` are in use")
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise api.Unavailable("the backend is closed")
 
     def _submit(
         self, pool: concurrent.futures.Executor, work: Callable[..., _T], *arguments: object
     ) -> asyncio.Future[_T]:
-        if self._closed:
-            raise api.Unavailable("the backend is closed")
+        self._refuse_when_closed()
         return asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
 
     async def _make(
@@ -294,7 +298,7 @@ class ProcessBackend:
             raise
         if report.get("state") in {"running", "claimed"}:
             return
-        text = str(report.get("text", "the supervisor gave no reason"))
+        text = str(report.get("message", "the supervisor gave no reason"))
         self._remove_failed(spec.name)
         if report.get("state") == "failed" and report.get("errno") in _OUR_FAULT:
             raise api.Rejected(f"{text}; hint: `command`, `java` or PATH of the template")

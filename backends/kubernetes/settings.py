@@ -1,0 +1,164 @@
+"""What a user may set for the Kubernetes backend. No I/O, no import of the backend itself.
+
+Every field says unit, default and the reason of the default. The values are checked here, so that
+a wrong one is told when the configuration is read; ValueError names what is allowed.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from backends.kubernetes import merge
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DAY_S = 86_400.0
+_OURS = ("name", "generateName", "namespace", "ownerReferences", "finalizers")
+
+
+def _between(low: float, high: float) -> Any:
+    """Return a validator: a number between ``low`` and ``high``, or None where that is a value."""
+
+    def check(_: object, attribute: "Attribute[Any]", value: float | None) -> None:
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{attribute.name}: {value} is not between {low:g} and {high:g}")
+
+    return check
+
+
+def _one_of(*allowed: str) -> Any:
+    def check(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
+        if value is not None and value not in allowed:
+            raise ValueError(f"{attribute.name}: {value!r} is not one of {', '.join(allowed)}")
+
+    return check
+
+
+def _absolute(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
+    if value is not None and not value.startswith("/"):
+        raise ValueError(
+            f"{attribute.name}: {value!r} is not an absolute path; hint: begin it with '/'"
+        )
+
+
+def _namespace(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
+    if value is not None and not _DNS_LABEL.fullmatch(value):
+        raise ValueError(
+            f"{attribute.name}: {value[:80]!r} is not a name of a namespace; hint: lower-case "
+            "letters, digits and '-', 63 at most"
+        )
+
+
+def _url(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
+    if value is not None and not re.match(r"https?://[^/\s]", value):
+        raise ValueError(f"{attribute.name}: {value[:80]!r} is not a URL; hint: https://HOST:PORT")
+
+
+def _pod(_: object, attribute: "Attribute[Any]", value: Mapping[str, Any]) -> None:
+    """Check the part of a pod that a user writes."""
+    try:
+        merge.check(value)
+    except merge.MergeError as error:
+        raise ValueError(f"{attribute.name}: {error}") from error
+    for key in ("containers", "initContainers", "volumes", "restartPolicy"):
+        if key in value:
+            raise ValueError(f"{attribute.name}: {key} stands outside; hint: put it into `spec`")
+    if value.get("kind", "Pod") != "Pod" or value.get("apiVersion", "v1") != "v1":
+        raise ValueError(f"{attribute.name}: only apiVersion v1, kind Pod can be created")
+    metadata = value.get("metadata") or {}
+    for key in _OURS:
+        if key in metadata:
+            raise ValueError(f"{attribute.name}: metadata.{key} is the broker's; hint: remove it")
+
+
+def _pods(_: object, attribute: "Attribute[Any]", value: Mapping[str, Any]) -> None:
+    for name, fragment in value.items():
+        if not isinstance(fragment, Mapping):
+            raise ValueError(f"{attribute.name}: {name} is no section")  # noqa: TRY004 -- told to a user
+        try:
+            _pod(None, attribute, fragment)
+        except ValueError as error:
+            text = str(error).removeprefix(f"{attribute.name}: ")
+            raise ValueError(f"{attribute.name}: {name}: {text}") from error
+
+
+@frozen(kw_only=True)
+class KubernetesSettings:
+    """Settings of the backend."""
+
+    # Where the agents' pods live. None: the namespace of the service account or of the
+    # kubeconfig's context. A namespace for agents alone makes quota, policies and rights simple.
+    namespace: str | None = field(default=None, validator=_namespace)
+    # Path of a kubeconfig. None: the pod's own service account, the usual case for a sidecar.
+    # Needs the extra `kubernetes` (docs/decisions/0030-kubernetes-client.md says why).
+    kubeconfig: str | None = None
+    # Context in the kubeconfig. None: its current one.
+    context: str | None = None
+    # URL of the API server. None: told by the service account or the kubeconfig. For an API
+    # server that is reached by a proxy or another address.
+    server: str | None = field(default=None, validator=_url)
+    # File with the bearer token; read again every minute and after a 401, because projected
+    # tokens rotate. None: the service account's.
+    token_file: str | None = field(default=None, validator=_absolute)
+    # PEM file with the authority of the API server. None: the service account's.
+    ca_file: str | None = field(default=None, validator=_absolute)
+    # Seconds for one request but lists and watches. An API server whose storage hangs answers 504
+    # after 34 s; the broker would rather try again.
+    request_timeout_s: float = field(default=15.0, validator=_between(0.5, 600))
+    # Seconds for one page of a list; a busy API server may need long for 500 pods.
+    list_timeout_s: float = field(default=30.0, validator=_between(0.5, 600))
+    # Pods per page: what an API server answers in about 0.1 s.
+    page_size: int = field(default=500, validator=_between(1, 10_000))
+    # Seconds until the API server ends a watch, so that connections spread over several servers.
+    watch_timeout_s: float = field(default=300.0, validator=_between(1, 3600))
+    # A watch that says nothing for these seconds is dead: bookmarks come about every 60 s.
+    watch_silence_s: float = field(default=100.0, validator=_between(0.5, 3600))
+    # A pod whose image cannot be pulled or whose container cannot be made is given up after these
+    # seconds. The kubelet tries again and again; two tries are enough to tell a typing error.
+    start_patience_s: float = field(default=30.0, validator=_between(0, 3600))
+    # Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.
+    pods: dict[str, Any] = field(factory=dict, validator=_pods)
+
+
+@frozen(kw_only=True)
+class KubernetesTemplate:
+    """Settings of one template on this backend."""
+
+    # Names in the backend's `pods`, the later over the earlier, all of them over what is made of
+    # the template's common settings and below `pod`.
+    inherits: tuple[str, ...] = ()
+    # Plain pod YAML (`metadata`, `spec`), merged as docs/backends/kubernetes.md tells. The agent
+    # runs in the container `jnlp`; others stand beside it and share its working directory.
+    pod: dict[str, Any] = field(factory=dict, validator=_pod)
+    # Where the shared working directory is mounted in every container. Only to be changed
+    # together with the template's `remote_fs`. The default is that of the agent images.
+    work_directory: str = field(default="/home/jenkins/agent", validator=_absolute)
+    # User and group of all processes, by number. 1000 is `jenkins` in the agent images. None: the
+    # image's own.
+    run_as_user: int | None = field(default=1000, validator=_between(0, 4_294_967_294))
+    run_as_group: int | None = field(default=1000, validator=_between(0, 4_294_967_294))
+    # Group that owns the volumes, so that the user may write to them. None: the volume's own.
+    fs_group: int | None = field(default=1000, validator=_between(0, 4_294_967_294))
+    # Fill in what the Pod Security level `restricted` asks for, where a container does not say
+    # otherwise: no privilege escalation, no capabilities, no root, the runtime's seccomp profile.
+    restricted: bool = True
+    # When the image of `jnlp` is pulled: Always, IfNotPresent, Never. None: Kubernetes' own rule.
+    image_pull_policy: str | None = field(
+        default=None, validator=_one_of("Always", "IfNotPresent", "Never")
+    )
+    # Names of secrets with registry credentials.
+    image_pull_secrets: tuple[str, ...] = ()
+    # Labels that a node must have.
+    node_selector: dict[str, str] = field(factory=dict)
+    # Service account. Its token is mounted only if `pod` asks for it
+    # (automountServiceAccountToken: true): builds are not trusted with the cluster by default.
+    service_account: str | None = None
+    # Name of a PriorityClass.
+    priority_class: str | None = None
+    # Age at which Kubernetes ends a pod, build or not: the last safety net, if the broker never
+    # comes back. 7 days is longer than builds take; a `retention.max_age` well below lets every
+    # agent go between builds. None: never.
+    active_deadline_s: float | None = field(
+        default=7 * _DAY_S, validator=_between(60, 10_000 * _DAY_S), metadata={"word": "never"}
+    )

@@ -1,0 +1,279 @@
+"""The pod that is made of a specification: golden files, and what holds for each."""
+
+import json
+import pathlib
+from typing import Any
+
+import attrs
+import hypothesis
+import pytest
+import yaml
+from hypothesis import strategies as st
+
+from backends import api, names
+from backends.kubernetes import pod, settings
+from tests.kubernetes import test_merge
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+SECRET = "0123456789abcdef-nobody-may-see"
+
+PLAIN = api.InstanceSpec(
+    name="ci-maven-abc123",
+    metadata={"owner": "ci", "template": "maven", "node": "ci-maven-abc123", "created": "1"},
+    use_entry_point=True,
+    image="jenkins/inbound-agent:3283.v92c105e0f819-1",
+    env={"JENKINS_SECRET": f"@{api.SECRETS}/agent-secret", "PRICE": "5$ $(HOME)"},
+    secret_files={"agent-secret": SECRET},
+)
+
+MAVEN = settings.KubernetesTemplate(
+    inherits=("docker-config", "spot"),
+    pod={
+        "metadata": {"labels": {"team": "build", "agent-broker/owner": "somebody"}},
+        "spec": {
+            "containers": [
+                {"name": "jnlp", "env": [{"name": "TZ", "value": "UTC"}]},
+                {
+                    "name": "maven",
+                    "image": "maven:3.9-eclipse-temurin-21",
+                    "command": ["sleep", "infinity"],
+                    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+                },
+                {
+                    "name": "dind",
+                    "image": "docker:27-dind",
+                    "securityContext": {"privileged": True, "runAsUser": 0},
+                },
+            ],
+            "volumes": [{"name": "workspace", "emptyDir": {"sizeLimit": "20Gi"}}],
+            "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["git.example"]}],
+            "topologyOfTomorrow": {"ring": 7},
+        },
+    },
+    service_account="builder",
+    node_selector={"kubernetes.io/arch": "amd64"},
+    image_pull_secrets=("registry",),
+    priority_class="builds",
+)
+FRAGMENTS = {
+    "docker-config": {
+        "spec": {
+            "volumes": [{"name": "m2", "persistentVolumeClaim": {"claimName": "maven-cache"}}],
+            "containers": [
+                {"name": "maven", "volumeMounts": [{"name": "m2", "mountPath": "/root/.m2"}]}
+            ],
+        }
+    },
+    "spot": {"spec": {"tolerations": [{"key": "spot", "operator": "Exists"}]}},
+}
+
+CASES = {
+    "plain": PLAIN,
+    "side-containers": attrs.evolve(
+        PLAIN,
+        options=MAVEN,
+        resources=api.Resources(
+            memory_bytes=1 << 30,
+            memory_reservation_bytes=700_000_001,
+            cpu_limit=2,
+            cpu_shares=0.25,
+        ),
+    ),
+    "own-command": attrs.evolve(
+        PLAIN,
+        argv=("/bin/sh", "-c", f"echo $$; cd {api.WORK} && exec ./agent"),
+        use_entry_point=False,
+        env={},
+        secret_files={},
+        options=settings.KubernetesTemplate(
+            run_as_user=None,
+            run_as_group=None,
+            fs_group=None,
+            restricted=False,
+            active_deadline_s=None,
+            work_directory="/data",
+            image_pull_policy="Never",
+        ),
+    ),
+}
+
+
+def made(spec: api.InstanceSpec, owner: str = "ci") -> pod.Made:
+    return pod.make(spec, owner=owner, fragments=FRAGMENTS)
+
+
+def container(manifest: dict[str, Any], name: str = pod.AGENT) -> dict[str, Any]:
+    return next(c for c in manifest["spec"]["containers"] if c["name"] == name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case: str) -> None:
+    """The manifest is, to the letter, the one that was read and found right."""
+    text = yaml.safe_dump(made(CASES[case]).pod, sort_keys=False)
+
+    assert (GOLDEN / f"{case}.yaml").read_text() == text
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_secret_is_in_its_own_object_only(case: str) -> None:
+    """Neither the pod nor a ``repr`` shows it; the object belongs to the pod."""
+    whole = made(CASES[case])
+
+    assert SECRET not in json.dumps(whole.pod)
+    assert SECRET not in repr(whole)
+    secret = whole.secret("uid-1")
+    assert [("Pod", whole.name, "uid-1")] == [
+        (o["kind"], o["name"], o["uid"]) for o in secret["metadata"]["ownerReferences"]
+    ]
+    assert dict(CASES[case].secret_files) == secret["stringData"]
+
+
+def test_only_the_agent_sees_the_secret() -> None:
+    """A side container shares the working directory, not the secret."""
+    manifest = made(CASES["side-containers"]).pod
+
+    paths = {
+        name: [m["mountPath"] for m in container(manifest, name)["volumeMounts"]]
+        for name in ("jnlp", "maven", "dind")
+    }
+    assert paths == {
+        "jnlp": ["/run/agent-broker", "/home/jenkins/agent"],
+        "maven": ["/root/.m2", "/home/jenkins/agent"],
+        "dind": ["/home/jenkins/agent"],
+    }
+
+
+def test_nobody_can_write_owner_marks_of_somebody_else() -> None:
+    """Marks in a template are overwritten or dropped."""
+    manifest = made(CASES["side-containers"]).pod
+
+    ours = {k: v for k, v in manifest["metadata"]["labels"].items() if k.startswith("agent-b")}
+    assert ours == {"agent-broker/owner": "ci", "agent-broker/template": "maven"}
+    assert manifest["metadata"]["labels"]["team"] == "build"
+
+
+def test_the_digest_tells_specifications_apart_but_not_secrets() -> None:
+    """The same order again is known for the same, whatever the secret."""
+    again = made(attrs.evolve(PLAIN, secret_files={"agent-secret": "another"}))
+    other = made(attrs.evolve(PLAIN, env={}))
+
+    assert made(PLAIN).digest == again.digest
+    assert made(PLAIN).digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ci-maven-abc123", "ci-maven-abc123"),
+        ("a" * 63, "a" * 63),
+        ("Agent_X.1", "agent-x-1-19df271f"),
+        ("a.b", "a-b-2e7336dc"),
+        ("A" * 63, "a" * 54 + "-1b58d00f"),
+    ],
+)
+def test_pod_names(name: str, expected: str) -> None:
+    """What Kubernetes allows stays; the rest becomes a name of its own, the same every time."""
+    assert expected == pod.pod_name(name)
+
+
+@hypothesis.given(st.from_regex(r"\A[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z"))
+def test_any_instance_name_gives_a_dns_name(name: str) -> None:
+    """DNS-1123, 63 characters at most."""
+    assert pod._DNS_LABEL.fullmatch(pod.pod_name(name))
+
+
+@hypothesis.given(st.text(max_size=90), st.dictionaries(st.sampled_from(names.KEYS), st.text()))
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_metadata_is_kept_whatever_it_holds(owner: str, metadata: dict[str, str]) -> None:
+    """Annotations carry any text as ASCII; the owner becomes legal labels."""
+    manifest = made(attrs.evolve(PLAIN, metadata=metadata), owner).pod
+
+    kept = manifest["metadata"]["annotations"][pod.METADATA]
+    assert kept.isascii()
+    assert metadata == json.loads(kept)
+    assert all(len(value) <= names.LABEL_MAX for value in manifest["metadata"]["labels"].values())
+
+
+def expanded(text: str) -> str:
+    """What Kubernetes makes of a value without any variable: ``$$`` is ``$``."""
+    out, at = "", 0
+    while at < len(text):
+        if text[at] == "$" and at + 1 < len(text) and text[at + 1] == "$":
+            at += 1
+        elif text[at] == "$" and at + 1 < len(text) and text[at + 1] == "(":
+            end = text.find(")", at)
+            assert end < 0, f"{text!r} refers to a variable"
+        out += text[at]
+        at += 1
+    return out
+
+
+@hypothesis.given(st.text(alphabet="$()a", max_size=12))
+def test_values_arrive_as_they_are(value: str) -> None:
+    """Kubernetes' own variables never touch our values and arguments."""
+    manifest = made(attrs.evolve(PLAIN, env={"X": value}, argv=(value,))).pod
+
+    agent = container(manifest)
+    assert value == expanded(agent["env"][0]["value"])
+    assert value == expanded(agent["args"][0])
+
+
+@hypothesis.settings(max_examples=80, deadline=None)
+@hypothesis.given(test_merge.LAYERS)
+def test_whatever_a_user_writes_the_agent_stays_ours(layer: dict[str, Any]) -> None:
+    """One agent's container, its secret mounted, the marks in place, never restarted."""
+    options = settings.KubernetesTemplate(pod=layer)
+    manifest = made(attrs.evolve(PLAIN, options=options)).pod
+
+    agents = [c for c in manifest["spec"]["containers"] if c["name"] == pod.AGENT]
+    assert len(agents) == 1
+    assert "/run/agent-broker" in [m["mountPath"] for m in agents[0]["volumeMounts"]]
+    assert manifest["metadata"]["name"] == PLAIN.name
+    assert manifest["spec"]["restartPolicy"] == "Never"
+    assert pod.owner_labels("ci").items() <= manifest["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image": None}, "no image"),
+        ({"files": (api.RemoteFile(url="http://x/a.jar", name="a.jar"),)}, "fetch no files"),
+        ({"options": settings.KubernetesTemplate(inherits=("absent",))}, "docker-config, spot"),
+        (
+            {"options": settings.KubernetesTemplate(pod=test_merge.spec(containers=None))},
+            "removes the container 'jnlp'",
+        ),
+        (
+            {"options": settings.KubernetesTemplate(pod=test_merge.spec(volumes=None))},
+            "removes the volume 'workspace'",
+        ),
+        ({"name": "-x"}, "not safe"),
+        ({"secret_files": {"a/b": ""}}, "key of a secret"),
+    ],
+)
+def test_what_cannot_be_a_pod_is_rejected(change: dict[str, Any], words: str) -> None:
+    """With words that say what to change."""
+    with pytest.raises(api.Rejected) as raised:
+        made(attrs.evolve(PLAIN, **change))
+
+    assert words in raised.value.reason
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"containers": []}, "put it into `spec`"),
+        ({"kind": "Deployment"}, "only apiVersion v1, kind Pod"),
+        ({"metadata": {"name": "x"}}, "metadata.name is the broker's"),
+        ({"spec": {"containers": [{}]}}, "has no 'name'"),
+    ],
+)
+def test_a_bad_pod_section_is_told_when_the_configuration_is_read(
+    told: dict[str, Any], words: str
+) -> None:
+    """Before anything is started, also for fragments."""
+    with pytest.raises(ValueError, match="pod: ") as raised:
+        settings.KubernetesTemplate(pod=told)
+    assert words in str(raised.value)
+    with pytest.raises(ValueError, match="pods: base: "):
+        settings.KubernetesSettings(pods={"base": told})

@@ -1,0 +1,314 @@
+"""What a pod's status means: the total table from pods to instances and their ends.
+
+Pure; ``now`` is an argument. Made and tested against recordings of a real kubelet, which taught:
+
+* the agent's container may be dead while a side container keeps the phase at Running: nothing ends
+  by itself, so the agent's end is the instance's end;
+* for about a second all containers are dead and the phase still says Running;
+* a container may be ``OOMKilled`` with exit code 0 and the phase ``Succeeded``: the reason counts;
+* image errors alternate between two reasons and leave the phase at Pending: time decides;
+* a pod that is being deleted says ``Failed`` and ``ContainerStatusUnknown`` of containers that
+  never ran: with a deletion time stamp nothing else counts.
+
+Refuses to know HTTP, watches and what follows from a state; the reasons are in ``table``.
+"""
+
+import datetime as dt
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard
+
+import attrs
+
+from backends import api
+from backends.kubernetes import pod as pods
+from backends.kubernetes import table
+
+Pod = Mapping[str, Any]
+
+_WORDS = 256
+_SIGNALS = 64
+_SIGNALLED = 128  # exit codes above it are 128 and the number of the signal
+
+
+def is_ours(pod: Pod, owner: str) -> bool:
+    """Tell whether a pod carries all marks of an owner."""
+    labels = _part(pod, "metadata", "labels")
+    return pods.owner_labels(owner).items() <= dict(labels).items() and pods.NAME in _part(
+        pod, "metadata", "annotations"
+    )
+
+
+def instance(pod: Pod, *, now: float, patience_s: float) -> api.Instance:
+    """Return what a listing shows of a pod of ours; never raises, whatever the pod says.
+
+    ``patience_s``: how old a pod may be that cannot be started for a reason in the table.
+    """
+    metadata = _part(pod, "metadata")
+    state, detail, end = _judged(pod, now=now, patience_s=patience_s)
+    return api.Instance(
+        name=str(_part(pod, "metadata", "annotations").get(pods.NAME, metadata.get("name"))),
+        state=state,
+        metadata=_metadata(pod),
+        created_at=_time(metadata.get("creationTimestamp")),
+        exit=end,
+        detail=detail[:_WORDS],
+    )
+
+
+def departed(pod: Pod, *, at: float) -> api.Instance:
+    """Return the death certificate of a pod that somebody else deleted, from its last sight."""
+    why = _disruption(pod)
+    slug, text = ("killed", "the pod was deleted by somebody else")
+    if why is not None:
+        slug, text = why.slug, why.text
+    shown = instance(pod, now=at, patience_s=math.inf)
+    return attrs.evolve(
+        shown,
+        state=api.InstanceState.EXITED,
+        detail="",
+        exit=api.Exit(slug=slug, message=text, at=at),
+    )
+
+
+def deleting(pod: Pod) -> bool:
+    """Tell whether a pod is on its way out."""
+    return "deletionTimestamp" in _part(pod, "metadata")
+
+
+# --- the order in which things are looked at ---------------------------------------------------
+
+_Judged = tuple[api.InstanceState, str, api.Exit | None]
+
+
+def _judged(pod: Pod, *, now: float, patience_s: float) -> _Judged:
+    phase = str(_part(pod, "status").get("phase"))
+    if deleting(pod):
+        return api.InstanceState.STOPPING, _why_deleted(pod), None
+    restarts = _part(pod, "spec").get("restartPolicy", "Always") != "Never"
+    ended = _terminated(_agent(pod))
+    over = not restarts and (ended or any(_failed_inits(pod)))
+    if over or phase in {"Succeeded", "Failed"}:
+        return api.InstanceState.EXITED, "", _end(pod)
+    if _part(_agent(pod), "state", "running"):
+        return api.InstanceState.RUNNING, _trouble(pod), None
+    stuck = _stuck(pod)
+    age = now - (_time(_part(pod, "metadata").get("creationTimestamp")) or now)
+    if stuck is not None and age >= patience_s:
+        return api.InstanceState.EXITED, "", api.Exit(slug=stuck[0].slug, message=stuck[1])
+    if phase == "Unknown":
+        return api.InstanceState.RUNNING, "its node does not answer", None
+    again = "ended and is started again" if ended else ""
+    return api.InstanceState.STARTING, stuck[1] if stuck else again or _not_yet(pod), None
+
+
+def _end(pod: Pod) -> api.Exit:
+    """Return how a pod ended that is not being deleted."""
+    status, agent = _part(pod, "status"), _agent(pod)
+    at = _time(_terminated(agent).get("finishedAt")) or _last_change(pod)
+    told = table.find(table.Where.POD, status.get("reason")) or _disruption(pod)
+    words = str(status.get("message") or "").strip()
+    if told is not None:
+        message = f"{told.text}: {words}" if words else told.text
+        return api.Exit(slug=told.slug, message=message[:_WORDS], at=at)
+    if status.get("reason"):  # a node that would not take it: OutOfcpu, NodeAffinity and the like
+        message = f"refused by its node: {status['reason']}: {words}"
+        return api.Exit(slug="evicted", message=message[:_WORDS], at=at)
+    ends = [_of_container(c, at) for c in (*_failed_inits(pod), agent)]
+    beside = [_of_container(c, at) for c in _others(pod)]
+    known = [end for end in ends if end is not None]
+    memory = [e for e in (*ends, *beside) if e is not None and e.slug == "out-of-memory"]
+    unknown = api.Exit(slug="unknown", message="Kubernetes does not say why it ended", at=at)
+    return next(iter((*memory, *known, unknown)))
+
+
+def _of_container(container: Pod, at: float | None) -> api.Exit | None:
+    """Return how one container ended, or None while it has not."""
+    ended = _terminated(container)
+    if not ended:
+        return None
+    name, code = container.get("name"), _whole(ended.get("exitCode"))
+    whose = "" if name == pods.AGENT else f"container {name}: "
+    words = str(ended.get("message") or "").strip()
+    row = table.find(table.Where.TERMINATED, ended.get("reason"))
+    number = _whole(ended.get("signal")) or (0 if code is None else code - _SIGNALLED)
+    if row is not None:
+        slug, text = row.slug, row.text
+        if slug == "out-of-memory" and code == 0:
+            text += " (a child process; the container itself ended with 0)"
+    elif 0 < number <= _SIGNALS:
+        slug, text = "killed", f"killed by signal {number}"
+    else:
+        slug, text = "exited", f"ended with {code}"
+    if 0 < number <= _SIGNALS and slug in {"killed", "out-of-memory"}:
+        code = -number
+    message = f"{whose}{text}: {words}" if words else f"{whose}{text}"
+    return api.Exit(
+        slug=slug, code=code, message=message[:_WORDS], at=_time(ended.get("finishedAt")) or at
+    )
+
+
+# --- words for what goes on --------------------------------------------------------------------
+
+
+def _stuck(pod: Pod) -> tuple[table.Row, str] | None:
+    """Return the first container that waits for a reason in the table."""
+    for container in (_agent(pod), *_inits(pod), *_others(pod)):
+        waiting = _part(container, "state", "waiting")
+        row = table.find(table.Where.WAITING, waiting.get("reason"))
+        if row is not None:
+            name = container.get("name")
+            whose = "" if name == pods.AGENT else f"container {name}: "
+            words = str(waiting.get("message") or "").strip()
+            return row, f"{whose}{row.text} ({row.reason}): {words}"[:_WORDS]
+    return None
+
+
+def _not_yet(pod: Pod) -> str:
+    """Return why a pod does not run yet, in the platform's words."""
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("status") == "False":
+        reason, words = scheduled.get("reason"), scheduled.get("message") or ""
+        known = {"Unschedulable": "no node fits", "SchedulingGated": "held back by a gate"}
+        return f"{known.get(str(reason), reason)}: {words}"
+    for container in (*_inits(pod), _agent(pod)):
+        if _part(container, "state", "running") and container.get("name") != pods.AGENT:
+            return f"container {container.get('name')} runs first"
+    reasons = [_part(c, "state", "waiting").get("reason") for c in _containers(pod)]
+    words = next((str(reason) for reason in reasons if reason), "")
+    if words:
+        return f"being made: {words}"
+    if _part(pod, "spec").get("nodeName"):
+        return "its node was chosen"
+    phase = _part(pod, "status").get("phase")
+    return "waits for a node" if phase in (None, "Pending") else f"phase {phase}"
+
+
+def _trouble(pod: Pod) -> str:
+    """Return what is wrong with a pod whose agent runs, or nothing."""
+    why = _disruption(pod)
+    if why is not None:
+        return why.text
+    for container in _others(pod):
+        ended = _of_container(container, None)
+        if ended is not None and (ended.slug != "exited" or ended.code):
+            return ended.message
+    stuck = _stuck(pod)
+    if stuck is not None:
+        return stuck[1]
+    ready = _condition(pod, "Ready")
+    everything = all(_part(c, "state", "running") for c in (_agent(pod), *_others(pod)))
+    if ready.get("status") == "False" and not ready.get("reason") and everything:
+        return "its node does not answer"
+    return ""
+
+
+def _why_deleted(pod: Pod) -> str:
+    why = _disruption(pod)
+    text = "being deleted" if why is None else why.text
+    held = _part(pod, "metadata").get("finalizers")
+    return f"{text}; held by {', '.join(map(str, held))}" if _is_list(held) and held else text
+
+
+def _disruption(pod: Pod) -> table.Row | None:
+    condition = _condition(pod, "DisruptionTarget")
+    if condition.get("status") != "True":
+        return None
+    reason = str(condition.get("reason"))
+    unknown = table.Row(
+        where=table.Where.CONDITION, reason=reason, slug="evicted", text=f"disrupted: {reason}"
+    )
+    return table.find(table.Where.CONDITION, reason) or unknown
+
+
+# --- reading a pod without trusting it ---------------------------------------------------------
+
+
+def _part(value: Pod, *path: str) -> Pod:
+    """Return an inner section, empty where there is none."""
+    for key in path:
+        inner = value.get(key)
+        if not isinstance(inner, Mapping):
+            return {}
+        value = inner
+    return value
+
+
+def _list(value: Pod, key: str) -> Iterator[Pod]:
+    told = value.get(key)
+    return (entry for entry in told if isinstance(entry, Mapping)) if _is_list(told) else iter(())
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _agent(pod: Pod) -> Pod:
+    return next((c for c in _containers(pod) if c.get("name") == pods.AGENT), {})
+
+
+def _containers(pod: Pod) -> Iterator[Pod]:
+    return _list(_part(pod, "status"), "containerStatuses")
+
+
+def _others(pod: Pod) -> list[Pod]:
+    """Return the side containers, native ones (restartable init containers) too."""
+    native = _native(pod)
+    beside = [c for c in _containers(pod) if c.get("name") != pods.AGENT]
+    return beside + [c for c in _all_inits(pod) if c.get("name") in native]
+
+
+def _inits(pod: Pod) -> list[Pod]:
+    native = _native(pod)
+    return [c for c in _all_inits(pod) if c.get("name") not in native]
+
+
+def _all_inits(pod: Pod) -> Iterator[Pod]:
+    return _list(_part(pod, "status"), "initContainerStatuses")
+
+
+def _native(pod: Pod) -> list[Any]:
+    told = _list(_part(pod, "spec"), "initContainers")
+    return [c.get("name") for c in told if c.get("restartPolicy") == "Always"]
+
+
+def _failed_inits(pod: Pod) -> list[Pod]:
+    return [c for c in _inits(pod) if _terminated(c).get("exitCode")]
+
+
+def _terminated(container: Pod) -> Pod:
+    return _part(container, "state", "terminated")
+
+
+def _condition(pod: Pod, kind: str) -> Pod:
+    told = _list(_part(pod, "status"), "conditions")
+    return next((c for c in told if c.get("type") == kind), {})
+
+
+def _last_change(pod: Pod) -> float | None:
+    told = _list(_part(pod, "status"), "conditions")
+    times = [_time(c.get("lastTransitionTime")) for c in told]
+    return max((t for t in times if t is not None), default=None)
+
+
+def _metadata(pod: Pod) -> dict[str, str]:
+    """Read the metadata back; a pod whose marks were damaged shows none, and is left alone."""
+    try:
+        told = json.loads(str(_part(pod, "metadata", "annotations").get(pods.METADATA)))
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _time(value: Any) -> float | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return dt.datetime.fromisoformat(value).timestamp()
+    except ValueError:
+        return None

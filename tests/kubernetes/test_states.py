@@ -1,0 +1,283 @@
+"""What every recorded life of a pod looks like through the table, and that the table is total."""
+
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from backends import api
+from backends.kubernetes import states, table
+from tests.kubernetes import recorded
+
+STARTS = [
+    ("starting", "waits for a node"),
+    ("starting", "its node was chosen"),
+    ("starting", "being made: ContainerCreating"),
+]
+RUNS = [*STARTS, ("running", "")]
+INIT = [*STARTS[:2], ("starting", "being made: PodInitializing")]
+DELETED = ("stopping", "being deleted")
+NOT_PULLED = ("starting", "the image cannot be pulled (ErrImagePull): failed to pull and unpack")
+NOT_PULLED_AGAIN = ("starting", "the image cannot be pulled (ImagePullBackOff): Back-off pulling")
+NO_REFERENCE = "the container's configuration refers to something that is not there (Create"
+AGAIN = ("starting", "ended and is started again")
+NODE = ("running", "its node does not answer")
+TAINT = "its node does not answer or got a taint"
+
+LIVES: dict[str, list[tuple[Any, ...]]] = {
+    "pod-01-normal-two-containers": [*RUNS, ("exited", "exited", 0, "ended with 0")],
+    "pod-02-jnlp-exits-sidecar-stays": [*RUNS, ("exited", "exited", 3, "ended with 3"), DELETED],
+    "pod-03-native-sidecar": [*INIT, ("running", ""), ("exited", "exited", 0, "ended with 0")],
+    "pod-04-container-exit-nonzero": [*RUNS, ("exited", "exited", 7, "ended with 7: boom")],
+    "pod-05-init-container-fails": [
+        *INIT,
+        ("starting", "container init runs first"),
+        ("exited", "exited", 9, "container init: ended with 9"),
+    ],
+    "pod-10-pending-unschedulable-cpu": [
+        STARTS[0],
+        ("starting", "no node fits: 0/1 nodes are available: 1 Insufficient cpu."),
+        DELETED,
+    ],
+    "pod-11-pending-unschedulable-selector": [
+        STARTS[0],
+        ("starting", "no node fits: 0/1 nodes are available: 1 node(s) didn't match Pod's node"),
+        DELETED,
+    ],
+    "pod-12-scheduling-gated": [("starting", "held back by a gate: Scheduling is"), DELETED],
+    "pod-20-image-pull-backoff": [
+        *STARTS,
+        NOT_PULLED,
+        NOT_PULLED_AGAIN,
+        NOT_PULLED,
+        ("exited", "image", None, "the image cannot be pulled (ImagePullBackOff)"),
+        ("exited", "image", None, "the image cannot be pulled (ErrImagePull)"),
+        DELETED,
+    ],
+    "pod-21-err-image-never-pull": [
+        *STARTS,
+        ("starting", "the image is not on the node and may not be pulled (ErrImageNeverPull)"),
+        DELETED,
+    ],
+    "pod-22-invalid-image-name": [
+        *STARTS,
+        ("starting", "the image's name is wrong (InvalidImageName): Failed to apply default"),
+        DELETED,
+    ],
+    "pod-23-create-container-config-error": [*STARTS, ("starting", NO_REFERENCE), DELETED],
+    "pod-24-volume-secret-missing": [*STARTS, DELETED],
+    "pod-25-start-error-bad-command": [
+        *STARTS,
+        ("exited", "command", 128, "could not be started: failed to create containerd task"),
+    ],
+    "pod-26-crashloop": [
+        *RUNS,
+        AGAIN,
+        ("running", ""),
+        AGAIN,
+        ("starting", "it ends again and again (CrashLoopBackOff): back-off 10s restarting"),
+        ("running", ""),
+        AGAIN,
+        DELETED,
+    ],
+    "pod-27-secret-env-right-after-pod": [*RUNS, ("exited", "exited", 0, "ended with 0")],
+    "pod-28-secret-env-3s-after-pod": [
+        *STARTS,
+        ("starting", NO_REFERENCE),
+        ("running", ""),
+        ("exited", "exited", 0, "ended with 0"),
+    ],
+    "pod-29-secret-volume-3s-after-pod": [*RUNS, ("exited", "exited", 0, "ended with 0")],
+    "pod-30-oomkilled": [*RUNS, ("exited", "out-of-memory", -9, "killed for using more memory")],
+    "pod-31-oomkilled-child": [
+        *RUNS,
+        ("exited", "out-of-memory", 0, "killed for using more memory than its limit (a child"),
+    ],
+    "pod-40-deleted-while-running": [*RUNS, DELETED],
+    "pod-41-deleted-sigterm-ignored": [*RUNS, DELETED],
+    "pod-42-deleted-force-grace0": [*RUNS, DELETED],
+    "pod-43-deleted-during-creation": [STARTS[0], DELETED],
+    "pod-44-deleted-with-finalizer": [
+        *RUNS,
+        ("stopping", "being deleted; held by example.com/hold"),
+    ],
+    "pod-45-succeeded-then-deleted": [*RUNS, ("exited", "exited", 0, "ended with 0"), DELETED],
+    "pod-50-evicted-emptydir-limit": [
+        *RUNS,
+        ("exited", "evicted", None, 'evicted by its node: Usage of EmptyDir volume "w" exceeds'),
+    ],
+    "pod-51-evicted-by-api": [
+        *RUNS,
+        ("running", "evicted by somebody, as when a node is drained"),
+        ("stopping", "evicted by somebody, as when a node is drained"),
+    ],
+    "pod-52-active-deadline": [
+        *RUNS,
+        ("exited", "killed", None, "older than its active deadline: Pod was active on the node"),
+    ],
+    "pod-53-preempted": [
+        *RUNS,
+        ("running", "made room for pods of higher priority"),
+        ("stopping", "made room for pods of higher priority"),
+    ],
+    "pod-60-killed-from-inside": [*RUNS, ("exited", "killed", -11, "killed by signal 11")],
+    "pod-70-node-gone": [
+        *RUNS,
+        NODE,
+        ("running", TAINT),
+        ("stopping", TAINT),
+        ("stopping", "its node is gone"),
+    ],
+    "pod-71-node-returns": [*RUNS, NODE, ("running", TAINT), ("stopping", TAINT)],
+}
+
+
+def seen(pod: dict[str, Any], t: float) -> tuple[Any, ...]:
+    created = states._time(pod["metadata"]["creationTimestamp"])
+    assert created is not None
+    told = states.instance(pod, now=created + t, patience_s=30)
+    if told.exit is not None:
+        return (told.state.value, told.exit.slug, told.exit.code, told.exit.message)
+    return (told.state.value, told.detail)
+
+
+def matches(expected: tuple[Any, ...], actual: tuple[Any, ...]) -> bool:
+    """Compare all but the text exactly; the text by how it begins, an empty one exactly."""
+    head = expected[-1] == actual[-1] or (expected[-1] and actual[-1].startswith(expected[-1]))
+    return bool(expected[:-1] == actual[:-1] and head)
+
+
+@pytest.mark.parametrize("name", recorded.names("pod-"))
+def test_recorded_lives(name: str) -> None:
+    """Each state that a real kubelet reported, in order, each told once."""
+    life: list[tuple[Any, ...]] = []
+    for t, kind, pod in recorded.events(name):
+        if kind != "BOOKMARK" and seen(pod, t) not in life[-1:]:
+            life.append(seen(pod, t))
+
+    assert len(LIVES[name]) == len(life), life
+    for expected, actual in zip(LIVES[name], life, strict=True):
+        assert matches(expected, actual), f"{expected} is not {actual}"
+
+
+@pytest.mark.parametrize(
+    ("name", "slug", "text"),
+    [
+        ("pod-40", "killed", "the pod was deleted by somebody else"),
+        ("pod-51", "evicted", "evicted by somebody, as when a node is drained"),
+        ("pod-53", "evicted", "made room for pods of higher priority"),
+        ("pod-70", "platform-lost", "its node is gone"),
+    ],
+)
+def test_death_certificate_of_a_pod_that_is_gone(name: str, slug: str, text: str) -> None:
+    """What was last seen of it tells why."""
+    last = recorded.events(name)[-1][2]
+
+    told = states.departed(last, at=7.0)
+
+    assert told.state is api.InstanceState.EXITED
+    assert told.exit == api.Exit(slug=slug, message=text, at=7.0)
+
+
+def test_a_side_container_without_memory_is_told_while_the_agent_runs() -> None:
+    """The agent's instance runs on; the detail names the container."""
+    pod = recorded.events("pod-30")[-3][2]
+    told = {c["name"]: c for c in pod["status"]["containerStatuses"]}
+    told["sidecar"]["state"], told["jnlp"]["state"] = (
+        told["jnlp"]["state"],
+        told["sidecar"]["state"],
+    )
+
+    assert seen(pod, 3) == (
+        "running",
+        "container sidecar: killed for using more memory than its limit",
+    )
+
+
+def test_a_pod_refused_by_its_node_is_told_with_the_node_s_words() -> None:
+    """A kubelet that has no room after all fails the pod with a reason of its own."""
+    _, _, pod = recorded.events("pod-10")[0]
+    pod["status"] |= {
+        "phase": "Failed",
+        "reason": "OutOfcpu",
+        "message": "Node didn't have enough",
+    }
+
+    assert seen(pod, 1) == (
+        "exited",
+        "evicted",
+        None,
+        "refused by its node: OutOfcpu: Node didn't have enough",
+    )
+
+
+def test_rows_are_told_apart() -> None:
+    """No reason has two meanings, and each meaning is one of the contract's words."""
+    keys = [(row.where, row.reason) for row in table.TABLE]
+
+    assert len(set(keys)) == len(keys)
+    assert {row.slug for row in table.TABLE} <= {
+        "exited", "killed", "out-of-memory", "image", "command", "network", "evicted",
+        "platform-lost", "unknown",
+    }  # fmt: skip
+
+
+_REASONS = [row.reason for row in table.TABLE]
+_WORDS = st.sampled_from(
+    [*_REASONS, *"Pending Running Succeeded Failed Unknown jnlp side True False Never".split()]
+) | st.sampled_from(["DisruptionTarget", "Ready", "2026-11-23T23:51:34Z", "", "x" * 400])
+_KEYS = st.sampled_from(
+    """metadata spec status labels annotations deletionTimestamp finalizers phase reason message
+    conditions type containerStatuses name state initContainerStatuses initContainers
+    restartPolicy waiting terminated running exitCode signal creationTimestamp finishedAt""".split()
+)
+_ANY = st.recursive(
+    st.one_of(_WORDS, st.integers(-1, 300), st.none(), st.booleans()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(_KEYS, inner, max_size=5)
+    ),
+    max_leaves=25,
+)
+_CONTAINER = st.fixed_dictionaries(
+    {"name": st.sampled_from(["jnlp", "side"])},
+    optional={
+        "state": st.dictionaries(
+            st.sampled_from(["waiting", "running", "terminated"]),
+            st.one_of(
+                _ANY,
+                st.fixed_dictionaries(
+                    {}, optional={"reason": _WORDS, "exitCode": st.integers(-1, 300)}
+                ),
+            ),
+            max_size=1,
+        )
+    },
+)
+_STATUS = st.fixed_dictionaries(
+    {},
+    optional={
+        "phase": _WORDS,
+        "reason": _WORDS,
+        "containerStatuses": st.one_of(_ANY, st.lists(_CONTAINER, max_size=3)),
+        "initContainerStatuses": st.lists(_CONTAINER, max_size=2),
+        "conditions": _ANY,
+    },
+)
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(
+    st.one_of(
+        st.dictionaries(_KEYS, _ANY, max_size=4),
+        st.fixed_dictionaries({"status": _STATUS}, optional={"spec": _ANY, "metadata": _ANY}),
+    )
+)
+def test_the_table_is_total(pod: dict[str, Any]) -> None:
+    """Whatever a pod says, there is a state, an end with it or none, in bounded words."""
+    told = states.instance(pod, now=1e9, patience_s=30)
+
+    assert (told.exit is not None) == (told.state is api.InstanceState.EXITED)
+    assert len(told.detail) <= 256
+    assert told.exit is None or len(told.exit.message) <= 256
+    assert states.departed(pod, at=1.0).exit is not None

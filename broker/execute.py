@@ -1,12 +1,14 @@
 """Perform one action: the order of its steps, time limits, and how it ended.
 
-Launch = node, secret, instance. Retire = look again, cordon, look again, still idle? delete the
-node, terminate the instance; a busy answer un-cordons. Every prefix of either is a state that the
-life-cycle table names, so nothing here is undone by hand beyond tidiness. Refuses to decide
-whether an action is right: the plan did, and ``judge`` objects once more on a fresh look.
+Launch = node, secret, instance. Retire = look again, take out of service, look again, still idle?
+delete the node, terminate the instance; a busy answer un-cordons. How a node is taken out of
+service depends on the controller's version (docs/decisions/0002). Every prefix of either is a
+state that the life-cycle table names, so nothing here is undone by hand beyond tidiness. Refuses
+to decide whether an action is right: the plan did, ``judge`` objects once more on a fresh look.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, assert_never
 
@@ -36,8 +38,11 @@ class Nodes(Protocol):
     async def uncordon(self, name: str) -> None:
         """Bring a node back online."""
 
-    async def swap_labels(self, name: str, label: str) -> object:
-        """Leave a node with one label that nobody asks for."""
+    async def seal(self, name: str, label: str) -> None:
+        """Let a node take nothing more and leave it one label that nobody asks for."""
+
+    async def unseal(self, name: str) -> None:
+        """Let a node take items again."""
 
     async def delete(self, name: str) -> None:
         """Delete a node; ``NotFound`` if it is gone."""
@@ -52,6 +57,9 @@ class Order:
 
     definition: jnlp_node.NodeDefinition
     spec_with: Callable[[jnlp_secret.Secret], backends_api.InstanceSpec]
+
+
+_LAST_MOMENT = "it was given work in the last moment"
 
 
 class _Withdrawn(Exception):  # noqa: N818 -- not an error: a fresh look changed our mind
@@ -113,7 +121,7 @@ class Executor:
             case model.CordonAgent():
                 await self._cordon_busy(action)
             case model.UncordonAgent():
-                await self.nodes.uncordon(action.name)
+                await self._uncordon(action)
             case model.RetireAgent():
                 await self._retire(action)
             case model.SweepNode():
@@ -135,51 +143,62 @@ class Executor:
             raise
 
     async def _cordon_busy(self, action: model.CordonAgent) -> None:
-        message = _message(action.slug, action.reason)
-        if action.others_wait and not self.retires_by_offline():
-            # the build may end in this very moment and the next item be assigned: an older
-            # controller drops an item that finds its node offline, but not one that finds its
-            # labels gone (jenkins-measured 3)
-            await self.nodes.swap_labels(action.name, model.RETIRED_LABEL)
+        if action.online and not self.retires_by_offline():
+            # the build may end in this very moment and another item be assigned: an older
+            # controller drops an item that finds its node offline
+            await self.nodes.seal(action.name, model.RETIRED_LABEL)
         else:
-            await self.nodes.cordon(action.name, message)
+            await self.nodes.cordon(action.name, _message(action.slug, action.reason))
+
+    async def _uncordon(self, action: model.UncordonAgent) -> None:
+        await self.nodes.uncordon(action.name)
+        if not self.retires_by_offline():
+            await self.nodes.unseal(action.name)
 
     async def _retire(self, action: model.RetireAgent) -> None:
         await self._check(action)
-        state = await self.nodes.read(action.name)
-        if state.exists and not state.idle:
-            raise _Withdrawn("it works")
-        if state.exists and not action.cordoned:
-            await self._take_out(action, state)
-        await self.before_end(action)
-        if state.exists:
-            await self._delete_node(action.name)
+        await self._remove_node(action, await self.nodes.read(action.name))
         if action.backend is not None:
             await self._terminate(action.backend, action.name)
-
-    async def _take_out(self, action: model.RetireAgent, state: jnlp_state.NodeState) -> None:
-        """Take an idle agent out of service, so that what is idle afterwards stays idle."""
-        by_offline = self.retires_by_offline() or state.offline
-        if by_offline:
-            await self.nodes.cordon(action.name, _message(action.slug, action.reason))
-        else:
-            await self.nodes.swap_labels(action.name, model.RETIRED_LABEL)
-        after = await self.nodes.read(action.name)
-        if not after.exists or after.idle:
-            return
-        if by_offline:
-            await self.nodes.uncordon(action.name)
-        # with its labels swapped it ends its build and is then found drained
-        raise _Withdrawn("it was given work in the last moment")
 
     async def _sweep_node(self, action: model.SweepNode) -> None:
         await self._check(action)
         state = await self.nodes.read(action.name)
-        if state.exists and (not state.idle or not state.offline):
+        if state.exists and not state.offline:
             raise _Withdrawn("it is back")
+        await self._remove_node(action, state)
+
+    async def _remove_node(
+        self, action: model.RetireAgent | model.SweepNode, state: jnlp_state.NodeState
+    ) -> None:
+        """Delete a node that works on nothing and can be given nothing."""
+        if state.is_at_work:
+            raise _Withdrawn("it works")
+        if state.exists and not state.temporarily_offline:
+            with contextlib.suppress(jnlp_errors.NotFound):  # somebody else deletes it just now
+                await self._take_out(action)
         await self.before_end(action)
-        if state.exists:
+        if not state.exists:
+            return
+        if not (await self.nodes.read(action.name)).is_at_work:
             await self._delete_node(action.name)
+            return
+        raise _Withdrawn(_LAST_MOMENT)
+
+    async def _take_out(self, action: model.RetireAgent | model.SweepNode) -> None:
+        """Take an idle agent out of service, so that what is idle afterwards stays idle."""
+        by_offline = self.retires_by_offline()
+        if by_offline:
+            slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
+            await self.nodes.cordon(action.name, _message(slug, action.reason))
+        else:
+            await self.nodes.seal(action.name, model.RETIRED_LABEL)
+        if not (await self.nodes.read(action.name)).is_at_work:
+            return
+        if by_offline:
+            await self.nodes.uncordon(action.name)
+        # a sealed one ends its build and is then found drained
+        raise _Withdrawn(_LAST_MOMENT)
 
     async def _sweep_instance(self, action: model.SweepInstance) -> None:
         state = await self.nodes.read(action.name)

@@ -1,4 +1,4 @@
-"""What we do to nodes over REST: create, take the secret, cordon, relabel, delete, read.
+"""What we do to nodes over REST: create, take the secret, cordon, seal, delete, read.
 
 Knows the endpoints and which of them may be repeated; refuses to know when and why: the order of
 steps that keeps builds safe is the caller's.
@@ -6,6 +6,7 @@ steps that keeps builds safe is the caller's.
 Facts: section 3 and 7 of the REST reference, recordings ``nodes/*``, ``agent/01-jnlp-files``.
 """
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from jnlp import errors, http, node, state
@@ -114,17 +115,21 @@ class NodeClient:
                 f"node {name} is still temporarily offline after toggleOffline"
             )
 
-    async def swap_labels(self, name: str, label: str) -> tuple[str, ...]:
-        """Leave a node nothing but ``label``, exclusively; returns the labels it had.
+    async def seal(self, name: str, label: str) -> None:
+        """Let a node take nothing more and leave it nothing but ``label``; may be repeated.
 
-        The agent stays connected and a build that is on its way still runs. A build that asks for
-        its node in the very instant fails visibly (measured: 2 of 350), so not on a busy node.
+        The agent stays connected and what is on its way to it still runs. A build that asks for
+        its node in the very instant fails visibly (measured: 2 of 350): the node is replaced.
         """
-        return await self._relabel(name, (label,), exclusive=True)
 
-    async def restore_labels(self, name: str, labels: tuple[str, ...], *, exclusive: bool) -> None:
-        """Give a node its labels and mode back."""
-        await self._relabel(name, labels, exclusive=exclusive)
+        def sealed(config: str) -> str:
+            return node.with_labels(node.accepting(config, tasks=False), (label,))
+
+        await self._configure(name, sealed)
+
+    async def unseal(self, name: str) -> None:
+        """Let a node take items again, which must ask for it by its name: the labels are gone."""
+        await self._configure(name, lambda config: node.accepting(config, tasks=True))
 
     async def delete(self, name: str) -> None:
         """Remove a node, closing its agent's connection; raises ``NotFound`` if it is gone."""
@@ -141,23 +146,19 @@ class NodeClient:
             raise errors.NotFound(f"node {name} is unknown", status=404)
         return seen
 
-    async def _relabel(
-        self, name: str, labels: tuple[str, ...], *, exclusive: bool
-    ) -> tuple[str, ...]:
+    async def _configure(self, name: str, change: Callable[[str], str]) -> None:
         path = _path(name, "config.xml")
         config = (await self._session.get_text(path)).text
         try:
-            before = node.labels_of(config)
             named = node.name_of(config)
-            changed = node.with_labels(config, labels, exclusive=exclusive)
+            changed = change(config)
         except ValueError as error:
             raise errors.Unexpected(f"config.xml of node {name}: {error}") from error
         if named != name:  # another name inside would rename the node
             raise errors.Unexpected(f"config.xml of node {name} names the node {named[:80]!r}")
-        if changed != config:
+        if changed != config:  # every replacement is a risk for a build that is just starting
             # in ASCII it is the same document whatever charset the receiver assumes
             await self._session.post(path, body=changed.encode("ascii", "xmlcharrefreplace"))
-        return before
 
 
 def _path(name: str, rest: str) -> str:

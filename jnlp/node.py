@@ -9,7 +9,7 @@ Facts: recordings ``nodes/01-create``, ``nodes/02-create-errors``, ``nodes/08-ze
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import Factory, field, frozen
 
@@ -195,15 +195,46 @@ def with_labels(config_xml: str, labels: tuple[str, ...], *, exclusive: bool = T
     wrong = [text for label in labels for text in label_problems(label)]
     if wrong:
         raise ValueError("; ".join(wrong))
-    wanted = {
-        "label": html.escape(" ".join(labels), quote=False),
-        "mode": "EXCLUSIVE" if exclusive else "NORMAL",
-    }
+    mode = "EXCLUSIVE" if exclusive else "NORMAL"
+    text = html.escape(" ".join(labels), quote=False)
+    return _replaced(
+        config_xml, {"label": f"<label>{text}</label>", "mode": f"<mode>{mode}</mode>"}
+    )
+
+
+_ALWAYS = '<retentionStrategy class="hudson.slaves.RetentionStrategy$Always"/>'
+_NEVER = (
+    '<retentionStrategy class="hudson.slaves.SimpleScheduledRetentionStrategy">'
+    "<startTimeSpec>0 0 31 2 *</startTimeSpec><upTimeMins>1</upTimeMins>"
+    "<keepUpWhenActive>true</keepUpWhenActive></retentionStrategy>"
+)
+
+
+def accepting(config_xml: str, *, tasks: bool) -> str:
+    """Let a node take items or not; what it has been given goes on, its agent stays connected.
+
+    The one switch for this that REST reaches without administrator rights: a schedule that never
+    comes. Outside of its hours ``SimpleScheduledRetentionStrategy.isAcceptingTasks`` is false, and
+    the scheduler asks that under the queue's lock; disconnecting is left out by it for nodes that
+    the controller cannot launch, as all inbound ones are (read in its source, in all versions).
+    """
+    if is_accepting(config_xml) == tasks:
+        return config_xml
+    return _replaced(config_xml, {"retentionStrategy": _ALWAYS if tasks else _NEVER})
+
+
+def is_accepting(config_xml: str) -> bool:
+    """True unless ``accepting`` took the node out of service."""
+    element = _children(config_xml)[0].get("retentionStrategy")
+    return element is None or "<startTimeSpec>0 0 31 2 *</startTimeSpec>" not in element.content
+
+
+def _replaced(config_xml: str, wanted: Mapping[str, str]) -> str:
+    """Replace direct children of the root, by tag; those that are missing are added."""
     children, end_of_root = _children(config_xml)
     edits = []
-    for tag, content in wanted.items():
+    for tag, new in wanted.items():
         element = children.get(tag)
-        new = f"<{tag}>{content}</{tag}>"
         if element is None:
             edits.append((end_of_root, end_of_root, f"  {new}\n"))
         else:

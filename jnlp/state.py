@@ -40,6 +40,11 @@ class NodeState:
     busy_urls: tuple[str, ...] = ()  # builds that may be seen; others run without one
     built_in: bool = False  # the controller's own
 
+    @property
+    def is_at_work(self) -> bool:
+        """True when it is there and has something to do, be it only assigned."""
+        return self.exists and not self.idle
+
 
 def parse(computer: Any) -> NodeState:
     """Read one computer; raises ``Unexpected`` when it cannot be told idle from busy."""

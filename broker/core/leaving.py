@@ -208,20 +208,12 @@ def _refuse(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict, why: 
 
 
 def _cordon(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> None:
-    template = draft.template_of(agent)
-    labels = retention.labels_of(agent, template)
-    exclusive = template.exclusive if template is not None else True
     draft.actions.append(
         model.CordonAgent(
             name=agent.name,
             reason=verdict.text,
             slug=verdict.slug,
-            # nothing is assigned to a node that is offline already
-            others_wait=agent.computer is not None
-            and not agent.computer.offline
-            and any(
-                demand.could_want(wish, labels, exclusive) is not False for wish in draft.wishes
-            ),
+            online=agent.computer is not None and not agent.computer.offline,
         )
     )
 

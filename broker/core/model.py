@@ -383,7 +383,7 @@ class CordonAgent:
     name: NodeName
     reason: str
     slug: str = "drained"  # metric label of the end that follows
-    others_wait: bool = False  # other items could take its place: old controllers need care
+    online: bool = True  # it could be given another item: old controllers need care
 
 
 @frozen(kw_only=True)

@@ -30,6 +30,10 @@ from jnlp import version as jnlp_version
 
 FaultKind = Literal["timeout", "500", "503", "slow", "cut", "stale", "reset"]
 _BAD_IN_NAME = re.compile(r"[?*/\\%!@#$^&|<>\[\]:;]")
+_NEVER_DUE = re.compile(
+    r"SimpleScheduledRetentionStrategy\"[^>]*>\s*<startTimeSpec>0 0 3[01] 2 \*</startTimeSpec>"
+)
+"""The 31st of February."""
 _LONGEST_NAME = 255
 _PING_S = 1.0
 _SLOW_S = 0.5
@@ -482,7 +486,13 @@ class SimulatedController:
             exclusive = jnlp_node.is_exclusive(text)
         except ValueError as error:
             raise simulation.Refused(400, "No name is specified") from error
-        self.sim.relabel(self.now(), node.name, frozenset(wanted), exclusive=exclusive)
+        self.sim.configure(
+            self.now(),
+            node.name,
+            wanted=frozenset(wanted),
+            exclusive=exclusive,
+            accepting=_NEVER_DUE.search(text) is None,
+        )
 
     # --- agents ---
 

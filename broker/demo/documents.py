@@ -34,6 +34,12 @@ _RUNS = {
 _LEAF: Tree = {}
 _UNASKED = {"labelExpression"}
 """Shown only when a tree asks for it (visibility 2 on an object one step inside)."""
+_ALWAYS = '<retentionStrategy class="hudson.slaves.RetentionStrategy$Always"/>'
+_NEVER = (
+    '<retentionStrategy class="hudson.slaves.SimpleScheduledRetentionStrategy">\n'
+    "    <startTimeSpec>0 0 31 2 *</startTimeSpec>\n    <upTimeMins>1</upTimeMins>\n"
+    "    <keepUpWhenActive>true</keepUpWhenActive>\n  </retentionStrategy>"
+)
 _PART = re.compile(r"[\[\],]|[^\[\],]+")
 
 
@@ -231,7 +237,7 @@ def config_xml(node: simulation.Node) -> str:
         f"  <remoteFS>{saxutils.escape(node.remote_fs)}</remoteFS>\n"
         f"  <numExecutors>{node.executors}</numExecutors>\n"
         f"  <mode>{mode}</mode>\n"
-        '  <retentionStrategy class="hudson.slaves.RetentionStrategy$Always"/>\n'
+        f"  {_ALWAYS if node.accepting else _NEVER}\n"
         '  <launcher class="hudson.slaves.JNLPLauncher">\n'
         "    <webSocket>false</webSocket>\n  </launcher>\n"
         f"  <label>{saxutils.escape(' '.join(sorted(node.labels)))}</label>\n"

@@ -63,10 +63,15 @@ class MeteredNodes:
         with called(self._recorder, "uncordon"):
             await self._nodes.uncordon(name)
 
-    async def swap_labels(self, name: str, label: str) -> object:
-        """Leave a node with one label that nobody asks for."""
-        with called(self._recorder, "swap-labels"):
-            return await self._nodes.swap_labels(name, label)
+    async def seal(self, name: str, label: str) -> None:
+        """Let a node take nothing more and leave it one label that nobody asks for."""
+        with called(self._recorder, "seal"):
+            await self._nodes.seal(name, label)
+
+    async def unseal(self, name: str) -> None:
+        """Let a node take items again."""
+        with called(self._recorder, "unseal"):
+            await self._nodes.unseal(name)
 
     async def delete(self, name: str) -> None:
         """Delete a node; ``NotFound`` if it is gone."""

@@ -73,7 +73,8 @@ CALL_KINDS = (
     "secret",
     "cordon",
     "uncordon",
-    "swap-labels",
+    "seal",
+    "unseal",
     "delete-node",
     OTHER,
 )

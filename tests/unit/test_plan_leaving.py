@@ -212,7 +212,7 @@ def test_a_build_is_told_at_once_what_its_agent_died_of():
     cordon = actions(scene.plan(), model.CordonAgent)[name]
     assert cordon.slug == "lost-out-of-memory"
     assert "over 2 GiB" in cordon.reason
-    assert not cordon.others_wait
+    assert not cordon.online
 
 
 def test_a_dead_instance_is_cleaned_up_and_counted():

@@ -59,9 +59,9 @@ def test_the_lost_item_race(version, fate, how):
     number = sim.submit(0.0, label="x")
     assert sim.items[number].stage is Stage.PENDING
     if how == "offline":
-        sim.take_offline(0.001, "a", "bye")
+        sim.take_offline(0.0005, "a", "bye")
     else:
-        sim.delete_node(0.001, "a")
+        sim.delete_node(0.0005, "a")
     sim.advance(1.0)
     assert sim.items[number].fate is fate
     assert (sim.items[number] in sim.wanted) == (fate is Fate.OPEN)
@@ -72,7 +72,7 @@ def test_a_label_swap_loses_nothing():
     """What is assigned runs, whatever labels its node has by then."""
     sim = made(OLD, node("a", "x"))
     number = sim.submit(0.0, label="x", duration_s=1.0)
-    sim.relabel(0.001, "a", frozenset({"retired"}), exclusive=True)
+    sim.configure(0.0005, "a", wanted=frozenset({"retired"}))
     sim.advance(5.0)
     assert sim.items[number].fate is Fate.DONE
 

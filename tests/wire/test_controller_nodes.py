@@ -278,25 +278,31 @@ async def test_uncordon_an_unknown_node():
 # --- labels --------------------------------------------------------------------------------------
 
 
-async def test_swapping_labels_changes_nothing_else():
-    """The file goes back as it came, but for label and mode; the old labels are returned."""
+async def test_sealing_changes_nothing_else():
+    """The file goes back as it came, but for label and schedule."""
     config = op("config.xml GET")
     async with recorded.replaying(config, op("config.xml POST: labels changed")) as (
         session,
         controller,
     ):
-        before = await client.NodeClient(session).swap_labels("idle-1", "agent-broker-retired")
+        await client.NodeClient(session).seal("idle-1", "agent-broker-retired")
     sent = controller.seen[1]
     text = config["response"]["body"]
     assert sent.headers["content-type"] == "application/xml"
-    assert before == node.labels_of(text)
-    assert before
     old = text[text.index("<label>") : text.index("</label>")]
-    assert sent.body.decode() == text.replace(old, "<label>agent-broker-retired")
+    expected = text.replace(old, "<label>agent-broker-retired")
+    always = '<retentionStrategy class="hudson.slaves.RetentionStrategy$Always"/>'
+    before, after = expected.split(always)
+    body = sent.body.decode()
+    assert body.startswith(before)
+    assert body.endswith(after)
+    never = body.removeprefix(before).removesuffix(after)
+    assert "SimpleScheduledRetentionStrategy" in never
+    assert "<startTimeSpec>0 0 31 2 *</startTimeSpec>" in never
 
 
-async def test_restoring_labels_undoes_a_swap():
-    """Swap and restore give the first file again, byte for byte."""
+async def test_unsealing_lets_a_node_take_items_again():
+    """Sealed and unsealed twice: two writes, because every write is a risk for builds."""
     config = op("config.xml GET")["response"]["body"]
     held = [config]
 
@@ -310,12 +316,14 @@ async def test_restoring_labels_undoes_a_swap():
         http.Session(recorded.settings(url)) as session,
     ):
         nodes = client.NodeClient(session)
-        before = await nodes.swap_labels("idle-1", "out")
-        await nodes.restore_labels("idle-1", before, exclusive=True)
-        await nodes.restore_labels("idle-1", before, exclusive=True)
-    assert len(held) == 3  # nothing to change: nothing is sent, a write is a risk for builds
-    assert held[-1] == config
-    assert held[1] != config
+        for _ in range(2):
+            await nodes.seal("idle-1", "out")
+        for _ in range(2):
+            await nodes.unseal("idle-1")
+    assert len(held) == 3
+    assert [node.is_accepting(text) for text in held] == [True, False, True]
+    assert node.labels_of(held[-1]) == ("out",)
+    assert node.with_labels(held[-1], node.labels_of(config)) == config
 
 
 async def test_other_languages_survive_a_swap():
@@ -332,7 +340,7 @@ async def test_other_languages_survive_a_swap():
         recorded.serving(handler) as url,
         http.Session(recorded.settings(url)) as session,
     ):
-        await client.NodeClient(session).swap_labels("idle-1", "out")
+        await client.NodeClient(session).seal("idle-1", "out")
     assert b"f&#252;r M&#252;ller &#9731;" in bodies[0]
 
 
@@ -342,7 +350,7 @@ async def test_a_config_of_another_name_is_not_sent():
     config["request"]["path"] = "/computer/idle-2/config.xml"
     async with recorded.replaying(config) as (session, controller):
         with pytest.raises(errors.Unexpected, match="names the node 'idle-1'"):
-            await client.NodeClient(session).swap_labels("idle-2", "out")
+            await client.NodeClient(session).seal("idle-2", "out")
     assert [seen.method for seen in controller.seen] == ["GET"]
 
 
@@ -353,7 +361,7 @@ async def test_a_refused_config_is_an_error():
         _,
     ):
         with pytest.raises(errors.BadRequest, match="No name is specified"):
-            await client.NodeClient(session).swap_labels("idle-1", "out")
+            await client.NodeClient(session).seal("idle-1", "out")
 
 
 # --- delete and disconnect -----------------------------------------------------------------------

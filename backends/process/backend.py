@@ -129,12 +129,13 @@ class ProcessBackend:
                 self._watcher.add(record.supervisor)
             preparing.pop(record.instance.name, None)
         found = [record.instance for record in records]
-        return found + [
-            instance
-            for name, instance in preparing.items()
-            # published while we read: shown as it was, not left out
-            if name in self._preparing or self._storage.path(name).is_dir()
-        ]
+        with _mapped():
+            return found + [
+                instance
+                for name, instance in preparing.items()
+                # published while we read: shown as it was, not left out
+                if name in self._preparing or self._storage.path(name).is_dir()
+            ]
 
     async def watch(self) -> AsyncIterator[None]:
         """Wake at the moment an instance ends; ends when the backend is closed or cannot list."""
@@ -322,8 +323,11 @@ class ProcessBackend:
         self._storage.clean()
 
     def _clean(self) -> None:
-        """Sweep, or again with the next list while somebody else works there; blocking."""
-        self._cleaned = self._storage.clean()
+        """Sweep, or again with the next list if it cannot be done now; blocking."""
+        try:
+            self._cleaned = self._storage.clean()
+        except OSError:  # the next list says what is wrong
+            self._cleaned = False
 
     def _logs(self, name: str, tail: int) -> str:
         return self._storage.logs(name, tail=tail)

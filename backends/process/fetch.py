@@ -21,9 +21,10 @@ import aiohttp
 from attrs import define, field
 
 from backends import api
-from backends.process import settings
+from backends.process import locks, settings
 
 _CHUNK = 1 << 18
+_NEW = "new."  # begins the name of everything that is not complete yet
 _AGAIN_LATER = (408, 425, 429)
 
 
@@ -112,13 +113,21 @@ class FileCache:
     def _temporary(self) -> Iterator[tuple[IO[bytes], pathlib.Path]]:
         """Give a new file beside the copies; it is removed unless it was moved."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._directory, prefix="new.")
-        path = pathlib.Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file, path
-        finally:
-            path.unlink(missing_ok=True)
+        self._sweep()
+        with locks.working_in(self._directory):
+            handle, name = tempfile.mkstemp(dir=self._directory, prefix=_NEW)
+            path = pathlib.Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    yield file, path
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what a killed broker left half fetched, unless somebody fetches now."""
+        with locks.alone_in(self._directory) as alone:
+            for path in self._directory.glob(_NEW + "*") if alone else ():
+                path.unlink(missing_ok=True)
 
 
 def _install(file: IO[bytes], name: pathlib.Path, path: pathlib.Path) -> None:
@@ -135,7 +144,7 @@ def _about(path: pathlib.Path) -> pathlib.Path:
 
 def _note(path: pathlib.Path, about: Mapping[str, object]) -> None:
     """Write what is known of a copy; done after the copy, so that a crash only costs a fetch."""
-    new = path.with_name(f"new.{os.getpid()}.{path.name}")
+    new = path.with_name(f"{_NEW}{os.getpid()}.{path.name}")
     new.write_text(json.dumps(about))
     new.replace(_about(path))
 

@@ -67,6 +67,7 @@ def digest(spec: api.InstanceSpec) -> str:
     """Return what tells two specifications apart; secrets are left out."""
     parts = [spec.name, sorted(spec.metadata.items()), spec.argv, sorted(spec.env.items())]
     parts.append([(file.url, file.name) for file in spec.files])
+    parts.append([repr(spec.resources), repr(spec.options)])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -95,12 +95,13 @@ class Storage:
     # --- reading ---
 
     def names(self) -> list[str]:
-        """Names of all instances."""
+        """Names of all instances; what has no description of ours is somebody else's."""
         try:
             with os.scandir(self.home) as entries:
-                return sorted(e.name for e in entries if not e.name.startswith("."))
+                found = sorted(e.name for e in entries if not e.name.startswith("."))
         except FileNotFoundError:
             return []
+        return [name for name in found if os.path.lexists(self.path(name) / "instance.json")]
 
     def read_all(self) -> list[Record]:
         """All instances; those that vanish meanwhile are left out."""
@@ -113,7 +114,9 @@ class Storage:
         path = self.path(name)
         if not path.is_dir():
             return None
-        about = _read_json(path / "instance.json", missing={})
+        about = _read_json(path / "instance.json", missing=None)
+        if about is None:
+            return None
         claim = _read_json(path / "supervisor", missing=None)
         if claim is None and self._is_late(about, boot):
             self.give_up(name)

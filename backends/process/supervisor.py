@@ -188,10 +188,9 @@ class Supervisor:
 
     def _shape_process(self) -> None:
         """Give the child its process group, cgroup, limits and clean signals."""
-        parent = os.getppid()
         os.setpgid(0, 0)
         kernel.die_with_parent(signal.SIGKILL)  # no agent without its supervisor
-        if os.getppid() != parent:
+        if os.getppid() != self.claim["pid"]:  # it ended before the kernel knew our wish
             os._exit(127)
         self.group.enter()
         os.nice(self.plan["nice"])

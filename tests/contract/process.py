@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -138,9 +139,10 @@ class ProcessHarness:
         taken = [home / f"taken-{number}" for number in range(_MAX_INSTANCES)]
         for path in taken:
             path.mkdir()
+            (path / "instance.json").touch()
         yield
         for path in taken:
-            path.rmdir()
+            shutil.rmtree(path)
 
 
 def _children(pid: int) -> list[int]:

@@ -1,0 +1,264 @@
+"""The file cache over real HTTP: what a controller may answer, and what that costs it."""
+
+import asyncio
+import contextlib
+import pathlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from backends import api
+from backends.process import fetch, settings
+
+_STAMP = "Tue, 24 Nov 2020 10:00:00 GMT"
+
+
+class Server:
+    """Serves one path; ``answer`` may be replaced; every request is kept."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.content = b"jar one"
+        self.stamp: str | None = _STAMP
+        self.requests: list[web.Request] = []
+        self.answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.file
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        return await self.answer(request)
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        """Answer as a controller does: Last-Modified and 304, no ETag."""
+        if self.stamp is not None and request.headers.get("If-Modified-Since") == self.stamp:
+            return web.Response(status=304)
+        headers = {} if self.stamp is None else {"Last-Modified": self.stamp}
+        return web.Response(body=self.content, headers=headers)
+
+    def says(self, status: int, **headers: str) -> None:
+        """Answer with a status from now on."""
+
+        async def answer(_: web.Request) -> web.Response:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return web.Response(status=status, body=b"<html>login</html>", headers=named)
+
+        self.answer = answer
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[Server]:
+    """Serve on the loopback interface."""
+    server = Server()
+    app = web.Application()
+    app.router.add_get("/jnlpJars/agent.jar", server.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/jnlpJars/agent.jar"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[Server]:
+    """Give the server."""
+    async with serving() as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def open_cache(tmp_path: pathlib.Path) -> AsyncIterator[Callable[..., fetch.FileCache]]:
+    """Give a maker of caches on one directory; files are asked for again at once."""
+    made = []
+
+    def make(**changes: float) -> fetch.FileCache:
+        changes = {"revalidate_after_s": 0, **changes}
+        made.append(fetch.FileCache(tmp_path / "cache", settings.ProcessSettings(**changes)))
+        return made[-1]
+
+    yield make
+    for cache in made:
+        await cache.aclose()
+    left = [path.name for path in (tmp_path / "cache").glob("new.*")]
+    assert [] == left, "whatever happened, nothing half fetched stays"
+
+
+async def test_it_is_fetched_once_and_asked_for_by_its_date(server: Server, open_cache):
+    """The second time the controller answers 304 and sends nothing."""
+    cache = open_cache()
+    first = await cache.get(server.url)
+    second = await cache.get(server.url)
+    assert (first, b"jar one") == (second, second.read_bytes())
+    asked = [request.headers.get("If-Modified-Since") for request in server.requests]
+    assert [None, _STAMP] == asked
+    assert {"identity"} == {request.headers["Accept-Encoding"] for request in server.requests}
+    assert not any("Authorization" in request.headers for request in server.requests)
+
+
+async def test_another_broker_uses_the_same_copy(server: Server, open_cache):
+    """The date is kept beside the copy, so a restart costs one 304."""
+    await open_cache().get(server.url)
+    await open_cache().get(server.url)
+    assert _STAMP == server.requests[-1].headers["If-Modified-Since"]
+
+
+async def test_a_new_version_replaces_the_copy_and_not_its_links(
+    server: Server, open_cache, tmp_path
+):
+    """Instances that were started from the old one keep it."""
+    cache = open_cache()
+    path = await cache.get(server.url)
+    (tmp_path / "linked").hardlink_to(path)
+    server.content, server.stamp = b"jar two, longer", "Wed, 25 Nov 2020 10:00:00 GMT"
+    assert b"jar two, longer" == (await cache.get(server.url)).read_bytes()
+    assert b"jar one" == (tmp_path / "linked").read_bytes()
+
+
+async def test_a_burst_asks_once(server: Server, open_cache):
+    """Many launches at once and shortly after each other cost one request."""
+    cache = open_cache(revalidate_after_s=60)
+    paths = await asyncio.gather(*(cache.get(server.url) for _ in range(20)))
+    await cache.get(server.url)
+    assert 1 == len(set(paths)) == len(server.requests)
+
+
+async def test_a_server_without_dates_is_asked_in_full(server: Server, open_cache):
+    """No date, no 304: the whole file each time, and the new one is used."""
+    server.stamp = None
+    cache = open_cache()
+    await cache.get(server.url)
+    server.content = b"jar two"
+    assert b"jar two" == (await cache.get(server.url)).read_bytes()
+    assert "If-Modified-Since" not in server.requests[-1].headers
+
+
+@pytest.mark.parametrize("damage", ["shorter", "removed", "note-lost", "note-damaged"])
+async def test_a_damaged_copy_is_fetched_again(server: Server, open_cache, damage):
+    """Its date is not trusted when the copy is not whole."""
+    path = await open_cache().get(server.url)
+    note = path.with_name(path.name + ".json")
+    path.chmod(0o600)
+    {
+        "shorter": lambda: path.write_bytes(b"jar"),
+        "removed": path.unlink,
+        "note-lost": note.unlink,
+        "note-damaged": lambda: note.write_text('{"size"'),
+    }[damage]()
+    assert b"jar one" == (await open_cache().get(server.url)).read_bytes()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+async def test_a_refusal_is_rejected(server: Server, open_cache, status):
+    """The same request will fail again: somebody has to change something."""
+    server.says(status)
+    with pytest.raises(api.Rejected, match=f"agent.jar answered {status}"):
+        await open_cache().get(server.url)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307])
+async def test_a_redirect_is_not_followed(server: Server, open_cache, status):
+    """It is mostly a login page; where it leads is said."""
+    server.says(status, Location="http://127.0.0.1/login")
+    with pytest.raises(api.Rejected, match=r"redirect to http://127.0.0.1/login; hint"):
+        await open_cache().get(server.url)
+    assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize(
+    ("status", "after", "wait"),
+    [(500, "", None), (503, "17", 17.0), (429, "5", 5.0), (502, "Wed, 21 Oct", None)],
+)
+async def test_trouble_of_the_server_passes(server: Server, open_cache, status, after, wait):
+    """Unavailable with the time to wait; the next try works."""
+    cache = open_cache()
+    server.says(status, Retry_After=after)
+    with pytest.raises(api.Unavailable) as caught:
+        await cache.get(server.url)
+    assert wait == caught.value.retry_after
+    server.answer = server.file
+    assert b"jar one" == (await cache.get(server.url)).read_bytes()
+
+
+async def test_a_file_that_is_too_large(server: Server, open_cache):
+    """It is given up while it comes, with the name of the setting."""
+    server.content = b"x" * 10_000
+    with pytest.raises(api.Rejected, match="larger than 9999 bytes; hint: raise `max_file_bytes`"):
+        await open_cache(max_file_bytes=9999).get(server.url)
+    assert b"x" * 10_000 == (await open_cache(max_file_bytes=10_000).get(server.url)).read_bytes()
+
+
+async def test_an_answer_that_is_cut(server: Server, open_cache):
+    """Half a jar is no jar: Unavailable, and the old copy stays as it was."""
+    cache = open_cache()
+    path = await cache.get(server.url)
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"half of it")
+        request.transport.close()
+        return response
+
+    server.answer = cut
+    with pytest.raises(api.Unavailable, match="cannot fetch"):
+        await cache.get(server.url)
+    assert b"jar one" == path.read_bytes()
+    server.answer = server.file
+    assert path == await cache.get(server.url)
+    assert _STAMP == server.requests[-1].headers["If-Modified-Since"]
+
+
+async def test_an_answer_that_does_not_end(server: Server, open_cache):
+    """The time limit holds for the whole file, not for its parts."""
+    stop = asyncio.Event()
+
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while not stop.is_set():
+                await response.write(b".")
+                await asyncio.sleep(0.05)
+        return response
+
+    server.answer = drip
+    with pytest.raises(api.Unavailable, match=r"agent.jar did not come within 1 s"):
+        await open_cache(download_timeout_s=1).get(server.url)
+    stop.set()
+
+
+async def test_nobody_listens(open_cache):
+    """Unavailable, in words."""
+    with pytest.raises(api.Unavailable, match=r"cannot fetch http://127.0.0.1:1/x"):
+        await open_cache().get("http://127.0.0.1:1/x")
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "agent.jar", "http://", "http://[::1/x"])
+async def test_an_address_that_is_none(open_cache, url):
+    """Rejected: it will never work."""
+    with pytest.raises(api.Rejected, match="is not an HTTP URL"):
+        await open_cache().get(url)
+
+
+async def test_a_cancelled_download_lets_the_next_one_through(server: Server, open_cache):
+    """Who waits for the same file is not cancelled with it."""
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        begun.set()
+        await go.wait()
+        return await server.file(request)
+
+    server.answer = slow
+    cache = open_cache()
+    first = asyncio.ensure_future(cache.get(server.url))
+    await begun.wait()
+    second = asyncio.ensure_future(cache.get(server.url))
+    await asyncio.sleep(0)
+    first.cancel()
+    go.set()
+    assert b"jar one" == (await asyncio.wait_for(second, 5)).read_bytes()
+    assert first.cancelled()

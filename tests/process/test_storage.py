@@ -1,0 +1,221 @@
+"""The files of an instance after a reboot, a reused pid, a full disk, damage and other brokers."""
+
+import asyncio
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from backends import api
+from backends.process import kernel, locks
+from tests.contract import checks
+from tests.process.conftest import WITHIN_S, Workshop, dead, lives
+
+
+async def _orphan(shop: Workshop, made: api.Backend, **changes: object) -> None:
+    """Leave an instance of which everything was killed, its claim changed."""
+    await shop.started(made, "a1", "")
+    claim = shop.claim("a1")
+    for pid in (claim["pid"], *kernel.descendants(claim["pid"])):
+        os.kill(pid, signal.SIGKILL)
+    await dead(claim["pid"], claim["agent"])
+    (shop.home("a1") / "supervisor").write_text(json.dumps({**claim, **changes}))
+
+
+async def test_a_restart_of_the_machine_is_told(shop: Workshop, made, innocent):
+    """A claim of another boot is over, even when a process with its pid runs now."""
+    await _orphan(shop, made, boot="another-boot", pid=innocent)
+    again = shop.open()
+    end = await shop.ended(again, "a1")
+    assert ("platform-lost", "the machine was restarted") == (end.slug, end.message)
+    await again.terminate("a1", grace_s=0)
+    assert lives(innocent)
+    assert [] == list(await shop.harness.remains())
+
+
+async def test_a_reused_pid_is_somebody_else(shop: Workshop, made, innocent):
+    """Same boot, same pid, another start time: it is neither shown nor killed."""
+    await _orphan(shop, made, pid=innocent)
+    end = await shop.ended(made, "a1")
+    assert "platform-lost" == end.slug
+    await made.terminate("a1", grace_s=0)
+    assert lives(innocent)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff\0"])
+@pytest.mark.parametrize("file", ["instance.json", "supervisor", "exit"])
+async def test_a_damaged_file_is_no_damaged_listing(shop: Workshop, made, file, content):
+    """Power was lost while it was written: the instance is listed, and can be removed."""
+    await _orphan(shop, made)
+    (shop.home("a1") / file).write_bytes(content)
+    again = shop.open()
+    assert ["a1"] == list(await checks.listed(again))
+    await again.terminate("a1", grace_s=0)
+    assert [] == list(await shop.harness.remains())
+
+
+async def test_what_somebody_else_put_there_is_no_instance(shop: Workshop, made):
+    """A file or a directory without our description is not listed, not counted, not removed."""
+    await shop.started(made, "a1", "")
+    home = shop.home("a1").parent
+    (home / "lost+found").mkdir()
+    (home / "notes").mkdir()
+    (home / "notes.txt").write_text("mine")
+    assert ["a1"] == list(await checks.listed(made))
+    with pytest.raises(api.NotFound):
+        await made.terminate("notes", grace_s=0)
+    assert (home / "notes").is_dir()
+    (home / "notes").rmdir()
+    (home / "lost+found").rmdir()
+
+
+async def test_leftovers_of_a_killed_broker_are_swept(shop: Workshop, made):
+    """With the first listing, but not while another broker is making something there."""
+    await shop.started(made, "a1", "")
+    home = shop.home("a1").parent
+    for folder in (".staging", ".trash"):
+        (home / folder / "left" / "work").mkdir(parents=True)
+        (home / folder / "left" / "work" / "file").write_text("x")
+        (home / folder / "left" / "work").chmod(0o500)  # module caches make such
+    with locks.working_in(home / ".staging"):
+        second = shop.open()
+        await second.list()
+        await second.aclose()  # waits for the sweep
+        assert (home / ".staging" / "left").exists()
+        assert not (home / ".trash" / "left").exists()
+    third = shop.open()
+    await third.list()
+    await third.aclose()
+    assert not (home / ".staging" / "left").exists()
+    assert ["a1"] == list(await checks.listed(made))
+
+
+async def test_brokers_that_fight_over_names(shop: Workshop):
+    """Launches and removals by three at once: only errors of the tree, one instance a name."""
+    brokers = [shop.open() for _ in range(3)]
+    spec = {name: shop.spec(name) for name in ("a1", "a2", "a3")}
+
+    async def work(made: api.Backend, name: str, verb: str) -> None:
+        try:
+            if verb == "launch":
+                await made.launch(spec[name])
+            else:
+                await made.terminate(name, grace_s=0)
+        except (api.NotFound, api.AlreadyExists, api.Unavailable):
+            pass
+
+    await asyncio.gather(
+        *(
+            work(made, name, verb)
+            for verb in ("launch", "terminate", "launch", "terminate", "launch")
+            for made in brokers
+            for name in spec
+        )
+    )
+    found = await checks.listed(brokers[0])
+    assert found == await checks.listed(brokers[1])
+    assert set(await shop.harness.running()) <= set(found)
+    assert len(await shop.harness.running()) <= len(spec)
+    for name in found:
+        await brokers[2].terminate(name, grace_s=0)
+
+    async def nothing() -> bool:
+        return not await shop.harness.remains()
+
+    await checks.until("nothing is left", nothing, within_s=WITHIN_S)
+
+
+# --- a full disk ---
+
+
+@pytest.fixture
+def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give a directory on a disk of 1 MiB."""
+    place = tmp_path / "root"
+    place.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if os.geteuid() != 0 or mount is None or umount is None:
+        pytest.skip("only root can mount a small disk")
+    done = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.decode()}")
+    yield place
+    subprocess.run([umount, "-l", str(place)], check=True)
+
+
+def _fill(place: pathlib.Path) -> None:
+    """Write until the disk is full, to the last page and the last small file."""
+    for size in (1 << 16, 1 << 12, 1):
+        number = 0
+        with pytest.raises(OSError, match="No space left"):  # noqa: PT012
+            while True:
+                number += 1
+                (place / f"filler.{size}.{number}").write_bytes(b"x" * size)
+
+
+async def test_a_launch_on_a_full_disk_is_unavailable(shop: Workshop, small_disk):
+    """With the kernel's words; nothing is left of it, and it works when there is room again."""
+    made = shop.open()
+    assert [] == list(await made.list())
+    _fill(small_disk)
+    with pytest.raises(api.Unavailable, match="No space left on device"):
+        await made.launch(shop.spec("a1"))
+    assert [] == list(await made.list())
+    assert [] == list(await shop.harness.remains())
+    for filler in small_disk.glob("filler.*"):
+        filler.unlink()
+    await made.launch(shop.spec("a1"))
+    await checks.running(made, "a1", within_s=WITHIN_S)
+    await made.terminate("a1", grace_s=0)
+    await made.aclose()
+
+
+async def test_a_full_disk_takes_neither_the_program_nor_its_end(shop: Workshop, small_disk):
+    """Output is dropped, the program goes on; its exit status is kept; it can be removed."""
+    made = shop.open()
+    go = shop.root.parent / "go"
+    talk = f"while [ ! -e {go} ]; do sleep 0.01; done; head -c 300000 /dev/zero; exit 5"
+    await made.launch(shop.spec("a1", talk))
+    await made.launch(shop.spec("a2"))
+    await checks.running(made, "a1", within_s=WITHIN_S)
+    _fill(small_disk)
+    go.touch()
+    end = await shop.ended(made, "a1")
+    assert ("exited", 5) == (end.slug, end.code)
+    await made.terminate("a1", grace_s=0)
+    await made.terminate("a2", grace_s=5)
+    assert [] == list(await made.list())
+    assert [] == list(await shop.harness.remains())
+    await made.aclose()
+
+
+@pytest.mark.parametrize("free", range(0, 40, 4))
+async def test_a_disk_with_a_little_room(shop: Workshop, small_disk, free):
+    """It becomes full at some step of the launch: refused without a trace, or it runs."""
+    made = shop.open()
+    await made.list()
+    _fill(small_disk)
+    for filler in sorted(small_disk.glob("filler.4096.*"))[:free]:
+        filler.unlink()
+    fillers = sorted(small_disk.glob("filler.65536.*"))
+    if free > 20:
+        fillers[0].unlink()
+    try:
+        await made.launch(shop.spec("a1"))
+    except api.Unavailable as error:
+        words = error.reason
+        assert [] == list(await made.list()), words
+        assert [] == list(await shop.harness.remains()), words
+    else:
+        await checks.running(made, "a1", within_s=WITHIN_S)
+        await made.terminate("a1", grace_s=0)
+        assert [] == list(await shop.harness.remains())
+    await made.aclose()

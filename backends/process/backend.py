@@ -300,8 +300,9 @@ class ProcessBackend:
         if report.get("state") in {"running", "claimed"}:
             return
         text = str(report.get("message", "the supervisor gave no reason"))
-        self._remove_failed(spec.name)
-        if report.get("state") == "failed" and report.get("errno") in _OUR_FAULT:
+        if "slug" in report or self._storage.give_up(spec.name):  # it had the claim, or nobody
+            self._remove_failed(spec.name)
+        if report.get("slug") == "command" and report.get("errno") in _OUR_FAULT:
             raise api.Rejected(f"{text}; hint: `command`, `java` or PATH of the template")
         raise api.Unavailable(f"the process could not be started: {text}")
 

@@ -196,13 +196,19 @@ class Storage:
         return proc.kill_marked(record.token, within_s=within_s) if record.token else []
 
     def remove(self, record: Record) -> None:
-        """Remove all it left on the disk; raises NotFound when it is gone already."""
+        """Remove all it left on the disk; raises NotFound when it is gone already.
+
+        A successor under the same name is not touched: another broker may have been faster.
+        """
+        name = record.instance.name
+        about = _read_json(self.path(name) / "instance.json", missing=None)
+        if about is None or about.get("token", "") != record.token:
+            raise api.NotFound(f"no instance {name!r}")
         if record.files.get("cgroup"):
             with contextlib.suppress(OSError):
                 pathlib.Path(record.files["cgroup"]).rmdir()
         if record.files.get("work"):
             _discard(pathlib.Path(record.files["work"]))
-        name = record.instance.name
         trash = self.home / _TRASH / f"{name}.{secrets.token_hex(4)}"
         try:
             self.path(name).rename(trash)

@@ -42,6 +42,13 @@ KINDS = {
             factory="backends.process.backend:create",
             launch_style="command",
         ),
+        Kind(
+            name="docker",
+            settings="backends.docker.settings:DockerSettings",
+            template_settings="backends.docker.settings:DockerTemplate",
+            factory="backends.docker.engine:create",
+            launch_style="entry-point",
+        ),
     )
 }
 

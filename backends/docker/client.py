@@ -1,0 +1,357 @@
+"""The one place where the docker SDK is met: blocking calls, in few threads, with typed answers.
+
+Why the SDK's low level (``APIClient``): its calls are the Engine's API, so what is sent and what
+is answered can be compared with recordings. Refuses to know instances, owners and asyncio tasks;
+no object of the SDK leaves this file.
+
+What the SDK does that must not happen here: it takes proxies and CA bundles from the environment
+(``trust_env``), it waits for ever on streams (a request without a time-out gets one), and it asks
+for the API's version in its constructor, before either can be switched off (see ``_connect``).
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import enum
+import io
+import os
+import pathlib
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import docker
+import requests
+import urllib3
+from docker import auth, constants, errors, tls, utils
+
+from backends import api
+from backends.docker import answers, container, settings
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_OLDEST = (1, 40)  # HostConfig.Init, Mounts, device requests: what our bodies may hold
+_SILENCE_S = 300.0  # of an event stream before it is taken for dead and opened again
+_CONNECT_S = 10.0
+_EVENTS = ("start", "die", "oom", "kill", "pause", "unpause", "destroy", "create")
+_ERROR_MAX = 64 << 10
+
+
+class Lane(enum.Enum):
+    """Who may use how many of the threads, so that slow calls never delay a listing."""
+
+    READ = 3
+    START = 8
+    END = 12  # a stop blocks for its grace
+    PULL = 2
+
+
+class NoImageError(Exception):
+    """The engine does not have the image."""
+
+
+class NameTakenError(Exception):
+    """A container of that name exists."""
+
+
+class StartError(Exception):
+    """The engine could not start a container; ``error`` is what to raise."""
+
+    def __init__(self, error: api.BackendError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Session(docker.APIClient):
+    """The SDK's client with a time limit on every request."""
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """Send; the SDK asks for endless time on streams."""
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = (_CONNECT_S, _SILENCE_S)
+        return super().request(*args, **kwargs)
+
+
+class Client:
+    """One engine. The methods block; ``call`` runs them in a thread."""
+
+    def __init__(self, host: settings.Host, configured: settings.DockerSettings) -> None:
+        self.url = host.url
+        self._host = host
+        self._settings = configured
+        self._lock = threading.Lock()
+        self._session: _Session | None = None
+        self._closed = False
+        threads = sum(lane.value for lane in Lane)
+        self._threads = concurrent.futures.ThreadPoolExecutor(threads, "docker")
+        self._lanes = {lane: asyncio.Semaphore(lane.value) for lane in Lane}
+
+    async def begin(
+        self, lane: Lane, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> asyncio.Future[_T]:
+        """Begin to run a method in a thread, as soon as its lane is free."""
+        free = self._lanes[lane]
+        await free.acquire()
+        try:
+            future = asyncio.wrap_future(self._threads.submit(work, *args, **kwargs))
+        except RuntimeError as error:
+            free.release()
+            raise api.Unavailable("the backend is closed") from error
+        future.add_done_callback(lambda _: free.release())
+        return future
+
+    async def call(
+        self, lane: Lane, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Run a method in a thread; a cancelled call may still come to its end there."""
+        return await (await self.begin(lane, work, *args, **kwargs))
+
+    def close(self) -> None:
+        """Wait for the calls under way, let go of threads and connections; blocking."""
+        self._closed = True
+        self._threads.shutdown(wait=True)
+        with self._lock:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+
+    # --- containers ---
+
+    def list(self, labels: Mapping[str, str]) -> list[answers.Found]:
+        """Every container with these labels, in any state."""
+        wanted = [f"{key}={text}" for key, text in labels.items()]
+        with self._answers("cannot list containers") as session:
+            told = session.containers(all=True, filters={"label": wanted})
+            return [answers.found(entry) for entry in told]
+
+    def inspect(self, name: str) -> answers.Inspected:
+        """Look at one; raises NotFound."""
+        with self._answers(f"cannot look at {name!r}") as session:
+            return answers.inspected(session.inspect_container(name))
+
+    def create(self, plan: container.Plan) -> str:
+        """Return the id of a new container. Raises NoImageError, NameTakenError."""
+        with self._answers("cannot create a container") as session:
+            try:
+                made = session.create_container_from_config(  # type: ignore[no-untyped-call]
+                    dict(plan.body), plan.container, plan.platform
+                )
+            except errors.APIError as error:
+                words = _words(error)
+                if answers.is_missing_image(error.status_code, words):
+                    raise NoImageError(words) from error
+                if error.status_code == 409:
+                    raise NameTakenError(words) from error
+                raise
+            return str(made["Id"])
+
+    def put(self, container_id: str, path: str, archive: bytes) -> None:
+        """Unpack a tar file in a container."""
+        with self._answers("cannot put files into a container") as session:
+            session.put_archive(container_id, path, archive)
+
+    def get(self, container_id: str, path: str) -> dict[str, bytes]:
+        """Return the files below a path of a container; raises NotFound."""
+        with self._answers(f"cannot read {path}") as session:
+            chunks, _ = session.get_archive(container_id, path)
+            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+                opened = ((member, tar.extractfile(member)) for member in tar.getmembers())
+                return {member.name: file.read() for member, file in opened if file is not None}
+
+    def start(self, container_id: str) -> None:
+        """Start; raises StartError when the engine says no, and other errors otherwise."""
+        with self._answers("cannot start a container") as session:
+            try:
+                session.start(container_id)
+            except errors.APIError as error:
+                told = answers.refused_start(error.status_code or 0, _words(error))
+                raise StartError(told) from error
+
+    def stop(self, container_id: str, grace_s: int) -> None:
+        """Signal, wait, kill; a paused one is let go on first."""
+        with self._answers("cannot stop a container") as session:
+            with contextlib.suppress(errors.APIError):  # it is mostly not paused
+                session.unpause(container_id)
+            session.stop(container_id, timeout=grace_s)
+
+    def remove(self, container_id: str) -> None:
+        """Kill and remove with its anonymous volumes; raises NotFound."""
+        with self._answers("cannot remove a container") as session:
+            session.remove_container(container_id, v=True, force=True)
+
+    def logs(self, container_id: str, tail: int) -> str:
+        """Return the last lines of output."""
+        with self._answers("cannot read the output") as session:
+            raw = session.logs(container_id, stdout=True, stderr=True, tail=tail)
+            return bytes(raw).decode("utf-8", "replace")
+
+    # --- images ---
+
+    def pull(self, image: str, platform: str | None, tell: Callable[[str], None]) -> None:
+        """Pull an image, telling its progress. Raises Rejected, Unauthorized, Unavailable."""
+        end = time.monotonic() + self._settings.pull_timeout_s
+        layers: dict[str, str] = {}
+        with self._answers(f"cannot pull {image[:80]!r}", pull=True) as session:
+            for line in session.pull(
+                image, stream=True, decode=True, platform=platform, auth_config=self._login(image)
+            ):
+                if "error" in line:
+                    raise answers.refused_pull(None, str(line["error"]))
+                if "id" in line and "progressDetail" in line:
+                    layers[str(line["id"])] = str(line.get("status", ""))
+                    done = sum(text in answers.LAYER_DONE for text in layers.values())
+                    tell(f"{done} of {len(layers)} layers are here")
+                if time.monotonic() > end:
+                    limit = self._settings.pull_timeout_s
+                    raise api.Unavailable(f"the pull of {image[:80]!r} took over {limit:g} s")
+
+    def _login(self, image: str) -> dict[str, str] | None:
+        """Return the credentials that the settings have for the image's registry.
+
+        None leaves it to the Docker configuration: files, stores and helpers.
+        """
+        repository, _ = utils.parse_repository_tag(image)
+        registry, _ = auth.resolve_repository_name(repository)
+        login = self._settings.registries.get(registry)
+        if login is None:
+            return None
+        try:
+            password = (
+                os.environ[login.password_env]
+                if login.password_env is not None
+                else pathlib.Path(str(login.password_file)).read_text("utf-8").strip()
+            )
+        except (OSError, KeyError, ValueError) as error:
+            raise api.Unauthorized(
+                f"the password for registry {registry} cannot be read: {type(error).__name__}; "
+                "hint: `registries` of the backend"
+            ) from error
+        return {"username": login.user, "password": password}
+
+    # --- events ---
+
+    def events(
+        self, labels: Mapping[str, str], since: int, begun: Callable[[Callable[[], None]], None]
+    ) -> Iterator[answers.Event]:
+        """Yield events until the stream ends; ``begun`` is given the way to end it from outside.
+
+        An engine that goes away ends the stream as if it were finished.
+        """
+        filters = {
+            "type": ["container"],
+            "event": list(_EVENTS),
+            "label": [f"{key}={text}" for key, text in labels.items()],
+        }
+        with self._answers("cannot follow the events") as session:
+            stream = session.events(since=since, filters=filters, decode=True)
+            begun(stream.close)
+            for told in stream:
+                yield answers.event(told)
+
+    # --- connection ---
+
+    @contextlib.contextmanager
+    def _answers(self, doing: str, *, pull: bool = False) -> Iterator[_Session]:
+        """Give the session; turn what goes wrong into the contract's errors."""
+        try:
+            yield self._connect()
+        except errors.APIError as error:
+            if "client version" in _words(error):
+                self._forget()  # the engine was replaced: ask again what it speaks
+            status, words = error.status_code or 0, _words(error)
+            if pull:
+                raise answers.refused_pull(status, words) from error
+            after = _retry_after(error)
+            raise answers.refusal(status, words, retry_after=after) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise _unreachable(self.url, doing, error) from error
+        except errors.DockerException as error:
+            if pull:
+                raise api.Unauthorized(f"{doing}: {error}; hint: credential helper") from error
+            raise api.Unavailable(f"{doing}: {error}") from error
+
+    def _connect(self) -> _Session:
+        with self._lock:
+            if self._closed:
+                raise api.Unavailable("the backend is closed")
+            if self._session is None:
+                self._session = self._open()
+            return self._session
+
+    def _open(self) -> _Session:
+        """Connect with a version that both sides know, whatever the environment says."""
+        version = self._settings.api_version
+        session = self._make(version or ".".join(map(str, _OLDEST)))
+        if version is not None:
+            return session
+        told = session.version(api_version=False)
+        newest, oldest = (
+            answers.version(told["ApiVersion"]),
+            answers.version(told.get("MinAPIVersion", "1.0")),
+        )
+        if newest < _OLDEST:
+            session.close()
+            raise api.Rejected(
+                f"the engine at {self.url} speaks API {told['ApiVersion']}; 1.40 is needed "
+                "(Docker 19.03)"
+            )
+        chosen = max(oldest, min(newest, answers.version(constants.DEFAULT_DOCKER_API_VERSION)))
+        session.close()
+        return self._make(".".join(map(str, chosen)))
+
+    def _make(self, version: str) -> _Session:
+        host, config = self._host, None
+        if host.tls:
+            pair = (host.cert_file, host.key_file) if host.cert_file and host.key_file else None
+            try:
+                config = tls.TLSConfig(
+                    client_cert=pair, ca_cert=host.ca_file, verify=host.ca_file or True
+                )
+            except errors.TLSParameterError as error:
+                raise api.Rejected(f"TLS of {host.url}: {error}") from error
+        session = _Session(
+            base_url=host.url,
+            version=version,
+            timeout=self._settings.timeout_s,  # type: ignore[arg-type]  # requests takes floats
+            tls=config,  # type: ignore[arg-type]  # None is its default: no TLS
+        )
+        session.trust_env = False
+        if self._settings.docker_config is not None:
+            session.reload_config(f"{self._settings.docker_config}/config.json")
+        return session
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._session = None
+
+
+def _words(error: errors.APIError) -> str:
+    """Return the engine's words."""
+    text = error.explanation
+    return str(text or error)[:_ERROR_MAX]
+
+
+def _retry_after(error: errors.APIError) -> float | None:
+    headers = getattr(error.response, "headers", None) or {}
+    text = str(headers.get("Retry-After", ""))
+    return float(text) if text.isdecimal() else None
+
+
+def _unreachable(url: str, doing: str, error: Exception) -> api.BackendError:
+    words = f"{doing}: {url}: {_innermost(error)}"
+    if isinstance(error, requests.exceptions.SSLError):
+        return api.Unauthorized(f"{words}; hint: `ca_file`, `cert_file` of the host")
+    if "Permission denied" in words:
+        return api.Unauthorized(f"{words}; hint: the broker's user needs the socket's group")
+    return api.Unavailable(words)
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the last cause's words: libraries wrap the operating system's three times."""
+    seen: BaseException = error
+    while (inner := seen.__cause__ or seen.__context__) is not None:
+        seen = inner
+    return str(seen) or type(seen).__name__

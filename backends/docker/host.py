@@ -1,0 +1,262 @@
+"""One engine with our containers on it: launch, list, terminate, logs.
+
+Joins the SDK's calls (``client``), the pure description (``container``), the events (``follow``)
+and the truth table (``death``). Refuses to know that there may be other engines.
+
+Theory of operation: a container's name is the instance's name, so the engine itself makes launches
+idempotent; its labels say whose it is. Creation, secret and start are one piece of blocking work
+that a cancelled call asks to stop: it then takes back what it made, so nothing half made is left.
+"""
+
+import asyncio
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from backends import api, names
+from backends.docker import answers, client, container, death, follow, settings
+
+_GONE_S = 60.0  # for a removal that somebody else has begun
+_LOOK_S = 0.1
+_BLANK = "****"
+_SHORTEST_SECRET = 8
+
+_STATES = {
+    "created": api.InstanceState.STARTING,
+    "restarting": api.InstanceState.STARTING,
+    "running": api.InstanceState.RUNNING,
+    "paused": api.InstanceState.RUNNING,
+    "removing": api.InstanceState.STOPPING,
+    "exited": api.InstanceState.EXITED,
+    "dead": api.InstanceState.EXITED,
+}
+"""Every state of the engine (20.10 to 29); an unknown one is taken for running: never an end."""
+
+
+class Host:
+    """The verbs of the contract on one engine."""
+
+    def __init__(
+        self,
+        host: settings.Host,
+        configured: settings.DockerSettings,
+        *,
+        owner: str,
+        wake: Callable[[], None],
+        now: Callable[[], float],
+    ) -> None:
+        self.url = host.url
+        self.max_instances = host.max_instances
+        self._owner = container.owner_labels(owner)
+        self.client = client.Client(host, configured)
+        self._follower = follow.Follower(self.client, self._owner, wake=wake, now=now)
+        self._certificates: dict[str, api.Exit] = {}
+        self._memory_limits: dict[str, int | None] = {}
+        self._ending: set[str] = set()
+
+    def follow(self) -> None:
+        """Begin to listen to the events."""
+        self._follower.start()
+
+    # --- launch ---
+
+    def make(self, plan: container.Plan, archive: bytes, cancelled: threading.Event) -> None:
+        """Create, put the files in, start; blocking. Adopts a container of the same digest.
+
+        Raises ``client.NoImageError`` and the contract's errors; what failed is removed.
+        """
+        try:
+            made = self.client.create(plan)
+        except client.NameTakenError:
+            there = self._adopt(plan)
+            if there.state != "created":
+                return
+            made = there.id
+        try:
+            if not cancelled.is_set():
+                self.client.put(made, plan.archive_at, archive)
+            if not cancelled.is_set():
+                self.client.start(made)
+                return
+        except client.StartError as failed:
+            self._take_back(made)
+            raise failed.error from failed
+        except api.BackendError:
+            self._take_back(made)
+            raise
+        self._take_back(made)
+
+    def _adopt(self, plan: container.Plan) -> answers.Inspected:
+        """Return the container that has the name, if it is what was to be made."""
+        try:
+            there = self.client.inspect(plan.container)
+        except api.NotFound:
+            raise api.Unavailable(
+                f"the name {plan.container!r} was just given up by another container"
+            ) from None
+        wanted = {**self._owner, container.DIGEST: plan.body["Labels"][container.DIGEST]}
+        if not _has(there.labels, wanted):
+            raise api.AlreadyExists(
+                f"the container {plan.container!r} exists and is not ours, or was made from "
+                "another specification"
+            )
+        return there
+
+    def _take_back(self, made: str) -> None:
+        with contextlib.suppress(api.BackendError):  # what is left is listed and swept
+            self.client.remove(made)
+
+    # --- list ---
+
+    async def list(self) -> list[api.Instance]:
+        """All containers of the owner, complete or an error."""
+        found = await self.client.call(client.Lane.READ, self.client.list, self._owner)
+        self.follow()
+        self._follower.forget_all_but([one.id for one in found])
+        known = {one.id for one in found}
+        self._certificates = {k: v for k, v in self._certificates.items() if k in known}
+        self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in known}
+        seen = await asyncio.gather(*(self._instance(one) for one in found))
+        return [instance for instance in seen if instance is not None]
+
+    async def _instance(self, found: answers.Found) -> api.Instance | None:
+        """Return what a listing shows of a container; None if it has just gone."""
+        try:
+            name, metadata = container.read_labels(found.labels)
+        except ValueError as error:
+            raise api.Unavailable(f"container {found.id[:12]}: {error}") from error
+        state = _STATES.get(found.state, api.InstanceState.RUNNING)
+        instance = api.Instance(
+            name=name, state=state, metadata=metadata, created_at=found.created_at
+        )
+        if name in self._ending:
+            return attrs.evolve(instance, state=api.InstanceState.STOPPING)
+        if state is api.InstanceState.RUNNING:
+            return attrs.evolve(instance, detail=(await self._detail(found))[:256])
+        if found.state == "created" or state is api.InstanceState.EXITED:
+            return await self._ended(instance, found)
+        return instance
+
+    async def _detail(self, found: answers.Found) -> str:
+        """What a person should know of a container that runs."""
+        seen = self._follower.seen(found.id)
+        if seen.oom_at and found.id not in self._memory_limits:
+            with contextlib.suppress(api.NotFound):
+                there = await self._inspect(found.id)
+                self._memory_limits[found.id] = there.memory_bytes
+        words = [
+            death.oom_words(seen, self._memory_limits.get(found.id)),
+            "somebody paused it" if found.state == "paused" else "",
+            f"ports {', '.join(found.ports)}" if found.ports else "",
+        ]
+        return "; ".join(word for word in words if word)
+
+    async def _ended(self, instance: api.Instance, found: answers.Found) -> api.Instance | None:
+        """Add how it ended; a created one has ended only if its start failed."""
+        if found.id not in self._certificates:
+            try:
+                there = await self._inspect(found.id)
+            except api.NotFound:
+                return None
+            if not there.started and not there.error and instance.exit is None:
+                if found.state == "created":
+                    return instance
+            elif there.state in {"running", "restarting", "paused"}:
+                return attrs.evolve(instance, state=_STATES[there.state])
+            self._certificates[found.id] = death.certificate(
+                death.Ended(
+                    exit_code=there.exit_code,
+                    oom_killed=there.oom_killed,
+                    error=there.error,
+                    started=there.started,
+                    finished_at=there.finished_at,
+                    memory_bytes=there.memory_bytes,
+                    seen=self._follower.seen(found.id),
+                    away=self._follower.away(),
+                )
+            )
+        return attrs.evolve(
+            instance, state=api.InstanceState.EXITED, exit=self._certificates[found.id]
+        )
+
+    # --- terminate and logs ---
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:
+        """Stop and remove; raises NotFound."""
+        there = await self._own(name)
+        self._ending.add(name)
+        try:
+            with contextlib.suppress(api.NotFound):
+                if there.state in {"running", "paused", "restarting"} and grace_s > 0:
+                    grace = math.ceil(grace_s)
+                    await self.client.call(client.Lane.END, self.client.stop, there.id, grace)
+                await self._remove(there.id)
+        finally:
+            self._ending.discard(name)
+
+    async def _remove(self, container_id: str) -> None:
+        """Remove until it is gone: somebody else may be at it (409)."""
+        end = asyncio.get_running_loop().time() + _GONE_S
+        while True:
+            try:
+                await self.client.call(client.Lane.END, self.client.remove, container_id)
+            except api.NotFound:
+                return
+            except api.Rejected as error:
+                if asyncio.get_running_loop().time() > end:
+                    raise api.Unavailable(str(error)) from error
+                await asyncio.sleep(_LOOK_S)
+            else:
+                return
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Last lines of output, the secrets blanked out; raises NotFound."""
+        there = await self._own(name)
+        if tail <= 0:
+            return ""
+        text = await self.client.call(client.Lane.READ, self.client.logs, there.id, tail)
+        with contextlib.suppress(api.NotFound):
+            secrets = await self.client.call(
+                client.Lane.READ, self.client.get, there.id, container.SECRETS
+            )
+            text = _blanked(text, secrets)
+        return text
+
+    async def has(self, name: str) -> bool:
+        """Tell whether the owner has a container for that instance here."""
+        try:
+            await self._own(name)
+        except api.NotFound:
+            return False
+        return True
+
+    async def _own(self, name: str) -> answers.Inspected:
+        if names.name_problem(name) is None:
+            there = await self._inspect(container.container_name(name))
+            if _has(there.labels, self._owner):
+                return there
+        raise api.NotFound(f"no instance {name[:80]!r}")
+
+    async def _inspect(self, name: str) -> answers.Inspected:
+        return await self.client.call(client.Lane.READ, self.client.inspect, name)
+
+    def close(self) -> None:
+        """Let go; blocking."""
+        self._follower.close()
+        self.client.close()
+
+
+def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(labels.get(key) == text for key, text in wanted.items())
+
+
+def _blanked(text: str, secrets: Mapping[str, bytes]) -> str:
+    """Agents print their arguments when they fail; these logs go into pages and records."""
+    for content in secrets.values():
+        for line in content.decode("utf-8", "replace").splitlines():
+            if len(line.strip()) >= _SHORTEST_SECRET:
+                text = text.replace(line.strip(), _BLANK)
+    return text

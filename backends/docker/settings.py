@@ -1,0 +1,229 @@
+"""What a user may set for the Docker backend. No I/O, and no import of the SDK.
+
+Every field says unit, default and the reason of the default. The values are checked here, so that
+a wrong one is told when the configuration is read; ValueError names what is allowed.
+"""
+
+import re
+from typing import Any
+
+import attrs
+from attrs import Attribute, field, frozen
+
+_SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
+_USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
+_PORT = re.compile(r"((\d{1,5}|):)?\d{1,5}(/(tcp|udp|sctp))?")
+_HOST = re.compile(r"(unix:///\S+|tcp://[^\s/:]+:\d{1,5}|https?://\S+)")
+_API = re.compile(r"1\.\d{2}")
+POLICIES = ("if-missing", "always", "never")
+
+
+def _doc(text: str, default: Any = attrs.NOTHING, *checks: Any, **more: Any) -> Any:
+    """Return a documented field."""
+    metadata = {"doc": text, **more}
+    if isinstance(default, dict):
+        return field(factory=lambda: dict(default), metadata=metadata, validator=list(checks))
+    return field(default=default, metadata=metadata, validator=list(checks))
+
+
+def _between(low: float, high: float) -> Any:
+    def check(_: object, attribute: "Attribute[Any]", value: float | None) -> None:
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{attribute.name}: {value} is not between {low:g} and {high:g}")
+
+    return check
+
+
+def _like(pattern: re.Pattern[str], words: str) -> Any:
+    def check(_: object, attribute: "Attribute[Any]", value: Any) -> None:
+        for text in (value,) if isinstance(value, str) else value or ():
+            if not pattern.fullmatch(text):
+                raise ValueError(f"{attribute.name}: found {text[:80]!r}; allowed: {words}")
+
+    return check
+
+
+_path = _like(re.compile(r"/.*", re.DOTALL), "an absolute path")
+
+
+@frozen(kw_only=True)
+class Host:
+    """One engine."""
+
+    url: str = _doc(
+        "unix:///PATH, or tcp://HOST:PORT (2376 with TLS).",
+        "unix:///var/run/docker.sock",
+        _like(_HOST, "unix:///PATH or tcp://HOST:PORT"),
+    )
+    tls: bool = _doc("Speak TLS. Without it everybody on the way is root on that host.", False)
+    ca_file: str | None = _doc("PEM file that signs the engine's certificate.", None, _path)
+    cert_file: str | None = _doc("Our certificate, PEM.", None, _path)
+    key_file: str | None = _doc("Its key, PEM.", None, _path)
+    max_instances: int | None = _doc(
+        "Containers of ours on it at most; then the next host. Default: no limit.",
+        None,
+        _between(0, 100_000),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check the fields against each other."""
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file: needs key_file, and the other way round")
+        if self.tls and self.url.startswith("unix:"):
+            raise ValueError("tls: a unix socket has none; hint: tcp://HOST:2376")
+
+
+@frozen(kw_only=True)
+class Registry:
+    """How to log in at one registry. Exactly one of the two passwords."""
+
+    user: str = _doc("Who we are there.")
+    password_file: str | None = _doc("File that holds the password, read at each pull.", None)
+    password_env: str | None = _doc("Variable of the broker that holds it.", None)
+
+    def __attrs_post_init__(self) -> None:
+        """Check the fields against each other."""
+        if (self.password_file is None) == (self.password_env is None):
+            raise ValueError("password_file: give either password_file or password_env")
+
+
+@frozen(kw_only=True)
+class DockerSettings:
+    """Settings of the backend."""
+
+    hosts: tuple[Host, ...] = _doc(
+        "Engines in order; one that fails or is full is passed over. Default: the local socket.",
+        (Host(),),
+    )
+    api_version: str | None = _doc(
+        "Version of the engine's API. Default: the newest that both sides know, 1.40 at least.",
+        None,
+        _like(_API, "a version like 1.41"),
+    )
+    timeout_s: float = _doc(
+        "For one call. Creating and starting takes 0.3 s, on a busy host ten times that.",
+        60.0,
+        _between(0.5, 3600),
+    )
+    pull_timeout_s: float = _doc("For one image, 2 GB at 4 MB/s.", 600.0, _between(1, 86400))
+    registries: dict[str, Registry] = _doc(
+        "Logins by registry, like registry.example:5000; docker.io for the public one.", {}
+    )
+    docker_config: str | None = _doc(
+        "Directory with a config.json for all other registries, credential helpers included. "
+        "Default: $DOCKER_CONFIG or ~/.docker, as docker itself.",
+        None,
+        _path,
+    )
+
+
+@frozen(kw_only=True)
+class Volume:
+    """A mount: a named volume, a directory of the host, or a tmpfs (``name`` tells)."""
+
+    name: str | None = _doc(
+        "A named volume, or a path of the host. Default: anonymous, removed with the agent.",
+        None,
+    )
+    target: str = _doc("Where it appears in the container.", attrs.NOTHING, _path)
+    read_only: bool = _doc("Mount it read-only.", False)
+    writable_by_user: bool = _doc(
+        "Give the volume's root directory to `user`. For caches that agents share: only within "
+        "one trust domain, agents can plant code for each other.",
+        False,
+    )
+    driver: str | None = _doc("Volume driver, for a named volume. Default: local.", None)
+    driver_options: dict[str, str] = _doc("Options of the driver.", {})
+    tmpfs_bytes: int | None = _doc(
+        "Makes it a tmpfs of that size, counted as memory of the agent.",
+        None,
+        _between(4096, 1 << 44),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check the fields against each other."""
+        if self.tmpfs_bytes is not None and (self.name or self.driver):
+            raise ValueError("tmpfs_bytes: a tmpfs has neither name nor driver")
+        if self.name is not None and self.name.startswith("/") and self.driver:
+            raise ValueError("driver: a directory of the host has none")
+
+
+@frozen(kw_only=True)
+class DockerTemplate:
+    """Settings of one template on this backend. Memory and CPU are the template's `resources`."""
+
+    pull: str = _doc(
+        "if-missing, always (a tag that moves) or never.",
+        "if-missing",
+        choices=POLICIES,
+    )
+    platform: str | None = _doc("Like linux/arm64, where an image has several.", None)
+    user: str | None = _doc(
+        "UID[:GID] or names of the image; image: whom the image says. 1000 is `jenkins` in the "
+        "official images, and nobody's root.",
+        "1000",
+        _like(_USER, "USER or USER:GROUP"),
+        word="image",
+    )
+    groups: tuple[str, ...] = _doc("More groups, such as that of a shared volume.", ())
+    memory_swap_bytes: int | None = _doc(
+        "Memory and swap together. Default: no swap where memory is limited; an agent that swaps "
+        "is worse than one that is ended.",
+        None,
+        _between(1, 1 << 50),
+    )
+    pids: int | None = _doc(
+        "Processes and threads at most: a fork bomb must not take the host. none: no limit.",
+        8192,
+        _between(16, 4_194_304),
+    )
+    ulimits: dict[str, int] = _doc(
+        "By name. Engines start containers with a billion open files, which makes some programs "
+        "close them one by one for minutes.",
+        {"nofile": 65536},
+    )
+    shm_bytes: int | None = _doc(
+        "Size of /dev/shm; browsers in tests want 1Gi. Default: the engine's, 64Mi.",
+        None,
+        _between(4096, 1 << 44),
+    )
+    network: str | None = _doc("Network, or host, none, bridge. Default: the engine's.", None)
+    aliases: tuple[str, ...] = _doc("More names on a network of one's own.", ())
+    dns: tuple[str, ...] = _doc("Name servers. Default: the engine's.", ())
+    dns_search: tuple[str, ...] = _doc("Search domains.", ())
+    extra_hosts: tuple[str, ...] = _doc("Lines NAME:ADDRESS; host-gateway is the host.", ())
+    ports: tuple[str, ...] = _doc(
+        "Published ports: 8080 (a random port of the host), 18080:8080, 53/udp.",
+        (),
+        _like(_PORT, "PORT, HOST_PORT:PORT, each with /tcp or /udp"),
+    )
+    volumes: tuple[Volume, ...] = _doc("Mounts.", ())
+    docker_socket: bool = _doc(
+        "Mount the host's docker.sock, for Docker in pipelines. Every build is root on the host.",
+        False,
+    )
+    devices: tuple[str, ...] = _doc("Devices of the host, HOST[:CONTAINER[:rwm]].", ())
+    init: bool = _doc("Reap zombies and pass signals on (tini).", True)
+    no_new_privileges: bool = _doc("setuid programs such as sudo do not work.", True)
+    cap_drop: tuple[str, ...] = _doc(
+        "Capabilities taken away; a build as an ordinary user needs none.", ("ALL",)
+    )
+    cap_add: tuple[str, ...] = _doc("Capabilities given back.", ())
+    entry_point: tuple[str, ...] | None = _doc("In place of the image's entry point.", None)
+    labels: dict[str, str] = _doc("Labels of the container.", {})
+    log_driver: str | None = _doc(
+        "Log driver; must be one that can be read back for the reason of a death.", "json-file"
+    )
+    log_options: dict[str, str] = _doc(
+        "An agent that talks must not fill the host's disk.",
+        {"max-size": "1m", "max-file": "2"},
+    )
+    docker: dict[str, Any] = _doc(
+        "Merged last into what the engine is sent (POST /containers/create).", {}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check what the patterns cannot."""
+        for name in (*self.cap_add, *self.cap_drop):
+            if not _SIGNED.fullmatch(name):
+                raise ValueError(f"cap_add: found {name[:80]!r}; allowed: names like NET_ADMIN")

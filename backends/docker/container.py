@@ -51,9 +51,10 @@ class Plan:
     archive_at: str  # where the archive is unpacked
 
 
-def container_name(name: str) -> str:
+def container_name(name: str, *, prefix: str) -> str:
     """Return the container's name; the engine wants two characters."""
-    return name if len(name) > 1 else f"{name}_"
+    full = f"{prefix}{name}"
+    return full if len(full) > 1 else f"{full}_"
 
 
 def owner_labels(owner: str) -> dict[str, str]:
@@ -82,7 +83,7 @@ def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
     return options
 
 
-def plan(spec: api.InstanceSpec, *, owner: str) -> Plan:
+def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
     """Return what to send; raises Rejected."""
     options = options_of(spec)
     body = _merged(_body(spec, options), options.docker)
@@ -103,7 +104,7 @@ def plan(spec: api.InstanceSpec, *, owner: str) -> Plan:
         DIGEST: _digest(spec, body),
     }
     return Plan(
-        container=container_name(spec.name),
+        container=container_name(spec.name, prefix=prefix),
         image=str(body["Image"]),
         platform=options.platform,
         pull=options.pull,

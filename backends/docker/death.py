@@ -7,7 +7,7 @@ together with *when* the kernel killed for memory, and who sent a signal.
 
 Rules, first match wins:
 
-1. It never ran: the engine's words on the start say why (command, image, network).
+1. It never ran: the words on the start, the engine's or its init's, say why (command, network).
 2. The engine went away while it ran, and it ended at that time: platform-lost.
 3. SIGKILL within seconds of an out-of-memory event: out-of-memory. With no event at all (we did
    not listen) the engine's flag has to do.
@@ -49,6 +49,7 @@ class Ended:
     exit_code: int
     oom_killed: bool = False
     error: str = ""
+    last_words: str = ""  # of its output, where they may say why
     started: bool = True
     finished_at: float | None = None
     memory_bytes: int | None = None
@@ -61,6 +62,10 @@ def certificate(ended: Ended) -> api.Exit:
     """Say what it died of."""
     slug, code, message = _cause(ended)
     return api.Exit(slug=slug, code=code, message=message[:256], at=ended.finished_at)
+
+
+_TINI = re.compile(r"FATAL tini.*?\]:? (exec .* failed: .*)")
+"""What the engine's own init says; without it the engine itself refuses such a start."""
 
 
 def slug_of_start(words: str) -> str:
@@ -84,6 +89,9 @@ def _cause(ended: Ended) -> tuple[str, int | None, str]:
     if not ended.started:
         words = ended.error or "it was never started"
         return slug_of_start(words), None, words
+    refused = _TINI.search(ended.last_words)
+    if refused is not None and code in {126, 127}:
+        return "command", code, refused.group(1)
     if _while_away(ended):
         return "platform-lost", _code(code), "it ended when its engine stopped or was restarted"
     if number == signal.SIGKILL and _out_of_memory(ended):

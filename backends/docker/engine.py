@@ -92,7 +92,8 @@ class DockerBackend:
 
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Start an instance; idempotent by name, also across brokers and restarts."""
-        plan = container.plan(spec, owner=self._owner)
+        prefix = self._settings.name_prefix
+        plan = container.plan(spec, owner=self._owner, prefix=prefix)
         async with self._turn(spec.name):
             self._preparing[spec.name] = api.Instance(
                 name=spec.name,
@@ -173,6 +174,7 @@ class DockerBackend:
 
     async def capacity(self) -> api.Capacity | None:
         """Free room under every host's ``max_instances``, or None where one has no limit."""
+        self._begin()
         limits = [place.host.max_instances for place in self._places]
         total = sum(limit or 0 for limit in limits)
         if any(limit is None for limit in limits):

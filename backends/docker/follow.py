@@ -2,8 +2,8 @@
 
 Why remember anything: that a process was killed for memory, who sent a signal, and when the engine
 was away are in no later answer. Everything here is a hint: a container that ended while nobody
-listened has no event, so each connection begins with a wake-up, and the list tells the truth.
-The engine keeps its last 256 events, which a new connection reads again. Refuses to judge.
+listened has no event, so each return of the engine is a wake-up, and the list tells the truth. The
+engine keeps its last 256 events, which a new connection reads again. Refuses to judge.
 """
 
 import threading
@@ -48,6 +48,7 @@ class Follower:
         self._away: list[tuple[float, float]] = []
         self._lost_at: float | None = None
         self._since = 1
+        self._began_at = now()
         self._end: Callable[[], None] | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -96,7 +97,8 @@ class Follower:
                 for event in self._engine.events(self._labels, self._since, self._begun):
                     pauses = self._pauses()
                     self._note(event)
-                    self._wake()
+                    if event.at >= self._began_at:  # not one of those told again
+                        self._wake()
             except api.BackendError:
                 pass  # the listing says so, with the reason
             self._lose()
@@ -117,8 +119,8 @@ class Follower:
             if self._lost_at is not None:
                 self._away = [*self._away[1 - _AWAY_KEPT :], (self._lost_at, self._now())]
                 self._lost_at = None
-        self._wake()
         if came_back:
+            self._wake()
             timer = threading.Timer(_AGAIN_S, self._wake)
             timer.daemon = True
             timer.start()

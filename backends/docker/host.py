@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -21,6 +22,9 @@ from backends.docker import answers, client, container, death, follow, settings
 
 _GONE_S = 60.0  # for a removal that somebody else has begun
 _LOOK_S = 0.1
+_NAME_S = 10.0
+_LAST_WORDS = 5
+_SHELL_CODES = (126, 127)  # what tini and shells answer for a program that is none
 _BLANK = "****"
 _SHORTEST_SECRET = 8
 
@@ -51,6 +55,7 @@ class Host:
         self.url = host.url
         self.max_instances = host.max_instances
         self._owner = container.owner_labels(owner)
+        self._prefix = configured.name_prefix
         self.client = client.Client(host, configured)
         self._follower = follow.Follower(self.client, self._owner, wake=wake, now=now)
         self._certificates: dict[str, api.Exit] = {}
@@ -68,13 +73,9 @@ class Host:
 
         Raises ``client.NoImageError`` and the contract's errors; what failed is removed.
         """
-        try:
-            made = self.client.create(plan)
-        except client.NameTakenError:
-            there = self._adopt(plan)
-            if there.state != "created":
-                return
-            made = there.id
+        made = self._created_or_there(plan)
+        if made is None:
+            return
         try:
             if not cancelled.is_set():
                 self.client.put(made, plan.archive_at, archive)
@@ -89,21 +90,30 @@ class Host:
             raise
         self._take_back(made)
 
-    def _adopt(self, plan: container.Plan) -> answers.Inspected:
-        """Return the container that has the name, if it is what was to be made."""
-        try:
-            there = self.client.inspect(plan.container)
-        except api.NotFound:
-            raise api.Unavailable(
-                f"the name {plan.container!r} was just given up by another container"
-            ) from None
-        wanted = {**self._owner, container.DIGEST: plan.body["Labels"][container.DIGEST]}
-        if not _has(there.labels, wanted):
-            raise api.AlreadyExists(
-                f"the container {plan.container!r} exists and is not ours, or was made from "
-                "another specification"
-            )
-        return there
+    def _created_or_there(self, plan: container.Plan) -> str | None:
+        """Return the id of a container that has to be started; None if it runs already.
+
+        The engine reserves a name before it shows its container, and frees it after.
+        """
+        end = time.monotonic() + _NAME_S
+        while True:
+            try:
+                return self.client.create(plan)
+            except client.NameTakenError as taken:
+                try:
+                    there = self.client.inspect(plan.container)
+                except api.NotFound:
+                    if time.monotonic() > end:
+                        raise api.Unavailable(f"{taken}, and nobody sees that one") from taken
+                    time.sleep(_LOOK_S)
+                    continue
+                wanted = {container.DIGEST: plan.body["Labels"][container.DIGEST]}
+                if not _has(there.labels, self._owner | wanted):
+                    raise api.AlreadyExists(
+                        f"the container {plan.container!r} exists and is not ours, or was made "
+                        "from another specification"
+                    ) from taken
+                return there.id if there.state == "created" else None
 
     def _take_back(self, made: str) -> None:
         with contextlib.suppress(api.BackendError):  # what is left is listed and swept
@@ -166,11 +176,17 @@ class Host:
                     return instance
             elif there.state in {"running", "restarting", "paused"}:
                 return attrs.evolve(instance, state=_STATES[there.state])
+            words = ""
+            if there.exit_code in _SHELL_CODES:
+                words = await self.client.call(
+                    client.Lane.READ, self.client.logs, found.id, _LAST_WORDS
+                )
             self._certificates[found.id] = death.certificate(
                 death.Ended(
                     exit_code=there.exit_code,
                     oom_killed=there.oom_killed,
                     error=there.error,
+                    last_words=words,
                     started=there.started,
                     finished_at=there.finished_at,
                     memory_bytes=there.memory_bytes,
@@ -235,7 +251,7 @@ class Host:
 
     async def _own(self, name: str) -> answers.Inspected:
         if names.name_problem(name) is None:
-            there = await self._inspect(container.container_name(name))
+            there = await self._inspect(container.container_name(name, prefix=self._prefix))
             if _has(there.labels, self._owner):
                 return there
         raise api.NotFound(f"no instance {name[:80]!r}")

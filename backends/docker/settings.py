@@ -100,6 +100,11 @@ class DockerSettings:
         None,
         _like(_API, "a version like 1.41"),
     )
+    name_prefix: str = _doc(
+        "Container names begin with this, for people who look at `docker ps`.",
+        "",
+        _like(re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,40})?"), "letters, digits, '-', '_', '.'"),
+    )
     timeout_s: float = _doc(
         "For one call. Creating and starting takes 0.3 s, on a busy host ten times that.",
         60.0,
@@ -179,8 +184,8 @@ class DockerTemplate:
     )
     ulimits: dict[str, int] = _doc(
         "By name. Engines start containers with a billion open files, which makes some programs "
-        "close them one by one for minutes.",
-        {"nofile": 65536},
+        "close them one by one for minutes; more than the engine itself has is often refused.",
+        {"nofile": 16384},
     )
     shm_bytes: int | None = _doc(
         "Size of /dev/shm; browsers in tests want 1Gi. Default: the engine's, 64Mi.",

@@ -11,6 +11,7 @@ from backends import api
 from tests.contract.harness import CAPABILITIES, Harness
 
 HARNESSES = {
+    "docker": "tests.contract.docker",
     "memory": "tests.contract.memory",
     "process": "tests.contract.process",
 }

@@ -1,0 +1,32 @@
+"""The recordings of a real engine (20.10, see their README), as the client would read them."""
+
+import json
+import pathlib
+
+from backends.docker import answers, death
+
+FOLDER = pathlib.Path(__file__).parents[1] / "recordings/docker"
+
+
+def load(name: str):
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def ended(name: str, **changes: object) -> death.Ended:
+    """Return a recorded death: the last inspect and what the events told until then."""
+    shown = answers.inspected(load(f"container-{name}")["inspect_exited"]["body"])
+    told = [answers.event(entry) for entry in load(f"events-{name}")]
+    seen = death.Seen(
+        oom_at=tuple(e.at for e in told if e.action == "oom"),
+        signals=tuple((e.at, int(e.attributes["signal"])) for e in told if e.action == "kill"),
+    )
+    fields = {
+        "exit_code": shown.exit_code,
+        "oom_killed": shown.oom_killed,
+        "error": shown.error,
+        "started": shown.started,
+        "finished_at": shown.finished_at,
+        "memory_bytes": shown.memory_bytes,
+        "seen": seen,
+    }
+    return death.Ended(**{**fields, **changes})

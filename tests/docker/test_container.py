@@ -1,0 +1,212 @@
+"""What the engine is sent: whole bodies against golden files, and the archive with the secret."""
+
+import io
+import json
+import pathlib
+import tarfile
+
+import pytest
+
+from backends import api, names
+from backends.docker import container, settings
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden/docker"
+SECRET = "0123456789abcdef" * 4
+
+PLAIN = api.InstanceSpec(
+    name="ours-maven-1",
+    metadata={names.OWNER: "ours", names.TEMPLATE: "maven", "odd": "Ünï/\n"},
+    use_entry_point=True,
+    image="jenkins/inbound-agent:3261",
+    env={"JENKINS_SECRET": f"@{api.SECRETS}/agent-secret", "JENKINS_URL": "http://c/"},
+    secret_files={"agent-secret": SECRET},
+)
+FULL = settings.DockerTemplate(
+    pull="always",
+    platform="linux/arm64",
+    user="1001:1002",
+    groups=("999",),
+    memory_swap_bytes=3 << 30,
+    pids=512,
+    ulimits={"nofile": 1024, "nproc": 100},
+    shm_bytes=1 << 30,
+    network="builds",
+    aliases=("agent",),
+    dns=("192.0.2.53",),
+    dns_search=("example",),
+    extra_hosts=("controller:host-gateway",),
+    ports=("8080", "18081:8081", "53/udp"),
+    volumes=(
+        settings.Volume(name="m2", target="/home/jenkins/.m2", writable_by_user=True),
+        settings.Volume(name="/srv/tools", target="/tools", read_only=True),
+        settings.Volume(target="/scratch", tmpfs_bytes=1 << 20),
+        settings.Volume(name="nfs", target="/nfs", driver="local", driver_options={"type": "nfs"}),
+        settings.Volume(target="/anonymous"),
+    ),
+    docker_socket=True,
+    devices=("/dev/kvm", "/dev/a:/dev/b:r"),
+    cap_drop=("NET_RAW",),
+    cap_add=("SYS_PTRACE",),
+    entry_point=("/bin/tini", "--"),
+    labels={"team": "build", "agent-broker.owner": "forged"},
+    docker={
+        "Labels": {"raw": "yes", "agent-broker.name": "forged"},
+        "HostConfig": {"Runtime": "runsc", "PidsLimit": 99},
+        "StopSignal": "SIGINT",
+    },
+)
+CASES = {
+    "entry-point": PLAIN,
+    "command": api.InstanceSpec(
+        name="a", metadata={}, image="busybox",
+        argv=("sh", "-c", f"cat {api.SECRETS}/x; cd {api.WORK}"),
+        resources=api.Resources(
+            memory_bytes=2 << 30, memory_reservation_bytes=1 << 30, cpu_limit=1.5, cpu_shares=0.5
+        ),
+    ),
+    "everything": api.InstanceSpec(
+        name="b", metadata={}, image="x", argv=("run",), options=FULL
+    ),
+}  # fmt: skip
+
+
+def put_in(spec: api.InstanceSpec, **files: bytes) -> dict[str, tarfile.TarInfo]:
+    plan = container.plan(spec, owner="ours")
+    content = container.archive(spec, files, at=plan.archive_at)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        return {member.name: member for member in tar.getmembers()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_body_is_the_golden_one(case):
+    """Nothing that is sent changes unseen. To renew: delete the file, run, look at the change."""
+    plan = container.plan(CASES[case], owner="ours")
+    file = GOLDEN / f"{case}.json"
+    text = json.dumps(plan.body, indent=1, sort_keys=True) + "\n"
+    if not file.exists():
+        file.write_text(text)
+        pytest.fail(f"{file} was written; look at it")
+    assert json.loads(file.read_text()) == json.loads(text)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_secret_is_in_the_archive_only(case):
+    """Not in the body, not in any representation."""
+    import attrs
+
+    spec = attrs.evolve(CASES[case], secret_files={"agent-secret": SECRET})
+    plan = container.plan(spec, owner="ours")
+    assert SECRET not in json.dumps(plan.body)
+    assert SECRET not in repr((plan, spec))
+    assert SECRET.encode() in container.archive(spec, {}, at="/")
+
+
+def test_the_secret_does_not_change_the_digest_but_all_else_does():
+    """A new secret is the same container; another environment is another."""
+    import attrs
+
+    def digest(**changes: object) -> str:
+        body = container.plan(attrs.evolve(PLAIN, **changes), owner="ours").body
+        return body["Labels"][container.DIGEST]
+
+    assert digest() == digest(secret_files={"agent-secret": "other"})
+    others = [
+        digest(env={}), digest(image="y"), digest(metadata={}), digest(argv=("x",)),
+        digest(resources=api.Resources(memory_bytes=1)), digest(options=FULL),
+    ]  # fmt: skip
+    assert 7 == len({digest(), *others})
+
+
+def test_only_the_agents_user_may_read_the_secret():
+    """Where its number is known; an image's own user is known to the image only."""
+    import attrs
+
+    file = "agent-broker/secrets/agent-secret"
+    told = put_in(PLAIN)[file]
+    assert (1000, 1000, 0o400) == (told.uid, told.gid, told.mode)
+    options = settings.DockerTemplate(user=None)
+    told = put_in(attrs.evolve(PLAIN, options=options))[file]
+    assert (0, 0o444) == (told.uid, told.mode)
+
+
+def test_the_work_directory_belongs_to_the_user_in_any_image():
+    """And what the template wants writable, with its parents; not what is mounted otherwise."""
+    import attrs
+
+    cache = settings.Volume(
+        name="jars", target=f"{container.WORK}/remoting/jarCache", writable_by_user=True
+    )
+    other = settings.Volume(name="/srv/x", target=f"{container.WORK}/x")
+    options = settings.DockerTemplate(volumes=(cache, other))
+    found = put_in(attrs.evolve(PLAIN, options=options))
+    folders = {name for name, told in found.items() if told.isdir() and told.uid == 1000}
+    wanted = ["home/jenkins", "home/jenkins/agent", "home/jenkins/agent/remoting",
+              "home/jenkins/agent/remoting/jarCache"]  # fmt: skip
+    assert set(wanted) == {name for name in folders if name.startswith("home")}
+    whole = settings.DockerTemplate(volumes=(settings.Volume(name="/srv", target=container.WORK),))
+    found = put_in(attrs.evolve(PLAIN, options=whole))
+    assert "home/jenkins/agent" not in found
+
+
+def test_a_read_only_image_gets_its_files_by_a_volume():
+    """The engine puts nothing into a read-only root file system."""
+    import attrs
+
+    options = settings.DockerTemplate(docker={"HostConfig": {"ReadonlyRootfs": True}})
+    spec = attrs.evolve(PLAIN, options=options)
+    plan = container.plan(spec, owner="ours")
+    assert container.ROOT == plan.archive_at
+    assert {"Type": "volume", "Target": container.ROOT} in plan.body["HostConfig"]["Mounts"]
+    assert {".", "secrets", "files", "secrets/agent-secret"} == set(put_in(spec))
+
+
+def test_labels_bring_metadata_and_owner_back():
+    """Whatever the user's own labels say."""
+    for spec in CASES.values():
+        labels = container.plan(spec, owner="ours").body["Labels"]
+        assert (spec.name, dict(spec.metadata)) == container.read_labels(labels)
+        assert container.owner_labels("ours").items() <= labels.items()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"image": None}, {"name": "a/b"}, {"options": object()}, {"secret_files": {"../x": "y"}},
+     {"metadata": {"Bad Key": "x"}}],
+)  # fmt: skip
+def test_what_no_container_can_be_is_rejected(changes):
+    """Before anything is sent."""
+    import attrs
+
+    with pytest.raises(api.Rejected):
+        container.plan(attrs.evolve(PLAIN, **changes), owner="ours")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"user": "a b"}, "user: found"),
+        ({"ports": ("http",)}, "ports: found"),
+        ({"pids": 1}, "pids: 1 is not between"),
+        ({"cap_add": ("NET ADMIN",)}, "cap_add: found"),
+    ],
+)
+def test_a_wrong_setting_says_what_is_allowed(told, words):
+    """When the configuration is read, not at the first launch."""
+    with pytest.raises(ValueError, match=words):
+        settings.DockerTemplate(**told)
+
+
+def test_hosts_and_volumes_are_checked_against_themselves():
+    """Pairs that make no sense."""
+    for make in (
+        lambda: settings.Host(url="localhost:2375"),
+        lambda: settings.Host(url="tcp://h:2376", cert_file="/c"),
+        lambda: settings.Host(url="unix:///s", tls=True),
+        lambda: settings.Volume(target="relative"),
+        lambda: settings.Volume(target="/x", name="n", tmpfs_bytes=4096),
+        lambda: settings.Volume(target="/x", name="/n", driver="d"),
+        lambda: settings.Registry(user="u"),
+        lambda: settings.Registry(user="u", password_env="A", password_file="/b"),
+    ):
+        with pytest.raises(ValueError, match=": "):
+            make()

@@ -1,65 +1,35 @@
 """The simulated controller on HTTP: the paths that a provisioner and python-jenkins use.
 
-Status codes, headers and bodies as recorded; authentication with token or password and crumb;
-faults on demand. Agents hold one streaming request open (``/simulated-agent/NAME``) in place of
-the agent protocol: closing it is losing the channel. Refuses to decide anything: ``simulation``
-does.
+Status codes, headers and bodies as recorded (``tests/wire/test_simulated_controller.py`` compares
+them); authentication with token or password and crumb; faults on demand. Agents hold one streaming
+request open (``/simulated-agent/NAME``) in place of the agent protocol: closing it is losing the
+channel. Refuses to decide anything: ``simulation`` does.
 """
 
 import asyncio
-import base64
 import contextlib
 import datetime as dt
-import fnmatch
-import hashlib
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from email.utils import format_datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from aiohttp import web
 from attrs import define, field
 
-from broker.demo import documents, simulation
+from broker.demo import access as accesses
+from broker.demo import documents, faults, nodes, pages, simulation
 from broker.demo import why as words
-from jnlp import node as jnlp_node
+from broker.demo.access import Access
 from jnlp import version as jnlp_version
 
-FaultKind = Literal["timeout", "500", "503", "slow", "cut", "stale", "reset"]
-_BAD_IN_NAME = re.compile(r"[?*/\\%!@#$^&|<>\[\]:;]")
-_NEVER_DUE = re.compile(
-    r"SimpleScheduledRetentionStrategy\"[^>]*>\s*<startTimeSpec>0 0 3[01] 2 \*</startTimeSpec>"
-)
-"""The 31st of February."""
-_LONGEST_NAME = 255
+__all__ = ["Access", "SimulatedController"]
+
 _PING_S = 1.0
-_SLOW_S = 0.5
-_JAR = b"PK\x05\x06" + bytes(18)
-"""An empty archive: the simulation's agents are no Java programs."""
-_JAR_DATE = "Tue, 02 Mar 2021 10:00:00 GMT"
-_STARTING = "<html><head><title>Starting Jenkins</title></head><body>Please wait</body></html>"
-
-
-@define(kw_only=True)
-class Access:
-    """Who may come in. Without a user everybody may do everything."""
-
-    user: str | None = None
-    token: str | None = None
-    password: str | None = None
-    missing: dict[str, str] = field(factory=dict)
-    """Path pattern to the permission that the user lacks there (its class and name)."""
-
-
-@define(kw_only=True)
-class _Fault:
-    pattern: str
-    kind: FaultKind
-    times: int
-    method: str | None
+_DELAY = re.compile(r"(\d+)(?:sec)?")
 
 
 @define(kw_only=True, eq=False)
@@ -91,12 +61,9 @@ class SimulatedController:
         self.url = ""
         self.requests: list[tuple[str, str]] = []
         self._channels: dict[str, _Channel] = {}
-        self._faults: list[_Fault] = []
-        self._stale: dict[str, str] = {}
-        self._crumbs: dict[str, str] = {}  # session cookie -> crumb
+        self._faults = faults.Faults()
         self._runner: web.AppRunner | None = None
         self._changed = asyncio.Event()
-        self._tick: asyncio.Task[None] | None = None
         sim.on_gone = self._close_channel
 
     # --- life ---
@@ -158,14 +125,14 @@ class SimulatedController:
     def restart(self, *, down_s: float) -> None:
         """Go down and come back, now."""
         self.sim.restart(self.now(), down_s=down_s)
-        self._crumbs.clear()
+        self.access.forget_sessions()
         self._changed.set()
 
     def fail_next(
-        self, pattern: str, kind: FaultKind, *, times: int = 1, method: str | None = None
+        self, pattern: str, kind: faults.Kind, *, times: int = 1, method: str | None = None
     ) -> None:
         """Let the next requests that fit go wrong; ``pattern`` is a glob over the path."""
-        self._faults.append(_Fault(pattern=pattern, kind=kind, times=times, method=method))
+        self._faults.add(pattern, kind, times=times, method=method)
 
     # --- one request ---
 
@@ -174,25 +141,28 @@ class SimulatedController:
         self.requests.append((request.method, path))
         self.sim.advance(self.now())
         if self.sim.is_down(self.now()):
-            return web.Response(status=503, text=_STARTING, content_type="text/html")
-        faulty = await self._misbehave(request, path)
-        if faulty is not None:
-            return faulty
-        try:
-            self._admit(request, path)
-            answer = await self._route(request, path)
-        except simulation.Refused as refused:
-            answer = _refusal(refused)
-        except web.HTTPException as early:
-            early.headers.update(self._headers())
-            raise
-        self._changed.set()
-        if answer.prepared:
+            return self._sent(pages.starting(request.method))
+        answer = await self._faults.strike(request, path, self._headers())
+        if answer is not None:
             return answer
-        answer.headers.update(self._headers())
-        if answer.content_type == "application/json" and isinstance(answer, web.Response):
-            self._stale[path] = answer.text or ""
+        answer = self.access.refusal(request, path, toggles_on=self._toggles_on(path))
+        if answer is None:
+            try:
+                answer = await self._route(request, path)
+            except simulation.Refused as refused:
+                answer = pages.refusal(refused)
+        self._changed.set()
+        if isinstance(answer, web.Response) and answer.content_type == "application/json":
+            self._faults.remember(path, answer)
             answer.enable_compression()  # if the request accepts it
+        return self._sent(answer)
+
+    def _sent(self, answer: web.StreamResponse) -> web.StreamResponse:
+        if not answer.prepared:
+            told = self._headers()
+            if not pages.is_jenkins(answer):
+                told = {"Date": told["Date"]}
+            answer.headers.update(told)
         return answer
 
     def _headers(self) -> dict[str, str]:
@@ -204,118 +174,25 @@ class SimulatedController:
             "Date": format_datetime(moment, usegmt=True),
         }
 
-    async def _misbehave(self, request: web.Request, path: str) -> web.StreamResponse | None:
-        for fault in self._faults:
-            if fault.method not in {None, request.method}:
-                continue
-            if fault.times > 0 and fnmatch.fnmatchcase(path, fault.pattern):
-                fault.times -= 1
-                return await self._fault(fault.kind, request, path)
-        return None
-
-    async def _fault(
-        self, kind: FaultKind, request: web.Request, path: str
-    ) -> web.StreamResponse | None:
-        match kind:
-            case "timeout":
-                await asyncio.Event().wait()
-            case "slow":
-                await asyncio.sleep(_SLOW_S)
-            case "500" | "503":
-                return web.Response(status=int(kind), text=f"<h1>Oops {kind}</h1>")
-            case "reset":
-                if request.transport is not None:
-                    request.transport.close()
-                return web.Response()
-            case "cut":
-                answer = web.StreamResponse(headers={"Content-Length": "100000"})
-                await answer.prepare(request)
-                await answer.write(b'{"_class":"hudson.model.Queue","items":[{')
-                if request.transport is not None:
-                    request.transport.close()
-                return answer
-            case "stale":
-                old = self._stale.get(path)
-                if old is not None:
-                    return web.Response(
-                        text=old, content_type="application/json", headers=self._headers()
-                    )
-        return None
-
-    # --- who may come in ---
-
-    def _admit(self, request: web.Request, path: str) -> None:
-        access = self.access
-        public = path.startswith(
-            ("jnlpJars/", "tcpSlaveAgentListener", "login", "simulated-agent")
-        )
-        if access.user is None or public:
-            return
-        kind = self._authenticate(request)
-        for pattern, permission in access.missing.items():
-            if fnmatch.fnmatchcase(path, pattern):
-                name = permission.rpartition(".")[2]
-                raise web.HTTPForbidden(
-                    text=f"{access.user} is missing the Agent/{name} permission",
-                    headers={"X-Required-Permission": permission},
-                )
-        if request.method == "POST" and kind == "password" and not self._has_crumb(request):
-            raise web.HTTPForbidden(text="No valid crumb was included in the request")
-
-    def _authenticate(self, request: web.Request) -> str:
-        access = self.access
-        told = request.headers.get("Authorization", "")
-        if not told:
-            raise web.HTTPForbidden(text="Authentication required")
-        try:
-            user, _, given = base64.b64decode(told.removeprefix("Basic ")).decode().partition(":")
-        except ValueError:
-            user, given = "", ""
-        if user == access.user and given:
-            if access.token is not None and secrets.compare_digest(given, access.token):
-                return "token"
-            if access.password is not None and secrets.compare_digest(given, access.password):
-                return "password"
-        raise web.HTTPUnauthorized(
-            text=f"Invalid password/token for user: {user}",
-            headers={"WWW-Authenticate": 'Basic realm="Jenkins"'},
-        )
-
-    def _has_crumb(self, request: web.Request) -> bool:
-        cookie = request.cookies.get("JSESSIONID", "")
-        crumb = request.headers.get("Jenkins-Crumb", "")
-        return bool(crumb) and self._crumbs.get(cookie) == crumb
-
-    def _crumb(self, request: web.Request) -> web.Response:
-        cookie = request.cookies.get("JSESSIONID") or secrets.token_hex(8)
-        crumb = hashlib.sha256(f"{cookie}{self.sim.session}".encode()).hexdigest()
-        self._crumbs[cookie] = crumb
-        answer = _json(
-            {
-                "_class": "hudson.security.csrf.DefaultCrumbIssuer",
-                "crumb": crumb,
-                "crumbRequestField": "Jenkins-Crumb",
-            }
-        )
-        answer.set_cookie("JSESSIONID", cookie, httponly=True)
-        return answer
+    def _toggles_on(self, path: str) -> bool:
+        node = self.sim.nodes.get(path.removeprefix("computer/").partition("/")[0])
+        return node is not None and node.offline_message is not None
 
     # --- the paths ---
 
     async def _route(self, request: web.Request, path: str) -> web.StreamResponse:
-        fixed: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
-            "computer/doCreateItem": self._create,
-            "queue/cancelItem": self._cancel,
-        }
-        if path in fixed:
+        if path in {"computer/doCreateItem", "queue/cancelItem"}:
             if request.method != "POST":
                 raise simulation.Refused(404)
-            return await fixed[path](request)
+            return await (self._create if path.startswith("c") else self._cancel)(request)
+        if path == "computer/createItem":
+            raise simulation.Refused(400, "No mode given")
         if path.startswith("simulated-agent/"):
             return await self._agent(request, path.partition("/")[2])
         if path.startswith("computer/") and not path.startswith("computer/api/"):
             _, name, rest = (*path.split("/", 2), "")[:3]
-            return await self._node(request, name, rest)
+            if name:
+                return await self._node(request, name, rest)
         if path.startswith("job/"):
             return await self._job(request, path)
         return self._plain(request, path)
@@ -323,34 +200,52 @@ class SimulatedController:
     def _plain(  # noqa: PLR0911 -- one path, one answer
         self, request: web.Request, path: str
     ) -> web.Response:
-        now, url, language = self.now(), self.url, self._language(request)
         match path.rstrip("/").split("/"):
-            case ["queue", "api", "json"]:
+            case ["queue", *rest]:
+                return self._queue(request, rest)
+            case ["computer", "api", "json"]:
+                return self._document(request, documents.computers(self.sim, url=self.url))
+            case ["crumbIssuer", "api", "json"]:
+                value, cookie = self.access.crumb(request, self.sim.session)
+                answer = _json(documents.crumb(value))
+                answer.set_cookie(accesses.COOKIE, cookie, httponly=True)
+                return answer
+            case ["whoAmI", "api", "json"]:
+                return _json(self.access.whoami(request))
+            case ["jnlpJars", "agent.jar" | "remoting.jar" | "slave.jar"]:
+                return pages.jar(request)
+            case ["tcpSlaveAgentListener"]:
+                return pages.listener(jnlp_version.parse(self.sim.version) or ())
+            case ["wsagents"]:
+                text = "This endpoint is only for use from agent.jar in WebSocket mode"
+                return pages.bare(400, text)
+            case ["api", "json"]:
+                return self._document(request, documents.root(self.sim))
+            case [""] | ["login"] | ["computer"]:
+                return pages.page("Dashboard")
+            case _:
+                raise simulation.Refused(404)
+
+    def _queue(self, request: web.Request, rest: list[str]) -> web.Response:
+        now, url, language = self.now(), self.url, self._language(request)
+        sees = self.access.may("Job/Read")
+        match rest:
+            case ["api", "json"]:
                 told = documents.queue(self.sim, now=now, url=url, language=language)
+                if not sees:
+                    told = documents.hidden(told, discover=self.access.may("Job/Discover"))
                 return self._document(request, told)
-            case ["queue", "item", number, "api", "json"]:
+            case ["item", number, "api", "json"]:
                 item = self.sim.items.get(int(number)) if number.isdecimal() else None
                 if item is None or not self._is_known(item):
                     raise simulation.Refused(404)
                 told = documents.item(self.sim, item, now=now, url=url, language=language)
-                return self._document(request, told)
-            case ["computer", "api", "json"]:
-                return self._document(request, documents.computers(self.sim, url=url))
-            case ["crumbIssuer", "api", "json"]:
-                return self._crumb(request)
-            case ["whoAmI", "api", "json"]:
-                return _json(
-                    {"_class": "hudson.security.WhoAmI", "name": self.access.user or "anonymous"}
-                )
-            case ["jnlpJars", "agent.jar"]:
-                return _jar(request)
-            case ["api", "json"] | [""] | ["login"]:
-                return _json({"_class": "hudson.model.Hudson", "mode": "NORMAL", "jobs": []})
-            case ["tcpSlaveAgentListener"]:
-                return web.Response(
-                    text="Jenkins",
-                    headers={"X-Jenkins-JNLP-Port": "50000", "X-Remoting-Minimum-Version": "3.14"},
-                )
+                if sees:
+                    return self._document(request, told)
+                if not self.access.may("Job/Discover"):
+                    raise simulation.Refused(404)
+                where = f"job/{item.job}/"
+                raise simulation.Refused(403, f"Please log in to access {where}")
             case _:
                 raise simulation.Refused(404)
 
@@ -368,7 +263,7 @@ class SimulatedController:
 
     def _language(self, request: web.Request) -> words.Language:
         told = request.headers.get("Accept-Language")
-        if told is None or told.startswith("*"):
+        if told is None:
             return self.locale
         return "de" if told.lower().startswith("de") else "en"
 
@@ -376,123 +271,59 @@ class SimulatedController:
         found = re.fullmatch(r"job/([^/]+)/build(?:WithParameters)?", path)
         if found is None or request.method != "POST":
             raise simulation.Refused(404)
-        form = {**request.query, **await request.post()}
-        number = self.submit(
-            job=found[1],
-            label=str(form["label"]) if form.get("label") else None,
-            duration_s=float(str(form.get("duration", "1"))),
-        )
+        form = await _form(request)
+        delay = _DELAY.fullmatch(form.get("delay", ""))
+        waits = self.sim.waiting_for(found[1])
+        if waits is not None and not form.keys() - {"delay"}:
+            number = waits.id  # two triggers without parameters are one item
+        else:
+            number = self.submit(
+                job=found[1],
+                label=form.get("label") or None,
+                duration_s=float(form.get("duration", "1")),
+                quiet_s=float(delay[1]) if delay else 0.0,
+            )
         return web.Response(status=201, headers={"Location": f"{self.url}queue/item/{number}/"})
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
-        told = str(request.query.get("id") or (await request.post()).get("id", ""))
+        told = (await _form(request)).get("id", "")
+        if not self.access.may("Job/Cancel"):
+            raise simulation.Refused(422)
         self.sim.cancel(self.now(), int(told) if told.isdecimal() else -1)
         return web.Response(status=204)
 
     # --- nodes ---
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
-        form = {**request.query, **await request.post()}
-        name = str(form.get("name", ""))
-        if "json" not in form:
-            raise simulation.Refused(400, "This page expects a form submission")
-        self._check_name(name)
-        try:
-            told = json.loads(str(form["json"]))
-            launcher = told.get("launcher", {})
-            _ = launcher["stapler-class"] if launcher else None
-        except (ValueError, AttributeError, KeyError) as error:
-            raise simulation.Refused(500, "Oops") from error
-        count = str(told.get("numExecutors", 1))
-        node = simulation.Node(
-            name=str(told.get("name", name)),
-            labels=frozenset(str(told.get("labelString", "")).split()),
-            executors=int(count) if re.fullmatch(r"-?\d+", count) else 0,
-            exclusive=told.get("mode") == "EXCLUSIVE",
-            description=str(told.get("nodeDescription", "")),
-            remote_fs=str(told.get("remoteFS", "")),
-        )
-        self.sim.create_node(self.now(), node)
+        nodes.create(self.sim, await _form(request), now=self.now())
         return web.Response(status=302, headers={"Location": f"{self.url}computer/"})
 
-    def _check_name(self, name: str) -> None:
-        if not name:
-            raise simulation.Refused(400, "Query parameter 'name' is required")
-        if name in {".", ".."}:
-            raise simulation.Refused(400, f"{name}  is not an allowed name")
-        bad = _BAD_IN_NAME.search(name)
-        if bad is not None:
-            raise simulation.Refused(400, f"{bad[0]}  is an unsafe character")
-        if name in self.sim.nodes:
-            raise simulation.Refused(400, f"Agent called  {name}  already exists")
-        if len(name) > _LONGEST_NAME:
-            raise simulation.Refused(500, "Oops")
-
     async def _node(self, request: web.Request, name: str, rest: str) -> web.StreamResponse:
-        if name in {"(master)", "(built-in)"} and rest == "api/json":
-            return self._document(request, documents.computer(self.sim.built_in, url=self.url))
-        node = self.sim.node(name)
-        now = self.now()
-        back = web.Response(status=302, headers={"Location": f"{self.url}computer/{name}/"})
-        if request.method == "GET":
-            return self._node_page(request, node, rest)
-        form = {**request.query, **await request.post()} if rest != "config.xml" else {}
-        message = str(form.get("offlineMessage", ""))
-        match rest:
-            case "config.xml":
-                await self._configure(request, node)
-                return web.Response()
-            case "changeOfflineCause":
-                self.sim.take_offline(now, name, message)
-            case "toggleOffline":
-                self.sim.toggle(now, name, message)
-            case "doDisconnect":
-                self._close_channel(name, "disconnect")
-                self.sim.disconnect(now, name)
-            case "doDelete":
-                self.sim.delete_node(now, name)
-                back.headers["Location"] = f"{self.url}computer/"
-            case _:
-                raise simulation.Refused(404)
-        return back
-
-    def _node_page(
-        self, request: web.Request, node: simulation.Node, rest: str
-    ) -> web.StreamResponse:
-        newer = jnlp_version.at_least(self.sim.version, (2, 264), (2, 277, 1))
-        match rest:
-            case "api/json":
+        if name in documents.built_in_paths(self.sim):
+            if rest != "api/json":
+                raise simulation.Refused(400)
+            return self._document(request, documents.built_in(self.sim, url=self.url))
+        if request.method != "POST":
+            node = self.sim.computer(name)
+            if rest == "api/json":
                 return self._document(request, documents.computer(node, url=self.url))
-            case "config.xml":
-                return web.Response(
-                    text=documents.config_xml(node), content_type="application/xml"
-                )
-            case "slave-agent.jnlp":
-                pass
-            case "jenkins-agent.jnlp" if newer:
-                pass
-            case "doDelete":
-                raise simulation.Refused(405)
-            case _:
-                raise simulation.Refused(404)
-        return web.Response(
-            text=documents.jnlp(node.name, self.url), content_type="application/x-java-jnlp-file"
+            return nodes.show(self.sim, node, rest, url=self.url)
+        node = self.sim.node(name)
+        if rest == "config.xml":
+            text = (await request.read()).decode("utf-8", "replace")
+            nodes.configure(self.sim, node, text, now=self.now())
+            return web.Response()
+        if rest == "launchSlaveAgent" and node.connected:
+            return pages.page(name)
+        where = nodes.operate(
+            self.sim,
+            node,
+            rest,
+            await _form(request),
+            now=self.now(),
+            by=self.access.user or "anonymous",
         )
-
-    async def _configure(self, request: web.Request, node: simulation.Node) -> None:
-        text = (await request.read()).decode("utf-8")
-        try:
-            wanted = jnlp_node.labels_of(text)
-            exclusive = jnlp_node.is_exclusive(text)
-        except ValueError as error:
-            raise simulation.Refused(400, "No name is specified") from error
-        self.sim.configure(
-            self.now(),
-            node.name,
-            wanted=frozenset(wanted),
-            exclusive=exclusive,
-            accepting=_NEVER_DUE.search(text) is None,
-        )
+        return web.Response(status=302, headers={"Location": f"{self.url}computer/{where}"})
 
     # --- agents ---
 
@@ -542,19 +373,7 @@ def _json(document: Any) -> web.Response:
     )
 
 
-def _jar(request: web.Request) -> web.Response:
-    if request.headers.get("If-Modified-Since") == _JAR_DATE:
-        return web.Response(status=304)
-    return web.Response(
-        body=_JAR, content_type="application/java-archive", headers={"Last-Modified": _JAR_DATE}
-    )
-
-
-def _refusal(refused: simulation.Refused) -> web.Response:
-    headers = {"X-Error": refused.text} if refused.status == 400 and refused.text else {}
-    return web.Response(
-        status=refused.status,
-        text=f"<html><body><h1>Error</h1><p>{refused.text or refused.status}</body></html>",
-        content_type="text/html",
-        headers=headers,
-    )
+async def _form(request: web.Request) -> dict[str, str]:
+    """Return the fields of query and body; the query's come first, as Stapler has it."""
+    body = await request.post()
+    return {**{k: str(v) for k, v in body.items()}, **request.query}

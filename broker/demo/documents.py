@@ -9,6 +9,7 @@ import hmac
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib import parse
 from xml.sax import saxutils
 
 from broker.demo import simulation
@@ -31,8 +32,10 @@ _RUNS = {
     Kind.PIPELINE: f"{_TASKS[Kind.PIPELINE]}$PlaceholderExecutable",
     Kind.MATRIX: "hudson.matrix.MatrixRun",
 }
+_OPEN = simulation.Fate.OPEN
+_CLASS_ONLY = {"offlineCause"}
 _LEAF: Tree = {}
-_UNASKED = {"labelExpression"}
+_UNASKED = {"labelExpression", "queueId"}
 """Shown only when a tree asks for it (visibility 2 on an object one step inside)."""
 _ALWAYS = '<retentionStrategy class="hudson.slaves.RetentionStrategy$Always"/>'
 _NEVER = (
@@ -48,14 +51,40 @@ def secret_of(name: str) -> str:
     return hmac.new(b"simulated", name.encode(), hashlib.sha256).hexdigest()
 
 
-def jnlp(name: str, url: str) -> str:
+def jnlp(node: simulation.Node, url: str) -> str:
     """Return ``slave-agent.jnlp``; the secret is its first argument."""
-    arguments = (secret_of(name), name, "-url", url)
+    arguments = [secret_of(node.name), node.name]
+    if node.websocket:
+        arguments.append("-webSocket")
+    if node.tunnel:
+        arguments += ["-tunnel", node.tunnel]
+    arguments += ["-workDir", node.remote_fs, "-internalDir", "remoting", "-url", url]
     listed = "".join(f"<argument>{saxutils.escape(text)}</argument>" for text in arguments)
     return (
-        f'<jnlp codebase="{url}computer/{name}/" spec="1.0+"><application-desc '
+        f'<jnlp codebase="{url}computer/{node.name}/" spec="1.0+"><information>'
+        f"<title>Agent for {saxutils.escape(node.name)}</title></information><application-desc "
         f'main-class="hudson.remoting.jnlp.Main">{listed}</application-desc></jnlp>'
     )
+
+
+def crumb(value: str) -> Document:
+    """Return ``/crumbIssuer/api/json``."""
+    return {
+        "_class": "hudson.security.csrf.DefaultCrumbIssuer",
+        "crumb": value,
+        "crumbRequestField": "Jenkins-Crumb",
+    }
+
+
+def root(sim: simulation.Simulation) -> Document:
+    """Return ``/api/json``."""
+    return {
+        "_class": "hudson.model.Hudson",
+        "jobs": [],
+        "mode": "NORMAL",
+        "numExecutors": sim.built_in.executors,
+        "quietingDown": sim.quieting_down,
+    }
 
 
 # --- queue -------------------------------------------------------------------------------------
@@ -72,6 +101,12 @@ def queue(
         "discoverableItems": [],
         "items": [item(sim, i, now=now, url=url, language=language) for i in (*early, *late)],
     }
+
+
+def hidden(told: Document, *, discover: bool) -> Document:
+    """Return the queue as somebody without Job/Read sees it."""
+    names = [{"task": {"name": one["task"].get("name", "")}} for one in told["items"]]
+    return {**told, "items": [], "discoverableItems": names if discover else []}
 
 
 def item(
@@ -106,7 +141,8 @@ def item(
             document["executable"] = _run(told, url) if started else None
         case _:
             document["buildableStartMilliseconds"] = _ms(told.buildable_since or now)
-            document["pending"] = told.stage is Stage.PENDING
+            if told.stage is not Stage.BLOCKED:
+                document["pending"] = told.stage is Stage.PENDING
     return document
 
 
@@ -121,10 +157,9 @@ def _task(sim: simulation.Simulation, told: simulation.Item, url: str) -> Docume
                 "labelExpression": told.label,
             }
         case Kind.MATRIX:
-            axis = f"label={told.label}"
             document |= {
-                "name": axis,
-                "url": f"{url}job/{told.job}/{axis}/",
+                "name": told.cell,
+                "url": f"{url}job/{told.job}/{parse.quote(told.cell, safe='=,&')}/",
                 "color": "notbuilt",
                 "labelExpression": None,
             }
@@ -158,49 +193,87 @@ def _ms(at: float) -> int:
 
 
 def computers(sim: simulation.Simulation, *, url: str) -> Document:
-    """Return ``/computer/api/json``; a node without executors has no computer."""
-    shown = [n for n in sim.all_nodes() if n.slots or n.built_in]
+    """Return ``/computer/api/json``, by name; a node without executors has no computer."""
+    named = sorted({**sim.nodes, **sim.ghosts}.items())
+    agents = [node for _, node in named if node.slots]
+    shown = [sim.built_in, *agents]
     return {
         "_class": "hudson.model.ComputerSet",
         "busyExecutors": sum(s.item is not None for n in shown for s in n.slots),
-        "computer": [computer(n, url=url) for n in shown],
+        "computer": [built_in(sim, url=url), *(computer(n, url=url) for n in agents)],
         "displayName": "Nodes",
-        "totalExecutors": sum(len(n.slots) for n in shown if n.connected),
+        "totalExecutors": sum(len(n.slots) for n in shown if n.online),
     }
+
+
+def built_in(sim: simulation.Simulation, *, url: str) -> Document:
+    """Return the controller's own computer, where the pipelines themselves run."""
+    runs = [i for i in sim.items.values() if i.kind is Kind.PIPELINE and i.fate is _OPEN]
+    told = computer(sim.built_in, url=url)
+    told["oneOffExecutors"] = [
+        {
+            "currentExecutable": {
+                "_class": "org.jenkinsci.plugins.workflow.job.WorkflowRun",
+                "fullDisplayName": f"{run.job} #{run.number}",
+                "url": f"{url}job/{run.job}/{run.number}/",
+            },
+            "idle": False,
+        }
+        for run in runs
+    ]
+    told["idle"] = told["idle"] and not runs
+    return told
+
+
+def built_in_paths(sim: simulation.Simulation) -> set[str]:
+    """Return the names of the controller's own computer in a path."""
+    newer = jnlp_version.at_least(sim.version, (2, 307), (2, 319, 1))
+    return {"(master)", "(built-in)"} if newer else {"(master)"}
 
 
 def computer(node: simulation.Node, *, url: str) -> Document:
     """Return one computer."""
-    offline = not node.online
+    kind = "hudson.model.Hudson$MasterComputer"
+    labels = node.labels
+    told: Document = {}
+    if not node.built_in:
+        kind = "hudson.slaves.SlaveComputer"
+        labels = labels | {node.name} if node.executors else frozenset()
+        told["absoluteRemotePath"] = node.remote_fs if node.connected else None
+    icon = "computer-user-offline" if node.offline_message is not None else "computer-x"
+    icon = "computer" if node.online else icon
     return {
-        "_class": (
-            "hudson.model.Hudson$MasterComputer"
-            if node.built_in
-            else "hudson.slaves.SlaveComputer"
-        ),
+        "_class": kind,
         "actions": [],
-        "assignedLabels": [{"name": n} for n in sorted(node.labels | {node.name})],
+        "assignedLabels": [{"name": n} for n in sorted(labels)],
         "description": node.description,
         "displayName": node.name,
         "executors": [_executor(n, slot, url) for n, slot in enumerate(node.slots)],
-        "icon": "computer-x.png" if offline else "computer.png",
+        "icon": f"{icon}.png",
+        "iconClassName": f"icon-{icon}",
         "idle": node.idle,
         "jnlpAgent": not node.built_in,
         "launchSupported": node.built_in,
         "manualLaunchAllowed": True,
         "numExecutors": node.executors,
-        "offline": offline,
+        "offline": not node.online,
         "offlineCause": _cause(node),
         "offlineCauseReason": _reason(node),
         "oneOffExecutors": [],
         "temporarilyOffline": node.offline_message is not None,
+        **told,
     }
 
 
 def _executor(number: int, slot: simulation.Slot, url: str) -> Document:
     running = slot.item if slot.running else None
+    run: Document | None = None
+    if running is not None:
+        part = "part of " if running.kind is Kind.PIPELINE else ""
+        run = _run(running, url)
+        run["fullDisplayName"] = f"{part}{running.job} #{running.number}"
     return {
-        "currentExecutable": _run(running, url) if running is not None else None,
+        "currentExecutable": run,
         "idle": slot.item is None,
         "likelyStuck": False,
         "number": number,
@@ -211,17 +284,23 @@ def _executor(number: int, slot: simulation.Slot, url: str) -> Document:
 def _reason(node: simulation.Node) -> str:
     if node.offline_message is not None:
         return node.offline_message
+    if node.launch_failed:
+        return "This agent is offline because Jenkins failed to launch the agent process on it."
     if node.connected or node.connected_at is None:
         return ""
-    return "Connection was broken: java.io.EOFException"
+    return "Connection was broken: java.nio.channels.ClosedChannelException\n\tat java.base/x"
 
 
 def _cause(node: simulation.Node) -> Document | None:
     if node.offline_message is not None:
+        text = f"Disconnected by {node.offline_by} : {node.offline_message}"
         return {
             "_class": "hudson.slaves.OfflineCause$UserCause",
-            "description": f"Disconnected by the broker : {node.offline_message}",
+            "timestamp": _ms(node.offline_at or 0.0),
+            "description": text,
         }
+    if node.launch_failed:
+        return {"_class": "hudson.slaves.OfflineCause$LaunchFailed"}
     if node.online or node.connected_at is None:
         return None
     return {"_class": "hudson.slaves.OfflineCause$ChannelTermination"}
@@ -230,6 +309,7 @@ def _cause(node: simulation.Node) -> Document | None:
 def config_xml(node: simulation.Node) -> str:
     """Return ``config.xml`` of a node."""
     mode = "EXCLUSIVE" if node.exclusive else "NORMAL"
+    tunnel = f"    <tunnel>{saxutils.escape(node.tunnel)}</tunnel>\n" if node.tunnel else ""
     return (
         '<?xml version="1.1" encoding="UTF-8"?>\n<slave>\n'
         f"  <name>{saxutils.escape(node.name)}</name>\n"
@@ -238,8 +318,11 @@ def config_xml(node: simulation.Node) -> str:
         f"  <numExecutors>{node.executors}</numExecutors>\n"
         f"  <mode>{mode}</mode>\n"
         f"  {_ALWAYS if node.accepting else _NEVER}\n"
-        '  <launcher class="hudson.slaves.JNLPLauncher">\n'
-        "    <webSocket>false</webSocket>\n  </launcher>\n"
+        f'  <launcher class="hudson.slaves.JNLPLauncher">\n{tunnel}'
+        "    <workDirSettings>\n      <disabled>false</disabled>\n"
+        "      <internalDir>remoting</internalDir>\n"
+        "      <failIfWorkDirIsMissing>false</failIfWorkDirIsMissing>\n    </workDirSettings>\n"
+        f"    <webSocket>{str(node.websocket).lower()}</webSocket>\n  </launcher>\n"
         f"  <label>{saxutils.escape(' '.join(sorted(node.labels)))}</label>\n"
         "  <nodeProperties/>\n</slave>"
     )
@@ -275,6 +358,10 @@ def pruned(document: Any, tree: Tree | None) -> Any:
     if not isinstance(document, dict):
         return document
     if tree is None:
+        document = {
+            k: {"_class": v["_class"]} if k in _CLASS_ONLY and v else v
+            for k, v in document.items()
+        }
         return {
             k: (
                 [{} for _ in v]

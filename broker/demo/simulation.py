@@ -9,18 +9,18 @@ no clock, no dice, no loop; every method takes ``now`` in POSIX seconds. Refuses
 and words (``documents`` and ``why`` do), and the broker.
 """
 
-import enum
 import functools
 import heapq
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 
-from attrs import Factory, define, field, frozen
+from attrs import field, frozen
 
-from broker.core import labels
+from broker.demo.parts import Fate, Item, Kind, Node, Refused, Slot, Stage
 from jnlp import version as jnlp_version
+
+__all__ = ["Fate", "Item", "Kind", "Node", "Refused", "Simulation", "Slot", "Stage"]
 
 HANDOVER_S = 0.0008
 """From assignment to start: the rest of a queue run. Measured on 2.263.4: of 250 items sent within
@@ -34,125 +34,8 @@ LEFT_KEPT_S = 300.0
 """How long a left item can be asked for (``hudson/model/Queue.java``)."""
 
 
-class Stage(enum.Enum):
-    """Where an item is."""
-
-    WAITING = "WaitingItem"
-    BLOCKED = "BlockedItem"
-    BUILDABLE = "BuildableItem"
-    PENDING = "pending"  # a BuildableItem with ``pending``
-    LEFT = "LeftItem"
-
-
-class Fate(enum.Enum):
-    """What became of an item."""
-
-    OPEN = "open"  # in the queue or building
-    DONE = "done"
-    FAILED = "failed"  # a build that did not end well: visible, red
-    LOST = "lost"  # dropped without a trace
-    CANCELLED = "cancelled"
-
-
-class Kind(enum.Enum):
-    """What kind of task an item is of; they tell different things of themselves."""
-
-    FREESTYLE = "freestyle"
-    PIPELINE = "pipeline"  # a ``node`` block
-    MATRIX = "matrix"  # a cell
-
-
-class Refused(Exception):  # noqa: N818 -- what it is
-    """The controller says no: an HTTP status and, for some, a text (header ``X-Error``)."""
-
-    def __init__(self, status: int, text: str = "") -> None:
-        """``status`` as recorded."""
-        super().__init__(f"{status} {text}")
-        self.status = status
-        self.text = text
-
-
-@define(kw_only=True, eq=False)
-class Item:
-    """One queue item and the build that it becomes."""
-
-    id: int
-    job: str
-    kind: Kind
-    label: str | None
-    duration_s: float
-    concurrent: bool
-    in_queue_since: float
-    quiet_until: float
-    stage: Stage
-    number: int
-    fate: Fate = Fate.OPEN
-    buildable_since: float | None = None
-    blocked_by: int | None = None  # build number of its own job
-    node: str | None = None
-    pinned: str | None = None  # a pipeline that must go on with this node
-    started_at: float | None = None
-    node_since: float | None = None  # when the node that runs it had connected
-    ended_at: float | None = None
-    left_at: float | None = None
-
-    @property
-    def expression(self) -> labels.Expression | None:
-        """The label as the controller reads it: what does not parse is one odd label."""
-        if self.label is None:
-            return None
-        try:
-            return labels.parse(self.label)
-        except labels.LabelError:
-            return labels.atom(self.label)
-
-    def fits(self, node: "Node") -> bool:
-        """Return whether a node may run it, online or not."""
-        if self.pinned is not None:
-            return node.name == self.pinned
-        wanted = self.expression
-        if wanted is None:
-            return not node.exclusive
-        return wanted.matches(node.labels | {node.name})
-
-
-@define(kw_only=True, eq=False)
-class Slot:
-    """One executor."""
-
-    item: Item | None = None
-    running: bool = False  # False with an item: assigned, its thread has not started yet
-
-
-@define(kw_only=True, eq=False)
-class Node:
-    """A node and its computer."""
-
-    name: str
-    labels: frozenset[str]
-    executors: int = 1
-    exclusive: bool = True
-    accepting: bool = True  # False: its schedule keeps it from taking items
-    description: str = ""
-    remote_fs: str = ""
-    built_in: bool = False
-    connected: bool = False
-    connected_at: float | None = None  # the last time
-    offline_message: str | None = None  # temporarily offline
-    offline_by: str = ""  # the user who said so
-    offline_at: float | None = None
-    swapped_at: float = -math.inf  # its configuration was replaced
-    slots: list[Slot] = Factory(list)
-
-    @property
-    def online(self) -> bool:
-        """Connected and in service."""
-        return self.connected and self.offline_message is None
-
-    @property
-    def idle(self) -> bool:
-        """No executor has an item, not even an assigned one."""
-        return all(slot.item is None for slot in self.slots)
+NO_FORM = "This page expects a form submission"
+"""What the servlet container says to ``doCreateItem`` without a form (recording ``nodes/02``)."""
 
 
 @frozen(order=True)
@@ -178,6 +61,7 @@ class Simulation:
         self.down_until = 0.0
         self.quieting_down = False
         self.nodes: dict[str, Node] = {}
+        self.ghosts: dict[str, Node] = {}  # deleted nodes whose pipelines still hold on
         self.items: dict[int, Item] = {}  # all there ever were, with their fates
         self.wanted: list[Item] = []  # those in the queue, oldest first
         self.on_gone: Callable[[str, str], None] = lambda _name, _why: None
@@ -229,6 +113,7 @@ class Simulation:
         *,
         job: str = "job",
         label: str | None = None,
+        cell: str | None = None,
         duration_s: float = 1.0,
         kind: Kind = Kind.FREESTYLE,
         quiet_s: float = 0.0,
@@ -242,6 +127,7 @@ class Simulation:
             job=job,
             kind=kind,
             label=label,
+            cell=cell or f"label={label}",
             duration_s=duration_s,
             concurrent=concurrent,
             in_queue_since=now,
@@ -255,6 +141,12 @@ class Simulation:
             self.at(item.quiet_until, self.maintain)
         self.maintain(now)
         return item.id
+
+    def waiting_for(self, job: str) -> Item | None:
+        """Return a job's item in the queue, if any."""
+        return next(
+            (i for i in self.wanted if i.job == job and i.stage is not Stage.PENDING), None
+        )
 
     def cancel(self, now: float, item_id: int) -> None:
         """Cancel a queued item. Raises ``Refused`` as recorded (404 unknown, 500 twice)."""
@@ -332,9 +224,9 @@ class Simulation:
         item.fate = fate
         self.maintain(now)
 
-    def _kill_builds(self, node: Node, now: float) -> None:
+    def _kill_builds(self, node: Node, now: float, *, but: Kind | None = None) -> None:
         for slot in node.slots:
-            if slot.item is not None and slot.running:
+            if slot.item is not None and slot.running and slot.item.kind is not but:
                 slot.item.fate = Fate.FAILED
                 slot.item.ended_at = now
                 slot.item, slot.running = None, False
@@ -347,9 +239,17 @@ class Simulation:
 
     def node(self, name: str) -> Node:
         """Return a node. Raises ``Refused`` with 404."""
-        if name not in self.nodes:
+        node = self.nodes.get(name)
+        if node is None or not node.slots:  # without executors it has no computer to act on
             raise Refused(404)
-        return self.nodes[name]
+        return node
+
+    def computer(self, name: str) -> Node:
+        """Return a node that has a computer, or what is left of one. Raises ``Refused``, 404."""
+        node = self.ghosts.get(name) or self.node(name)
+        if not node.slots:
+            raise Refused(404)
+        return node
 
     def create_node(self, now: float, node: Node) -> None:
         """Add a node; its checks are those of the caller that knows the form."""
@@ -375,25 +275,53 @@ class Simulation:
         self.maintain(now)
 
     def delete_node(self, now: float, name: str) -> None:
-        """Remove a node; what builds on it fails, what was just assigned is undone."""
+        """Remove a node; what builds on it fails, what was just assigned is undone.
+
+        A pipeline's step waits for minutes, and its computer with it (recordings ``nodes/07``
+        and ``nodes/09``).
+        """
+        self.advance(now)
+        node = self.node(name)
+        del self.nodes[name]
+        self._kill_builds(node, now, but=Kind.PIPELINE)
+        node.connected = False
+        if any(slot.running for slot in node.slots):
+            node.labels, node.executors, node.description = frozenset(), 0, ""
+            node.slots = [slot for slot in node.slots if slot.running]
+            self.ghosts[name] = node
+            self.at(now + PIPELINE_WAITS_S, functools.partial(self._give_up, node))
+        self.on_gone(name, "deleted")
+        self.maintain(now)
+
+    def _give_up(self, node: Node, now: float) -> None:
+        self._kill_builds(node, now)
+        if self.ghosts.get(node.name) is node:
+            del self.ghosts[node.name]
+
+    def rename(self, now: float, name: str, new: str) -> None:
+        """Give a node another name: another computer, whose agent has yet to come."""
         self.advance(now)
         node = self.node(name)
         del self.nodes[name]
         self._kill_builds(node, now)
-        node.connected = False
+        node.name, node.connected = new, False
+        self.nodes[new] = node
         self.on_gone(name, "deleted")
         self.maintain(now)
 
-    def take_offline(self, now: float, name: str, message: str) -> None:
+    def take_offline(self, now: float, name: str, message: str, *, by: str = "broker") -> None:
         """Mark temporarily offline, or change the message (``changeOfflineCause``)."""
         self.advance(now)
-        self.node(name).offline_message = message
-
-    def toggle(self, now: float, name: str, message: str) -> None:
-        """Flip temporarily offline (``toggleOffline``)."""
-        self.advance(now)
         node = self.node(name)
-        node.offline_message = message if node.offline_message is None else None
+        node.offline_message, node.offline_by, node.offline_at = message, by, now
+
+    def toggle(self, now: float, name: str, message: str, *, by: str = "broker") -> None:
+        """Flip temporarily offline (``toggleOffline``)."""
+        if self.node(name).offline_message is None:
+            self.take_offline(now, name, message, by=by)
+            return
+        self.advance(now)
+        self.node(name).offline_message = None
         self.maintain(now)
 
     def connect(self, now: float, name: str) -> None:
@@ -402,7 +330,7 @@ class Simulation:
         node = self.node(name)
         if node.connected:
             raise Refused(400, f"{name} is already connected to this controller")
-        node.connected, node.connected_at = True, now
+        node.connected, node.connected_at, node.launch_failed = True, now, False
         self.maintain(now)
 
     def disconnect(self, now: float, name: str) -> None:
@@ -436,11 +364,12 @@ class Simulation:
         self.session = f"s{int(self.session[1:]) + 1}"
         self.down_until = now + down_s
         self.quieting_down = False
+        self.wanted.reverse()  # the queue is read back so (recording ``controller/01``)
         for node in self.nodes.values():
             for slot in node.slots:
                 if slot.item is not None:
                     self._resume_later(slot, now)
-            node.connected = False
+            node.connected, node.connected_at = False, None
             self.on_gone(node.name, "restart")
         self.at(self.down_until, self.maintain)
 

@@ -22,7 +22,11 @@ async def test_a_restarted_broker_adopts_what_runs(harness: Harness, open_backen
     await second.launch(spec)
     assert {"a1": seen} == await checks.listed(second)
     assert ["a1"] == list(await harness.running())
-    assert ["before"] == (await second.logs("a1", tail=3)).splitlines()
+
+    async def said() -> bool:
+        return ["before"] == (await second.logs("a1", tail=3)).splitlines()
+
+    await checks.until("its words can be read", said, within_s=harness.within_s)
     await second.terminate("a1", grace_s=0)
     assert [] == list(await harness.remains())
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 
 import attrs
 import pytest
@@ -88,6 +89,7 @@ async def test_impatience_shortens_the_grace(shop: Workshop, made):
     """A second terminate with less grace is obeyed; one with more changes nothing."""
     deaf = "trap '' TERM; printf 'ready\\n'; while :; do sleep 1; done"
     await shop.started(made, "a1", deaf)
+    start = time.monotonic()
     slow = asyncio.ensure_future(made.terminate("a1", grace_s=600))
 
     async def stopping() -> bool:
@@ -99,6 +101,7 @@ async def test_impatience_shortens_the_grace(shop: Workshop, made):
     ends = await asyncio.wait_for(both, WITHIN_S)
     assert None in ends
     assert all(end is None or isinstance(end, api.NotFound) for end in ends)
+    assert time.monotonic() - start < 8, "less than the supervisor's own grace of 10 s"
 
 
 async def test_a_directory_taken_away_ends_the_program(shop: Workshop, made):

@@ -111,6 +111,16 @@ def kill(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def gone(process: Process, *, within_s: float) -> bool:
+    """Wait for the end of a process that was killed; False when it does not come."""
+    end = time.monotonic() + within_s
+    while alive(process):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_PAUSE_S)
+    return True
+
+
 def kill_marked(token: str, *, within_s: float) -> list[int]:
     """Kill what carries the token until nothing does; return what is left after ``within_s``."""
     end = time.monotonic() + within_s

@@ -192,6 +192,8 @@ class Storage:
                 below = kernel.descendants(supervisor.pid)
                 proc.send(supervisor, signal.SIGKILL)
                 proc.kill(below)
+            if not proc.gone(supervisor, within_s=within_s):
+                return [supervisor.pid]
             proc.reap(supervisor.pid)
         return proc.kill_marked(record.token, within_s=within_s) if record.token else []
 

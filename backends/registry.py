@@ -49,6 +49,13 @@ KINDS = {
             factory="backends.docker.engine:create",
             launch_style="entry-point",
         ),
+        Kind(
+            name="kubernetes",
+            settings="backends.kubernetes.settings:KubernetesSettings",
+            template_settings="backends.kubernetes.settings:KubernetesTemplate",
+            factory="backends.kubernetes.backend:create",
+            launch_style="entry-point",
+        ),
     )
 }
 

@@ -28,6 +28,18 @@ from backends.kubernetes import table
 Pod = Mapping[str, Any]
 
 _WORDS = 256
+_STAMPS = ("creationTimestamp", "deletionTimestamp")
+_KEPT_METADATA = {
+    "name",
+    "uid",
+    "resourceVersion",
+    "labels",
+    "annotations",
+    "finalizers",
+    *_STAMPS,
+}
+_KEPT_SPEC = frozenset(("restartPolicy", "nodeName"))
+_KEPT_STATUS = frozenset(("phase", "reason", "message", "conditions"))
 _SIGNALS = 64
 _SIGNALLED = 128  # exit codes above it are 128 and the number of the signal
 
@@ -40,6 +52,18 @@ def is_ours(pod: Pod, owner: str) -> bool:
     )
 
 
+def name(pod: Pod) -> str:
+    """Return the name of the instance that a pod is."""
+    metadata = _part(pod, "metadata")
+    return str(_part(metadata, "annotations").get(pods.NAME, metadata.get("name")))
+
+
+def speaker(pod: Pod) -> str:
+    """Return the container whose output tells most: the agent's, or the one that failed first."""
+    failed = _failed_inits(pod)
+    return str(failed[0].get("name")) if failed else pods.AGENT
+
+
 def instance(pod: Pod, *, now: float, patience_s: float) -> api.Instance:
     """Return what a listing shows of a pod of ours; never raises, whatever the pod says.
 
@@ -48,7 +72,7 @@ def instance(pod: Pod, *, now: float, patience_s: float) -> api.Instance:
     metadata = _part(pod, "metadata")
     state, detail, end = _judged(pod, now=now, patience_s=patience_s)
     return api.Instance(
-        name=str(_part(pod, "metadata", "annotations").get(pods.NAME, metadata.get("name"))),
+        name=name(pod),
         state=state,
         metadata=_metadata(pod),
         created_at=_time(metadata.get("creationTimestamp")),
@@ -70,6 +94,27 @@ def departed(pod: Pod, *, at: float) -> api.Instance:
         detail="",
         exit=api.Exit(slug=slug, message=text, at=at),
     )
+
+
+def slim(pod: Pod) -> dict[str, Any]:
+    """Return what this module reads of a pod: a tenth of it, for whoever keeps many."""
+    inits = [
+        {"name": c.get("name"), "restartPolicy": c.get("restartPolicy")}
+        for c in _list(_part(pod, "spec"), "initContainers")
+    ]
+    return {
+        "metadata": {k: v for k, v in _part(pod, "metadata").items() if k in _KEPT_METADATA},
+        "spec": {
+            **{k: v for k, v in _part(pod, "spec").items() if k in _KEPT_SPEC},
+            "initContainers": inits,
+        },
+        "status": {k: v for k, v in _part(pod, "status").items() if k in _KEPT_STATUS}
+        | {
+            key: [{k: c[k] for k in ("name", "state") if k in c} for c in _list(status, key)]
+            for status in (_part(pod, "status"),)
+            for key in ("containerStatuses", "initContainerStatuses")
+        },
+    }
 
 
 def deleting(pod: Pod) -> bool:

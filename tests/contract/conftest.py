@@ -12,6 +12,7 @@ from tests.contract.harness import CAPABILITIES, Harness
 
 HARNESSES = {
     "docker": "tests.contract.docker",
+    "kubernetes": "tests.contract.kubernetes",
     "memory": "tests.contract.memory",
     "process": "tests.contract.process",
 }

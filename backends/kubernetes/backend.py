@@ -1,0 +1,254 @@
+"""Agents as pods: the contract over one namespace of one cluster.
+
+Joins what is made (``pod``), what is seen (``states``, ``reflector``) and what is asked
+(``client``). Refuses to know what the agents do.
+
+Theory of operation: the cluster remembers everything, in labels and annotations; we remember
+nothing that a list would not tell, but for two minutes the pods that somebody else deleted, so
+that their end has a reason. The pod comes first and its secret at once after it, owned by the pod:
+a secret without an owner never exists, so none is ever left over (a kubelet waits for it; 0.3 s
+as recorded). What is interrupted in between is a pod that never starts, which the broker retires.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import pathlib
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import yaml
+
+from backends import api, names
+from backends.kubernetes import access, client, errors, pod, reflector, settings, states
+
+_LOG = logging.getLogger("backends.kubernetes")
+_END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
+_FIRST_LOOK_S = 0.05
+_LOOK_S = 1.0
+
+
+def create(
+    configured: settings.KubernetesSettings,
+    *,
+    owner: str,
+    store: api.Store,  # noqa: ARG001 -- part of every factory; the cluster remembers
+    state_dir: pathlib.Path,  # noqa: ARG001 -- as above
+    now: Callable[[], float],
+) -> "KubernetesBackend":
+    """Build the backend; nothing is touched before the first call."""
+    return KubernetesBackend(configured, owner=owner, now=now)
+
+
+class KubernetesBackend:
+    """The contract over pods; one object per owner and event loop."""
+
+    kind = "kubernetes"
+
+    def __init__(
+        self,
+        configured: settings.KubernetesSettings,
+        *,
+        owner: str,
+        now: Callable[[], float],
+    ) -> None:
+        self._settings = configured
+        self._owner = owner
+        self._now = now
+        self._opening = asyncio.Lock()
+        self._client: client.Client | None = None
+        self._reflector: reflector.Reflector | None = None
+        self._closed = False
+
+    # --- the contract ---
+
+    async def launch(self, spec: api.InstanceSpec) -> None:
+        """Create the pod and its secret; a pod that is ours already is adopted."""
+        with errors.contract():
+            made = self._make(spec)
+            asked, _ = await self._open()
+            fresh = True
+            try:
+                uid = _uid(await asked.create_pod(made.pod))
+            except api.AlreadyExists:
+                uid, fresh = await self._adopt(asked, made), False
+            if not spec.secret_files:
+                return
+            try:
+                await _give_secret(asked, made, uid, fresh=fresh)
+            except api.BackendError:
+                if fresh:  # it would wait for its secret for ever
+                    await self._take_back(made, uid)
+                raise
+
+    async def list(self) -> Sequence[api.Instance]:
+        """All our pods, from the kept picture or from a full list."""
+        with errors.contract():
+            _, kept = await self._open()
+            picture = await kept.look()
+            seen = [self._seen(found) for found in picture.pods]
+            return [*seen, *picture.departed]
+
+    async def watch(self) -> AsyncIterator[None]:
+        """Keep the picture and wake at its changes; ends with an error or when closed."""
+        with errors.contract():
+            try:
+                _, kept = await self._open()
+                async with contextlib.aclosing(kept.changes()) as changes:
+                    async for _ in changes:
+                        if self._closed:
+                            return
+                        yield
+            except api.BackendError:
+                if not self._closed:
+                    raise
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:
+        """Delete the pod and its secret, and wait until the kubelet says that it is gone.
+
+        A pod that does not go in time (a finalizer, a node that does not answer) is listed as
+        stopping; to call again is safe.
+        """
+        with errors.contract():
+            asked, kept = await self._open()
+            found = await self._find(name)
+            if found is None:
+                if kept.departed(name):
+                    kept.forget(name)
+                raise api.NotFound(f"no pod of instance {name[:80]!r}")
+            kept.forget(name)
+            uid = _uid(found)
+            # with a grace of 0 the object would go at once, whatever still runs
+            grace = max(1, math.ceil(grace_s))
+            await asked.delete_pod(found["metadata"]["name"], uid=uid, grace_s=grace)
+            with contextlib.suppress(api.BackendError):  # the cluster collects it, only later
+                await asked.delete_secret(found["metadata"]["name"])
+            await self._gone(name, uid, within_s=grace + _END_MARGIN_S)
+
+    async def capacity(self) -> api.Capacity | None:
+        """Unknown: the scheduler decides, and says why not in the pod's state."""
+        if self._closed:
+            raise api.Unavailable("the backend is closed")
+        return None
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Last lines of the agent's container, or of the one that failed before it."""
+        with errors.contract():
+            asked, _ = await self._open()
+            found = await self._find(name)
+            if found is None:
+                raise api.NotFound(f"no pod of instance {name[:80]!r}")
+            if tail <= 0:
+                return ""
+            container = states.speaker(found)
+            return await asked.log(found["metadata"]["name"], container=container, tail=tail)
+
+    def work_dir(self, name: str) -> str | None:  # noqa: ARG002 -- the same in every pod
+        """Leave it to the template: the default of both sides is that of the agent images."""
+        return None
+
+    async def aclose(self) -> None:
+        """Let go of the connections; pods live on."""
+        self._closed = True
+        if self._client is not None:
+            await self._client.aclose()
+
+    # --- beyond the contract ---
+
+    def render(self, spec: api.InstanceSpec) -> str:
+        """Return the pod that ``launch`` would create, as YAML."""
+        return str(yaml.safe_dump(self._make(spec).pod, sort_keys=False))
+
+    # --- inside ---
+
+    def _make(self, spec: api.InstanceSpec) -> pod.Made:
+        return pod.make(spec, owner=self._owner, fragments=self._settings.pods)
+
+    async def _open(self) -> tuple[client.Client, reflector.Reflector]:
+        """Find the cluster at the first call; a failure is tried again at the next."""
+        async with self._opening:
+            if self._closed:
+                raise api.Unavailable("the backend is closed")
+            if self._client is None or self._reflector is None:
+                clock = asyncio.get_running_loop().time
+                found = await access.find(self._settings, clock=clock)
+                self._client = client.Client(self._settings, found)
+                self._reflector = reflector.Reflector(
+                    self._client,
+                    owner=self._owner,
+                    selector=pod.selector(self._owner),
+                    now=self._now,
+                )
+            return self._client, self._reflector
+
+    def _seen(self, found: client.Object) -> api.Instance:
+        return states.instance(found, now=self._now(), patience_s=self._settings.start_patience_s)
+
+    async def _find(self, name: str) -> client.Object | None:
+        """Return our pod of that name: from the picture, else asked for alone."""
+        if names.name_problem(name) is not None:
+            return None
+        asked, kept = await self._open()
+        if kept.live:
+            picture = await kept.look()
+            found = next((p for p in picture.pods if states.name(p) == name), None)
+            if found is not None:
+                return found
+        # not in the picture proves nothing: it may have been created a moment ago
+        found = await asked.find_pod(pod.pod_name(name))
+        if found is None or not states.is_ours(found, self._owner) or states.name(found) != name:
+            return None
+        return found
+
+    async def _adopt(self, asked: client.Client, made: pod.Made) -> str:
+        """Return the uid of the pod that has the name, if it is this very order."""
+        found = await asked.find_pod(made.name)
+        if found is None:
+            raise api.Unavailable(f"pod {made.name!r} went away while it was looked at")
+        annotations = found["metadata"].get("annotations") or {}
+        if not states.is_ours(found, self._owner):
+            raise api.AlreadyExists(f"pod {made.name!r} exists and is not ours")
+        if annotations.get(pod.DIGEST) != made.digest:
+            raise api.AlreadyExists(
+                f"pod {made.name!r} exists and was made from another specification"
+            )
+        if states.deleting(found):
+            raise api.AlreadyExists(f"pod {made.name!r} of an earlier order is still ending")
+        return _uid(found)
+
+    async def _take_back(self, made: pod.Made, uid: str) -> None:
+        asked, kept = await self._open()
+        kept.forget(states.name(made.pod))
+        with contextlib.suppress(api.BackendError):
+            await asked.delete_pod(made.name, uid=uid, grace_s=1)
+
+    async def _gone(self, name: str, uid: str, *, within_s: float) -> None:
+        """Wait until the pod is gone, by the picture where it is kept."""
+        loop = asyncio.get_running_loop()
+        end, pause_s = loop.time() + within_s, _FIRST_LOOK_S
+        while loop.time() < end:
+            _, kept = await self._open()
+            found = await self._find(name)
+            if found is None or _uid(found) != uid:
+                return
+            await kept.wait(min(pause_s, end - loop.time()))
+            pause_s = min(2 * pause_s, _LOOK_S)
+        _LOG.warning("pod does not go", extra={"instance": name, "waited_s": within_s})
+
+
+async def _give_secret(asked: client.Client, made: pod.Made, uid: str, *, fresh: bool) -> None:
+    """Create the secret, owned by the pod."""
+    manifest = made.secret(uid)
+    try:
+        await asked.create_secret(manifest)
+    except api.AlreadyExists:
+        if not fresh:
+            return  # of the first order; one name has one secret
+        # of an earlier pod of this name, and about to be collected
+        with contextlib.suppress(api.NotFound):
+            await asked.delete_secret(made.name)
+        await asked.create_secret(manifest)
+
+
+def _uid(found: client.Object) -> str:
+    return str(found["metadata"]["uid"])

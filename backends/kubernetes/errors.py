@@ -1,0 +1,152 @@
+"""What an API server's refusals mean, and whose fault they are.
+
+Pure; made from recorded answers. Kubernetes answers 403 ``Forbidden`` for six different things
+(missing rights, quota, limit ranges, Pod Security, a namespace that goes away, a missing service
+account or priority class), and only the words tell them apart. Refuses to know who asked and why.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from attrs import Factory, frozen
+
+from backends import api
+
+_QUOTA = re.compile(r"exceeded quota: ([^,]+), (requested: .*)")
+_RIGHTS = re.compile(
+    r'User "(?P<user>[^"]+)" cannot (?P<verb>\S+) resource "(?P<what>[^"]+)" in API group '
+    r'"(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'
+)
+_LONG_S = 120.0
+
+# Finer than the contract's errors and only for this package: ``contract`` takes them back.
+
+
+class Expired(api.Unavailable):
+    """The resource version is too old: list again."""
+
+
+class NoRight(api.Unauthorized):
+    """A right is missing (RBAC)."""
+
+
+class Lost(api.Unavailable):
+    """The connection broke or stood still; what was asked may have been done."""
+
+
+@frozen(kw_only=True)
+class Answer:
+    """A refusal as it came: status, headers, body (text when it is not JSON)."""
+
+    status: int
+    body: Any = None
+    headers: Mapping[str, str] = Factory(dict)
+
+    @property
+    def message(self) -> str:
+        """The server's words."""
+        if isinstance(self.body, Mapping):
+            return str(self.body.get("message") or self.body.get("reason") or "")
+        return str(self.body or "").strip()
+
+    @property
+    def reason(self) -> str:
+        """The server's word for machines, such as ``AlreadyExists``."""
+        return str(self.body.get("reason") or "") if isinstance(self.body, Mapping) else ""
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What the server says about the object."""
+        details = self.body.get("details") if isinstance(self.body, Mapping) else None
+        return details if isinstance(details, Mapping) else {}
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until the server wants to be asked again."""
+        told = self.headers.get("Retry-After") or self.details.get("retryAfterSeconds")
+        try:
+            return min(float(told), _LONG_S) if told is not None else None
+        except (TypeError, ValueError):
+            return None
+
+
+def mapped(verb: str, what: str, answer: Answer, *, hide: Iterable[str] = ()) -> api.BackendError:
+    """Return the contract's error for a refusal of ``verb`` (as in RBAC) on ``what`` (``pods``).
+
+    ``hide``: secrets, blanked out of the server's words.
+    """
+    words = answer.message
+    for secret in hide:
+        words = words.replace(secret, "***") if secret else words
+    status, again_s = answer.status, answer.retry_after
+    match status:
+        case 401:
+            error: api.BackendError = api.Unauthorized(
+                f"the API server does not accept our credentials: {words}"
+            )
+        case 403:
+            error = _forbidden(verb, what, answer, words)
+        case 404:
+            error = _not_found(answer, words)
+        case 409:
+            error = _conflict(verb, answer, words)
+        case 410:
+            error = Expired(words)
+        case 429:
+            error = api.Unavailable(f"the API server is busy: {words}", retry_after=again_s)
+        case _ if status < 400:
+            error = api.Unavailable(f"the API server redirects ({status}); hint: correct `server`")
+        case _ if status < 500:
+            error = api.Rejected(f"cannot {verb} {what}: {words or status}")
+        case _:
+            error = api.Unavailable(
+                f"the API server fails ({status}): {words}", retry_after=again_s
+            )
+    return error
+
+
+def _forbidden(verb: str, what: str, answer: Answer, words: str) -> api.BackendError:
+    rights = _RIGHTS.search(words)
+    if rights is not None:
+        where = f" in namespace {rights['namespace']}" if rights["namespace"] else ""
+        return NoRight(
+            f"{rights['user']} may not {rights['verb']} {rights['what']}{where}; "
+            "hint: the rights in docs/backends/kubernetes.md"
+        )
+    quota = _QUOTA.search(words)
+    if quota is not None:
+        return api.NoCapacity(f"quota {quota[1]} is used up: {quota[2]}")
+    causes = answer.details.get("causes")
+    kinds = [c.get("reason") for c in causes] if isinstance(causes, list) else []
+    if "NamespaceTerminating" in kinds:
+        return api.Unauthorized(words)
+    if verb == "create":  # admission: Pod Security, limit ranges, what the pod refers to
+        return api.Rejected(words)
+    return api.Unauthorized(f"may not {verb} {what}: {words}")
+
+
+def _not_found(answer: Answer, words: str) -> api.BackendError:
+    if answer.details.get("kind") == "namespaces":
+        return api.Unauthorized(f"{words}; hint: create it, or correct `namespace`")
+    return api.NotFound(words)
+
+
+def _conflict(verb: str, answer: Answer, words: str) -> api.BackendError:
+    if answer.reason == "AlreadyExists":
+        return api.AlreadyExists(words)
+    if verb == "delete":  # a precondition: what we meant is gone, another has its name
+        return api.NotFound(words)
+    return api.Unavailable(words)
+
+
+@contextlib.contextmanager
+def contract() -> Iterator[None]:
+    """Let only the contract's own classes out."""
+    try:
+        yield
+    except (Expired, Lost) as error:
+        raise api.Unavailable(error.reason, retry_after=error.retry_after) from error
+    except NoRight as error:
+        raise api.Unauthorized(error.reason) from error

@@ -1,0 +1,186 @@
+"""A picture of our pods that is kept true by one list and one watch.
+
+Why: a list every second would cost the API server more than all our pods. Whoever iterates
+``changes`` keeps the picture; while somebody does and the stream is open, ``look`` answers from
+it, otherwise it lists. So a picture that nobody keeps is never taken for the truth.
+
+What recordings taught: a version that is too old is an ERROR event (410) in an answer 200; a watch
+ends cleanly after ``timeoutSeconds`` or when the server stops, and goes on from the last version
+seen; bookmarks renew that version about every minute, so silence beyond that is a dead connection;
+leaving the label selector looks like DELETED. Refuses to know what a state means.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+
+from attrs import frozen
+
+from backends import api
+from backends.kubernetes import client, errors, states
+
+_SHORT_S = 1.0  # a watch that ends sooner without a word is not opened again at once
+_LEFT_ALONE_S = 1.0  # a consumer that stays away longer has left the picture to age
+_GONE_S = 120.0  # how long a pod that somebody else deleted is remembered
+_MANY = 1000
+
+
+@frozen(kw_only=True)
+class Picture:
+    """All pods of one owner at one moment, and those that went without our doing."""
+
+    pods: tuple[client.Object, ...]
+    departed: tuple[api.Instance, ...] = ()
+
+
+class Reflector:
+    """Keeps the picture of one selector."""
+
+    def __init__(
+        self,
+        asked: client.Client,
+        *,
+        owner: str,
+        selector: str,
+        now: Callable[[], float],
+    ) -> None:
+        self._client = asked
+        self._owner = owner
+        self._selector = selector
+        self._now = now
+        self._pods: dict[str, client.Object] = {}  # by uid
+        self._departed: dict[str, api.Instance] = {}
+        self._forgotten: dict[str, None] = {}  # names that we end ourselves, oldest first
+        self._live = False
+        self._kept = False
+        self._changed = asyncio.Event()
+
+    @property
+    def live(self) -> bool:
+        """The picture is being kept true at this moment."""
+        return self._live
+
+    def forget(self, name: str) -> None:
+        """Say that an instance's end is our own doing: its pod may go without a certificate."""
+        self._departed.pop(name, None)
+        self._forgotten.pop(name, None)
+        self._forgotten[name] = None
+        if len(self._forgotten) > _MANY:
+            del self._forgotten[next(iter(self._forgotten))]
+
+    def departed(self, name: str) -> bool:
+        """Tell whether this instance's pod went without our doing."""
+        return name in self._departed
+
+    async def look(self) -> Picture:
+        """Return the picture, or list; complete, or an error."""
+        if self._live:
+            pods = list(self._pods.values())
+        else:
+            found, _ = await self._client.list_pods(self._selector)
+            pods = [states.slim(pod) for pod in found if states.is_ours(pod, self._owner)]
+        old = self._now() - _GONE_S
+        for name, gone in list(self._departed.items()):
+            if gone.exit is None or (gone.exit.at or 0.0) < old:
+                del self._departed[name]
+        there = {states.name(pod) for pod in pods}
+        return Picture(
+            pods=tuple(pods),
+            departed=tuple(gone for name, gone in self._departed.items() if name not in there),
+        )
+
+    async def wait(self, within_s: float) -> None:
+        """Wait for the next change, or for a while."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def changes(self) -> AsyncGenerator[None, None]:
+        """Keep the picture; yield after each batch of changes. Ends with an error, or by itself.
+
+        Of several iterations at the same time the first keeps the picture; the others end with it.
+        """
+        while self._kept:
+            await self._changed.wait()
+            yield
+        self._kept, known = True, False
+        try:
+            while True:
+                pods, version = await self._client.list_pods(self._selector)
+                first, known = not known, True
+                if self._replace(pods) and not first:
+                    self._tell()
+                    yield
+                try:
+                    async with contextlib.aclosing(self._follow(version)) as followed:
+                        async for _ in followed:
+                            yield
+                except errors.Expired:
+                    continue
+        finally:
+            self._kept = self._live = False
+            self._tell()
+
+    async def _follow(self, version: str) -> AsyncGenerator[None, None]:
+        """Watch from a version on, again and again, until it is too old."""
+        loop = asyncio.get_running_loop()
+        while True:
+            opened, heard = loop.time(), False
+            watched = self._client.watch_pods(self._selector, version)
+            try:
+                async with contextlib.aclosing(watched):
+                    async for batch in watched:
+                        if not batch:
+                            self._live = True
+                            continue
+                        heard = True
+                        for event in batch:
+                            version = self._apply(event) or version
+                        self._live = False  # while nobody reads on
+                        left = loop.time()
+                        self._tell()
+                        yield
+                        if loop.time() - left > _LEFT_ALONE_S:
+                            raise errors.Expired("nobody kept the picture")
+                        self._live = True
+            except errors.Lost:
+                if not self._live and not heard:
+                    raise  # could not even be opened
+            finally:
+                self._live = False
+            if not heard and loop.time() - opened < _SHORT_S:
+                await asyncio.sleep(_SHORT_S)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _replace(self, found: list[client.Object]) -> bool:
+        """Take over a full list; what is missing in it is gone. Tell whether anything changed."""
+        before = self._pods
+        ours = [pod for pod in found if states.is_ours(pod, self._owner)]
+        self._pods = {pod["metadata"]["uid"]: states.slim(pod) for pod in ours}
+        for uid, pod in before.items():
+            if uid not in self._pods:
+                self._gone(pod)
+        return self._pods != before
+
+    def _apply(self, event: client.Event) -> str | None:
+        """Take over one change; return the version that it brings."""
+        metadata = event.object.get("metadata") or {}
+        uid = str(metadata.get("uid"))
+        if event.kind in {"ADDED", "MODIFIED"} and states.is_ours(event.object, self._owner):
+            self._pods[uid] = states.slim(event.object)
+        elif event.kind == "DELETED" and self._pods.pop(uid, None) is not None:
+            self._gone(event.object)
+        version = metadata.get("resourceVersion")
+        return version if isinstance(version, str) else None
+
+    def _gone(self, pod: client.Object) -> None:
+        name = states.name(pod)
+        if name in self._forgotten:
+            del self._forgotten[name]
+        else:
+            self._departed[name] = states.departed(pod, at=self._now())

@@ -1,0 +1,562 @@
+"""An API server with a scheduler and a kubelet, on loopback, that behaves as the recordings.
+
+Refusals are the recorded bodies with the names replaced. ``test_fake.py`` replays recorded requests
+and compares what a watch tells. Faults are scripted per verb; times are short.
+"""
+
+import asyncio
+import base64
+import contextlib
+import copy
+import datetime as dt
+import itertools
+import json
+import re
+import urllib.parse
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from attrs import define, field
+
+from tests.kubernetes import recorded
+
+Object = dict[str, Any]
+
+_DNS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_STEP_S = 0.01
+_GC_S = 0.05
+_TIME = "2026-11-24T00:00:00Z"
+MANAGED = ("app.kubernetes.io/managed-by", "agent-broker")
+
+
+@define
+class Program:
+    """What a container does."""
+
+    lines: tuple[str, ...] = ()
+    exit_code: int | None = None
+    obeys: bool = True  # SIGTERM
+
+
+@define
+class Fault:
+    """What happens to the next requests of a verb: a recorded answer, or something wilder."""
+
+    verb: str
+    answer: str | None = None  # name of a recording
+    hang: bool = False
+    reset: bool = False
+    times: int = 1
+    when: Callable[[web.Request], bool] = lambda request: True
+    body: bytes | None = None  # with status 200
+
+
+@define(eq=False)
+class Watch:
+    queue: asyncio.Queue[Object | None] = field(factory=asyncio.Queue)
+    selector: dict[str, str] = field(factory=dict)
+    seen: set[str] = field(factory=set)
+
+
+@define(eq=False)
+class Cluster:
+    """One namespace ``agents`` of a cluster."""
+
+    namespace: str = "agents"
+    token: str | None = None
+    programs: dict[str, Program] = field(factory=dict)  # by pod name
+    runs: bool = True  # a kubelet is there
+    ends: bool = True  # it reports the end of pods
+    bookmark_s: float = 60.0
+    namespaces_readable: bool = False
+    pods: dict[str, Object] = field(factory=dict)
+    secrets: dict[str, Object] = field(factory=dict)
+    logs: dict[tuple[str, str], list[str]] = field(factory=dict)
+    requests: list[tuple[str, str]] = field(factory=list)  # verb, path with query
+    faults: list[Fault] = field(factory=list)
+    cut_watch_at: int | None = None  # bytes after which the next watch is cut
+    cut_cleanly: bool = False
+    short_pages: bool = False  # the last page is empty, as it may be
+    dribble: bool = False  # watches are sent byte by byte
+    compacted: int = 0  # versions up to here are too old
+    busy: set[str] = field(factory=set)
+    _version: itertools.count = field(factory=lambda: itertools.count(100))
+    _now: int = 100
+    _history: list[tuple[int, str, Object]] = field(factory=list)
+    _watches: set[Watch] = field(factory=set)
+    _tasks: set[asyncio.Task[None]] = field(factory=set)
+    _pages: dict[str, list[Object]] = field(factory=dict)
+    _uids: itertools.count = field(factory=lambda: itertools.count(1))
+    url: str = ""
+
+    # --- scripting ---
+
+    def fail(self, verb: str, answer: str | None = None, **how: Any) -> None:
+        """Let requests of a verb (as in RBAC, ``pods`` unless ``VERB KIND``) fail."""
+        self.faults.append(Fault(verb=verb, answer=answer, **how))
+
+    def verbs(self) -> list[str]:
+        return [verb for verb, _ in self.requests]
+
+    def compact(self) -> None:
+        """Forget the history: every watch from an older version gets 410."""
+        self.compacted = self._now
+        self._history.clear()
+
+    def drop_watches(self, *, error: Object | None = None) -> None:
+        """End every open watch, after an ERROR event if one is given."""
+        for watch in self._watches:
+            if error is not None:
+                watch.queue.put_nowait({"type": "ERROR", "object": error})
+            watch.queue.put_nowait(None)
+
+    def put(self, pod: Object, kind: str = "MODIFIED") -> None:
+        """Store a pod as it is and tell the watches."""
+        self._now = next(self._version)
+        pod["metadata"]["resourceVersion"] = str(self._now)
+        if kind == "DELETED":
+            self.pods.pop(pod["metadata"]["name"], None)
+        else:
+            self.pods[pod["metadata"]["name"]] = pod
+        told = copy.deepcopy(pod)
+        self._history.append((self._now, kind, told))
+        for watch in self._watches:
+            self._offer(watch, kind, told)
+
+    def change(self, name: str, change: Callable[[Object], None]) -> None:
+        """Change a pod in place."""
+        pod = copy.deepcopy(self.pods[name])
+        change(pod)
+        self.put(pod)
+
+    def delete(self, name: str, *, grace_s: int = 1) -> None:
+        """Delete a pod as somebody else would."""
+        self._delete(self.pods[name], grace_s)
+
+    def kill(self, name: str) -> None:
+        """End the agent's container with SIGKILL."""
+        self._end(name, 137)
+
+    # --- the scheduler and the kubelet ---
+
+    def _create(self, manifest: Object) -> Object:
+        pod = copy.deepcopy(manifest)
+        meta = pod["metadata"]
+        meta |= {
+            "namespace": self.namespace,
+            "uid": f"00000000-0000-4000-8000-{next(self._uids):012d}",
+            "generation": 1,
+            "creationTimestamp": _now_text(),
+        }
+        pod["spec"].setdefault("dnsPolicy", "ClusterFirst")
+        pod["spec"].setdefault("restartPolicy", "Always")
+        pod["status"] = {"phase": "Pending", "qosClass": "Burstable"}
+        self.put(pod, "ADDED")
+        if self.runs:
+            self._spawn(self._run(meta["name"], meta["uid"]))
+        return copy.deepcopy(pod)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _alive(self, name: str, uid: str) -> bool:
+        pod = self.pods.get(name)
+        gone = pod is None or pod["metadata"]["uid"] != uid
+        return not gone and "deletionTimestamp" not in pod["metadata"]
+
+    async def _run(self, name: str, uid: str) -> None:
+        """Schedule, make, start: the steps of recording pod-01."""
+        await asyncio.sleep(0)
+        if not self._alive(name, uid):
+            return
+
+        def schedule(pod: Object) -> None:
+            pod["spec"]["nodeName"] = "node-1"
+            pod["status"]["conditions"] = [{"type": "PodScheduled", "status": "True"}]
+
+        self.change(name, schedule)
+        self.change(name, lambda pod: self._wait_containers(pod, "ContainerCreating", None))
+        for _ in range(500):
+            await asyncio.sleep(_STEP_S)
+            if not self._alive(name, uid):
+                return
+            if self._mounted(self.pods[name]):
+                break
+        pod = self.pods[name]
+        agent = next(c for c in pod["spec"]["containers"] if c["name"] == "jnlp")
+        if agent["image"].startswith("registry.invalid/"):
+            words = f'failed to pull and unpack image "{agent["image"]}": not found'
+            self.change(name, lambda pod: self._wait_containers(pod, "ErrImagePull", words))
+            return
+        if (agent.get("command") or ["sh"])[0].startswith("/nonexistent"):
+            last = recorded.events("pod-25")[-1][2]["status"]["containerStatuses"][0]
+            words = last["state"]["terminated"]["message"]
+            words = words.replace("/no/such/binary", agent["command"][0])
+            self._end(name, 128, reason="StartError", message=words)
+            return
+        self.change(name, self._start)
+        program = self.programs.get(name, Program())
+        self.logs[name, "jnlp"] = list(program.lines)
+        if program.exit_code is not None:
+            await asyncio.sleep(_STEP_S)
+            if self._alive(name, uid):
+                self._end(name, program.exit_code)
+
+    def _mounted(self, pod: Object) -> bool:
+        wanted = [
+            v["secret"]["secretName"] for v in pod["spec"].get("volumes", []) if "secret" in v
+        ]
+        return all(name in self.secrets for name in wanted)
+
+    def _statuses(self, pod: Object, state: Object) -> None:
+        pod["status"]["containerStatuses"] = [
+            {"name": c["name"], "state": copy.deepcopy(state), "lastState": {}, "restartCount": 0}
+            for c in pod["spec"]["containers"]
+        ]
+
+    def _wait_containers(self, pod: Object, reason: str, message: str | None) -> None:
+        told = {"reason": reason} | ({"message": message} if message else {})
+        self._statuses(pod, {"waiting": told})
+
+    def _start(self, pod: Object) -> None:
+        pod["status"]["phase"] = "Running"
+        self._statuses(pod, {"running": {"startedAt": _TIME}})
+
+    def _end(self, name: str, code: int, *, reason: str = "", message: str = "") -> None:
+        """The agent's container ends; a second later, as recorded, the phase follows."""
+        told = {"exitCode": code, "reason": reason or ("Completed" if code == 0 else "Error")}
+        told |= {"finishedAt": _now_text()} | ({"message": message} if message else {})
+
+        def end(pod: Object) -> None:
+            for status in pod["status"]["containerStatuses"]:
+                if status["name"] == "jnlp":
+                    status["state"] = {"terminated": told}
+
+        def finish(pod: Object) -> None:
+            states = [c["state"] for c in pod["status"]["containerStatuses"]]
+            if all("terminated" in state for state in states):
+                good = all(state["terminated"]["exitCode"] == 0 for state in states)
+                pod["status"]["phase"] = "Succeeded" if good else "Failed"
+
+        self.change(name, end)
+        self.change(name, finish)
+
+    def _delete(self, pod: Object, grace_s: int) -> Object:
+        pod = copy.deepcopy(pod)
+        meta = pod["metadata"]
+        asked = "deletionTimestamp" in meta
+        if not asked:
+            meta["generation"] += 1
+        meta["deletionTimestamp"], meta["deletionGracePeriodSeconds"] = _now_text(), grace_s
+        done = pod["status"]["phase"] in {"Succeeded", "Failed"} or "nodeName" not in pod["spec"]
+        self.put(pod)
+        if (grace_s == 0 or done) and not meta.get("finalizers"):
+            self._remove(pod)
+        elif self.ends and not asked:
+            self._spawn(self._stop(meta["name"], meta["uid"], grace_s))
+        return copy.deepcopy(pod)
+
+    async def _stop(self, name: str, uid: str, grace_s: int) -> None:
+        """The kubelet's side of a deletion: recordings pod-40, pod-41, pod-44."""
+        program = self.programs.get(name, Program())
+        await asyncio.sleep(_STEP_S if program.obeys else grace_s * 0.1)
+        pod = self.pods.get(name)
+        if pod is None or pod["metadata"]["uid"] != uid:
+            return
+        pod = copy.deepcopy(pod)
+        pod["status"]["phase"] = "Failed"
+        code = 143 if program.obeys else 137
+        ended = {"exitCode": code, "reason": "Error", "finishedAt": _now_text()}
+        for status in pod["status"].get("containerStatuses", []):
+            if "terminated" not in status["state"]:
+                status["state"] = {"terminated": dict(ended)}
+        self.put(pod)
+        if not pod["metadata"].get("finalizers"):
+            self._remove(pod)
+
+    def release(self, name: str) -> None:
+        """Take the finalizers off a pod that is being deleted."""
+        pod = copy.deepcopy(self.pods[name])
+        del pod["metadata"]["finalizers"]
+        self._remove(pod)
+
+    def _remove(self, pod: Object) -> None:
+        self.put(copy.deepcopy(pod), "DELETED")
+        self._spawn(self._collect())
+
+    async def _collect(self) -> None:
+        """The garbage collector: what is owned goes with its owner."""
+        await asyncio.sleep(_GC_S)
+        uids = {pod["metadata"]["uid"] for pod in self.pods.values()}
+        for name, secret in list(self.secrets.items()):
+            owners = secret["metadata"].get("ownerReferences", [])
+            if owners and not any(owner["uid"] in uids for owner in owners):
+                del self.secrets[name]
+
+    # --- the wire ---
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator["Cluster"]:
+        """Serve on a free port of loopback."""
+        app = web.Application(client_max_size=4 << 20)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.05)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = "http://{}:{}".format(*runner.addresses[0][:2])
+        try:
+            yield self
+        finally:
+            self.drop_watches()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        where = f"/api/v1/namespaces/{self.namespace}"
+        parts = request.path.removeprefix("/api/v1/namespaces/").split("/")
+        kind = "/".join(parts[1:2] + parts[3:]) or "namespaces"
+        name = parts[2] if len(parts) > 2 else ""
+        verb = {"POST": "create", "DELETE": "delete"}.get(request.method, "get")
+        if verb == "get" and kind == "pods" and not name:
+            verb = "watch" if "watch" in request.query else "list"
+        key = verb if kind == "pods" else f"{verb} {kind}"
+        self.requests.append((key, request.path_qs))
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return _recorded("error-401-bad-token.")
+        for fault in self.faults:
+            if fault.verb == key and fault.when(request):
+                fault.times -= 1
+                if not fault.times:
+                    self.faults.remove(fault)
+                return await self._strike(fault, request)
+        if kind == "namespaces":
+            return self._namespace(request, parts[0])
+        if parts[0] != self.namespace:
+            return self._elsewhere(verb)
+        assert request.path.startswith(where)
+        answer = getattr(self, f"_{verb}_{kind.replace('/', '_')}")
+        return await answer(request, name)
+
+    async def _strike(self, fault: Fault, request: web.Request) -> web.StreamResponse:
+        if fault.hang:
+            await asyncio.sleep(30)
+        if fault.reset:
+            assert request.transport is not None
+            request.transport.abort()
+            raise asyncio.CancelledError
+        if fault.body is not None:
+            return web.Response(body=fault.body, content_type="application/json")
+        assert fault.answer is not None
+        return _recorded(fault.answer)
+
+    def _namespace(self, request: web.Request, name: str) -> web.Response:
+        if not self.namespaces_readable:
+            answer = _body("error-403-rbac-list")
+            answer["message"] = (
+                answer["message"].replace("list", "get").replace("pods", "namespaces")
+            )
+            return web.json_response(answer, status=403)
+        if name == self.namespace:
+            return web.json_response({"kind": "Namespace", "metadata": {"name": name}})
+        return _recorded("error-404-namespace")
+
+    def _elsewhere(self, verb: str) -> web.Response:
+        name = "ok-200-list-absent-namespace" if verb == "list" else "error-404-namespace"
+        return _recorded(name)
+
+    async def _list_pods(self, request: web.Request, _: str) -> web.Response:
+        selected = _selector(request.query.get("labelSelector", ""))
+        only = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
+        token = request.query.get("continue")
+        if token:
+            if token not in self._pages:
+                return _recorded("error-410-list-continue")
+            items = self._pages.pop(token)
+        else:
+            items = [
+                copy.deepcopy(pod)
+                for name, pod in sorted(self.pods.items())
+                if _selects(selected, pod) and only in {"", name}
+            ]
+        limit = int(request.query.get("limit", "0")) or len(items)
+        meta: Object = {"resourceVersion": str(self._now)}
+        if len(items) > limit or (self.short_pages and not token):
+            more = base64.b64encode(
+                f"{self._now}/{len(items)}/{next(self._uids)}".encode()
+            ).decode()
+            self._pages[more] = items[limit:]
+            meta |= {"continue": more, "remainingItemCount": len(items) - limit}
+        body = {"kind": "PodList", "apiVersion": "v1", "metadata": meta, "items": items[:limit]}
+        return web.json_response(body)
+
+    async def _create_pods(self, request: web.Request, _: str) -> web.Response:
+        manifest = await request.json()
+        name = manifest["metadata"]["name"]
+        if not _DNS.fullmatch(name) or len(name) > 253:
+            return _named("error-422-invalid-name", "Agent_X", name)
+        if name in self.pods:
+            return _named("error-409-already-exists", "agent-dup", name)
+        headers = {}
+        known = {"containers", "initContainers", "volumes", "restartPolicy", "tolerations"}
+        unknown = [k for k in manifest["spec"] if k not in known and k.endswith("OfTomorrow")]
+        if unknown:
+            headers["Warning"] = f'299 - "unknown field \\"spec.{unknown[0]}\\""'
+            manifest["spec"].pop(unknown[0])
+        return web.json_response(self._create(manifest), status=201, headers=headers)
+
+    async def _delete_pods(self, request: web.Request, name: str) -> web.Response:
+        told = await request.json() if request.can_read_body else {}
+        pod = self.pods.get(name)
+        if pod is None:
+            return _named("error-404-pod-delete", "absent", name)
+        uid = (told.get("preconditions") or {}).get("uid", pod["metadata"]["uid"])
+        if uid != pod["metadata"]["uid"]:
+            return _named("error-409-delete-uid-precondition", "agent-dup", name)
+        return web.json_response(self._delete(pod, told.get("gracePeriodSeconds", 30)))
+
+    async def _get_pods_log(self, request: web.Request, name: str) -> web.Response:
+        container = request.query["container"]
+        pod = self.pods.get(name)
+        if pod is None:
+            return _named("error-404-pod-get", "absent", name)
+        if not any(c["name"] == container for c in pod["spec"]["containers"]):
+            return _named("error-400-log-no-such-container", "agent-two", name)
+        if (name, container) not in self.logs:
+            return web.Response(status=204)
+        lines = self.logs[name, container][-int(request.query["tailLines"]) :]
+        text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+        return web.Response(body=text, content_type="text/plain")
+
+    async def _create_secrets(self, request: web.Request, _: str) -> web.Response:
+        secret = await request.json()
+        name = secret["metadata"]["name"]
+        if name in self.secrets:
+            return _named("error-409-secret-exists", "agent-two", name)
+        data = {k: base64.b64encode(v.encode()).decode() for k, v in secret["stringData"].items()}
+        self.secrets[name] = {**secret, "data": data}
+        self._spawn(self._collect())
+        return web.json_response({**secret, "stringData": None, "data": data}, status=201)
+
+    async def _delete_secrets(self, request: web.Request, name: str) -> web.Response:
+        if name not in self.secrets:
+            return _named("error-404-pod-delete", "absent", name)
+        del self.secrets[name]
+        return _named("ok-200-secret-delete", "agent-two", name)
+
+    # --- watches ---
+
+    async def _watch_pods(self, request: web.Request, _: str) -> web.StreamResponse:
+        told = request.query.get("resourceVersion", "")
+        watch = Watch(selector=_selector(request.query.get("labelSelector", "")))
+        if int(told) < self.compacted:
+            error = recorded.load("watch-apiserver-shutdown")["watchAfterRestart"]["events"]
+            watch.queue.put_nowait(error[0]["event"])
+            watch.queue.put_nowait(None)
+        else:
+            watch.seen = self._before(int(told), watch.selector)
+            for version, kind, pod in self._history:
+                if version > int(told):
+                    self._offer(watch, kind, pod)
+            self._watches.add(watch)
+        answer = web.StreamResponse(headers={"Content-Type": "application/json"})
+        answer.enable_chunked_encoding()
+        await answer.prepare(request)
+        try:
+            await self._feed(answer, watch, request)
+        except (ConnectionError, asyncio.CancelledError):
+            return answer
+        finally:
+            self._watches.discard(watch)
+        return answer
+
+    async def _feed(self, answer: web.StreamResponse, watch: Watch, request: web.Request) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + float(request.query.get("timeoutSeconds", "300"))
+        cut, self.cut_watch_at = self.cut_watch_at, None
+        while loop.time() < end:
+            try:
+                async with asyncio.timeout(min(self.bookmark_s, end - loop.time())):
+                    event = await watch.queue.get()
+            except TimeoutError:
+                if "allowWatchBookmarks" not in request.query:
+                    continue
+                told = recorded.load("watch-bookmarks")["watch"]["events"][0]["event"]
+                event = copy.deepcopy(told)
+                event["object"]["metadata"]["resourceVersion"] = str(self._now)
+            if event is None:
+                break
+            raw = json.dumps(event).encode() + b"\n"
+            if cut is not None and cut <= len(raw):
+                await answer.write(raw[:cut]) if cut else None
+                await asyncio.sleep(0.01)
+                if not self.cut_cleanly:
+                    assert request.transport is not None
+                    request.transport.abort()
+                return
+            cut = None if cut is None else cut - len(raw)
+            for piece in [raw[i : i + 1] for i in range(len(raw))] if self.dribble else [raw]:
+                await answer.write(piece)
+        await answer.write_eof()
+
+    def _before(self, version: int, selector: dict[str, str]) -> set[str]:
+        """Names that the selector showed at a version."""
+        seen = {name for name, pod in self.pods.items() if _selects(selector, pod)}
+        for at, kind, pod in reversed(self._history):
+            if at <= version:
+                break
+            name = pod["metadata"]["name"]
+            if kind == "ADDED":
+                seen.discard(name)
+            elif kind == "DELETED" and _selects(selector, pod):
+                seen.add(name)
+        return seen
+
+    def _offer(self, watch: Watch, kind: str, pod: Object) -> None:
+        """Tell a watch, with what entering and leaving its selector looks like."""
+        name, fits = pod["metadata"]["name"], _selects(watch.selector, pod)
+        known = name in watch.seen
+        if kind == "DELETED" or not fits:
+            if not known:
+                return
+            kind = "DELETED"
+            watch.seen.discard(name)
+        elif not known:
+            kind = "ADDED"
+            watch.seen.add(name)
+        watch.queue.put_nowait({"type": kind, "object": pod})
+
+
+def _selector(text: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in text.split(",") if part)
+
+
+def _selects(selector: dict[str, str], pod: Object) -> bool:
+    return selector.items() <= pod["metadata"].get("labels", {}).items()
+
+
+def _body(name: str) -> Any:
+    return recorded.load(name)["response"]["body"]
+
+
+def _recorded(name: str) -> web.Response:
+    told = recorded.load(name)["response"]
+    headers = {k: v for k, v in told["headers"].items() if k in {"Retry-After", "Content-Type"}}
+    body = told["body"]
+    text = body if isinstance(body, str) else json.dumps(body)
+    return web.Response(text=None, body=text.encode(), status=told["status"], headers=headers)
+
+
+def _named(recording: str, old: str, name: str) -> web.Response:
+    told = recorded.load(recording)["response"]
+    body = json.loads(json.dumps(told["body"]).replace(old, urllib.parse.unquote(name)))
+    return web.json_response(body, status=told["status"])
+
+
+def _now_text() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

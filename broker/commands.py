@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -27,6 +28,7 @@ from broker.status import documents
 from jnlp import errors as jnlp_errors
 
 _ASK_S = 10.0
+_LOG = logging.getLogger("broker.commands")
 
 
 class BadInput(Exception):  # noqa: N818 -- what it is; exit code 2
@@ -76,6 +78,8 @@ def run(options: argparse.Namespace) -> None:
     """Work until a signal."""
     settings = _load(options.config)
     log.configure(form=settings.log.format, level=settings.log.level, secrets=settings.secrets())
+    for warning in settings.warnings:
+        _LOG.warning("configuration", extra={"reason": warning})
     with _state_dir(settings) as files:
         asyncio.run(_run(settings, files, options))
 
@@ -142,11 +146,19 @@ def demo(options: argparse.Namespace) -> None:
 
 def check_config(options: argparse.Namespace) -> None:
     """Say whether the configuration can be used, and what is odd about it."""
-    settings = _load(options.config)
+    try:
+        settings = _load(options.config)
+    except config.ConfigError as error:
+        if options.json:
+            _print_json(
+                {"file": str(options.config), "good": False, "problems": error.documents()}
+            )
+        raise
     policy = config.policy(settings, wall_now=clock.Clock().wall())
     if options.json:
         _print_json(
             {
+                "good": True,
                 "file": str(options.config),
                 "owner": settings.owner,
                 "templates": [t.name for t in policy.templates],

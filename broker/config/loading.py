@@ -4,7 +4,9 @@ Refuses to know what is right: ``building`` and the classes of the shape do.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+import attrs
 
 from broker.config import building, reading, tree
 from broker.config.settings import KindClasses, Settings
@@ -17,6 +19,15 @@ class ConfigError(Exception):
         """``lines`` are for people, ``problems`` for programs, in the same order."""
         super().__init__("\n".join(lines))
         self.problems = problems
+
+    def documents(self) -> list[dict[str, str | int]]:
+        """Return the problems for programs; one without a line is of the file itself."""
+        if not self.problems:
+            return [{"line": 0, "setting": "", "text": str(self), "hint": ""}]
+        return [
+            {"line": p.line, "setting": p.where(), "text": p.text, "hint": p.hint}
+            for p in self.problems
+        ]
 
 
 def load(
@@ -53,24 +64,33 @@ def parse(
     Raises ``ConfigError`` with every problem at once.
     """
     read = tree.parse(text)
-    if read.faults:
-        faults = sorted(read.faults, key=lambda fault: fault.line)
-        problems = [reading.Problem(path=f.path, text=f.text, hint=f.hint) for f in faults]
-        lines = [fault.line for fault in faults]
-    else:
+    problems = [
+        reading.Problem(path=f.path, text=f.text, hint=f.hint, line=f.line) for f in read.faults
+    ]
+    if read.whole:
         builder = building.Builder(kinds=kinds, environ=environ, base=base)
         settings = builder.build(read.data)
-        if settings is not None:
+        if settings is not None and not problems:
             return settings
-        problems = sorted(builder.problems, key=lambda problem: read.line(problem.path))
-        lines = [read.line(problem.path) for problem in problems]
-    raise ConfigError(
-        tuple(_line(name, line, p) for line, p in zip(lines, problems, strict=True)),
-        tuple(problems),
-    )
+        told = {problem.path for problem in problems}
+        problems += _located((p for p in builder.notes.problems if p.path not in told), read)
+    problems.sort(key=lambda problem: problem.line)
+    raise ConfigError(tuple(_line(name, p) for p in problems), tuple(problems))
 
 
-def _line(name: str, line: int, problem: reading.Problem) -> str:
+def _located(problems: Iterable[reading.Problem], read: tree.Tree) -> Iterator[reading.Problem]:
+    """Say for each problem where it stands; one of the defaults is told once, where it is."""
+    seen = set()
+    for problem in problems:
+        path, default = problem.path, ("defaults", *problem.path[2:])
+        if path[:1] == ("templates",) and path not in read.lines and default in read.lines:
+            path = default if len(default) > 1 else path
+        if (path, problem.text) not in seen:
+            seen.add((path, problem.text))
+            yield attrs.evolve(problem, path=path, line=read.line(path))
+
+
+def _line(name: str, problem: reading.Problem) -> str:
     where = f"{problem.where()}: " if problem.path else ""
     hint = f"; hint: {problem.hint}" if problem.hint else ""
-    return f"{name}:{line}: {where}{problem.text}{hint}"
+    return f"{name}:{problem.line}: {where}{problem.text}{hint}"

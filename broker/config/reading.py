@@ -5,6 +5,7 @@ text). Problems are collected, not raised one by one. Refuses to know what the s
 """
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ class Problem:
     path: tree.Path
     text: str
     hint: str = ""
+    line: int = 1
 
     def where(self) -> str:
         """Return the path as it reads in the file: ``templates.maven.labels[0]``."""
@@ -65,6 +67,20 @@ def read(cls: type[Any], data: object, path: tree.Path, problems: list[Problem])
         return None
 
 
+def read_each(
+    cls: type[Any], data: Mapping[str, Any], path: tree.Path, problems: list[Problem]
+) -> Any:
+    """Like ``read``, for a class that checks itself: it stops at its first wrong value."""
+    found: list[Problem] = []
+    made = read(cls, data, path, found)
+    for key, value in data.items() if found and isinstance(data, Mapping) else ():
+        alone: list[Problem] = []
+        read(cls, {key: value}, path, alone)
+        found += [p for p in alone if p not in found and p.path[: len(path) + 1] == (*path, key)]
+    problems.extend(found)
+    return made
+
+
 # --- what is allowed ---------------------------------------------------------------------------
 
 
@@ -79,7 +95,7 @@ def _strict(kind: type, words: str) -> Callable[[object, Any], Any]:
 
 
 def _number(value: object, _: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise values.Bad(values.shown(value), "a number")
 
@@ -137,7 +153,7 @@ def _choice(choices: tuple[str, ...]) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if isinstance(value, str) and value in choices:
             return value
-        raise values.Bad(values.shown(value), ", ".join(choices), _guess(str(value), choices))
+        raise values.Bad(values.shown(value), ", ".join(choices), guess(str(value), choices))
 
     return parse
 
@@ -156,6 +172,7 @@ def _make() -> cattrs.Converter:
     ):
         made.register_structure_hook_func(_is(kind), _via(parse))
     made.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(made, cls))
+    made.register_structure_hook_func(_is_dict, lambda value, cls: _dict(made, value, cls))
     made.register_structure_hook_func(_is_tuple, lambda value, cls: _tuple(made, value, cls))
     return made
 
@@ -166,6 +183,17 @@ def _is(kind: object) -> Callable[[Any], bool]:
 
 def _is_tuple(told: Any) -> bool:
     return typing.get_origin(told) is tuple
+
+
+def _is_dict(told: Any) -> bool:
+    return typing.get_origin(told) is dict
+
+
+def _dict(made: cattrs.Converter, value: object, cls: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise values.Bad(values.shown(value), "a section of settings")
+    kind: Any = Mapping[typing.get_args(cls)]  # type: ignore[misc]  # known at run time only
+    return dict(made.structure(value, kind))
 
 
 def _tuple(made: cattrs.Converter, value: object, cls: Any) -> tuple[Any, ...]:
@@ -260,11 +288,12 @@ def unknown(path: tree.Path, key: str, known: list[str]) -> Problem:
     return Problem(
         path=(*path, key),
         text=f"unknown setting; allowed: {', '.join(known)}",
-        hint=_guess(key, known),
+        hint=guess(key, known),
     )
 
 
-def _guess(told: str, known: typing.Iterable[str]) -> str:
+def guess(told: str, known: typing.Iterable[str]) -> str:
+    """Return the hint for a word that resembles a known one; else none."""
     near = difflib.get_close_matches(told, list(known), n=1)
     return f"did you mean {near[0]}?" if near else ""
 

@@ -47,7 +47,10 @@ class Controller:
     agent_url: str | None = doc("Its URL as agents reach it; default: the same.", None)
     ca_file: str | None = doc("PEM file with its authority; default: the system's.", None)
     verify: bool = doc("Check its certificate. False only to try something out.", True)
-    proxy: str | None = doc("HTTP proxy on the way to it.", None)
+    proxy: str | None = doc(
+        "HTTP proxy on the way to it: a URL, or file:PATH or env:NAME of one with a password.",
+        None,
+    )
     timeout_s: float = doc("For one request, to the last byte; slow controllers take 2 s.", 10.0)
     placeholder: bool = _same(
         model.Policy,

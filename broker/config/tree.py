@@ -7,7 +7,7 @@ settings.
 from typing import Any
 
 import yaml
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 Path = tuple[str | int, ...]
 
@@ -33,6 +33,7 @@ class Tree:
     data: Any
     lines: dict[Path, int] = Factory(dict)
     faults: list[Fault] = Factory(list)
+    whole: bool = True  # False: it could not be read to its end, ``data`` says nothing
 
     def line(self, path: Path) -> int:
         """Return the line of a path, or of the nearest one that stands in the text."""
@@ -44,7 +45,12 @@ class Tree:
 def parse(text: str) -> Tree:
     """Read YAML; all faults are collected in the tree."""
     tree = Tree(data={})
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        words = f"not YAML: the character U+{error.character:04X} is not allowed"
+        return evolve(tree, faults=[Fault((), line, words)], whole=False)
     try:
         node = loader.get_single_node()
         if node is None:
@@ -53,13 +59,12 @@ def parse(text: str) -> Tree:
         data = reader.read(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        tree.faults.append(
-            Fault((), mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}")
-        )
-        return tree
+        words = ", ".join(text for text in (error.context, error.problem) if text)
+        tree.faults.append(Fault((), mark.line + 1 if mark else 1, f"not YAML: {words}"))
+        return evolve(tree, whole=False)
     except yaml.YAMLError as error:
         tree.faults.append(Fault((), 1, f"not YAML: {str(error)[:200]}"))
-        return tree
+        return evolve(tree, whole=False)
     finally:
         loader.dispose()
     return Tree(data=data, lines=tree.lines, faults=tree.faults)

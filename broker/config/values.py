@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from jnlp import secret as jnlp_secret
 
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+NAME_WORDS = "lower-case letters, digits and '-', a letter or digit at both ends"
 _DURATION = re.compile(
     r"(?:(?P<d>\d+(?:\.\d+)?)d)?(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?"
     r"(?:(?P<s>\d+(?:\.\d+)?)s)?(?:(?P<ms>\d+)ms)?"
@@ -40,6 +42,13 @@ def shown(value: object) -> str:
     """Return a value as it may be quoted in a message."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def shown_url(text: str) -> str:
+    """Return an address as it may be quoted: what stands before an '@' may be a password."""
+    before, at, after = text.rpartition("@")
+    scheme = before.partition("://")[0] + "://" if "://" in before else ""
+    return shown(f"{scheme}(hidden)@{after}" if at else text)
 
 
 def duration(value: object) -> float:

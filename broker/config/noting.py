@@ -1,0 +1,30 @@
+"""What is wrong with a configuration and what is odd about it, collected while it is read.
+
+Refuses to know any setting.
+"""
+
+from attrs import define, field
+
+from broker.config import reading, tree
+
+
+@define(kw_only=True)
+class Notes:
+    """Problems end the reading, warnings do not."""
+
+    problems: list[reading.Problem] = field(factory=list)
+    warnings: list[str] = field(factory=list)
+
+    def bad(self, path: tree.Path, text: str, hint: str = "") -> None:
+        """Note a problem."""
+        self.problems.append(reading.Problem(path=path, text=text, hint=hint))
+
+    def at_least(self, path: tree.Path, value: float | None, least: float) -> None:
+        """Note a value that is too small."""
+        if value is not None and value < least:
+            self.bad(path, f"found {value:g}; allowed: {least:g} or more")
+
+    def positive(self, path: tree.Path, seconds: float | None) -> None:
+        """Note a duration that is none."""
+        if seconds is not None and seconds <= 0:
+            self.bad(path, "found 0s; allowed: more than 0s")

@@ -1,0 +1,275 @@
+"""From one template of the document to the template that the core sees.
+
+Names, labels, limits and connections are checked here, because the controller takes whatever it is
+given. Refuses to know the controller and how backends are reached.
+"""
+
+import hashlib
+import re
+import zoneinfo
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from backends import api as backends_api
+from broker import schedule
+from broker.config import noting, reading, shape, tree, values
+from broker.config.settings import BackendSettings, KindClasses, Warmth
+from broker.core import marks, model
+from jnlp import node as jnlp_node
+from jnlp import tunnel as jnlp_tunnel
+
+_SECRET_LIKE = re.compile(r"(?i)passw|token|secret|api_?key")
+_SUFFIX = "x" * 6
+_MAX_NAME = 63
+
+
+@frozen(kw_only=True)
+class Templates:
+    """Makes the templates of one document."""
+
+    kinds: Mapping[str, KindClasses]
+    notes: noting.Notes
+    document: shape.Document
+    backends: Mapping[model.BackendName, BackendSettings]
+
+    def template(
+        self, name: str, told: shape.Template, sections: Mapping[str, Any]
+    ) -> model.Template | None:
+        """Return a template; None when its connection cannot be."""
+        path: tree.Path = ("templates", name)
+        self._check_template(path, name, told)
+        chosen = self._chosen(path, told)
+        connection = self._connection((*path, "connect"), told.connect)
+        platform = self._platform(path, chosen, sections)
+        if connection is None:
+            return None
+        controller = self.document.controller
+        agent_url = controller.agent_url or controller.url
+        launch = model.LaunchSettings(
+            connection=connection,
+            agent_url=agent_url if agent_url.endswith("/") else f"{agent_url}/",
+            remote_fs=told.remote_fs,
+            image=told.image,
+            command=told.command,
+            java=told.java,
+            jvm_options=told.jvm_options,
+            environment=told.environment,
+            resources=backends_api.Resources(**attrs.asdict(told.resources)),
+            reconnect_for_s=told.reconnect_for_s,
+            platform=platform,
+        )
+        template = model.Template(
+            name=model.TemplateName(name),
+            labels=frozenset(told.labels),
+            backends=chosen,
+            revision="",
+            executors=told.executors,
+            exclusive=told.mode == "exclusive",
+            takes_unlabelled=told.takes_unlabelled,
+            start_early=told.start_early,
+            paused=told.paused,
+            cap=told.cap,
+            min_idle=told.warm.min_idle,
+            retention=model.Retention(**attrs.asdict(told.retention)),
+            connect_deadline_s=told.connect_deadline_s,
+            launch=launch,
+        )
+        return attrs.evolve(template, revision=revision(template))
+
+    def _check_template(self, path: tree.Path, name: str, told: shape.Template) -> None:
+        if not values.NAME.fullmatch(name):
+            self.notes.bad(path, f"a name has {values.NAME_WORDS}")
+        full = marks.node_name(self.document.owner, name, _SUFFIX)
+        if len(full) > _MAX_NAME:
+            self.notes.bad(
+                path,
+                f"agents would be called {full[:_MAX_NAME]}…, {len(full)} characters; allowed: "
+                f"{_MAX_NAME}",
+                "a shorter owner or template name",
+            )
+        for number, label in enumerate(told.labels):
+            for text in jnlp_node.label_problems(label):
+                self.notes.bad((*path, "labels", number), text)
+        for name_, value, least in (
+            (("executors",), told.executors, 1),
+            (("cap",), told.cap, 0),
+            (("warm", "min_idle"), told.warm.min_idle, 0),
+            (("retention", "max_builds"), told.retention.max_builds, 1),
+        ):
+            self.notes.at_least((*path, *name_), value, least)
+        if told.takes_unlabelled and told.mode == "exclusive":
+            self.notes.bad(
+                (*path, "takes_unlabelled"),
+                "true, and mode is exclusive: the controller gives such agents only builds that "
+                "ask for a label",
+                "mode: normal",
+            )
+        if told.command is not None and not told.command:
+            self.notes.bad((*path, "command"), "found none; allowed: a program, or leave it out")
+        self.notes.positive((*path, "connect_deadline"), told.connect_deadline_s)
+        self._check_environment((*path, "environment"), told.environment)
+        self._check_resources((*path, "resources"), told.resources)
+        self._check_warm(path, told)
+        self._check_retention(path, told)
+
+    def _check_resources(self, path: tree.Path, told: shape.Resources) -> None:
+        for name in ("cpu_limit", "cpu_shares"):
+            value = getattr(told, name)
+            if value is not None and value <= 0:
+                self.notes.bad((*path, name), f"found {value:g}; allowed: more than 0")
+        limit, reserved = told.memory_bytes, told.memory_reservation_bytes
+        if limit is not None and reserved is not None and reserved > limit:
+            self.notes.bad(
+                (*path, "memory_reservation"), "more than memory", "memory is the limit"
+            )
+
+    def _check_environment(self, path: tree.Path, told: Mapping[str, str]) -> None:
+        for name, value in told.items():
+            if not name or "=" in name or "\0" in name + value:
+                self.notes.bad((*path, name), "allowed: a name without '=', a value without NUL")
+            elif _SECRET_LIKE.search(name):
+                self.notes.warnings.append(
+                    f"{reading.dotted((*path, name))}: every build can read it; secrets belong "
+                    "into the controller's credentials"
+                )
+
+    def _check_warm(self, path: tree.Path, told: shape.Template) -> None:
+        most = max(
+            [told.warm.min_idle]
+            + [w.min_idle for w in (told.warm.schedule.windows if told.warm.schedule else ())]
+        )
+        if told.cap is not None and 0 <= told.cap < most:
+            self.notes.bad((*path, "warm"), f"{most} agents are to be idle, and cap is {told.cap}")
+        for number, window in enumerate(told.warm.schedule.windows if told.warm.schedule else ()):
+            where = (*path, "warm", "schedule", "windows", number, "min_idle")
+            self.notes.at_least(where, window.min_idle, 0)
+        if told.warm.schedule is not None:
+            zone = told.warm.schedule.zone
+            try:
+                zoneinfo.ZoneInfo(zone)
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+                self.notes.bad(
+                    (*path, "warm", "schedule", "zone"),
+                    f"found {values.shown(zone)}; allowed: a time zone like Europe/Berlin",
+                )
+
+    def _check_retention(self, path: tree.Path, told: shape.Template) -> None:
+        keep = told.retention
+        where = (*path, "retention")
+        self.notes.positive((*where, "max_age"), keep.max_age_s)
+        if keep.once and told.executors > 1:
+            self.notes.bad(
+                (*where, "once"),
+                f"true, and executors is {told.executors}: one build leaves the others no slot",
+                "executors: 1",
+            )
+        if keep.once and keep.max_builds not in {None, 1}:
+            self.notes.bad((*where, "max_builds"), "given beside once", "keep one of them")
+        if keep.max_builds is not None and told.executors > 1:
+            self.notes.warnings.append(
+                f"{reading.dotted(where)}.max_builds with {told.executors} executors: builds that "
+                "run at the same time may exceed it"
+            )
+
+    def _chosen(
+        self,
+        path: tree.Path,
+        told: shape.Template,
+    ) -> tuple[model.BackendName, ...]:
+        if told.backends is None:
+            return tuple(self.backends)
+        for number, name in enumerate(told.backends):
+            if name not in self.backends:
+                self.notes.bad(
+                    (*path, "backends", number),
+                    f"found {values.shown(name)}; allowed: {', '.join(self.backends) or 'none'}",
+                    reading.guess(name, self.backends),
+                )
+        if not told.backends:
+            self.notes.bad(
+                (*path, "backends"), "found none; allowed: one or more, or leave it out"
+            )
+        return tuple(model.BackendName(name) for name in told.backends)
+
+    def _connection(self, path: tree.Path, told: shape.Connect) -> jnlp_tunnel.Connection | None:
+        try:
+            return jnlp_tunnel.connection(
+                transport=jnlp_tunnel.Transport(told.mode),
+                tunnel=told.tunnel,
+                direct=told.direct,
+                instance_identity=told.instance_identity,
+                protocols=told.protocols,
+            )
+        except jnlp_tunnel.ConnectionSettingError as error:
+            self.notes.bad(
+                (*path, error.field), f"found {error.found}; allowed: {error.allowed}", error.hint
+            )
+            return None
+
+    def _platform(
+        self,
+        path: tree.Path,
+        chosen: tuple[model.BackendName, ...],
+        sections: Mapping[str, Any],
+    ) -> dict[model.BackendName, Any]:
+        """Read what a template sets for each kind, and give it to the backends of that kind."""
+        used = {self.backends[name].kind for name in chosen if name in self.backends}
+        for kind in sorted(set(sections) - used):
+            self.notes.warnings.append(
+                f"{reading.dotted((*path, kind))}: no backend of it is this kind"
+            )
+        by_kind = {
+            kind: reading.read_each(
+                self.kinds[kind].template_settings,
+                sections.get(kind, {}),
+                (*path, kind),
+                self.notes.problems,
+            )
+            for kind in used | set(sections)
+        }
+        return {
+            name: by_kind[self.backends[name].kind] for name in chosen if name in self.backends
+        }
+
+
+def revision(template: model.Template) -> str:
+    """Return a short text that changes with what an agent is, not with when it goes."""
+    told = (
+        sorted(template.labels),
+        template.executors,
+        template.exclusive,
+        {
+            a.name: _plain(getattr(template.launch, a.name))
+            for a in attrs.fields(model.LaunchSettings)
+        },
+    )
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:10]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value whose ``repr`` is the same in every process, secrets and all."""
+    if attrs.has(type(value)):
+        return {a.name: _plain(getattr(value, a.name)) for a in attrs.fields(type(value))}
+    if isinstance(value, Mapping):
+        return sorted((str(k), _plain(v)) for k, v in value.items())
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return str(value)
+
+
+def warmth(told: shape.Warm) -> Warmth:
+    """Return how many agents to keep idle, by the week."""
+    week = told.schedule
+    if week is None:
+        return Warmth(base=told.min_idle)
+    return Warmth(
+        base=told.min_idle,
+        zone=week.zone,
+        windows=tuple(
+            schedule.Window(days=w.days, start_min=w.start, end_min=w.end, min_idle=w.min_idle)
+            for w in week.windows
+        ),
+    )

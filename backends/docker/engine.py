@@ -163,12 +163,15 @@ class DockerBackend:
                 *(place.host.terminate(name, grace_s=grace_s) for place in self._places),
                 return_exceptions=True,
             )
-            failed = [one for one in results if isinstance(one, BaseException)]
-            others = [one for one in failed if not isinstance(one, api.NotFound)]
-            for place in self._places:
-                place.picture = place.picture and [i for i in place.picture if i.name != name]
-            if others:
-                raise others[0]
+            failed: list[BaseException] = []
+            for place, result in zip(self._places, results, strict=True):
+                if result is None or isinstance(result, api.NotFound):
+                    place.picture = place.picture and [i for i in place.picture if i.name != name]
+                if isinstance(result, BaseException):
+                    failed.append(result)
+            for error in failed:
+                if not isinstance(error, api.NotFound):
+                    raise error
             if len(failed) == len(results):
                 raise failed[0]
 

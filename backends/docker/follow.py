@@ -26,6 +26,7 @@ class _Memory:
 
     oom_at: set[float] = field(factory=set)
     signals: set[tuple[float, int]] = field(factory=set)
+    died: bool = False
 
 
 class Follower:
@@ -75,6 +76,12 @@ class Follower:
             return death.Seen(
                 oom_at=tuple(sorted(memory.oom_at)), signals=tuple(sorted(memory.signals))
             )
+
+    def heard_of_end(self, container_id: str) -> bool:
+        """Tell whether the last event of a life has come, so that there is no earlier one."""
+        with self._lock:
+            memory = self._memory.get(container_id)
+            return memory is not None and memory.died
 
     def away(self) -> tuple[tuple[float, float], ...]:
         """Return when the engine was away, from and to; the last may still go on."""
@@ -137,12 +144,14 @@ class Follower:
             if event.action == "destroy":
                 self._memory.pop(event.id, None)
                 return
-            if event.action not in {"oom", "kill"}:
+            if event.action not in {"oom", "kill", "die", "start"}:
                 return
             if len(self._memory) >= _SEEN_KEPT:
                 del self._memory[next(iter(self._memory))]
             memory = self._memory.setdefault(event.id, _Memory())
             if event.action == "oom":
                 memory.oom_at.add(event.at)
+            elif event.action in {"die", "start"}:
+                memory.died = event.action == "die"
             elif event.attributes.get("signal", "").isdecimal():
                 memory.signals.add((event.at, int(event.attributes["signal"])))

@@ -23,6 +23,7 @@ from backends.docker import answers, client, container, death, follow, settings
 _GONE_S = 60.0  # for a removal that somebody else has begun
 _LOOK_S = 0.1
 _NAME_S = 10.0
+_EVENTS_S = 1.0
 _LAST_WORDS = 5
 _SHELL_CODES = (126, 127)  # what tini and shells answer for a program that is none
 _BLANK = "****"
@@ -56,10 +57,12 @@ class Host:
         self.max_instances = host.max_instances
         self._owner = container.owner_labels(owner)
         self._prefix = configured.name_prefix
+        self._now = now
         self.client = client.Client(host, configured)
         self._follower = follow.Follower(self.client, self._owner, wake=wake, now=now)
         self._certificates: dict[str, api.Exit] = {}
         self._memory_limits: dict[str, int | None] = {}
+        self._making: set[str] = set()
         self._ending: set[str] = set()
 
     def follow(self) -> None:
@@ -73,6 +76,14 @@ class Host:
 
         Raises ``client.NoImageError`` and the contract's errors; what failed is removed.
         """
+        name = plan.body["Labels"][container.NAME]
+        self._making.add(name)
+        try:
+            self._make(plan, archive, cancelled)
+        finally:
+            self._making.discard(name)
+
+    def _make(self, plan: container.Plan, archive: bytes, cancelled: threading.Event) -> None:
         made = self._created_or_there(plan)
         if made is None:
             return
@@ -146,7 +157,8 @@ class Host:
             return attrs.evolve(instance, state=api.InstanceState.STOPPING)
         if state is api.InstanceState.RUNNING:
             return attrs.evolve(instance, detail=(await self._detail(found))[:256])
-        if found.state == "created" or state is api.InstanceState.EXITED:
+        failed = found.state == "created" and name not in self._making
+        if failed or state is api.InstanceState.EXITED:
             return await self._ended(instance, found)
         return instance
 
@@ -171,16 +183,16 @@ class Host:
                 there = await self._inspect(found.id)
             except api.NotFound:
                 return None
-            if not there.started and not there.error and instance.exit is None:
-                if found.state == "created":
-                    return instance
-            elif there.state in {"running", "restarting", "paused"}:
+            if there.state == "created" and not there.error:
+                return instance
+            if there.state in {"running", "restarting", "paused"}:
                 return attrs.evolve(instance, state=_STATES[there.state])
             words = ""
             if there.exit_code in _SHELL_CODES:
                 words = await self.client.call(
                     client.Lane.READ, self.client.logs, found.id, _LAST_WORDS
                 )
+            await self._heard(there)
             self._certificates[found.id] = death.certificate(
                 death.Ended(
                     exit_code=there.exit_code,
@@ -197,6 +209,16 @@ class Host:
         return attrs.evolve(
             instance, state=api.InstanceState.EXITED, exit=self._certificates[found.id]
         )
+
+    async def _heard(self, there: answers.Inspected) -> None:
+        """Wait for the events of an end that was a moment ago: they say what it was."""
+        ended_at = there.finished_at
+        while (  # noqa: ASYNC110 -- the events come from a thread, one second at most
+            ended_at is not None
+            and 0 <= self._now() - ended_at < _EVENTS_S
+            and not self._follower.heard_of_end(there.id)
+        ):
+            await asyncio.sleep(_LOOK_S / 2)
 
     # --- terminate and logs ---
 

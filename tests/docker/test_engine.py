@@ -1,0 +1,264 @@
+"""Real containers: how they die, what they are given, and that nothing of them is left."""
+
+import asyncio
+import contextlib
+
+import attrs
+import pytest
+
+from backends import api
+from backends.docker import settings
+from tests.contract import checks
+from tests.docker import engines
+from tests.docker.conftest import WITHIN_S, Rig, backend_on, cleaned
+
+MEMORY = 16 << 20
+EAT = "x=$(head -c 64000000 /dev/zero | tr '\\0' x)"
+
+
+async def test_the_main_process_over_its_memory(rig):
+    """The certificate names the limit."""
+    await rig.backend.launch(rig.spec("a1", f'exec sh -c "{EAT}"', memory=MEMORY, init=False))
+    told = await rig.exited("a1")
+    assert ("out-of-memory", -9) == (told.slug, told.code)
+    assert "(limit 16 MiB)" in told.message
+
+
+async def test_a_child_over_its_memory_while_the_agent_lives(rig):
+    """It is told at once, and the true exit code afterwards."""
+    child = f"( {EAT} ); echo survived; while [ ! -e /tmp/end ]; do sleep 0.1; done; exit 3"
+    await rig.backend.launch(rig.spec("a1", child, memory=MEMORY))
+
+    async def told() -> str:
+        return (await checks.listed(rig.backend))["a1"].detail
+
+    detail = await checks.until("the detail tells", told, within_s=WITHIN_S)
+    assert "a process in it was killed for memory (limit 16 MiB)" in detail
+    made = await rig.sdk("exec_create", rig.container("a1"), ["touch", "/tmp/end"])
+    await rig.sdk("exec_start", made["Id"])
+    end = await rig.exited("a1")
+    assert ("exited", 3) == (end.slug, end.code)
+    assert "had been killed for memory" in end.message
+
+
+async def test_somebody_kills_it(rig):
+    """A kill through the engine is told as such."""
+    await rig.backend.launch(rig.spec("a1"))
+    await rig.running("a1")
+    await rig.sdk("kill", rig.container("a1"), "SIGKILL")
+    end = await rig.exited("a1")
+    assert ("killed", -9) == (end.slug, end.code)
+    assert "through the engine" in end.message
+
+
+async def test_somebody_pauses_it(rig):
+    """It is listed as running with the reason, and can be terminated as it is."""
+    await rig.backend.launch(rig.spec("a1"))
+    await rig.running("a1")
+    await rig.sdk("pause", rig.container("a1"))
+    assert "somebody paused it" == (await rig.running("a1")).detail
+    async with asyncio.timeout(5):
+        await rig.backend.terminate("a1", grace_s=20)
+    assert {} == await checks.listed(rig.backend)
+
+
+async def test_a_network_that_is_missing(rig):
+    """Rejected with the engine's words and a hint; no container stays."""
+    with pytest.raises(api.Rejected, match=r"network no-such-net not found.*`network`"):
+        await rig.backend.launch(rig.spec("a1", network="no-such-net"))
+    assert {} == await checks.listed(rig.backend)
+
+
+async def test_a_network_that_is_removed_before_a_start(rig):
+    """A network that the engine knew yesterday is as missing as one that never was."""
+    name = f"{rig.prefix}net"
+    await rig.sdk("create_network", name)
+    await rig.backend.launch(rig.spec("a1", network=name))
+    await rig.running("a1")
+    await rig.sdk("disconnect_container_from_network", rig.container("a1"), name)
+    await rig.sdk("remove_network", name)
+    assert api.InstanceState.RUNNING is (await rig.running("a1")).state
+    with pytest.raises(api.Rejected, match="not found"):
+        await rig.backend.launch(rig.spec("a2", network=name))
+    assert ["a1"] == list(await checks.listed(rig.backend))
+
+
+async def test_a_command_that_is_missing_without_an_init(rig):
+    """The engine refuses the start; no container stays."""
+    spec = attrs.evolve(rig.spec("a1", init=False), argv=("/no/such",))
+    with pytest.raises(api.Rejected, match=r"no such file|not found"):
+        await rig.backend.launch(spec)
+    assert {} == await checks.listed(rig.backend)
+
+
+async def test_an_image_that_is_removed(rig):
+    """What runs runs on; the next launch says which image is missing."""
+    name = f"{rig.prefix}image"
+    await rig.sdk("tag", engines.IMAGE, name, "1")
+    await rig.backend.launch(rig.spec("a1", image=f"{name}:1"))
+    await rig.running("a1")
+    await rig.sdk("remove_image", f"{name}:1", force=True)
+    assert "a1" in await checks.listed(rig.backend)
+    with pytest.raises(api.Rejected, match=f"No such image: {name}:1.*`pull`"):
+        await rig.backend.launch(rig.spec("a2", image=f"{name}:1"))
+    assert ["a1"] == list(await checks.listed(rig.backend))
+
+
+async def test_a_registry_that_cannot_be_reached(rig):
+    """The platform's fault; two launches ask for the image once and both are told."""
+    specs = [rig.spec(name, image="127.0.0.1:1/x:1", pull="if-missing") for name in ("a1", "a2")]
+    results = await asyncio.gather(
+        *(rig.backend.launch(spec) for spec in specs), return_exceptions=True
+    )
+    assert [api.Unavailable] * 2 == [type(result) for result in results]
+    assert "connection refused" in str(results[0])
+    assert {} == await checks.listed(rig.backend)
+
+
+async def test_the_disk_of_a_container_is_full(rig):
+    """Its program fails, the engine does not; output, end and removal are as always."""
+    tmpfs = settings.Volume(target="/work", tmpfs_bytes=64 << 10)
+    fill = "echo before; dd if=/dev/zero of=/work/x bs=1k count=100 || exit 28"
+    await rig.backend.launch(rig.spec("a1", fill, code=0, volumes=(tmpfs,)))
+    end = await rig.exited("a1")
+    assert ("exited", 28) == (end.slug, end.code)
+    words = await rig.backend.logs("a1", tail=20)
+    assert "before" in words
+    assert "No space left on device" in words
+    await rig.backend.terminate("a1", grace_s=1)
+    assert {} == await checks.listed(rig.backend)
+
+
+async def test_the_agent_is_an_ordinary_user_with_a_place_to_work(rig):
+    """Uid 1000, no capability, no new privileges, limits set; it can write where it works."""
+    look = (
+        "id -u; id -g; grep -E '^(CapBnd|NoNewPrivs)' /proc/self/status; ulimit -n; "
+        f"touch {'/home/jenkins/agent'}/x && echo written; cat /proc/1/comm; "
+        "cat /agent-broker/secrets/s; echo x >> /agent-broker/secrets/s || echo kept"
+    )
+    spec = attrs.evolve(rig.spec("a1", look, code=0), secret_files={"s": "not-this"})
+    await rig.backend.launch(spec)
+    await rig.exited("a1")
+    told = (await rig.backend.logs("a1", tail=20)).split("\n")
+    assert ["1000", "1000"] == told[:2]
+    assert {"CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "16384", "written"} < set(told)
+    assert "docker-init" in told
+    assert any("kept" in line for line in told)
+
+
+async def test_a_shared_volume_is_writable_and_anonymous_ones_go(rig):
+    """Two agents share a cache; the named volume stays, nothing else does."""
+    cache = settings.Volume(
+        name=f"{rig.prefix}jars", target="/home/jenkins/agent/remoting/jarCache",
+        writable_by_user=True,
+    )  # fmt: skip
+    volumes = (cache, settings.Volume(target="/scratch"))
+    where = "/home/jenkins/agent/remoting"
+    try:
+        before = await asyncio.to_thread(engines.left_behind, rig.url)
+        for name in ("a1", "a2"):
+            write = (
+                f"touch {where}/jarCache/$(hostname) {where}/log && ls {where}/jarCache | wc -l"
+            )
+            await rig.backend.launch(rig.spec(name, write, code=0, volumes=volumes))
+            end = await rig.exited(name)
+            assert 0 == end.code, await rig.backend.logs(name, tail=5)
+        assert "2" == (await rig.backend.logs("a2", tail=1)).strip()
+        mounts = (await rig.sdk("inspect_container", rig.container("a2")))["Mounts"]
+        anonymous = {m["Name"] for m in mounts if len(m["Name"]) == 64}
+        assert 1 == len(anonymous)
+        for name in ("a1", "a2"):
+            await rig.backend.terminate(name, grace_s=0)
+        left = await asyncio.to_thread(engines.left_behind, rig.url, before)
+        assert cache.name in left["volumes"]
+        assert not anonymous & left["volumes"]
+    finally:
+        await rig.backend.aclose()
+        with contextlib.suppress(engines.docker.errors.APIError):
+            await rig.sdk("remove_volume", cache.name, force=True)
+
+
+async def test_a_published_port_is_reported_and_a_taken_one_is_no_capacity(rig):
+    """Random ports stand in the detail; a fixed one that is taken sends the launch elsewhere."""
+    await rig.backend.launch(rig.spec("a1", network="bridge", ports=("8080",)))
+    await rig.running("a1")
+    detail = (await checks.listed(rig.backend))["a1"].detail
+    port, arrow, inside = detail.removeprefix("ports ").partition("->")
+    assert ("->", "8080/tcp") == (arrow, inside)
+    with pytest.raises(api.NoCapacity, match="port is already allocated"):
+        await rig.backend.launch(rig.spec("a2", network="bridge", ports=(f"{port}:8080",)))
+    assert ["a1"] == list(await checks.listed(rig.backend))
+
+
+async def test_fifty_launches_at_once(engine_url):
+    """All come to run; all are gone when terminated, with volumes and networks."""
+    before = await asyncio.to_thread(engines.left_behind, engine_url)
+    async with cleaned(Rig(engine_url, backend_on())) as rig:
+        wanted = [f"a{number}" for number in range(50)]
+        await asyncio.gather(*(rig.backend.launch(rig.spec(name)) for name in wanted))
+        found = await checks.listed(rig.backend)
+        assert sorted(wanted) == sorted(found)
+        assert {api.InstanceState.RUNNING} == {one.state for one in found.values()}
+        await asyncio.gather(*(rig.backend.terminate(name, grace_s=2) for name in wanted))
+        assert {} == await checks.listed(rig.backend)
+        entries = await rig.sdk("containers", all=True)
+        assert [] == [e["Names"] for e in entries if e["Names"][0][1:].startswith(rig.prefix)]
+    assert (
+        before["networks"]
+        <= (await asyncio.to_thread(engines.left_behind, engine_url))["networks"]
+    )
+
+
+async def test_a_launch_that_is_cut_off_at_the_secret_leaves_nothing(engine_url):
+    """An engine that fails between creation and start: the created container is taken back."""
+    async with engines.proxied(engine_url) as proxy:
+        rig = Rig(engine_url, backend_on(settings.Host(url=proxy.url)))
+        async with cleaned(rig):
+            for method, word in (("PUT", "/archive"), ("POST", "/start")):
+                proxy.faults[method, word] = (500, "out of luck")
+                with pytest.raises(api.Unavailable, match="out of luck"):
+                    await rig.backend.launch(rig.spec("a1"))
+                assert {} == await checks.listed(rig.backend)
+                proxy.faults.clear()
+            await rig.backend.launch(rig.spec("a1"))
+            await rig.running("a1")
+
+
+async def test_an_engine_that_answers_slowly(engine_url):
+    """Launches take their time, and a listing waits for its own call only."""
+    async with engines.proxied(engine_url) as proxy:
+        rig = Rig(engine_url, backend_on(settings.Host(url=proxy.url)))
+        async with cleaned(rig):
+            await rig.backend.list()
+            proxy.delay_s = 0.5
+            loop = asyncio.get_running_loop()
+            launches = asyncio.gather(
+                *(rig.backend.launch(rig.spec(f"a{number}")) for number in range(12))
+            )
+            await asyncio.sleep(0.2)
+            began = loop.time()
+            await rig.backend.list()
+            took = loop.time() - began
+            await launches
+            assert took < 1.5, "three calls of each launch and two lanes' queues are 2.5 s"
+            proxy.delay_s = 0.0
+            assert 12 == len(await checks.listed(rig.backend))
+
+
+async def test_an_engine_that_answers_too_slowly(engine_url):
+    """That is Unavailable, for every verb; it is forgotten as soon as the engine is quick."""
+    async with engines.proxied(engine_url) as proxy:
+        rig = Rig(engine_url, backend_on(settings.Host(url=proxy.url), timeout_s=0.5))
+        async with cleaned(rig):
+            await rig.backend.list()
+            proxy.delay_s = 2.0
+            for call in (
+                rig.backend.list(),
+                rig.backend.launch(rig.spec("late")),
+                rig.backend.terminate("late", grace_s=0),
+                rig.backend.logs("late", tail=1),
+            ):
+                with pytest.raises(api.Unavailable, match="timed out"):
+                    await call
+            proxy.delay_s = 0.0
+            assert set(await checks.listed(rig.backend)) <= {"late"}

@@ -7,7 +7,7 @@ engine keeps its last 256 events, which a new connection reads again. Refuses to
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from attrs import define, field
 
@@ -17,6 +17,7 @@ from backends.docker import answers, client, death
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _AGAIN_S = 2.0  # an engine that starts still finds out what became of its containers
 _AWAY_KEPT = 16
+_JOIN_S = 5.0  # an engine that says nothing must not hold up our end; the thread is a daemon
 _SEEN_KEPT = 4096
 
 
@@ -55,10 +56,13 @@ class Follower:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, once."""
-        if self._thread is None and not self._closing.is_set():
-            self._thread = threading.Thread(target=self._run, name="docker-events", daemon=True)
-            self._thread.start()
+        """Begin, once; from any thread."""
+        with self._lock:
+            if self._thread is None and not self._closing.is_set():
+                self._thread = threading.Thread(
+                    target=self._run, name="docker-events", daemon=True
+                )
+                self._thread.start()
 
     def close(self) -> None:
         """End the stream and the thread; blocking."""
@@ -67,7 +71,7 @@ class Follower:
             if self._end is not None:
                 self._end()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_JOIN_S)
 
     def seen(self, container_id: str) -> death.Seen:
         """Return what the events told of a container."""
@@ -88,12 +92,6 @@ class Follower:
         with self._lock:
             open_end = [] if self._lost_at is None else [(self._lost_at, self._now())]
             return (*self._away, *open_end)
-
-    def forget_all_but(self, ids: Collection[str]) -> None:
-        """Drop what is remembered of containers that are gone."""
-        with self._lock:
-            for gone in self._memory.keys() - set(ids):
-                del self._memory[gone]
 
     # --- the thread ---
 

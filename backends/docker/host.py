@@ -76,6 +76,7 @@ class Host:
 
         Raises ``client.NoImageError`` and the contract's errors; what failed is removed.
         """
+        self.follow()  # before there is anything to miss
         name = plan.body["Labels"][container.NAME]
         self._making.add(name)
         try:
@@ -134,9 +135,8 @@ class Host:
 
     async def list(self) -> list[api.Instance]:
         """All containers of the owner, complete or an error."""
-        found = await self.client.call(client.Lane.READ, self.client.list, self._owner)
         self.follow()
-        self._follower.forget_all_but([one.id for one in found])
+        found = await self.client.call(client.Lane.READ, self.client.list, self._owner)
         known = {one.id for one in found}
         self._certificates = {k: v for k, v in self._certificates.items() if k in known}
         self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in known}

@@ -1,0 +1,114 @@
+"""What surrounds a task: image, containerizer, volumes and networks, as a ContainerInfo.
+
+Pure. Two containerizers say the same things differently: Mesos' own, and the Docker daemon of the
+agent. Refuses to know commands, resources and labels.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from backends import api
+from backends.mesos import settings
+
+
+def contradiction(  # noqa: PLR0911 -- one contradiction, one return
+    spec: api.InstanceSpec, template: settings.MesosTemplate
+) -> str | None:
+    """Say what of the template cannot be together, or None."""
+    network = template.network
+    if template.containerizer == "docker" and spec.image is None:
+        return "the Docker containerizer needs an image; hint: set `image`, or remove it"
+    if network.mode == "bridge" and template.containerizer != "docker":
+        return "bridge networks belong to Docker; hint: `containerizer: docker`, or `mode: cni`"
+    if network.mode == "cni" and not network.name:
+        return "a CNI network needs its `name`"
+    if network.ports and network.mode == "host" and spec.image is not None:
+        return "ports are mapped in bridge and CNI networks; the host network has them all"
+    if template.containerizer != "docker" and any(v.tmpfs_bytes for v in template.volumes):
+        return "volumes in memory need `containerizer: docker`; Mesos has none"
+    if template.containerizer == "docker" and template.secrets in {"environment", "volume"}:
+        return "the Docker containerizer knows no secrets; hint: `secrets: plain-environment`"
+    return None
+
+
+def container(
+    spec: api.InstanceSpec, template: settings.MesosTemplate, *, secret_volumes: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the ContainerInfo, or nothing for a plain process on the host.
+
+    ``secret_volumes``: path in the sandbox to content, base64.
+    """
+    volumes = [_volume(volume) for volume in template.volumes if volume.tmpfs_bytes is None]
+    volumes += [
+        {
+            "container_path": path,
+            "mode": "RO",
+            "source": {
+                "type": "SECRET",
+                "secret": {"type": "VALUE", "value": {"data": content}},
+            },
+        }
+        for path, content in secret_volumes.items()
+    ]
+    if template.containerizer == "docker":
+        docker = {"type": "DOCKER", "docker": _docker(spec, template)}
+        return docker | ({"volumes": volumes} if volumes else {})
+    told: dict[str, Any] = {}
+    if spec.image is not None:
+        image = {"type": "DOCKER", "docker": {"name": spec.image}}
+        told["mesos"] = {"image": image}
+    if volumes:
+        told["volumes"] = volumes
+    if template.network.mode == "cni":
+        network: dict[str, Any] = {"name": template.network.name}
+        if template.network.ports:
+            network["port_mappings"] = _mappings(template.network)
+        told["network_infos"] = [network]
+    return {"type": "MESOS", **told} if told else {}
+
+
+def _docker(spec: api.InstanceSpec, template: settings.MesosTemplate) -> dict[str, Any]:
+    modes = {"host": "HOST", "bridge": "BRIDGE", "cni": "USER"}
+    docker: dict[str, Any] = {
+        "image": spec.image,
+        "network": modes[template.network.mode],
+        "privileged": template.privileged,
+    }
+    parameters = [
+        {"key": key, "value": value} for key, value in template.docker_parameters.items()
+    ]
+    parameters += [
+        {"key": "tmpfs", "value": f"{volume.container_path}:size={volume.tmpfs_bytes}"}
+        for volume in template.volumes
+        if volume.tmpfs_bytes is not None
+    ]
+    if template.network.mode == "cni":
+        parameters.append({"key": "network", "value": template.network.name})
+    if template.network.ports:
+        docker["port_mappings"] = _mappings(template.network)
+    return docker | ({"parameters": parameters} if parameters else {})
+
+
+def _mappings(network: settings.Network) -> list[dict[str, Any]]:
+    return [{"container_port": port, "protocol": "tcp"} for port in network.ports]
+
+
+def _volume(volume: settings.Volume) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "container_path": volume.container_path,
+        "mode": "RO" if volume.read_only else "RW",
+    }
+    if volume.driver is not None:
+        source: dict[str, Any] = {"driver": volume.driver, "name": volume.driver_name or ""}
+        if volume.driver_options:
+            pairs = [{"key": k, "value": v} for k, v in volume.driver_options.items()]
+            source["driver_options"] = {"parameter": pairs}
+        told["source"] = {"type": "DOCKER_VOLUME", "docker_volume": source}
+    elif volume.sandbox_path is not None:
+        told["source"] = {
+            "type": "SANDBOX_PATH",
+            "sandbox_path": {"type": "SELF", "path": volume.sandbox_path},
+        }
+    elif volume.host_path is not None:
+        told["host_path"] = volume.host_path
+    return told

@@ -1,0 +1,348 @@
+"""Which task goes on which offer: best fit, pure.
+
+Rules: what is wanted first is placed first; each goes where the least is left over, so that large
+offers stay whole for large tasks; resources reserved for our role are used before those of all;
+revocable resources and disks with a persistent volume or a source of their own are never touched.
+Amounts are thousandths, as Mesos itself counts, so sums never drift. Offers of one agent count
+as one bag. Refuses to know sessions, tasks that run elsewhere (they are told as ``placed``), time.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+from attrs import Factory, frozen
+
+SCALARS = ("cpus", "mem", "disk", "gpus")
+UNITS = {"cpus": "", "mem": " MB", "disk": " MB", "gpus": ""}
+HOSTNAME = "@hostname"
+"""As an attribute of a constraint: the agent's host name."""
+
+Operator = Literal["IS", "LIKE", "UNLIKE", "CLUSTER", "UNIQUE", "MAX_PER"]
+
+
+@frozen(kw_only=True)
+class Constraint:
+    """As in Marathon. ``CLUSTER`` without a value: wherever the first one went."""
+
+    attribute: str
+    operator: Operator
+    value: str = ""
+
+
+@frozen(kw_only=True)
+class Need:
+    """What one task wants; amounts in thousandths of Mesos' units (cores, MB)."""
+
+    name: str
+    scalars: Mapping[str, int]
+    ports: int = 0
+    constraints: tuple[Constraint, ...] = ()
+    group: str = ""  # tasks whose constraints look at each other
+
+
+@frozen(kw_only=True)
+class Offer:
+    """One offer as the master sent it."""
+
+    id: str
+    agent_id: str
+    hostname: str
+    attributes: Mapping[str, str]
+    resources: tuple[Mapping[str, Any], ...]
+    agent_url: str = ""
+    unavailable_at: float | None = None  # POSIX seconds, start of a planned maintenance
+
+
+@frozen(kw_only=True)
+class Placement:
+    """One task on one agent, with the resources that it takes from the offers there."""
+
+    need: Need
+    agent_id: str
+    agent_url: str
+    traits: Mapping[str, str]  # of the agent, as far as the need's constraints ask
+    resources: tuple[Mapping[str, Any], ...]
+    ports: tuple[int, ...]
+
+
+@frozen(kw_only=True)
+class Match:
+    """``accepted``: offers of one agent and what goes on them. ``misses``: name to the reason."""
+
+    accepted: tuple[tuple[tuple[str, ...], tuple[Placement, ...]], ...] = ()
+    declined: tuple[str, ...] = ()
+    misses: Mapping[str, str] = Factory(dict)
+
+
+@attrs.define(kw_only=True)
+class _Piece:
+    """One resource of an offer and what is left of it."""
+
+    raw: Mapping[str, Any]
+    name: str
+    left: int = 0
+    ranges: list[tuple[int, int]] = attrs.field(factory=list)
+
+    @property
+    def is_reserved(self) -> bool:
+        return self.raw.get("role", "*") != "*" or bool(self.raw.get("reservations"))
+
+
+@attrs.define(kw_only=True)
+class _Bag:
+    """What one agent offers, all its offers together."""
+
+    offers: list[Offer]
+    pieces: list[_Piece]
+    placements: list[Placement] = attrs.field(factory=list)
+
+    def free(self, name: str) -> int:
+        if name == "ports":
+            return sum(
+                end - begin + 1
+                for piece in self.pieces
+                if piece.name == name
+                for begin, end in piece.ranges
+            )
+        return sum(piece.left for piece in self.pieces if piece.name == name)
+
+
+def parse(raw: Mapping[str, Any]) -> Offer:
+    """Read an offer of the v1 API; raises KeyError where it is none."""
+    address = raw.get("url", {}).get("address", {})
+    host = address.get("hostname") or address.get("ip") or raw["hostname"]
+    start = raw.get("unavailability", {}).get("start", {}).get("nanoseconds")
+    scheme = raw.get("url", {}).get("scheme", "http")
+    return Offer(
+        id=raw["id"]["value"],
+        agent_id=raw["agent_id"]["value"],
+        hostname=raw["hostname"],
+        attributes={one["name"]: _attribute(one) for one in raw.get("attributes", ())},
+        resources=tuple(raw.get("resources", ())),
+        agent_url=f"{scheme}://{host}:{address['port']}" if "port" in address else "",
+        unavailable_at=None if start is None else start / 1e9,
+    )
+
+
+def match(
+    needs: Sequence[Need],
+    offers: Iterable[Offer],
+    placed: Mapping[str, Sequence[Mapping[str, str]]],
+) -> Match:
+    """Place what can be placed; every offer is in the answer, accepted or declined.
+
+    ``placed``: group to the traits of the agents where its tasks run already.
+    """
+    bags = _bags(offers)
+    there = {group: list(traits) for group, traits in placed.items()}
+    misses = {}
+    for need in needs:
+        why: list[str] = []
+        fitting = []
+        for agent_id, bag in bags.items():
+            problem = _problem(need, bag, there.get(need.group, ()))
+            if problem is None:
+                fitting.append((_left_over(need, bag), agent_id))
+            else:
+                why.append(f"{bag.offers[0].hostname}: {problem}")
+        if not fitting:
+            misses[need.name] = "; ".join(sorted(why)) or "nothing was offered"
+            continue
+        bag = bags[min(fitting)[1]]
+        placement = _take(need, bag)
+        bag.placements.append(placement)
+        there.setdefault(need.group, []).append(placement.traits)
+    return Match(
+        accepted=tuple(
+            (tuple(offer.id for offer in bag.offers), tuple(bag.placements))
+            for bag in bags.values()
+            if bag.placements
+        ),
+        declined=tuple(
+            offer.id for bag in bags.values() if not bag.placements for offer in bag.offers
+        ),
+        misses=misses,
+    )
+
+
+@frozen(kw_only=True)
+class Agent:
+    """All of one agent, as an operator's view of the cluster shows it."""
+
+    hostname: str
+    attributes: Mapping[str, str]
+    totals: Mapping[str, int]  # thousandths; for "ports" their number
+
+
+def parse_agent(raw: Mapping[str, Any], *, role: str) -> Agent:
+    """Read an agent of the master's ``/slaves``: what it has for ``role`` when it is empty."""
+    totals = {}
+    usable = [raw.get("unreserved_resources", raw.get("resources", {}))]
+    usable.append(raw.get("reserved_resources", {}).get(role, {}))
+    for name in SCALARS:
+        totals[name] = sum(_milli(part.get(name, 0)) for part in usable)
+    totals["ports"] = sum(
+        int(end) - int(begin) + 1
+        for part in usable
+        for begin, end in re.findall(r"(\d+)-(\d+)", part.get("ports", ""))
+    )
+    attributes = {key: str(value) for key, value in raw.get("attributes", {}).items()}
+    return Agent(hostname=raw["hostname"], attributes=attributes, totals=totals)
+
+
+def never_fits(need: Need, agents: Sequence[Agent]) -> str | None:
+    """Say why no agent could hold the task even if it were empty, or None if one could."""
+    best: list[str] = []
+    for agent in agents:
+        lacking = [
+            f"{name} {_show(name, agent.totals.get(name, 0))} of {_show(name, wanted)}"
+            for name, wanted in _wanted(need)
+            if agent.totals.get(name, 0) < wanted
+        ]
+        lacking += [
+            problem
+            for one in need.constraints
+            if one.operator in {"IS", "LIKE", "UNLIKE"}
+            or (one.operator == "CLUSTER" and one.value)
+            if (problem := _violation(one, _value(one.attribute, agent), ())) is not None
+        ]
+        if not lacking:
+            return None
+        if not best or len(lacking) < len(best):
+            best = [f"{agent.hostname} has {lacking[0]}", *lacking[1:]]
+    if not agents:
+        return None  # an empty cluster may grow
+    return f"none of {len(agents)} agents can ever hold it, the nearest: {', '.join(best)}"
+
+
+# --- inside ---
+
+
+def _bags(offers: Iterable[Offer]) -> dict[str, _Bag]:
+    bags: dict[str, _Bag] = {}
+    for offer in offers:
+        bag = bags.setdefault(offer.agent_id, _Bag(offers=[], pieces=[]))
+        bag.offers.append(offer)
+        bag.pieces += [piece for raw in offer.resources if (piece := _piece(raw)) is not None]
+    for bag in bags.values():
+        bag.pieces.sort(key=lambda piece: not piece.is_reserved)
+    return bags
+
+
+def _piece(raw: Mapping[str, Any]) -> _Piece | None:
+    if "revocable" in raw or "disk" in raw or "shared" in raw or "provider_id" in raw:
+        return None
+    if raw["type"] == "SCALAR":
+        return _Piece(raw=raw, name=raw["name"], left=_milli(raw["scalar"]["value"]))
+    if raw["type"] == "RANGES" and raw["name"] == "ports":
+        ranges = [(int(one["begin"]), int(one["end"])) for one in raw["ranges"].get("range", ())]
+        return _Piece(raw=raw, name="ports", ranges=sorted(ranges))
+    return None
+
+
+def _wanted(need: Need) -> list[tuple[str, int]]:
+    wanted = [(name, amount) for name, amount in need.scalars.items() if amount > 0]
+    return [*wanted, ("ports", need.ports)] if need.ports else wanted
+
+
+def _problem(need: Need, bag: _Bag, placed: Sequence[Mapping[str, str]]) -> str | None:
+    for name, wanted in _wanted(need):
+        if bag.free(name) < wanted:
+            return f"{name} {_show(name, bag.free(name))} of {_show(name, wanted)}"
+    for one in need.constraints:
+        values = [traits[one.attribute] for traits in placed if one.attribute in traits]
+        problem = _violation(one, _value(one.attribute, bag.offers[0]), values)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _violation(one: Constraint, value: str | None, values: Sequence[str]) -> str | None:  # noqa: PLR0911 -- one operator, one return
+    """Say how a constraint is broken by an agent whose attribute has ``value``, or None."""
+    shown = f"{one.attribute} is {value!r}" if value is not None else f"no {one.attribute}"
+    if one.operator == "UNLIKE":
+        broken = value is not None and re.fullmatch(one.value, value) is not None
+        return f"{shown}, not to be LIKE {one.value!r}" if broken else None
+    if value is None:
+        return f"{shown}, which {one.operator} needs"
+    if one.operator == "LIKE" and re.fullmatch(one.value, value) is None:
+        return f"{shown}, not LIKE {one.value!r}"
+    if one.operator in {"IS", "CLUSTER"} and one.value and value != one.value:
+        return f"{shown}, not {one.value!r}"
+    if one.operator == "CLUSTER" and not one.value and any(value != other for other in values):
+        return f"{shown}, the others are at {values[0]!r}"
+    most = {"UNIQUE": 1, "MAX_PER": int(one.value or 1) if one.operator == "MAX_PER" else 1}
+    if one.operator in most and list(values).count(value) >= most[one.operator]:
+        return f"{shown}, where {most[one.operator]} run already"
+    return None
+
+
+def _left_over(need: Need, bag: _Bag) -> float:
+    """Return how much would be left, in tasks of this size; ports do not count."""
+    return sum(
+        (bag.free(name) - wanted) / wanted for name, wanted in _wanted(need) if name != "ports"
+    )
+
+
+def _take(need: Need, bag: _Bag) -> Placement:
+    """Cut what the task needs out of the bag."""
+    taken: list[Mapping[str, Any]] = []
+    for name, wanted in need.scalars.items():
+        missing = wanted
+        for piece in bag.pieces:
+            part = min(missing, piece.left) if piece.name == name else 0
+            if part > 0:
+                piece.left -= part
+                missing -= part
+                taken.append({**piece.raw, "scalar": {"value": part / 1000}})
+    ports: list[int] = []
+    for piece in bag.pieces:
+        mine: list[int] = []
+        while piece.name == "ports" and piece.ranges and len(ports) + len(mine) < need.ports:
+            begin, end = piece.ranges.pop(0)
+            mine.append(begin)
+            if begin < end:
+                piece.ranges.insert(0, (begin + 1, end))
+        if mine:
+            ranges = [{"begin": port, "end": port} for port in mine]
+            taken.append({**piece.raw, "ranges": {"range": ranges}})
+            ports += mine
+    first = bag.offers[0]
+    traits = {
+        one.attribute: value
+        for one in need.constraints
+        if (value := _value(one.attribute, first)) is not None
+    }
+    return Placement(
+        need=need,
+        agent_id=first.agent_id,
+        agent_url=first.agent_url,
+        traits=traits,
+        resources=tuple(taken),
+        ports=tuple(ports),
+    )
+
+
+def _value(attribute: str, where: Offer | Agent) -> str | None:
+    return where.hostname if attribute == HOSTNAME else where.attributes.get(attribute)
+
+
+def _attribute(raw: Mapping[str, Any]) -> str:
+    """Return an attribute as text, whatever its type."""
+    if raw["type"] == "TEXT":
+        return str(raw["text"]["value"])
+    if raw["type"] == "SCALAR":
+        return f"{raw['scalar']['value']:g}"
+    if raw["type"] == "SET":
+        return ",".join(sorted(raw["set"].get("item", ())))
+    return ",".join(f"{one['begin']}-{one['end']}" for one in raw["ranges"].get("range", ()))
+
+
+def _milli(value: float) -> int:
+    return round(value * 1000)
+
+
+def _show(name: str, amount: int) -> str:
+    return str(amount) if name == "ports" else f"{amount / 1000:g}{UNITS.get(name, '')}"

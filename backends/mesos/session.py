@@ -1,0 +1,404 @@
+"""The scheduler session as a pure machine: events, wishes and the time in, calls out.
+
+Theory of operation. The machine never waits and never looks at a clock; whoever drives it sends
+the calls in the order given. Its rules:
+
+* An offer is answered in the step in which it arrives, by ACCEPT or DECLINE. None is ever held, so
+  none can be leaked, used twice, or used after a RESCIND that we have seen.
+* An ACCEPT is followed by an explicit RECONCILE of its tasks: 202 proves nothing, the answer does
+  (TASK_STAGING within milliseconds; recording 33). A task that was dropped (a stale offer) has
+  never existed and is wanted again.
+* Offers are wanted only while a task is: REVIVE with every new wish (it also clears refusals),
+  SUPPRESS with the last one; SUBSCRIBE says so too, because a master forgets SUPPRESS there.
+* An update is acknowledged exactly when it has a uuid, once per delivery, after it is recorded. A
+  final one is recorded with the agent until ``forget``: it comes again after our crash.
+* After each SUBSCRIBED everything is reconciled, implicitly and by name, and then one name is
+  asked for that no task has. A master answers in order, and answers that only when no agent
+  is missing any more after its own failover: then we know all. Asked again until answered.
+* Without a uuid, LOST and UNREACHABLE are what the master believes. A task that we gave up in that
+  state is killed when it comes back.
+* "Framework failed over" ends the session for good: another broker has our id. "Framework has been
+  removed" asks for a new id.
+
+Refuses to know HTTP, JSON on the wire, specifications and what an instance is to a broker.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from backends.mesos import calls, facts, offers, tasks
+
+SENTINEL = "reconciled."
+"""The name that nobody has: an instance name ends with a letter or digit."""
+
+_NEVER_WAS = frozenset(("REASON_INVALID_OFFERS",))
+_RECONCILE_FIRST_S, _RECONCILE_MAX_S, _RECONCILE_EVERY_S = 1.0, 60.0, 900.0
+_KILL_FIRST_S, _KILL_MAX_S = 5.0, 60.0
+_MAINTENANCE_S = 3600.0  # an agent that goes into maintenance sooner gets no new task
+_GRAVES_MAX = 4096
+
+
+class Phase(enum.Enum):
+    """Where the session stands."""
+
+    OFFLINE = "offline"
+    ONLINE = "online"
+    REMOVED = "removed"  # the master has forgotten our framework; ``renew`` goes on
+    SUPERSEDED = "superseded"  # another broker has taken our framework over; the end
+
+
+class Session:
+    """One framework at one master. Every method that may say something returns calls to send."""
+
+    def __init__(self, framework: calls.Framework, *, refuse_s: float) -> None:
+        self.framework = framework
+        self.phase = Phase.OFFLINE
+        self.synced = False  # we have known everything at least once
+        self.heartbeat_s: float | None = None
+        self.error = ""  # the master's last ERROR
+        self.wants: dict[str, facts.Want] = {}
+        self.tasks: dict[str, facts.Task] = {}
+        self._refuse_s = refuse_s
+        # what was forgotten, oldest first: uuid of its end, or None while it may come back
+        self._graves: dict[str, str | None] = {}
+        self._suppressed = True  # as the master was told
+        self._asked: set[str] = set()  # names whose reconciliation is not answered
+        self._reconcile_at = 0.0
+        self._reconcile_pause_s = _RECONCILE_FIRST_S
+
+    # --- the connection ---
+
+    def subscribe(self) -> calls.Call:
+        """Return the call that opens a stream."""
+        self._suppressed = not self.wants
+        return calls.subscribe(self.framework, suppressed=not self.wants)
+
+    def disconnected(self) -> None:
+        """The stream is gone; wishes and facts stay."""
+        if self.phase is Phase.ONLINE:
+            self.phase = Phase.OFFLINE
+
+    def renew(self, framework: calls.Framework) -> None:
+        """Begin anew under another id; nothing of the removed framework runs any more."""
+        self.framework, self.phase = framework, Phase.OFFLINE
+        for task in self.tasks.values():
+            if task.final is None:
+                task.state = "TASK_GONE"
+                task.final = task.ended(
+                    "TASK_GONE", "REASON_FRAMEWORK_REMOVED", "the master removed our framework"
+                )
+            task.unacknowledged = None
+        self._graves.clear()
+
+    def receive(self, event: Mapping[str, Any], now: float) -> list[calls.Call]:
+        """Take one event of the stream; unknown kinds are ignored, as the API asks."""
+        match event.get("type"):
+            case "SUBSCRIBED":
+                return self._subscribed(event["subscribed"], now)
+            case "OFFERS":
+                return self._offered(event["offers"].get("offers", ()), now)
+            case "INVERSE_OFFERS":
+                ids = [one["id"]["value"] for one in event["inverse_offers"]["inverse_offers"]]
+                return [
+                    calls.decline_inverse_offers(
+                        self.framework, offer_ids=ids, refuse_s=self._refuse_s
+                    )
+                ]
+            case "UPDATE":
+                return self._updated(event["update"]["status"], now)
+            case "ERROR":
+                self._failed(str(event["error"]["message"]))
+        return []
+
+    # --- what is wished ---
+
+    def may_come_back(self, name: str) -> bool:
+        """True when an earlier task of that name was given up and its end is not known."""
+        return name in self._graves and self._graves[name] is None
+
+    def want(self, wants: Iterable[facts.Want]) -> list[calls.Call]:
+        """Ask for tasks to be launched; none of their names is taken or may come back."""
+        self.wants |= {one.need.name: one for one in wants}
+        return self._revive()
+
+    def unwant(self, name: str) -> list[calls.Call]:
+        """Take a wish back; a task that was launched meanwhile stays."""
+        self.wants.pop(name, None)
+        return self._suppress_if_idle()
+
+    def kill(self, name: str, *, grace_s: float, now: float) -> list[calls.Call]:
+        """End a task; repeated by ``tick`` until it has ended."""
+        task = self.tasks[name]
+        if task.final is not None and not task.is_away:
+            return []
+        shorter = task.grace_s is None or grace_s < task.grace_s
+        task.grace_s = grace_s if shorter else task.grace_s
+        return self._kill(task, now) if shorter or task.kill_at <= now else []
+
+    def forget(self, name: str) -> list[calls.Call]:
+        """Drop a task that has ended or is away; now its end is acknowledged.
+
+        What comes of it later is acknowledged or killed, and never taken for a new task.
+        """
+        task = self.tasks.pop(name)
+        self._graves.pop(name, None)
+        self._graves[name] = task.unacknowledged if self.phase is Phase.ONLINE else None
+        while len(self._graves) > _GRAVES_MAX:
+            self._graves.pop(next(iter(self._graves)))
+        return self._acknowledge(name, task.agent_id, task.unacknowledged)
+
+    def refused(self, call: calls.Call, text: str) -> list[calls.Call]:
+        """An ACCEPT was answered 400: its tasks cannot be, and its offers are given back."""
+        accept = call["accept"]
+        for operation in accept["operations"]:
+            for info in operation["launch"]["task_infos"]:
+                task = self.tasks.get(info["task_id"]["value"])
+                if task is not None and not task.started:
+                    task.state, task.want = "TASK_ERROR", None
+                    task.final = task.ended("TASK_ERROR", "REASON_TASK_INVALID", text)
+        ids = [one["value"] for one in accept["offer_ids"]]
+        return self._say(
+            calls.decline_offers(self.framework, offer_ids=ids, refuse_s=self._refuse_s)
+        )
+
+    # --- the time ---
+
+    def wake_at(self) -> float:
+        """When ``tick`` has something to do next."""
+        kills = [task.kill_at for task in self.tasks.values() if self._to_kill(task)]
+        return min([self._reconcile_at, *kills])
+
+    def tick(self, now: float) -> list[calls.Call]:
+        """Say again what has not been answered."""
+        if self.phase is not Phase.ONLINE:
+            return []
+        said: list[calls.Call] = []
+        for task in self.tasks.values():
+            if self._to_kill(task) and task.kill_at <= now:
+                said += self._kill(task, now)
+        if self._reconcile_at <= now:
+            if not self._asked:
+                self._ask_again()
+            said += self._reconcile(now)
+        return said
+
+    # --- inside ---
+
+    def _say(self, call: calls.Call) -> list[calls.Call]:
+        """Nothing can be said while there is no stream: SUBSCRIBE will say it all."""
+        return [call] if self.phase is Phase.ONLINE else []
+
+    def _revive(self) -> list[calls.Call]:
+        said = self._say(calls.revive_offers(self.framework))
+        self._suppressed = self._suppressed and not said
+        return said
+
+    def _suppress_if_idle(self) -> list[calls.Call]:
+        if self.wants or self._suppressed:
+            return []
+        said = self._say(calls.suppress_offers(self.framework))
+        self._suppressed = bool(said)
+        return said
+
+    def _subscribed(self, subscribed: Mapping[str, Any], now: float) -> list[calls.Call]:
+        self.phase, self.error = Phase.ONLINE, ""
+        self.heartbeat_s = subscribed.get("heartbeat_interval_seconds")
+        self._ask_again()
+        said = self._reconcile(now)
+        # a wish may have come or gone since SUBSCRIBE was sent
+        said += self._revive() if self.wants and self._suppressed else self._suppress_if_idle()
+        for task in self.tasks.values():
+            if self._to_kill(task):
+                said += self._kill(task, now)
+        return said
+
+    def _ask_again(self) -> None:
+        alive = {name for name, task in self.tasks.items() if task.final is None or task.is_away}
+        self._asked = alive | {SENTINEL}
+        self._reconcile_pause_s = _RECONCILE_FIRST_S
+
+    def _reconcile(self, now: float) -> list[calls.Call]:
+        """Ask for everything, for each, and for the one that does not exist, in this order."""
+        self._reconcile_at = now + self._reconcile_pause_s
+        self._reconcile_pause_s = min(2 * self._reconcile_pause_s, _RECONCILE_MAX_S)
+        named = {
+            name: self.tasks[name].agent_id for name in sorted(self._asked) if name in self.tasks
+        }
+        said = [calls.reconcile_tasks(self.framework, {})]
+        if named:
+            said.append(calls.reconcile_tasks(self.framework, named))
+        if SENTINEL in self._asked:
+            said.append(calls.reconcile_tasks(self.framework, {SENTINEL: None}))
+        return said
+
+    def _answered(self, name: str, now: float) -> None:
+        self._asked.discard(name)
+        self.synced = self.synced or name == SENTINEL
+        if not self._asked:
+            self._reconcile_at = now + _RECONCILE_EVERY_S
+
+    def _offered(self, raw: Sequence[Mapping[str, Any]], now: float) -> list[calls.Call]:
+        every = [offers.parse(one) for one in raw]
+        good = [
+            offer
+            for offer in every
+            if offer.unavailable_at is None or offer.unavailable_at > now + _MAINTENANCE_S
+        ]
+        needs = [want.need for want in self.wants.values()]
+        found = offers.match(needs, good, self._placed())
+        for name, miss in found.misses.items():
+            self.wants[name].miss = miss
+        for want in self.wants.values():
+            want.offers_seen += len(every)
+        said: list[calls.Call] = []
+        for offer_ids, placements in found.accepted:
+            said += self._accept(offer_ids, placements)
+        bad = [offer.id for offer in every if offer not in good]
+        if declined := [*found.declined, *bad]:
+            said.append(
+                calls.decline_offers(self.framework, offer_ids=declined, refuse_s=self._refuse_s)
+            )
+        return said + self._suppress_if_idle()
+
+    def _accept(
+        self, offer_ids: Iterable[str], placements: Sequence[offers.Placement]
+    ) -> list[calls.Call]:
+        """Launch; the tasks exist for us from here on, confirmed or not."""
+        infos, named = [], {}
+        for placement in placements:
+            name = placement.need.name
+            want = self.wants.pop(name)
+            infos.append(tasks.placed(want.info, placement))
+            named[name] = placement.agent_id
+            self.tasks[name] = facts.Task(
+                name=name,
+                agent_id=placement.agent_id,
+                agent_url=placement.agent_url,
+                group=placement.need.group,
+                traits=placement.traits,
+                labels=tasks.labels_of(infos[-1]),
+                ports=placement.ports,
+                want=want,
+            )
+            self._asked.add(name)
+        accept = calls.accept_offers(
+            self.framework, offer_ids=offer_ids, task_infos=infos, refuse_s=self._refuse_s
+        )
+        return [accept, calls.reconcile_tasks(self.framework, named)]
+
+    def _placed(self) -> dict[str, list[Mapping[str, str]]]:
+        placed: dict[str, list[Mapping[str, str]]] = {}
+        for task in self.tasks.values():
+            if task.final is None:
+                placed.setdefault(task.group, []).append(task.traits)
+        return placed
+
+    def _updated(  # noqa: PLR0911 -- one kind of word, one return
+        self, status: Mapping[str, Any], now: float
+    ) -> list[calls.Call]:
+        name, state = status["task_id"]["value"], status["state"]
+        agent = status.get("agent_id", {}).get("value")
+        uuid = status.get("uuid")
+        self._answered(name, now)
+        task = self.tasks.get(name)
+        if name == SENTINEL or (name in self.wants and state == "TASK_UNREACHABLE"):
+            return []  # a dropped task has never been, wherever its agent is
+        if uuid is not None and self._graves.get(name) == uuid:
+            return self._acknowledge(name, agent, uuid)  # the first one was lost
+        if task is None:
+            return self._stranger(status)
+        if uuid is None and not self._believes(task, status):
+            return []
+        if uuid is None and not task.started and status.get("reason") in _NEVER_WAS:
+            return self._dropped(task)
+        task.confirmed, task.want = True, None
+        task.agent_id = agent or task.agent_id
+        task.started = task.started or uuid is not None
+        task.state, task.detail = state, str(status.get("message", ""))
+        if state not in facts.TERMINAL:
+            task.final, task.unacknowledged = None, None
+            said = self._acknowledge(name, agent, uuid)
+            if self._to_kill(task) and task.kill_at <= now:
+                said += self._kill(task, now)
+            return said
+        task.final, task.unacknowledged = status, uuid
+        return []
+
+    def _believes(self, task: facts.Task, status: Mapping[str, Any]) -> bool:
+        """True unless the master's own word is about something else than this task's life."""
+        if status["state"] == "TASK_ERROR":
+            fresh = not task.started and not task.confirmed
+            return fresh or "duplicate" not in str(status.get("message", ""))
+        if task.unacknowledged is not None:
+            return False  # the agent itself has told the end
+        return not (task.final is not None and status["state"] in facts.TERMINAL)
+
+    def _dropped(self, task: facts.Task) -> list[calls.Call]:
+        """The offer was no longer valid: the task has never been, and is wanted again."""
+        del self.tasks[task.name]
+        if task.want is None or task.grace_s is not None:
+            return []
+        return self.want([task.want])
+
+    def _stranger(self, status: Mapping[str, Any]) -> list[calls.Call]:
+        """An update of a task that we do not know: of an earlier life, given up, or nothing."""
+        name, state, uuid = status["task_id"]["value"], status["state"], status.get("uuid")
+        agent = status.get("agent_id", {}).get("value")
+        if uuid is None and state in facts.TERMINAL:
+            return []
+        if name in self._graves:
+            if state in facts.TERMINAL:
+                del self._graves[name]
+                return self._acknowledge(name, agent, uuid)
+            said = self._acknowledge(name, agent, uuid)
+            if state == "TASK_UNREACHABLE":
+                return said
+            return [
+                *said,
+                *self._say(calls.kill_task(self.framework, task=name, agent=agent, grace_s=0.0)),
+            ]
+        self.wants.pop(name, None)  # it exists; whoever wants it finds out
+        said = self._suppress_if_idle()
+        self.tasks[name] = facts.Task(
+            name=name,
+            agent_id=agent,
+            state=state,
+            confirmed=True,
+            started=uuid is not None or state != "TASK_STAGING",
+            detail=str(status.get("message", "")),
+        )
+        if state in facts.TERMINAL:
+            self.tasks[name].final = status
+            self.tasks[name].unacknowledged = uuid
+            return said
+        return said + self._acknowledge(name, agent, uuid)
+
+    def _acknowledge(self, name: str, agent: str | None, uuid: str | None) -> list[calls.Call]:
+        if agent is None or uuid is None:
+            return []
+        return self._say(
+            calls.acknowledge_status_update(self.framework, task=name, agent=agent, uuid=uuid)
+        )
+
+    def _to_kill(self, task: facts.Task) -> bool:
+        return task.grace_s is not None and task.final is None
+
+    def _kill(self, task: facts.Task, now: float) -> list[calls.Call]:
+        task.kill_at = now + min(_KILL_FIRST_S * 2**task.kills, _KILL_MAX_S) + (task.grace_s or 0)
+        task.kills += 1
+        return self._say(
+            calls.kill_task(
+                self.framework,
+                task=task.name,
+                agent=task.agent_id,
+                grace_s=task.grace_s or 0.0,
+            )
+        )
+
+    def _failed(self, message: str) -> None:
+        self.error = message
+        if "failed over" in message:
+            self.phase = Phase.SUPERSEDED
+        elif "removed" in message:
+            self.phase = Phase.REMOVED

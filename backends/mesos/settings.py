@@ -1,0 +1,152 @@
+"""What a user may set for the Mesos backend. No I/O, no import of the backend itself.
+
+Every field says unit, default and the reason of the default; ValueError names what is allowed.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from attrs import Attribute, field, frozen
+
+from backends.mesos import offers
+
+_ADDRESS = re.compile(
+    r"zk://(?:[^@/\s]+@)?[^@/\s]+/\S+|(?:https?://)?[^\s/:,@]+(?::\d+)?/?"
+    r"(?:,(?:https?://)?[^\s/:,@]+(?::\d+)?/?)*"
+)
+_ROLE = re.compile(r"\*|[^\s/*.-][^\s/*]*(?:/[^\s/*.-][^\s/*]*)*")
+
+
+def _between(low: float, high: float) -> Any:
+    """Return a validator: a number between ``low`` and ``high``, or None where that is a value."""
+
+    def check(_: object, attribute: "Attribute[Any]", value: float | None) -> None:
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{attribute.name}: {value} is not between {low:g} and {high:g}")
+
+    return check
+
+
+def _absolute(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
+    if value is not None and not value.startswith("/"):
+        raise ValueError(
+            f"{attribute.name}: {value!r} is not an absolute path; hint: begin it with '/'"
+        )
+
+
+def _like(pattern: re.Pattern[str], hint: str) -> Any:
+    def check(_: object, attribute: "Attribute[Any]", value: str) -> None:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"{attribute.name}: {value[:80]!r} is not allowed; hint: {hint}")
+
+    return check
+
+
+@frozen(kw_only=True)
+class MesosSettings:
+    """Settings of the backend: one framework at one cluster."""
+
+    # Where the masters are: one or several "http://host:5050" with commas between (any of them
+    # tells who leads), or the ZooKeeper address "zk://[user:password@]h1:2181,h2:2181/mesos".
+    master: str = field(
+        validator=_like(_ADDRESS, "http://host:5050 or zk://h1:2181,h2:2181/mesos")
+    )
+    # Name of the framework, also where its id is kept: two Mesos backends of one broker need two.
+    name: str = field(default="agent-broker", validator=_like(re.compile(r"\S.{0,99}"), "a name"))
+    # The role whose offers we take. A role per controller, with a quota, keeps teams apart.
+    role: str = field(default="*", validator=_like(_ROLE, "a role such as ci or ci/large"))
+    # Who the tasks run as, unless the template says; on the agents this user has to exist.
+    user: str = "jenkins"
+    # Basic authentication; the file holds the secret and nothing else.
+    principal: str | None = None
+    secret_file: str | None = field(default=None, validator=_absolute)
+    # PEM file with the authorities that sign the masters' and agents' certificates.
+    ca_file: str | None = field(default=None, validator=_absolute)
+    # Seconds for one request. A master answers in milliseconds or is overloaded.
+    request_timeout_s: float = field(default=10.0, validator=_between(0.5, 600))
+    # Seconds that a launch waits for an offer that fits. Masters make offers every second; what is
+    # not offered within ten is in use, and other backends may be free.
+    offer_timeout_s: float = field(default=10.0, validator=_between(0.1, 600))
+    # Seconds for which what we do not need is refused. An hour: REVIVE takes it back at once, and
+    # 2000 frameworks that ask again every five seconds (the master's default) wear it out.
+    refuse_s: float = field(default=3600.0, validator=_between(1, 31_536_000))
+    # Seconds that the master keeps our tasks running without us. A day: longer than any repair of
+    # the broker's machine should take; too short kills builds, too long leaves garbage.
+    failover_timeout_s: float = field(default=86_400.0, validator=_between(60, 31_536_000))
+    # Where the agents' work directories appear, one link per agent into its sandbox. On the hosts
+    # where plain tasks run, and in every container.
+    work_root: str = field(default="/tmp/jenkins-agents", validator=_absolute)  # noqa: S108 -- on the agents' hosts; made with the sticky bit
+    # Shown in the master's pages.
+    hostname: str = ""
+    web_url: str = ""
+
+
+@frozen(kw_only=True)
+class Network:
+    """How a task is connected. ``host``: as the agent's host."""
+
+    mode: Literal["host", "bridge", "cni"] = "host"
+    name: str = ""  # of the CNI or Docker network
+    # Ports in the container, each mapped to a port of the offer; ``$PORT0`` and so on tell which.
+    ports: tuple[int, ...] = ()
+
+
+@frozen(kw_only=True)
+class Volume:
+    """One volume: from the host, from a volume driver, in memory, or from the sandbox."""
+
+    container_path: str
+    host_path: str | None = None
+    read_only: bool = False
+    driver: str | None = None  # of Docker, such as rexray (EBS) or an NFS driver
+    driver_name: str | None = None  # of the volume, for the driver
+    driver_options: Mapping[str, str] = field(factory=dict)
+    tmpfs_bytes: int | None = None  # in memory, of this size
+    sandbox_path: str | None = None
+
+
+@frozen(kw_only=True)
+class Uri:
+    """What the fetcher brings into the sandbox before the start, such as a Java archive."""
+
+    value: str
+    extract: bool = True
+    executable: bool = False
+    cache: bool = True
+    output_file: str | None = None
+
+
+@frozen(kw_only=True)
+class MesosTemplate:
+    """Settings of one template on this backend. Cores and memory are the template's own."""
+
+    # Cores and bytes asked of the scheduler where the template's ``resources`` say nothing.
+    default_cpus: float = field(default=1.0, validator=_between(0.01, 1024))
+    default_memory_bytes: int = field(default=1 << 30, validator=_between(32 << 20, 1 << 42))
+    # Bytes of disk, 0: not asked for. Agents without a disk isolator only count it.
+    disk_bytes: int = field(default=0, validator=_between(0, 1 << 50))
+    gpus: float = field(default=0.0, validator=_between(0, 64))
+    # Who runs containers with an image: Mesos itself or the Docker daemon of the agent.
+    containerizer: Literal["mesos", "docker"] = "mesos"
+    # The hard limits of ``resources`` apart from what is reserved (needs Mesos 1.10 agents).
+    limits: bool = False
+    user: str | None = None  # None: the backend's
+    network: Network = field(factory=Network)
+    volumes: tuple[Volume, ...] = ()
+    uris: tuple[Uri, ...] = ()
+    constraints: tuple[offers.Constraint, ...] = ()
+    privileged: bool = False
+    docker_parameters: Mapping[str, str] = field(factory=dict)  # of "docker run"
+    # How secrets reach the task. "environment": a variable of type SECRET that a first step writes
+    # into a private file and unsets; "volume": a secret volume (needs the volume/secret isolator);
+    # "plain-environment": a plain variable, for the Docker containerizer, which has no secrets.
+    secrets: Literal["environment", "volume", "plain-environment"] | None = None
+    # Seconds between SIGTERM and SIGKILL when the agent host or an operator ends the task.
+    kill_grace_s: float = field(default=10.0, validator=_between(0, 3600))
+    # Seconds after which Mesos ends the task whatever happens. None: never.
+    max_completion_time_s: float | None = field(default=None, validator=_between(60, 31_536_000))
+    # A shell command that has to answer 0; None: a living process is a healthy one.
+    health_command: str | None = None
+    # Merged last into the TaskInfo of the v1 API: what nothing above can say.
+    raw: Mapping[str, Any] = field(factory=dict)

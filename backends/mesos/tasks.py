@@ -1,0 +1,332 @@
+"""From an instance specification to the TaskInfo of a command task, and back from its labels.
+
+Pure. The agent's command line may name places that only the sandbox knows (``${work}``,
+``${files}``, ``${secrets}``), and secrets must reach a private file without passing a command line
+or a label; so the task is a small shell script: take the secrets out of the environment, link the
+work directory to where the controller was told it is, replace itself by the agent. Refuses to know
+offers beyond what one gives to its task, and what the command does.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backends import api, names
+from backends.mesos import containers, offers, settings
+
+PREFIX = "agent-broker/"
+_DIGEST, _CREATED, _TRAITS = "digest.spec", "created.at", "traits.agent"
+_SECRET = "AGENT_BROKER_SECRET_"  # noqa: S105 -- the name of a variable
+_SANDBOX = '"$MESOS_SANDBOX"'
+_TOKEN = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES))))
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MB = 1 << 20
+
+
+def check(spec: api.InstanceSpec) -> settings.MesosTemplate:
+    """Return the template's settings; raises Rejected for what Mesos cannot run."""
+    problem = names.name_problem(spec.name)
+    if problem is None and (spec.use_entry_point or not spec.argv):
+        problem = "the Mesos backend needs a command; hint: set `command` in the template"
+    for name in (*spec.secret_files, *(file.name for file in spec.files)):
+        if problem is None and names.name_problem(name) is not None:
+            problem = f"the file name {name[:80]!r} is not a plain name; hint: no '/', no spaces"
+    for name in spec.env:
+        if problem is None and not _VARIABLE.fullmatch(name):
+            problem = f"the environment variable {name[:80]!r} has no name that a shell can set"
+    options = spec.options if spec.options is not None else settings.MesosTemplate()
+    if problem is None and not isinstance(options, settings.MesosTemplate):
+        problem = f"the template's options are {type(options).__name__}, not MesosTemplate"
+    if problem is None:
+        problem = containers.contradiction(spec, options)
+    if problem is not None:
+        raise api.Rejected(problem)
+    return options
+
+
+def digest(spec: api.InstanceSpec) -> str:
+    """Return what tells two specifications apart; secrets are left out."""
+    parts: list[Any] = [
+        spec.name,
+        sorted(spec.metadata.items()),
+        spec.argv,
+        sorted(spec.env.items()),
+    ]
+    parts += [spec.image, [(file.url, file.name) for file in spec.files]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def need(spec: api.InstanceSpec) -> offers.Need:
+    """Return what the scheduler has to find for it."""
+    template, resources = check(spec), spec.resources
+    cpus = _first(resources.cpu_shares, resources.cpu_limit, template.default_cpus)
+    memory = _first(
+        resources.memory_reservation_bytes if template.limits else None,
+        resources.memory_bytes,
+        resources.memory_reservation_bytes,
+        template.default_memory_bytes,
+    )
+    scalars = {
+        "cpus": round(cpus * 1000),
+        "mem": -(-int(memory) // _MB) * 1000,
+        "disk": -(-template.disk_bytes // _MB) * 1000,
+        "gpus": round(template.gpus * 1000),
+    }
+    return offers.Need(
+        name=spec.name,
+        scalars={name: amount for name, amount in scalars.items() if amount > 0},
+        ports=len(template.network.ports),
+        constraints=template.constraints,
+        group=spec.metadata.get(names.TEMPLATE, ""),
+    )
+
+
+def info(
+    spec: api.InstanceSpec, *, configured: settings.MesosSettings, created_at: float
+) -> dict[str, Any]:
+    """Return the TaskInfo without agent and resources; it holds secrets."""
+    template = check(spec)
+    told: dict[str, Any] = {
+        "name": spec.name,
+        "task_id": {"value": spec.name},
+        "command": _command(spec, template, configured),
+        "labels": {"labels": _labels(spec, created_at)},
+        "kill_policy": {"grace_period": _nanoseconds(template.kill_grace_s)},
+    }
+    secret_volumes = {}
+    if _secrets_mode(template) == "volume":
+        secret_volumes = {
+            f"secrets/{name}": _base64(content) for name, content in spec.secret_files.items()
+        }
+    container = containers.container(spec, template, secret_volumes=secret_volumes)
+    if container:
+        told["container"] = container
+    if template.max_completion_time_s is not None:
+        told["max_completion_time"] = _nanoseconds(template.max_completion_time_s)
+    if template.health_command is not None:
+        told["health_check"] = {
+            "type": "COMMAND",
+            "command": {"value": template.health_command, "shell": True},
+        }
+    if template.limits and (limits := _limits(spec)):
+        told["limits"] = limits
+    merged: dict[str, Any] = _merge(told, template.raw)
+    merged["task_id"], merged["labels"] = told["task_id"], _both(told, merged)
+    return merged
+
+
+def placed(wanted: Mapping[str, Any], placement: offers.Placement) -> dict[str, Any]:
+    """Return the TaskInfo with what the offer decides: agent, resources, host ports, traits."""
+    told = {
+        **wanted,
+        "agent_id": {"value": placement.agent_id},
+        "resources": [*placement.resources, *wanted.get("resources", ())],
+    }
+    if placement.traits:
+        traits = {"key": f"{PREFIX}{_TRAITS}", "value": json.dumps(dict(placement.traits))}
+        told["labels"] = {"labels": [*wanted.get("labels", {}).get("labels", ()), traits]}
+    return _with_ports(told, placement.ports) if placement.ports else told
+
+
+# --- and back ---
+
+
+def labels_of(told: Mapping[str, Any]) -> dict[str, str]:
+    """Return the labels of a TaskInfo, or of a task as the master's pages show it."""
+    labels = told.get("labels", ())
+    pairs = labels.get("labels", ()) if isinstance(labels, Mapping) else labels
+    return {one["key"]: one.get("value", "") for one in pairs}
+
+
+def metadata(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the broker's metadata; raises ValueError when it was damaged."""
+    own = {f"{PREFIX}{name}" for name in (_DIGEST, _CREATED, _TRAITS)}
+    others = {key: value for key, value in labels.items() if key not in own}
+    return names.decode_metadata(others, prefix=PREFIX)
+
+
+def digest_of(labels: Mapping[str, str]) -> str:
+    """Return the digest of the specification that a task was made from; empty if unknown."""
+    return labels.get(f"{PREFIX}{_DIGEST}", "")
+
+
+def created_at(labels: Mapping[str, str]) -> float | None:
+    """Return when the launch was asked for, POSIX seconds."""
+    try:
+        return float(labels.get(f"{PREFIX}{_CREATED}", ""))
+    except ValueError:
+        return None
+
+
+def traits_of(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes of its agent that its constraints look at."""
+    try:
+        told = json.loads(labels.get(f"{PREFIX}{_TRAITS}", "{}"))
+        return {str(key): str(value) for key, value in told.items()}
+    except (ValueError, AttributeError):
+        return {}
+
+
+# --- inside ---
+
+
+def _command(
+    spec: api.InstanceSpec, template: settings.MesosTemplate, configured: settings.MesosSettings
+) -> dict[str, Any]:
+    mode = _secrets_mode(template)
+    variables: list[dict[str, Any]] = []
+    for number, content in enumerate(spec.secret_files.values()):
+        if mode == "environment":
+            secret = {"type": "VALUE", "value": {"data": _base64(content)}}
+            variables.append({"name": f"{_SECRET}{number}", "type": "SECRET", "secret": secret})
+        elif mode == "plain-environment":
+            variables.append({"name": f"{_SECRET}{number}", "type": "VALUE", "value": content})
+    uris: list[dict[str, Any]] = [
+        {
+            "value": file.url,
+            "extract": False,
+            "executable": False,
+            "cache": False,
+            "output_file": f"files/{file.name}",
+        }
+        for file in spec.files
+    ]
+    for uri in template.uris:
+        one: dict[str, Any] = {
+            "value": uri.value,
+            "extract": uri.extract,
+            "executable": uri.executable,
+            "cache": uri.cache,
+        }
+        uris.append(one | ({"output_file": uri.output_file} if uri.output_file else {}))
+    command: dict[str, Any] = {
+        "shell": True,
+        "value": script(spec, work_root=configured.work_root, take_secrets=mode != "volume"),
+        "user": template.user or configured.user,
+    }
+    if variables:
+        command["environment"] = {"variables": variables}
+    return command | ({"uris": uris} if uris else {})
+
+
+def script(spec: api.InstanceSpec, *, work_root: str, take_secrets: bool) -> str:
+    """Return the shell script that becomes the agent; it holds no secret."""
+    work = shlex.quote(f"{work_root}/{spec.name}")
+    root = shlex.quote(work_root)
+    lines = [
+        "umask 077",
+        'cd "$MESOS_SANDBOX" || exit 126',
+        "mkdir -p secrets files work",
+    ]
+    if take_secrets:
+        for number, name in enumerate(spec.secret_files):
+            variable = f"{_SECRET}{number}"
+            lines.append(f'printf %s "${{{variable}}}" > secrets/{name}; unset {variable}')
+    lines += [
+        f"mkdir -p -m 1777 {root} 2>/dev/null",
+        # links whose sandbox is gone: nobody else removes them
+        f'for link in {root}/*; do [ -e "$link" ] || rm -f "$link"; done 2>/dev/null',
+        f'rm -f {work}; ln -s "$MESOS_SANDBOX/work" {work} || exit 126',
+        *(f"export {name}={_word(value, work)}" for name, value in spec.env.items()),
+        "umask 022",
+        "exec " + " ".join(_word(word, work) for word in spec.argv),
+    ]
+    return "\n".join(lines)
+
+
+def _word(text: str, work: str) -> str:
+    """Quote for the shell, with our placeholders as places of the sandbox."""
+    places = {
+        api.SECRETS: f"{_SANDBOX}/secrets",
+        api.FILES: f"{_SANDBOX}/files",
+        api.WORK: work,
+    }
+    words, end = [], 0
+    for found in _TOKEN.finditer(text):
+        words += [_quoted(text[end : found.start()]), places[found.group()]]
+        end = found.end()
+    return "".join([*words, _quoted(text[end:])]) or "''"
+
+
+def _quoted(text: str) -> str:
+    return shlex.quote(text) if text else ""
+
+
+def _secrets_mode(template: settings.MesosTemplate) -> str:
+    if template.secrets is not None:
+        return template.secrets
+    return "plain-environment" if template.containerizer == "docker" else "environment"
+
+
+def _labels(spec: api.InstanceSpec, at: float) -> list[dict[str, str]]:
+    labels = names.encode_metadata(spec.metadata, prefix=PREFIX)
+    labels[f"{PREFIX}{_DIGEST}"] = digest(spec)
+    labels[f"{PREFIX}{_CREATED}"] = repr(at)
+    return [{"key": key, "value": value} for key, value in labels.items()]
+
+
+def _limits(spec: api.InstanceSpec) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    if spec.resources.cpu_limit is not None:
+        limits["cpus"] = {"value": spec.resources.cpu_limit}
+    if spec.resources.memory_bytes is not None:
+        limits["mem"] = {"value": -(-spec.resources.memory_bytes // _MB)}
+    return limits
+
+
+def _with_ports(told: dict[str, Any], ports: Sequence[int]) -> dict[str, Any]:
+    """Give the port mappings, in their order, the host ports that were offered."""
+
+    def filled(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        pairs = zip(mappings, ports, strict=False)
+        return [{**mapping, "host_port": port} for mapping, port in pairs]
+
+    container = dict(told.get("container", {}))
+    if "port_mappings" in container.get("docker", {}):
+        docker = container["docker"]
+        container["docker"] = {**docker, "port_mappings": filled(docker["port_mappings"])}
+    networks = container.get("network_infos", ())
+    if networks and "port_mappings" in networks[0]:
+        first = {**networks[0], "port_mappings": filled(networks[0]["port_mappings"])}
+        container["network_infos"] = [first, *networks[1:]]
+    variables = [*told["command"].get("environment", {}).get("variables", ())]
+    variables += [
+        {"name": f"PORT{number}", "type": "VALUE", "value": str(port)}
+        for number, port in enumerate(ports)
+    ]
+    command = {**told["command"], "environment": {"variables": variables}}
+    return {**told, "command": command} | ({"container": container} if container else {})
+
+
+def _merge(told: Any, raw: Any) -> Any:
+    """Merge mappings by key; anything else of ``raw`` takes the place of what was told."""
+    if isinstance(told, Mapping) and isinstance(raw, Mapping):
+        merged = dict(told)
+        for key, value in raw.items():
+            merged[key] = _merge(told[key], value) if key in told else value
+        return merged
+    return raw
+
+
+def _both(told: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep our labels, whatever the raw part says, and add those it brings."""
+    ours = told["labels"]["labels"]
+    own = {one["key"] for one in ours}
+    more = [one for one in merged["labels"].get("labels", ()) if one["key"] not in own]
+    return {"labels": [*ours, *more]}
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _nanoseconds(seconds: float) -> dict[str, int]:
+    return {"nanoseconds": round(seconds * 1e9)}
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()

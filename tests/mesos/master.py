@@ -1,0 +1,918 @@
+"""A Mesos master with its agents as a plain machine: calls and the time in, events out.
+
+Behaves as the recordings do (``test_master.py`` holds it against them); no sockets, no waiting, so
+the properties, the wire fake and the simulation of 2000 frameworks all drive the same machine.
+"""
+
+import base64
+import collections
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+MASTER_ID = "fa7a75d4-36a2-434f-99c1-fb69c24140c7"
+LIVE = ("TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING")
+SCALARS = ("cpus", "mem", "disk", "gpus")
+
+
+@attrs.define(kw_only=True)
+class Agent:
+    id: str
+    hostname: str = "agent-1"
+    cpus: float = 4.0
+    mem: float = 4096.0
+    disk: float = 10240.0
+    ports: tuple[int, int] = (31000, 31099)
+    attributes: Mapping[str, str] = {"os": "linux", "rack": "r1", "jenkins": "true"}
+    role: str = "*"  # all is reserved for it
+    address: tuple[str, int] = ("127.0.0.1", 5051)
+    state: str = "up"  # up, away, recovered (known from the registry only), draining
+    used: collections.Counter = attrs.field(factory=collections.Counter)
+    used_ports: set = attrs.field(factory=set)
+
+    def total(self) -> dict[str, int]:
+        return {
+            "cpus": round(self.cpus * 1000),
+            "mem": round(self.mem * 1000),
+            "disk": round(self.disk * 1000),
+        }
+
+    def free(self) -> dict[str, int]:
+        return {name: amount - self.used[name] for name, amount in self.total().items()}
+
+
+@attrs.define(kw_only=True)
+class Plan:
+    """What a task does. Times in seconds after ACCEPT; None: never by itself."""
+
+    starting: float | None = 0.1
+    running: float | None = 0.11
+    end: float | None = None
+    state: str = "TASK_FINISHED"
+    message: str = "Command exited with status 0"
+    reason: str | None = None
+    source: str = "SOURCE_EXECUTOR"
+    deaf: bool = False  # ignores SIGTERM
+
+
+@attrs.define(kw_only=True)
+class Task:
+    info: Mapping[str, Any]
+    framework: str
+    agent: Agent
+    plan: Plan
+    state: str = "TASK_STAGING"
+    grace_s: float = 3.0
+    taken: dict = attrs.field(factory=dict)
+    ports: set = attrs.field(factory=set)
+    pending: list = attrs.field(factory=list)  # statuses not acknowledged, oldest first
+    resend_s: float = 10.0
+    resend_at: float = 0.0
+    statuses: list = attrs.field(factory=list)
+    released: bool = False
+    killed: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.info["task_id"]["value"]
+
+
+@attrs.define(kw_only=True)
+class Framework:
+    id: str
+    info: Mapping[str, Any]
+    suppressed: bool = False
+    filters: list = attrs.field(factory=list)  # (agent id, scalars, until)
+    stream: list | None = None  # events to be written; None: not connected
+    stream_id: str = ""
+    gone_at: float | None = None
+    allocated: collections.Counter = attrs.field(factory=collections.Counter)
+
+    @property
+    def role(self) -> str:
+        return self.info.get("roles", ["*"])[0]
+
+    def has(self, capability: str) -> bool:
+        return {"type": capability} in self.info.get("capabilities", [])
+
+
+class Master:
+    def __init__(
+        self,
+        *,
+        agents: int | list[Agent] = 1,
+        seed: int = 0,
+        plan: Callable[[Mapping[str, Any]], Plan] = lambda info: Plan(),
+        heartbeat_s: float = 15.0,
+        wall: float = 1795476140.0,
+    ) -> None:
+        self.id = MASTER_ID
+        self.now = 0.0
+        self.wall = wall
+        self.heartbeat_s = heartbeat_s
+        self.plan = plan
+        self.random = random.Random(seed)
+        given = (
+            agents
+            if isinstance(agents, list)
+            else [Agent(id=f"{self.id}-S{n}", hostname=f"agent-{n + 1}") for n in range(agents)]
+        )
+        self.agents = {agent.id: agent for agent in given}
+        self.frameworks: dict[str, Framework] = {}
+        self.removed: set[str] = set()
+        self.tasks: dict[tuple[str, str], Task] = {}
+        self.completed: list[Task] = []
+        self.offers: dict[str, tuple[str, Agent, dict, tuple]] = {}
+        self.quota_limit: dict[str, dict[str, float]] = {}
+        self.refused_roles: set[str] = set()
+        self.refused_users: set[str] = set()
+        self.calls = collections.Counter()
+        self.problems: list[str] = []  # what a well-behaved scheduler never does
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._offer_count = self._framework_count = 0
+        self._allocate_at = 0.0
+        self.allocation_s = 1.0
+
+    # --- time ---
+
+    def at(self, when: float, do: Callable[[], None]) -> None:
+        self._count += 1
+        self._due.append((when, self._count, do))
+
+    def advance(self, now: float) -> None:
+        while self._due:
+            first = min(self._due, key=lambda due: due[:2])
+            if first[0] > now:
+                break
+            self._due.remove(first)
+            self.now = max(self.now, first[0])
+            first[2]()
+        self.now = now
+        for task in [*self.tasks.values()]:
+            if task.pending and task.resend_at <= now and task.agent.state != "away":
+                self._deliver(task)
+        for framework in [*self.frameworks.values()]:
+            if framework.gone_at is not None and framework.gone_at <= now:
+                self.remove(framework.id)
+        if self._allocate_at <= now:
+            self._allocate_at = now + self.allocation_s
+            self.allocate()
+
+    # --- the API; answers (status, text) ---
+
+    def subscribe(self, call: Mapping[str, Any], stream_id: str) -> Framework | tuple[int, str]:
+        info = call["subscribe"]["framework_info"]
+        outer, inner = call.get("framework_id", {}).get("value"), info.get("id", {}).get("value")
+        if outer != inner:
+            return (
+                400,
+                "Failed to validate scheduler::Call: 'framework_id' differs from 'subscribe.framework_info.id'",
+            )
+        self.calls["SUBSCRIBE"] += 1
+        framework = Framework(id=inner or "", info=info)
+        refused = [role for role in info.get("roles", ["*"]) if role in self.refused_roles]
+        if refused or inner in self.removed:
+            text = (
+                f"Not authorized to register framework {inner or ''} with roles {{ {refused[0]} }}"
+                if refused
+                else "Framework has been removed"
+            )
+            framework.stream = [{"type": "ERROR", "error": {"message": text}}, None]
+            return framework
+        if inner is None:
+            framework.id = f"{self.id}-{self._framework_count:04d}"
+            self._framework_count += 1
+        known = self.frameworks.get(framework.id)
+        if known is not None:
+            if known.stream is not None:
+                known.stream += [
+                    {"type": "ERROR", "error": {"message": "Framework failed over"}},
+                    None,
+                ]
+            self._void_offers(known.id)
+            framework.allocated = known.allocated
+        self.frameworks[framework.id] = framework
+        framework.stream_id = stream_id
+        framework.suppressed = framework.role in call["subscribe"].get("suppressed_roles", [])
+        framework.stream = [
+            {
+                "type": "SUBSCRIBED",
+                "subscribed": {
+                    "framework_id": {"value": framework.id},
+                    "heartbeat_interval_seconds": self.heartbeat_s,
+                    "master_info": {
+                        "id": self.id,
+                        "ip": 16777343,
+                        "port": 5050,
+                        "pid": "master@127.0.0.1:5050",
+                        "hostname": "localhost",
+                        "version": "1.11.0",
+                        "address": {"hostname": "localhost", "ip": "127.0.0.1", "port": 5050},
+                        "capabilities": [{"type": "AGENT_UPDATE"}, {"type": "AGENT_DRAINING"}, {}],
+                    },
+                },
+            },
+            {"type": "HEARTBEAT"},
+        ]
+        self.allocate(framework)
+        for task in self.tasks.values():
+            if task.framework == framework.id and task.pending and task.agent.state != "away":
+                self._deliver(task)
+        return framework
+
+    def disconnect(self, framework: Framework) -> None:
+        if self.frameworks.get(framework.id) is framework and framework.stream is not None:
+            framework.stream = None
+            self._void_offers(framework.id)
+            framework.gone_at = self.now + framework.info.get("failover_timeout", 0.0)
+
+    def call(self, call: Mapping[str, Any], stream_id: str | None = None) -> tuple[int, str]:
+        kind = call.get("type")
+        framework = self.frameworks.get(call.get("framework_id", {}).get("value"))
+        if framework is None:
+            return 400, "Framework cannot be found"
+        if framework.stream is None:
+            return 403, "Framework is not subscribed"
+        if stream_id is not None and stream_id != framework.stream_id:
+            return (
+                400,
+                f"The stream ID '{stream_id}' included in this request didn't match the stream ID currently associated with framework ID {framework.id}",
+            )
+        self.calls[kind] += 1
+        members = call.get(kind.lower())
+        if members is None and kind in ("ACCEPT", "DECLINE", "ACKNOWLEDGE", "RECONCILE", "KILL"):
+            return (
+                400,
+                f"Failed to validate scheduler::Call: Expecting '{kind.lower()}' to be present",
+            )
+        handler = getattr(self, f"_{kind.lower()}", None)
+        if handler is None:
+            return 400, "Failed to validate scheduler::Call: Expecting 'type' to be present"
+        return handler(framework, members) or (202, "")
+
+    # --- offers ---
+
+    def allocate(self, only: Framework | None = None) -> None:
+        agents = [agent for agent in self.agents.values() if agent.state == "up"]
+        self.random.shuffle(agents)
+        for agent in agents:
+            free = agent.free()
+            if free["cpus"] < 10 and free["mem"] < 32_000:
+                continue
+            candidates = (
+                [only]
+                if only is not None
+                else sorted(
+                    self.frameworks.values(), key=lambda f: (self._share(f), self.random.random())
+                )
+            )
+            for framework in candidates:
+                if (
+                    framework.stream is None
+                    or framework.suppressed
+                    or self._filtered(framework, agent, free)
+                ):
+                    continue
+                if agent.role not in ("*", framework.role) or self._over_quota(framework):
+                    continue
+                self._offer(framework, agent)
+                break
+        self._flush()
+
+    def _flush(self) -> None:
+        waiting: dict[str, list] = {}
+        for framework_id, _agent, _scalars, raw in self.offers.values():
+            if raw[1]:
+                continue
+            raw[1].append(True)
+            waiting.setdefault(framework_id, []).append(raw[0])
+        for framework_id, raws in waiting.items():
+            self.frameworks[framework_id].stream.append(
+                {"type": "OFFERS", "offers": {"offers": raws}}
+            )
+
+    def _offer(self, framework: Framework, agent: Agent) -> None:
+        scalars = agent.free()
+        ports = [
+            port
+            for port in range(agent.ports[0], agent.ports[1] + 1)
+            if port not in agent.used_ports
+        ]
+        agent.used.update(scalars)
+        agent.used_ports.update(ports)
+        offer_id = f"{self.id}-O{self._offer_count}"
+        self._offer_count += 1
+        extra = (
+            {"allocation_info": {"role": framework.role}} if framework.has("MULTI_ROLE") else {}
+        )
+        if ports:
+            begin, ranges = ports[0], []
+            for port, following in zip(ports, [*ports[1:], None], strict=True):
+                if following != port + 1:
+                    ranges.append({"begin": begin, "end": port})
+                    begin = following
+            resources = [
+                {
+                    "name": "ports",
+                    "type": "RANGES",
+                    "ranges": {"range": ranges},
+                    "role": agent.role,
+                    **extra,
+                }
+            ]
+        else:
+            resources = []
+        resources += [
+            {
+                "name": name,
+                "type": "SCALAR",
+                "scalar": {"value": amount / 1000},
+                "role": agent.role,
+                **extra,
+            }
+            for name, amount in scalars.items()
+            if amount > 0
+        ]
+        raw = {
+            "id": {"value": offer_id},
+            "framework_id": {"value": framework.id},
+            "agent_id": {"value": agent.id},
+            "hostname": agent.hostname,
+            "url": {
+                "scheme": "http",
+                "address": {
+                    "hostname": agent.hostname if agent.address[1] == 5051 else agent.address[0],
+                    "ip": agent.address[0],
+                    "port": agent.address[1],
+                },
+                "path": "/slave(1)",
+            },
+            "resources": resources,
+            "attributes": [
+                {"name": name, "type": "TEXT", "text": {"value": value}}
+                for name, value in agent.attributes.items()
+            ],
+            **extra,
+        }
+        self.offers[offer_id] = (framework.id, agent, {**scalars, "ports": ports}, (raw, []))
+
+    def _filtered(self, framework: Framework, agent: Agent, free: Mapping[str, int]) -> bool:
+        framework.filters = [one for one in framework.filters if one[2] > self.now]
+        return any(
+            one[0] == agent.id and all(free[name] <= one[1].get(name, 0) for name in free)
+            for one in framework.filters
+        )
+
+    def _share(self, framework: Framework) -> float:
+        total = collections.Counter()
+        for agent in self.agents.values():
+            total.update(agent.total())
+        return max(
+            (framework.allocated[name] / total[name] for name in ("cpus", "mem") if total[name]),
+            default=0,
+        )
+
+    def _over_quota(self, framework: Framework) -> bool:
+        limit = self.quota_limit.get(framework.role)
+        return limit is not None and any(
+            framework.allocated[name] >= amount * 1000 for name, amount in limit.items()
+        )
+
+    def _void_offers(self, framework_id: str) -> None:
+        for offer_id in [key for key, offer in self.offers.items() if offer[0] == framework_id]:
+            self._give_back(offer_id)
+
+    def _give_back(self, offer_id: str) -> tuple[Agent, dict]:
+        _framework, agent, scalars, _raw = self.offers.pop(offer_id)
+        agent.used.subtract({name: scalars[name] for name in SCALARS if name in scalars})
+        agent.used_ports.difference_update(scalars["ports"])
+        return agent, scalars
+
+    def rescind(self, offer_id: str) -> None:
+        framework_id = self.offers[offer_id][0]
+        self._give_back(offer_id)
+        self.frameworks[framework_id].stream.append(
+            {"type": "RESCIND", "rescind": {"offer_id": {"value": offer_id}}}
+        )
+
+    def _refuse(
+        self,
+        framework: Framework,
+        agent: Agent,
+        scalars: Mapping[str, int],
+        filters: Mapping[str, Any] | None,
+    ) -> None:
+        seconds = (filters or {}).get("refuse_seconds", 5.0)
+        if seconds < 0:
+            seconds = 5.0
+        if seconds > 0 and any(scalars.get(name, 0) > 0 for name in SCALARS):
+            framework.filters.append(
+                (agent.id, {name: scalars.get(name, 0) for name in SCALARS}, self.now + seconds)
+            )
+
+    def _decline(self, framework: Framework, members: Mapping[str, Any]) -> None:
+        for one in members["offer_ids"]:
+            offer = self.offers.get(one["value"])
+            if offer is None or offer[0] != framework.id:
+                continue
+            agent, scalars = self._give_back(one["value"])
+            self._refuse(framework, agent, scalars, members.get("filters"))
+
+    def _decline_inverse_offers(self, framework: Framework, members: Mapping[str, Any]) -> None:
+        pass
+
+    def _accept_inverse_offers(self, framework: Framework, members: Mapping[str, Any]) -> None:
+        pass
+
+    def _suppress(self, framework: Framework, members: Any) -> None:
+        framework.suppressed = True
+
+    def _revive(self, framework: Framework, members: Any) -> None:
+        framework.suppressed = False
+        framework.filters.clear()
+        self.allocate(framework)
+
+    def _accept(self, framework: Framework, members: Mapping[str, Any]) -> None:
+        infos = [
+            info
+            for operation in members["operations"]
+            for info in operation["launch"]["task_infos"]
+        ]
+        ids = [one["value"] for one in members["offer_ids"]]
+        problem = None
+        for number, offer_id in enumerate(ids):
+            if offer_id in ids[:number]:
+                problem = f"Duplicate offer {offer_id} in offer list"
+            elif offer_id not in self.offers or self.offers[offer_id][0] != framework.id:
+                problem = f"Offer {offer_id} is no longer valid"
+        if problem is not None:
+            self.problems.append(problem)
+            for offer_id in set(ids) & set(self.offers):
+                self._give_back(offer_id)
+            for info in infos:
+                self._tell(
+                    framework,
+                    info["task_id"]["value"],
+                    "TASK_DROPPED",
+                    f"Task launched with invalid offers: {problem}",
+                    "REASON_INVALID_OFFERS",
+                    agent=info["agent_id"]["value"],
+                )
+            return
+        left: collections.Counter = collections.Counter()
+        ports: set = set()
+        agent = None
+        for offer_id in ids:
+            agent, scalars = self._give_back(offer_id)
+            left.update({name: scalars[name] for name in SCALARS if name in scalars})
+            ports.update(scalars["ports"])
+        available = dict(left)
+        for info in infos:
+            error = self._invalid(framework, info, agent, left, ports, available)
+            if error is not None:
+                self._tell(
+                    framework,
+                    info["task_id"]["value"],
+                    "TASK_ERROR",
+                    error[1],
+                    error[0],
+                    agent=info["agent_id"]["value"],
+                )
+                continue
+            self._start(framework, info, agent, left, ports)
+        if agent is not None:
+            self._refuse(framework, agent, left, members.get("filters"))
+
+    def _invalid(
+        self,
+        framework: Framework,
+        info: Mapping[str, Any],
+        agent: Agent,
+        left: collections.Counter,
+        ports: set,
+        available: Mapping[str, int],
+    ) -> tuple[str, str] | None:
+        name = info["task_id"]["value"]
+        if "/" in name:
+            return "REASON_TASK_INVALID", f"'{name}' contains invalid characters"
+        if (framework.id, name) in self.tasks:
+            return "REASON_TASK_INVALID", f"Task has duplicate ID: {name}"
+        if info["agent_id"]["value"] != agent.id:
+            return (
+                "REASON_TASK_INVALID",
+                f"Task uses invalid agent {info['agent_id']['value']} while agent {agent.id} is expected",
+            )
+        if "command" not in info and "executor" not in info:
+            return (
+                "REASON_TASK_INVALID",
+                "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present",
+            )
+        wanted, wanted_ports = _wanted(info)
+        if any(left[key] < amount for key, amount in wanted.items()) or not wanted_ports <= ports:
+            self.problems.append(f"{name} exceeds its offer")
+            shown = "; ".join(
+                f"{key}(allocated: {framework.role}):{amount / 1000:g}"
+                for key, amount in wanted.items()
+            )
+            have = "; ".join(
+                [f"ports(allocated: {framework.role}):[{agent.ports[0]}-{agent.ports[1]}]"]
+                + [
+                    f"{key}(allocated: {framework.role}):{amount / 1000:g}"
+                    for key, amount in available.items()
+                ]
+            )
+            return (
+                "REASON_TASK_INVALID",
+                f"Total resources {shown} required by task and its executor is more than available {have}",
+            )
+        user = info["command"].get("user", framework.info["user"])
+        if user in self.refused_users:
+            return (
+                "REASON_TASK_UNAUTHORIZED",
+                f"Principal '{framework.info.get('principal')}' no authorized to launch task {name} of framework {framework.id} under user '{user}'",
+            )
+        return None
+
+    # --- tasks ---
+
+    def _start(
+        self,
+        framework: Framework,
+        info: Mapping[str, Any],
+        agent: Agent,
+        left: collections.Counter,
+        ports: set,
+    ) -> None:
+        wanted, wanted_ports = _wanted(info)
+        left.subtract(wanted)
+        ports -= wanted_ports
+        agent.used.update(wanted)
+        agent.used_ports |= wanted_ports
+        framework.allocated.update(wanted)
+        task = Task(
+            info=info,
+            framework=framework.id,
+            agent=agent,
+            plan=self.plan(info),
+            taken=wanted,
+            ports=wanted_ports,
+        )
+        policy = info.get("kill_policy", {}).get("grace_period", {}).get("nanoseconds")
+        task.grace_s = 3.0 if policy is None else policy / 1e9
+        self.tasks[framework.id, task.name] = task
+        plan = task.plan
+        if plan.starting is not None:
+            self.at(self.now + plan.starting, lambda: self.change(task, "TASK_STARTING"))
+        if plan.running is not None:
+            self.at(self.now + plan.running, lambda: self.change(task, "TASK_RUNNING"))
+        if plan.end is not None:
+            self.at(
+                self.now + plan.end,
+                lambda: self.change(task, plan.state, plan.message, plan.reason, plan.source),
+            )
+
+    def change(
+        self,
+        task: Task,
+        state: str,
+        message: str | None = None,
+        reason: str | None = None,
+        source: str = "SOURCE_EXECUTOR",
+    ) -> None:
+        if task.state not in LIVE or (task.killed and state in ("TASK_STARTING", "TASK_RUNNING")):
+            return
+        self._count += 1
+        task.state = state
+        status = {"task_id": {"value": task.name}, "state": state}
+        if message is not None:
+            status["message"] = message
+        status["source"] = source
+        if reason is not None:
+            status["reason"] = reason
+        status |= {
+            "agent_id": {"value": task.agent.id},
+            "executor_id": {"value": task.name},
+            "timestamp": self.wall + self.now,
+            "uuid": base64.b64encode(b"%016d" % self._count).decode(),
+            "container_status": {"container_id": {"value": f"c-{task.name}"}},
+        }
+        task.statuses.append(status)
+        task.pending.append(status)
+        if state not in LIVE:
+            self._release(task)
+        if len(task.pending) == 1:
+            task.resend_s = 10.0
+            self._deliver(task)
+
+    def _deliver(self, task: Task) -> None:
+        task.resend_at = self.now + task.resend_s
+        task.resend_s = min(2 * task.resend_s, 600.0)
+        framework = self.frameworks.get(task.framework)
+        if framework is not None and framework.stream is not None:
+            framework.stream.append({"type": "UPDATE", "update": {"status": task.pending[0]}})
+
+    def _release(self, task: Task) -> None:
+        if not task.released:
+            task.released = True
+            task.agent.used.subtract(task.taken)
+            task.agent.used_ports -= task.ports
+            self.frameworks[task.framework].allocated.subtract(task.taken)
+
+    def _acknowledge(
+        self, framework: Framework, members: Mapping[str, Any]
+    ) -> tuple[int, str] | None:
+        if "uuid" not in members:
+            return (
+                400,
+                "Failed to convert JSON into Call protobuf: Missing required fields: acknowledge.uuid",
+            )
+        if len(base64.b64decode(members["uuid"])) != 16:
+            return 400, "Failed to validate scheduler::Call: Not a valid UUID"
+        task = self.tasks.get((framework.id, members["task_id"]["value"]))
+        if task is None or not task.pending or task.pending[0]["uuid"] != members["uuid"]:
+            self.calls["ACKNOWLEDGE in vain"] += 1
+            return None
+        task.pending.pop(0)
+        if task.pending:
+            task.resend_s = 10.0
+            self._deliver(task)
+        elif task.state not in LIVE:
+            self.completed.append(self.tasks.pop((framework.id, task.name)))
+        return None
+
+    def _reconcile(self, framework: Framework, members: Mapping[str, Any]) -> None:
+        asked = members["tasks"]
+        if not asked:
+            for task in [*self.tasks.values()]:
+                if task.framework == framework.id and task.agent.state not in (
+                    "away",
+                    "recovered",
+                ):
+                    self._latest(framework, task)
+            return
+        for one in asked:
+            self._reconcile_one(
+                framework, one["task_id"]["value"], one.get("agent_id", {}).get("value")
+            )
+
+    def _reconcile_one(self, framework: Framework, name: str, agent_id: str | None) -> None:
+        task = self.tasks.get((framework.id, name))
+        if task is not None and task.agent.state == "up":
+            self._latest(framework, task)
+            return
+        agent = task.agent if task is not None else self.agents.get(agent_id)
+        recovering = any(one.state == "recovered" for one in self.agents.values())
+        if (agent is not None and agent.state == "recovered") or (agent_id is None and recovering):
+            return
+        if agent is not None and agent.state == "away":
+            self._tell(
+                framework,
+                name,
+                "TASK_UNREACHABLE",
+                "Reconciliation: Task is unreachable",
+                "REASON_RECONCILIATION",
+                agent=agent.id,
+            )
+        elif agent is not None:
+            self._tell(
+                framework,
+                name,
+                "TASK_GONE",
+                "Reconciliation: Task is unknown to the agent",
+                "REASON_RECONCILIATION",
+                agent=agent_id,
+            )
+        else:
+            self._tell(
+                framework,
+                name,
+                "TASK_UNKNOWN",
+                "Reconciliation: Task is unknown",
+                "REASON_RECONCILIATION",
+                agent=agent_id,
+            )
+
+    def _latest(self, framework: Framework, task: Task) -> None:
+        state = task.pending[0]["state"] if task.pending else task.state
+        self._tell(
+            framework,
+            task.name,
+            state,
+            "Reconciliation: Latest task state",
+            "REASON_RECONCILIATION",
+            agent=task.agent.id,
+        )
+
+    def _kill(self, framework: Framework, members: Mapping[str, Any]) -> None:
+        name = members["task_id"]["value"]
+        task = self.tasks.get((framework.id, name))
+        if task is None or task.agent.state != "up" or task.state not in LIVE:
+            self._reconcile_one(framework, name, members.get("agent_id", {}).get("value"))
+            return
+        policy = members.get("kill_policy", {}).get("grace_period", {}).get("nanoseconds")
+        grace_s = task.grace_s if policy is None else policy / 1e9
+        if task.state == "TASK_STAGING":
+            task.killed = True
+            self.at(
+                self.now + 0.006,
+                lambda: self.change(
+                    task,
+                    "TASK_KILLED",
+                    "Killed before delivery to the executor",
+                    "REASON_TASK_KILLED_DURING_LAUNCH",
+                    "SOURCE_AGENT",
+                ),
+            )
+            return
+        again, task.killed = task.killed, True
+        if framework.has("TASK_KILLING_STATE") and not again:
+            self.change(task, "TASK_KILLING")
+        if task.plan.deaf:
+            self.at(
+                self.now + grace_s,
+                lambda: self.change(task, "TASK_KILLED", "Command terminated with signal Killed"),
+            )
+        else:
+            self.at(
+                self.now + 0.05,
+                lambda: self.change(
+                    task, "TASK_KILLED", "Command terminated with signal Terminated"
+                ),
+            )
+
+    def _tell(
+        self,
+        framework: Framework,
+        name: str,
+        state: str,
+        message: str,
+        reason: str,
+        *,
+        agent: str | None,
+    ) -> None:
+        if not framework.has("PARTITION_AWARE") and state in (
+            "TASK_UNREACHABLE",
+            "TASK_DROPPED",
+            "TASK_GONE",
+            "TASK_UNKNOWN",
+            "TASK_GONE_BY_OPERATOR",
+        ):
+            state = "TASK_LOST"
+        status = {
+            "task_id": {"value": name},
+            "state": state,
+            "message": message,
+            "source": "SOURCE_MASTER",
+            "reason": reason,
+        }
+        if agent is not None:
+            status["agent_id"] = {"value": agent}
+        status["timestamp"] = self.wall + self.now
+        if framework.stream is not None:
+            framework.stream.append({"type": "UPDATE", "update": {"status": status}})
+
+    # --- what happens to a cluster ---
+
+    def lose(self, agent_id: str) -> None:
+        """The agent does not answer for longer than the ping time-out; its tasks run on."""
+        agent = self.agents[agent_id]
+        agent.state = "away"
+        for offer_id in [key for key, offer in self.offers.items() if offer[1] is agent]:
+            self.rescind(offer_id)
+        for task in self._on(agent):
+            self._tell(
+                self.frameworks[task.framework],
+                task.name,
+                "TASK_UNREACHABLE",
+                "health check timed out",
+                "REASON_AGENT_REMOVED",
+                agent=agent.id,
+            )
+
+    def come_back(self, agent_id: str) -> None:
+        agent = self.agents[agent_id]
+        agent.state = "up"
+        for task in self._on(agent):
+            self._tell(
+                self.frameworks[task.framework],
+                task.name,
+                task.state,
+                "Unreachable agent re-reregistered",
+                "REASON_AGENT_REREGISTERED",
+                agent=agent.id,
+            )
+
+    def _on(self, agent: Agent) -> list[Task]:
+        return [task for task in self.tasks.values() if task.agent is agent and task.state in LIVE]
+
+    def fail_over(self) -> None:
+        """Another master leads: streams are cut, agents have yet to re-register."""
+        for framework in self.frameworks.values():
+            self._void_offers(framework.id)
+            framework.stream = None
+        for agent in self.agents.values():
+            agent.state = "recovered" if agent.state == "up" else agent.state
+
+    def reregister(self) -> None:
+        for agent in self.agents.values():
+            agent.state = "up" if agent.state == "recovered" else agent.state
+
+    def remove(self, framework_id: str) -> None:
+        """TEARDOWN, the operator, or the failover time-out."""
+        framework = self.frameworks[framework_id]
+        self._void_offers(framework_id)
+        for key in [key for key in self.tasks if key[0] == framework_id]:
+            task = self.tasks.pop(key)
+            self._release(task)
+            task.state = "TASK_KILLED" if task.state in LIVE else task.state
+            self.completed.append(task)
+        del self.frameworks[framework_id]
+        self.removed.add(framework_id)
+        if framework.stream is not None:
+            framework.stream.append(None)
+
+    def _teardown(self, framework: Framework, members: Any) -> None:
+        self.remove(framework.id)
+
+    # --- what an operator sees ---
+
+    def view_tasks(self, framework_id: str) -> list[dict[str, Any]]:
+        every = [task for task in self.completed if task.framework == framework_id]
+        every += [task for task in self.tasks.values() if task.framework == framework_id]
+        return [
+            {
+                "id": task.name,
+                "name": task.info.get("name", ""),
+                "framework_id": task.framework,
+                "executor_id": "",
+                "slave_id": task.agent.id,
+                "state": task.state,
+                "statuses": [
+                    {"state": one["state"], "timestamp": one["timestamp"]} for one in task.statuses
+                ],
+            }
+            | ({"labels": task.info["labels"]["labels"]} if "labels" in task.info else {})
+            for task in every
+        ]
+
+    def view_agents(self) -> list[dict[str, Any]]:
+        views = []
+        for agent in self.agents.values():
+            scalars = {
+                "disk": agent.disk,
+                "mem": agent.mem,
+                "gpus": 0.0,
+                "cpus": agent.cpus,
+                "ports": f"[{agent.ports[0]}-{agent.ports[1]}]",
+            }
+            views.append({
+                "id": agent.id, "hostname": agent.hostname, "port": agent.address[1], "attributes": dict(agent.attributes), "pid": f"slave(1)@{agent.address[0]}:{agent.address[1]}",
+                "resources": scalars, "reserved_resources": {} if agent.role == "*" else {agent.role: scalars}, "unreserved_resources": scalars if agent.role == "*" else {},
+            })  # fmt: skip
+        return views
+
+    def view_roles(self) -> list[dict[str, Any]]:
+        roles: dict[str, collections.Counter] = {}
+        for framework in self.frameworks.values():
+            roles.setdefault(framework.role, collections.Counter()).update(framework.allocated)
+        return [
+            {
+                "name": role,
+                "weight": 1.0,
+                "quota": {
+                    "role": role,
+                    "guarantee": {},
+                    "limit": self.quota_limit.get(role, {}),
+                    "consumed": {name: amount / 1000 for name, amount in used.items()},
+                },
+            }
+            for role, used in roles.items()
+        ]
+
+
+def _wanted(info: Mapping[str, Any]) -> tuple[dict[str, int], set]:
+    wanted: collections.Counter = collections.Counter()
+    ports: set = set()
+    for resource in info.get("resources", ()):
+        if resource["type"] == "SCALAR":
+            wanted[resource["name"]] += round(resource["scalar"]["value"] * 1000)
+        else:
+            for one in resource["ranges"]["range"]:
+                ports.update(range(one["begin"], one["end"] + 1))
+    return dict(wanted), ports
+
+
+def plan_of(info: Mapping[str, Any]) -> Plan:
+    """What the commands of the recordings do."""
+    text = info.get("command", {}).get("value", "")
+    if found := re.fullmatch(r"(?:.*; )?exit (\d+)", text):
+        return Plan(end=0.2, state="TASK_FAILED", message=f"Command exited with status {found[1]}")
+    if text == "true" or (
+        (found := re.fullmatch(r"(?:.*; )?sleep (\d+)", text)) and int(found[1]) < 100
+    ):
+        return Plan(end=0.2 if text == "true" else float(found[1]) + 0.2)
+    return Plan(deaf="trap '' TERM" in text)

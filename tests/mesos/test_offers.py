@@ -1,0 +1,237 @@
+"""Matching: nothing is exceeded, nothing is left unanswered, small offers first, and why not."""
+
+import json
+import pathlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.mesos import offers
+
+RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
+
+
+def offer(
+    number: int = 1,
+    *,
+    agent: str = "S1",
+    cpus: float = 4.0,
+    mem: float = 4096.0,
+    ports=((31000, 31099),),
+    role: str = "*",
+    **attributes: str,
+) -> offers.Offer:
+    scalars = {"cpus": cpus, "mem": mem}
+    resources = [
+        {
+            "name": "ports",
+            "type": "RANGES",
+            "role": role,
+            "ranges": {"range": [{"begin": a, "end": b} for a, b in ports]},
+        }
+    ]
+    resources += [
+        {"name": n, "type": "SCALAR", "role": role, "scalar": {"value": v}}
+        for n, v in scalars.items()
+    ]
+    return offers.Offer(
+        id=f"O{number}",
+        agent_id=agent,
+        hostname=f"host-{agent}",
+        attributes=attributes,
+        resources=tuple(resources),
+    )
+
+
+def need(name: str = "a", cpus: float = 1.0, mem: float = 512.0, **more) -> offers.Need:
+    return offers.Need(
+        name=name, scalars={"cpus": round(cpus * 1000), "mem": round(mem * 1000)}, **more
+    )
+
+
+def constraint(attribute: str, operator: str, value: str = "") -> offers.Constraint:
+    return offers.Constraint(attribute=attribute, operator=operator, value=value)
+
+
+amounts = st.integers(1, 80).map(lambda tenth: tenth / 10)
+many_offers = st.lists(
+    st.tuples(amounts, amounts, st.sampled_from("ABC"), st.sampled_from(["*", "ci"])), max_size=8
+).map(
+    lambda rows: [
+        offer(n, agent=agent, cpus=cpus, mem=mem * 100, role=role, ports=((100 * n, 100 * n + 3),))
+        for n, (cpus, mem, agent, role) in enumerate(rows)
+    ]
+)
+many_needs = st.lists(st.tuples(amounts, amounts, st.integers(0, 3)), max_size=8).map(
+    lambda rows: [
+        need(f"n{n}", cpus=cpus / 2, mem=mem * 50, ports=ports)
+        for n, (cpus, mem, ports) in enumerate(rows)
+    ]
+)
+
+
+@given(needs=many_needs, given_offers=many_offers)
+def test_nothing_is_exceeded_and_every_offer_is_answered(needs, given_offers):
+    """Sums per resource and role, ports once each, each need once or with a reason."""
+    found = offers.match(needs, given_offers, {})
+    answered = [one for ids, _ in found.accepted for one in ids] + list(found.declined)
+    assert sorted(one.id for one in given_offers) == sorted(answered)
+    placed = [placement.need.name for _, placements in found.accepted for placement in placements]
+    assert sorted(one.name for one in needs) == sorted([*placed, *found.misses])
+    by_id = {one.id: one for one in given_offers}
+    for ids, placements in found.accepted:
+        room: dict = {}
+        free_ports = set()
+        for one in ids:
+            assert {by_id[other].agent_id for other in ids} == {by_id[one].agent_id}
+            for resource in by_id[one].resources:
+                key = (resource["name"], resource["role"])
+                if resource["type"] == "SCALAR":
+                    room[key] = room.get(key, 0) + round(resource["scalar"]["value"] * 1000)
+                else:
+                    free_ports |= {
+                        p
+                        for r in resource["ranges"]["range"]
+                        for p in range(r["begin"], r["end"] + 1)
+                    }
+        for placement in placements:
+            taken: dict = {}
+            for resource in placement.resources:
+                if resource["type"] == "SCALAR":
+                    amount = round(resource["scalar"]["value"] * 1000)
+                    room[resource["name"], resource["role"]] -= amount
+                    taken[resource["name"]] = taken.get(resource["name"], 0) + amount
+            assert placement.need.scalars == taken
+            assert len(set(placement.ports)) == placement.need.ports
+            assert set(placement.ports) <= free_ports
+            free_ports -= set(placement.ports)
+        assert all(left >= 0 for left in room.values())
+
+
+@given(one_need=many_needs.filter(bool).map(lambda needs: needs[0]), given_offers=many_offers)
+def test_what_fits_somewhere_is_placed_where_the_least_is_left(one_need, given_offers):
+    """One need: placed if and only if some agent has room, and no other leaves less over."""
+    found = offers.match([one_need], given_offers, {})
+    left = {}
+    for agent in {one.agent_id for one in given_offers}:
+        mine = [one for one in given_offers if one.agent_id == agent]
+        free = {
+            n: sum(
+                round(r["scalar"]["value"] * 1000)
+                for o in mine
+                for r in o.resources
+                if r["name"] == n
+            )
+            for n in ("cpus", "mem")
+        }
+        ports = 4 * len(mine)
+        if all(free[n] >= one_need.scalars[n] for n in free) and ports >= one_need.ports:
+            left[agent] = sum((free[n] - one_need.scalars[n]) / one_need.scalars[n] for n in free)
+    assert bool(left) == bool(found.accepted)
+    if left:
+        assert min(left.values()) == left[found.accepted[0][1][0].agent_id]
+
+
+def test_small_offers_are_used_first():
+    """The large one stays whole for a large task."""
+    found = offers.match(
+        [need(cpus=1)],
+        [offer(1, agent="big", cpus=32), offer(2, agent="small", cpus=1, mem=512)],
+        {},
+    )
+    assert ("O2",) == found.accepted[0][0]
+    assert ("O1",) == found.declined
+
+
+def test_reserved_resources_are_used_before_those_of_all():
+    """And given back exactly as they were offered, but for the amount."""
+    found = offers.match(
+        [need(cpus=3)], [offer(1, cpus=2, role="*"), offer(2, cpus=2, role="ci")], {}
+    )
+    (placement,) = found.accepted[0][1]
+    assert [("ci", 2.0), ("*", 1.0)] == [
+        (r["role"], r["scalar"]["value"]) for r in placement.resources if r["name"] == "cpus"
+    ]
+
+
+def test_what_can_be_taken_away_or_is_a_volume_is_not_touched():
+    """Revocable resources, persistent volumes, disks with a source."""
+    one = offer(cpus=0.5)
+    extra = [
+        {"name": "cpus", "type": "SCALAR", "role": "*", "scalar": {"value": 8}, key: {}}
+        for key in ("revocable", "disk", "shared")
+    ]
+    found = offers.match(
+        [need(cpus=1)], [offers.attrs.evolve(one, resources=(*one.resources, *extra))], {}
+    )
+    assert {"a": "host-S1: cpus 0.5 of 1"} == found.misses
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "there", "fits"),
+    [
+        ("IS", "r1", [], True), ("IS", "r2", [], False),
+        ("LIKE", "r[0-9]", [], True), ("LIKE", "r", [], False),
+        ("UNLIKE", "r[0-9]", [], False), ("UNLIKE", "x.*", [], True),
+        ("CLUSTER", "", [], True), ("CLUSTER", "", ["r1"], True), ("CLUSTER", "", ["r2"], False), ("CLUSTER", "r1", ["r1"], True), ("CLUSTER", "r9", [], False),
+        ("UNIQUE", "", [], True), ("UNIQUE", "", ["r2"], True), ("UNIQUE", "", ["r1"], False),
+        ("MAX_PER", "2", ["r1"], True), ("MAX_PER", "2", ["r1", "r1"], False),
+    ],
+)  # fmt: skip
+def test_constraints(operator, value, there, fits):
+    """As Marathon's operators, against what of the same template runs already."""
+    one = need(constraints=(constraint("rack", operator, value),), group="g")
+    placed = {"g": [{"rack": rack} for rack in there], "other": [{"rack": "r1"}] * 9}
+    found = offers.match([one], [offer(rack="r1")], placed)
+    assert fits == bool(found.accepted)
+    if not fits:
+        assert "rack is 'r1'" in found.misses["a"]
+
+
+def test_constraints_look_at_what_is_placed_in_the_same_step():
+    """Two tasks that must not share a rack, one rack: one of them waits."""
+    unique = (constraint(offers.HOSTNAME, "UNIQUE"),)
+    found = offers.match(
+        [need("a", constraints=unique), need("b", constraints=unique)], [offer()], {}
+    )
+    assert ["b"] == list(found.misses)
+
+
+@pytest.mark.parametrize(
+    ("operator", "fits"),
+    [("IS", False), ("LIKE", False), ("UNLIKE", True), ("UNIQUE", False), ("CLUSTER", False)],
+)
+def test_an_agent_without_the_attribute(operator, fits):
+    """Only UNLIKE is content with it."""
+    found = offers.match([need(constraints=(constraint("rack", operator, "r.*"),))], [offer()], {})
+    assert fits == bool(found.accepted)
+
+
+def test_what_no_agent_can_ever_hold_is_said():
+    """From a recorded master's page: 4 cores, 4096 MB, rack r1."""
+    calls = json.loads((RECORDED / "21-operator-views" / "calls.json").read_text())
+    raw = next(c["response"]["body"] for c in calls if c["request"]["path"] == "/slaves")["slaves"]
+    agents = [offers.parse_agent(one, role="*") for one in raw]
+    assert {"cpus": 4000, "mem": 4096000, "disk": 10240000, "gpus": 0, "ports": 100} == agents[
+        0
+    ].totals
+    assert offers.never_fits(need(cpus=4, mem=4096), agents) is None
+    assert (
+        "none of 1 agents can ever hold it, the nearest: agent-1 has cpus 4 of 5"
+        == offers.never_fits(need(cpus=5), agents)
+    )
+    assert "rack is 'r1', not 'r2'" in offers.never_fits(
+        need(constraints=(constraint("rack", "IS", "r2"),)), agents
+    )
+    assert offers.never_fits(need(cpus=99), []) is None, "an empty cluster may grow"
+
+
+def test_a_recorded_offer_is_read():
+    """Attributes, the agent's address, resources untouched."""
+    events = json.loads((RECORDED / "02-launch-finish/stream-1.json").read_text())["events"]
+    raw = next(e["event"]["offers"]["offers"][0] for e in events if e["event"]["type"] == "OFFERS")
+    one = offers.parse(raw)
+    assert {"os": "linux", "rack": "r1", "jenkins": "true"} == one.attributes
+    assert "http://agent-1:5051" == one.agent_url
+    assert tuple(raw["resources"]) == one.resources

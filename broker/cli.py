@@ -70,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--listen", default="127.0.0.1:8087", help="status page (default: 127.0.0.1:8087)"
     )
+    demo.add_argument(
+        "--backend",
+        default="process",
+        choices=("process", "docker"),
+        help="where agents run; docker: the engine of DOCKER_HOST (default: process)",
+    )
     _json_of(demo)
 
     check = _command(subs, "check-config", commands.check_config, "read the configuration, only")

@@ -128,7 +128,11 @@ def demo(options: argparse.Namespace) -> None:
     try:
         told = asyncio.run(
             scenario.play(
-                seconds=options.seconds, listen=options.listen, quiet=options.json, kinds=kinds()
+                seconds=options.seconds,
+                listen=options.listen,
+                quiet=options.json,
+                kinds=kinds(),
+                backend=options.backend,
             )
         )
     except scenario.Trouble as error:

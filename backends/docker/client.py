@@ -84,6 +84,7 @@ class Client:
         self._settings = configured
         self._lock = threading.Lock()
         self._session: _Session | None = None
+        self._closing = threading.Event()
         self._closed = False
         threads = sum(lane.value for lane in Lane)
         self._threads = concurrent.futures.ThreadPoolExecutor(threads, "docker")
@@ -111,9 +112,10 @@ class Client:
 
     def close(self) -> None:
         """Wait for the calls under way, let go of threads and connections; blocking."""
-        self._closed = True
+        self._closing.set()
         self._threads.shutdown(wait=True)
         with self._lock:
+            self._closed = True
             if self._session is not None:
                 self._session.close()
                 self._session = None
@@ -204,6 +206,8 @@ class Client:
                     layers[str(line["id"])] = str(line.get("status", ""))
                     done = sum(text in answers.LAYER_DONE for text in layers.values())
                     tell(f"{done} of {len(layers)} layers are here")
+                if self._closing.is_set():
+                    raise api.Unavailable("the backend is closed")
                 if time.monotonic() > end:
                     limit = self._settings.pull_timeout_s
                     raise api.Unavailable(f"the pull of {image[:80]!r} took over {limit:g} s")

@@ -1,4 +1,4 @@
-"""The demo: the real broker and real processes against the simulated controller, for a minute.
+"""The demo: the real broker and real agents against the simulated controller, for a minute.
 
 A queue with several labels is fed by a seeded stream; progress is printed, at the end a summary
 counted by the simulation, not by the broker. Everything lives in a temporary directory and is gone
@@ -7,8 +7,10 @@ afterwards, also after Ctrl-C. Refuses to be the broker: it configures one like 
 
 import asyncio
 import contextlib
+import os
 import pathlib
 import random
+import secrets
 import statistics
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from attrs import define, frozen
 from backends import api as backends_api
 from broker import app, clock, config, log, store
 from broker.core import model
-from broker.demo import controller, simulation
+from broker.demo import controller, image, simulation
 
 _TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
 _PROGRESS_S = 2.0
@@ -32,16 +34,16 @@ _SEED = 7
 _EARLY = "builds are still waiting: draining all the same"
 
 _CONFIG = """\
-owner: demo
+owner: {owner}
 controller: {{url: "{url}", user: demo, token: "env:DEMO_TOKEN"}}
 poll: {{busy: 500ms, idle: 2s}}
 state_dir: {state}
 listen: "{listen}"
 backends:
-  local: {{kind: process, cap: 8}}
+  local: {{cap: 8, {backend}}}
 defaults:
-  command: ["{python}", "{agent}"]
   connect_deadline: 20s
+{defaults}
 templates:
   linux:
     labels: linux shell
@@ -56,6 +58,16 @@ templates:
     cap: 2
     retention: {{once: true}}
 """
+
+_PROCESS = """\
+  command: ["{python}", "{agent}"]
+"""
+_DOCKER = """\
+  command: ["{agent}"]
+  image: {image}
+  docker: {{network: host, pull: never}}
+"""
+"""The host's network, because that is where the simulated controller is."""
 
 _JOBS = (  # job, label, seconds, weight
     ("unit-tests", "linux", 2.0, 5),
@@ -86,9 +98,15 @@ class Summary:
 
 
 async def play(
-    *, seconds: float, listen: str, quiet: bool, kinds: Mapping[str, config.KindClasses]
+    *,
+    seconds: float,
+    listen: str,
+    quiet: bool,
+    kinds: Mapping[str, config.KindClasses],
+    backend: str = "process",
 ) -> dict[str, Any]:
     """Run it; return the summary for programs. Raises ``Trouble``."""
+    where = await _docker() if backend == "docker" else _process()
     with tempfile.TemporaryDirectory(prefix="agent-broker-demo-") as folder:
         base = pathlib.Path(folder)
         log.configure(form="console", level="error", secrets=[_TOKEN])
@@ -101,17 +119,59 @@ async def play(
                     url=server.url,
                     state=base / "state",
                     listen=listen,
-                    python=sys.executable,
-                    agent=pathlib.Path(__file__).with_name("agent.py"),
+                    **where.told,
                 ),
                 kinds,
                 environ={"DEMO_TOKEN": _TOKEN},
                 base=base,
             )
             stage = _Stage(
-                sim=sim, server=server, watch=watch, seconds=seconds, quiet=quiet, dice=_dice()
+                sim=sim,
+                server=server,
+                watch=watch,
+                seconds=seconds,
+                quiet=quiet,
+                dice=_dice(),
+                agents=where.agents,
             )
             return await stage.run(settings)
+
+
+@frozen(kw_only=True)
+class _Where:
+    """Where the agents run: in words, and what the configuration is told."""
+
+    agents: str
+    told: Mapping[str, str]
+
+
+def _process() -> _Where:
+    agent = pathlib.Path(__file__).with_name("agent.py")
+    return _Where(
+        agents="local processes",
+        told={
+            "owner": "demo",
+            "backend": "kind: process",
+            "defaults": _PROCESS.format(python=sys.executable, agent=agent),
+        },
+    )
+
+
+async def _docker() -> _Where:
+    """Put the image into the engine; the owner is new each time, the engine may be shared."""
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    try:
+        await image.build(engine)
+    except image.ImageError as error:
+        raise Trouble(str(error)) from error
+    return _Where(
+        agents=f"containers of {engine}",
+        told={
+            "owner": f"demo-{secrets.token_hex(3)}",
+            "backend": f'kind: docker, hosts: [{{url: "{engine}"}}]',
+            "defaults": _DOCKER.format(agent=image.AGENT, image=image.NAME),
+        },
+    )
 
 
 def _dice() -> random.Random:
@@ -126,6 +186,7 @@ class _Stage:
     seconds: float
     quiet: bool
     dice: random.Random
+    agents: str
     started: int = 0
 
     def say(self, text: str = "") -> None:
@@ -157,7 +218,7 @@ class _Stage:
 
     def _welcome(self, made: app.Broker) -> None:
         self.say("Jenkins Agent Broker demo. The controller is SIMULATED, the broker is the real")
-        self.say("one, agents are local processes (a stand-in for agent.jar, no Java needed).")
+        self.say(f"one, agents are {self.agents} (a stand-in for agent.jar, no Java needed).")
         self.say(f"Status page: {made.page}   metrics: {made.page}metrics")
         self.say(f"It feeds a queue and ends by itself within about {self.seconds:.0f} seconds.")
         self.say()

@@ -224,6 +224,21 @@ async def test_a_launch_that_is_cut_off_at_the_secret_leaves_nothing(engine_url)
             await rig.running("a1")
 
 
+async def test_closing_waits_for_launches_under_way(engine_url):
+    """They come to their end as if nobody had closed: nothing half made is left."""
+    async with engines.proxied(engine_url) as proxy:
+        rig = Rig(engine_url, backend_on(settings.Host(url=proxy.url)))
+        async with cleaned(rig):
+            await rig.backend.list()
+            proxy.delay_s = 0.3
+            launch = asyncio.ensure_future(rig.backend.launch(rig.spec("a1")))
+            await asyncio.sleep(0.4)
+            await rig.backend.aclose()
+            await launch
+            entry = await rig.sdk("inspect_container", rig.container("a1"))
+            assert "running" == entry["State"]["Status"]
+
+
 async def test_an_engine_that_answers_slowly(engine_url):
     """Launches take their time, and a listing waits for its own call only."""
     async with engines.proxied(engine_url) as proxy:

@@ -111,14 +111,19 @@ def _seen(
         if backend is None and expectation is not None:
             backend = expectation.backend
     view = world.backends.get(backend) if backend is not None else None
+    if view is not None:
+        backend_synced = view.synced
+    else:
+        # a backend that is no longer configured cannot be asked about its node: unknown, for ever;
+        # what has no node either is gone once everybody who can be asked has answered
+        backend_synced = computer is None and all(v.synced for v in world.backends.values())
     return Seen(
         name=name,
         computer=computer,
         instance=placed[1] if placed is not None else None,
         marks=read,
         backend=backend,
-        # a backend that is no longer configured cannot be asked: unknown, for ever
-        backend_synced=view is not None and view.synced,
+        backend_synced=backend_synced,
     )
 
 

@@ -123,7 +123,11 @@ class Stage:
     async def stop(self, within_s=30.0):
         """SIGTERM; return the exit code."""
         self.broker.terminate()
-        code = await asyncio.wait_for(self.broker.wait(), within_s)
+        try:
+            code = await asyncio.wait_for(self.broker.wait(), within_s)
+        except TimeoutError:
+            told = f"{self.left_over()}\n{self.log.read_text()[-6000:]}"
+            raise AssertionError(f"still there after {within_s} s: {told}") from None
         self.broker = None
         return code
 

@@ -322,3 +322,18 @@ def test_what_belongs_to_another_owner_is_invisible():
     ]
     made = scene.plan()
     assert (made.agents, made.actions) == ((), ())
+
+
+def test_an_agent_that_left_nothing_but_a_memory_is_forgotten():
+    """It went while no broker watched; a drain must not wait for it."""
+    scene = Scene(template("t"))
+    gone = model.NodeName("o-t-gone")
+    scene.ledger = attrs.evolve(
+        scene.ledger, memories={gone: model.Memory(first_seen_at=NOW - 60, online_at=NOW - 50)}
+    )
+    scene.dark_backends = {B}
+    assert [a.name for a in scene.plan().agents] == [gone]
+    scene.dark_backends = set()
+    made = scene.plan()
+    assert made.agents == ()
+    assert made.ledger.memories == {}

@@ -18,7 +18,7 @@ rewritten with the agent's pid, one line of JSON to standard output (what ``laun
 """
 
 # pathlib would cost every agent 1.5 MiB:
-# ruff: noqa: PTH105, PTH108, PTH110, PTH123
+# ruff: noqa: PTH105, PTH108, PTH116, PTH123
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def _publish(path: str, value: object) -> None:
 class Supervisor:
     """One agent from start to end; the current directory is the instance's."""
 
-    def __init__(self, plan: dict[str, Any], report: int) -> None:
+    def __init__(self, home: str, plan: dict[str, Any], report: int) -> None:
+        self.home = home
         self.plan = plan
         self.report = report  # where ``launch`` listens; -1 when everything is said
         self.agent = 0
@@ -118,7 +119,13 @@ class Supervisor:
             return False
         finally:
             os.unlink(name)
-        return True
+        return self._in_place()  # else the claim of who removed it was removed with it
+
+    def _in_place(self) -> bool:
+        """False when the directory was taken away."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.stat(self.home), os.stat("."))
+        return False
 
     def _prepare(self) -> None:
         _write("exit.new", " " * _EXIT_ROOM)
@@ -238,7 +245,7 @@ class Supervisor:
             return True
         limit = None if self.group.limits_memory else self.plan.get("memory_bytes")
         self.next_look = now + (_HOUSE_S if limit is None else _TICK_S)
-        if not os.path.exists("supervisor"):
+        if not self._in_place():
             self.told_to_stop = True
             return False
         if limit is not None:
@@ -351,7 +358,7 @@ def main(directory: str) -> None:
     for file in (0, 1, 2):
         os.dup2(null, file)
     try:
-        Supervisor(json.loads(kernel.read("plan.json")), report).run()
+        Supervisor(directory, json.loads(kernel.read("plan.json")), report).run()
     except OSError as error:
         text = f"the supervisor process failed: {error.strerror or error}"
         told = {"state": "failed", "errno": error.errno, "message": text}

@@ -205,13 +205,8 @@ class SimulatedController:
                 return self._queue(request, rest)
             case ["computer", "api", "json"]:
                 return self._document(request, documents.computers(self.sim, url=self.url))
-            case ["crumbIssuer", "api", "json"]:
-                value, cookie = self.access.crumb(request, self.sim.session)
-                answer = _json(documents.crumb(value))
-                answer.set_cookie(accesses.COOKIE, cookie, httponly=True)
-                return answer
-            case ["whoAmI", "api", "json"]:
-                return _json(self.access.whoami(request))
+            case ["crumbIssuer" | "whoAmI" | "me" as what, "api", "json"]:
+                return self._who(request, what)
             case ["jnlpJars", "agent.jar" | "remoting.jar" | "slave.jar"]:
                 return pages.jar(request)
             case ["tcpSlaveAgentListener"]:
@@ -225,6 +220,17 @@ class SimulatedController:
                 return pages.page("Dashboard")
             case _:
                 raise simulation.Refused(404)
+
+    def _who(self, request: web.Request, what: str) -> web.Response:
+        if what == "whoAmI":
+            return _json(self.access.whoami(request))
+        if what == "me":
+            name = self.access.user or "anonymous"
+            return _json({"_class": "hudson.model.User", "fullName": name, "id": name})
+        value, cookie = self.access.crumb(request, self.sim.session)
+        answer = _json(documents.crumb(value))
+        answer.set_cookie(accesses.COOKIE, cookie, httponly=True)
+        return answer
 
     def _queue(self, request: web.Request, rest: list[str]) -> web.Response:
         now, url, language = self.now(), self.url, self._language(request)

@@ -12,7 +12,7 @@ one does not. So whoever starts claims, waits, and refuses to work if the claim 
 import enum
 import re
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from broker.core import model
 
@@ -60,6 +60,8 @@ class Standing:
     previous: str = ""  # holder of our previous life, from the state directory
     claimed_at: float | None = None  # when we first wrote the claim
     works: bool = False
+    stood: bool = False  # our claim was seen in its place while we worked
+    rival: str = ""  # whose claim we have written over
 
 
 def decide(  # noqa: PLR0911 -- one situation, one return
@@ -69,31 +71,34 @@ def decide(  # noqa: PLR0911 -- one situation, one return
     mine = standing.mine
     foreign = seen is not None and seen.holder != mine.holder
     if standing.works:
+        if seen is None:
+            return Step.DEFEND, standing
         if not foreign:
-            return (Step.WORK if seen is not None else Step.DEFEND), standing
-        if seen is not None and seen.since > mine.since:
-            return Step.DEFEND, standing  # a newcomer asks whether we live
-        return Step.REFUSE, _evolve(standing, works=False)
+            return Step.WORK, evolve(standing, stood=True)
+        return _contest(seen, standing)
     if standing.claimed_at is None:
         fresh = seen is None or seen.holder in {mine.holder, standing.previous}
-        if fresh:
-            return Step.CLAIM, _evolve(standing, works=True, claimed_at=now)
-        return Step.CLAIM, _evolve(standing, claimed_at=now)
+        return Step.CLAIM, evolve(standing, works=fresh, claimed_at=now)
     if foreign:
         return Step.REFUSE, standing
     if seen is None:
         return Step.CLAIM, standing
     if now - standing.claimed_at < challenge_s:
         return Step.WAIT, standing
-    return Step.WORK, _evolve(standing, works=True)
+    return Step.WORK, evolve(standing, works=True, stood=True)
 
 
-def _evolve(
-    standing: Standing, *, works: bool | None = None, claimed_at: float | None = None
-) -> Standing:
-    return Standing(
-        mine=standing.mine,
-        previous=standing.previous,
-        claimed_at=claimed_at if claimed_at is not None else standing.claimed_at,
-        works=standing.works if works is None else works,
-    )
+def _contest(seen: Claim, standing: Standing) -> tuple[Step, Standing]:
+    """Somebody has written over the claim that we work by.
+
+    Whose claim has stood defends it against a newcomer, whatever the two clocks say; a newcomer
+    that sees this gives in. Whoever writes twice over the same claim defends as well: then both
+    work (copies of one state directory), and the elder stays.
+    """
+    if not standing.stood:
+        return Step.REFUSE, evolve(standing, works=False)
+    again = seen.holder == standing.rival
+    elder = (seen.since, seen.holder) < (standing.mine.since, standing.mine.holder)
+    if again and elder:
+        return Step.REFUSE, evolve(standing, works=False)
+    return Step.DEFEND, evolve(standing, rival=seen.holder)

@@ -144,7 +144,9 @@ def parse_queue(document: Any, skew_s: float) -> tuple[model.QueueItem, ...]:
     """
     items = document.get("items") if isinstance(document, dict) else None
     if not isinstance(items, list):
-        raise errors.Unexpected("queue: no list of items in the answer")
+        raise errors.Unexpected(
+            "queue: no list of items in the answer; is the URL a Jenkins controller's?"
+        )
     return tuple(
         _item(item, skew_s)
         for item in items

@@ -1,0 +1,152 @@
+"""The claim on an owner name over HTTP: two brokers, restarts, a person, a missing permission."""
+
+import contextlib
+
+import pytest
+import recorded
+from attrs import define
+
+from broker import identity, jenkins, placeholder
+from broker.core import marks
+from broker.demo import access, simulation
+from broker.demo import controller as controllers
+from jnlp import client, errors, http
+from jnlp import secret as jnlp_secret
+
+OWNER, NODE = "ci", "ci-placeholder"
+CHALLENGE_S = 10.0
+
+
+@define
+class Clock:
+    now: float = 1_000_000.0
+
+    def read(self):
+        return self.now
+
+
+@define
+class Host:
+    """A broker's claim, on some machine; ``state`` is what its state directory remembers."""
+
+    server: controllers.SimulatedController
+    clock: Clock
+    reader: jenkins.Reader
+    nodes: client.NodeClient
+    state: dict
+
+    def starts(self, holder, *, ahead=0):
+        mine = identity.Claim(holder=holder, since=int(self.clock.now + ahead))
+        standing = identity.Standing(mine=mine, previous=self.state.get("holder", ""))
+        return placeholder.Placeholder(
+            nodes=self.nodes, owner=OWNER, standing=standing, challenge_s=CHALLENGE_S
+        )
+
+    async def cycle(self, place):
+        works = await place.tend(await self.reader.read(self.clock.read), now=self.clock.now)
+        if works:
+            self.state["holder"] = place.standing.mine.holder
+        self.clock.now += 5.0
+        self.server.sim.advance(self.clock.now)
+        return works
+
+
+@contextlib.asynccontextmanager
+async def hosts(**may):
+    clock = Clock()
+    sim = simulation.Simulation(version="2.263.4")
+    rules = access.Access(user="u", token="a-token", **may)
+    server = controllers.SimulatedController(sim, now=clock.read, access=rules)
+    credentials = http.Credentials(user="u", secret=jnlp_secret.Secret("a-token"))
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(server)
+
+        async def host():
+            settings = recorded.settings(server.url, credentials=credentials)
+            session = await stack.enter_async_context(http.Session(settings))
+            nodes = client.NodeClient(session)
+            return Host(server, clock, jenkins.Reader(session), nodes, {})
+
+        yield sim, await host(), await host()
+
+
+def holder_of(sim):
+    return identity.read(sim.nodes[NODE].offline_message).holder
+
+
+@pytest.mark.parametrize("ahead", [0, 3600, -3600])
+async def test_a_second_broker_refuses(ahead):
+    """Its clock may be wrong by an hour; the first one goes on."""
+    async with hosts() as (sim, one, two):
+        first = one.starts("first")
+        assert await one.cycle(first)
+        assert await one.cycle(first)
+        second = two.starts("second", ahead=ahead)
+        assert not await two.cycle(second)
+        assert await one.cycle(first)
+        assert holder_of(sim) == "first"
+        with pytest.raises(placeholder.SecondBroker) as raised:
+            await two.cycle(second)
+        assert str(raised.value) == (
+            "another broker (first) works for owner 'ci' on this controller; hint: every broker "
+            "needs an owner name of its own, or stop the other one"
+        )
+        assert await one.cycle(first)
+
+
+async def test_after_a_kill_the_same_state_directory_starts_at_once():
+    """Another host has to wait for as long as a living broker needs to take its claim back."""
+    async with hosts() as (_, one, two):
+        await one.cycle(one.starts("life1"))
+        assert await one.cycle(one.starts("life2"))  # killed, started again
+        stranger = two.starts("stranger")
+        assert [await two.cycle(stranger) for _ in range(4)] == [False, False, True, True]
+
+
+async def test_a_restart_of_the_controller_changes_nothing():
+    """The claim is part of the node."""
+    async with hosts() as (sim, one, _):
+        first = one.starts("first")
+        await one.cycle(first)
+        sim.restart(one.clock.now, down_s=1.0)
+        one.clock.now += 2.0
+        assert await one.cycle(first)
+        assert holder_of(sim) == "first"
+
+
+@pytest.mark.parametrize("how", ["delete", "online"])
+async def test_a_person_removes_the_claim(how):
+    """It is back after one look, and the broker went on."""
+    async with hosts() as (sim, one, _):
+        first = one.starts("first")
+        await one.cycle(first)
+        if how == "delete":
+            sim.delete_node(one.clock.now, NODE)
+        else:
+            sim.toggle(one.clock.now, NODE, "")
+        assert await one.cycle(first)
+        assert holder_of(sim) == "first"
+
+
+@pytest.mark.parametrize("missing", ["Agent/Create", "Agent/Disconnect"])
+async def test_a_permission_is_missing(missing):
+    """The error names it; once granted, the next look claims."""
+    async with hosts(permissions=access.ALL - {missing, "Overall/Administer"}) as (sim, one, _):
+        first = one.starts("first")
+        with pytest.raises(errors.Forbidden, match=missing) as raised:
+            await one.cycle(first)
+        assert (raised.value.permission, raised.value.fault) == (missing, "operator")
+        one.server.access.permissions = access.ALL
+        assert await one.cycle(first)
+        assert holder_of(sim) == "first"
+
+
+async def test_the_node_is_removed_once():
+    """Leaving for good, twice."""
+    async with hosts() as (sim, one, _):
+        first = one.starts("first")
+        await one.cycle(first)
+        assert marks.placeholder_name(OWNER) in sim.nodes
+        await first.remove()
+        await first.remove()
+        assert sim.nodes == {}

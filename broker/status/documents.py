@@ -254,7 +254,7 @@ def _outcome(outcome: ledger.Outcome, *, now: float) -> Document:
 
 
 def _refusal(refusal: model.Refusal) -> Document:
-    return {"subject": refusal.subject, "text": _quote(refusal.text, limit=1024)}
+    return {"subject": _quote(refusal.subject), "text": _quote(refusal.text, limit=1024)}
 
 
 def _backoffs(last: model.Plan, *, now: float) -> list[Document]:

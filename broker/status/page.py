@@ -5,6 +5,7 @@ seconds. All text is escaped here, remote text above all. Refuses to word reason
 """
 
 import html
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,28 +16,47 @@ _REFRESH_S = 3
 _SHOWN = 200  # rows of one table; the JSON has all
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8883; --good: #2a7d46; --bad: #b3261e;
-  --wait: #9a6700; }
-@media (prefers-color-scheme: dark) {
-  :root { --good: #6cc38a; --bad: #ff8a80; --wait: #e3b341; } }
-body { font: 14px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1.2rem; max-width: 84rem; }
-h1 { font-size: 1.3rem; margin: 0; } h2 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
+:root { color-scheme: light dark; --back: #f6f7f8; --card: #fff; --line: #0001; --soft: #0000000d;
+  --good: #22733d; --bad: #b3261e; --wait: #8a5a00; --badback: #b3261e14; }
+@media (prefers-color-scheme: dark) { :root { --back: #15181b; --card: #1e2226; --line: #fff1;
+  --soft: #ffffff14; --good: #6cc38a; --bad: #ff8a80; --wait: #e3b341; --badback: #ff8a801a; } }
+* { box-sizing: border-box; }
+body { font: 14px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1.2rem; max-width: 84rem;
+  background: var(--back); }
+h1 { font-size: 1.25rem; margin: 0; } h2 { font-size: .95rem; margin: 0 0 .5rem; }
 header { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; align-items: baseline; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: .8rem 1rem; margin: .8rem 0; }
+section.alarm { border-left: 4px solid var(--bad); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .8rem;
+  margin: .8rem 0; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: .6rem 1rem; }
+.tile b { display: block; font-size: 1.5rem; line-height: 1.2; font-weight: 600; }
 .good { color: var(--good); } .bad { color: var(--bad); } .wait { color: var(--wait); }
-.quiet { opacity: .7; }
+.quiet { opacity: .72; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: anywhere; }
-th { font-weight: 600; white-space: nowrap; }
+th, td { text-align: left; padding: .3rem 1.1rem .3rem 0; vertical-align: top;
+  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+tr:last-child td { border-bottom: 0; }
+th { font-weight: 400; font-size: .85em; opacity: .72; white-space: nowrap; }
+th:last-child, td:last-child { width: 100%; min-width: 14rem; padding-right: 0; }
+td.k { white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-code { font: 12px/1.4 ui-monospace, monospace; background: var(--soft); padding: 0 .25em;
-  border-radius: 3px; }
-pre { font: 12px/1.4 ui-monospace, monospace; margin: .2rem 0 0; white-space: pre-wrap; }
-p.none { margin: .2rem 0; opacity: .7; }
+code { font: 12px/1.4 ui-monospace, monospace; background: var(--soft); padding: .1em .3em;
+  border-radius: 4px; }
+pre { font: 12px/1.4 ui-monospace, monospace; margin: .3rem 0 0; white-space: pre-wrap;
+  background: var(--soft); padding: .3rem .5rem; border-radius: 4px; }
+a { color: inherit; } p { margin: .2rem 0; } p.none { opacity: .72; }
 """
 
 _PHASES = {"idle": "good", "busy": "good", "lost": "bad", "orphan": "bad", "unknown": "bad"}
+_NEEDS_HELP = frozenset(
+    {"no-template", "bad-label", "label-unreadable", "set-aside", "back-off", "not-synced"}
+)
+"""Reasons to wait that time does not heal: somebody has to act."""
+_STALE_S = 60.0
 
 _Row = Mapping[str, Any]
 _Column = tuple[str, str, Callable[[_Row], str]]  # head, class, cell (HTML)
@@ -48,20 +68,25 @@ def render(source: StatusSource) -> str:
     queue = documents.queue(source)
     agents = documents.agents(source)
     templates = documents.templates(source)
+    held = [*plan["backoffs"], *plan["refusals"]]
+    ends = agents["deaths"]
     parts = [
         _header(plan),
+        _tiles(queue["items"], agents["agents"], held, [d for d in ends if _is_bad_end(d)]),
+        _table("Sources", [s for s in plan["sources"] if not s["synced"]], _SOURCES, alarm=True),
         _table("Waiting builds", queue["items"], _QUEUE, "Nothing waits."),
+        _table("Held back", held, _HELD, alarm=True),
+        _table("Died", [d for d in ends if _is_bad_end(d)], _DEATHS, alarm=True),
         _table("Templates", templates["templates"], _TEMPLATES, "No template is configured."),
         _table("Agents", agents["agents"], _AGENTS, "There is no agent."),
-        _table(
-            "Held back", [*plan["backoffs"], *plan["refusals"]], _HELD, "Nothing is held back."
-        ),
-        _table("What agents ended of", agents["deaths"], _DEATHS, "No agent has ended yet."),
+        _table("Gone as planned", [d for d in ends if not _is_bad_end(d)], _DEATHS),
         _table("Last actions", plan["outcomes"], _OUTCOMES, "Nothing was done yet."),
-        _table("Sources", plan["sources"], _SOURCES, ""),
+        _table("Sources", [s for s in plan["sources"] if s["synced"]], _SOURCES),
         '<p class="quiet">JSON: '
-        + " ".join(f"<code>/api/v1/{n}</code>" for n in ("queue", "agents", "templates", "plan"))
-        + " · metrics: <code>/metrics</code></p>",
+        + " ".join(
+            f'<a href="api/v1/{n}">{n}</a>' for n in ("queue", "agents", "templates", "plan")
+        )
+        + ' · <a href="metrics">metrics</a></p>',
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -79,23 +104,61 @@ def _header(plan: _Row) -> str:
         else f'<span class="bad">not ready: {_text(plan["ready_text"])}</span>'
     )
     controller = plan["sources"][0]
+    age = plan["observed_age_s"]
+    old = ' class="bad"' if age is not None and age > _STALE_S else ""
     seen = (
-        f"controller {_text(controller['version'])}, read {_seconds(plan['observed_age_s'])} ago"
+        f"controller {_text(controller['version'])}, <span{old}>read {_seconds(age)} ago</span>"
         if controller["version"]
         else "controller not read yet"
     )
     draining = ' <span class="wait">draining</span>' if plan["draining"] else ""
+    quiet = ' <span class="wait">controller shuts down</span>' * controller["quieting_down"]
+    over = ' class="bad"' if plan["overshoot"] else ""
     return (
         f"<header><h1>Agent broker <code>{_text(plan['owner'])}</code></h1> {ready}{draining}"
-        f'<span class="quiet">{seen} · overshoot {_text(plan["overshoot"])} · '
-        f"version {_text(plan['version'])}</span></header>"
+        f'{quiet}<span class="quiet">{seen} · <span{over}>overshoot {_text(plan["overshoot"])}'
+        f"</span> · version {_text(plan['version'])}</span></header>"
     )
 
 
-def _table(title: str, rows: Sequence[_Row], columns: Iterable[_Column], nothing: str) -> str:
-    head = f"<h2>{title}</h2>"
+def _tiles(
+    items: Sequence[_Row], agents: Sequence[_Row], held: Sequence[_Row], died: Sequence[_Row]
+) -> str:
+    """Return the page in one line: what to worry about is coloured."""
+    stuck = sum(row["reason"] in _NEEDS_HELP for row in items)
+    waits = [row["waiting_age_s"] for row in items if row["waiting_age_s"] is not None]
+    longest = f"longest {_seconds(max(waits))}" if waits else "builds"
+    phases = Counter(row["phase"] for row in agents)
+    told = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
+    return (
+        '<div class="tiles">'
+        + "".join(
+            f'<div class="tile"><b class="{css if count else ""}">{count} {name}</b>'
+            f'<span class="quiet">{_text(text)}</span></div>'
+            for count, name, css, text in (
+                (len(items), "waiting", "wait", longest),
+                (stuck, "need help", "bad", "nothing will start by itself"),
+                (len(agents), "agents", "", told or "none"),
+                (len(held), "held back", "wait", "after failures or by a rule"),
+                (len(died), "died", "bad", "of the last ends"),
+            )
+        )
+        + "</div>"
+    )
+
+
+def _table(
+    title: str,
+    rows: Sequence[_Row],
+    columns: Iterable[_Column],
+    nothing: str = "",
+    *,
+    alarm: bool = False,
+) -> str:
+    """Return a section; none at all when it has no rows and nothing to say about that."""
     if not rows:
-        return f'{head}<p class="none">{nothing}</p>' if nothing else ""
+        text = f'<p class="none">{nothing}</p>'
+        return f"<section><h2>{title}</h2>{text}</section>" if nothing else ""
     columns = tuple(columns)
     names = "".join(f'<th class="{css}">{name}</th>' for name, css, _ in columns)
     body = "".join(
@@ -109,14 +172,26 @@ def _table(title: str, rows: Sequence[_Row], columns: Iterable[_Column], nothing
         if len(rows) > _SHOWN
         else ""
     )
+    mark = ' class="alarm"' if alarm else ""
     return (
-        f'{head}<div class="scroll"><table><thead><tr>{names}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>{more}"
+        f'<section{mark}><h2>{title}</h2><div class="scroll"><table><thead><tr>{names}</tr>'
+        f"</thead><tbody>{body}</tbody></table></div>{more}</section>"
     )
+
+
+def _is_bad_end(row: _Row) -> bool:
+    return str(row["slug"]).startswith("lost-") or row["slug"] == "connect-timeout"
 
 
 def _text(value: object) -> str:
     return "" if value is None else html.escape(str(value))
+
+
+def _link(url: object, text: object) -> str:
+    """Return a link, for addresses of the web only: nothing else may run on a click."""
+    if str(url or "").startswith(("http://", "https://")):
+        return f'<a href="{_text(url)}" rel="noreferrer">{_text(text)}</a>'
+    return _text(text)
 
 
 def _code(value: object) -> str:
@@ -142,7 +217,7 @@ def _age_of(key: str) -> Callable[[_Row], str]:
 
 
 def _item(row: _Row) -> str:
-    return f"{_text(row['id'])} {_text(row['task'])}".strip()
+    return _link(row["url"], f"{row['id']} {row['task']}".strip())
 
 
 def _label(row: _Row) -> str:
@@ -153,7 +228,8 @@ def _label(row: _Row) -> str:
 
 def _why(row: _Row) -> str:
     text = _text(row["text"]) or _text(row["controller_text"])
-    return f"<b>{_text(row['reason'] or row['stage'])}</b> {text}"
+    css = "bad" if row["reason"] in _NEEDS_HELP else ""
+    return f'<b class="{css}">{_text(row["reason"] or row["stage"])}</b> {text}'
 
 
 def _phase(row: _Row) -> str:
@@ -165,12 +241,17 @@ def _phase(row: _Row) -> str:
 
 
 def _running(row: _Row) -> str:
-    return "<br>".join(_text(url) for url in row["running"])
+    return "<br>".join(_link(url, url) for url in row["running"])
 
 
 def _lines(row: _Row) -> str:
     lines = "\n".join(row["last_lines"][-5:])
     return _text(row["text"]) + (f"<pre>{_text(lines)}</pre>" if lines else "")
+
+
+def _until(row: _Row) -> str:
+    until = row.get("until_at")
+    return f"{_text(until[11:19])} UTC, in {_seconds(row['until_in_s'])}" if until else ""
 
 
 def _held_what(row: _Row) -> str:
@@ -189,19 +270,23 @@ def _state(row: _Row) -> str:
     return f'<span class="bad">unknown</span> {_text(row["error"])}'
 
 
+def _because(row: _Row) -> str:
+    said = f'<br><span class="quiet">{_text(row["text"])}</span>' if row["text"] else ""
+    return _text(row["reason"]) + said
+
+
 def _count(key: str) -> Callable[[_Row], str]:
     return lambda row: _text(row["counts"][key])
 
 
 _QUEUE: tuple[_Column, ...] = (
-    ("Item", "", _item),
-    ("Label", "", _label),
+    ("Item", "k", _item),
+    ("Label", "k", _label),
     ("Waits", "n", _age_of("waiting_age_s")),
     ("Why", "", _why),
 )
 _TEMPLATES: tuple[_Column, ...] = (
-    ("Template", "", lambda row: _code(row["name"])),
-    ("Labels", "", lambda row: _text(" ".join(row.get("labels", ["(no longer configured)"])))),
+    ("Template", "k", lambda row: _code(row["name"])),
     ("Demand", "n", _count("demand")),
     ("Idle", "n", _count("idle")),
     ("Busy", "n", _count("busy")),
@@ -209,36 +294,37 @@ _TEMPLATES: tuple[_Column, ...] = (
     ("Keep warm", "n", _count("warm_target")),
     ("Agents", "n", _count("agents")),
     ("Cap", "n", _of("cap")),
+    ("Labels", "", lambda row: _text(" ".join(row.get("labels", ["(no longer configured)"])))),
 )
 _AGENTS: tuple[_Column, ...] = (
-    ("Agent", "", lambda row: _code(row["name"])),
-    ("Phase", "", _phase),
+    ("Agent", "k", lambda row: _code(row["name"])),
+    ("Phase", "k", _phase),
     ("Age", "n", _age_of("age_s")),
     ("Idle for", "n", _age_of("idle_age_s")),
     ("Builds", "n", _of("builds")),
-    ("Backend", "", _of("backend")),
+    ("Backend", "k", _of("backend")),
     ("Runs", "", _running),
 )
 _HELD: tuple[_Column, ...] = (
-    ("What", "", _held_what),
-    ("Until", "n", _age_of("until_in_s")),
+    ("What", "k", _held_what),
+    ("Until", "k", _until),
     ("Why", "", _of("text")),
 )
 _DEATHS: tuple[_Column, ...] = (
-    ("Agent", "", lambda row: _code(row["name"])),
+    ("Agent", "k", lambda row: _code(row["name"])),
     ("When", "n", lambda row: f"{_seconds(row['age_s'])} ago"),
-    ("Reason", "", _of("slug")),
+    ("Reason", "k", _of("slug")),
     ("In words", "", _lines),
 )
 _OUTCOMES: tuple[_Column, ...] = (
     ("When", "n", lambda row: f"{_seconds(row['ended_age_s'])} ago"),
-    ("Action", "", lambda row: f"{_text(row['verb'])} {_code(row['name'])}"),
-    ("Because", "", _of("reason")),
-    ("Result", "", lambda row: f"{_text(row['result'])} {_text(row['text'])}"),
+    ("Action", "k", lambda row: f"{_text(row['verb'])} {_code(row['name'])}"),
+    ("Result", "k", lambda row: _text(row["result"])),
+    ("Because", "", _because),
 )
 _SOURCES: tuple[_Column, ...] = (
-    ("Source", "", _source),
-    ("State", "", _state),
+    ("Source", "k", _source),
     ("Read", "n", lambda row: f"{_seconds(row['read_age_s'])} ago" if row["read_at"] else ""),
-    ("Capacity", "", _of("capacity")),
+    ("Capacity", "k", _of("capacity")),
+    ("State", "", _state),
 )

@@ -48,6 +48,12 @@ code { font: 12px/1.4 ui-monospace, monospace; background: var(--soft); padding:
   border-radius: 4px; }
 pre { font: 12px/1.4 ui-monospace, monospace; margin: .3rem 0 0; white-space: pre-wrap;
   background: var(--soft); padding: .3rem .5rem; border-radius: 4px; }
+@media (max-width: 46rem) { body { padding: .7rem; } thead { display: none; }
+  tr, th:last-child, td:last-child { display: block; width: auto; min-width: 0; }
+  tr { padding: .4rem 0; border-bottom: 1px solid var(--line); } tr:last-child { border: 0; }
+  td { display: inline-block; border: 0; padding: 0 .8rem 0 0; } td:empty { display: none; }
+  td.k { white-space: normal; }
+  td.n::before { content: attr(data-head) " "; opacity: .72; font-size: .85em; } }
 a { color: inherit; } p { margin: .2rem 0; } p.none { opacity: .72; }
 """
 
@@ -163,7 +169,9 @@ def _table(
     names = "".join(f'<th class="{css}">{name}</th>' for name, css, _ in columns)
     body = "".join(
         "<tr>"
-        + "".join(f'<td class="{css}">{cell(row)}</td>' for _, css, cell in columns)
+        + "".join(
+            f'<td class="{css}" data-head="{head}">{cell(row)}</td>' for head, css, cell in columns
+        )
         + "</tr>"
         for row in rows[:_SHOWN]
     )

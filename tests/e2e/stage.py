@@ -1,7 +1,7 @@
-"""A stage for whole lives: the real command as a process, against the simulated controller.
+"""A stage for whole programs: the broker as a subprocess, real agent processes, a controller here.
 
-The controller lives in the test's process, so the test counts builds by itself and does not have
-to believe the broker.
+The simulated controller lives in the test's own loop, so that a test sees what really became of
+every build; nothing is asked of the broker but its exit code and its words.
 """
 
 import asyncio
@@ -12,185 +12,259 @@ import signal
 import sys
 import time
 
+import attrs
+
 from broker import clock
 from broker.core import marks
 from broker.demo import controller, simulation
 
 OWNER = "e2e"
-TOKEN = "a-token-that-nobody-may-see"
+PLACEHOLDER = marks.placeholder_name(OWNER)
 AGENT = pathlib.Path(controller.__file__).with_name("agent.py")
-MARK = b"AGENT_BROKER_INSTANCE="
+TOKEN = "a-token-of-eleven"
 
 CONFIG = """\
 owner: {owner}
-controller: {{url: "{url}", user: u, token: "env:BROKER_TOKEN"}}
-poll: {{busy: 250ms, idle: 500ms}}
+controller: {{url: "{url}", user: u, token: "env:TOKEN", timeout: 2s}}
+poll: {{busy: 250ms, idle: {idle}}}
 state_dir: {state}
-listen: "127.0.0.1:0"
+listen: {listen}
 log: {{format: console}}
+backends:
+  local: {{kind: process, directory: {directory}}}
 defaults:
-  command: ["{python}", "{agent}"]
+  command: ["{python}", "-S", "{agent}"]
   connect_deadline: 20s
-advanced: {{orphan_grace: 1s, resume_grace: 2s, settle: 2s, backoff_base: 500ms}}
 templates:
 {templates}
+advanced: {{resume_grace: 500ms, orphan_grace: 1s, backoff_base: 500ms, backoff_max: 2s}}
 """
 
 TEMPLATES = """\
-  reused: {labels: linux shell, retention: {idle: 2s}, cap: 6}
-  single: {labels: once, retention: {once: true}, cap: 4}
-  several: {labels: wide, executors: 2, retention: {max_builds: 3, idle: 2s}, cap: 3}
+  pool:
+    labels: pool
+    retention: {idle: 1s, max_builds: 3}
+  single:
+    labels: single
+    retention: {once: true, idle: 1s}
+  wide:
+    labels: wide
+    executors: 2
+    retention: {max_builds: 3, idle: 1s}
 """
 
 
-class Stage:
-    """One controller, one configuration, any number of broker processes one after the other."""
+@attrs.define
+class Ended:
+    """How a broker process ended."""
 
-    def __init__(self, base, *, version="2.528.3", templates=TEMPLATES):
-        self.base = base
-        self.state = base / "state"
+    code: int
+    said: str
+
+
+class Requests(list):
+    """What the controller was asked; somebody may wait for a certain request."""
+
+    def __init__(self):
+        super().__init__()
+        self.waiters = []
+
+    def append(self, request):
+        super().append(request)
+        for fits, future in self.waiters:
+            if fits(*request) and not future.done():
+                future.set_result(None)
+
+    async def next_that(self, fits):
+        future = asyncio.get_running_loop().create_future()
+        waiter = (fits, future)
+        self.waiters.append(waiter)
+        try:
+            await future
+        finally:
+            self.waiters.remove(waiter)
+
+
+class Stage:
+    """One controller, one state directory, and the brokers that a test starts on them."""
+
+    def __init__(self, folder, *, templates=TEMPLATES, idle="1s", version="2.528.3"):
+        self.folder = folder
+        self.templates = templates
+        self.idle = idle
+        self.listen = "off"
         self.watch = clock.Clock()
         self.sim = simulation.Simulation(version=version)
         self.server = controller.SimulatedController(
             self.sim, now=self.watch.now, access=controller.Access(user="u", token=TOKEN)
         )
-        self.templates = templates
-        self.broker = None
-        self.lives = 0
-        self._clockwork = None
+        self.server.requests = Requests()
+        self.state = folder / "state"
+        self.instances = folder / "instances"
+        self.config = folder / "broker.yaml"
+        self.brokers = []
+        self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self):
-        await self.server.start()
-        self.config = self.base / "broker.yaml"
-        self.configure(self.templates)
-        self._clockwork = asyncio.create_task(self.server.run())
+        await self._stack.__aenter__()
+        await self._stack.enter_async_context(self.server)
+        clockwork = asyncio.create_task(self.server.run(), name="clockwork")
+        self._stack.callback(clockwork.cancel)
+        self._stack.push_async_callback(self._clean_up)
+        self.write_config()
         return self
 
-    async def __aexit__(self, *_):
-        if self.broker is not None:
-            await self.kill()
-        for pid in self.agents():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._clockwork.cancel()
-        await self.server.aclose()
+    async def __aexit__(self, *raised):
+        await self._stack.__aexit__(*raised)
 
-    def configure(self, templates, *, state=None, path=None):
-        """Write the configuration."""
-        text = CONFIG.format(
-            owner=OWNER,
-            url=self.server.url,
-            state=state or self.state,
-            python=sys.executable,
-            agent=AGENT,
-            templates=templates,
-        )
-        (path or self.config).write_text(text)
-
-    # --- the broker ---
-
-    async def start(self, *more, config=None):
-        """Start a broker process and return it."""
-        self.lives += 1
-        self.log = self.base / f"log.{self.lives}"
-        with self.log.open("wb") as log:
-            started = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "broker",
-                "run",
-                "--config",
-                str(config or self.config),
-                *more,
-                stderr=log,
-                env={**os.environ, "BROKER_TOKEN": TOKEN},
+    def write_config(self, **changed):
+        """Write the configuration file; ``changed`` are fields of the stage."""
+        for name, value in changed.items():
+            setattr(self, name, value)
+        self.config.write_text(
+            CONFIG.format(
+                owner=OWNER,
+                url=self.server.url,
+                idle=self.idle,
+                listen=self.listen,
+                state=self.state,
+                directory=self.instances,
+                python=sys.executable,
+                agent=AGENT,
+                templates=self.templates,
             )
-        if config is None:
-            self.broker = started
-        return started
-
-    async def until_up(self):
-        """Wait until the broker that was started last obeys signals."""
-        await self.until(lambda: "status page served" in self.log.read_text())
-
-    async def kill(self):
-        """Kill -9."""
-        with contextlib.suppress(ProcessLookupError):
-            self.broker.kill()
-        await self.broker.wait()
-        self.broker = None
-
-    async def stop(self, within_s=30.0):
-        """SIGTERM; return the exit code."""
-        self.broker.terminate()
-        try:
-            code = await asyncio.wait_for(self.broker.wait(), within_s)
-        except TimeoutError:
-            told = f"{self.left_over()}\n{self.log.read_text()[-6000:]}"
-            raise AssertionError(f"still there after {within_s} s: {told}") from None
-        self.broker = None
-        return code
-
-    def said(self):
-        """Return what all broker processes wrote."""
-        return "".join(
-            path.read_text(errors="replace") for path in sorted(self.base.glob("log.*"))
         )
+
+    # --- brokers ---
+
+    async def start(self, *arguments, config=None, user=None):
+        """Start a broker; return its process."""
+        said = self.folder / f"broker-{len(self.brokers)}.log"
+        with said.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "broker", "run"),
+                *("--config", str(config or self.config), *arguments),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "TOKEN": TOKEN},
+                user=user,
+            )
+        process.said = said
+        process.asked_before = len(self.server.requests)
+        self.brokers.append(process)
+        return process
+
+    async def until_up(self, process):
+        """Wait until a broker obeys signals: it does before its first look."""
+        await self.until(
+            lambda: ("GET", "queue/api/json") in self.server.requests[process.asked_before :],
+            "its first look",
+        )
+
+    async def ended(self, process, *, within_s=20.0):
+        """Wait for a broker's end."""
+        try:
+            async with asyncio.timeout(within_s):
+                code = await process.wait()
+        except TimeoutError:
+            raise AssertionError(f"no end within {within_s} s\n{self.describe()}") from None
+        return Ended(code, process.said.read_text())
+
+    async def kill(self, process):
+        """Kill -9 and wait until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+    async def stop(self, process, *, within_s=20.0):
+        """End a broker as a service manager would."""
+        await self.until_up(process)
+        process.send_signal(signal.SIGTERM)
+        return await self.ended(process, within_s=within_s)
 
     # --- the world ---
 
-    def submit(self, label, seconds, **more):
-        """Put a build into the queue."""
-        return self.server.submit(label=label, duration_s=seconds, job=f"job-{label}", **more)
+    def submit(self, label, duration_s=0.3, **more):
+        return self.server.submit(job=f"job-{label}", label=label, duration_s=duration_s, **more)
 
-    def fates(self):
-        """Return what became of all items, with how many."""
-        found = [item.fate.value for item in self.sim.items.values()]
-        return {fate: found.count(fate) for fate in found}
+    @property
+    def open(self):
+        """Builds that are not done yet."""
+        items = self.sim.items.values()
+        return [item for item in items if item.fate is simulation.Fate.OPEN]
 
-    def nodes(self):
-        """Return the nodes on the controller but for the placeholder."""
-        return set(self.sim.nodes) - {marks.placeholder_name(OWNER)}
-
-    def connected(self):
-        """Return the nodes whose agent is connected."""
-        return {name for name in self.nodes() if self.sim.nodes[name].connected}
-
+    @property
     def agents(self):
-        """Return the pids of all processes that belong to agents of this stage."""
-        mine = str(self.state).encode()
+        """Nodes of agents on the controller."""
+        return {name for name in self.sim.nodes if name != PLACEHOLDER}
+
+    @property
+    def directories(self):
+        """What the process backend keeps on the disk, half made and half removed too."""
         found = []
-        for entry in pathlib.Path("/proc").iterdir():
-            if not entry.name.isdecimal():
-                continue
-            try:
-                environment = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if MARK in environment and mine in environment:
-                found.append(int(entry.name))
+        for home in self.instances.glob("owners/*"):
+            for entry in home.iterdir():
+                inside = list(entry.iterdir()) if entry.name.startswith(".") else [entry]
+                found += [path.name for path in inside]
         return found
 
-    def directories(self):
-        """Return what lies in the process backend's directories."""
-        owners = self.state / "processes" / "owners"
-        shown = [path for path in owners.glob("*/*") if not path.name.startswith(".")]
-        return [*shown, *owners.glob("*/.*/*")]
+    def processes(self):
+        """Everything alive that was started from this stage's folder, but brokers."""
+        mark = str(self.instances).encode()
+        brokers = {process.pid for process in self.brokers}
+        found = {}
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in brokers | {os.getpid()}:
+                continue
+            with contextlib.suppress(OSError):
+                line = (entry / "cmdline").read_bytes()
+                if line and mark in line + (entry / "environ").read_bytes():
+                    found[int(entry.name)] = line.replace(b"\0", b" ").decode(errors="replace")
+        return found
 
-    async def until(self, what, within_s=30.0):
-        """Wait for a state; a broker that ended meanwhile is an error."""
+    async def until(self, fits, what, *, within_s=20.0):
+        """Wait for a state of the world; say how it was when it did not come."""
         end = time.monotonic() + within_s
-        while not what():
+        while not fits():
             if time.monotonic() > end:
-                raise AssertionError(f"not so within {within_s} s\n{self.said()[-3000:]}")
-            if self.broker is not None and self.broker.returncode is not None:
-                raise AssertionError(f"the broker ended\n{self.said()[-3000:]}")
+                raise AssertionError(f"not within {within_s} s: {what}\n{self.describe()}")
             await asyncio.sleep(0.02)
 
-    async def until_served(self, within_s=60.0):
-        """Wait until every item has met its fate."""
-        await self.until(lambda: "open" not in self.fates(), within_s)
+    async def until_served(self, *, within_s=20.0):
+        await self.until(lambda: not self.open, "every build has ended", within_s=within_s)
 
-    def left_over(self):
-        """Return everything that should not be there when all is over."""
-        return [*self.nodes(), *self.agents(), *self.directories()]
+    def fates(self):
+        """How many builds ended how."""
+        counts = {}
+        for item in self.sim.items.values():
+            counts[item.fate.value] = counts.get(item.fate.value, 0) + 1
+        return counts
+
+    def describe(self):
+        """Everything a person needs who reads a failure."""
+        said = "".join(
+            f"--- {p.said.name}, {p.returncode}\n{p.said.read_text()[-6000:]}"
+            for p in self.brokers[-3:]
+        )
+        nodes = {
+            name: (
+                node.connected,
+                node.offline_message,
+                [s.item and s.item.id for s in node.slots],
+            )
+            for name, node in self.sim.nodes.items()
+        }
+        waiting = [(i.id, i.label, i.stage, i.node) for i in self.open]
+        return (
+            f"fates {self.fates()}\nopen {waiting}\nnodes {nodes}\n"
+            f"directories {self.directories}\nprocesses {self.processes()}\n{said}"
+        )
+
+    async def _clean_up(self):
+        """Leave nothing behind, whatever a failed test left."""
+        for process in self.brokers:
+            await self.kill(process)
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

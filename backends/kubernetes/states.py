@@ -84,7 +84,9 @@ def instance(pod: Pod, *, now: float, patience_s: float) -> api.Instance:
 def departed(pod: Pod, *, at: float) -> api.Instance:
     """Return the death certificate of a pod that somebody else deleted, from its last sight."""
     why = _disruption(pod)
-    slug, text = ("killed", "the pod was deleted by somebody else")
+    slug, text = "killed", "the pod was deleted by somebody else"
+    if not deleting(pod):
+        slug, text = "unknown", "the pod is gone, or its owner marks are; nobody saw why"
     if why is not None:
         slug, text = why.slug, why.text
     shown = instance(pod, now=at, patience_s=math.inf)

@@ -67,6 +67,7 @@ class Cluster:
     token: str | None = None
     programs: dict[str, Program] = field(factory=dict)  # by pod name
     runs: bool = True  # a kubelet is there
+    collects: bool = True  # the garbage collector works
     ends: bool = True  # it reports the end of pods
     bookmark_s: float = 60.0
     namespaces_readable: bool = False
@@ -290,6 +291,8 @@ class Cluster:
     async def _collect(self) -> None:
         """The garbage collector: what is owned goes with its owner."""
         await asyncio.sleep(_GC_S)
+        if not self.collects:
+            return
         uids = {pod["metadata"]["uid"] for pod in self.pods.values()}
         for name, secret in list(self.secrets.items()):
             owners = secret["metadata"].get("ownerReferences", [])
@@ -328,7 +331,7 @@ class Cluster:
         key = verb if kind == "pods" else f"{verb} {kind}"
         self.requests.append((key, request.path_qs))
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
-            return _recorded("error-401-bad-token.")
+            return _recorded("error-401-bad-token")
         for fault in self.faults:
             if fault.verb == key and fault.when(request):
                 fault.times -= 1

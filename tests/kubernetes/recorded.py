@@ -9,7 +9,9 @@ FOLDER = pathlib.Path(__file__).parents[1] / "recordings" / "kubernetes"
 
 def load(name: str) -> dict[str, Any]:
     """Read one recording, by name or by how its name begins."""
-    (path,) = FOLDER.glob(f"{name}*.json")
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        (path,) = FOLDER.glob(f"{name}*.json")
     return json.loads(path.read_text())
 
 

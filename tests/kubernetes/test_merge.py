@@ -188,7 +188,7 @@ LAYERS = st.fixed_dictionaries(
 )
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(LAYERS, LAYERS)
 def test_laying_twice_changes_nothing(under: dict[str, Any], over: dict[str, Any]) -> None:
     """Idempotent, and the layers themselves are never changed."""
@@ -199,7 +199,7 @@ def test_laying_twice_changes_nothing(under: dict[str, Any], over: dict[str, Any
     assert before == (under, over)
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(LAYERS, LAYERS, LAYERS)
 def test_fragments_may_be_made_of_fragments(
     a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]

@@ -1,0 +1,291 @@
+"""What the Kubernetes backend does beyond the contract suite, seen on the (fake) cluster."""
+
+import asyncio
+import logging
+import pathlib
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from backends import api
+from backends.kubernetes import access, backend, pod, settings
+from tests.kubernetes import fake
+
+Make = Callable[..., backend.KubernetesBackend]
+SECRET = "0123456789abcdef-nobody-may-see"
+
+
+def spec(name: str = "a1", **changes: object) -> api.InstanceSpec:
+    told = {
+        "name": name,
+        "metadata": {"owner": "ours"},
+        "image": "busybox:1.36",
+        "secret_files": {"agent-secret": SECRET},
+        **changes,
+    }
+    return api.InstanceSpec(**told)
+
+
+async def running(ours: api.Backend, name: str = "a1") -> api.Instance:
+    async with asyncio.timeout(5):
+        while True:
+            found = {i.name: i for i in await ours.list()}
+            if name in found and found[name].state is api.InstanceState.RUNNING:
+                return found[name]
+            await asyncio.sleep(0.01)
+
+
+async def test_the_secret_belongs_to_its_pod(cluster: fake.Cluster, make: Make) -> None:
+    """It is made right after the pod, names it as owner, and goes with it."""
+    ours = make()
+    await ours.launch(spec())
+    await running(ours)
+
+    secret = cluster.secrets["a1"]
+    owner = secret["metadata"]["ownerReferences"][0]
+    assert owner["uid"] == cluster.pods["a1"]["metadata"]["uid"]
+    assert cluster.verbs()[:2] == ["create", "create secrets"]
+    assert SECRET not in str(cluster.pods)
+    cluster.delete("a1")
+    async with asyncio.timeout(5):
+        while cluster.secrets:
+            await asyncio.sleep(0.01)
+
+
+async def test_without_its_secret_a_pod_is_taken_back(cluster: fake.Cluster, make: Make) -> None:
+    """Nothing is left of a launch that could not be finished, and the reason names the right."""
+    cluster.fail("create secrets", "error-403-rbac-create")
+    cluster.runs = False
+    ours = make()
+    with pytest.raises(api.Unauthorized):
+        await ours.launch(spec())
+
+    assert {} == cluster.pods
+    assert [] == list(await ours.list())
+
+
+async def test_a_launch_that_was_interrupted_is_finished(
+    cluster: fake.Cluster, make: Make
+) -> None:
+    """A broker that died between pod and secret: the same order again makes the secret."""
+    cluster.fail("create secrets", hang=True)
+    first = asyncio.ensure_future(make().launch(spec()))
+    async with asyncio.timeout(5):
+        while "create secrets" not in cluster.verbs():
+            await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    uid = cluster.pods["a1"]["metadata"]["uid"]
+    assert {} == cluster.secrets
+
+    again = make()
+    await again.launch(spec())
+
+    await running(again)
+    assert uid == cluster.pods["a1"]["metadata"]["uid"]
+
+
+async def test_the_secret_of_an_earlier_pod_is_replaced(cluster: fake.Cluster, make: Make) -> None:
+    """The collector may be slow: what it has not fetched yet does not stand in the way."""
+    cluster.collects = False
+    owner = {"kind": "Pod", "name": "a1", "uid": "of-yesterday"}
+    cluster.secrets["a1"] = {"metadata": {"name": "a1", "ownerReferences": [owner]}}
+    await make().launch(spec())
+
+    owner = cluster.secrets["a1"]["metadata"]["ownerReferences"][0]
+    assert owner["uid"] == cluster.pods["a1"]["metadata"]["uid"]
+
+
+async def test_a_pod_held_by_a_finalizer_is_stopping(
+    cluster: fake.Cluster, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call comes back, the list says who holds it, and to call again is right."""
+    monkeypatch.setattr(backend, "_END_MARGIN_S", -0.8)
+    ours = make()
+    await ours.launch(spec())
+    await running(ours)
+    cluster.change("a1", lambda p: p["metadata"].update(finalizers=["example.com/hold"]))
+    await ours.terminate("a1", grace_s=0)
+
+    (seen,) = await ours.list()
+    assert (seen.state, seen.detail) == (
+        api.InstanceState.STOPPING,
+        "being deleted; held by example.com/hold",
+    )
+    await ours.terminate("a1", grace_s=0)
+    cluster.release("a1")
+    with pytest.raises(api.NotFound):
+        await ours.terminate("a1", grace_s=0)
+
+
+async def test_the_grace_is_given(cluster: fake.Cluster, make: Make) -> None:
+    """In whole seconds, and never 0: that would remove the pod and leave its processes."""
+    ours = make()
+    graces = []
+    for grace_s in (0, 2.2):
+        await ours.launch(spec())
+        await running(ours)
+        await ours.terminate("a1", grace_s=grace_s)
+        _, _, last = cluster._history[-1]
+        graces.append(last["metadata"]["deletionGracePeriodSeconds"])
+
+    assert [1, 3] == graces
+
+
+async def test_a_slow_end_is_waited_for(cluster: fake.Cluster, make: Make) -> None:
+    """The call returns when the kubelet has reported the end, not when the deletion began."""
+    cluster.programs["a1"] = fake.Program(obeys=False)
+    ours = make()
+    await ours.launch(spec())
+    await running(ours)
+    await ours.terminate("a1", grace_s=3)
+
+    assert {} == cluster.pods
+
+
+async def test_a_token_that_was_renewed_is_read_again(
+    cluster: fake.Cluster, make: Make, tmp_path: pathlib.Path
+) -> None:
+    """A 401 costs one more request; a token that stays wrong is the operator's matter."""
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    cluster.token = "first"
+    ours = make(token_file=str(token))
+    await ours.list()
+    cluster.token = "second"
+    token.write_text("second\n")
+    await ours.launch(spec())
+    await running(ours)
+
+    cluster.token = "third"
+    with pytest.raises(api.Unauthorized) as raised:
+        await ours.list()
+    assert "does not accept our credentials" in raised.value.reason
+
+
+async def test_a_server_that_is_not_there(make: Make) -> None:
+    """Refused connections and hanging answers are the platform's fault, in time."""
+    with pytest.raises(api.Unavailable):
+        await make(server="http://127.0.0.1:9").list()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"hang": True},
+        {"reset": True, "times": 3},  # aiohttp asks a second time by itself
+        {"body": b"<html>login</html>"},
+        {"body": b"{}"},
+        {"body": b"[]"},
+    ],
+    ids=str,
+)
+async def test_a_server_that_answers_nonsense(
+    cluster: fake.Cluster, make: Make, how: dict[str, object]
+) -> None:
+    """An answer that is no list is no empty list."""
+    ours = make(request_timeout_s=0.5, list_timeout_s=0.5)
+    cluster.fail("list", **how)
+    with pytest.raises(api.Unavailable):
+        await ours.list()
+    cluster.faults.clear()
+
+    assert [] == list(await ours.list())
+
+
+async def test_logs_of_any_bytes(cluster: fake.Cluster, make: Make) -> None:
+    """Output that is no UTF-8 is shown; a container that waits has none."""
+    ours = make()
+    cluster.runs = False
+    await ours.launch(spec("a0"))
+    assert "" == await ours.logs("a0", tail=5)
+    cluster.runs = True
+    cluster.programs["a1"] = fake.Program(lines=("one", "tw\udcffo"))
+    await ours.launch(spec())
+    await running(ours)
+
+    assert "tw\ufffdo\n" == await ours.logs("a1", tail=1)
+
+
+async def test_what_the_server_ignores_is_said_once(
+    cluster: fake.Cluster, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A misspelt field of a pod is created without it; the warning reaches the log."""
+    options = settings.KubernetesTemplate(pod={"spec": {"fieldOfTomorrow": 1}})
+    ours = make()
+    with caplog.at_level(logging.WARNING):
+        await ours.launch(spec("a1", options=options))
+        await ours.launch(spec("a2", options=options))
+
+    warned = [r for r in caplog.records if r.message == "API server warns"]
+    assert ['299 - "unknown field \\"spec.fieldOfTomorrow\\""'] == [r.text for r in warned]
+
+
+async def test_two_owners_in_one_namespace(cluster: fake.Cluster, make: Make) -> None:
+    """Neither sees, takes or ends what is the other's."""
+    ours = make()
+    theirs = backend.KubernetesBackend(
+        settings.KubernetesSettings(namespace="agents", server=cluster.url),
+        owner="theirs",
+        now=lambda: 0.0,
+    )
+    await ours.launch(spec())
+    with pytest.raises(api.AlreadyExists):
+        await theirs.launch(spec())
+    with pytest.raises(api.NotFound):
+        await theirs.terminate("a1", grace_s=0)
+    assert [] == list(await theirs.list())
+    await theirs.aclose()
+
+    await running(ours)
+
+
+def test_render_shows_the_pod_and_no_secret() -> None:
+    """What ``launch`` would create, as YAML, without a cluster."""
+    ours = backend.KubernetesBackend(settings.KubernetesSettings(), owner="ours", now=lambda: 0.0)
+    text = ours.render(spec())
+
+    assert yaml.safe_load(text) == pod.make(spec(), owner="ours").pod
+    assert SECRET not in text
+
+
+async def test_in_a_pod_the_service_account_is_enough(tmp_path: pathlib.Path) -> None:
+    """Server, authority, token and namespace are found where Kubernetes puts them."""
+    (tmp_path / "token").write_text("abc\n")
+    (tmp_path / "namespace").write_text("agents")
+    environ = {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}
+    found = await access.find(
+        settings.KubernetesSettings(), clock=lambda: 0.0, environ=environ, account=tmp_path
+    )
+
+    assert ("https://[fd00::1]:6443", "agents") == (found.server, found.namespace)
+    assert "abc" == await found.tokens.get()
+    assert found.tls is not None
+    assert "abc" not in repr(found)
+
+
+async def test_a_token_is_read_again_after_a_minute(tmp_path: pathlib.Path) -> None:
+    """Projected tokens rotate; before, the file is left alone."""
+    now = [0.0]
+    path = tmp_path / "token"
+    path.write_text("one")
+    tokens = access.FileToken(path, lambda: now[0])
+    assert "one" == await tokens.get()
+    path.write_text("two")
+    now[0] = 59.0
+    assert "one" == await tokens.get()
+    assert "two" == await tokens.get(renew=True)
+    path.write_text("three")
+    now[0] = 120.0
+    assert "three" == await tokens.get()
+
+
+async def test_outside_of_a_cluster_somebody_has_to_say_where_it_is(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The hint names the settings."""
+    with pytest.raises(api.Unauthorized, match="neither `kubeconfig` nor `server` is set"):
+        await access.find(
+            settings.KubernetesSettings(), clock=lambda: 0.0, environ={}, account=tmp_path
+        )

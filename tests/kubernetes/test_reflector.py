@@ -1,0 +1,345 @@
+"""The picture of the pods: true under every fault of the stream, and never a list at rest."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from backends import api
+from backends.kubernetes import backend, client, errors, reflector, states
+from tests.kubernetes import fake, recorded, test_pod
+
+Make = Callable[..., backend.KubernetesBackend]
+WITHIN_S = 5.0
+
+
+def spec(name: str = "a1") -> api.InstanceSpec:
+    return api.InstanceSpec(name=name, metadata={"owner": "ours"}, image="busybox:1.36")
+
+
+class Watched:
+    """A watch that is followed by a task, as the broker does."""
+
+    def __init__(self) -> None:
+        self.hints = 0
+        self.error: api.BackendError | None = None
+
+
+@contextlib.asynccontextmanager
+async def followed(ours: backend.KubernetesBackend) -> AsyncIterator[Watched]:
+    watched = Watched()
+
+    async def follow() -> None:
+        try:
+            async for _ in ours.watch():
+                watched.hints += 1
+        except api.BackendError as error:
+            watched.error = error
+
+    task = asyncio.ensure_future(follow())
+    try:
+        await until(lambda: live(ours) or watched.error is not None)
+        yield watched
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def live(ours: backend.KubernetesBackend) -> bool:
+    return ours._reflector is not None and ours._reflector.live
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def listed(ours: backend.KubernetesBackend, wanted: Callable[[dict], bool]) -> dict:
+    """List until it is as wanted."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            found = {instance.name: instance for instance in await ours.list()}
+            if wanted(found):
+                return found
+            await asyncio.sleep(0.005)
+
+
+async def test_at_rest_nothing_is_asked(cluster: fake.Cluster, make: Make) -> None:
+    """One list and one watch serve any number of looks, also at what changes."""
+    ours = make()
+    async with followed(ours) as watched:
+        await ours.launch(spec())
+        await listed(ours, lambda found: "a1" in found and found["a1"].state.value == "running")
+        for _ in range(50):
+            await ours.list()
+
+        assert 1 == cluster.verbs().count("list")
+        assert 1 == cluster.verbs().count("watch")
+        assert watched.hints >= 1
+
+
+async def test_a_picture_that_nobody_keeps_is_not_used(cluster: fake.Cluster, make: Make) -> None:
+    """Without a watch, or while its consumer stays away, a look is a full list."""
+    ours = make()
+    await ours.list()
+    await ours.list()
+    assert 2 == cluster.verbs().count("list")
+
+    watch = ours.watch()
+    first = asyncio.ensure_future(anext(watch))
+    await until(lambda: live(ours))
+    await ours.launch(spec())
+    await first
+    before = cluster.verbs().count("list")
+    cluster.delete("a1", grace_s=0)
+
+    assert [] == list(await ours.list())
+    assert before + 1 == cluster.verbs().count("list")
+    await watch.aclose()
+
+
+@pytest.mark.parametrize("cleanly", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.999, 1.0])
+async def test_a_stream_that_breaks_at_any_byte_loses_nothing(
+    cluster: fake.Cluster, make: Make, cleanly: bool, share: float
+) -> None:
+    """It goes on from the last event that came whole; nothing is listed again."""
+    ours = make()
+    cluster.runs = False
+    async with followed(ours):
+        await ours.launch(spec("a0"))
+        found = await listed(ours, lambda found: "a0" in found)
+        size = len(json.dumps({"type": "ADDED", "object": cluster.pods["a0"]})) + 1
+        cluster.cut_watch_at, cluster.cut_cleanly = int(size * share), cleanly
+        cluster.drop_watches()
+        await until(lambda: cluster.verbs().count("watch") == 2)
+        await ours.launch(spec("a1"))
+        await until(lambda: cluster.verbs().count("watch") >= 3)
+        found = await listed(ours, lambda found: "a1" in found)
+
+        assert {"a0", "a1"} == set(found)
+        await until(lambda: live(ours))
+        assert {"a0", "a1"} == {i.name for i in await ours.list()}
+
+
+async def test_a_stream_byte_by_byte(cluster: fake.Cluster, make: Make) -> None:
+    """Slow is not broken."""
+    cluster.dribble = True
+    ours = make()
+    async with followed(ours):
+        await ours.launch(spec())
+        await listed(ours, lambda found: "a1" in found and found["a1"].state.value == "running")
+
+        assert ["list", "watch"] == [v for v in cluster.verbs() if v in {"list", "watch"}]
+
+
+async def test_a_version_that_is_too_old_is_listed_again(
+    cluster: fake.Cluster, make: Make
+) -> None:
+    """410 in the stream: one list, and what went meanwhile is told."""
+    ours = make()
+    async with followed(ours) as watched:
+        for name in ("a1", "a2"):
+            await ours.launch(spec(name))
+        await listed(ours, lambda found: len(found) == 2)
+        hints = watched.hints
+        del cluster.pods["a1"]
+        cluster.compact()
+        cluster.compacted += 1
+        cluster._now += 1
+        cluster.drop_watches()
+        await until(lambda: cluster.verbs().count("list") == 2)
+        found = await listed(ours, lambda found: "a1" in found and found["a1"].exit is not None)
+
+        assert found["a1"].exit.slug == "unknown"
+        assert found["a2"].exit is None
+        await until(lambda: watched.hints > hints)
+
+
+async def test_the_end_of_a_server_s_time_is_ordinary(cluster: fake.Cluster, make: Make) -> None:
+    """After timeoutSeconds the watch is opened again where it was."""
+    ours = make(watch_timeout_s=1)
+    async with followed(ours):
+        await until(lambda: cluster.verbs().count("watch") == 2)
+        await ours.launch(spec())
+        await listed(ours, lambda found: "a1" in found)
+
+        assert 1 == cluster.verbs().count("list")
+
+
+async def test_silence_is_a_dead_connection_and_bookmarks_are_life(
+    cluster: fake.Cluster, make: Make
+) -> None:
+    """A black hole is noticed by its silence."""
+    cluster.bookmark_s = 0.1
+    ours = make(watch_silence_s=0.5)
+    async with followed(ours):
+        await asyncio.sleep(0.8)
+        assert 1 == cluster.verbs().count("watch")
+        cluster.bookmark_s = 60.0
+        await until(lambda: cluster.verbs().count("watch") == 2)
+
+
+async def test_bookmarks_renew_the_version(cluster: fake.Cluster, make: Make) -> None:
+    """A long quiet time does not make the version too old."""
+    cluster.bookmark_s = 0.05
+    ours = make()
+    async with followed(ours):
+        cluster._now += 500
+        await asyncio.sleep(0.2)
+        cluster.compacted = cluster._now - 1
+        cluster.drop_watches()
+        await until(lambda: cluster.verbs().count("watch") == 2)
+        await asyncio.sleep(0.05)
+
+        assert 1 == cluster.verbs().count("list")
+
+
+@pytest.mark.parametrize(
+    ("recording", "cls", "retry_after"),
+    [
+        ("error-429-flowcontrol-watch", api.Unavailable, 2.0),
+        ("error-403-rbac-watch", api.Unauthorized, None),
+        ("error-500-webhook-down", api.Unavailable, None),
+    ],
+)
+async def test_a_watch_that_is_refused_ends_with_the_reason(
+    cluster: fake.Cluster, make: Make, recording: str, cls: type, retry_after: float | None
+) -> None:
+    """Once, without a loop of requests; looks are lists meanwhile."""
+    cluster.fail("watch", recording, times=1000)
+    ours = make()
+    async with followed(ours) as watched:
+        assert cls is type(watched.error)
+        assert retry_after == watched.error.retry_after
+        assert 1 == cluster.verbs().count("watch")
+        assert [] == list(await ours.list())
+
+
+async def test_an_error_in_the_stream_ends_the_watch(cluster: fake.Cluster, make: Make) -> None:
+    """The server's own failure is told, and looks are lists again."""
+    ours = make()
+    async with followed(ours) as watched:
+        status = {"kind": "Status", "code": 500, "message": "etcdserver: leader changed"}
+        cluster.drop_watches(error=status)
+        await until(lambda: watched.error is not None)
+
+        assert "leader changed" in watched.error.reason
+        assert [] == list(await ours.list())
+        assert 2 == cluster.verbs().count("list")
+
+
+async def test_a_server_that_hangs_up_at_once_is_not_asked_in_a_loop(
+    cluster: fake.Cluster, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch that ends without a word is opened again after a pause."""
+    monkeypatch.setattr(reflector, "_SHORT_S", 1.0)
+    ours = make()
+    async with followed(ours):
+        cluster.drop_watches()
+        await until(lambda: not live(ours))
+        await asyncio.sleep(0.3)
+
+        assert 1 == cluster.verbs().count("watch")
+
+
+async def test_leaving_the_selector_is_leaving(cluster: fake.Cluster, make: Make) -> None:
+    """Who takes our marks off a pod takes the pod."""
+    ours = make()
+    async with followed(ours):
+        await ours.launch(spec())
+        await listed(ours, lambda found: "a1" in found and found["a1"].state.value == "running")
+        cluster.change("a1", lambda pod: pod["metadata"]["labels"].pop("agent-broker/owner"))
+        found = await listed(ours, lambda found: found["a1"].exit is not None)
+
+        assert "owner marks" in found["a1"].exit.message
+        with pytest.raises(api.NotFound):
+            await ours.terminate("a1", grace_s=0)
+        assert "a1" in cluster.pods
+        assert [] == list(await ours.list())
+
+
+async def test_what_somebody_else_deletes_is_told_with_the_reason(
+    cluster: fake.Cluster, make: Make
+) -> None:
+    """A preempted pod is gone, but the list says why, until the broker has taken note."""
+    ours = make()
+    _, _, seen = recorded.events("pod-53")[-1]
+    async with followed(ours):
+        await ours.launch(spec())
+        await listed(ours, lambda found: "a1" in found and found["a1"].state.value == "running")
+        conditions = seen["status"]["conditions"]
+        cluster.change("a1", lambda pod: pod["status"].update(conditions=conditions))
+        cluster.delete("a1")
+        found = await listed(ours, lambda found: found["a1"].exit is not None)
+
+        assert found["a1"].exit.slug == "evicted"
+        assert found["a1"].metadata == {"owner": "ours"}
+        with pytest.raises(api.NotFound):
+            await ours.terminate("a1", grace_s=0)
+        assert [] == list(await ours.list())
+
+
+async def test_our_own_terminations_need_no_certificate(cluster: fake.Cluster, make: Make) -> None:
+    """What we end ourselves is simply gone."""
+    ours = make()
+    async with followed(ours):
+        await ours.launch(spec())
+        await listed(ours, lambda found: "a1" in found)
+        await ours.terminate("a1", grace_s=0)
+        await until(lambda: live(ours))
+
+        assert [] == list(await ours.list())
+
+
+async def test_an_absent_namespace_is_not_an_empty_one(cluster: fake.Cluster, make: Make) -> None:
+    """A list there is an empty 200, as recorded; the namespace itself is asked for."""
+    cluster.namespaces_readable = True
+    with pytest.raises(api.Unauthorized) as raised:
+        await make(namespace="absent").list()
+
+    assert 'namespaces "absent" not found' in raised.value.reason
+
+
+@hypothesis.given(st.lists(st.binary(max_size=9), max_size=6), st.data())
+def test_lines_come_whole_however_they_are_cut(lines: list[bytes], data: st.DataObject) -> None:
+    """The pieces of a stream do not matter; an unfinished last line is none."""
+    lines = [line.replace(b"\n", b"") for line in lines]
+    stream = b"".join(line + b"\n" for line in lines) + b"rest"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    splitter = client.Lines()
+    found: list[bytes] = []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        found += splitter.feed(stream[start:end])
+
+    assert [line for line in lines if line.strip()] == found
+
+
+def test_an_endless_line_is_refused() -> None:
+    """Nobody fills our memory with one line."""
+    splitter = client.Lines()
+    for _ in range(client._LINE_BYTES >> 16):
+        splitter.feed(b"x" * (1 << 16))
+    with pytest.raises(errors.Lost):
+        splitter.feed(b"x")
+
+
+@pytest.mark.parametrize("name", recorded.names("pod-"))
+def test_what_is_kept_of_a_pod_tells_the_same(name: str) -> None:
+    """A small part of a pod is enough for every state and every certificate."""
+    for _, kind, pod in recorded.events(name):
+        if kind == "BOOKMARK":
+            continue
+        kept = states.slim(pod)
+        for patience_s in (0.0, 30.0):
+            assert states.instance(pod, now=2e9, patience_s=patience_s) == states.instance(
+                kept, now=2e9, patience_s=patience_s
+            )
+        assert states.departed(pod, at=1.0) == states.departed(kept, at=1.0)
+        assert states.speaker(pod) == states.speaker(kept)
+    assert states.is_ours(states.slim(test_pod.made(test_pod.PLAIN).pod), "ci")

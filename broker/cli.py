@@ -76,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
         choices=("process", "docker"),
         help="where agents run; docker: the engine of DOCKER_HOST (default: process)",
     )
+    demo.add_argument(
+        "--controller-only",
+        action="store_true",
+        help="only serve the simulated controller, to try a configuration against",
+    )
     _json_of(demo)
 
     check = _command(subs, "check-config", commands.check_config, "read the configuration, only")
@@ -107,6 +112,17 @@ def parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--yes", action="store_true", help="remove it (default: only list it)")
     _json_of(sweep)
+
+    doctor = _command(
+        subs, "doctor", commands.doctor, "check the controller, permissions, ports and backends"
+    )
+    _config_of(doctor)
+    doctor.add_argument(
+        "--read-only",
+        action="store_true",
+        help="make no node for a moment; permissions are then not tried",
+    )
+    _json_of(doctor)
 
     init = _command(subs, "init", commands.init, "write a configuration with comments")
     init.add_argument("path", nargs="?", type=pathlib.Path, default=_CONFIG, metavar="PATH")

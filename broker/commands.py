@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pathlib
+import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ import attrs
 
 from backends import registry
 from broker import app, clock, config, log, observe, placeholder, store
+from broker import doctor as doctors
 from broker.core import explain as explains
 from broker.core import labels, marks, model
 from broker.core import ledger as ledgers
@@ -123,7 +125,14 @@ async def _run(
 
 def demo(options: argparse.Namespace) -> None:
     """Show it at work without a Jenkins and without Java."""
-    from broker.demo import scenario  # noqa: PLC0415 -- only the demo pays for the simulation
+    from broker.demo import scenario, standalone  # noqa: PLC0415 -- only the demo pays for it
+
+    if options.controller_only:
+        try:
+            asyncio.run(standalone.serve(listen=options.listen))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"--listen {options.listen}: {error}") from error
+        return
 
     try:
         told = asyncio.run(
@@ -301,6 +310,34 @@ async def _look(made: app.Broker, watch: clock.Clock, ledger: model.Ledger) -> m
         ledger=ledger,
         fresh_ids=tuple(made.reconciler.new_id() for _ in range(64)),
     )
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """Check everything from outside; fails if anything will not work."""
+    settings = _load(options.config)
+    log.configure(level="error", secrets=settings.secrets())
+    found = asyncio.run(_examine(settings, options))
+    if options.json:
+        _print_json([{**attrs.asdict(f), "verdict": f.verdict.value} for f in found])
+    bad = sum(f.verdict is doctors.Verdict.FAIL for f in found)
+    if bad:
+        raise Failed(f"{bad} of {len(found)} checks failed")
+
+
+async def _examine(
+    settings: config.Settings, options: argparse.Namespace
+) -> list[doctors.Finding]:
+    watch = clock.Clock()
+    found = []
+    async with _built(settings, watch) as made:
+        probe = None if options.read_only else f"{settings.owner}-doctor-{secrets.token_hex(3)}"
+        async for finding in doctors.examine(settings, made.backends, now=watch.now, probe=probe):
+            found.append(finding)
+            if not options.json:
+                print(f"{finding.verdict.value:4}  {finding.check:18}  {finding.text}", flush=True)
+                if finding.hint:
+                    print(f"{'':26}-> {finding.hint}")
+    return found
 
 
 def sweep(options: argparse.Namespace) -> None:

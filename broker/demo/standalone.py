@@ -1,0 +1,66 @@
+"""Only the simulated controller, for people who want to try a configuration of their own.
+
+It says how to reach it, feeds its queue slowly and stays until it is interrupted. Refuses to start
+a broker.
+"""
+
+import asyncio
+import pathlib
+import random
+import sys
+
+from broker import clock
+from broker.demo import access as accesses
+from broker.demo import controller, simulation
+
+_TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
+_LABELS = ("linux", "linux && !gpu", "maven", "release")
+_EVERY_S = 5.0
+
+_WELCOME = """\
+SIMULATED controller at {url} (no Jenkins): every few seconds a build asks for
+{labels}. Until Ctrl-C. To try it, in another terminal:
+
+cat >try.yaml <<END
+owner: try
+controller: {{url: "{url}", user: demo, token: "env:DEMO_TOKEN"}}
+listen: 127.0.0.1:8088
+templates:
+  linux:
+    labels: linux
+    command: ["{python}", "{agent}"]
+    retention: {{idle: 20s}}
+END
+export DEMO_TOKEN={token}
+agent-broker doctor --config try.yaml
+agent-broker run --config try.yaml
+"""
+
+
+async def serve(*, listen: str) -> None:
+    """Serve until cancelled. Raises OSError if the address is taken."""
+    host, _, port = listen.rpartition(":")
+    dice = random.Random()  # noqa: S311 -- only a stream of builds
+    access = accesses.Access(user="demo", token=_TOKEN)
+    server = controller.SimulatedController(
+        simulation.Simulation(), now=clock.Clock().now, access=access
+    )
+    url = await server.start(host=host or "127.0.0.1", port=int(port))
+    print(
+        _WELCOME.format(
+            url=url,
+            labels=", ".join(repr(label) for label in _LABELS),
+            python=sys.executable,
+            agent=pathlib.Path(__file__).with_name("agent.py"),
+            token=_TOKEN,
+        ),
+        flush=True,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.run(), name="simulated controller")
+            while True:
+                server.submit(job="try", label=dice.choice(_LABELS), duration_s=3.0)
+                await asyncio.sleep(_EVERY_S)
+    finally:
+        await server.aclose()

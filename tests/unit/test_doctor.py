@@ -1,0 +1,153 @@
+"""The doctor against the simulated controller: what is missing is named, nothing stays behind."""
+
+import contextlib
+import json
+import time
+
+import pytest
+
+from broker import app, cli, clock, commands, config, store
+from broker import doctor as doctors
+from broker.demo import access as accesses
+from broker.demo import controller, simulation
+
+BROKER = accesses.ALL - {"Overall/Administer"}
+TOKEN = "11token-of-the-doctor"
+CONFIG = """\
+owner: o
+controller: {{url: "{url}", user: u, token: "env:DOCTOR_TOKEN"}}
+state_dir: {folder}/state
+listen: "off"
+templates:
+  t: {{labels: x, {more}}}
+"""
+
+
+@contextlib.asynccontextmanager
+async def surgery(tmp_path, *, permissions=BROKER, more="command: [x]", **sim):
+    """A controller that says yes to ``permissions``, and a configuration for it."""
+    simulated = simulation.Simulation(**sim)
+    access = accesses.Access(user="u", token=TOKEN, permissions=frozenset(permissions))
+    async with controller.SimulatedController(simulated, now=time.time, access=access) as server:
+        path = tmp_path / "broker.yaml"
+        path.write_text(CONFIG.format(url=server.url, folder=tmp_path, more=more))
+        yield simulated, path
+
+
+async def doctor(path, *, token=TOKEN, probe="o-doctor-1"):
+    """What the command asks and finds, by check."""
+    settings = config.load(path, commands.kinds(), environ={"DOCTOR_TOKEN": token})
+    watch = clock.Clock()
+    backends = app.make_backends(settings, store.FileStore(settings.state_dir), watch=watch)
+    try:
+        found = [f async for f in doctors.examine(settings, backends, now=watch.now, probe=probe)]
+    finally:
+        for backend in backends.values():
+            await backend.aclose()
+    assert token not in repr(found)
+    return any(f.verdict is doctors.Verdict.FAIL for f in found), {f.check: f for f in found}
+
+
+async def test_all_is_well(tmp_path):
+    """Every check is there; python-jenkins agrees; the node that was tried is gone."""
+    async with surgery(tmp_path) as (simulated, path):
+        bad, found = await doctor(path)
+        assert simulated.nodes == {}
+    assert not bad
+    assert {name: row.verdict.value for name, row in found.items()} == {
+        **dict.fromkeys(
+            (
+                "controller",
+                "version",
+                "clock",
+                "credentials",
+                "Agent/Create",
+                "Agent/Connect",
+                "Agent/Disconnect",
+                "Agent/Configure",
+                "Agent/Delete",
+                "second opinion",
+                "agents",
+                "backend local",
+            ),
+            "ok",
+        ),
+        "Job/Read": "warn",
+    }
+    assert "no job is visible" in found["Job/Read"].text
+
+
+@pytest.mark.parametrize("missing", ["Agent/Create", "Agent/Disconnect", "Agent/Delete"])
+async def test_a_missing_permission_is_named(tmp_path, missing):
+    """One line FAILs, says which permission to give, and the exit code is 1."""
+    async with surgery(tmp_path, permissions=BROKER - {missing}) as (simulated, path):
+        bad, found = await doctor(path)
+        left = bool(simulated.nodes)
+    assert bad
+    assert found[missing].verdict.value == "FAIL"
+    assert f"give the user {missing}" in found[missing].hint
+    assert left == (missing == "Agent/Delete")
+    if left:
+        assert "by hand" in found[missing].hint
+
+
+async def test_agent_configure_is_needed_by_old_controllers_only(tmp_path):
+    """It is a warning where the other way to retire is safe."""
+    lacking = BROKER - {"Agent/Configure"}
+    async with surgery(tmp_path, permissions=lacking) as (_, path):
+        bad, found = await doctor(path)
+    assert (bad, found["Agent/Configure"].verdict.value) == (False, "warn")
+    async with surgery(tmp_path, permissions=lacking, version="2.263.4") as (_, path):
+        bad, found = await doctor(path)
+    assert (bad, found["Agent/Configure"].verdict.value) == (True, "FAIL")
+
+
+async def test_a_wrong_token_is_told_from_a_closed_door(tmp_path):
+    """401 names the token, 403 the permission; nothing more is asked of such a controller."""
+    async with surgery(tmp_path) as (_, path):
+        bad, found = await doctor(path, token="wrong-token")
+        assert bad
+        assert "API token" in found["controller"].hint
+        assert "Agent/Create" not in found
+    async with surgery(tmp_path, permissions=()) as (_, path):
+        _, found = await doctor(path)
+        assert found["controller"].hint == "give the user Overall/Read"
+
+
+async def test_read_only_makes_no_node(tmp_path):
+    """And says what was not tried."""
+    async with surgery(tmp_path, permissions=BROKER - {"Agent/Create"}) as (_, path):
+        bad, found = await doctor(path, probe=None)
+    assert (bad, found["permissions"].verdict.value) == (False, "warn")
+
+
+async def test_an_agent_port_that_is_closed_and_a_websocket_that_is_open(tmp_path):
+    """Tried as the templates say; an agent may stand elsewhere, so the hint says from where."""
+    async with surgery(tmp_path, more="connect: {tunnel: '127.0.0.1:1'}") as (_, path):
+        bad, found = await doctor(path, probe=None)
+    assert (bad, found["agents"].verdict.value) == (True, "FAIL")
+    assert "tunnel" in found["agents"].hint
+    async with surgery(tmp_path, more="connect: {mode: websocket}") as (_, path):
+        bad, found = await doctor(path, probe=None)
+    assert (bad, found["agents"].verdict.value) == (False, "ok")
+
+
+def test_a_controller_that_is_not_there(tmp_path, monkeypatch, capsys):
+    """Said in one line with what to check; the rest is still looked at."""
+    monkeypatch.setenv("DOCTOR_TOKEN", TOKEN)
+    path = tmp_path / "broker.yaml"
+    path.write_text(CONFIG.format(url="http://127.0.0.1:1/", folder=tmp_path, more="command: [x]"))
+    assert cli.main(["doctor", "--config", str(path)]) == 1
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert (
+        lines[0].startswith("FAIL  controller          unreachable: ") or "127.0.0.1:1" in lines[0]
+    )
+    assert lines[1].strip() == "-> check controller.url, ca_file and proxy from this very machine"
+    assert lines[-1].startswith("ok    backend local")
+    assert err == "agent-broker: 1 of 3 checks failed\n"
+    assert cli.main(["doctor", "--config", str(path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [row.keys() for row in found] == [
+        {"check": 0, "verdict": 0, "text": 0, "hint": 0}.keys()
+    ] * 3

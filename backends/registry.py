@@ -23,6 +23,7 @@ class Kind:
     template_settings: str
     factory: str
     launch_style: Literal["command", "entry-point"]  # do we build the java command, or the image
+    renderer: str | None = None  # (spec, settings, owner=) -> text: what a launch would create
 
 
 KINDS = {
@@ -55,6 +56,7 @@ KINDS = {
             template_settings="backends.kubernetes.settings:KubernetesTemplate",
             factory="backends.kubernetes.backend:create",
             launch_style="entry-point",
+            renderer="backends.kubernetes.pod:render",
         ),
     )
 }
@@ -93,6 +95,14 @@ def create(
         settings, owner=owner, store=store, state_dir=state_dir, now=now
     )
     return backend
+
+
+def render(name: str, settings: Any, spec: api.InstanceSpec, *, owner: str) -> str:
+    """Return what a launch would create, as text without secrets. Raises ValueError, Rejected."""
+    renderer = kind(name).renderer
+    if renderer is None:
+        raise ValueError(f"backends of kind {name} have nothing to show")
+    return str(_load(renderer)(spec, settings, owner=owner))
 
 
 def _load(path: str) -> Any:

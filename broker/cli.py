@@ -98,6 +98,12 @@ def parser() -> argparse.ArgumentParser:
     _config_of(explain)
     _json_of(explain)
 
+    render = _command(
+        subs, "render", commands.render, "show what a backend would create for a template"
+    )
+    render.add_argument("template", metavar="TEMPLATE", help="name of a template")
+    _config_of(render)
+
     status = _command(subs, "status", commands.status, "ask the running broker why builds wait")
     _config_of(status)
     status.add_argument("--url", help="its status page (default: from the configuration)")

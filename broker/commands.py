@@ -20,7 +20,7 @@ import aiohttp
 import attrs
 
 from backends import registry
-from broker import app, clock, config, log, observe, placeholder, store
+from broker import app, clock, config, log, observe, placeholder, rendering, store
 from broker import doctor as doctors
 from broker.core import explain as explains
 from broker.core import labels, marks, model
@@ -206,6 +206,18 @@ def explain(options: argparse.Namespace) -> None:
 
 def _yes(value: bool) -> str:  # noqa: FBT001 -- a word for a value
     return "yes" if value else "no"
+
+
+def render(options: argparse.Namespace) -> None:
+    """Print what each backend of a template would create for one agent."""
+    settings, wall_now = _load(options.config), clock.Clock().wall()
+    policy = config.policy(settings, wall_now=wall_now)
+    try:
+        shown = rendering.render(settings, policy, template=options.template, now=wall_now)
+    except rendering.NotShown as error:
+        raise BadInput(str(error)) from error
+    for name, text in shown.items():
+        print(f"---\n# backend {name}\n{text}", end="")
 
 
 def init(options: argparse.Namespace) -> None:

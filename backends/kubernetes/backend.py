@@ -17,8 +17,6 @@ import math
 import pathlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
-import yaml
-
 from backends import api, names
 from backends.kubernetes import access, client, errors, pod, reflector, settings, states
 
@@ -152,12 +150,6 @@ class KubernetesBackend:
         self._closed = True
         if self._client is not None:
             await self._client.aclose()
-
-    # --- beyond the contract ---
-
-    def render(self, spec: api.InstanceSpec) -> str:
-        """Return the pod that ``launch`` would create, as YAML."""
-        return str(yaml.safe_dump(self._make(spec).pod, sort_keys=False))
 
     # --- inside ---
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from attrs import frozen
 
 from backends import api, names
@@ -106,6 +107,12 @@ def make(
     _complete(pod, spec, options)
     _mark(pod, spec, owner)
     return Made(name=pod_name(spec.name), pod=pod, secret_files=dict(spec.secret_files))
+
+
+def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str) -> str:
+    """Return the pod that a launch would create, as YAML. Raises Rejected."""
+    made = make(spec, owner=owner, fragments=configured.pods)
+    return str(yaml.safe_dump(made.pod, sort_keys=False))
 
 
 def _options(spec: api.InstanceSpec) -> settings.KubernetesTemplate:

@@ -6,10 +6,9 @@ import pathlib
 from collections.abc import Callable
 
 import pytest
-import yaml
 
 from backends import api
-from backends.kubernetes import access, backend, pod, settings
+from backends.kubernetes import access, backend, settings
 from tests.kubernetes import fake
 
 Make = Callable[..., backend.KubernetesBackend]
@@ -239,15 +238,6 @@ async def test_two_owners_in_one_namespace(cluster: fake.Cluster, make: Make) ->
     await theirs.aclose()
 
     await running(ours)
-
-
-def test_render_shows_the_pod_and_no_secret() -> None:
-    """What ``launch`` would create, as YAML, without a cluster."""
-    ours = backend.KubernetesBackend(settings.KubernetesSettings(), owner="ours", now=lambda: 0.0)
-    text = ours.render(spec())
-
-    assert yaml.safe_load(text) == pod.make(spec(), owner="ours").pod
-    assert SECRET not in text
 
 
 async def test_in_a_pod_the_service_account_is_enough(tmp_path: pathlib.Path) -> None:

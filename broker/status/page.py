@@ -59,7 +59,15 @@ a { color: inherit; } p { margin: .2rem 0; } p.none { opacity: .72; }
 
 _PHASES = {"idle": "good", "busy": "good", "lost": "bad", "orphan": "bad", "unknown": "bad"}
 _NEEDS_HELP = frozenset(
-    {"no-template", "bad-label", "label-unreadable", "set-aside", "back-off", "not-synced"}
+    {
+        "no-template",
+        "not-given",
+        "bad-label",
+        "label-unreadable",
+        "set-aside",
+        "back-off",
+        "not-synced",
+    }
 )
 """Reasons to wait that time does not heal: somebody has to act."""
 _STALE_S = 60.0

@@ -20,6 +20,8 @@ from attrs import define
 from broker.demo import access, simulation
 from broker.demo import controller as controllers
 from broker.demo.simulation import Kind, Node
+from jnlp import client, errors, http, node
+from jnlp import secret as jnlp_secret
 
 OLD = "2.263.4"
 NOW = 1_795_475_491.0
@@ -371,6 +373,44 @@ async def test_every_refusal_at_creation_and_all_that_is_taken_silently():
         for name in ("agent-1", "agent-demand", "agent-min", "agent-ws"):
             stage.node(name, "docker")
         await replay(stage, "nodes/02-create-errors")
+
+
+SILENT = (
+    "space in the name", "non-ASCII name", "name master", "name built-in", "zero executors",
+    "negative executors", "executors not a number", "empty remote FS root",
+    "relative remote FS root", "odd label string", "node with zero executors",
+)  # fmt: skip
+"""What the controller takes without a word; two names that differ in case only are not seen."""
+
+
+@pytest.mark.parametrize("note", SILENT)
+async def test_what_it_takes_silently_we_do_not_send(note):
+    """The recorded request made the node; the same from us is refused before it leaves."""
+    exchanges = [
+        exchange
+        for name in ("nodes/02-create-errors", "nodes/08-zero-executors")
+        for exchange in recorded.load(name)["exchanges"]
+        if exchange["note"].startswith(note)
+    ]
+    for exchange in exchanges:
+        assert exchange["response"]["status"] == 302
+        form = exchange["request"]["form"]
+        told = form["json"]
+        count = told["numExecutors"]
+        wanted = node.NodeDefinition(
+            name=form["name"],
+            executors=int(count) if re.fullmatch(r"-?\d+", count) else count,
+            remote_fs=told["remoteFS"],
+            labels=told["labelString"].split(),
+        )
+        async with staged() as stage:
+            credentials = http.Credentials(user=USER, secret=jnlp_secret.Secret(TOKEN))
+            settings = recorded.settings(stage.server.url, credentials=credentials)
+            async with http.Session(settings) as session:
+                with pytest.raises(errors.BadRequest, match="node not sent"):
+                    await client.NodeClient(session).create(wanted)
+            assert (stage.sim.nodes, stage.server.requests) == ({}, [])
+    assert exchanges
 
 
 async def test_a_node_without_executors():

@@ -14,7 +14,7 @@ import secrets
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 
 import broker
 from backends import api as backends_api
@@ -34,6 +34,7 @@ from broker import (
 from broker.core import death, model, spec
 from broker.core import ledger as ledgers
 from jnlp import client as jnlp_client
+from jnlp import errors as jnlp_errors
 from jnlp import http as jnlp_http
 from jnlp import secret as jnlp_secret
 from jnlp import version as jnlp_version
@@ -45,6 +46,7 @@ _LAG_S = 1.0
 _BEAT_LATE_S = 60.0
 """Healthy means that the loop turns; a controller that does not answer is no reason to restart."""
 _HOLDER = "holder"
+_HOLDERS_KEPT = 8
 
 Load = Callable[[], config.Settings]
 
@@ -89,7 +91,7 @@ class Broker:
     page: str = ""  # address of the status page once it is served
     _server: status.Server | None = None
     _disk_full: bool = False
-    _stopping: asyncio.Event = field(factory=asyncio.Event)
+    _drained: bool = False
 
     # --- what the status pages ask ---
 
@@ -163,6 +165,8 @@ class Broker:
                 await self.reconciler.run()
                 lag.cancel()
                 drain.cancel()
+            if self._drained:
+                await self._leave_for_good()
         except BaseExceptionGroup as raised:
             second = raised.subgroup(placeholder.SecondBroker)
             if second is None:
@@ -173,7 +177,6 @@ class Broker:
 
     def stop(self) -> None:
         """Order nothing new, finish what is in flight, keep the agents."""
-        self._stopping.set()
         self.reconciler.stop()
 
     def drain(self) -> None:
@@ -206,8 +209,11 @@ class Broker:
         """Note who we are, so that the next life knows this one's claim for its own."""
         if self.reconciler.place is None:
             return
+        standing = self.reconciler.place.standing
+        # several: this life may be killed before it has written its claim over an earlier one
+        holders = (standing.mine.holder, *standing.previous)[:_HOLDERS_KEPT]
         try:
-            self.files.save(_HOLDER, self.reconciler.place.standing.mine.holder)
+            self.files.save(_HOLDER, " ".join(holders))
         except OSError as error:
             _LOG.warning("state directory not written", extra={"reason": str(error)})
 
@@ -227,19 +233,29 @@ class Broker:
             self.recorder.loop_lag(max(0.0, loop.time() - due))
 
     async def _end_when_empty(self) -> None:
-        """After a drain: stop once no agent is left, and take the placeholder along."""
-        while True:
+        """After a drain: stop once no agent is left."""
+        while not (self.draining and self._is_empty()):  # noqa: ASYNC110 -- the loop itself rings no bell
             await asyncio.sleep(self.settings.poll.busy_s)
-            plan = self.plan
-            empty = plan is not None and not plan.agents and not self.reconciler.in_flight
-            synced = self.world is not None and self.world.controller.synced
-            if self.draining and empty and synced:
-                if self.reconciler.place is not None:
-                    with contextlib.suppress(Exception):
-                        await self.reconciler.place.remove()
-                _LOG.info("drained")
-                self.stop()
-                return
+        self._drained = True
+        self.stop()
+
+    def _is_empty(self) -> bool:
+        """Whether everybody who can be asked shows no agent, and none is on its way."""
+        world, plan = self.world, self.plan
+        if world is None or plan is None or self.reconciler.in_flight:
+            return False
+        synced = world.controller.synced and all(v.synced for v in world.backends.values())
+        waits = plan.agents or plan.actions or self.reconciler.ledger.expectations
+        return synced and not waits
+
+    async def _leave_for_good(self) -> None:
+        """Take the placeholder along; only now, when the loop makes no new one."""
+        if self.reconciler.place is not None:
+            try:
+                await self.reconciler.place.remove()
+            except jnlp_errors.JenkinsError as error:
+                _LOG.warning("placeholder node not removed", extra={"reason": error.text})
+        _LOG.info("drained")
 
     def keep(self, ledger: model.Ledger, builds: store.Builds) -> None:
         """Write down what cannot be observed again; a full disk costs only the count of builds."""
@@ -362,9 +378,9 @@ def _place(
     watch: clock.Clock,
 ) -> placeholder.Placeholder:
     holder = secrets.token_hex(6)
-    previous = ""
+    previous: tuple[str, ...] = ()
     with contextlib.suppress(OSError):
-        previous = files.load(_HOLDER) or ""
+        previous = tuple((files.load(_HOLDER) or "").split())
     return placeholder.Placeholder(
         nodes=nodes,
         owner=settings.owner,

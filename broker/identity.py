@@ -57,7 +57,7 @@ class Standing:
     """Our own position, from cycle to cycle."""
 
     mine: Claim
-    previous: str = ""  # holder of our previous life, from the state directory
+    previous: tuple[str, ...] = ()  # holders of our earlier lives, from the state directory
     claimed_at: float | None = None  # when we first wrote the claim
     works: bool = False
     stood: bool = False  # our claim was seen in its place while we worked
@@ -77,7 +77,7 @@ def decide(  # noqa: PLR0911 -- one situation, one return
             return Step.WORK, evolve(standing, stood=True)
         return _contest(seen, standing)
     if standing.claimed_at is None:
-        fresh = seen is None or seen.holder in {mine.holder, standing.previous}
+        fresh = seen is None or seen.holder in {mine.holder, *standing.previous}
         return Step.CLAIM, evolve(standing, works=fresh, claimed_at=now)
     if foreign:
         return Step.REFUSE, standing

@@ -5,6 +5,7 @@ the others are used. Refuses to decide and to try again: the next cycle is the r
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from attrs import frozen
 from backends import api as backends_api
 from broker.core import model
 from jnlp import errors as jnlp_errors
+
+_LOG = logging.getLogger("broker.observe")
 
 
 class ControllerReader(Protocol):
@@ -80,6 +83,9 @@ async def read_backend(
     except TimeoutError:
         text = f"unavailable: no answer within {time_limit_s:g} s"
         return model.BackendView(read_at=began, error=text)
+    except Exception as error:  # noqa: BLE001 -- a bug must not blind the loop to the other sources
+        _LOG.exception("listing failed by a bug")
+        return model.BackendView(read_at=began, error=f"bug: {error!r}"[:256])
     return model.BackendView(
         synced=True, read_at=began, instances=tuple(instances), capacity=capacity
     )

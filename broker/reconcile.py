@@ -8,8 +8,9 @@ logged with its traceback and counted, and the loop lives. Refuses to know HTTP 
 
 import asyncio
 import collections
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import attrs
 from attrs import define, field
@@ -116,14 +117,26 @@ class Reconciler:
         self._stopping = True
         self._hint.set()
 
+    @contextlib.contextmanager
+    def _outlived(self, what: str) -> Iterator[None]:
+        """Log and count a bug of ours that ends ``what``; the one broad catch of the loop."""
+        try:
+            yield
+        except placeholder.SecondBroker:
+            raise
+        except Exception:  # noqa: BLE001 -- the loop outlives our bugs
+            self.recorder.cycle_failed("bug")
+            _LOG.exception("%s failed by a bug", what)
+
     async def _watch(self, name: str, backend: backends_api.Backend) -> None:
         """Turn what a backend notices into hints; a stream that ends is opened again."""
         while True:
-            try:
-                async for _ in backend.watch():
-                    self.hint()
-            except backends_api.BackendError as error:
-                _LOG.info("watch ended", extra={"backend": name, "reason": error.reason})
+            with self._outlived("watch"):
+                try:
+                    async for _ in backend.watch():
+                        self.hint()
+                except backends_api.BackendError as error:
+                    _LOG.info("watch ended", extra={"backend": name, "reason": error.reason})
             await asyncio.sleep(self.pace.failing_s)
 
     async def _wait(self) -> None:
@@ -168,27 +181,19 @@ class Reconciler:
     async def cycle(self, group: asyncio.TaskGroup) -> None:
         """Observe, plan and dispatch once. Raises only ``SecondBroker`` and cancellation."""
         began = self.beat_at = self.watch.now()
-        try:
+        self._failures += 1  # until it has gone well
+        with self._outlived("cycle"):
             plan = await self._look_and_plan()
-        except placeholder.SecondBroker:
-            raise
-        except Exception:  # noqa: BLE001 -- the one broad catch: the loop outlives our bugs
-            self._failures += 1
-            self.recorder.cycle_failed("bug")
-            _LOG.exception("cycle failed")
-            return
-        synced = self.world is not None and self.world.controller.synced
-        if not synced:
-            self._failures += 1
-            self.recorder.cycle_failed("controller")
-        else:
-            self._failures = 0
-            self.last_cycle_at = self.watch.now()
-        if self.works and not self._stopping:
-            self._dispatch(plan, group)
-        if self.world is not None:
-            self._note_starts(self.world, plan, group)
-            self.recorder.cycle(self.world, plan, self.watch.now() - began)
+            if self.world is not None and self.world.controller.synced:
+                self._failures = 0
+                self.last_cycle_at = self.watch.now()
+            else:
+                self.recorder.cycle_failed("controller")
+            if self.works and not self._stopping:
+                self._dispatch(plan, group)
+            if self.world is not None:
+                self._note_starts(self.world, plan, group)
+                self.recorder.cycle(self.world, plan, self.watch.now() - began)
 
     async def _look_and_plan(self) -> model.Plan:
         seen = await observe.observe(
@@ -260,10 +265,9 @@ class Reconciler:
         """Find out what became of an item that was gone before it was seen to start."""
         if self.ask_item is None or self.last_plan is None:
             return
-        try:
+        url = None
+        with self._outlived("question"), contextlib.suppress(jnlp_errors.JenkinsError):
             url = await self.ask_item(vanished.item)
-        except jnlp_errors.JenkinsError:
-            url = None
         if url is None:
             self.recorder.left("cancelled")
             return
@@ -295,14 +299,15 @@ class Reconciler:
                 outcome = await self.executor.perform(action)
             except asyncio.CancelledError:
                 raise
-            except Exception as error:  # noqa: BLE001 -- as above, for one action
+            except Exception as error:  # noqa: BLE001 -- as in _outlived, and it has an outcome
                 _LOG.exception("%s failed by a bug", verb)
                 outcome = ledgers.Outcome(
                     action=action, at=self.watch.now(), slug="bug", text=repr(error)[:256]
                 )
             finally:
                 self._tasks.pop(action.name, None)
-            self._settle(action, outcome, began)
+            with self._outlived("settlement"):
+                self._settle(action, outcome, began)
         self.hint()
 
     def _settle(self, action: model.Action, outcome: ledgers.Outcome, began: float) -> None:
@@ -347,13 +352,14 @@ class Reconciler:
         lines: Sequence[str] = ()
         if agent is not None and agent.backend is not None and agent.instance is not None:
             backend = self.backends.get(agent.backend)
-            try:
+            with (
+                self._outlived("last words"),
+                contextlib.suppress(backends_api.BackendError, TimeoutError),
+            ):
                 async with asyncio.timeout(self.time_limit_s):
                     if backend is not None:
                         text = await backend.logs(action.name, tail=_LOG_LINES)
                         lines = text.splitlines()[-_LOG_LINES:]
-            except (backends_api.BackendError, TimeoutError):
-                lines = ()
         slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
         exit_ = agent.instance.exit if agent is not None and agent.instance is not None else None
         self.deaths.append(

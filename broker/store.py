@@ -35,9 +35,12 @@ class FileStore:
         self.directory = directory
 
     def load(self, key: str) -> str | None:
-        """Return the value last saved, or None. Raises OSError."""
+        """Return the value last saved, or None. Raises OSError.
+
+        What a power loss left of a file is for the reader to judge: it never fails to decode.
+        """
         try:
-            return self._path(key).read_text(encoding="utf-8")
+            return self._path(key).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return None
 

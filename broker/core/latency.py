@@ -187,7 +187,7 @@ def _know(before: Known | None, world: model.World, plan: model.Plan) -> Known:
             item.id: _waiter(item, unmet.get(item.id), old.get(item.id), read_at=view.read_at)
             for item in view.items
         },
-        running={a.name: _runs(a.computer) for a in plan.agents if a.computer is not None},
+        running=_running(view, plan),
     )
 
 
@@ -213,6 +213,25 @@ def _waiter(
     if known is None:
         return waiter
     return evolve(waiter, template=known.template, agent=known.agent)
+
+
+def _running(view: model.ControllerView, plan: model.Plan) -> dict[NodeName, tuple[str, ...]]:
+    """Return what runs on each agent.
+
+    While an item is pending, an executor that shows no build has been given it and has not begun:
+    it would be taken for a start now, and for another one when it begins.
+    """
+    pending = sum(item.stage is Stage.PENDING for item in view.items)
+    running: dict[NodeName, tuple[str, ...]] = {}
+    for agent in plan.agents:
+        if agent.computer is None:
+            continue
+        runs = list(_runs(agent.computer))
+        while pending and "" in runs:
+            runs.remove("")
+            pending -= 1
+        running[agent.name] = tuple(runs)
+    return running
 
 
 def _runs(computer: model.Computer) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ STOOD = {**WORKS, "stood": True}
     [
         (None, {}, 100, Step.CLAIM, True),  # nobody was here
         (MINE, {}, 100, Step.CLAIM, True),
-        (OTHER, {"previous": "other"}, 100, Step.CLAIM, True),  # our own earlier life
+        (OTHER, {"previous": ("older", "other")}, 100, Step.CLAIM, True),  # our own earlier life
         (OTHER, {}, 100, Step.CLAIM, False),  # challenge
         (MINE, {"claimed_at": 100}, 105, Step.WAIT, False),
         (MINE, {"claimed_at": 100}, 110, Step.WORK, True),  # nobody took it back

@@ -17,6 +17,7 @@ from backends.kubernetes import access, settings
 _MISSING = (
     "a kubeconfig needs the official package; hint: pip install jenkins-agent-broker[kubernetes]"
 )
+_PLACES = ("BearerToken", "authorization")  # where its releases of today and before keep it
 
 
 class PackageToken:
@@ -30,8 +31,11 @@ class PackageToken:
         """Return the token; after it was refused, read everything again."""
         if renew:
             self._loaded = await asyncio.to_thread(_load, self._told)
-        header = self._loaded.get_api_key_with_prefix("authorization") or ""
-        return header.removeprefix("Bearer ") or None
+        for place in _PLACES:
+            header = self._loaded.get_api_key_with_prefix(place)
+            if header:
+                return str(header).removeprefix("Bearer ")
+        return None
 
 
 async def load(told: settings.KubernetesSettings) -> access.Access:

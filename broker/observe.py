@@ -89,3 +89,20 @@ async def read_backend(
     return model.BackendView(
         synced=True, read_at=began, instances=tuple(instances), capacity=capacity
     )
+
+
+def note_changes(before: model.World | None, now: model.World) -> None:
+    """Log once when a source is lost, and once when it is back."""
+    old = _unread(before) if before is not None else {}
+    new = _unread(now)
+    for source in new.keys() - old.keys():
+        _LOG.warning("source lost", extra={"source": source, "reason": new[source]})
+    for source in old.keys() - new.keys():
+        _LOG.info("source back", extra={"source": source})
+
+
+def _unread(world: model.World) -> dict[str, str]:
+    lost = {str(name): view.error for name, view in world.backends.items() if not view.synced}
+    if not world.controller.synced:
+        lost["controller"] = world.controller.error
+    return lost

@@ -180,6 +180,10 @@ class Reconciler:
 
     async def cycle(self, group: asyncio.TaskGroup) -> None:
         """Observe, plan and dispatch once. Raises only ``SecondBroker`` and cancellation."""
+        with logs.bound(cycle=self.ledger.cycle + 1):  # also on every line of what it dispatches
+            await self._cycle(group)
+
+    async def _cycle(self, group: asyncio.TaskGroup) -> None:
         began = self.beat_at = self.watch.now()
         self._failures += 1  # until it has gone well
         with self._outlived("cycle"):
@@ -214,6 +218,7 @@ class Reconciler:
             jitter=self.roll(),
         )
         plan = plans.plan(world, policy)
+        observe.note_changes(self.world, world)
         self.ledger = plan.ledger
         self.world, self.last_plan = attrs.evolve(world, ledger=plan.ledger), plan
         for old, new in plan.illegal:

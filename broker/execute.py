@@ -38,8 +38,8 @@ class Nodes(Protocol):
     async def uncordon(self, name: str) -> None:
         """Bring a node back online."""
 
-    async def seal(self, name: str, label: str) -> None:
-        """Let a node take nothing more and leave it one label that nobody asks for."""
+    async def seal(self, name: str, *labels: str) -> None:
+        """Let a node take nothing more and leave it labels that nobody asks for."""
 
     async def unseal(self, name: str) -> None:
         """Let a node take items again."""
@@ -146,7 +146,7 @@ class Executor:
         if action.online and not self.retires_by_offline():
             # the build may end in this very moment and another item be assigned: an older
             # controller drops an item that finds its node offline
-            await self.nodes.seal(action.name, model.RETIRED_LABEL)
+            await self.nodes.seal(action.name, *model.retired_labels(action.slug))
         else:
             await self.nodes.cordon(action.name, _message(action.slug, action.reason))
 
@@ -188,11 +188,11 @@ class Executor:
     async def _take_out(self, action: model.RetireAgent | model.SweepNode) -> None:
         """Take an idle agent out of service, so that what is idle afterwards stays idle."""
         by_offline = self.retires_by_offline()
+        slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
         if by_offline:
-            slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
             await self.nodes.cordon(action.name, _message(slug, action.reason))
         else:
-            await self.nodes.seal(action.name, model.RETIRED_LABEL)
+            await self.nodes.seal(action.name, *model.retired_labels(slug))
         if not (await self.nodes.read(action.name)).is_at_work:
             return
         if by_offline:

@@ -115,15 +115,15 @@ class NodeClient:
                 f"node {name} is still temporarily offline after toggleOffline"
             )
 
-    async def seal(self, name: str, label: str) -> None:
-        """Let a node take nothing more and leave it nothing but ``label``; may be repeated.
+    async def seal(self, name: str, *labels: str) -> None:
+        """Let a node take nothing more and leave it nothing but these labels; may be repeated.
 
         The agent stays connected and what is on its way to it still runs. A build that asks for
         its node in the very instant fails visibly (measured: 2 of 350): the node is replaced.
         """
 
         def sealed(config: str) -> str:
-            return node.with_labels(node.accepting(config, tasks=False), (label,))
+            return node.with_labels(node.accepting(config, tasks=False), labels)
 
         await self._configure(name, sealed)
 

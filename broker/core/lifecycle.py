@@ -121,7 +121,7 @@ def see_instance(instance: backends_api.Instance | None, *, synced: bool) -> Ins
 
 
 def is_cordoned(computer: model.Computer) -> bool:
-    """Return whether we took this computer out of service, by offline mark or label swap."""
+    """Return whether we took this computer out of service, by offline mark or seal."""
     if model.RETIRED_LABEL in computer.labels:
         return True
     return computer.temporarily_offline and computer.offline_cause.startswith(model.CORDON_MARK)

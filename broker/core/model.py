@@ -24,7 +24,12 @@ BackendName = NewType("BackendName", str)
 CORDON_MARK = "agent-broker:"
 """How the offline message of a node begins when we took it out of service."""
 RETIRED_LABEL = "agent-broker-retired"
-"""The only label that a node keeps when its labels were swapped away to retire it."""
+"""By this label everybody knows a node that was sealed; its offline message stays empty."""
+
+
+def retired_labels(slug: str) -> tuple[str, str]:
+    """Return the labels of a sealed node; the second one tells why it goes."""
+    return RETIRED_LABEL, f"{RETIRED_LABEL}-{slug}"
 
 
 # --- the controller, as seen -------------------------------------------------------------------

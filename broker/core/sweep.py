@@ -121,14 +121,24 @@ def _drained(
             text="out of service and empty, but a pipeline may still ask for it after the start",
         )
     cause = agent.computer.offline_cause if agent.computer is not None else ""
-    found = _SLUG.match(cause)
     return model.RetireAgent(
         name=agent.name,
         backend=agent.backend,
         reason=cause.removeprefix(model.CORDON_MARK).strip() or "out of service and empty",
-        slug=found[1] if found is not None else "drained",
+        slug=_slug_of(agent.computer),
         cordoned=True,
     )
+
+
+def _slug_of(computer: model.Computer | None) -> str:
+    """Read why an agent was taken out of service: in its offline message, or in its labels."""
+    if computer is None:
+        return "drained"
+    found = _SLUG.match(computer.offline_cause)
+    if found is not None:
+        return found[1]
+    mark = f"{model.RETIRED_LABEL}-"
+    return next((t.removeprefix(mark) for t in computer.labels if t.startswith(mark)), "drained")
 
 
 def _lost(

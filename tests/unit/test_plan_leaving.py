@@ -169,6 +169,21 @@ def test_a_drained_agent_is_removed_with_the_reason_of_its_cordon():
     assert (action.name, action.slug, action.cordoned) == (name, "once", True)
 
 
+def test_a_sealed_agent_is_removed_with_the_reason_in_its_labels():
+    """Older controllers: it is online, says nothing, and takes nothing."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.IDLE)
+    labels = frozenset({name, *model.retired_labels("max-builds")})
+    scene.computers[0] = attrs.evolve(scene.computers[0], labels=labels)
+    (action,) = scene.plan().actions
+    assert (action.name, action.slug, action.cordoned) == (name, "max-builds", True)
+    scene.computers[0] = attrs.evolve(
+        scene.computers[0], labels=frozenset({name, model.RETIRED_LABEL})
+    )
+    (action,) = scene.plan().actions
+    assert action.slug == "drained"
+
+
 def test_a_pipeline_that_asks_for_a_drained_node_gets_it_back():
     """After a restart of the controller it must go on with this very node."""
     scene = Scene(template("t"))

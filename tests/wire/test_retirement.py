@@ -226,6 +226,7 @@ async def test_a_sealed_node_takes_nothing_and_a_pipeline_gets_it_back():
         there.sim.advance(there.clock.now)
         cordon = model.CordonAgent(name=name, reason="single use", slug="once")
         await there.executor.perform(cordon)
+        assert there.sim.nodes[name].labels == set(model.retired_labels("once"))
         there.sim.restart(there.clock.now, down_s=1.0)
         there.clock.now += 2.0
         there.sim.connect(there.clock.now, name)

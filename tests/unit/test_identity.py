@@ -93,7 +93,7 @@ def test_of_two_that_start_at_once_one_works(order, since):
 def test_of_two_with_the_same_previous_life_one_works(order):
     """Two copies of one state directory: both take the claim of the dead for theirs."""
     one, two = (
-        Standing(mine=Claim(holder=f"h{n}", since=10 + n), previous="dead") for n in (0, 1)
+        Standing(mine=Claim(holder=f"h{n}", since=10 + n), previous=("dead",)) for n in (0, 1)
     )
     refused, working = duel(order, one, two)
     assert len(refused) == len(working) == 1

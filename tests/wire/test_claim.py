@@ -37,7 +37,7 @@ class Host:
 
     def starts(self, holder, *, ahead=0):
         mine = identity.Claim(holder=holder, since=int(self.clock.now + ahead))
-        standing = identity.Standing(mine=mine, previous=self.state.get("holder", ""))
+        standing = identity.Standing(mine=mine, previous=tuple(self.state.get("holders", ())))
         return placeholder.Placeholder(
             nodes=self.nodes, owner=OWNER, standing=standing, challenge_s=CHALLENGE_S
         )
@@ -45,7 +45,7 @@ class Host:
     async def cycle(self, place):
         works = await place.tend(await self.reader.read(self.clock.read), now=self.clock.now)
         if works:
-            self.state["holder"] = place.standing.mine.holder
+            self.state["holders"] = [place.standing.mine.holder]
         self.clock.now += 5.0
         self.server.sim.advance(self.clock.now)
         return works

@@ -1,0 +1,216 @@
+"""The examples fit together: names, labels, ports, rights, and configurations that load.
+
+The chart is rendered by a stand-in that knows the four forms its templates use and refuses others.
+"""
+
+import json
+import pathlib
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from backends import api
+from backends.kubernetes import pod
+from broker import commands, config, rendering
+from tests.kubernetes import recorded
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "kubernetes"
+BASE = EXAMPLES / "base"
+CHART = EXAMPLES / "chart"
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def base() -> list[dict[str, Any]]:
+    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+    return [
+        document
+        for name in kustomization["resources"]
+        for document in documents((BASE / name).read_text())
+    ]
+
+
+def of_kind(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (one,) = [document for document in found if document["kind"] == kind]
+    return one
+
+
+def loaded(text: str, folder: pathlib.Path) -> config.Settings:
+    """Load a configuration with the secret's file where this machine has one."""
+    secret = folder / "secret"
+    secret.write_text("abc")
+    path = folder / "broker.yaml"
+    path.write_text(re.sub(r"file:/run/\S+", f"file:{secret}", text))
+    return config.load(path, commands.kinds(), environ={})
+
+
+def rendered() -> list[dict[str, Any]]:
+    """Render the chart: values as they are, the release called ``agents`` in ``jenkins``."""
+    scope = {
+        "Values": yaml.safe_load((CHART / "values.yaml").read_text()),
+        "Release": {"Name": "agents", "Namespace": "jenkins"},
+    }
+
+    def value(path: str) -> Any:
+        told: Any = scope
+        for part in path.strip(".").split("."):
+            told = told[part]
+        return told
+
+    def put(match: re.Match[str]) -> str:
+        call = match[2].strip()
+        if found := re.fullmatch(r"toYaml (\S+) \| nindent (\d+)", call):
+            text = yaml.safe_dump(value(found[1]), sort_keys=False).rstrip()
+            return "\n" + "\n".join(" " * int(found[2]) + line for line in text.split("\n"))
+        if found := re.fullmatch(r"toYaml (\S+) \| sha256sum", call):
+            value(found[1])
+            return "0" * 64
+        if found := re.fullmatch(r"(\S+) \| quote", call):
+            return json.dumps(value(found[1]))
+        if found := re.fullmatch(r"\.\S+", call):
+            return str(value(call))
+        raise AssertionError(f"the stand-in does not know {match[0]}")
+
+    text = ""
+    for path in sorted((CHART / "templates").iterdir()):
+        text += "---\n" + re.sub(r"(\s*\{\{-|\{\{)([^}]*)\}\}", put, path.read_text())
+    return documents(text)
+
+
+def test_the_rights_are_the_least_that_were_tried() -> None:
+    """In the base and in the chart: the role that a real API server was asked with."""
+    tried = of_kind(documents((recorded.FOLDER / "rbac-minimal.yaml").read_text()), "Role")
+
+    for found in (base(), rendered()):
+        assert tried["rules"] == of_kind(found, "Role")["rules"]
+        binding, account = of_kind(found, "RoleBinding"), of_kind(found, "ServiceAccount")
+        assert binding["roleRef"]["name"] == of_kind(found, "Role")["metadata"]["name"]
+        assert binding["subjects"][0]["name"] == account["metadata"]["name"]
+        assert not [d for d in found if d["kind"].startswith("Cluster")]
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "Deployment"])
+def test_what_a_pod_mounts_is_there(kind: str) -> None:
+    """Volumes, config maps, ports, labels and accounts that are named exist."""
+    found = base() if kind == "StatefulSet" else rendered()
+    body = of_kind(found, kind)
+    template = body["spec"]["template"]
+    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+    maps = {g["name"] for g in kustomization["configMapGenerator"]} | {
+        d["metadata"]["name"] for d in found if d["kind"] == "ConfigMap"
+    }
+    volumes = {v["name"]: v for v in template["spec"]["volumes"]}
+    claims = [c["metadata"]["name"] for c in body["spec"].get("volumeClaimTemplates", [])]
+    for container in template["spec"]["containers"]:
+        for mount in container["volumeMounts"]:
+            assert mount["name"] in {*volumes, *claims}
+    for volume in volumes.values():
+        if "configMap" in volume:
+            assert volume["configMap"]["name"] in maps
+    labels = template["metadata"]["labels"]
+    service = of_kind(found, "Service")
+    assert body["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert service["spec"]["selector"].items() <= labels.items()
+    ports = {p["name"] for c in template["spec"]["containers"] for p in c.get("ports", [])}
+    assert {p["targetPort"] for p in service["spec"]["ports"]} <= ports
+    account = of_kind(found, "ServiceAccount")["metadata"]["name"]
+    assert account == template["spec"]["serviceAccountName"]
+
+
+def test_the_controller_does_not_see_the_broker_s_token() -> None:
+    """The service account is mounted into the broker's container alone."""
+    spec = of_kind(base(), "StatefulSet")["spec"]["template"]["spec"]
+
+    assert spec["automountServiceAccountToken"] is False
+    sees = [
+        c["name"]
+        for c in spec["containers"]
+        if any("serviceaccount" in m["mountPath"] for m in c["volumeMounts"])
+    ]
+    assert ["agent-broker"] == sees
+
+
+@pytest.mark.parametrize("kind", ["NetworkPolicy", "PodDisruptionBudget"])
+def test_policies_select_the_agents(kind: str) -> None:
+    """By the mark that every pod of a broker has, in the namespace where they run."""
+    policy = of_kind(base(), kind)
+    spec = policy["spec"]
+    selector = spec.get("podSelector") or spec["selector"]
+
+    assert selector["matchLabels"].items() <= pod.MANAGED_BY.items()
+    assert policy["metadata"]["namespace"] == of_kind(base(), "Role")["metadata"]["namespace"]
+
+
+def test_the_service_monitor_finds_the_page() -> None:
+    """A service with its labels has the port that it names."""
+    monitor = yaml.safe_load((EXAMPLES / "monitoring" / "servicemonitor.yaml").read_text())
+    service = of_kind(base(), "Service")
+
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= (
+        service["metadata"]["labels"].items()
+    )
+    names = [p["name"] for p in service["spec"]["ports"]]
+    assert all(endpoint["port"] in names for endpoint in monitor["spec"]["endpoints"])
+
+
+def test_the_configuration_of_the_base(tmp_path: pathlib.Path) -> None:
+    """It loads without a warning, serves the Jenkinsfile's label, and every template is a pod."""
+    settings = loaded((BASE / "broker.yaml").read_text(), tmp_path)
+    policy = config.policy(settings, wall_now=0.0)
+
+    assert () == settings.warnings
+    label = re.search(r"label '([^']+)'", (EXAMPLES / "Jenkinsfile").read_text())
+    assert label is not None
+    wanted = set(label[1].split(" && "))
+    assert [t.name for t in policy.templates if wanted <= t.labels] == ["maven-golang"]
+    for template in policy.templates:
+        shown = rendering.render(settings, policy, template=template.name, now=0.0)
+        (text,) = shown.values()
+        assert _restricted(yaml.safe_load(text))
+
+
+def _restricted(manifest: dict[str, Any]) -> bool:
+    """What the Pod Security level of the namespace asks for, as recording 403-pod-security says."""
+    spec = manifest["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"]["drop"] == ["ALL"]
+    return True
+
+
+def test_the_configuration_of_the_chart(tmp_path: pathlib.Path) -> None:
+    """What the chart puts into the config map loads, and names the namespace of the role."""
+    found = rendered()
+    text = of_kind(found, "ConfigMap")["data"]["broker.yaml"]
+    settings = loaded(text, tmp_path)
+
+    (backend,) = settings.backends.values()
+    assert backend.settings.namespace == of_kind(found, "Role")["metadata"]["namespace"]
+
+
+def test_the_broker_s_user_has_the_permissions_that_were_tried() -> None:
+    """Those of the recording that did the whole life of a node."""
+    folder = recorded.FOLDER.parent / "jenkins" / "permissions"
+    tried = json.loads((folder / "03-broker-set.json").read_text())["granted_permissions"]
+    casc = yaml.safe_load((BASE / "casc.yaml").read_text())
+    entries = casc["jenkins"]["authorizationStrategy"]["globalMatrix"]["entries"]
+    (user,) = [entry["user"] for entry in entries if "user" in entry]
+
+    assert sorted(tried) == sorted(user["permissions"])
+
+
+def test_a_pod_that_is_not_restricted_would_be_noticed() -> None:
+    """The check above can fail."""
+    spec = api.InstanceSpec(name="a", metadata={}, image="x")
+    manifest = pod.make(spec, owner="o").pod
+    manifest["spec"]["containers"][0]["securityContext"]["capabilities"] = {"drop": []}
+
+    with pytest.raises(AssertionError):
+        _restricted(manifest)

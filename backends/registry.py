@@ -58,6 +58,13 @@ KINDS = {
             launch_style="entry-point",
             renderer="backends.kubernetes.pod:render",
         ),
+        Kind(
+            name="mesos",
+            settings="backends.mesos.settings:MesosSettings",
+            template_settings="backends.mesos.settings:MesosTemplate",
+            factory="backends.mesos.backend:create",
+            launch_style="command",
+        ),
     )
 }
 

@@ -142,8 +142,9 @@ class Session:
         What comes of it later is acknowledged or killed, and never taken for a new task.
         """
         task = self.tasks.pop(name)
-        self._graves.pop(name, None)
-        self._graves[name] = task.unacknowledged if self.phase is Phase.ONLINE else None
+        if task.unacknowledged is not None or task.is_away:
+            self._graves.pop(name, None)
+            self._graves[name] = task.unacknowledged if self.phase is Phase.ONLINE else None
         while len(self._graves) > _GRAVES_MAX:
             self._graves.pop(next(iter(self._graves)))
         return self._acknowledge(name, task.agent_id, task.unacknowledged)

@@ -220,6 +220,7 @@ def script(spec: api.InstanceSpec, *, work_root: str, take_secrets: bool) -> str
     lines = [
         "umask 077",
         'cd "$MESOS_SANDBOX" || exit 126',
+        "exec > agent.log 2>&1",
         "mkdir -p secrets files work",
     ]
     if take_secrets:

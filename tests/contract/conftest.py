@@ -14,6 +14,7 @@ HARNESSES = {
     "docker": "tests.contract.docker",
     "kubernetes": "tests.contract.kubernetes",
     "memory": "tests.contract.memory",
+    "mesos": "tests.contract.mesos",
     "process": "tests.contract.process",
 }
 """Kind to the module with its ``open_harness``; imported only when its cases run."""

@@ -35,6 +35,7 @@ CAPABILITIES = {
     "blank-secrets": "a secret that a program writes to its output is blanked out in the logs",
     "exposure": "others can look at an instance without the backend",
     "outside-kill": "an instance can be killed behind the backend's back",
+    "two-brokers": "two brokers of one owner may work at the same time",
     "watch": "the end of an instance wakes the watch",
     "launch no-capacity": "the platform can be full",
     "launch unauthorized": "the platform can forbid a launch",

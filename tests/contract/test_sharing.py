@@ -41,6 +41,7 @@ async def test_what_ended_while_no_broker_ran_is_told(harness: Harness, open_bac
     assert ("exited", 9) == (ended.exit.slug, ended.exit.code)
 
 
+@pytest.mark.needs("two-brokers")
 async def test_two_brokers_of_one_owner_make_one_instance(harness: Harness, open_backend):
     """An old broker that still runs while the new one starts: by name there is one instance."""
     first, second = open_backend(), open_backend()

@@ -1,0 +1,235 @@
+"""The contract over one Mesos framework: joins the session, the wire and the broker's wishes.
+
+Theory of operation. A verb of the contract puts a wish into the session and waits until the
+session's facts show it, or tells why not within seconds. All tasks of the framework are ours.
+After a restart the stream tells which tasks there are, and the master's page what their labels
+are. Refuses to know the stream (``driver``), the protocol (``session``) and shells (``tasks``).
+"""
+
+import asyncio
+import pathlib
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from backends import api
+from backends.mesos import death, driver, facts, session, settings, tasks
+
+_CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
+_KILL_S = 30.0  # beyond the grace
+_STATES = {
+    "TASK_STAGING": api.InstanceState.STARTING,
+    "TASK_STARTING": api.InstanceState.STARTING,
+    "TASK_RUNNING": api.InstanceState.RUNNING,
+    "TASK_KILLING": api.InstanceState.STOPPING,
+}
+
+
+def create(
+    configured: settings.MesosSettings,
+    *,
+    owner: str,
+    store: api.Store,
+    state_dir: pathlib.Path,  # noqa: ARG001 -- part of every factory; the store is all we need
+    now: Callable[[], float],
+) -> "MesosBackend":
+    """Build the backend; nothing is asked before the first call."""
+    driven = driver.Driver(configured, owner=owner, store=store, now=now)
+    return MesosBackend(configured, driver=driven, now=now)
+
+
+class MesosBackend:
+    """The contract over one framework; one object per owner and event loop."""
+
+    kind = "mesos"
+
+    def __init__(
+        self,
+        configured: settings.MesosSettings,
+        *,
+        driver: driver.Driver,
+        now: Callable[[], float],
+    ) -> None:
+        self._settings = configured
+        self._driver = driver
+        self._cluster = driver.cluster
+        self._now = now
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    # --- the contract ---
+
+    async def launch(self, spec: api.InstanceSpec) -> None:
+        """Hold the specification until an offer fits; idempotent by name."""
+        need = tasks.need(spec)
+        async with self._turns.setdefault(spec.name, asyncio.Lock()):
+            machine = await self._driver.ready()
+            if spec.name in machine.tasks:
+                await self._same(machine, machine.tasks[spec.name], spec)
+                return
+            if machine.may_come_back(spec.name):
+                raise api.AlreadyExists(
+                    f"an earlier task {spec.name!r} is on an agent that does not answer"
+                )
+            info = tasks.info(spec, configured=self._settings, created_at=self._now())
+            want = facts.Want(need=need, info=info)
+            self._driver.say(machine.want([want]))
+            try:
+                await self._launched(machine, want)
+            finally:
+                if machine.wants.get(spec.name) is want:
+                    self._driver.say(machine.unwant(spec.name))
+
+    async def list(self) -> Sequence[api.Instance]:
+        """All tasks of the framework; an error until they are known."""
+        machine = await self._driver.ready()
+        await self._learn(machine)
+        return [_instance(task) for task in machine.tasks.values()]
+
+    async def watch(self) -> AsyncIterator[None]:
+        """Wake with every update of a task; ends when the backend is closed."""
+        self._driver.start()
+        seen = self._driver.changes
+        with self._driver.listening() as waker:
+            while not self._driver.closed:
+                await waker.wait()
+                waker.clear()
+                if self._driver.changes != seen and not self._driver.closed:
+                    seen = self._driver.changes
+                    yield
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:
+        """SIGTERM, ``grace_s`` later SIGKILL; Mesos removes the sandbox in its own time."""
+        machine = await self._driver.ready()
+        if name in machine.wants:
+            self._driver.say(machine.unwant(name))
+            self._driver.notify()
+            return
+        if name not in machine.tasks:
+            raise api.NotFound(f"no instance {name[:80]!r}")
+        self._driver.say(machine.kill(name, grace_s=max(0.0, grace_s), now=self._now()))
+
+        def ended() -> bool:
+            task = machine.tasks.get(name)
+            return task is None or task.final is not None or task.is_away
+
+        if not await self._driver.until(ended, within_s=max(0.0, grace_s) + _KILL_S):
+            raise api.Unavailable(f"Mesos has not ended {name!r} yet; it will be told again")
+        if name in machine.tasks:
+            self._driver.say(machine.forget(name))
+        await self._driver.spoken_out()
+
+    async def capacity(self) -> api.Capacity | None:
+        """Unknown: what is free is told by offers, and nobody asks for those without a need."""
+        if self._driver.closed:
+            raise api.Unavailable("the backend is closed")
+        return None
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Last lines of what the agent wrote, read from its sandbox."""
+        machine = await self._driver.ready()
+        task = machine.tasks.get(name)
+        if task is None:
+            if name in machine.wants:
+                return ""
+            raise api.NotFound(f"no instance {name[:80]!r}")
+        text = await self._cluster.output(task, framework=machine.framework.id)
+        return "\n".join(text.splitlines()[-tail:]) if tail > 0 else ""
+
+    def work_dir(self, name: str) -> str | None:
+        """Return the link into the sandbox that the task makes before the agent starts."""
+        return f"{self._settings.work_root}/{name}"
+
+    async def aclose(self) -> None:
+        """Leave the framework to its failover time-out; its tasks run on."""
+        await self._driver.aclose()
+
+    # --- launching ---
+
+    async def _launched(self, machine: session.Session, want: facts.Want) -> None:
+        name = want.need.name
+
+        def decided() -> bool:
+            task = machine.tasks.get(name)
+            return task.confirmed if task is not None else name not in machine.wants
+
+        await self._driver.until(decided, within_s=self._settings.offer_timeout_s)
+        task = machine.tasks.get(name)
+        if task is None:
+            if name in machine.wants:
+                await self._driver.ready()  # a lost master is the better reason
+                raise await self._cluster.why_not(want)
+            raise api.NoCapacity(f"{name!r} was terminated before an offer came")
+        if not task.confirmed:
+            raise api.Unavailable(f"the master has not confirmed the task {name!r} yet")
+        await self._driver.until(
+            lambda: task.started or task.final is not None, within_s=_CONFIRM_S
+        )
+        if task.final is not None and not task.started:
+            refusal = _refusal(task)
+            if refusal is not None and machine.tasks.get(name) is task:
+                self._driver.say(machine.forget(name))
+                raise refusal
+
+    async def _same(
+        self, machine: session.Session, task: facts.Task, spec: api.InstanceSpec
+    ) -> None:
+        """Raise AlreadyExists unless the task was made from this specification."""
+        await self._learn(machine)
+        if tasks.digest_of(task.labels or {}) != tasks.digest(spec):
+            raise api.AlreadyExists(
+                f"{spec.name!r} exists and was made from another specification"
+            )
+
+    async def _learn(self, machine: session.Session) -> None:
+        """Ask for the labels of tasks from an earlier life."""
+        unknown = {name for name, task in machine.tasks.items() if task.labels is None}
+        if not unknown:
+            return
+        labels = await self._cluster.labels(machine.framework.id)
+        for name in unknown:
+            task = machine.tasks.get(name)
+            if task is None:
+                continue
+            if name not in labels:
+                raise api.Unauthorized(
+                    f"the master's page /tasks does not show our task {name!r}; "
+                    "hint: the ACLs view_frameworks and view_tasks"
+                )
+            task.labels = labels[name]
+            task.traits = tasks.traits_of(labels[name])
+
+
+def _instance(task: facts.Task) -> api.Instance:
+    labels = task.labels or {}
+    try:
+        metadata = tasks.metadata(labels)
+    except ValueError as error:
+        raise api.Unavailable(f"task {task.name!r}: {error}") from error
+    state = _STATES.get(task.state, api.InstanceState.STARTING)
+    if task.state == "TASK_UNREACHABLE":
+        state = api.InstanceState.RUNNING if task.started else api.InstanceState.STARTING
+    if task.final is not None:
+        state = api.InstanceState.EXITED
+    elif task.grace_s is not None:
+        state = api.InstanceState.STOPPING
+    away = "its Mesos agent does not answer the master"
+    return api.Instance(
+        name=task.name,
+        state=state,
+        metadata=metadata,
+        created_at=tasks.created_at(labels),
+        exit=death.certificate(task.final) if task.final is not None else None,
+        detail=away if task.state == "TASK_UNREACHABLE" else "",
+    )
+
+
+def _refusal(task: facts.Task) -> api.BackendError | None:
+    """Return the error that a launch raises for a task that the master would not take."""
+    reason = (task.final or {}).get("reason", "")
+    text = str((task.final or {}).get("message", ""))[:200]
+    if "UNAUTHORIZED" in reason:
+        return api.Unauthorized(f"{text}; hint: `user` of the template, the ACL run_tasks")
+    if "duplicate ID" in text:
+        return api.AlreadyExists(text)
+    if reason.endswith("_INVALID"):
+        return api.Rejected(text)
+    return None

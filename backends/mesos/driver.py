@@ -1,0 +1,266 @@
+"""Keeps one framework subscribed: the only part of the backend that runs by itself.
+
+Theory of operation. One task keeps the stream open and feeds the session; whatever the session
+says is sent in its order; a lost stream is opened again after a pause that grows and has jitter,
+since 2000 brokers lose their master in the same second. The framework's id is kept in the store
+before it is first used. Everybody else waits for facts with ``ready`` and ``until``. Refuses to
+know specifications and instances.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from backends import api
+from backends.mesos import calls, cluster, session, settings, transport
+
+_PAUSE_S = (0.5, 30.0)
+_STEADY_S = 10.0  # a stream that lived this long was a good one
+
+
+class Driver:
+    """One framework at one cluster, within one event loop."""
+
+    def __init__(
+        self,
+        configured: settings.MesosSettings,
+        *,
+        owner: str,
+        store: api.Store,
+        now: Callable[[], float],
+        pause_s: tuple[float, float] = _PAUSE_S,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """``jitter`` gives numbers between 0 and 1."""
+        self._settings = configured
+        self._owner = owner
+        self._store = store
+        self._now = now
+        self._pause_s, self._jitter = pause_s, jitter
+        digest = hashlib.sha256(f"{owner}\0{configured.name}".encode()).hexdigest()
+        self._key = f"mesos.{digest[:16]}"
+        self._link = transport.Link(configured)
+        self.cluster = cluster.Cluster(self._link, role=configured.role)
+        self.closed = False
+        self.changes = 0  # grows when a task's state has changed
+        self._session: session.Session | None = None
+        self._outbox: list[calls.Call] = []
+        self._sending = False
+        self._wishes = asyncio.Event()
+        self._wakers: set[asyncio.Event] = set()
+        self._runner: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._trouble: api.BackendError = api.Unavailable("not yet connected to a master")
+
+    async def ready(self) -> session.Session:
+        """Return the session when it is connected and knows all, or say why it is not."""
+        if self.closed:
+            raise api.Unavailable("the backend is closed")
+        self.start()
+        failures = self._failures
+
+        def settled() -> bool:
+            return self.closed or self._online() is not None or self._failures > failures
+
+        await self.until(settled, within_s=self._settings.request_timeout_s)
+        machine = self._online()
+        if machine is not None and not self.closed:
+            return machine
+        if self._session is not None and self._session.phase is session.Phase.ONLINE:
+            raise api.Unavailable("the master does not know all tasks yet: it waits for agents")
+        raise self._trouble
+
+    def _online(self) -> session.Session | None:
+        machine = self._session
+        if machine is None or machine.phase is not session.Phase.ONLINE or not machine.synced:
+            return None
+        return machine
+
+    async def until(self, true: Callable[[], bool], *, within_s: float) -> bool:
+        """Wait until it is true; False when the time is over."""
+        with self.listening() as waker, contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not true():
+                    await waker.wait()
+                    waker.clear()
+        return true()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[asyncio.Event]:
+        """Give an event that is set with every change, until the block ends."""
+        waker = asyncio.Event()
+        self._wakers.add(waker)
+        try:
+            yield waker
+        finally:
+            self._wakers.discard(waker)
+
+    def notify(self) -> None:
+        """Wake everybody who waits."""
+        for waker in self._wakers:
+            waker.set()
+
+    def say(self, said: Sequence[calls.Call]) -> None:
+        """Put calls into the outbox; the same wish twice in a row is said once."""
+        for call in said:
+            if not self._outbox or self._outbox[-1] != call:
+                self._outbox.append(call)
+        if said:
+            self._wishes.set()
+
+    async def spoken_out(self) -> None:
+        """Wait until all that was said has reached the master, or the stream is lost."""
+
+        def silent() -> bool:
+            return self._online() is None or not (self._outbox or self._sending)
+
+        await self.until(silent, within_s=self._settings.request_timeout_s)
+
+    async def aclose(self) -> None:
+        """Leave the framework to its failover time-out; its tasks run on. Idempotent."""
+        self.closed = True
+        self.notify()
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
+        await self._link.aclose()
+
+    # --- the stream ---
+
+    def start(self) -> None:
+        """Begin to work, with the first call."""
+        if self._runner is None and not self.closed:
+            # owned by this object and awaited in aclose: no verb's task group outlives its call
+            loop = asyncio.get_running_loop()
+            self._runner = loop.create_task(self._run(), name="mesos session")
+
+    async def _run(self) -> None:
+        """Keep a stream open until closed, or until another broker has taken over."""
+        pause_s = self._pause_s[0]
+        while not self.closed:
+            began = self._now()
+            try:
+                await self._live()
+            except* api.BackendError as group:
+                self._trouble = _first(group)
+            except* Exception as group:  # noqa: BLE001 -- a bug of ours must not end the backend in silence
+                self._trouble = api.Unavailable(f"internal error: {group.exceptions[0]!r}")
+            machine = self._session
+            if machine is not None:
+                machine.disconnected()
+                if machine.phase is session.Phase.SUPERSEDED:
+                    self._trouble = api.Unauthorized(
+                        "another broker has taken over our framework; hint: one owner name, one "
+                        "broker; restart this one when the other is stopped"
+                    )
+            self._outbox.clear()
+            self._failures += 1
+            self.notify()
+            if machine is not None and machine.phase is session.Phase.SUPERSEDED:
+                return
+            if self._now() - began >= _STEADY_S:
+                pause_s = self._pause_s[0]
+            await asyncio.sleep(pause_s * (0.5 + self._jitter()))
+            pause_s = min(2 * pause_s, self._pause_s[1])
+
+    async def _live(self) -> None:
+        """One subscription, from SUBSCRIBE to its end."""
+        machine = await self._renewed()
+        async with (
+            self._link.subscribed(machine.subscribe()) as stream,
+            asyncio.TaskGroup() as group,
+        ):
+            speaker = group.create_task(self._speak(stream, machine), name="mesos calls")
+            async for event in self._link.events(stream):
+                before = _seen(machine, event)
+                self.say(machine.receive(event, self._now()))
+                self.changes += before != _seen(machine, event)
+                self.notify()
+            speaker.cancel()
+        if machine.error:
+            if "uthorized" in machine.error:
+                raise api.Unauthorized(f"the master says: {machine.error}")
+            raise api.Unavailable(f"the master says: {machine.error}")
+        raise api.Unavailable("the master ended the stream")
+
+    async def _renewed(self) -> session.Session:
+        """Return the session; under a new id when the old one was removed and nothing runs."""
+        machine = self._session
+        if machine is None:
+            identity = self._store.load(self._key) or self._new_identity()
+            self._session = machine = session.Session(
+                self._framework(identity), refuse_s=self._settings.refuse_s
+            )
+        if machine.phase is session.Phase.REMOVED:
+            left = await self.cluster.living(machine.framework.id)
+            if left:
+                raise api.Unavailable(
+                    f"the master removed our framework, but {left[0]!r} still runs"
+                )
+            machine.renew(self._framework(self._new_identity()))
+        return machine
+
+    def _new_identity(self) -> str:
+        """Choose an id and keep it; a master takes it as it is (recording 15)."""
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", self._owner)[:40].strip("-")
+        identity = f"{slug}-{uuid.uuid4()}".lstrip("-")
+        self._store.save(self._key, identity)
+        return identity
+
+    def _framework(self, identity: str) -> calls.Framework:
+        told = self._settings
+        return calls.Framework(
+            id=identity,
+            name=f"{told.name} {self._owner}",
+            user=told.user,
+            role=told.role,
+            failover_timeout_s=told.failover_timeout_s,
+            principal=told.principal,
+            hostname=told.hostname,
+            web_url=told.web_url,
+        )
+
+    async def _speak(self, stream: transport.Stream, machine: session.Session) -> None:
+        """Send what the session says, and wake it when it wants to say something again."""
+        while True:
+            while self._outbox:
+                call = self._outbox.pop(0)
+                self._sending = True
+                try:
+                    await self._link.send(stream, call)
+                except transport.BadCall as error:
+                    if call["type"] != "ACCEPT":
+                        raise
+                    self.say(machine.refused(call, error.reason))
+                finally:
+                    self._sending = False
+            self.notify()
+            self._wishes.clear()
+            if machine.phase is session.Phase.ONLINE:
+                self.say(machine.tick(self._now()))
+                wait_s = max(0.05, machine.wake_at() - self._now())
+            else:
+                wait_s = 1.0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wishes.wait()
+
+
+def _first(group: BaseExceptionGroup[api.BackendError]) -> api.BackendError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, api.BackendError) else api.Unavailable(str(error))
+
+
+def _seen(machine: session.Session, event: Mapping[str, Any]) -> tuple[str, bool] | None:
+    """Return what an instance shows of the task that an event is about."""
+    if event.get("type") != "UPDATE":
+        return None
+    task = machine.tasks.get(event["update"]["status"]["task_id"]["value"])
+    return None if task is None else (task.state, task.final is None)

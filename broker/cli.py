@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="agent-broker",
         description="Starts, keeps warm, reuses and retires the agents of one Jenkins controller.",
+        epilog="Exit codes: 0 done; 1 failed; 2 wrong configuration or arguments; 3 refused.",
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {broker.__version__}")
     subs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -13,7 +13,7 @@ import os
 import pathlib
 import secrets
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -26,7 +26,7 @@ from broker.core import explain as explains
 from broker.core import labels, marks, model
 from broker.core import ledger as ledgers
 from broker.core import plan as plans
-from broker.status import documents
+from broker.status import documents, terminal
 from jnlp import errors as jnlp_errors
 
 _ASK_S = 10.0
@@ -65,12 +65,7 @@ def _print_json(value: object) -> None:
 
 
 def _print_table(rows: Sequence[Sequence[object]]) -> None:
-    """Print columns as wide as their widest cell, but the last as long as it is."""
-    texts = [[("" if cell is None else str(cell)) for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*texts, strict=True)]
-    for row in texts:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())
+    print(terminal.table(rows))
 
 
 # --- run and demo ------------------------------------------------------------------------------
@@ -430,7 +425,7 @@ def status(options: argparse.Namespace) -> None:
     if options.json:
         _print_json(told)
         return
-    _print_status(told)
+    print(terminal.render(told))
 
 
 async def _ask(url: str) -> dict[str, documents.Document]:
@@ -449,21 +444,3 @@ async def _ask(url: str) -> dict[str, documents.Document]:
         raise Failed(
             f"no broker answers at {url}: {error or type(error).__name__}; hint: is it running?"
         ) from error
-
-
-def _print_status(told: Mapping[str, documents.Document]) -> None:
-    head = told["plan"]
-    state = "ready" if head["ready"] else f"not ready: {head['ready_text']}"
-    print(f"owner {head['owner']}, {state}, overshoot {head['overshoot']}")
-    for title, rows, columns in (
-        ("waiting", told["queue"]["items"], ("id", "label", "waiting_age_s", "reason", "text")),
-        ("agents", told["agents"]["agents"], ("name", "phase", "age_s", "builds", "backend")),
-        ("held back", [*head["backoffs"], *head["refusals"]], ("template", "subject", "text")),
-    ):
-        print()
-        if not rows:
-            print(f"{title}: none")
-            continue
-        _print_table(
-            [(title, *columns[1:]), *(tuple(row.get(c) for c in columns) for row in rows)]
-        )

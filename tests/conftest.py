@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import asyncio
+import logging
 
 import pytest
 
@@ -23,3 +24,13 @@ def pytest_configure() -> None:
     which some later, innocent test is failed for as soon as the garbage collector finds it.
     """
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was():
+    """Take back what a command that ran in this process did to the log."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], level = before
+    root.setLevel(level)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from broker.status import documents
+from broker.status import documents, terminal
 from broker.status.source import StatusSource
 
 _REFRESH_S = 3
@@ -83,17 +83,18 @@ def render(source: StatusSource) -> str:
     agents = documents.agents(source)
     templates = documents.templates(source)
     held = [*plan["backoffs"], *plan["refusals"]]
-    ends = agents["deaths"]
+    died = [d for d in agents["deaths"] if terminal.is_bad_end(d)]
+    gone = [d for d in agents["deaths"] if not terminal.is_bad_end(d)]
     parts = [
         _header(plan),
-        _tiles(queue["items"], agents["agents"], held, [d for d in ends if _is_bad_end(d)]),
+        _tiles(queue["items"], agents["agents"], held, died),
         _table("Sources", [s for s in plan["sources"] if not s["synced"]], _SOURCES, alarm=True),
         _table("Waiting builds", queue["items"], _QUEUE, "Nothing waits."),
         _table("Held back", held, _HELD, alarm=True),
-        _table("Died", [d for d in ends if _is_bad_end(d)], _DEATHS, alarm=True),
+        _table("Died", died, _DEATHS, alarm=True),
         _table("Templates", templates["templates"], _TEMPLATES, "No template is configured."),
         _table("Agents", agents["agents"], _AGENTS, "There is no agent."),
-        _table("Gone as planned", [d for d in ends if not _is_bad_end(d)], _DEATHS),
+        _table("Gone as planned", gone, _DEATHS),
         _table("Last actions", plan["outcomes"], _OUTCOMES, "Nothing was done yet."),
         _table("Sources", [s for s in plan["sources"] if s["synced"]], _SOURCES),
         '<p class="quiet">JSON: '
@@ -121,7 +122,8 @@ def _header(plan: _Row) -> str:
     age = plan["observed_age_s"]
     old = ' class="bad"' if age is not None and age > _STALE_S else ""
     seen = (
-        f"controller {_text(controller['version'])}, <span{old}>read {_seconds(age)} ago</span>"
+        f"controller {_text(controller['version'])}, "
+        f"<span{old}>read {terminal.seconds(age)} ago</span>"
         if controller["version"]
         else "controller not read yet"
     )
@@ -141,7 +143,7 @@ def _tiles(
     """Return the page in one line: what to worry about is coloured."""
     stuck = sum(row["reason"] in _NEEDS_HELP for row in items)
     waits = [row["waiting_age_s"] for row in items if row["waiting_age_s"] is not None]
-    longest = f"longest {_seconds(max(waits))}" if waits else "builds"
+    longest = f"longest {terminal.seconds(max(waits))}" if waits else "builds"
     phases = Counter(row["phase"] for row in agents)
     told = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
     return (
@@ -195,10 +197,6 @@ def _table(
     )
 
 
-def _is_bad_end(row: _Row) -> bool:
-    return str(row["slug"]).startswith("lost-") or row["slug"] == "connect-timeout"
-
-
 def _text(value: object) -> str:
     return "" if value is None else html.escape(str(value))
 
@@ -214,22 +212,12 @@ def _code(value: object) -> str:
     return f"<code>{_text(value)}</code>" if value not in {None, ""} else ""
 
 
-def _seconds(value: float | None) -> str:
-    """Return a duration as people say it: 0.4 s, 12 s, 3 min, 2 h."""
-    if value is None:
-        return "?"
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if value >= 2 * size:
-            return f"{value / size:.0f} {unit}"
-    return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-
-
 def _of(key: str) -> Callable[[_Row], str]:
     return lambda row: _text(row.get(key))
 
 
 def _age_of(key: str) -> Callable[[_Row], str]:
-    return lambda row: _seconds(row.get(key)) if row.get(key) is not None else ""
+    return lambda row: terminal.seconds(row.get(key)) if row.get(key) is not None else ""
 
 
 def _item(row: _Row) -> str:
@@ -267,7 +255,7 @@ def _lines(row: _Row) -> str:
 
 def _until(row: _Row) -> str:
     until = row.get("until_at")
-    return f"{_text(until[11:19])} UTC, in {_seconds(row['until_in_s'])}" if until else ""
+    return f"{_text(until[11:19])} UTC, in {terminal.seconds(row['until_in_s'])}" if until else ""
 
 
 def _held_what(row: _Row) -> str:
@@ -278,6 +266,10 @@ def _held_what(row: _Row) -> str:
 
 def _source(row: _Row) -> str:
     return _text(row["backend"] or row["source"])
+
+
+def _read(row: _Row) -> str:
+    return f"{terminal.seconds(row['read_age_s'])} ago" if row["read_at"] else ""
 
 
 def _state(row: _Row) -> str:
@@ -328,19 +320,23 @@ _HELD: tuple[_Column, ...] = (
 )
 _DEATHS: tuple[_Column, ...] = (
     ("Agent", "k", lambda row: _code(row["name"])),
-    ("When", "n", lambda row: f"{_seconds(row['age_s'])} ago"),
+    ("When", "n", lambda row: f"{terminal.seconds(row['age_s'])} ago"),
     ("Reason", "k", _of("slug")),
     ("In words", "", _lines),
 )
 _OUTCOMES: tuple[_Column, ...] = (
-    ("When", "n", lambda row: f"{_seconds(row['ended_age_s'])} ago"),
+    ("When", "n", lambda row: f"{terminal.seconds(row['ended_age_s'])} ago"),
     ("Action", "k", lambda row: f"{_text(row['verb'])} {_code(row['name'])}"),
     ("Result", "k", lambda row: _text(row["result"])),
     ("Because", "", _because),
 )
 _SOURCES: tuple[_Column, ...] = (
     ("Source", "k", _source),
-    ("Read", "n", lambda row: f"{_seconds(row['read_age_s'])} ago" if row["read_at"] else ""),
+    (
+        "Read",
+        "n",
+        lambda row: f"{terminal.seconds(row['read_age_s'])} ago" if row["read_at"] else "",
+    ),
     ("Capacity", "k", _of("capacity")),
     ("State", "", _state),
 )

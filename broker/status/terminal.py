@@ -1,0 +1,112 @@
+"""The status for a terminal, from the same documents as the page; tables, durations.
+
+Remote text goes to a terminal here, so what could steer it is made harmless. Refuses to word
+reasons and to ask anybody.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_Row = Mapping[str, Any]
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration as people say it: 0.4 s, 12 s, 3 min, 2 h."""
+    if value is None:
+        return "?"
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if value >= 2 * size:
+            return f"{value / size:.0f} {unit}"
+    return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+
+
+def table(rows: Sequence[Sequence[object]]) -> str:
+    """Return columns as wide as their widest cell, but the last as long as it is."""
+    texts = [[_plain(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*texts, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in texts
+    )
+
+
+def _plain(cell: object) -> str:
+    text = "" if cell is None else str(cell)
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def is_bad_end(dead: _Row) -> bool:
+    """Whether an agent ended by accident."""
+    return str(dead["slug"]).startswith("lost-") or dead["slug"] == "connect-timeout"
+
+
+def render(told: Mapping[str, _Row]) -> str:
+    """Return what the person on call wants to know first, from all four documents."""
+    plan, items = told["plan"], told["queue"]["items"]
+    agents, ends = told["agents"]["agents"], told["agents"]["deaths"]
+    phases = Counter(row["phase"] for row in agents)
+    state = "ready" if plan["ready"] else f"NOT READY: {plan['ready_text']}"
+    parts = [
+        _plain(
+            f"owner {plan['owner']}, {state}, read {seconds(plan['observed_age_s'])} ago, "
+            f"overshoot {plan['overshoot']}"
+        ),
+        _part(
+            "waiting",
+            ("item", "label", "waits", "reason", "why"),
+            [
+                (i["id"], i["label"], seconds(i["waiting_age_s"]), i["reason"], i["text"])
+                for i in items
+            ],
+        ),
+        _part(
+            "held back",
+            ("what", "for", "why"),
+            [
+                *(
+                    (
+                        f"{b['template'] or ''} {b['backend'] or ''}",
+                        seconds(b["until_in_s"]),
+                        b["text"],
+                    )
+                    for b in plan["backoffs"]
+                ),
+                *((r["subject"], "", r["text"]) for r in plan["refusals"]),
+            ],
+        ),
+        _part(
+            "died",
+            ("agent", "ago", "of", "in words"),
+            [
+                (
+                    d["name"],
+                    seconds(d["age_s"]),
+                    d["slug"],
+                    " | ".join((d["text"], *d["last_lines"][-1:])),
+                )
+                for d in ends
+                if is_bad_end(d)
+            ],
+        ),
+        _part(
+            "agents" + "".join(f", {n} {phase}" for phase, n in sorted(phases.items())),
+            ("agent", "phase", "age", "builds", "backend", "runs"),
+            [
+                (
+                    a["name"],
+                    a["phase"],
+                    seconds(a["age_s"]),
+                    a["builds"],
+                    a["backend"],
+                    " ".join(a["running"]),
+                )
+                for a in agents
+            ],
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def _part(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    return f"{title}:\n{table([head, *rows])}" if rows else f"{title}: none"

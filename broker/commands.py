@@ -20,8 +20,7 @@ import aiohttp
 import attrs
 
 from backends import registry
-from broker import app, clock, config, log, observe, placeholder, rendering, store
-from broker import doctor as doctors
+from broker import app, clock, config, log, observe, placeholder, store
 from broker.core import explain as explains
 from broker.core import labels, marks, model
 from broker.core import ledger as ledgers
@@ -141,6 +140,8 @@ def demo(options: argparse.Namespace) -> None:
         )
     except scenario.Trouble as error:
         raise Failed(str(error)) from error
+    except asyncio.CancelledError:
+        raise Failed("left at once; every agent of the demo was ended") from None
     if options.json:
         _print_json(told)
     if any(
@@ -205,6 +206,8 @@ def _yes(value: bool) -> str:  # noqa: FBT001 -- a word for a value
 
 def render(options: argparse.Namespace) -> None:
     """Print what each backend of a template would create for one agent."""
+    from broker import rendering  # noqa: PLC0415 -- a broker at work need not hold it
+
     settings, wall_now = _load(options.config), clock.Clock().wall()
     policy = config.policy(settings, wall_now=wall_now)
     try:
@@ -321,6 +324,8 @@ async def _look(made: app.Broker, watch: clock.Clock, ledger: model.Ledger) -> m
 
 def doctor(options: argparse.Namespace) -> None:
     """Check everything from outside; fails if anything will not work."""
+    from broker import doctor as doctors  # noqa: PLC0415 -- a broker at work need not hold it
+
     settings = _load(options.config)
     log.configure(level="error", secrets=settings.secrets())
     found = asyncio.run(_examine(settings, options))
@@ -331,9 +336,9 @@ def doctor(options: argparse.Namespace) -> None:
         raise Failed(f"{bad} of {len(found)} checks failed")
 
 
-async def _examine(
-    settings: config.Settings, options: argparse.Namespace
-) -> list[doctors.Finding]:
+async def _examine(settings: config.Settings, options: argparse.Namespace) -> list[Any]:
+    from broker import doctor as doctors  # noqa: PLC0415 -- as above
+
     watch = clock.Clock()
     found = []
     async with _built(settings, watch) as made:

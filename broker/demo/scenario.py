@@ -7,10 +7,12 @@ afterwards, also after Ctrl-C. Refuses to be the broker: it configures one like 
 
 import asyncio
 import contextlib
+import errno
 import os
 import pathlib
 import random
 import secrets
+import socket
 import statistics
 import sys
 import tempfile
@@ -32,6 +34,7 @@ _FEED_SHARE = 0.6
 _DRAIN_S = 30.0
 _SEED = 7
 _EARLY = "builds are still waiting: draining all the same"
+_ASKED = "ending early: what waits is cancelled, what runs is finished (again: leave at once)"
 
 _CONFIG = """\
 owner: {owner}
@@ -81,6 +84,19 @@ class Trouble(Exception):  # noqa: N818 -- what it is
     """The demo cannot go on."""
 
 
+def _free(listen: str) -> str:
+    """Return the address, with a free port if its own is taken: no demo fails for that."""
+    host, _, port = listen.rpartition(":")
+    if not port.isdecimal():
+        return listen  # the configuration has the words for it
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except (OSError, OverflowError) as error:
+        return f"{host}:0" if getattr(error, "errno", 0) == errno.EADDRINUSE else listen
+    return listen
+
+
 @frozen(kw_only=True)
 class Summary:
     """What happened, counted by the simulation."""
@@ -107,6 +123,7 @@ async def play(
 ) -> dict[str, Any]:
     """Run it; return the summary for programs. Raises ``Trouble``."""
     where = await _docker() if backend == "docker" else _process()
+    free = _free(listen)
     with tempfile.TemporaryDirectory(prefix="agent-broker-demo-") as folder:
         base = pathlib.Path(folder)
         log.configure(form="console", level="error", secrets=[_TOKEN])
@@ -118,7 +135,7 @@ async def play(
                 _CONFIG.format(
                     url=server.url,
                     state=base / "state",
-                    listen=listen,
+                    listen=free,
                     **where.told,
                 ),
                 kinds,
@@ -133,6 +150,7 @@ async def play(
                 quiet=quiet,
                 dice=_dice(),
                 agents=where.agents,
+                taken="" if free == listen else listen,
             )
             return await stage.run(settings)
 
@@ -187,7 +205,7 @@ class _Stage:
     quiet: bool
     dice: random.Random
     agents: str
-    started: int = 0
+    taken: str  # the address that was asked for, if somebody else has it
 
     def say(self, text: str = "") -> None:
         """Print for people."""
@@ -204,8 +222,10 @@ class _Stage:
                 with app.signals(made, drain=True, load=None):
                     await self._feed(made)
                     await self._until_served(made)
-                    self.say("the queue is empty: draining" if not self._is_open() else _EARLY)
-                    made.drain()
+                    if made.draining:
+                        self._cancel_waiting()
+                    else:
+                        made.drain()
                     await self._until_ended(made, life)
                 show.cancel()
                 clockwork.cancel()
@@ -220,6 +240,8 @@ class _Stage:
         self.say("Jenkins Agent Broker demo. The controller is SIMULATED, the broker is the real")
         self.say(f"one, agents are {self.agents} (a stand-in for agent.jar, no Java needed).")
         self.say(f"Status page: {made.page}   metrics: {made.page}metrics")
+        if self.taken:
+            self.say(f"({self.taken} is taken by another program, so the page is on a free port.)")
         self.say(f"It feeds a queue and ends by itself within about {self.seconds:.0f} seconds.")
         self.say()
 
@@ -241,6 +263,16 @@ class _Stage:
         until = self.watch.now() + self.seconds
         while self._is_open() and self.watch.now() < until and not made.draining:  # noqa: ASYNC110 -- a plain machine rings no bell
             await asyncio.sleep(0.2)
+        if made.draining:
+            self.say(_ASKED)
+        else:
+            self.say("the queue is empty: draining" if not self._is_open() else _EARLY)
+
+    def _cancel_waiting(self) -> None:
+        """Take what has no agent yet out of the queue: nobody waits for it any more."""
+        for item in list(self.sim.wanted):
+            if item.stage is not simulation.Stage.PENDING:
+                self.sim.cancel(self.watch.now(), item.id)
 
     async def _until_ended(self, made: app.Broker, life: asyncio.Task[None]) -> None:
         """Wait until no agent is left; what then is left is removed and counted."""

@@ -177,7 +177,7 @@ async def _permissions(session: http.Session, probe: str | None) -> AsyncIterato
         yield await _tried("Agent/Connect", lambda: nodes.secret(probe))
         yield await _tried("Agent/Disconnect", lambda: nodes.cordon(probe, "agent-broker doctor"))
         configured = await _tried(
-            "Agent/Configure", lambda: nodes.seal(probe, model.RETIRED_LABEL)
+            "Agent/Configure", lambda: nodes.seal(probe, model.RETIRED_LABEL, busy=True)
         )
         safe = jnlp_version.safe_to_retire_by_offline(session.version)
         if configured.verdict is Verdict.FAIL and safe:

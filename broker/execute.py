@@ -38,7 +38,7 @@ class Nodes(Protocol):
     async def uncordon(self, name: str) -> None:
         """Bring a node back online."""
 
-    async def seal(self, name: str, *labels: str) -> None:
+    async def seal(self, name: str, *labels: str, busy: bool) -> None:
         """Let a node take nothing more and leave it labels that nobody asks for."""
 
     async def unseal(self, name: str) -> None:
@@ -146,7 +146,7 @@ class Executor:
         if action.online and not self.retires_by_offline():
             # the build may end in this very moment and another item be assigned: an older
             # controller drops an item that finds its node offline
-            await self.nodes.seal(action.name, *model.retired_labels(action.slug))
+            await self.nodes.seal(action.name, *model.retired_labels(action.slug), busy=True)
         else:
             await self.nodes.cordon(action.name, _message(action.slug, action.reason))
 
@@ -192,7 +192,7 @@ class Executor:
         if by_offline:
             await self.nodes.cordon(action.name, _message(slug, action.reason))
         else:
-            await self.nodes.seal(action.name, *model.retired_labels(slug))
+            await self.nodes.seal(action.name, *model.retired_labels(slug), busy=False)
         if not (await self.nodes.read(action.name)).is_at_work:
             return
         if by_offline:

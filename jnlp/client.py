@@ -9,7 +9,7 @@ Facts: section 3 and 7 of the REST reference, recordings ``nodes/*``, ``agent/01
 from collections.abc import Callable
 from urllib.parse import quote
 
-from jnlp import errors, http, node, state
+from jnlp import errors, http, node, state, version
 from jnlp import secret as jnlp_secret
 
 _SECRETS_KEPT = 2048
@@ -115,15 +115,19 @@ class NodeClient:
                 f"node {name} is still temporarily offline after toggleOffline"
             )
 
-    async def seal(self, name: str, *labels: str) -> None:
+    async def seal(self, name: str, *labels: str, busy: bool) -> None:
         """Let a node take nothing more and leave it nothing but these labels; may be repeated.
 
-        The agent stays connected and what is on its way to it still runs. A build that asks for
-        its node in the very instant fails visibly (measured: 2 of 350): the node is replaced.
+        What is on its way to it still runs. A build that asks for its node in the very instant
+        fails visibly (measured: 2 of 350): the node is replaced. An idle one keeps its schedule on
+        controllers that would close its connection for it: an item could be given to it meanwhile.
         """
+        refuse = busy or version.schedule_only_refuses(self._session.version)
 
         def sealed(config: str) -> str:
-            return node.with_labels(node.accepting(config, tasks=False), labels)
+            if refuse:
+                config = node.accepting(config, tasks=False)
+            return node.with_labels(config, labels)
 
         await self._configure(name, sealed)
 

@@ -211,12 +211,10 @@ _NEVER = (
 
 
 def accepting(config_xml: str, *, tasks: bool) -> str:
-    """Let a node take items or not; what it has been given goes on, its agent stays connected.
+    """Let a node take items or not; what it has been given goes on.
 
     The one switch for this that REST reaches without administrator rights: a schedule that never
-    comes. Outside of its hours ``SimpleScheduledRetentionStrategy.isAcceptingTasks`` is false, and
-    the scheduler asks that under the queue's lock; disconnecting is left out by it for nodes that
-    the controller cannot launch, as all inbound ones are (read in its source, in all versions).
+    comes. What it does besides depends on the version (``version.schedule_only_refuses``).
     """
     if is_accepting(config_xml) == tasks:
         return config_xml

@@ -47,3 +47,12 @@ def safe_to_retire_by_offline(version: str) -> bool:
     without a trace (measured: 25 of 250 in the worst window), so the careful answer is False.
     """
     return at_least(version, (2, 517), (2, 528, 1))
+
+
+def schedule_only_refuses(version: str) -> bool:
+    """True when a schedule out of its hours just keeps an inbound agent from taking items.
+
+    Weekly 2.440 at the latest, LTS 2.440.1 (jenkinsci/jenkins 8717). Before, the controller closes
+    the connection of an idle agent, and only tells a busy one to take nothing more.
+    """
+    return at_least(version, (2, 440), (2, 440, 1))

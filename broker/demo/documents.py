@@ -317,7 +317,7 @@ def config_xml(node: simulation.Node) -> str:
         f"  <remoteFS>{saxutils.escape(node.remote_fs)}</remoteFS>\n"
         f"  <numExecutors>{node.executors}</numExecutors>\n"
         f"  <mode>{mode}</mode>\n"
-        f"  {_ALWAYS if node.accepting else _NEVER}\n"
+        f"  {_NEVER if node.scheduled else _ALWAYS}\n"
         f'  <launcher class="hudson.slaves.JNLPLauncher">\n{tunnel}'
         "    <workDirSettings>\n      <disabled>false</disabled>\n"
         "      <internalDir>remoting</internalDir>\n"

@@ -108,7 +108,7 @@ def configure(sim: simulation.Simulation, node: simulation.Node, text: str, *, n
         node.name,
         wanted=frozenset(wanted),
         exclusive=exclusive,
-        accepting=_NEVER_DUE.search(text) is None,
+        scheduled=_NEVER_DUE.search(text) is not None,
     )
     if name != node.name:
         sim.rename(now, node.name, name)

@@ -110,7 +110,8 @@ class Node:
     labels: frozenset[str]
     executors: int = 1
     exclusive: bool = True
-    accepting: bool = True  # False: its schedule keeps it from taking items
+    scheduled: bool = False  # by a schedule that never comes
+    accepting: bool = True  # of the live side, until the next start
     description: str = ""
     remote_fs: str = ""
     tunnel: str = ""

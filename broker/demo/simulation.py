@@ -28,6 +28,8 @@ HANDOVER_S = 0.0008
 SWAP_S = 0.0001
 """How long a node is not there while its ``config.xml`` is replaced (measured: 1 build of 250
 within 14 ms failed, and 1 of 100)."""
+DISCONNECT_S = 0.002
+"""How long it takes the controller to close a connection, once it has decided to (guessed)."""
 PIPELINE_WAITS_S = 300.0
 """How long a pipeline step waits for a node that was deleted (recording ``nodes/09``)."""
 LEFT_KEPT_S = 300.0
@@ -69,6 +71,7 @@ class Simulation:
         self._numbers: dict[str, int] = {}
         self._order = itertools.count()
         self._timers: list[_Due] = []
+        self._refuses_by_schedule = jnlp_version.schedule_only_refuses(version)
         self._keeps_items = jnlp_version.safe_to_retire_by_offline(version)
         name = "master" if not jnlp_version.at_least(version, (2, 307), (2, 319, 1)) else ""
         self.built_in = Node(
@@ -187,12 +190,16 @@ class Simulation:
     def _assign(self, item: Item, now: float) -> None:
         for node in self.all_nodes():
             slot = next((s for s in node.slots if s.item is None), None)
-            if slot is not None and node.online and node.accepting and item.fits(node):
+            if slot is not None and self._takes(node) and item.fits(node):
                 slot.item, slot.running = item, False
                 item.stage, item.node = Stage.PENDING, node.name
                 begin = functools.partial(self._begin, item, node, slot)
                 self.at(now + self.handover_s, begin)
                 return
+
+    def _takes(self, node: Node) -> bool:
+        refuses = node.scheduled and self._refuses_by_schedule
+        return node.online and node.accepting and not refuses
 
     def _begin(self, item: Item, node: Node, slot: Slot, now: float) -> None:
         """The executor's thread looks at its node once more."""
@@ -265,13 +272,22 @@ class Simulation:
         *,
         wanted: frozenset[str],
         exclusive: bool = True,
-        accepting: bool = True,
+        scheduled: bool = False,
     ) -> None:
-        """Replace labels, mode and schedule; what is assigned stays assigned."""
+        """Replace labels, mode and schedule; what is assigned stays assigned.
+
+        Out of its hours a node takes nothing. Before 2.440 the controller tells that to busy ones
+        only, and closes the connection of an idle one, a moment later.
+        """
         self.advance(now)
         node = self.node(name)
-        node.labels, node.exclusive, node.accepting = wanted, exclusive, accepting
+        node.labels, node.exclusive, node.scheduled = wanted, exclusive, scheduled
         node.swapped_at = now
+        if scheduled and not self._refuses_by_schedule and node.connected and node.accepting:
+            if node.idle:
+                self.at(now + DISCONNECT_S, lambda then: self._part(node, then))
+            else:
+                node.accepting = False
         self.maintain(now)
 
     def delete_node(self, now: float, name: str) -> None:
@@ -343,6 +359,11 @@ class Simulation:
         self._kill_builds(node, now)
         self.maintain(now)
 
+    def _part(self, node: Node, now: float) -> None:
+        if self.nodes.get(node.name) is node:
+            self.disconnect(now, node.name)
+            self.on_gone(node.name, "disconnect")
+
     # --- the controller itself ---
 
     def is_down(self, now: float) -> bool:
@@ -369,7 +390,7 @@ class Simulation:
             for slot in node.slots:
                 if slot.item is not None:
                     self._resume_later(slot, now)
-            node.connected, node.connected_at = False, None
+            node.connected, node.connected_at, node.accepting = False, None, True
             self.on_gone(node.name, "restart")
         self.at(self.down_until, self.maintain)
 

@@ -63,10 +63,10 @@ class MeteredNodes:
         with called(self._recorder, "uncordon"):
             await self._nodes.uncordon(name)
 
-    async def seal(self, name: str, *labels: str) -> None:
+    async def seal(self, name: str, *labels: str, busy: bool) -> None:
         """Let a node take nothing more and leave it labels that nobody asks for."""
         with called(self._recorder, "seal"):
-            await self._nodes.seal(name, *labels)
+            await self._nodes.seal(name, *labels, busy=busy)
 
     async def unseal(self, name: str) -> None:
         """Let a node take items again."""

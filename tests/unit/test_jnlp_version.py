@@ -40,6 +40,15 @@ def test_where_offline_loses_no_build(text, safe):
 
 
 @pytest.mark.parametrize(
+    ("text", "quiet"),
+    [("2.263.4", False), ("2.426.3", False), ("2.439", False), ("2.440.1", True), ("", False)],
+)
+def test_where_a_schedule_closes_no_connection(text, quiet):
+    """From 2.440 on; whatever cannot be read is not trusted."""
+    assert version.schedule_only_refuses(text) is quiet
+
+
+@pytest.mark.parametrize(
     ("text", "style"),
     [
         ("2.263.4", launch.Style.POSITIONAL),

@@ -285,7 +285,7 @@ async def test_sealing_changes_nothing_else():
         session,
         controller,
     ):
-        await client.NodeClient(session).seal("idle-1", "agent-broker-retired")
+        await client.NodeClient(session).seal("idle-1", "agent-broker-retired", busy=True)
     sent = controller.seen[1]
     text = config["response"]["body"]
     assert sent.headers["content-type"] == "application/xml"
@@ -317,7 +317,7 @@ async def test_unsealing_lets_a_node_take_items_again():
     ):
         nodes = client.NodeClient(session)
         for _ in range(2):
-            await nodes.seal("idle-1", "out")
+            await nodes.seal("idle-1", "out", busy=True)
         for _ in range(2):
             await nodes.unseal("idle-1")
     assert len(held) == 3
@@ -340,7 +340,7 @@ async def test_other_languages_survive_a_swap():
         recorded.serving(handler) as url,
         http.Session(recorded.settings(url)) as session,
     ):
-        await client.NodeClient(session).seal("idle-1", "out")
+        await client.NodeClient(session).seal("idle-1", "out", busy=True)
     assert b"f&#252;r M&#252;ller &#9731;" in bodies[0]
 
 
@@ -350,7 +350,7 @@ async def test_a_config_of_another_name_is_not_sent():
     config["request"]["path"] = "/computer/idle-2/config.xml"
     async with recorded.replaying(config) as (session, controller):
         with pytest.raises(errors.Unexpected, match="names the node 'idle-1'"):
-            await client.NodeClient(session).seal("idle-2", "out")
+            await client.NodeClient(session).seal("idle-2", "out", busy=True)
     assert [seen.method for seen in controller.seen] == ["GET"]
 
 
@@ -361,7 +361,7 @@ async def test_a_refused_config_is_an_error():
         _,
     ):
         with pytest.raises(errors.BadRequest, match="No name is specified"):
-            await client.NodeClient(session).seal("idle-1", "out")
+            await client.NodeClient(session).seal("idle-1", "out", busy=True)
 
 
 # --- delete and disconnect -----------------------------------------------------------------------

@@ -218,7 +218,14 @@ class Template:
     )
     java: str = _same(model.LaunchSettings, "java", "Java to run agent.jar with.")
     jvm_options: tuple[str, ...] = _same(
-        model.LaunchSettings, "jvm_options", "Options before -jar, such as -Xmx256m."
+        model.LaunchSettings,
+        "jvm_options",
+        "Options before -jar, such as -Xmx256m; they win over what makes an agent start fast.",
+    )
+    heap_share: float = _same(
+        model.LaunchSettings,
+        "heap_share",
+        "The agent's heap as a share of `resources.memory`; builds need the rest.",
     )
     image: str | None = _same(model.LaunchSettings, "image", "Container image.")
     remote_fs: str | None = _same(

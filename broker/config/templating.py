@@ -56,6 +56,7 @@ class Templates:
             command=told.command,
             java=told.java,
             jvm_options=told.jvm_options,
+            heap_share=told.heap_share,
             environment=told.environment,
             resources=backends_api.Resources(**attrs.asdict(told.resources)),
             reconnect_for_s=told.reconnect_for_s,

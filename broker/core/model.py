@@ -127,6 +127,7 @@ class LaunchSettings:
     command: tuple[str, ...] | None = None  # own program instead of agent.jar
     java: str = "java"
     jvm_options: tuple[str, ...] = ()
+    heap_share: float = 0.25  # of the memory limit; the builds' own processes need the rest
     environment: Mapping[str, str] = Factory(dict)
     resources: backends_api.Resources = Factory(backends_api.Resources)
     reconnect_for_s: float | None = 600.0  # how long an agent tries to come back; None: for ever

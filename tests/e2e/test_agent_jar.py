@@ -19,7 +19,8 @@ AGENT = pathlib.Path(controller.__file__).with_name("agent.py")
 JAVA = """#!{python}
 import os, pathlib, sys
 style, arguments = {style!r}, sys.argv[1:]
-assert arguments.pop(0) == "-Xmx64m"
+options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx64m"]
+assert [arguments.pop(0) for _ in options] == options
 pathlib.Path({seen!r}).write_text(" ".join(arguments))
 if style == "positional":
     assert arguments.pop(0) == "-cp"

@@ -6,6 +6,8 @@ only names that carry our owner mark are agents (I9); a source that is not synce
 never empty (I3). Refuses to know what is wanted and what is to be done.
 """
 
+from collections import Counter
+
 import attrs
 from attrs import frozen
 
@@ -53,12 +55,22 @@ def observe(
         )
         memories[seen.name] = memory
         agent = attrs.evolve(agent, memory=memory)
-        if agent.phase is Phase.GONE and agent.instance is None and expectation is None:
+        if _is_over(agent, world=world):
             gone.add(seen.name)
             continue
         agents.append(agent)
     ledger = attrs.evolve(ledger, memories=memories, expectations=expectations)
     return tuple(agents), ledgers.forget(ledger, gone), tuple(illegal)
+
+
+def _is_over(agent: Agent, *, world: model.World) -> bool:
+    """Return whether nothing is left to know of a name: it is forgotten."""
+    if agent.in_flight or agent.instance is not None or agent.computer is not None:
+        return False
+    if agent.phase is Phase.GONE:
+        return True
+    # without a node, and its backend is no longer configured: nobody can be asked any more
+    return world.controller.synced and agent.backend not in world.backends
 
 
 def _watch_session(world: model.World) -> model.Ledger:
@@ -141,6 +153,8 @@ def remember(
             memory = attrs.evolve(
                 memory,
                 created_at=expectation.since_at,
+                # our own launch of this life: it may be online before it is first looked at
+                offline_at=expectation.since_at if expectation.verb is Verb.LAUNCH else None,
                 template=expectation.template,
                 backend=expectation.backend,
             )
@@ -168,6 +182,9 @@ def _remember_work(
         since = memory.offline_at if memory.offline_at is not None else now
         return attrs.evolve(memory, offline_at=since, idle_at=None, executable_urls=())
     is_idle = sight is lifecycle.ComputerSight.IDLE
+    if sight in {lifecycle.ComputerSight.CORDONED, lifecycle.ComputerSight.HELD}:
+        # out of service hides whether it is connected
+        return attrs.evolve(memory, offline_at=None, idle_at=None, executable_urls=())
     idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
     first = memory.online_at is None
     return attrs.evolve(
@@ -178,24 +195,28 @@ def _remember_work(
         idle_at=idle_at,
         busy_session=session if sight is lifecycle.ComputerSight.BUSY else memory.busy_session,
         builds=memory.builds + _new_builds(memory, computer),
-        executable_urls=computer.executable_urls if not computer.idle else (),
+        executable_urls=_runs(computer),
     )
 
 
-def _new_builds(memory: Memory, computer: model.Computer) -> int:
-    """Count builds that this look shows for the first time; unnamed ones count by executor."""
+def _runs(computer: model.Computer) -> tuple[str, ...]:
+    """Return one entry for each build; empty text for one that does not tell its URL (yet)."""
     if computer.idle:
-        return 0
-    known = list(memory.executable_urls)
-    fresh = 0
-    for url in computer.executable_urls:
-        if url in known:
-            known.remove(url)
-        else:
-            fresh += 1
-    if not computer.executable_urls and memory.phase is not Phase.BUSY:
-        fresh = max(1, computer.busy_executors)
-    return fresh
+        return ()
+    shown = computer.executable_urls
+    return shown + ("",) * (max(1, computer.busy_executors) - len(shown))
+
+
+def _new_builds(memory: Memory, computer: model.Computer) -> int:
+    """Count builds that this look shows for the first time.
+
+    One without a URL that shows a URL at the next look was just being started: not counted twice.
+    """
+    before = Counter(memory.executable_urls)
+    now = Counter(_runs(computer))
+    named = sum((now - before).values()) - max(0, now[""] - before[""])
+    hidden = now[""] - before[""]
+    return max(0, named + hidden)
 
 
 def _still_expected(
@@ -273,8 +294,7 @@ def _count_start(
     key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
     if memory.online_at is not None:
         if memory.online_witnessed and (old is None or old.online_at is None):
-            backend = ledgers.key_of(model.Scope.BACKEND, agent.backend, None)
-            return ledgers.succeeded(ledger, key, backend)
+            return ledgers.succeeded(ledger, key)
         return ledger
     was_lost = old is not None and old.phase in {Phase.LOST, Phase.GONE}
     leaving = agent.expectation is not None and agent.expectation.verb is not Verb.LAUNCH

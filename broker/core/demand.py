@@ -131,6 +131,16 @@ def could_want(wish: Wish, agent_labels: AbstractSet[str], agent_exclusive: bool
             return None if wish.expression is None else wish.expression.matches(agent_labels)
 
 
+def names_in(wishes: Iterable[Wish]) -> frozenset[str]:
+    """Return every word by which a wish could tell one agent from another of its kind."""
+    named: set[str] = set()
+    for wish in wishes:
+        named |= {name for name in (wish.pinned, wish.label.node) if name is not None}
+        if wish.expression is not None:
+            named |= wish.expression.atoms()
+    return frozenset(named)
+
+
 @frozen(kw_only=True)
 class _Reader:
     """Everything that all items of one look share."""

@@ -5,9 +5,9 @@ Only ``plan`` and the steps beside it hold one, within one cycle. Refuses to dec
 
 from collections import Counter
 
-from attrs import Factory, define
+from attrs import Factory, define, field
 
-from broker.core import capacity, demand, matching, model
+from broker.core import capacity, demand, matching, model, retention
 from broker.core.model import Agent, NodeName, Template, Unmet, Verb, WaitReason
 
 _LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
@@ -32,6 +32,10 @@ class Draft:
     launches: Counter[str] = Factory(Counter)
     short: list[tuple[demand.Wish, capacity.Refused]] = Factory(list)
     ids: list[str] = Factory(list)
+    _claims: retention.Claims = field(
+        init=False,
+        default=Factory(lambda self: retention.Claims(wishes=self.wishes), takes_self=True),
+    )
 
     @property
     def now(self) -> float:
@@ -41,6 +45,10 @@ class Draft:
     def template_of(self, agent: Agent) -> Template | None:
         """Return the template of an agent, if it is still configured."""
         return self.policy.template(agent.template) if agent.template is not None else None
+
+    def claims_on(self, agent: Agent) -> tuple[retention.Claim, ...]:
+        """Return who could want an agent."""
+        return self._claims.on(agent, self.template_of(agent))
 
 
 def age(wish: demand.Wish) -> tuple[float, int]:

@@ -40,10 +40,10 @@ def objection(  # noqa: PLR0911 -- one objection, one return
         return None
     if action.slug.startswith(("lost-", "connect-")):
         return "it came online after all"
+    template = policy.template(agent.template) if agent.template is not None else None
     wish = retention.protector(
         agent,
-        policy.template(agent.template) if agent.template is not None else None,
-        wishes,
+        retention.Claims(wishes=wishes).on(agent, template),
         now=world.now,
         settle_s=policy.settle_s,
         over_age=action.slug == "max-age",

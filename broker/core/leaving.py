@@ -4,9 +4,11 @@ The verdicts are ``retention``'s and ``sweep``'s; here is what speaks against ca
 now. Refuses to launch anything.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import attrs
+from attrs import define
 
 from broker.core import agents as agents_
 from broker.core import capacity, demand, model, retention
@@ -22,8 +24,8 @@ def make_room(draft: drafts.Draft) -> None:
     draft.world = attrs.evolve(draft.world, ledger=attrs.evolve(draft.world.ledger, waits=waits))
     if not starved:
         return
-    leaving = sum(1 for agent in draft.agents if drafts.is_leaving(agent))
-    wanted = len(starved) - leaving
+    # a single-use agent leaves, too, but only when its build ends: that may take hours
+    wanted = len(starved) - sum(_is_going(agent) for agent in draft.agents)
     promised = {supply.name for supply in draft.given.values()}
     for agent in retention.order(a for a in draft.agents if a.phase is Phase.IDLE):
         if wanted <= 0:
@@ -33,8 +35,15 @@ def make_room(draft: drafts.Draft) -> None:
         text = f"makes room for item {starved[0][0].item.id}"
         if _retire_idle(draft, agent, retention.Verdict(slug="yield", text=text)):
             wanted -= 1
-    if wanted > 0 and leaving == 0:
+    if wanted > 0 and not any(drafts.is_leaving(agent) for agent in draft.agents):
         _yield_one(draft, starved, waits)
+
+
+def _is_going(agent: Agent) -> bool:
+    """Return whether an agent is being removed: its room is free in a moment."""
+    if agent.phase is Phase.BUSY:
+        return False
+    return drafts.is_leaving(agent) or agent.phase is Phase.DRAINED
 
 
 def _in_scope(
@@ -73,7 +82,8 @@ def _yield_one(
             and not agent.in_flight
             and not agent.cordoned
             and _in_scope(draft, agent, (wish, refused))
-            and draft.room.by_template[agent.template or ""] > fewest + 1
+            # with none at all its turn has come; else swapping places would help nobody
+            and (draft.room.by_template[agent.template or ""] > fewest + 1 or fewest == 0)
         ]
         if holders:
             most = max(holders, key=lambda a: draft.room.by_template[a.template or ""])
@@ -93,6 +103,7 @@ def let_go(draft: drafts.Draft) -> None:
     """Cordon or retire whoever has served its time."""
     touched = {action.name for action in draft.actions}
     promised = {supply.name for supply in draft.given.values()}
+    tally = _tally(draft, promised)
     for agent in retention.order(draft.agents):
         if agent.in_flight or agent.name in touched:
             continue
@@ -106,9 +117,35 @@ def let_go(draft: drafts.Draft) -> None:
         elif agent.phase is Phase.IDLE and agent.name not in promised:
             verdict = retention.spent(
                 agent, template, now=draft.now, draining=draft.policy.draining
-            ) or _not_needed(draft, agent, template, promised)
-            if verdict is not None:
-                _retire_idle(draft, agent, verdict)
+            ) or _not_needed(draft, agent, template, tally)
+            if verdict is not None and _retire_idle(draft, agent, verdict):
+                tally.idle[agent.template or ""] -= 1
+                tally.staying[agent.template or ""] -= 1
+
+
+@define(kw_only=True)
+class _Tally:
+    """By template: agents that stay, and of them the idle ones that nobody is promised."""
+
+    staying: Counter[str]
+    idle: Counter[str]
+
+
+def _tally(draft: drafts.Draft, promised: set[NodeName]) -> _Tally:
+    going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
+    gone = [a for a in draft.agents if a.name in going or drafts.is_leaving(a)]
+    idle = [
+        a
+        for a in draft.agents
+        if a.phase is Phase.IDLE
+        and not drafts.is_leaving(a)
+        and a.name not in promised
+        and a.name not in going
+    ]
+    return _Tally(
+        staying=draft.room.by_template - Counter(a.template or "" for a in gone),
+        idle=Counter(a.template or "" for a in idle),
+    )
 
 
 def _dead(agent: Agent) -> retention.Verdict | None:
@@ -124,28 +161,18 @@ def _dead(agent: Agent) -> retention.Verdict | None:
 
 
 def _not_needed(
-    draft: drafts.Draft, agent: Agent, template: Template | None, promised: set[NodeName]
+    draft: drafts.Draft, agent: Agent, template: Template | None, tally: _Tally
 ) -> retention.Verdict | None:
     """Judge idleness and caps; ``min_idle`` keeps the youngest."""
     if template is None:
         return None
-    going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
     if template.cap is not None:
-        excess = draft.room.by_template[template.name] - template.cap - _going(draft, template)
+        excess = tally.staying[template.name] - template.cap
         if excess > 0:
             return retention.Verdict(
                 slug="surplus", text=f"{excess} more than the cap of {template.cap}"
             )
-    free = [
-        a
-        for a in draft.agents
-        if a.template == template.name
-        and a.phase is Phase.IDLE
-        and not drafts.is_leaving(a)
-        and a.name not in promised
-        and a.name not in going
-    ]
-    if len(free) <= template.min_idle:
+    if tally.idle[template.name] <= template.min_idle:
         return None
     verdict = retention.idle_too_long(agent, template, now=draft.now)
     memory = agent.memory
@@ -154,15 +181,6 @@ def _not_needed(
         if idle_s is not None:
             draft.wake.append(memory.idle_at + idle_s)
     return verdict
-
-
-def _going(draft: drafts.Draft, template: Template) -> int:
-    going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
-    return sum(
-        1
-        for a in draft.agents
-        if a.template == template.name and (a.name in going or drafts.is_leaving(a))
-    )
 
 
 def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> bool:
@@ -184,8 +202,7 @@ def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) 
         return False
     wish = retention.protector(
         agent,
-        draft.template_of(agent),
-        draft.wishes,
+        draft.claims_on(agent),
         now=draft.now,
         settle_s=draft.policy.settle_s,
         over_age=verdict.slug == "max-age",

@@ -110,9 +110,13 @@ def settle(
             expectation, done_at=outcome.at, expires_at=outcome.at + pause
         )
     ledger = attrs.evolve(ledger, expectations=expectations)
-    if outcome.slug and isinstance(action, model.LaunchAgent):
-        return _launch_failed(ledger, action, outcome, policy, jitter, revision)
-    return ledger
+    if not isinstance(action, model.LaunchAgent):
+        return ledger
+    if not outcome.controller:  # the node was made, whatever came after
+        ledger = succeeded(ledger, key_of(Scope.CONTROLLER, action.backend, None))
+    if not outcome.slug:
+        return succeeded(ledger, key_of(Scope.BACKEND, action.backend, None))
+    return _launch_failed(ledger, action, outcome, policy, jitter, revision)
 
 
 def _launch_failed(
@@ -171,13 +175,18 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
     retry_after: float | None = None,
     revision: str = "",
 ) -> Ledger:
-    """Count a failure of a scope. "No capacity" waits but is not counted as a failure."""
+    """Count a failure of a scope. "No capacity" waits but is not counted as a failure.
+
+    Failures while the scope is already left alone belong to attempts begun before: twenty parallel
+    launches into one outage are one failure, not twenty doublings.
+    """
     before = ledger.backoffs.get(key)
     failures = before.failures if before is not None else 0
     if slug == "no-capacity":
         pause = policy.backoff_base_s
     else:
-        failures += 1
+        if before is None or before.slug == "no-capacity" or now >= before.until_at:
+            failures += 1
         pause = delay(failures, policy=policy, jitter=jitter)
     if slug == "rejected":
         pause = max(pause, policy.rejected_retry_s)

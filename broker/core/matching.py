@@ -69,10 +69,7 @@ def match(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> dict[mod
 
 
 def _pile_up(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> list[_Pile]:
-    named: set[str] = {wish.pinned for wish in wishes if wish.pinned is not None}
-    for wish in wishes:
-        if wish.expression is not None:
-            named |= set(wish.expression.atoms())
+    named = demand.names_in(wishes)
     piles: dict[object, _Pile] = {}
     for supply in supplies:
         if supply.slots <= 0:

@@ -189,10 +189,16 @@ class Policy:
     sweep_share: float = 0.5  # more than this share of all instances (and more than
     sweep_floor: int = 10  # this many) to sweep at once is implausible and refused
     draining: bool = False  # launch nothing, retire everything that is idle
+    _by_name: Mapping[str, Template] = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda self: {t.name: t for t in self.templates}, takes_self=True),
+    )
 
     def template(self, name: str) -> Template | None:
         """The template of that name, if it is still configured."""
-        return next((t for t in self.templates if t.name == name), None)
+        return self._by_name.get(name)
 
 
 # --- agents, joined ----------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import attrs
 
 from broker.core import agents as agents_
-from broker.core import capacity, demand, leaving, model, retention, serving
+from broker.core import capacity, demand, leaving, model, serving
 from broker.core import draft as drafts
-from broker.core.model import Agent, Phase, Template
+from broker.core.model import Agent, Phase
 
 
 def plan(world: model.World, policy: model.Policy) -> model.Plan:
@@ -39,11 +39,12 @@ def plan(world: model.World, policy: model.Policy) -> model.Plan:
         agents=agents,
         wishes=tuple(sorted(wishes, key=drafts.age)),
         room=capacity.count(world, policy, agents),
-        ids=[i for i in world.fresh_ids if not _is_used(i, agents)],
+        ids=_unused(world.fresh_ids, agents),
     )
     serving.serve_from_present(draft)
-    serving.launch_for_waiting(draft)
-    serving.keep_warm(draft)
+    if not world.controller.quieting_down:
+        serving.launch_for_waiting(draft)
+        serving.keep_warm(draft)
     leaving.make_room(draft)
     leaving.let_go(draft)
     leaving.sweep(draft)
@@ -58,21 +59,32 @@ def _blind(world: model.World) -> model.Refusal:
     )
 
 
-def _is_used(suffix: str, agents: Iterable[Agent]) -> bool:
-    return any(agent.name.endswith(f"-{suffix}") for agent in agents)
+def _unused(suffixes: Iterable[str], agents: Iterable[Agent]) -> list[str]:
+    used = {agent.name.rpartition("-")[2] for agent in agents}
+    return [suffix for suffix in suffixes if suffix not in used]
 
 
 def _clamp(draft: drafts.Draft) -> int:
     """Take back launches beyond demand + warm target, counted independently of the rules above.
 
-    Returns how many there were. It must be 0: the rules never order too much.
+    Demand is what the present agents cannot serve however the items are dealt out (the matching is
+    a maximum); the warm target is short of the agents that are idle or on their way and promised
+    to nobody. Returns how many there were. It must be 0: the rules never order too much.
     """
+    if not draft.launches:
+        return 0
+    unserved = Counter(
+        name
+        for wish in drafts.wanted_now(draft)
+        if wish.item.id not in draft.given
+        for name in wish.templates
+    )
+    spare = _spare(draft)
     beyond = 0
     for template in draft.policy.templates:
-        wanted = sum(template.name in wish.templates for wish in drafts.wanted_now(draft))
-        present = sum(_counts_as_present(draft, a, template) for a in draft.agents)
-        allowed = max(0, -(-wanted // template.executors) + template.min_idle - present)
-        excess = draft.launches[template.name] - allowed
+        needed = -(-unserved[template.name] // template.executors)
+        missing = max(0, template.min_idle - spare[template.name])
+        excess = draft.launches[template.name] - needed - missing
         for _ in range(max(0, excess)):
             last = next(
                 a
@@ -85,13 +97,15 @@ def _clamp(draft: drafts.Draft) -> int:
     return beyond
 
 
-def _counts_as_present(draft: drafts.Draft, agent: Agent, template: Template) -> bool:
-    """Return whether an agent is idle or on its way, usable, and of today's definition."""
-    if agent.template != template.name or drafts.is_leaving(agent):
-        return False
-    if agent.revision not in {"", template.revision} or agent.phase is Phase.BUSY:
-        return False
-    return any(s.name == agent.name and s.slots > 0 for s in draft.supplies)
+def _spare(draft: drafts.Draft) -> Counter[str]:
+    """Count by template the agents that are idle or on their way and promised to nobody."""
+    offered = {supply.name for supply in draft.supplies if supply.slots > 0}
+    offered -= {supply.name for supply in draft.given.values()}
+    return Counter(
+        agent.template or ""
+        for agent in draft.agents
+        if agent.name in offered and agent.phase is not Phase.BUSY
+    )
 
 
 def _finish(
@@ -124,16 +138,13 @@ def _note_promises(draft: drafts.Draft) -> model.Ledger:
     """Remember since when an idle agent fits a waiting item without being given it."""
     ledger = draft.world.ledger
     memories = dict(ledger.memories)
-    waiting = [w for w in draft.wishes if w.kind is demand.Kind.NOW and w.unmet is None]
     for agent in draft.agents:
         memory = memories.get(agent.name)
         if memory is None:
             continue
-        template = draft.template_of(agent)
-        labels = retention.labels_of(agent, template)
-        exclusive = template.exclusive if template is not None else True
         is_wanted = agent.phase is Phase.IDLE and any(
-            demand.could_want(wish, labels, exclusive) is True for wish in waiting
+            claim.sure and claim.wish.kind is demand.Kind.NOW and claim.wish.unmet is None
+            for claim in draft.claims_on(agent)
         )
         since = memory.promised_at if memory.promised_at is not None else draft.now
         memories[agent.name] = attrs.evolve(memory, promised_at=since if is_wanted else None)
@@ -177,9 +188,12 @@ def _counts(draft: drafts.Draft) -> dict[model.TemplateName, model.TemplateCount
         unmet = draft.unmet.get(wish.item.id)
         if wish.kind is demand.Kind.NOW and wish.unmet is None and unmet is not None:
             served[unmet.template or ""] += 1
+    by_template: dict[str | None, list[Agent]] = {}
+    for agent in draft.agents:
+        by_template.setdefault(agent.template, []).append(agent)
     counts = {}
     for template in draft.policy.templates:
-        mine = [a for a in draft.agents if a.template == template.name]
+        mine = by_template.get(template.name, [])
         idle = busy = 0
         for agent in mine:
             if agent.computer is not None and not agent.computer.offline:

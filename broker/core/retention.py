@@ -8,9 +8,9 @@ item in the queue could want it: a warm agent too many is cheap, a lost build is
 refuses to launch anything and to know backends.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from attrs import frozen
+from attrs import Factory, define, field, frozen
 
 from broker.core import demand
 from broker.core.model import Agent, Template
@@ -76,10 +76,42 @@ def labels_of(agent: Agent, template: Template | None) -> frozenset[str]:
     return (template.labels if template is not None else frozenset()) | {agent.name}
 
 
+@frozen(kw_only=True)
+class Claim:
+    """An item that could want an agent. ``sure`` False: whether it could is not known."""
+
+    wish: demand.Wish
+    sure: bool
+
+
+@define(kw_only=True)
+class Claims:
+    """Who could want an agent, worked out once for each kind of agent that no item tells apart."""
+
+    wishes: Sequence[demand.Wish]
+    _named: frozenset[str] = field(
+        init=False,
+        default=Factory(lambda self: demand.names_in(self.wishes), takes_self=True),
+    )
+    _known: dict[object, tuple[Claim, ...]] = field(init=False, factory=dict)
+
+    def on(self, agent: Agent, template: Template | None) -> tuple[Claim, ...]:
+        """Return the claims on an agent, in the order of the wishes."""
+        labels = labels_of(agent, template)
+        exclusive = template.exclusive if template is not None else True
+        own = agent.name if agent.name in self._named else None
+        key = (labels - {agent.name}, exclusive, own)
+        found = self._known.get(key)
+        if found is None:
+            asked = ((w, demand.could_want(w, labels, exclusive)) for w in self.wishes)
+            found = tuple(Claim(wish=w, sure=is_ is True) for w, is_ in asked if is_ is not False)
+            self._known[key] = found
+        return found
+
+
 def protector(
     agent: Agent,
-    template: Template | None,
-    wishes: Iterable[demand.Wish],
+    claims: Iterable[Claim],
     *,
     now: float,
     settle_s: float,
@@ -91,14 +123,12 @@ def protector(
     to give it to the idle agent: had it fitted, it would be running there. A blocked item does
     not keep an agent past its maximum age (``over_age``).
     """
-    labels = labels_of(agent, template)
-    exclusive = template.exclusive if template is not None else True
     idle_at = agent.memory.idle_at if agent.memory is not None else None
-    for wish in wishes:
-        wanted = demand.could_want(wish, labels, exclusive)
-        if wanted is False or (over_age and wish.kind is demand.Kind.LATER):
+    for claim in claims:
+        wish = claim.wish
+        if over_age and wish.kind is demand.Kind.LATER:
             continue
-        if wanted is None:
+        if not claim.sure:
             since = max(wish.item.in_queue_since_at, idle_at if idle_at is not None else now)
             if wish.kind is not demand.Kind.NOW or now - since >= settle_s:
                 continue

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from broker.core import capacity, demand, marks, matching, model, retention
 from broker.core import draft as drafts
-from broker.core.model import Agent, LabelSource, NodeName, Phase, Template, WaitReason
+from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
 
 _TIERS: Mapping[Phase, int] = {
     Phase.IDLE: 0,
@@ -111,10 +111,11 @@ def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:
 def launch_for_waiting(draft: drafts.Draft) -> None:
     """Order agents for items that nobody present will serve; fair between kinds of items."""
     crowds: dict[object, list[demand.Wish]] = {}
+    present = {agent.name for agent in draft.agents}
     for wish in drafts.wanted_now(draft):
         if wish.item.id in draft.given:
             continue
-        if wish.pinned is not None and wish.pinned in {a.name for a in draft.agents}:
+        if wish.pinned is not None and wish.pinned in present:
             drafts.note(
                 draft,
                 wish,
@@ -236,9 +237,9 @@ def _launch(
 
 def keep_warm(draft: drafts.Draft) -> None:
     """Replace what was taken from the warm pool; demand came first."""
-    promised = {supply.name for supply in draft.given.values()}
+    warm = _warm(draft)
     for template in draft.policy.templates:
-        missing = template.min_idle - _warm(draft, template, promised)
+        missing = template.min_idle - warm[template.name]
         for number in range(missing):
             placed = capacity.place(draft.room, template)
             if isinstance(placed, capacity.Refused) or not draft.ids:
@@ -256,15 +257,15 @@ def keep_warm(draft: drafts.Draft) -> None:
             _launch(draft, template, placed, reason)
 
 
-def _warm(draft: drafts.Draft, template: Template, promised: set[NodeName]) -> int:
-    """Count agents of a template that are, or will be, idle and promised to nobody."""
-    counted = {s.name for s in draft.supplies if s.slots > 0}
-    total = 0
-    for agent in draft.agents:
-        if agent.template != template.name or agent.name in promised:
-            continue
-        if agent.phase is Phase.BUSY:
-            continue
+def _warm(draft: drafts.Draft) -> Counter[str]:
+    """Count by template the agents that are, or will be, idle and promised to nobody."""
+    promised = {supply.name for supply in draft.given.values()}
+    offered = {supply.name for supply in draft.supplies if supply.slots > 0}
+    return Counter(
+        agent.template or ""
+        for agent in draft.agents
+        if agent.name not in promised
+        and agent.phase is not Phase.BUSY
         # one that is being retired is idle in the controller until it is gone: not replaced yet
-        total += agent.name in counted or agent.phase is Phase.IDLE
-    return total
+        and (agent.name in offered or agent.phase is Phase.IDLE)
+    )

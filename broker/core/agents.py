@@ -49,12 +49,8 @@ def observe(
         if old is not None and not lifecycle.is_legal(old.phase, agent.phase):
             illegal.append((old.phase, agent.phase))
         ledger = _count_start(ledger, agent, old, world=world, policy=policy)
-        memory = attrs.evolve(
-            _note_orphan(memory, agent.phase, now=world.now),
-            phase=agent.phase,
-        )
-        memories[seen.name] = memory
-        agent = attrs.evolve(agent, memory=memory)
+        if agent.memory is not None:
+            memories[seen.name] = agent.memory
         if _is_over(agent, world=world):
             gone.add(seen.name)
             continue
@@ -158,7 +154,7 @@ def remember(
                 template=expectation.template,
                 backend=expectation.backend,
             )
-    if read is not None:
+    if read is not None and (old is None or old.template is None):
         # a clock that went back between two lives must not make an agent younger than now
         memory = attrs.evolve(
             memory,
@@ -212,6 +208,8 @@ def _new_builds(memory: Memory, computer: model.Computer) -> int:
 
     One without a URL that shows a URL at the next look was just being started: not counted twice.
     """
+    if computer.idle:
+        return 0
     before = Counter(memory.executable_urls)
     now = Counter(_runs(computer))
     named = sum((now - before).values()) - max(0, now[""] - before[""])
@@ -267,16 +265,22 @@ def _join(
         computer=seen.computer,
         instance=seen.instance,
         expectation=expectation,
-        memory=memory,
+        memory=_note_phase(memory, phase, now=world.now),
         cordoned=seen.computer is not None and lifecycle.is_cordoned(seen.computer),
     )
 
 
-def _note_orphan(memory: Memory, phase: Phase, *, now: float) -> Memory:
-    if phase not in {Phase.ORPHAN, Phase.LOST}:
-        return attrs.evolve(memory, orphan_sightings=0, orphan_at=None)
-    first = memory.orphan_at if memory.orphan_at is not None else now
-    return attrs.evolve(memory, orphan_sightings=memory.orphan_sightings + 1, orphan_at=first)
+def _note_phase(memory: Memory, phase: Phase, *, now: float) -> Memory:
+    if phase in {Phase.ORPHAN, Phase.LOST}:
+        return attrs.evolve(
+            memory,
+            phase=phase,
+            orphan_sightings=memory.orphan_sightings + 1,
+            orphan_at=memory.orphan_at if memory.orphan_at is not None else now,
+        )
+    if memory.phase is phase and memory.orphan_at is None:
+        return memory
+    return attrs.evolve(memory, phase=phase, orphan_sightings=0, orphan_at=None)
 
 
 def _count_start(

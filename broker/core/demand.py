@@ -99,7 +99,14 @@ def wishes(
     our_nodes: Mapping[NodeName, TemplateName],
 ) -> tuple[tuple[Wish, ...], Mapping[ItemId, KnownLabel]]:
     """Read every item; return the wishes in the queue's order and the labels to remember."""
-    reader = _Reader(view=view, templates=templates, our_nodes=our_nodes)
+    reader = _Reader(
+        view=view,
+        templates=templates,
+        our_nodes=our_nodes,
+        names={c.name for c in view.computers} | set(our_nodes) | _BUILT_IN,
+        foreign=[c for c in view.computers if c.name not in our_nodes],
+        nearest={},
+    )
     found = tuple(reader.wish(item, ledger) for item in view.items)
     known = {}
     for wish in found:
@@ -148,6 +155,9 @@ class _Reader:
     view: model.ControllerView
     templates: Sequence[Template]
     our_nodes: Mapping[NodeName, TemplateName]
+    names: AbstractSet[str]  # of all nodes
+    foreign: Sequence[model.Computer]
+    nearest: dict[labels.Expression, str]  # many items want the same that nobody has
 
     def wish(self, item: QueueItem, ledger: model.Ledger) -> Wish:
         kind = _kind(item)
@@ -194,10 +204,9 @@ class _Reader:
             found = pattern.search(why)
             if found is not None:
                 return found["name"], None
-        names = {computer.name for computer in self.view.computers} | set(self.our_nodes)
         busy = _BUSY.search(why)
         if busy is not None:
-            if busy["name"] in names or busy["name"] in _BUILT_IN:
+            if busy["name"] in self.names:
                 return None, NodeName(busy["name"])
             return busy["name"], None
         named = _OFFLINE.search(why) or _PINNED.search(why)
@@ -272,7 +281,9 @@ class _Reader:
                 f"{label.expression!r} is no label expression ({complaint}): the controller "
                 "takes it for one odd label, and no template has it",
             )
-        return _unmet(wish, WaitReason.NO_TEMPLATE, _nearest(expression, self.templates))
+        if expression not in self.nearest:
+            self.nearest[expression] = _nearest(expression, self.templates)
+        return _unmet(wish, WaitReason.NO_TEMPLATE, self.nearest[expression])
 
     def _unserved_without_label(self, wish: Wish) -> Unmet:
         match wish.label.source:
@@ -303,9 +314,7 @@ class _Reader:
                 )
 
     def _foreign(self, expression: labels.Expression) -> NodeName | None:
-        for computer in self.view.computers:
-            if computer.name in self.our_nodes:
-                continue
+        for computer in self.foreign:
             if expression.matches(computer.labels | {computer.name}):
                 return computer.name
         return None

@@ -147,7 +147,8 @@ def _note_promises(draft: drafts.Draft) -> model.Ledger:
             for claim in draft.claims_on(agent)
         )
         since = memory.promised_at if memory.promised_at is not None else draft.now
-        memories[agent.name] = attrs.evolve(memory, promised_at=since if is_wanted else None)
+        if memory.promised_at != (since if is_wanted else None):
+            memories[agent.name] = attrs.evolve(memory, promised_at=since if is_wanted else None)
     return attrs.evolve(ledger, memories=memories)
 
 

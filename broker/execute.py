@@ -85,7 +85,19 @@ class Executor:
         """Perform an action to its end. Raises nothing but cancellation and our own bugs."""
         try:
             async with asyncio.timeout(self.time_limit_s):
-                await self._steps(action)
+                return await self.attempt(action)
+        except TimeoutError:
+            return ledgers.Outcome(
+                action=action,
+                at=self.now(),
+                slug="unavailable",
+                text=f"not done within {self.time_limit_s:g} s",
+            )
+
+    async def attempt(self, action: model.Action) -> ledgers.Outcome:
+        """Perform an action without a time limit: needs no event loop, one step at a time."""
+        try:
+            await self._steps(action)
         except _Withdrawn as reason:
             return ledgers.Outcome(action=action, at=self.now(), withdrawn=True, text=str(reason))
         except jnlp_errors.JenkinsError as error:
@@ -104,13 +116,6 @@ class Executor:
                 slug=error.slug,
                 text=error.reason,
                 retry_after=error.retry_after,
-            )
-        except TimeoutError:
-            return ledgers.Outcome(
-                action=action,
-                at=self.now(),
-                slug="unavailable",
-                text=f"not done within {self.time_limit_s:g} s",
             )
         return ledgers.Outcome(action=action, at=self.now())
 

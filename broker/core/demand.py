@@ -88,6 +88,7 @@ class Wish:
     kind: Kind
     expression: labels.Expression | None = None  # None: no label, or not readable
     templates: tuple[TemplateName, ...] = ()  # in order of preference
+    early: tuple[TemplateName, ...] = ()  # of these, who starts for an announced item
     pinned: NodeName | None = None  # exactly this agent of ours and no other
     unmet: Unmet | None = None
 
@@ -175,6 +176,9 @@ class _Reader:
             templates=self._templates(label, expression, pinned),
             pinned=pinned,
         )
+        if kind is Kind.ANNOUNCED:
+            eager = {t.name for t in self.templates if t.start_early}
+            wish = attrs.evolve(wish, early=tuple(n for n in wish.templates if n in eager))
         unmet = self._unmet(wish, complaint)
         return wish if unmet is None else attrs.evolve(wish, unmet=unmet)
 

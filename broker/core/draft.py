@@ -29,6 +29,7 @@ class Draft:
     given: dict[model.ItemId, matching.Supply] = Factory(dict)
     supplies: list[matching.Supply] = Factory(list)
     shunned: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
+    unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already
     launches: Counter[str] = Factory(Counter)
     short: list[tuple[demand.Wish, capacity.Refused]] = Factory(list)
     ids: list[str] = Factory(list)
@@ -70,15 +71,9 @@ def wanted_now(draft: Draft) -> list[demand.Wish]:
             continue
         if wish.kind is demand.Kind.NOW:
             now.append(wish)
-        elif wish.kind is demand.Kind.ANNOUNCED and early_templates(draft, wish):
+        elif wish.early:
             early.append(wish)
     return now + early
-
-
-def early_templates(draft: Draft, wish: demand.Wish) -> tuple[Template, ...]:
-    """Return the templates that start for an item in its quiet period."""
-    templates = (draft.policy.template(name) for name in wish.templates)
-    return tuple(t for t in templates if t is not None and t.start_early)
 
 
 def note(

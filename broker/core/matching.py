@@ -2,12 +2,18 @@
 
 Items whose label expressions overlap may be served by different kinds of agents. Counting per
 template would order agents that are not needed; a matching that may re-assign does not. Once an
-item is matched it stays matched, so the oldest items win. Pure; refuses to know caps or reasons.
+item is matched it stays matched, so the oldest items win. Among all maximum matchings it is one
+that uses the soonest agents, and leaves alone those that are kept warm where others do. Pure;
+refuses to know caps or reasons.
+
+Theory of operation: items that want the same, and agents that no item can tell apart, are handled
+as one; each item takes the augmenting path that ends at the agent of the lowest rank.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from attrs import define, frozen
+from attrs import Factory, define, frozen
 
 from broker.core import demand, model
 
@@ -22,10 +28,21 @@ class Supply:
     exclusive: bool
     slots: int
     tier: int
+    kept: bool = False  # counts for the warm pool if nobody needs it
+
+    @property
+    def rank(self) -> tuple[int, bool]:
+        """Return what sorts supplies, the one to use first."""
+        return (self.tier, self.kept)
 
 
 def fits(wish: demand.Wish, supply: Supply) -> bool:
-    """Return whether the controller may give this item to this agent."""
+    """Return whether the controller may give this item to this agent.
+
+    An item in its quiet period counts only where its template starts early.
+    """
+    if wish.kind is demand.Kind.ANNOUNCED and supply.template not in wish.early:
+        return False
     if wish.pinned is not None:
         return wish.pinned == supply.name
     if wish.label.source is model.LabelSource.SINGLE_NODE:
@@ -38,7 +55,9 @@ class _Pile:
     """Supplies that no item can tell apart."""
 
     members: list[Supply]
+    rank: tuple[int, bool]
     free: int
+    users: set[int] = Factory(set)  # crowds that hold a slot of it
 
 
 @define(kw_only=True)
@@ -75,18 +94,19 @@ def _pile_up(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> list[
         if supply.slots <= 0:
             continue
         own = supply.name if supply.name in named else None
-        key = (supply.tier, supply.template, supply.labels - {supply.name}, supply.exclusive, own)
-        pile = piles.setdefault(key, _Pile(members=[], free=0))
+        rank = supply.rank
+        key = (rank, supply.template, supply.labels - {supply.name}, supply.exclusive, own)
+        pile = piles.setdefault(key, _Pile(members=[], rank=rank, free=0))
         pile.members.append(supply)
         pile.free += supply.slots
-    return sorted(piles.values(), key=lambda pile: (pile.members[0].tier, pile.members[0].name))
+    return sorted(piles.values(), key=lambda pile: (pile.rank, pile.members[0].name))
 
 
 def _gather(wishes: Sequence[demand.Wish], piles: Sequence[_Pile]) -> list[_Crowd]:
     crowds: dict[object, _Crowd] = {}
     for wish in wishes:
         canonical = wish.expression.canonical() if wish.expression is not None else None
-        key = (canonical, wish.label.source, wish.pinned, wish.templates)
+        key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind)
         crowd = crowds.get(key)
         if crowd is None:
             fitting = [i for i, pile in enumerate(piles) if fits(wish, pile.members[0])]
@@ -98,25 +118,29 @@ def _gather(wishes: Sequence[demand.Wish], piles: Sequence[_Pile]) -> list[_Crow
 def _augment(
     start: int, crowds: Sequence[_Crowd], piles: Sequence[_Pile], flow: list[dict[int, int]]
 ) -> bool:
-    """Find a slot for one more item of a crowd, re-assigning others along the way."""
+    """Find the best free slot for one more item of a crowd, re-assigning others along the way."""
     came_from: dict[int, tuple[int, int]] = {}  # crowd -> (previous crowd, pile between)
-    frontier = [start]
-    seen_piles: set[int] = set()
-    while frontier:
-        crowd = frontier.pop(0)
+    frontier = deque([start])
+    reached: dict[int, int] = {}  # pile -> the crowd that reached it
+    best: int | None = None
+    least = min((pile.rank for pile in piles if pile.free > 0), default=None)
+    while frontier and (best is None or piles[best].rank != least):
+        crowd = frontier.popleft()
         for pile in crowds[crowd].piles:
-            if pile in seen_piles:
+            if pile in reached:
                 continue
-            seen_piles.add(pile)
+            reached[pile] = crowd
             if piles[pile].free > 0:
-                piles[pile].free -= 1
-                _shift(crowd, pile, start, came_from, flow)
-                return True
-            for other in range(len(crowds)):
-                if other != start and other not in came_from and flow[other].get(pile, 0) > 0:
-                    came_from[other] = (crowd, pile)
-                    frontier.append(other)
-    return False
+                best = pile if best is None else min(best, pile)
+                continue
+            for other in sorted(piles[pile].users - came_from.keys() - {start}):
+                came_from[other] = (crowd, pile)
+                frontier.append(other)
+    if best is None:
+        return False
+    piles[best].free -= 1
+    _shift(reached[best], best, start, came_from, piles, flow)
+    return True
 
 
 def _shift(
@@ -124,15 +148,19 @@ def _shift(
     pile: int,
     start: int,
     came_from: Mapping[int, tuple[int, int]],
+    piles: Sequence[_Pile],
     flow: list[dict[int, int]],
 ) -> None:
     """Walk the path back: each crowd takes the new pile and leaves the one it came by."""
     while True:
         flow[crowd][pile] = flow[crowd].get(pile, 0) + 1
+        piles[pile].users.add(crowd)
         if crowd == start:
             return
         previous, pile = came_from[crowd]
         flow[crowd][pile] -= 1
+        if flow[crowd][pile] == 0:
+            piles[pile].users.remove(crowd)
         crowd = previous
 
 

@@ -73,12 +73,7 @@ def _clamp(draft: drafts.Draft) -> int:
     """
     if not draft.launches:
         return 0
-    unserved = Counter(
-        name
-        for wish in drafts.wanted_now(draft)
-        if wish.item.id not in draft.given
-        for name in wish.templates
-    )
+    unserved = Counter(name for wish in draft.unserved for name in wish.templates)
     spare = _spare(draft)
     beyond = 0
     for template in draft.policy.templates:

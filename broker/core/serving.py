@@ -9,9 +9,12 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import attrs
+
 from broker.core import capacity, demand, marks, matching, model, retention
 from broker.core import draft as drafts
-from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
+from broker.core import sweep as sweeps
+from broker.core.model import Agent, LabelSource, NodeName, Phase, Template, WaitReason
 
 _TIERS: Mapping[Phase, int] = {
     Phase.IDLE: 0,
@@ -48,8 +51,14 @@ def serve_from_present(draft: drafts.Draft) -> None:
             )
         elif supply is not None:
             draft.supplies.append(supply)
+    _deal(draft)
+    draft.unserved = [w for w in drafts.wanted_now(draft) if w.item.id not in draft.given]
+
+
+def _deal(draft: drafts.Draft) -> None:
+    """Match every item that is to be served with the supplies there are, and write it down."""
     wanted = drafts.wanted_now(draft)
-    draft.given = matching.match(wanted, draft.supplies)
+    draft.given = matching.match(wanted, _keep(draft))
     for wish in wanted:
         supply = draft.given.get(wish.item.id)
         if supply is not None and wish.kind is demand.Kind.NOW:
@@ -61,6 +70,18 @@ def serve_from_present(draft: drafts.Draft) -> None:
                 template=supply.template,
                 agent=supply.name,
             )
+
+
+def _keep(draft: drafts.Draft) -> list[matching.Supply]:
+    """Mark for each template those that come last as the ones to keep warm."""
+    left = {t.name: t.min_idle for t in draft.policy.templates}
+    marked = []
+    for supply in sorted(draft.supplies, key=lambda s: (s.tier, s.name), reverse=True):
+        kept = supply.template is not None and left.get(supply.template, 0) > 0
+        if kept and supply.template is not None:
+            left[supply.template] -= 1
+        marked.append(supply if supply.kept == kept else attrs.evolve(supply, kept=kept))
+    return marked
 
 
 def _is_shunned(draft: drafts.Draft, agent: Agent) -> bool:
@@ -109,19 +130,34 @@ def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:
 
 
 def launch_for_waiting(draft: drafts.Draft) -> None:
-    """Order agents for items that nobody present will serve; fair between kinds of items."""
+    """Order agents for items that nobody present will serve.
+
+    After each round all items are dealt out again, the new orders included: an item that may run
+    on several kinds of agents leaves the one to those that need just it, and is ordered another.
+    """
+    draft.short.clear()
+    ordered = len(draft.actions)
+    _order_round(draft)
+    if len(draft.actions) > ordered:
+        _deal(draft)
+        launch_for_waiting(draft)
+
+
+def _order_round(draft: drafts.Draft) -> None:
+    """Order for items that are given to nobody; fair between kinds of items."""
     crowds: dict[object, list[demand.Wish]] = {}
-    present = {agent.name for agent in draft.agents}
+    present = {agent.name: agent for agent in draft.agents}
     for wish in drafts.wanted_now(draft):
         if wish.item.id in draft.given:
             continue
-        if wish.pinned is not None and wish.pinned in present:
+        agent = present.get(wish.pinned or wish.label.node or NodeName(""))
+        if agent is not None and _must_run_on(draft, wish, agent):
             drafts.note(
                 draft,
                 wish,
                 WaitReason.AGENT_BUSY,
-                f"it must run on agent {wish.pinned} and nowhere else",
-                agent=wish.pinned,
+                f"it must run on agent {agent.name} and nowhere else",
+                agent=agent.name,
             )
             continue
         canonical = wish.expression.canonical() if wish.expression is not None else None
@@ -136,6 +172,12 @@ def launch_for_waiting(draft: drafts.Draft) -> None:
             heapq.heappush(heap, (_turn(draft, crowd), next(turn), crowd))
 
 
+def _must_run_on(draft: drafts.Draft, wish: demand.Wish, agent: Agent) -> bool:
+    if wish.pinned is not None:
+        return True
+    return sweeps.wants_back(agent, (wish,), draft.world.ledger) is not None
+
+
 def _turn(draft: drafts.Draft, crowd: Sequence[demand.Wish]) -> tuple[int, int, float, int]:
     head = crowd[0]
     held = min((draft.room.by_template[name] for name in head.templates), default=0)
@@ -146,16 +188,12 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
     """Serve the oldest item of a crowd; on refusal note the reason for the whole crowd."""
     head = crowd[0]
     announced = head.kind is demand.Kind.ANNOUNCED
-    named = (draft.policy.template(name) for name in head.templates)
-    templates = (
-        drafts.early_templates(draft, head)
-        if announced
-        else tuple(t for t in named if t is not None)
-    )
+    names = head.early if announced else head.templates
+    templates = [t for name in names if (t := draft.policy.template(name)) is not None]
     for template in templates:
         if spare[template.name] > 0:
             spare[template.name] -= 1
-            _ordered(draft, crowd.pop(0), template)
+            crowd.pop(0)
             return True
     refused = _more_would_not_help(draft, crowd)
     for template in templates if refused is None else ():
@@ -169,7 +207,7 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
             spare[template.name] += template.executors - 1
             reason = f"item {head.item.id} waits for {_words(head)}"
             _launch(draft, template, placed, reason, item=head.item.id)
-            _ordered(draft, crowd.pop(0), template)
+            crowd.pop(0)
             return True
         refused = refused if refused is not None else placed
         if placed.until_at is not None:
@@ -206,17 +244,6 @@ def _words(wish: demand.Wish) -> str:
     return f"'{wish.label.expression or wish.label.node}'"
 
 
-def _ordered(draft: drafts.Draft, wish: demand.Wish, template: Template) -> None:
-    if wish.kind is demand.Kind.NOW:
-        drafts.note(
-            draft,
-            wish,
-            WaitReason.AGENT_ORDERED,
-            f"an agent of template {template.name} is ordered for it in this cycle",
-            template=template.name,
-        )
-
-
 def _launch(
     draft: drafts.Draft,
     template: Template,
@@ -232,6 +259,16 @@ def _launch(
         )
     )
     draft.launches[template.name] += 1
+    draft.supplies.append(
+        matching.Supply(
+            name=name,
+            template=template.name,
+            labels=template.labels | {name},
+            exclusive=template.exclusive,
+            slots=template.executors,
+            tier=_TIERS[Phase.LAUNCHING],
+        )
+    )
     draft.room.take(template, backend)
 
 

@@ -1,0 +1,259 @@
+"""A broker over a ``World``: the real plan, ledger, judge and executor, driven step by step."""
+
+import itertools
+
+import attrs
+
+from backends import api as backends_api
+from broker import execute, jenkins
+from broker.core import ledger as ledgers
+from broker.core import model, plan, spec
+from broker.demo import documents
+from jnlp import version as jnlp_version
+from tests.model.world import OWNER, URL, Backend, Broken, Nodes, Pause, require
+
+TIME_LIMIT_S = 120.0
+_NEVER_IN = {
+    model.RetireAgent: "retired",
+    model.SweepInstance: "swept",
+    model.SweepNode: "swept",
+}
+
+
+class Daemon:
+    """One life after another of a broker; ``crash`` ends one at whatever step it is."""
+
+    def __init__(self, world):
+        self.world = world
+        self.ids = (f"{n:05d}" for n in itertools.count())
+        self.ledger = model.Ledger()
+        self.running = {}  # name -> (coroutine, action, begun at)
+        self.last = None
+        self.views = {}
+        self.executor = execute.Executor(
+            nodes=Nodes(world),
+            backends={name: Backend(world, name) for name in world.platforms},
+            order=self._order,
+            look=self._fresh_look,
+            policy=lambda: world.policy,
+            retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(world.sim.version),
+            now=lambda: world.now,
+            before_end=self._before_end,
+        )
+
+    async def _before_end(self, action):
+        await Pause()
+
+    def _order(self, action):
+        template = self.world.policy.template(action.template)
+        site = spec.Site(
+            owner=OWNER,
+            style=spec.Style.COMMAND,
+            controller_version=self.world.sim.version,
+            jar_url=f"{URL}jnlpJars/agent.jar",
+            work_dir="/w",
+            now=self.world.now,
+        )
+        return execute.Order(
+            definition=spec.definition(action, template, site),
+            spec_with=lambda secret: spec.instance(action, template, site, secret),
+        )
+
+    async def _fresh_look(self):
+        await Pause()
+        return self._picture(self.views)
+
+    # --- seeing ---
+
+    def _controller(self):
+        world = self.world
+        world.sim.advance(world.now)
+        if world.mute or world.sim.is_down(world.now):
+            return model.ControllerView(error="no answer", read_at=world.now)
+        told = documents.queue(world.sim, now=world.now, url=URL, language="en")
+        items = jenkins.parse_queue(told, 0.0)
+        return model.ControllerView(
+            synced=True,
+            read_at=world.now,
+            version=world.sim.version,
+            session=world.sim.session,
+            quieting_down=world.sim.quieting_down,
+            items=items,
+            computers=jenkins.parse_computers(documents.computers(world.sim, url=URL)),
+        )
+
+    def _backend(self, name):
+        world = self.world
+        if name in world.dark:
+            return model.BackendView(error="no answer", read_at=world.now)
+        seen = world.platforms[name].visible(owner=OWNER, now=world.now)
+        return model.BackendView(synced=True, read_at=world.now, instances=tuple(seen))
+
+    def _picture(self, views):
+        return model.World(
+            now=self.world.now,
+            controller=self._controller(),
+            backends=views,
+            ledger=self.ledger,
+        )
+
+    # --- one cycle ---
+
+    def cycle(self):
+        """Observe, plan, judge the plan, dispatch, and judge once more that it is a fixed point."""
+        self._time_out()
+        self.views = {name: self._backend(name) for name in self.world.platforms}
+        seen = attrs.evolve(self._picture(self.views), fresh_ids=self._fresh(), jitter=0.5)
+        made = plan.plan(seen, self.world.policy)
+        self._judge(seen, made)
+        self.ledger = made.ledger
+        for action in made.actions:
+            if action.name in self.running:
+                continue
+            now, policy = self.world.now, self.world.policy
+            self.ledger = ledgers.expect(self.ledger, action, now=now, policy=policy)
+            coroutine = self.executor.attempt(action)
+            coroutine.send(None)  # up to its first call to the outside, not beyond
+            self.running[action.name] = (coroutine, action, now)
+        self.last = made
+        self._caps_hold(made)
+        again = plan.plan(attrs.evolve(seen, ledger=self.ledger), self.world.policy)
+        require(
+            again.actions == (),
+            f"I6: more at once: {again.actions}; before: {self._story(made)}",
+        )
+        return made
+
+    def _fresh(self):
+        return tuple(itertools.islice(self.ids, 16))
+
+    def _judge(self, seen, made):
+        names = [a.name for a in made.actions]
+        require(len(names) == len(set(names)), f"I4: two actions for one agent: {made.actions}")
+        require(made.overshoot == 0, f"ordered {made.overshoot} more than wanted")
+        require(made.illegal == (), f"illegal phase changes {made.illegal}")
+        if not seen.controller.synced:
+            require(made.actions == (), "I3: it acts without a controller")
+            return
+        told = {u.item for u in made.unmet}
+        for item in seen.controller.items:
+            if item.stage is not model.Stage.PENDING:
+                require(item.id in told, f"I7: item {item.id} has no reason ({item.why})")
+        phases = {a.name: a for a in made.agents}
+        for action in made.actions:
+            if not isinstance(action, tuple(_NEVER_IN)):
+                continue
+            agent = phases[action.name]
+            require(agent.phase is not model.Phase.BUSY, f"I2: busy {agent.name} is to go")
+            view = seen.backends.get(agent.backend)
+            require(view is not None and view.synced, f"I3: {agent.name} goes unseen")
+
+    def _caps_hold(self, made):
+        """I1, counted on the world itself: what is there and what is being launched."""
+        if self.world.dark or any(p._stale_reads for p in self.world.platforms.values()):
+            return
+        there = self.world.ours()
+        for _, action, _ in self.running.values():
+            if isinstance(action, model.LaunchAgent):
+                there.setdefault(action.name, (action.template, action.backend))
+        policy = self.world.policy
+        for action in made.actions:
+            if not isinstance(action, model.LaunchAgent):
+                continue
+            of_template = sum(t == action.template for t, _ in there.values())
+            on_backend = sum(b == action.backend for _, b in there.values())
+            cap = policy.template(action.template).cap
+            require(cap is None or of_template <= cap, f"I1: {of_template} of {cap}")
+            cap = policy.backends[action.backend].cap
+            require(cap is None or on_backend <= cap, f"I1: {on_backend} on it, cap {cap}")
+            require(policy.cap is None or len(there) <= policy.cap, f"I1: {len(there)} in all")
+
+    # --- steps ---
+
+    def step(self, name):
+        """Let one action make one call to the outside."""
+        self._time_out()
+        if name not in self.running:
+            return
+        coroutine, action, _ = self.running[name]
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            self._settle(action, end.value)
+
+    def _time_out(self):
+        """End what takes too long, as the executor's time limit does."""
+        for coroutine, action, begun_at in list(self.running.values()):
+            if self.world.now - begun_at >= TIME_LIMIT_S:
+                coroutine.close()
+                late = {"slug": "unavailable", "text": "not done in time"}
+                self._settle(action, ledgers.Outcome(action=action, at=self.world.now, **late))
+
+    def _settle(self, action, outcome):
+        del self.running[action.name]
+        template = self.world.policy.template(getattr(action, "template", ""))
+        self.ledger = ledgers.settle(
+            self.ledger,
+            outcome,
+            policy=self.world.policy,
+            jitter=0.5,
+            revision=template.revision if template is not None else "",
+        )
+
+    def finish_actions(self):
+        """Let everything in flight end."""
+        while self.running:
+            self.step(next(iter(self.running)))
+
+    def crash(self):
+        """kill -9: what was under way stops where it is, what was remembered is gone."""
+        for coroutine, _, _ in self.running.values():
+            coroutine.close()
+        self.running.clear()
+        self.ledger = model.Ledger()
+        self.views = {}
+
+    # --- liveness ---
+
+    def live_until(self, is_done, *, within_s, what):
+        """Run cycles until something holds; I8 is that it does, in time."""
+        world = self.world
+        deadline = world.now + within_s
+        while True:
+            made = self.cycle()
+            self.finish_actions()
+            world.check()
+            if is_done():
+                return
+            if world.now >= deadline:
+                raise Broken(f"I8: not {what} within {within_s:g} s: {self._story(made)}")
+            due = [at for at in (world.next_at(), made.wake_at) if at is not None]
+            pause = min(due, default=world.now + 5.0) - world.now
+            world.pass_time(min(max(pause, 0.5), 5.0))
+
+    def _story(self, made):
+        return (
+            [(u.item, u.reason.value, u.text) for u in made.unmet],
+            [(a.name, a.phase.value, a.in_flight) for a in made.agents],
+            [r.text for r in made.refusals],
+            made.actions,
+        )
+
+    def settle_down(self, *, within_s=1500.0):
+        """Heal the world: all demand is served, then, draining, nothing of ours is left (I8)."""
+        world = self.world
+        world.heal()
+        self.live_until(lambda: not world.waiting(), within_s=within_s, what="served")
+        world.policy = attrs.evolve(world.policy, draining=True)
+        self.live_until(lambda: not world.ours(), within_s=within_s, what="cleaned up")
+
+
+def backend_errors():
+    """One of each error of the backend contract."""
+    return [
+        backends_api.Rejected("no such image"),
+        backends_api.NoCapacity("full", retry_after=20.0),
+        backends_api.Unauthorized("no"),
+        backends_api.Unavailable("busy", retry_after=7.0),
+        backends_api.AlreadyExists("taken"),
+    ]

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 
+import hypothesis
 import pytest
 
 
@@ -34,3 +36,22 @@ def _log_as_it_was():
     yield
     root.handlers[:], level = before
     root.setLevel(level)
+
+
+hypothesis.settings.register_profile(
+    "local",
+    deadline=None,  # shared machines are slow at times
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "ci", parent=hypothesis.settings.get_profile("local"), derandomize=True
+)
+hypothesis.settings.register_profile(
+    "hunt",
+    parent=hypothesis.settings.get_profile("local"),
+    phases=[hypothesis.Phase.generate],
+)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "local")
+)

@@ -39,7 +39,7 @@ def plan(world: model.World, policy: model.Policy) -> model.Plan:
         agents=agents,
         wishes=tuple(sorted(wishes, key=drafts.age)),
         room=capacity.count(world, policy, agents),
-        ids=_unused(world.fresh_ids, agents),
+        ids=_unused(world.fresh_ids, agents, wishes),
     )
     serving.serve_from_present(draft)
     if not world.controller.quieting_down:
@@ -59,8 +59,12 @@ def _blind(world: model.World) -> model.Refusal:
     )
 
 
-def _unused(suffixes: Iterable[str], agents: Iterable[Agent]) -> list[str]:
-    used = {agent.name.rpartition("-")[2] for agent in agents}
+def _unused(
+    suffixes: Iterable[str], agents: Iterable[Agent], wishes: Iterable[demand.Wish]
+) -> list[str]:
+    """Drop what an agent has had, or a label expression speaks of (I5)."""
+    known = {agent.name for agent in agents} | demand.names_in(wishes)
+    used = {name.rpartition("-")[2] for name in known}
     return [suffix for suffix in suffixes if suffix not in used]
 
 

@@ -159,6 +159,10 @@ class Simulation:
             raise Refused(404)
         if item.stage is Stage.LEFT:
             raise Refused(500)
+        for node in self.all_nodes():
+            for slot in node.slots:
+                if slot.item is item:  # assigned, its thread has not started yet
+                    slot.item = None
         self._leave(item, now)
         item.fate = Fate.CANCELLED
 

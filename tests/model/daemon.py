@@ -13,11 +13,7 @@ from jnlp import version as jnlp_version
 from tests.model.world import OWNER, URL, Backend, Broken, Nodes, Pause, require
 
 TIME_LIMIT_S = 120.0
-_NEVER_IN = {
-    model.RetireAgent: "retired",
-    model.SweepInstance: "swept",
-    model.SweepNode: "swept",
-}
+_REMOVALS = model.RetireAgent | model.SweepInstance | model.SweepNode
 
 
 class Daemon:
@@ -141,7 +137,7 @@ class Daemon:
                 require(item.id in told, f"I7: item {item.id} has no reason ({item.why})")
         phases = {a.name: a for a in made.agents}
         for action in made.actions:
-            if not isinstance(action, tuple(_NEVER_IN)):
+            if not isinstance(action, _REMOVALS):
                 continue
             agent = phases[action.name]
             require(agent.phase is not model.Phase.BUSY, f"I2: busy {agent.name} is to go")

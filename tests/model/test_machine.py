@@ -202,4 +202,9 @@ class Hostile(stateful.RuleBasedStateMachine):
 
 
 TestHostile = Hostile.TestCase
-TestHostile.settings = hypothesis.settings(max_examples=1500, stateful_step_count=30, phases=[hypothesis.Phase.generate], report_multiple_bugs=False)
+TestHostile.settings = hypothesis.settings(max_examples=80, stateful_step_count=30)
+    max_examples=1500,
+    stateful_step_count=30,
+    phases=[hypothesis.Phase.generate],
+    report_multiple_bugs=False,
+)

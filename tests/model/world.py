@@ -168,9 +168,7 @@ class World:
 
     def _foreign(self):
         """Put a node and an instance there that belong to somebody else (I9)."""
-        other = marks.Marks(
-            owner="other", template="t", backend=B, revision="r", created_at=START
-        )
+        other = marks.Marks(owner="other", template="t", backend=B, revision="r", created_at=START)
         self.sim.create_node(
             self.now,
             simulation.Node(

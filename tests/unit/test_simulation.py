@@ -247,3 +247,12 @@ def test_trees():
         }
     ]
     assert "labelExpression" not in documents.pruned(told, None)["items"][0]["task"]
+
+
+def test_cancelling_what_is_just_assigned_frees_its_executor():
+    """The node does not stay busy with an item that is gone."""
+    sim = made(NEW, node("n", "a"))
+    item = sim.submit(0.0, label="a")
+    sim.cancel(0.001, item)
+    sim.advance(1.0)
+    assert sim.nodes["n"].idle

@@ -1,5 +1,6 @@
 """Short words for worlds: what a test wants to be seen, said in one line each."""
 
+import attrs
 from attrs import evolve
 
 from backends import api as backends_api
@@ -178,9 +179,34 @@ class Scene:
 
     def plan(self):
         made = plan.plan(self.world(), self.policy)
-        assert made.overshoot == 0
-        assert made.illegal == ()
+        assert made.overshoot == 0, made.actions
+        assert made.illegal == (), made.illegal
         return made
+
+    def __repr__(self):
+        """Say what matters when a generated scene fails."""
+        agents = [
+            (a.name, a.phase.value, a.backend, a.revision, a.memory and a.memory.builds)
+            for a in plan.plan(self.world(), self.policy).agents
+        ]
+        templates = [
+            {
+                f.name: getattr(t, f.name)
+                for f in attrs.fields(type(t))
+                if f.name not in {"launch", "connect_deadline_s", "name"}
+            }
+            for t in self.policy.templates
+        ]
+        items = [
+            (i.id, i.stage.value, i.label_expression, i.in_queue_since_at) for i in self.items
+        ]
+        limits = (
+            self.policy.cap,
+            self.policy.max_starting,
+            self.policy.draining,
+            self.policy.backends,
+        )
+        return f"{templates}\n{limits}\n{agents}\n{items}\n{self.dark_backends} {self.ledger.backoffs}"
 
 
 def launches(made):

@@ -51,22 +51,12 @@ def observe(
         ledger = _count_start(ledger, agent, old, world=world, policy=policy)
         if agent.memory is not None:
             memories[seen.name] = agent.memory
-        if _is_over(agent, world=world):
+        if agent.phase is Phase.GONE and agent.instance is None and expectation is None:
             gone.add(seen.name)
             continue
         agents.append(agent)
     ledger = attrs.evolve(ledger, memories=memories, expectations=expectations)
     return tuple(agents), ledgers.forget(ledger, gone), tuple(illegal)
-
-
-def _is_over(agent: Agent, *, world: model.World) -> bool:
-    """Return whether nothing is left to know of a name: it is forgotten."""
-    if agent.in_flight or agent.instance is not None or agent.computer is not None:
-        return False
-    if agent.phase is Phase.GONE:
-        return True
-    # without a node, and its backend is no longer configured: nobody can be asked any more
-    return world.controller.synced and agent.backend not in world.backends
 
 
 def _watch_session(world: model.World) -> model.Ledger:

@@ -112,11 +112,9 @@ def _drained(
 ) -> model.Action | model.Refusal:
     wish = wants_back(agent, wishes, world.ledger)
     if wish is not None:
-        text = f"item {wish.item.id} must go on with this very node"
-        if agent.computer is None or not agent.computer.temporarily_offline:
-            # taken out by its labels only: its own name is all that the item asks for
-            return model.Refusal(subject=agent.name, text=f"out of service, stays because {text}")
-        return model.UncordonAgent(name=agent.name, reason=text)
+        return model.UncordonAgent(
+            name=agent.name, reason=f"item {wish.item.id} must go on with this very node"
+        )
     if is_resting(agent, world.ledger, policy, now=world.now):
         return model.Refusal(
             subject=agent.name,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from broker.core import model
 from broker.core.model import Retention, TemplateName
-from broker.demo import simulation
+from broker.demo import parts
 from jnlp import errors as jnlp_errors
 from tests.model.daemon import Daemon, backend_errors
 from tests.model.world import OWNER, B, C, World
@@ -39,7 +39,7 @@ LIMITS = {
     "resume_grace_s": 15.0,
     "reservation_s": 30.0,
 }
-POINTS = ["create", "create-late", "secret", "cordon", "cordon-late", "swap", "delete",
+POINTS = ["create", "create-late", "secret", "cordon", "cordon-late", "seal", "delete",
           "delete-late"]  # fmt: skip
 CHANGES = {
     "as it was": {"templates": (TEMPLATES["a"], TEMPLATES["b"])},
@@ -106,7 +106,7 @@ class Hostile(stateful.RuleBasedStateMachine):
         label=st.sampled_from(LABELS),
         seconds=st.sampled_from([0.5, 10.0, 90.0]),
         quiet_s=st.sampled_from([0.0, 0.0, 5.0]),
-        kind=st.sampled_from(list(simulation.Kind)),
+        kind=st.sampled_from(list(parts.Kind)),
         many=st.integers(1, 3),
         concurrent=st.booleans(),
     )
@@ -203,8 +203,3 @@ class Hostile(stateful.RuleBasedStateMachine):
 
 TestHostile = Hostile.TestCase
 TestHostile.settings = hypothesis.settings(max_examples=80, stateful_step_count=30)
-    max_examples=1500,
-    stateful_step_count=30,
-    phases=[hypothesis.Phase.generate],
-    report_multiple_bugs=False,
-)

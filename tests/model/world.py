@@ -12,7 +12,7 @@ from backends import api as backends_api
 from backends import memory
 from broker.core import marks, model
 from broker.core.model import BackendName
-from broker.demo import documents, simulation
+from broker.demo import documents, parts, simulation
 from jnlp import errors as jnlp_errors
 from jnlp import secret as jnlp_secret
 from jnlp import state as jnlp_state
@@ -56,7 +56,7 @@ class Nodes:
         world.strike("create")
         require(definition.name not in world.created, f"I5: {definition.name} is used again")
         world.created.add(definition.name)
-        node = simulation.Node(
+        node = parts.Node(
             name=definition.name,
             labels=frozenset(definition.labels),
             executors=definition.executors,
@@ -84,10 +84,18 @@ class Nodes:
         if node is not None and node.offline_message is not None:
             self.world.sim.toggle(self.world.now, name, "")
 
-    async def swap_labels(self, name, label):
+    async def seal(self, name, label):
         await self._call()
-        self.world.strike("swap")
-        self.world.on_node(self.world.sim.relabel, name, frozenset({label}), exclusive=True)
+        self.world.strike("seal")
+        self.world.on_node(
+            self.world.sim.relabel, name, frozenset({label}), exclusive=True, accepting=False
+        )
+
+    async def unseal(self, name):
+        await self._call()
+        node = self.world.sim.nodes.get(name)
+        labels = node.labels if node is not None else frozenset()
+        self.world.on_node(self.world.sim.relabel, name, labels, exclusive=True, accepting=True)
 
     async def delete(self, name):
         await self._call()
@@ -171,7 +179,7 @@ class World:
         other = marks.Marks(owner="other", template="t", backend=B, revision="r", created_at=START)
         self.sim.create_node(
             self.now,
-            simulation.Node(
+            parts.Node(
                 name=FOREIGN_NODE, labels=frozenset({"pet"}), description=other.description()
             ),
         )
@@ -180,7 +188,7 @@ class World:
                 name=FOREIGN_NODE, metadata=other.metadata(FOREIGN_NODE), argv=("x",)
             )
             platform.start(wanted, owner="other", now=self.now)
-        place = simulation.Node(name=f"{OWNER}-placeholder", labels=frozenset())
+        place = parts.Node(name=f"{OWNER}-placeholder", labels=frozenset())
         self.sim.create_node(self.now, place)
 
     # --- faults ---
@@ -292,7 +300,7 @@ class World:
         self.must_be_ours(name)
         try:
             what(self.now, name, *more, **named)
-        except simulation.Refused as refused:
+        except parts.Refused as refused:
             raise jnlp_errors.NotFound(str(refused)) from refused
 
     def must_be_ours(self, name):
@@ -319,8 +327,8 @@ class World:
         for platform in self.platforms.values():
             require(FOREIGN_NODE in platform._cells, "I9: a foreign instance was terminated")
         for item in self.sim.items.values():
-            require(item.fate is not simulation.Fate.LOST, f"item {item.id} was lost")
-            if item.fate is simulation.Fate.FAILED:
+            require(item.fate is not parts.Fate.LOST, f"item {item.id} was lost")
+            if item.fate is parts.Fate.FAILED:
                 require(item.id in self.excused, f"I2: the build of item {item.id} died of us")
 
     def waiting(self):
@@ -329,6 +337,6 @@ class World:
         return [
             item
             for item in self.sim.items.values()
-            if item.fate is simulation.Fate.OPEN
+            if item.fate is parts.Fate.OPEN
             and (item.pinned is not None or any(item.expression.matches(x) for x in served))
         ]

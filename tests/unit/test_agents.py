@@ -8,7 +8,7 @@ from broker.core import agents as agents_
 from broker.core import ledger as ledgers
 from broker.core import model
 from broker.core.model import BackendName, NodeName, Phase, Retention, Scope
-from tests.unit.worlds import NOW, B, Scene, actions, item, launches, template, texts
+from tests.unit.worlds import NOW, B, Scene, actions, item, launches, reasons, template
 
 ONCE = template("t", retention=Retention(once=True))
 
@@ -162,6 +162,9 @@ def test_an_agent_of_a_removed_backend_is_forgotten_with_its_node():
     del scene.instances[old]
     assert Phase.UNKNOWN is see(scene)[name].phase
     scene.computers = []
+    scene.dark_backends.add(B)
+    assert Phase.UNKNOWN is see(scene)[name].phase
+    scene.dark_backends.clear()
     assert see(scene) == {}
     assert scene.ledger.memories == {}
 
@@ -251,8 +254,8 @@ def test_nothing_is_started_while_the_controller_shuts_down():
     assert scene.plan().actions == ()
 
 
-def test_a_swapped_node_that_a_pipeline_asks_for_is_left_to_it():
-    """Only its labels are gone: its name still serves; no uncordon can bring labels back."""
+def test_a_sealed_node_that_a_pipeline_asks_for_is_unsealed_and_nothing_ordered_instead():
+    """No other agent can serve an item that must go on with this one."""
     scene = Scene(template("t"))
     name = scene.agent("t", Phase.IDLE, busy_session="s0")
     scene.computers = [
@@ -265,8 +268,8 @@ def test_a_swapped_node_that_a_pipeline_asks_for_is_left_to_it():
         )
     )  # fmt: skip
     made = scene.plan()
-    assert made.actions == ()
-    assert "must go on with this very node" in texts(made)
+    assert [model.UncordonAgent] == [type(a) for a in made.actions]
+    assert {1: model.WaitReason.AGENT_BUSY} == reasons(made)
 
 
 def test_items_with_a_choice_leave_the_scarce_kind_to_the_others():

@@ -135,12 +135,15 @@ def launch_for_waiting(draft: drafts.Draft) -> None:
     After each round all items are dealt out again, the new orders included: an item that may run
     on several kinds of agents leaves the one to those that need just it, and is ordered another.
     """
-    draft.short.clear()
-    ordered = len(draft.actions)
-    _order_round(draft)
-    if len(draft.actions) > ordered:
+    served = -1
+    while served < len(draft.given):  # an order that serves nobody would be repeated for ever
+        served = len(draft.given)
+        ordered = len(draft.actions)
+        draft.short.clear()
+        _order_round(draft)
+        if len(draft.actions) == ordered:
+            return
         _deal(draft)
-        launch_for_waiting(draft)
 
 
 def _order_round(draft: drafts.Draft) -> None:

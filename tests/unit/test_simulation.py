@@ -253,6 +253,6 @@ def test_cancelling_what_is_just_assigned_frees_its_executor():
     """The node does not stay busy with an item that is gone."""
     sim = made(NEW, node("n", "a"))
     item = sim.submit(0.0, label="a")
-    sim.cancel(0.001, item)
+    sim.cancel(0.0, item)
     sim.advance(1.0)
     assert sim.nodes["n"].idle

@@ -14,6 +14,7 @@ import attrs
 from broker.core import agents as agents_
 from broker.core import capacity, demand, leaving, model, serving
 from broker.core import draft as drafts
+from broker.core import sweep as sweeps
 from broker.core.model import Agent, Phase
 
 
@@ -31,6 +32,7 @@ def plan(world: model.World, policy: model.Policy) -> model.Plan:
         )
     ours = {a.name: a.template for a in agents if a.template is not None}
     wishes, labels = demand.wishes(world.controller, policy.templates, ledger, ours)
+    wishes = sweeps.pin(wishes, agents, ledger)
     ledger = attrs.evolve(ledger, labels=labels)
     world = attrs.evolve(world, ledger=ledger)
     draft = drafts.Draft(

@@ -13,8 +13,7 @@ import attrs
 
 from broker.core import capacity, demand, marks, matching, model, retention
 from broker.core import draft as drafts
-from broker.core import sweep as sweeps
-from broker.core.model import Agent, LabelSource, NodeName, Phase, Template, WaitReason
+from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
 
 _TIERS: Mapping[Phase, int] = {
     Phase.IDLE: 0,
@@ -149,18 +148,17 @@ def launch_for_waiting(draft: drafts.Draft) -> None:
 def _order_round(draft: drafts.Draft) -> None:
     """Order for items that are given to nobody; fair between kinds of items."""
     crowds: dict[object, list[demand.Wish]] = {}
-    present = {agent.name: agent for agent in draft.agents}
+    present = {agent.name for agent in draft.agents}
     for wish in drafts.wanted_now(draft):
         if wish.item.id in draft.given:
             continue
-        agent = present.get(wish.pinned or wish.label.node or NodeName(""))
-        if agent is not None and _must_run_on(draft, wish, agent):
+        if wish.pinned is not None and wish.pinned in present:
             drafts.note(
                 draft,
                 wish,
                 WaitReason.AGENT_BUSY,
-                f"it must run on agent {agent.name} and nowhere else",
-                agent=agent.name,
+                f"it must run on agent {wish.pinned} and nowhere else",
+                agent=wish.pinned,
             )
             continue
         canonical = wish.expression.canonical() if wish.expression is not None else None
@@ -173,12 +171,6 @@ def _order_round(draft: drafts.Draft) -> None:
         _, _, crowd = heapq.heappop(heap)
         if _place_one(draft, crowd, spare) and crowd:
             heapq.heappush(heap, (_turn(draft, crowd), next(turn), crowd))
-
-
-def _must_run_on(draft: drafts.Draft, wish: demand.Wish, agent: Agent) -> bool:
-    if wish.pinned is not None:
-        return True
-    return sweeps.wants_back(agent, (wish,), draft.world.ledger) is not None
 
 
 def _turn(draft: drafts.Draft, crowd: Sequence[demand.Wish]) -> tuple[int, int, float, int]:

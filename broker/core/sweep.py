@@ -9,6 +9,7 @@ person is asked. Pure; refuses to know demand beyond "this item wants exactly th
 import re
 from collections.abc import Iterable, Sequence
 
+import attrs
 from attrs import field, frozen
 
 from broker.core import agents as agents_
@@ -64,6 +65,21 @@ def wants_back(
         if not worked and "PlaceholderTask" in wish.item.task_class:
             return wish
     return None
+
+
+def pin(
+    wishes: Iterable[demand.Wish], agents: Iterable[Agent], ledger: model.Ledger
+) -> tuple[demand.Wish, ...]:
+    """Mark the items that must go on with exactly one agent: no other can serve them."""
+    present = {agent.name: agent for agent in agents}
+    marked = []
+    for wish in wishes:
+        agent = present.get(wish.label.node) if wish.label.node is not None else None
+        if agent is not None and wants_back(agent, (wish,), ledger) is not None:
+            marked.append(attrs.evolve(wish, pinned=agent.name))
+        else:
+            marked.append(wish)
+    return tuple(marked)
 
 
 def _has_ended(agent: Agent) -> bool:

@@ -28,6 +28,7 @@ class Draft:
     wake: list[float] = Factory(list)
     given: dict[model.ItemId, matching.Supply] = Factory(dict)
     supplies: list[matching.Supply] = Factory(list)
+    dealt: int | None = None  # how many supplies there were when ``given`` was worked out
     shunned: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
     unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already
     launches: Counter[str] = Factory(Counter)

@@ -20,7 +20,7 @@ from broker.core import demand, model
 
 @frozen(kw_only=True)
 class Supply:
-    """Free slots of one agent. Lower ``tier`` first: 0 idle, 1 connecting, 2 ordered."""
+    """Free slots of one agent. Lower ``tier`` first: 0 idle, 1 connecting, 3 ordered."""
 
     name: model.NodeName
     template: model.TemplateName | None

@@ -45,8 +45,7 @@ def plan(world: model.World, policy: model.Policy) -> model.Plan:
     )
     serving.serve_from_present(draft)
     if not world.controller.quieting_down:
-        serving.launch_for_waiting(draft)
-        serving.keep_warm(draft)
+        serving.order(draft)
     leaving.make_room(draft)
     leaving.let_go(draft)
     leaving.sweep(draft)

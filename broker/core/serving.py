@@ -19,20 +19,20 @@ _TIERS: Mapping[Phase, int] = {
     Phase.IDLE: 0,
     Phase.BUSY: 0,
     Phase.CONNECTING: 1,
-    Phase.LAUNCHING: 2,
-    Phase.UNKNOWN: 3,
+    Phase.UNKNOWN: 2,
+    Phase.LAUNCHING: 3,  # and what this plan orders: last, so that it changes nothing else
 }
 _TIER_REASON = (
     WaitReason.AGENT_IDLE,
     WaitReason.AGENT_STARTING,
-    WaitReason.AGENT_ORDERED,
     WaitReason.AGENT_STARTING,
+    WaitReason.AGENT_ORDERED,
 )
 _TIER_TEXT = (
     "agent {} is idle and fits: the controller is about to give it this item",
     "agent {} is starting for it",
-    "agent {} is ordered for it",
     "agent {} was starting for it; its backend does not answer just now",
+    "agent {} is ordered for it",
 )
 
 
@@ -56,6 +56,9 @@ def serve_from_present(draft: drafts.Draft) -> None:
 
 def _deal(draft: drafts.Draft) -> None:
     """Match every item that is to be served with the supplies there are, and write it down."""
+    if draft.dealt == len(draft.supplies):
+        return
+    draft.dealt = len(draft.supplies)
     wanted = drafts.wanted_now(draft)
     draft.given = matching.match(wanted, _keep(draft))
     for wish in wanted:
@@ -128,21 +131,22 @@ def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:
 # --- launches ---
 
 
-def launch_for_waiting(draft: drafts.Draft) -> None:
-    """Order agents for items that nobody present will serve.
+def order(draft: drafts.Draft) -> None:
+    """Order agents for items that nobody present will serve, and for the warm pool.
 
     After each round all items are dealt out again, the new orders included: an item that may run
     on several kinds of agents leaves the one to those that need just it, and is ordered another.
     """
-    served = -1
-    while served < len(draft.given):  # an order that serves nobody would be repeated for ever
+    while True:
         served = len(draft.given)
-        ordered = len(draft.actions)
         draft.short.clear()
         _order_round(draft)
-        if len(draft.actions) == ordered:
-            return
         _deal(draft)
+        refusals = _keep_warm(draft)
+        _deal(draft)
+        if len(draft.given) == served:  # nothing new, or orders that serve nobody
+            break
+    draft.refusals.extend(refusals)
 
 
 def _order_round(draft: drafts.Draft) -> None:
@@ -267,37 +271,33 @@ def _launch(
     draft.room.take(template, backend)
 
 
-def keep_warm(draft: drafts.Draft) -> None:
-    """Replace what was taken from the warm pool; demand came first."""
+def _keep_warm(draft: drafts.Draft) -> list[model.Refusal]:
+    """Replace what was taken from the warm pool; return what is short of it."""
+    refusals = []
     warm = _warm(draft)
     for template in draft.policy.templates:
         missing = template.min_idle - warm[template.name]
         for number in range(missing):
-            placed = capacity.place(draft.room, template)
-            if isinstance(placed, capacity.Refused) or not draft.ids:
-                if isinstance(placed, capacity.Refused):
-                    draft.refusals.append(
-                        model.Refusal(
-                            subject=f"warm pool of {template.name}",
-                            text=f"{missing - number} fewer than wanted: {placed.text}",
-                        )
-                    )
-                    if placed.until_at is not None:
-                        draft.wake.append(placed.until_at)
+            if not draft.ids:
                 break
-            reason = f"keeps {template.min_idle} agents warm"
-            _launch(draft, template, placed, reason)
+            placed = capacity.place(draft.room, template)
+            if isinstance(placed, capacity.Refused):
+                text = f"{missing - number} fewer than wanted: {placed.text}"
+                refusals.append(model.Refusal(subject=f"warm pool of {template.name}", text=text))
+                if placed.until_at is not None:
+                    draft.wake.append(placed.until_at)
+                break
+            _launch(draft, template, placed, f"keeps {template.min_idle} agents warm")
+    return refusals
 
 
 def _warm(draft: drafts.Draft) -> Counter[str]:
     """Count by template the agents that are, or will be, idle and promised to nobody."""
     promised = {supply.name for supply in draft.given.values()}
-    offered = {supply.name for supply in draft.supplies if supply.slots > 0}
+    busy = {agent.name for agent in draft.agents if agent.phase is Phase.BUSY}
+    coming = {s.name: s.template for s in draft.supplies if s.slots > 0 and s.name not in busy}
+    # one that is being retired is idle in the controller until it is gone: not replaced yet
+    idle = {agent.name: agent.template for agent in draft.agents if agent.phase is Phase.IDLE}
     return Counter(
-        agent.template or ""
-        for agent in draft.agents
-        if agent.name not in promised
-        and agent.phase is not Phase.BUSY
-        # one that is being retired is idle in the controller until it is gone: not replaced yet
-        and (agent.name in offered or agent.phase is Phase.IDLE)
+        template or "" for name, template in {**coming, **idle}.items() if name not in promised
     )

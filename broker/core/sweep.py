@@ -47,9 +47,9 @@ def wants_back(
 
     A pipeline that was running on the node when the controller went down asks for the node by its
     name (jenkins-rest-and-agents 7.5). An ordinary item shows the same text when the node is the
-    only one of its label, so the text alone counts only if we have not seen the node work in this
-    session of the controller. What has ended cannot come back: deleting its node is what tells the
-    pipeline so.
+    only one of its label, so the text alone counts only if the node was there before the
+    controller started and we have not seen it work since. What has ended cannot come back:
+    deleting its node is what tells the pipeline so.
     """
     if _has_ended(agent):
         return None
@@ -62,9 +62,16 @@ def wants_back(
         if not named or wish.label.node != agent.name:
             continue
         worked = agent.memory is not None and agent.memory.busy_session == ledger.session
-        if not worked and "PlaceholderTask" in wish.item.task_class:
+        if not worked and _is_older(agent, ledger) and "PlaceholderTask" in wish.item.task_class:
             return wish
     return None
+
+
+def _is_older(agent: Agent, ledger: model.Ledger) -> bool:
+    """Return whether an agent was there before the controller's present session."""
+    if agent.created_at is None or ledger.session_at is None:
+        return True
+    return agent.created_at <= ledger.session_at
 
 
 def pin(

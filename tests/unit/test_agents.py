@@ -257,7 +257,7 @@ def test_nothing_is_started_while_the_controller_shuts_down():
 def test_a_sealed_node_that_a_pipeline_asks_for_is_unsealed_and_nothing_ordered_instead():
     """No other agent can serve an item that must go on with this one."""
     scene = Scene(template("t"))
-    name = scene.agent("t", Phase.IDLE, busy_session="s0")
+    name = scene.agent("t", Phase.IDLE, busy_session="s0", age_s=7200)
     scene.computers = [
         attrs.evolve(c, labels=frozenset({model.RETIRED_LABEL, name})) for c in scene.computers
     ]

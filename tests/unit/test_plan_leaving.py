@@ -187,7 +187,7 @@ def test_a_sealed_agent_is_removed_with_the_reason_in_its_labels():
 def test_a_pipeline_that_asks_for_a_drained_node_gets_it_back():
     """After a restart of the controller it must go on with this very node."""
     scene = Scene(template("t"))
-    name = scene.agent("t", Phase.DRAINED, busy_session="s0")
+    name = scene.agent("t", Phase.DRAINED, busy_session="s0", age_s=7200)
     scene.wait(
         item(
             1,

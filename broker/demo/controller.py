@@ -21,7 +21,7 @@ from aiohttp import web
 from attrs import define, field
 
 from broker.demo import access as accesses
-from broker.demo import documents, faults, nodes, pages, simulation
+from broker.demo import documents, faults, nodes, pages, parts, simulation
 from broker.demo import why as words
 from broker.demo.access import Access
 from jnlp import version as jnlp_version
@@ -260,7 +260,7 @@ class SimulatedController:
             return False
         if item.left_at is None:
             return True
-        return self.now() - item.left_at <= simulation.LEFT_KEPT_S
+        return self.now() - item.left_at <= parts.LEFT_KEPT_S
 
     def _document(self, request: web.Request, told: documents.Document) -> web.Response:
         text = request.query.get("tree")

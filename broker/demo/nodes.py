@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from broker.demo import documents, pages, simulation
+from broker.demo import documents, pages, parts, simulation
 from jnlp import node as jnlp_node
 from jnlp import version as jnlp_version
 
@@ -29,7 +29,7 @@ Form = Mapping[str, str]
 def create(sim: simulation.Simulation, form: Form, *, now: float) -> None:
     """Carry out ``doCreateItem``. Raises ``Refused``."""
     if "json" not in form:
-        raise simulation.Refused(400, simulation.NO_FORM)
+        raise simulation.Refused(400, parts.NO_FORM)
     name = form.get("name", "")
     _check_name(sim, name)
     try:

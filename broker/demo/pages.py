@@ -9,7 +9,7 @@ import html
 
 from aiohttp import web
 
-from broker.demo import simulation
+from broker.demo import parts, simulation
 
 _IDENTITY = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAsimulated"
 """The public key that agents pin; nobody checks it here."""
@@ -52,7 +52,7 @@ def bare(status: int, text: str) -> web.Response:
 def refusal(refused: simulation.Refused) -> web.Response:
     """Return what the controller says to a request that it refuses."""
     status, text = refused.status, html.escape(refused.text)
-    if status == 404 or refused.text == simulation.NO_FORM:
+    if status == 404 or refused.text == parts.NO_FORM:
         return bare(status, refused.text or "Not Found")
     if status == 400 and not text:
         return web.Response(status=400)

@@ -13,38 +13,12 @@ import functools
 import heapq
 import itertools
 from collections.abc import Callable
-from typing import Any
 
-from attrs import field, frozen
-
+from broker.demo import parts
 from broker.demo.parts import Fate, Item, Kind, Node, Refused, Slot, Stage
 from jnlp import version as jnlp_version
 
 __all__ = ["Fate", "Item", "Kind", "Node", "Refused", "Simulation", "Slot", "Stage"]
-
-HANDOVER_S = 0.0008
-"""From assignment to start: the rest of a queue run. Measured on 2.263.4: of 250 items sent within
-7 ms around an offline mark 25 were lost, with 300 others waiting 11 of 200 within 14 ms."""
-SWAP_S = 0.0001
-"""How long a node is not there while its ``config.xml`` is replaced (measured: 1 build of 250
-within 14 ms failed, and 1 of 100)."""
-DISCONNECT_S = 0.002
-"""How long it takes the controller to close a connection, once it has decided to (guessed)."""
-PIPELINE_WAITS_S = 300.0
-"""How long a pipeline step waits for a node that was deleted (recording ``nodes/09``)."""
-LEFT_KEPT_S = 300.0
-"""How long a left item can be asked for (``hudson/model/Queue.java``)."""
-
-
-NO_FORM = "This page expects a form submission"
-"""What the servlet container says to ``doCreateItem`` without a form (recording ``nodes/02``)."""
-
-
-@frozen(order=True)
-class _Due:
-    at: float
-    order: int
-    what: Callable[[float], None] = field(order=False)
 
 
 class Simulation:
@@ -55,7 +29,7 @@ class Simulation:
         *,
         version: str = "2.528.3",
         built_in_executors: int = 0,
-        handover_s: float = HANDOVER_S,
+        handover_s: float = parts.HANDOVER_S,
     ) -> None:
         self.version = version
         self.handover_s = handover_s
@@ -70,7 +44,7 @@ class Simulation:
         self._ids = itertools.count(1)
         self._numbers: dict[str, int] = {}
         self._order = itertools.count()
-        self._timers: list[_Due] = []
+        self._timers: list[parts.Due] = []
         self._refuses_by_schedule = jnlp_version.schedule_only_refuses(version)
         self._keeps_items = jnlp_version.safe_to_retire_by_offline(version)
         name = "master" if not jnlp_version.at_least(version, (2, 307), (2, 319, 1)) else ""
@@ -98,17 +72,9 @@ class Simulation:
 
     def at(self, at: float, what: Callable[[float], None]) -> None:
         """Let something happen when that time has come, be it in the midst of something else."""
-        heapq.heappush(self._timers, _Due(at, next(self._order), what))
+        heapq.heappush(self._timers, parts.Due(at, next(self._order), what))
 
     # --- jobs ---
-
-    def arrive_at(self, at: float, **job: Any) -> None:
-        """Submit a job when that time has come."""
-
-        def submit(now: float) -> None:
-            self.submit(now, **job)
-
-        self.at(at, submit)
 
     def submit(
         self,
@@ -213,10 +179,10 @@ class Simulation:
             self._leave(item, now)
             slot.running = True
             item.started_at, item.node_since = now, node.connected_at
-            if now < node.swapped_at + SWAP_S:  # "no longer a configured node for NAME"
-                self._finish(item, slot, now, fate=Fate.FAILED)
+            if now < node.swapped_at + parts.SWAP_S:  # "no longer a configured node for NAME"
+                self._finish(item, node, slot, now, fate=Fate.FAILED)
                 return
-            self.at(now + item.duration_s, functools.partial(self._finish, item, slot))
+            self.at(now + item.duration_s, functools.partial(self._finish, item, node, slot))
             return
         slot.item = None
         item.node = None
@@ -227,8 +193,13 @@ class Simulation:
             self._leave(item, now)
             item.fate = Fate.LOST
 
-    def _finish(self, item: Item, slot: Slot, now: float, *, fate: Fate = Fate.DONE) -> None:
+    def _finish(
+        self, item: Item, node: Node, slot: Slot, now: float, *, fate: Fate = Fate.DONE
+    ) -> None:
         if slot.item is not item:
+            return
+        if not node.connected and fate is Fate.DONE:
+            item.is_overdue = True  # nobody can tell the controller yet
             return
         slot.item, slot.running = None, False
         item.ended_at = now
@@ -241,6 +212,15 @@ class Simulation:
                 slot.item.fate = Fate.FAILED
                 slot.item.ended_at = now
                 slot.item, slot.running = None, False
+
+    def _lose_channel(self, node: Node, now: float) -> bool:
+        """Fail what builds there; return whether a pipeline's step holds on, for minutes."""
+        node.connected, node.parted_at = False, now
+        self._kill_builds(node, now, but=Kind.PIPELINE)
+        holds = any(slot.running for slot in node.slots)
+        if holds:
+            self.at(now + parts.PIPELINE_WAITS_S, functools.partial(self._give_up, node, now))
+        return holds
 
     # --- nodes ---
 
@@ -289,7 +269,7 @@ class Simulation:
         node.swapped_at = now
         if scheduled and not self._refuses_by_schedule and node.connected and node.accepting:
             if node.idle:
-                self.at(now + DISCONNECT_S, lambda then: self._part(node, then))
+                self.at(now + parts.DISCONNECT_S, lambda then: self._part(node, then))
             else:
                 node.accepting = False
         self.maintain(now)
@@ -303,17 +283,16 @@ class Simulation:
         self.advance(now)
         node = self.node(name)
         del self.nodes[name]
-        self._kill_builds(node, now, but=Kind.PIPELINE)
-        node.connected = False
-        if any(slot.running for slot in node.slots):
+        if self._lose_channel(node, now):
             node.labels, node.executors, node.description = frozenset(), 0, ""
             node.slots = [slot for slot in node.slots if slot.running]
             self.ghosts[name] = node
-            self.at(now + PIPELINE_WAITS_S, functools.partial(self._give_up, node))
         self.on_gone(name, "deleted")
         self.maintain(now)
 
-    def _give_up(self, node: Node, now: float) -> None:
+    def _give_up(self, node: Node, parted_at: float, now: float) -> None:
+        if node.connected or node.parted_at != parted_at:
+            return
         self._kill_builds(node, now)
         if self.ghosts.get(node.name) is node:
             del self.ghosts[node.name]
@@ -351,16 +330,18 @@ class Simulation:
         if node.connected:
             raise Refused(400, f"{name} is already connected to this controller")
         node.connected, node.connected_at, node.launch_failed = True, now, False
+        for slot in node.slots:
+            if slot.item is not None and slot.item.is_overdue:
+                self._finish(slot.item, node, slot, now)
         self.maintain(now)
 
     def disconnect(self, now: float, name: str) -> None:
-        """The channel of an agent closes: its builds fail."""
+        """The channel of an agent closes: its builds fail, pipelines wait for it."""
         self.advance(now)
         node = self.nodes.get(name)
         if node is None or not node.connected:
             return
-        node.connected = False
-        self._kill_builds(node, now)
+        self._lose_channel(node, now)
         self.maintain(now)
 
     def _part(self, node: Node, now: float) -> None:

@@ -109,6 +109,27 @@ def test_an_agent_that_goes_takes_its_build_along():
     assert raised.value.status == 400
 
 
+@pytest.mark.parametrize(
+    ("away_s", "fate", "ended_at"),
+    [(1.0, Fate.DONE, 10.0), (60.0, Fate.DONE, 62.0), (400.0, Fate.FAILED, 302.0)],
+)
+def test_a_pipelines_step_waits_for_its_agent(away_s, fate, ended_at):
+    """Five minutes; what has ended meanwhile is told when the agent is back."""
+    sim = made(NEW, node("a", "x", online=False))
+    sim.connect(0.0, "a")
+    number = sim.submit(0.0, label="x", duration_s=10.0, kind=Kind.PIPELINE)
+    sim.advance(1.0)
+    sim.disconnect(2.0, "a")
+    shown = documents.computer(sim.nodes["a"], url="http://c/")
+    assert (shown["idle"], shown["offline"]) == (False, True)
+    sim.advance(2.0 + away_s)
+    sim.connect(2.0 + away_s, "a")
+    sim.advance(1000.0)
+    assert sim.items[number].fate is fate
+    assert sim.items[number].ended_at == pytest.approx(ended_at, abs=0.01)
+    assert sim.nodes["a"].idle
+
+
 def test_temporarily_offline_takes_no_more_work_but_finishes():
     """The cordon."""
     sim = made(NEW, node("a", "x"))

@@ -16,7 +16,7 @@ from attrs import define
 from broker import execute, jenkins
 from broker.core import model
 from broker.demo import controller as controllers
-from broker.demo import simulation
+from broker.demo import parts, simulation
 from broker.demo.simulation import Fate
 from jnlp import client, http, version
 from tests.unit import worlds
@@ -73,7 +73,8 @@ class Place:
     def arrives(self, low: float, high: float, **job) -> int:
         """Let an item arrive at some time between; return its id (they are counted)."""
         at = self.clock.now + self.dice.uniform(low, high)
-        self.sim.arrive_at(at, label=job.pop("label", "linux"), **job)
+        job.setdefault("label", "linux")
+        self.sim.at(at, lambda now: self.sim.submit(now, **job))
         return len(self.sim.items) + 1
 
     def settle(self, name: str) -> None:
@@ -228,7 +229,7 @@ async def test_what_is_left_on_the_oldest_versions():
                 there.settle(name)
             fates = there.fates()
             hurt[way] = fates[Fate.LOST] + fates[Fate.FAILED]
-    assert hurt[ours] <= tries * 2 * (REQUEST_S + simulation.HANDOVER_S) / 0.007
+    assert hurt[ours] <= tries * 2 * (REQUEST_S + parts.HANDOVER_S) / 0.007
     assert hurt[ours] < hurt[delete_alone]
 
 
@@ -257,7 +258,7 @@ def visible(of_version, tries):
     """How many builds may fail, red, for starting while their node is being replaced."""
     if of_version == NEW:
         return 0
-    return 3 * tries * simulation.SWAP_S / (BEFORE_S + AFTER_S)
+    return 3 * tries * parts.SWAP_S / (BEFORE_S + AFTER_S)
 
 
 async def test_a_sealed_node_takes_nothing_and_a_pipeline_gets_it_back():

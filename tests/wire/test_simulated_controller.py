@@ -17,7 +17,7 @@ import recorded
 import yarl
 from attrs import define
 
-from broker.demo import access, simulation
+from broker.demo import access, parts, simulation
 from broker.demo import controller as controllers
 from broker.demo.simulation import Kind, Node
 from jnlp import client, errors, http, node
@@ -465,7 +465,7 @@ async def test_deleting_a_node_that_works():
         fates = stage.sim.items
         await replay(stage, "nodes/07-delete-while-building")
         assert [item.fate.value for item in fates.values()] == ["open", "failed"]
-        stage.wait(simulation.PIPELINE_WAITS_S)
+        stage.wait(parts.PIPELINE_WAITS_S)
         assert [item.fate.value for item in fates.values()] == ["failed", "failed"]
         with pytest.raises(simulation.Refused):
             stage.sim.computer("busy-1")

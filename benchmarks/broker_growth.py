@@ -1,0 +1,102 @@
+"""Whether a broker grows with the agents it has had.
+
+Run: ``python -m benchmarks.broker_growth [BUILDS]``. The real command runs as a process of its own
+with the process backend, against the simulated controller in this one; every build goes through
+an agent of its own.
+"""
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+
+from broker import clock
+from broker.demo import controller, simulation
+
+_CONFIG = """\
+owner: rest
+controller: {{url: "{url}", user: u, token: "env:TOKEN"}}
+state_dir: {folder}/state
+listen: "127.0.0.1:0"
+log: {{level: warning}}
+defaults:
+  command: ["{python}", "-S", "{agent}"]
+templates:
+  single: {{labels: single, cap: 16, retention: {{once: true}}}}
+"""
+
+
+def resident_mib(pid: int) -> float:
+    """Return how much memory a process holds, from the kernel."""
+    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextlib.asynccontextmanager
+async def running(
+    folder: pathlib.Path, server: controller.SimulatedController
+) -> AsyncIterator[int]:
+    """Run a broker; yield its process id. A drain ends it."""
+    config = folder / "broker.yaml"
+    config.write_text(
+        _CONFIG.format(
+            url=server.url,
+            folder=folder,
+            python=sys.executable,
+            agent=pathlib.Path(controller.__file__).with_name("agent.py"),
+        )
+    )
+    broker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "broker", "run", "--drain", "--config", str(config)),
+        env={**os.environ, "TOKEN": "a-token-of-eleven"},
+    )
+    try:
+        yield broker.pid
+    finally:
+        broker.terminate()
+        await broker.wait()
+
+
+async def serve(server: controller.SimulatedController, builds: int, *, at_once: int = 16) -> None:
+    """Put so many builds through, each on an agent of its own.
+
+    Longer than a poll: a single-use agent whose build nobody saw would be taken for unused.
+    """
+    for submitted in range(builds):
+        while _open(server.sim) >= at_once:  # noqa: ASYNC110 -- the machine rings no bell
+            await asyncio.sleep(0.02)
+        server.submit(job=f"job-{submitted % 7}", label="single", duration_s=1.2)
+    while _open(server.sim) or len(server.sim.nodes) > 1:  # noqa: ASYNC110 -- as above
+        await asyncio.sleep(0.05)
+
+
+def _open(sim: simulation.Simulation) -> int:
+    return len(sim.wanted) + sum(not node.idle for node in sim.nodes.values())
+
+
+async def main(builds: int) -> None:
+    """Measure and print."""
+    watch, sim = clock.Clock(), simulation.Simulation()
+    access = controller.Access(user="u", token="a-token-of-eleven")  # noqa: S106 -- the simulation's
+    server = controller.SimulatedController(sim, now=watch.now, access=access)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        async with server, asyncio.TaskGroup() as group:
+            clockwork = group.create_task(server.run(), name="clockwork")
+            async with running(pathlib.Path(folder), server) as pid:
+                await asyncio.sleep(3)
+                print(f"at the start: {resident_mib(pid):.1f} MiB resident")
+                for part in range(1, 6):
+                    await serve(server, builds // 5)
+                    size = resident_mib(pid)
+                    print(f"after {part * (builds // 5)} agents: {size:.1f} MiB resident")
+            clockwork.cancel()
+    print(f"(that took {time.monotonic() - began:.0f} s)")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))

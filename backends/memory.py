@@ -25,7 +25,7 @@ from backends import api, names
 Verb = Literal["launch", "list", "terminate", "capacity", "logs"]
 _LOG_LINES = 1000
 _WATCH_S = 0.25
-_GONE = api.Exit(slug="killed", code=-15, message="terminated by the broker")
+_LIVE = frozenset((api.InstanceState.STARTING, api.InstanceState.RUNNING))
 
 
 def _not_negative(_: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
@@ -183,10 +183,10 @@ class Platform:
         return gone_at
 
     def kill(self, name: str, end: api.Exit | None = None, *, now: float) -> None:
-        """Let an instance die by itself; unknown and dead ones are left alone."""
+        """Let an instance die by itself; unknown, ending and dead ones are left alone."""
         self.advance(now)
         cell = self._cells.get(name)
-        if cell is not None and cell.state is not api.InstanceState.EXITED:
+        if cell is not None and cell.state in _LIVE:
             self._die(cell, attrs.evolve(end or api.Exit(slug="exited", code=0), at=now))
 
     def advance(self, now: float) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 
+import attrs
 import pytest
 import pytest_asyncio
 
@@ -17,6 +18,7 @@ from backends import api
 from tests.contract import checks
 from tests.contract.process import ProcessHarness
 from tests.process.conftest import WITHIN_S, Workshop
+from tests.process.test_fetch import serving
 
 _STEPS_MAX = 200
 
@@ -145,13 +147,14 @@ async def test_a_launch_that_nobody_finishes_is_called_lost(brokers: Brokers):
 
 async def test_a_crashed_download_is_swept(shop: Workshop):
     """A file that was half fetched when the broker was killed does not stay for ever."""
-    from tests.process.test_fetch import serving
-
     cache = shop.root / "cache"
     cache.mkdir(parents=True)
     (cache / "new.abandoned").write_bytes(b"x" * 1000)
     made = shop.open()
     async with serving() as server:
         file = api.RemoteFile(url=server.url, name="agent.jar")
-        await made.launch(shop.spec("a1", files=(file,)))
+        spec = shop.spec("a1", 'cat "$1/agent.jar"', exit_code=0, files=(file,))
+        await made.launch(attrs.evolve(spec, argv=(*spec.argv, api.FILES)))
     assert [] == list(cache.glob("new.*"))
+    await shop.ended(made, "a1")
+    assert "jar one" == await made.logs("a1", tail=1)

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from backends.process import proc
+from backends.process import kernel, proc
+from tests.contract import checks
 from tests.process.conftest import WITHIN_S, Workshop
 
 
@@ -88,8 +91,6 @@ async def test_a_watch_holds_no_descriptor_of_the_dead(shop: Workshop, made):
 
 def test_a_process_is_known_by_more_than_its_pid():
     """Another start time or another boot is another process; nobody is signalled for it."""
-    from backends.process import kernel
-
     me = proc.Process(
         pid=os.getpid(), start=kernel.stat_fields(os.getpid())[19], boot=kernel.boot_id()
     )
@@ -100,3 +101,27 @@ def test_a_process_is_known_by_more_than_its_pid():
     ):
         assert not proc.alive(other)
         proc.send(other, signal.SIGKILL)  # would end this test
+
+
+@pytest.fixture
+def process_one() -> Iterator[None]:
+    """Let orphans become our children, as they do for process 1 of a container."""
+    kernel.adopt_orphans()
+    yield
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER off
+
+
+async def test_as_process_one_of_a_container(shop: Workshop, made, process_one):
+    """Supervisors are inherited: the ended ones do not stay as zombies."""
+    for name in ("a1", "a2"):
+        await shop.started(made, name, "")
+    supervisors = [shop.claim(name)["pid"] for name in ("a1", "a2")]
+    assert set(supervisors) <= set(kernel.descendants(os.getpid()))
+    os.kill(shop.claim("a1")["agent"], signal.SIGKILL)
+    await shop.ended(made, "a1")
+    await made.terminate("a2", grace_s=0)
+
+    async def collected() -> bool:
+        return not set(supervisors) & set(kernel.descendants(os.getpid()))
+
+    await checks.until("both are collected", collected, within_s=WITHIN_S)

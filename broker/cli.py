@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import broker
-from broker import commands, config
+from broker import commands, config, ends
 
 OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
 _CONFIG = pathlib.Path("broker.yaml")
@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(options)
     except config.ConfigError as error:
         return _say(str(error), BAD_INPUT)
-    except commands.BadInput as error:
+    except ends.BadInput as error:
         return _say(f"agent-broker: {error}", BAD_INPUT)
-    except commands.Refused as error:
+    except ends.Refused as error:
         return _say(f"agent-broker: {error}", REFUSED)
-    except commands.Failed as error:
+    except ends.Failed as error:
         return _say(f"agent-broker: {error}", FAILED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

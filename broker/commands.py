@@ -12,36 +12,21 @@ import logging
 import os
 import pathlib
 import secrets
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiohttp
 import attrs
 
 from backends import registry
-from broker import app, clock, config, log, observe, placeholder, store
+from broker import app, clock, config, ends, log, once, placeholder, store
 from broker.core import explain as explains
-from broker.core import labels, marks, model
+from broker.core import labels, model
 from broker.core import ledger as ledgers
-from broker.core import plan as plans
 from broker.status import documents, terminal
-from jnlp import errors as jnlp_errors
 
 _ASK_S = 10.0
 _LOG = logging.getLogger("broker.commands")
-
-
-class BadInput(Exception):  # noqa: N818 -- what it is; exit code 2
-    """The arguments are wrong."""
-
-
-class Refused(Exception):  # noqa: N818 -- exit code 3
-    """It would have been possible, but not right."""
-
-
-class Failed(Exception):  # noqa: N818 -- exit code 1
-    """The outside did not play along."""
 
 
 def kinds() -> dict[str, config.KindClasses]:
@@ -87,9 +72,9 @@ def _state_dir(settings: config.Settings) -> Iterator[store.FileStore]:
         held = files.locked()
         held.__enter__()
     except store.StateDirTaken as error:
-        raise Refused(str(error)) from error
+        raise ends.Refused(str(error)) from error
     except OSError as error:
-        raise BadInput(
+        raise ends.BadInput(
             f"state_dir {settings.state_dir}: {error.strerror or error}; hint: a directory that "
             f"user {os.geteuid()} may write to"
         ) from error
@@ -105,16 +90,18 @@ async def _run(
     try:
         made = app.build(settings, files, watch=clock.Clock())
     except ValueError as error:
-        raise BadInput(str(error)) from error
+        raise ends.BadInput(str(error)) from error
     try:
         with app.signals(made, drain=options.drain, load=lambda: _load(options.config)):
             await made.run()
     except placeholder.SecondBroker as error:
-        raise Refused(str(error)) from error
+        raise ends.Refused(str(error)) from error
     except OSError as error:
-        raise Failed(f"cannot serve {settings.listen}: {error.strerror or error}") from error
+        raise ends.Failed(f"cannot serve {settings.listen}: {error.strerror or error}") from error
     except asyncio.CancelledError:
-        raise Failed("left at once; agents and nodes stay, the next start adopts them") from None
+        raise ends.Failed(
+            "left at once; agents and nodes stay, the next start adopts them"
+        ) from None
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -125,7 +112,7 @@ def demo(options: argparse.Namespace) -> None:
         try:
             asyncio.run(standalone.serve(listen=options.listen))
         except (OSError, ValueError) as error:
-            raise BadInput(f"--listen {options.listen}: {error}") from error
+            raise ends.BadInput(f"--listen {options.listen}: {error}") from error
         return
 
     try:
@@ -139,15 +126,17 @@ def demo(options: argparse.Namespace) -> None:
             )
         )
     except scenario.Trouble as error:
-        raise Failed(str(error)) from error
+        raise ends.Failed(str(error)) from error
     except asyncio.CancelledError:
-        raise Failed("left at once; every agent of the demo was ended") from None
+        raise ends.Failed("left at once; every agent of the demo was ended") from None
     if options.json:
         _print_json(told)
     if any(
         told[name] for name in ("left_over", "builds_lost", "builds_failed", "builds_unserved")
     ):
-        raise Failed("a build was lost, failed or not served, or something is left: see above")
+        raise ends.Failed(
+            "a build was lost, failed or not served, or something is left: see above"
+        )
 
 
 # --- without a controller ----------------------------------------------------------------------
@@ -191,7 +180,7 @@ def explain(options: argparse.Namespace) -> None:
     try:
         answers = explains.explain_label(options.label, policy)
     except labels.LabelError as error:
-        raise BadInput(f"label {options.label!r}: {error}") from error
+        raise ends.BadInput(f"label {options.label!r}: {error}") from error
     if options.json:
         _print_json([attrs.asdict(answer) for answer in answers])
         return
@@ -213,7 +202,7 @@ def render(options: argparse.Namespace) -> None:
     try:
         shown = rendering.render(settings, policy, template=options.template, now=wall_now)
     except rendering.NotShown as error:
-        raise BadInput(str(error)) from error
+        raise ends.BadInput(str(error)) from error
     for name, text in shown.items():
         print(f"---\n# backend {name}\n{text}", end="")
 
@@ -224,9 +213,9 @@ def init(options: argparse.Namespace) -> None:
         with options.path.open("x", encoding="utf-8") as file:
             file.write(config.sample_config())
     except FileExistsError:
-        raise Refused(f"{options.path} exists; hint: name another file") from None
+        raise ends.Refused(f"{options.path} exists; hint: name another file") from None
     except OSError as error:
-        raise BadInput(f"{options.path}: {error.strerror}") from error
+        raise ends.BadInput(f"{options.path}: {error.strerror}") from error
     print(f"{options.path} written; next: edit it, then agent-broker check-config")
 
 
@@ -242,11 +231,11 @@ def plan(options: argparse.Namespace) -> None:
     """Look once and print the plan; change nothing."""
     settings = _load(options.config)
     log.configure(level="error", secrets=settings.secrets())
-    made, world = asyncio.run(_dry(settings))
+    made, world = asyncio.run(once.dry(settings))
     if options.json:
         _print_json(_plan_document(made))
         return
-    _complain(world)
+    once.complain(world)
     if made.actions:
         _print_table(
             [
@@ -265,14 +254,6 @@ def plan(options: argparse.Namespace) -> None:
             _print_table([(title, "", "why"), *rows])
 
 
-def _complain(world: model.World) -> None:
-    if not world.controller.synced:
-        raise Failed(f"controller: {world.controller.error}")
-    for name, view in world.backends.items():
-        if not view.synced:
-            print(f"warning: backend {name} does not answer: {view.error}")
-
-
 def _plan_document(made: model.Plan) -> dict[str, Any]:
     return {
         "actions": [{"verb": ledgers.verb_of(a).value, **attrs.asdict(a)} for a in made.actions],
@@ -287,41 +268,6 @@ def _plan_document(made: model.Plan) -> dict[str, Any]:
     }
 
 
-async def _dry(settings: config.Settings) -> tuple[model.Plan, model.World]:
-    watch = clock.Clock()
-    async with _built(settings, watch) as made:
-        world = await _look(made, watch, model.Ledger())
-        return plans.plan(world, made.policy), world
-
-
-@contextlib.asynccontextmanager
-async def _built(settings: config.Settings, watch: clock.Clock) -> AsyncIterator[app.Broker]:
-    """Yield a broker that does not run; the state directory is read, not held."""
-    try:
-        made = app.build(settings, store.FileStore(settings.state_dir), watch=watch)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
-    except OSError as error:
-        raise BadInput(f"state_dir {settings.state_dir}: {error.strerror or error}") from error
-    try:
-        yield made
-    finally:
-        await made.aclose()
-
-
-async def _look(made: app.Broker, watch: clock.Clock, ledger: model.Ledger) -> model.World:
-    seen = await observe.observe(
-        made.reconciler.reader, made.backends, now=watch.now, time_limit_s=_ASK_S
-    )
-    return model.World(
-        now=watch.now(),
-        controller=seen.controller,
-        backends=seen.backends,
-        ledger=ledger,
-        fresh_ids=tuple(made.reconciler.new_id() for _ in range(64)),
-    )
-
-
 def doctor(options: argparse.Namespace) -> None:
     """Check everything from outside; fails if anything will not work."""
     from broker import doctor as doctors  # noqa: PLC0415 -- a broker at work need not hold it
@@ -333,7 +279,7 @@ def doctor(options: argparse.Namespace) -> None:
         _print_json([{**attrs.asdict(f), "verdict": f.verdict.value} for f in found])
     bad = sum(f.verdict is doctors.Verdict.FAIL for f in found)
     if bad:
-        raise Failed(f"{bad} of {len(found)} checks failed")
+        raise ends.Failed(f"{bad} of {len(found)} checks failed")
 
 
 async def _examine(settings: config.Settings, options: argparse.Namespace) -> list[Any]:
@@ -341,12 +287,13 @@ async def _examine(settings: config.Settings, options: argparse.Namespace) -> li
 
     watch = clock.Clock()
     found = []
-    async with _built(settings, watch) as made:
+    async with once.built(settings, watch) as made:
         probe = None if options.read_only else f"{settings.owner}-doctor-{secrets.token_hex(3)}"
         async for finding in doctors.examine(settings, made.backends, now=watch.now, probe=probe):
             found.append(finding)
             if not options.json:
-                print(f"{finding.verdict.value:4}  {finding.check:18}  {finding.text}", flush=True)
+                said = terminal.plain(finding.text)
+                print(f"{finding.verdict.value:4}  {finding.check:18}  {said}", flush=True)
                 if finding.hint:
                     print(f"{'':26}-> {finding.hint}")
     return found
@@ -356,7 +303,7 @@ def sweep(options: argparse.Namespace) -> None:
     """List what is left over; remove it with ``--yes``."""
     settings = _load(options.config)
     log.configure(level="error", secrets=settings.secrets())
-    found, removed, kept = asyncio.run(_sweep(settings, options))
+    found, removed, kept = asyncio.run(once.sweep(settings, options))
     if options.json:
         _print_json({"found": found, "removed": removed, "kept": kept})
         return
@@ -368,51 +315,7 @@ def sweep(options: argparse.Namespace) -> None:
     for row in kept:
         print(f"kept: {row['name']}: {row['reason']}")
     if found and not options.yes:
-        raise Refused(f"{len(found)} would be removed; hint: add --yes")
-
-
-_Rows = list[dict[str, str]]
-
-
-async def _sweep(
-    settings: config.Settings, options: argparse.Namespace
-) -> tuple[_Rows, list[str], _Rows]:
-    """Look twice, with the grace between; then remove with the same steps as ever."""
-    watch = clock.Clock()
-    async with _built(settings, watch) as made:
-        made.draining = options.all
-        policy = attrs.evolve(made.policy, sweep_share=1.0, resume_grace_s=0.0)
-        first = await _look(made, watch, model.Ledger())
-        _complain(first)
-        seen = plans.plan(first, policy)
-        if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.agents):
-            print(f"looking again in {policy.orphan_grace_s:.0f} s", file=sys.stderr)
-            await asyncio.sleep(policy.orphan_grace_s)
-        world = await _look(made, watch, seen.ledger)
-        _complain(world)
-        planned = plans.plan(world, policy)
-        made.reconciler.ledger = planned.ledger
-        made.reconciler.world, made.reconciler.last_plan = world, planned
-        doing = [
-            a
-            for a in planned.actions
-            if isinstance(a, model.SweepNode | model.SweepInstance | model.RetireAgent)
-        ]
-        found = [{"name": a.name, "reason": a.reason} for a in doing]
-        kept = [{"name": r.subject, "reason": r.text} for r in planned.refusals]
-        removed: list[str] = []
-        if options.yes:
-            for action in doing:
-                outcome = await made.reconciler.executor.perform(action)
-                if outcome.slug or outcome.withdrawn:
-                    kept.append({"name": action.name, "reason": outcome.text})
-                else:
-                    removed.append(action.name)
-            if options.all and made.reconciler.place is not None:
-                with contextlib.suppress(jnlp_errors.JenkinsError):
-                    await made.reconciler.place.remove()
-                    removed.append(marks.placeholder_name(settings.owner))
-        return found, removed, kept
+        raise ends.Refused(f"{len(found)} would be removed; hint: add --yes")
 
 
 # --- with a running broker ---------------------------------------------------------------------
@@ -424,7 +327,9 @@ def status(options: argparse.Namespace) -> None:
     if url is None:
         listen = _load(options.config).listen
         if listen is None:
-            raise BadInput("listen is off in the configuration; hint: name the page with --url")
+            raise ends.BadInput(
+                "listen is off in the configuration; hint: name the page with --url"
+            )
         url = f"http://{listen[0]}:{listen[1]}"
     told = asyncio.run(_ask(url.rstrip("/")))
     if options.json:
@@ -446,6 +351,6 @@ async def _ask(url: str) -> dict[str, documents.Document]:
                     told[name] = await answer.json()
             return told
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise Failed(
+        raise ends.Failed(
             f"no broker answers at {url}: {error or type(error).__name__}; hint: is it running?"
         ) from error

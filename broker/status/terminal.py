@@ -23,7 +23,7 @@ def seconds(value: float | None) -> str:
 
 def table(rows: Sequence[Sequence[object]]) -> str:
     """Return columns as wide as their widest cell, but the last as long as it is."""
-    texts = [[_plain(cell) for cell in row] for row in rows]
+    texts = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*texts, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -31,7 +31,8 @@ def table(rows: Sequence[Sequence[object]]) -> str:
     )
 
 
-def _plain(cell: object) -> str:
+def plain(cell: object) -> str:
+    """Return a text without what could steer a terminal or break its line."""
     text = "" if cell is None else str(cell)
     return "".join(c if c.isprintable() else "?" for c in text)
 
@@ -48,7 +49,7 @@ def render(told: Mapping[str, _Row]) -> str:
     phases = Counter(row["phase"] for row in agents)
     state = "ready" if plan["ready"] else f"NOT READY: {plan['ready_text']}"
     parts = [
-        _plain(
+        plain(
             f"owner {plan['owner']}, {state}, read {seconds(plan['observed_age_s'])} ago, "
             f"overshoot {plan['overshoot']}"
         ),

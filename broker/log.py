@@ -7,21 +7,22 @@ finished line, so that no message, field or traceback can leak one. Refuses to h
 
 import contextlib
 import contextvars
+import json
 import logging
-import re
 import sys
 import types
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from pythonjsonlogger import json as json_log
 
+from jnlp import secret as jnlp_secret
+
 _NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 _BOUND: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
     "bound", default=_NOTHING
 )
-_AGENT_SECRET = re.compile(r"(?<!sha256:)(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-_BLANK = "(hidden)"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _NOISY = ("aiohttp.access", "asyncio", "docker", "urllib3")
 
@@ -74,13 +75,22 @@ class _Hiding(logging.Formatter):
     def __init__(self, inner: logging.Formatter, secrets: Iterable[str]) -> None:
         super().__init__()
         self._inner = inner
-        self._secrets = tuple(secret for secret in secrets if secret)
+        self._secrets = tuple(form for secret in secrets if secret for form in _forms(secret))
 
     def format(self, record: logging.LogRecord) -> str:
         text = self._inner.format(record)
         for secret in self._secrets:
-            text = text.replace(secret, _BLANK)
-        return _AGENT_SECRET.sub(_BLANK, text)
+            text = text.replace(secret, jnlp_secret.HIDDEN)
+        return jnlp_secret.blanked(text)
+
+
+def _forms(secret: str) -> list[str]:
+    """Return how a secret can stand in a line, longest first: plain, quoted, and both as JSON."""
+    plain = {secret, repr(secret)[1:-1], *(urllib.parse.quote(secret, safe=s) for s in ("/", ""))}
+    forms = plain | {
+        json.dumps(form, ensure_ascii=a)[1:-1] for form in plain for a in (True, False)
+    }
+    return sorted(forms, key=len, reverse=True)
 
 
 class _Console(logging.Formatter):

@@ -2,6 +2,7 @@ import asyncio
 import io
 import json
 import logging
+import urllib.parse
 
 import pytest
 
@@ -64,3 +65,19 @@ def test_the_console_form_is_short(written):
     logging.getLogger("broker.x").info("not shown")
     logging.getLogger("broker.x").warning("retire failed", extra={"slug": "busy"})
     assert written.getvalue().split(" ", 1)[1] == "WARNING retire failed  slug=busy\n"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("secret", ['pa"ss\\wörd', "with space/and%2F", "tab\there'"])
+def test_a_secret_is_blanked_however_the_line_quotes_it(written, form, secret):
+    """JSON, Python and URLs write some characters differently."""
+    log.configure(form=form, stream=written, secrets=[secret])
+    logger = logging.getLogger("broker.x")
+    url = f"http://u:{urllib.parse.quote(secret, safe='')}@c/"
+    logger.info(
+        "told %s", secret, extra={"url": url, "shown": repr(secret), "inner": {"s": secret}}
+    )
+    text = written.getvalue()
+    assert text.count("(hidden)") >= 4
+    for part in ("wörd", "w\\u00f6rd", "w%C3%B6rd", "space", "here"):
+        assert part not in text

@@ -46,6 +46,14 @@ def test_nothing_but_chosen_fields_goes_out(name):
     assert "secret-of-nobody" not in json.dumps(getattr(documents, name)(status_source.full()))
 
 
+def test_the_last_lines_of_an_agent_hold_no_secret():
+    """Some agents print the options that they do not understand."""
+    secret = "0123456789abcdef" * 4
+    source = status_source.full(f"unknown option: {secret} in sha256:{secret}")
+    (bad,) = [d for d in documents.agents(source)["deaths"] if d["last_lines"]]
+    assert bad["last_lines"][1] == f"unknown option: (hidden) in sha256:{secret}"
+
+
 def test_remote_texts_are_cut():
     """A megabyte in a cause of offline does not go to every reader of the page."""
     made = documents.agents(status_source.full("x" * 100_000))

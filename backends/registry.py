@@ -49,6 +49,7 @@ KINDS = {
             template_settings="backends.docker.settings:DockerTemplate",
             factory="backends.docker.engine:create",
             launch_style="entry-point",
+            renderer="backends.docker.container:render",
         ),
         Kind(
             name="kubernetes",

@@ -113,6 +113,12 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
     )
 
 
+def render(spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner: str) -> str:
+    """Return the body that a launch would send, as JSON. Raises Rejected."""
+    made = plan(spec, owner=owner, prefix=configured.name_prefix)
+    return json.dumps(made.body, indent=2) + "\n"
+
+
 def archive(spec: api.InstanceSpec, files: Mapping[str, bytes], *, at: str) -> bytes:
     """Return the tar file with secrets, files and directories for the agent, relative to ``at``.
 

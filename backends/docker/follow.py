@@ -17,6 +17,7 @@ from backends.docker import answers, client, death
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _AGAIN_S = 2.0  # an engine that starts still finds out what became of its containers
 _AWAY_KEPT = 16
+_OOM_KEPT = 100
 _JOIN_S = 5.0  # an engine that says nothing must not hold up our end; the thread is a daemon
 _SEEN_KEPT = 4096
 
@@ -101,8 +102,7 @@ class Follower:
             try:
                 for event in self._engine.events(self._labels, self._since, self._begun):
                     pauses = self._pauses()
-                    self._note(event)
-                    if event.at >= self._began_at:  # not one of those told again
+                    if self._note(event) and event.at >= self._began_at:  # not one told again
                         self._wake()
             except api.BackendError:
                 pass  # the listing says so, with the reason
@@ -136,20 +136,28 @@ class Follower:
             if self._lost_at is None:
                 self._lost_at = self._now()
 
-    def _note(self, event: answers.Event) -> None:
+    def _note(self, event: answers.Event) -> bool:
+        """Remember what only events tell; return whether a listing could show something new.
+
+        A container that is short of memory has dozens of ``oom`` a second, for hours.
+        """
         with self._lock:
             self._since = max(self._since, int(event.at))
             if event.action == "destroy":
                 self._memory.pop(event.id, None)
-                return
+                return True
             if event.action not in {"oom", "kill", "die", "start"}:
-                return
-            if len(self._memory) >= _SEEN_KEPT:
+                return True
+            if event.id not in self._memory and len(self._memory) >= _SEEN_KEPT:
                 del self._memory[next(iter(self._memory))]
             memory = self._memory.setdefault(event.id, _Memory())
             if event.action == "oom":
                 memory.oom_at.add(event.at)
-            elif event.action in {"die", "start"}:
+                if len(memory.oom_at) > _OOM_KEPT:
+                    memory.oom_at.discard(min(memory.oom_at))
+                return len(memory.oom_at) == 1
+            if event.action in {"die", "start"}:
                 memory.died = event.action == "die"
             elif event.attributes.get("signal", "").isdecimal():
                 memory.signals.add((event.at, int(event.attributes["signal"])))
+            return True

@@ -24,6 +24,7 @@ _GONE_S = 60.0  # for a removal that somebody else has begun
 _LOOK_S = 0.1
 _NAME_S = 10.0
 _EVENTS_S = 1.0
+_SIGKILLED = 137
 _LAST_WORDS = 5
 _SHELL_CODES = (126, 127)  # what tini and shells answer for a program that is none
 _BLANK = "****"
@@ -211,12 +212,19 @@ class Host:
         )
 
     async def _heard(self, there: answers.Inspected) -> None:
-        """Wait for the events of an end that was a moment ago: they say what it was."""
+        """Wait for the events of an end that was a moment ago: they say what it was.
+
+        Of a kill for memory the ``oom`` may come after the ``die``, and the flag with it.
+        """
+
+        def told() -> bool:
+            seen = self._follower.seen(there.id)
+            why = there.exit_code != _SIGKILLED or seen.oom_at or seen.signals
+            return bool(why) and self._follower.heard_of_end(there.id)
+
         ended_at = there.finished_at
         while (  # noqa: ASYNC110 -- the events come from a thread, one second at most
-            ended_at is not None
-            and 0 <= self._now() - ended_at < _EVENTS_S
-            and not self._follower.heard_of_end(there.id)
+            ended_at is not None and 0 <= self._now() - ended_at < _EVENTS_S and not told()
         ):
             await asyncio.sleep(_LOOK_S / 2)
 

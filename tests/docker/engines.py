@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Self
+from typing import NoReturn, Self
 
 import docker
 import pytest
@@ -25,7 +25,11 @@ def address(told: str | None = None) -> str:
     found = told or os.environ.get("DOCKER_HOST")
     if found:
         return found
-    reason = "no Docker engine: set DOCKER_HOST or give --live docker=unix:///var/run/docker.sock"
+    absent("no Docker engine: set DOCKER_HOST or give --live docker=unix:///var/run/docker.sock")
+
+
+def absent(reason: str) -> NoReturn:
+    """Skip for what the machine does not have, or fail where it has to."""
     if os.environ.get("REQUIRE_DOCKER") == "1":
         pytest.fail(f"REQUIRE_DOCKER=1, and {reason}")
     pytest.skip(reason)
@@ -39,7 +43,10 @@ async def with_image(engine: str) -> str:
             return bool(client.images(name=IMAGE.partition(":")[0]))
 
     if not await asyncio.to_thread(there):
-        await image.build(engine)
+        try:
+            await image.build(engine)
+        except image.ImageError as error:
+            absent(str(error))
     return engine
 
 
@@ -135,10 +142,9 @@ def _is_zombie(pid: int) -> bool:
 def own_engine(*, live_restore: bool = False) -> Iterator[OwnEngine]:
     """Give an engine of our own, or skip where none can be started."""
     if shutil.which("dockerd") is None or os.geteuid() != 0:
-        reason = "no engine of one's own can be started: dockerd and root are needed"
-        if os.environ.get("REQUIRE_DOCKER") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        absent("no engine of one's own can be started: dockerd and root are needed")
+    if shutil.which("busybox") is None:
+        absent("no busybox on this machine to build an image from; apt-get install busybox-static")
     engine = OwnEngine(live_restore=live_restore)
     engine.start()
     try:

@@ -90,6 +90,14 @@ def test_the_body_is_the_golden_one(case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_what_is_shown_is_what_is_sent(case):
+    """`agent-broker render` shows the body of the launch, and no secret."""
+    shown = container.render(CASES[case], settings.DockerSettings(), owner="ours")
+    assert container.plan(CASES[case], owner="ours").body == json.loads(shown)
+    assert SECRET not in shown
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_the_secret_is_in_the_archive_only(case):
     """Not in the body, not in any representation."""
     import attrs

@@ -1,0 +1,74 @@
+"""What is remembered of events, and which of them wake: recorded events, no engine."""
+
+import threading
+
+from backends.docker import answers, follow
+from tests.docker import recorded
+
+
+class Told:
+    """Stands in for the client: it tells these events once, then the stream is open."""
+
+    def __init__(self, events: list[answers.Event]) -> None:
+        self._events = events
+        self._ended = threading.Event()
+        self.told = threading.Event()
+
+    def events(self, labels, since, begun):
+        begun(self._ended.set)
+        yield from self._events
+        self.told.set()
+        self._ended.wait(10)
+
+
+def followed(events: list[answers.Event], *, now: float = 0.0) -> tuple[follow.Follower, int]:
+    wakes: list[int] = []
+    engine = Told(events)
+    follower = follow.Follower(engine, {}, wake=lambda: wakes.append(1), now=lambda: now)
+    follower.start()
+    assert engine.told.wait(5)
+    count = len(wakes)
+    return follower, count
+
+
+def recorded_life(name: str, *, without_end: bool = True) -> list[answers.Event]:
+    events = [answers.event(entry) for entry in recorded.load(f"events-{name}")]
+    return [e for e in events if e.action != "destroy" or not without_end]
+
+
+def test_a_life_is_remembered_until_its_container_is_destroyed():
+    """Out of memory, signals and the end; then nothing."""
+    life = recorded_life("oom-pid1")
+    follower, _ = followed(life)
+    assert follower.heard_of_end(life[0].id)
+    assert 1 == len(follower.seen(life[0].id).oom_at)
+    follower.close()
+    follower, _ = followed(recorded_life("oom-pid1", without_end=False))
+    assert not follower.heard_of_end(life[0].id)
+    assert () == follower.seen(life[0].id).oom_at
+    follower.close()
+
+
+def test_signals_are_remembered():
+    """A stop whose grace expired sends two."""
+    life = recorded_life("stop-grace-expired-137")
+    follower, _ = followed(life)
+    assert [15, 9] == [number for _, number in follower.seen(life[0].id).signals]
+    follower.close()
+
+
+def test_a_flood_of_oom_wakes_once_and_is_not_kept_without_end():
+    """A container that is short of memory has dozens a second."""
+    flood = [answers.Event(id="c", action="oom", at=float(number)) for number in range(1, 500)]
+    follower, wakes = followed(flood)
+    assert 1 == wakes
+    assert 100 == len(follower.seen("c").oom_at)
+    assert 499.0 == follower.seen("c").oom_at[-1]
+    follower.close()
+
+
+def test_what_the_engine_tells_again_does_not_wake():
+    """Its last 256 events come with every connection."""
+    follower, wakes = followed(recorded_life("exit3"), now=2e9)
+    assert 0 == wakes
+    follower.close()

@@ -45,12 +45,15 @@ async def serve() -> None:
 def broker_at_rest(server: str, *, kubeconfig: bool) -> float:
     """Memory of a whole broker that has nothing to do."""
     script = [pathlib.Path(sys.executable).with_name("agent-broker"), "demo", "--controller-only"]
+    script += ["--listen", "127.0.0.1:0"]
     with tempfile.TemporaryDirectory() as folder:
         with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as controller:
             try:
                 told = ""
                 while "url:" not in told:
                     told = controller.stdout.readline()
+                    if not told:
+                        raise SystemExit("the simulated controller did not start")
                 url = re.search(r'url: "([^"]+)"', told)[1]
                 return _run(pathlib.Path(folder), url, server, kubeconfig=kubeconfig)
             finally:

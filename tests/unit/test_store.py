@@ -33,6 +33,14 @@ def test_a_failed_write_keeps_the_old_value(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["k"]
 
 
+def test_a_file_that_a_power_loss_damaged_counts_as_none(tmp_path):
+    """No start fails for it: the broker begins with what it can observe."""
+    files = store.FileStore(tmp_path)
+    for damaged in (b"\xff\xfe\x00", b"", b'{"o-t-1": {"seen"', b"[1]", b'{"o-t-1": 7}'):
+        (tmp_path / "builds.json").write_bytes(damaged)
+        assert model.Ledger() == store.Builds(files).restore()
+
+
 def test_keys_cannot_leave_the_directory(tmp_path):
     """A key is a plain name."""
     for key in ("../x", "/x", "", "A", ".x"):

@@ -83,6 +83,7 @@ class Reconciler:
     _hint: asyncio.Event = field(factory=asyncio.Event)
     _tasks: dict[model.NodeName, asyncio.Task[None]] = field(factory=dict)
     _failures: int = 0
+    _implausible: bool = False  # more is left over than we dare to remove
     _stopping: bool = False
     _looking: asyncio.Lock = field(factory=asyncio.Lock)
     _looks_begun: int = 0
@@ -223,8 +224,16 @@ class Reconciler:
         self.world, self.last_plan = attrs.evolve(world, ledger=plan.ledger), plan
         for old, new in plan.illegal:
             _LOG.warning("phase change is not in the table", extra={"old": old, "new": new})
+        self._tell_implausible(plan)
         self.persist(self.ledger)
         return plan
+
+    def _tell_implausible(self, plan: model.Plan) -> None:
+        """Say once that a person is needed: a drain waits for it as well."""
+        text = next((r.text for r in plan.refusals if r.subject == "sweep"), "")
+        if text and not self._implausible:
+            _LOG.warning("sweep refused", extra={"reason": text})
+        self._implausible = bool(text)
 
     async def _tend(self, view: model.ControllerView) -> None:
         if self.place is None:

@@ -37,7 +37,12 @@ defaults:
   connect_deadline: 20s
 templates:
 {templates}
-advanced: {{resume_grace: 500ms, orphan_grace: 1s, backoff_base: 500ms, backoff_max: 2s}}
+advanced:
+  resume_grace: 500ms
+  orphan_grace: 1s
+  backoff_base: 500ms
+  backoff_max: 2s
+  sweep_floor: 1000  # lives of a second never sweep, so that much is left over for the last one
 """
 
 TEMPLATES = """\

@@ -135,7 +135,8 @@ class Broker:
             if not view.synced:
                 return False, f"backend {name}: {view.error or 'not synced'}"
         if not self.reconciler.works:
-            return False, "waiting whether another broker of this owner answers"
+            waits = "waiting whether another broker of this owner answers"
+            return False, self.reconciler.place_trouble or waits
         return True, "ok"
 
     def alive(self) -> tuple[bool, str]:

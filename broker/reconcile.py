@@ -76,6 +76,7 @@ class Reconciler:
     last_cycle_at: float | None = None  # of the last one with a synced controller
     beat_at: float | None = None  # of the last one at all
     works: bool = False
+    place_trouble: str = ""  # why the placeholder node is not as it should be
     known: latency.Known | None = None
     starts: list[latency.Started] = field(factory=list)  # of the last cycle
     launches: int = 0
@@ -241,15 +242,16 @@ class Reconciler:
             return
         if not view.synced:
             return
+        trouble = ""
         try:
             self.works = await self.place.tend(view, now=self.watch.now())
         except jnlp_errors.JenkinsError as error:
             # without the node labels are harder to read, and nothing else: go on
-            if self.place.standing.works:
-                self.works = True
-            _LOG.warning(
-                "placeholder node not kept", extra={"slug": error.slug, "reason": error.text}
-            )
+            self.works = self.works or self.place.standing.works
+            trouble = f"placeholder node not kept ({error.slug}): {error.text}"
+        if trouble and trouble != self.place_trouble:
+            _LOG.warning("placeholder node not kept", extra={"reason": trouble})
+        self.place_trouble = trouble
 
     def _note_starts(self, world: model.World, plan: model.Plan, group: asyncio.TaskGroup) -> None:
         seen = latency.look(self.known, world, plan)

@@ -174,13 +174,24 @@ async def test_a_version_that_the_engine_does_not_know(engine_url):
 
 async def test_proxies_and_authorities_of_the_environment_are_ignored(engine_url, monkeypatch):
     """They are for other servers; with them the SDK would send our calls elsewhere."""
+    asked: list[bool] = []
+
+    async def proxy(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(True)
+        writer.close()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nonexistent")
     rig = Rig(engine_url, backend_on())
     async with cleaned(rig):
         assert {} == await checks.listed(rig.backend)
         tcp = backend_on(settings.Host(url="tcp://127.0.0.1:1"))(rig)
-        with pytest.raises(api.Unavailable, match=r"127\.0\.0\.1:1"):
+        with pytest.raises(api.Unavailable, match=r"127\.0\.0\.1:1: .*refused"):
             await tcp.list()
         await tcp.aclose()
+    server.close()
+    assert [] == asked

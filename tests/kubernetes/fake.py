@@ -214,7 +214,15 @@ class Cluster:
 
     def _statuses(self, pod: Object, state: Object) -> None:
         pod["status"]["containerStatuses"] = [
-            {"name": c["name"], "state": copy.deepcopy(state), "lastState": {}, "restartCount": 0}
+            {
+                "name": c["name"],
+                "state": copy.deepcopy(state),
+                "lastState": {},
+                "ready": "running" in state,
+                "restartCount": 0,
+                "image": c["image"],
+                "imageID": "",
+            }
             for c in pod["spec"]["containers"]
         ]
 

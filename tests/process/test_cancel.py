@@ -1,4 +1,4 @@
-"""Work of a cancelled call that is still under way in a thread."""
+"""Calls that overtake each other, held up at a chosen step of their work in a thread."""
 
 import asyncio
 import contextlib
@@ -82,3 +82,21 @@ async def test_closing_waits_for_a_launch_under_way(shop: Workshop, made, monkey
     await checks.running(shop.open(), "a1", within_s=WITHIN_S)
     with pytest.raises(api.Unavailable):
         await made.list()
+
+
+async def test_a_slow_terminate_leaves_the_successor_alone(shop: Workshop, made, monkeypatch):
+    """Another broker was faster, and the name has been used again since."""
+    await shop.started(made, "a1", "")
+    gate = Gate(monkeypatch, storage.Storage, "end_now")
+    slow = asyncio.ensure_future(made.terminate("a1", grace_s=0))
+    assert await asyncio.to_thread(gate.reached.wait, WITHIN_S)
+    monkeypatch.undo()  # only this one is held up
+    other = shop.open()
+    await other.terminate("a1", grace_s=0)
+    await shop.started(other, "a1", "")
+    before = await checks.listed(other)
+    gate.open()
+    with pytest.raises(api.NotFound):
+        await asyncio.wait_for(slow, WITHIN_S)
+    assert before == await checks.listed(other)
+    assert ["a1"] == list(await shop.harness.running())

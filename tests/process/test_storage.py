@@ -22,7 +22,13 @@ async def _orphan(shop: Workshop, made: api.Backend, **changes: object) -> None:
     """Leave an instance of which everything was killed, its claim changed."""
     await shop.started(made, "a1", "")
     claim = shop.claim("a1")
-    for pid in (claim["pid"], *kernel.descendants(claim["pid"])):
+
+    async def family() -> list[int]:
+        below = kernel.descendants(claim["pid"])
+        return below if len(below) == 2 else []  # the shell, and what it waits for
+
+    below = await checks.until("the program waits", family, within_s=WITHIN_S)
+    for pid in (claim["pid"], *below):
         os.kill(pid, signal.SIGKILL)
     await dead(claim["pid"], claim["agent"])
     (shop.home("a1") / "supervisor").write_text(json.dumps({**claim, **changes}))
@@ -103,15 +109,21 @@ async def test_leftovers_of_a_killed_broker_are_swept(shop: Workshop, made):
         (home / folder / "left" / "work").mkdir(parents=True)
         (home / folder / "left" / "work" / "file").write_text("x")
         (home / folder / "left" / "work").chmod(0o500)  # module caches make such
+    second = shop.open()
     with locks.working_in(home / ".staging"):
-        second = shop.open()
         await second.list()
-        await second.aclose()  # waits for the sweep
+
+        async def trash_gone() -> bool:
+            return not (home / ".trash" / "left").exists()
+
+        await checks.until("the trash is swept", trash_gone, within_s=WITHIN_S)
         assert (home / ".staging" / "left").exists()
-        assert not (home / ".trash" / "left").exists()
-    third = shop.open()
-    await third.list()
-    await third.aclose()
+
+    async def swept() -> bool:
+        await second.list()
+        return not (home / ".staging" / "left").exists()
+
+    await checks.until("a later listing sweeps the rest", swept, within_s=WITHIN_S)
     assert not (home / ".staging" / "left").exists()
     assert ["a1"] == list(await checks.listed(made))
 

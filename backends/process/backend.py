@@ -291,7 +291,8 @@ class ProcessBackend:
         """Start the supervisor; what cannot be started is removed, the reason is raised."""
         places = self._places(spec)
         try:
-            places.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not places.own_work:  # that came with the instance, and may be gone with it
+                places.work.mkdir(mode=0o700, parents=True, exist_ok=True)
             report = making.start_supervisor(places.home, timeout_s=self._settings.start_timeout_s)
         except OSError:
             if self._storage.give_up(spec.name):

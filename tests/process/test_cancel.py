@@ -100,3 +100,16 @@ async def test_a_slow_terminate_leaves_the_successor_alone(shop: Workshop, made,
         await asyncio.wait_for(slow, WITHIN_S)
     assert before == await checks.listed(other)
     assert ["a1"] == list(await shop.harness.running())
+
+
+async def test_a_start_of_what_was_removed_meanwhile(shop: Workshop, made, monkeypatch):
+    """Another broker ended it between its making and its start: no empty shell is left."""
+    gate = Gate(monkeypatch, made, "_start")
+    launch = asyncio.ensure_future(made.launch(shop.spec("a1")))
+    assert await asyncio.to_thread(gate.reached.wait, WITHIN_S)
+    await shop.open().terminate("a1", grace_s=0)
+    gate.open()
+    with pytest.raises(api.Unavailable):
+        await asyncio.wait_for(launch, WITHIN_S)
+    assert {} == await checks.listed(made)
+    assert [] == list(await shop.harness.remains())

@@ -6,6 +6,7 @@ tried twice here: the caller has the back-off.
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 import pathlib
@@ -228,11 +229,12 @@ class Link:
     def _session(self) -> aiohttp.ClientSession:
         if self._made is None:
             told = self._settings
-            credentials = None
+            headers = {}
             try:
                 if told.principal is not None and told.secret_file is not None:
                     secret = pathlib.Path(told.secret_file).read_text(encoding="utf-8").strip()
-                    credentials = aiohttp.BasicAuth(told.principal, secret, encoding="utf-8")
+                    pair = base64.b64encode(f"{told.principal}:{secret}".encode()).decode()
+                    headers["Authorization"] = f"Basic {pair}"
                 context = (
                     ssl.create_default_context(cafile=told.ca_file)
                     if told.ca_file is not None
@@ -241,7 +243,7 @@ class Link:
             except OSError as error:
                 raise api.Rejected(f"{error.strerror}: {error.filename}") from error
             self._made = aiohttp.ClientSession(
-                auth=credentials,
+                headers=headers,
                 connector=aiohttp.TCPConnector(ssl=context, limit=16),
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),

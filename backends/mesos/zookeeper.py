@@ -7,6 +7,7 @@ bring a thread. Refuses to know what a master is asked afterwards.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import struct
@@ -82,6 +83,8 @@ async def _ask(host: str, port: int, address: Address) -> tuple[str, int]:
         raise ZooKeeperError(f"the leader's node cannot be read: {error}") from error
     finally:
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 def _address_of(info: dict[str, Any]) -> tuple[str, int]:

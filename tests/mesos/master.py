@@ -85,7 +85,7 @@ class Framework:
     id: str
     info: Mapping[str, Any]
     suppressed: bool = False
-    filters: list = attrs.field(factory=list)  # (agent id, scalars, until)
+    filters: dict = attrs.field(factory=dict)  # agent id: (until, scalars)
     stream: list | None = None  # events to be written; None: not connected
     stream_id: str = ""
     gone_at: float | None = None
@@ -136,6 +136,7 @@ class Master:
         self._offer_count = self._framework_count = 0
         self._allocate_at = 0.0
         self.allocation_s = 1.0
+        self._total: collections.Counter | None = None
 
     # --- time ---
 
@@ -257,29 +258,24 @@ class Master:
     # --- offers ---
 
     def allocate(self, only: Framework | None = None) -> None:
+        """Offer all that is free, an agent at a time, to those with the smallest share first."""
         agents = [agent for agent in self.agents.values() if agent.state == "up"]
         self.random.shuffle(agents)
+        given = [only] if only is not None else [*self.frameworks.values()]
+        ready = [one for one in given if one.stream is not None and not one.suppressed]
+        ready.sort(key=lambda one: (self._share(one), self.random.random()))
         for agent in agents:
             free = agent.free()
             if free["cpus"] < 10 and free["mem"] < 32_000:
                 continue
-            candidates = (
-                [only]
-                if only is not None
-                else sorted(
-                    self.frameworks.values(), key=lambda f: (self._share(f), self.random.random())
-                )
-            )
-            for framework in candidates:
-                if (
-                    framework.stream is None
-                    or framework.suppressed
-                    or self._filtered(framework, agent, free)
-                ):
-                    continue
+            for framework in ready:
                 if agent.role not in ("*", framework.role) or self._over_quota(framework):
                     continue
+                if self._filtered(framework, agent, free):
+                    continue
                 self._offer(framework, agent)
+                ready.remove(framework)  # what is offered counts as its share
+                ready.append(framework)
                 break
         self._flush()
 
@@ -361,16 +357,16 @@ class Master:
         self.offers[offer_id] = (framework.id, agent, {**scalars, "ports": ports}, (raw, []))
 
     def _filtered(self, framework: Framework, agent: Agent, free: Mapping[str, int]) -> bool:
-        framework.filters = [one for one in framework.filters if one[2] > self.now]
-        return any(
-            one[0] == agent.id and all(free[name] <= one[1].get(name, 0) for name in free)
-            for one in framework.filters
-        )
+        """True when it has refused as much or more of this agent, and the time is not over."""
+        until, scalars = framework.filters.get(agent.id, (0.0, {}))
+        return until > self.now and all(free[name] <= scalars.get(name, 0) for name in free)
 
     def _share(self, framework: Framework) -> float:
-        total = collections.Counter()
-        for agent in self.agents.values():
-            total.update(agent.total())
+        if self._total is None:
+            self._total = collections.Counter()
+            for agent in self.agents.values():
+                self._total.update(agent.total())
+        total = self._total
         return max(
             (framework.allocated[name] / total[name] for name in ("cpus", "mem") if total[name]),
             default=0,
@@ -410,9 +406,8 @@ class Master:
         if seconds < 0:
             seconds = 5.0
         if seconds > 0 and any(scalars.get(name, 0) > 0 for name in SCALARS):
-            framework.filters.append(
-                (agent.id, {name: scalars.get(name, 0) for name in SCALARS}, self.now + seconds)
-            )
+            refused = {name: scalars.get(name, 0) for name in SCALARS}
+            framework.filters[agent.id] = (self.now + seconds, refused)
 
     def _decline(self, framework: Framework, members: Mapping[str, Any]) -> None:
         for one in members["offer_ids"]:

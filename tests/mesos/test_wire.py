@@ -1,0 +1,384 @@
+"""The wire: recorded bytes, leaders that change, silence, refusals, restarts, other brokers."""
+
+import asyncio
+import contextlib
+import json
+import pathlib
+import struct
+import time
+
+import pytest
+import pytest_asyncio
+
+from backends import api
+from backends.mesos import backend as mesos
+from backends.mesos import calls, driver, settings, transport, zookeeper
+from tests.contract import checks
+from tests.contract.mesos import MemoryStore
+from tests.mesos import master, wire
+
+RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
+OURS = calls.Framework(id="f", name="f", user="u", role="ci", failover_timeout_s=1e6)
+
+
+@pytest_asyncio.fixture
+async def served():
+    machine = master.Master(
+        agents=2, wall=time.time(), plan=lambda info: master.Plan(starting=0.01, running=0.02)
+    )
+    machine.allocation_s = 0.05
+    async with wire.Wire(machine).serving() as opened:
+        yield opened
+
+
+class Brokers:
+    """Makes backends on one store; closes them all."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.made: list[mesos.MesosBackend] = []
+
+    def __call__(self, address: str, **changes) -> mesos.MesosBackend:
+        told = settings.MesosSettings(
+            **({"master": address, "offer_timeout_s": 0.5, "request_timeout_s": 1.0} | changes)
+        )
+        driven = driver.Driver(
+            told, owner="ours", store=self.store, now=time.time, pause_s=(0.02, 0.1)
+        )
+        self.made.append(mesos.MesosBackend(told, driver=driven, now=time.time))
+        return self.made[-1]
+
+
+@pytest_asyncio.fixture
+async def broker():
+    brokers = Brokers()
+    yield brokers
+    for one in brokers.made:
+        await one.aclose()
+
+
+def spec(name: str = "a1", **more) -> api.InstanceSpec:
+    options = settings.MesosTemplate(default_cpus=0.5, default_memory_bytes=64 << 20, **more)
+    return api.InstanceSpec(name=name, metadata={"owner": "ours"}, argv=("true",), options=options)
+
+
+@contextlib.asynccontextmanager
+async def raw_server(answer):
+    """Serve bytes as they were recorded; ``answer(reader, writer)`` is one connection."""
+    connections = set()
+
+    async def tracked(reader, writer):
+        connections.add(asyncio.current_task())
+        try:
+            with contextlib.suppress(ConnectionError):
+                await answer(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(tracked, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        if connections:
+            _, stuck = await asyncio.wait(connections, timeout=2)
+            assert not stuck
+
+
+async def listed_soon(backend: mesos.MesosBackend) -> dict[str, api.Instance]:
+    async def look() -> dict | None:
+        try:
+            return {"listed": await checks.listed(backend)}
+        except api.Unavailable as error:
+            words[:] = [error.reason]
+            return None
+
+    words: list[str] = []
+    return (await checks.until("it lists", look, within_s=8))["listed"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 10**6])
+async def test_recorded_bytes_are_heard_whatever_the_packets(size):
+    """The complete HTTP response of a 1.11 master, chunk framing included."""
+    response = (RECORDED / "00-on-the-wire" / "subscribe.response.http").read_bytes()
+    asked = asyncio.Queue()
+
+    async def answer(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        await asked.put((head, await reader.readexactly(length)))
+        for start in range(0, len(response), size):
+            writer.write(response[start : start + size])
+            await writer.drain()
+        writer.close()
+
+    async with raw_server(answer) as port:
+        link = transport.Link(settings.MesosSettings(master=f"127.0.0.1:{port}"))
+        async with link.subscribed(calls.subscribe(OURS, suppressed=True)) as stream:
+            heard = [event["type"] async for event in link.events(stream)]
+            assert "3f32b005-922a-4f03-b348-d1c1c9e2ccce" == stream.id
+        await link.aclose()
+    assert ["SUBSCRIBED", "OFFERS", "HEARTBEAT", "HEARTBEAT"] == heard
+    head, body = await asked.get()
+    assert b"\r\nContent-Type: application/json\r\n" in head, "exact, or the answer is 415"
+    assert b"POST /api/v1/scheduler HTTP/1.1" in head
+    assert "SUBSCRIBE" == json.loads(body)["type"]
+
+
+async def test_a_master_that_does_not_lead_tells_who_does(served, broker):
+    """307 with a scheme-relative Location, as recorded; also when the first address is dead."""
+    follower = wire.Wire(master.Master())
+    async with follower.serving():
+        follower.redirect = served.base
+        backend = broker(f"http://127.0.0.1:1,{follower.base}")
+        assert {} == await listed_soon(backend)
+        await backend.launch(spec())
+        assert 0 == follower.subscribes
+
+
+async def test_a_redirect_to_a_dead_leader_is_asked_again(served, broker):
+    """For one ZooKeeper time-out the follower still names the dead one; then it leads itself."""
+    served.redirect = "http://127.0.0.1:1"
+    backend = broker(served.base)
+    with pytest.raises(api.Unavailable):
+        await backend.list()
+    served.redirect = None
+    assert {} == await listed_soon(backend)
+
+
+@pytest.mark.parametrize("words", ["No leader elected", "Master has not finished recovery"])
+async def test_without_a_leader_nothing_is_listed(served, broker, words):
+    """503 (recording 36) is an error with the master's words, never an empty list."""
+    served.fault = (503, words, {})
+    with pytest.raises(api.Unavailable, match=words):
+        await broker(served.base).list()
+
+
+async def test_a_master_that_falls_silent_is_given_up(served, broker):
+    """No heartbeat for three intervals: the connection looks open, but nobody is there."""
+    served.machine.heartbeat_s = 0.1
+    backend = broker(served.base)
+    await backend.list()
+    served.silent = True
+    framework = next(iter(served.machine.frameworks.values()))
+    first = framework.stream_id
+
+    async def given_up() -> bool:
+        return served.subscribes > 1
+
+    await checks.until("it subscribes anew", given_up, within_s=5)
+    served.silent = False
+    assert {} == await listed_soon(backend)
+    assert first != next(iter(served.machine.frameworks.values())).stream_id
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_a_broken_stream_loses_nothing(served, broker, inside):
+    """Also when it breaks inside a record: the task stays, its end is told after the return."""
+    served.chunk = 5
+    backend = broker(served.base)
+    await backend.launch(spec())
+    served.cut_record = inside
+    served.fault = (503, "No leader elected", {})
+    served.cut()
+    (task,) = served.machine.tasks.values()
+    served.machine.change(task, "TASK_FAILED", "Command exited with status 3")
+    served.fault = None
+
+    async def ended() -> bool:
+        return (await listed_soon(backend))["a1"].exit is not None
+
+    await checks.until("the end is told", ended, within_s=5)
+    found = (await listed_soon(backend))["a1"].exit
+    assert ("exited", 3) == (found.slug, found.code)
+
+
+async def test_a_killed_broker_finds_its_tasks_and_their_ends(served, broker):
+    """kill -9 at any time: the id is in the store, the ends are not yet acknowledged."""
+    first = broker(served.base)
+    await first.launch(spec("a1"))
+    await first.launch(spec("a2"))
+    task = next(task for task in served.machine.tasks.values() if task.name == "a2")
+    served.machine.change(task, "TASK_FAILED", "Command exited with status 7")
+
+    async def told() -> bool:
+        return (await listed_soon(first))["a2"].exit is not None
+
+    await checks.until("the first life knows", told, within_s=5)
+    await first.aclose()
+    second = broker(served.base)
+    found = await listed_soon(second)
+    assert {"a1", "a2"} == set(found)
+    assert 7 == found["a2"].exit.code
+    assert 1 == len(served.machine.frameworks)
+
+
+async def test_the_identity_is_kept_before_it_is_used(served, broker):
+    """A crash right after SUBSCRIBE must not leave a framework that nobody knows."""
+    served.fault = (503, "No leader elected", {})
+    with pytest.raises(api.Unavailable):
+        await broker(served.base).list()
+    (kept,) = broker.store.kept.values()
+    served.fault = None
+    await listed_soon(broker(served.base))
+    assert [kept] == list(served.machine.frameworks)
+
+
+async def test_the_loser_of_two_brokers_stops(served, broker):
+    """One id, two brokers: the first is told so and never fights back."""
+    first, second = broker(served.base), broker(served.base)
+    await first.launch(spec())
+    assert ["a1"] == list(await listed_soon(second))
+    with pytest.raises(api.Unauthorized, match="another broker"):
+        await first.list()
+    with pytest.raises(api.Unauthorized, match="another broker"):
+        await first.launch(spec("a2"))
+    assert 2 == served.subscribes
+    assert ["a1"] == list(await listed_soon(second))
+
+
+async def test_a_removed_framework_begins_anew(served, broker):
+    """Under another id, with what it had shown as ended."""
+    backend = broker(served.base)
+    await backend.launch(spec())
+    (old,) = served.machine.frameworks
+    served.machine.remove(old)
+
+    async def renewed() -> bool:
+        return bool(served.machine.frameworks) and old not in served.machine.frameworks
+
+    await checks.until("there is a new framework", renewed, within_s=5)
+    found = await listed_soon(backend)
+    assert "killed" == found["a1"].exit.slug
+    await backend.launch(spec("a2"))
+    assert [*served.machine.frameworks] == [*broker.store.kept.values()]
+
+
+async def test_a_forbidden_role_and_wrong_credentials_are_told(served, broker, tmp_path):
+    """Whose fault it is, in the master's words; the right credentials then work."""
+    served.machine.refused_roles.add("secret")
+    with pytest.raises(api.Unauthorized, match="Not authorized to register framework"):
+        await broker(served.base, role="secret").list()
+    served.credentials = "Basic YnJva2VyOnM="
+    with pytest.raises(api.Unauthorized, match="401"):
+        await broker(served.base, name="two").list()
+    (tmp_path / "secret").write_text("s\n")
+    backend = broker(
+        served.base, name="two", principal="broker", secret_file=str(tmp_path / "secret")
+    )
+    assert {} == await listed_soon(backend)
+
+
+async def test_why_a_launch_does_not_start_is_told_within_seconds(served, broker):
+    """Too large for every agent; everything in use; the quota used up; a forbidden user."""
+    backend = broker(served.base)
+    with pytest.raises(api.Rejected, match=r"none of 2 agents can ever hold it.*cpus 4 of 5"):
+        await backend.launch(
+            api.InstanceSpec(
+                name="a1", metadata={}, argv=("x",), options=settings.MesosTemplate(default_cpus=5)
+            )
+        )
+    for agent in served.machine.agents.values():
+        agent.used["cpus"] += 3900
+    with pytest.raises(api.NoCapacity, match=r"cpus 0.1 of 0.5"):
+        await backend.launch(spec())
+    for agent in served.machine.agents.values():
+        agent.used["cpus"] -= 3900
+    served.machine.quota_limit["*"] = {"cpus": 0.0}
+    with pytest.raises(api.NoCapacity, match=r"quota of role '\*' is used up: cpus 0 of 0"):
+        await backend.launch(spec())
+    served.machine.quota_limit.clear()
+    served.machine.refused_users.add("jenkins")
+    with pytest.raises(api.Unauthorized, match=r"under user 'jenkins'.*hint"):
+        await backend.launch(spec())
+    assert {} == await checks.listed(backend)
+    assert served.machine.frameworks[next(iter(served.machine.frameworks))].suppressed
+
+
+async def test_a_failed_over_master_is_not_believed_too_early(served, broker):
+    """A new life must not list before the agents are back: absence may mean terminate."""
+    first = broker(served.base)
+    await first.launch(spec())
+    await first.aclose()
+    served.machine.fail_over()
+    second = broker(served.base)
+    with pytest.raises(api.Unavailable, match="waits for agents"):
+        await second.list()
+    served.machine.reregister()
+    assert ["a1"] == list(await listed_soon(second))
+
+
+# --- ZooKeeper ---
+
+
+def zookeeper_server(
+    children: list[str], data: bytes, *, error: int = 0, seen: list | None = None
+):
+    """Answer as ZooKeeper 3 does, packet by packet."""
+
+    async def answer(reader, writer):
+        def reply(body: bytes) -> None:
+            writer.write(struct.pack(">i", len(body)) + body)
+
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            (length,) = struct.unpack(">i", await reader.readexactly(4))
+            assert length == len(await reader.readexactly(length)) == 45
+            reply(struct.pack(">iiqi16s?", 0, 10000, 77, 16, bytes(16), True))
+            while True:
+                (length,) = struct.unpack(">i", await reader.readexactly(4))
+                packet = await reader.readexactly(length)
+                xid, kind = struct.unpack_from(">ii", packet)
+                if seen is not None:
+                    seen.append((kind, packet[8:]))
+                head = struct.pack(">iqi", xid, 5, error)
+                if kind == 8:
+                    names = b"".join(struct.pack(">i", len(n)) + n.encode() for n in children)
+                    reply(head + (b"" if error else struct.pack(">i", len(children)) + names))
+                elif kind == 4:
+                    reply(head + struct.pack(">i", len(data)) + data + bytes(68))
+                else:
+                    reply(head)
+        writer.close()
+
+    return answer
+
+
+async def test_the_leader_is_found_in_zookeeper(served, broker):
+    """The lowest number leads; dead servers are passed over; the path may be deep."""
+    host, port = served.base.removeprefix("http://").split(":")
+    info = json.dumps(
+        {"hostname": "x", "port": 1, "address": {"hostname": host, "ip": host, "port": int(port)}}
+    ).encode()
+    seen: list = []
+    nodes = ["log_replicas", "json.info_0000000012", "json.info_0000000003", "info_0000000001"]
+    async with raw_server(zookeeper_server(nodes, info, seen=seen)) as zk:
+        backend = broker(f"zk://user:word@127.0.0.1:1,127.0.0.1:{zk}/deep/mesos")
+        assert {} == await listed_soon(backend)
+    assert b"user:word" in next(body for kind, body in seen if kind == 100)
+    assert b"/deep/mesos/json.info_0000000003" in next(body for kind, body in seen if kind == 4)
+
+
+@pytest.mark.parametrize(
+    ("children", "data", "error", "words"),
+    [
+        ([], b"", 0, "no master is registered under /mesos"),
+        (["json.info_0000000001"], b"{", 0, "cannot be read"),
+        ([], b"", -101, "/mesos does not exist"),
+        ([], b"", -102, "/mesos is forbidden"),
+    ],
+)
+async def test_zookeeper_without_a_leader(children, data, error, words):
+    """Each with its words; no password in them."""
+    async with raw_server(zookeeper_server(children, data, error=error)) as zk:
+        address = zookeeper.parse(f"zk://127.0.0.1:{zk}/mesos")
+        with pytest.raises(zookeeper.ZooKeeperError, match=words):
+            await zookeeper.leader(address, timeout_s=2)
+
+
+async def test_no_password_is_shown():
+    """Neither in a representation nor in an error."""
+    address = zookeeper.parse("zk://u:passw0rd@127.0.0.1:1/mesos")
+    assert "passw0rd" not in repr(address)
+    with pytest.raises(zookeeper.ZooKeeperError) as caught:
+        await zookeeper.leader(address, timeout_s=2)
+    assert "passw0rd" not in str(caught.value)

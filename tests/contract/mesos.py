@@ -75,7 +75,7 @@ class FakeHarness(_Harness):
     }
 
     def __init__(self, served: wire.Wire) -> None:
-        super().__init__(served.base, offer_timeout_s=1.0, request_timeout_s=2.0, user="nobody")
+        super().__init__(served.base, offer_timeout_s=1.0, request_timeout_s=8.0, user="nobody")
         self._wire = served
         self._machine = served.machine
         self._machine.plan = self._plan

@@ -259,3 +259,13 @@ async def test_warm_and_cold_are_told_apart():
         assert 4.0 <= cold[2] <= 6.5
         assert ("t", True) == warm[:2]
         assert warm[2] <= 1.5
+
+
+async def test_more_left_over_than_is_plausible_is_kept_and_said_once(caplog):
+    """Thirty nodes without an instance: nothing is removed, a person is asked, not each second."""
+    async with Daemon() as made:
+        for number in range(30):
+            made.sim.create_node(made.watch.now(), made.ghost(f"o-t-ghost{number}"))
+        await asyncio.sleep(60)
+        assert 30 == len(made.sim.nodes)
+        assert 1 == [r.message for r in caplog.records].count("sweep refused")

@@ -233,6 +233,19 @@ class Daemon:
 
     # --- what a test does and sees ---
 
+    def ghost(self, name):
+        """Return a node that a cut-off life left: it has no instance."""
+        owned = marks.Marks(
+            owner=OWNER, template="t", backend=LOCAL, revision="r1", created_at=self.watch.now()
+        )
+        return simulation.Node(
+            name=name,
+            labels=frozenset({"t"}),
+            executors=1,
+            exclusive=True,
+            description=owned.description(),
+        )
+
     async def __aenter__(self):
         self._clockwork = asyncio.create_task(self._tick(), name="clockwork")
         self.life = asyncio.create_task(self.loop.run(), name="life")

@@ -1,0 +1,177 @@
+"""From a specification to a task: the script is run by a real shell, the TaskInfo is looked at."""
+
+import base64
+import json
+import os
+import subprocess
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends import api
+from backends.mesos import offers, settings, tasks
+
+SECRET = "s3cret-word"
+TOLD = settings.MesosSettings(master="http://m:5050", user="nobody")
+
+
+def spec(**more) -> api.InstanceSpec:
+    options = more.pop("options", settings.MesosTemplate())
+    made = api.InstanceSpec(
+        name="a1", metadata={"owner": "Ünit", "empty": ""}, argv=("java",), options=options
+    )
+    return attrs.evolve(made, **more)
+
+
+def run(told: api.InstanceSpec, folder, **more: str) -> subprocess.CompletedProcess:
+    sandbox, root = folder / "sandbox", folder / "root"
+    sandbox.mkdir()
+    text = tasks.script(told, work_root=str(root), take_secrets=True)
+    env = {"PATH": os.environ["PATH"], "MESOS_SANDBOX": str(sandbox), **more}
+    return subprocess.run(["/bin/sh", "-c", text], env=env, cwd=folder, timeout=20, check=False)
+
+
+def test_the_script_becomes_the_agent(tmp_path):
+    """Words byte for byte, places that exist, the secret in a private file and nowhere else."""
+    odd = ("two words", "", "$HOME `x` \\", "'\"", "ä\nö", f"x{api.WORK}y")
+    show = 'printf "<%s>" "$@" "$PLACE"; cat "$1/agent-secret"; ls -l "$1/agent-secret" | cut -c1-10; env | grep -c s3cret'
+    told = spec(
+        argv=("sh", "-c", show, "agent", api.SECRETS, *odd),
+        env={"PLACE": api.FILES},
+        secret_files={"agent-secret": SECRET},
+    )
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "dead").symlink_to(tmp_path / "gone")
+    done = run(told, tmp_path, AGENT_BROKER_SECRET_0=SECRET)
+    sandbox = tmp_path / "sandbox"
+    said = (sandbox / "agent.log").read_text()
+    work = f"{tmp_path}/root/a1"
+    expected = [f"{sandbox}/secrets", *odd[:-1], f"x{work}y", f"{sandbox}/files"]
+    assert "".join(f"<{word}>" for word in expected) + f"{SECRET}-rw-------\n0\n" == said
+    assert 1 == done.returncode, "grep found the secret nowhere in the environment"
+    assert os.path.realpath(work) == str(sandbox / "work")
+    assert not (tmp_path / "root" / "dead").is_symlink()
+
+
+def test_the_exit_status_is_the_agents(tmp_path):
+    """The shell is replaced, so signals and status are the agent's own."""
+    assert 7 == run(spec(argv=("sh", "-c", "exit 7")), tmp_path).returncode
+
+
+def test_a_secret_is_in_its_variable_only():
+    """Not in the script, the labels, the name or anything else of the TaskInfo."""
+    told = spec(secret_files={"agent-secret": SECRET})
+    info = tasks.info(told, configured=TOLD, created_at=1.5)
+    (variable,) = info["command"]["environment"]["variables"]
+    assert "SECRET" == variable["type"]
+    assert SECRET == base64.b64decode(variable["secret"]["value"]["data"]).decode()
+    del info["command"]["environment"]
+    assert SECRET not in json.dumps(info)
+    assert base64.b64encode(SECRET.encode()).decode() not in json.dumps(info)
+
+
+@given(
+    metadata=st.dictionaries(
+        st.from_regex(r"[a-z][a-z0-9-]{0,20}[a-z0-9]", fullmatch=True),
+        st.text(max_size=100),
+        max_size=5,
+    )
+)
+def test_metadata_comes_back_from_the_labels(metadata):
+    """Byte for byte, with the time and the digest beside it."""
+    told = spec(metadata=metadata)
+    labels = tasks.labels_of(tasks.info(told, configured=TOLD, created_at=1700000000.25))
+    assert metadata == tasks.metadata(labels)
+    assert (1700000000.25, tasks.digest(told)) == (
+        tasks.created_at(labels),
+        tasks.digest_of(labels),
+    )
+
+
+def test_the_raw_part_is_merged_last_but_cannot_rename_the_task():
+    """Mappings by key, anything else replaced; our labels stay."""
+    raw = {
+        "task_id": {"value": "other"},
+        "command": {"user": "raw"},
+        "discovery": {"visibility": "CLUSTER"},
+        "labels": {
+            "labels": [
+                {"key": "team", "value": "x"},
+                {"key": "agent-broker/owner", "value": "thief"},
+            ]
+        },
+    }
+    info = tasks.info(
+        spec(options=settings.MesosTemplate(raw=raw)), configured=TOLD, created_at=1.0
+    )
+    assert ("a1", "raw", {"visibility": "CLUSTER"}) == (
+        info["task_id"]["value"],
+        info["command"]["user"],
+        info["discovery"],
+    )
+    labels = tasks.labels_of(info)
+    assert "x" == labels["team"]
+    assert "Ünit" == tasks.metadata(labels)["owner"]
+
+
+def test_ports_are_those_of_the_offer():
+    """Mapped in their order, and told in the environment."""
+    network = settings.Network(mode="bridge", ports=(22, 8080))
+    told = spec(image="i", options=settings.MesosTemplate(containerizer="docker", network=network))
+    need = tasks.need(told)
+    assert 2 == need.ports
+    wanted = tasks.info(told, configured=TOLD, created_at=1.0)
+    placement = offers.Placement(
+        need=need,
+        agent_id="S",
+        agent_url="",
+        traits={"rack": "r1"},
+        resources=(),
+        ports=(31000, 31007),
+    )
+    info = tasks.placed(wanted, placement)
+    assert [(22, 31000), (8080, 31007)] == [
+        (m["container_port"], m["host_port"]) for m in info["container"]["docker"]["port_mappings"]
+    ]
+    assert {"PORT0": "31000", "PORT1": "31007"} == {
+        v["name"]: v["value"] for v in info["command"]["environment"]["variables"]
+    }
+    assert {"rack": "r1"} == tasks.traits_of(tasks.labels_of(info))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"argv": ()}, "needs a command"),
+        ({"env": {"a b": ""}}, "no name that a shell can set"),
+        ({"options": settings.MesosTemplate(containerizer="docker")}, "needs an image"),
+        ({"options": settings.MesosTemplate(network=settings.Network(mode="bridge"))}, "bridge networks belong to Docker"),
+        ({"options": settings.MesosTemplate(volumes=(settings.Volume(container_path="/t", tmpfs_bytes=1),))}, "volumes in memory"),
+        ({"options": 1}, "not MesosTemplate"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_rejected(changes, words):
+    """With a hint, before anything is asked of the cluster."""
+    with pytest.raises(api.Rejected, match=words):
+        tasks.check(spec(**changes))
+
+
+@pytest.mark.parametrize(
+    ("resources", "limits", "cpus", "mem"),
+    [
+        (api.Resources(), False, 1000, 1_024_000),
+        (api.Resources(cpu_limit=2, memory_bytes=1), False, 2000, 1000),
+        (api.Resources(cpu_limit=2, cpu_shares=0.5, memory_bytes=2 << 30, memory_reservation_bytes=1 << 30), False, 500, 2_048_000),
+        (api.Resources(cpu_limit=2, cpu_shares=0.5, memory_bytes=2 << 30, memory_reservation_bytes=1 << 30), True, 500, 1_024_000),
+    ],
+)  # fmt: skip
+def test_what_the_scheduler_is_asked_for(resources, limits, cpus, mem):
+    """Shares before limits; the reservation only where the limit is told apart."""
+    told = spec(resources=resources, options=settings.MesosTemplate(limits=limits))
+    assert {"cpus": cpus, "mem": mem} == dict(tasks.need(told).scalars)
+    info = tasks.info(told, configured=TOLD, created_at=1.0)
+    assert ({"cpus": {"value": 2}, "mem": {"value": 2048}} if limits else None) == info.get(
+        "limits"
+    )

@@ -129,7 +129,11 @@ class OwnEngine:
                 client.remove_container(entry["Id"], force=True, v=True)
         self.end()
         subprocess.run(["ip", "link", "del", self._bridge()], check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        mounts = pathlib.Path("/proc/mounts").read_text().splitlines()
+        for place in reversed([line.split()[1] for line in mounts]):
+            if place.startswith(f"{self.folder}/"):  # a killed engine leaves its own
+                subprocess.run(["umount", place], check=False)
+        shutil.rmtree(self.folder)
 
 
 def _is_zombie(pid: int) -> bool:

@@ -16,6 +16,9 @@ from broker.core import ledger as ledgers
 from broker.core import lifecycle, marks, model
 from broker.core.model import Agent, Memory, NodeName, Phase, Verb
 
+ASSIGNED = "?"
+"""In ``Memory.executable_urls``: at work since the last look, and no URL to be seen yet."""
+
 
 @frozen(kw_only=True)
 class Seen:
@@ -173,6 +176,7 @@ def _remember_work(
         return attrs.evolve(memory, offline_at=None, idle_at=None, executable_urls=())
     idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
     first = memory.online_at is None
+    builds, executable_urls = _look_at_work(memory, computer)
     return attrs.evolve(
         memory,
         online_at=now if first else memory.online_at,
@@ -180,31 +184,26 @@ def _remember_work(
         offline_at=None,
         idle_at=idle_at,
         busy_session=session if sight is lifecycle.ComputerSight.BUSY else memory.busy_session,
-        builds=memory.builds + _new_builds(memory, computer),
-        executable_urls=_runs(computer),
+        builds=builds,
+        executable_urls=executable_urls,
     )
 
 
-def _runs(computer: model.Computer) -> tuple[str, ...]:
-    """Return one entry for each build; empty text for one that does not tell its URL (yet)."""
-    if computer.idle:
-        return ()
-    shown = computer.executable_urls
-    return shown + ("",) * (max(1, computer.busy_executors) - len(shown))
+def _look_at_work(memory: Memory, computer: model.Computer) -> tuple[int, tuple[str, ...]]:
+    """Return how many builds are known now, and one entry for each executor at work.
 
-
-def _new_builds(memory: Memory, computer: model.Computer) -> int:
-    """Count builds that this look shows for the first time.
-
-    One without a URL that shows a URL at the next look was just being started: not counted twice.
+    A build that shows its URL counts. One that does not is ``ASSIGNED`` at its first look: it may
+    not have started yet, nor ever do so. From the next look on it counts, whatever became of it:
+    an empty text if its URL stays hidden, or the URL that it shows now.
     """
-    if computer.idle:
-        return 0
     before = Counter(memory.executable_urls)
-    now = Counter(_runs(computer))
-    named = sum((now - before).values()) - max(0, now[""] - before[""])
-    hidden = now[""] - before[""]
-    return max(0, named + hidden)
+    urls = () if computer.idle else computer.executable_urls
+    hidden = 0 if computer.idle else max(1, computer.busy_executors) - len(urls)
+    old_hidden = before[""] + before[ASSIGNED]
+    settled = max(0, min(hidden, old_hidden))
+    named = (Counter(urls) - before).total()
+    fresh = before[ASSIGNED] + max(0, named - (old_hidden - settled))
+    return memory.builds + fresh, urls + ("",) * settled + (ASSIGNED,) * (hidden - settled)
 
 
 def _still_expected(

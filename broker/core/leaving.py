@@ -108,6 +108,8 @@ def let_go(draft: drafts.Draft) -> None:
         if agent.in_flight or agent.name in touched:
             continue
         template = draft.template_of(agent)
+        if agent.memory is not None and agents_.ASSIGNED in agent.memory.executable_urls:
+            continue  # an item on its way would be turned back at the door
         if agent.phase is Phase.BUSY and not agent.cordoned:
             verdict = _dead(agent) or retention.spent(
                 agent, template, now=draft.now, draining=draft.policy.draining

@@ -16,6 +16,7 @@ from broker.demo import documents, parts, simulation
 from jnlp import errors as jnlp_errors
 from jnlp import secret as jnlp_secret
 from jnlp import state as jnlp_state
+from jnlp import version as jnlp_version
 
 OWNER = "o"
 START = 1_000_000.0
@@ -84,18 +85,20 @@ class Nodes:
         if node is not None and node.offline_message is not None:
             self.world.sim.toggle(self.world.now, name, "")
 
-    async def seal(self, name, label):
+    async def seal(self, name, *labels, busy):
         await self._call()
         self.world.strike("seal")
+        # as the client does it: an old controller would drop an idle agent for its schedule
+        refuses = busy or jnlp_version.schedule_only_refuses(self.world.sim.version)
         self.world.on_node(
-            self.world.sim.relabel, name, frozenset({label}), exclusive=True, accepting=False
+            self.world.sim.configure, name, wanted=frozenset(labels), scheduled=refuses
         )
 
     async def unseal(self, name):
         await self._call()
         node = self.world.sim.nodes.get(name)
         labels = node.labels if node is not None else frozenset()
-        self.world.on_node(self.world.sim.relabel, name, labels, exclusive=True, accepting=True)
+        self.world.on_node(self.world.sim.configure, name, wanted=labels)
 
     async def delete(self, name):
         await self._call()

@@ -88,14 +88,26 @@ def test_builds_without_a_url_are_counted_by_executors():
         runs(scene, name),
         runs(scene, name, busy=1),
     ]
-    assert [1, 1, 2, 2, 3] == counted
+    assert [0, 1, 1, 2, 2] == counted
 
 
 def test_a_build_that_shows_its_url_a_moment_later_is_one_build():
     """An executor is busy before its thread has started."""
     scene = Scene(template("t"))
     name = scene.agent("t", Phase.IDLE)
-    assert [1, 1] == [runs(scene, name, busy=1), runs(scene, name, "a/1")]
+    assert [0, 1] == [runs(scene, name, busy=1), runs(scene, name, "a/1")]
+
+
+def test_an_item_on_its_way_is_not_turned_back():
+    """Out of service before the build has started means that it never does."""
+    scene = Scene(ONCE)
+    name = scene.agent("t", Phase.IDLE)
+    runs(scene, name, busy=1)
+    assert scene.plan().actions != ()  # the second look at the same: its URL is hidden, it runs
+    scene = Scene(ONCE)
+    name = scene.agent("t", Phase.IDLE)
+    scene.computers = [attrs.evolve(c, idle=False, busy_executors=1) for c in scene.computers]
+    assert scene.plan().actions == ()
 
 
 @pytest.mark.parametrize("cause", ["lunch", "agent-broker: drain: x"])

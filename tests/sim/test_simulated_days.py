@@ -1,0 +1,41 @@
+"""Some hours of many days: the invariants in every cycle, and reruns that are the same."""
+
+import pathlib
+
+import pytest
+
+from tests.sim import simulator
+
+KEPT = [
+    line.split(maxsplit=2)
+    for line in (pathlib.Path(__file__).parent / "seeds.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+CASES = [
+    (seed, 3.0, name) for seed in range(4) for name in simulator.POLICIES
+] + [(int(seed), float(hours), name) for seed, hours, name in KEPT]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seed", "hours", "policy_name"), CASES)
+def test_nothing_is_lost_and_nothing_left_behind(seed, hours, policy_name):
+    """I1 to I9 in every cycle, I8 when the faults stop. Seeds that ever failed stay for ever."""
+    report = simulator.run(seed, hours=hours, policy_name=policy_name)
+    assert report.builds > 0
+
+
+def test_the_same_seed_gives_the_same_run():
+    """Word for word: every action, every start, every end."""
+    runs = [simulator.run(7, hours=1.0) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert runs[0].trace != simulator.run(8, hours=1.0).trace
+
+
+def test_without_faults_no_build_fails_and_warm_agents_pay():
+    """The figures are worth comparing: a warm pool costs idle hours and saves waiting."""
+    cold, warm = (
+        simulator.run(3, hours=3.0, policy_name=name, faults=False) for name in ("default", "warm")
+    )
+    assert (0, 0) == (cold.excused, warm.excused)
+    assert cold.builds == warm.builds
+    assert sum(warm.waits) < sum(cold.waits)
+    assert warm.idle_s > cold.idle_s

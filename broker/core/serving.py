@@ -77,9 +77,11 @@ def _deal(draft: drafts.Draft) -> None:
 def _keep(draft: drafts.Draft) -> list[matching.Supply]:
     """Mark for each template those that come last as the ones to keep warm."""
     left = {t.name: t.min_idle for t in draft.policy.templates}
+    busy = {agent.name for agent in draft.agents if agent.phase is Phase.BUSY}
     marked = []
     for supply in sorted(draft.supplies, key=lambda s: (s.tier, s.name), reverse=True):
         kept = supply.template is not None and left.get(supply.template, 0) > 0
+        kept = kept and supply.name not in busy  # its free slots are no warm agent
         if kept and supply.template is not None:
             left[supply.template] -= 1
         marked.append(supply if supply.kept == kept else attrs.evolve(supply, kept=kept))

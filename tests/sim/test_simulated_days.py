@@ -12,7 +12,7 @@ KEPT = [
     if line and not line.startswith("#")
 ]
 CASES = [
-    (seed, 3.0, name) for seed in range(4) for name in simulator.POLICIES
+    (seed, 2.0, name) for seed in range(2) for name in simulator.POLICIES
 ] + [(int(seed), float(hours), name) for seed, hours, name in KEPT]  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_run():
 def test_without_faults_no_build_fails_and_warm_agents_pay():
     """The figures are worth comparing: a warm pool costs idle hours and saves waiting."""
     cold, warm = (
-        simulator.run(3, hours=3.0, policy_name=name, faults=False) for name in ("default", "warm")
+        simulator.run(3, hours=2.0, policy_name=name, faults=False) for name in ("default", "warm")
     )
     assert (0, 0) == (cold.excused, warm.excused)
     assert cold.builds == warm.builds

@@ -292,6 +292,15 @@ def test_items_with_a_choice_leave_the_scarce_kind_to_the_others():
     assert {"a": 2, "b": 2} == launches(scene.plan())
 
 
+def test_a_free_slot_of_a_busy_agent_is_used_before_an_idle_agent_that_is_kept_warm():
+    """And nothing is ordered in its place."""
+    scene = Scene(template("a", min_idle=1, executors=2))
+    scene.agent("a", Phase.IDLE)
+    scene.agent("a", Phase.BUSY, busy=1)
+    scene.wait(item(1, "a"))
+    assert scene.plan().actions == ()
+
+
 def test_the_warm_pool_is_kept_for_those_who_need_it():
     """An item that fits two idle agents takes the one that nobody keeps warm."""
     scene = Scene(template("a", min_idle=1), template("b"))

@@ -308,3 +308,14 @@ def test_the_warm_pool_is_kept_for_those_who_need_it():
     scene.agent("b", Phase.IDLE)
     scene.wait(item(1, "a||b"))
     assert scene.plan().actions == ()
+
+
+def test_a_changed_definition_waits_until_the_build_has_started():
+    """Whatever the reason to take an agent out of service, not between assignment and start."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.IDLE, revision="r0")
+    scene.computers = [attrs.evolve(c, idle=False, busy_executors=1) for c in scene.computers]
+    made = scene.plan()
+    assert made.actions == ()
+    scene.ledger = made.ledger
+    assert {name} == set(actions(scene.plan(), model.CordonAgent))

@@ -113,7 +113,7 @@ def sweep(
             case Phase.DRAINED:
                 step = _drained(agent, world, policy, wishes)
             case Phase.LOST:
-                step = _lost(agent, world, policy)
+                step = _lost(agent, world, policy, wishes)
             case Phase.ORPHAN:
                 step = _orphan(agent, world, policy)
             case Phase.GONE:
@@ -165,11 +165,16 @@ def _slug_of(computer: model.Computer | None) -> str:
 
 
 def _lost(
-    agent: Agent, world: model.World, policy: model.Policy
+    agent: Agent, world: model.World, policy: model.Policy, wishes: Sequence[demand.Wish]
 ) -> model.Action | model.Refusal | float:
     slug, text = agents_.why_lost(agent)
     if is_resting(agent, world.ledger, policy, now=world.now):
         return model.Refusal(subject=agent.name, text=f"{text}, but the controller just started")
+    wish = wants_back(agent, wishes, world.ledger)
+    if wish is not None:
+        return model.Refusal(
+            subject=agent.name, text=f"{text}, but item {wish.item.id} must go on with it"
+        )
     if agent.instance is not None:
         return model.RetireAgent(name=agent.name, backend=agent.backend, reason=text, slug=slug)
     waiting = _second_sighting(agent, policy, now=world.now)

@@ -203,7 +203,7 @@ def test_a_pipeline_does_not_hold_a_node_whose_instance_has_ended():
     """It could wait for ever; deleting the node is what tells it."""
     scene = Scene(template("maven"))
     died = backends_api.Exit(slug="killed", code=-9)
-    name = scene.agent("maven", Phase.LOST, exit=died, busy_session="s0")
+    name = scene.agent("maven", Phase.LOST, exit=died, busy_session="s0", age_s=7200)
     scene.wait(
         item(
             1,
@@ -214,6 +214,24 @@ def test_a_pipeline_does_not_hold_a_node_whose_instance_has_ended():
     )
     action = actions(scene.plan(), model.RetireAgent)[name]
     assert judge.objection(action, scene.world(), scene.policy) is None
+
+
+def test_an_agent_that_may_still_come_back_is_kept_for_the_pipeline_that_needs_it():
+    """Its instance lives: it may only be slow to find its controller again."""
+    scene = Scene(template("maven", connect_deadline_s=30))
+    name = scene.agent("maven", Phase.CONNECTING, busy_session="s0", age_s=7200)
+    assert list(actions(scene.plan(), model.RetireAgent)) == [name]
+    scene.wait(
+        item(
+            1,
+            why=f"‘{name}’ is offline",
+            task_class="org.x.ExecutorStepExecution$PlaceholderTask",
+            exports_label=False,
+        )
+    )
+    made = scene.plan()
+    assert actions(made, model.RetireAgent) == {}
+    assert "item 1 must go on with it" in texts(made)
 
 
 def test_a_build_is_told_at_once_what_its_agent_died_of():

@@ -10,6 +10,8 @@ from typing import Any
 import attrs
 from attrs import Attribute, field, frozen
 
+from backends import checks
+
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
 _PORT = re.compile(r"((\d{1,5}|):)?\d{1,5}(/(tcp|udp|sctp))?")
@@ -18,20 +20,12 @@ _API = re.compile(r"1\.\d{2}")
 POLICIES = ("if-missing", "always", "never")
 
 
-def _doc(text: str, default: Any = attrs.NOTHING, *checks: Any, **more: Any) -> Any:
+def _doc(text: str, default: Any = attrs.NOTHING, *validators: Any, **more: Any) -> Any:
     """Return a documented field."""
     metadata = {"doc": text, **more}
     if isinstance(default, dict):
-        return field(factory=lambda: dict(default), metadata=metadata, validator=list(checks))
-    return field(default=default, metadata=metadata, validator=list(checks))
-
-
-def _between(low: float, high: float) -> Any:
-    def check(_: object, attribute: "Attribute[Any]", value: float | None) -> None:
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"{attribute.name}: {value} is not between {low:g} and {high:g}")
-
-    return check
+        return field(factory=lambda: dict(default), metadata=metadata, validator=list(validators))
+    return field(default=default, metadata=metadata, validator=list(validators))
 
 
 def _like(pattern: re.Pattern[str], words: str) -> Any:
@@ -62,7 +56,7 @@ class Host:
     max_instances: int | None = _doc(
         "Containers of ours on it at most; then the next host. Default: no limit.",
         None,
-        _between(0, 100_000),
+        checks.between(0, 100_000),
     )
 
     def __attrs_post_init__(self) -> None:
@@ -108,9 +102,9 @@ class DockerSettings:
     timeout_s: float = _doc(
         "For one call. Creating and starting takes 0.3 s, on a busy host ten times that.",
         60.0,
-        _between(0.5, 3600),
+        checks.between(0.5, 3600),
     )
-    pull_timeout_s: float = _doc("For one image, 2 GB at 4 MB/s.", 600.0, _between(1, 86400))
+    pull_timeout_s: float = _doc("For one image, 2 GB at 4 MB/s.", 600.0, checks.between(1, 86400))
     registries: dict[str, Registry] = _doc(
         "Logins by registry, like registry.example:5000; docker.io for the public one.", {}
     )
@@ -142,7 +136,7 @@ class Volume:
     tmpfs_bytes: int | None = _doc(
         "Makes it a tmpfs of that size, counted as memory of the agent.",
         None,
-        _between(4096, 1 << 44),
+        checks.between(4096, 1 << 44),
     )
 
     def __attrs_post_init__(self) -> None:
@@ -175,12 +169,12 @@ class DockerTemplate:
         "Memory and swap together. Default: no swap where memory is limited; an agent that swaps "
         "is worse than one that is ended.",
         None,
-        _between(1, 1 << 50),
+        checks.between(1, 1 << 50),
     )
     pids: int | None = _doc(
         "Processes and threads at most: a fork bomb must not take the host. none: no limit.",
         8192,
-        _between(16, 4_194_304),
+        checks.between(16, 4_194_304),
     )
     ulimits: dict[str, int] = _doc(
         "By name. Engines start containers with a billion open files, which makes some programs "
@@ -190,7 +184,7 @@ class DockerTemplate:
     shm_bytes: int | None = _doc(
         "Size of /dev/shm; browsers in tests want 1Gi. Default: the engine's, 64Mi.",
         None,
-        _between(4096, 1 << 44),
+        checks.between(4096, 1 << 44),
     )
     network: str | None = _doc("Network, or host, none, bridge. Default: the engine's.", None)
     aliases: tuple[str, ...] = _doc("More names on a network of one's own.", ())

@@ -10,21 +10,12 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from backends import checks
 from backends.kubernetes import merge
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DAY_S = 86_400.0
 _OURS = ("name", "generateName", "namespace", "ownerReferences", "finalizers")
-
-
-def _between(low: float, high: float) -> Any:
-    """Return a validator: a number between ``low`` and ``high``, or None where that is a value."""
-
-    def check(_: object, attribute: "Attribute[Any]", value: float | None) -> None:
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"{attribute.name}: {value} is not between {low:g} and {high:g}")
-
-    return check
 
 
 def _one_of(*allowed: str) -> Any:
@@ -33,13 +24,6 @@ def _one_of(*allowed: str) -> Any:
             raise ValueError(f"{attribute.name}: {value!r} is not one of {', '.join(allowed)}")
 
     return check
-
-
-def _absolute(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
-    if value is not None and not value.startswith("/"):
-        raise ValueError(
-            f"{attribute.name}: {value!r} is not an absolute path; hint: begin it with '/'"
-        )
 
 
 def _namespace(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
@@ -100,23 +84,23 @@ class KubernetesSettings:
     server: str | None = field(default=None, validator=_url)
     # File with the bearer token; read again every minute and after a 401, because projected
     # tokens rotate. None: the service account's.
-    token_file: str | None = field(default=None, validator=_absolute)
+    token_file: str | None = field(default=None, validator=checks.absolute)
     # PEM file with the authority of the API server. None: the service account's.
-    ca_file: str | None = field(default=None, validator=_absolute)
+    ca_file: str | None = field(default=None, validator=checks.absolute)
     # Seconds for one request but lists and watches. An API server whose storage hangs answers 504
     # after 34 s; the broker would rather try again.
-    request_timeout_s: float = field(default=15.0, validator=_between(0.5, 600))
+    request_timeout_s: float = field(default=15.0, validator=checks.between(0.5, 600))
     # Seconds for one page of a list; a busy API server may need long for 500 pods.
-    list_timeout_s: float = field(default=30.0, validator=_between(0.5, 600))
+    list_timeout_s: float = field(default=30.0, validator=checks.between(0.5, 600))
     # Pods per page: what an API server answers in about 0.1 s.
-    page_size: int = field(default=500, validator=_between(1, 10_000))
+    page_size: int = field(default=500, validator=checks.between(1, 10_000))
     # Seconds until the API server ends a watch, so that connections spread over several servers.
-    watch_timeout_s: float = field(default=300.0, validator=_between(1, 3600))
+    watch_timeout_s: float = field(default=300.0, validator=checks.between(1, 3600))
     # A watch that says nothing for these seconds is dead: bookmarks come about every 60 s.
-    watch_silence_s: float = field(default=100.0, validator=_between(0.5, 3600))
+    watch_silence_s: float = field(default=100.0, validator=checks.between(0.5, 3600))
     # A pod whose image cannot be pulled or whose container cannot be made is given up after these
     # seconds. The kubelet tries again and again; two tries are enough to tell a typing error.
-    start_patience_s: float = field(default=30.0, validator=_between(0, 3600))
+    start_patience_s: float = field(default=30.0, validator=checks.between(0, 3600))
     # Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.
     pods: dict[str, Any] = field(factory=dict, validator=_pods)
 
@@ -133,13 +117,13 @@ class KubernetesTemplate:
     pod: dict[str, Any] = field(factory=dict, validator=_pod)
     # Where the shared working directory is mounted in every container. Only to be changed
     # together with the template's `remote_fs`. The default is that of the agent images.
-    work_directory: str = field(default="/home/jenkins/agent", validator=_absolute)
+    work_directory: str = field(default="/home/jenkins/agent", validator=checks.absolute)
     # User and group of all processes, by number. 1000 is `jenkins` in the agent images. None: the
     # image's own.
-    run_as_user: int | None = field(default=1000, validator=_between(0, 4_294_967_294))
-    run_as_group: int | None = field(default=1000, validator=_between(0, 4_294_967_294))
+    run_as_user: int | None = field(default=1000, validator=checks.between(0, 4_294_967_294))
+    run_as_group: int | None = field(default=1000, validator=checks.between(0, 4_294_967_294))
     # Group that owns the volumes, so that the user may write to them. None: the volume's own.
-    fs_group: int | None = field(default=1000, validator=_between(0, 4_294_967_294))
+    fs_group: int | None = field(default=1000, validator=checks.between(0, 4_294_967_294))
     # Fill in what the Pod Security level `restricted` asks for, where a container does not say
     # otherwise: no privilege escalation, no capabilities, no root, the runtime's seccomp profile.
     restricted: bool = True
@@ -160,5 +144,7 @@ class KubernetesTemplate:
     # comes back. 7 days is longer than builds take; a `retention.max_age` well below lets every
     # agent go between builds. None: never.
     active_deadline_s: float | None = field(
-        default=7 * _DAY_S, validator=_between(60, 10_000 * _DAY_S), metadata={"word": "never"}
+        default=7 * _DAY_S,
+        validator=checks.between(60, 10_000 * _DAY_S),
+        metadata={"word": "never"},
     )

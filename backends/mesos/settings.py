@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 
+from backends import checks
 from backends.mesos import offers
 
 _ADDRESS = re.compile(
@@ -16,23 +17,6 @@ _ADDRESS = re.compile(
     r"(?:,(?:https?://)?[^\s/:,@]+(?::\d+)?/?)*"
 )
 _ROLE = re.compile(r"\*|[^\s/*.-][^\s/*]*(?:/[^\s/*.-][^\s/*]*)*")
-
-
-def _between(low: float, high: float) -> Any:
-    """Return a validator: a number between ``low`` and ``high``, or None where that is a value."""
-
-    def check(_: object, attribute: "Attribute[Any]", value: float | None) -> None:
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"{attribute.name}: {value} is not between {low:g} and {high:g}")
-
-    return check
-
-
-def _absolute(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
-    if value is not None and not value.startswith("/"):
-        raise ValueError(
-            f"{attribute.name}: {value!r} is not an absolute path; hint: begin it with '/'"
-        )
 
 
 def _like(pattern: re.Pattern[str], hint: str) -> Any:
@@ -60,23 +44,23 @@ class MesosSettings:
     user: str = "jenkins"
     # Basic authentication; the file holds the secret and nothing else.
     principal: str | None = None
-    secret_file: str | None = field(default=None, validator=_absolute)
+    secret_file: str | None = field(default=None, validator=checks.absolute)
     # PEM file with the authorities that sign the masters' and agents' certificates.
-    ca_file: str | None = field(default=None, validator=_absolute)
+    ca_file: str | None = field(default=None, validator=checks.absolute)
     # Seconds for one request. A master answers in milliseconds or is overloaded.
-    request_timeout_s: float = field(default=10.0, validator=_between(0.5, 600))
+    request_timeout_s: float = field(default=10.0, validator=checks.between(0.5, 600))
     # Seconds that a launch waits for an offer that fits. Masters make offers every second; what is
     # not offered within ten is in use, and other backends may be free.
-    offer_timeout_s: float = field(default=10.0, validator=_between(0.1, 600))
+    offer_timeout_s: float = field(default=10.0, validator=checks.between(0.1, 600))
     # Seconds for which what we do not need is refused. An hour: REVIVE takes it back at once, and
     # 2000 frameworks that ask again every five seconds (the master's default) wear it out.
-    refuse_s: float = field(default=3600.0, validator=_between(1, 31_536_000))
+    refuse_s: float = field(default=3600.0, validator=checks.between(1, 31_536_000))
     # Seconds that the master keeps our tasks running without us. A day: longer than any repair of
     # the broker's machine should take; too short kills builds, too long leaves garbage.
-    failover_timeout_s: float = field(default=86_400.0, validator=_between(60, 31_536_000))
+    failover_timeout_s: float = field(default=86_400.0, validator=checks.between(60, 31_536_000))
     # Where the agents' work directories appear, one link per agent into its sandbox. On the hosts
     # where plain tasks run, and in every container.
-    work_root: str = field(default="/tmp/jenkins-agents", validator=_absolute)  # noqa: S108 -- on the agents' hosts; made with the sticky bit
+    work_root: str = field(default="/tmp/jenkins-agents", validator=checks.absolute)  # noqa: S108 -- on the agents' hosts; made with the sticky bit
     # Shown in the master's pages.
     hostname: str = ""
     web_url: str = ""
@@ -122,11 +106,11 @@ class MesosTemplate:
     """Settings of one template on this backend. Cores and memory are the template's own."""
 
     # Cores and bytes asked of the scheduler where the template's ``resources`` say nothing.
-    default_cpus: float = field(default=1.0, validator=_between(0.01, 1024))
-    default_memory_bytes: int = field(default=1 << 30, validator=_between(32 << 20, 1 << 42))
+    default_cpus: float = field(default=1.0, validator=checks.between(0.01, 1024))
+    default_memory_bytes: int = field(default=1 << 30, validator=checks.between(32 << 20, 1 << 42))
     # Bytes of disk, 0: not asked for. Agents without a disk isolator only count it.
-    disk_bytes: int = field(default=0, validator=_between(0, 1 << 50))
-    gpus: float = field(default=0.0, validator=_between(0, 64))
+    disk_bytes: int = field(default=0, validator=checks.between(0, 1 << 50))
+    gpus: float = field(default=0.0, validator=checks.between(0, 64))
     # Who runs containers with an image: Mesos itself or the Docker daemon of the agent.
     containerizer: Literal["mesos", "docker"] = "mesos"
     # The hard limits of ``resources`` apart from what is reserved (needs Mesos 1.10 agents).
@@ -143,9 +127,11 @@ class MesosTemplate:
     # "plain-environment": a plain variable, for the Docker containerizer, which has no secrets.
     secrets: Literal["environment", "volume", "plain-environment"] | None = None
     # Seconds between SIGTERM and SIGKILL when the agent host or an operator ends the task.
-    kill_grace_s: float = field(default=10.0, validator=_between(0, 3600))
+    kill_grace_s: float = field(default=10.0, validator=checks.between(0, 3600))
     # Seconds after which Mesos ends the task whatever happens. None: never.
-    max_completion_time_s: float | None = field(default=None, validator=_between(60, 31_536_000))
+    max_completion_time_s: float | None = field(
+        default=None, validator=checks.between(60, 31_536_000)
+    )
     # A shell command that has to answer 0; None: a living process is a healthy one.
     health_command: str | None = None
     # Merged last into the TaskInfo of the v1 API: what nothing above can say.

@@ -84,7 +84,8 @@ class KubernetesBackend:
         with errors.contract():
             _, kept = await self._open()
             picture = await kept.look()
-            seen = [self._seen(found) for found in picture.pods]
+            now, patience_s = self._now(), self._settings.start_patience_s
+            seen = [pod.at(now, patience_s=patience_s) for pod in picture.pods]
             return [*seen, *picture.departed]
 
     async def watch(self) -> AsyncIterator[None]:
@@ -115,13 +116,12 @@ class KubernetesBackend:
                     kept.forget(name)
                 raise api.NotFound(f"no pod of instance {name[:80]!r}")
             kept.forget(name)
-            uid = _uid(found)
             # with a grace of 0 the object would go at once, whatever still runs
             grace = max(1, math.ceil(grace_s))
-            await asked.delete_pod(found["metadata"]["name"], uid=uid, grace_s=grace)
+            await asked.delete_pod(found.pod, uid=found.uid, grace_s=grace)
             with contextlib.suppress(api.BackendError):  # the cluster collects it, only later
-                await asked.delete_secret(found["metadata"]["name"])
-            await self._gone(name, uid, within_s=grace + _END_MARGIN_S)
+                await asked.delete_secret(found.pod)
+            await self._gone(name, found.uid, within_s=grace + _END_MARGIN_S)
 
     async def capacity(self) -> api.Capacity | None:
         """Unknown: the scheduler decides, and says why not in the pod's state."""
@@ -138,8 +138,7 @@ class KubernetesBackend:
                 raise api.NotFound(f"no pod of instance {name[:80]!r}")
             if tail <= 0:
                 return ""
-            container = states.speaker(found)
-            return await asked.log(found["metadata"]["name"], container=container, tail=tail)
+            return await asked.log(found.pod, container=found.speaker, tail=tail)
 
     def work_dir(self, name: str) -> str | None:  # noqa: ARG002 -- the same in every pod
         """Leave it to the template: the default of both sides is that of the agent images."""
@@ -173,24 +172,19 @@ class KubernetesBackend:
                 )
             return self._client, self._reflector
 
-    def _seen(self, found: client.Object) -> api.Instance:
-        return states.instance(found, now=self._now(), patience_s=self._settings.start_patience_s)
-
-    async def _find(self, name: str) -> client.Object | None:
+    async def _find(self, name: str) -> states.Seen | None:
         """Return our pod of that name: from the picture, else asked for alone."""
         if names.name_problem(name) is not None:
             return None
         asked, kept = await self._open()
-        if kept.live:
-            picture = await kept.look()
-            found = next((p for p in picture.pods if states.name(p) == name), None)
-            if found is not None:
-                return found
-        # not in the picture proves nothing: it may have been created a moment ago
-        found = await asked.find_pod(pod.pod_name(name))
-        if found is None or not states.is_ours(found, self._owner) or states.name(found) != name:
-            return None
-        return found
+        seen = kept.find(pod.pod_name(name))
+        if seen is None:
+            # not in the picture proves nothing: it may have been created a moment ago
+            found = await asked.find_pod(pod.pod_name(name))
+            if found is None or not states.is_ours(found, self._owner):
+                return None
+            seen = states.see(found)
+        return seen if seen.name == name else None
 
     async def _adopt(self, asked: client.Client, made: pod.Made) -> str:
         """Return the uid of the pod that has the name, if it is this very order."""
@@ -210,7 +204,7 @@ class KubernetesBackend:
 
     async def _take_back(self, made: pod.Made, uid: str) -> None:
         asked, kept = await self._open()
-        kept.forget(states.name(made.pod))
+        kept.forget(made.pod["metadata"]["annotations"][pod.NAME])
         with contextlib.suppress(api.BackendError):
             await asked.delete_pod(made.name, uid=uid, grace_s=1)
 
@@ -221,7 +215,7 @@ class KubernetesBackend:
         while loop.time() < end:
             _, kept = await self._open()
             found = await self._find(name)
-            if found is None or _uid(found) != uid:
+            if found is None or found.uid != uid:
                 return
             await kept.wait(min(pause_s, end - loop.time()))
             pause_s = min(2 * pause_s, _LOOK_S)

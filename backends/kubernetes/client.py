@@ -34,6 +34,14 @@ class Event:
     object: Object
 
 
+@frozen(kw_only=True)
+class Page:
+    """A part of a list; ``version`` is the resource version to watch from after the last."""
+
+    pods: list[Object]
+    version: str
+
+
 class Client:
     """One API server, one namespace."""
 
@@ -61,10 +69,10 @@ class Client:
 
     # --- pods ---
 
-    async def list_pods(self, selector: str) -> tuple[list[Object], str]:
-        """Return all pods and the resource version to watch from; complete, or an error."""
-        items: list[Object] = []
+    async def list_pods(self, selector: str) -> AsyncGenerator[Page, None]:
+        """Yield all pods page by page; only who comes to the end without an error has them all."""
         query = {"labelSelector": selector, "limit": str(self._told.page_size)}
+        empty = True
         while True:
             page = await self._json(
                 "list", "pods", query=query, timeout_s=self._told.list_timeout_s
@@ -73,13 +81,13 @@ class Client:
             version = meta.get("resourceVersion")
             if page.get("kind") != "PodList" or not isinstance(version, str):
                 raise api.Unavailable("the answer to a list is no list of pods")
-            items += found or []
+            empty = empty and not found
+            yield Page(pods=found or [], version=version)
             if not meta.get("continue"):
                 break
             query = {**query, "continue": meta["continue"]}
-        if not items:
+        if empty:
             await self._check_namespace()
-        return items, version
 
     async def find_pod(self, name: str) -> Object | None:
         """Return one pod of any owner; by a list, so that no further right is needed."""

@@ -7,7 +7,10 @@ it, otherwise it lists. So a picture that nobody keeps is never taken for the tr
 What recordings taught: a version that is too old is an ERROR event (410) in an answer 200; a watch
 ends cleanly after ``timeoutSeconds`` or when the server stops, and goes on from the last version
 seen; bookmarks renew that version about every minute, so silence beyond that is a dead connection;
-leaving the label selector looks like DELETED. Refuses to know what a state means.
+leaving the label selector looks like DELETED.
+
+A pod is read when it changes, not at each look, and a long list with pauses, so that the loop is
+never held up for long (docs/performance.md). Refuses to know what a state means.
 """
 
 import asyncio
@@ -23,14 +26,18 @@ _SHORT_S = 1.0  # a watch that ends sooner without a word is not opened again at
 _LEFT_ALONE_S = 1.0  # a consumer that stays away longer has left the picture to age
 _GONE_S = 120.0  # how long a pod that somebody else deleted is remembered
 _MANY = 1000
+_PIECE = 50  # pods that are read without a pause: a few milliseconds
 
 
 @frozen(kw_only=True)
 class Picture:
     """All pods of one owner at one moment, and those that went without our doing."""
 
-    pods: tuple[client.Object, ...]
+    pods: tuple[states.Seen, ...]
     departed: tuple[api.Instance, ...] = ()
+
+
+_Pods = dict[str, states.Seen]  # by the pod's name: a namespace has one of a name
 
 
 class Reflector:
@@ -48,7 +55,7 @@ class Reflector:
         self._owner = owner
         self._selector = selector
         self._now = now
-        self._pods: dict[str, client.Object] = {}  # by uid
+        self._pods: _Pods = {}
         self._departed: dict[str, api.Instance] = {}
         self._forgotten: dict[str, None] = {}  # names that we end ourselves, oldest first
         self._live = False
@@ -74,20 +81,20 @@ class Reflector:
 
     async def look(self) -> Picture:
         """Return the picture, or list; complete, or an error."""
-        if self._live:
-            pods = list(self._pods.values())
-        else:
-            found, _ = await self._client.list_pods(self._selector)
-            pods = [states.slim(pod) for pod in found if states.is_ours(pod, self._owner)]
+        pods = self._pods if self._live else (await self._list())[0]
         old = self._now() - _GONE_S
         for name, gone in list(self._departed.items()):
             if gone.exit is None or (gone.exit.at or 0.0) < old:
                 del self._departed[name]
-        there = {states.name(pod) for pod in pods}
+        there = {pod.name for pod in pods.values()}
         return Picture(
-            pods=tuple(pods),
+            pods=tuple(pods.values()),
             departed=tuple(gone for name, gone in self._departed.items() if name not in there),
         )
+
+    def find(self, pod: str) -> states.Seen | None:
+        """Return a pod by its name from the picture, if it is being kept."""
+        return self._pods.get(pod) if self._live else None
 
     async def wait(self, within_s: float) -> None:
         """Wait for the next change, or for a while."""
@@ -108,7 +115,7 @@ class Reflector:
         self._kept, known = True, False
         try:
             while True:
-                pods, version = await self._client.list_pods(self._selector)
+                pods, version = await self._list()
                 first, known = not known, True
                 if self._replace(pods) and not first:
                     self._tell()
@@ -157,30 +164,44 @@ class Reflector:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _replace(self, found: list[client.Object]) -> bool:
+    async def _list(self) -> tuple[_Pods, str]:
+        """Return all our pods and the version to watch from; complete, or an error."""
+        found: _Pods = {}
+        version = ""
+        async with contextlib.aclosing(self._client.list_pods(self._selector)) as pages:
+            async for page in pages:
+                version = page.version
+                for number, pod in enumerate(page.pods):
+                    if number % _PIECE == 0:
+                        await asyncio.sleep(0)
+                    if states.is_ours(pod, self._owner):
+                        seen = states.see(pod)
+                        found[seen.pod] = seen
+        return found, version
+
+    def _replace(self, found: _Pods) -> bool:
         """Take over a full list; what is missing in it is gone. Tell whether anything changed."""
-        before = self._pods
-        ours = [pod for pod in found if states.is_ours(pod, self._owner)]
-        self._pods = {pod["metadata"]["uid"]: states.slim(pod) for pod in ours}
-        for uid, pod in before.items():
-            if uid not in self._pods:
+        before, self._pods = self._pods, found
+        for pod in before.values():
+            if pod.pod not in found or found[pod.pod].uid != pod.uid:
                 self._gone(pod)
-        return self._pods != before
+        return found != before
 
     def _apply(self, event: client.Event) -> str | None:
         """Take over one change; return the version that it brings."""
         metadata = event.object.get("metadata") or {}
-        uid = str(metadata.get("uid"))
+        known = self._pods.get(str(metadata.get("name")))
         if event.kind in {"ADDED", "MODIFIED"} and states.is_ours(event.object, self._owner):
-            self._pods[uid] = states.slim(event.object)
-        elif event.kind == "DELETED" and self._pods.pop(uid, None) is not None:
-            self._gone(event.object)
+            seen = states.see(event.object)
+            self._pods[seen.pod] = seen
+        elif event.kind == "DELETED" and known is not None and known.uid == metadata.get("uid"):
+            del self._pods[known.pod]
+            self._gone(states.see(event.object))
         version = metadata.get("resourceVersion")
         return version if isinstance(version, str) else None
 
-    def _gone(self, pod: client.Object) -> None:
-        name = states.name(pod)
-        if name in self._forgotten:
-            del self._forgotten[name]
+    def _gone(self, pod: states.Seen) -> None:
+        if pod.name in self._forgotten:
+            del self._forgotten[pod.name]
         else:
-            self._departed[name] = states.departed(pod, at=self._now())
+            self._departed[pod.name] = pod.departed(self._now())

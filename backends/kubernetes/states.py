@@ -10,16 +10,17 @@ Pure; ``now`` is an argument. Made and tested against recordings of a real kubel
 * a pod that is being deleted says ``Failed`` and ``ContainerStatusUnknown`` of containers that
   never ran: with a deletion time stamp nothing else counts.
 
+A pod is read once for each of its versions (``see``); a look adds only what depends on the time.
 Refuses to know HTTP, watches and what follows from a state; the reasons are in ``table``.
 """
 
 import datetime as dt
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
 import attrs
+from attrs import frozen
 
 from backends import api
 from backends.kubernetes import pod as pods
@@ -28,18 +29,6 @@ from backends.kubernetes import table
 Pod = Mapping[str, Any]
 
 _WORDS = 256
-_STAMPS = ("creationTimestamp", "deletionTimestamp")
-_KEPT_METADATA = {
-    "name",
-    "uid",
-    "resourceVersion",
-    "labels",
-    "annotations",
-    "finalizers",
-    *_STAMPS,
-}
-_KEPT_SPEC = frozenset(("restartPolicy", "nodeName"))
-_KEPT_STATUS = frozenset(("phase", "reason", "message", "conditions"))
 _SIGNALS = 64
 _SIGNALLED = 128  # exit codes above it are 128 and the number of the signal
 
@@ -52,71 +41,66 @@ def is_ours(pod: Pod, owner: str) -> bool:
     )
 
 
-def name(pod: Pod) -> str:
-    """Return the name of the instance that a pod is."""
+@frozen(kw_only=True)
+class Seen:
+    """All that is kept of one version of a pod of ours."""
+
+    pod: str  # its name
+    uid: str
+    version: str
+    speaker: str  # the container whose output tells most
+    instance: api.Instance
+    overdue: api.Instance | None = None  # instead, once patience is over
+    gone: api.Exit  # why, if it is gone with this as its last sight
+
+    @property
+    def name(self) -> str:
+        """The name of the instance that the pod is."""
+        return self.instance.name
+
+    def at(self, now: float, *, patience_s: float) -> api.Instance:
+        """Return what a listing shows; ``patience_s``: for pods that cannot be started."""
+        if self.overdue is None or now - (self.instance.created_at or now) < patience_s:
+            return self.instance
+        return self.overdue
+
+    def departed(self, at: float) -> api.Instance:
+        """Return the death certificate of a pod that somebody else deleted."""
+        return attrs.evolve(
+            self.instance,
+            state=api.InstanceState.EXITED,
+            detail="",
+            exit=attrs.evolve(self.gone, at=at),
+        )
+
+
+def see(pod: Pod) -> Seen:
+    """Read a pod of ours; never raises, whatever the pod says."""
     metadata = _part(pod, "metadata")
-    return str(_part(metadata, "annotations").get(pods.NAME, metadata.get("name")))
-
-
-def speaker(pod: Pod) -> str:
-    """Return the container whose output tells most: the agent's, or the one that failed first."""
-    failed = _failed_inits(pod)
-    return str(failed[0].get("name")) if failed else pods.AGENT
-
-
-def instance(pod: Pod, *, now: float, patience_s: float) -> api.Instance:
-    """Return what a listing shows of a pod of ours; never raises, whatever the pod says.
-
-    ``patience_s``: how old a pod may be that cannot be started for a reason in the table.
-    """
-    metadata = _part(pod, "metadata")
-    state, detail, end = _judged(pod, now=now, patience_s=patience_s)
-    return api.Instance(
-        name=name(pod),
+    state, detail, end = _judged(pod)
+    instance = api.Instance(
+        name=str(_part(metadata, "annotations").get(pods.NAME, metadata.get("name"))),
         state=state,
         metadata=_metadata(pod),
         created_at=_time(metadata.get("creationTimestamp")),
         exit=end,
         detail=detail[:_WORDS],
     )
-
-
-def departed(pod: Pod, *, at: float) -> api.Instance:
-    """Return the death certificate of a pod that somebody else deleted, from its last sight."""
-    why = _disruption(pod)
-    slug, text = "killed", "the pod was deleted by somebody else"
-    if not deleting(pod):
-        slug, text = "unknown", "the pod is gone, or its owner marks are; nobody saw why"
-    if why is not None:
-        slug, text = why.slug, why.text
-    shown = instance(pod, now=at, patience_s=math.inf)
-    return attrs.evolve(
-        shown,
-        state=api.InstanceState.EXITED,
-        detail="",
-        exit=api.Exit(slug=slug, message=text, at=at),
+    stuck = _stuck(pod) if state is api.InstanceState.STARTING else None
+    overdue = None
+    if stuck is not None:
+        given_up = api.Exit(slug=stuck[0].slug, message=stuck[1])
+        overdue = attrs.evolve(instance, state=api.InstanceState.EXITED, detail="", exit=given_up)
+    failed = _failed_inits(pod)
+    return Seen(
+        pod=str(metadata.get("name")),
+        uid=str(metadata.get("uid")),
+        version=str(metadata.get("resourceVersion")),
+        speaker=str(failed[0].get("name")) if failed else pods.AGENT,
+        instance=instance,
+        overdue=overdue,
+        gone=_gone(pod),
     )
-
-
-def slim(pod: Pod) -> dict[str, Any]:
-    """Return what this module reads of a pod: a tenth of it, for whoever keeps many."""
-    inits = [
-        {"name": c.get("name"), "restartPolicy": c.get("restartPolicy")}
-        for c in _list(_part(pod, "spec"), "initContainers")
-    ]
-    return {
-        "metadata": {k: v for k, v in _part(pod, "metadata").items() if k in _KEPT_METADATA},
-        "spec": {
-            **{k: v for k, v in _part(pod, "spec").items() if k in _KEPT_SPEC},
-            "initContainers": inits,
-        },
-        "status": {k: v for k, v in _part(pod, "status").items() if k in _KEPT_STATUS}
-        | {
-            key: [{k: c[k] for k in ("name", "state") if k in c} for c in _list(status, key)]
-            for status in (_part(pod, "status"),)
-            for key in ("containerStatuses", "initContainerStatuses")
-        },
-    }
 
 
 def deleting(pod: Pod) -> bool:
@@ -129,7 +113,7 @@ def deleting(pod: Pod) -> bool:
 _Judged = tuple[api.InstanceState, str, api.Exit | None]
 
 
-def _judged(pod: Pod, *, now: float, patience_s: float) -> _Judged:
+def _judged(pod: Pod) -> _Judged:
     phase = str(_part(pod, "status").get("phase"))
     if deleting(pod):
         return api.InstanceState.STOPPING, _why_deleted(pod), None
@@ -140,12 +124,9 @@ def _judged(pod: Pod, *, now: float, patience_s: float) -> _Judged:
         return api.InstanceState.EXITED, "", _end(pod)
     if _part(_agent(pod), "state", "running"):
         return api.InstanceState.RUNNING, _trouble(pod), None
-    stuck = _stuck(pod)
-    age = now - (_time(_part(pod, "metadata").get("creationTimestamp")) or now)
-    if stuck is not None and age >= patience_s:
-        return api.InstanceState.EXITED, "", api.Exit(slug=stuck[0].slug, message=stuck[1])
     if phase == "Unknown":
         return api.InstanceState.RUNNING, "its node does not answer", None
+    stuck = _stuck(pod)
     again = "ended and is started again" if ended else ""
     return api.InstanceState.STARTING, stuck[1] if stuck else again or _not_yet(pod), None
 
@@ -168,6 +149,18 @@ def _end(pod: Pod) -> api.Exit:
     memory = [e for e in (*ends, *beside) if e is not None and e.slug == "out-of-memory"]
     unknown = api.Exit(slug="unknown", message="Kubernetes does not say why it ended", at=at)
     return next(iter((*memory, *known, unknown)))
+
+
+def _gone(pod: Pod) -> api.Exit:
+    """Return why a pod is gone, if this was the last that was seen of it."""
+    why = _disruption(pod)
+    if why is not None:
+        return api.Exit(slug=why.slug, message=why.text)
+    if deleting(pod):
+        return api.Exit(slug="killed", message="the pod was deleted by somebody else")
+    return api.Exit(
+        slug="unknown", message="the pod is gone, or its owner marks are; nobody saw why"
+    )
 
 
 def _of_container(container: Pod, at: float | None) -> api.Exit | None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import strategies as st
 
 from backends import api
-from backends.kubernetes import backend, client, errors, reflector, states
-from tests.kubernetes import fake, recorded, test_pod
+from backends.kubernetes import backend, client, errors, reflector
+from tests.kubernetes import fake, recorded
 
 Make = Callable[..., backend.KubernetesBackend]
 WITHIN_S = 5.0
@@ -327,19 +327,3 @@ def test_an_endless_line_is_refused() -> None:
         splitter.feed(b"x" * (1 << 16))
     with pytest.raises(errors.Lost):
         splitter.feed(b"x")
-
-
-@pytest.mark.parametrize("name", recorded.names("pod-"))
-def test_what_is_kept_of_a_pod_tells_the_same(name: str) -> None:
-    """A small part of a pod is enough for every state and every certificate."""
-    for _, kind, pod in recorded.events(name):
-        if kind == "BOOKMARK":
-            continue
-        kept = states.slim(pod)
-        for patience_s in (0.0, 30.0):
-            assert states.instance(pod, now=2e9, patience_s=patience_s) == states.instance(
-                kept, now=2e9, patience_s=patience_s
-            )
-        assert states.departed(pod, at=1.0) == states.departed(kept, at=1.0)
-        assert states.speaker(pod) == states.speaker(kept)
-    assert states.is_ours(states.slim(test_pod.made(test_pod.PLAIN).pod), "ci")

@@ -136,7 +136,7 @@ LIVES: dict[str, list[tuple[Any, ...]]] = {
 def seen(pod: dict[str, Any], t: float) -> tuple[Any, ...]:
     created = states._time(pod["metadata"]["creationTimestamp"])
     assert created is not None
-    told = states.instance(pod, now=created + t, patience_s=30)
+    told = states.see(pod).at(created + t, patience_s=30)
     if told.exit is not None:
         return (told.state.value, told.exit.slug, told.exit.code, told.exit.message)
     return (told.state.value, told.detail)
@@ -174,7 +174,7 @@ def test_death_certificate_of_a_pod_that_is_gone(name: str, slug: str, text: str
     """What was last seen of it tells why."""
     last = recorded.events(name)[-1][2]
 
-    told = states.departed(last, at=7.0)
+    told = states.see(last).departed(7.0)
 
     assert told.state is api.InstanceState.EXITED
     assert told.exit == api.Exit(slug=slug, message=text, at=7.0)
@@ -275,9 +275,10 @@ _STATUS = st.fixed_dictionaries(
 )
 def test_the_table_is_total(pod: dict[str, Any]) -> None:
     """Whatever a pod says, there is a state, an end with it or none, in bounded words."""
-    told = states.instance(pod, now=1e9, patience_s=30)
+    seen = states.see(pod)
 
-    assert (told.exit is not None) == (told.state is api.InstanceState.EXITED)
-    assert len(told.detail) <= 256
-    assert told.exit is None or len(told.exit.message) <= 256
-    assert states.departed(pod, at=1.0).exit is not None
+    for told in (seen.at(1e9, patience_s=30), seen.at(0.0, patience_s=30)):
+        assert (told.exit is not None) == (told.state is api.InstanceState.EXITED)
+        assert len(told.detail) <= 256
+        assert told.exit is None or len(told.exit.message) <= 256
+    assert seen.departed(1.0).exit is not None

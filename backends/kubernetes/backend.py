@@ -18,7 +18,16 @@ import pathlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from backends import api, names
-from backends.kubernetes import access, client, errors, pod, reflector, settings, states
+from backends.kubernetes import (
+    access,
+    client,
+    errors,
+    events,
+    pod,
+    reflector,
+    settings,
+    states,
+)
 
 _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
@@ -56,6 +65,7 @@ class KubernetesBackend:
         self._opening = asyncio.Lock()
         self._client: client.Client | None = None
         self._reflector: reflector.Reflector | None = None
+        self._inquiry = events.Inquiry()
         self._closed = False
 
     # --- the contract ---
@@ -82,10 +92,14 @@ class KubernetesBackend:
     async def list(self) -> Sequence[api.Instance]:
         """All our pods, from the kept picture or from a full list."""
         with errors.contract():
-            _, kept = await self._open()
+            asked, kept = await self._open()
             picture = await kept.look()
+            await self._inquiry.ask(asked, picture.pods, now=self._now())
             now, patience_s = self._now(), self._settings.start_patience_s
-            seen = [pod.at(now, patience_s=patience_s) for pod in picture.pods]
+            seen = [
+                one.at(now, patience_s=patience_s, told=self._inquiry.told(one))
+                for one in picture.pods
+            ]
             return [*seen, *picture.departed]
 
     async def watch(self) -> AsyncIterator[None]:

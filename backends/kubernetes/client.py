@@ -22,6 +22,8 @@ _LOG = logging.getLogger("backends.kubernetes")
 _LOG_BYTES = 1 << 20
 _LINE_BYTES = 16 << 20  # an object has at most 3 MiB; a watch repeats it once
 _CHUNK = 1 << 16
+_EVENTS = 100  # of one pod; equal ones are counted, not repeated
+_EVENTS_LIMIT_S = 2.0  # a look waits for them
 
 Object = dict[str, Any]
 
@@ -94,6 +96,12 @@ class Client:
         query = {"fieldSelector": f"metadata.name={name}"}
         page = await self._json("list", "pods", query=query)
         return next(iter(page.get("items") or []), None)
+
+    async def events_of(self, uid: str) -> list[Object]:
+        """Return what the cluster's components told of one pod, in no order."""
+        query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(_EVENTS)}
+        page = await self._json("list", "events", query=query, timeout_s=_EVENTS_LIMIT_S)
+        return [thing for thing in page.get("items") or [] if isinstance(thing, dict)]
 
     async def create_pod(self, manifest: Mapping[str, Any]) -> Object:
         """Create a pod. Raises AlreadyExists, Rejected, NoCapacity and the others."""

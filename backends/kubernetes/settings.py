@@ -99,7 +99,9 @@ class KubernetesSettings:
     # A watch that says nothing for these seconds is dead: bookmarks come about every 60 s.
     watch_silence_s: float = field(default=100.0, validator=checks.between(0.5, 3600))
     # A pod whose image cannot be pulled or whose container cannot be made is given up after these
-    # seconds. The kubelet tries again and again; two tries are enough to tell a typing error.
+    # seconds without a step forward (a node was found, an init container ended). The kubelet tries
+    # again after 10, 20, 40 s: two tries are enough to tell a typing error, and a registry that
+    # fails for longer is met again by the next agent, after the template's back-off.
     start_patience_s: float = field(default=30.0, validator=checks.between(0, 3600))
     # Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.
     pods: dict[str, Any] = field(factory=dict, validator=_pods)

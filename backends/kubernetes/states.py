@@ -50,7 +50,9 @@ class Seen:
     version: str
     speaker: str  # the container whose output tells most
     instance: api.Instance
-    overdue: api.Instance | None = None  # instead, once patience is over
+    since: float | None  # when it last came a step forward
+    stuck: table.Verdict | None = None  # why it does not, as far as its status tells
+    mute: bool = False  # it does not run yet, and its status does not tell why
     gone: api.Exit  # why, if it is gone with this as its last sight
 
     @property
@@ -58,11 +60,25 @@ class Seen:
         """The name of the instance that the pod is."""
         return self.instance.name
 
-    def at(self, now: float, *, patience_s: float) -> api.Instance:
-        """Return what a listing shows; ``patience_s``: for pods that cannot be started."""
-        if self.overdue is None or now - (self.instance.created_at or now) < patience_s:
+    def at(
+        self, now: float, *, patience_s: float, told: table.Verdict | None = None
+    ) -> api.Instance:
+        """Return what a listing shows.
+
+        ``patience_s``: how long a pod may be stuck before it is given up. ``told``: what the
+        cluster's events say, which counts where the status says nothing.
+        """
+        why = self.stuck or (told if self.mute else None)
+        if why is None:
             return self.instance
-        return self.overdue
+        if why.slug is not None and self.waited_s(now) >= patience_s:
+            end = api.Exit(slug=why.slug, message=why.words)
+            return attrs.evolve(self.instance, state=api.InstanceState.EXITED, detail="", exit=end)
+        return attrs.evolve(self.instance, detail=why.words)
+
+    def waited_s(self, now: float) -> float:
+        """Return for how long it has not come a step forward."""
+        return 0.0 if self.since is None else now - self.since
 
     def departed(self, at: float) -> api.Instance:
         """Return the death certificate of a pod that somebody else deleted."""
@@ -86,11 +102,9 @@ def see(pod: Pod) -> Seen:
         exit=end,
         detail=detail[:_WORDS],
     )
-    stuck = _stuck(pod) if state is api.InstanceState.STARTING else None
-    overdue = None
-    if stuck is not None:
-        given_up = api.Exit(slug=stuck[0].slug, message=stuck[1])
-        overdue = attrs.evolve(instance, state=api.InstanceState.EXITED, detail="", exit=given_up)
+    starting = state is api.InstanceState.STARTING
+    stuck = _stuck(pod) if starting else None
+    steps = [instance.created_at, _last_change(pod)]
     failed = _failed_inits(pod)
     return Seen(
         pod=str(metadata.get("name")),
@@ -98,7 +112,9 @@ def see(pod: Pod) -> Seen:
         version=str(metadata.get("resourceVersion")),
         speaker=str(failed[0].get("name")) if failed else pods.AGENT,
         instance=instance,
-        overdue=overdue,
+        since=max((at for at in steps if at is not None), default=None),
+        stuck=stuck,
+        mute=starting and stuck is None and _mute(pod),
         gone=_gone(pod),
     )
 
@@ -128,7 +144,7 @@ def _judged(pod: Pod) -> _Judged:
         return api.InstanceState.RUNNING, "its node does not answer", None
     stuck = _stuck(pod)
     again = "ended and is started again" if ended else ""
-    return api.InstanceState.STARTING, stuck[1] if stuck else again or _not_yet(pod), None
+    return api.InstanceState.STARTING, stuck.words if stuck else again or _not_yet(pod), None
 
 
 def _end(pod: Pod) -> api.Exit:
@@ -192,8 +208,8 @@ def _of_container(container: Pod, at: float | None) -> api.Exit | None:
 # --- words for what goes on --------------------------------------------------------------------
 
 
-def _stuck(pod: Pod) -> tuple[table.Row, str] | None:
-    """Return the first container that waits for a reason in the table."""
+def _stuck(pod: Pod) -> table.Verdict | None:
+    """Judge the first container that waits for a reason in the table."""
     for container in (_agent(pod), *_inits(pod), *_others(pod)):
         waiting = _part(container, "state", "waiting")
         row = table.find(table.Where.WAITING, waiting.get("reason"))
@@ -201,8 +217,16 @@ def _stuck(pod: Pod) -> tuple[table.Row, str] | None:
             name = container.get("name")
             whose = "" if name == pods.AGENT else f"container {name}: "
             words = str(waiting.get("message") or "").strip()
-            return row, f"{whose}{row.text} ({row.reason}): {words}"[:_WORDS]
+            text = f"{whose}{row.text} ({row.reason}): {words}"[:_WORDS]
+            return table.Verdict(slug=row.slug, words=text)
     return None
+
+
+def _mute(pod: Pod) -> bool:
+    """Tell whether only the cluster's events can say more about a pod that is not stuck."""
+    gated = _condition(pod, "PodScheduled").get("reason") == "SchedulingGated"
+    inits = any(_part(c, "state", "running") for c in _inits(pod))
+    return not (gated or inits or _terminated(_agent(pod)))
 
 
 def _not_yet(pod: Pod) -> str:
@@ -236,7 +260,7 @@ def _trouble(pod: Pod) -> str:
             return ended.message
     stuck = _stuck(pod)
     if stuck is not None:
-        return stuck[1]
+        return stuck.words
     ready = _condition(pod, "Ready")
     everything = all(_part(c, "state", "running") for c in (_agent(pod), *_others(pod)))
     if ready.get("status") == "False" and not ready.get("reason") and everything:

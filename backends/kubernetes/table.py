@@ -1,8 +1,9 @@
 """The reasons that Kubernetes gives, and what each means to us: data, no rule.
 
-``states`` says where each is looked for; docs/backends/kubernetes.md prints the table. Sources:
-the recordings, and for what they do not hold the words in ``pkg/kubelet/images/types.go`` and
-``pkg/kubelet/container/sync_result.go`` of Kubernetes. Refuses to judge a whole pod.
+``states`` and ``events`` say where each is looked for; docs/backends/kubernetes.md prints the
+table. Sources: the recordings, and for what they do not hold the words in
+``pkg/kubelet/images/types.go``, ``pkg/kubelet/container/sync_result.go`` and
+``pkg/kubelet/events/event.go`` of Kubernetes. Refuses to judge a whole pod.
 """
 
 import enum
@@ -27,6 +28,30 @@ class Row:
     reason: str
     slug: str
     text: str
+
+
+@frozen(kw_only=True)
+class Told:
+    """What an event says of a pod that does not run yet.
+
+    ``slug``: to be given up for that after a while; None: it may well start yet. An empty text:
+    a step forward, and nothing to tell. ``having``: only if the message does. ``times``: only if
+    it was told so often.
+    """
+
+    reason: str
+    text: str = ""
+    slug: str | None = None
+    having: str = ""
+    times: int = 1
+
+
+@frozen(kw_only=True)
+class Verdict:
+    """Why a pod does not run: ``slug`` of its end if it is given up, None if it is waited for."""
+
+    slug: str | None
+    words: str
 
 
 def _rows(where: Where, *told: tuple[str, str, str]) -> tuple[Row, ...]:
@@ -83,6 +108,43 @@ TABLE = (
         ),
         ("DeletionByTaintManager", "platform-lost", "its node does not answer or got a taint"),
         ("DeletionByPodGC", "platform-lost", "its node is gone"),
+    ),
+)
+
+# Only what can name nothing but a mistake in the template ends a pod: what nodes, networks and
+# storage have trouble with they may overcome, and a second pod would not fare better.
+EVENTS = (
+    Told(
+        reason="FailedMount",
+        having="not found",
+        times=4,  # our own secret comes a moment after its pod, and may be missed once or twice
+        slug="command",
+        text="a volume refers to something that is not there",
+    ),
+    Told(reason="FailedMount", text="a volume cannot be mounted"),
+    Told(reason="FailedMapVolume", text="a volume cannot be mounted"),
+    Told(
+        reason="FailedAttachVolume",
+        having="Multi-Attach",
+        text="a volume is still attached to another node",
+    ),
+    Told(reason="FailedAttachVolume", text="a volume cannot be attached to the node"),
+    Told(reason="FailedCreatePodSandBox", text="its network or sandbox cannot be made"),
+    Told(reason="FailedPodSandBoxStatus", text="its sandbox does not answer"),
+    Told(reason="NetworkNotReady", text="its node has no network"),
+    Told(reason="NodeNotReady", text="its node is not ready"),
+    Told(reason="FailedCreatePodContainer", text="its containers cannot be made"),
+    Told(reason="FailedPrepareDynamicResources", text="its devices cannot be prepared"),
+    Told(reason="FailedSync", text="its node cannot make it"),
+    Told(reason="FailedToRetrieveImagePullSecret", text="an image pull secret is not there"),
+    Told(reason="FailedScheduling", text="no node fits"),
+    Told(reason="TriggeredScaleUp", text="no node fits; one is being added"),
+    Told(reason="Nominated", text="no node fits; one is being added"),
+    Told(reason="NotTriggerScaleUp", text="no node fits, and none will be added"),
+    Told(reason="Pulling", text="an image is being pulled"),
+    *(
+        Told(reason=reason)
+        for reason in ["Scheduled", "SuccessfulAttachVolume", "Pulled", "Created", "Started"]
     ),
 )
 

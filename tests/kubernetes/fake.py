@@ -74,6 +74,7 @@ class Cluster:
     pods: dict[str, Object] = field(factory=dict)
     secrets: dict[str, Object] = field(factory=dict)
     logs: dict[tuple[str, str], list[str]] = field(factory=dict)
+    events: list[Object] = field(factory=list)  # core Events
     requests: list[tuple[str, str]] = field(factory=list)  # verb, path with query
     faults: list[Fault] = field(factory=list)
     cut_watch_at: int | None = None  # bytes after which the next watch is cut
@@ -186,6 +187,7 @@ class Cluster:
                 return
             if self._mounted(self.pods[name]):
                 break
+            self._miss(name, uid)
         pod = self.pods[name]
         agent = next(c for c in pod["spec"]["containers"] if c["name"] == "jnlp")
         if agent["image"].startswith("registry.invalid/"):
@@ -211,6 +213,16 @@ class Cluster:
             v["secret"]["secretName"] for v in pod["spec"].get("volumes", []) if "secret" in v
         ]
         return all(name in self.secrets for name in wanted)
+
+    def _miss(self, name: str, uid: str) -> None:
+        """Tell of a volume whose secret is not there, once: recording pod-24."""
+        if any(e["involvedObject"]["uid"] == uid for e in self.events):
+            return
+        event = copy.deepcopy(recorded.load("pod-24")["coreEvents"][1])
+        event["message"] = event["message"].replace('"absent"', f'"{name}"')
+        event["involvedObject"] |= {"name": name, "uid": uid}
+        event["lastTimestamp"] = _now_text()
+        self.events.append(event)
 
     def _statuses(self, pod: Object, state: Object) -> None:
         pod["status"]["containerStatuses"] = [
@@ -334,7 +346,7 @@ class Cluster:
         kind = "/".join(parts[1:2] + parts[3:]) or "namespaces"
         name = parts[2] if len(parts) > 2 else ""
         verb = {"POST": "create", "DELETE": "delete"}.get(request.method, "get")
-        if verb == "get" and kind == "pods" and not name:
+        if verb == "get" and kind in {"pods", "events"} and not name:
             verb = "watch" if "watch" in request.query else "list"
         key = verb if kind == "pods" else f"{verb} {kind}"
         self.requests.append((key, request.path_qs))
@@ -404,6 +416,13 @@ class Cluster:
             self._pages[more] = items[limit:]
             meta |= {"continue": more, "remainingItemCount": len(items) - limit}
         body = {"kind": "PodList", "apiVersion": "v1", "metadata": meta, "items": items[:limit]}
+        return web.json_response(body)
+
+    async def _list_events(self, request: web.Request, _: str) -> web.Response:
+        uid = request.query["fieldSelector"].removeprefix("involvedObject.uid=")
+        items = [e for e in self.events if e["involvedObject"]["uid"] == uid]
+        meta = {"resourceVersion": str(self._now)}
+        body = {"kind": "EventList", "apiVersion": "v1", "metadata": meta, "items": items}
         return web.json_response(body)
 
     async def _create_pods(self, request: web.Request, _: str) -> web.Response:

@@ -195,6 +195,17 @@ def test_a_side_container_without_memory_is_told_while_the_agent_runs() -> None:
     )
 
 
+def test_patience_begins_with_the_last_step_forward() -> None:
+    """A pod that waited long for its node has as long to pull its image as any other."""
+    _t, _, pod = recorded.events("pod-20")[4]
+    created = states._time(pod["metadata"]["creationTimestamp"])
+    assert created is not None
+    pod["metadata"]["creationTimestamp"] = "2026-11-23T22:00:00Z"
+
+    assert "starting" == states.see(pod).at(created + 29, patience_s=30).state.value
+    assert "exited" == states.see(pod).at(created + 31, patience_s=30).state.value
+
+
 def test_a_pod_refused_by_its_node_is_told_with_the_node_s_words() -> None:
     """A kubelet that has no room after all fails the pod with a reason of its own."""
     _, _, pod = recorded.events("pod-10")[0]

@@ -58,11 +58,8 @@ class Task:
         """True when only its agent could say more, and does not answer."""
         return self.state in _AWAY and self.unacknowledged is None
 
-    def ended(self, state: str, reason: str, message: str) -> dict[str, Any]:
-        """Return a final status in the master's stead."""
-        return {
-            "task_id": {"value": self.name},
-            "state": state,
-            "reason": reason,
-            "message": message,
-        }
+    def end(self, state: str, reason: str, message: str) -> None:
+        """Take note of an end that no update tells."""
+        told = {"task_id": {"value": self.name}, "state": state}
+        self.state, self.want = state, None
+        self.final = {**told, "reason": reason, "message": message}

@@ -54,6 +54,10 @@ class Offer:
     agent_url: str = ""
     unavailable_at: float | None = None  # POSIX seconds, start of a planned maintenance
 
+    def lasts_until(self, at: float) -> bool:
+        """True when no maintenance is planned before that time."""
+        return self.unavailable_at is None or self.unavailable_at > at
+
 
 @frozen(kw_only=True)
 class Placement:

@@ -8,13 +8,15 @@ the calls in the order given. Its rules:
 * An ACCEPT is followed by an explicit RECONCILE of its tasks: 202 proves nothing, the answer does
   (TASK_STAGING within milliseconds; recording 33). A task that was dropped (a stale offer) has
   never existed and is wanted again.
-* Offers are wanted only while a task is: REVIVE with every new wish (it also clears refusals),
-  SUPPRESS with the last one; SUBSCRIBE says so too, because a master forgets SUPPRESS there.
+* Offers are wanted only while a task is: REVIVE with every new wish, SUPPRESS with the last one;
+  SUBSCRIBE says so too, because a master forgets SUPPRESS there.
+* A refusal is for long, and REVIVE takes it back as soon as it may be wrong: with a new wish; when
+  the master does not make a task (what it would have had is in the refusal of the rest); when
+  the end of a task lifts a constraint. More free room than was refused is offered unasked.
 * An update is acknowledged exactly when it has a uuid, once per delivery, after it is recorded. A
   final one is recorded with the agent until ``forget``: it comes again after our crash.
-* After each SUBSCRIBED everything is reconciled, implicitly and by name, and then one name is
-  asked for that no task has. A master answers in order, and answers that only when no agent
-  is missing any more after its own failover: then we know all. Asked again until answered.
+* After each SUBSCRIBED everything is reconciled, implicitly and by name, until it is answered
+  (``questions``).
 * Without a uuid, LOST and UNREACHABLE are what the master believes. A task that we gave up in that
   state is killed when it comes back.
 * "Framework failed over" ends the session for good: another broker has our id. "Framework has been
@@ -27,13 +29,9 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from backends.mesos import calls, facts, offers, tasks
-
-SENTINEL = "reconciled."
-"""The name that nobody has: an instance name ends with a letter or digit."""
+from backends.mesos import calls, facts, offers, questions, tasks
 
 _NEVER_WAS = frozenset(("REASON_INVALID_OFFERS",))
-_RECONCILE_FIRST_S, _RECONCILE_MAX_S, _RECONCILE_EVERY_S = 1.0, 60.0, 900.0
 _KILL_FIRST_S, _KILL_MAX_S = 5.0, 60.0
 _MAINTENANCE_S = 3600.0  # an agent that goes into maintenance sooner gets no new task
 _GRAVES_MAX = 4096
@@ -54,7 +52,6 @@ class Session:
     def __init__(self, framework: calls.Framework, *, refuse_s: float) -> None:
         self.framework = framework
         self.phase = Phase.OFFLINE
-        self.synced = False  # we have known everything at least once
         self.heartbeat_s: float | None = None
         self.error = ""  # the master's last ERROR
         self.wants: dict[str, facts.Want] = {}
@@ -63,9 +60,12 @@ class Session:
         # what was forgotten, oldest first: uuid of its end, or None while it may come back
         self._graves: dict[str, str | None] = {}
         self._suppressed = True  # as the master was told
-        self._asked: set[str] = set()  # names whose reconciliation is not answered
-        self._reconcile_at = 0.0
-        self._reconcile_pause_s = _RECONCILE_FIRST_S
+        self._questions = questions.Questions()
+
+    @property
+    def synced(self) -> bool:
+        """True when we have known everything at least once."""
+        return self._questions.synced
 
     # --- the connection ---
 
@@ -84,10 +84,7 @@ class Session:
         self.framework, self.phase = framework, Phase.OFFLINE
         for task in self.tasks.values():
             if task.final is None:
-                task.state = "TASK_GONE"
-                task.final = task.ended(
-                    "TASK_GONE", "REASON_FRAMEWORK_REMOVED", "the master removed our framework"
-                )
+                task.end("TASK_GONE", "REASON_FRAMEWORK_REMOVED", "the master removed us")
             task.unacknowledged = None
         self._graves.clear()
 
@@ -106,7 +103,9 @@ class Session:
                     )
                 ]
             case "UPDATE":
-                return self._updated(event["update"]["status"], now)
+                status = event["update"]["status"]
+                said = self._updated(status, now)
+                return said + (self._revive_if_wanted() if status["state"] == "TASK_ERROR" else [])
             case "ERROR":
                 self._failed(str(event["error"]["message"]))
         return []
@@ -147,7 +146,8 @@ class Session:
             self._graves[name] = task.unacknowledged if self.phase is Phase.ONLINE else None
         while len(self._graves) > _GRAVES_MAX:
             self._graves.pop(next(iter(self._graves)))
-        return self._acknowledge(name, task.agent_id, task.unacknowledged)
+        said = self._acknowledge(name, task.agent_id, task.unacknowledged)
+        return said + (self._lifted(task) if task.final is None else [])
 
     def refused(self, call: calls.Call, text: str) -> list[calls.Call]:
         """An ACCEPT was answered 400: its tasks cannot be, and its offers are given back."""
@@ -156,19 +156,17 @@ class Session:
             for info in operation["launch"]["task_infos"]:
                 task = self.tasks.get(info["task_id"]["value"])
                 if task is not None and not task.started:
-                    task.state, task.want = "TASK_ERROR", None
-                    task.final = task.ended("TASK_ERROR", "REASON_TASK_INVALID", text)
+                    task.end("TASK_ERROR", "REASON_TASK_INVALID", text)
         ids = [one["value"] for one in accept["offer_ids"]]
-        return self._say(
-            calls.decline_offers(self.framework, offer_ids=ids, refuse_s=self._refuse_s)
-        )
+        declined = calls.decline_offers(self.framework, offer_ids=ids, refuse_s=self._refuse_s)
+        return self._say(declined) + self._revive_if_wanted()
 
     # --- the time ---
 
     def wake_at(self) -> float:
         """When ``tick`` has something to do next."""
         kills = [task.kill_at for task in self.tasks.values() if self._to_kill(task)]
-        return min([self._reconcile_at, *kills])
+        return min([self._questions.next_at, *kills])
 
     def tick(self, now: float) -> list[calls.Call]:
         """Say again what has not been answered."""
@@ -178,9 +176,9 @@ class Session:
         for task in self.tasks.values():
             if self._to_kill(task) and task.kill_at <= now:
                 said += self._kill(task, now)
-        if self._reconcile_at <= now:
-            if not self._asked:
-                self._ask_again()
+        if self._questions.next_at <= now:
+            if not self._questions.open:
+                self._questions.begin(self._alive())
             said += self._reconcile(now)
         return said
 
@@ -195,6 +193,15 @@ class Session:
         self._suppressed = self._suppressed and not said
         return said
 
+    def _revive_if_wanted(self) -> list[calls.Call]:
+        return self._revive() if self.wants else []
+
+    def _lifted(self, gone: facts.Task) -> list[calls.Call]:
+        """A task no longer counts: agents that it spoilt for others of its group may do now."""
+        needs = [want.need for want in self.wants.values()]
+        spoilt = any(need.constraints and need.group == gone.group for need in needs)
+        return self._revive() if spoilt else []
+
     def _suppress_if_idle(self) -> list[calls.Call]:
         if self.wants or self._suppressed:
             return []
@@ -205,7 +212,7 @@ class Session:
     def _subscribed(self, subscribed: Mapping[str, Any], now: float) -> list[calls.Call]:
         self.phase, self.error = Phase.ONLINE, ""
         self.heartbeat_s = subscribed.get("heartbeat_interval_seconds")
-        self._ask_again()
+        self._questions.begin(self._alive())
         said = self._reconcile(now)
         # a wish may have come or gone since SUBSCRIBE was sent
         said += self._revive() if self.wants and self._suppressed else self._suppress_if_idle()
@@ -214,38 +221,23 @@ class Session:
                 said += self._kill(task, now)
         return said
 
-    def _ask_again(self) -> None:
-        alive = {name for name, task in self.tasks.items() if task.final is None or task.is_away}
-        self._asked = alive | {SENTINEL}
-        self._reconcile_pause_s = _RECONCILE_FIRST_S
+    def _alive(self) -> list[str]:
+        return [name for name, task in self.tasks.items() if task.final is None or task.is_away]
 
     def _reconcile(self, now: float) -> list[calls.Call]:
         """Ask for everything, for each, and for the one that does not exist, in this order."""
-        self._reconcile_at = now + self._reconcile_pause_s
-        self._reconcile_pause_s = min(2 * self._reconcile_pause_s, _RECONCILE_MAX_S)
-        named = {
-            name: self.tasks[name].agent_id for name in sorted(self._asked) if name in self.tasks
-        }
+        asked = self._questions.ask(self.tasks, now)
+        named = {name: self.tasks[name].agent_id for name in sorted(asked) if name in self.tasks}
         said = [calls.reconcile_tasks(self.framework, {})]
         if named:
             said.append(calls.reconcile_tasks(self.framework, named))
-        if SENTINEL in self._asked:
-            said.append(calls.reconcile_tasks(self.framework, {SENTINEL: None}))
+        if questions.SENTINEL in asked:
+            said.append(calls.reconcile_tasks(self.framework, {questions.SENTINEL: None}))
         return said
-
-    def _answered(self, name: str, now: float) -> None:
-        self._asked.discard(name)
-        self.synced = self.synced or name == SENTINEL
-        if not self._asked:
-            self._reconcile_at = now + _RECONCILE_EVERY_S
 
     def _offered(self, raw: Sequence[Mapping[str, Any]], now: float) -> list[calls.Call]:
         every = [offers.parse(one) for one in raw]
-        good = [
-            offer
-            for offer in every
-            if offer.unavailable_at is None or offer.unavailable_at > now + _MAINTENANCE_S
-        ]
+        good = [offer for offer in every if offer.lasts_until(now + _MAINTENANCE_S)]
         needs = [want.need for want in self.wants.values()]
         found = offers.match(needs, good, self._placed())
         for name, miss in found.misses.items():
@@ -254,7 +246,7 @@ class Session:
             want.offers_seen += len(every)
         said: list[calls.Call] = []
         for offer_ids, placements in found.accepted:
-            said += self._accept(offer_ids, placements)
+            said += self._accept(offer_ids, placements, now)
         bad = [offer.id for offer in every if offer not in good]
         if declined := [*found.declined, *bad]:
             said.append(
@@ -263,7 +255,7 @@ class Session:
         return said + self._suppress_if_idle()
 
     def _accept(
-        self, offer_ids: Iterable[str], placements: Sequence[offers.Placement]
+        self, offer_ids: Iterable[str], placements: Sequence[offers.Placement], now: float
     ) -> list[calls.Call]:
         """Launch; the tasks exist for us from here on, confirmed or not."""
         infos, named = [], {}
@@ -282,10 +274,10 @@ class Session:
                 ports=placement.ports,
                 want=want,
             )
-            self._asked.add(name)
         accept = calls.accept_offers(
             self.framework, offer_ids=offer_ids, task_infos=infos, refuse_s=self._refuse_s
         )
+        self._questions.add(named, now)
         return [accept, calls.reconcile_tasks(self.framework, named)]
 
     def _placed(self) -> dict[str, list[Mapping[str, str]]]:
@@ -301,9 +293,9 @@ class Session:
         name, state = status["task_id"]["value"], status["state"]
         agent = status.get("agent_id", {}).get("value")
         uuid = status.get("uuid")
-        self._answered(name, now)
+        self._questions.answered(name, now)
         task = self.tasks.get(name)
-        if name == SENTINEL or (name in self.wants and state == "TASK_UNREACHABLE"):
+        if name == questions.SENTINEL or (name in self.wants and state == "TASK_UNREACHABLE"):
             return []  # a dropped task has never been, wherever its agent is
         if uuid is not None and self._graves.get(name) == uuid:
             return self._acknowledge(name, agent, uuid)  # the first one was lost
@@ -323,8 +315,9 @@ class Session:
             if self._to_kill(task) and task.kill_at <= now:
                 said += self._kill(task, now)
             return said
+        said = self._lifted(task) if task.final is None else []
         task.final, task.unacknowledged = status, uuid
-        return []
+        return said
 
     def _believes(self, task: facts.Task, status: Mapping[str, Any]) -> bool:
         """True unless the master's own word is about something else than this task's life."""

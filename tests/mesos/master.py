@@ -43,6 +43,9 @@ class Agent:
     def free(self) -> dict[str, int]:
         return {name: amount - self.used[name] for name, amount in self.total().items()}
 
+    def free_ports(self) -> set[int]:
+        return {*range(self.ports[0], self.ports[1] + 1)} - self.used_ports
+
 
 @attrs.define(kw_only=True)
 class Plan:
@@ -85,7 +88,7 @@ class Framework:
     id: str
     info: Mapping[str, Any]
     suppressed: bool = False
-    filters: dict = attrs.field(factory=dict)  # agent id: (until, scalars)
+    filters: dict = attrs.field(factory=dict)  # agent id: [(until, scalars, ports)]
     stream: list | None = None  # events to be written; None: not connected
     stream_id: str = ""
     gone_at: float | None = None
@@ -265,13 +268,13 @@ class Master:
         ready = [one for one in given if one.stream is not None and not one.suppressed]
         ready.sort(key=lambda one: (self._share(one), self.random.random()))
         for agent in agents:
-            free = agent.free()
+            free, ports = agent.free(), agent.free_ports()
             if free["cpus"] < 10 and free["mem"] < 32_000:
                 continue
             for framework in ready:
                 if agent.role not in ("*", framework.role) or self._over_quota(framework):
                     continue
-                if self._filtered(framework, agent, free):
+                if self._filtered(framework, agent.id, free, ports):
                     continue
                 self._offer(framework, agent)
                 ready.remove(framework)  # what is offered counts as its share
@@ -293,11 +296,7 @@ class Master:
 
     def _offer(self, framework: Framework, agent: Agent) -> None:
         scalars = agent.free()
-        ports = [
-            port
-            for port in range(agent.ports[0], agent.ports[1] + 1)
-            if port not in agent.used_ports
-        ]
+        ports = sorted(agent.free_ports())
         agent.used.update(scalars)
         agent.used_ports.update(ports)
         offer_id = f"{self.id}-O{self._offer_count}"
@@ -356,10 +355,17 @@ class Master:
         }
         self.offers[offer_id] = (framework.id, agent, {**scalars, "ports": ports}, (raw, []))
 
-    def _filtered(self, framework: Framework, agent: Agent, free: Mapping[str, int]) -> bool:
+    def _filtered(
+        self, framework: Framework, agent: str, free: Mapping[str, int], ports: set[int]
+    ) -> bool:
         """True when it has refused as much or more of this agent, and the time is not over."""
-        until, scalars = framework.filters.get(agent.id, (0.0, {}))
-        return until > self.now and all(free[name] <= scalars.get(name, 0) for name in free)
+        standing = [one for one in framework.filters.get(agent, ()) if one[0] > self.now]
+        if agent in framework.filters:
+            framework.filters[agent] = standing
+        return any(
+            all(free[name] <= scalars.get(name, 0) for name in free) and ports <= refused
+            for _until, scalars, refused in standing
+        )
 
     def _share(self, framework: Framework) -> float:
         if self._total is None:
@@ -400,14 +406,18 @@ class Master:
         framework: Framework,
         agent: Agent,
         scalars: Mapping[str, int],
+        ports: set[int],
         filters: Mapping[str, Any] | None,
     ) -> None:
+        """Remember for how long it wants nothing like this; several refusals stand side by side."""
         seconds = (filters or {}).get("refuse_seconds", 5.0)
         if seconds < 0:
             seconds = 5.0
-        if seconds > 0 and any(scalars.get(name, 0) > 0 for name in SCALARS):
+        some = any(scalars.get(name, 0) > 0 for name in SCALARS)
+        if seconds > 0 and some and agent.state in ("up", "draining"):
             refused = {name: scalars.get(name, 0) for name in SCALARS}
-            framework.filters[agent.id] = (self.now + seconds, refused)
+            until = self.now + max(seconds, self.allocation_s)
+            framework.filters.setdefault(agent.id, []).append((until, refused, {*ports}))
 
     def _decline(self, framework: Framework, members: Mapping[str, Any]) -> None:
         for one in members["offer_ids"]:
@@ -415,7 +425,7 @@ class Master:
             if offer is None or offer[0] != framework.id:
                 continue
             agent, scalars = self._give_back(one["value"])
-            self._refuse(framework, agent, scalars, members.get("filters"))
+            self._refuse(framework, agent, scalars, set(scalars["ports"]), members.get("filters"))
 
     def _decline_inverse_offers(self, framework: Framework, members: Mapping[str, Any]) -> None:
         pass
@@ -480,7 +490,7 @@ class Master:
                 continue
             self._start(framework, info, agent, left, ports)
         if agent is not None:
-            self._refuse(framework, agent, left, members.get("filters"))
+            self._refuse(framework, agent, left, ports, members.get("filters"))
 
     def _invalid(
         self,
@@ -778,6 +788,8 @@ class Master:
         agent.state = "away"
         for offer_id in [key for key, offer in self.offers.items() if offer[1] is agent]:
             self.rescind(offer_id)
+        for framework in self.frameworks.values():
+            framework.filters.pop(agent_id, None)
         for task in self._on(agent):
             self._tell(
                 self.frameworks[task.framework],

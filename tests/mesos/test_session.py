@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings, stateful
 from hypothesis import strategies as st
 
-from backends.mesos import calls, facts, offers, session
+from backends.mesos import calls, facts, offers, questions, session
 from tests.mesos import master
 
 RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
@@ -16,6 +16,12 @@ FRAMEWORK = calls.Framework(
     id="ours-1", name="ours", user="nobody", role="ci", failover_timeout_s=1e9
 )
 NAMES = [f"a{number}" for number in range(6)]
+
+
+APART = {
+    "group": "apart",
+    "constraints": (offers.Constraint(attribute=offers.HOSTNAME, operator="UNIQUE"),),
+}
 
 
 def want(name: str, cpus: int = 1000, mem: int = 512_000, **more) -> facts.Want:
@@ -128,12 +134,14 @@ class Conversation(stateful.RuleBasedStateMachine):
         self.send(self.session.tick(self.master.now))
 
     @stateful.rule(
-        names=st.sets(st.sampled_from(NAMES), min_size=1), cpus=st.sampled_from([500, 1500, 4000])
+        names=st.sets(st.sampled_from(NAMES), min_size=1),
+        cpus=st.sampled_from([500, 1500, 4000]),
+        apart=st.booleans(),
     )
-    def wish(self, names: set[str], cpus: int) -> None:
+    def wish(self, names: set[str], cpus: int, apart: bool = False) -> None:
         taken = {*self.session.tasks, *self.session.wants}
         new = [
-            want(name, cpus)
+            want(name, cpus, **(APART if apart else {}))
             for name in sorted(names - taken)
             if not self.session.may_come_back(name)
         ]
@@ -191,7 +199,8 @@ class Conversation(stateful.RuleBasedStateMachine):
 
     @stateful.rule(which=st.integers(0, 1))
     def agent_away_or_back(self, which: int) -> None:
-        agent = list(self.master.agents.values())[which]
+        agents = list(self.master.agents.values())
+        agent = agents[which % len(agents)]
         if agent.state == "up":
             self.master.lose(agent.id)
         elif agent.state == "away":
@@ -245,12 +254,21 @@ class Conversation(stateful.RuleBasedStateMachine):
             )
         assert not there.offers, "the master still waits for an answer to an offer"
         assert there.frameworks["ours-1"].suppressed == (not mine.wants)
-        free = [agent.free() for agent in there.agents.values()]
         for one in mine.wants.values():
-            assert all(
-                agent["cpus"] < one.need.scalars["cpus"] or agent["mem"] < one.need.scalars["mem"]
-                for agent in free
-            ), "it would fit"
+            for agent in there.agents.values():
+                short = any(
+                    agent.free()[name] < amount for name, amount in one.need.scalars.items()
+                )
+                assert short or self.spoilt(one.need, agent), "it would fit"
+
+    def spoilt(self, need: offers.Need, agent: master.Agent) -> bool:
+        """True when another of its group is there, and they shall be apart."""
+        there = [
+            task.traits.get(offers.HOSTNAME)
+            for task in self.session.tasks.values()
+            if task.final is None and task.group == need.group
+        ]
+        return bool(need.constraints) and agent.hostname in there
 
 
 Conversation.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
@@ -264,7 +282,9 @@ def online(*, synced: bool = True) -> session.Session:
     made = session.Session(FRAMEWORK, refuse_s=3600.0)
     made.receive({"type": "SUBSCRIBED", "subscribed": {"heartbeat_interval_seconds": 15.0}}, 0.0)
     if synced:
-        made.receive(update(session.SENTINEL, "TASK_UNKNOWN", reason="REASON_RECONCILIATION"), 0.0)
+        made.receive(
+            update(questions.SENTINEL, "TASK_UNKNOWN", reason="REASON_RECONCILIATION"), 0.0
+        )
     return made
 
 
@@ -328,6 +348,55 @@ def test_several_tasks_go_in_one_accept():
     assert 3600.0 == said[0]["accept"]["filters"]["refuse_seconds"]
 
 
+def test_what_a_rejected_task_would_have_had_is_asked_for_again():
+    """A master puts it into the refusal of the rest, so for whom it would fit it was refused.
+
+    Found by the machine: a task of an earlier life on an agent that was unreachable, its name
+    launched again (TASK_ERROR, duplicate ID), and another of the same size that waits.
+    """
+    both = Conversation()
+    both.master = master.Master(agents=1, plan=lambda info: master.Plan())
+    both.begin()
+    both.wish(names={"a1"}, cpus=1500)
+    both.talk()
+    both.agent_away_or_back(0)
+    both.crash()
+    both.reconnect()
+    both.talk()
+    both.wish(names={"a1", "a2"}, cpus=1500)
+    both.disconnect()
+    both.agent_away_or_back(0)
+    both.reconnect()
+    both.wait_and_talk(1.0)
+    assert {} == both.session.wants
+    assert {"a1", "a2"} == {task.name for task in both.master.tasks.values()}
+
+
+@pytest.mark.parametrize("name", ["a1", "other"])
+def test_an_error_revives_while_something_is_wanted(name):
+    """Whoever's it is, and once nothing is wanted no more."""
+    made = launched()
+    made.want([want("a2", 9000)])
+    error = update(name, "TASK_ERROR", reason="REASON_TASK_INVALID", message="no")
+    assert ["REVIVE"] == kinds(made.receive(error, 2.0))
+    made.unwant("a2")
+    assert [] == kinds(made.receive(error, 3.0))
+
+
+def test_the_end_of_a_task_revives_where_it_was_in_the_way():
+    """Its agent was refused because of it, as large as it may be when another uses what it had."""
+    made = online()
+    made.want([want("a1", **APART), want("a2", **APART)])
+    assert ["ACCEPT", "RECONCILE"] == kinds(made.receive(offer(), 1.0))
+    ended = update("a1", "TASK_FINISHED", uuid="u", agent_id={"value": "S1"})
+    assert ["REVIVE"] == kinds(made.receive(ended, 2.0))
+    assert [] == kinds(made.receive(ended, 12.0)), "once"
+    assert ["a2"] == list(made.wants)
+    made = launched()
+    made.want([want("a2", **APART)])
+    assert [] == kinds(made.receive(ended, 2.0)), "of another group: not in the way"
+
+
 def test_the_listing_is_known_only_after_the_sentinel():
     """A master in failover answers nothing; the question is repeated, slower and slower."""
     made = online(synced=False)
@@ -339,7 +408,7 @@ def test_the_listing_is_known_only_after_the_sentinel():
             times.append(now)
     assert [1, 3, 7, 15, 31, 63, 123, 183] == [round(time) for time in times]
     assert not made.synced
-    made.receive(update(session.SENTINEL, "TASK_UNKNOWN"), now)
+    made.receive(update(questions.SENTINEL, "TASK_UNKNOWN"), now)
     assert made.synced
     assert made.wake_at() >= now + 600
 

@@ -16,7 +16,11 @@ from backends import api
 
 @frozen(kw_only=True)
 class Kind:
-    """One kind; the three paths are ``module:attribute``, the settings' modules free of SDKs."""
+    """One kind; the three paths are ``module:attribute``, the settings' modules free of SDKs.
+
+    The template settings may have an attribute ``lifetime_s``: the age in seconds at which the
+    platform ends an instance whatever it does, or None.
+    """
 
     name: str
     settings: str

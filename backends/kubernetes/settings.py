@@ -143,10 +143,16 @@ class KubernetesTemplate:
     # Name of a PriorityClass.
     priority_class: str | None = None
     # Age at which Kubernetes ends a pod, build or not: the last safety net, if the broker never
-    # comes back. 7 days is longer than builds take; a `retention.max_age` well below lets every
-    # agent go between builds. None: never.
+    # comes back. An agent takes no further build at half of it, whatever `retention` says, so the
+    # longest build may last as long again: 3.5 days of 7. Shorter would end builds, longer would
+    # only let leftovers of a broker that was taken away cost more. None: never.
     active_deadline_s: float | None = field(
         default=7 * _DAY_S,
         validator=checks.between(60, 10_000 * _DAY_S),
         metadata={"word": "never"},
     )
+
+    @property
+    def lifetime_s(self) -> float | None:
+        """Seconds until the platform ends an agent whatever it does."""
+        return self.active_deadline_s

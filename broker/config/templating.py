@@ -5,6 +5,7 @@ given. Refuses to know the controller and how backends are reached.
 """
 
 import hashlib
+import math
 import re
 import zoneinfo
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from jnlp import tunnel as jnlp_tunnel
 _SECRET_LIKE = re.compile(r"(?i)passw|token|secret|api_?key")
 _SUFFIX = "x" * 6
 _MAX_NAME = 63
+_FIT = 0.5  # of its lifetime an agent takes builds; in the rest the last of them may end
 
 
 @frozen(kw_only=True)
@@ -74,7 +76,7 @@ class Templates:
             paused=told.paused,
             cap=told.cap,
             min_idle=told.warm.min_idle,
-            retention=model.Retention(**attrs.asdict(told.retention)),
+            retention=self._retention((*path, "retention"), told.retention, platform),
             connect_deadline_s=told.connect_deadline_s,
             launch=launch,
         )
@@ -174,6 +176,22 @@ class Templates:
                 f"{reading.dotted(where)}.max_builds with {told.executors} executors: builds that "
                 "run at the same time may exceed it"
             )
+
+    def _retention(
+        self, path: tree.Path, told: shape.Retention, platform: Mapping[model.BackendName, Any]
+    ) -> model.Retention:
+        """Let no agent grow so old that its platform ends it, build or not."""
+        kept = model.Retention(**attrs.asdict(told))
+        ends = [getattr(options, "lifetime_s", None) for options in platform.values()]
+        lifetime_s = min((end for end in ends if end is not None), default=None)
+        if lifetime_s is None or (kept.max_age_s or math.inf) <= _FIT * lifetime_s:
+            return kept
+        if kept.max_age_s is not None:
+            self.notes.warnings.append(
+                f"{reading.dotted((*path, 'max_age'))}: {kept.max_age_s:.0f} s, and the platform "
+                f"ends an agent after {lifetime_s:.0f} s, build or not: half of that is taken"
+            )
+        return attrs.evolve(kept, max_age_s=_FIT * lifetime_s)
 
     def _chosen(
         self,

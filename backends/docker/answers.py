@@ -38,6 +38,8 @@ class Inspected:
     started: bool = False
     finished_at: float | None = None
     memory_bytes: int | None = None
+    image: str = ""  # its id
+    mounts: tuple[str, ...] = ()  # where
 
 
 @frozen(kw_only=True)
@@ -111,6 +113,8 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
         started=_stamp(state.get("StartedAt")) is not None,
         finished_at=_stamp(state.get("FinishedAt")),
         memory_bytes=host.get("Memory") or None,
+        image=str(entry.get("Image", "")),
+        mounts=tuple(str(mount.get("Destination", "")) for mount in entry.get("Mounts") or ()),
     )
 
 

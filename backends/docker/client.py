@@ -38,6 +38,7 @@ _SILENCE_S = 300.0  # of an event stream before it is taken for dead and opened 
 _CONNECT_S = 10.0
 _EVENTS = ("start", "die", "oom", "kill", "pause", "unpause", "destroy", "create")
 _ERROR_MAX = 64 << 10
+_REMAPPING = ("selinux", "userns", "rootless")
 
 
 class Lane(enum.Enum):
@@ -162,6 +163,25 @@ class Client:
             with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
                 opened = ((member, tar.extractfile(member)) for member in tar.getmembers())
                 return {member.name: file.read() for member, file in opened if file is not None}
+
+    def owner_of(self, container_id: str, path: str) -> int | None:
+        """Return the uid of a path of a container; None if it does not exist."""
+        with self._answers(f"cannot look at {path}") as session:
+            try:
+                chunks, _ = session.get_archive(container_id, path, chunk_size=tarfile.BLOCKSIZE)
+            except errors.NotFound:
+                return None
+            with contextlib.closing(chunks):
+                head = b""
+                while len(head) < tarfile.BLOCKSIZE:
+                    head += next(chunks)
+            return tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "replace").uid
+
+    def remaps_files(self) -> bool:
+        """Tell whether containers see other owners or labels of files than the host."""
+        with self._answers("cannot ask what the engine is") as session:
+            told = session.info().get("SecurityOptions") or ()
+            return any(word in option for option in told for word in _REMAPPING)
 
     def start(self, container_id: str) -> None:
         """Start; raises StartError when the engine says no, and other errors otherwise."""

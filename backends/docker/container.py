@@ -3,8 +3,8 @@
 Rules:
 
 * Whose a container is, its metadata and a digest of its specification are labels; the secret is
-  in none of them, nor in the environment or the command line: it is a file of the archive that is
-  put into the created container before it is started.
+  in none of them, nor in the environment or the command line: it is a file, mounted from where
+  ``handover`` keeps it, or in the archive that is put into the created container before its start.
 * The user's raw section is merged last and wins, except over our labels: without them a container
   would be nobody's.
 """
@@ -18,7 +18,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from backends import api, names
 from backends.docker import settings
@@ -41,14 +41,29 @@ _SHARES_PER_CORE = 1024
 
 @frozen(kw_only=True)
 class Plan:
-    """What to send: a body for the creation, and an archive for ``/`` before the start."""
+    """What to send: a body for the creation, and what has to be in the container before the start.
+
+    ``folders`` have to belong to ``ids``; empty where the user is known to the image only.
+    """
 
     container: str
     image: str
     platform: str | None
     pull: str
     body: Mapping[str, Any]
-    archive_at: str  # where the archive is unpacked
+    archive_at: str  # where an archive is unpacked
+    ids: tuple[int | None, int | None]
+    folders: tuple[str, ...]
+    fresh_folders: bool  # no image can have them: they are on volumes, or below them
+    kin: str  # the same for all that have the same user and mounts
+    secrets: Mapping[str, str] = field(repr=False)
+
+    def with_secrets(self, folder: str) -> "Plan":
+        """Return the same with the engine's ``folder`` for the secrets."""
+        mount = {"Type": "bind", "Source": folder, "Target": SECRETS, "ReadOnly": True}
+        told = _section(self.body, "HostConfig")
+        mounts = {"Mounts": [*told.get("Mounts", []), mount]}
+        return evolve(self, body={**self.body, "HostConfig": {**told, **mounts}})
 
 
 def container_name(name: str, *, prefix: str) -> str:
@@ -110,6 +125,11 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
         pull=options.pull,
         body=body,
         archive_at=ROOT if read_only else "/",
+        ids=_ids(options.user),
+        folders=tuple(_owned(options)) if _ids(options.user)[0] is not None else (),
+        fresh_folders=any(volume.writable_by_user for volume in options.volumes),
+        kin=_hash([_ids(options.user), body.get("HostConfig")]),
+        secrets=spec.secret_files,
     )
 
 
@@ -119,24 +139,24 @@ def render(spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner
     return json.dumps(made.body, indent=2) + "\n"
 
 
-def archive(spec: api.InstanceSpec, files: Mapping[str, bytes], *, at: str) -> bytes:
-    """Return the tar file with secrets, files and directories for the agent, relative to ``at``.
+def archive(
+    plan: Plan, files: Mapping[str, bytes], *, secrets: bool, folders: bool
+) -> bytes | None:
+    """Return the tar file of what has to be put in, relative to ``archive_at``; None: nothing.
 
     Owned by the template's user where that is a number. A name is known to the image only, so
     then, and for the image's own user, everybody in the container may read: it is one agent's.
     """
-    options = options_of(spec)
-    uid, gid = _ids(options.user)
-    folders = [ROOT, SECRETS, FILES]
-    if uid is not None:
-        folders += _owned(options)
+    uid, gid = plan.ids
+    if not files and not (secrets and plan.secrets) and not (folders and plan.folders):
+        return None
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
 
         def add(path: str, mode: int, content: bytes | None = None) -> None:
-            if not path.startswith(at):
+            if not path.startswith(plan.archive_at):
                 return
-            member = tarfile.TarInfo(posixpath.relpath(path, at))
+            member = tarfile.TarInfo(posixpath.relpath(path, plan.archive_at))
             member.uid, member.gid, member.mode = uid or 0, gid or 0, mode
             if content is None:
                 member.type = tarfile.DIRTYPE
@@ -145,9 +165,11 @@ def archive(spec: api.InstanceSpec, files: Mapping[str, bytes], *, at: str) -> b
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
 
-        for path in folders:
+        for path in (ROOT, *([SECRETS] if secrets else []), FILES):
             add(path, 0o755)
-        for name, text in spec.secret_files.items():
+        for path in plan.folders if folders else ():
+            add(path, 0o755)
+        for name, text in plan.secrets.items() if secrets else ():
             content = text.encode("utf-8", "surrogateescape")
             add(f"{SECRETS}/{name}", 0o444 if uid is None else 0o400, content)
         for name, content in files.items():
@@ -314,5 +336,8 @@ def _section(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _digest(spec: api.InstanceSpec, body: Mapping[str, Any]) -> str:
     """Return what tells two specifications apart; secrets are left out."""
     files = [(file.url, file.name) for file in spec.files]
-    told = [sorted(spec.metadata.items()), files, body]
+    return _hash([sorted(spec.metadata.items()), files, body])
+
+
+def _hash(told: object) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]

@@ -16,7 +16,7 @@ import contextlib
 import pathlib
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import aiohttp
 import attrs
@@ -29,6 +29,7 @@ _RESCAN_S = 30.0
 _ASIDE_S = (5.0, 15.0, 60.0, 300.0)
 _FETCH_S = 60.0
 _PROGRESS_S = 0.5
+_Files = Mapping[str, bytes]  # by name, fetched for the container
 
 
 def create(
@@ -104,8 +105,7 @@ class DockerBackend:
             )
             try:
                 files = {file.name: await _fetched(file.url) for file in spec.files}
-                archive = container.archive(spec, files, at=plan.archive_at)
-                await self._somewhere(spec.name, plan, archive)
+                await self._somewhere(spec.name, plan, files)
             finally:
                 if spec.name not in self._working:
                     self._preparing.pop(spec.name, None)
@@ -216,7 +216,7 @@ class DockerBackend:
 
     # --- launching ---
 
-    async def _somewhere(self, name: str, plan: container.Plan, archive: bytes) -> None:
+    async def _somewhere(self, name: str, plan: container.Plan, files: _Files) -> None:
         """Try the hosts in order; raises the last refusal."""
         loop = asyncio.get_running_loop()
         refusal: api.BackendError = api.Unavailable("no host is left to try")
@@ -224,7 +224,7 @@ class DockerBackend:
             try:
                 if place.host.max_instances is not None:
                     await self._check_room(place, name)
-                await self._on(place, name, plan, archive)
+                await self._on(place, name, plan, files)
             except api.NoCapacity as error:
                 refusal = error
             except (api.Unavailable, api.Unauthorized) as error:
@@ -252,12 +252,12 @@ class DockerBackend:
         if limit is not None and len(there) >= limit:
             raise api.NoCapacity(f"all {limit} containers of {place.host.url} are in use")
 
-    async def _on(self, place: _Place, name: str, plan: container.Plan, archive: bytes) -> None:
+    async def _on(self, place: _Place, name: str, plan: container.Plan, files: _Files) -> None:
         """Launch on one host, with its image."""
         if plan.pull == "always":
             await self._pull(place, name, plan)
         try:
-            await self._make(place, name, plan, archive)
+            await self._make(place, name, plan, files)
         except client.NoImageError as error:
             if plan.pull == "never":
                 raise api.Rejected(
@@ -265,15 +265,15 @@ class DockerBackend:
                 ) from error
             await self._pull(place, name, plan)
             try:
-                await self._make(place, name, plan, archive)
+                await self._make(place, name, plan, files)
             except client.NoImageError as again:
                 raise api.Rejected(f"{again}, though it was pulled; hint: `platform`") from again
 
-    async def _make(self, place: _Place, name: str, plan: container.Plan, archive: bytes) -> None:
+    async def _make(self, place: _Place, name: str, plan: container.Plan, files: _Files) -> None:
         """Run the blocking piece; a cancelled call leaves nothing or a listed instance."""
         cancelled = threading.Event()
         future = await place.host.client.begin(
-            client.Lane.START, place.host.make, plan, archive, cancelled
+            client.Lane.START, place.host.make, plan, files, cancelled
         )
         self._working[name] = future
         future.add_done_callback(lambda _: self._working.pop(name, None))

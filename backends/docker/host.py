@@ -6,6 +6,9 @@ and the truth table (``death``). Refuses to know that there may be other engines
 Theory of operation: a container's name is the instance's name, so the engine itself makes launches
 idempotent; its labels say whose it is. Creation, secret and start are one piece of blocking work
 that a cancelled call asks to stop: it then takes back what it made, so nothing half made is left.
+
+An archive is put in only where it has to be, because it is dear (``handover`` says why): for a
+secret that cannot be mounted, for fetched files, and for folders that the image does not have.
 """
 
 import asyncio
@@ -18,7 +21,7 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from backends import api, names
-from backends.docker import answers, client, container, death, follow, settings
+from backends.docker import answers, client, container, death, follow, handover, settings
 
 _GONE_S = 60.0  # for a removal that somebody else has begun
 _LOOK_S = 0.1
@@ -61,6 +64,10 @@ class Host:
         self._now = now
         self.client = client.Client(host, configured)
         self._follower = follow.Follower(self.client, self._owner, wake=wake, now=now)
+        self._handover = handover.Handover(owner, host.url)
+        # whether the engine sees our files; None: only a launch can tell
+        self._shares = None if host.url.startswith("unix:") else False
+        self._provided: dict[tuple[str, str], bool] = {}
         self._certificates: dict[str, api.Exit] = {}
         self._memory_limits: dict[str, int | None] = {}
         self._making: set[str] = set()
@@ -72,8 +79,10 @@ class Host:
 
     # --- launch ---
 
-    def make(self, plan: container.Plan, archive: bytes, cancelled: threading.Event) -> None:
-        """Create, put the files in, start; blocking. Adopts a container of the same digest.
+    def make(
+        self, plan: container.Plan, files: Mapping[str, bytes], cancelled: threading.Event
+    ) -> None:
+        """Create, put secrets and files in, start; blocking. Adopts one of the same digest.
 
         Raises ``client.NoImageError`` and the contract's errors; what failed is removed.
         """
@@ -81,29 +90,90 @@ class Host:
         name = plan.body["Labels"][container.NAME]
         self._making.add(name)
         try:
-            self._make(plan, archive, cancelled)
+            folder = self._folder_for(name, plan)
+            if folder is None or not self._make_with(folder, plan, files, cancelled):
+                there = self._make(plan, files, cancelled, mounted=False)
+                if folder is not None and there and self._shares is None:
+                    self._shares = False  # all else was the same
         finally:
             self._making.discard(name)
 
-    def _make(self, plan: container.Plan, archive: bytes, cancelled: threading.Event) -> None:
-        made = self._created_or_there(plan)
-        if made is None:
-            return
+    def _folder_for(self, name: str, plan: container.Plan) -> str | None:
+        """Return a folder with the secrets that the engine sees, perhaps; None: it does not."""
+        if self._shares is None and self.client.remaps_files():
+            self._shares = False
+        if self._shares is False or not plan.secrets:
+            return None
+        return self._handover.give(name, plan.secrets)
+
+    def _make_with(
+        self, folder: str, plan: container.Plan, files: Mapping[str, bytes],
+        cancelled: threading.Event,
+    ) -> bool:  # fmt: skip
+        """Make it with a mount for the secrets; False if perhaps that was what failed."""
         try:
-            if not cancelled.is_set():
-                self.client.put(made, plan.archive_at, archive)
+            if self._make(plan.with_secrets(folder), files, cancelled, mounted=True):
+                self._shares = True
+                return True
+        except api.BackendError:
+            self._take_if_gone(plan)
+            if self._shares is None:
+                return False
+            raise
+        except client.NoImageError:
+            self._take_if_gone(plan)
+            raise
+        self._take_if_gone(plan)
+        return True
+
+    def _take_if_gone(self, plan: container.Plan) -> None:
+        """Remove the secrets of a container that surely is not there; others may yet start."""
+        try:
+            self.client.inspect(plan.container)
+        except api.NotFound:
+            self._handover.take(plan.body["Labels"][container.NAME])
+        except api.BackendError:
+            pass  # what nobody needs in a while goes by itself
+
+    def _make(
+        self, plan: container.Plan, files: Mapping[str, bytes], cancelled: threading.Event,
+        *, mounted: bool,
+    ) -> bool:  # fmt: skip
+        """Return whether it runs now: a cancelled one was taken back."""
+        made = self._created_or_there(plan, mounted=mounted)
+        if made is None:
+            return True
+        started = False
+        try:
+            self._put(made, plan, files, mounted=mounted)
             if not cancelled.is_set():
                 self.client.start(made)
-                return
+                started = True
         except client.StartError as failed:
-            self._take_back(made)
             raise failed.error from failed
-        except api.BackendError:
-            self._take_back(made)
-            raise
-        self._take_back(made)
+        finally:
+            if not started:
+                self._take_back(made)
+        return started
 
-    def _created_or_there(self, plan: container.Plan) -> str | None:
+    def _put(
+        self, made: str, plan: container.Plan, files: Mapping[str, bytes], *, mounted: bool
+    ) -> None:
+        """Put in what neither a mount nor the image provides."""
+        needed = bool(plan.folders) and (plan.fresh_folders or not self._provides(made, plan))
+        archive = container.archive(plan, files, secrets=not mounted, folders=needed)
+        if archive is not None:
+            self.client.put(made, plan.archive_at, archive)
+
+    def _provides(self, made: str, plan: container.Plan) -> bool:
+        """Tell whether the image has the folders, for that user; it is looked at once."""
+        key = (self.client.inspect(made).image, plan.kin)
+        if key not in self._provided:
+            owners = [self.client.owner_of(made, path) for path in plan.folders]
+            self._provided[key] = all(owner == plan.ids[0] for owner in owners)
+        return self._provided[key]
+
+    def _created_or_there(self, plan: container.Plan, *, mounted: bool) -> str | None:
         """Return the id of a container that has to be started; None if it runs already.
 
         The engine reserves a name before it shows its container, and frees it after.
@@ -113,20 +183,32 @@ class Host:
             try:
                 return self.client.create(plan)
             except client.NameTakenError as taken:
-                try:
-                    there = self.client.inspect(plan.container)
-                except api.NotFound:
-                    if time.monotonic() > end:
-                        raise api.Unavailable(f"{taken}, and nobody sees that one") from taken
-                    time.sleep(_LOOK_S)
-                    continue
-                wanted = {container.DIGEST: plan.body["Labels"][container.DIGEST]}
-                if not _has(there.labels, self._owner | wanted):
-                    raise api.AlreadyExists(
-                        f"the container {plan.container!r} exists and is not ours, or was made "
-                        "from another specification"
-                    ) from taken
-                return there.id if there.state == "created" else None
+                there = self._taken_by(plan, taken)
+                if there is not None and there.state != "created":
+                    return None
+                if there is not None and (container.SECRETS in there.mounts) == mounted:
+                    return there.id
+                if time.monotonic() > end:
+                    raise api.Unavailable(f"{taken}, and it will not go") from taken
+                if there is not None:
+                    self._take_back(there.id)  # its secret would come another way
+                time.sleep(_LOOK_S)
+
+    def _taken_by(
+        self, plan: container.Plan, taken: client.NameTakenError
+    ) -> answers.Inspected | None:
+        """Return the container that has the name, if it is seen; raises AlreadyExists."""
+        try:
+            there = self.client.inspect(plan.container)
+        except api.NotFound:
+            return None
+        wanted = {container.DIGEST: plan.body["Labels"][container.DIGEST]}
+        if not _has(there.labels, self._owner | wanted):
+            raise api.AlreadyExists(
+                f"the container {plan.container!r} exists and is not ours, or was made "
+                "from another specification"
+            ) from taken
+        return there
 
     def _take_back(self, made: str) -> None:
         with contextlib.suppress(api.BackendError):  # what is left is listed and swept
@@ -139,6 +221,8 @@ class Host:
         self.follow()
         found = await self.client.call(client.Lane.READ, self.client.list, self._owner)
         known = {one.id for one in found}
+        named = {one.labels.get(container.NAME, "") for one in found}
+        self._handover.keep(named | self._making, now=self._now())
         self._certificates = {k: v for k, v in self._certificates.items() if k in known}
         self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in known}
         seen = await asyncio.gather(*(self._instance(one) for one in found))
@@ -240,6 +324,7 @@ class Host:
                     grace = math.ceil(grace_s)
                     await self.client.call(client.Lane.END, self.client.stop, there.id, grace)
                 await self._remove(there.id)
+            self._handover.take(name)
         finally:
             self._ending.discard(name)
 
@@ -264,12 +349,13 @@ class Host:
         if tail <= 0:
             return ""
         text = await self.client.call(client.Lane.READ, self.client.logs, there.id, tail)
-        with contextlib.suppress(api.NotFound):
-            secrets = await self.client.call(
-                client.Lane.READ, self.client.get, there.id, container.SECRETS
-            )
-            text = _blanked(text, secrets)
-        return text
+        secrets = self._handover.held(name)
+        if not secrets:
+            with contextlib.suppress(api.NotFound):
+                secrets = await self.client.call(
+                    client.Lane.READ, self.client.get, there.id, container.SECRETS
+                )
+        return _blanked(text, secrets)
 
     async def has(self, name: str) -> bool:
         """Tell whether the owner has a container for that instance here."""

@@ -63,7 +63,8 @@ def root_file_system(applets: list[str]) -> bytes:
         for path in ("bin", "etc", "home", "root"):
             add(path, None)
         add("tmp", None, mode=0o1777)
-        add("home/jenkins", None, owner=1000)
+        for path in ("home/jenkins", "home/jenkins/agent"):  # as in the official agent images
+            add(path, None, owner=1000)
         add("bin/busybox", busybox)
         add("etc/passwd", _PASSWD.encode(), mode=0o644)
         add(AGENT.lstrip("/"), agent)

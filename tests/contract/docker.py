@@ -13,9 +13,10 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import attrs
+import pytest
 
 from backends import api, names
-from backends.docker import engine, settings
+from backends.docker import engine, handover, settings
 from tests.contract import harness
 from tests.docker import engines
 
@@ -135,9 +136,12 @@ class DockerHarness:
 @contextlib.asynccontextmanager
 async def open_harness(folder: pathlib.Path, address: str | None) -> AsyncIterator[DockerHarness]:
     real = await engines.with_image(engines.address(address))
+    monkeypatch = pytest.MonkeyPatch()
     async with engines.proxied(real) as proxy:
+        monkeypatch.setattr(handover, "MEMORY", folder)
         opened = DockerHarness(proxy, real)
         try:
             yield opened
         finally:
+            monkeypatch.undo()
             await asyncio.to_thread(opened.clear)

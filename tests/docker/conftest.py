@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import pathlib
 import secrets
 import time
 import warnings
@@ -13,7 +14,7 @@ import pytest_asyncio
 
 from backends import api, names
 from backends.docker import engine as docker_engine
-from backends.docker import settings
+from backends.docker import handover, settings
 from tests.contract import checks, harness
 from tests.docker import engines
 
@@ -37,6 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "docker" in item.path.parts:
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """Keep secrets in a folder of the test: it removes containers behind the backend's back."""
+    monkeypatch.setattr(handover, "MEMORY", tmp_path)
+    return tmp_path
 
 
 @attrs.define

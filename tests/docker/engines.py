@@ -165,6 +165,8 @@ class Proxy:
         self._folder = tempfile.mkdtemp(prefix="dkp-")
         self.url = f"unix://{self._folder}/s"
         self.faults: dict[tuple[str, str], tuple[int, str]] = {}  # method, word in path
+        self.replies: dict[tuple[str, str], bytes] = {}  # in place of the engine's
+        self.asked: list[str] = []  # paths
         self.delay_s = 0.0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -197,16 +199,25 @@ class Proxy:
         head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode().rstrip().split("\r\n")
         method, path, _ = first.split(" ")
+        self.asked.append(path)
         length = next((int(x[15:]) for x in lines if x.lower().startswith("content-length:")), 0)
         body = await reader.readexactly(length)
         await asyncio.sleep(self.delay_s)
         fault = next((f for (m, w), f in self.faults.items() if m == method and w in path), None)
+        status, words = (
+            200,
+            next(
+                (body for (m, w), body in self.replies.items() if m == method and w in path), None
+            ),
+        )
         if fault is not None:
-            words = f'{{"message": "{fault[1]}"}}'
-            writer.write(
-                f"HTTP/1.1 {fault[0]} X\r\nContent-Type: application/json\r\nConnection: close\r\n"
-                f"Content-Length: {len(words)}\r\n\r\n{words}".encode()
+            status, words = fault[0], f'{{"message": "{fault[1]}"}}'.encode()
+        if words is not None:
+            head = (
+                f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                f"Content-Length: {len(words)}\r\n\r\n"
             )
+            writer.write(head.encode() + words)
             return
         lines = [line for line in lines if not line.lower().startswith("connection:")]
         there, back = await asyncio.open_unix_connection(self._engine)

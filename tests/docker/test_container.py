@@ -72,7 +72,7 @@ CASES = {
 
 def put_in(spec: api.InstanceSpec, **files: bytes) -> dict[str, tarfile.TarInfo]:
     plan = container.plan(spec, owner="ours")
-    content = container.archive(spec, files, at=plan.archive_at)
+    content = container.archive(plan, files, secrets=True, folders=True)
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         return {member.name: member for member in tar.getmembers()}
 
@@ -106,7 +106,8 @@ def test_the_secret_is_in_the_archive_only(case):
     plan = container.plan(spec, owner="ours")
     assert SECRET not in json.dumps(plan.body)
     assert SECRET not in repr((plan, spec))
-    assert SECRET.encode() in container.archive(spec, {}, at="/")
+    assert SECRET.encode() in container.archive(plan, {}, secrets=True, folders=False)
+    assert SECRET.encode() not in container.archive(plan, {"x": b""}, secrets=False, folders=True)
 
 
 def test_the_secret_does_not_change_the_digest_but_all_else_does():

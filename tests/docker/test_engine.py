@@ -215,13 +215,15 @@ async def test_a_launch_that_is_cut_off_at_the_secret_leaves_nothing(engine_url)
     async with engines.proxied(engine_url) as proxy:
         rig = Rig(engine_url, backend_on(settings.Host(url=proxy.url)))
         async with cleaned(rig):
+            put_in = settings.Volume(target="/scratch", writable_by_user=True)  # by an archive
+            spec = rig.spec("a1", volumes=(put_in,))
             for method, word in (("PUT", "/archive"), ("POST", "/start")):
                 proxy.faults[method, word] = (500, "out of luck")
                 with pytest.raises(api.Unavailable, match="out of luck"):
-                    await rig.backend.launch(rig.spec("a1"))
+                    await rig.backend.launch(spec)
                 assert {} == await checks.listed(rig.backend)
                 proxy.faults.clear()
-            await rig.backend.launch(rig.spec("a1"))
+            await rig.backend.launch(spec)
             await rig.running("a1")
 
 

@@ -5,7 +5,6 @@ So a broker pays only for the platform it uses. Refuses to parse configuration.
 
 import importlib
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -99,9 +98,12 @@ def create(
     owner: str,
     store: api.Store,
     state_dir: pathlib.Path,
-    now: Callable[[], float] = time.time,  # noqa: TID251 -- only the default; the broker passes its clock
+    now: Callable[[], float],
 ) -> api.Backend:
-    """Build a backend of a kind; ``settings`` is an instance of its settings class."""
+    """Build a backend of a kind; ``settings`` is an instance of its settings class.
+
+    ``now`` gives POSIX seconds that never go back or leap: backends time their retries with it.
+    """
     factory = _load(kind(name).factory)
     backend: api.Backend = factory(
         settings, owner=owner, store=store, state_dir=state_dir, now=now

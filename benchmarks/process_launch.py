@@ -93,6 +93,7 @@ async def _run(root: pathlib.Path, count: int) -> None:
         owner="benchmark",
         store=_NoStore(),
         state_dir=root,
+        now=time.monotonic,
     )
 
     async def launch(number: int) -> None:

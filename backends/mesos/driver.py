@@ -36,7 +36,7 @@ class Driver:
         pause_s: tuple[float, float] = _PAUSE_S,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """``jitter`` gives numbers between 0 and 1."""
+        """``now``: POSIX seconds that never leap; ``jitter`` gives numbers between 0 and 1."""
         self._settings = configured
         self._owner = owner
         self._store = store

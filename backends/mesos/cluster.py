@@ -84,24 +84,25 @@ class Cluster:
                 offset=str(len(found)),
                 order="asc",
             )
-            part = page.get("tasks", [])
-            # masters before 1.5 do not filter
+            if not isinstance(part := _member(page, "tasks"), list):
+                raise api.Unavailable("the master's page /tasks answers something else")
             found += part
-            if len(part) < _PAGE:
+            if len(part) < _PAGE:  # masters before 1.5 do not filter
                 return [task for task in found if task.get("framework_id") == framework]
 
     async def _all_agents(self) -> list[offers.Agent]:
         now = asyncio.get_running_loop().time()
         if self._agents is None or self._agents[0] < now:
             page = await self._link.page("/slaves")
-            agents = [offers.parse_agent(one, role=self._role) for one in page.get("slaves", ())]
+            listed = _member(page, "slaves") or ()
+            agents = [offers.parse_agent(one, role=self._role) for one in listed]
             self._agents = now + _AGENTS_FOR_S, agents
         return self._agents[1]
 
     async def _quota(self, need: offers.Need) -> str | None:
         """Say that the role's quota is used up, or None."""
         page = await self._link.page("/roles")
-        for role in page.get("roles", ()):
+        for role in _member(page, "roles") or ():
             quota = role.get("quota", {})
             limit, used = quota.get("limit", {}), quota.get("consumed", {})
             for name, wanted in need.scalars.items():
@@ -116,7 +117,11 @@ class Cluster:
 
     async def _agent_url(self, agent: str) -> str:
         page = await self._link.page("/slaves", slave_id=agent)
-        for one in page.get("slaves", ()):
+        for one in _member(page, "slaves") or ():
             if one.get("id") == agent:
-                return f"http://{one['pid'].rpartition('@')[2]}"
+                return f"{self._link.scheme}://{one['pid'].rpartition('@')[2]}"
         raise api.Unavailable("the master does not know the task's agent any more")
+
+
+def _member(page: Any, name: str) -> Any:
+    return page.get(name) if isinstance(page, Mapping) else None

@@ -65,6 +65,13 @@ class Link:
         self._next = 0
         self._made: aiohttp.ClientSession | None = None
 
+    @property
+    def scheme(self) -> str:
+        """How the cluster is spoken to; its agents as its masters."""
+        if self._zookeeper is None:
+            return urllib.parse.urlsplit(self._leader or self._masters[0]).scheme
+        return "http" if self._settings.ca_file is None else "https"
+
     # --- the scheduler API ---
 
     @contextlib.asynccontextmanager
@@ -206,8 +213,7 @@ class Link:
                 )
             except zookeeper.ZooKeeperError as error:
                 raise api.Unavailable(f"ZooKeeper: {error}") from error
-            scheme = "https" if self._settings.ca_file is not None else "http"
-            return f"{scheme}://{host}:{port}"
+            return f"{self.scheme}://{host}:{port}"
         return self._masters[self._next % len(self._masters)]
 
     def _forget_leader(self) -> None:
@@ -230,25 +236,37 @@ class Link:
         if self._made is None:
             told = self._settings
             headers = {}
-            try:
-                if told.principal is not None and told.secret_file is not None:
-                    secret = pathlib.Path(told.secret_file).read_text(encoding="utf-8").strip()
-                    pair = base64.b64encode(f"{told.principal}:{secret}".encode()).decode()
-                    headers["Authorization"] = f"Basic {pair}"
-                context = (
-                    ssl.create_default_context(cafile=told.ca_file)
-                    if told.ca_file is not None
-                    else True
-                )
-            except OSError as error:
-                raise api.Rejected(f"{error.strerror}: {error.filename}") from error
+            if told.principal is not None and told.secret_file is not None:
+                pair = f"{told.principal}:{_secret(told.secret_file)}".encode()
+                headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
             self._made = aiohttp.ClientSession(
                 headers=headers,
-                connector=aiohttp.TCPConnector(ssl=context, limit=16),
+                connector=aiohttp.TCPConnector(ssl=_trusted(told.ca_file), limit=16),
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._made
+
+
+def _secret(path: str) -> str:
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise api.Rejected(f"secret_file {path!r} cannot be read: {_reason(error)}") from error
+
+
+def _trusted(ca_file: str | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ValueError) as error:
+        words = "it holds no certificate" if isinstance(error, ssl.SSLError) else _reason(error)
+        raise api.Rejected(f"ca_file {ca_file!r} cannot be used: {words}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _headers(body: bytes | None) -> dict[str, str]:
@@ -262,6 +280,8 @@ def _redirected(base: str, location: str) -> str:
     parts = urllib.parse.urlsplit(urllib.parse.urljoin(base, location))
     if not location or not parts.netloc:
         raise api.Unavailable(f"the master at {base} names no leader")
+    if base.startswith("https:") and parts.scheme != "https":
+        raise api.Unavailable(f"the master at {base} sends us to a leader without TLS")
     return f"{parts.scheme}://{parts.netloc}"
 
 
@@ -281,4 +301,11 @@ async def _text(response: aiohttp.ClientResponse) -> str:
 
 
 def _words(error: BaseException) -> str:
+    """Say it shortly; of a certificate, what is wrong with it and where to look."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        inner = error.certificate_error
+        said = getattr(inner, "verify_message", None) or str(inner)
+        return f"its certificate is not trusted: {said[:120]}; hint: `ca_file`, `master`"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return f"it does not speak TLS as we do: {str(error)[:120]}; hint: http:// or https://"
     return str(error)[:200] or type(error).__name__

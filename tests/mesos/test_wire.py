@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from backends import api
 from backends.mesos import backend as mesos
-from backends.mesos import calls, driver, settings, transport, zookeeper
+from backends.mesos import calls, cluster, driver, settings, transport, zookeeper
 from tests.contract import checks
 from tests.contract.mesos import MemoryStore
 from tests.mesos import master, wire
@@ -229,8 +229,15 @@ async def test_the_loser_of_two_brokers_stops(served, broker):
     first, second = broker(served.base), broker(served.base)
     await first.launch(spec())
     assert ["a1"] == list(await listed_soon(second))
-    with pytest.raises(api.Unauthorized, match="another broker"):
-        await first.list()
+
+    async def told() -> str:
+        try:
+            await first.list()
+        except api.Unauthorized as error:
+            return error.reason
+        return ""
+
+    assert "another broker" in await checks.until("the first is told", told, within_s=5)
     with pytest.raises(api.Unauthorized, match="another broker"):
         await first.launch(spec("a2"))
     assert 2 == served.subscribes
@@ -306,6 +313,43 @@ async def test_a_failed_over_master_is_not_believed_too_early(served, broker):
         await second.list()
     served.machine.reregister()
     assert ["a1"] == list(await listed_soon(second))
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", "{}", '{"tasks": null}'])
+async def test_a_failing_second_page_fails_the_listing(served, broker, monkeypatch, broken):
+    """A listing of some of our tasks would mean the end of the others; all is well afterwards."""
+    monkeypatch.setattr(cluster, "_PAGE", 2)
+    first = broker(served.base)
+    for number in range(5):
+        await first.launch(spec(f"a{number}"))
+    await first.aclose()
+    asked: list[str] = []
+
+    def fault(path, query) -> str | None:
+        asked.append(query["offset"])
+        return broken if query["offset"] == "2" else None
+
+    served.page_fault = fault
+    second = broker(served.base)
+    with pytest.raises(api.Unavailable, match=r"JSON|something else"):
+        await second.list()
+    assert ["0", "2"] == asked
+    served.page_fault = lambda path, query: None
+    found = await listed_soon(second)
+    assert {f"a{number}" for number in range(5)} == set(found)
+    assert all(one.metadata == {"owner": "ours"} for one in found.values())
+
+
+async def test_pages_that_cannot_be_read_do_not_hide_the_reason(served, broker):
+    """No offer fits, and the pages that would tell why are broken: said so, not a crash."""
+    for agent in served.machine.agents.values():
+        agent.used["cpus"] += 3900
+    served.page_fault = lambda path, query: "[]" if path in ("/slaves", "/roles") else None
+    with pytest.raises(api.NoCapacity, match=r"cpus 0.1 of 0.5"):
+        await broker(served.base).launch(spec())
+    served.page_fault = lambda path, query: "<html>"
+    with pytest.raises(api.NoCapacity, match=r"cpus 0.1 of 0.5.*do not tell more"):
+        await broker(served.base).launch(spec())
 
 
 # --- ZooKeeper ---

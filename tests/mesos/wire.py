@@ -6,6 +6,7 @@ Answers, words and headers are those of the recordings; faults are switches.
 import asyncio
 import contextlib
 import json
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -21,13 +22,22 @@ TEXT = "text/plain; charset=utf-8"
 class Wire:
     """One master with its agents on one port; time runs as on the wall."""
 
-    def __init__(self, machine: master.Master, *, step_s: float = 0.005) -> None:
+    def __init__(
+        self,
+        machine: master.Master,
+        *,
+        step_s: float = 0.005,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.machine = machine
+        self._tls = tls
         self.base = ""
         self.credentials: str | None = None  # the Authorization header that is asked for
         self.fault: tuple[int, str, dict] | None = None  # what every request is answered with
         self.agent_fault: tuple[int, str, dict] | None = None
+        self.page_fault: Callable[[str, Mapping], str | None] = lambda path, query: None
         self.redirect: str | None = None  # another master leads
+        self.redirect_to: str | None = None  # a Location as it is
         self.silent = False  # no heartbeats, no events, nothing
         self.cut_record = False  # streams end inside a record
         self.chunk: int | None = None  # bytes per write; None: one record
@@ -43,10 +53,10 @@ class Wire:
         app.router.add_route("*", "/{tail:.*}", self._handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
         port = runner.addresses[0][1]
-        self.base = f"http://127.0.0.1:{port}"
+        self.base = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
         for agent in self.machine.agents.values():
             agent.address = ("127.0.0.1", port)
         self._start = asyncio.get_running_loop().time()
@@ -83,10 +93,14 @@ class Wire:
         if fault is not None:
             return web.Response(status=fault[0], text=fault[1], headers=fault[2])
         if self.redirect is not None:
-            target = self.redirect.removeprefix("http:")
+            target = self.redirect.removeprefix("http:")  # scheme-relative, as recorded
             return web.Response(status=307, headers={"Location": f"{target}/master{path}"})
+        if self.redirect_to is not None:
+            return web.Response(status=307, headers={"Location": self.redirect_to})
         if path == "/api/v1/scheduler":
             return await self._scheduler(request)
+        if (text := self.page_fault(path, request.query)) is not None:
+            return web.Response(text=text)
         return self._page(path, request.query)
 
     async def _scheduler(self, request: web.Request) -> web.StreamResponse:

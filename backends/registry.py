@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from backends import api
+from backends import api, lease
 
 
 @frozen(kw_only=True)
@@ -27,6 +27,9 @@ class Kind:
     factory: str
     launch_style: Literal["command", "entry-point"]  # do we build the java command, or the image
     renderer: str | None = None  # (spec, settings, owner=) -> text: what a launch would create
+    alone: str = ""  # why two brokers of one owner cannot both reach the same agents
+    lease_settings: str | None = None  # where the platform can hold a lease: how it is reached ...
+    lease: str | None = None  # ... and (settings, name=) -> backends.lease.Lease
 
 
 KINDS = {
@@ -38,6 +41,7 @@ KINDS = {
             template_settings="backends.memory:MemoryTemplate",
             factory="backends.memory:create",
             launch_style="command",
+            alone="its agents live inside one broker",
         ),
         Kind(
             name="process",
@@ -45,6 +49,7 @@ KINDS = {
             template_settings="backends.process.settings:ProcessTemplate",
             factory="backends.process.backend:create",
             launch_style="command",
+            alone="its agents are processes of one machine",
         ),
         Kind(
             name="docker",
@@ -61,6 +66,8 @@ KINDS = {
             factory="backends.kubernetes.backend:create",
             launch_style="entry-point",
             renderer="backends.kubernetes.pod:render",
+            lease_settings="backends.kubernetes.settings:Cluster",
+            lease="backends.kubernetes.lease:create",
         ),
         Kind(
             name="mesos",
@@ -68,6 +75,7 @@ KINDS = {
             template_settings="backends.mesos.settings:MesosTemplate",
             factory="backends.mesos.backend:create",
             launch_style="command",
+            alone="its framework id, by which the master knows the agents, is in one state_dir",
         ),
     )
 }
@@ -109,6 +117,21 @@ def create(
         settings, owner=owner, store=store, state_dir=state_dir, now=now
     )
     return backend
+
+
+def lease_settings_class(name: str) -> type[Any] | None:
+    """Return the attrs class that says how a kind's lease is reached; None without one."""
+    path = kind(name).lease_settings
+    return _load(path) if path is not None else None
+
+
+def create_lease(name: str, settings: Any, *, called: str) -> lease.Lease:
+    """Build the lease of a kind. Raises ValueError where the platform has none."""
+    path = kind(name).lease
+    if path is None:
+        raise ValueError(f"backends of kind {name} hold no lease")
+    made: lease.Lease = _load(path)(settings, name=called)
+    return made
 
 
 def render(name: str, settings: Any, spec: api.InstanceSpec, *, owner: str) -> str:

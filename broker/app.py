@@ -1,9 +1,7 @@
 """Composition root: builds everything from the settings, runs it, and ends it in order.
 
-One broker, one controller. Signals: the first SIGTERM or SIGINT finishes what is in flight and
-keeps the agents (or drains, if so asked at the start), the second leaves at once, SIGHUP reads the
-configuration again. Refuses to know kinds of backends, HTTP and metrics beyond putting them
-together.
+One broker, one controller; where several brokers share the controller, one of them acts. Refuses
+to know kinds of backends, HTTP and metrics beyond putting them together.
 """
 
 import asyncio
@@ -11,8 +9,8 @@ import contextlib
 import logging
 import random
 import secrets
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, evolve
 
@@ -25,6 +23,7 @@ from broker import (
     execute,
     identity,
     jenkins,
+    leadership,
     metrics,
     placeholder,
     reconcile,
@@ -48,32 +47,6 @@ _BEAT_LATE_S = 60.0
 _HOLDER = "holder"
 _HOLDERS_KEPT = 8
 
-Load = Callable[[], config.Settings]
-
-
-class _MeteredReader:
-    """The read side of the controller with every look recorded."""
-
-    def __init__(self, reader: jenkins.Reader, recorder: metrics.Recorder) -> None:
-        self._reader = reader
-        self._recorder = recorder
-
-    async def read(self, now: Callable[[], float]) -> model.ControllerView:
-        """Return a synced view, or raise ``JenkinsError``."""
-        with metrics.called(self._recorder, "look"):
-            return await self._reader.read(now)
-
-    async def peek(self) -> frozenset[tuple[int, bool]]:
-        """Return id and buildable of every item, or raise ``JenkinsError``."""
-        with metrics.called(self._recorder, "peek"):
-            return await self._reader.peek()
-
-    async def ask_item(self, item: int) -> str | None:
-        """Return the URL of the build that an item became, or None."""
-        with metrics.called(self._recorder, "item"):
-            outcome = await self._reader.item_outcome(item)
-        return outcome.executable_url
-
 
 @define(kw_only=True, eq=False)
 class Broker:
@@ -86,12 +59,18 @@ class Broker:
     reconciler: reconcile.Reconciler
     recorder: metrics.PrometheusRecorder
     watch: clock.Clock
+    leads: leadership.Leadership
     draining: bool = False
     version: str = broker.__version__
     page: str = ""  # address of the status page once it is served
     _server: status.Server | None = None
     _disk_full: bool = False
     _drained: bool = False
+    _acts: bool = True  # what the loop was last told
+
+    def __attrs_post_init__(self) -> None:
+        self._acts = self.leads.leading
+        self._record_leader()
 
     # --- what the status pages ask ---
 
@@ -120,6 +99,11 @@ class Broker:
         """The last agents that ended."""
         return tuple(self.reconciler.deaths)
 
+    @property
+    def leadership(self) -> leadership.State:
+        """Whether this broker acts, and who does."""
+        return self.leads.state()
+
     def now(self) -> float:
         """POSIX seconds on the broker's clock."""
         return self.watch.now()
@@ -134,6 +118,9 @@ class Broker:
         for name, view in world.backends.items():
             if not view.synced:
                 return False, f"backend {name}: {view.error or 'not synced'}"
+        led = self.leads.state()
+        if not led.leading:
+            return led.reached, f"standby: {led.reason}"
         if not self.reconciler.works:
             waits = "waiting whether another broker of this owner answers"
             return False, self.reconciler.place_trouble or waits
@@ -156,16 +143,19 @@ class Broker:
         when the status address is taken.
         """
         try:
-            self._remember_holder()
+            if not self.leads.state().shared:
+                self._remember_holder()
             await self._serve()
             if ready is not None:
                 ready(self)
             async with asyncio.TaskGroup() as group:
                 lag = group.create_task(self._measure_lag(), name="measure loop lag")
                 drain = group.create_task(self._end_when_empty(), name="wait until drained")
+                group.create_task(self.leads.run(self._led), name="keep the leadership")
                 await self.reconciler.run()
                 lag.cancel()
                 drain.cancel()
+                self.leads.leave()  # only now: what was in flight has ended
             if self._drained:
                 await self._leave_for_good()
         except BaseExceptionGroup as raised:
@@ -188,7 +178,10 @@ class Broker:
 
     def reload(self, settings: config.Settings) -> None:
         """Put another configuration in force: templates, limits and rules, not the connections."""
-        kept = {"controller", "backends", "state_dir", "listen", "log", "owner"}
+        kept = {
+            *("controller", "backends", "state_dir", "listen", "log", "owner"),
+            "high_availability",
+        }
         for name in sorted(kept):
             if getattr(settings, name) != getattr(self.settings, name):
                 _LOG.warning("a change needs a restart", extra={"setting": name})
@@ -205,6 +198,28 @@ class Broker:
         for backend in self.backends.values():
             await backend.aclose()
         await self.session.aclose()
+
+    def _led(self) -> None:
+        """Act, or cease to act, as the leadership says."""
+        self._record_leader()
+        leading = self.leads.leading
+        if leading == self._acts:
+            return
+        self._acts = leading
+        if not leading:
+            self.reconciler.step_down()
+            return
+        claim = self.leads.claim
+        if self.reconciler.place is not None and claim:
+            self.reconciler.place.begin(claim, now=self.watch.now())
+            self._remember_holder()
+        self.reconciler.take_over()
+
+    def _record_leader(self) -> None:
+        state = self.leads.state()
+        self.recorder.led(
+            leading=state.leading, holder=state.holder, transitions=state.transitions
+        )
 
     def _remember_holder(self) -> None:
         """Note who we are, so that the next life knows this one's claim for its own."""
@@ -271,12 +286,22 @@ class Broker:
             self._disk_full = False
 
 
-def build(settings: config.Settings, files: store.FileStore, *, watch: clock.Clock) -> Broker:
-    """Put a broker together. Raises ValueError for what only the modules can judge."""
+def build(
+    settings: config.Settings,
+    files: store.FileStore,
+    *,
+    watch: clock.Clock,
+    leads: leadership.Leadership | None = None,
+) -> Broker:
+    """Put a broker together; it acts while it ``leads``, always by default.
+
+    Raises ValueError for what only the modules can judge.
+    """
+    leads = leadership.Always() if leads is None else leads
     policy = config.policy(settings, wall_now=watch.wall())
     recorder = metrics.PrometheusRecorder(policy, version=broker.__version__)
     session = jnlp_http.Session(settings.controller.session())
-    reader = _MeteredReader(jenkins.Reader(session), recorder)
+    reader = metrics.MeteredReader(jenkins.Reader(session), recorder)
     nodes = metrics.MeteredNodes(jnlp_client.NodeClient(session), recorder)
     backends = {
         name: metrics.metered(backend, name, recorder)
@@ -301,13 +326,14 @@ def build(settings: config.Settings, files: store.FileStore, *, watch: clock.Clo
         retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(session.version),
         now=watch.now,
         before_end=before_end,
+        leads=lambda: leads.leading,
         time_limit_s=policy.launch_timeout_s,
     )
     reconciler = reconcile.Reconciler(
         reader=reader,
         backends=backends,
         executor=executor,
-        place=_place(settings, files, nodes, watch) if policy.placeholder else None,
+        place=_place(settings, files, nodes, watch, leads) if policy.placeholder else None,
         policy=lambda: made.policy,
         recorder=recorder,
         watch=watch,
@@ -316,6 +342,7 @@ def build(settings: config.Settings, files: store.FileStore, *, watch: clock.Clo
         pace=reconcile.Pace(busy_s=settings.poll.busy_s, idle_s=settings.poll.idle_s),
         persist=lambda ledger: made.keep(ledger, builds),
         ask_item=reader.ask_item,
+        leads=lambda: leads.leading,
         ledger=_restored(builds),
     )
     made = Broker(
@@ -326,8 +353,24 @@ def build(settings: config.Settings, files: store.FileStore, *, watch: clock.Clo
         reconciler=reconciler,
         recorder=recorder,
         watch=watch,
+        leads=leads,
     )
     return made
+
+
+def elect(settings: config.Settings, *, watch: clock.Clock) -> leadership.Leadership:
+    """Return who says whether this broker acts: nobody, or a lease that it shares with others."""
+    told = settings.high_availability
+    if told is None:
+        return leadership.Always()
+    # two replicas have one configuration, and a host may be started anew: never the same name
+    me = f"{told.identity or socket.gethostname()}_{secrets.token_hex(4)}"
+    return leadership.Elected(
+        lease=registry.create_lease(told.kind, told.settings, called=told.name),
+        me=me,
+        terms=told.terms,
+        watch=watch,
+    )
 
 
 def make_backends(
@@ -377,6 +420,7 @@ def _place(
     files: store.FileStore,
     nodes: placeholder.Nodes,
     watch: clock.Clock,
+    leads: leadership.Leadership,
 ) -> placeholder.Placeholder:
     holder = secrets.token_hex(6)
     previous: tuple[str, ...] = ()
@@ -389,6 +433,7 @@ def _place(
             mine=identity.Claim(holder=holder, since=int(watch.now())), previous=previous
         ),
         challenge_s=2.0 * settings.poll.idle_s,
+        leads=lambda: leads.leading,
     )
 
 
@@ -405,39 +450,3 @@ def _first(group: BaseExceptionGroup[placeholder.SecondBroker]) -> BaseException
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return found
-
-
-@contextlib.contextmanager
-def signals(made: Broker, *, drain: bool, load: Load | None) -> Iterator[None]:
-    """React to signals while inside; must run in the broker's event loop and task."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    asked = 0
-
-    def end() -> None:
-        nonlocal asked
-        asked += 1
-        if asked > 1 and task is not None:
-            _LOG.warning("leaving at once")
-            task.cancel()
-        elif drain:
-            made.drain()
-        else:
-            _LOG.info("stopping", extra={"in_flight": made.reconciler.in_flight})
-            made.stop()
-
-    def again() -> None:
-        if load is None:
-            return
-        try:
-            made.reload(load())
-        except config.ConfigError as error:
-            _LOG.error("configuration not reloaded", extra={"reason": str(error)})
-
-    for number, react in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, again)):
-        loop.add_signal_handler(number, react)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.remove_signal_handler(number)

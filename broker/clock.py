@@ -29,3 +29,13 @@ class Clock:
     def wall(self) -> float:
         """Return what the wall clock says, jumps included: for schedules only."""
         return self._wall()
+
+
+def elapsed() -> float:
+    """Return seconds that only grow, also while the machine sleeps, where the system counts that.
+
+    ``time.monotonic`` stands still during a suspend on Linux: what may be done for some seconds
+    after something would then be done hours later.
+    """
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)

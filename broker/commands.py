@@ -19,7 +19,7 @@ import aiohttp
 import attrs
 
 from backends import registry
-from broker import app, clock, config, ends, log, once, placeholder, store
+from broker import app, clock, config, ends, log, once, placeholder, signals, store
 from broker.core import explain as explains
 from broker.core import labels, model
 from broker.core import ledger as ledgers
@@ -35,8 +35,10 @@ def kinds() -> dict[str, config.KindClasses]:
         name: config.KindClasses(
             settings=registry.settings_class(name),
             template_settings=registry.template_settings_class(name),
+            alone=kind.alone,
+            lease=registry.lease_settings_class(name),
         )
-        for name in registry.KINDS
+        for name, kind in registry.KINDS.items()
     }
 
 
@@ -87,12 +89,18 @@ def _state_dir(settings: config.Settings) -> Iterator[store.FileStore]:
 async def _run(
     settings: config.Settings, files: store.FileStore, options: argparse.Namespace
 ) -> None:
+    if options.drain and settings.high_availability is not None:
+        raise ends.BadInput(
+            "--drain and high_availability: the other replica would start again what this one "
+            "lets go; hint: to leave for good run one broker without high_availability"
+        )
+    watch = clock.Clock()
     try:
-        made = app.build(settings, files, watch=clock.Clock())
+        made = app.build(settings, files, watch=watch, leads=app.elect(settings, watch=watch))
     except ValueError as error:
         raise ends.BadInput(str(error)) from error
     try:
-        with app.signals(made, drain=options.drain, load=lambda: _load(options.config)):
+        with signals.obeyed(made, drain=options.drain, load=lambda: _load(options.config)):
             await made.run()
     except placeholder.SecondBroker as error:
         raise ends.Refused(str(error)) from error

@@ -3,8 +3,9 @@
 Launch = node, secret, instance. Retire = look again, take out of service, look again, still idle?
 delete the node, terminate the instance; a busy answer un-cordons. How a node is taken out of
 service depends on the controller's version (docs/decisions/0002). Every prefix of either is a
-state that the life-cycle table names, so nothing here is undone by hand beyond tidiness. Refuses
-to decide whether an action is right: the plan did, ``judge`` objects once more on a fresh look.
+state that the life-cycle table names, so nothing here is undone by hand beyond tidiness. Whoever
+may not lead any more begins no further call. Refuses to decide whether an action is right: the
+plan did, ``judge`` objects once more on a fresh look.
 """
 
 import asyncio
@@ -78,6 +79,7 @@ class Executor:
     retires_by_offline: Callable[[], bool]  # the controller never loses a returned item
     now: Callable[[], float]
     before_end: Callable[[model.Action], Awaitable[None]]  # keep the last words of an instance
+    leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
     grace_s: float = 10.0
     time_limit_s: float = 120.0
 
@@ -93,6 +95,21 @@ class Executor:
                 slug="unavailable",
                 text=f"not done within {self.time_limit_s:g} s",
             )
+
+    @property
+    def _changes(self) -> Nodes:
+        """The controller's write side, as long as we lead: asked before each single call."""
+        self._check_leads()
+        return self.nodes
+
+    def _backend(self, name: model.BackendName) -> backends_api.Backend:
+        """Return a backend to launch on or to terminate on, as long as we lead."""
+        self._check_leads()
+        return self.backends[name]
+
+    def _check_leads(self) -> None:
+        if not self.leads():
+            raise _Withdrawn("another broker may lead by now")
 
     async def attempt(self, action: model.Action) -> ledgers.Outcome:
         """Perform an action without a time limit: needs no event loop, one step at a time."""
@@ -138,10 +155,10 @@ class Executor:
 
     async def _launch(self, action: model.LaunchAgent) -> None:
         order = self.order(action)
-        await self.nodes.create(order.definition)
+        await self._changes.create(order.definition)
         secret = await self.nodes.secret(action.name)
         try:
-            await self.backends[action.backend].launch(order.spec_with(secret))
+            await self._backend(action.backend).launch(order.spec_with(secret))
         except (backends_api.Rejected, backends_api.NoCapacity, backends_api.AlreadyExists):
             # certain that nothing of ours runs: do not leave an empty node for the sweep
             await self._delete_node(action.name)
@@ -151,14 +168,14 @@ class Executor:
         if action.online and not self.retires_by_offline():
             # the build may end in this very moment and another item be assigned: an older
             # controller drops an item that finds its node offline
-            await self.nodes.seal(action.name, *model.retired_labels(action.slug), busy=True)
+            await self._changes.seal(action.name, *model.retired_labels(action.slug), busy=True)
         else:
-            await self.nodes.cordon(action.name, _message(action.slug, action.reason))
+            await self._changes.cordon(action.name, _message(action.slug, action.reason))
 
     async def _uncordon(self, action: model.UncordonAgent) -> None:
-        await self.nodes.uncordon(action.name)
+        await self._changes.uncordon(action.name)
         if not self.retires_by_offline():
-            await self.nodes.unseal(action.name)
+            await self._changes.unseal(action.name)
 
     async def _retire(self, action: model.RetireAgent) -> None:
         await self._check(action)
@@ -195,13 +212,13 @@ class Executor:
         by_offline = self.retires_by_offline()
         slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
         if by_offline:
-            await self.nodes.cordon(action.name, _message(slug, action.reason))
+            await self._changes.cordon(action.name, _message(slug, action.reason))
         else:
-            await self.nodes.seal(action.name, *model.retired_labels(slug), busy=False)
+            await self._changes.seal(action.name, *model.retired_labels(slug), busy=False)
         if not (await self.nodes.read(action.name)).is_at_work:
             return
         if by_offline:
-            await self.nodes.uncordon(action.name)
+            await self._changes.uncordon(action.name)
         # a sealed one ends its build and is then found drained
         raise _Withdrawn(_LAST_MOMENT)
 
@@ -219,13 +236,13 @@ class Executor:
 
     async def _delete_node(self, name: str) -> None:
         try:
-            await self.nodes.delete(name)
+            await self._changes.delete(name)
         except jnlp_errors.NotFound:
             return
 
     async def _terminate(self, backend: model.BackendName, name: str) -> None:
         try:
-            await self.backends[backend].terminate(name, grace_s=self.grace_s)
+            await self._backend(backend).terminate(name, grace_s=self.grace_s)
         except backends_api.NotFound:
             return
 

@@ -6,6 +6,7 @@ to know agents and to decide what a claim means.
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import Protocol
 
 from attrs import define
@@ -56,6 +57,12 @@ class Placeholder:
     owner: str
     standing: identity.Standing
     challenge_s: float
+    leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
+
+    def begin(self, holder: str, *, now: float) -> None:
+        """Forget an earlier term; claim for all brokers that share the leadership from now on."""
+        mine = identity.Claim(holder=holder, since=int(now))
+        self.standing = identity.Standing(mine=mine, previous=self.standing.previous)
 
     async def tend(self, view: model.ControllerView, *, now: float) -> bool:
         """Do this cycle's step of the claim; return whether to work.
@@ -90,6 +97,8 @@ class Placeholder:
             with contextlib.suppress(jnlp_errors.NodeExists):  # the look was a little old
                 await self.nodes.create(definition(self.owner))
         name = marks.placeholder_name(self.owner)
+        if not self.leads():  # creating it took long
+            return
         await self.nodes.cordon(name, self.standing.mine.text())
 
     async def remove(self) -> None:

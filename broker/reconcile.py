@@ -16,7 +16,7 @@ import attrs
 from attrs import define, field
 
 from backends import api as backends_api
-from broker import clock, execute, metrics, observe, placeholder
+from broker import clock, execute, last_words, metrics, observe, placeholder, watches
 from broker import log as logs
 from broker.core import death, latency, model
 from broker.core import ledger as ledgers
@@ -25,7 +25,6 @@ from jnlp import errors as jnlp_errors
 
 _LOG = logging.getLogger("broker.reconcile")
 _FRESH_IDS = 64
-_LOG_LINES = 20
 _DEATHS = 100
 _OUTCOMES = 50
 _QUESTIONS = 10
@@ -63,6 +62,7 @@ class Reconciler:
     time_limit_s: float = 20.0
     persist: Callable[[model.Ledger], None] = field(default=lambda _: None)
     ask_item: Callable[[int], Awaitable[str | None]] | None = None  # URL of what became of it
+    leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
 
     ledger: model.Ledger = field(factory=model.Ledger)
     world: model.World | None = None
@@ -89,6 +89,17 @@ class Reconciler:
     _looking: asyncio.Lock = field(factory=asyncio.Lock)
     _looks_begun: int = 0
     _looked: model.ControllerView | None = None
+    _terms: int = 0  # of leading, begun or ended
+    _watches: watches.Watches = field(init=False)
+    _watches_are_old: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._watches = watches.Watches(
+            backends=self.backends,
+            wake=lambda: self.hint() if self.leads() else None,
+            outlived=self._outlived,
+            pause_s=self.pace.failing_s,
+        )
 
     def hint(self) -> None:
         """Wake the loop; carries nothing."""
@@ -102,22 +113,42 @@ class Reconciler:
     async def run(self) -> None:
         """Run until ``stop``; then wait for what is in flight."""
         async with asyncio.TaskGroup() as group:
-            watchers = [
-                group.create_task(self._watch(name, backend), name=f"watch {name}")
-                for name, backend in self.backends.items()
-            ]
+            self._watches.start(group)
             while not self._stopping:
                 await self.cycle(group)
                 await self._wait()
             while self._tasks:
                 await asyncio.wait(self._tasks.values())
-            for task in watchers:
-                task.cancel()
+            self._watches.stop()
 
     def stop(self) -> None:
         """Order nothing new and return from ``run`` when everything in flight has ended."""
         self._stopping = True
         self._hint.set()
+
+    # --- one of several brokers ---
+
+    def take_over(self) -> None:
+        """Begin to act where another broker has acted until now.
+
+        Nothing is done on what was seen before this moment: the other's last action may not be in
+        it. So everything is looked at anew, and what was only followed is listed.
+        """
+        self._change_term()
+        self._watches_are_old = True
+        self.hint()
+
+    def step_down(self) -> None:
+        """Act no more: what is in flight is abandoned where it is, as if by a kill."""
+        self._change_term()
+        self.works = False
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _change_term(self) -> None:
+        self._terms += 1
+        self.ledger = ledgers.resumed(self.ledger)
+        self.known = None
 
     @contextlib.contextmanager
     def _outlived(self, what: str) -> Iterator[None]:
@@ -130,35 +161,28 @@ class Reconciler:
             self.recorder.cycle_failed("bug")
             _LOG.exception("%s failed by a bug", what)
 
-    async def _watch(self, name: str, backend: backends_api.Backend) -> None:
-        """Turn what a backend notices into hints; a stream that ends is opened again."""
-        while True:
-            with self._outlived("watch"):
-                try:
-                    async for _ in backend.watch():
-                        self.hint()
-                except backends_api.BackendError as error:
-                    _LOG.info("watch ended", extra={"backend": name, "reason": error.reason})
-            await asyncio.sleep(self.pace.failing_s)
-
     async def _wait(self) -> None:
-        now = self.watch.now()
+        pause = self._pause()
+        await asyncio.sleep(self.pace.least_s)
+        left = pause - self.pace.least_s
+        while left > 0 and not await self._hinted(min(left, self.pace.busy_s)):
+            left -= self.pace.busy_s
+            if left > 0 and self.leads() and await self._has_news():
+                break
+        self._hint.clear()
+
+    def _pause(self) -> float:
+        """Return the seconds until the next look; who may not act is in no hurry."""
         pause = self.pace.idle_s
         plan = self.last_plan
         if self._failures:
             grown = self.pace.busy_s * 2.0 ** min(self._failures - 1, 6)
             pause = min(grown, self.pace.failing_s)
-        elif plan is None or plan.active:
+        elif self.leads() and (plan is None or plan.active):
             pause = self.pace.busy_s
-        if plan is not None and plan.wake_at is not None:
-            pause = min(pause, max(plan.wake_at - now, 0.0))
-        await asyncio.sleep(self.pace.least_s)
-        left = pause - self.pace.least_s
-        while left > 0 and not await self._hinted(min(left, self.pace.busy_s)):
-            left -= self.pace.busy_s
-            if left > 0 and await self._has_news():
-                break
-        self._hint.clear()
+        if plan is not None and plan.wake_at is not None and self.leads():
+            pause = min(pause, max(plan.wake_at - self.watch.now(), 0.0))
+        return pause
 
     async def _hinted(self, within_s: float) -> bool:
         try:
@@ -189,26 +213,37 @@ class Reconciler:
         began = self.beat_at = self.watch.now()
         self._failures += 1  # until it has gone well
         with self._outlived("cycle"):
-            plan = await self._look_and_plan()
+            if self._watches_are_old:
+                self._watches_are_old = False
+                await self._watches.renew(group)
+            term = self._terms
+            plan = await self._look_and_plan(term)
             if self.world is not None and self.world.controller.synced:
                 self._failures = 0
                 self.last_cycle_at = self.watch.now()
             else:
                 self.recorder.cycle_failed("controller")
-            if self.works and not self._stopping:
+            acts = self.works and self._leads_since(term)
+            if acts and not self._stopping:
                 self._dispatch(plan, group)
             if self.world is not None:
-                self._note_starts(self.world, plan, group)
+                if self._leads_since(term):
+                    self._note_starts(self.world, plan, group)
                 self.recorder.cycle(self.world, plan, self.watch.now() - began)
 
-    async def _look_and_plan(self) -> model.Plan:
+    def _leads_since(self, term: int) -> bool:
+        """Whether we may act, and could all the time since a term was noted."""
+        return term == self._terms and self.leads()
+
+    async def _look_and_plan(self, term: int) -> model.Plan:
         seen = await observe.observe(
             self.reader,
             self.backends,
             now=self.watch.now,
             time_limit_s=self.time_limit_s,
         )
-        await self._tend(seen.controller)
+        if self._leads_since(term):
+            await self._tend(seen.controller)
         policy = self.policy()
         # nothing waits from here to the end of the dispatch
         world = model.World(
@@ -368,29 +403,10 @@ class Reconciler:
         lines: Sequence[str] = ()
         if agent is not None and agent.backend is not None and agent.instance is not None:
             backend = self.backends.get(agent.backend)
-            with (
-                self._outlived("last words"),
-                contextlib.suppress(backends_api.BackendError, TimeoutError),
-            ):
-                async with asyncio.timeout(self.time_limit_s):
-                    if backend is not None:
-                        text = await backend.logs(action.name, tail=_LOG_LINES)
-                        lines = text.splitlines()[-_LOG_LINES:]
-        slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
-        exit_ = agent.instance.exit if agent is not None and agent.instance is not None else None
-        self.deaths.append(
-            death.Death(
-                name=action.name,
-                template=agent.template if agent is not None else None,
-                backend=agent.backend if agent is not None else None,
-                at=self.watch.now(),
-                phase=agent.phase if agent is not None else model.Phase.UNKNOWN,
-                slug=slug,
-                text=action.reason,
-                exit_code=exit_.code if exit_ is not None else None,
-                last_lines=tuple(lines),
-            )
-        )
+            with self._outlived("last words"):
+                if backend is not None:
+                    lines = await last_words.read(backend, action.name, within_s=self.time_limit_s)
+        self.deaths.append(last_words.death_of(action, agent, lines, at=self.watch.now()))
 
     async def look(self) -> model.World:
         """Read the controller anew, for the second judgement before a removal.

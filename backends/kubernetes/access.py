@@ -74,7 +74,7 @@ def read(path: pathlib.Path) -> str:
 
 
 async def find(
-    told: settings.KubernetesSettings,
+    told: settings.Cluster,
     *,
     clock: Callable[[], float],
     environ: Mapping[str, str] | None = None,

@@ -22,6 +22,7 @@ _LOG = logging.getLogger("backends.kubernetes")
 _LOG_BYTES = 1 << 20
 _LINE_BYTES = 16 << 20  # an object has at most 3 MiB; a watch repeats it once
 _CHUNK = 1 << 16
+_METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
 _EVENTS = 100  # of one pod; equal ones are counted, not repeated
 _EVENTS_LIMIT_S = 2.0  # a look waits for them
 
@@ -158,6 +159,20 @@ class Client:
         """Delete a secret. Raises NotFound."""
         await self._request("delete", "secrets", name=name)
 
+    # --- leases ---
+
+    async def get_lease(self, name: str) -> Object:
+        """Return a lease. Raises NotFound."""
+        return await self._json("get", "leases", name=name)
+
+    async def create_lease(self, manifest: Mapping[str, Any]) -> Object:
+        """Create a lease. Raises AlreadyExists."""
+        return await self._json("create", "leases", body=manifest)
+
+    async def update_lease(self, name: str, manifest: Mapping[str, Any]) -> Object:
+        """Replace a lease. Raises Outdated when it has changed since it was read."""
+        return await self._json("update", "leases", name=name, body=manifest)
+
     # --- inside ---
 
     async def _check_namespace(self) -> None:
@@ -171,7 +186,8 @@ class Client:
             return
 
     def _url(self, what: str, name: str | None) -> str:
-        base = f"{self._found.server}/api/v1/namespaces/{self.namespace}"
+        group = "apis/coordination.k8s.io/v1" if what == "leases" else "api/v1"
+        base = f"{self._found.server}/{group}/namespaces/{self.namespace}"
         if what == "namespaces":
             return base
         kind, _, sub = what.partition("/")
@@ -231,7 +247,7 @@ class Client:
         hide: list[str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask, once more with a fresh token after a 401; raise what a refusal means."""
-        method = {"create": "POST", "delete": "DELETE"}.get(verb, "GET")
+        method = _METHODS.get(verb, "GET")
         try:
             for renewed in (False, True):
                 if self._session.closed:

@@ -36,6 +36,10 @@ class Lost(api.Unavailable):
     """The connection broke or stood still; what was asked may have been done."""
 
 
+class Outdated(api.Unavailable):
+    """What was to be replaced has changed since it was read."""
+
+
 @frozen(kw_only=True)
 class Answer:
     """A refusal as it came: status, headers, body (text when it is not JSON)."""
@@ -138,7 +142,7 @@ def _conflict(verb: str, answer: Answer, words: str) -> api.BackendError:
         return api.AlreadyExists(words)
     if verb == "delete":  # a precondition: what we meant is gone, another has its name
         return api.NotFound(words)
-    return api.Unavailable(words)
+    return Outdated(words) if verb == "update" else api.Unavailable(words)
 
 
 @contextlib.contextmanager
@@ -146,7 +150,7 @@ def contract() -> Iterator[None]:
     """Let only the contract's own classes out."""
     try:
         yield
-    except (Expired, Lost) as error:
+    except (Expired, Lost, Outdated) as error:
         raise api.Unavailable(error.reason, retry_after=error.retry_after) from error
     except NoRight as error:
         raise api.Unauthorized(error.reason) from error

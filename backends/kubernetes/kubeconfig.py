@@ -23,7 +23,7 @@ _PLACES = ("BearerToken", "authorization")  # where its releases of today and be
 class PackageToken:
     """The token of a loaded kubeconfig; exec plugins and token files are asked again to renew."""
 
-    def __init__(self, told: settings.KubernetesSettings, loaded: Any) -> None:
+    def __init__(self, told: settings.Cluster, loaded: Any) -> None:
         self._told = told
         self._loaded = loaded
 
@@ -38,7 +38,7 @@ class PackageToken:
         return None
 
 
-async def load(told: settings.KubernetesSettings) -> access.Access:
+async def load(told: settings.Cluster) -> access.Access:
     """Return how to reach the cluster of a context. Raises Unauthorized."""
     loaded = await asyncio.to_thread(_load, told)
     namespace = await asyncio.to_thread(_namespace, told)
@@ -53,7 +53,7 @@ async def load(told: settings.KubernetesSettings) -> access.Access:
     )
 
 
-def _load(told: settings.KubernetesSettings) -> Any:
+def _load(told: settings.Cluster) -> Any:
     """Read the file with the package; blocking, since plugins are run."""
     try:
         from kubernetes import client, config  # noqa: PLC0415 -- large, and only needed here
@@ -72,7 +72,7 @@ def _load(told: settings.KubernetesSettings) -> Any:
     return loaded
 
 
-def _namespace(told: settings.KubernetesSettings) -> str:
+def _namespace(told: settings.Cluster) -> str:
     from kubernetes import config  # noqa: PLC0415 -- as above
 
     contexts, active = config.list_kube_config_contexts(config_file=told.kubeconfig)

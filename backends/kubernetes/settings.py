@@ -68,11 +68,11 @@ def _pods(_: object, attribute: "Attribute[Any]", value: Mapping[str, Any]) -> N
 
 
 @frozen(kw_only=True)
-class KubernetesSettings:
-    """Settings of the backend."""
+class Cluster:
+    """How a cluster is reached: part of the backend's settings, and all that a lease needs."""
 
-    # Where the agents' pods live. None: the namespace of the service account or of the
-    # kubeconfig's context. A namespace for agents alone makes quota, policies and rights simple.
+    # Where the agents' pods live, or the lease. None: the namespace of the service account or of
+    # the kubeconfig's context. One for agents alone makes quota, policies and rights simple.
     namespace: str | None = field(default=None, validator=_namespace)
     # Path of a kubeconfig. None: the pod's own service account, the usual case for a sidecar.
     # Needs the extra `kubernetes` (docs/decisions/0030-kubernetes-client.md says why).
@@ -87,6 +87,12 @@ class KubernetesSettings:
     token_file: str | None = field(default=None, validator=checks.absolute)
     # PEM file with the authority of the API server. None: the service account's.
     ca_file: str | None = field(default=None, validator=checks.absolute)
+
+
+@frozen(kw_only=True)
+class KubernetesSettings(Cluster):
+    """Settings of the backend."""
+
     # Seconds for one request but lists and watches. An API server whose storage hangs answers 504
     # after 34 s; the broker would rather try again.
     request_timeout_s: float = field(default=15.0, validator=checks.between(0.5, 600))

@@ -9,10 +9,9 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
 from attrs import define, field
 
-from broker.config import noting, reading, shape, templating, tree, values
+from broker.config import noting, reading, shape, sharing, templating, tree, values
 from broker.config.settings import (
     BackendSettings,
     ControllerSettings,
@@ -44,12 +43,16 @@ class Builder:
             self.notes.bad((), f"found {values.shown(data)}; allowed: a section of settings")
             return None
         plain = dict(data)
+        shared = plain.pop("high_availability", None)
         sections = self._take_sections(plain)
         document = reading.read(shape.Document, plain, (), self.notes.problems) or _mended(plain)
         backends = self._backends(data.get("backends", _DEFAULT_BACKENDS))
         self._check_document(document)
         controller = self._controller(document.controller)
         listen = self._listen(document.listen)
+        replicas = sharing.high_availability(
+            shared, self.kinds, self.notes, owner=document.owner, backends=backends
+        )
         makes = templating.Templates(
             kinds=self.kinds, notes=self.notes, document=document, backends=backends
         )
@@ -76,6 +79,7 @@ class Builder:
                 model.TemplateName(name): templating.warmth(told.warm)
                 for name, told in document.templates.items()
             },
+            high_availability=replicas,
             warnings=tuple(self.notes.warnings),
         )
 
@@ -267,22 +271,8 @@ class Builder:
             hint = reading.guess(str(kind), allowed) if "kind" in entry else ""
             self.notes.bad((*path, "kind"), f"{found}; allowed: {', '.join(allowed)}", hint)
             return None
-        common = {reading.key_of(a) for a in attrs.fields(shape.Backend)}
-        own_class = self.kinds[kind].settings
-        own_known = {reading.key_of(a) for a in attrs.fields(own_class)}
-        for key in sorted(set(entry) - common - own_known):
-            self.notes.problems.append(reading.unknown(path, key, sorted(common | own_known)))
-        shared = reading.read(
-            shape.Backend,
-            {k: v for k, v in entry.items() if k in common},
-            path,
-            self.notes.problems,
-        )
-        own = reading.read_each(
-            own_class,
-            {k: v for k, v in entry.items() if k in own_known},
-            path,
-            self.notes.problems,
+        shared, own = reading.read_both(
+            shape.Backend, self.kinds[kind].settings, entry, path, self.notes.problems
         )
         if shared is None:
             return None

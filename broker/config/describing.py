@@ -44,6 +44,15 @@ def schema(kinds: Mapping[str, KindClasses]) -> dict[str, Any]:
         "additionalProperties": {"oneOf": [_backend(n, k) for n, k in sorted(kinds.items())]},
         "description": made["properties"]["backends"]["description"],
     }
+    shared = _object(shape.HighAvailability)
+    for kind in kinds.values():
+        if kind.lease is not None:
+            shared["properties"] |= _object(kind.lease)["properties"]
+    text = made["properties"]["high_availability"]["description"]
+    made["properties"]["high_availability"] = {
+        "anyOf": [shared, {"type": "null"}],
+        "description": text,
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Configuration of the Jenkins Agent Broker",

@@ -81,6 +81,26 @@ def read_each(
     return made
 
 
+def read_both(
+    shared: type[Any],
+    own: type[Any],
+    data: Mapping[str, Any],
+    path: tree.Path,
+    problems: list[Problem],
+) -> tuple[Any, Any]:
+    """Read a section in which the settings of two classes stand side by side.
+
+    ``own`` checks itself, as in ``read_each``. None in the place of what has problems.
+    """
+    common, special = ({key_of(a) for a in attrs.fields(cls)} for cls in (shared, own))
+    strange = sorted(set(data) - common - special)
+    problems.extend(unknown(path, key, sorted(common | special)) for key in strange)
+    return (
+        read(shared, {k: v for k, v in data.items() if k in common}, path, problems),
+        read_each(own, {k: v for k, v in data.items() if k in special}, path, problems),
+    )
+
+
 # --- what is allowed ---------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from broker import schedule
 from broker.config import shape
-from broker.core import model
+from broker.core import election, model
 from jnlp import http as jnlp_http
 
 
@@ -23,6 +23,8 @@ class KindClasses:
 
     settings: type[Any]
     template_settings: type[Any]
+    alone: str = ""  # why two brokers of one owner cannot share its agents
+    lease: type[Any] | None = None  # how a lease on this platform is reached
 
 
 @frozen(kw_only=True)
@@ -60,6 +62,17 @@ class BackendSettings:
 
 
 @frozen(kw_only=True)
+class HighAvailability:
+    """Who of several brokers acts is agreed on by a lease."""
+
+    kind: str  # of the backend whose platform holds it
+    settings: Any  # how that is reached
+    name: str
+    identity: str | None
+    terms: election.Terms
+
+
+@frozen(kw_only=True)
 class Warmth:
     """How many agents of a template to keep idle, by the week."""
 
@@ -87,6 +100,7 @@ class Settings:
     advanced: shape.Advanced
     templates: tuple[model.Template, ...]  # ``min_idle`` without the schedule
     warmth: Mapping[model.TemplateName, Warmth]
+    high_availability: HighAvailability | None = None
     warnings: tuple[str, ...] = ()
 
     def secrets(self) -> tuple[str, ...]:

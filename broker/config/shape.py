@@ -11,7 +11,7 @@ from typing import Any, NewType
 import attrs
 from attrs import NOTHING, frozen
 
-from broker.core import model
+from broker.core import election, model
 
 SecretRef = NewType("SecretRef", str)
 """``file:PATH`` or ``env:NAME``."""
@@ -277,6 +277,35 @@ class Advanced:
 
 
 @frozen(kw_only=True)
+class HighAvailability:
+    """Several brokers of one owner, one of which acts. Where the lease is stands beside these."""
+
+    kind: str = doc(
+        "lease: a Lease of a Kubernetes cluster. How the cluster is reached (`namespace`, "
+        "`kubeconfig`, ...) stands beside this, as for the backend of that kind.",
+        "lease",
+        choices=("lease",),
+    )
+    name: str | None = doc("Name of the lease; default: `agent-broker-OWNER`.", None)
+    identity: str | None = doc(
+        "What this replica is called; default: the host's name, which is the pod's.", None
+    )
+    lease_s: float = doc(
+        "Whoever leads has stopped when the lease is this old, in whole seconds; "
+        "the other takes over then.",
+        float(election.Terms().lease_s),
+    )
+    renew_deadline_s: float = _same(
+        election.Terms,
+        "renew_deadline_s",
+        "Whoever leads and cannot renew for this long stops to act.",
+    )
+    retry_s: float = _same(
+        election.Terms, "retry_s", "Pause between two requests for the lease, of every replica."
+    )
+
+
+@frozen(kw_only=True)
 class Document:
     """The whole file."""
 
@@ -292,6 +321,9 @@ class Document:
         word="off",
     )
     log: Log = doc("The log.", Log())
+    high_availability: HighAvailability | None = doc(
+        "Several brokers of this owner, one of which acts. Default: this one is alone.", None
+    )
     limits: Limits = doc("Over everything.", Limits())
     backends: dict[str, Any] = doc("Where agents run. Default: local, of kind process.", {})
     defaults: dict[str, Any] = doc("Settings that every template starts from.", {})

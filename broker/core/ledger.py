@@ -238,6 +238,28 @@ def is_visible(
             return computer is None or not cordoned
 
 
+def resumed(ledger: Ledger) -> Ledger:
+    """Return what is still true when this broker begins or ceases to act in another's place.
+
+    As after a restart: of the agents only what decides their end, and of none the whole life.
+    """
+    return Ledger(
+        cycle=ledger.cycle,
+        labels=ledger.labels,
+        memories={
+            name: model.Memory(
+                first_seen_at=memory.first_seen_at,
+                online_at=memory.online_at,
+                builds=memory.builds,
+                executable_urls=memory.executable_urls,
+                busy_session=memory.busy_session,
+            )
+            for name, memory in ledger.memories.items()
+            if memory.online_at is not None
+        },
+    )
+
+
 def forget(ledger: Ledger, names: set[NodeName]) -> Ledger:
     """Drop everything about agents that are gone."""
     if not names:

@@ -24,7 +24,7 @@ import attrs
 from attrs import define, frozen
 
 from backends import api as backends_api
-from broker import app, clock, config, log, store
+from broker import app, clock, config, log, signals, store
 from broker.core import model
 from broker.demo import controller, image, simulation
 
@@ -219,7 +219,7 @@ class _Stage:
                 clockwork = group.create_task(self.server.run(), name="simulated controller")
                 life = group.create_task(made.run(ready=self._welcome), name="broker")
                 show = group.create_task(self._progress(made), name="progress")
-                with app.signals(made, drain=True, load=None):
+                with signals.obeyed(made, drain=True, load=None):
                     await self._feed(made)
                     await self._until_served(made)
                     if made.draining:

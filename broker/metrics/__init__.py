@@ -4,8 +4,16 @@
 prometheus_client. Refuses to decide anything. ``docs/metrics.md`` lists every metric.
 """
 
-from broker.metrics.metered import MeteredNodes, called, metered
+from broker.metrics.metered import MeteredNodes, MeteredReader, called, metered
 from broker.metrics.prometheus import PrometheusRecorder
 from broker.metrics.recorder import NullRecorder, Recorder
 
-__all__ = ["MeteredNodes", "NullRecorder", "PrometheusRecorder", "Recorder", "called", "metered"]
+__all__ = [
+    "MeteredNodes",
+    "MeteredReader",
+    "NullRecorder",
+    "PrometheusRecorder",
+    "Recorder",
+    "called",
+    "metered",
+]

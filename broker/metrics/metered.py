@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from backends import api as backends_api
+from broker import jenkins
+from broker.core import model
 from broker.metrics import values
 from broker.metrics.recorder import Recorder
 from jnlp import client as jnlp_client
@@ -77,6 +79,30 @@ class MeteredNodes:
         """Delete a node; ``NotFound`` if it is gone."""
         with called(self._recorder, "delete-node"):
             await self._nodes.delete(name)
+
+
+class MeteredReader:
+    """The read side of the controller with every look recorded."""
+
+    def __init__(self, reader: jenkins.Reader, recorder: Recorder) -> None:
+        self._reader = reader
+        self._recorder = recorder
+
+    async def read(self, now: Callable[[], float]) -> model.ControllerView:
+        """Return a synced view, or raise ``JenkinsError``."""
+        with called(self._recorder, "look"):
+            return await self._reader.read(now)
+
+    async def peek(self) -> frozenset[tuple[int, bool]]:
+        """Return id and buildable of every item, or raise ``JenkinsError``."""
+        with called(self._recorder, "peek"):
+            return await self._reader.peek()
+
+    async def ask_item(self, item: int) -> str | None:
+        """Return the URL of the build that an item became, or None."""
+        with called(self._recorder, "item"):
+            outcome = await self._reader.item_outcome(item)
+        return outcome.executable_url
 
 
 class _Metered:

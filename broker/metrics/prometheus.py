@@ -19,6 +19,7 @@ _PREFIX = "jenkins_broker_"
 _WAIT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600, 1800)
 _START_BUCKETS = (0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 _CALL_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_HOLDER_MAX = 253
 _LOOP_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -57,6 +58,7 @@ class PrometheusRecorder:
             _PREFIX + "build_info", "Version of the broker.", ["version"], registry=self.registry
         )
         info.labels(version).set(1)
+        self._make_leadership()
         self.configured(policy)
 
     def render(self) -> tuple[bytes, str]:
@@ -165,6 +167,14 @@ class PrometheusRecorder:
         """Observe."""
         self._loop.observe(max(0.0, seconds))
 
+    def led(self, *, leading: bool, holder: str, transitions: int) -> None:
+        """Show who leads; of the holders only the present one is a series."""
+        self._leader.set(float(leading))
+        self._lease_taken.set(float(transitions))
+        self._lease_holder.clear()
+        if holder:
+            self._lease_holder.labels(holder[:_HOLDER_MAX]).set(1)
+
     def _template(self, name: str | None) -> str:
         return name if name is not None and name in self._templates else values.UNCONFIGURED
 
@@ -248,6 +258,19 @@ class PrometheusRecorder:
             self._controller_seconds.labels(kind)
         for verb in model.Verb:
             self._acted_seconds.labels(verb.value)
+
+    def _make_leadership(self) -> None:
+        def gauge(name: str, text: str, *labels: str) -> prometheus_client.Gauge:
+            return prometheus_client.Gauge(_PREFIX + name, text, labels, registry=self.registry)
+
+        self._leader = gauge("leader", "1 while this broker may act; 0 on a standby.")
+        self._leader.set(1)
+        self._lease_taken = gauge(
+            "lease_transitions", "How often the lease has gone to another broker."
+        )
+        self._lease_holder = gauge(
+            "lease_holder_info", "Who holds the lease; only with high_availability.", "holder"
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> prometheus_client.Counter:
         return prometheus_client.Counter(_PREFIX + name, text, labels, registry=self.registry)

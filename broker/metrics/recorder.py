@@ -48,6 +48,9 @@ class Recorder(Protocol):
     def loop_lag(self, seconds: float) -> None:
         """A timer of the event loop came this much late."""
 
+    def led(self, *, leading: bool, holder: str, transitions: int) -> None:
+        """Who leads has changed; ``holder`` is empty where this broker is alone, or nobody."""
+
 
 class NullRecorder:
     """Discards everything: for dry runs."""
@@ -85,4 +88,7 @@ class NullRecorder:
         """Discard."""
 
     def loop_lag(self, seconds: float) -> None:
+        """Discard."""
+
+    def led(self, *, leading: bool, holder: str, transitions: int) -> None:
         """Discard."""

@@ -91,6 +91,7 @@ def plan(source: StatusSource) -> Document:
 def _head(source: StatusSource) -> Document:
     world = source.world
     ready, why = source.ready()
+    led = source.leadership
     now = source.now()
     at = world.now if world is not None else None
     return {
@@ -101,6 +102,11 @@ def _head(source: StatusSource) -> Document:
         "synced": world is not None and world.controller.synced,
         "ready": ready,
         "ready_text": _quote(why),
+        "leading": led.leading,
+        "leader": _quote(led.holder) or None,
+        "leader_since_at": _iso(led.since),
+        "leader_age_s": _age(led.since, now),
+        "standby_text": _quote(led.reason),
     }
 
 

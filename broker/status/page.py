@@ -118,6 +118,14 @@ def _header(plan: _Row) -> str:
         if plan["ready"]
         else f'<span class="bad">not ready: {_text(plan["ready_text"])}</span>'
     )
+    if not plan["leading"]:
+        since = f" since {terminal.seconds(plan['leader_age_s'])}" if plan["leader"] else ""
+        ready += f' <span class="wait">standby: {_text(plan["standby_text"])}{since}</span>'
+    elif plan["leader"]:
+        ready += (
+            f' <span class="good">leads since {terminal.seconds(plan["leader_age_s"])}</span>'
+            f" as <code>{_text(plan['leader'])}</code>"
+        )
     controller = plan["sources"][0]
     age = plan["observed_age_s"]
     old = ' class="bad"' if age is not None and age > _STALE_S else ""

@@ -6,6 +6,7 @@ Refuses to know who provides it.
 from collections.abc import Sequence
 from typing import Protocol
 
+from broker import leadership
 from broker.core import death, ledger, model
 
 
@@ -35,6 +36,10 @@ class StatusSource(Protocol):
     @property
     def deaths(self) -> Sequence[death.Death]:
         """The last agents that ended, oldest first; bounded."""
+
+    @property
+    def leadership(self) -> leadership.State:
+        """Whether this broker acts, and who does."""
 
     def now(self) -> float:
         """POSIX seconds on the broker's clock, for ages."""

@@ -48,6 +48,10 @@ def render(told: Mapping[str, _Row]) -> str:
     agents, ends = told["agents"]["agents"], told["agents"]["deaths"]
     phases = Counter(row["phase"] for row in agents)
     state = "ready" if plan["ready"] else f"NOT READY: {plan['ready_text']}"
+    if not plan["leading"]:
+        state += f", STANDBY ({plan['standby_text']})"
+    elif plan["leader"]:
+        state += f", leads as {plan['leader']}"
     parts = [
         plain(
             f"owner {plan['owner']}, {state}, read {seconds(plan['observed_age_s'])} ago, "

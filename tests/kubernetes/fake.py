@@ -24,6 +24,7 @@ from tests.kubernetes import recorded
 Object = dict[str, Any]
 
 _DNS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _STEP_S = 0.01
 _GC_S = 0.05
 _TIME = "2026-11-24T00:00:00Z"
@@ -73,6 +74,7 @@ class Cluster:
     namespaces_readable: bool = False
     pods: dict[str, Object] = field(factory=dict)
     secrets: dict[str, Object] = field(factory=dict)
+    leases: dict[str, Object] = field(factory=dict)
     logs: dict[tuple[str, str], list[str]] = field(factory=dict)
     events: list[Object] = field(factory=list)  # core Events
     requests: list[tuple[str, str]] = field(factory=list)  # verb, path with query
@@ -341,11 +343,11 @@ class Cluster:
             await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        where = f"/api/v1/namespaces/{self.namespace}"
-        parts = request.path.removeprefix("/api/v1/namespaces/").split("/")
+        group, _, path = request.path.partition("/namespaces/")
+        parts = path.split("/")
         kind = "/".join(parts[1:2] + parts[3:]) or "namespaces"
         name = parts[2] if len(parts) > 2 else ""
-        verb = {"POST": "create", "DELETE": "delete"}.get(request.method, "get")
+        verb = {"POST": "create", "PUT": "update", "DELETE": "delete"}.get(request.method, "get")
         if verb == "get" and kind in {"pods", "events"} and not name:
             verb = "watch" if "watch" in request.query else "list"
         key = verb if kind == "pods" else f"{verb} {kind}"
@@ -362,7 +364,7 @@ class Cluster:
             return self._namespace(request, parts[0])
         if parts[0] != self.namespace:
             return self._elsewhere(verb)
-        assert request.path.startswith(where)
+        assert group == ("/apis/coordination.k8s.io/v1" if kind == "leases" else "/api/v1")
         answer = getattr(self, f"_{verb}_{kind.replace('/', '_')}")
         return await answer(request, name)
 
@@ -479,6 +481,41 @@ class Cluster:
         del self.secrets[name]
         return _named("ok-200-secret-delete", "agent-two", name)
 
+    # --- leases: a version is written over once, as in recording error-409-update-conflict ---
+
+    async def _get_leases(self, request: web.Request, name: str) -> web.Response:
+        if name not in self.leases:
+            return _lease_refused("error-404-pod-get", "absent", name)
+        return web.json_response(self.leases[name])
+
+    async def _create_leases(self, request: web.Request, _: str) -> web.Response:
+        told = await request.json()
+        name = told["metadata"]["name"]
+        if name in self.leases:
+            return _lease_refused("error-409-already-exists", "agent-dup", name)
+        told["metadata"] |= {"uid": f"1ea5e000-0000-4000-8000-{next(self._uids):012d}"}
+        return web.json_response(self._keep_lease(name, told), status=201)
+
+    async def _update_leases(self, request: web.Request, name: str) -> web.Response:
+        told = await request.json()
+        old = self.leases.get(name)
+        if old is None:
+            return _lease_refused("error-404-pod-get", "absent", name)
+        if told["metadata"].get("resourceVersion") != old["metadata"]["resourceVersion"]:
+            return _lease_refused("error-409-update-conflict", "agent-dup", name)
+        told["metadata"]["uid"] = old["metadata"]["uid"]
+        return web.json_response(self._keep_lease(name, told))
+
+    def _keep_lease(self, name: str, told: Object) -> Object:
+        spec = told["spec"] = {k: v for k, v in told["spec"].items() if v is not None}
+        assert spec.get("leaseDurationSeconds", 1) > 0
+        for key in ("acquireTime", "renewTime"):
+            assert _MICRO_TIME.fullmatch(spec[key]), spec[key]
+        self._now = next(self._version)
+        told["metadata"]["resourceVersion"] = str(self._now)
+        self.leases[name] = told
+        return told
+
     # --- watches ---
 
     async def _watch_pods(self, request: web.Request, _: str) -> web.StreamResponse:
@@ -580,6 +617,15 @@ def _recorded(name: str) -> web.Response:
     body = told["body"]
     text = body if isinstance(body, str) else json.dumps(body)
     return web.Response(text=None, body=text.encode(), status=told["status"], headers=headers)
+
+
+def _lease_refused(recording: str, old: str, name: str) -> web.Response:
+    told = recorded.load(recording)["response"]
+    text = json.dumps(told["body"]).replace(old, urllib.parse.unquote(name))
+    text = text.replace("pods \\", "leases.coordination.k8s.io \\").replace(
+        '"kind": "pods"', '"group": "coordination.k8s.io", "kind": "leases"'
+    )
+    return web.json_response(json.loads(text), status=told["status"])
 
 
 def _named(recording: str, old: str, name: str) -> web.Response:

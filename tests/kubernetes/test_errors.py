@@ -62,7 +62,7 @@ TABLE: dict[str, tuple[str, str, type[api.BackendError], str]] = {
     "409-delete-rv-precondition": ("delete", "pods", api.NotFound, "Operation cannot be"),
     "409-delete-uid-precondition": ("delete", "pods", api.NotFound, "Operation cannot be"),
     "409-secret-exists": ("create", "secrets", api.AlreadyExists, 'secrets "agent-two" already'),
-    "409-update-conflict": ("update", "pods", api.Unavailable, "Operation cannot be fulfilled"),
+    "409-update-conflict": ("update", "pods", errors.Outdated, "Operation cannot be fulfilled"),
     "410-list-continue-expired": ("list", "pods", errors.Expired, "The provided continue param"),
     "410-list-exact": ("list", "pods", errors.Expired, "The resourceVersion for the provided"),
     "413-too-large": ("create", "pods", api.Rejected, "cannot create pods: Request entity too"),

@@ -3,6 +3,7 @@
 from attrs import define, field
 
 from backends import api as backends_api
+from broker import leadership as leaderships
 from broker.core import death, ledger, model
 
 NOW = 1_780_000_000.0
@@ -35,6 +36,7 @@ class FixedSource:
     deaths: list[death.Death] = field(factory=list)
     is_ready: tuple[bool, str] = (True, "ok")
     is_alive: tuple[bool, str] = (True, "ok")
+    leadership: leaderships.State = field(factory=leaderships.State)
 
     def now(self):
         return NOW

@@ -1,0 +1,116 @@
+"""A ``Lease`` of ``coordination.k8s.io/v1`` as the record that several brokers agree on.
+
+Get, create and update of one object by name; nothing is listed or watched, so a Role on that one
+name is enough (RBAC cannot limit ``create`` to a name). What others have put into the object
+(labels, annotations, fields of later releases) is kept. Refuses to conclude anything from it.
+"""
+
+import asyncio
+import copy
+from typing import Any
+
+import attrs
+
+from backends import api, lease
+from backends.kubernetes import access, client, errors, settings
+
+
+def create(configured: settings.Cluster, *, name: str) -> "KubernetesLease":
+    """Build the adapter; nothing is touched before the first call."""
+    return KubernetesLease(configured, name=name)
+
+
+class KubernetesLease:
+    """``backends.lease.Lease`` in one namespace of one cluster."""
+
+    def __init__(self, configured: settings.Cluster, *, name: str) -> None:
+        told = {a.name: getattr(configured, a.name) for a in attrs.fields(settings.Cluster)}
+        self._settings = settings.KubernetesSettings(**told)
+        self._name = name
+        self._client: client.Client | None = None
+        self._closed = False
+
+    @property
+    def where(self) -> str:
+        """The lease, in words for people."""
+        known = self._client.namespace if self._client is not None else self._settings.namespace
+        return f"lease {known}/{self._name}" if known else f"lease {self._name}"
+
+    async def read(self) -> lease.Seen | None:
+        """Return the lease as it is now."""
+        with errors.contract():
+            asked = await self._open()
+            try:
+                return _seen(await asked.get_lease(self._name))
+            except api.NotFound:
+                return None
+
+    async def write(self, record: lease.Record, *, over: lease.Seen | None) -> lease.Seen | None:
+        """Create the lease, or replace the version that was seen."""
+        with errors.contract():
+            asked = await self._open()
+            manifest = self._manifest(record, asked.namespace, over)
+            try:
+                if over is None:
+                    return _seen(await asked.create_lease(manifest))
+                return _seen(await asked.update_lease(self._name, manifest))
+            except (api.AlreadyExists, api.NotFound, errors.Outdated):
+                return None
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        self._closed = True
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _manifest(
+        self, record: lease.Record, namespace: str, over: lease.Seen | None
+    ) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._name, "namespace": namespace},
+            "spec": {},
+        }
+        if over is not None:
+            made = copy.deepcopy(over.raw)
+            made["metadata"]["resourceVersion"] = over.version
+        made["spec"] = (made.get("spec") or {}) | {
+            "holderIdentity": record.holder or None,  # the server's null: nobody
+            "leaseDurationSeconds": record.lease_s,
+            "acquireTime": record.acquired,
+            "renewTime": record.renewed,
+            "leaseTransitions": record.transitions,
+        }
+        return made
+
+    async def _open(self) -> client.Client:
+        if self._closed:
+            raise api.Unavailable("the lease is closed")
+        if self._client is None:
+            clock = asyncio.get_running_loop().time
+            found = await access.find(self._settings, clock=clock)
+            self._client = client.Client(self._settings, found)
+        return self._client
+
+
+def _seen(found: client.Object) -> lease.Seen:
+    """Read an answer, tolerating a spec that somebody else has written."""
+    metadata, spec = found.get("metadata") or {}, found.get("spec") or {}
+    version = metadata.get("resourceVersion")
+    if found.get("kind") != "Lease" or not isinstance(version, str) or not version:
+        raise api.Unavailable("the answer is no lease")
+    record = lease.Record(
+        holder=str(spec.get("holderIdentity") or ""),
+        lease_s=_number(spec.get("leaseDurationSeconds")),
+        acquired=str(spec.get("acquireTime") or ""),
+        renewed=str(spec.get("renewTime") or ""),
+        transitions=_number(spec.get("leaseTransitions")),
+    )
+    return lease.Seen(
+        record=record, version=version, uid=str(metadata.get("uid") or ""), raw=found
+    )
+
+
+def _number(told: object) -> int:
+    return told if isinstance(told, int) else 0

@@ -264,7 +264,6 @@ class PrometheusRecorder:
             return prometheus_client.Gauge(_PREFIX + name, text, labels, registry=self.registry)
 
         self._leader = gauge("leader", "1 while this broker may act; 0 on a standby.")
-        self._leader.set(1)
         self._lease_taken = gauge(
             "lease_transitions", "How often the lease has gone to another broker."
         )

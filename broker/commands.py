@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import os
-import pathlib
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,8 +17,7 @@ from typing import Any
 import aiohttp
 import attrs
 
-from backends import registry
-from broker import app, clock, config, ends, log, once, placeholder, signals, store
+from broker import app, clock, config, configured, ends, log, once, placeholder, signals, store
 from broker.core import explain as explains
 from broker.core import labels, model
 from broker.core import ledger as ledgers
@@ -27,23 +25,6 @@ from broker.status import documents, terminal
 
 _ASK_S = 10.0
 _LOG = logging.getLogger("broker.commands")
-
-
-def kinds() -> dict[str, config.KindClasses]:
-    """Return the settings classes of every kind of backend; imports no SDK."""
-    return {
-        name: config.KindClasses(
-            settings=registry.settings_class(name),
-            template_settings=registry.template_settings_class(name),
-            alone=kind.alone,
-            lease=registry.lease_settings_class(name),
-        )
-        for name, kind in registry.KINDS.items()
-    }
-
-
-def _load(path: pathlib.Path) -> config.Settings:
-    return config.load(path, kinds(), environ=os.environ)
 
 
 def _print_json(value: object) -> None:
@@ -59,7 +40,7 @@ def _print_table(rows: Sequence[Sequence[object]]) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Work until a signal."""
-    settings = _load(options.config)
+    settings = configured.load_apart(options.config)
     log.configure(form=settings.log.format, level=settings.log.level, secrets=settings.secrets())
     for warning in settings.warnings:
         _LOG.warning("configuration", extra={"reason": warning})
@@ -100,7 +81,9 @@ async def _run(
     except ValueError as error:
         raise ends.BadInput(str(error)) from error
     try:
-        with signals.obeyed(made, drain=options.drain, load=lambda: _load(options.config)):
+        with signals.obeyed(
+            made, drain=options.drain, load=lambda: configured.load_apart(options.config)
+        ):
             await made.run()
     except placeholder.SecondBroker as error:
         raise ends.Refused(str(error)) from error
@@ -129,7 +112,7 @@ def demo(options: argparse.Namespace) -> None:
                 seconds=options.seconds,
                 listen=options.listen,
                 quiet=options.json,
-                kinds=kinds(),
+                kinds=configured.kinds(),
                 backend=options.backend,
             )
         )
@@ -153,7 +136,7 @@ def demo(options: argparse.Namespace) -> None:
 def check_config(options: argparse.Namespace) -> None:
     """Say whether the configuration can be used, and what is odd about it."""
     try:
-        settings = _load(options.config)
+        settings = configured.load(options.config)
     except config.ConfigError as error:
         if options.json:
             _print_json(
@@ -184,7 +167,7 @@ def check_config(options: argparse.Namespace) -> None:
 
 def explain(options: argparse.Namespace) -> None:
     """Say which templates would serve a label and what the others lack."""
-    policy = config.policy(_load(options.config), wall_now=clock.Clock().wall())
+    policy = config.policy(configured.load(options.config), wall_now=clock.Clock().wall())
     try:
         answers = explains.explain_label(options.label, policy)
     except labels.LabelError as error:
@@ -205,7 +188,7 @@ def render(options: argparse.Namespace) -> None:
     """Print what each backend of a template would create for one agent."""
     from broker import rendering  # noqa: PLC0415 -- a broker at work need not hold it
 
-    settings, wall_now = _load(options.config), clock.Clock().wall()
+    settings, wall_now = configured.load(options.config), clock.Clock().wall()
     policy = config.policy(settings, wall_now=wall_now)
     try:
         shown = rendering.render(settings, policy, template=options.template, now=wall_now)
@@ -217,9 +200,11 @@ def render(options: argparse.Namespace) -> None:
 
 def init(options: argparse.Namespace) -> None:
     """Write a commented configuration; never over another file."""
+    from broker.config import describing  # noqa: PLC0415 -- a broker at work need not hold it
+
     try:
         with options.path.open("x", encoding="utf-8") as file:
-            file.write(config.sample_config())
+            file.write(describing.sample_config())
     except FileExistsError:
         raise ends.Refused(f"{options.path} exists; hint: name another file") from None
     except OSError as error:
@@ -229,7 +214,9 @@ def init(options: argparse.Namespace) -> None:
 
 def schema(_: argparse.Namespace) -> None:
     """Print the JSON Schema."""
-    _print_json(config.schema(kinds()))
+    from broker.config import describing  # noqa: PLC0415 -- as above
+
+    _print_json(describing.schema(configured.kinds()))
 
 
 # --- with a controller, once -------------------------------------------------------------------
@@ -237,7 +224,7 @@ def schema(_: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Look once and print the plan; change nothing."""
-    settings = _load(options.config)
+    settings = configured.load(options.config)
     log.configure(level="error", secrets=settings.secrets())
     made, world = asyncio.run(once.dry(settings))
     if options.json:
@@ -280,7 +267,7 @@ def doctor(options: argparse.Namespace) -> None:
     """Check everything from outside; fails if anything will not work."""
     from broker import doctor as doctors  # noqa: PLC0415 -- a broker at work need not hold it
 
-    settings = _load(options.config)
+    settings = configured.load(options.config)
     log.configure(level="error", secrets=settings.secrets())
     found = asyncio.run(_examine(settings, options))
     if options.json:
@@ -309,7 +296,7 @@ async def _examine(settings: config.Settings, options: argparse.Namespace) -> li
 
 def sweep(options: argparse.Namespace) -> None:
     """List what is left over; remove it with ``--yes``."""
-    settings = _load(options.config)
+    settings = configured.load(options.config)
     log.configure(level="error", secrets=settings.secrets())
     found, removed, kept = asyncio.run(once.sweep(settings, options))
     if options.json:
@@ -333,7 +320,7 @@ def status(options: argparse.Namespace) -> None:
     """Ask the running broker."""
     url = options.url
     if url is None:
-        listen = _load(options.config).listen
+        listen = configured.load(options.config).listen
         if listen is None:
             raise ends.BadInput(
                 "listen is off in the configuration; hint: name the page with --url"

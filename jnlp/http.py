@@ -23,34 +23,12 @@ from attrs import field, frozen
 from multidict import CIMultiDictProxy
 
 from jnlp import answers, errors
-from jnlp import secret as jnlp_secret
+from jnlp.settings import Settings
 
 _HEADER_BYTES = 65536  # group headers of a large directory service exceed aiohttp's 8190
 _ERROR_PAGE_BYTES = 262144
 _CONNECTIONS = 16  # to one controller; actions beyond it wait their turn
 _CRUMB_PATH = "crumbIssuer/api/json"
-
-
-@frozen(kw_only=True)
-class Credentials:
-    """A user with an API token, or with a password (then crumbs and a cookie are used)."""
-
-    user: str
-    secret: jnlp_secret.Secret
-    is_password: bool = False
-
-
-@frozen(kw_only=True)
-class Settings:
-    """How a controller is reached."""
-
-    url: str  # with path prefix, without user; "/" at the end is added
-    credentials: Credentials | None = None
-    ca_file: str | None = None  # PEM; None: the system's authorities
-    verify: bool = True  # False: any certificate will do (only ever for tests of a set-up)
-    proxy: str | None = field(default=None, repr=False)  # may hold a password
-    timeout_s: float = 10.0  # one request, from connecting to the last byte
-    max_bytes: int = 32 * 1024 * 1024  # of one answer, unpacked: thousands of queue items
 
 
 @frozen(kw_only=True)

@@ -19,8 +19,8 @@ from broker.config.settings import (
     Settings,
 )
 from broker.core import model
-from jnlp import http as jnlp_http
 from jnlp import secret as jnlp_secret
+from jnlp import settings as jnlp_settings
 
 _LEAST_POLL_S = 0.25
 _DEFAULT_BACKENDS = {"local": {"kind": "process"}}
@@ -163,7 +163,7 @@ class Builder:
             return None
         credentials = None
         if told.user is not None and secret is not None:
-            credentials = jnlp_http.Credentials(
+            credentials = jnlp_settings.Credentials(
                 user=told.user, secret=secret, is_password=told.token is None
             )
         return ControllerSettings(

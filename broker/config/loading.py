@@ -8,26 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from broker.config import building, reading, tree
+from broker.config import building, tree
+from broker.config.errors import ConfigError, Problem
 from broker.config.settings import KindClasses, Settings
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the text has a line for each problem."""
-
-    def __init__(self, lines: tuple[str, ...], problems: tuple[reading.Problem, ...] = ()) -> None:
-        """``lines`` are for people, ``problems`` for programs, in the same order."""
-        super().__init__("\n".join(lines))
-        self.problems = problems
-
-    def documents(self) -> list[dict[str, str | int]]:
-        """Return the problems for programs; one without a line is of the file itself."""
-        if not self.problems:
-            return [{"line": 0, "setting": "", "text": str(self), "hint": ""}]
-        return [
-            {"line": p.line, "setting": p.where(), "text": p.text, "hint": p.hint}
-            for p in self.problems
-        ]
 
 
 def load(
@@ -64,9 +47,7 @@ def parse(
     Raises ``ConfigError`` with every problem at once.
     """
     read = tree.parse(text)
-    problems = [
-        reading.Problem(path=f.path, text=f.text, hint=f.hint, line=f.line) for f in read.faults
-    ]
+    problems = [Problem(path=f.path, text=f.text, hint=f.hint, line=f.line) for f in read.faults]
     if read.whole:
         builder = building.Builder(kinds=kinds, environ=environ, base=base)
         settings = builder.build(read.data)
@@ -78,7 +59,7 @@ def parse(
     raise ConfigError(tuple(_line(name, p) for p in problems), tuple(problems))
 
 
-def _located(problems: Iterable[reading.Problem], read: tree.Tree) -> Iterator[reading.Problem]:
+def _located(problems: Iterable[Problem], read: tree.Tree) -> Iterator[Problem]:
     """Say for each problem where it stands; one of the defaults is told once, where it is."""
     seen = set()
     for problem in problems:
@@ -90,7 +71,7 @@ def _located(problems: Iterable[reading.Problem], read: tree.Tree) -> Iterator[r
             yield attrs.evolve(problem, path=path, line=read.line(path))
 
 
-def _line(name: str, problem: reading.Problem) -> str:
+def _line(name: str, problem: Problem) -> str:
     where = f"{problem.where()}: " if problem.path else ""
     hint = f"; hint: {problem.hint}" if problem.hint else ""
     return f"{name}:{problem.line}: {where}{problem.text}{hint}"

@@ -5,19 +5,19 @@ Refuses to know any setting.
 
 from attrs import define, field
 
-from broker.config import reading, tree
+from broker.config import errors, tree
 
 
 @define(kw_only=True)
 class Notes:
     """Problems end the reading, warnings do not."""
 
-    problems: list[reading.Problem] = field(factory=list)
+    problems: list[errors.Problem] = field(factory=list)
     warnings: list[str] = field(factory=list)
 
     def bad(self, path: tree.Path, text: str, hint: str = "") -> None:
         """Note a problem."""
-        self.problems.append(reading.Problem(path=path, text=text, hint=hint))
+        self.problems.append(errors.Problem(path=path, text=text, hint=hint))
 
     def at_least(self, path: tree.Path, value: float | None, least: float) -> None:
         """Note a value that is too small."""

@@ -13,32 +13,12 @@ from typing import Any
 
 import attrs
 import cattrs
-from attrs import frozen
 from cattrs import errors as cattrs_errors
 from cattrs import gen
 
 from broker import schedule
 from broker.config import shape, tree, values
-
-
-@frozen(kw_only=True)
-class Problem:
-    """One thing that is wrong: where, what was found, what is allowed."""
-
-    path: tree.Path
-    text: str
-    hint: str = ""
-    line: int = 1
-
-    def where(self) -> str:
-        """Return the path as it reads in the file: ``templates.maven.labels[0]``."""
-        return dotted(self.path)
-
-
-def dotted(path: tree.Path) -> str:
-    """Return a path as text."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
-    return "".join(parts).removeprefix(".")
+from broker.config.errors import Problem
 
 
 def key_of(attribute: "attrs.Attribute[Any]") -> str:

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from broker import schedule
 from broker.config import shape
 from broker.core import election, model
-from jnlp import http as jnlp_http
+from jnlp import settings as jnlp_settings
 
 
 @frozen(kw_only=True)
@@ -33,16 +33,16 @@ class ControllerSettings:
 
     url: str
     agent_url: str
-    credentials: jnlp_http.Credentials | None = None
+    credentials: jnlp_settings.Credentials | None = None
     ca_file: str | None = None
     verify: bool = True
     proxy: str | None = field(default=None, repr=False)
     timeout_s: float = 10.0
     placeholder: bool = True
 
-    def session(self) -> jnlp_http.Settings:
+    def session(self) -> jnlp_settings.Settings:
         """Return what the HTTP session wants."""
-        return jnlp_http.Settings(
+        return jnlp_settings.Settings(
             url=self.url,
             credentials=self.credentials,
             ca_file=self.ca_file,

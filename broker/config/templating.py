@@ -16,7 +16,7 @@ from attrs import frozen
 
 from backends import api as backends_api
 from broker import schedule
-from broker.config import noting, reading, shape, tree, values
+from broker.config import errors, noting, reading, shape, tree, values
 from broker.config.settings import BackendSettings, KindClasses, Warmth
 from broker.core import marks, model
 from jnlp import node as jnlp_node
@@ -135,7 +135,7 @@ class Templates:
                 self.notes.bad((*path, name), "allowed: a name without '=', a value without NUL")
             elif _SECRET_LIKE.search(name):
                 self.notes.warnings.append(
-                    f"{reading.dotted((*path, name))}: every build can read it; secrets belong "
+                    f"{errors.dotted((*path, name))}: every build can read it; secrets belong "
                     "into the controller's credentials"
                 )
 
@@ -173,7 +173,7 @@ class Templates:
             self.notes.bad((*where, "max_builds"), "given beside once", "keep one of them")
         if keep.max_builds is not None and told.executors > 1:
             self.notes.warnings.append(
-                f"{reading.dotted(where)}.max_builds with {told.executors} executors: builds that "
+                f"{errors.dotted(where)}.max_builds with {told.executors} executors: builds that "
                 "run at the same time may exceed it"
             )
 
@@ -188,7 +188,7 @@ class Templates:
             return kept
         if kept.max_age_s is not None:
             self.notes.warnings.append(
-                f"{reading.dotted((*path, 'max_age'))}: {kept.max_age_s:.0f} s, and the platform "
+                f"{errors.dotted((*path, 'max_age'))}: {kept.max_age_s:.0f} s, and the platform "
                 f"ends an agent after {lifetime_s:.0f} s, build or not: half of that is taken"
             )
         return attrs.evolve(kept, max_age_s=_FIT * lifetime_s)
@@ -238,7 +238,7 @@ class Templates:
         used = {self.backends[name].kind for name in chosen if name in self.backends}
         for kind in sorted(set(sections) - used):
             self.notes.warnings.append(
-                f"{reading.dotted((*path, kind))}: no backend of it is this kind"
+                f"{errors.dotted((*path, kind))}: no backend of it is this kind"
             )
         by_kind = {
             kind: reading.read_each(

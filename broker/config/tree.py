@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 from attrs import Factory, evolve, frozen
 
-Path = tuple[str | int, ...]
+from broker.config import errors
+
+Path = errors.Path
 
 MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 40

@@ -25,6 +25,7 @@ from attrs import define, frozen
 
 from backends import api as backends_api
 from broker import app, clock, config, log, signals, store
+from broker.config import loading
 from broker.core import model
 from broker.demo import controller, image, simulation
 
@@ -131,7 +132,7 @@ async def play(
         sim = simulation.Simulation()
         access = controller.Access(user="demo", token=_TOKEN)
         async with controller.SimulatedController(sim, now=watch.now, access=access) as server:
-            settings = config.parse(
+            settings = loading.parse(
                 _CONFIG.format(
                     url=server.url,
                     state=base / "state",

@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from broker import app, clock, commands, config, store
+from broker import app, clock, configured, store
+from broker.config import loading
 from broker.demo import controller, simulation
 
 AGENT = pathlib.Path(controller.__file__).with_name("agent.py")
@@ -106,9 +107,9 @@ async def test_a_build_runs_on_an_agent_started_from_agent_jar(
     watch, sim = clock.Clock(), simulation.Simulation(version=version)
     access = controller.Access(user="u", token="a-token-of-eleven")
     async with controller.SimulatedController(sim, now=watch.now, access=access) as server:
-        settings = config.parse(
+        settings = loading.parse(
             CONFIG.format(url=server.url, state=tmp_path / "state", java=java, connect=connect),
-            commands.kinds(),
+            configured.kinds(),
             environ={"TOKEN": "a-token-of-eleven"},
             base=tmp_path,
         )

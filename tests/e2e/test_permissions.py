@@ -2,7 +2,8 @@
 
 import asyncio
 
-from broker import app, clock, commands, config, store
+from broker import app, clock, configured, store
+from broker.config import loading
 from broker.demo import access, controller, simulation
 
 CONFIG = """\
@@ -23,9 +24,9 @@ async def test_a_broker_that_may_not_make_nodes_says_which_permission_it_lacks(t
     allowed = access.ALL - {"Agent/Create", "Overall/Administer"}
     mine = access.Access(user="u", token=TOKEN, permissions=allowed)
     async with controller.SimulatedController(sim, now=watch.now, access=mine) as server:
-        settings = config.parse(
+        settings = loading.parse(
             CONFIG.format(url=server.url, state=tmp_path / "state"),
-            commands.kinds(),
+            configured.kinds(),
             environ={"TOKEN": TOKEN},
             base=tmp_path,
         )

@@ -133,11 +133,12 @@ def test_a_secret_does_not_show_itself(form):
 
     from jnlp import http as jnlp_http
     from jnlp import secret as jnlp_secret
+    from jnlp import settings as jnlp_settings
 
     secret = jnlp_secret.Secret("hunter2")
-    held = jnlp_http.Settings(
+    held = jnlp_settings.Settings(
         url="http://c/",
-        credentials=jnlp_http.Credentials(user="u", secret=secret),
+        credentials=jnlp_settings.Credentials(user="u", secret=secret),
         proxy="http://u:hunter2@p/",
     )
     session = jnlp_http.Session(held)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from broker import commands, config
+from broker import config, configured
+from broker.config import loading
 
 DAY_S = 86_400.0
 
@@ -27,7 +28,7 @@ def loaded(folder: pathlib.Path, template: dict[str, Any]) -> config.Settings:
     }
     path = folder / "broker.yaml"
     path.write_text(yaml.safe_dump(document))
-    return config.load(path, commands.kinds(), environ={})
+    return loading.load(path, configured.kinds(), environ={})
 
 
 @pytest.mark.parametrize(

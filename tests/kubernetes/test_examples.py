@@ -14,7 +14,8 @@ import yaml
 
 from backends import api
 from backends.kubernetes import pod
-from broker import commands, config, rendering
+from broker import config, configured, rendering
+from broker.config import loading
 from tests.kubernetes import oracle, recorded
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "kubernetes"
@@ -46,7 +47,7 @@ def loaded(text: str, folder: pathlib.Path) -> config.Settings:
     secret.write_text("abc")
     path = folder / "broker.yaml"
     path.write_text(re.sub(r"file:/run/\S+", f"file:{secret}", text))
-    return config.load(path, commands.kinds(), environ={})
+    return loading.load(path, configured.kinds(), environ={})
 
 
 def rendered() -> list[dict[str, Any]]:

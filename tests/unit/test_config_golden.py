@@ -9,7 +9,8 @@ import pathlib
 
 import pytest
 
-from broker import cli, commands, config
+from broker import cli, config, configured
+from broker.config import loading
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "config"
 CASES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -18,13 +19,13 @@ ENVIRON = {"TOKEN": "11secret-of-the-test", "EMPTY": ""}
 
 def kinds():
     """The two kinds that are always there, so that a new kind leaves the messages alone."""
-    return {name: commands.kinds()[name] for name in ("memory", "process")}
+    return {name: configured.kinds()[name] for name in ("memory", "process")}
 
 
 def said(name: str) -> str:
     text = (FOLDER / f"{name}.yaml").read_text()
     with pytest.raises(config.ConfigError) as caught:
-        config.parse(text, kinds(), environ=ENVIRON, base=pathlib.Path("/nowhere"))
+        loading.parse(text, kinds(), environ=ENVIRON, base=pathlib.Path("/nowhere"))
     return f"{caught.value}\n"
 
 

@@ -11,17 +11,17 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker import cli, commands, config
-from broker.config import shape
+from broker import cli, config, configured
+from broker.config import describing, loading, shape
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-KINDS = commands.kinds()
+KINDS = configured.kinds()
 ENVIRON = {"JENKINS_TOKEN": "11token-of-the-test"}
 HEAD = "owner: o\ncontroller: {url: 'http://c/'}\n"
 
 
 def parse(text, **more):
-    return config.parse(text, KINDS, environ=ENVIRON, **more)
+    return loading.parse(text, KINDS, environ=ENVIRON, **more)
 
 
 def template(text):
@@ -98,7 +98,7 @@ def test_a_secret_comes_from_a_file_beside_the_configuration(tmp_path):
     path.write_text(
         "owner: o\ncontroller: {url: 'https://c/', user: u, token: 'file:token'}\ntemplates: {t: {labels: x}}\n"
     )
-    made = config.load(path, KINDS, environ={})
+    made = loading.load(path, KINDS, environ={})
     assert made.secrets() == ("s3cret",)
     assert "s3cret" not in repr(made)
     assert "s3cret" not in repr(made.controller.session())
@@ -106,7 +106,7 @@ def test_a_secret_comes_from_a_file_beside_the_configuration(tmp_path):
 
 def test_a_proxy_with_a_password_comes_from_a_reference():
     """It never appears in a repr, and the log is told to blank it."""
-    made = config.parse(
+    made = loading.parse(
         "owner: o\ncontroller: {url: 'https://c/', proxy: 'env:P'}\ntemplates: {t: {labels: x}}",
         KINDS,
         environ={"P": "http://u:hunter2@proxy:3128"},
@@ -150,7 +150,7 @@ def test_a_file_that_is_not_there_or_a_directory(tmp_path, capsys):
 
 
 def _schema():
-    return config.schema(KINDS)
+    return describing.schema(KINDS)
 
 
 def examples():
@@ -173,7 +173,7 @@ def test_an_example_loads_and_fits_the_schema(path, tmp_path):
         if reference.startswith("file:"):
             (tmp_path / key).write_text("11secret")
             text = text.replace(reference, f"file:{tmp_path / key}")
-    made = config.parse(text, KINDS, environ=ENVIRON, base=path.parent)
+    made = loading.parse(text, KINDS, environ=ENVIRON, base=path.parent)
     assert made.templates
 
 
@@ -211,7 +211,7 @@ def test_the_schema_never_refuses_what_loads(path):
         return
     fits = jsonschema.Draft202012Validator(_schema()).is_valid(told)
     with pytest.raises(config.ConfigError):
-        config.parse(path.read_text(), KINDS, environ=ENVIRON)
+        loading.parse(path.read_text(), KINDS, environ=ENVIRON)
     if path.stem in {
         "unknown-keys",
         "wrong-types",

@@ -10,7 +10,8 @@ import re
 import pytest
 
 from backends import registry
-from broker import config, metrics
+from broker import configured, metrics
+from broker.config import describing, loading
 from broker.core import model
 from broker.metrics import values
 
@@ -70,7 +71,7 @@ def test_the_queries_ask_for_metrics_and_labels_that_exist():
 
 def test_every_setting_is_in_the_reference():
     """The table is made from the classes that read the file."""
-    table = config.reference()
+    table = describing.reference()
     assert table == table_in(DOCS / "configuration.md", "settings", table)
 
 
@@ -96,11 +97,12 @@ def test_links_lead_somewhere(path):
 
 def test_the_examples_of_the_reference_load():
     """A template for each purpose, as it stands in the page."""
-    from broker import commands
 
     text = (DOCS / "configuration.md").read_text().split("```yaml\n")[1].split("```")[0]
-    made = config.parse(
-        f"owner: o\ncontroller: {{url: 'http://localhost/'}}\n{text}", commands.kinds(), environ={}
+    made = loading.parse(
+        f"owner: o\ncontroller: {{url: 'http://localhost/'}}\n{text}",
+        configured.kinds(),
+        environ={},
     )
     assert len(made.templates) == 5
 

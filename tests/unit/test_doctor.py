@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from broker import app, cli, clock, commands, config, store
+from broker import app, cli, clock, configured, store
 from broker import doctor as doctors
+from broker.config import loading
 from broker.demo import access as accesses
 from broker.demo import controller, simulation
 
@@ -36,7 +37,7 @@ async def surgery(tmp_path, *, permissions=BROKER, more="command: [x]", **sim):
 
 async def doctor(path, *, token=TOKEN, probe="o-doctor-1"):
     """What the command asks and finds, by check."""
-    settings = config.load(path, commands.kinds(), environ={"DOCTOR_TOKEN": token})
+    settings = loading.load(path, configured.kinds(), environ={"DOCTOR_TOKEN": token})
     watch = clock.Clock()
     backends = app.make_backends(settings, store.FileStore(settings.state_dir), watch=watch)
     try:

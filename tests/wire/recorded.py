@@ -15,6 +15,7 @@ from attrs import define, field
 
 from jnlp import http
 from jnlp import secret as jnlp_secret
+from jnlp import settings as jnlp_settings
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
 TOKEN = "11a0b1c2d3-token-nobody-may-see"
@@ -115,19 +116,21 @@ async def serving(handler: Callable[[web.Request], Any], **options: Any) -> Asyn
         await server.close()
 
 
-def settings(url: str, **changes: Any) -> http.Settings:
+def settings(url: str, **changes: Any) -> jnlp_settings.Settings:
     """Settings with an API token, unless changed."""
     values: dict[str, Any] = {
         "url": url,
-        "credentials": http.Credentials(user="admin", secret=jnlp_secret.Secret(TOKEN)),
+        "credentials": jnlp_settings.Credentials(user="admin", secret=jnlp_secret.Secret(TOKEN)),
         "timeout_s": 5.0,
     }
-    return http.Settings(**{**values, **changes})
+    return jnlp_settings.Settings(**{**values, **changes})
 
 
-def password() -> http.Credentials:
+def password() -> jnlp_settings.Credentials:
     """Credentials of a person: crumbs and cookies are wanted."""
-    return http.Credentials(user="admin", secret=jnlp_secret.Secret(TOKEN), is_password=True)
+    return jnlp_settings.Credentials(
+        user="admin", secret=jnlp_secret.Secret(TOKEN), is_password=True
+    )
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from broker.demo import access, simulation
 from broker.demo import controller as controllers
 from jnlp import client, errors, http
 from jnlp import secret as jnlp_secret
+from jnlp import settings as jnlp_settings
 
 OWNER, NODE = "ci", "ci-placeholder"
 CHALLENGE_S = 10.0
@@ -57,7 +58,7 @@ async def hosts(**may):
     sim = simulation.Simulation(version="2.263.4")
     rules = access.Access(user="u", token="a-token", **may)
     server = controllers.SimulatedController(sim, now=clock.read, access=rules)
-    credentials = http.Credentials(user="u", secret=jnlp_secret.Secret("a-token"))
+    credentials = jnlp_settings.Credentials(user="u", secret=jnlp_secret.Secret("a-token"))
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(server)
 

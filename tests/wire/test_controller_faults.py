@@ -22,6 +22,7 @@ from broker.demo import access, simulation
 from broker.demo import controller as controllers
 from jnlp import client, errors, http, node, version
 from jnlp import secret as jnlp_secret
+from jnlp import settings as jnlp_settings
 from tests.unit import worlds
 
 TOKEN, PASSWORD = "a-token-of-eleven", "a-password"
@@ -68,9 +69,9 @@ async def staged(*, password=False, of_version="2.263.4", through=None, timeout_
     async with contextlib.AsyncExitStack() as stack:
         url = (await stack.enter_async_context(server)).url
         proxy = await stack.enter_async_context(through()) if through else None
-        settings = http.Settings(
+        settings = jnlp_settings.Settings(
             url=url,
-            credentials=http.Credentials(
+            credentials=jnlp_settings.Credentials(
                 user="u",
                 secret=jnlp_secret.Secret(PASSWORD if password else TOKEN),
                 is_password=password,

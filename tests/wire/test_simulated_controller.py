@@ -22,6 +22,7 @@ from broker.demo import controller as controllers
 from broker.demo.simulation import Kind, Node
 from jnlp import client, errors, http, node
 from jnlp import secret as jnlp_secret
+from jnlp import settings as jnlp_settings
 
 OLD = "2.263.4"
 NOW = 1_795_475_491.0
@@ -404,7 +405,7 @@ async def test_what_it_takes_silently_we_do_not_send(note):
             labels=told["labelString"].split(),
         )
         async with staged() as stage:
-            credentials = http.Credentials(user=USER, secret=jnlp_secret.Secret(TOKEN))
+            credentials = jnlp_settings.Credentials(user=USER, secret=jnlp_secret.Secret(TOKEN))
             settings = recorded.settings(stage.server.url, credentials=credentials)
             async with http.Session(settings) as session:
                 with pytest.raises(errors.BadRequest, match="node not sent"):

@@ -1,0 +1,51 @@
+"""What is wrong with a configuration, as values and as the one error that ends its reading.
+
+Refuses to know how anything is read: who only reports an error need not load a reader.
+"""
+
+from attrs import frozen
+
+Path = tuple[str | int, ...]
+"""Where something stands: keys and positions from the top of the document."""
+
+
+@frozen(kw_only=True)
+class Problem:
+    """One thing that is wrong: where, what was found, what is allowed."""
+
+    path: Path
+    text: str
+    hint: str = ""
+    line: int = 1
+
+    def where(self) -> str:
+        """Return the path as it reads in the file: ``templates.maven.labels[0]``."""
+        return dotted(self.path)
+
+
+def dotted(path: Path) -> str:
+    """Return a path as text."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
+    return "".join(parts).removeprefix(".")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text has a line for each problem."""
+
+    def __init__(self, lines: tuple[str, ...], problems: tuple[Problem, ...] = ()) -> None:
+        """``lines`` are for people, ``problems`` for programs, in the same order."""
+        super().__init__("\n".join(lines))
+        self.lines = lines
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[object, ...]]:
+        return ConfigError, (self.lines, self.problems)
+
+    def documents(self) -> list[dict[str, str | int]]:
+        """Return the problems for programs; one without a line is of the file itself."""
+        if not self.problems:
+            return [{"line": 0, "setting": "", "text": str(self), "hint": ""}]
+        return [
+            {"line": p.line, "setting": p.where(), "text": p.text, "hint": p.hint}
+            for p in self.problems
+        ]

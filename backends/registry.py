@@ -5,12 +5,12 @@ So a broker pays only for the platform it uses. Refuses to parse configuration.
 
 import importlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
 
 from attrs import frozen
 
-from backends import api, lease
+from backends import api, finding, lease
 
 
 @frozen(kw_only=True)
@@ -30,6 +30,7 @@ class Kind:
     alone: str = ""  # why two brokers of one owner cannot both reach the same agents
     lease_settings: str | None = None  # where the platform can hold a lease: how it is reached ...
     lease: str | None = None  # ... and (settings, name=) -> backends.lease.Lease
+    examiner: str | None = None  # (settings, owner=, orders=, now=) -> findings, for `doctor`
 
 
 KINDS = {
@@ -68,6 +69,7 @@ KINDS = {
             renderer="backends.kubernetes.pod:render",
             lease_settings="backends.kubernetes.settings:Cluster",
             lease="backends.kubernetes.lease:create",
+            examiner="backends.kubernetes.doctor:examine",
         ),
         Kind(
             name="mesos",
@@ -140,6 +142,27 @@ def render(name: str, settings: Any, spec: api.InstanceSpec, *, owner: str) -> s
     if renderer is None:
         raise ValueError(f"backends of kind {name} have nothing to show")
     return str(_load(renderer)(spec, settings, owner=owner))
+
+
+def examine(
+    name: str,
+    settings: Any,
+    *,
+    owner: str,
+    orders: Mapping[str, api.InstanceSpec],
+    now: Callable[[], float],
+) -> AsyncIterator[finding.Finding]:
+    """Return what stands between a configuration and its instances; ``orders`` by template.
+
+    Raises ValueError for a kind without an examiner.
+    """
+    examiner = kind(name).examiner
+    if examiner is None:
+        raise ValueError(f"backends of kind {name} have nothing to examine")
+    found: AsyncIterator[finding.Finding] = _load(examiner)(
+        settings, owner=owner, orders=orders, now=now
+    )
+    return found
 
 
 def _load(path: str) -> Any:

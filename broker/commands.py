@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import attrs
 
+from backends import finding
 from broker import app, clock, config, configured, ends, log, once, placeholder, signals, store
 from broker.core import explain as explains
 from broker.core import labels, model
@@ -265,32 +266,30 @@ def _plan_document(made: model.Plan) -> dict[str, Any]:
 
 def doctor(options: argparse.Namespace) -> None:
     """Check everything from outside; fails if anything will not work."""
-    from broker import doctor as doctors  # noqa: PLC0415 -- a broker at work need not hold it
-
     settings = configured.load(options.config)
     log.configure(level="error", secrets=settings.secrets())
     found = asyncio.run(_examine(settings, options))
     if options.json:
         _print_json([{**attrs.asdict(f), "verdict": f.verdict.value} for f in found])
-    bad = sum(f.verdict is doctors.Verdict.FAIL for f in found)
+    bad = sum(f.verdict is finding.Verdict.FAIL for f in found)
     if bad:
         raise ends.Failed(f"{bad} of {len(found)} checks failed")
 
 
 async def _examine(settings: config.Settings, options: argparse.Namespace) -> list[Any]:
-    from broker import doctor as doctors  # noqa: PLC0415 -- as above
+    from broker import doctor as doctors  # noqa: PLC0415 -- a broker at work need not hold it
 
     watch = clock.Clock()
     found = []
     async with once.built(settings, watch) as made:
         probe = None if options.read_only else f"{settings.owner}-doctor-{secrets.token_hex(3)}"
-        async for finding in doctors.examine(settings, made.backends, now=watch.now, probe=probe):
-            found.append(finding)
+        async for one in doctors.examine(settings, made.backends, now=watch.now, probe=probe):
+            found.append(one)
             if not options.json:
-                said = terminal.plain(finding.text)
-                print(f"{finding.verdict.value:4}  {finding.check:18}  {said}", flush=True)
-                if finding.hint:
-                    print(f"{'':26}-> {finding.hint}")
+                said = terminal.plain(one.text)
+                print(f"{one.verdict.value:4}  {one.check:18}  {said}", flush=True)
+                if one.hint:
+                    print(f"{'':26}-> {one.hint}")
     return found
 
 

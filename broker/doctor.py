@@ -6,18 +6,18 @@ is imported here only. Refuses to be needed by ``run`` and to decide anything.
 """
 
 import asyncio
-import enum
 import importlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
+import attrs
 import yarl
-from attrs import frozen
 
 from backends import api as backends_api
-from broker import config, jenkins
+from backends import finding, registry
+from broker import config, jenkins, rendering
 from broker.core import model
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
@@ -29,58 +29,30 @@ _OLDEST = (2, 263)
 _USER_HINT = "create an API token for controller.user, and give it as controller.token"
 
 
-class Verdict(enum.Enum):
-    """How one check went."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "FAIL"
-
-
-@frozen(kw_only=True)
-class Finding:
-    """One line: what was looked at, how it is, what to do."""
-
-    check: str
-    verdict: Verdict
-    text: str
-    hint: str = ""
-
-
-def _ok(check: str, text: str) -> Finding:
-    return Finding(check=check, verdict=Verdict.OK, text=text)
-
-
-def _warn(check: str, text: str, hint: str = "") -> Finding:
-    return Finding(check=check, verdict=Verdict.WARN, text=text, hint=hint)
-
-
-def _fail(check: str, text: str, hint: str = "") -> Finding:
-    return Finding(check=check, verdict=Verdict.FAIL, text=text, hint=hint)
-
-
 async def examine(
     settings: config.Settings,
     backends: Mapping[model.BackendName, backends_api.Backend],
     *,
     now: Callable[[], float],
     probe: str | None,
-) -> AsyncIterator[Finding]:
+) -> AsyncIterator[finding.Finding]:
     """Yield what is found, as it is found; ``probe`` names a node that may be made and removed."""
     async with http.Session(settings.controller.session()) as session:
         reached = False
-        async for finding in _controller(settings, session, now):
-            yield finding
-            reached = reached or (finding.check == "controller" and finding.verdict is Verdict.OK)
+        async for one in _controller(settings, session, now):
+            yield one
+            reached = reached or (one.check == "controller" and one.verdict is finding.Verdict.OK)
         if reached:
-            async for finding in _permissions(session, probe):
-                yield finding
+            async for one in _permissions(session, probe):
+                yield one
             yield await _jobs(session)
             yield await _second_opinion(settings, session)
-    async for finding in _ways_in(settings):
-        yield finding
+    async for one in _ways_in(settings):
+        yield one
     for name, backend in backends.items():
         yield await _backend(name, backend)
+        async for one in _beyond(settings, name, now):
+            yield attrs.evolve(one, check=f"{name}: {one.check}")
 
 
 # --- the controller ----------------------------------------------------------------------------
@@ -88,33 +60,35 @@ async def examine(
 
 async def _controller(
     settings: config.Settings, session: http.Session, now: Callable[[], float]
-) -> AsyncIterator[Finding]:
+) -> AsyncIterator[finding.Finding]:
     asked = now()
     try:
         answer = await session.get_json("queue/api/json", {"tree": "items[id]"})
     except errors.JenkinsError as error:
-        yield _fail("controller", error.text, _what_to_do(error))
+        yield finding.fail("controller", error.text, _what_to_do(error))
         return
     answered = now()
     seconds = answered - asked
-    yield _ok("controller", f"{session.url} answers in {seconds:.2f} s")
+    yield finding.ok("controller", f"{session.url} answers in {seconds:.2f} s")
     numbers = jnlp_version.parse(answer.version)
     if numbers is None:
-        yield _warn(
+        yield finding.warn(
             "version",
             "the controller does not tell its version (X-Jenkins)",
             "let the proxy before it pass that header; until then the safer, slower way is taken",
         )
     elif numbers < _OLDEST:
-        yield _warn("version", f"{answer.version} is older than 2.263", "upgrade the controller")
+        yield finding.warn(
+            "version", f"{answer.version} is older than 2.263", "upgrade the controller"
+        )
     else:
-        yield _ok("version", f"Jenkins {answer.version}")
+        yield finding.ok("version", f"Jenkins {answer.version}")
     ahead = jenkins.skew(answer.date, asked=asked, answered=answered)
     if abs(ahead) > _SKEW_BAD_S:
         way = "ahead" if ahead > 0 else "behind"
-        yield _warn("clock", f"it is {abs(ahead):.0f} s {way}", "keep both clocks by NTP")
+        yield finding.warn("clock", f"it is {abs(ahead):.0f} s {way}", "keep both clocks by NTP")
     else:
-        yield _ok("clock", f"differs by {abs(ahead):.0f} s")
+        yield finding.ok("clock", f"differs by {abs(ahead):.0f} s")
     yield await _who(settings, session)
 
 
@@ -132,29 +106,29 @@ def _what_to_do(error: errors.JenkinsError) -> str:
             return "is controller.url the controller's own address, with its path?"
 
 
-async def _who(settings: config.Settings, session: http.Session) -> Finding:
+async def _who(settings: config.Settings, session: http.Session) -> finding.Finding:
     try:
         told = (await session.get_json("whoAmI/api/json")).json
     except errors.JenkinsError as error:
-        return _warn("credentials", f"whoAmI: {error.text}")
+        return finding.warn("credentials", f"whoAmI: {error.text}")
     name = str(told.get("name", "")) if isinstance(told, dict) else ""
     anonymous = bool(told.get("anonymous")) if isinstance(told, dict) else True
     given = settings.controller.credentials
     if given is None:
-        return _warn("credentials", f"none are configured: works as {name}", _USER_HINT)
+        return finding.warn("credentials", f"none are configured: works as {name}", _USER_HINT)
     if anonymous:
-        return _fail("credentials", "the controller takes us for anonymous", _USER_HINT)
+        return finding.fail("credentials", "the controller takes us for anonymous", _USER_HINT)
     kind = "password" if given.is_password else "API token"
-    return _ok("credentials", f"{name}, by {kind}")
+    return finding.ok("credentials", f"{name}, by {kind}")
 
 
 # --- permissions -------------------------------------------------------------------------------
 
 
-async def _permissions(session: http.Session, probe: str | None) -> AsyncIterator[Finding]:
+async def _permissions(session: http.Session, probe: str | None) -> AsyncIterator[finding.Finding]:
     """Try each on a node of our own that is made for it and removed again."""
     if probe is None:
-        yield _warn("permissions", "not tried: --read-only")
+        yield finding.warn("permissions", "not tried: --read-only")
         return
     nodes = jnlp_client.NodeClient(session)
     made = await _tried(
@@ -170,8 +144,8 @@ async def _permissions(session: http.Session, probe: str | None) -> AsyncIterato
         ),
     )
     yield made
-    if made.verdict is not Verdict.OK:
-        yield _warn("permissions", "the others cannot be tried without a node")
+    if made.verdict is not finding.Verdict.OK:
+        yield finding.warn("permissions", "the others cannot be tried without a node")
         return
     try:
         yield await _tried("Agent/Connect", lambda: nodes.secret(probe))
@@ -180,30 +154,30 @@ async def _permissions(session: http.Session, probe: str | None) -> AsyncIterato
             "Agent/Configure", lambda: nodes.seal(probe, model.RETIRED_LABEL, busy=True)
         )
         safe = jnlp_version.safe_to_retire_by_offline(session.version)
-        if configured.verdict is Verdict.FAIL and safe:
-            yield _warn(configured.check, configured.text, "needed before 2.528.1 only")
+        if configured.verdict is finding.Verdict.FAIL and safe:
+            yield finding.warn(configured.check, configured.text, "needed before 2.528.1 only")
         else:
             yield configured
     finally:
         gone = await _tried("Agent/Delete", lambda: nodes.delete(probe))
-    if gone.verdict is Verdict.FAIL:
-        yield _fail(gone.check, gone.text, f"{gone.hint}; remove node {probe} by hand")
+    if gone.verdict is finding.Verdict.FAIL:
+        yield finding.fail(gone.check, gone.text, f"{gone.hint}; remove node {probe} by hand")
     else:
         yield gone
 
 
-async def _tried(permission: str, call: Callable[[], Awaitable[object]]) -> Finding:
+async def _tried(permission: str, call: Callable[[], Awaitable[object]]) -> finding.Finding:
     try:
         await call()
     except errors.Forbidden as error:
         missing = error.permission or permission
-        return _fail(permission, f"missing: {error.text}", f"give the user {missing}")
+        return finding.fail(permission, f"missing: {error.text}", f"give the user {missing}")
     except errors.JenkinsError as error:
-        return _fail(permission, error.text, _what_to_do(error))
-    return _ok(permission, "granted")
+        return finding.fail(permission, error.text, _what_to_do(error))
+    return finding.ok(permission, "granted")
 
 
-async def _jobs(session: http.Session) -> Finding:
+async def _jobs(session: http.Session) -> finding.Finding:
     """Without Job/Read a full queue looks empty: tell that apart."""
     try:
         root = (await session.get_json("api/json", {"tree": "jobs[name]"})).json
@@ -213,27 +187,27 @@ async def _jobs(session: http.Session) -> Finding:
             )
         ).json
     except errors.JenkinsError as error:
-        return _fail("Job/Read", error.text, _what_to_do(error))
+        return finding.fail("Job/Read", error.text, _what_to_do(error))
     jobs, items = len(root.get("jobs") or ()), len(queue.get("items") or ())
     if queue.get("discoverableItems"):
-        return _fail(
+        return finding.fail(
             "Job/Read",
             "items wait that the user may discover, but not read",
             "give the user Job/Read on all jobs: what it cannot read gets no agent",
         )
     if not jobs and not items:
-        return _warn(
+        return finding.warn(
             "Job/Read",
             "no job is visible: there is none, or the user may read none",
             "if there are jobs, give the user Job/Read: to it a full queue looks empty",
         )
-    return _ok("Job/Read", f"{jobs} jobs visible at the top, {items} items in the queue")
+    return finding.ok("Job/Read", f"{jobs} jobs visible at the top, {items} items in the queue")
 
 
 # --- the way of the agents ---------------------------------------------------------------------
 
 
-async def _ways_in(settings: config.Settings) -> AsyncIterator[Finding]:
+async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
     """Try, from here, what agents will try: listener, port or WebSocket."""
     url = settings.controller.agent_url
     context: ssl.SSLContext | bool = settings.controller.verify
@@ -241,7 +215,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[Finding]:
         context = ssl.create_default_context(cafile=settings.controller.ca_file)
     ways = dict.fromkeys(t.launch.connection for t in settings.templates if not t.launch.command)
     if not ways:
-        yield _ok("agents", "all templates bring a program of their own: nothing to try")
+        yield finding.ok("agents", "all templates bring a program of their own: nothing to try")
         return
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as client:
         for way in ways:
@@ -249,7 +223,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[Finding]:
                 async with asyncio.timeout(_LIMIT_S):
                     yield await _way_in(client, url, way)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                yield _fail(
+                yield finding.fail(
                     "agents",
                     f"{way.transport.value}, from here: {error or type(error).__name__}"[:256],
                     "check controller.agent_url, the tunnel and firewalls; agents may stand "
@@ -257,19 +231,21 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[Finding]:
                 )
 
 
-async def _way_in(client: aiohttp.ClientSession, url: str, way: tunnel.Connection) -> Finding:
+async def _way_in(
+    client: aiohttp.ClientSession, url: str, way: tunnel.Connection
+) -> finding.Finding:
     if way.transport is tunnel.Transport.WEBSOCKET:
         async with client.get(f"{url}wsagents/", allow_redirects=False) as answer:
             if answer.status == 404:
-                return _fail("agents", "websocket: not offered", "use mode tcp, or upgrade")
-            return _ok("agents", f"websocket: {url}wsagents/ answers")
+                return finding.fail("agents", "websocket: not offered", "use mode tcp, or upgrade")
+            return finding.ok("agents", f"websocket: {url}wsagents/ answers")
     if way.transport is tunnel.Transport.DIRECT:
         where = tunnel.parse_tunnel(way.direct or "")
         return await _port(where.host or "", where.port or 0, "direct")
     async with client.get(f"{url}tcpSlaveAgentListener/", allow_redirects=False) as answer:
         told = answer.headers.get("X-Jenkins-JNLP-Port", "")
     if not told.isdecimal():
-        return _fail(
+        return finding.fail(
             "agents",
             "the controller announces no agent port",
             "Manage Jenkins, Security: TCP port for inbound agents; or connect.mode websocket",
@@ -280,36 +256,57 @@ async def _way_in(client: aiohttp.ClientSession, url: str, way: tunnel.Connectio
     return await _port(host, port, "through the tunnel" if through else "agent port")
 
 
-async def _port(host: str, port: int, words: str) -> Finding:
+async def _port(host: str, port: int, words: str) -> finding.Finding:
     _, writer = await asyncio.open_connection(host, port)
     writer.close()
-    return _ok("agents", f"{words}: {host}:{port} takes connections")
+    return finding.ok("agents", f"{words}: {host}:{port} takes connections")
 
 
-async def _backend(name: model.BackendName, backend: backends_api.Backend) -> Finding:
+async def _backend(name: model.BackendName, backend: backends_api.Backend) -> finding.Finding:
     check = f"backend {name}"
     try:
         async with asyncio.timeout(_LIMIT_S):
             instances = await backend.list()
             room = await backend.capacity()
     except backends_api.BackendError as error:
-        return _fail(check, error.reason, f"to be solved by: {error.fault}")
+        return finding.fail(check, error.reason, f"to be solved by: {error.fault}")
     except TimeoutError:
-        return _fail(check, f"no answer within {_LIMIT_S:.0f} s", "is it reachable from here?")
+        return finding.fail(
+            check, f"no answer within {_LIMIT_S:.0f} s", "is it reachable from here?"
+        )
     more = f"; {room.text}" if room is not None and room.text else ""
-    return _ok(check, f"{backend.kind} answers, {len(instances)} instances of ours{more}")
+    return finding.ok(check, f"{backend.kind} answers, {len(instances)} instances of ours{more}")
+
+
+async def _beyond(
+    settings: config.Settings, name: model.BackendName, now: Callable[[], float]
+) -> AsyncIterator[finding.Finding]:
+    """Look at what only the kind of a backend knows of, such as rights and quotas."""
+    told = settings.backends[name]
+    if registry.kind(told.kind).examiner is None:
+        return
+    orders: dict[str, backends_api.InstanceSpec] = {}
+    for template in config.policy(settings, wall_now=now()).templates:
+        if name in template.backends:
+            orders[template.name] = rendering.order(
+                settings.owner, template, name, told.kind, now()
+            )
+    async for one in registry.examine(
+        told.kind, told.settings, owner=settings.owner, orders=orders, now=now
+    ):
+        yield one
 
 
 # --- the second opinion ------------------------------------------------------------------------
 
 
-async def _second_opinion(settings: config.Settings, session: http.Session) -> Finding:
+async def _second_opinion(settings: config.Settings, session: http.Session) -> finding.Finding:
     """Ask with python-jenkins what we asked ourselves; compare what does not change by the way."""
     check = "second opinion"
     try:
         stranger = importlib.import_module("jenkins")
     except ImportError:
-        return _warn(
+        return finding.warn(
             check, "python-jenkins is not installed", "pip install 'jenkins-agent-broker[doctor]'"
         )
     try:
@@ -317,18 +314,18 @@ async def _second_opinion(settings: config.Settings, session: http.Session) -> F
         async with asyncio.timeout(2 * _LIMIT_S):
             version, theirs = await asyncio.to_thread(_ask_stranger, stranger, settings)
     except errors.JenkinsError as error:
-        return _warn(check, error.text)
+        return finding.warn(check, error.text)
     except Exception as error:  # noqa: BLE001 -- it passes on whatever its HTTP library raises
-        return _warn(
+        return finding.warn(
             check, f"python-jenkins: {type(error).__name__}", "proxies or redirects in between?"
         )
     if (version, theirs) != (session.version, ours):
-        return _warn(
+        return finding.warn(
             check,
             f"python-jenkins sees {version} with {theirs} nodes, we {session.version} with {ours}",
             "does every request reach the same controller?",
         )
-    return _ok(check, f"python-jenkins agrees: {version}, {theirs} nodes")
+    return finding.ok(check, f"python-jenkins agrees: {version}, {theirs} nodes")
 
 
 def _ask_stranger(stranger: Any, settings: config.Settings) -> tuple[str, int]:

@@ -31,9 +31,9 @@ def render(
         told = settings.backends[name]
         if registry.kind(told.kind).renderer is None:
             continue
-        order = _order(settings.owner, wanted, name, told.kind, now)
+        wish = order(settings.owner, wanted, name, told.kind, now)
         try:
-            shown[name] = registry.render(told.kind, told.settings, order, owner=settings.owner)
+            shown[name] = registry.render(told.kind, told.settings, wish, owner=settings.owner)
         except backends_api.Rejected as error:
             raise NotShown(f"template {template}, backend {name}: {error.reason}") from error
     if not shown:
@@ -42,9 +42,10 @@ def render(
     return shown
 
 
-def _order(
+def order(
     owner: str, template: model.Template, backend: model.BackendName, kind: str, now: float
 ) -> backends_api.InstanceSpec:
+    """Return what a launch would be given, with a name and a secret that are none."""
     action = model.LaunchAgent(
         name=marks.node_name(owner, template.name, _SUFFIX),
         template=template.name,

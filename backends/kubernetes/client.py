@@ -104,9 +104,13 @@ class Client:
         page = await self._json("list", "events", query=query, timeout_s=_EVENTS_LIMIT_S)
         return [thing for thing in page.get("items") or [] if isinstance(thing, dict)]
 
-    async def create_pod(self, manifest: Mapping[str, Any]) -> Object:
-        """Create a pod. Raises AlreadyExists, Rejected, NoCapacity and the others."""
-        return await self._json("create", "pods", body=manifest)
+    async def create_pod(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> Object:
+        """Create a pod. Raises AlreadyExists, Rejected, NoCapacity and the others.
+
+        A dry run passes all that the server has against it, and stores nothing.
+        """
+        query = {"dryRun": "All"} if dry_run else None
+        return await self._json("create", "pods", query=query, body=manifest)
 
     async def delete_pod(self, name: str, *, uid: str, grace_s: int) -> None:
         """Begin to end this very pod. Raises NotFound when it is gone."""
@@ -173,6 +177,12 @@ class Client:
         """Replace a lease. Raises Outdated when it has changed since it was read."""
         return await self._json("update", "leases", name=name, body=manifest)
 
+    # --- anything else ---
+
+    async def ask(self, verb: str, path: str, *, body: Mapping[str, Any] | None = None) -> Object:
+        """Ask for any path of the API server, which begins with a slash."""
+        return await self._json(verb, path, body=body)
+
     # --- inside ---
 
     async def _check_namespace(self) -> None:
@@ -190,6 +200,8 @@ class Client:
         base = f"{self._found.server}/{group}/namespaces/{self.namespace}"
         if what == "namespaces":
             return base
+        if what.startswith("/"):
+            return f"{self._found.server}{what}"
         kind, _, sub = what.partition("/")
         path = f"{base}/{kind}"
         if name is not None:

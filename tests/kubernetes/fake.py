@@ -77,6 +77,8 @@ class Cluster:
     leases: dict[str, Object] = field(factory=dict)
     logs: dict[tuple[str, str], list[str]] = field(factory=dict)
     events: list[Object] = field(factory=list)  # core Events
+    quotas: list[Object] | None = None  # None: they may not be listed
+    denied: set[tuple[str, str]] = field(factory=set)  # verb, resource: what a review refuses
     requests: list[tuple[str, str]] = field(factory=list)  # verb, path with query
     faults: list[Fault] = field(factory=list)
     cut_watch_at: int | None = None  # bytes after which the next watch is cut
@@ -360,6 +362,10 @@ class Cluster:
                 if not fault.times:
                     self.faults.remove(fault)
                 return await self._strike(fault, request)
+        if request.path == "/version":
+            return web.json_response(_body("ok-version"))
+        if request.path.endswith("/selfsubjectaccessreviews"):
+            return await self._review(request)
         if kind == "namespaces":
             return self._namespace(request, parts[0])
         if parts[0] != self.namespace:
@@ -380,13 +386,30 @@ class Cluster:
         assert fault.answer is not None
         return _recorded(fault.answer)
 
+    async def _review(self, request: web.Request) -> web.Response:
+        """Tell whether a right is there, as a SelfSubjectAccessReview does."""
+        review = await request.json()
+        asked = review["spec"]["resourceAttributes"]
+        resource = "/".join(asked[k] for k in ("resource", "subresource") if k in asked)
+        allowed = asked["namespace"] == self.namespace
+        allowed = allowed and (asked["verb"], resource) not in self.denied
+        return web.json_response({**review, "status": {"allowed": allowed}}, status=201)
+
+    async def _get_resourcequotas(self, request: web.Request, _: str) -> web.Response:
+        if self.quotas is None:
+            return _refused("list", "resourcequotas")
+        return web.json_response({"kind": "ResourceQuotaList", "items": self.quotas})
+
+    async def _get_secrets(self, request: web.Request, name: str) -> web.Response:
+        if ("get", "secrets") in self.denied:
+            return _refused("get", "secrets")
+        if name not in self.secrets:
+            return _named("error-404-pod-get", "absent", name)
+        return web.json_response(self.secrets[name])
+
     def _namespace(self, request: web.Request, name: str) -> web.Response:
         if not self.namespaces_readable:
-            answer = _body("error-403-rbac-list")
-            answer["message"] = (
-                answer["message"].replace("list", "get").replace("pods", "namespaces")
-            )
-            return web.json_response(answer, status=403)
+            return _refused("get", "namespaces")
         if name == self.namespace:
             return web.json_response({"kind": "Namespace", "metadata": {"name": name}})
         return _recorded("error-404-namespace")
@@ -434,6 +457,9 @@ class Cluster:
             return _named("error-422-invalid-name", "Agent_X", name)
         if name in self.pods:
             return _named("error-409-already-exists", "agent-dup", name)
+        if request.query.get("dryRun") == "All":
+            manifest["metadata"]["creationTimestamp"] = _now_text()
+            return web.json_response(manifest, status=201)
         headers = {}
         known = {"containers", "initContainers", "volumes", "restartPolicy", "tolerations"}
         unknown = [k for k in manifest["spec"] if k not in known and k.endswith("OfTomorrow")]
@@ -609,6 +635,13 @@ def _selects(selector: dict[str, str], pod: Object) -> bool:
 
 def _body(name: str) -> Any:
     return recorded.load(name)["response"]["body"]
+
+
+def _refused(verb: str, what: str) -> web.Response:
+    """The recorded refusal of a right, for another right."""
+    answer = _body("error-403-rbac-list")
+    answer["message"] = answer["message"].replace("list", verb).replace("pods", what)
+    return web.json_response(answer, status=403)
 
 
 def _recorded(name: str) -> web.Response:

@@ -12,7 +12,9 @@ from broker.config import loading
 DAY_S = 86_400.0
 
 
-def loaded(folder: pathlib.Path, template: dict[str, Any]) -> config.Settings:
+def loaded(
+    folder: pathlib.Path, template: dict[str, Any], backend: dict[str, Any] | None = None
+) -> config.Settings:
     """Load a configuration with one template, called ``maven``."""
     (folder / "secret").write_text("abc")
     document = {
@@ -23,7 +25,7 @@ def loaded(folder: pathlib.Path, template: dict[str, Any]) -> config.Settings:
             "token": f"file:{folder}/secret",
         },
         "state_dir": str(folder / "state"),
-        "backends": {"cluster": {"kind": "kubernetes"}},
+        "backends": {"cluster": backend or {"kind": "kubernetes"}},
         "templates": {"maven": {"labels": "maven", "image": "x", **template}},
     }
     path = folder / "broker.yaml"

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from backends import finding
 from broker import app, cli, clock, configured, store
 from broker import doctor as doctors
 from broker.config import loading
@@ -46,7 +47,7 @@ async def doctor(path, *, token=TOKEN, probe="o-doctor-1"):
         for backend in backends.values():
             await backend.aclose()
     assert token not in repr(found)
-    return any(f.verdict is doctors.Verdict.FAIL for f in found), {f.check: f for f in found}
+    return any(f.verdict is finding.Verdict.FAIL for f in found), {f.check: f for f in found}
 
 
 async def test_all_is_well(tmp_path):

@@ -1,0 +1,258 @@
+"""What may stand between this configuration and a pod, looked at from outside.
+
+Rights are asked for by SelfSubjectAccessReview, which every account may do and which changes
+nothing; pods are tried by a dry run, which passes everything that a real creation would, but is
+not stored. What a broker needs no right to look at (quotas, secrets) is looked at where it may.
+The official package's generated client is asked the same once more, as an opinion that shares
+none of our code; it is imported here only. Refuses to be needed by a broker at work.
+"""
+
+import asyncio
+import importlib
+import pathlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from backends import api, finding
+from backends.kubernetes import access, client, errors, pod, settings, states
+
+_SKEW_S = 10.0
+_NEARLY = 0.9
+_LIMIT_S = 30.0
+_ROLE = "the rights in docs/backends/kubernetes.md"
+
+
+@frozen(kw_only=True)
+class Right:
+    """One right; ``why``: the feature that needs it, empty for what every agent needs."""
+
+    verb: str
+    resource: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}"
+
+
+RIGHTS = (
+    *(Right(verb=verb, resource="pods") for verb in ("create", "list", "watch", "delete")),
+    *(Right(verb=verb, resource="secrets") for verb in ("create", "delete")),
+    Right(verb="get", resource="pods/log", why="the last words of dead agents"),
+    Right(verb="list", resource="events", why="why a pod does not start"),
+)
+
+
+async def examine(
+    told: settings.KubernetesSettings,
+    *,
+    owner: str,
+    orders: Mapping[str, api.InstanceSpec],
+    now: Callable[[], float],
+) -> AsyncIterator[finding.Finding]:
+    """Yield what is found; ``orders`` by template, as they would be given to ``launch``."""
+    try:
+        found = await access.find(told, clock=asyncio.get_running_loop().time)
+        asked = client.Client(told, found)
+    except api.BackendError as error:
+        yield _failed("access", error)
+        return
+    try:
+        version = await asked.ask("get", "/version")
+        yield finding.ok("version", f"{found.server} is Kubernetes {version.get('gitVersion')}")
+        yield await _namespace(asked)
+        async for one in _rights(asked):
+            yield one
+        yield await _quotas(asked)
+        for template, order in orders.items():
+            made = pod.make(order, owner=owner, fragments=told.pods)
+            async for one in _template(asked, f"template {template}", made, now):
+                yield one
+        yield await _second_opinion(told, found, owner, asked)
+    except api.BackendError as error:
+        yield _failed("access", error)
+    finally:
+        await asked.aclose()
+
+
+def _failed(check: str, error: api.BackendError) -> finding.Finding:
+    return finding.fail(check, error.reason, f"to be solved by: {error.fault}")
+
+
+async def _namespace(asked: client.Client) -> finding.Finding:
+    check = "namespace"
+    try:
+        told = await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}")
+    except errors.NoRight:
+        return finding.ok(
+            check, f"{asked.namespace} may not be looked at; rights inside it tell that it exists"
+        )
+    except api.BackendError as error:
+        return finding.fail(check, error.reason)
+    if told.get("status", {}).get("phase") == "Terminating":
+        return finding.fail(check, f"{asked.namespace} is being deleted", "another `namespace`")
+    return finding.ok(check, f"{asked.namespace} exists")
+
+
+async def _rights(asked: client.Client) -> AsyncIterator[finding.Finding]:
+    missing = [right for right in RIGHTS if not await _may(asked, right)]
+    needed = [str(right) for right in missing if not right.why]
+    where = f"in namespace {asked.namespace}"
+    if needed:
+        yield finding.fail("rights", f"missing {where}: {', '.join(needed)}", _ROLE)
+    else:
+        yield finding.ok("rights", f"all that agents need {where}")
+    for right in missing:
+        if right.why:
+            yield finding.warn("rights", f"missing {where}: {right}; for {right.why}", _ROLE)
+
+
+async def _may(asked: client.Client, right: Right) -> bool:
+    resource, _, sub = right.resource.partition("/")
+    attributes = {"namespace": asked.namespace, "verb": right.verb, "resource": resource}
+    if sub:
+        attributes["subresource"] = sub
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    told = await asked.ask("create", path, body=review)
+    return bool(told.get("status", {}).get("allowed"))
+
+
+async def _quotas(asked: client.Client) -> finding.Finding:
+    check = "quota"
+    try:
+        told = await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}/resourcequotas")
+    except errors.NoRight:
+        return finding.ok(check, "may not be looked at; a full one is told when it is met")
+    except api.BackendError as error:
+        return finding.warn(check, error.reason)
+    rows, full = [], False
+    for quota in told.get("items") or []:
+        hard, used = (quota.get("status", {}).get(key) or {} for key in ("hard", "used"))
+        for resource, limit in sorted(hard.items()):
+            rows.append(f"{quota['metadata']['name']}: {resource} {used.get(resource)}/{limit}")
+            full = full or _share(used.get(resource), limit) >= _NEARLY
+    text = "; ".join(rows)[:256] or "none"
+    if full:
+        return finding.warn(check, text, "more of it, or fewer agents by `cap`")
+    return finding.ok(check, text)
+
+
+def _share(used: object, limit: object) -> float:
+    """Return how much of a plain number is used; quantities with units are left to people."""
+    try:
+        return float(str(used)) / float(str(limit))
+    except (ValueError, ZeroDivisionError):
+        return 0.0
+
+
+# --- one template ------------------------------------------------------------------------------
+
+
+async def _template(
+    asked: client.Client, check: str, made: pod.Made, now: Callable[[], float]
+) -> AsyncIterator[finding.Finding]:
+    try:
+        would = await asked.create_pod(made.pod, dry_run=True)
+    except api.NoCapacity as error:
+        yield finding.warn(check, error.reason, "agents wait until there is room")
+        return
+    except api.BackendError as error:
+        yield _failed(check, error)
+        return
+    yield finding.ok(check, "the API server would take a pod of it")
+    created = states.see(would).instance.created_at
+    ahead = now() - created if created is not None else 0.0
+    if abs(ahead) > _SKEW_S:
+        way = "ahead of" if ahead > 0 else "behind"
+        yield finding.warn(
+            "clock", f"ours is {abs(ahead):.0f} s {way} the API server's", "keep both by NTP"
+        )
+    for secret in would.get("spec", {}).get("imagePullSecrets") or []:
+        missing = await _pull_secret(asked, check, str(secret.get("name")))
+        if missing is not None:
+            yield missing
+
+
+async def _pull_secret(asked: client.Client, check: str, name: str) -> finding.Finding | None:
+    """Look for a secret to pull images with, where we may: a broker needs no right to read any."""
+    try:
+        await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}/secrets/{name}")
+    except api.NotFound:
+        return finding.fail(check, f"its image pull secret {name} is not there", "create it")
+    except api.BackendError:
+        return None
+    return None
+
+
+# --- the second opinion ------------------------------------------------------------------------
+
+
+async def _second_opinion(
+    told: settings.KubernetesSettings, found: access.Access, owner: str, asked: client.Client
+) -> finding.Finding:
+    """Ask with the generated client what we asked ourselves."""
+    check = "second opinion"
+    try:
+        package = importlib.import_module("kubernetes")
+    except ImportError:
+        return finding.warn(
+            check,
+            "the official package is not installed",
+            "pip install 'jenkins-agent-broker[kubernetes]'",
+        )
+    token = await found.tokens.get()
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            theirs = await asyncio.to_thread(
+                _ask_stranger, package, told, found, token, pod.selector(owner)
+            )
+    except Exception as error:  # noqa: BLE001 -- it passes on whatever its HTTP library raises
+        words = str(getattr(error, "reason", "")) or type(error).__name__
+        return finding.warn(check, f"the official client: {words[:200]}", "a proxy in between?")
+    ours: set[str] = set()
+    async for page in asked.list_pods(pod.selector(owner)):
+        ours |= {str(one["metadata"]["name"]) for one in page.pods}
+    if ours != theirs:
+        differ = ", ".join(sorted(ours ^ theirs)[:5])
+        return finding.warn(
+            check,
+            f"the official client sees {len(theirs)} pods of ours, we {len(ours)}: {differ}",
+            "do agents start or end just now? then ask again",
+        )
+    return finding.ok(check, f"the official client agrees: {len(ours)} pods of ours")
+
+
+def _ask_stranger(
+    package: Any,
+    told: settings.KubernetesSettings,
+    found: access.Access,
+    token: str | None,
+    selector: str,
+) -> set[str]:
+    """Runs in a thread: that client waits."""
+    configuration = package.client.Configuration()
+    if told.kubeconfig is not None or told.context is not None:
+        package.config.load_kube_config(
+            config_file=told.kubeconfig,
+            context=told.context,
+            client_configuration=configuration,
+            persist_config=False,
+        )
+    else:
+        authority = pathlib.Path(told.ca_file) if told.ca_file else access.ACCOUNT / "ca.crt"
+        configuration.host = found.server
+        configuration.ssl_ca_cert = str(authority) if authority.exists() else None
+        if token is not None:  # where its releases of today and before look for it
+            bearer = f"Bearer {token}"
+            configuration.api_key = {"BearerToken": bearer, "authorization": bearer}
+    with package.client.ApiClient(configuration) as session:
+        listed = package.client.CoreV1Api(session).list_namespaced_pod(
+            found.namespace, label_selector=selector, _request_timeout=_LIMIT_S
+        )
+    return {one.metadata.name for one in listed.items}

@@ -16,7 +16,7 @@ from attrs import define, evolve
 
 import broker
 from backends import api as backends_api
-from backends import registry
+from backends import lease, registry
 from broker import (
     clock,
     config,
@@ -365,12 +365,12 @@ def elect(settings: config.Settings, *, watch: clock.Clock) -> leadership.Leader
         return leadership.Always()
     # two replicas have one configuration, and a host may be started anew: never the same name
     me = f"{told.identity or socket.gethostname()}_{secrets.token_hex(4)}"
-    return leadership.Elected(
-        lease=registry.create_lease(told.kind, told.settings, called=told.name),
-        me=me,
-        terms=told.terms,
-        watch=watch,
-    )
+    return leadership.Elected(lease=make_lease(told), me=me, terms=told.terms, watch=watch)
+
+
+def make_lease(told: config.HighAvailability) -> lease.Lease:
+    """Build the lease that brokers share; nothing is touched before the first call."""
+    return registry.create_lease(told.kind, told.settings, called=told.name)
 
 
 def make_backends(

@@ -281,9 +281,15 @@ async def _examine(settings: config.Settings, options: argparse.Namespace) -> li
 
     watch = clock.Clock()
     found = []
-    async with once.built(settings, watch) as made:
+    shared = settings.high_availability
+    lease = app.make_lease(shared) if shared is not None else None
+    async with once.built(settings, watch) as made, contextlib.AsyncExitStack() as stack:
+        if lease is not None:
+            stack.push_async_callback(lease.aclose)
         probe = None if options.read_only else f"{settings.owner}-doctor-{secrets.token_hex(3)}"
-        async for one in doctors.examine(settings, made.backends, now=watch.now, probe=probe):
+        async for one in doctors.examine(
+            settings, made.backends, now=watch.now, probe=probe, lease=lease
+        ):
             found.append(one)
             if not options.json:
                 said = terminal.plain(one.text)

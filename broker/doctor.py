@@ -17,6 +17,7 @@ import yarl
 
 from backends import api as backends_api
 from backends import finding, registry
+from backends import lease as leases
 from broker import config, jenkins, rendering
 from broker.core import model
 from jnlp import client as jnlp_client
@@ -26,6 +27,7 @@ from jnlp import version as jnlp_version
 _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
 _OLDEST = (2, 263)
+_READ_ONLY = "run it without --read-only"
 _USER_HINT = "create an API token for controller.user, and give it as controller.token"
 
 
@@ -35,6 +37,7 @@ async def examine(
     *,
     now: Callable[[], float],
     probe: str | None,
+    lease: leases.Lease | None = None,
 ) -> AsyncIterator[finding.Finding]:
     """Yield what is found, as it is found; ``probe`` names a node that may be made and removed."""
     async with http.Session(settings.controller.session()) as session:
@@ -53,6 +56,8 @@ async def examine(
         yield await _backend(name, backend)
         async for one in _beyond(settings, name, now):
             yield attrs.evolve(one, check=f"{name}: {one.check}")
+    if lease is not None:
+        yield await _lease(lease, tries=probe is not None)
 
 
 # --- the controller ----------------------------------------------------------------------------
@@ -295,6 +300,40 @@ async def _beyond(
         told.kind, told.settings, owner=settings.owner, orders=orders, now=now
     ):
         yield one
+
+
+async def _lease(lease: leases.Lease, *, tries: bool) -> finding.Finding:
+    """Try each right without changing who leads: make what is there, write what it says."""
+    right = "get"
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            seen = await lease.read()
+            if not tries:
+                return finding.warn(
+                    "lease", f"{_held(lease, seen)}; to write it was not tried", _READ_ONLY
+                )
+            right = "create"
+            nobody = leases.Record(holder="", lease_s=1, acquired="", renewed="", transitions=0)
+            made = await lease.write(nobody, over=None)
+            right = "update"
+            present = made or seen
+            if present is not None:  # what leads may be faster: that proves the right as well
+                await lease.write(present.record, over=present)
+    except backends_api.BackendError as error:
+        hint = f"{right} leases in group coordination.k8s.io: docs/backends/kubernetes.md, rights"
+        return finding.fail("lease", error.reason, hint)
+    except TimeoutError:
+        return finding.fail(
+            "lease", f"no answer within {_LIMIT_S:.0f} s", "is it reachable from here?"
+        )
+    return finding.ok("lease", f"{_held(lease, seen)}; may be read, made and written")
+
+
+def _held(lease: leases.Lease, seen: leases.Seen | None) -> str:
+    if seen is None:
+        return f"{lease.where} is not there yet"
+    holder = seen.record.holder
+    return f"{lease.where} is held by {holder}" if holder else f"{lease.where} is free"
 
 
 # --- the second opinion ------------------------------------------------------------------------

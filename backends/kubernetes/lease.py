@@ -75,11 +75,12 @@ class KubernetesLease:
         if over is not None:
             made = copy.deepcopy(over.raw)
             made["metadata"]["resourceVersion"] = over.version
+        # null: left out, as the server wants it for what is empty
         made["spec"] = (made.get("spec") or {}) | {
-            "holderIdentity": record.holder or None,  # the server's null: nobody
-            "leaseDurationSeconds": record.lease_s,
-            "acquireTime": record.acquired,
-            "renewTime": record.renewed,
+            "holderIdentity": record.holder or None,
+            "leaseDurationSeconds": record.lease_s or None,
+            "acquireTime": record.acquired or None,
+            "renewTime": record.renewed or None,
             "leaseTransitions": record.transitions,
         }
         return made

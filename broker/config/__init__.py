@@ -8,6 +8,13 @@ import any kind of backend: its settings classes are handed in.
 """
 
 from broker.config.errors import ConfigError
-from broker.config.settings import BackendSettings, KindClasses, Settings, policy
+from broker.config.settings import BackendSettings, HighAvailability, KindClasses, Settings, policy
 
-__all__ = ["BackendSettings", "ConfigError", "KindClasses", "Settings", "policy"]
+__all__ = [
+    "BackendSettings",
+    "ConfigError",
+    "HighAvailability",
+    "KindClasses",
+    "Settings",
+    "policy",
+]

@@ -31,7 +31,12 @@ def high_availability(
         notes.bad(_PATH, f"found {values.shown(told)}; allowed: a section of settings")
         return None
     _check_backends(kinds, notes, backends)
-    kind, own_class = next((n, k.lease) for n, k in kinds.items() if k.lease is not None)
+    kind, own_class = next(
+        ((name, k.lease) for name, k in kinds.items() if k.lease is not None), ("", None)
+    )
+    if own_class is None:
+        notes.bad(_PATH, "no kind of backend that is known here holds a lease")
+        return None
     shared, own = reading.read_both(shape.HighAvailability, own_class, told, _PATH, notes.problems)
     if shared is None or own is None:
         return None

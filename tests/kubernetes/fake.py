@@ -535,7 +535,7 @@ class Cluster:
     def _keep_lease(self, name: str, told: Object) -> Object:
         spec = told["spec"] = {k: v for k, v in told["spec"].items() if v is not None}
         assert spec.get("leaseDurationSeconds", 1) > 0
-        for key in ("acquireTime", "renewTime"):
+        for key in {"acquireTime", "renewTime"} & spec.keys():
             assert _MICRO_TIME.fullmatch(spec[key]), spec[key]
         self._now = next(self._version)
         told["metadata"]["resourceVersion"] = str(self._now)

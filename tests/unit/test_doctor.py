@@ -1,7 +1,9 @@
 """The doctor against the simulated controller: what is missing is named, nothing stays behind."""
 
+import asyncio
 import contextlib
 import json
+import sys
 import time
 
 import pytest
@@ -12,6 +14,7 @@ from broker import doctor as doctors
 from broker.config import loading
 from broker.demo import access as accesses
 from broker.demo import controller, simulation
+from tests.kubernetes import fake
 
 BROKER = accesses.ALL - {"Overall/Administer"}
 TOKEN = "11token-of-the-doctor"
@@ -153,3 +156,68 @@ def test_a_controller_that_is_not_there(tmp_path, monkeypatch, capsys):
     assert [row.keys() for row in found] == [
         {"check": 0, "verdict": 0, "text": 0, "hint": 0}.keys()
     ] * 3
+
+
+async def lease_finding(cluster, *, probe="o-doctor-1"):
+    """What the doctor says about a lease on a cluster."""
+    from backends.kubernetes import lease, settings
+
+    it = lease.create(
+        settings.Cluster(namespace=cluster.namespace, server=cluster.url), name="agent-broker-o"
+    )
+    try:
+        return await doctors._lease(it, tries=probe is not None)
+    finally:
+        await it.aclose()
+
+
+async def test_the_rights_on_the_lease_are_tried_and_nobody_loses_it():
+    """Not there: made, free for whoever comes. Held: neither holder nor times change."""
+    async with fake.Cluster().serving() as cluster:
+        found = await lease_finding(cluster)
+        assert (finding.Verdict.OK, True) == (found.verdict, "not there yet" in found.text)
+        spec = cluster.leases["agent-broker-o"]["spec"]
+        assert "holderIdentity" not in spec
+        spec |= {"holderIdentity": "one_1", "renewTime": "2026-11-24T00:00:00.000000Z"}
+        before = dict(spec)
+        found = await lease_finding(cluster)
+        assert "held by one_1" in found.text
+        assert before == cluster.leases["agent-broker-o"]["spec"]
+
+
+@pytest.mark.parametrize("verb", ["get", "create", "update"])
+async def test_a_right_on_the_lease_that_is_missing_is_named(verb):
+    """Whoever holds it, for each of the three."""
+    async with fake.Cluster().serving() as cluster:
+        await lease_finding(cluster)
+        cluster.fail(f"{verb} leases", "error-403-rbac-list")
+        found = await lease_finding(cluster)
+    assert finding.Verdict.FAIL is found.verdict
+    assert found.hint.startswith(f"{verb} leases")
+
+
+async def test_read_only_the_lease_is_only_read():
+    """And the doctor says that the rest was not tried."""
+    async with fake.Cluster().serving() as cluster:
+        found = await lease_finding(cluster, probe=None)
+        assert finding.Verdict.WARN is found.verdict
+        assert {} == cluster.leases
+        assert ["get leases"] == cluster.verbs()
+
+
+async def test_the_command_asks_about_the_lease(tmp_path, monkeypatch):
+    """With the section, as one more line."""
+    monkeypatch.setenv("DOCTOR_TOKEN", TOKEN)
+    async with fake.Cluster().serving() as cluster, surgery(tmp_path) as (_, path):
+        where = f'namespace: agents, server: "{cluster.url}"'
+        path.write_text(
+            path.read_text()
+            + f"high_availability: {{{where}}}\nbackends: {{c: {{kind: kubernetes, {where}}}}}\n"
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "broker", "doctor", "--json", "--config", str(path)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+    rows = {row["check"]: row for row in json.loads(out)}
+    assert "ok" == rows["lease"]["verdict"]

@@ -5,18 +5,19 @@ its own release, and its watch neither relists nor survives a busy server (see
 docs/decisions/0030-kubernetes-client.md). Refuses to know what pods are for.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
 import urllib.parse
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
 from attrs import frozen
 
 from backends import api
-from backends.kubernetes import access, errors, settings
+from backends.kubernetes import access, errors, manners, settings
 
 _LOG = logging.getLogger("backends.kubernetes")
 _LOG_BYTES = 1 << 20
@@ -57,6 +58,7 @@ class Client:
             trust_env=False,  # a netrc entry would take the place of our token
         )
         self._warned: set[str] = set()
+        self._manners = manners.Manners()
         self._watching: set[aiohttp.ClientResponse] = set()
 
     @property
@@ -258,8 +260,14 @@ class Client:
         limits: aiohttp.ClientTimeout,
         hide: list[str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask, once more with a fresh token after a 401; raise what a refusal means."""
-        method = _METHODS.get(verb, "GET")
+        """Ask, once more with a fresh token after a 401; raise what a refusal means.
+
+        Whoever the server has asked to wait is refused here until then.
+        """
+        method, sort, clock = _METHODS.get(verb, "GET"), (verb, what), _clock()
+        wait_s = self._manners.wait_s(sort, now=clock())
+        if wait_s:
+            raise api.Unavailable("the API server asked us to wait", retry_after=wait_s)
         try:
             for renewed in (False, True):
                 if self._session.closed:
@@ -279,7 +287,9 @@ class Client:
                         continue
                     if answer.status >= 300:
                         told = await _refusal(answer)
+                        self._manners.learn(sort, told.headers, told.retry_after, now=clock())
                         raise errors.mapped(verb, what, told, hide=hide or ())
+                    self._manners.learn(sort, answer.headers, None, now=clock())
                     self._warn(answer)
                     yield answer
                     return
@@ -336,7 +346,11 @@ async def _refusal(answer: aiohttp.ClientResponse) -> errors.Answer:
     body: Any = raw
     with contextlib.suppress(ValueError):
         body = json.loads(raw)
-    return errors.Answer(status=answer.status, body=body, headers=dict(answer.headers))
+    return errors.Answer(status=answer.status, body=body, headers=answer.headers)
+
+
+def _clock() -> Callable[[], float]:
+    return asyncio.get_running_loop().time
 
 
 def _words(error: BaseException) -> str:

@@ -3,8 +3,8 @@
 import pytest
 
 from backends import api
-from backends.kubernetes import errors
-from tests.kubernetes import recorded
+from backends.kubernetes import client, errors, manners
+from tests.kubernetes import fake, recorded, test_backend
 
 HINT = "; hint: the rights in docs/backends/kubernetes.md"
 NOBODY = "system:serviceaccount:broker-system:nobody may not"
@@ -157,3 +157,84 @@ def test_a_redirect_is_no_answer() -> None:
     error = errors.mapped("list", "pods", errors.Answer(status=302))
 
     assert "correct `server`" in error.reason
+
+
+def test_a_server_s_wish_counts_for_its_priority_level() -> None:
+    """Lists and creations share a level; leases have another, and others are not known yet."""
+    told = answer(recorded.load("error-429-flowcontrol-list")["response"])
+    level = told.headers["X-Kubernetes-Pf-Prioritylevel-Uid"]
+    shared = manners.Manners()
+    shared.learn(("create", "pods"), {"X-Kubernetes-Pf-Prioritylevel-Uid": level}, None, now=0.0)
+    shared.learn(("update", "leases"), {"X-Kubernetes-Pf-Prioritylevel-Uid": "x"}, None, now=0.0)
+    shared.learn(("list", "pods"), told.headers, told.retry_after, now=10.0)
+
+    assert [1.5, 1.5, 0.0, 0.0] == [
+        shared.wait_s(sort, now=10.5)
+        for sort in (("list", "pods"), ("create", "pods"), ("update", "leases"), ("get", "logs"))
+    ]
+    assert 0.0 == shared.wait_s(("list", "pods"), now=12.0)
+
+
+def test_without_a_level_each_sort_of_request_counts_for_itself() -> None:
+    """As behind a proxy that answers 429 itself."""
+    alone = manners.Manners()
+    alone.learn(("list", "pods"), {}, 5.0, now=0.0)
+
+    assert 5.0 == alone.wait_s(("list", "pods"), now=0.0)
+    assert 0.0 == alone.wait_s(("create", "pods"), now=0.0)
+
+
+async def test_who_was_asked_to_wait_does_not_ask(
+    cluster: fake.Cluster, make: test_backend.Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request until ``Retry-After`` is over; what has another level goes on."""
+    now = [100.0]
+    monkeypatch.setattr(client, "_clock", lambda: lambda: now[0])
+    cluster.fail("list", "error-429-flowcontrol-list")
+    ours = make()
+    for waited, left in ((0.0, 2.0), (0.5, 1.5), (1.9, 0.1)):
+        now[0] = 100.0 + waited
+        with pytest.raises(api.Unavailable) as raised:
+            await ours.list()
+        assert left == pytest.approx(raised.value.retry_after)
+    assert ["list"] == cluster.verbs()
+    await ours.launch(test_backend.spec())
+    now[0] = 102.1
+
+    assert ["a1"] == [one.name for one in await ours.list()]
+
+
+async def test_retry_after_of_a_proxy_is_read_in_any_spelling(
+    cluster: fake.Cluster, make: test_backend.Make
+) -> None:
+    """HTTP/2 knows lower case only."""
+    cluster.fail("list", "error-429-flowcontrol-list", lower=True)
+    with pytest.raises(api.Unavailable) as raised:
+        await make().list()
+
+    assert 2.0 == raised.value.retry_after
+
+
+@pytest.mark.parametrize(
+    ("recording", "slug"),
+    [
+        ("error-403-quota-pods", "no-capacity"),
+        ("error-403-rbac-create", "unauthorized"),
+        ("error-403-pod-security", "rejected"),
+        ("error-422-admission-policy", "rejected"),
+        ("error-422-many", "rejected"),
+        ("error-429-flowcontrol-create", "unavailable"),
+        ("error-500-webhook-down", "unavailable"),
+        ("error-504-too-large-resource-version", "unavailable"),
+    ],
+)
+async def test_a_refused_launch_leaves_nothing(
+    cluster: fake.Cluster, make: test_backend.Make, recording: str, slug: str
+) -> None:
+    """Whatever the API server has against it, with the reaction that the issue asks for."""
+    cluster.fail("create", recording)
+    with pytest.raises(api.BackendError) as raised:
+        await make().launch(test_backend.spec())
+
+    assert slug == raised.value.slug
+    assert ({}, {}) == (cluster.pods, cluster.secrets)

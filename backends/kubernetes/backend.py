@@ -16,6 +16,7 @@ import logging
 import math
 import pathlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from backends import api, names
 from backends.kubernetes import (
@@ -28,6 +29,9 @@ from backends.kubernetes import (
     settings,
     states,
 )
+
+if TYPE_CHECKING:  # only who serves `in-container` pays for an HTTP server
+    from backends.kubernetes import listener
 
 _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
@@ -66,6 +70,7 @@ class KubernetesBackend:
         self._client: client.Client | None = None
         self._reflector: reflector.Reflector | None = None
         self._inquiry = events.Inquiry()
+        self._listener: listener.Listener | None = None
         self._closed = False
 
     # --- the contract ---
@@ -107,6 +112,7 @@ class KubernetesBackend:
         with errors.contract():
             try:
                 _, kept = await self._open()
+                await self._serve()
                 async with contextlib.aclosing(kept.changes()) as changes:
                     async for _ in changes:
                         if self._closed:
@@ -161,13 +167,20 @@ class KubernetesBackend:
     async def aclose(self) -> None:
         """Let go of the connections; pods live on."""
         self._closed = True
+        if self._listener is not None:
+            await self._listener.aclose()
         if self._client is not None:
             await self._client.aclose()
 
     # --- inside ---
 
     def _make(self, spec: api.InstanceSpec) -> pod.Made:
-        return pod.make(spec, owner=self._owner, fragments=self._settings.pods)
+        told = self._settings.in_container
+        authority = None
+        if told is not None and told.ca_file is not None:
+            authority = access.read(pathlib.Path(told.ca_file))
+        served = pod.serving(self._settings, authority=authority)
+        return pod.make(spec, owner=self._owner, fragments=self._settings.pods, served=served)
 
     async def _open(self) -> tuple[client.Client, reflector.Reflector]:
         """Find the cluster at the first call; a failure is tried again at the next."""
@@ -175,8 +188,7 @@ class KubernetesBackend:
             if self._closed:
                 raise api.Unavailable("the backend is closed")
             if self._client is None or self._reflector is None:
-                clock = asyncio.get_running_loop().time
-                found = await access.find(self._settings, clock=clock)
+                found = await self._access()
                 self._client = client.Client(self._settings, found)
                 self._reflector = reflector.Reflector(
                     self._client,
@@ -185,6 +197,36 @@ class KubernetesBackend:
                     now=self._now,
                 )
             return self._client, self._reflector
+
+    async def _access(self) -> access.Access:
+        clock = asyncio.get_running_loop().time
+        return await access.find(self._settings, clock=clock)
+
+    async def _serve(self) -> None:
+        """Answer ``in-container``; who only looks at the cluster, and not watches it, does not."""
+        told = self._settings.in_container
+        if told is None or self._listener is not None:
+            return
+        from backends.kubernetes import execution, listener  # noqa: PLC0415 -- see above
+
+        asked, _ = await self._open()
+
+        async def find(name: str) -> client.Object | None:
+            found = await asked.find_pod(name)
+            return found if found is not None and states.is_ours(found, self._owner) else None
+
+        executor = execution.Executor(
+            await self._access(), timeout_s=self._settings.request_timeout_s
+        )
+        rules = listener.Rules(find=find, patience_s=self._settings.start_patience_s)
+        made = listener.Listener(told, rules=rules, executor=executor)
+        try:
+            await made.start()
+        except api.Unauthorized as error:  # no reason not to watch; the next watch tries again
+            await executor.aclose()
+            _LOG.error("in-container is not served", extra={"reason": error.reason})
+        else:
+            self._listener = made
 
     async def _find(self, name: str) -> states.Seen | None:
         """Return our pod of that name: from the picture, else asked for alone."""

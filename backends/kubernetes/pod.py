@@ -12,13 +12,16 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from attrs import frozen
 
 from backends import api, names
 from backends.kubernetes import merge, settings
+
+if TYPE_CHECKING:  # only who serves `in-container` pays for it
+    from backends.kubernetes import incontainer
 
 AGENT = "jnlp"
 """The container that the agent runs in."""
@@ -32,6 +35,7 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "agent-broker"}
 _SECRETS_DIR = "/run/agent-broker"
 _SECRETS_VOLUME = "agent-broker-secrets"
 _WORK_VOLUME = "workspace"
+_PROGRAM_VOLUME = "agent-broker-in-container"
 _MI = 1 << 20
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
@@ -93,9 +97,16 @@ def selector(owner: str) -> str:
 
 
 def make(
-    spec: api.InstanceSpec, *, owner: str, fragments: Mapping[str, Any] | None = None
+    spec: api.InstanceSpec,
+    *,
+    owner: str,
+    fragments: Mapping[str, Any] | None = None,
+    served: "incontainer.Served | None" = None,
 ) -> Made:
-    """Return what to create. Raises Rejected for what cannot be a pod."""
+    """Return what to create. Raises Rejected for what cannot be a pod.
+
+    ``served``: where ``in-container`` reaches the broker, if it does.
+    """
     options = _options(spec)
     try:
         pod: Manifest = _common(spec, options)
@@ -106,12 +117,27 @@ def make(
         raise api.Rejected(str(error)) from error
     _complete(pod, spec, options)
     _mark(pod, spec, owner)
-    return Made(name=pod_name(spec.name), pod=pod, secret_files=dict(spec.secret_files))
+    secret_files = dict(spec.secret_files)
+    if options.in_container:  # after the digest, which leaves secrets out
+        secret_files |= _add_program(pod, spec, served)
+    return Made(name=pod_name(spec.name), pod=pod, secret_files=secret_files)
+
+
+def serving(
+    configured: settings.KubernetesSettings, *, authority: str | None
+) -> "incontainer.Served | None":
+    """Return where ``in-container`` reaches the broker, if it does; ``authority`` as PEM."""
+    if configured.in_container is None:
+        return None
+    from backends.kubernetes import incontainer  # noqa: PLC0415 -- see above
+
+    return incontainer.Served(url=configured.in_container.url, authority=authority)
 
 
 def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str) -> str:
     """Return the pod that a launch would create, as YAML. Raises Rejected."""
-    made = make(spec, owner=owner, fragments=configured.pods)
+    served = serving(configured, authority=None)
+    made = make(spec, owner=owner, fragments=configured.pods, served=served)
     return str(yaml.safe_dump(made.pod, sort_keys=False))
 
 
@@ -246,7 +272,7 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
         _add_secret(body, agent, pod_name(spec.name), shared=_group(body) is not None)
     everything = [*body.get("initContainers", []), *body["containers"]]
     for container in everything:
-        _share_work(container, options.work_directory)
+        _share_work(container, options.work_directory, twice=options.in_container)
     if not any(v["name"] == _WORK_VOLUME for v in body.get("volumes", [])):
         raise api.Rejected(f"`pod` removes the volume {_WORK_VOLUME!r}, which containers share")
     if options.restricted:
@@ -275,10 +301,39 @@ def _add_secret(body: Manifest, agent: Manifest, name: str, *, shared: bool) -> 
     agent["volumeMounts"] = [*mounts, mount]
 
 
-def _share_work(container: Manifest, path: str) -> None:
-    """Mount the working directory, unless the container has its own idea of it."""
+def _add_program(
+    pod: Manifest, spec: api.InstanceSpec, served: "incontainer.Served | None"
+) -> dict[str, str]:
+    """Put ``in-container`` into the agent's container; return its files for the secret."""
+    if served is None:
+        raise api.Rejected("in_container is on, but the backend has no section `in_container`")
+    from backends.kubernetes import incontainer  # noqa: PLC0415 -- see above
+
+    name, body = pod_name(spec.name), pod["spec"]
+    try:
+        token = incontainer.token(name, spec.secret_files)
+    except ValueError as error:
+        raise api.Rejected(str(error)) from error
+    item = {"key": incontainer.PROGRAM, "path": incontainer.PROGRAM, "mode": 0o555}
+    volumes = [v for v in body["volumes"] if v["name"] != _PROGRAM_VOLUME]
+    source = {"secretName": name, "items": [item]}
+    body["volumes"] = [*volumes, {"name": _PROGRAM_VOLUME, "secret": source}]
+    agent = next(c for c in body["containers"] if c["name"] == AGENT)
+    mounts = [m for m in agent["volumeMounts"] if m["mountPath"] != incontainer.PATH]
+    mount = {"name": _PROGRAM_VOLUME, "mountPath": incontainer.PATH, "readOnly": True}
+    agent["volumeMounts"] = [*mounts, {**mount, "subPath": incontainer.PROGRAM}]
+    pod["metadata"]["annotations"][incontainer.DIGEST] = incontainer.digest(token)
+    return incontainer.files(name, token, served, directory=_SECRETS_DIR)
+
+
+def _share_work(container: Manifest, path: str, *, twice: bool) -> None:
+    """Mount the working directory, unless the container has its own idea of it.
+
+    ``twice``: under the agent's path too, where a step that is run in it begins.
+    """
     mounts = container.setdefault("volumeMounts", [])
-    if not any(m["mountPath"] == path or m.get("name") == _WORK_VOLUME for m in mounts):
+    elsewhere = not twice and any(m.get("name") == _WORK_VOLUME for m in mounts)
+    if not elsewhere and not any(m["mountPath"] == path for m in mounts):
         mounts.append({"name": _WORK_VOLUME, "mountPath": path})
 
 

@@ -15,6 +15,7 @@ from backends.kubernetes import merge
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DAY_S = 86_400.0
+_LAST_PORT = 65_535
 _OURS = ("name", "generateName", "namespace", "ownerReferences", "finalizers")
 
 
@@ -67,6 +68,45 @@ def _pods(_: object, attribute: "Attribute[Any]", value: Mapping[str, Any]) -> N
             raise ValueError(f"{attribute.name}: {name}: {text}") from error
 
 
+def address(listen: str) -> tuple[str, int]:
+    """Take HOST:PORT apart. Raises ValueError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ValueError(f"{listen[:80]!r} is not HOST:PORT; hint: 0.0.0.0:8088")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _address(_: object, attribute: "Attribute[Any]", value: str) -> None:
+    try:
+        address(value)
+    except ValueError as error:
+        raise ValueError(f"{attribute.name}: {error}") from error
+
+
+@frozen(kw_only=True)
+class InContainer:
+    """Where the command `in-container` of the agents finds this broker."""
+
+    # HOST:PORT to listen on. Apart from the broker's own page, because agents may reach it.
+    listen: str = field(validator=_address)
+    # URL under which the pods reach it. No default: our own address would change with every
+    # restart, and agents outlive restarts; a service stays.
+    url: str = field(validator=_url)
+    # PEM files of the certificate that we show and its key. None: plain HTTP.
+    cert_file: str | None = field(default=None, validator=checks.absolute)
+    key_file: str | None = field(default=None, validator=checks.absolute)
+    # PEM file with the authority of that certificate, given to the agents. None: the agents'
+    # images know it.
+    ca_file: str | None = field(default=None, validator=checks.absolute)
+
+    def __attrs_post_init__(self) -> None:
+        """Check the fields against each other."""
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file: needs key_file, and the other way round")
+        if self.cert_file is not None and self.url.startswith("http:"):
+            raise ValueError("url: with cert_file it begins with https://")
+
+
 @frozen(kw_only=True)
 class Cluster:
     """How a cluster is reached: part of the backend's settings, and all that a lease needs."""
@@ -111,6 +151,9 @@ class KubernetesSettings(Cluster):
     start_patience_s: float = field(default=30.0, validator=checks.between(0, 3600))
     # Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.
     pods: dict[str, Any] = field(factory=dict, validator=_pods)
+    # Serve `in-container` to the templates that switch it on. None: nothing is listened on, and
+    # the right to `pods/exec` is not needed.
+    in_container: InContainer | None = None
 
 
 @frozen(kw_only=True)
@@ -157,6 +200,10 @@ class KubernetesTemplate:
         validator=checks.between(60, 10_000 * _DAY_S),
         metadata={"word": "never"},
     )
+    # Give the agent the command `in-container NAME COMMAND...`, which runs a step in another
+    # container of its pod. Needs the backend's `in_container`. Off: who has no side containers
+    # needs none.
+    in_container: bool = False
 
     @property
     def lifetime_s(self) -> float | None:

@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 from attrs import define, field
 
-from tests.kubernetes import recorded
+from tests.kubernetes import kubelet, recorded
 
 Object = dict[str, Any]
 
@@ -96,6 +96,7 @@ class Cluster:
     _pages: dict[str, list[Object]] = field(factory=dict)
     _uids: itertools.count = field(factory=lambda: itertools.count(1))
     url: str = ""
+    node: kubelet.Kubelet = field(factory=kubelet.Kubelet)
 
     # --- scripting ---
 
@@ -340,6 +341,7 @@ class Cluster:
             yield self
         finally:
             self.drop_watches()
+            await self.node.aclose()
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -491,6 +493,11 @@ class Cluster:
         lines = self.logs[name, container][-int(request.query["tailLines"]) :]
         text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
         return web.Response(body=text, content_type="text/plain")
+
+    async def _get_pods_exec(self, request: web.Request, name: str) -> web.StreamResponse:
+        if name not in self.pods:
+            return _named("error-404-pod-get", "absent", name)
+        return await self.node.exec(request, self.pods[name])
 
     async def _create_secrets(self, request: web.Request, _: str) -> web.Response:
         secret = await request.json()

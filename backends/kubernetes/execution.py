@@ -1,0 +1,179 @@
+"""Commands in containers, by the API server: one WebSocket each.
+
+Apart from the other requests, with connections of its own: a hundred builds that run a step must
+not keep the broker from listing its pods. Refuses to know what is run and for whom.
+
+Who is on the other side of a silent connection is asked of the kernel (TCP keep-alive), not of the
+protocol: a server whose command does not read its input answers no ping either. The pings that we
+send are for those in between, who close what is silent.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+import urllib.parse
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import aiohttp
+
+from backends import api
+from backends.kubernetes import access, channels, errors
+
+_PING_S = 20.0
+_FRAME = 1 << 15
+_CLOSE_S = 2.0
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
+_MAX_WORDS = 1 << 16
+
+
+class Execution:
+    """A command that runs."""
+
+    def __init__(self, wire: aiohttp.ClientWebSocketResponse) -> None:
+        self._wire = wire
+
+    @property
+    def ends_input(self) -> bool:
+        """Whether the command can be told that its input has ended."""
+        return self._wire.protocol == channels.V5
+
+    async def send(self, data: bytes) -> None:
+        """Give the command input, at the pace at which it reads. Raises Lost."""
+        for start in range(0, len(data), _FRAME):
+            await self._send(channels.frame(channels.STDIN, data[start : start + _FRAME]))
+
+    async def end_input(self) -> None:
+        """Say that there is no more input. Raises Lost."""
+        await self._send(channels.END_OF_INPUT)
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            await self._wire.send_bytes(message)
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise errors.Lost("the connection to the container is broken") from error
+
+    async def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
+        """Yield channel and data, the status last. Raises Lost when it ends before that.
+
+        Nothing is read ahead but some 100 KiB: who takes no more slows the command.
+        """
+        while True:
+            message = await self._wire.receive()
+            if message.type is aiohttp.WSMsgType.BINARY and message.data:
+                channel, data = message.data[0], message.data[1:]
+                if data:  # an empty one only says that the connection stands
+                    yield channel, data
+                if channel == channels.STATUS:
+                    return
+            elif message.type is not aiohttp.WSMsgType.BINARY:
+                raise errors.Lost("the connection to the container broke")
+
+    async def ping(self) -> None:
+        """Keep those in between from closing a connection that is silent; runs until cancelled."""
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+            while True:
+                await asyncio.sleep(_PING_S)
+                await self._wire.ping()
+
+    async def aclose(self) -> None:
+        """Let go of the connection; whether the command ends with it is up to the runtime."""
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._wire.close()
+
+
+class Executor:
+    """Runs commands in the pods of one namespace of one API server."""
+
+    def __init__(self, found: access.Access, *, timeout_s: float) -> None:
+        self._found = found
+        self._timeout_s = timeout_s
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=found.tls or True, limit=0, force_close=True),
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Let go of the connections; idempotent."""
+        await self._session.close()
+
+    async def open(self, pod: str, container: str, command: Sequence[str]) -> Execution:
+        """Run a command. Raises the contract's errors, and Lost."""
+        where = f"{self._found.server}/api/v1/namespaces/{self._found.namespace}/pods"
+        url = f"{where}/{urllib.parse.quote(pod, safe='')}/exec"
+        query = [
+            ("container", container),
+            *(("command", word) for word in command),
+            *((stream, "true") for stream in ("stdin", "stdout", "stderr")),
+        ]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                wire = await self._connect(url, query)
+        except TimeoutError as error:
+            raise errors.Lost("no answer in time to create pods/exec") from error
+        except aiohttp.ClientError as error:
+            words = (str(error) or type(error).__name__)[:200]
+            raise errors.Lost(f"cannot create pods/exec: {words}") from error
+        _keep_alive(wire)
+        return Execution(wire)
+
+    async def do(
+        self, pod: str, container: str, command: Sequence[str], *, until_heard: bool = False
+    ) -> None:
+        """Run a short command to its end, or to its first output. Raises as ``open``."""
+        running = await self.open(pod, container, command)
+        try:
+            async with contextlib.aclosing(running.output()) as output:
+                async for _ in output:
+                    if until_heard:
+                        return
+        finally:
+            await running.aclose()
+
+    async def _connect(
+        self, url: str, query: list[tuple[str, str]]
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Connect, once more with a fresh token after a 401."""
+        for renewed in (False, True):
+            if self._session.closed:
+                raise errors.Lost("the backend is closed")
+            token = await self._found.tokens.get(renew=renewed)
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            try:
+                return await self._session.ws_connect(
+                    url,
+                    params=query,
+                    headers=headers,
+                    protocols=(channels.V5, channels.V4),
+                )
+            except aiohttp.WSServerHandshakeError as error:
+                if error.status != 401 or not token or renewed:
+                    raise await self._refusal(url, query, headers, error.status) from None
+        raise AssertionError  # the second pass returns or raises
+
+    async def _refusal(
+        self, url: str, query: list[tuple[str, str]], headers: dict[str, str], status: int
+    ) -> api.BackendError:
+        """Ask again without an upgrade: that refusal has words, which the first one lost."""
+        async with self._session.get(url, params=query, headers=headers) as answer:
+            raw = (await answer.content.read(_MAX_WORDS)).decode("utf-8", "replace")
+            body: Any = raw
+            with contextlib.suppress(ValueError):
+                body = json.loads(raw)
+            told = errors.Answer(status=answer.status, body=body, headers=dict(answer.headers))
+        if told.status != status:
+            return api.Unavailable(f"the API server refuses to run a command ({status})")
+        return errors.mapped("create", "pods/exec", told)
+
+
+def _keep_alive(wire: aiohttp.ClientWebSocketResponse) -> None:
+    found = wire.get_extra_info("socket")
+    if found is None:
+        return
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        for name, value in _KEEPALIVE.items():
+            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,629 @@
+"""``in-container``: the program itself, run by real shells with a real curl, up to real processes."""
+
+import asyncio
+import os
+import pathlib
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+import pytest_asyncio
+from attrs import define, field
+
+from backends import api, names
+from backends.kubernetes import backend, incontainer, listener, sessions, settings
+from tests.kubernetes import fake, kubelet
+
+_SECRETS = "/run/agent-broker"
+_URL = "http://broker.invalid:8088"
+
+
+def spec_of(name: str = "agent-1", **changes: object) -> api.InstanceSpec:
+    sides = [
+        {"name": name, "image": "busybox:1.36", "command": ["sleep", "9"]}
+        for name in ("maven", "golang", "bare")
+    ]
+    options = settings.KubernetesTemplate(in_container=True, pod={"spec": {"containers": sides}})
+    told = {
+        "name": name,
+        "metadata": {names.OWNER: "ours"},
+        "image": "jenkins/inbound-agent",
+        "use_entry_point": True,
+        "secret_files": {"agent-secret": f"secret of {name}"},
+        "options": options,
+        **changes,
+    }
+    return api.InstanceSpec(**told)
+
+
+@define
+class Outcome:
+    code: int
+    out: bytes
+    err: bytes
+
+
+@define
+class Agent:
+    """What runs in the container ``jnlp``: the program where the pod's secret puts it."""
+
+    folder: pathlib.Path
+    cluster: fake.Cluster
+    name: str
+    address: tuple[str, int] = ("", 0)
+    shell: Sequence[str] = ("dash",)
+    env: dict[str, str] = field(factory=dict)
+
+    def install(self) -> None:
+        """Do what the kubelet does with the secret of the pod."""
+        self.folder.mkdir(exist_ok=True)
+        for name, text in self.cluster.secrets[self.name]["stringData"].items():
+            told = text.replace(_SECRETS, str(self.folder))
+            told = told.replace(_URL, "http://{}:{}".format(*self.address))
+            (self.folder / name).write_text(told)
+
+    async def start(
+        self, *argv: str | bytes, stdin: int = asyncio.subprocess.DEVNULL, **how: object
+    ) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *self.shell,
+            str(self.folder / "in-container"),
+            *argv,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], **self.env},
+            **{"cwd": self.folder, **how},
+        )
+
+    async def run(self, *argv: str | bytes, given: bytes | None = None) -> Outcome:
+        pipe = asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE
+        process = await self.start(*argv, stdin=pipe)
+        async with asyncio.timeout(20):
+            out, err = await process.communicate(given)
+        assert process.returncode is not None
+        return Outcome(process.returncode, out, err)
+
+
+@define
+class Stage:
+    cluster: fake.Cluster
+    folder: pathlib.Path
+    make: Callable[..., backend.KubernetesBackend]
+    broker: backend.KubernetesBackend = field(init=False)
+    _watching: asyncio.Task[None] | None = None
+
+    async def begin(self, port: int = 0) -> None:
+        told = settings.InContainer(listen=f"127.0.0.1:{port}", url=_URL)
+        self.broker = self.make(in_container=told)
+        self._watching = asyncio.ensure_future(self._watch(self.broker))
+        async with asyncio.timeout(5):
+            while self.broker._listener is None:
+                await asyncio.sleep(0.005)
+
+    async def _watch(self, watched: backend.KubernetesBackend) -> None:
+        async for _ in watched.watch():
+            pass
+
+    async def end(self) -> None:
+        """Stop the broker as its own stop does."""
+        await self.broker.aclose()
+        assert self._watching is not None
+        await self._watching
+
+    async def crash(self) -> None:
+        """Let the broker vanish without a word: its sockets are closed by the kernel."""
+        made = self.broker._listener
+        assert made is not None
+        assert made._runner is not None
+        for session in made._sessions.values():
+            session.executor = _Dead()
+        for connection in list(made._runner.server.connections):
+            connection.transport.abort()
+        self.cluster.node.cut()
+        await made._runner.cleanup()
+        made._runner = None
+        await self.end()
+
+    async def agent(self, name: str = "agent-1") -> Agent:
+        await self.broker.launch(spec_of(name))
+        async with asyncio.timeout(5):
+            while self.cluster.pods[name]["status"]["phase"] != "Running":
+                await asyncio.sleep(0.005)
+        made = self.broker._listener
+        assert made is not None
+        assert made._runner is not None
+        agent = Agent(self.folder / name, self.cluster, name, made._runner.addresses[0][:2])
+        agent.install()
+        return agent
+
+
+class _Dead:
+    async def do(self, *_: object, **__: object) -> None:
+        raise api.Rejected("it has crashed")
+
+
+@pytest_asyncio.fixture
+async def stage(
+    cluster: fake.Cluster,
+    make: Callable[..., backend.KubernetesBackend],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Stage]:
+    monkeypatch.setattr(listener, "_SOON_S", 0.1)
+    monkeypatch.setattr(sessions, "_LOOK_S", 0.02)
+    made = Stage(cluster, tmp_path, make)
+    await made.begin()
+    yield made
+    await made.end()
+
+
+SHELLS = {"dash": ("dash",), "busybox": ("busybox", "sh"), "bash": ("bash", "--posix")}
+
+
+@pytest.mark.parametrize("there", SHELLS)
+@pytest.mark.parametrize("here", SHELLS)
+async def test_a_command_runs_where_it_was_asked(stage: Stage, here: str, there: str) -> None:
+    """Output, errors, exit code, arguments, directory and input arrive as they were given."""
+    agent = await stage.agent()
+    agent.shell = SHELLS[here]
+    stage.cluster.node.shells["maven"] = SHELLS[there]
+    given = bytes(range(256)) * 300
+    words = ["", "a b", "it's", 'say "x" $HOME `id` \\', "two\nlines\n", b"\xff\x81\x88\xc3\xa4\n"]
+    agent.env["GREETING"] = "from the\nbuild's 'own' ${X}\n"
+    script = 'pwd >&2; printf "%s|" "$GREETING" "$@"; cat; exit 3'
+    outcome = await agent.run("maven", "sh", "-c", script, "sh", *words, given=given)
+    expected = b"|".join(w if isinstance(w, bytes) else w.encode() for w in words)
+    assert f"{agent.folder}\n".encode() == outcome.err
+    assert agent.env["GREETING"].encode() + b"|" + expected + b"|" + given == outcome.out
+    assert 3 == outcome.code
+
+
+async def until(true: Callable[[], bool], within_s: float = 10) -> None:
+    async with asyncio.timeout(within_s):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+def pids(stage: Stage) -> list[int]:
+    """Return the commands that run in side containers."""
+    return [p.pid for p in stage.cluster.node.processes if p.returncode is None]
+
+
+def ended(stage: Stage) -> bool:
+    return not pids(stage)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("exec /no/such", 127), ("exit 125", 125)],
+)
+async def test_its_exit_code_is_the_commands(stage: Stage, script: str, code: int) -> None:
+    """Whatever it is, a signal's too, and nothing is said beside it."""
+    agent = await stage.agent()
+    outcome = await agent.run("maven", "sh", "-c", f"{script} 2>/dev/null")
+    assert (code, b"", b"") == (outcome.code, outcome.out, outcome.err)
+
+
+async def test_variables_of_the_build_go_along(stage: Stage) -> None:
+    """But not those that belong to each container, and no secret is seen outside the process."""
+    agent = await stage.agent()
+    agent.env |= {"BUILD_TAG": "b-1", "PASSWORD": "hunter2", "JAVA_HOME": "/jnlp", "HOME": "/h"}
+    agent.env |= {"UID": "7", "PPID": "1", "library.a.version": "1"}
+    outcome = await agent.run("maven", "env")
+    assert b"" == outcome.err
+    seen = set(outcome.out.decode().splitlines())
+    assert {"BUILD_TAG=b-1", "PASSWORD=hunter2", "HOME=/"} <= seen
+    assert not [text for text in seen if text.startswith(("JAVA_HOME", "UID", "library"))]
+    wire = " ".join([*stage.cluster.node.queries, *map(str, stage.cluster.node.commands)])
+    assert "hunter2" not in wire
+    assert "b-1" not in wire
+
+
+@pytest.mark.parametrize(
+    ("container", "words"),
+    [
+        ("mavne", "no container 'mavne' in this pod; others there: maven, golang, bare"),
+        ("jnlp", "jnlp is this container itself"),
+        ("a\nb", "no container"),
+        ("", "no container ''"),
+    ],
+)
+async def test_a_wrong_name_is_told(stage: Stage, container: str, words: str) -> None:
+    """With the names that would be right."""
+    agent = await stage.agent()
+    outcome = await agent.run(container, "true")
+    assert (125, b"") == (outcome.code, outcome.out)
+    assert f"in-container: {words}" in outcome.err.decode()
+
+
+async def test_usage(stage: Stage) -> None:
+    """A container without a command is a mistake of its own."""
+    agent = await stage.agent()
+    outcome = await agent.run("maven")
+    assert (125, True) == (outcome.code, b"usage: in-container NAME" in outcome.err)
+
+
+async def test_a_dead_container_is_told(stage: Stage) -> None:
+    """With what it died of, as the pod's state has it."""
+    agent = await stage.agent()
+
+    change_state(stage, {"terminated": {"reason": "OOMKilled", "exitCode": 137}})
+    outcome = await agent.run("maven", "true")
+    assert (125, b"") == (outcome.code, outcome.out)
+    assert b"in-container: container maven is dead (OOMKilled, exit code 137)\n" == outcome.err
+
+
+async def test_a_container_that_died_a_moment_ago(stage: Stage) -> None:
+    """The kubelet's refusal comes after the upgrade, with its own words."""
+    agent = await stage.agent()
+    stage.cluster.node.gone.add("maven")
+    outcome = await agent.run("maven", "true")
+    assert 125 == outcome.code
+    assert b'container not found ("maven")' in outcome.err
+
+
+def change_state(stage: Stage, state: dict) -> None:
+    """Let the pod say of the container maven what a kubelet would."""
+
+    def change(found: dict) -> None:
+        for status in found["status"]["containerStatuses"]:
+            status["state"] = state if status["name"] == "maven" else status["state"]
+
+    stage.cluster.change("agent-1", change)
+
+
+CREATING = {"waiting": {"reason": "ContainerCreating"}}
+RUNNING = {"running": {"startedAt": "2026-11-24T00:00:00Z"}}
+
+
+async def test_a_container_that_is_still_made_is_waited_for(stage: Stage) -> None:
+    """A build may be faster than the image of a side container; the log says what is waited for."""
+    agent = await stage.agent()
+    change_state(stage, CREATING)
+    process = await agent.start("maven", "echo", "at last")
+    assert process.stderr is not None
+    async with asyncio.timeout(10):
+        line = await process.stderr.readline()
+    assert b"in-container: waiting: container maven does not run yet (ContainerCreating)\n" == line
+    change_state(stage, RUNNING)
+    assert (b"at last\n", b"") == await process.communicate()
+
+
+async def test_an_image_that_cannot_be_pulled_is_given_up(stage: Stage) -> None:
+    """After the patience that a whole pod has too."""
+    agent = await stage.agent()
+    stage.broker._listener._rules = listener.Rules(
+        find=stage.broker._listener._rules.find, patience_s=0.1
+    )
+
+    told = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "mavn"'}
+    change_state(stage, {"waiting": told})
+    outcome = await agent.run("maven", "true")
+    assert 125 == outcome.code
+    assert b'(ImagePullBackOff): Back-off pulling image "mavn"' in outcome.err
+
+
+async def test_an_image_without_a_shell_is_refused(stage: Stage) -> None:
+    """As a distroless one; nothing could be told what to run, nor where."""
+    agent = await stage.agent()
+    stage.cluster.node.shells["bare"] = ()
+    outcome = await agent.run("bare", "true")
+    assert (127, b"") == (outcome.code, outcome.out)
+    assert b"in-container: container bare has no shell: " in outcome.err
+
+
+async def test_a_directory_that_is_not_shared_is_told(
+    stage: Stage, tmp_path: pathlib.Path
+) -> None:
+    """The command does not run somewhere else instead."""
+    agent = await stage.agent()
+    here = tmp_path / "it's\nhere"
+    here.mkdir()
+    change_state(stage, CREATING)
+    process = await agent.start("maven", "true", cwd=here)
+    assert process.stderr is not None
+    assert b"does not run yet" in await process.stderr.readline()
+    here.rmdir()
+    change_state(stage, RUNNING)
+    out, err = await process.communicate()
+    assert (125, b"") == (process.returncode, out)
+    words = f"in-container: in container maven there is no directory {tmp_path}/it's here\n"
+    assert words == err.decode()
+
+
+async def test_without_curl_it_says_so(stage: Stage, tmp_path: pathlib.Path) -> None:
+    """And names no other reason."""
+    agent = await stage.agent()
+    agent.shell = ("/usr/bin/dash",)
+    agent.env["PATH"] = str(tmp_path)
+    outcome = await agent.run("maven", "true")
+    assert 127 == outcome.code
+    assert b"in-container: there is no curl in this container; use an image that has it\n" == (
+        outcome.err
+    )
+
+
+async def test_a_token_opens_its_own_pod_alone(stage: Stage) -> None:
+    """A wrong token and another agent's are refused alike, and nothing is run."""
+    one, two = await stage.agent("agent-1"), await stage.agent("agent-2")
+    program = one.folder / "in-container"
+    program.write_text(program.read_text().replace(str(one.folder), str(two.folder)))
+    settings_of_two = two.folder / "in-container.curl"
+    for told in (
+        settings_of_two.read_text(),
+        settings_of_two.read_text().replace("Bearer ", "Bearer 0"),
+    ):
+        settings_of_two.write_text(told)
+        outcome = await one.run("maven", "true")
+        assert 125 == outcome.code
+        assert b"in-container: the broker does not know this agent's token\n" == outcome.err
+    assert [] == stage.cluster.node.commands
+
+
+async def test_a_pod_of_another_broker_is_unknown(stage: Stage) -> None:
+    """Its annotation may fit, but its owner's mark does not."""
+    agent = await stage.agent()
+
+    def change(found: dict) -> None:
+        found["metadata"]["labels"]["agent-broker/owner"] = "theirs"
+
+    stage.cluster.change("agent-1", change)
+    outcome = await agent.run("maven", "true")
+    assert 125 == outcome.code
+    assert b"does not know this agent's token" in outcome.err
+
+
+async def test_input_that_never_ends_holds_nobody_up(stage: Stage) -> None:
+    """A command that does not read ends when it ends."""
+    agent = await stage.agent()
+    process = await agent.start("maven", "echo", "done", stdin=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(10):
+        assert b"done\n" == await process.stdout.read()
+        assert 0 == await process.wait()
+
+
+async def test_input_is_cut_off_when_nobody_reads_it(stage: Stage) -> None:
+    """More input than fits into any buffer does not keep the end from coming."""
+    agent = await stage.agent()
+    outcome = await agent.run("maven", "head", "-c", "3", given=b"abc" * (4 << 20))
+    assert (0, b"abc") == (outcome.code, outcome.out)
+
+
+@pytest.mark.parametrize(
+    ("here", "number"),
+    [
+        *((shell, signal.SIGTERM) for shell in SHELLS),
+        ("dash", signal.SIGINT),
+        ("busybox", signal.SIGHUP),
+    ],
+)
+async def test_a_signal_reaches_the_command(
+    stage: Stage, here: str, number: signal.Signals
+) -> None:
+    """Its last words and its own exit code come back."""
+    agent = await stage.agent()
+    agent.shell = SHELLS[here]
+    name = number.name.removeprefix("SIG")
+    script = f'trap "echo got {name}; exit 9" {name}; echo ready; while :; do sleep 0.01; done'
+    script = f"exec 2>/dev/null; {script}"  # of what happens to sleep
+    process = await agent.start("maven", "sh", "-c", script)
+    assert process.stdout is not None
+    assert b"ready\n" == await process.stdout.readline()
+    process.send_signal(number)
+    async with asyncio.timeout(10):
+        out, err = await process.communicate()
+    assert (9, f"got {name}\n".encode(), b"") == (process.returncode, out, err)
+
+
+async def test_a_signal_reaches_what_the_command_started(stage: Stage) -> None:
+    """The whole process group, as at the end of a build on one's own machine."""
+    agent = await stage.agent()
+    process = await agent.start("maven", "sh", "-c", "sleep 60 | cat & echo ready; wait; echo no")
+    assert process.stdout is not None
+    assert b"ready\n" == await process.stdout.readline()
+    process.terminate()
+    async with asyncio.timeout(10):
+        await process.communicate()
+    assert 143 == process.returncode
+    await until(lambda: ended(stage))
+
+
+async def test_a_signal_before_the_command_runs_ends_the_wait(stage: Stage) -> None:
+    """An aborted build does not wait for an image."""
+    agent = await stage.agent()
+    change_state(stage, CREATING)
+    process = await agent.start("maven", "true")
+    assert process.stderr is not None
+    await process.stderr.readline()
+    process.terminate()
+    async with asyncio.timeout(10):
+        _, err = await process.communicate()
+    assert (125, b"in-container: a signal came\n") == (process.returncode, err)
+    assert [] == stage.cluster.node.commands
+
+
+async def test_a_caller_that_vanishes_takes_the_command_along(stage: Stage) -> None:
+    """Killed with all it started, it can forward nothing; its connections tell."""
+    agent = await stage.agent()
+    process = await agent.start("maven", "sh", "-c", "echo ready; exec sleep 60", process_group=0)
+    assert process.stdout is not None
+    assert b"ready\n" == await process.stdout.readline()
+    os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    await until(lambda: ended(stage))
+
+
+async def test_a_reader_that_has_enough_ends_the_command(stage: Stage) -> None:
+    """As in a pipe on one machine: 141, and no word of it."""
+    agent = await stage.agent()
+    read, write = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        "dash",
+        str(agent.folder / "in-container"),
+        *("maven", "yes"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=write,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=agent.folder,
+    )
+    os.close(write)
+    assert b"y\ny\n" == await asyncio.to_thread(os.read, read, 4)
+    os.close(read)
+    async with asyncio.timeout(10):
+        _, err = await process.communicate()
+    assert (141, b"") == (process.returncode, err)
+    await until(lambda: ended(stage))
+
+
+async def test_a_broker_that_stops_ends_the_commands(stage: Stage) -> None:
+    """The caller is told, and nothing runs on in the container."""
+    agent = await stage.agent()
+    process = await agent.start("maven", "sh", "-c", "echo ready; exec sleep 60")
+    assert process.stdout is not None
+    assert b"ready\n" == await process.stdout.readline()
+    began = time.monotonic()
+    await stage.broker.aclose()
+    assert time.monotonic() - began < 3
+    async with asyncio.timeout(10):
+        _, err = await process.communicate()
+    assert 125 == process.returncode
+    assert b"in-container: the broker was stopped; the command was ended\n" == err
+    await until(lambda: ended(stage))
+
+
+async def test_after_a_crash_the_next_broker_ends_the_command(stage: Stage) -> None:
+    """Of which it knows nothing but what the caller tells."""
+    agent = await stage.agent()
+    process = await agent.start("maven", "sh", "-c", "echo ready; exec sleep 60")
+    assert process.stdout is not None
+    assert b"ready\n" == await process.stdout.readline()
+    await asyncio.sleep(0.1)  # for the program to have asked for the process id
+    await stage.crash()
+    assert 1 == len(pids(stage))
+    await stage.begin(port=agent.address[1])
+    async with asyncio.timeout(15):
+        _, err = await process.communicate()
+    assert 125 == process.returncode
+    assert b"in-container: the broker was restarted; the command was ended\n" == err
+    await until(lambda: ended(stage))
+
+
+async def test_an_old_agent_knows_the_next_broker(stage: Stage) -> None:
+    """Its token is in the pod, not in the broker; and it waits while none is there."""
+    agent = await stage.agent()
+    await stage.end()
+    process = await agent.start("maven", "echo", "hello")
+    await asyncio.sleep(0.1)
+    await stage.begin(port=agent.address[1])
+    async with asyncio.timeout(15):
+        out, err = await process.communicate()
+    assert (0, b"hello\n", b"") == (process.returncode, out, err)
+
+
+async def test_a_broken_connection_ends_the_command(stage: Stage) -> None:
+    """The API server went away in the middle: no exit code is ever made up."""
+    agent = await stage.agent()
+    process = await agent.start("maven", "sh", "-c", "echo ready; exec sleep 60")
+    assert process.stdout is not None
+    assert b"ready\n" == await process.stdout.readline()
+    stage.cluster.node.cut()
+    async with asyncio.timeout(15):
+        _, err = await process.communicate()
+    assert 125 == process.returncode
+    words = b"in-container: the connection to the container broke; the command was ended\n"
+    assert words == err
+    await until(lambda: ended(stage))
+
+
+async def test_an_older_api_server(stage: Stage) -> None:
+    """Version 4 cannot end the input, so a command with input is refused, others run."""
+    stage.cluster.node.protocols = (kubelet.V4,)
+    agent = await stage.agent()
+    outcome = await agent.run("maven", "cat")
+    assert (0, b"", b"") == (outcome.code, outcome.out, outcome.err)
+    outcome = await agent.run("maven", "cat", given=b"x")
+    assert 125 == outcome.code
+    assert b"in-container: the API server cannot end a command's input" in outcome.err
+
+
+async def test_a_missing_right_is_named(stage: Stage) -> None:
+    """So that the operator knows what to add."""
+    stage.cluster.node.allowed = False
+    agent = await stage.agent()
+    outcome = await agent.run("maven", "true")
+    assert 125 == outcome.code
+    assert b"may not create pods/exec in namespace agents" in outcome.err
+
+
+async def test_a_slow_reader_slows_the_command(stage: Stage, tmp_path: pathlib.Path) -> None:
+    """Between the two nothing piles up."""
+    agent = await stage.agent()
+    script = "while head -c 1048576 /dev/zero; do echo >>written; done"
+    process = await agent.start("maven", "sh", "-c", script)
+    written = agent.folder / "written"
+    before = -1
+    await until(written.exists)
+    while before != written.stat().st_size:
+        before = written.stat().st_size
+        await asyncio.sleep(0.3)
+    assert before < 64  # MiB: what the kernel's sockets hold
+    assert process.stdout is not None
+    got = 0
+    while got < (before + 8) << 20:
+        got += len(await process.stdout.read(1 << 20))
+    process.kill()
+    process._transport.close()
+
+
+async def test_many_commands_at_a_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its own output; one too many is refused."""
+    monkeypatch.setattr(listener, "_MANY", 4)
+    agent = await stage.agent()
+    script = 'echo "$0"; while [ ! -e go ]; do sleep 0.01; done'
+    running = [await agent.start("maven", "sh", "-c", script, str(n)) for n in range(4)]
+    for n, process in enumerate(running):
+        assert process.stdout is not None
+        assert f"{n}\n".encode() == await process.stdout.readline()
+    outcome = await agent.run("maven", "true")
+    assert 125 == outcome.code
+    assert b"in-container: 4 commands run in this pod already\n" == outcome.err
+    (agent.folder / "go").touch()
+    for process in running:
+        assert (b"", b"") == await process.communicate()
+
+
+async def test_without_the_setting_nothing_listens(
+    make: Callable[..., backend.KubernetesBackend], cluster: fake.Cluster
+) -> None:
+    """And a template that asks for it is refused with the way out."""
+    with pytest.raises(api.Rejected, match="the backend has no section `in_container`"):
+        await make().launch(spec_of())
+    assert {} == cluster.pods
+
+
+async def test_the_token_is_for_the_agent_alone(stage: Stage) -> None:
+    """No other container mounts the secret, and the pod's own text shows only a digest."""
+    agent = await stage.agent()
+    made = stage.cluster.pods["agent-1"]
+    token = incontainer.token("agent-1", {"agent-secret": "secret of agent-1"})
+    assert token in (agent.folder / "in-container.curl").read_text()
+    assert token not in str(made)
+    for container in made["spec"]["containers"]:
+        mounted = {m["name"] for m in container["volumeMounts"]}
+        secret = {"agent-broker-secrets", "agent-broker-in-container"}
+        assert (
+            secret | {"workspace"} if container["name"] == "jnlp" else {"workspace"}
+        ) == mounted
+
+
+async def test_a_repeated_launch_keeps_the_token(stage: Stage) -> None:
+    """The secret may be lost between the two creations; a second order makes the same again."""
+    agent = await stage.agent()
+    before = stage.cluster.secrets.pop("agent-1")["stringData"]
+    await stage.broker.launch(spec_of())
+    assert before == stage.cluster.secrets["agent-1"]["stringData"]
+    assert 0 == (await agent.run("maven", "true")).code

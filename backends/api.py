@@ -5,8 +5,8 @@ Protocol, its values and the closed set of errors; it refuses to know any platfo
 
 Theory of operation: the broker lists, decides, then calls ``launch`` or ``terminate``; both are
 idempotent by name, so repeating after a crash or a time-out is always safe. ``list`` is the truth:
-it returns every instance that carries our owner mark, or raises. A partial answer is an error,
-because absence may mean "terminate". ``watch`` only wakes the broker; it carries nothing.
+it returns every instance that carries our owner mark, or raises. A partial answer is an error
+(``Partial``), because absence may mean "terminate". ``watch`` only wakes the broker.
 """
 
 import enum
@@ -143,6 +143,20 @@ class Unavailable(BackendError):
 
     slug = "unavailable"
     fault = "platform"
+
+
+class Partial(Unavailable):
+    """Of a pool of places some have not answered since the broker started; ``seen`` is the rest.
+
+    What was in an earlier list and is not in ``seen`` is gone; of what was in none nothing is
+    known. Who does not care for the difference treats it as the error that it is.
+    """
+
+    slug = "partial"
+
+    def __init__(self, reason: str, *, seen: "Sequence[Instance]") -> None:
+        super().__init__(reason)
+        self.seen = seen
 
 
 class NotFound(BackendError):

@@ -260,7 +260,8 @@ class Broker:
         world, plan = self.world, self.plan
         if world is None or plan is None or self.reconciler.in_flight:
             return False
-        synced = world.controller.synced and all(v.synced for v in world.backends.values())
+        views = world.backends.values()
+        synced = world.controller.synced and all(v.synced and not v.hidden for v in views)
         waits = plan.agents or plan.actions or self.reconciler.ledger.expectations
         return synced and not waits
 

@@ -6,7 +6,7 @@ the others are used. Refuses to decide and to try again: the next cycle is the r
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -76,7 +76,7 @@ async def read_backend(
     began = now()
     try:
         async with asyncio.timeout(time_limit_s):
-            instances = await backend.list()
+            instances, hidden = await _listed(backend)
             capacity = await backend.capacity()
     except backends_api.BackendError as error:
         return model.BackendView(read_at=began, error=f"{error.slug}: {error.reason}")
@@ -87,8 +87,18 @@ async def read_backend(
         _LOG.exception("listing failed by a bug")
         return model.BackendView(read_at=began, error=f"bug: {error!r}"[:256])
     return model.BackendView(
-        synced=True, read_at=began, instances=tuple(instances), capacity=capacity
+        synced=True, read_at=began, instances=tuple(instances), capacity=capacity, hidden=hidden
     )
+
+
+async def _listed(
+    backend: backends_api.Backend,
+) -> tuple[Sequence[backends_api.Instance], str]:
+    """Return what a backend sees, and why it does not see all."""
+    try:
+        return await backend.list(), ""
+    except backends_api.Partial as error:
+        return error.seen, error.reason
 
 
 def note_changes(before: model.World | None, now: model.World) -> None:
@@ -102,7 +112,11 @@ def note_changes(before: model.World | None, now: model.World) -> None:
 
 
 def _unread(world: model.World) -> dict[str, str]:
-    lost = {str(name): view.error for name, view in world.backends.items() if not view.synced}
+    lost = {
+        str(name): view.error or view.hidden
+        for name, view in world.backends.items()
+        if view.hidden or not view.synced
+    }
     if not world.controller.synced:
         lost["controller"] = world.controller.error
     return lost

@@ -140,6 +140,8 @@ def refusal(status: int, words: str, *, retry_after: float | None = None) -> api
         return api.NotFound(words)
     if "port is already allocated" in words or "address already in use" in words:
         return api.NoCapacity(f"a published port is taken: {words}")
+    if "HTTP request to an HTTPS server" in words:
+        return api.Rejected("the engine speaks TLS; hint: `tls: true` of the host")
     if status in {400, 409} or _CONFIGURED_WRONG.search(words):
         return api.Rejected(f"the engine refuses: {words}")
     return api.Unavailable(f"the engine says {status}: {words}", retry_after=retry_after)
@@ -161,6 +163,28 @@ def refused_pull(status: int | None, words: str) -> api.BackendError:
     if _PULL_WRONG.search(words) or status in {400, 404}:
         return api.Rejected(f"the image cannot be pulled: {words}")
     return api.Unavailable(f"the image cannot be pulled: {words}")
+
+
+_TLS = (
+    (r"WRONG_VERSION|wrong version|UNKNOWN_PROTOCOL|HTTP_REQUEST",
+     "no TLS is spoken there; hint: its port, or `tls: false`"),
+    (r"mismatch, certificate|doesn't match",
+     "its certificate is for another name; hint: a name of the certificate in `url`"),
+    (r"verify failed.*expired", "its certificate has expired; hint: that host needs a new one"),
+    (r"verify failed.*not yet valid", "its certificate is not valid yet; hint: both clocks"),
+    (r"verify failed", "its certificate is signed by somebody else; hint: `ca_file`"),
+    (r"VALUES_MISMATCH", "our key is not that of our certificate; hint: `key_file`"),
+    (r"alert|violation of protocol",
+     "it does not accept our certificate, or that we have none; hint: `cert_file`"),
+)  # fmt: skip
+
+
+def refused_tls(url: str, words: str) -> api.Unauthorized:
+    """Say whose certificate is wrong, from the words of OpenSSL."""
+    for pattern, meaning in _TLS:
+        if re.search(pattern, words, re.IGNORECASE):
+            return api.Unauthorized(f"{url}: {meaning} ({words})")
+    return api.Unauthorized(f"{url}: {words}; hint: `ca_file`, `cert_file` of the host")
 
 
 def is_missing_image(status: int | None, words: str) -> bool:

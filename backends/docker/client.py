@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 _OLDEST = (1, 40)  # HostConfig.Init, Mounts, device requests: what our bodies may hold
 _SILENCE_S = 300.0  # of an event stream before it is taken for dead and opened again
-_CONNECT_S = 10.0
+_CONNECT_S = 5.0
 _EVENTS = ("start", "die", "oom", "kill", "pause", "unpause", "destroy", "create")
 _ERROR_MAX = 64 << 10
 _REMAPPING = ("selinux", "userns", "rootless")
@@ -70,9 +70,9 @@ class _Session(docker.APIClient):
     """The SDK's client with a time limit on every request."""
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
-        """Send; the SDK asks for endless time on streams."""
-        if kwargs.get("timeout") is None:
-            kwargs["timeout"] = (_CONNECT_S, _SILENCE_S)
+        """Send; the SDK asks for endless time on streams, and has none for connecting."""
+        told = kwargs.get("timeout") or _SILENCE_S
+        kwargs["timeout"] = (min(_CONNECT_S, told), told)
         return super().request(*args, **kwargs)
 
 
@@ -291,7 +291,7 @@ class Client:
             after = _retry_after(error)
             raise answers.refusal(status, words, retry_after=after) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise _unreachable(self.url, doing, error) from error
+            raise _unreachable(self._host, doing, error) from error
         except errors.DockerException as error:
             if pull:
                 raise api.Unauthorized(f"{doing}: {error}; hint: credential helper") from error
@@ -335,7 +335,7 @@ class Client:
                     client_cert=pair, ca_cert=host.ca_file, verify=host.ca_file or True
                 )
             except errors.TLSParameterError as error:
-                raise api.Rejected(f"TLS of {host.url}: {error}") from error
+                raise api.Rejected(f"{host.url}: {error.args[0]}") from error
         session = _Session(
             base_url=host.url,
             version=version,
@@ -364,12 +364,17 @@ def _retry_after(error: errors.APIError) -> float | None:
     return float(text) if text.isdecimal() else None
 
 
-def _unreachable(url: str, doing: str, error: Exception) -> api.BackendError:
-    words = f"{doing}: {url}: {_innermost(error)}"
+def _unreachable(host: settings.Host, doing: str, error: Exception) -> api.BackendError:
+    words = f"{doing}: {host.url}: {_innermost(error)}"
     if isinstance(error, requests.exceptions.SSLError):
-        return api.Unauthorized(f"{words}; hint: `ca_file`, `cert_file` of the host")
+        return answers.refused_tls(host.url, _innermost(error))
     if "Permission denied" in words:
         return api.Unauthorized(f"{words}; hint: the broker's user needs the socket's group")
+    if host.tls:
+        cut = any(
+            kind in repr(error) for kind in ("ConnectionReset", "BrokenPipe", "Disconnected")
+        )
+        words += "; perhaps it does not accept our certificate" * cut
     return api.Unavailable(words)
 
 

@@ -5,10 +5,7 @@ name apart and wakes the watch; docs/backends/docker.md tells an operator the re
 know what the agents do, and to speak to an engine itself.
 
 Theory of operation: hosts are tried in order; one that does not answer is set aside for a while
-and the next one is asked. A name is looked for everywhere before it is made, and if two hosts
-ever show it (a call that timed out, and yet took effect), the later one is removed. A host that
-does not answer shows its last known instances as long as another one answers: what is there may
-not vanish from the list. Before its first answer there is nothing to show: the list is an error.
+and the next one is asked (``pool``). A name is looked for everywhere before it is made.
 """
 
 import asyncio
@@ -20,13 +17,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import aiohttp
 import attrs
-from attrs import define
 
 from backends import api
-from backends.docker import client, container, host, settings
+from backends.docker import client, container, host, pool, settings
 
 _RESCAN_S = 30.0
-_ASIDE_S = (5.0, 15.0, 60.0, 300.0)
 _FETCH_S = 60.0
 _PROGRESS_S = 0.5
 _Files = Mapping[str, bytes]  # by name, fetched for the container
@@ -44,26 +39,6 @@ def create(
     return DockerBackend(configured, owner=owner, now=now)
 
 
-@define(eq=False)
-class _Place:
-    """A host, and what is remembered of it: failures in a row and the last picture."""
-
-    host: host.Host
-    failures: int = 0
-    aside_until: float = 0.0  # loop time
-    picture: list[api.Instance] | None = None
-
-    def set_aside(self, now: float, retry_after: float | None) -> None:
-        """Ask others first for a while."""
-        pause = _ASIDE_S[min(self.failures, len(_ASIDE_S) - 1)]
-        self.failures += 1
-        self.aside_until = now + (retry_after or pause)
-
-    def answered(self) -> None:
-        """Forget the failures."""
-        self.failures, self.aside_until = 0, 0.0
-
-
 class DockerBackend:
     """The contract over Docker engines; one object per owner and event loop."""
 
@@ -75,10 +50,12 @@ class DockerBackend:
         self._settings = configured
         self._owner = owner
         self._now = now
-        self._places = [
-            _Place(host.Host(told, configured, owner=owner, wake=self._wake, now=now))
-            for told in configured.hosts
-        ]
+        self._pool = pool.Pool(
+            [
+                host.Host(told, configured, owner=owner, wake=self._wake, now=now)
+                for told in configured.hosts
+            ]
+        )
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._preparing: dict[str, api.Instance] = {}
         self._working: dict[str, asyncio.Future[None]] = {}
@@ -114,33 +91,24 @@ class DockerBackend:
         """All instances of this owner on all hosts, those that are being made too."""
         self._begin()
         preparing = dict(self._preparing)
-        answers = await asyncio.gather(
-            *(place.host.list() for place in self._places), return_exceptions=True
-        )
-        now = asyncio.get_running_loop().time()
-        for place, answer in zip(self._places, answers, strict=True):
-            if not isinstance(answer, BaseException):
-                place.answered()
-                place.picture = answer
-            elif not isinstance(answer, api.Unavailable):
-                raise answer
-            else:
-                place.set_aside(now, answer.retry_after)
-                alone = all(isinstance(other, BaseException) for other in answers)
-                if alone or place.picture is None:
-                    raise answer
-                place.picture = [_out_of_sight(one, place.host.url) for one in place.picture]
-        found = await self._without_doubles()
-        late = [one for name, one in preparing.items() if name not in found]
+        hidden: api.Partial | None = None
+        try:
+            found = await self._pool.list()
+        except api.Partial as error:
+            found, hidden = error.seen, error
+        names = {one.name for one in found}
         # made and published while we read, or still being made: never left out
-        return [*found.values(), *late]
+        everything = [*found, *(one for name, one in preparing.items() if name not in names)]
+        if hidden is not None:
+            raise api.Partial(hidden.reason, seen=everything)
+        return everything
 
     async def watch(self) -> AsyncIterator[None]:
         """Wake when an engine tells of a change, or comes back; ends when it is closed."""
         if self._closed:
             return
         self._begin()
-        for place in self._places:
+        for place in self._pool.places:
             place.host.follow()
         waker = asyncio.Event()
         self._wakers.add(waker)
@@ -159,46 +127,29 @@ class DockerBackend:
         """SIGTERM, ``grace_s`` later SIGKILL, then remove, wherever it is."""
         self._begin()
         async with self._turn(name):
-            results = await asyncio.gather(
-                *(place.host.terminate(name, grace_s=grace_s) for place in self._places),
-                return_exceptions=True,
-            )
-            failed: list[BaseException] = []
-            for place, result in zip(self._places, results, strict=True):
-                if result is None or isinstance(result, api.NotFound):
-                    place.picture = place.picture and [i for i in place.picture if i.name != name]
-                if isinstance(result, BaseException):
-                    failed.append(result)
-            for error in failed:
-                if not isinstance(error, api.NotFound):
-                    raise error
-            if len(failed) == len(results):
-                raise failed[0]
+            await self._pool.terminate(name, grace_s=grace_s)
 
     async def capacity(self) -> api.Capacity | None:
         """Free room under every host's ``max_instances``, or None where one has no limit."""
         self._begin()
-        limits = [place.host.max_instances for place in self._places]
+        limits = [place.host.max_instances for place in self._pool.open()]
         total = sum(limit or 0 for limit in limits)
         if any(limit is None for limit in limits):
             return None
-        free = max(0, total - len(await self.list()))
+        with contextlib.suppress(api.Partial):
+            await self._pool.list()
+        free = max(0, total - self._pool.count() - len(self._preparing))
         return api.Capacity(free_instances=free, text=f"{free} of {total} containers are free")
 
     async def logs(self, name: str, *, tail: int) -> str:
         """Last lines of what the instance wrote, its secrets blanked out."""
         self._begin()
-        missing: api.BackendError = api.NotFound(f"no instance {name[:80]!r}")
-        for place in self._places:
-            try:
-                return await place.host.logs(name, tail=tail)
-            except api.NotFound:
-                continue
-            except api.Unavailable as error:
-                missing = error
-        if name in self._preparing:
-            return ""
-        raise missing
+        try:
+            return await self._pool.logs(name, tail=tail)
+        except api.BackendError:
+            if name in self._preparing:
+                return ""
+            raise
 
     def work_dir(self, name: str) -> str | None:  # noqa: ARG002 -- the same in every container
         """Return None: the image decides, or the template's ``remote_fs``."""
@@ -211,14 +162,13 @@ class DockerBackend:
         self._closed = True
         for waker in self._wakers:
             waker.set()
-        for place in self._places:
+        for place in self._pool.places:
             await asyncio.to_thread(place.host.close)
 
     # --- launching ---
 
     async def _somewhere(self, name: str, plan: container.Plan, files: _Files) -> None:
         """Try the hosts in order; raises the last refusal."""
-        loop = asyncio.get_running_loop()
         refusal: api.BackendError = api.Unavailable("no host is left to try")
         for place in await self._in_order(name):
             try:
@@ -228,31 +178,31 @@ class DockerBackend:
             except api.NoCapacity as error:
                 refusal = error
             except (api.Unavailable, api.Unauthorized) as error:
-                place.set_aside(loop.time(), error.retry_after)
+                place.set_aside(error)
                 refusal = error
             else:
                 place.answered()
                 return
         raise refusal
 
-    async def _in_order(self, name: str) -> Sequence[_Place]:
-        """The host that has it already, alone; else those that answered, then the others."""
+    async def _in_order(self, name: str) -> Sequence[pool.Place]:
+        """The host that has it already, alone; else all that are not set aside."""
         self._begin()
-        now = asyncio.get_running_loop().time()
-        if len(self._places) > 1:
-            for place in self._places:
+        places = self._pool.open()
+        if len(places) > 1:
+            for place in places:
                 with contextlib.suppress(api.BackendError):
-                    if place.aside_until <= now and await place.host.has(name):
+                    if await place.host.has(name):
                         return [place]
-        return sorted(self._places, key=lambda place: place.aside_until > now)
+        return places
 
-    async def _check_room(self, place: _Place, name: str) -> None:
+    async def _check_room(self, place: pool.Place, name: str) -> None:
         there = {one.name for one in await place.host.list()} - {name}
         limit = place.host.max_instances
         if limit is not None and len(there) >= limit:
             raise api.NoCapacity(f"all {limit} containers of {place.host.url} are in use")
 
-    async def _on(self, place: _Place, name: str, plan: container.Plan, files: _Files) -> None:
+    async def _on(self, place: pool.Place, name: str, plan: container.Plan, files: _Files) -> None:
         """Launch on one host, with its image."""
         if plan.pull == "always":
             await self._pull(place, name, plan)
@@ -269,7 +219,9 @@ class DockerBackend:
             except client.NoImageError as again:
                 raise api.Rejected(f"{again}, though it was pulled; hint: `platform`") from again
 
-    async def _make(self, place: _Place, name: str, plan: container.Plan, files: _Files) -> None:
+    async def _make(
+        self, place: pool.Place, name: str, plan: container.Plan, files: _Files
+    ) -> None:
         """Run the blocking piece; a cancelled call leaves nothing or a listed instance."""
         cancelled = threading.Event()
         future = await place.host.client.begin(
@@ -289,7 +241,7 @@ class DockerBackend:
             future.add_done_callback(over)
             raise
 
-    async def _pull(self, place: _Place, name: str, plan: container.Plan) -> None:
+    async def _pull(self, place: pool.Place, name: str, plan: container.Plan) -> None:
         """Wait for the image; whoever else wants it waits for the same pull."""
         key = (place.host.url, plan.image, plan.platform)
         async with self._pull_turn:
@@ -319,22 +271,6 @@ class DockerBackend:
 
     # --- inside ---
 
-    async def _without_doubles(self) -> dict[str, api.Instance]:
-        """Return the last pictures as one; of two containers of one name the better stays."""
-        found: dict[str, tuple[api.Instance, _Place]] = {}
-        for place in self._places:
-            for one in place.picture or ():
-                other = found.get(one.name)
-                if other is None:
-                    found[one.name] = (one, place)
-                    continue
-                kept, gone = sorted((other, (one, place)), key=_worth)
-                found[one.name] = kept
-                if not gone[1].failures and not kept[1].failures:
-                    with contextlib.suppress(api.BackendError):  # or at the next listing
-                        await gone[1].host.terminate(one.name, grace_s=0)
-        return {name: one for name, (one, _) in found.items()}
-
     @contextlib.asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:
         """One call at a time per name; work that outlives a cancelled call counts too."""
@@ -361,19 +297,9 @@ class DockerBackend:
                 self._loop.call_soon_threadsafe(wake)
 
 
-def _worth(entry: tuple[api.Instance, _Place]) -> tuple[bool, float]:
-    """The one that runs, and of two the older."""
-    instance, _ = entry
-    return instance.state is not api.InstanceState.RUNNING, instance.created_at or 0.0
-
-
 def _ended(future: "asyncio.Future[None]") -> None:
     """Take the error of what nobody may wait for any more."""
     _ = future.cancelled() or future.exception()
-
-
-def _out_of_sight(instance: api.Instance, url: str) -> api.Instance:
-    return attrs.evolve(instance, detail=f"{url} does not answer; this is how it was")
 
 
 async def _fetched(url: str) -> bytes:

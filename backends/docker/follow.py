@@ -53,6 +53,7 @@ class Follower:
         self._since = 1
         self._began_at = now()
         self._end: Callable[[], None] | None = None
+        self._streams = 0
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -73,6 +74,11 @@ class Follower:
                 self._end()
         if self._thread is not None:
             self._thread.join(_JOIN_S)
+
+    def stream(self) -> int:
+        """Return the number of the stream that is open, from 1 on; 0: none."""
+        with self._lock:
+            return 0 if self._end is None else self._streams
 
     def seen(self, container_id: str) -> death.Seen:
         """Return what the events told of a container."""
@@ -118,6 +124,7 @@ class Follower:
     def _begun(self, end: Callable[[], None]) -> None:
         with self._lock:
             self._end = end
+            self._streams += 1
             if self._closing.is_set():
                 end()
             came_back = self._lost_at is not None

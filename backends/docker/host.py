@@ -77,6 +77,10 @@ class Host:
         """Begin to listen to the events."""
         self._follower.start()
 
+    def stream(self) -> int:
+        """Return the number of the open stream of events; 0: none, the engine is away."""
+        return self._follower.stream()
+
     # --- launch ---
 
     def make(
@@ -100,9 +104,11 @@ class Host:
 
     def _folder_for(self, name: str, plan: container.Plan) -> str | None:
         """Return a folder with the secrets that the engine sees, perhaps; None: it does not."""
+        if not plan.secrets:
+            return None
         if self._shares is None and self.client.remaps_files():
             self._shares = False
-        if self._shares is False or not plan.secrets:
+        if self._shares is False:
             return None
         return self._handover.give(name, plan.secrets)
 

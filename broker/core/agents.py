@@ -113,11 +113,14 @@ def _seen(
             backend = expectation.backend
     view = world.backends.get(backend) if backend is not None else None
     if view is not None:
-        backend_synced = view.synced
+        remembered = world.ledger.memories.get(name)
+        known = placed is not None or (remembered is not None and remembered.instance_seen)
+        backend_synced = view.synced and (known or not view.hidden)
     else:
         # a backend that is no longer configured cannot be asked about its node: unknown, for ever;
         # what has no node either is gone once everybody who can be asked has answered
-        backend_synced = computer is None and all(v.synced for v in world.backends.values())
+        everybody = all(v.synced and not v.hidden for v in world.backends.values())
+        backend_synced = computer is None and everybody
     return Seen(
         name=name,
         computer=computer,
@@ -155,6 +158,8 @@ def remember(
             template=read.template,
             backend=seen.backend,
         )
+    if seen.instance is not None:
+        memory = attrs.evolve(memory, instance_seen=True)
     if not world.controller.synced:
         return attrs.evolve(memory, promised_at=None)
     return _remember_work(memory, seen.computer, now=now, session=world.controller.session)

@@ -94,13 +94,18 @@ class ControllerView:
 
 @frozen(kw_only=True)
 class BackendView:
-    """What one read of a backend showed. ``synced`` False: unknown, never empty."""
+    """What one read of a backend showed. ``synced`` False: unknown, never empty.
+
+    ``hidden``: why a part of it has not been seen since we started. Of an instance that is neither
+    here nor was ever seen nothing is known then.
+    """
 
     synced: bool = False
     read_at: float = 0.0
     instances: tuple[backends_api.Instance, ...] = ()
     capacity: backends_api.Capacity | None = None
     error: str = ""
+    hidden: str = ""
 
 
 # --- what is wanted ----------------------------------------------------------------------------
@@ -238,6 +243,7 @@ class Memory:
     orphan_sightings: int = 0
     orphan_at: float | None = None
     promised_at: float | None = None  # idle and wanted by an item, without a break, since
+    instance_seen: bool = False  # since we started
 
 
 class Verb(enum.Enum):

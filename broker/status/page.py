@@ -88,7 +88,12 @@ def render(source: StatusSource) -> str:
     parts = [
         _header(plan),
         _tiles(queue["items"], agents["agents"], held, died),
-        _table("Sources", [s for s in plan["sources"] if not s["synced"]], _SOURCES, alarm=True),
+        _table(
+            "Sources",
+            [s for s in plan["sources"] if s["error"] or not s["synced"]],
+            _SOURCES,
+            alarm=True,
+        ),
         _table("Waiting builds", queue["items"], _QUEUE, "Nothing waits."),
         _table("Held back", held, _HELD, alarm=True),
         _table("Died", died, _DEATHS, alarm=True),
@@ -96,7 +101,9 @@ def render(source: StatusSource) -> str:
         _table("Agents", agents["agents"], _AGENTS, "There is no agent."),
         _table("Gone as planned", gone, _DEATHS),
         _table("Last actions", plan["outcomes"], _OUTCOMES, "Nothing was done yet."),
-        _table("Sources", [s for s in plan["sources"] if s["synced"]], _SOURCES),
+        _table(
+            "Sources", [s for s in plan["sources"] if s["synced"] and not s["error"]], _SOURCES
+        ),
         '<p class="quiet">JSON: '
         + " ".join(
             f'<a href="api/v1/{n}">{n}</a>' for n in ("queue", "agents", "templates", "plan")
@@ -281,8 +288,10 @@ def _read(row: _Row) -> str:
 
 
 def _state(row: _Row) -> str:
-    if row["synced"]:
+    if row["synced"] and not row["error"]:
         return '<span class="good">synced</span>'
+    if row["synced"]:
+        return f'<span class="bad">partly</span> {_text(row["error"])}'
     return f'<span class="bad">unknown</span> {_text(row["error"])}'
 
 

@@ -60,7 +60,8 @@ def connected(engine: str) -> docker.APIClient:
 class OwnEngine:
     """A dockerd of our own that may be killed and restarted."""
 
-    def __init__(self, *, live_restore: bool = False) -> None:
+    def __init__(self, *arguments: str, live_restore: bool = False) -> None:
+        self._arguments = arguments
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="dk-"))
         self.url = f"unix://{self.folder}/docker.sock"
         self._live_restore = live_restore
@@ -76,7 +77,7 @@ class OwnEngine:
                     "dockerd", "--data-root", self.folder / "data", "--exec-root",
                     self.folder / "exec", "--pidfile", self.folder / "pid", "-H", self.url,
                     "--iptables=false", "--ip6tables=false", f"--bridge={self._bridge()}",
-                    f"--live-restore={str(self._live_restore).lower()}",
+                    f"--live-restore={str(self._live_restore).lower()}", *self._arguments,
                 ],
                 stdout=log,
                 stderr=log,
@@ -143,13 +144,13 @@ def _is_zombie(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def own_engine(*, live_restore: bool = False) -> Iterator[OwnEngine]:
+def own_engine(*arguments: str, live_restore: bool = False) -> Iterator[OwnEngine]:
     """Give an engine of our own, or skip where none can be started."""
     if shutil.which("dockerd") is None or os.geteuid() != 0:
         absent("no engine of one's own can be started: dockerd and root are needed")
     if shutil.which("busybox") is None:
         absent("no busybox on this machine to build an image from; apt-get install busybox-static")
-    engine = OwnEngine(live_restore=live_restore)
+    engine = OwnEngine(*arguments, live_restore=live_restore)
     engine.start()
     try:
         yield engine

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import re
 import signal
+import time
 
 import pytest
 
 from backends import api
-from backends.docker import settings
+from backends.docker import pool, settings
+from broker import observe
 from tests.contract import checks
 from tests.docker import engines
 from tests.docker.conftest import WITHIN_S, Rig, backend_on, cleaned
@@ -144,6 +147,81 @@ async def test_a_host_that_goes_away_keeps_its_instances_in_the_list(engine_url)
             await checks.until("its end is known", told, within_s=WITHIN_S)
             await rig.backend.terminate("a1", grace_s=0)
             assert ["a2"] == list(await checks.listed(rig.backend))
+
+
+async def test_a_host_that_is_down_when_we_start(engine_url, monkeypatch):
+    """The other serves and its agents come and go; what the first has is unknown, not dead."""
+    monkeypatch.setattr(pool, "_ASIDE_S", (300.0,))  # its return is heard, not waited for
+    with engines.own_engine(live_restore=True) as engine:
+        await engines.with_image(engine.url)
+        away, here = (settings.Host(url=url) for url in (engine.url, engine_url))
+        rig = Rig(engine_url, backend_on(away, here))
+        async with cleaned(rig):
+            await rig.backend.launch(rig.spec("old"))
+            await rig.running("old")
+            await rig.backend.aclose()
+            await asyncio.to_thread(engine.end, signal.SIGKILL)
+            rig.backend = rig.make(rig)  # as after a restart of the broker
+
+            await rig.backend.launch(rig.spec("new"))
+            view = await observe.read_backend(rig.backend, now=time.time, time_limit_s=WITHIN_S)
+            assert (True, ["new"]) == (view.synced, [one.name for one in view.instances])
+            assert re.fullmatch(
+                f"not all engines are known: .* {engine.url}: .*refused", view.hidden
+            )
+            assert "" == await rig.backend.logs("new", tail=1)
+            await rig.backend.terminate("new", grace_s=0)
+            with pytest.raises(api.Unavailable, match=r"docker\.sock"):
+                await rig.backend.terminate("old", grace_s=0)
+            with pytest.raises(api.Partial) as told:
+                await rig.backend.list()
+            assert [] == told.value.seen
+
+            watch = rig.backend.watch()
+            wake = asyncio.ensure_future(anext(watch))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(engine.start)
+            async with asyncio.timeout(WITHIN_S):
+                await wake
+            await watch.aclose()
+            assert ["old"] == list(await answering(rig.backend))
+            assert api.InstanceState.RUNNING is (await rig.running("old")).state
+            await rig.backend.launch(rig.spec("newer"))
+            found = await asyncio.to_thread(engines.left_behind, engine.url)
+            assert 2 == len(found["containers"]), "it is the first in order again"
+            for name in ("old", "newer"):
+                await rig.backend.terminate(name, grace_s=0)
+
+
+async def test_a_host_that_says_nothing_holds_nobody_up(engine_url, monkeypatch):
+    """It is waited for once; then the others are asked alone."""
+    monkeypatch.setattr(pool, "_PATIENCE_S", 1.0)
+    held: list[asyncio.StreamWriter] = []
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    hosts = (
+        settings.Host(url=url, max_instances=3),
+        settings.Host(url=engine_url, max_instances=3),
+    )
+    rig = Rig(engine_url, backend_on(*hosts, timeout_s=5.0))
+    async with cleaned(rig):
+        with pytest.raises(api.Partial, match="no answer within 1 s"):
+            await rig.backend.list()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await rig.backend.launch(rig.spec("a1"))
+        with pytest.raises(api.Partial):
+            await rig.backend.list()
+        assert 2 == (await rig.backend.capacity()).free_instances, "of those that answer"
+        await rig.backend.terminate("a1", grace_s=0)
+        assert loop.time() - began < 4.0, "nobody waited for the five seconds of its calls"
+        for writer in held:
+            writer.close()
+        server.close()
 
 
 async def test_of_two_containers_of_one_name_one_is_removed(engine_url):

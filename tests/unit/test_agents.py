@@ -319,3 +319,39 @@ def test_a_changed_definition_waits_until_the_build_has_started():
     assert made.actions == ()
     scene.ledger = made.ledger
     assert {name} == set(actions(scene.plan(), model.CordonAgent))
+
+
+@pytest.mark.parametrize("cordoned", [False, True])
+def test_what_was_never_seen_of_a_partly_seen_backend_is_unknown(cordoned):
+    """After a restart of ours while one of several machines is down: its agents may be alive."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.LOST, known=False, age_s=5000)
+    scene.hidden[B] = "unix:///two does not answer"
+    scene.computers = [attrs.evolve(scene.computers[0], temporarily_offline=cordoned)]
+    if cordoned:
+        cause = f"{model.CORDON_MARK} idle: for too long"
+        scene.computers = [attrs.evolve(scene.computers[0], offline_cause=cause)]
+    for _ in range(5):
+        assert (Phase.UNKNOWN, ()) == (see(scene, after_s=600)[name].phase, scene.plan().actions)
+    scene.hidden.clear()
+    assert see(scene)[name].phase in {Phase.LOST, Phase.DRAINED}
+
+
+def test_what_was_seen_of_a_partly_seen_backend_and_is_not_there_is_gone():
+    """The backend keeps what it once showed: nothing fills the caps while a machine is down."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.IDLE, known=False)
+    scene.hidden[B] = "unix:///two does not answer"
+    assert Phase.IDLE is see(scene)[name].phase
+    scene.instances[B].clear()
+    scene.computers.clear()
+    assert {} == see(scene)
+    assert {} == scene.ledger.memories
+
+
+def test_a_partly_seen_backend_gets_new_agents():
+    """Its other machines serve."""
+    scene = Scene(template("t"))
+    scene.hidden[B] = "unix:///two does not answer"
+    scene.wait(item(1, "t"))
+    assert 1 == len(actions(scene.plan(), model.LaunchAgent))

@@ -17,6 +17,11 @@ BLIND = model.World(
     controller=model.ControllerView(error="refused"),
     backends={model.BackendName("b"): model.BackendView(synced=True)},
 )
+PARTLY = model.World(
+    now=3.0,
+    controller=model.ControllerView(synced=True),
+    backends={model.BackendName("b"): model.BackendView(synced=True, hidden="two is down")},
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +33,9 @@ BLIND = model.World(
         (BLIND, BLIND, []),
         (BLIND, FINE, [("INFO", "source back", "controller", None)]),
         (FINE, FINE, []),
+        (FINE, PARTLY, [("WARNING", "source lost", "b", "two is down")]),
+        (PARTLY, PARTLY, []),
+        (PARTLY, FINE, [("INFO", "source back", "b", None)]),
     ],
 )
 def test_a_change_is_said_once(caplog, before, now, said):

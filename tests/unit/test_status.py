@@ -130,6 +130,17 @@ def test_the_person_on_call_sees_what_waits_what_died_and_what_is_set_aside():
         assert told in text
 
 
+def test_a_partly_seen_backend_is_shown_first_with_what_is_missing():
+    """It works, but somebody has to look after one of its machines."""
+    source = status_source.full()
+    (name, view), *others = source.world.backends.items()
+    views = {name: attrs.evolve(view, hidden="unix:///two does not answer"), **dict(others)}
+    source.world = attrs.evolve(source.world, backends=views)
+    text = " ".join(read(source).text)
+    assert text.index("partly") < text.index("Waiting builds")
+    assert "unix:///two does not answer" in text
+
+
 def test_nothing_is_fetched_from_elsewhere():
     """One document, no scripts, styles or fonts from outside."""
     reader = read(status_source.full())

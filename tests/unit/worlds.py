@@ -51,6 +51,7 @@ class Scene:
         self.version = "2.528.3"
         self.synced = True
         self.dark_backends = set()
+        self.hidden = {}  # backend to why a part of it was never seen
         self.quieting_down = False
         self.capacity = {}
         self.now = NOW
@@ -170,6 +171,7 @@ class Scene:
                     instances=tuple(instances) if name not in self.dark_backends else (),
                     capacity=self.capacity.get(name),
                     error="no answer" if name in self.dark_backends else "",
+                    hidden=self.hidden.get(name, ""),
                 )
                 for name, instances in self.instances.items()
             },

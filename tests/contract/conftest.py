@@ -28,7 +28,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for wish in metafunc.config.getoption("live"):
         kind, _, address = wish.partition("=")
         if kind in HARNESSES:
-            params.append(pytest.param((kind, address), id=f"{kind}[live]"))
+            # a real platform is rarely on the loopback, where the sockets of tests are held
+            mark = pytest.mark.enable_socket
+            params.append(pytest.param((kind, address), id=f"{kind}[live]", marks=mark))
     metafunc.parametrize("harness", params, indirect=True)
 
 

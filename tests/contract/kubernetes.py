@@ -168,8 +168,9 @@ class LiveHarness:
         contexts, active = config.list_kube_config_contexts(config_file=kubeconfig)
         assert contexts
         self._namespace = active["context"].get("namespace", "default")
-        self._core = client.CoreV1Api()
-        self._client = client
+        self._api = client.ApiClient()
+        self._core = client.CoreV1Api(self._api)
+        self._planted: list[str] = []
         self._settings = settings.KubernetesSettings(kubeconfig=kubeconfig, start_patience_s=20)
 
     def backend(self, *, owner: str = "ours") -> api.Backend:
@@ -187,6 +188,15 @@ class LiveHarness:
         container = {"name": "c", "image": _IMAGE, "command": ["sleep", "600"]}
         manifest = {"metadata": {"name": pod.pod_name(name)}, "spec": {"containers": [container]}}
         await asyncio.to_thread(self._core.create_namespaced_pod, self._namespace, manifest)
+        self._planted.append(pod.pod_name(name))
+
+    async def aclose(self) -> None:
+        """Take away what is nobody's, and let go of the connections."""
+        for name in self._planted:
+            await asyncio.to_thread(
+                self._core.delete_namespaced_pod, name, self._namespace, grace_period_seconds=0
+            )
+        self._api.rest_client.pool_manager.clear()
 
     async def intact(self, name: str) -> bool:
         found = await asyncio.to_thread(
@@ -219,21 +229,26 @@ class LiveHarness:
         found = await asyncio.to_thread(
             self._core.read_namespaced_pod, pod.pod_name(name), self._namespace
         )
-        return json.dumps(self._client.ApiClient().sanitize_for_serialization(found))
+        return json.dumps(self._api.sanitize_for_serialization(found))
 
     async def kill(self, name: str) -> None:
         from kubernetes import stream
 
-        await asyncio.to_thread(
-            stream.stream,
-            self._core.connect_get_namespaced_pod_exec,
-            pod.pod_name(name),
-            self._namespace,
-            container="jnlp",
-            command=["sh", "-c", "kill -9 -1"],
-            stderr=True,
-            stdout=True,
-        )
+        def run() -> None:
+            opened = stream.stream(
+                self._core.connect_get_namespaced_pod_exec,
+                pod.pod_name(name),
+                self._namespace,
+                container="jnlp",
+                command=["sh", "-c", "kill -9 -1"],
+                stderr=True,
+                stdout=True,
+                _preload_content=False,
+            )
+            with contextlib.closing(opened.sock.sock):  # closing `opened` would leave it
+                opened.run_forever(timeout=self.within_s)
+
+        await asyncio.to_thread(run)
 
     def provoke(self, verb: str, slug: str) -> contextlib.AbstractAsyncContextManager[None]:
         raise NotImplementedError(verb, slug)
@@ -244,7 +259,11 @@ async def open_harness(
     folder: pathlib.Path, address: str | None
 ) -> AsyncIterator[harness.Harness]:
     if address is not None:
-        yield LiveHarness(address)
+        live = LiveHarness(address)
+        try:
+            yield live
+        finally:
+            await live.aclose()
         return
     async with fake.Cluster().serving() as cluster:
         yield FakeHarness(cluster)

@@ -18,16 +18,17 @@ from tests.e2e import stage
 from tests.kubernetes import fake
 
 LEASE = f"agent-broker-{stage.OWNER}"
+QUICK = "busy: 250ms, idle: 1s"
 SHORT = "lease: 3s, renew_deadline: 1800ms, retry: 300ms"
 
 CONFIG = """\
 owner: {owner}
 controller: {{url: "{url}", user: u, token: "env:TOKEN", timeout: 2s}}
-poll: {{busy: 250ms, idle: 1s}}
+poll: {{{poll}}}
 state_dir: {state}
 listen: {listen}
 log: {{format: console}}
-high_availability: {{namespace: agents, server: "{server}", {terms}}}
+high_availability: {{{lease}, {terms}}}
 backends:
   cluster: {{kind: kubernetes, namespace: agents, server: "{server}"}}
 defaults:
@@ -119,6 +120,10 @@ class Line:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader, writer):
+        with contextlib.suppress(asyncio.CancelledError):  # the server asks what became of it
+            await self._join(reader, writer)
+
+    async def _join(self, reader, writer):
         self._tasks.add(asyncio.current_task())
         host, port = re.fullmatch(r"http://(.*):(\d+)", self.target).groups()
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
@@ -145,9 +150,10 @@ class Line:
 class Replicas:
     """The stage, the cluster, and brokers by name."""
 
-    def __init__(self, folder, *, terms=SHORT):
+    def __init__(self, folder, *, terms=SHORT, poll=QUICK, lease=None):
+        """``lease``: where it is, if not on the fake cluster, as it is written in a file."""
         self.made = stage.Stage(folder, templates="")
-        self.folder, self.terms = folder, terms
+        self.folder, self.terms, self.poll, self.lease = folder, terms, poll, lease
         self.cluster = Cluster(self.made)
         self.lines = {}
         self.brokers = {}
@@ -168,13 +174,16 @@ class Replicas:
             line = Line(self.cluster.url)
             self.lines[name] = await self._stack.enter_async_context(line.open())
         config = self.folder / f"{name}.yaml"
+        server = self.lines[name].url
         config.write_text(
             CONFIG.format(
                 owner=stage.OWNER,
                 url=self.made.server.url,
                 state=self.folder / f"state-{name}",
                 listen="127.0.0.1:0",
-                server=self.lines[name].url,
+                server=server,
+                poll=self.poll,
+                lease=self.lease or f'namespace: agents, server: "{server}"',
                 terms=f"identity: {name}, {self.terms}",
             )
         )

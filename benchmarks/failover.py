@@ -1,4 +1,4 @@
-"""How long a fail-over takes: two real brokers, one lease, a build that waits when the leader goes.
+"""How long a fail-over takes: two real brokers, a lease, a build that waits when the leader goes.
 
 Run: ``python -m benchmarks.failover [--rounds N] [--kubeconfig FILE --namespace NAME]``. Durations
 of the lease and of polling are the defaults. The controller is simulated and the cluster a fake,

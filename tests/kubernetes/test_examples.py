@@ -21,23 +21,33 @@ from tests.kubernetes import oracle, recorded
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "kubernetes"
 BASE = EXAMPLES / "base"
 CHART = EXAMPLES / "chart"
+REPLICAS = EXAMPLES / "replicas"
 
 
 def documents(text: str) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(text) if document]
 
 
-def base() -> list[dict[str, Any]]:
-    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+def base(folder: pathlib.Path = BASE) -> list[dict[str, Any]]:
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     return [
         document
         for name in kustomization["resources"]
-        for document in documents((BASE / name).read_text())
+        for document in documents((folder / name).read_text())
     ]
 
 
-def of_kind(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    (one,) = [document for document in found if document["kind"] == kind]
+def replicas() -> list[dict[str, Any]]:
+    return base(REPLICAS)
+
+
+def of_kind(found: list[dict[str, Any]], kind: str, *, lease: bool = False) -> dict[str, Any]:
+    """Return the only one of a kind; what is about the lease stands beside what is about agents."""
+    (one,) = [
+        document
+        for document in found
+        if document["kind"] == kind and document["metadata"]["name"].endswith("-lease") is lease
+    ]
     return one
 
 
@@ -50,10 +60,21 @@ def loaded(text: str, folder: pathlib.Path) -> config.Settings:
     return loading.load(path, configured.kinds(), environ={})
 
 
-def rendered() -> list[dict[str, Any]]:
+def over(below: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Lay values over others, as Helm does: sections key by key."""
+    return below | {
+        key: over(below[key], value) if isinstance(value, dict) and key in below else value
+        for key, value in values.items()
+    }
+
+
+def rendered(*more: str) -> list[dict[str, Any]]:
     """Render the chart: values as they are, the release called ``agents`` in ``jenkins``."""
+    values: dict[str, Any] = {}
+    for name in ("values.yaml", *more):
+        values = over(values, yaml.safe_load((CHART / name).read_text()))
     scope = {
-        "Values": yaml.safe_load((CHART / "values.yaml").read_text()),
+        "Values": values,
         "Release": {"Name": "agents", "Namespace": "jenkins"},
     }
 
@@ -83,6 +104,7 @@ def rendered() -> list[dict[str, Any]]:
     return documents(text)
 
 
+GROUP = "coordination.k8s.io"
 EXPLAINS = {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]}
 
 
@@ -93,7 +115,7 @@ def test_the_rights_are_the_least_that_were_tried() -> None:
     """
     tried = of_kind(documents((recorded.FOLDER / "rbac-minimal.yaml").read_text()), "Role")
 
-    for found in (base(), rendered()):
+    for found in (base(), rendered(), replicas()):
         assert [*tried["rules"], EXPLAINS] == of_kind(found, "Role")["rules"]
         binding, account = of_kind(found, "RoleBinding"), of_kind(found, "ServiceAccount")
         assert binding["roleRef"]["name"] == of_kind(found, "Role")["metadata"]["name"]
@@ -101,9 +123,43 @@ def test_the_rights_are_the_least_that_were_tried() -> None:
         assert not [d for d in found if d["kind"].startswith("Cluster")]
 
 
+def test_several_brokers_may_share_the_lease_that_they_ask_for(tmp_path: pathlib.Path) -> None:
+    """The least: this very lease, by name, in the namespace where the configuration looks."""
+    shared = (replicas(), rendered("values-replicas.yaml"))
+    texts = (
+        (REPLICAS / "broker.yaml").read_text(),
+        of_kind(shared[1], "ConfigMap")["data"]["broker.yaml"],
+    )
+    for found, text in zip(shared, texts, strict=True):
+        assert 2 == of_kind(found, "Deployment")["spec"]["replicas"]
+        lease = loaded(text, tmp_path).high_availability
+        role = of_kind(found, "Role", lease=True)
+        assert lease is not None
+        assert role["metadata"].get("namespace") == lease.settings.namespace
+        assert role["rules"] == [
+            {"apiGroups": [GROUP], "resources": ["leases"], "verbs": ["create"]},
+            {
+                "apiGroups": [GROUP],
+                "resources": ["leases"],
+                "resourceNames": [lease.name],
+                "verbs": ["get", "update"],
+            },
+        ]
+        binding = of_kind(found, "RoleBinding", lease=True)
+        assert role["metadata"]["name"] == binding["roleRef"]["name"]
+        account = of_kind(found, "ServiceAccount")["metadata"]["name"]
+        assert account == binding["subjects"][0]["name"]
+
+
+def test_a_single_broker_is_ended_before_the_next_is_started() -> None:
+    """Two of one owner without a lease would refuse each other."""
+    spec = of_kind(rendered(), "Deployment")["spec"]
+    assert (1, {"type": "Recreate"}) == (spec["replicas"], spec["strategy"])
+
+
 @pytest.mark.parametrize(
     "document",
-    [*base(), *rendered()],
+    [*base(), *rendered(), *rendered("values-replicas.yaml"), *replicas()],
     ids=lambda found: f"{found['kind']}-{found['metadata']['name']}",
 )
 def test_every_manifest_is_what_the_api_expects(document: dict[str, Any]) -> None:
@@ -111,10 +167,13 @@ def test_every_manifest_is_what_the_api_expects(document: dict[str, Any]) -> Non
     assert [] == oracle.problems(document)
 
 
-@pytest.mark.parametrize("kind", ["StatefulSet", "Deployment"])
-def test_what_a_pod_mounts_is_there(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [("StatefulSet", base()), ("Deployment", rendered()), ("Deployment", replicas())],
+    ids=["base", "chart", "replicas"],
+)
+def test_what_a_pod_mounts_is_there(kind: str, found: list[dict[str, Any]]) -> None:
     """Volumes, config maps, ports, labels and accounts that are named exist."""
-    found = base() if kind == "StatefulSet" else rendered()
     body = of_kind(found, kind)
     template = body["spec"]["template"]
     kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())

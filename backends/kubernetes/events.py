@@ -94,7 +94,7 @@ def judge(told: Sequence[Mapping[str, Any]]) -> table.Verdict | None:
     row, event = max(known, key=lambda pair: _order(pair[1]))
     if not row.text:
         return None
-    words = str(event.get("message") or "").strip()
+    words = " ".join(str(event.get("message") or "").split())
     return table.Verdict(slug=row.slug, words=f"{row.text} ({row.reason}): {words}"[:_WORDS])
 
 

@@ -49,7 +49,6 @@ class Fault:
     hang: bool = False
     reset: bool = False
     times: int = 1
-    lower: bool = False  # headers in lower case, as HTTP/2 has them
     when: Callable[[web.Request], bool] = lambda request: True
     body: bytes | None = None  # with status 200
 
@@ -387,7 +386,7 @@ class Cluster:
         if fault.body is not None:
             return web.Response(body=fault.body, content_type="application/json")
         assert fault.answer is not None
-        return _recorded(fault.answer, lower=fault.lower)
+        return _recorded(fault.answer)
 
     async def _review(self, request: web.Request) -> web.Response:
         """Tell whether a right is there, as a SelfSubjectAccessReview does."""
@@ -652,10 +651,10 @@ def _refused(verb: str, what: str) -> web.Response:
     return web.json_response(answer, status=403)
 
 
-def _recorded(name: str, *, lower: bool = False) -> web.Response:
+def _recorded(name: str) -> web.Response:
     told = recorded.load(name)["response"]
     kept = {"Retry-After", "Content-Type", "X-Kubernetes-Pf-Prioritylevel-Uid"}
-    headers = {k.lower() if lower else k: v for k, v in told["headers"].items() if k in kept}
+    headers = {k: v for k, v in told["headers"].items() if k in kept}
     body = told["body"]
     text = body if isinstance(body, str) else json.dumps(body)
     return web.Response(text=None, body=text.encode(), status=told["status"], headers=headers)

@@ -204,17 +204,6 @@ async def test_who_was_asked_to_wait_does_not_ask(
     assert ["a1"] == [one.name for one in await ours.list()]
 
 
-async def test_retry_after_of_a_proxy_is_read_in_any_spelling(
-    cluster: fake.Cluster, make: test_backend.Make
-) -> None:
-    """HTTP/2 knows lower case only."""
-    cluster.fail("list", "error-429-flowcontrol-list", lower=True)
-    with pytest.raises(api.Unavailable) as raised:
-        await make().list()
-
-    assert 2.0 == raised.value.retry_after
-
-
 @pytest.mark.parametrize(
     ("recording", "slug"),
     [

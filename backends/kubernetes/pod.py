@@ -259,6 +259,7 @@ def _cores(value: float | None) -> str | None:
 def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> None:
     """Add the secret, the shared working directory and the defaults of every container."""
     body: Manifest = pod["spec"]
+    body.setdefault("restartPolicy", "Never")  # to remove it is not to ask for Kubernetes' Always
     containers = [c for c in body.get("containers", []) if c["name"] == AGENT]
     if len(containers) != 1:
         raise api.Rejected(f"`pod` removes the container {AGENT!r}, which the agent runs in")

@@ -47,6 +47,7 @@ class Fault:
     verb: str
     answer: str | None = None  # name of a recording
     hang: bool = False
+    after: bool = False  # only once it was done: the answer is lost
     reset: bool = False
     times: int = 1
     when: Callable[[web.Request], bool] = lambda request: True
@@ -361,16 +362,24 @@ class Cluster:
         for fault in self.faults:
             if fault.verb == key and fault.when(request):
                 fault.times -= 1
+                if fault.after:
+                    await self._act(request, group, verb, kind, name)
                 if not fault.times:
                     self.faults.remove(fault)
                 return await self._strike(fault, request)
+        return await self._act(request, group, verb, kind, name)
+
+    async def _act(
+        self, request: web.Request, group: str, verb: str, kind: str, name: str
+    ) -> web.StreamResponse:
+        namespace = request.path.removeprefix(f"{group}/namespaces/").split("/")[0]
         if request.path == "/version":
             return web.json_response(_body("ok-version"))
         if request.path.endswith("/selfsubjectaccessreviews"):
             return await self._review(request)
         if kind == "namespaces":
-            return self._namespace(request, parts[0])
-        if parts[0] != self.namespace:
+            return self._namespace(request, namespace)
+        if namespace != self.namespace:
             return self._elsewhere(verb)
         assert group == ("/apis/coordination.k8s.io/v1" if kind == "leases" else "/api/v1")
         answer = getattr(self, f"_{verb}_{kind.replace('/', '_')}")

@@ -279,3 +279,73 @@ async def test_outside_of_a_cluster_somebody_has_to_say_where_it_is(
         await access.find(
             settings.KubernetesSettings(), clock=lambda: 0.0, environ={}, account=tmp_path
         )
+
+
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("going", [True, False])
+async def test_only_our_own_pod_of_the_same_order_is_adopted(
+    cluster: fake.Cluster, make: Make, marked: bool, same: bool, going: bool
+) -> None:
+    """Whoever has the name: with our marks, made of this order and not ending, or left alone."""
+    cluster.collects = cluster.ends = cluster.runs = False
+    await make().launch(spec())
+
+    def change(found: fake.Object) -> None:
+        if not marked:
+            found["metadata"]["labels"]["agent-broker/owner"] = "somebody"
+        if going:
+            found["metadata"]["deletionTimestamp"] = "2026-11-24T00:00:00Z"
+
+    cluster.change("a1", change)
+    before = (dict(cluster.pods), dict(cluster.secrets))
+    order = spec() if same else spec(env={"MORE": "1"})
+    if marked and same and not going:
+        await make().launch(order)
+    else:
+        with pytest.raises(api.AlreadyExists):
+            await make().launch(order)
+
+    assert before == (cluster.pods, cluster.secrets)
+
+
+async def test_a_pod_that_came_in_between_is_not_ended(cluster: fake.Cluster, make: Make) -> None:
+    """What is deleted is the very pod that was seen, by its uid, not whoever has its name now."""
+    ours = make()
+    await ours.launch(spec())
+    await running(ours)
+    answer = cluster.pods["a1"]["metadata"]["uid"]
+
+    def replace(_: object) -> bool:
+        cluster.change("a1", lambda found: found["metadata"].update(uid="of-somebody-else"))
+        return False
+
+    cluster.fail("delete", "error-404-pod-delete", when=replace)
+    with pytest.raises(api.NotFound):
+        await ours.terminate("a1", grace_s=0)
+
+    assert answer != cluster.pods["a1"]["metadata"]["uid"]
+    assert "deletionTimestamp" not in cluster.pods["a1"]["metadata"]
+
+
+@pytest.mark.parametrize("step", ["create", "create secrets"])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_crash_at_any_step_of_a_launch_leaves_nothing_for_ever(
+    cluster: fake.Cluster, make: Make, step: str, times: int
+) -> None:
+    """Killed before, between or after its requests: the next life ends all that it finds."""
+    for _ in range(times):
+        cluster.fail(step, hang=True, after=True)
+        first = asyncio.ensure_future(make().launch(spec()))
+        async with asyncio.timeout(5):
+            while cluster.faults:
+                await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+    again = make()
+    for one in await again.list():
+        await again.terminate(one.name, grace_s=0)
+    async with asyncio.timeout(5):
+        while cluster.pods or cluster.secrets:
+            await asyncio.sleep(0.01)

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import strategies as st
 
 from backends import api, names
-from backends.kubernetes import pod, settings
-from tests.kubernetes import test_merge
+from backends.kubernetes import pod, settings, states
+from tests.kubernetes import recorded, test_merge
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SECRET = "0123456789abcdef-nobody-may-see"
@@ -231,6 +231,23 @@ def test_whatever_a_user_writes_the_agent_stays_ours(layer: dict[str, Any]) -> N
     assert manifest["metadata"]["name"] == PLAIN.name
     assert manifest["spec"]["restartPolicy"] == "Never"
     assert pod.owner_labels("ci").items() <= manifest["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("told", [None, "Never", "OnFailure", "Always"])
+def test_pods_are_restarted_only_if_asked_for(told: str | None) -> None:
+    """``Never``, also where it is removed; a user may say otherwise, and the table knows both."""
+    options = settings.KubernetesTemplate(pod={"spec": {"restartPolicy": told}})
+    policy = made(attrs.evolve(PLAIN, options=options)).pod["spec"].get("restartPolicy")
+
+    assert (told or "Never") == policy
+    ended = next(
+        thing
+        for _, _, thing in recorded.events("pod-02")
+        if any("terminated" in c["state"] for c in thing["status"].get("containerStatuses", []))
+    )
+    ended["spec"]["restartPolicy"] = policy
+    over = states.see(ended).instance.state is api.InstanceState.EXITED
+    assert (policy == "Never") == over
 
 
 @pytest.mark.parametrize(

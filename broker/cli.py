@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import broker
+import broker.lean  # before anything that is large
 from broker import commands, config, ends
 
 OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3

@@ -18,7 +18,19 @@ import aiohttp
 import attrs
 
 from backends import finding
-from broker import app, clock, config, configured, ends, log, once, placeholder, signals, store
+from broker import (
+    app,
+    clock,
+    config,
+    configured,
+    ends,
+    lean,
+    log,
+    once,
+    placeholder,
+    signals,
+    store,
+)
 from broker.core import explain as explains
 from broker.core import labels, model
 from broker.core import ledger as ledgers
@@ -81,6 +93,7 @@ async def _run(
         made = app.build(settings, files, watch=watch, leads=app.elect(settings, watch=watch))
     except ValueError as error:
         raise ends.BadInput(str(error)) from error
+    lean.forget()
     try:
         with signals.obeyed(
             made, drain=options.drain, load=lambda: configured.load_apart(options.config)

@@ -22,13 +22,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-import docker
-import requests
-import urllib3
-from docker import auth, constants, errors, tls, utils
-
 from backends import api
-from backends.docker import answers, container, settings
+from backends.docker import answers, container, settings, slim
+
+with slim.without("charset_normalizer", "chardet"):
+    import docker
+    import requests
+    import urllib3
+    from docker import auth, constants, errors, tls, utils
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -15,7 +15,15 @@ from tests.e2e import stage
 
 SDKS = ("docker", "kubernetes", "jenkins", "requests", "urllib3", "pymesos", "pytest")
 ONCE = (  # what is needed to read a configuration, to show the demo or to answer a person
-    *("yaml", "cattrs", "difflib", "broker.demo", "broker.doctor", "broker.rendering"),
+    *(
+        "yaml",
+        "cattrs",
+        "difflib",
+        "frozenlist._frozenlist",
+        "broker.demo",
+        "broker.doctor",
+        "broker.rendering",
+    ),
     *("broker.config.loading", "broker.config.building", "broker.config.describing"),
     *("backends.docker", "backends.kubernetes", "backends.mesos", "backends.memory"),
 )

@@ -21,6 +21,7 @@ from backends.mesos import calls, cluster, session, settings, transport
 
 _PAUSE_S = (0.5, 30.0)
 _STEADY_S = 10.0  # a stream that lived this long was a good one
+_LAST_WORDS_S = 2.0  # for the master to say on the stream why it takes no more calls
 
 
 class Driver:
@@ -165,8 +166,13 @@ class Driver:
                 return
             if self._now() - began >= _STEADY_S:
                 pause_s = self._pause_s[0]
-            await asyncio.sleep(pause_s * (0.5 + self._jitter()))
+            await self._rest(pause_s * (0.5 + self._jitter()))
             pause_s = min(2 * pause_s, self._pause_s[1])
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, unless closed: a group that fails while it is cancelled hides that it was."""
+        if not self.closed:
+            await asyncio.sleep(seconds)
 
     async def _live(self) -> None:
         """One subscription, from SUBSCRIBE to its end."""
@@ -237,6 +243,10 @@ class Driver:
                     if call["type"] != "ACCEPT":
                         raise
                     self.say(machine.refused(call, error.reason))
+                except transport.LostStream:
+                    # perhaps another broker has our framework: to subscribe at once is a fight
+                    await asyncio.sleep(_LAST_WORDS_S)
+                    raise
                 finally:
                     self._sending = False
             self.notify()

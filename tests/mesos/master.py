@@ -15,6 +15,10 @@ import attrs
 
 MASTER_ID = "fa7a75d4-36a2-434f-99c1-fb69c24140c7"
 LIVE = ("TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING")
+CALLS = (
+    "ACCEPT", "DECLINE", "ACCEPT_INVERSE_OFFERS", "DECLINE_INVERSE_OFFERS", "REVIVE", "SUPPRESS",
+    "ACKNOWLEDGE", "RECONCILE", "KILL", "SHUTDOWN", "MESSAGE", "REQUEST", "TEARDOWN",
+)  # fmt: skip
 SCALARS = ("cpus", "mem", "disk", "gpus")
 
 
@@ -29,7 +33,8 @@ class Agent:
     attributes: Mapping[str, str] = {"os": "linux", "rack": "r1", "jenkins": "true"}
     role: str = "*"  # all is reserved for it
     address: tuple[str, int] = ("127.0.0.1", 5051)
-    state: str = "up"  # up, away, recovered (known from the registry only), draining
+    state: str = "up"  # up, away, recovered (known from the registry only), draining, gone...
+    unreachable_at: int = 0
     used: collections.Counter = attrs.field(factory=collections.Counter)
     used_ports: set = attrs.field(factory=set)
 
@@ -139,6 +144,7 @@ class Master:
         self._offer_count = self._framework_count = 0
         self._allocate_at = 0.0
         self.allocation_s = 1.0
+        self.offer_timeout_s: float | None = None
         self._total: collections.Counter | None = None
 
     # --- time ---
@@ -157,19 +163,27 @@ class Master:
             first[2]()
         self.now = now
         for task in [*self.tasks.values()]:
-            if task.pending and task.resend_at <= now and task.agent.state != "away":
+            if task.pending and task.resend_at <= now:
                 self._deliver(task)
         for framework in [*self.frameworks.values()]:
             if framework.gone_at is not None and framework.gone_at <= now:
                 self.remove(framework.id)
         if self._allocate_at <= now:
-            self._allocate_at = now + self.allocation_s
+            missed = (now - self._allocate_at) // self.allocation_s
+            self._allocate_at += (missed + 1) * self.allocation_s
             self.allocate()
 
     # --- the API; answers (status, text) ---
 
     def subscribe(self, call: Mapping[str, Any], stream_id: str) -> Framework | tuple[int, str]:
+        if "subscribe" not in call:
+            return 400, "Failed to validate scheduler::Call: Expecting 'subscribe' to be present"
         info = call["subscribe"]["framework_info"]
+        if "user" not in info:
+            return (
+                400,
+                "Failed to convert JSON into Call protobuf: Missing required fields: subscribe.framework_info.user",
+            )
         outer, inner = call.get("framework_id", {}).get("value"), info.get("id", {}).get("value")
         if outer != inner:
             return (
@@ -224,7 +238,7 @@ class Master:
         ]
         self.allocate(framework)
         for task in self.tasks.values():
-            if task.framework == framework.id and task.pending and task.agent.state != "away":
+            if task.framework == framework.id and task.pending:
                 self._deliver(task)
         return framework
 
@@ -236,7 +250,12 @@ class Master:
 
     def call(self, call: Mapping[str, Any], stream_id: str | None = None) -> tuple[int, str]:
         kind = call.get("type")
-        framework = self.frameworks.get(call.get("framework_id", {}).get("value"))
+        handler = getattr(self, f"_{str(kind).lower()}", None) if kind in CALLS else None
+        missing = "framework_id" if handler is not None and "framework_id" not in call else None
+        if missing is not None or handler is None:
+            words = f"Expecting '{missing or 'type'}' to be present"
+            return 400, f"Failed to validate scheduler::Call: {words}"
+        framework = self.frameworks.get(call["framework_id"]["value"])
         if framework is None:
             return 400, "Framework cannot be found"
         if framework.stream is None:
@@ -253,9 +272,11 @@ class Master:
                 400,
                 f"Failed to validate scheduler::Call: Expecting '{kind.lower()}' to be present",
             )
-        handler = getattr(self, f"_{kind.lower()}", None)
-        if handler is None:
-            return 400, "Failed to validate scheduler::Call: Expecting 'type' to be present"
+        if kind == "KILL" and "task_id" not in members:
+            return (
+                400,
+                "Failed to convert JSON into Call protobuf: Missing required fields: kill.task_id",
+            )
         return handler(framework, members) or (202, "")
 
     # --- offers ---
@@ -354,6 +375,11 @@ class Master:
             **extra,
         }
         self.offers[offer_id] = (framework.id, agent, {**scalars, "ports": ports}, (raw, []))
+        if self.offer_timeout_s is not None:
+            self.at(
+                self.now + self.offer_timeout_s,
+                lambda: self.rescind(offer_id) if offer_id in self.offers else None,
+            )
 
     def _filtered(
         self, framework: Framework, agent: str, free: Mapping[str, int], ports: set[int]
@@ -444,10 +470,10 @@ class Master:
     def _accept(self, framework: Framework, members: Mapping[str, Any]) -> None:
         infos = [
             info
-            for operation in members["operations"]
+            for operation in members.get("operations", ())
             for info in operation["launch"]["task_infos"]
         ]
-        ids = [one["value"] for one in members["offer_ids"]]
+        ids = [one["value"] for one in members.get("offer_ids", ())]
         problem = None
         for number, offer_id in enumerate(ids):
             if offer_id in ids[:number]:
@@ -607,13 +633,16 @@ class Master:
         }
         task.statuses.append(status)
         task.pending.append(status)
-        if state not in LIVE:
-            self._release(task)
         if len(task.pending) == 1:
-            task.resend_s = 10.0
+            task.resend_s, task.resend_at = 10.0, self.now
             self._deliver(task)
 
     def _deliver(self, task: Task) -> None:
+        """The agent sends the oldest update; with it the master learns the latest state."""
+        if task.agent.state == "away":
+            return
+        if task.state not in LIVE:
+            self._release(task)
         task.resend_at = self.now + task.resend_s
         task.resend_s = min(2 * task.resend_s, 600.0)
         framework = self.frameworks.get(task.framework)
@@ -635,10 +664,16 @@ class Master:
                 400,
                 "Failed to convert JSON into Call protobuf: Missing required fields: acknowledge.uuid",
             )
-        if len(base64.b64decode(members["uuid"])) != 16:
+        if not re.fullmatch(r"[A-Za-z0-9+/]*=*", members["uuid"]):
+            return (
+                400,
+                "Failed to convert JSON into Call protobuf: Failed to base64 decode bytes field 'uuid'",
+            )
+        if not re.fullmatch(r".{22}==", members["uuid"]):
             return 400, "Failed to validate scheduler::Call: Not a valid UUID"
         task = self.tasks.get((framework.id, members["task_id"]["value"]))
-        if task is None or not task.pending or task.pending[0]["uuid"] != members["uuid"]:
+        known = task is not None and task.agent.id == members["agent_id"]["value"]
+        if not known or not task.pending or task.pending[0]["uuid"] != members["uuid"]:
             self.calls["ACKNOWLEDGE in vain"] += 1
             return None
         task.pending.pop(0)
@@ -653,10 +688,7 @@ class Master:
         asked = members["tasks"]
         if not asked:
             for task in [*self.tasks.values()]:
-                if task.framework == framework.id and task.agent.state not in (
-                    "away",
-                    "recovered",
-                ):
+                if task.framework == framework.id and task.agent.state in ("up", "draining"):
                     self._latest(framework, task)
             return
         for one in asked:
@@ -673,7 +705,16 @@ class Master:
         recovering = any(one.state == "recovered" for one in self.agents.values())
         if (agent is not None and agent.state == "recovered") or (agent_id is None and recovering):
             return
-        if agent is not None and agent.state == "away":
+        if agent is not None and agent.state == "gone by operator":
+            self._tell(
+                framework,
+                name,
+                "TASK_GONE_BY_OPERATOR",
+                "Reconciliation: Task is gone",
+                "REASON_RECONCILIATION",
+                agent=agent.id,
+            )
+        elif agent is not None and agent.state == "away":
             self._tell(
                 framework,
                 name,
@@ -777,6 +818,8 @@ class Master:
         if agent is not None:
             status["agent_id"] = {"value": agent}
         status["timestamp"] = self.wall + self.now
+        if agent in self.agents and self.agents[agent].state == "away":
+            status["unreachable_time"] = {"nanoseconds": self.agents[agent].unreachable_at}
         if framework.stream is not None:
             framework.stream.append({"type": "UPDATE", "update": {"status": status}})
 
@@ -784,21 +827,52 @@ class Master:
 
     def lose(self, agent_id: str) -> None:
         """The agent does not answer for longer than the ping time-out; its tasks run on."""
+        agent = self._without(agent_id, "away")
+        agent.unreachable_at = round((self.wall + self.now) * 1e9)
+        self._tell_all(agent, "TASK_UNREACHABLE", "health check timed out", "REASON_AGENT_REMOVED")
+        self._fail(agent_id)
+
+    def shut_down(self, agent_id: str) -> None:
+        """The agent says good-bye and takes its tasks along: LOST to everybody (recording 24)."""
+        agent = self._without(agent_id, "gone")
+        words = f"Agent {agent.hostname} removed: the agent unregistered"
+        self._tell_all(agent, "TASK_LOST", words, "REASON_AGENT_REMOVED")
+        self._fail(agent_id)
+
+    def mark_gone(self, agent_id: str) -> None:
+        """The operator says that it will not return; the reason depends on the framework."""
+        agent = self._without(agent_id, "gone by operator")
+        self._tell_all(
+            agent,
+            "TASK_GONE_BY_OPERATOR",
+            "Agent has been marked gone",
+            "REASON_AGENT_REMOVED_BY_OPERATOR",
+        )
+        self._fail(agent_id)
+
+    def _without(self, agent_id: str, state: str) -> Agent:
         agent = self.agents[agent_id]
-        agent.state = "away"
+        agent.state = state
         for offer_id in [key for key, offer in self.offers.items() if offer[1] is agent]:
             self.rescind(offer_id)
         for framework in self.frameworks.values():
             framework.filters.pop(agent_id, None)
+        return agent
+
+    def _tell_all(self, agent: Agent, state: str, message: str, reason: str) -> None:
         for task in self._on(agent):
-            self._tell(
-                self.frameworks[task.framework],
-                task.name,
-                "TASK_UNREACHABLE",
-                "health check timed out",
-                "REASON_AGENT_REMOVED",
-                agent=agent.id,
-            )
+            framework = self.frameworks[task.framework]
+            if not framework.has("PARTITION_AWARE") and reason.endswith("_BY_OPERATOR"):
+                told = "REASON_AGENT_REMOVED"
+            else:
+                told = reason
+            self._tell(framework, task.name, state, message, told, agent=agent.id)
+
+    def _fail(self, agent_id: str) -> None:
+        for framework in self.frameworks.values():
+            if framework.stream is not None:
+                failure = {"agent_id": {"value": agent_id}}
+                framework.stream.append({"type": "FAILURE", "failure": failure})
 
     def come_back(self, agent_id: str) -> None:
         agent = self.agents[agent_id]
@@ -844,6 +918,20 @@ class Master:
 
     def _teardown(self, framework: Framework, members: Any) -> None:
         self.remove(framework.id)
+
+    def _shutdown(self, framework: Framework, members: Mapping[str, Any]) -> None:
+        """A command task's executor has the task's name; no TASK_KILLING this way."""
+        task = self.tasks.get((framework.id, members["executor_id"]["value"]))
+        if task is not None:
+            task.killed = True
+            words = "Command terminated with signal Terminated"
+            self.at(self.now + 0.08, lambda: self.change(task, "TASK_KILLED", words))
+
+    def _message(self, framework: Framework, members: Mapping[str, Any]) -> None:
+        pass
+
+    def _request(self, framework: Framework, members: Mapping[str, Any]) -> None:
+        pass
 
     # --- what an operator sees ---
 

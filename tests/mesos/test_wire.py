@@ -7,17 +7,20 @@ import pathlib
 import struct
 import time
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
 from backends import api
 from backends.mesos import backend as mesos
-from backends.mesos import calls, cluster, driver, settings, transport, zookeeper
+from backends.mesos import calls, cluster, driver, session, settings, transport, zookeeper
 from tests.contract import checks
 from tests.contract.mesos import MemoryStore
 from tests.mesos import master, wire
 
 RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
+KEPT_HEADERS = ("Content-Type", "Accept", "Mesos-Stream-Id")
+RIGHT_STREAM = "a976132b-e8b4-4013-bae6-5dd74dc16118"  # of recording 12
 OURS = calls.Framework(id="f", name="f", user="u", role="ci", failover_timeout_s=1e6)
 
 
@@ -123,6 +126,35 @@ async def test_recorded_bytes_are_heard_whatever_the_packets(size):
     assert b"\r\nContent-Type: application/json\r\n" in head, "exact, or the answer is 415"
     assert b"POST /api/v1/scheduler HTTP/1.1" in head
     assert "SUBSCRIBE" == json.loads(body)["type"]
+
+
+async def test_the_fake_refuses_as_a_master_does():
+    """Recording 12: every request again, to the fake's sockets; status and words are the same."""
+    recorded = json.loads((RECORDED / "12-http-errors" / "calls.json").read_text())
+    machine = master.Master()
+    machine._framework_count = 13
+    open_stream, stream_id = None, ""
+    async with wire.Wire(machine).serving() as served, aiohttp.ClientSession() as http:
+        for one in recorded:
+            request, response = one["request"], one["response"]
+            headers = {k: v for k, v in request["headers"] if k in KEPT_HEADERS}
+            if headers.get("Mesos-Stream-Id") == RIGHT_STREAM:
+                headers["Mesos-Stream-Id"] = stream_id
+            body = request["body"]
+            answer = await http.request(
+                request["method"],
+                served.base + request["path"],
+                data=body if isinstance(body, str | None) else json.dumps(body),
+                headers=headers,
+                skip_auto_headers=("Content-Type", "Accept"),
+            )
+            assert response["status"] == answer.status, one.get("note")
+            if response["status"] == 200:
+                open_stream, stream_id = answer, answer.headers["Mesos-Stream-Id"]
+                continue
+            assert response["body"] == await answer.text(), one.get("note")
+        assert open_stream is not None
+        open_stream.close()
 
 
 async def test_a_master_that_does_not_lead_tells_who_does(served, broker):
@@ -242,6 +274,30 @@ async def test_the_loser_of_two_brokers_stops(served, broker):
         await first.launch(spec("a2"))
     assert 2 == served.subscribes
     assert ["a1"] == list(await listed_soon(second))
+
+
+async def test_a_call_that_is_refused_before_the_stream_tells_why_is_no_reason_to_fight(
+    served, broker
+):
+    """The other broker has subscribed; our call is answered before we hear that we lost."""
+    first = broker(served.base)
+    await first.list()
+    (framework,) = served.machine.frameworks.values()
+    served.silent = True
+    served.machine.subscribe(
+        {"framework_id": {"value": framework.id}, "subscribe": {"framework_info": framework.info}},
+        "another",
+    )
+    with pytest.raises(api.BackendError):
+        await first.launch(spec())
+    served.silent = False
+
+    async def told() -> bool:
+        return first._driver._session.phase is session.Phase.SUPERSEDED
+
+    await checks.until("it hears that it lost", told, within_s=5)
+    assert 1 == served.subscribes
+    assert "another" == served.machine.frameworks[framework.id].stream_id
 
 
 async def test_a_removed_framework_begins_anew(served, broker):

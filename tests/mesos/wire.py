@@ -79,7 +79,7 @@ class Wire:
             await asyncio.sleep(self._step_s)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        path = request.path.removeprefix("/master")
+        path = request.path.removeprefix("/master").rstrip("/")
         agents = path.startswith("/files/")
         if (
             self.credentials is not None
@@ -104,15 +104,14 @@ class Wire:
         return self._page(path, request.query)
 
     async def _scheduler(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Content-Type") != "application/json":
-            return web.Response(
-                status=415,
-                text="Expecting 'Content-Type' of application/json or application/x-protobuf",
-            )
+        if (refusal := _unfit(request)) is not None:
+            return web.Response(status=refusal[0], text=refusal[1])
+        data = await request.text()
         try:
-            call = json.loads(await request.read())
+            call = json.loads(data)
         except ValueError:
-            return web.Response(status=400, text="Failed to parse body into JSON: syntax error")
+            words = f"Failed to parse body into JSON: syntax error at line 1 near: {data.lstrip(chr(123))}"
+            return web.Response(status=400, text=words)
         stream_id = request.headers.get("Mesos-Stream-Id")
         if call.get("type") == "SUBSCRIBE":
             if stream_id is not None:
@@ -213,3 +212,18 @@ class Wire:
             return web.json_response({"offset": len(text), "data": ""})
         part = text[offset : offset + int(query["length"])]
         return web.json_response({"offset": offset, "data": part.decode(errors="replace")})
+
+
+def _unfit(request: web.Request) -> tuple[int, str] | None:
+    """Return the refusal of a request that cannot hold a call (recording 12)."""
+    if request.method != "POST":
+        words = f"Expecting one of {{ 'POST' }}, but received '{request.method}'."
+        return 405, f"405 Method Not Allowed. {words}"
+    kind = request.headers.get("Content-Type")
+    if kind is None:
+        return 400, "Expecting 'Content-Type' to be present"
+    if kind != "application/json":
+        return 415, "Expecting 'Content-Type' of application/json or application/x-protobuf"
+    if request.headers.get("Accept", "*/*") not in ("*/*", "application/json"):
+        return 406, "Expecting 'Accept' to allow 'application/x-protobuf' or 'application/json'"
+    return None

@@ -68,13 +68,13 @@ def over(below: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def rendered(*more: str) -> list[dict[str, Any]]:
+def rendered(*more: str, **put_in: object) -> list[dict[str, Any]]:
     """Render the chart: values as they are, the release called ``agents`` in ``jenkins``."""
     values: dict[str, Any] = {}
     for name in ("values.yaml", *more):
         values = over(values, yaml.safe_load((CHART / name).read_text()))
     scope = {
-        "Values": values,
+        "Values": {**values, **put_in},
         "Release": {"Name": "agents", "Namespace": "jenkins"},
     }
 
@@ -100,10 +100,12 @@ def rendered(*more: str) -> list[dict[str, Any]]:
 
     text = ""
     for path in sorted((CHART / "templates").iterdir()):
-        text += "---\n" + re.sub(r"(\s*\{\{-|\{\{)([^}]*)\}\}", put, path.read_text())
+        chosen = _IF.sub(lambda m: m[2] if value(m[1]) else "", path.read_text())
+        text += "---\n" + re.sub(r"(\s*\{\{-|\{\{)([^}]*)\}\}", put, chosen)
     return documents(text)
 
 
+_IF = re.compile(r"[ ]*\{\{- if (\S+) \}\}\n(.*?)[ ]*\{\{- end \}\}\n", re.DOTALL)
 GROUP = "coordination.k8s.io"
 EXPLAINS = {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]}
 
@@ -121,6 +123,61 @@ def test_the_rights_are_the_least_that_were_tried() -> None:
         assert binding["roleRef"]["name"] == of_kind(found, "Role")["metadata"]["name"]
         assert binding["subjects"][0]["name"] == account["metadata"]["name"]
         assert not [d for d in found if d["kind"].startswith("Cluster")]
+
+
+def test_each_right_is_needed_and_no_other_is_given() -> None:
+    """The matrix of a real API server: without it a call of the broker failed, with it one works."""
+    tried = json.loads((recorded.FOLDER / "rbac-matrix.json").read_text())["changes"]
+    needed = {
+        f"{resource} {verb}"
+        for rule in of_kind(base(), "Role")["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    for right in needed - {"events list"}:
+        assert tried[f"without {right}"]
+    assert needed == {
+        key.removeprefix("without ") for key in tried if key.startswith("without ")
+    } | {"events list"}
+    assert {"list events": "ok"} == tried["plus events list"]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        of_kind(documents((EXAMPLES / "exec" / "rbac.yaml").read_text()), "Role")["rules"],
+        of_kind(rendered(inContainer=True), "Role")["rules"][-1:],
+    ],
+    ids=["kustomize", "chart"],
+)
+def test_exec_is_a_right_of_its_own(rules: list[dict[str, Any]]) -> None:
+    """The two verbs that only together opened an exec, and only where it is switched on."""
+    tried = json.loads((recorded.FOLDER / "rbac-matrix.json").read_text())["changes"]
+
+    assert ({}, {}) == (tried["plus pods/exec get"], tried["plus pods/exec create"])
+    assert {"exec (websocket)": "ok"} == tried["plus pods/exec get+create"]
+    assert [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"]}] == rules
+    for found in (base(), rendered(), replicas()):
+        assert "pods/exec" not in str(found)
+
+
+def test_the_configuration_with_steps_in_other_containers(tmp_path: pathlib.Path) -> None:
+    """It loads, its port is the service's, the policy's and the container's, the steps exist."""
+    settings = loaded((EXAMPLES / "exec" / "broker.yaml").read_text(), tmp_path)
+    policy = config.policy(settings, wall_now=0.0)
+    (backend,) = settings.backends.values()
+    serves = backend.settings.in_container
+    ports = re.findall(
+        r"(?:port|containerPort): (\d+)", (EXAMPLES / "exec" / "kustomization.yaml").read_text()
+    )
+    (text,) = rendering.render(settings, policy, template="maven-golang", now=0.0).values()
+    containers = {c["name"] for c in yaml.safe_load(text)["spec"]["containers"]}
+    steps = re.findall(r"in-container (\S+)", (EXAMPLES / "exec" / "Jenkinsfile").read_text())
+
+    assert () == settings.warnings
+    assert {serves.listen.rpartition(":")[2]} == set(ports)
+    assert serves.url == f"http://jenkins.jenkins:{ports[0]}/"
+    assert {"maven", "golang"} == set(steps) == containers - {"jnlp"}
 
 
 def test_several_brokers_may_share_the_lease_that_they_ask_for(tmp_path: pathlib.Path) -> None:
@@ -159,7 +216,13 @@ def test_a_single_broker_is_ended_before_the_next_is_started() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [*base(), *rendered(), *rendered("values-replicas.yaml"), *replicas()],
+    [
+        *base(),
+        *rendered(),
+        *rendered("values-replicas.yaml", inContainer=True),
+        *replicas(),
+        *documents((EXAMPLES / "exec" / "rbac.yaml").read_text()),
+    ],
     ids=lambda found: f"{found['kind']}-{found['metadata']['name']}",
 )
 def test_every_manifest_is_what_the_api_expects(document: dict[str, Any]) -> None:

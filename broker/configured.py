@@ -13,11 +13,11 @@ import subprocess
 import sys
 from typing import Any
 
-from backends import registry
+from backends import interpreter, registry
 from broker import config
 from jnlp import secret as jnlp_secret
 
-_CHILD = "import sys; from broker import configured; configured.tell(sys.argv[1])"
+_CHILD = "from broker import configured; configured.tell(sys.argv[1])"
 _LIMIT_S = 120.0
 
 
@@ -45,8 +45,7 @@ def load_apart(path: pathlib.Path) -> config.Settings:
     """Read a file in a child; blocks until it has ended. Raises ``config.ConfigError``."""
     try:
         done = subprocess.run(  # noqa: S603 -- our own interpreter
-            [sys.executable, "-P", "-c", _CHILD, path],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # -P: no more than ours
+            interpreter.command(_CHILD, str(path)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             timeout=_LIMIT_S,

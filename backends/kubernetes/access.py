@@ -1,8 +1,8 @@
 """Where the API server is and how we prove who we are.
 
-Three ways, in this order: a kubeconfig that is named in the settings (read by the official
-package, see ``kubeconfig``), what the settings say themselves, and the service account of the pod
-that we run in. Refuses to know requests.
+Three ways, in this order: a kubeconfig that is named in the settings (read by a child with
+the official package, see ``kubeconfig``), what the settings say themselves, and the service
+account of the pod that we run in. Refuses to know requests.
 """
 
 import os
@@ -84,7 +84,7 @@ async def find(
     if told.kubeconfig is not None or told.context is not None:
         from backends.kubernetes import kubeconfig  # noqa: PLC0415 -- only who uses one pays for it
 
-        return await kubeconfig.load(told)
+        return await kubeconfig.load(told, clock=clock)
     environ = os.environ if environ is None else environ
     token = pathlib.Path(told.token_file) if told.token_file else account / "token"
     tokens: Tokens = FileToken(token, clock)

@@ -1,96 +1,149 @@
-"""Credentials out of a kubeconfig, read by the official package.
+"""Credentials out of a kubeconfig, read by a child with the official package.
 
-Why that package: contexts, client certificates, exec plugins and token files are its business, and
-people expect exactly what kubectl does. It is imported only here, and only when a kubeconfig is
-configured, because it is large (docs/decisions/0030-kubernetes-client.md). Refuses to make
-requests with it.
+The child (``credentials``) costs a second and ends; what it told is kept here, and asked for again
+before it expires or when it was refused. Tokens and keys come through a pipe; a client's key lies
+in a file that only we may read for as long as the TLS library takes to read it, and nowhere else.
+Refuses to know how a kubeconfig is read.
 """
 
 import asyncio
-import pathlib
+import contextlib
+import importlib.util
+import json
+import os
+import signal
 import ssl
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
-from backends import api
+from backends import api, interpreter
 from backends.kubernetes import access, settings
 
 _MISSING = (
     "a kubeconfig needs the official package; hint: pip install jenkins-agent-broker[kubernetes]"
 )
-_PLACES = ("BearerToken", "authorization")  # where its releases of today and before keep it
+_CHILD = "from backends.kubernetes import credentials; credentials.tell(*sys.argv[1:])"
+_LIMIT_S = 60.0  # plugins ask the network
+_SHARE = 0.8  # of its life, after which a token is renewed
+_PAUSE_S = 15.0  # at least, between two readings that nobody asked for
 
 
-class PackageToken:
-    """The token of a loaded kubeconfig; exec plugins and token files are asked again to renew."""
+class Lent:
+    """What a kubeconfig says; read again in time, and when it was refused."""
 
-    def __init__(self, told: settings.Cluster, loaded: Any) -> None:
+    def __init__(self, told: settings.Cluster, clock: Callable[[], float]) -> None:
         self._told = told
-        self._loaded = loaded
+        self._clock = clock  # seconds, monotonic
+        self._reading = asyncio.Lock()
+        self._readings = 0
+        self._token: str | None = None
+        self._due: float | None = None
+        self._tls: ssl.SSLContext | None = None
 
     async def get(self, *, renew: bool = False) -> str | None:
-        """Return the token; after it was refused, read everything again."""
-        if renew:
-            self._loaded = await asyncio.to_thread(_load, self._told)
-        for place in _PLACES:
-            header = self._loaded.get_api_key_with_prefix(place)
-            if header:
-                return str(header).removeprefix("Bearer ")
-        return None
+        """Return the token. Raises Unauthorized when none can be had any more."""
+        is_due = self._due is not None and self._clock() >= self._due
+        if renew or is_due:
+            before = self._readings
+            async with self._reading:
+                if self._readings == before:  # nobody else has done it meanwhile
+                    await self._renew(asked=renew)
+        return self._token
 
-
-async def load(told: settings.Cluster) -> access.Access:
-    """Return how to reach the cluster of a context. Raises Unauthorized."""
-    loaded = await asyncio.to_thread(_load, told)
-    namespace = await asyncio.to_thread(_namespace, told)
-    tls = None
-    if loaded.host.startswith("https:"):
-        tls = _tls(loaded)
-    return access.Access(
-        server=(told.server or loaded.host).rstrip("/"),
-        namespace=told.namespace or namespace,
-        tokens=PackageToken(told, loaded),
-        tls=tls,
-    )
-
-
-def _load(told: settings.Cluster) -> Any:
-    """Read the file with the package; blocking, since plugins are run."""
-    try:
-        from kubernetes import client, config  # noqa: PLC0415 -- large, and only needed here
-    except ImportError as error:
-        raise api.Unauthorized(_MISSING) from error
-    loaded = client.Configuration()
-    try:
-        config.load_kube_config(
-            config_file=told.kubeconfig,
-            context=told.context,
-            client_configuration=loaded,
-            persist_config=False,
+    async def open(self) -> access.Access:
+        """Read for the first time. Raises Unauthorized."""
+        found = await self._read()
+        server = str(found["server"])
+        if server.startswith("https:"):
+            self._tls = _context(found)
+        self._take(found)
+        return access.Access(
+            server=(self._told.server or server).rstrip("/"),
+            namespace=self._told.namespace or found["namespace"] or "default",
+            tokens=self,
+            tls=self._tls,
         )
-    except config.ConfigException as error:
-        raise api.Unauthorized(f"kubeconfig {told.kubeconfig or ''}: {error}") from error
-    return loaded
+
+    async def _renew(self, *, asked: bool) -> None:
+        try:
+            self._take(await self._read())
+        except api.Unauthorized:
+            if asked:
+                raise
+            self._due = self._clock() + _PAUSE_S  # what we have may still be good
+
+    def _take(self, found: dict[str, Any]) -> None:
+        if self._tls is not None and found["certificate"]:
+            _identify(self._tls, found)
+        self._token = found["token"]
+        left_s = found["left_s"]
+        self._due = None if left_s is None else self._clock() + max(left_s * _SHARE, _PAUSE_S)
+        self._readings += 1
+
+    async def _read(self) -> dict[str, Any]:
+        if importlib.util.find_spec("kubernetes") is None:
+            raise api.Unauthorized(_MISSING)
+        where = self._told.kubeconfig or ""
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                code, told = await _ask(where, self._told.context or "")
+        except TimeoutError as error:
+            raise api.Unauthorized(
+                f"kubeconfig {where}: not read within {_LIMIT_S:g} s; hint: its plugin"
+            ) from error
+        except OSError as error:
+            raise api.Unavailable(f"kubeconfig {where}: no process for it: {error}") from error
+        if code != 0:
+            raise api.Unauthorized(f"kubeconfig {where}: its reader ended with code {code}")
+        found: dict[str, Any] = json.loads(told)
+        if "error" in found:
+            raise api.Unauthorized(f"kubeconfig {where}: {found['error']}"[:256])
+        return found
 
 
-def _namespace(told: settings.Cluster) -> str:
-    from kubernetes import config  # noqa: PLC0415 -- as above
-
-    contexts, active = config.list_kube_config_contexts(config_file=told.kubeconfig)
-    chosen = next((c for c in contexts if c["name"] == told.context), active)
-    return str(chosen["context"].get("namespace") or "default")
+async def load(told: settings.Cluster, *, clock: Callable[[], float]) -> access.Access:
+    """Return how to reach the cluster of a context. Raises Unauthorized."""
+    return await Lent(told, clock).open()
 
 
-def _tls(loaded: Any) -> ssl.SSLContext:
+async def _ask(path: str, context: str) -> tuple[int, bytes]:
+    """Run the child; end it with everything that it started when nobody waits any more."""
+    child = await asyncio.create_subprocess_exec(
+        *interpreter.command(_CHILD, path, context),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
-        made = ssl.create_default_context(cafile=loaded.ssl_ca_cert)
-        if not loaded.verify_ssl:
-            made.check_hostname = False
-            made.verify_mode = ssl.CERT_NONE
-        if loaded.cert_file:
-            key = pathlib.Path(loaded.key_file) if loaded.key_file else None
-            made.load_cert_chain(loaded.cert_file, key)
+        told, _ = await child.communicate()
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
+    return child.returncode or 0, told
+
+
+def _context(found: dict[str, Any]) -> ssl.SSLContext:
+    try:
+        made = ssl.create_default_context(cadata=found["authority"])
+    except (ssl.SSLError, ValueError) as error:
+        raise api.Unauthorized(f"cannot use the authority of the kubeconfig: {error}") from error
+    if not found["verify"]:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+    return made
+
+
+def _identify(context: ssl.SSLContext, found: dict[str, Any]) -> None:
+    """Show a client's certificate on connections from now on."""
+    try:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+            file.write(f"{found['certificate']}\n{found['key'] or ''}\n")
+            file.flush()
+            context.load_cert_chain(file.name)
     except (OSError, ssl.SSLError) as error:
         raise api.Unauthorized(
             f"cannot use the certificates of the kubeconfig: {error}"
         ) from error
-    return made

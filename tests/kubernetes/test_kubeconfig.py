@@ -1,29 +1,96 @@
 """Credentials out of a kubeconfig, by the official package where it is installed."""
 
+import asyncio
+import base64
+import datetime as dt
+import json
+import os
 import pathlib
+import shutil
+import ssl
 import stat
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from typing import Any
 
+import attrs
 import pytest
 import yaml
+from aiohttp import web
 
 from backends import api
-from backends.kubernetes import backend
+from backends.kubernetes import access, backend, kubeconfig, settings
 from tests.kubernetes import fake
 
 Make = Callable[..., backend.KubernetesBackend]
+EXEC = "client.authentication.k8s.io/v1"
 
 
-def write(folder: pathlib.Path, server: str, user: dict[str, object]) -> str:
+@attrs.define
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def package() -> None:
+    """The extra is there."""
+    pytest.importorskip("kubernetes", reason="the extra `kubernetes` is not installed")
+
+
+class Plugin:
+    """An exec plugin: a script that notes each run and what it sees of whoever runs it."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.told, self.runs, self.seen = folder / "told", folder / "runs", folder / "seen"
+        self.script = folder / "plugin"
+        self.runs.write_text("")
+        self.does(f"cat {self.told}")
+
+    def does(self, what: str) -> None:
+        see = f"cat /proc/$PPID/cmdline /proc/$PPID/environ | tr '\\0' '\\n' >{self.seen}"
+        self.script.write_text(f"#!/bin/sh\necho $$ >>{self.runs}\n{see}\n{what}\n")
+        self.script.chmod(self.script.stat().st_mode | stat.S_IXUSR)
+
+    def tells(self, *, left_s: float | None = None, **status: str) -> None:
+        if left_s is not None:
+            end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left_s)
+            status["expirationTimestamp"] = end.strftime("%Y-%m-%dT%H:%M:%SZ")
+        document = {"apiVersion": EXEC, "kind": "ExecCredential", "status": status}
+        self.told.write_text(json.dumps(document))
+
+    @property
+    def user(self) -> dict[str, object]:
+        run = {"apiVersion": EXEC, "command": str(self.script), "interactiveMode": "Never"}
+        return {"exec": run}
+
+    def count(self) -> int:
+        return len(self.runs.read_text().splitlines())
+
+
+@pytest.fixture
+def plugin(tmp_path: pathlib.Path, package: None) -> Plugin:
+    return Plugin(tmp_path)
+
+
+async def opened(path: str, clock: Clock | None = None) -> access.Access:
+    told = settings.Cluster(kubeconfig=path, context="work")
+    return await kubeconfig.load(told, clock=clock or Clock())
+
+
+def write(folder: pathlib.Path, server: str, user: dict[str, object], **cluster: object) -> str:
     path = folder / "config"
     context = {"cluster": "c", "user": "u", "namespace": "agents"}
     told = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "other",
-        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "clusters": [{"name": "c", "cluster": {"server": server, **cluster}}],
         "users": [{"name": "u", "user": user}],
         "contexts": [
             {"name": "work", "context": context},
@@ -79,6 +146,212 @@ async def test_an_exec_plugin_is_asked_again_after_a_401(
     assert [] == list(await ours.list())
 
 
+async def test_a_token_is_renewed_before_it_expires(
+    tmp_path: pathlib.Path, plugin: Plugin
+) -> None:
+    """Nothing has to be refused first; until then nobody is asked."""
+    clock = Clock()
+    plugin.tells(token="first", left_s=600)
+    found = await opened(write(tmp_path, "http://127.0.0.1:9", plugin.user), clock)
+    plugin.tells(token="second", left_s=600)
+    clock.now += 470
+    before = await found.tokens.get()
+    clock.now += 20
+    after = await found.tokens.get()
+
+    assert ("first", "second", 2) == (before, after, plugin.count())
+
+
+async def test_a_plugin_that_fails_in_time_does_no_harm(
+    tmp_path: pathlib.Path, plugin: Plugin
+) -> None:
+    """What is still good is used; after a refusal the plugin's words are the reason."""
+    clock = Clock()
+    plugin.tells(token="first", left_s=600)
+    found = await opened(write(tmp_path, "http://127.0.0.1:9", plugin.user), clock)
+    plugin.does("echo the login has expired >&2; exit 3")
+    clock.now += 500
+    kept = [await found.tokens.get() for _ in range(3)]
+    with pytest.raises(api.Unauthorized, match="the login has expired"):
+        await found.tokens.get(renew=True)
+
+    assert (["first"] * 3, 3) == (kept, plugin.count()), "not asked again at once"
+
+
+async def test_many_refusals_at_once_are_one_reading(
+    tmp_path: pathlib.Path, plugin: Plugin
+) -> None:
+    """A reading costs a second of processor time."""
+    plugin.tells(token="first")
+    found = await opened(write(tmp_path, "http://127.0.0.1:9", plugin.user))
+    plugin.tells(token="second")
+    tokens = await asyncio.gather(*(found.tokens.get(renew=True) for _ in range(10)))
+
+    assert ({"second"}, 2) == (set(tokens), plugin.count())
+
+
+async def test_nobody_sees_the_credentials_on_their_way(
+    tmp_path: pathlib.Path, plugin: Plugin
+) -> None:
+    """The reader's command line and environment hold no secret, and its plugin no switch of ours."""
+    plugin.tells(token="t0ken-of-plugin")
+    user = plugin.user | {"client-key-data": base64.b64encode(b"k3y").decode()}
+    await opened(write(tmp_path, "http://127.0.0.1:9", user))
+    seen = plugin.seen.read_text()
+
+    assert "credentials.tell" in seen
+    assert "t0ken-of-plugin" not in seen
+    assert "PYTHONPATH" not in seen or "PYTHONPATH" in os.environ
+
+
+async def test_a_plugin_that_hangs_is_ended(tmp_path: pathlib.Path, plugin: Plugin) -> None:
+    """With everything that it has started."""
+    plugin.does("sleep 600")
+    path = write(tmp_path, "http://127.0.0.1:9", plugin.user)
+    reading = asyncio.ensure_future(opened(path))
+    end = time.monotonic() + 20
+    while not plugin.count():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+    pid = int(plugin.runs.read_text())
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+    while pathlib.Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+async def test_a_reading_has_a_time_limit(
+    tmp_path: pathlib.Path, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that waits for a person is said."""
+    plugin.does("sleep 600")
+    monkeypatch.setattr(kubeconfig, "_LIMIT_S", 0.1)
+    with pytest.raises(api.Unauthorized, match="not read within"):
+        await opened(write(tmp_path, "http://127.0.0.1:9", plugin.user))
+
+
+async def test_a_token_file_is_read_again_after_a_401(
+    cluster: fake.Cluster, make: Make, tmp_path: pathlib.Path, package: None
+) -> None:
+    """Somebody else renews the file."""
+    file = tmp_path / "token"
+    file.write_text("first")
+    cluster.token = "first"
+    path = write(tmp_path, cluster.url, {"tokenFile": str(file)})
+    ours = make(kubeconfig=path, context="work", server=None, namespace=None)
+    await ours.list()
+
+    file.write_text("second")
+    cluster.token = "second"
+    assert [] == list(await ours.list())
+
+
+MAKE = """
+set -e
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=ca \\
+    -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem
+for name in server client; do
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$name -keyout $name.key -out request.pem
+    printf 'subjectAltName=IP:127.0.0.1\\nauthorityKeyIdentifier=keyid\\nsubjectKeyIdentifier=hash\\n' > extensions
+    openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 3650 \\
+        -extfile extensions -out $name.pem
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl program to make certificates with")
+    folder = tmp_path_factory.mktemp("authority")
+    subprocess.run(["sh", "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=30)
+    return folder
+
+
+def data(path: pathlib.Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+@pytest.fixture
+async def guarded(authority: pathlib.Path) -> Any:
+    """An API server that asks for a client's certificate; yields its address."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority / "ca.pem")
+    context.load_cert_chain(authority / "server.pem", authority / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def handle(request: web.Request) -> web.Response:
+        subject = dict(pair for (pair,) in request.get_extra_info("peercert")["subject"])
+        assert "client" == subject["commonName"]
+        return web.json_response(
+            {"kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": []}
+        )
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.05)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    yield "https://{}:{}".format(*runner.addresses[0][:2])
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("way", ["inline", "files", "plugin"])
+async def test_a_client_certificate(
+    way: str,
+    guarded: str,
+    authority: pathlib.Path,
+    make: Make,
+    tmp_path: pathlib.Path,
+    plugin: Plugin,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Written into the kubeconfig, in files beside it, or from a plugin; with its authority."""
+    certificate, key, ca = (authority / name for name in ("client.pem", "client.key", "ca.pem"))
+    plugin.tells(clientCertificateData=certificate.read_text(), clientKeyData=key.read_text())
+    user = {
+        "inline": {"client-certificate-data": data(certificate), "client-key-data": data(key)},
+        "files": {"client-certificate": str(certificate), "client-key": str(key)},
+        "plugin": plugin.user,
+    }[way]
+    trust = (
+        {"certificate-authority": str(ca)}
+        if way == "files"
+        else {"certificate-authority-data": data(ca)}
+    )
+    path = write(tmp_path, guarded, user, **trust)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    ours = make(kubeconfig=path, context="work", server=None, namespace=None)
+
+    assert [] == list(await ours.list())
+    assert [] == list(scratch.iterdir()), "no key is left lying about"
+
+
+async def test_what_is_quoted_holds_no_secret(tmp_path: pathlib.Path, package: None) -> None:
+    """The package quotes a whole entry when one is written wrongly."""
+    path = pathlib.Path(write(tmp_path, "http://127.0.0.1:9", {}))
+    told = yaml.safe_load(path.read_text())
+    told["users"] = [{"name": "u", "token": "s3cret-token"}]
+    path.write_text(yaml.safe_dump(told))
+    with pytest.raises(api.Unauthorized, match="Expected key user") as wrong:
+        await opened(str(path))
+    path.write_text("users: [s3cret-token: x: y")
+    with pytest.raises(api.Unauthorized, match="not YAML") as broken:
+        await opened(str(path))
+
+    assert "s3cret-token" not in f"{wrong.value.reason}{broken.value.reason}"
+
+
+async def test_a_kubeconfig_that_is_not_there(tmp_path: pathlib.Path, package: None) -> None:
+    """Said with its path."""
+    with pytest.raises(api.Unauthorized, match="absent: there is no such file"):
+        await opened(str(tmp_path / "absent"))
+
+
 async def test_a_context_that_is_not_there(make: Make, tmp_path: pathlib.Path) -> None:
     """The operator's fault, in the package's words."""
     pytest.importorskip("kubernetes", reason="the extra `kubernetes` is not installed")
@@ -87,10 +360,10 @@ async def test_a_context_that_is_not_there(make: Make, tmp_path: pathlib.Path) -
         await make(kubeconfig=path, context="absent", server=None, namespace=None).list()
 
 
-def test_the_package_is_not_imported_without_a_kubeconfig() -> None:
-    """A broker inside the cluster does not pay for it."""
+def test_the_package_is_not_imported() -> None:
+    """No broker pays for it: a child reads the kubeconfig."""
     code = (
-        "import sys, backends.kubernetes.backend, broker.app;"
+        "import sys, backends.kubernetes.backend, backends.kubernetes.kubeconfig, broker.app;"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('kubernetes', 'docker')))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -181,22 +181,23 @@ class Reflector:
 
     def _replace(self, found: _Pods) -> bool:
         """Take over a full list; what is missing in it is gone. Tell whether anything changed."""
-        before, self._pods = self._pods, found
+        before = self._pods
+        self._pods = {name: pod.after(before.get(name)) for name, pod in found.items()}
         for pod in before.values():
             if pod.pod not in found or found[pod.pod].uid != pod.uid:
                 self._gone(pod)
-        return found != before
+        return self._pods != before
 
     def _apply(self, event: client.Event) -> str | None:
         """Take over one change; return the version that it brings."""
         metadata = event.object.get("metadata") or {}
         known = self._pods.get(str(metadata.get("name")))
         if event.kind in {"ADDED", "MODIFIED"} and states.is_ours(event.object, self._owner):
-            seen = states.see(event.object)
+            seen = states.see(event.object).after(known)
             self._pods[seen.pod] = seen
         elif event.kind == "DELETED" and known is not None and known.uid == metadata.get("uid"):
             del self._pods[known.pod]
-            self._gone(states.see(event.object))
+            self._gone(states.see(event.object).after(known))
         version = metadata.get("resourceVersion")
         return version if isinstance(version, str) else None
 

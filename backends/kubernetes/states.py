@@ -16,6 +16,7 @@ Refuses to know HTTP, watches and what follows from a state; the reasons are in 
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
@@ -29,6 +30,7 @@ from backends.kubernetes import table
 Pod = Mapping[str, Any]
 
 _WORDS = 256
+_LACKS = re.compile(r"Insufficient ([\w./-]*\w)|Too many (pods)")
 _SIGNALS = 64
 _SIGNALLED = 128  # exit codes above it are 128 and the number of the signal
 
@@ -54,6 +56,7 @@ class Seen:
     stuck: table.Verdict | None = None  # why it does not, as far as its status tells
     mute: bool = False  # it does not run yet, and its status does not tell why
     gone: api.Exit  # why, if it is gone with this as its last sight
+    end: api.Exit | None = None  # how it had ended before it was deleted
 
     @property
     def name(self) -> str:
@@ -80,13 +83,19 @@ class Seen:
         """Return for how long it has not come a step forward."""
         return 0.0 if self.since is None else now - self.since
 
+    def after(self, before: "Seen | None") -> "Seen":
+        """Return the same with what an earlier version told: an end before a deletion counts."""
+        if before is None or before.uid != self.uid:
+            return self
+        return attrs.evolve(self, end=before.end or before.instance.exit)
+
     def departed(self, at: float) -> api.Instance:
         """Return the death certificate of a pod that somebody else deleted."""
         return attrs.evolve(
             self.instance,
             state=api.InstanceState.EXITED,
             detail="",
-            exit=attrs.evolve(self.gone, at=at),
+            exit=attrs.evolve(self.end or self.gone, at=at),
         )
 
 
@@ -235,7 +244,9 @@ def _not_yet(pod: Pod) -> str:
     if scheduled.get("status") == "False":
         reason, words = scheduled.get("reason"), scheduled.get("message") or ""
         known = {"Unschedulable": "no node fits", "SchedulingGated": "held back by a gate"}
-        return f"{known.get(str(reason), reason)}: {words}"
+        lacks = ", ".join(sorted({one or more for one, more in _LACKS.findall(str(words))}))
+        text = f"{known.get(str(reason), reason)}{f', for want of {lacks}' if lacks else ''}"
+        return f"{text}: {words}"
     for container in (*_inits(pod), _agent(pod)):
         if _part(container, "state", "running") and container.get("name") != pods.AGENT:
             return f"container {container.get('name')} runs first"

@@ -87,6 +87,21 @@ async def test_a_long_list_lets_others_go_on() -> None:
     assert turns >= 10
 
 
+async def test_how_it_ended_outlives_its_deletion() -> None:
+    """A pod that had ended by itself is not told to have died of the broom that swept it up."""
+    server = Scripted([])
+    kept = picture(server, [1e9])
+    changes = kept.changes()
+    for event in life(0):
+        server.told.put_nowait([event])
+        await anext(changes)
+    (gone,) = (await kept.look()).departed
+    await changes.aclose()
+
+    assert gone.exit is not None
+    assert ("exited", 0, "ended with 0") == (gone.exit.slug, gone.exit.code, gone.exit.message)
+
+
 async def test_nothing_is_left_of_pods_that_are_gone() -> None:
     """Hundreds of lives leave what a few do; whoever died by other hands is remembered for a while."""
     clock = [1e9]

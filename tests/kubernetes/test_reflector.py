@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 
 import hypothesis
@@ -327,3 +328,52 @@ def test_an_endless_line_is_refused() -> None:
         splitter.feed(b"x" * (1 << 16))
     with pytest.raises(errors.Lost):
         splitter.feed(b"x")
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_happens_the_picture_becomes_the_truth(
+    cluster: fake.Cluster, make: Make, seed: int
+) -> None:
+    """Pods come, change and go while streams break at any byte and versions grow too old."""
+    dice = random.Random(seed)
+    cluster.runs = cluster.ends = False
+    ours, truth = make(page_size=3), make()
+    fates = ["launch"] * 4 + ["change"] * 4 + ["delete"] * 2 + ["cut", "drop", "compact", "rest"]
+    async with followed(ours) as watched:
+        for number in range(60):
+            names = sorted(cluster.pods)
+            match dice.choice(fates):
+                case "launch":
+                    await truth.launch(spec(f"a{number}"))
+                case "change" if names:
+                    phase = dice.choice(["Pending", "Running", "Succeeded", "Failed"])
+                    cluster.change(
+                        dice.choice(names),
+                        lambda pod, phase=phase: pod["status"].update(phase=phase),
+                    )
+                case "delete" if names:
+                    cluster.delete(dice.choice(names), grace_s=0)
+                case "cut":
+                    cluster.cut_watch_at = dice.randrange(3000)
+                    cluster.cut_cleanly = dice.random() < 0.5
+                    cluster.drop_watches()
+                case "drop":
+                    cluster.drop_watches()
+                case "compact":
+                    cluster.compact()
+                    cluster.drop_watches()
+                case "rest":
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0)
+        wanted = {one.name: one.state for one in await truth.list()}
+        await listed(
+            ours,
+            lambda found: (
+                live(ours)
+                and wanted == {n: i.state for n, i in found.items() if n in wanted or not i.exit}
+            ),
+        )
+
+        assert watched.error is None
+        gone = {one.name for one in await ours.list()} - set(wanted)
+        assert gone.isdisjoint(cluster.pods)

@@ -37,7 +37,10 @@ LIVES: dict[str, list[tuple[Any, ...]]] = {
     ],
     "pod-10-pending-unschedulable-cpu": [
         STARTS[0],
-        ("starting", "no node fits: 0/1 nodes are available: 1 Insufficient cpu."),
+        (
+            "starting",
+            "no node fits, for want of cpu: 0/1 nodes are available: 1 Insufficient cpu.",
+        ),
         DELETED,
     ],
     "pod-11-pending-unschedulable-selector": [
@@ -193,6 +196,25 @@ def test_a_side_container_without_memory_is_told_while_the_agent_runs() -> None:
         "running",
         "container sidecar: killed for using more memory than its limit",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "lacks"),
+    [
+        (
+            "0/3 nodes are available: 1 Insufficient memory, 2 Insufficient nvidia.com/gpu.",
+            ", for want of memory, nvidia.com/gpu",
+        ),
+        ("0/2 nodes are available: 2 Too many pods.", ", for want of pods"),
+        ("0/2 nodes are available: 2 node(s) had untolerated taint {a: b}.", ""),
+    ],
+)
+def test_what_the_nodes_lack_is_named_first(words: str, lacks: str) -> None:
+    """The scheduler's words may be long; what is missing stands before them."""
+    _, _, pod = recorded.events("pod-10")[1]
+    pod["status"]["conditions"][0]["message"] = words
+
+    assert f"no node fits{lacks}: {words}" == states.see(pod).instance.detail
 
 
 def test_patience_begins_with_the_last_step_forward() -> None:

@@ -20,6 +20,7 @@ from broker import clock
 from broker.core import election
 
 _LOG = logging.getLogger("broker.leadership")
+_FIRST_S = 30.0
 
 
 @frozen(kw_only=True)
@@ -169,6 +170,14 @@ class Elected:
         left = until - self.elapsed() if until is not None else None
         return max(0.0, seconds if left is None or left <= 0 else min(seconds, left))
 
+    def _limit(self) -> float:
+        """Return how long a question may take: so that there is time for another one.
+
+        The first may take long, as when a plugin fetches the credentials.
+        """
+        new = self._candidate.seen is None and not self._candidate.known
+        return _FIRST_S if new else self._within(self.terms.renew_deadline_s / 2)
+
     async def _sleep(self, seconds: float) -> None:
         if self._leaving.is_set():
             await asyncio.sleep(seconds)
@@ -184,7 +193,7 @@ class Elected:
         trouble = ""
         seen: leases.Seen | None = None
         try:
-            async with asyncio.timeout(self._within(self.terms.renew_deadline_s / 2)):
+            async with asyncio.timeout(self._limit()):
                 if isinstance(step, election.Look):
                     seen = await self.lease.read()
                 else:

@@ -50,6 +50,7 @@ class PrometheusRecorder:
         self._policy = policy
         self._templates: set[str] = set()  # ever configured in this process
         self._backends: set[str] = set()
+        self._leads = True
         self._gauges = _Gauges()
         self.registry.register(self._gauges)
         self._make_counters()
@@ -103,6 +104,8 @@ class PrometheusRecorder:
             world, plan, self._policy, before=self._gauges.reading
         )
         self._cycle_seconds.observe(max(0.0, duration_s))
+        if not self._leads:
+            return  # what happens is counted by who leads, once
         self._overshot.inc(max(0, plan.overshoot))
         for old, new in plan.illegal:
             if old is not None and not lifecycle.is_legal(old, new):
@@ -169,6 +172,7 @@ class PrometheusRecorder:
 
     def led(self, *, leading: bool, holder: str, transitions: int) -> None:
         """Show who leads; of the holders only the present one is a series."""
+        self._leads = leading
         self._leader.set(float(leading))
         self._lease_taken.set(float(transitions))
         self._lease_holder.clear()

@@ -175,6 +175,21 @@ async def test_who_cannot_renew_says_so_at_the_deadline_and_comes_back(how):
         assert one.it.state().reached
 
 
+async def test_the_first_answer_may_take_long():
+    """Credentials have to be fetched, perhaps: cut short again and again it would never come."""
+    memory = Memory()
+    ask = memory._ask
+
+    async def ask_slowly(what):
+        await asyncio.sleep(0 if memory.asked else 20)
+        await ask(what)
+
+    memory._ask = ask_slowly
+    async with Keeper("one", memory) as one:
+        await asyncio.sleep(21)
+        assert one.it.leading
+
+
 async def test_a_platform_that_refuses_is_not_asked_in_a_loop():
     """A right that is missing: one question in a retry period."""
     memory = Memory()

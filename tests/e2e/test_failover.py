@@ -13,11 +13,15 @@ import pytest_asyncio
 from broker.demo import simulation
 from tests.e2e import replicas
 
+ROUNDS = int(os.environ.get("FAILOVER_ROUNDS", "2"))
 SEED = os.environ.get("FAILOVER_SEED") or secrets.token_hex(4)
 WITHIN_S = 15.0 + 15.0
 """What is promised, and as much again for a machine that is busy."""
 
-pytestmark = pytest.mark.timeout(120)
+MOMENTS = ("computer/doCreateItem", "slave-agent.jnlp", "changeOfflineCause", "doDelete")
+"""Requests in the midst of a launch or a retirement."""
+
+pytestmark = pytest.mark.timeout(120 + 40 * ROUNDS)
 
 
 @pytest_asyncio.fixture
@@ -108,6 +112,52 @@ async def test_a_leader_that_is_cut_off_stops_before_the_other_starts(pair):
         pair.lines["one"].cut.clear()
         await pair.until_said("one", "two_")
         assert 200 == (await pair.page("one", "readyz"))[0]
+
+
+async def moment(pair, dice):
+    """Wait for an instant in the midst of something, or any instant."""
+    path = dice.choice(MOMENTS)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(dice.uniform(0.5, 4.0)):
+            await pair.made.server.requests.next_that(lambda _, asked: asked.endswith(path))
+    await asyncio.sleep(dice.uniform(0.0, 0.03))
+
+
+async def test_whoever_leads_is_struck_again_and_again(pair):
+    """Killed, stopped or cut off in the midst of a launch or a retirement; nothing is lost."""
+    dice = random.Random(SEED)
+    async with fed(pair):
+        for _ in range(ROUNDS):
+            old = pair.holder
+            new = "two" if old == "one" else "one"
+            process, line = pair.brokers[old], pair.lines[old]
+            how = dice.choice(("kill", "stop", "cut"))
+            await moment(pair, dice)
+            match how:
+                case "kill":
+                    await pair.made.kill(process)
+                case "stop":
+                    process.send_signal(signal.SIGSTOP)
+                case "cut":
+                    line.cut.set()
+            await pair.until_leads(new, within_s=WITHIN_S)
+            await asyncio.sleep(dice.uniform(0.0, 2.0))
+            match how:
+                case "kill":
+                    process = await pair.start(old)
+                case "stop":
+                    process.send_signal(signal.SIGCONT)
+                case "cut":
+                    line.cut.clear()
+            said = len(pair.said(old))
+            await pair.made.until(
+                lambda old=old, new=new, said=said: (
+                    "standby" in pair.said(old)[said:]
+                    or f"{new}_" in pair.said(old).rpartition("leading")[2]
+                ),
+                "the old one stands by",
+            )
+            assert process.returncode is None
 
 
 async def test_the_standby_only_looks(pair):

@@ -148,6 +148,30 @@ def test_overshoot_shows_now_and_for_ever(recorder):
     assert (of(found, "overshoot_agents"), of(found, "agents_overshot_total")) == (0, 2)
 
 
+def test_who_leads_is_shown(recorder):
+    """One series for the holder of this moment; none while nobody holds, or nobody else is there."""
+    assert not [key for key in scraped(recorder) if "lease_holder" in key[0]]
+    recorder.led(leading=False, holder="one_1", transitions=3)
+    recorder.led(leading=True, holder="two_2", transitions=4)
+    found = scraped(recorder)
+    assert (1, 4) == (of(found, "leader"), of(found, "lease_transitions"))
+    assert of(found, "lease_holder_info", holder="two_2") == 1
+    assert 1 == len([key for key in found if "lease_holder" in key[0]])
+    recorder.led(leading=False, holder="", transitions=4)
+    assert 0 == of(scraped(recorder), "leader")
+    assert not [key for key in scraped(recorder) if "lease_holder" in key[0]]
+
+
+def test_a_standby_counts_nothing_that_the_leader_counts(recorder):
+    """Its gauges are true, but the sum over both replicas is that of one broker."""
+    source = status_source.full()
+    recorder.led(leading=False, holder="one_1", transitions=0)
+    recorder.cycle(source.world, attrs.evolve(source.plan, overshoot=2), 0.01)
+    found = scraped(recorder)
+    assert of(found, "agents_present", template="release", phase="busy") == 1
+    assert of(found, "agents_overshot_total") == 0
+
+
 def test_a_reload_takes_gauges_away_and_keeps_counters(recorder):
     """A counter that vanished would lose what it last counted; a gauge would lie."""
     recorder.ended("release", "once")

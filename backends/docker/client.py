@@ -67,12 +67,16 @@ class StartError(Exception):
         self.error = error
 
 
+_THIS_THREAD = threading.local()  # the SDK lets nobody say how long a pull may be silent
+
+
 class _Session(docker.APIClient):
     """The SDK's client with a time limit on every request."""
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         """Send; the SDK asks for endless time on streams, and has none for connecting."""
-        told = kwargs.get("timeout") or _SILENCE_S
+        silence_s: float = getattr(_THIS_THREAD, "silence_s", _SILENCE_S)
+        told = kwargs.get("timeout") or silence_s
         kwargs["timeout"] = (min(_CONNECT_S, told), told)
         return super().request(*args, **kwargs)
 
@@ -215,12 +219,17 @@ class Client:
 
     def pull(self, image: str, platform: str | None, tell: Callable[[str], None]) -> None:
         """Pull an image, telling its progress. Raises Rejected, Unauthorized, Unavailable."""
-        end = time.monotonic() + self._settings.pull_timeout_s
+        limit = _THIS_THREAD.silence_s = self._settings.pull_timeout_s
+        end = time.monotonic() + limit
+        doing = f"cannot pull {image[:80]!r} within {limit:g} s"
         layers: dict[str, str] = {}
-        with self._answers(f"cannot pull {image[:80]!r}", pull=True) as session:
-            for line in session.pull(
-                image, stream=True, decode=True, platform=platform, auth_config=self._login(image)
-            ):
+        with self._answers(doing, pull=True) as session, contextlib.ExitStack() as stack:
+            login = self._login(session, image)
+            lines = session.pull(
+                image, stream=True, decode=True, platform=platform, auth_config=login
+            )
+            stack.callback(lines.close)  # that ends the pull
+            for line in lines:
                 if "error" in line:
                     raise answers.refused_pull(None, str(line["error"]))
                 if "id" in line and "progressDetail" in line:
@@ -230,14 +239,15 @@ class Client:
                 if self._closing.is_set():
                     raise api.Unavailable("the backend is closed")
                 if time.monotonic() > end:
-                    limit = self._settings.pull_timeout_s
-                    raise api.Unavailable(f"the pull of {image[:80]!r} took over {limit:g} s")
+                    raise api.Unavailable(f"{doing}: it was still under way")
 
-    def _login(self, image: str) -> dict[str, str] | None:
+    def _login(self, session: _Session, image: str) -> dict[str, str] | None:
         """Return the credentials that the settings have for the image's registry.
 
         None leaves it to the Docker configuration: files, stores and helpers.
         """
+        folder = self._settings.docker_config
+        session.reload_config(folder and f"{folder}/config.json")  # somebody may have logged in
         repository, _ = utils.parse_repository_tag(image)
         registry, _ = auth.resolve_repository_name(repository)
         login = self._settings.registries.get(registry)
@@ -344,8 +354,6 @@ class Client:
             tls=config,  # type: ignore[arg-type]  # None is its default: no TLS
         )
         session.trust_env = False
-        if self._settings.docker_config is not None:
-            session.reload_config(f"{self._settings.docker_config}/config.json")
         return session
 
     def _forget(self) -> None:

@@ -86,10 +86,16 @@ def _stamp(text: str | None) -> float | None:
 
 def found(entry: Mapping[str, Any]) -> Found:
     """Read an entry of a listing."""
-    ports = sorted(
-        f"{port['PublicPort']}->{port['PrivatePort']}/{port['Type']}"
+    published = [
+        (":" in port.get("IP", ""), f"->{port['PrivatePort']}/{port['Type']}", port["PublicPort"])
         for port in entry.get("Ports") or ()
         if "PublicPort" in port
+    ]
+    ipv4 = {inside for is_ipv6, inside, _ in published if not is_ipv6}
+    ports = sorted(  # a random port is another one on IPv6: the usual one is enough
+        f"{public}{inside}"
+        for is_ipv6, inside, public in published
+        if not is_ipv6 or inside not in ipv4
     )
     return Found(
         id=str(entry["Id"]),

@@ -107,3 +107,15 @@ def test_the_engines_time_is_read_and_year_one_is_never():
     assert (False, None) == (
         answers.inspected(created).started, answers.inspected(created).finished_at
     )  # fmt: skip
+
+
+def test_published_ports_are_those_of_ipv4_where_there_are_any():
+    """An engine may choose another random port for IPv6; both would be read as two ports."""
+    told = [
+        {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 32774, "Type": "tcp"},
+        {"IP": "::", "PrivatePort": 80, "PublicPort": 32775, "Type": "tcp"},
+        {"IP": "::", "PrivatePort": 53, "PublicPort": 53, "Type": "udp"},
+        {"PrivatePort": 22, "Type": "tcp"},
+    ]
+    found = answers.found({"Id": "x", "Ports": told})
+    assert ("32774->80/tcp", "53->53/udp") == found.ports

@@ -26,7 +26,7 @@ log: {{level: warning}}
 defaults:
   command: ["{python}", "-S", "{agent}"]
 templates:
-  single: {{labels: single, cap: 16, retention: {{once: true}}}}
+  single: {{labels: single, cap: 16, retention: {{once: true, idle: 5s}}}}
 """
 
 
@@ -64,7 +64,8 @@ async def running(
 async def serve(server: controller.SimulatedController, builds: int, *, at_once: int = 16) -> None:
     """Put so many builds through, each on an agent of its own.
 
-    Longer than a poll: a single-use agent whose build nobody saw would be taken for unused.
+    Longer than a poll: a single-use agent whose build nobody saw is taken for unused; on a busy
+    machine some are, and go for idleness.
     """
     for submitted in range(builds):
         while _open(server.sim) >= at_once:  # noqa: ASYNC110 -- the machine rings no bell

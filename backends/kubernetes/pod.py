@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from attrs import frozen
 
 from backends import api, names
@@ -138,6 +137,8 @@ def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, o
     """Return the pod that a launch would create, as YAML. Raises Rejected."""
     served = serving(configured, authority=None)
     made = make(spec, owner=owner, fragments=configured.pods, served=served)
+    import yaml  # noqa: PLC0415 -- a broker at work need not hold it
+
     return str(yaml.safe_dump(made.pod, sort_keys=False))
 
 

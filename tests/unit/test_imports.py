@@ -1,33 +1,12 @@
 """A broker pays for what it uses: one sidecar for each of some thousand controllers."""
 
-import asyncio
 import json
-import os
-import pathlib
-import signal
 import subprocess
 import sys
 
-import pytest
-
 from backends import registry
-from tests.e2e import stage
 
 SDKS = ("docker", "kubernetes", "jenkins", "requests", "urllib3", "pymesos", "pytest")
-ONCE = (  # what is needed to read a configuration, to show the demo or to answer a person
-    *(
-        "yaml",
-        "cattrs",
-        "difflib",
-        "frozenlist._frozenlist",
-        "broker.demo",
-        "broker.doctor",
-        "broker.rendering",
-    ),
-    *("broker.config.loading", "broker.config.building", "broker.config.describing"),
-    *("backends.docker", "backends.kubernetes", "backends.mesos", "backends.memory"),
-)
-RSS_MIB = 48
 IMPORT_S = 3.0  # generous: a loaded machine of two processors
 
 
@@ -94,45 +73,3 @@ def test_the_core_is_pure():
     assert set(python(PURE)).isdisjoint(
         {*SDKS, "asyncio", "aiohttp", "yaml", "prometheus_client", "cattrs"}
     )
-
-
-RUN = """
-import atexit, json, sys
-atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
-from broker import cli
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-async def test_a_running_broker_is_small_and_has_no_sdk(tmp_path):
-    """At rest, with the process backend: the whole process, as the kernel counts it."""
-    async with stage.Stage(tmp_path) as made:
-        made.write_config(listen="127.0.0.1:0")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            RUN,
-            "run",
-            "--config",
-            str(made.config),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "TOKEN": stage.TOKEN},
-        )
-        try:
-            await made.until(
-                lambda: made.server.requests.count(("GET", "queue/api/json")) >= 3,
-                "it looks again",
-            )
-            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-            process.send_signal(signal.SIGTERM)
-            out, _ = await asyncio.wait_for(process.communicate(), 20)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    assert process.returncode == 0
-    assert set(json.loads(out)).isdisjoint({*SDKS, *ONCE})
-    (rss,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-    assert rss < RSS_MIB * 1024

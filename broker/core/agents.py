@@ -324,4 +324,6 @@ def why_lost(agent: Agent) -> tuple[str, str]:
     if instance is None:
         return "lost-instance", "its instance is gone"
     detail = f" ({instance.detail})" if instance.detail else ""
+    if instance.state is backends_api.InstanceState.STOPPING:
+        return "lost-instance", f"its instance is being removed{detail}"
     return "connect-timeout", f"it did not come online within its deadline{detail}"

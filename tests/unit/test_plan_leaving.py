@@ -266,6 +266,18 @@ def test_a_dead_instance_is_cleaned_up_and_counted():
     assert reasons(made) == {1: WaitReason.SET_ASIDE}
 
 
+def test_an_instance_that_somebody_else_removes_is_no_timeout():
+    """A pod deleted by hand is listed as stopping for a while; its agent is off at once."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.CONNECTING, age_s=5)
+    stopping = backends_api.InstanceState.STOPPING
+    (instance,) = scene.instances[B]
+    scene.instances[B] = [attrs.evolve(instance, state=stopping, detail="being deleted")]
+    action = actions(scene.plan(), model.RetireAgent)[name]
+    expected = "its instance is being removed (being deleted)"
+    assert (expected, "lost-instance") == (action.reason, action.slug)
+
+
 def test_one_that_does_not_come_online_in_time_is_replaced():
     """The deadline counts from the launch."""
     scene = Scene(template("t", connect_deadline_s=30))

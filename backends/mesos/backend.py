@@ -7,6 +7,7 @@ are. Refuses to know the stream (``driver``), the protocol (``session``) and she
 """
 
 import asyncio
+import contextlib
 import pathlib
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -62,6 +63,7 @@ class MesosBackend:
         need = tasks.need(spec)
         async with self._turns.setdefault(spec.name, asyncio.Lock()):
             machine = await self._driver.ready()
+            await self._learn(machine)
             if spec.name in machine.tasks:
                 await self._same(machine, machine.tasks[spec.name], spec)
                 return
@@ -82,6 +84,8 @@ class MesosBackend:
         """All tasks of the framework; an error until they are known."""
         machine = await self._driver.ready()
         await self._learn(machine)
+        mute = [task for task in machine.tasks.values() if _is_mute(task)]
+        await asyncio.gather(*(self._hear(task, machine) for task in mute))
         return [_instance(task) for task in machine.tasks.values()]
 
     async def watch(self) -> AsyncIterator[None]:
@@ -146,20 +150,25 @@ class MesosBackend:
 
     async def _launched(self, machine: session.Session, want: facts.Want) -> None:
         name = want.need.name
+        placed = await self._driver.until(
+            lambda: name not in machine.wants, within_s=self._settings.offer_timeout_s
+        )
+        if not placed:
+            await self._driver.ready()  # a lost master is the better reason
+            raise await self._cluster.why_not(want)
 
-        def decided() -> bool:
+        def decided() -> bool:  # dropped, it waits for an offer again
             task = machine.tasks.get(name)
             return task.confirmed if task is not None else name not in machine.wants
 
-        await self._driver.until(decided, within_s=self._settings.offer_timeout_s)
+        confirmed = await self._driver.until(decided, within_s=self._settings.request_timeout_s)
         task = machine.tasks.get(name)
-        if task is None:
-            if name in machine.wants:
-                await self._driver.ready()  # a lost master is the better reason
-                raise await self._cluster.why_not(want)
-            raise api.NoCapacity(f"{name!r} was terminated before an offer came")
-        if not task.confirmed:
+        if name in machine.wants:
+            raise await self._cluster.why_not(want)
+        if not confirmed:
             raise api.Unavailable(f"the master has not confirmed the task {name!r} yet")
+        if task is None:
+            raise api.NoCapacity(f"{name!r} was terminated before an offer came")
         await self._driver.until(
             lambda: task.started or task.final is not None, within_s=_CONFIRM_S
         )
@@ -180,22 +189,41 @@ class MesosBackend:
             )
 
     async def _learn(self, machine: session.Session) -> None:
-        """Ask for the labels of tasks from an earlier life."""
+        """Ask for what no update tells of an earlier life: labels, tasks of silent agents."""
         unknown = {name for name, task in machine.tasks.items() if task.labels is None}
-        if not unknown:
+        if not unknown and not self._driver.inherits:
             return
-        labels = await self._cluster.labels(machine.framework.id)
-        for name in unknown:
+        found = await self._cluster.tasks(machine.framework.id)
+        silent = {
+            name: str(task["slave_id"])
+            for name, task in found.items()
+            if task.get("state") == "TASK_UNREACHABLE"
+        }
+        self._driver.say(machine.adopt(silent, self._now()))
+        self._driver.inherits = False
+        for name in unknown | set(silent):
             task = machine.tasks.get(name)
             if task is None:
                 continue
-            if name not in labels:
+            if name not in found:
                 raise api.Unauthorized(
                     f"the master's page /tasks does not show our task {name!r}; "
                     "hint: the ACLs view_frameworks and view_tasks"
                 )
-            task.labels = labels[name]
-            task.traits = tasks.traits_of(labels[name])
+            task.labels = labels = tasks.labels_of(found[name])
+            task.traits, task.group = tasks.traits_of(labels), tasks.group_of(labels)
+
+    async def _hear(self, task: facts.Task, machine: session.Session) -> None:
+        """Read why a program could not be executed: the status tells a number only."""
+        task.last_words = ""  # asked once
+        with contextlib.suppress(api.BackendError):
+            text = await self._cluster.output(task, framework=machine.framework.id)
+            task.last_words = next(filter(str.strip, reversed(text.splitlines())), "")
+
+
+def _is_mute(task: facts.Task) -> bool:
+    final = task.final
+    return final is not None and task.last_words is None and death.could_not_execute(final)
 
 
 def _instance(task: facts.Task) -> api.Instance:
@@ -217,7 +245,9 @@ def _instance(task: facts.Task) -> api.Instance:
         state=state,
         metadata=metadata,
         created_at=tasks.created_at(labels),
-        exit=death.certificate(task.final) if task.final is not None else None,
+        exit=None
+        if task.final is None
+        else death.certificate(task.final, last_words=task.last_words or ""),
         detail=away if task.state == "TASK_UNREACHABLE" else "",
     )
 

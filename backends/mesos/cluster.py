@@ -1,4 +1,4 @@
-"""What the stream does not tell: labels, agents, quotas and output, from the pages of the cluster.
+"""What the stream does not tell: labels, silent tasks, agents, quotas, output; from the pages.
 
 Asked only when needed (after a restart, when no offer fits, for a log) and only about ourselves,
 since 2000 brokers share one master. Refuses to know the stream and the broker's wishes.
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends import api
-from backends.mesos import facts, offers, tasks, transport
+from backends.mesos import facts, offers, transport
 
 _PAGE = 500
 _OUTPUT_BYTES = 64 << 10
@@ -26,17 +26,14 @@ class Cluster:
         self._role = role
         self._agents: tuple[float, list[offers.Agent]] | None = None
 
-    async def labels(self, framework: str) -> dict[str, dict[str, str]]:
-        """Return the labels of the framework's tasks, by name, the newest of a name."""
-        return {str(task["id"]): tasks.labels_of(task) for task in await self._tasks_of(framework)}
+    async def tasks(self, framework: str) -> dict[str, Mapping[str, Any]]:
+        """Return the framework's tasks as the master shows them, by name, the newest of each."""
+        return {str(task["id"]): task for task in await self._tasks_of(framework)}
 
     async def living(self, framework: str) -> list[str]:
         """Return the names of its tasks that may still run."""
-        return [
-            str(task["id"])
-            for task in await self._tasks_of(framework)
-            if task.get("state") not in facts.TERMINAL
-        ]
+        found = await self.tasks(framework)
+        return [name for name, task in found.items() if task.get("state") not in facts.TERMINAL]
 
     async def why_not(self, want: facts.Want) -> api.BackendError:
         """Return the error that says why nothing that was offered fits."""
@@ -119,7 +116,9 @@ class Cluster:
         page = await self._link.page("/slaves", slave_id=agent)
         for one in _member(page, "slaves") or ():
             if one.get("id") == agent:
-                return f"{self._link.scheme}://{one['pid'].rpartition('@')[2]}"
+                host, _, port = one["pid"].rpartition("@")[2].rpartition(":")
+                host = one["hostname"] if self._link.scheme == "https" else host
+                return f"{self._link.scheme}://{host}:{port}"
         raise api.Unavailable("the master does not know the task's agent any more")
 
 

@@ -26,8 +26,13 @@ def contradiction(  # noqa: PLR0911 -- one contradiction, one return
         return "ports are mapped in bridge and CNI networks; the host network has them all"
     if template.containerizer != "docker" and any(v.tmpfs_bytes for v in template.volumes):
         return "volumes in memory need `containerizer: docker`; Mesos has none"
-    if template.containerizer == "docker" and template.secrets in {"environment", "volume"}:
-        return "the Docker containerizer knows no secrets; hint: `secrets: plain-environment`"
+    if template.containerizer == "docker" and template.secrets == "volume":
+        return "secret volumes need `containerizer: mesos`"
+    if template.containerizer == "docker" and spec.secret_files and template.secrets is None:
+        return (
+            "the Docker containerizer shows the agent's secret in its host's list of processes; "
+            "hint: `containerizer: mesos`, or `secrets: environment` to accept that"
+        )
     return None
 
 

@@ -75,11 +75,17 @@ _CANNOT_EXECUTE = frozenset((126, 127))  # what shells answer
 _SIGNALS = {signal.strsignal(number): number for number in signal.valid_signals()}
 
 
-def certificate(status: Mapping[str, Any]) -> api.Exit:
+def could_not_execute(status: Mapping[str, Any]) -> bool:
+    """True when only the task's output tells what is missing."""
+    return _code(str(status.get("message", ""))) in _CANNOT_EXECUTE
+
+
+def certificate(status: Mapping[str, Any], *, last_words: str = "") -> api.Exit:
     """Return how a task ended; ``status`` is a TaskStatus of the v1 API."""
     message = str(status.get("message", ""))
     code = _code(message)
     words = message or str(status.get("reason", status.get("state", "")))
+    words += f": {last_words}" if last_words else ""
     return api.Exit(
         slug=_slug(status, message, code),
         code=code,

@@ -48,6 +48,7 @@ class Driver:
         self._link = transport.Link(configured)
         self.cluster = cluster.Cluster(self._link, role=configured.role)
         self.closed = False
+        self.inherits = False  # tasks of an earlier life, of which nobody may have told us yet
         self.changes = 0  # grows when a task's state has changed
         self._session: session.Session | None = None
         self._outbox: list[calls.Call] = []
@@ -198,7 +199,9 @@ class Driver:
         """Return the session; under a new id when the old one was removed and nothing runs."""
         machine = self._session
         if machine is None:
-            identity = self._store.load(self._key) or self._new_identity()
+            identity = self._store.load(self._key)
+            self.inherits = identity is not None
+            identity = identity or self._new_identity()
             self._session = machine = session.Session(
                 self._framework(identity), refuse_s=self._settings.refuse_s
             )

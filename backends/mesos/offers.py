@@ -116,9 +116,11 @@ class _Bag:
 def parse(raw: Mapping[str, Any]) -> Offer:
     """Read an offer of the v1 API; raises KeyError where it is none."""
     address = raw.get("url", {}).get("address", {})
-    host = address.get("hostname") or address.get("ip") or raw["hostname"]
     start = raw.get("unavailability", {}).get("start", {}).get("nanoseconds")
     scheme = raw.get("url", {}).get("scheme", "http")
+    # the address that the master itself uses; a certificate is for the name
+    first, second = ("hostname", "ip") if scheme == "https" else ("ip", "hostname")
+    host = address.get(first) or address.get(second) or raw["hostname"]
     return Offer(
         id=raw["id"]["value"],
         agent_id=raw["agent_id"]["value"],

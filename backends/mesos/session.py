@@ -32,7 +32,6 @@ from typing import Any
 from backends.mesos import calls, facts, offers, questions, tasks
 
 _NEVER_WAS = frozenset(("REASON_INVALID_OFFERS",))
-_KILL_FIRST_S, _KILL_MAX_S = 5.0, 60.0
 _MAINTENANCE_S = 3600.0  # an agent that goes into maintenance sooner gets no new task
 _GRAVES_MAX = 4096
 
@@ -121,6 +120,24 @@ class Session:
         self.wants |= {one.need.name: one for one in wants}
         return self._revive()
 
+    def adopt(self, found: Mapping[str, str], now: float) -> list[calls.Call]:
+        """Take tasks (name to agent) of an earlier life whose agents do not answer.
+
+        No update tells of them: only the master's page does.
+        """
+        known = self.tasks.keys() | self._graves.keys()
+        new = {name: agent for name, agent in found.items() if name not in known}
+        for name, agent in new.items():
+            self.wants.pop(name, None)
+            self.tasks[name] = facts.Task(
+                name=name, agent_id=agent, state="TASK_UNREACHABLE", confirmed=True, started=True
+            )
+        if not new:
+            return []
+        self._questions.add(new, now)
+        said = self._say(calls.reconcile_tasks(self.framework, new))
+        return said + self._suppress_if_idle()
+
     def unwant(self, name: str) -> list[calls.Call]:
         """Take a wish back; a task that was launched meanwhile stays."""
         self.wants.pop(name, None)
@@ -165,7 +182,7 @@ class Session:
 
     def wake_at(self) -> float:
         """When ``tick`` has something to do next."""
-        kills = [task.kill_at for task in self.tasks.values() if self._to_kill(task)]
+        kills = [task.kill_at for task in self.tasks.values() if task.is_to_end]
         return min([self._questions.next_at, *kills])
 
     def tick(self, now: float) -> list[calls.Call]:
@@ -174,11 +191,11 @@ class Session:
             return []
         said: list[calls.Call] = []
         for task in self.tasks.values():
-            if self._to_kill(task) and task.kill_at <= now:
+            if task.is_to_end and task.kill_at <= now:
                 said += self._kill(task, now)
         if self._questions.next_at <= now:
             if not self._questions.open:
-                self._questions.begin(self._alive())
+                self._questions.begin(facts.alive(self.tasks))
             said += self._reconcile(now)
         return said
 
@@ -212,17 +229,14 @@ class Session:
     def _subscribed(self, subscribed: Mapping[str, Any], now: float) -> list[calls.Call]:
         self.phase, self.error = Phase.ONLINE, ""
         self.heartbeat_s = subscribed.get("heartbeat_interval_seconds")
-        self._questions.begin(self._alive())
+        self._questions.begin(facts.alive(self.tasks))
         said = self._reconcile(now)
         # a wish may have come or gone since SUBSCRIBE was sent
         said += self._revive() if self.wants and self._suppressed else self._suppress_if_idle()
         for task in self.tasks.values():
-            if self._to_kill(task):
+            if task.is_to_end:
                 said += self._kill(task, now)
         return said
-
-    def _alive(self) -> list[str]:
-        return [name for name, task in self.tasks.items() if task.final is None or task.is_away]
 
     def _reconcile(self, now: float) -> list[calls.Call]:
         """Ask for everything, for each, and for the one that does not exist, in this order."""
@@ -239,7 +253,7 @@ class Session:
         every = [offers.parse(one) for one in raw]
         good = [offer for offer in every if offer.lasts_until(now + _MAINTENANCE_S)]
         needs = [want.need for want in self.wants.values()]
-        found = offers.match(needs, good, self._placed())
+        found = offers.match(needs, good, facts.placed(self.tasks))
         for name, miss in found.misses.items():
             self.wants[name].miss = miss
         for want in self.wants.values():
@@ -280,13 +294,6 @@ class Session:
         self._questions.add(named, now)
         return [accept, calls.reconcile_tasks(self.framework, named)]
 
-    def _placed(self) -> dict[str, list[Mapping[str, str]]]:
-        placed: dict[str, list[Mapping[str, str]]] = {}
-        for task in self.tasks.values():
-            if task.final is None:
-                placed.setdefault(task.group, []).append(task.traits)
-        return placed
-
     def _updated(  # noqa: PLR0911 -- one kind of word, one return
         self, status: Mapping[str, Any], now: float
     ) -> list[calls.Call]:
@@ -312,7 +319,7 @@ class Session:
         if state not in facts.TERMINAL:
             task.final, task.unacknowledged = None, None
             said = self._acknowledge(name, agent, uuid)
-            if self._to_kill(task) and task.kill_at <= now:
+            if task.is_to_end and task.kill_at <= now:
                 said += self._kill(task, now)
             return said
         said = self._lifted(task) if task.final is None else []
@@ -375,20 +382,12 @@ class Session:
             calls.acknowledge_status_update(self.framework, task=name, agent=agent, uuid=uuid)
         )
 
-    def _to_kill(self, task: facts.Task) -> bool:
-        return task.grace_s is not None and task.final is None
-
     def _kill(self, task: facts.Task, now: float) -> list[calls.Call]:
-        task.kill_at = now + min(_KILL_FIRST_S * 2**task.kills, _KILL_MAX_S) + (task.grace_s or 0)
-        task.kills += 1
-        return self._say(
-            calls.kill_task(
-                self.framework,
-                task=task.name,
-                agent=task.agent_id,
-                grace_s=task.grace_s or 0.0,
-            )
+        task.told_to_end(now)
+        call = calls.kill_task(
+            self.framework, task=task.name, agent=task.agent_id, grace_s=task.grace_s or 0.0
         )
+        return self._say(call)
 
     def _failed(self, message: str) -> None:
         self.error = message

@@ -122,10 +122,11 @@ class MesosTemplate:
     constraints: tuple[offers.Constraint, ...] = ()
     privileged: bool = False
     docker_parameters: Mapping[str, str] = field(factory=dict)  # of "docker run"
-    # How secrets reach the task. "environment": a variable of type SECRET that a first step writes
-    # into a private file and unsets; "volume": a secret volume (needs the volume/secret isolator);
-    # "plain-environment": a plain variable, for the Docker containerizer, which has no secrets.
-    secrets: Literal["environment", "volume", "plain-environment"] | None = None
+    # How the agent's secret reaches its task. "environment", the default: a variable that a first
+    # step writes into a private file and unsets; with the Docker containerizer it has to be asked
+    # for, since every user of the agent's host sees it there. "volume": a secret volume, for which
+    # the agents need the isolator volume/secret.
+    secrets: Literal["environment", "volume"] | None = None
     # Seconds between SIGTERM and SIGKILL when the agent host or an operator ends the task.
     kill_grace_s: float = field(default=10.0, validator=checks.between(0, 3600))
     # Seconds after which Mesos ends the task whatever happens. None: never.

@@ -98,7 +98,7 @@ def info(
         "kill_policy": {"grace_period": _nanoseconds(template.kill_grace_s)},
     }
     secret_volumes = {}
-    if _secrets_mode(template) == "volume":
+    if template.secrets == "volume":
         secret_volumes = {
             f"secrets/{name}": _base64(content) for name, content in spec.secret_files.items()
         }
@@ -149,6 +149,14 @@ def metadata(labels: Mapping[str, str]) -> dict[str, str]:
     return names.decode_metadata(others, prefix=PREFIX)
 
 
+def group_of(labels: Mapping[str, str]) -> str:
+    """Return the group that its constraints look at; empty if unknown."""
+    try:
+        return metadata(labels).get(names.TEMPLATE, "")
+    except ValueError:
+        return ""
+
+
 def digest_of(labels: Mapping[str, str]) -> str:
     """Return the digest of the specification that a task was made from; empty if unknown."""
     return labels.get(f"{PREFIX}{_DIGEST}", "")
@@ -177,14 +185,13 @@ def traits_of(labels: Mapping[str, str]) -> dict[str, str]:
 def _command(
     spec: api.InstanceSpec, template: settings.MesosTemplate, configured: settings.MesosSettings
 ) -> dict[str, Any]:
-    mode = _secrets_mode(template)
     variables: list[dict[str, Any]] = []
-    for number, content in enumerate(spec.secret_files.values()):
-        if mode == "environment":
-            secret = {"type": "VALUE", "value": {"data": _base64(content)}}
-            variables.append({"name": f"{_SECRET}{number}", "type": "SECRET", "secret": secret})
-        elif mode == "plain-environment":
-            variables.append({"name": f"{_SECRET}{number}", "type": "VALUE", "value": content})
+    if template.secrets != "volume":
+        # a plain one: Mesos puts those of type SECRET into its executor's command line
+        variables += [
+            {"name": f"{_SECRET}{number}", "type": "VALUE", "value": content}
+            for number, content in enumerate(spec.secret_files.values())
+        ]
     uris: list[dict[str, Any]] = [
         {
             "value": file.url,
@@ -205,7 +212,9 @@ def _command(
         uris.append(one | ({"output_file": uri.output_file} if uri.output_file else {}))
     command: dict[str, Any] = {
         "shell": True,
-        "value": script(spec, work_root=configured.work_root, take_secrets=mode != "volume"),
+        "value": script(
+            spec, work_root=configured.work_root, take_secrets=template.secrets != "volume"
+        ),
         "user": template.user or configured.user,
     }
     if variables:
@@ -255,12 +264,6 @@ def _word(text: str, work: str) -> str:
 
 def _quoted(text: str) -> str:
     return shlex.quote(text) if text else ""
-
-
-def _secrets_mode(template: settings.MesosTemplate) -> str:
-    if template.secrets is not None:
-        return template.secrets
-    return "plain-environment" if template.containerizer == "docker" else "environment"
 
 
 def _labels(spec: api.InstanceSpec, at: float) -> list[dict[str, str]]:

@@ -1,8 +1,11 @@
 """The contract suite on Mesos: over the fake master, or a real one given by its address."""
 
 import contextlib
+import getpass
 import json
+import os
 import pathlib
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -10,14 +13,15 @@ from typing import Any
 
 import aiohttp
 import attrs
+import pytest
 
 from backends import api, names
 from backends.mesos import backend as mesos
 from backends.mesos import driver, settings
 from tests.contract import checks, harness
-from tests.mesos import master, wire
+from tests.mesos import agent, master, wire
 
-_NOT_REAL = "the fake master starts no programs"
+_NO_IMAGE = "localhost:1/no/such:1"
 _BY_BROKER = {
     "list-part unavailable": "a listing is what the stream told; its one page is covered elsewhere",
     "blank-secrets": "what a task printed lies in its sandbox; secrets of earlier lives are not known",
@@ -61,75 +65,62 @@ class _Harness:
         )
         return attrs.evolve(spec, **changes)
 
+    def broken(self, flaw: str, name: str) -> api.InstanceSpec:
+        if flaw == "bad-image":
+            return attrs.evolve(self.spec(name), image=_NO_IMAGE)
+        return attrs.evolve(self.spec(name), argv=("/no/such/program",))
+
+    async def exposed(self, name: str) -> str:
+        """Every command line of this machine, and what every operator sees."""
+        assert self._processes(name)
+        shown = [await self._shown(framework) for framework in self._frameworks()]
+        return repr([data for _path, data in agent.readable("cmdline")]) + json.dumps(shown)
+
+    async def kill(self, name: str) -> None:
+        for pid in self._processes(name):
+            command = pathlib.Path(f"/proc/{pid}/comm").read_text()
+            if not command.startswith("mesos-"):  # the executor stays to tell the tale
+                os.kill(pid, signal.SIGKILL)
+
+    async def _shown(self, framework: str) -> list[dict[str, Any]]:
+        """Return the tasks of a framework as an operator sees them."""
+        raise NotImplementedError
+
+    def _processes(self, name: str) -> list[int]:
+        """Find a task's processes on this machine by the variables that Mesos gives them."""
+        found = [
+            pid
+            for framework in self._frameworks()
+            for pid in agent.processes(framework=framework, name=name)
+        ]
+        if not found:
+            pytest.skip("the agent's processes are not on this machine, or not ours to look at")
+        return found
+
     def _frameworks(self) -> set[str]:
         return {value for store in self._stores.values() for value in store.kept.values()}
 
 
 class FakeHarness(_Harness):
+    """The fake master; its agents run real programs, images alone are only played."""
+
     within_s = 5.0
     burst = 100
-    lacks = {
-        **_BY_BROKER,
-        "shell": _NOT_REAL,
-        "bad-command": _NOT_REAL,
-    }
+    lacks = _BY_BROKER
 
-    def __init__(self, served: wire.Wire) -> None:
-        super().__init__(served.base, offer_timeout_s=1.0, request_timeout_s=8.0, user="nobody")
+    def __init__(self, served: wire.Wire, launcher: agent.Launcher, root: pathlib.Path) -> None:
+        super().__init__(
+            served.base,
+            offer_timeout_s=1.0,
+            request_timeout_s=8.0,
+            user="nobody",
+            work_root=str(root),
+        )
         self._wire = served
         self._machine = served.machine
-        self._machine.plan = self._plan
-        served.output = self._output
-        self._programs: dict[str, harness.Program] = {}
-
-    def spec(
-        self, name: str, program: harness.Program = harness.FOR_EVER, **changes: object
-    ) -> api.InstanceSpec:
-        self._programs[name] = program
-        return super().spec(name, program, **changes)
-
-    def broken(self, flaw: str, name: str) -> api.InstanceSpec:
-        return attrs.evolve(self.spec(name), image="localhost:1/no/such:1")
-
-    def _plan(self, info: Mapping[str, Any]) -> master.Plan:
-        name = info["name"]
-        image = (
-            info.get("container", {})
-            .get("mesos", {})
-            .get("image", {})
-            .get("docker", {})
-            .get("name")
-        )
-        if image == "localhost:1/no/such:1":
-            message = f"Failed to launch container: Failed to run 'docker pull {image}': connection refused"
-            return master.Plan(
-                starting=None,
-                running=None,
-                end=0.03,
-                state="TASK_FAILED",
-                message=message,
-                reason="REASON_CONTAINER_LAUNCH_FAILED",
-                source="SOURCE_AGENT",
-            )
-        code = self._programs[name].exit_code if name in self._programs else None
-        if code is None:
-            return master.Plan(starting=0.01, running=0.02)
-        state = "TASK_FAILED" if code else "TASK_FINISHED"
-        return master.Plan(
-            starting=0.01,
-            running=0.02,
-            end=0.04,
-            state=state,
-            message=f"Command exited with status {code}",
-        )
-
-    def _output(self, task: master.Task) -> str:
-        program = self._programs.get(task.name, harness.FOR_EVER)
-        return (
-            "".join(f"{line}\n" for line in program.lines)
-            if task.state not in ("TASK_STAGING", "TASK_STARTING")
-            else ""
-        )
+        self._machine.launcher = launcher
+        self._machine.plan = _no_image
+        self._launcher = launcher
 
     def _ours(self) -> list[master.Task]:
         ours = self._frameworks()
@@ -149,7 +140,7 @@ class FakeHarness(_Harness):
             "name": name,
             "task_id": {"value": name},
             "agent_id": offer["agent_id"],
-            "command": {"value": "x"},
+            "command": {"value": "exec sleep 86400"},
             "resources": [],
         }
         self._machine.call(
@@ -187,19 +178,12 @@ class FakeHarness(_Harness):
         return [task.name for task in self._ours() if task.state == "TASK_RUNNING"]
 
     async def remains(self) -> Sequence[str]:
-        return [f"{task.name} {task.state}" for task in self._ours()]
+        tasks = [f"{task.name} {task.state}" for task in self._ours()]
+        frameworks = self._frameworks()
+        return tasks + [f"process {pid}" for pid in agent.processes(frameworks=frameworks)]
 
-    async def exposed(self, name: str) -> str:
-        (task,) = [task for task in self._ours() if task.name == name]
-        info = {key: value for key, value in task.info.items() if key != "command"}
-        command = {
-            key: value for key, value in task.info["command"].items() if key != "environment"
-        }
-        return json.dumps([info, command, self._machine.view_tasks(task.framework)])
-
-    async def kill(self, name: str) -> None:
-        (task,) = [task for task in self._ours() if task.name == name]
-        self._machine.change(task, "TASK_FAILED", "Command terminated with signal Killed")
+    async def _shown(self, framework: str) -> list[dict[str, Any]]:
+        return self._machine.view_tasks(framework)
 
     @contextlib.asynccontextmanager
     async def provoke(self, verb: str, slug: str) -> AsyncIterator[None]:
@@ -232,7 +216,11 @@ class FakeHarness(_Harness):
 
 
 class LiveHarness(_Harness):
-    """A real master; what the operator API shows is the platform's own word."""
+    """A real master; what the operator API shows is the platform's own word.
+
+    Plain processes as the user who runs the tests, so that an agent without images and without
+    any isolation will do; ``MESOS_TASK_USER`` names another user.
+    """
 
     within_s = 60.0
     burst = 10
@@ -240,8 +228,6 @@ class LiveHarness(_Harness):
         **_BY_BROKER,
         "any-name": "the file systems of agents may not tell upper case from lower",
         "bad-image": "needs an agent with a containerizer for images",
-        "exposure": "needs a look at the agent's host",
-        "outside-kill": "needs a look at the agent's host",
         **dict.fromkeys(
             (name for name in harness.CAPABILITIES if name.rpartition(" ")[0]),
             "a real cluster is not broken for a test",
@@ -250,24 +236,24 @@ class LiveHarness(_Harness):
 
     def __init__(self, address: str) -> None:
         super().__init__(
-            address, name=f"contract-{uuid.uuid4().hex[:8]}", user="root", failover_timeout_s=60.0
+            address,
+            name=f"contract-{uuid.uuid4().hex[:8]}",
+            user=os.environ.get("MESOS_TASK_USER") or getpass.getuser(),
+            failover_timeout_s=300.0,
         )
-        self._address = address
+        self._address = address.rstrip("/")
         self._planted = ""
 
-    async def _tasks(self, framework: str) -> list[dict[str, Any]]:
+    async def _page(self, path: str, **query: str) -> Any:
         async with (
             aiohttp.ClientSession() as http,
-            http.get(
-                f"{self._address}/master/tasks",
-                params={"framework_id": framework, "limit": "1000"},
-            ) as response,
+            http.get(f"{self._address}{path}", params=query) as response,
         ):
-            return [
-                task
-                for task in (await response.json())["tasks"]
-                if task["framework_id"] == framework
-            ]
+            return await response.json()
+
+    async def _tasks(self, framework: str) -> list[dict[str, Any]]:
+        page = await self._page("/master/tasks", framework_id=framework, limit="1000")
+        return [task for task in page["tasks"] if task["framework_id"] == framework]
 
     async def running(self) -> Sequence[str]:
         return [
@@ -285,39 +271,49 @@ class LiveHarness(_Harness):
             if task["state"] in master.LIVE
         ]
 
-    def broken(self, flaw: str, name: str) -> api.InstanceSpec:
-        return attrs.evolve(self.spec(name), argv=("/no/such/program",))
-
     async def plant(self, name: str) -> None:
-        stranger = self.backend(owner=f"stranger-{uuid.uuid4().hex[:8]}")
-        await stranger.launch(self.spec(name))
-        (self._planted,) = [
-            value for store in list(self._stores.values())[-1:] for value in store.kept.values()
-        ]
-        del self._stores[list(self._stores)[-1]]
-        self._stranger = stranger
+        """A framework of another name, so that not even the key of the store is the same."""
+        stranger = f"stranger-{uuid.uuid4().hex[:8]}"
+        backend = self.backend(owner=stranger)
+        await backend.launch(self.spec(name))
+        (self._planted,) = self._stores.pop(stranger).kept.values()
+        await backend.aclose()
 
     async def intact(self, name: str) -> bool:
-        states = [
-            task["state"] for task in await self._tasks(self._planted) if task["name"] == name
-        ]
-        return states in (["TASK_RUNNING"], ["TASK_STARTING"], ["TASK_STAGING"])
+        tasks = await self._tasks(self._planted)
+        return [task["state"] in master.LIVE for task in tasks if task["name"] == name] == [True]
 
-    async def exposed(self, name: str) -> str:
-        raise NotImplementedError
-
-    async def kill(self, name: str) -> None:
-        raise NotImplementedError
+    async def _shown(self, framework: str) -> list[dict[str, Any]]:
+        return await self._tasks(framework)
 
     def provoke(self, verb: str, slug: str) -> contextlib.AbstractAsyncContextManager[None]:
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        stranger = getattr(self, "_stranger", None)
-        if stranger is not None:
-            for instance in await stranger.list():
-                await stranger.terminate(instance.name, grace_s=0)
-            await stranger.aclose()
+        """Remove every framework of this test, and with it whatever it still runs."""
+        for framework in {*self._frameworks(), self._planted} - {""}:
+            async with (
+                aiohttp.ClientSession() as http,
+                http.post(
+                    f"{self._address}/master/teardown", data={"frameworkId": framework}
+                ) as response,
+            ):
+                await response.read()
+
+
+def _no_image(info: Mapping[str, Any]) -> master.Plan:
+    """Of tasks in containers: their image is nowhere (recording 28)."""
+    image = info.get("container", {}).get("mesos", {}).get("image", {}).get("docker", {})
+    pull = f"Failed to run 'docker pull {image.get('name')}': connection refused"
+    return master.Plan(
+        starting=None,
+        running=None,
+        end=0.03,
+        state="TASK_FAILED",
+        message=f"Failed to launch container: {pull}",
+        reason="REASON_CONTAINER_LAUNCH_FAILED",
+        source="SOURCE_AGENT",
+    )
 
 
 @contextlib.asynccontextmanager
@@ -335,5 +331,9 @@ async def open_harness(folder: pathlib.Path, address: str | None) -> AsyncIterat
     ]
     machine = master.Master(agents=agents, wall=time.time())
     machine.allocation_s = 0.05
+    launcher = agent.Launcher(machine, folder / "agents")
     async with wire.Wire(machine).serving() as served:
-        yield FakeHarness(served)
+        try:
+            yield FakeHarness(served, launcher, folder / "work")
+        finally:
+            await launcher.aclose()

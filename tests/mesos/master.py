@@ -82,6 +82,7 @@ class Task:
     statuses: list = attrs.field(factory=list)
     released: bool = False
     killed: bool = False
+    launcher: Any = None  # what really runs it; None: its plan is played
 
     @property
     def name(self) -> str:
@@ -145,6 +146,7 @@ class Master:
         self._allocate_at = 0.0
         self.allocation_s = 1.0
         self.offer_timeout_s: float | None = None
+        self.launcher: Any = None  # of agent.py, to run programs for real
         self._total: collections.Counter | None = None
 
     # --- time ---
@@ -595,6 +597,10 @@ class Master:
         policy = info.get("kill_policy", {}).get("grace_period", {}).get("nanoseconds")
         task.grace_s = 3.0 if policy is None else policy / 1e9
         self.tasks[framework.id, task.name] = task
+        if self.launcher is not None and self.launcher.takes(info):
+            task.launcher = self.launcher
+            task.launcher.start(task)
+            return
         plan = task.plan
         if plan.starting is not None:
             self.at(self.now + plan.starting, lambda: self.change(task, "TASK_STARTING"))
@@ -777,7 +783,9 @@ class Master:
         again, task.killed = task.killed, True
         if framework.has("TASK_KILLING_STATE") and not again:
             self.change(task, "TASK_KILLING")
-        if task.plan.deaf:
+        if task.launcher is not None:
+            task.launcher.kill(task, grace_s)
+        elif task.plan.deaf:
             self.at(
                 self.now + grace_s,
                 lambda: self.change(task, "TASK_KILLED", "Command terminated with signal Killed"),
@@ -945,7 +953,9 @@ class Master:
                 "framework_id": task.framework,
                 "executor_id": "",
                 "slave_id": task.agent.id,
-                "state": task.state,
+                "state": "TASK_UNREACHABLE"
+                if task.state in LIVE and task.agent.state == "away"
+                else task.state,
                 "statuses": [
                     {"state": one["state"], "timestamp": one["timestamp"]} for one in task.statuses
                 ],

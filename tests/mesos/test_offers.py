@@ -233,5 +233,5 @@ def test_a_recorded_offer_is_read():
     raw = next(e["event"]["offers"]["offers"][0] for e in events if e["event"]["type"] == "OFFERS")
     one = offers.parse(raw)
     assert {"os": "linux", "rack": "r1", "jenkins": "true"} == one.attributes
-    assert "http://agent-1:5051" == one.agent_url
+    assert "http://127.0.0.1:5051" == one.agent_url
     assert tuple(raw["resources"]) == one.resources

@@ -197,6 +197,17 @@ class Conversation(stateful.RuleBasedStateMachine):
             self.disconnect()
         self.session = session.Session(FRAMEWORK, refuse_s=3600.0)
 
+    @stateful.rule()
+    @stateful.precondition(lambda self: self.session.synced)
+    def look_at_the_page(self) -> None:
+        """What a broker does that inherits: tasks of silent agents are in no update."""
+        found = {
+            task.name: task.agent.id
+            for task in self.master.tasks.values()
+            if task.state in master.LIVE and task.agent.state == "away"
+        }
+        self.send(self.session.adopt(found, self.master.now))
+
     @stateful.rule(which=st.integers(0, 1))
     def agent_away_or_back(self, which: int) -> None:
         agents = list(self.master.agents.values())

@@ -65,11 +65,23 @@ def test_a_secret_is_in_its_variable_only():
     told = spec(secret_files={"agent-secret": SECRET})
     info = tasks.info(told, configured=TOLD, created_at=1.5)
     (variable,) = info["command"]["environment"]["variables"]
-    assert "SECRET" == variable["type"]
-    assert SECRET == base64.b64decode(variable["secret"]["value"]["data"]).decode()
+    assert ("VALUE", SECRET) == (variable["type"], variable["value"])
     del info["command"]["environment"]
     assert SECRET not in json.dumps(info)
     assert base64.b64encode(SECRET.encode()).decode() not in json.dumps(info)
+
+
+def test_a_secret_volume_leaves_the_environment_alone():
+    """The file is there before the script, which takes nothing out of variables."""
+    options = settings.MesosTemplate(secrets="volume")
+    told = spec(secret_files={"agent-secret": SECRET}, options=options)
+    info = tasks.info(told, configured=TOLD, created_at=1.5)
+    assert "environment" not in info["command"]
+    assert "AGENT_BROKER_SECRET" not in info["command"]["value"]
+    (volume,) = info["container"]["volumes"]
+    assert "secrets/agent-secret" == volume["container_path"]
+    data = volume["source"]["secret"]["value"]["data"]
+    assert SECRET == base64.b64decode(data).decode()
 
 
 @given(
@@ -149,6 +161,8 @@ def test_ports_are_those_of_the_offer():
         ({"options": settings.MesosTemplate(containerizer="docker")}, "needs an image"),
         ({"options": settings.MesosTemplate(network=settings.Network(mode="bridge"))}, "bridge networks belong to Docker"),
         ({"options": settings.MesosTemplate(volumes=(settings.Volume(container_path="/t", tmpfs_bytes=1),))}, "volumes in memory"),
+        ({"image": "i", "secret_files": {"s": "x"}, "options": settings.MesosTemplate(containerizer="docker")}, "list of processes; hint: `containerizer: mesos`"),
+        ({"image": "i", "options": settings.MesosTemplate(containerizer="docker", secrets="volume")}, "secret volumes need"),
         ({"options": 1}, "not MesosTemplate"),
     ],
 )  # fmt: skip

@@ -46,7 +46,10 @@ def authority(tmp_path_factory):
 def over(pem) -> wire.Wire:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pem)
-    machine = master.Master(wall=time.time(), plan=lambda info: master.Plan(starting=0.01))
+    agents = [master.Agent(id="S0", hostname="127.0.0.1")]  # the name that is certified
+    machine = master.Master(
+        agents=agents, wall=time.time(), plan=lambda info: master.Plan(starting=0.01)
+    )
     machine.allocation_s = 0.05
     return wire.Wire(machine, tls=context)
 

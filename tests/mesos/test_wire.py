@@ -8,12 +8,13 @@ import struct
 import time
 
 import aiohttp
+import attrs
 import pytest
 import pytest_asyncio
 
-from backends import api
+from backends import api, names
 from backends.mesos import backend as mesos
-from backends.mesos import calls, cluster, driver, session, settings, transport, zookeeper
+from backends.mesos import calls, cluster, driver, offers, session, settings, transport, zookeeper
 from tests.contract import checks
 from tests.contract.mesos import MemoryStore
 from tests.mesos import master, wire
@@ -245,6 +246,67 @@ async def test_a_killed_broker_finds_its_tasks_and_their_ends(served, broker):
     assert 1 == len(served.machine.frameworks)
 
 
+async def test_a_killed_broker_finds_tasks_on_agents_that_do_not_answer(served, broker):
+    """No update tells of them, the master's page does; they may come back, and then they run."""
+    first = broker(served.base)
+    await first.launch(spec("a1"))
+    (task,) = served.machine.tasks.values()
+    served.machine.lose(task.agent.id)
+    await first.aclose()
+    second = broker(served.base)
+    found = (await listed_soon(second))["a1"]
+    assert (api.InstanceState.RUNNING, {"owner": "ours"}) == (found.state, found.metadata)
+    assert "does not answer" in found.detail
+    with pytest.raises(api.AlreadyExists):
+        await second.launch(attrs.evolve(spec("a1"), argv=("other",)))
+    served.machine.come_back(task.agent.id)
+
+    async def back() -> bool:
+        return (await listed_soon(second))["a1"].detail == ""
+
+    await checks.until("it is back", back, within_s=5)
+    await second.terminate("a1", grace_s=0)
+    assert {} == await listed_soon(second)
+
+
+async def test_constraints_look_at_tasks_of_an_earlier_life(served, broker):
+    """Two of a template never on one host, also when the broker was restarted in between."""
+    apart = offers.Constraint(attribute=offers.HOSTNAME, operator="UNIQUE")
+    made = [
+        attrs.evolve(
+            spec(name, constraints=(apart,)), metadata={"owner": "ours", names.TEMPLATE: "t"}
+        )
+        for name in ("a1", "a2", "a3")
+    ]
+    first = broker(served.base)
+    await first.launch(made[0])
+    await first.aclose()
+    second = broker(served.base)
+    await second.launch(made[1])
+    assert 2 == len({task.agent.hostname for task in served.machine.tasks.values()})
+    with pytest.raises(api.NoCapacity, match="where 1 run already"):
+        await second.launch(made[2])
+
+
+async def test_why_a_program_could_not_be_executed_is_in_its_certificate(served, broker):
+    """Mesos tells a number; the shell's words are in the sandbox, and are read once."""
+    served.machine.plan = lambda info: master.Plan(
+        end=0.05, state="TASK_FAILED", message="Command exited with status 127"
+    )
+    served.output = lambda task: "sh: 1: exec: java: not found\n\n"
+    backend = broker(served.base)
+    await backend.launch(spec())
+
+    async def ended() -> api.Exit | None:
+        return (await listed_soon(backend))["a1"].exit
+
+    found = await checks.until("it has ended", ended, within_s=5)
+    words = "Command exited with status 127: sh: 1: exec: java: not found"
+    assert ("command", 127, words) == (found.slug, found.code, found.message)
+    served.agent_fault = (503, "", {})
+    assert words == (await listed_soon(backend))["a1"].exit.message
+
+
 async def test_the_identity_is_kept_before_it_is_used(served, broker):
     """A crash right after SUBSCRIBE must not leave a framework that nobody knows."""
     served.fault = (503, "No leader elected", {})
@@ -403,7 +465,7 @@ async def test_pages_that_cannot_be_read_do_not_hide_the_reason(served, broker):
     served.page_fault = lambda path, query: "[]" if path in ("/slaves", "/roles") else None
     with pytest.raises(api.NoCapacity, match=r"cpus 0.1 of 0.5"):
         await broker(served.base).launch(spec())
-    served.page_fault = lambda path, query: "<html>"
+    served.page_fault = lambda path, query: None if path == "/tasks" else "<html>"
     with pytest.raises(api.NoCapacity, match=r"cpus 0.1 of 0.5.*do not tell more"):
         await broker(served.base).launch(spec())
 

@@ -99,6 +99,9 @@ class Wire:
             return web.Response(status=307, headers={"Location": self.redirect_to})
         if path == "/api/v1/scheduler":
             return await self._scheduler(request)
+        if path == "/teardown":
+            self.machine.remove(str((await request.post())["frameworkId"]))
+            return web.Response()
         if (text := self.page_fault(path, request.query)) is not None:
             return web.Response(text=text)
         return self._page(path, request.query)
@@ -207,6 +210,8 @@ class Wire:
         if task is None:
             return web.Response(status=404)
         text = self.output(task).encode()
+        if task.launcher is not None:
+            text = task.launcher.output(framework, name, _file) or b""
         offset = int(query["offset"])
         if offset == -1:
             return web.json_response({"offset": len(text), "data": ""})

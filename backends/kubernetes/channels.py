@@ -21,15 +21,14 @@ _NO_PROGRAM = re.compile(r"executable file not found|no such file or directory",
 
 @frozen(kw_only=True)
 class Status:
-    """How a command ended; ``code`` is None when it was not run."""
+    """How a command ended; ``code`` is None when it was not run.
+
+    ``is_missing``: because the container has no such program.
+    """
 
     code: int | None = None
+    is_missing: bool = False
     message: str = ""
-
-    @property
-    def is_missing(self) -> bool:
-        """The program is not in the container."""
-        return self.code is None and _NO_PROGRAM.search(self.message) is not None
 
 
 def frame(channel: int, data: bytes) -> bytes:
@@ -48,4 +47,8 @@ def status(raw: bytes) -> Status:
         return Status(message="the API server's word on the end is not to be understood")
     if good:
         return Status(code=0)
-    return Status(code=codes[0] if codes else None, message=words[:256])
+    return Status(
+        code=codes[0] if codes else None,
+        is_missing=not codes and _NO_PROGRAM.search(words) is not None,
+        message=words[:256],
+    )

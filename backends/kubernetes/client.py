@@ -286,7 +286,7 @@ class Client:
                     if answer.status == 401 and token and not renewed:
                         continue
                     if answer.status >= 300:
-                        told = await _refusal(answer)
+                        told = await refusal(answer)
                         self._manners.learn(sort, told.headers, told.retry_after, now=clock())
                         raise errors.mapped(verb, what, told, hide=hide or ())
                     self._manners.learn(sort, answer.headers, None, now=clock())
@@ -341,7 +341,8 @@ def _event(line: bytes) -> Event:
     return Event(kind=kind, object=thing)
 
 
-async def _refusal(answer: aiohttp.ClientResponse) -> errors.Answer:
+async def refusal(answer: aiohttp.ClientResponse) -> errors.Answer:
+    """Read what the server says of a request that it does not serve."""
     raw = (await answer.content.read(_CHUNK)).decode("utf-8", "replace")
     body: Any = raw
     with contextlib.suppress(ValueError):

@@ -10,7 +10,7 @@ send are for those in between, who close what is silent.
 
 import asyncio
 import contextlib
-import json
+import http
 import socket
 import sys
 import urllib.parse
@@ -19,14 +19,12 @@ from typing import Any
 
 import aiohttp
 
-from backends import api
-from backends.kubernetes import access, channels, errors
+from backends.kubernetes import access, channels, client, errors
 
 _PING_S = 20.0
 _FRAME = 1 << 15
 _CLOSE_S = 2.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
-_MAX_WORDS = 1 << 16
 
 
 class Execution:
@@ -34,19 +32,30 @@ class Execution:
 
     def __init__(self, wire: aiohttp.ClientWebSocketResponse) -> None:
         self._wire = wire
+        self._input_ended = False
 
     @property
     def ends_input(self) -> bool:
         """Whether the command can be told that its input has ended."""
         return self._wire.protocol == channels.V5
 
+    @property
+    def input_ended(self) -> bool:
+        """Whether it was told so."""
+        return self._input_ended
+
     async def send(self, data: bytes) -> None:
-        """Give the command input, at the pace at which it reads. Raises Lost."""
+        """Give the command input, at its pace, until it wants no more. Raises Lost."""
         for start in range(0, len(data), _FRAME):
+            if self._input_ended:
+                return
             await self._send(channels.frame(channels.STDIN, data[start : start + _FRAME]))
 
     async def end_input(self) -> None:
-        """Say that there is no more input. Raises Lost."""
+        """Say that there is no more input; idempotent. Raises Lost."""
+        if self._input_ended:
+            return
+        self._input_ended = True
         await self._send(channels.END_OF_INPUT)
 
     async def _send(self, message: bytes) -> None:
@@ -92,7 +101,10 @@ class Executor:
         self._found = found
         self._timeout_s = timeout_s
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=found.tls or True, limit=0, force_close=True),
+            connector=aiohttp.TCPConnector(
+                ssl=found.tls or True, limit=0, force_close=True, socket_factory=_socket
+            ),
+            middlewares=(_with_words,),
             trust_env=False,
         )
 
@@ -117,7 +129,6 @@ class Executor:
         except aiohttp.ClientError as error:
             words = (str(error) or type(error).__name__)[:200]
             raise errors.Lost(f"cannot create pods/exec: {words}") from error
-        _keep_alive(wire)
         return Execution(wire)
 
     async def do(
@@ -144,36 +155,38 @@ class Executor:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             try:
                 return await self._session.ws_connect(
-                    url,
-                    params=query,
-                    headers=headers,
-                    protocols=(channels.V5, channels.V4),
+                    url, params=query, headers=headers, protocols=(channels.V5, channels.V4)
                 )
-            except aiohttp.WSServerHandshakeError as error:
-                if error.status != 401 or not token or renewed:
-                    raise await self._refusal(url, query, headers, error.status) from None
+            except _Refused as refused:
+                if refused.answer.status != 401 or not token or renewed:
+                    mapped = errors.mapped("create", "pods/exec", refused.answer)
+                    raise mapped from refused
         raise AssertionError  # the second pass returns or raises
 
-    async def _refusal(
-        self, url: str, query: list[tuple[str, str]], headers: dict[str, str], status: int
-    ) -> api.BackendError:
-        """Ask again without an upgrade: that refusal has words, which the first one lost."""
-        async with self._session.get(url, params=query, headers=headers) as answer:
-            raw = (await answer.content.read(_MAX_WORDS)).decode("utf-8", "replace")
-            body: Any = raw
-            with contextlib.suppress(ValueError):
-                body = json.loads(raw)
-            told = errors.Answer(status=answer.status, body=body, headers=dict(answer.headers))
-        if told.status != status:
-            return api.Unavailable(f"the API server refuses to run a command ({status})")
-        return errors.mapped("create", "pods/exec", told)
+
+class _Refused(Exception):  # noqa: N818 -- what happened
+    """The API server's answer instead of an upgrade."""
+
+    def __init__(self, answer: errors.Answer) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
 
 
-def _keep_alive(wire: aiohttp.ClientWebSocketResponse) -> None:
-    found = wire.get_extra_info("socket")
-    if found is None:
-        return
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+async def _with_words(
+    request: aiohttp.ClientRequest, ask: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Read a refusal before aiohttp drops its words."""
+    answer = await ask(request)
+    if answer.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        return answer
+    raise _Refused(await client.refusal(answer))
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """Make one that asks now and then whether anybody is on the other side."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "linux":
         for name, value in _KEEPALIVE.items():
-            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made

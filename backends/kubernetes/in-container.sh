@@ -68,6 +68,10 @@ if ! command -v curl >/dev/null; then
     say "there is no curl in this container; use an image that has it"
     exit 127
 fi
+if ! [ -r "$told" ]; then
+    say "$told is closed to this user; run it as the agent's own"
+    exit 125
+fi
 container=$1
 shift
 here=$api/$(cat /proc/sys/kernel/random/uuid)

@@ -43,6 +43,7 @@ SIGNALS = ("HUP", "INT", "TERM")
 CANNOT_RUN = 125  # as docker: ours, not the command's
 NO_SHELL = 127
 
+_MARK, _MARK_ESCAPED = b"\x01", "\\001"
 _SOURCE = pathlib.Path(__file__).with_name(f"{PROGRAM}.sh")
 _NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
 _CONTAINERS_OWN = frozenset(
@@ -171,8 +172,13 @@ def _added(
 # --- how a foreign shell is told ---------------------------------------------------------------
 
 
-def line(order: Order) -> bytes:
-    """Return what ``READ`` reads; the first line of its output is its process id."""
+def line(order: Order, mark: str) -> bytes:
+    """Return what ``READ`` reads; the first line of its output is its process id.
+
+    The shell becomes the command. With input it stays beside it, says the ``mark`` on standard
+    error once the command has ended, and reads what is left: a kubelet never tells the end of a
+    command that leaves input behind, as ``head`` does (tried on 1.36 with containerd 1.6).
+    """
     where, words = _literal(order.directory, "d"), []
     missing = f"in container {order.container} there is no directory "
     words += [*where.before, f"cd {where.word} 2>/dev/null || {{"]
@@ -184,9 +190,40 @@ def line(order: Order) -> bytes:
     for argument in order.arguments:
         text = _literal(argument, "v")
         words += [*text.before, f'set -- "$@" {text.word};']
-    end = "" if order.has_input else " </dev/null"
-    words.append(f'unset line d v; echo $$; exec "$@"{end}')
+    words.append("unset line d v;")
+    if order.has_input:
+        words.append(
+            f'trap : {" ".join(SIGNALS)}; echo $$; (exec "$@"); set -- $?; '
+            f"printf '{_MARK_ESCAPED}{mark}' >&2; cat >/dev/null; exit \"$1\""
+        )
+    else:
+        words.append('echo $$; exec "$@" </dev/null')
     return " ".join(words).encode("ascii") + b"\n"
+
+
+class Marked:
+    """Takes the mark out of a stream, wherever its pieces end."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark = _MARK + mark.encode("ascii")
+        self._held = b""
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """Return what may be passed on, and whether the mark was in it."""
+        before, found, after = (self._held + data).partition(self._mark)
+        if found:
+            self._held = b""
+            return before + after, True
+        start = before.rfind(_MARK)
+        self._held = (
+            before[start:] if start >= 0 and self._mark.startswith(before[start:]) else b""
+        )
+        return before[: len(before) - len(self._held)], False
+
+    def rest(self) -> bytes:
+        """Return what looked like the beginning of the mark and was none."""
+        held, self._held = self._held, b""
+        return held
 
 
 def send(signal: str, pid: int) -> Sequence[str]:

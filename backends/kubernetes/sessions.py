@@ -9,8 +9,9 @@ a slow reader slows the command. Refuses to know HTTP and tokens.
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 
@@ -26,7 +27,9 @@ _WORDS = 4096
 _END_S = 15.0
 _END_TRIES_S = 20.0
 _LAST_WORDS_S = 3.0
+_OUTAGE_S = 30.0  # an API server or a kubelet that is being restarted
 
+_T = TypeVar("_T")
 Sink = Callable[[bytes], Awaitable[None]]
 Look = Callable[[], Awaitable[Mapping[str, Any] | None]]
 
@@ -148,7 +151,7 @@ class Session:
             await self._running.send(data)
         except errors.Lost:
             return False
-        return True
+        return not self._running.input_ended
 
     async def end_input(self) -> None:
         """Say that there is no more input."""
@@ -170,7 +173,7 @@ class Session:
         loop = asyncio.get_running_loop()
         began, said = loop.time(), ""
         while True:
-            seen = await look()
+            seen = await _patiently(look)
             if seen is None:
                 raise Refused("the pod is gone")
             obstacle = rooms.obstacle(seen, self.container)
@@ -186,16 +189,19 @@ class Session:
             await asyncio.sleep(_LOOK_S / 5 if waited_s < _LOOK_S else _LOOK_S)
 
     async def _command(self, order: incontainer.Order, stdout: Sink) -> Result:
-        self._running = running = await self.executor.open(
-            self.agent, self.container, incontainer.READ
-        )
+
+        async def ask() -> execution.Execution:
+            return await self.executor.open(self.agent, self.container, incontainer.READ)
+
+        self._running = running = await _patiently(ask)
         try:
             _check_input(order, running)
-            await running.send(incontainer.line(order))
+            mark = secrets.token_hex(16)
+            await running.send(incontainer.line(order, mark))
             async with asyncio.TaskGroup() as group:
                 pings = group.create_task(running.ping(), name="ping the API server")
                 try:
-                    return await self._streamed(running, stdout)
+                    return await self._streamed(running, stdout, incontainer.Marked(mark))
                 finally:
                     pings.cancel()
         except* (Refused, api.BackendError, ConnectionError) as several:
@@ -203,17 +209,23 @@ class Session:
         finally:
             await running.aclose()
 
-    async def _streamed(self, running: execution.Execution, stdout: Sink) -> Result:
+    async def _streamed(
+        self, running: execution.Execution, stdout: Sink, marked: incontainer.Marked
+    ) -> Result:
         """Pass on what the command says, from its first line on, which is its process id."""
         head, words = b"", b""
         async with contextlib.aclosing(running.output()) as output:
             async for channel, data in output:
                 if channel == channels.STATUS:
+                    await self._say(marked.rest())
                     return self._judged(channels.status(data), words)
                 if channel == channels.STDERR and self.pid is None:
                     words = (words + data)[:_WORDS]
                 elif channel == channels.STDERR:
-                    await self._say(data)
+                    said, command_ended = marked.feed(data)
+                    if command_ended:
+                        await running.end_input()
+                    await self._say(said)
                 elif channel == channels.STDOUT and self.pid is not None:
                     await stdout(data)
                 elif channel == channels.STDOUT:
@@ -243,13 +255,15 @@ class Session:
             return Result(code=status.code)
         said = words.decode("utf-8", "replace").strip() or status.message
         if status.is_missing or status.code == incontainer.NO_SHELL:
-            raise Refused(f"{where} has no shell: {said}", code=incontainer.NO_SHELL)
+            raise Refused(f"{where} has no shell, sh", code=incontainer.NO_SHELL)
         if self.pid is None:
             raise Refused(said or f"{where} ends with {status.code} before the command")
         raise errors.Lost(f"{where}: {said}")
 
     async def _say(self, data: bytes) -> None:
         """Write to the caller's standard error, once it is there."""
+        if not data:
+            return
         try:
             async with asyncio.timeout(_ATTACH_S):
                 await self._listening.wait()
@@ -282,6 +296,19 @@ class Session:
                 await asyncio.sleep(_LOOK_S)
             else:
                 return f"{self._why}; the command was ended"
+
+
+async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask again while the platform does not answer; nothing is begun by asking."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _OUTAGE_S
+    while True:
+        try:
+            return await ask()
+        except api.Unavailable:
+            if loop.time() > until:
+                raise
+        await asyncio.sleep(_LOOK_S)
 
 
 def _check_input(order: incontainer.Order, running: execution.Execution) -> None:

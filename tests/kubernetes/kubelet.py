@@ -2,7 +2,8 @@
 
 Speaks the versions 5 and 4 of the protocol as ``streamtranslator.go`` of Kubernetes 1.36 and the
 kubelet's ``remotecommand`` do. A process is the leader of its own session, as runc makes it, and
-lives on when the connection goes. Containers share this machine's files; that is their workspace.
+lives on when the connection goes. The end of one that leaves input unread is never told (seen on
+1.36.2 with containerd 1.6). Containers share this machine's files; that is their workspace.
 """
 
 import asyncio
@@ -19,8 +20,8 @@ from attrs import define, field
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 _RUNC = (
     "Internal error occurred: error executing command in container: failed to exec in container: "
-    'failed to start exec "0123": OCI runtime exec failed: exec failed: unable to start container '
-    'process: exec: "{}": executable file not found in $PATH'
+    'failed to start exec "f8b19ff10724eaa5600a13c1f81b651aa19d84590c339de1dd02168397ec2d15": OCI runtime exec failed: exec failed: unable to start container '
+    'process: exec: "{}": executable file not found in $PATH: unknown'
 )
 
 
@@ -106,6 +107,9 @@ class Kubelet:
         await asyncio.gather(
             _write(wire, 1, process.stdout), _write(wire, 2, process.stderr), process.wait()
         )
+        if reading.done() and reading.result():
+            while not wire.closed:
+                await asyncio.sleep(0.05)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         code = process.returncode
@@ -121,16 +125,20 @@ class Kubelet:
         }
 
 
-async def _read(wire: web.WebSocketResponse, process: asyncio.subprocess.Process) -> None:
+async def _read(wire: web.WebSocketResponse, process: asyncio.subprocess.Process) -> bool:
+    """Give a process its input; tell whether it left some unread."""
     assert process.stdin is not None
-    with contextlib.suppress(ConnectionError):
+    try:
         async for message in wire:
             if message.data[0] == 0:
                 process.stdin.write(message.data[1:])
                 await process.stdin.drain()
             elif message.data == b"\xff\x00" and wire.ws_protocol == V5:
                 process.stdin.close()
+    except ConnectionError:
+        return True
     process.stdin.close()
+    return False
 
 
 async def _write(

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 import pytest_asyncio
 from attrs import define, field
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from backends import api, names
 from backends.kubernetes import backend, incontainer, listener, sessions, settings
@@ -311,7 +313,7 @@ async def test_an_image_without_a_shell_is_refused(stage: Stage) -> None:
     stage.cluster.node.shells["bare"] = ()
     outcome = await agent.run("bare", "true")
     assert (127, b"") == (outcome.code, outcome.out)
-    assert b"in-container: container bare has no shell: " in outcome.err
+    assert b"in-container: container bare has no shell, sh\n" == outcome.err
 
 
 async def test_a_directory_that_is_not_shared_is_told(
@@ -343,6 +345,15 @@ async def test_without_curl_it_says_so(stage: Stage, tmp_path: pathlib.Path) -> 
     assert b"in-container: there is no curl in this container; use an image that has it\n" == (
         outcome.err
     )
+
+
+async def test_another_user_is_told_why(stage: Stage) -> None:
+    """The token's file is closed to whoever is not the agent."""
+    agent = await stage.agent()
+    (agent.folder / "in-container.curl").unlink()
+    outcome = await agent.run("maven", "true")
+    assert 125 == outcome.code
+    assert b"in-container.curl is closed to this user" in outcome.err
 
 
 async def test_a_token_opens_its_own_pod_alone(stage: Stage) -> None:
@@ -539,6 +550,15 @@ async def test_a_broken_connection_ends_the_command(stage: Stage) -> None:
     await until(lambda: ended(stage))
 
 
+async def test_an_outage_is_waited_out(stage: Stage) -> None:
+    """Before the command runs, a kubelet or API server that is restarted costs nothing."""
+    agent = await stage.agent()
+    stage.cluster.fail("get pods/exec", "error-500-webhook-down", times=2)
+    stage.cluster.fail("get pods/exec", "error-429-flowcontrol-create", times=2)
+    outcome = await agent.run("maven", "echo", "hello")
+    assert (0, b"hello\n", b"") == (outcome.code, outcome.out, outcome.err)
+
+
 async def test_an_older_api_server(stage: Stage) -> None:
     """Version 4 cannot end the input, so a command with input is refused, others run."""
     stage.cluster.node.protocols = (kubelet.V4,)
@@ -627,3 +647,19 @@ async def test_a_repeated_launch_keeps_the_token(stage: Stage) -> None:
     await stage.broker.launch(spec_of())
     assert before == stage.cluster.secrets["agent-1"]["stringData"]
     assert 0 == (await agent.run("maven", "true")).code
+
+
+@given(st.binary(max_size=20), st.booleans(), st.binary(max_size=20), st.integers(1, 9))
+@example(b"\x01mar\x01", True, b"\x01", 1)
+def test_the_mark_is_found_wherever_a_stream_is_cut(
+    before: bytes, marked: bool, after: bytes, size: int
+) -> None:
+    """And everything else arrives, in its order."""
+    stream = before + (b"\x01mark" if marked else b"") + after
+    found = incontainer.Marked("mark")
+    passed, seen = b"", 0
+    for start in range(0, len(stream), size):
+        piece, hit = found.feed(stream[start : start + size])
+        passed, seen = passed + piece, seen + hit
+    assert before + after == passed + found.rest()
+    assert marked == bool(seen)

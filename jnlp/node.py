@@ -113,9 +113,11 @@ def creation_form(definition: NodeDefinition) -> dict[str, str]:
 
     ``tunnel`` and ``webSocket`` of the launcher only feed the JNLP file and the node's page, but
     they tell people and other clients how the agent is meant to connect. Retention is ``Always``:
-    ``Demand`` disconnects idle inbound agents (recording ``agent/26``).
+    ``Demand`` disconnects idle inbound agents (recording ``agent/26``). An empty tunnel is left
+    out: 2.440 keeps it as one, and its JNLP file then tells agents ``-tunnel ""``.
     """
     websocket = definition.connection.transport is tunnel.Transport.WEBSOCKET
+    through = definition.connection.tunnel
     launcher = {
         **_described("hudson.slaves.JNLPLauncher"),
         "workDirSettings": {
@@ -124,8 +126,8 @@ def creation_form(definition: NodeDefinition) -> dict[str, str]:
             "internalDir": "remoting",
             "failIfWorkDirIsMissing": False,
         },
-        "tunnel": definition.connection.tunnel or "",
         "webSocket": websocket,
+        **({"tunnel": through} if through else {}),
     }
     node = {
         "name": definition.name,

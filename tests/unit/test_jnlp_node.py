@@ -120,8 +120,23 @@ def test_the_form_of_a_plain_node():
     assert form["json"].isascii()
     assert (document["mode"], document["labelString"]) == ("NORMAL", "a b")
     assert (document["numExecutors"], document["nodeDescription"]) == ("2", "ümlaut")
-    assert (document["launcher"]["webSocket"], document["launcher"]["tunnel"]) == (True, "")
+    assert document["launcher"]["webSocket"] is True
     assert document["retentionStrategy"]["$class"].endswith("$Always")
+
+
+@pytest.mark.parametrize(
+    ("connection", "expected"),
+    [
+        (tunnel.connection(tunnel.Transport.TCP, tunnel="gate:50443"), {"tunnel": "gate:50443"}),
+        (tunnel.connection(tunnel.Transport.TCP), {}),
+    ],
+)
+def test_the_form_names_a_tunnel_only_where_there_is_one(connection, expected):
+    """Some controllers keep an empty text as a tunnel and hand it to agents."""
+    launcher = json.loads(node.creation_form(definition(connection=connection))["json"])[
+        "launcher"
+    ]
+    assert expected == {key: launcher[key] for key in ("tunnel",) if key in launcher}
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -21,6 +21,8 @@ WORK = "${work}"
 """In ``argv`` and ``env`` values: replaced by the instance's own working directory."""
 FILES = "${files}"
 """In ``argv`` and ``env`` values: replaced by the directory that holds ``files``."""
+SHARED = "${shared}"
+"""The same, by a directory of all instances that outlives them (``registry.Kind.shares``)."""
 
 
 class InstanceState(enum.Enum):

@@ -26,6 +26,7 @@ class Kind:
     template_settings: str
     factory: str
     launch_style: Literal["command", "entry-point"]  # do we build the java command, or the image
+    shares: bool = False  # its agents trust each other anyway, and have a directory in common
     renderer: str | None = None  # (spec, settings, owner=) -> text: what a launch would create
     alone: str = ""  # why two brokers of one owner cannot both reach the same agents
     lease_settings: str | None = None  # where the platform can hold a lease: how it is reached ...
@@ -50,6 +51,7 @@ KINDS = {
             template_settings="backends.process.settings:ProcessTemplate",
             factory="backends.process.backend:create",
             launch_style="command",
+            shares=True,
             alone="its agents are processes of one machine",
         ),
         Kind(

@@ -404,6 +404,7 @@ def _order(action: model.LaunchAgent, made: Broker) -> execute.Order:
     site = spec.Site(
         owner=made.settings.owner,
         style=spec.Style(kind.launch_style),
+        shares=kind.shares,
         controller_version=made.session.version,
         jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
         work_dir=made.backends[action.backend].work_dir(action.name),

@@ -91,16 +91,21 @@ def java_command(
     java: str = "java",
     jvm_options: tuple[str, ...] = (),
     reconnect_for_s: float | None = None,
+    jar_cache: str | None = None,
 ) -> LaunchCommand:
     """Run agent.jar with a Java of our own.
 
     ``reconnect_for_s``: how long the agent tries to come back, in seconds; 0 never, None for ever.
+    ``jar_cache``: a directory for the jars that it gets from the controller (16 to 25 MB, half the
+    time until a new agent is online); agents may share it, but it must be writable (recordings of
+    2.263.4; docs/performance.md). None: within the work directory.
     """
     options = (
         *_connection_options(inbound),
         "-workDir",
         inbound.work_dir,
         *_reconnect_options(style, reconnect_for_s),
+        *(("-jar-cache", jar_cache) if jar_cache is not None else ()),
     )
     secret = f"@{inbound.secret_path}"
     if style is Style.POSITIONAL:

@@ -79,6 +79,7 @@ class ProcessBackend:
             root, owner=owner, start_timeout_s=configured.start_timeout_s
         )
         self._cache = fetch.FileCache(root / "cache", configured)
+        self._shared = root / "shared"
         self._watcher = watch.Watcher()
         self._readers = concurrent.futures.ThreadPoolExecutor(1, "process-read")
         self._workers = concurrent.futures.ThreadPoolExecutor(_WORKERS, "process-work")
@@ -285,7 +286,7 @@ class ProcessBackend:
             work = pathlib.Path(options.working_directory) / self._storage.slug / spec.name
         if self._settings.cgroup is not None:
             cgroup = f"{self._settings.cgroup}/{self._storage.slug}.{spec.name}"
-        return making.Places(home=home, work=work, cgroup=cgroup)
+        return making.Places(home=home, work=work, shared=self._shared, cgroup=cgroup)
 
     def _start(self, spec: api.InstanceSpec) -> None:
         """Start the supervisor; what cannot be started is removed, the reason is raised."""

@@ -23,7 +23,7 @@ from backends import api, names
 from backends.process import kernel, proc, settings
 
 _SUPERVISOR = pathlib.Path(__file__).with_name("supervisor.py")
-_TOKENS = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES))))
+_TOKENS = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES, api.SHARED))))
 _PERIOD_US = 100_000  # of cpu.max, the kernel's default
 _REPORT_MAX = 65536
 
@@ -34,6 +34,7 @@ class Places:
 
     home: pathlib.Path
     work: pathlib.Path
+    shared: pathlib.Path
     cgroup: str | None = None
 
     @property
@@ -107,6 +108,7 @@ def fill(
         (stage / "work").mkdir(mode=0o700)
     else:  # the path that the controller was told leads there, too
         (stage / "work").symlink_to(places.work)
+    places.shared.mkdir(mode=0o700, exist_ok=True)
     for name, content in spec.secret_files.items():
         _write(stage / "secrets" / name, content)
     for name, source in files.items():
@@ -133,6 +135,7 @@ def _plan(
         api.SECRETS: str(places.home / "secrets"),
         api.WORK: str(places.work),
         api.FILES: str(places.home / "files"),
+        api.SHARED: str(places.shared),
     }
 
     def put(text: str) -> str:

@@ -42,6 +42,7 @@ class Site:
     controller_version: str
     jar_url: str
     work_dir: str | None  # of this instance, if the backend decides it
+    shares: bool = False  # its instances have a directory in common
     now: float
 
 
@@ -145,4 +146,5 @@ def _command(
         java=launch.java,
         jvm_options=jvm_options(launch),
         reconnect_for_s=launch.reconnect_for_s,
+        jar_cache=f"{backends_api.SHARED}/jars" if site.shares else None,
     )

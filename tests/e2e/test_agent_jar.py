@@ -32,7 +32,7 @@ else:
     assert arguments.pop(0) == "-jar"
     jar = arguments.pop(0)
 flags = {{"-noreconnect", "-webSocket"}}
-takes = {{"-url", "-workDir", "-tunnel"}}
+takes = {{"-url", "-workDir", "-tunnel", "-jar-cache"}}
 if style != "positional":
     takes |= {{"-secret", "-name"}}
 if style == "named-with-limit":
@@ -56,6 +56,7 @@ else:
 assert told["-secret"].startswith("@")
 assert pathlib.Path(jar).read_bytes()[:2] == b"PK"
 assert pathlib.Path(told["-workDir"]).is_dir()
+assert pathlib.Path(told["-jar-cache"]).parent.is_dir()
 os.execve({python!r}, [{python!r}, {agent!r}], {{
     **os.environ,
     "JENKINS_URL": told["-url"],

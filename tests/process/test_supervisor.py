@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import signal
+import stat
 import sys
 import time
 
@@ -270,6 +271,15 @@ async def test_a_work_directory_elsewhere(shop: Workshop, made, tmp_path):
     assert pathlib.Path(place) == linked.resolve()
     await made.terminate("a1", grace_s=0)
     assert not pathlib.Path(place).exists()
+
+
+async def test_what_agents_share_outlives_them(shop: Workshop, made):
+    """One directory for all instances and their heirs, closed to other users."""
+    await shop.started(made, "first", 'echo mine >"$SHARED/jar"', env={"SHARED": api.SHARED})
+    await made.terminate("first", grace_s=0)
+    await shop.started(made, "second", 'cp "$SHARED/jar" .', env={"SHARED": api.SHARED})
+    assert (shop.home("second") / "work" / "jar").read_text() == "mine\n"
+    assert stat.S_IMODE((shop.root / "shared").stat().st_mode) == 0o700
 
 
 async def test_two_supervisors_never_share_a_directory(shop: Workshop, made):

@@ -38,7 +38,7 @@ WAYS = {
 RECONNECTS = {"for ever": None, "never": 0.0, "for 90 s": 90.0}
 SINCE = {
     "-url": 2.0, "-tunnel": 2.0, "-headless": 2.0, "-noreconnect": 2.0, "-workDir": 3.08,
-    "-protocols": 3.34, "-instanceIdentity": 3.34, "-webSocket": 4.0, "-direct": 4.0,
+    "-jar-cache": 2.24, "-protocols": 3.34, "-instanceIdentity": 3.34, "-webSocket": 4.0, "-direct": 4.0,
     "-secret": 3176.0, "-name": 3176.0, "-noReconnectAfter": 3241.0,
 }  # fmt: skip
 """Options and the first remoting that has them (REST reference, section 4.2)."""

@@ -215,3 +215,11 @@ def test_the_variables_of_an_own_program():
     direct = launch.command_environment(inbound(connection=DIRECT))
     assert direct["JENKINS_PROTOCOLS"] == "JNLP4-connect,Ping"
     assert direct["JENKINS_URL"] == "http://localhost:8080/"
+
+
+@pytest.mark.parametrize("style", launch.Style)
+def test_a_jar_cache_is_named_only_where_agents_share_one(style):
+    """Without the option the jars lie in the work directory and are gone with it."""
+    told = launch.java_command(inbound(), jar="a.jar", style=style, jar_cache="/shared/jars").argv
+    assert told[told.index("-jar-cache") + 1] == "/shared/jars"
+    assert "-jar-cache" not in command(style).argv

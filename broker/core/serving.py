@@ -61,14 +61,18 @@ def _deal(draft: drafts.Draft) -> None:
     draft.dealt = len(draft.supplies)
     wanted = drafts.wanted_now(draft)
     draft.given = matching.match(wanted, _keep(draft))
+    said = {a.name: a.instance.detail for a in draft.agents if a.instance is not None}
     for wish in wanted:
         supply = draft.given.get(wish.item.id)
         if supply is not None and wish.kind is demand.Kind.NOW:
+            reason = _TIER_REASON[supply.tier]
+            words = said.get(supply.name) if reason is WaitReason.AGENT_STARTING else ""
+            text = _TIER_TEXT[supply.tier].format(supply.name)
             drafts.note(
                 draft,
                 wish,
-                _TIER_REASON[supply.tier],
-                _TIER_TEXT[supply.tier].format(supply.name),
+                reason,
+                f"{text}: {words}" if words else text,
                 template=supply.template,
                 agent=supply.name,
             )

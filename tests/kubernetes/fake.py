@@ -93,7 +93,7 @@ class Cluster:
     _history: list[tuple[int, str, Object]] = field(factory=list)
     _watches: set[Watch] = field(factory=set)
     _tasks: set[asyncio.Task[None]] = field(factory=set)
-    _pages: dict[str, list[Object]] = field(factory=dict)
+    _pages: dict[str, tuple[list[Object], int]] = field(factory=dict)
     _uids: itertools.count = field(factory=lambda: itertools.count(1))
     url: str = ""
     node: kubelet.Kubelet = field(factory=kubelet.Kubelet)
@@ -436,20 +436,21 @@ class Cluster:
         if token:
             if token not in self._pages:
                 return _recorded("error-410-list-continue")
-            items = self._pages.pop(token)
+            items, at = self._pages.pop(token)
         else:
+            at = self._now
             items = [
                 copy.deepcopy(pod)
                 for name, pod in sorted(self.pods.items())
                 if _selects(selected, pod) and only in {"", name}
             ]
         limit = int(request.query.get("limit", "0")) or len(items)
-        meta: Object = {"resourceVersion": str(self._now)}
+        meta: Object = {"resourceVersion": str(at)}  # of the first page: a list is of one moment
         if len(items) > limit or (self.short_pages and not token):
             more = base64.b64encode(
                 f"{self._now}/{len(items)}/{next(self._uids)}".encode()
             ).decode()
-            self._pages[more] = items[limit:]
+            self._pages[more] = (items[limit:], at)
             meta |= {"continue": more, "remainingItemCount": len(items) - limit}
         body = {"kind": "PodList", "apiVersion": "v1", "metadata": meta, "items": items[:limit]}
         return web.json_response(body)

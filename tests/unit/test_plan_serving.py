@@ -1,6 +1,7 @@
 """Who is served: present agents first, launches for the rest, caps, fairness, warm pool."""
 
 import pytest
+from attrs import evolve
 
 from backends import api as backends_api
 from broker.core import model
@@ -252,3 +253,15 @@ def test_what_is_ordered_is_expected_and_not_ordered_again():
     again = scene.plan()
     assert again.actions == ()
     assert reasons(again) == {1: WaitReason.AGENT_ORDERED}
+
+
+def test_what_the_platform_says_of_an_agent_that_starts_is_passed_on():
+    """The person who waits reads that no node fits, not only that something is starting."""
+    scene = Scene(MAVEN)
+    name = scene.agent("maven", Phase.CONNECTING, age_s=5)
+    scene.wait(item(1, "maven"))
+    assert [f"agent {name} is starting for it"] == [u.text for u in scene.plan().unmet]
+    (instances,) = scene.instances.values()
+    instances[0] = evolve(instances[0], detail="no node fits, for want of cpu")
+    words = "no node fits, for want of cpu"
+    assert [f"agent {name} is starting for it: {words}"] == [u.text for u in scene.plan().unmet]

@@ -10,7 +10,7 @@ none of our code; it is imported here only. Refuses to be needed by a broker at 
 import asyncio
 import importlib
 import pathlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -42,6 +42,8 @@ RIGHTS = (
     Right(verb="get", resource="pods/log", why="the last words of dead agents"),
     Right(verb="list", resource="events", why="why a pod does not start"),
 )
+EXEC = tuple(Right(verb=v, resource="pods/exec", why="in-container") for v in ("create", "get"))
+"""Only where `in_container` is set."""
 
 
 async def examine(
@@ -62,12 +64,18 @@ async def examine(
         version = await asked.ask("get", "/version")
         yield finding.ok("version", f"{found.server} is Kubernetes {version.get('gitVersion')}")
         yield await _namespace(asked)
-        async for one in _rights(asked):
+        rights = RIGHTS if told.in_container is None else (*RIGHTS, *EXEC)
+        async for one in _rights(asked, rights):
             yield one
         yield await _quotas(asked)
         for template, order in orders.items():
-            made = pod.make(order, owner=owner, fragments=told.pods)
-            async for one in _template(asked, f"template {template}", made, now):
+            check, served = f"template {template}", pod.serving(told, authority=None)
+            try:
+                made = pod.make(order, owner=owner, fragments=told.pods, served=served)
+            except api.Rejected as error:
+                yield _failed(check, error)
+                continue
+            async for one in _template(asked, check, made, now):
                 yield one
         yield await _second_opinion(told, found, owner, asked)
     except api.BackendError as error:
@@ -95,8 +103,8 @@ async def _namespace(asked: client.Client) -> finding.Finding:
     return finding.ok(check, f"{asked.namespace} exists")
 
 
-async def _rights(asked: client.Client) -> AsyncIterator[finding.Finding]:
-    missing = [right for right in RIGHTS if not await _may(asked, right)]
+async def _rights(asked: client.Client, rights: Iterable[Right]) -> AsyncIterator[finding.Finding]:
+    missing = [right for right in rights if not await _may(asked, right)]
     needed = [str(right) for right in missing if not right.why]
     where = f"in namespace {asked.namespace}"
     if needed:

@@ -15,7 +15,13 @@ Found = dict[str, finding.Finding]
 OPTIONS = settings.KubernetesTemplate(image_pull_secrets=("registry",))
 
 
-async def examined(cluster: fake.Cluster, *, late_s: float = 0.0, **told: Any) -> Found:
+async def examined(
+    cluster: fake.Cluster,
+    *,
+    late_s: float = 0.0,
+    options: settings.KubernetesTemplate = OPTIONS,
+    **told: Any,
+) -> Found:
     """Return what is found, by check; of two findings of one check the worse."""
     configured = settings.KubernetesSettings(
         **{"namespace": cluster.namespace, "server": cluster.url, **told}
@@ -24,7 +30,7 @@ async def examined(cluster: fake.Cluster, *, late_s: float = 0.0, **told: Any) -
     async for one in doctor.examine(
         configured,
         owner="ours",
-        orders={"maven": test_backend.spec("a1", options=OPTIONS)},
+        orders={"maven": test_backend.spec("a1", options=options)},
         now=lambda: time.time() + late_s,
     ):
         if one.check not in found or found[one.check].verdict is finding.Verdict.OK:
@@ -175,3 +181,17 @@ async def test_the_command_looks_at_every_template(
 
     assert "template maven" in found
     assert {} == cluster.pods
+
+
+async def test_steps_in_other_containers_are_looked_at(cluster: fake.Cluster) -> None:
+    """The right is asked for where the backend serves them; a template that it does not is told."""
+    cluster.denied = {("create", "pods/exec")}
+    options = settings.KubernetesTemplate(in_container=True)
+    serves = settings.InContainer(listen="0.0.0.0:8088", url="http://b:8088/")
+    with_it = await examined(cluster, options=options, in_container=serves)
+    without = await examined(cluster, options=options)
+
+    assert "create pods/exec; for in-container" in with_it["rights"].text
+    assert finding.Verdict.OK is with_it["template maven"].verdict
+    assert finding.Verdict.OK is without["rights"].verdict
+    assert "has no section `in_container`" in without["template maven"].text

@@ -30,6 +30,7 @@ class Framework:
     principal: str | None = None
     hostname: str = ""
     web_url: str = ""
+    gpus: bool = False
 
     def info(self) -> dict[str, Any]:
         """Return the FrameworkInfo. ``checkpoint``: tasks survive a restart of the agent."""
@@ -42,6 +43,8 @@ class Framework:
             "roles": [self.role],
             "capabilities": [{"type": name} for name in CAPABILITIES],
         }
+        if self.gpus:
+            info["capabilities"].append({"type": "GPU_RESOURCES"})
         optional = {
             "principal": self.principal,
             "hostname": self.hostname,

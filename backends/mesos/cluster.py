@@ -5,15 +5,18 @@ since 2000 brokers share one master. Refuses to know the stream and the broker's
 """
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from backends import api
 from backends.mesos import facts, offers, transport
 
+T = TypeVar("T")
+
 _PAGE = 500
 _OUTPUT_BYTES = 64 << 10
-_AGENTS_FOR_S = 60.0
+_KNOWN_FOR_S = {"/slaves": 60.0, "/roles": 5.0}  # for reasons; such pages are large
 OUTPUT = "agent.log"
 """In the sandbox: everything that the agent wrote."""
 
@@ -24,7 +27,8 @@ class Cluster:
     def __init__(self, link: transport.Link, *, role: str) -> None:
         self._link = link
         self._role = role
-        self._agents: tuple[float, list[offers.Agent]] | None = None
+        self._known: dict[str, tuple[float, Any]] = {}
+        self._asking = asyncio.Lock()  # many launches fail in the same second
 
     async def tasks(self, framework: str) -> dict[str, Mapping[str, Any]]:
         """Return the framework's tasks as the master shows them, by name, the newest of each."""
@@ -44,7 +48,7 @@ class Cluster:
             never = offers.never_fits(want.need, await self._all_agents())
             if never is not None:
                 return api.Rejected(never)
-            quota = None if want.offers_seen else await self._quota(want.need)
+            quota = await self._quota(want.need)  # offers are cut to what is left of it
         except api.BackendError as error:
             return api.NoCapacity(f"{text}; its pages do not tell more: {error.reason}"[:256])
         return api.NoCapacity((quota or text)[:256])
@@ -87,29 +91,47 @@ class Cluster:
             if len(part) < _PAGE:  # masters before 1.5 do not filter
                 return [task for task in found if task.get("framework_id") == framework]
 
+    async def _known_for_a_while(self, path: str, read: Callable[[Any], T]) -> T:
+        now = asyncio.get_running_loop().time
+        async with self._asking:
+            until, known = self._known.get(path, (0.0, None))
+            if until < now():
+                known = read(await self._link.page(path))
+                self._known[path] = now() + _KNOWN_FOR_S[path], known
+            return known  # type: ignore[no-any-return]  # of what ``read`` returned
+
     async def _all_agents(self) -> list[offers.Agent]:
-        now = asyncio.get_running_loop().time()
-        if self._agents is None or self._agents[0] < now:
-            page = await self._link.page("/slaves")
-            listed = _member(page, "slaves") or ()
-            agents = [offers.parse_agent(one, role=self._role) for one in listed]
-            self._agents = now + _AGENTS_FOR_S, agents
-        return self._agents[1]
+        return await self._known_for_a_while(
+            "/slaves",
+            lambda page: [
+                offers.parse_agent(one, role=self._role) for one in _member(page, "slaves") or ()
+            ],
+        )
+
+    async def _quotas(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return those of our role and of the roles above it, which count as well."""
+
+        def read(page: Any) -> list[tuple[str, Mapping[str, Any]]]:
+            named = [(str(one.get("name")), one) for one in _member(page, "roles") or ()]
+            return [
+                (name, one.get("quota", {}))
+                for name, one in named
+                if self._role == name or self._role.startswith(f"{name}/")
+            ]
+
+        return await self._known_for_a_while("/roles", read)
 
     async def _quota(self, need: offers.Need) -> str | None:
         """Say that the role's quota is used up, or None."""
-        page = await self._link.page("/roles")
-        for role in _member(page, "roles") or ():
-            quota = role.get("quota", {})
+        for name, quota in await self._quotas():
             limit, used = quota.get("limit", {}), quota.get("consumed", {})
-            for name, wanted in need.scalars.items():
-                if role.get("name") == self._role and name in limit:
-                    left = limit[name] - used.get(name, 0)
-                    if left < wanted / 1000:
-                        return (
-                            f"the quota of role {self._role!r} is used up: {name} "
-                            f"{left:g} of {limit[name]:g} are left, {wanted / 1000:g} are needed"
-                        )
+            for kind, wanted in need.scalars.items():
+                left = limit[kind] - used.get(kind, 0) if kind in limit else math.inf
+                if left < wanted / 1000:
+                    return (
+                        f"the quota of role {name!r} is used up: {kind} "
+                        f"{left:g} of {limit[kind]:g} are left, {wanted / 1000:g} are needed"
+                    )
         return None
 
     async def _agent_url(self, agent: str) -> str:

@@ -56,7 +56,9 @@ def container(
         for path, content in secret_volumes.items()
     ]
     if template.containerizer == "docker":
-        docker = {"type": "DOCKER", "docker": _docker(spec, template)}
+        docker: dict[str, Any] = {"type": "DOCKER", "docker": _docker(spec, template)}
+        if template.network.mode == "cni":
+            docker["network_infos"] = [{"name": template.network.name}]
         return docker | ({"volumes": volumes} if volumes else {})
     told: dict[str, Any] = {}
     if spec.image is not None:
@@ -87,8 +89,6 @@ def _docker(spec: api.InstanceSpec, template: settings.MesosTemplate) -> dict[st
         for volume in template.volumes
         if volume.tmpfs_bytes is not None
     ]
-    if template.network.mode == "cni":
-        parameters.append({"key": "network", "value": template.network.name})
     if template.network.ports:
         docker["port_mappings"] = _mappings(template.network)
     return docker | ({"parameters": parameters} if parameters else {})

@@ -232,6 +232,7 @@ class Driver:
             principal=told.principal,
             hostname=told.hostname,
             web_url=told.web_url,
+            gpus=told.gpus,
         )
 
     async def _speak(self, stream: transport.Stream, machine: session.Session) -> None:

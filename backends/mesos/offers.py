@@ -30,6 +30,20 @@ class Constraint:
     operator: Operator
     value: str = ""
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse what could not be compared with anything."""
+        if self.operator in {"LIKE", "UNLIKE"}:
+            try:
+                re.compile(self.value)
+            except re.error as error:
+                raise ValueError(f"{self.value[:80]!r} is no pattern: {error}") from error
+        if self.operator in {"IS", "LIKE", "UNLIKE"} and not self.value:
+            raise ValueError(f"{self.operator} needs a value")
+        if self.operator == "MAX_PER" and not re.fullmatch(r"[1-9]\d{0,8}", self.value):
+            raise ValueError(f"MAX_PER needs a number of 1 or more, not {self.value[:80]!r}")
+        if self.operator == "UNIQUE" and self.value:
+            raise ValueError("UNIQUE takes no value; hint: MAX_PER")
+
 
 @frozen(kw_only=True)
 class Need:
@@ -279,9 +293,9 @@ def _violation(one: Constraint, value: str | None, values: Sequence[str]) -> str
         return f"{shown}, not {one.value!r}"
     if one.operator == "CLUSTER" and not one.value and any(value != other for other in values):
         return f"{shown}, the others are at {values[0]!r}"
-    most = {"UNIQUE": 1, "MAX_PER": int(one.value or 1) if one.operator == "MAX_PER" else 1}
-    if one.operator in most and list(values).count(value) >= most[one.operator]:
-        return f"{shown}, where {most[one.operator]} run already"
+    if one.operator in {"UNIQUE", "MAX_PER"}:
+        most = int(one.value or 1)
+        return f"{shown}, where {most} run already" if list(values).count(value) >= most else None
     return None
 
 

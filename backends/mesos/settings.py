@@ -61,6 +61,9 @@ class MesosSettings:
     # Where the agents' work directories appear, one link per agent into its sandbox. On the hosts
     # where plain tasks run, and in every container.
     work_root: str = field(default="/tmp/jenkins-agents", validator=checks.absolute)  # noqa: S108 -- on the agents' hosts; made with the sticky bit
+    # Whether agents with GPUs make us offers, for templates with ``gpus``. Masters keep them for
+    # frameworks that say so, and so should we: their processors are wanted by those.
+    gpus: bool = False
     # Shown in the master's pages.
     hostname: str = ""
     web_url: str = ""
@@ -89,6 +92,17 @@ class Volume:
     tmpfs_bytes: int | None = None  # in memory, of this size
     sandbox_path: str | None = None
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse a volume from nowhere, and one from two places."""
+        given = (self.host_path, self.driver, self.tmpfs_bytes, self.sandbox_path)
+        if sum(one is not None for one in given) != 1:
+            raise ValueError(
+                f"{self.container_path[:80]!r} needs one of host_path, driver, tmpfs_bytes, "
+                "sandbox_path"
+            )
+        if self.driver is not None and not self.driver_name:
+            raise ValueError(f"{self.container_path[:80]!r}: a driver needs driver_name")
+
 
 @frozen(kw_only=True)
 class Uri:
@@ -110,7 +124,7 @@ class MesosTemplate:
     default_memory_bytes: int = field(default=1 << 30, validator=checks.between(32 << 20, 1 << 42))
     # Bytes of disk, 0: not asked for. Agents without a disk isolator only count it.
     disk_bytes: int = field(default=0, validator=checks.between(0, 1 << 50))
-    gpus: float = field(default=0.0, validator=checks.between(0, 64))
+    gpus: int = field(default=0, validator=checks.between(0, 64))
     # Who runs containers with an image: Mesos itself or the Docker daemon of the agent.
     containerizer: Literal["mesos", "docker"] = "mesos"
     # The hard limits of ``resources`` apart from what is reserved (needs Mesos 1.10 agents).

@@ -74,7 +74,7 @@ def need(spec: api.InstanceSpec) -> offers.Need:
         "cpus": round(cpus * 1000),
         "mem": -(-int(memory) // _MB) * 1000,
         "disk": -(-template.disk_bytes // _MB) * 1000,
-        "gpus": round(template.gpus * 1000),
+        "gpus": template.gpus * 1000,
     }
     return offers.Need(
         name=spec.name,
@@ -90,6 +90,8 @@ def info(
 ) -> dict[str, Any]:
     """Return the TaskInfo without agent and resources; it holds secrets."""
     template = check(spec)
+    if template.gpus and not configured.gpus:
+        raise api.Rejected("no agent with GPUs makes us offers; hint: `gpus: true` of the backend")
     told: dict[str, Any] = {
         "name": spec.name,
         "task_id": {"value": spec.name},

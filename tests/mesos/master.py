@@ -295,7 +295,9 @@ class Master:
             if free["cpus"] < 10 and free["mem"] < 32_000:
                 continue
             for framework in ready:
-                if agent.role not in ("*", framework.role) or self._over_quota(framework):
+                if agent.role not in ("*", framework.role) or any(
+                    left <= 0 for left in self._headroom(framework).values()
+                ):
                     continue
                 if self._filtered(framework, agent.id, free, ports):
                     continue
@@ -318,7 +320,10 @@ class Master:
             )
 
     def _offer(self, framework: Framework, agent: Agent) -> None:
-        scalars = agent.free()
+        room = self._headroom(framework)
+        scalars = {
+            name: min(amount, room.get(name, amount)) for name, amount in agent.free().items()
+        }
         ports = sorted(agent.free_ports())
         agent.used.update(scalars)
         agent.used_ports.update(ports)
@@ -406,11 +411,15 @@ class Master:
             default=0,
         )
 
-    def _over_quota(self, framework: Framework) -> bool:
-        limit = self.quota_limit.get(framework.role)
-        return limit is not None and any(
-            framework.allocated[name] >= amount * 1000 for name, amount in limit.items()
-        )
+    def _headroom(self, framework: Framework) -> dict[str, int]:
+        """What the quota of its role, and of the roles above, leaves to be offered."""
+        left: dict[str, int] = {}
+        for role, limit in self.quota_limit.items():
+            if framework.role == role or framework.role.startswith(f"{role}/"):
+                for name, amount in limit.items():
+                    free = round(amount * 1000) - framework.allocated[name]
+                    left[name] = min(free, left.get(name, free))
+        return left
 
     def _void_offers(self, framework_id: str) -> None:
         for offer_id in [key for key, offer in self.offers.items() if offer[0] == framework_id]:
@@ -981,7 +990,9 @@ class Master:
         return views
 
     def view_roles(self) -> list[dict[str, Any]]:
-        roles: dict[str, collections.Counter] = {}
+        roles: dict[str, collections.Counter] = {
+            role: collections.Counter() for role in self.quota_limit
+        }
         for framework in self.frameworks.values():
             roles.setdefault(framework.role, collections.Counter()).update(framework.allocated)
         return [

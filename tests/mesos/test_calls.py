@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+import attrs
+
 from backends.mesos import calls
 
 RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
@@ -80,4 +82,5 @@ def test_subscribe_says_all_that_good_manners_ask():
             "suppressed_roles": ["ci"],
         },
     } == calls.subscribe(OURS, suppressed=True)  # fmt: skip
+    assert {"type": "GPU_RESOURCES"} in attrs.evolve(OURS, gpus=True).info()["capabilities"]
     assert b'"type":"REVIVE"' in calls.encode(calls.revive_offers(OURS))

@@ -24,6 +24,7 @@ from tests.contract.harness import Program
 from tests.mesos import agent, master, short_life, wire
 
 WITHIN_S = 30.0
+USER = os.environ.get("MESOS_TASK_USER") or getpass.getuser()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -48,7 +49,7 @@ class Cluster:
     made: list = attrs.field(factory=list)
 
     def backend(self):
-        user, work = getpass.getuser(), str(self.folder / "work")
+        user, work = USER, str(self.folder / "work")
         one = short_life.made(self.address, self.folder / "state", user, work)
         self.made.append(one)
         return one
@@ -56,7 +57,7 @@ class Cluster:
     @contextlib.asynccontextmanager
     async def program(self, name: str):
         """Run a broker's backend that launches an instance, as a process to be killed."""
-        words = [self.address, str(self.folder / "state"), getpass.getuser(), name]
+        words = [self.address, str(self.folder / "state"), USER, name]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

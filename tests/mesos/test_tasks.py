@@ -163,13 +163,78 @@ def test_ports_are_those_of_the_offer():
         ({"options": settings.MesosTemplate(volumes=(settings.Volume(container_path="/t", tmpfs_bytes=1),))}, "volumes in memory"),
         ({"image": "i", "secret_files": {"s": "x"}, "options": settings.MesosTemplate(containerizer="docker")}, "list of processes; hint: `containerizer: mesos`"),
         ({"image": "i", "options": settings.MesosTemplate(containerizer="docker", secrets="volume")}, "secret volumes need"),
+        ({"options": settings.MesosTemplate(gpus=1)}, "hint: `gpus: true` of the backend"),
         ({"options": 1}, "not MesosTemplate"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_rejected(changes, words):
     """With a hint, before anything is asked of the cluster."""
     with pytest.raises(api.Rejected, match=words):
-        tasks.check(spec(**changes))
+        tasks.info(spec(**changes), configured=TOLD, created_at=1.0)
+
+
+VOLUMES = (
+    (settings.Volume(container_path="/h", host_path="/srv", read_only=True), {"container_path": "/h", "mode": "RO", "host_path": "/srv"}),
+    (settings.Volume(container_path="/s", sandbox_path="cache"), {"container_path": "/s", "mode": "RW", "source": {"type": "SANDBOX_PATH", "sandbox_path": {"type": "SELF", "path": "cache"}}}),
+    (
+        settings.Volume(container_path="/e", driver="rexray", driver_name="home", driver_options={"size": "5", "volumetype": "io1"}),
+        {"container_path": "/e", "mode": "RW", "source": {"type": "DOCKER_VOLUME", "docker_volume": {
+            "driver": "rexray", "name": "home", "driver_options": {"parameter": [{"key": "size", "value": "5"}, {"key": "volumetype", "value": "io1"}]}}}},
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("containerizer", ["mesos", "docker"])
+def test_what_surrounds_a_task(containerizer):
+    """Volumes of the host, of the sandbox and of a driver with its options; a network by name."""
+    options = settings.MesosTemplate(
+        containerizer=containerizer,
+        network=settings.Network(mode="cni", name="calico", ports=(22,)),
+        volumes=tuple(volume for volume, _ in VOLUMES),
+        kill_grace_s=7.0,
+        max_completion_time_s=3600.0,
+        health_command="test -e alive",
+        raw={"health_check": {"grace_period_seconds": 60.0}},
+    )
+    info = tasks.info(spec(image="i:1", options=options), configured=TOLD, created_at=1.0)
+    container = info["container"]
+    assert [told for _, told in VOLUMES] == container["volumes"]
+    (network,) = container["network_infos"]
+    mapping = [{"container_port": 22, "protocol": "tcp"}]
+    if containerizer == "docker":
+        assert ("USER", mapping) == (
+            container["docker"]["network"],
+            container["docker"]["port_mappings"],
+        )
+        assert {"name": "calico"} == network
+        assert "i:1" == container["docker"]["image"]
+    else:
+        assert {"name": "calico", "port_mappings": mapping} == network
+        assert {"type": "DOCKER", "docker": {"name": "i:1"}} == container["mesos"]["image"]
+    assert {"grace_period": {"nanoseconds": 7_000_000_000}} == info["kill_policy"]
+    assert {"nanoseconds": 3_600_000_000_000} == info["max_completion_time"]
+    check = {"value": "test -e alive", "shell": True}
+    assert {"type": "COMMAND", "command": check, "grace_period_seconds": 60.0} == info[
+        "health_check"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: settings.Volume(container_path="/x"), "needs one of host_path"),
+        (lambda: settings.Volume(container_path="/x", host_path="/y", driver="d"), "needs one of host_path"),
+        (lambda: settings.Volume(container_path="/x", driver="d"), "needs driver_name"),
+        (lambda: offers.Constraint(attribute="a", operator="LIKE", value="("), r"no pattern"),
+        (lambda: offers.Constraint(attribute="a", operator="LIKE"), "LIKE needs a value"),
+        (lambda: offers.Constraint(attribute="a", operator="MAX_PER", value="few"), "MAX_PER needs a number"),
+        (lambda: offers.Constraint(attribute="a", operator="UNIQUE", value="1"), "hint: MAX_PER"),
+    ],
+)  # fmt: skip
+def test_settings_that_mean_nothing(make, words):
+    """Told when the configuration is read, not when an offer comes."""
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
 @pytest.mark.parametrize(

@@ -310,8 +310,10 @@ async def test_why_a_program_could_not_be_executed_is_in_its_certificate(served,
 async def test_the_identity_is_kept_before_it_is_used(served, broker):
     """A crash right after SUBSCRIBE must not leave a framework that nobody knows."""
     served.fault = (503, "No leader elected", {})
+    first = broker(served.base)
     with pytest.raises(api.Unavailable):
-        await broker(served.base).list()
+        await first.list()
+    await first.aclose()
     (kept,) = broker.store.kept.values()
     served.fault = None
     await listed_soon(broker(served.base))
@@ -395,7 +397,7 @@ async def test_a_forbidden_role_and_wrong_credentials_are_told(served, broker, t
 
 
 async def test_why_a_launch_does_not_start_is_told_within_seconds(served, broker):
-    """Too large for every agent; everything in use; the quota used up; a forbidden user."""
+    """Too large for every agent; everything in use; a forbidden user."""
     backend = broker(served.base)
     with pytest.raises(api.Rejected, match=r"none of 2 agents can ever hold it.*cpus 4 of 5"):
         await backend.launch(
@@ -409,15 +411,28 @@ async def test_why_a_launch_does_not_start_is_told_within_seconds(served, broker
         await backend.launch(spec())
     for agent in served.machine.agents.values():
         agent.used["cpus"] -= 3900
-    served.machine.quota_limit["*"] = {"cpus": 0.0}
-    with pytest.raises(api.NoCapacity, match=r"quota of role '\*' is used up: cpus 0 of 0"):
-        await backend.launch(spec())
-    served.machine.quota_limit.clear()
     served.machine.refused_users.add("jenkins")
     with pytest.raises(api.Unauthorized, match=r"under user 'jenkins'.*hint"):
         await backend.launch(spec())
     assert {} == await checks.listed(backend)
     assert served.machine.frameworks[next(iter(served.machine.frameworks))].suppressed
+
+
+@pytest.mark.parametrize(
+    ("role", "limited", "cpus", "words"),
+    [
+        ("*", "*", 0.0, r"quota of role '\*' is used up: cpus 0 of 0"),
+        ("ci/builds", "ci", 0.25, r"quota of role 'ci' is used up: cpus 0.25 of 0.25.*0.5 are"),
+    ],
+)
+async def test_a_quota_that_is_used_up_is_told(served, broker, role, limited, cpus, words):
+    """Also that of a role above ours, and when an offer is cut to what is left."""
+    served.machine.quota_limit[limited] = {"cpus": cpus}
+    backend = broker(served.base, role=role)
+    with pytest.raises(api.NoCapacity, match=words):
+        await backend.launch(spec())
+    served.machine.quota_limit.clear()
+    await backend.launch(spec())
 
 
 async def test_a_failed_over_master_is_not_believed_too_early(served, broker):

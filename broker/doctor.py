@@ -249,6 +249,9 @@ async def _way_in(
         return await _port(where.host or "", where.port or 0, "direct")
     async with client.get(f"{url}tcpSlaveAgentListener/", allow_redirects=False) as answer:
         told = answer.headers.get("X-Jenkins-JNLP-Port", "")
+        announced = answer.headers.get(
+            "X-Jenkins-JNLP-Host"
+        )  # hudson.TcpSlaveAgentListener.hostName
     if not told.isdecimal():
         return finding.fail(
             "agents",
@@ -256,7 +259,7 @@ async def _way_in(
             "Manage Jenkins, Security: TCP port for inbound agents; or connect.mode websocket",
         )
     through = tunnel.parse_tunnel(way.tunnel) if way.tunnel is not None else None
-    host = (through.host if through else None) or yarl.URL(url).host or ""
+    host = (through.host if through else None) or announced or yarl.URL(url).host or ""
     port = (through.port if through else None) or int(told)
     return await _port(host, port, "through the tunnel" if through else "agent port")
 

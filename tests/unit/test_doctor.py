@@ -6,7 +6,9 @@ import json
 import sys
 import time
 
+import aiohttp
 import pytest
+from aiohttp import test_utils, web
 
 from backends import finding
 from broker import app, cli, clock, configured, store
@@ -14,6 +16,7 @@ from broker import doctor as doctors
 from broker.config import loading
 from broker.demo import access as accesses
 from broker.demo import controller, simulation
+from jnlp import tunnel
 from tests.kubernetes import fake
 
 BROKER = accesses.ALL - {"Overall/Administer"}
@@ -135,6 +138,30 @@ async def test_an_agent_port_that_is_closed_and_a_websocket_that_is_open(tmp_pat
     async with surgery(tmp_path, more="connect: {mode: websocket}") as (_, path):
         bad, found = await doctor(path, probe=None)
     assert (bad, found["agents"].verdict.value) == (False, "ok")
+
+
+@pytest.mark.parametrize("announced", [None, "127.0.0.1"])
+async def test_an_agent_goes_where_the_controller_says(announced):
+    """Its agent port may be announced with a host of its own; agents believe that, not the URL."""
+    port = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    number = port.sockets[0].getsockname()[1]
+
+    async def listener(_: web.Request) -> web.Response:
+        headers = {"X-Jenkins-JNLP-Port": str(number)}
+        return web.Response(
+            headers=headers | ({"X-Jenkins-JNLP-Host": announced} if announced else {})
+        )
+
+    app = web.Application()
+    app.router.add_get("/tcpSlaveAgentListener/", listener)
+    async with (
+        test_utils.TestServer(app, host="127.0.0.1") as server,
+        port,
+        aiohttp.ClientSession() as client,
+    ):
+        url = f"http://localhost:{server.port}/"
+        found = await doctors._way_in(client, url, tunnel.Connection())
+    assert f"{announced or 'localhost'}:{number} takes connections" in found.text
 
 
 def test_a_controller_that_is_not_there(tmp_path, monkeypatch, capsys):

@@ -188,10 +188,14 @@ class Client:
             told = session.info().get("SecurityOptions") or ()
             return any(word in option for option in told for word in _REMAPPING)
 
-    def start(self, container_id: str) -> None:
-        """Start; raises StartError when the engine says no, and other errors otherwise."""
+    def start(self, container_id: str, plan: container.Plan) -> None:
+        """Join the networks and start; raises StartError when the engine says no."""
         with self._answers("cannot start a container") as session:
             try:
+                for network in plan.networks:
+                    session.connect_container_to_network(
+                        container_id, network, aliases=list(plan.aliases) or None
+                    )
                 session.start(container_id)
             except errors.APIError as error:
                 told = answers.refused_start(error.status_code or 0, _words(error))

@@ -51,6 +51,8 @@ class Plan:
     platform: str | None
     pull: str
     body: Mapping[str, Any]
+    networks: tuple[str, ...]  # to join besides the body's
+    aliases: tuple[str, ...]  # there
     archive_at: str  # where an archive is unpacked
     ids: tuple[int | None, int | None]
     folders: tuple[str, ...]
@@ -116,7 +118,7 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
         **owner_labels(owner),
         **metadata,
         NAME: spec.name,
-        DIGEST: _digest(spec, body),
+        DIGEST: _digest(spec, body, options.networks),
     }
     return Plan(
         container=container_name(spec.name, prefix=prefix),
@@ -124,6 +126,8 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
         platform=options.platform,
         pull=options.pull,
         body=body,
+        networks=options.networks,
+        aliases=options.aliases,
         archive_at=ROOT if read_only else "/",
         ids=_ids(options.user),
         folders=tuple(_owned(options)) if _ids(options.user)[0] is not None else (),
@@ -333,10 +337,10 @@ def _section(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return told if isinstance(told, Mapping) else {}
 
 
-def _digest(spec: api.InstanceSpec, body: Mapping[str, Any]) -> str:
+def _digest(spec: api.InstanceSpec, body: Mapping[str, Any], networks: tuple[str, ...]) -> str:
     """Return what tells two specifications apart; secrets are left out."""
     files = [(file.url, file.name) for file in spec.files]
-    return _hash([sorted(spec.metadata.items()), files, body])
+    return _hash([sorted(spec.metadata.items()), files, body, *networks])
 
 
 def _hash(told: object) -> str:

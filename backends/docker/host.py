@@ -121,13 +121,10 @@ class Host:
             if self._make(plan.with_secrets(folder), files, cancelled, mounted=True):
                 self._shares = True
                 return True
-        except api.BackendError:
+        except (api.BackendError, client.NoImageError) as error:
             self._take_if_gone(plan)
-            if self._shares is None:
+            if self._shares is None and isinstance(error, api.BackendError):
                 return False
-            raise
-        except client.NoImageError:
-            self._take_if_gone(plan)
             raise
         self._take_if_gone(plan)
         return True
@@ -153,7 +150,7 @@ class Host:
         try:
             self._put(made, plan, files, mounted=mounted)
             if not cancelled.is_set():
-                self.client.start(made)
+                self.client.start(made, plan)
                 started = True
         except client.StartError as failed:
             raise failed.error from failed
@@ -192,12 +189,13 @@ class Host:
                 there = self._taken_by(plan, taken)
                 if there is not None and there.state != "created":
                     return None
-                if there is not None and (container.SECRETS in there.mounts) == mounted:
+                as_ours = there is not None and (container.SECRETS in there.mounts) == mounted
+                if there is not None and as_ours and not plan.networks:
                     return there.id
                 if time.monotonic() > end:
                     raise api.Unavailable(f"{taken}, and it will not go") from taken
                 if there is not None:
-                    self._take_back(there.id)  # its secret would come another way
+                    self._take_back(there.id)  # other ways of secrets, or networks joined half
                 time.sleep(_LOOK_S)
 
     def _taken_by(

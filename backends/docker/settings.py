@@ -187,7 +187,8 @@ class DockerTemplate:
         checks.between(4096, 1 << 44),
     )
     network: str | None = _doc("Network, or host, none, bridge. Default: the engine's.", None)
-    aliases: tuple[str, ...] = _doc("More names on a network of one's own.", ())
+    networks: tuple[str, ...] = _doc("More networks, joined before the start.", ())
+    aliases: tuple[str, ...] = _doc("More names on networks of one's own.", ())
     dns: tuple[str, ...] = _doc("Name servers. Default: the engine's.", ())
     dns_search: tuple[str, ...] = _doc("Search domains.", ())
     extra_hosts: tuple[str, ...] = _doc("Lines NAME:ADDRESS; host-gateway is the host.", ())

@@ -31,6 +31,7 @@ FULL = settings.DockerTemplate(
     ulimits={"nofile": 1024, "nproc": 100},
     shm_bytes=1 << 30,
     network="builds",
+    networks=("services",),
     aliases=("agent",),
     dns=("192.0.2.53",),
     dns_search=("example",),

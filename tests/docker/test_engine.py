@@ -84,6 +84,32 @@ async def test_a_network_that_is_removed_before_a_start(rig):
     assert ["a1"] == list(await checks.listed(rig.backend))
 
 
+async def test_an_agent_on_several_networks(rig):
+    """It is on all of them before its program starts; one that is missing is named."""
+    names = [f"{rig.prefix}net{number}" for number in range(3)]
+    try:
+        for name in names:
+            await rig.sdk("create_network", name)
+        look = "ls /sys/class/net | grep -c eth"
+        options = {"network": names[0], "networks": tuple(names[1:]), "aliases": ("agent",)}
+        await rig.backend.launch(rig.spec("a1", look, code=0, **options))
+        assert 0 == (await rig.exited("a1")).code
+        assert "3" == (await rig.backend.logs("a1", tail=1)).strip()
+        entry = await rig.sdk("inspect_container", rig.container("a1"))
+        joined = entry["NetworkSettings"]["Networks"]
+        assert set(names) == set(joined)
+        assert all("agent" in told["Aliases"] for told in joined.values())
+        options = {"network": names[0], "networks": ("no-such-net",)}
+        with pytest.raises(api.Rejected, match=r"network no-such-net not found.*`network`"):
+            await rig.backend.launch(rig.spec("a2", **options))
+        assert ["a1"] == list(await checks.listed(rig.backend))
+        await rig.backend.terminate("a1", grace_s=0)
+    finally:
+        for name in names:
+            with contextlib.suppress(engines.docker.errors.APIError):
+                await rig.sdk("remove_network", name)
+
+
 async def test_a_command_that_is_missing_without_an_init(rig):
     """The engine refuses the start; no container stays."""
     spec = attrs.evolve(rig.spec("a1", init=False), argv=("/no/such",))

@@ -153,7 +153,7 @@ def _described(name: str) -> dict[str, object]:
 #
 # A text transformation, not a parser: the controller writes XML 1.1, which Python's parsers
 # refuse, and everything else in the file (launcher, properties of unknown plugins, the offline
-# state from 2.482 on) must go back byte for byte.
+# state) must go back byte for byte.
 
 _MARKUP = re.compile(
     r"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|<![^>]*>"

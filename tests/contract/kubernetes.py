@@ -1,7 +1,8 @@
 """The contract suite on the Kubernetes backend: over the fake API server, or a real cluster.
 
-``--live kubernetes=KUBECONFIG`` uses the namespace of the current context; the official package's
-generated client is then the second pair of eyes. Images: busybox.
+``--live kubernetes=KUBECONFIG`` uses the namespace of the current context, with an account of its
+own for the backend (``kubernetes_rights``); the official package's generated client is then the
+second pair of eyes. Images: busybox.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import attrs
 
 from backends import api, names
 from backends.kubernetes import backend, pod, settings
-from tests.contract import harness
+from tests.contract import harness, kubernetes_rights
 from tests.kubernetes import fake
 
 _IMAGE = "busybox:1.36"
@@ -158,10 +159,11 @@ class LiveHarness:
         **{
             f"{verb} {slug}": "a real API server does not fail on request"
             for verb, slug in _FAULTS
+            if slug == "unavailable"
         },
     }
 
-    def __init__(self, kubeconfig: str) -> None:
+    def __init__(self, kubeconfig: str, folder: pathlib.Path) -> None:
         from kubernetes import client, config
 
         config.load_kube_config(config_file=kubeconfig)
@@ -171,10 +173,13 @@ class LiveHarness:
         self._api = client.ApiClient()
         self._core = client.CoreV1Api(self._api)
         self._planted: list[str] = []
-        self._settings = settings.KubernetesSettings(kubeconfig=kubeconfig, start_patience_s=20)
+        self._account = kubernetes_rights.Account(self._api, self._namespace, folder)
+
+    async def open(self) -> None:
+        await self._account.open()
 
     def backend(self, *, owner: str = "ours") -> api.Backend:
-        return backend.KubernetesBackend(self._settings, owner=owner, now=time.time)
+        return backend.KubernetesBackend(self._account.settings(), owner=owner, now=time.time)
 
     def spec(
         self, name: str, program: harness.Program = harness.FOR_EVER, **changes: object
@@ -196,6 +201,7 @@ class LiveHarness:
             await asyncio.to_thread(
                 self._core.delete_namespaced_pod, name, self._namespace, grace_period_seconds=0
             )
+        await self._account.aclose()
         self._api.rest_client.pool_manager.clear()
 
     async def intact(self, name: str) -> bool:
@@ -251,7 +257,9 @@ class LiveHarness:
         await asyncio.to_thread(run)
 
     def provoke(self, verb: str, slug: str) -> contextlib.AbstractAsyncContextManager[None]:
-        raise NotImplementedError(verb, slug)
+        if slug == "no-capacity":
+            return self._account.without_room()
+        return self._account.without_right(verb)
 
 
 @contextlib.asynccontextmanager
@@ -259,7 +267,8 @@ async def open_harness(
     folder: pathlib.Path, address: str | None
 ) -> AsyncIterator[harness.Harness]:
     if address is not None:
-        live = LiveHarness(address)
+        live = LiveHarness(address, folder)
+        await live.open()
         try:
             yield live
         finally:

@@ -1,10 +1,11 @@
 """Whether a broker grows with the agents it has had.
 
-Run: ``python -m benchmarks.broker_growth [BUILDS]``. The real command runs as a process of its own
-with the process backend, against the simulated controller in this one; every build goes through
-an agent of its own.
+Run: ``python -m benchmarks.broker_growth [BUILDS] [--docker URL]``. The real command runs as a
+process of its own with the process backend, or with a Docker engine, against the simulated
+controller in this one; every build goes through an agent of its own.
 """
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -15,19 +16,29 @@ import time
 from collections.abc import AsyncIterator
 
 from broker import clock
-from broker.demo import controller, simulation
+from broker.demo import controller, image, simulation
 
+_SETTLE_S = 15.0
 _CONFIG = """\
-owner: rest
+owner: growth
 controller: {{url: "{url}", user: u, token: "env:TOKEN"}}
 state_dir: {folder}/state
 listen: "127.0.0.1:0"
 log: {{level: warning}}
-defaults:
-  command: ["{python}", "-S", "{agent}"]
+{where}
 templates:
   single: {{labels: single, cap: 16, retention: {{once: true, idle: 5s}}}}
 """
+
+_PROCESS = """\
+defaults:
+  command: ["{python}", "-S", "{agent}"]"""
+_DOCKER = """\
+backends: {{engine: {{kind: docker, hosts: [{{url: "{engine}"}}]}}}}
+defaults:
+  command: ["{agent}"]
+  image: {image}
+  docker: {{network: host, pull: never}}"""
 
 
 def resident_mib(pid: int) -> float:
@@ -38,18 +49,17 @@ def resident_mib(pid: int) -> float:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: pathlib.Path, server: controller.SimulatedController
+    folder: pathlib.Path, server: controller.SimulatedController, *, docker: str | None = None
 ) -> AsyncIterator[int]:
     """Run a broker; yield its process id. A drain ends it."""
+    if docker is None:
+        agent = pathlib.Path(controller.__file__).with_name("agent.py")
+        where = _PROCESS.format(python=sys.executable, agent=agent)
+    else:
+        await image.build(docker)
+        where = _DOCKER.format(engine=docker, agent=image.AGENT, image=image.NAME)
     config = folder / "broker.yaml"
-    config.write_text(
-        _CONFIG.format(
-            url=server.url,
-            folder=folder,
-            python=sys.executable,
-            agent=pathlib.Path(controller.__file__).with_name("agent.py"),
-        )
-    )
+    config.write_text(_CONFIG.format(url=server.url, folder=folder, where=where))
     broker = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "broker", "run", "--drain", "--config", str(config)),
         env={**os.environ, "TOKEN": "a-token-of-eleven"},
@@ -79,7 +89,7 @@ def _open(sim: simulation.Simulation) -> int:
     return len(sim.wanted) + sum(not node.idle for node in sim.nodes.values())
 
 
-async def main(builds: int) -> None:
+async def main(builds: int, docker: str | None) -> None:
     """Measure and print."""
     watch, sim = clock.Clock(), simulation.Simulation()
     access = controller.Access(user="u", token="a-token-of-eleven")  # noqa: S106 -- the simulation's
@@ -88,11 +98,12 @@ async def main(builds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with server, asyncio.TaskGroup() as group:
             clockwork = group.create_task(server.run(), name="clockwork")
-            async with running(pathlib.Path(folder), server) as pid:
-                await asyncio.sleep(3)
+            async with running(pathlib.Path(folder), server, docker=docker) as pid:
+                await asyncio.sleep(_SETTLE_S)
                 print(f"at the start: {resident_mib(pid):.1f} MiB resident")
                 for part in range(1, 6):
                     await serve(server, builds // 5)
+                    await asyncio.sleep(_SETTLE_S)
                     size = resident_mib(pid)
                     print(f"after {part * (builds // 5)} agents: {size:.1f} MiB resident")
             clockwork.cancel()
@@ -100,4 +111,8 @@ async def main(builds: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("builds", type=int, nargs="?", default=1000)
+    parser.add_argument("--docker", metavar="URL", help="with this engine, not with processes")
+    options = parser.parse_args()
+    asyncio.run(main(options.builds, options.docker))

@@ -1,30 +1,25 @@
-"""What the Kubernetes backend costs a broker: memory at rest, with 1000 pods, and afterwards.
+"""What the Kubernetes backend costs with many pods, and afterwards.
 
-Run: ``python benchmarks/kubernetes_memory.py [--pods N] [--kubeconfig]``. First a real broker at
-rest, against a simulated controller and a fake API server in other processes; then the backend
-alone with many pods. docs/performance.md holds what was measured.
+Run: ``python -m benchmarks.kubernetes_memory [--pods N]``. The backend alone, in a process that
+has loaded all of a broker, against a fake API server in another one. What a whole broker costs at
+rest is measured by ``memory_at_rest``.
 """
 
-# ruff: noqa: S603, TID251, ASYNC110, SIM117 -- our own commands; a measurement, not a model
+# ruff: noqa: S603, TID251, ASYNC110 -- our own commands; a measurement, not a model
 
 import argparse
 import asyncio
-import os
 import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 import time
 
-import yaml
-
-import broker.app  # noqa: F401 -- what a broker has loaded counts
+import broker.cli  # noqa: F401 -- what a broker has loaded counts
 from backends import api
 from backends.kubernetes import backend, settings
 from tests.kubernetes import fake
 
-_SETTLE_S = 20.0
 _ROUNDS = 3
 
 
@@ -40,62 +35,6 @@ async def serve() -> None:
     async with fake.Cluster().serving() as cluster:
         print(cluster.url, flush=True)
         await asyncio.sleep(3600)
-
-
-def broker_at_rest(server: str, *, kubeconfig: bool) -> float:
-    """Memory of a whole broker that has nothing to do."""
-    script = [pathlib.Path(sys.executable).with_name("agent-broker"), "demo", "--controller-only"]
-    script += ["--listen", "127.0.0.1:0"]
-    with tempfile.TemporaryDirectory() as folder:
-        with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as controller:
-            try:
-                told = ""
-                while "url:" not in told:
-                    told = controller.stdout.readline()
-                    if not told:
-                        raise SystemExit("the simulated controller did not start")
-                url = re.search(r'url: "([^"]+)"', told)[1]
-                return _run(pathlib.Path(folder), url, server, kubeconfig=kubeconfig)
-            finally:
-                controller.kill()
-
-
-def _run(folder: pathlib.Path, url: str, server: str, *, kubeconfig: bool) -> float:
-    told = {"kind": "kubernetes", "namespace": "agents"}
-    if kubeconfig:
-        config = folder / "config"
-        context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
-        cluster = {"name": "c", "cluster": {"server": server}}
-        user = {"name": "u", "user": {"token": "t"}}
-        config.write_text(
-            yaml.safe_dump(
-                {"clusters": [cluster], "users": [user], "contexts": [context]}
-                | {"current-context": "c", "apiVersion": "v1", "kind": "Config"}
-            )
-        )
-        told["kubeconfig"] = str(config)
-    else:
-        told["server"] = server
-    document = {
-        "owner": "rest",
-        "controller": {"url": url, "user": "demo", "token": "env:DEMO_TOKEN"},
-        "listen": "127.0.0.1:0",
-        "state_dir": str(folder / "state"),
-        "backends": {"cluster": told},
-        "templates": {"rare": {"labels": "nobody-asks", "image": "jenkins/inbound-agent"}},
-    }
-    (folder / "broker.yaml").write_text(yaml.safe_dump(document))
-    command = [pathlib.Path(sys.executable).with_name("agent-broker"), "run"]
-    with subprocess.Popen(
-        [*command, "--config", folder / "broker.yaml"],
-        env={**os.environ, "DEMO_TOKEN": "11demo"},
-        stderr=subprocess.DEVNULL,
-    ) as running:
-        try:
-            time.sleep(_SETTLE_S)
-            return rss(running.pid)
-        finally:
-            running.kill()
 
 
 async def many(server: str, pods: int) -> None:
@@ -151,20 +90,16 @@ def main() -> None:
     """Measure everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pods", type=int, default=1000)
-    parser.add_argument("--kubeconfig", action="store_true")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         asyncio.run(serve())
         return
-    again = [sys.executable, __file__, "--serve"]
+    again = [sys.executable, "-m", "benchmarks.kubernetes_memory", "--serve"]
     with subprocess.Popen(again, stdout=subprocess.PIPE, text=True) as server:
         try:
             url = server.stdout.readline().strip()
-            at_rest = broker_at_rest(url, kubeconfig=options.kubeconfig)
-            print(f"agent-broker run, at rest: {at_rest:.1f} MiB")
-            if not options.kubeconfig:
-                asyncio.run(many(url, options.pods))
+            asyncio.run(many(url, options.pods))
         finally:
             server.kill()
 

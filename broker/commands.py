@@ -93,7 +93,7 @@ async def _run(
         made = app.build(settings, files, watch=watch, leads=app.elect(settings, watch=watch))
     except ValueError as error:
         raise ends.BadInput(str(error)) from error
-    lean.forget()
+    lean.settle()
     try:
         with signals.obeyed(
             made, drain=options.drain, load=lambda: configured.load_apart(options.config)

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from backends import api
+from backends import api, heap
 from backends.docker import answers, container, settings, slim
 
 with slim.without("charset_normalizer", "chardet"):
@@ -92,6 +92,7 @@ class Client:
         self._session: _Session | None = None
         self._closing = threading.Event()
         self._closed = False
+        heap.share()
         threads = sum(lane.value for lane in Lane)
         self._threads = concurrent.futures.ThreadPoolExecutor(threads, "docker")
         self._lanes = {lane: asyncio.Semaphore(lane.value) for lane in Lane}

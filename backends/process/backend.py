@@ -19,7 +19,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from backends import api, names
+from backends import api, heap, names
 from backends.process import fetch, kernel, making, settings, storage, watch
 
 _T = TypeVar("_T")
@@ -81,6 +81,7 @@ class ProcessBackend:
         self._cache = fetch.FileCache(root / "cache", configured)
         self._shared = root / "shared"
         self._watcher = watch.Watcher()
+        heap.share()
         self._readers = concurrent.futures.ThreadPoolExecutor(1, "process-read")
         self._workers = concurrent.futures.ThreadPoolExecutor(_WORKERS, "process-work")
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()

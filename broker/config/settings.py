@@ -12,7 +12,7 @@ import attrs
 from attrs import field, frozen
 
 from broker import schedule
-from broker.config import shape
+from broker.config import general
 from broker.core import election, model
 from jnlp import settings as jnlp_settings
 
@@ -91,13 +91,13 @@ class Settings:
 
     owner: str
     controller: ControllerSettings
-    poll: shape.Poll
+    poll: general.Poll
     state_dir: pathlib.Path
     listen: tuple[str, int] | None
-    log: shape.Log
+    log: general.Log
     backends: Mapping[model.BackendName, BackendSettings]
-    limits: shape.Limits
-    advanced: shape.Advanced
+    limits: general.Limits
+    advanced: general.Advanced
     templates: tuple[model.Template, ...]  # ``min_idle`` without the schedule
     warmth: Mapping[model.TemplateName, Warmth]
     high_availability: HighAvailability | None = None
@@ -123,5 +123,5 @@ def policy(settings: Settings, *, wall_now: float, draining: bool = False) -> mo
         max_starting=settings.limits.starting,
         placeholder=settings.controller.placeholder,
         draining=draining,
-        **{a.name: getattr(settings.advanced, a.name) for a in attrs.fields(shape.Advanced)},
+        **{a.name: getattr(settings.advanced, a.name) for a in attrs.fields(general.Advanced)},
     )

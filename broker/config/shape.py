@@ -8,9 +8,9 @@ read or check anything.
 
 from typing import Any, NewType
 
-import attrs
-from attrs import NOTHING, frozen
+from attrs import frozen
 
+from broker.config.general import Advanced, Limits, Log, Poll, doc, same
 from broker.core import election, model
 
 SecretRef = NewType("SecretRef", str)
@@ -19,21 +19,6 @@ TimeOfDay = NewType("TimeOfDay", int)
 """Minutes after midnight."""
 Days = NewType("Days", frozenset)  # type: ignore[type-arg]  # of int, 0 is Monday
 Labels = NewType("Labels", tuple)  # type: ignore[type-arg]  # of str: a list, or one text
-
-
-def doc(text: str, default: Any = NOTHING, **more: Any) -> Any:
-    """Return a documented field; ``word`` in ``more`` is how None is written in the file."""
-    if isinstance(default, dict | list):
-        return attrs.field(factory=type(default), metadata={"doc": text, **more})
-    return attrs.field(default=default, metadata={"doc": text, **more})
-
-
-def _same(cls: type, name: str, text: str, **more: Any) -> Any:
-    """Return a field with the default that the core has."""
-    default = getattr(attrs.fields(cls), name).default
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class at run time
-        default = default.factory()
-    return doc(text, default, **more)
 
 
 @frozen(kw_only=True)
@@ -52,7 +37,7 @@ class Controller:
         None,
     )
     timeout_s: float = doc("For one request, to the last byte; slow controllers take 2 s.", 10.0)
-    placeholder: bool = _same(
+    placeholder: bool = same(
         model.Policy,
         "placeholder",
         "Keep one node that never connects: it makes the queue name labels and shows a second "
@@ -61,52 +46,20 @@ class Controller:
 
 
 @frozen(kw_only=True)
-class Poll:
-    """How often to look."""
-
-    busy_s: float = doc(
-        "While anything waits, starts or leaves; at rest a peek at the queue. 250ms at least.", 1.0
-    )
-    idle_s: float = doc("At rest, for everything else: two requests each time.", 5.0)
-
-
-@frozen(kw_only=True)
-class Log:
-    """The log, on standard error."""
-
-    format: str = doc(
-        "auto (JSON unless it is a terminal), json or console.",
-        "auto",
-        choices=("auto", "json", "console"),
-    )
-    level: str = doc(
-        "debug, info, warning or error.", "info", choices=("debug", "info", "warning", "error")
-    )
-
-
-@frozen(kw_only=True)
-class Limits:
-    """Over everything; each template and backend may have its own."""
-
-    agents: int | None = doc("Agents in all; default: no limit.", None)
-    starting: int | None = doc("Agents ordered and not yet online; default: no limit.", None)
-
-
-@frozen(kw_only=True)
 class Backend:
     """What all kinds have; the kind's own settings stand beside these."""
 
     kind: str = doc("Which kind of backend.")
-    cap: int | None = _same(model.BackendPolicy, "cap", "Agents on it; default: no limit.")
-    starting: int | None = _same(
+    cap: int | None = same(model.BackendPolicy, "cap", "Agents on it; default: no limit.")
+    starting: int | None = same(
         model.BackendPolicy,
         "max_starting",
         "Agents ordered and not yet online on it: what the platform takes without queueing.",
     )
-    launch_rate: float = _same(
+    launch_rate: float = same(
         model.BackendPolicy, "launch_rate", "Launches per second, on average (token bucket)."
     )
-    launch_burst: int = _same(
+    launch_burst: int = same(
         model.BackendPolicy, "launch_burst", "Launches at once before the rate holds."
     )
 
@@ -133,7 +86,7 @@ class Schedule:
 class Warm:
     """Agents kept idle for whoever comes next."""
 
-    min_idle: int = _same(
+    min_idle: int = same(
         model.Template, "min_idle", "Agents online and idle; replaced as soon as one is taken."
     )
     schedule: Schedule | None = doc("Other figures at certain times of the week.", None)
@@ -143,15 +96,15 @@ class Warm:
 class Retention:
     """When an agent may go; the first limit reached wins."""
 
-    once: bool = _same(model.Retention, "once", "Exactly one build, then gone.")
-    max_builds: int | None = _same(model.Retention, "max_builds", "Builds; default: no limit.")
-    idle_s: float | None = _same(
+    once: bool = same(model.Retention, "once", "Exactly one build, then gone.")
+    max_builds: int | None = same(model.Retention, "max_builds", "Builds; default: no limit.")
+    idle_s: float | None = same(
         model.Retention,
         "idle_s",
         "Idle longer than this and not needed; never: not for idleness.",
         word="never",
     )
-    max_age_s: float | None = _same(
+    max_age_s: float | None = same(
         model.Retention, "max_age_s", "Age; stronger than min_idle. Default: no limit."
     )
 
@@ -185,95 +138,56 @@ class Template:
     backends: tuple[str, ...] | None = doc(
         "In order: failure or cap moves to the next. Default: all, as they stand.", None
     )
-    executors: int = _same(model.Template, "executors", "Builds at the same time.")
+    executors: int = same(model.Template, "executors", "Builds at the same time.")
     mode: str = doc(
         "exclusive: only builds that ask for a label; normal: any build.",
         "exclusive",
         choices=("exclusive", "normal"),
     )
-    takes_unlabelled: bool = _same(
+    takes_unlabelled: bool = same(
         model.Template, "takes_unlabelled", "Start for builds without a label (mode normal)."
     )
-    start_early: bool = _same(
+    start_early: bool = same(
         model.Template, "start_early", "Start for builds that are still in their quiet period."
     )
-    paused: bool = _same(model.Template, "paused", "Start no new agents.")
-    cap: int | None = _same(model.Template, "cap", "Agents of it; default: no limit.")
+    paused: bool = same(model.Template, "paused", "Start no new agents.")
+    cap: int | None = same(model.Template, "cap", "Agents of it; default: no limit.")
     warm: Warm = doc("Agents kept idle.", Warm())
     retention: Retention = doc("When an agent goes.", Retention())
     connect: Connect = doc("How agents reach the controller.", Connect())
-    connect_deadline_s: float = _same(
+    connect_deadline_s: float = same(
         model.Template,
         "connect_deadline_s",
         "From launch to online; then the agent is replaced. Agents were seen to hang.",
     )
-    reconnect_for_s: float | None = _same(
+    reconnect_for_s: float | None = same(
         model.LaunchSettings,
         "reconnect_for_s",
         "How long an agent tries to come back to a controller that is away.",
         word="forever",
     )
-    command: tuple[str, ...] | None = _same(
+    command: tuple[str, ...] | None = same(
         model.LaunchSettings, "command", "Own program instead of java -jar agent.jar."
     )
-    java: str = _same(model.LaunchSettings, "java", "Java to run agent.jar with.")
-    jvm_options: tuple[str, ...] = _same(
+    java: str = same(model.LaunchSettings, "java", "Java to run agent.jar with.")
+    jvm_options: tuple[str, ...] = same(
         model.LaunchSettings,
         "jvm_options",
         "Options before -jar, such as -Xmx256m; they win over what makes an agent start fast.",
     )
-    heap_share: float = _same(
+    heap_share: float = same(
         model.LaunchSettings,
         "heap_share",
         "The agent's heap as a share of `resources.memory`; builds need the rest.",
     )
-    image: str | None = _same(model.LaunchSettings, "image", "Container image.")
-    remote_fs: str | None = _same(
+    image: str | None = same(model.LaunchSettings, "image", "Container image.")
+    remote_fs: str | None = same(
         model.LaunchSettings, "remote_fs", "Working directory; default: the backend's."
     )
     environment: dict[str, str] = doc(
         "Environment of the agent. Visible to its builds: no secrets.", {}
     )
     resources: Resources = doc("What the platform's scheduler is told.", Resources())
-
-
-@frozen(kw_only=True)
-class Advanced:
-    """Figures that hardly anybody needs to change."""
-
-    reservation_s: float = _same(
-        model.Policy,
-        "reservation_s",
-        "An idle agent that fits and is given nothing for this long is no longer counted on.",
-    )
-    orphan_grace_s: float = _same(
-        model.Policy, "orphan_grace_s", "From the first to the deciding sighting of a leftover."
-    )
-    yield_after_s: float = _same(
-        model.Policy, "yield_after_s", "A label that waits this long on a shared cap gets a turn."
-    )
-    launch_timeout_s: float = _same(
-        model.Policy, "launch_timeout_s", "One launch: node, secret, instance."
-    )
-    backoff_base_s: float = _same(model.Policy, "backoff_base_s", "Pause after one failure.")
-    backoff_max_s: float = _same(model.Policy, "backoff_max_s", "Longest pause after failures.")
-    rejected_retry_s: float = _same(
-        model.Policy,
-        "rejected_retry_s",
-        "Pause after the platform refused a template; a changed template is tried at once.",
-    )
-    sweep_share: float = _same(
-        model.Policy, "sweep_share", "Never sweep a larger share of all agents at once ..."
-    )
-    sweep_floor: int = _same(model.Policy, "sweep_floor", "... unless they are this few.")
-    resume_grace_s: float = _same(
-        model.Policy,
-        "resume_grace_s",
-        "After a start: time for pipelines to ask for the nodes that they ran on.",
-    )
-    settle_s: float = _same(
-        model.Policy, "settle_s", "The controller gives an idle agent its item within this."
-    )
 
 
 @frozen(kw_only=True)
@@ -295,12 +209,12 @@ class HighAvailability:
         "the other takes over then.",
         float(election.Terms().lease_s),
     )
-    renew_deadline_s: float = _same(
+    renew_deadline_s: float = same(
         election.Terms,
         "renew_deadline_s",
         "Whoever leads and cannot renew for this long stops to act.",
     )
-    retry_s: float = _same(
+    retry_s: float = same(
         election.Terms, "retry_s", "Pause between two requests for the lease, of every replica."
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import platform
 import shutil
 import ssl
 import subprocess
@@ -146,3 +147,34 @@ print(json.dumps([there, hidden, csv.__name__]))
 async def test_what_was_loaded_before_stays():
     """Nothing is taken from others; after an error, too, everything can be imported again."""
     assert [True, True, "csv"] == await run(SEEN)
+
+
+HEAPS = """
+import ctypes, json, os, pathlib, re, sys, threading
+if len(sys.argv) > 1:
+    from backends import heap
+    heap.share()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+done, kept, places = threading.Event(), threading.Barrier(9), []
+def work():
+    places.append(libc.malloc(ctypes.c_size_t(4096)))
+    kept.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+kept.wait()
+maps = pathlib.Path("/proc/self/maps").read_text().splitlines()
+(heap,) = [line.split()[0].split("-") for line in maps if line.endswith("[heap]")]
+low, high = (int(end, 16) for end in heap)
+print(json.dumps(sum(low <= place < high for place in places)))
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc has a heap for each thread"
+)
+async def test_threads_share_one_heap():
+    """Eight threads at once; without the switch most have a heap of their own."""
+    assert 8 == await run(HEAPS, "share")
+    assert 8 > await run(HEAPS)

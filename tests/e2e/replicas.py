@@ -90,12 +90,13 @@ class Cluster(fake.Cluster):
             for told in self.pods.values()
             if "deletionTimestamp" not in told["metadata"]
             and (agent := told["metadata"]["annotations"][pod.NAME]).split("-")[1] == label
-            and (agent not in nodes or nodes[agent].idle)
-            and (agent not in nodes or nodes[agent].offline_message is None)
+            and agent in nodes  # made before the pod, deleted before it
+            and nodes[agent].idle
+            and nodes[agent].offline_message is None
         ]
         most = max(waiting[label] for _, waiting in self.waited)
         if len(free) > most:
-            self.excess.append((free, most))
+            self.excess.append((self.made.watch.now(), name, free, most))
 
 
 @define
@@ -222,6 +223,10 @@ class Replicas:
 
     async def document(self, name):
         return json.loads((await self.page(name, "api/v1/plan"))[1])
+
+    def describe(self):
+        """Everything that both have said, for who reads a failure."""
+        return "\n".join(p.said.read_text() for p in self.made.brokers)
 
     async def feed(self, dice):
         """Submit a build now and then, for as long as it is awaited."""

@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import urllib.parse
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -264,18 +264,18 @@ class Client:
 
         Whoever the server has asked to wait is refused here until then.
         """
-        method, sort, clock = _METHODS.get(verb, "GET"), (verb, what), _clock()
+        sort, clock = (verb, what), _clock()
         wait_s = self._manners.wait_s(sort, now=clock())
         if wait_s:
             raise api.Unavailable("the API server asked us to wait", retry_after=wait_s)
-        try:
-            for renewed in (False, True):
-                if self._session.closed:
-                    raise errors.Lost("the backend is closed")
-                token = await self._found.tokens.get(renew=renewed)
-                headers = {"Authorization": f"Bearer {token}"} if token else {}
+        for renewed in (False, True):
+            if self._session.closed:
+                raise errors.Lost("the backend is closed")
+            token = await self._found.tokens.get(renew=renewed)
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            with _lost(verb, what):
                 async with self._session.request(
-                    method,
+                    _METHODS.get(verb, "GET"),
                     self._url(what, name),
                     params=query,
                     json=body,
@@ -293,10 +293,6 @@ class Client:
                     self._warn(answer)
                     yield answer
                     return
-        except TimeoutError as error:
-            raise errors.Lost(f"no answer in time to {verb} {what}") from error
-        except aiohttp.ClientError as error:
-            raise errors.Lost(f"cannot {verb} {what}: {_words(error)}") from error
 
     def _warn(self, answer: aiohttp.ClientResponse) -> None:
         """Log what the server thinks of our manifests, each once."""
@@ -348,6 +344,17 @@ async def refusal(answer: aiohttp.ClientResponse) -> errors.Answer:
     with contextlib.suppress(ValueError):
         body = json.loads(raw)
     return errors.Answer(status=answer.status, body=body, headers=answer.headers)
+
+
+@contextlib.contextmanager
+def _lost(verb: str, what: str) -> Iterator[None]:
+    """Tell what an HTTP library has to say of a broken connection in our own words."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise errors.Lost(f"no answer in time to {verb} {what}") from error
+    except aiohttp.ClientError as error:
+        raise errors.Lost(f"cannot {verb} {what}: {_words(error)}") from error
 
 
 def _clock() -> Callable[[], float]:

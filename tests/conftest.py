@@ -15,7 +15,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="KIND[=ADDRESS]",
-        help="also run the tests of this backend kind on a real platform; may be repeated",
+        help="also run the tests of this backend kind on a real platform, or with a real "
+        "controller (jenkins=http://USER:TOKEN@HOST:PORT/); may be repeated",
     )
 
 

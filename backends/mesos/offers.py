@@ -200,7 +200,9 @@ def parse_agent(raw: Mapping[str, Any], *, role: str) -> Agent:
     """Read an agent of the master's ``/slaves``: what it has for ``role`` when it is empty."""
     totals = {}
     usable = [raw.get("unreserved_resources", raw.get("resources", {}))]
-    usable.append(raw.get("reserved_resources", {}).get(role, {}))
+    for owner, reserved in raw.get("reserved_resources", {}).items():
+        if role == owner or role.startswith(f"{owner}/"):
+            usable.append(reserved)
     for name in SCALARS:
         totals[name] = sum(_milli(part.get(name, 0)) for part in usable)
     totals["ports"] = sum(

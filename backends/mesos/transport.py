@@ -226,7 +226,7 @@ class Link:
             raise _refusal(response.status, await _text(response))
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
-                return json.loads(await response.content.read(_PAGE_MAX))
+                return json.loads(await _body(response))
         except ValueError as error:
             raise api.Unavailable(f"{response.url.path} is not JSON: {error}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -294,6 +294,16 @@ def _refusal(status: int, text: str) -> api.BackendError:
     if 400 <= status < 500:
         return BadCall(f"the master cannot use what we say: {words}")
     return api.Unavailable(f"the master says {status}: {words}")
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """Return all of it: a single read gives what has arrived so far."""
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > _PAGE_MAX:
+            raise api.Unavailable(f"{response.url.path} is larger than {_PAGE_MAX >> 20} MiB")
+    return bytes(data)
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:

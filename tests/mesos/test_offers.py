@@ -228,6 +228,19 @@ def test_what_no_agent_can_ever_hold_is_said():
     assert offers.never_fits(need(cpus=99), []) is None, "an empty cluster may grow"
 
 
+@pytest.mark.parametrize(
+    ("role", "cpus"), [("*", 1), ("ci", 3), ("ci/builds", 7), ("ci/builds/x", 7), ("circle", 1)]
+)
+def test_what_is_reserved_for_a_role_above_ours_is_ours_too(role, cpus):
+    """Mesos offers it to the roles below."""
+    raw = {
+        "hostname": "h",
+        "unreserved_resources": {"cpus": 1},
+        "reserved_resources": {"ci": {"cpus": 2}, "ci/builds": {"cpus": 4}},
+    }
+    assert cpus * 1000 == offers.parse_agent(raw, role=role).totals["cpus"]
+
+
 def test_a_recorded_offer_is_read():
     """Attributes, the agent's address, resources untouched."""
     events = json.loads((RECORDED / "02-launch-finish/stream-1.json").read_text())["events"]

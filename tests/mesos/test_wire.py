@@ -418,6 +418,18 @@ async def test_why_a_launch_does_not_start_is_told_within_seconds(served, broker
     assert served.machine.frameworks[next(iter(served.machine.frameworks))].suppressed
 
 
+async def test_a_page_that_comes_in_many_pieces_is_read_to_its_end(served, broker):
+    """Of a large cluster: one read gives only what has arrived."""
+    (agent, _) = served.machine.view_agents()
+    page = json.dumps({"slaves": [agent | {"hostname": f"host-{n}"} for n in range(3000)]})
+    assert len(page) > 500_000
+    served.page_fault = lambda path, query: page if path == "/slaves" else None
+    options = settings.MesosTemplate(default_cpus=5)
+    wanted = api.InstanceSpec(name="a1", metadata={}, argv=("x",), options=options)
+    with pytest.raises(api.Rejected, match="none of 3000 agents can ever hold it"):
+        await broker(served.base).launch(wanted)
+
+
 @pytest.mark.parametrize(
     ("role", "limited", "cpus", "words"),
     [

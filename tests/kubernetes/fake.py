@@ -25,6 +25,7 @@ Object = dict[str, Any]
 
 _DNS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_LEASE = "agent-broker-ours"
 _STEP_S = 0.01
 _GC_S = 0.05
 _TIME = "2026-11-24T00:00:00Z"
@@ -524,30 +525,31 @@ class Cluster:
         del self.secrets[name]
         return _named("ok-200-secret-delete", "agent-two", name)
 
-    # --- leases: a version is written over once, as in recording error-409-update-conflict ---
+    # --- leases: a version is written over once; recordings lease-* ---
 
     async def _get_leases(self, request: web.Request, name: str) -> web.Response:
         if name not in self.leases:
-            return _lease_refused("error-404-pod-get", "absent", name)
+            return _named("lease-404-get", _LEASE, name)
         return web.json_response(self.leases[name])
 
     async def _create_leases(self, request: web.Request, _: str) -> web.Response:
         told = await request.json()
         name = told["metadata"]["name"]
         if name in self.leases:
-            return _lease_refused("error-409-already-exists", "agent-dup", name)
+            return _named("lease-409-exists", _LEASE, name)
         told["metadata"] |= {"uid": f"1ea5e000-0000-4000-8000-{next(self._uids):012d}"}
         return web.json_response(self._keep_lease(name, told), status=201)
 
     async def _update_leases(self, request: web.Request, name: str) -> web.Response:
         told = await request.json()
         old = self.leases.get(name)
-        if old is None:
-            return _lease_refused("error-404-pod-get", "absent", name)
+        if old is None:  # an update without a uid would make it: ours has one
+            assert told["metadata"]["uid"]
+            return _named("lease-409-update-deleted", _LEASE, name)
         if told["metadata"].get("resourceVersion") != old["metadata"]["resourceVersion"]:
-            return _lease_refused("error-409-update-conflict", "agent-dup", name)
+            return _named("lease-409-conflict", _LEASE, name)
         told["metadata"]["uid"] = old["metadata"]["uid"]
-        return web.json_response(self._keep_lease(name, told))
+        return web.json_response(old if told == old else self._keep_lease(name, told))
 
     def _keep_lease(self, name: str, told: Object) -> Object:
         spec = told["spec"] = {k: v for k, v in told["spec"].items() if v is not None}
@@ -668,15 +670,6 @@ def _recorded(name: str) -> web.Response:
     body = told["body"]
     text = body if isinstance(body, str) else json.dumps(body)
     return web.Response(text=None, body=text.encode(), status=told["status"], headers=headers)
-
-
-def _lease_refused(recording: str, old: str, name: str) -> web.Response:
-    told = recorded.load(recording)["response"]
-    text = json.dumps(told["body"]).replace(old, urllib.parse.unquote(name))
-    text = text.replace("pods \\", "leases.coordination.k8s.io \\").replace(
-        '"kind": "pods"', '"group": "coordination.k8s.io", "kind": "leases"'
-    )
-    return web.json_response(json.loads(text), status=told["status"])
 
 
 def _named(recording: str, old: str, name: str) -> web.Response:

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+import aiohttp
 import attrs
 import pytest
 import pytest_asyncio
 
 from backends import api, lease
+from backends.kubernetes import errors, settings
 from backends.kubernetes import lease as leases
-from backends.kubernetes import settings
-from tests.kubernetes import fake
+from tests.kubernetes import fake, recorded
 
 NAME = "agent-broker-ours"
 RECORD = lease.Record(
@@ -35,6 +36,63 @@ async def opened(cluster: fake.Cluster) -> AsyncIterator[Make]:
     yield make
     for one in made:
         await one.aclose()
+
+
+REPLAY = (  # in the order in which they were recorded
+    "lease-404-get",
+    "lease-201-create",
+    "lease-409-exists",
+    "lease-200-update",
+    "lease-409-conflict",
+    "lease-200-update-same",
+    "lease-200-release",
+)
+REFUSED = {
+    "lease-404-get": ("get", api.NotFound),
+    "lease-409-exists": ("create", api.AlreadyExists),
+    "lease-409-conflict": ("update", errors.Outdated),
+    "lease-409-update-deleted": ("update", errors.Outdated),
+    "lease-403-other-name": ("get", errors.NoRight),
+}
+
+
+async def test_the_fake_answers_as_recorded() -> None:
+    """The same requests one after the other, with its own versions in the place of theirs."""
+    versions: dict[str, str] = {}
+    async with (
+        fake.Cluster(namespace="lease-test").serving() as cluster,
+        aiohttp.ClientSession() as session,
+    ):
+        for name in (*REPLAY, "lease-409-update-deleted"):
+            told = recorded.load(name)
+            request, expected = told["request"], told["response"]
+            if name == "lease-409-update-deleted":
+                cluster.leases.clear()
+            body = request["body"]
+            if body is not None and "resourceVersion" in body["metadata"]:
+                theirs = body["metadata"]["resourceVersion"]
+                body["metadata"]["resourceVersion"] = versions[theirs]
+            async with session.request(
+                request["method"], cluster.url + request["path"], json=body
+            ) as answer:
+                got = await answer.json()
+                assert (expected["status"], name) == (answer.status, name)
+            if answer.status >= 400:
+                assert expected["body"] == got
+            else:
+                assert expected["body"]["spec"] == got["spec"]
+                theirs = expected["body"]["metadata"]["resourceVersion"]
+                ours = got["metadata"]["resourceVersion"]
+                assert ours == versions.setdefault(theirs, ours)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_refusal_means(name: str) -> None:
+    """Who was faster is told apart from what is not allowed."""
+    verb, cls = REFUSED[name]
+    told = recorded.load(name)["response"]
+    answer = errors.Answer(status=told["status"], body=told["body"], headers=told["headers"])
+    assert cls is type(errors.mapped(verb, "leases", answer))
 
 
 async def test_a_record_goes_there_and_back(cluster: fake.Cluster, opened: Make) -> None:
@@ -62,7 +120,8 @@ async def test_only_the_version_that_was_seen_is_replaced(
     made = await one.write(RECORD, over=None)
     assert await two.write(attrs.evolve(RECORD, holder="two"), over=None) is None
 
-    assert await one.write(RECORD, over=made) is not None
+    later = attrs.evolve(RECORD, renewed="2026-11-24T00:00:02.000000Z")
+    assert await one.write(later, over=made) is not None
     assert await two.write(attrs.evolve(RECORD, holder="two"), over=made) is None
     assert "one" == cluster.leases[NAME]["spec"]["holderIdentity"]
 

@@ -9,8 +9,9 @@ import aiohttp
 import attrs
 import pytest
 
+from broker import leadership
 from broker.core import model
-from broker.status import Server, documents, page
+from broker.status import Server, documents, page, terminal
 from tests.unit import status_source
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "status"
@@ -244,3 +245,41 @@ async def test_not_ready_and_not_alive_are_said(served):
     for path, text in (("/readyz", "controller: unreachable\n"), ("/healthz", "the loop hangs\n")):
         async with session.get(path) as answer:
             assert (answer.status, await answer.text()) == (503, text)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (leadership.State(), None),
+        (leadership.State(shared=True, holder="me_1", since=status_source.NOW - 9), "leads"),
+        (
+            leadership.State(
+                leading=False,
+                shared=True,
+                holder="other_1",
+                since=status_source.NOW - 9,
+                reason="other_1 leads",
+            ),
+            "standby: other_1 leads",
+        ),
+        (
+            leadership.State(leading=False, shared=True, reason=status_source.HOSTILE),
+            "standby: ",
+        ),
+    ],
+)
+def test_page_and_terminal_say_who_leads(state, words):
+    """Of several brokers; nothing about it where there is one."""
+    source = status_source.full()
+    source.leadership = state
+    shown = page.render(source)
+    assert "<script>" not in shown
+    told = {name: getattr(documents, name)(source) for name in NAMES}
+    line = terminal.render(told).splitlines()[0]
+    if words is None:
+        assert "leads" not in shown
+        assert "leads" not in line
+    else:
+        assert words in shown
+        assert ("STANDBY" in line) is not state.leading
+        assert (", leads as me_1" in line) is state.leading

@@ -35,9 +35,13 @@ class Cluster:
         return {str(task["id"]): task for task in await self._tasks_of(framework)}
 
     async def living(self, framework: str) -> list[str]:
-        """Return the names of its tasks that may still run."""
+        """Return the names of its tasks that run; a removed framework's others never will.
+
+        An agent that does not answer now is told to end them when it comes back.
+        """
+        over = facts.TERMINAL | {"TASK_UNREACHABLE"}
         found = await self.tasks(framework)
-        return [name for name, task in found.items() if task.get("state") not in facts.TERMINAL]
+        return [name for name, task in found.items() if task.get("state") not in over]
 
     async def why_not(self, want: facts.Want) -> api.BackendError:
         """Return the error that says why nothing that was offered fits."""

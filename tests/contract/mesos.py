@@ -104,14 +104,14 @@ class _Harness:
 class FakeHarness(_Harness):
     """The fake master; its agents run real programs, images alone are only played."""
 
-    within_s = 5.0
+    within_s = 15.0
     burst = 100
     lacks = _BY_BROKER
 
     def __init__(self, served: wire.Wire, launcher: agent.Launcher, root: pathlib.Path) -> None:
         super().__init__(
             served.base,
-            offer_timeout_s=1.0,
+            offer_timeout_s=3.0,
             request_timeout_s=8.0,
             user="nobody",
             work_root=str(root),

@@ -288,16 +288,18 @@ class Master:
         agents = [agent for agent in self.agents.values() if agent.state == "up"]
         self.random.shuffle(agents)
         given = [only] if only is not None else [*self.frameworks.values()]
-        ready = [one for one in given if one.stream is not None and not one.suppressed]
+        ready = [
+            one
+            for one in given
+            if one.stream is not None and not one.suppressed and not self._over_quota(one)
+        ]
         ready.sort(key=lambda one: (self._share(one), self.random.random()))
         for agent in agents:
             free, ports = agent.free(), agent.free_ports()
             if free["cpus"] < 10 and free["mem"] < 32_000:
                 continue
             for framework in ready:
-                if agent.role not in ("*", framework.role) or any(
-                    left <= 0 for left in self._headroom(framework).values()
-                ):
+                if agent.role not in ("*", framework.role):
                     continue
                 if self._filtered(framework, agent.id, free, ports):
                     continue
@@ -392,12 +394,15 @@ class Master:
         self, framework: Framework, agent: str, free: Mapping[str, int], ports: set[int]
     ) -> bool:
         """True when it has refused as much or more of this agent, and the time is not over."""
-        standing = [one for one in framework.filters.get(agent, ()) if one[0] > self.now]
-        if agent in framework.filters:
-            framework.filters[agent] = standing
+        standing = framework.filters.get(agent)
+        if not standing:
+            return False
+        if standing[0][0] <= self.now:
+            framework.filters[agent] = standing = [one for one in standing if one[0] > self.now]
         return any(
             all(free[name] <= scalars.get(name, 0) for name in free) and ports <= refused
-            for _until, scalars, refused in standing
+            for until, scalars, refused in standing
+            if until > self.now
         )
 
     def _share(self, framework: Framework) -> float:
@@ -410,6 +415,9 @@ class Master:
             (framework.allocated[name] / total[name] for name in ("cpus", "mem") if total[name]),
             default=0,
         )
+
+    def _over_quota(self, framework: Framework) -> bool:
+        return any(left <= 0 for left in self._headroom(framework).values())
 
     def _headroom(self, framework: Framework) -> dict[str, int]:
         """What the quota of its role, and of the roles above, leaves to be offered."""

@@ -381,6 +381,32 @@ async def test_a_removed_framework_begins_anew(served, broker):
     assert [*served.machine.frameworks] == [*broker.store.kept.values()]
 
 
+@pytest.mark.parametrize(
+    ("state", "begins"), [("TASK_RUNNING", False), ("TASK_UNREACHABLE", True)]
+)
+async def test_nothing_begins_anew_while_a_task_of_the_old_framework_runs(
+    served, broker, state, begins
+):
+    """But a dead agent, which nobody hears of again, does not stop us for ever."""
+    backend = broker(served.base)
+    await backend.launch(spec())
+    (old,) = served.machine.frameworks
+    served.machine.remove(old)
+    left = {"id": "a1", "state": state, "framework_id": old, "slave_id": "S9", "labels": []}
+    page = json.dumps({"tasks": [left]})
+    served.page_fault = lambda path, query: page if path == "/tasks" else None
+
+    async def decided() -> bool:
+        try:
+            await backend.list()
+        except api.Unavailable as error:
+            return "'a1' still runs" in error.reason
+        return bool(served.machine.frameworks)
+
+    await checks.until("it begins anew, or says why not", decided, within_s=5)
+    assert begins == bool(served.machine.frameworks)
+
+
 async def test_a_forbidden_role_and_wrong_credentials_are_told(served, broker, tmp_path):
     """Whose fault it is, in the master's words; the right credentials then work."""
     served.machine.refused_roles.add("secret")

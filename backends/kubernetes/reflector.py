@@ -108,6 +108,8 @@ class Reflector:
         """Keep the picture; yield after each batch of changes. Ends with an error, or by itself.
 
         Of several iterations at the same time the first keeps the picture; the others end with it.
+        Whoever leaves it by its own will begins anew: what went until then was somebody else's
+        business, as for a broker that only looked on until it took over.
         """
         while self._kept:
             await self._changed.wait()
@@ -126,6 +128,9 @@ class Reflector:
                             yield
                 except errors.Expired:
                     continue
+        except (asyncio.CancelledError, GeneratorExit):
+            self._pods, self._departed = {}, {}
+            raise
         finally:
             self._kept = self._live = False
             self._tell()

@@ -290,6 +290,20 @@ async def test_what_somebody_else_deletes_is_told_with_the_reason(
         assert [] == list(await ours.list())
 
 
+async def test_who_takes_over_inherits_no_certificates(cluster: fake.Cluster, make: Make) -> None:
+    """A broker that only looked on until now: the leader ended those pods, and had its reasons."""
+    leader, ours = make(), make()
+    async with followed(ours):
+        for name in ("a1", "a2"):
+            await leader.launch(spec(name))
+        await listed(ours, lambda found: len(found) == 2)
+        await leader.terminate("a1", grace_s=1)
+        await listed(ours, lambda found: found["a1"].state is api.InstanceState.EXITED)
+    await leader.terminate("a2", grace_s=1)  # while nobody follows
+    async with followed(ours):
+        assert [] == await ours.list()
+
+
 async def test_our_own_terminations_need_no_certificate(cluster: fake.Cluster, make: Make) -> None:
     """What we end ourselves is simply gone."""
     ours = make()

@@ -196,3 +196,11 @@ def refused_tls(url: str, words: str) -> api.Unauthorized:
 def is_missing_image(status: int | None, words: str) -> bool:
     """Tell whether a creation failed for its image alone."""
     return status == 404 and "image" in words.lower()
+
+
+def innermost(error: BaseException) -> str:
+    """Return the last cause's words: libraries wrap the operating system's three times."""
+    seen: BaseException = error
+    while (inner := seen.__cause__ or seen.__context__) is not None:
+        seen = inner
+    return str(seen) or type(seen).__name__

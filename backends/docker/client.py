@@ -13,9 +13,8 @@ import asyncio
 import concurrent.futures
 import contextlib
 import enum
+import functools
 import io
-import os
-import pathlib
 import tarfile
 import threading
 import time
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from backends import api, heap
-from backends.docker import answers, container, settings, slim
+from backends.docker import answers, container, logins, settings, slim
 
 with slim.without("charset_normalizer", "chardet"):
     import docker
@@ -104,10 +103,14 @@ class Client:
         free = self._lanes[lane]
         await free.acquire()
         try:
-            future = asyncio.wrap_future(self._threads.submit(work, *args, **kwargs))
+            if lane is Lane.PULL:
+                begun = _apart(functools.partial(work, *args, **kwargs))
+            else:
+                begun = self._threads.submit(work, *args, **kwargs)
         except RuntimeError as error:
             free.release()
             raise api.Unavailable("the backend is closed") from error
+        future = asyncio.wrap_future(begun)
         future.add_done_callback(lambda _: free.release())
         return future
 
@@ -118,7 +121,7 @@ class Client:
         return await (await self.begin(lane, work, *args, **kwargs))
 
     def close(self) -> None:
-        """Wait for the calls under way, let go of threads and connections; blocking."""
+        """Wait for the calls under way but pulls, let go of threads and connections; blocking."""
         self._closing.set()
         self._threads.shutdown(wait=True)
         with self._lock:
@@ -229,7 +232,7 @@ class Client:
         doing = f"cannot pull {image[:80]!r} within {limit:g} s"
         layers: dict[str, str] = {}
         with self._answers(doing, pull=True) as session, contextlib.ExitStack() as stack:
-            login = self._login(session, image)
+            login = self._login(image)
             lines = session.pull(
                 image, stream=True, decode=True, platform=platform, auth_config=login
             )
@@ -246,30 +249,19 @@ class Client:
                 if time.monotonic() > end:
                     raise api.Unavailable(f"{doing}: it was still under way")
 
-    def _login(self, session: _Session, image: str) -> dict[str, str] | None:
-        """Return the credentials that the settings have for the image's registry.
-
-        None leaves it to the Docker configuration: files, stores and helpers.
-        """
-        folder = self._settings.docker_config
-        session.reload_config(folder and f"{folder}/config.json")  # somebody may have logged in
+    def _login(self, image: str) -> dict[str, str]:
+        """Return what the settings or the Docker configuration say about the image's registry."""
         repository, _ = utils.parse_repository_tag(image)
         registry, _ = auth.resolve_repository_name(repository)
         login = self._settings.registries.get(registry)
-        if login is None:
-            return None
-        try:
-            password = (
-                os.environ[login.password_env]
-                if login.password_env is not None
-                else pathlib.Path(str(login.password_file)).read_text("utf-8").strip()
-            )
-        except (OSError, KeyError, ValueError) as error:
-            raise api.Unauthorized(
-                f"the password for registry {registry} cannot be read: {type(error).__name__}; "
-                "hint: `registries` of the backend"
-            ) from error
-        return {"username": login.user, "password": password}
+        if login is not None:
+            return logins.of_settings(login, registry)
+        folder = self._settings.docker_config
+        config = auth.load_config(folder and f"{folder}/config.json")
+        helper = config.get_credential_store(registry)
+        server = auth.INDEX_URL if registry == auth.INDEX_NAME else registry
+        found = logins.of_helper(helper, server) if helper else None
+        return found or auth.AuthConfig({"auths": config.auths}).resolve_authconfig(registry) or {}
 
     # --- events ---
 
@@ -309,8 +301,6 @@ class Client:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _unreachable(self._host, doing, error) from error
         except errors.DockerException as error:
-            if pull:
-                raise api.Unauthorized(f"{doing}: {error}; hint: credential helper") from error
             raise api.Unavailable(f"{doing}: {error}") from error
 
     def _connect(self) -> _Session:
@@ -366,6 +356,21 @@ class Client:
             self._session = None
 
 
+def _apart(work: Callable[[], _T]) -> concurrent.futures.Future[_T]:
+    """Run in a thread that nobody waits for at the end: a registry may be silent for minutes."""
+    future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 -- as an executor's thread
+            future.set_exception(error)
+
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="docker-pull", daemon=True).start()
+    return future
+
+
 def _words(error: errors.APIError) -> str:
     """Return the engine's words."""
     text = error.explanation
@@ -379,9 +384,9 @@ def _retry_after(error: errors.APIError) -> float | None:
 
 
 def _unreachable(host: settings.Host, doing: str, error: Exception) -> api.BackendError:
-    words = f"{doing}: {host.url}: {_innermost(error)}"
+    words = f"{doing}: {host.url}: {answers.innermost(error)}"
     if isinstance(error, requests.exceptions.SSLError):
-        return answers.refused_tls(host.url, _innermost(error))
+        return answers.refused_tls(host.url, answers.innermost(error))
     if "Permission denied" in words:
         return api.Unauthorized(f"{words}; hint: the broker's user needs the socket's group")
     if host.tls:
@@ -390,11 +395,3 @@ def _unreachable(host: settings.Host, doing: str, error: Exception) -> api.Backe
         )
         words += "; perhaps it does not accept our certificate" * cut
     return api.Unavailable(words)
-
-
-def _innermost(error: BaseException) -> str:
-    """Return the last cause's words: libraries wrap the operating system's three times."""
-    seen: BaseException = error
-    while (inner := seen.__cause__ or seen.__context__) is not None:
-        seen = inner
-    return str(seen) or type(seen).__name__

@@ -267,6 +267,8 @@ class DockerBackend:
             detail = f"pulling {plan.image[:120]}: {told}"
             self._preparing[name] = attrs.evolve(self._preparing[name], detail=detail)
             await asyncio.wait([future], timeout=_PROGRESS_S)
+            if self._closed:
+                raise api.Unavailable("the backend is closed; its pull was given up")
         await future
 
     # --- inside ---

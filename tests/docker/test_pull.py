@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from backends import api
-from backends.docker import settings
+from backends.docker import logins, settings
 from tests.contract import checks
 from tests.docker import registries
 from tests.docker.conftest import WITHIN_S, Rig, backend_on, cleaned
@@ -132,7 +132,9 @@ def helper(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, answer: str) -
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-@pytest.mark.parametrize("how", ["file", "env", "auths", "helper", "store"])
+@pytest.mark.parametrize(
+    "how", ["file", "env", "auths", "helper", "store", "auths beside a helper"]
+)
 async def test_a_login_is_found(how, engine_url, closed, tmp_path, monkeypatch):
     """Wherever it is kept."""
     registry, image = closed
@@ -149,6 +151,11 @@ async def test_a_login_is_found(how, engine_url, closed, tmp_path, monkeypatch):
     elif how == "auths":
         both = base64.b64encode(f"{registries.USER}:{registries.PASSWORD}".encode()).decode()
         config = {"auths": {registry.address: {"auth": both}}}
+        told["docker_config"] = config_dir(tmp_path, config)
+    elif how == "auths beside a helper":
+        helper(tmp_path, monkeypatch, "echo credentials not found in native keychain; exit 1")
+        both = base64.b64encode(f"{registries.USER}:{registries.PASSWORD}".encode()).decode()
+        config = {"auths": {f"http://{registry.address}": {"auth": both}}, "credsStore": "forge"}
         told["docker_config"] = config_dir(tmp_path, config)
     else:
         helper(tmp_path, monkeypatch, f"cat >/dev/null; echo '{secret}'")
@@ -194,10 +201,14 @@ async def test_a_login_that_is_missing_or_wrong(how, engine_url, closed, tmp_pat
         assert {} == await checks.listed(rig.backend)
 
 
-@pytest.mark.filterwarnings("ignore:docker-credential-forge not installed")  # the SDK says so too
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [(None, "forge"), ("echo locked >&2; exit 1", "locked|forge")],
+    [
+        (None, "docker-credential-forge: No such file or directory"),
+        ("cat >/dev/null; echo locked >&2; exit 1", "docker-credential-forge: locked"),
+        ("cat >/dev/null; echo not-this-secret", "docker-credential-forge: its answer is none"),
+        ("exec sleep 60", "docker-credential-forge: no answer within 0.5 s"),
+    ],
 )
 async def test_a_credential_helper_that_fails(
     answer, words, engine_url, closed, tmp_path, monkeypatch
@@ -208,8 +219,10 @@ async def test_a_credential_helper_that_fails(
         helper(tmp_path, monkeypatch, answer)
     config = {"credHelpers": {registry.address: "forge"}}
     async with rig_with(engine_url, docker_config=config_dir(tmp_path, config)) as rig:
-        with pytest.raises(api.Unauthorized, match=f"(?s){words}.*credential helper"):
+        monkeypatch.setattr(logins, "_HELPER_S", 0.5)
+        with pytest.raises(api.Unauthorized, match=f"{words}; hint: the credential helper") as end:
             await rig.backend.launch(rig.spec("a1", image=image, pull="always"))
+        assert "not-this-secret" not in str(end.value)
 
 
 async def test_a_password_that_cannot_be_read(engine_url, closed):
@@ -224,6 +237,25 @@ async def test_a_password_that_cannot_be_read(engine_url, closed):
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
+
+
+async def test_closing_does_not_wait_for_a_silent_registry(engine_url, plain):
+    """Who waits for it is told."""
+    async with (
+        registries.slow_line(plain.address, bytes_per_s=0) as line,
+        rig_with(engine_url, pull_timeout_s=20.0) as rig,
+    ):
+        spec = rig.spec("a1", image=f"{line.address}/x:1", pull="if-missing")
+        launch = asyncio.ensure_future(rig.backend.launch(spec))
+
+        async def asking() -> bool:
+            return bool(line.tasks)
+
+        await checks.until("the registry is asked", asking, within_s=WITHIN_S)
+        async with asyncio.timeout(5):
+            await rig.backend.aclose()
+            with pytest.raises(api.Unavailable, match="closed"):
+                await launch
 
 
 @pytest.mark.parametrize("policy", ["if-missing", "always"])

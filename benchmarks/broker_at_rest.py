@@ -1,4 +1,6 @@
-"""What one broker costs while nothing happens: memory, processor, requests, start-up.
+"""What one broker does while nothing happens: start-up, requests, threads.
+
+What it costs in memory and processor time is measured by ``memory_at_rest``.
 
 ``python benchmarks/broker_at_rest.py [SECONDS]`` starts a simulated controller here and a broker
 as a program, with the process backend and one warm agent, and reads /proc.
@@ -7,7 +9,6 @@ as a program, with the process backend and one warm agent, and reads /proc.
 # ruff: noqa: ASYNC110, ASYNC240 -- it measures another process and may wait itself
 
 import asyncio
-import os
 import pathlib
 import signal
 import subprocess
@@ -45,11 +46,6 @@ def _status(pid: int, field: str) -> int:
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(field))
 
 
-def _processor_s(pid: int) -> float:
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def _main(seconds: float) -> None:
     sim = simulation.Simulation()
     with tempfile.TemporaryDirectory() as folder:
@@ -66,13 +62,11 @@ async def _main(seconds: float) -> None:
                 await asyncio.sleep(0.005)
             first = time.perf_counter() - began
             await asyncio.sleep(10.0)  # until the warm agent is there and the polling is slow
-            asked, used = len(server.requests), _processor_s(process.pid)
+            asked = len(server.requests)
             await asyncio.sleep(seconds)
-            asked, used = len(server.requests) - asked, _processor_s(process.pid) - used
+            asked = len(server.requests) - asked
             print(f"start to the first request   {first:.2f} s")
-            print(f"memory, whole process (Rss)  {_status(process.pid, 'VmRSS') / 1024:.1f} MiB")
             print(f"threads                      {_status(process.pid, 'Threads')}")
-            print(f"processor at rest            {100 * used / seconds:.2f} % of one")
             print(f"requests at rest             {asked / seconds:.2f} per second")
             process.send_signal(signal.SIGTERM)
             await process.wait()

@@ -31,7 +31,15 @@ NEEDED = {
     "mesos": {"backends.mesos"},
 }
 NEVER = {  # for reading a configuration, for a person, for the demo, or for nothing at all
-    *("yaml", "cattrs", "difflib", "zoneinfo", "charset_normalizer", "frozenlist._frozenlist"),
+    *(
+        "yaml",
+        "cattrs",
+        "difflib",
+        "zoneinfo",
+        "charset_normalizer",
+        "aiohttp.web",
+        "frozenlist._frozenlist",
+    ),
     *("broker.config.loading", "broker.config.building", "broker.config.shape"),
     *("broker.demo", "broker.doctor", "broker.rendering", "kubernetes", "google", "oauthlib"),
 }

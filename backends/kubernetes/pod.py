@@ -178,7 +178,8 @@ def _common(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Man
     """Return the lowest layer."""
     context = {
         "runAsUser": options.run_as_user,
-        "runAsGroup": options.run_as_group,
+        # a runtime cannot start a sandbox for a group without a user
+        "runAsGroup": None if options.run_as_user is None else options.run_as_group,
         "fsGroup": options.fs_group,
     }
     deadline_s = options.active_deadline_s

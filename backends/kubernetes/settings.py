@@ -170,7 +170,7 @@ class KubernetesTemplate:
     # together with the template's `remote_fs`. The default is that of the agent images.
     work_directory: str = field(default="/home/jenkins/agent", validator=checks.absolute)
     # User and group of all processes, by number. 1000 is `jenkins` in the agent images. None: the
-    # image's own.
+    # image's own; the group counts only with a user, since runtimes start none alone.
     run_as_user: int | None = field(default=1000, validator=checks.between(0, 4_294_967_294))
     run_as_group: int | None = field(default=1000, validator=checks.between(0, 4_294_967_294))
     # Group that owns the volumes, so that the user may write to them. None: the volume's own.

@@ -143,6 +143,14 @@ def test_only_the_agent_sees_the_secret() -> None:
     }
 
 
+def test_no_group_without_a_user() -> None:
+    """A real runtime: "user group 1000 is specified without user", and the pod never starts."""
+    images_own = attrs.evolve(PLAIN, options=settings.KubernetesTemplate(run_as_user=None))
+    context = pod.make(images_own, owner="ours").pod["spec"]["securityContext"]
+    assert {"runAsUser", "runAsGroup"}.isdisjoint(context)
+    assert 1000 == context["fsGroup"]
+
+
 def test_nobody_can_write_owner_marks_of_somebody_else() -> None:
     """Marks in a template are overwritten or dropped."""
     manifest = made(CASES["side-containers"]).pod

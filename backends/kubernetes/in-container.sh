@@ -86,7 +86,9 @@ case $(readlink /proc/self/fd/0) in
 /dev/null | /dev/pts/* | /dev/console | '') input=0 ;;
 *) input=1 ;;
 esac
-exec 3<&0 </dev/null
+if [ "$input" = 1 ]; then
+    exec 3<&0 </dev/null
+fi
 order "$@" | (stream --data-binary @- "$here/run" 3<&-) &
 run=$!
 (stream "$here/stderr" 3<&- >&2) &
@@ -112,7 +114,7 @@ if [ "$ended" -gt 0 ] && [ "$ended" -lt 128 ]; then
 fi
 finish "$err"
 [ -z "$broken" ] || exit "$broken"
-answer=$(ask "$here/exit") || answer=
+answer=$(ask --retry 5 --retry-connrefused "$here/exit") || answer=
 cut
 case $answer in
 [0-9]*) ;;

@@ -13,9 +13,10 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 from attrs import frozen
 
@@ -57,6 +58,7 @@ class Listener:
         self._strangers = asyncio.Semaphore(_STRANGERS)
         self._closing = False
         self._runner: web.AppRunner | None = None
+        self._working: set[asyncio.Task[None]] = set()
 
     async def start(self) -> tuple[str, int]:
         """Listen; return the address. Raises Unauthorized: it is the operator's to mend."""
@@ -84,13 +86,22 @@ class Listener:
     async def aclose(self) -> None:
         """End every command, let its caller know, and stop listening; idempotent."""
         self._closing = True
-        for session in self._sessions.values():
+        recent = asyncio.get_running_loop().time() - _SOON_S
+        asking = [
+            session
+            for session in self._sessions.values()
+            if not session.ended.is_set() or session.ended_at > recent
+        ]
+        for session in asking:
             session.abandon("the broker was stopped", hurry=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
-                for session in list(self._sessions.values()):
-                    if not session.told.is_set():
-                        await session.told.wait()
+                for session in asking:
+                    await session.told.wait()
+                while self._working:
+                    await asyncio.wait(self._working)
+        for task in self._working:
+            task.cancel()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -120,14 +131,32 @@ class Listener:
         pod, told = await self._proven(request)
         body = await request.read()
         session = self._begin(request, pod, told)
-        answer = await _stream(request)
+        answer = _stream()
 
         async def look() -> Mapping[str, Any] | None:
             return await self._rules.find(pod)
 
-        await session.run(body, look=look, stdout=answer.write, patience_s=self._rules.patience_s)
+        try:
+            await answer.prepare(request)
+        except (asyncio.CancelledError, ConnectionError):
+            session.refuse("the caller went away")
+            raise
+        if not session.ended.is_set():
+            patience_s = self._rules.patience_s
+            self._work(session.run(body, look=look, stdout=answer.write, patience_s=patience_s))
+        try:
+            await session.ended.wait()
+        except asyncio.CancelledError:
+            session.leave()
+            raise
         await answer.write_eof()
         return answer
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it whatever becomes of the request; owned by this object and awaited in aclose."""
+        task = asyncio.get_running_loop().create_task(work, name="command in a side container")
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
 
     def _begin(self, request: web.Request, pod: str, told: str) -> sessions.Session:
         key = (pod, request.match_info["id"])
@@ -150,16 +179,21 @@ class Listener:
 
     async def _stderr(self, request: web.Request) -> web.StreamResponse:
         session = await self._awaited(request, _ARRIVE_S)
-        answer = await _stream(request)
+        answer = _stream()
+        await answer.prepare(request)
         await session.listen(answer.write)
         await answer.write_eof()
         return answer
 
     async def _stdin(self, request: web.Request) -> web.Response:
         session = await self._awaited(request, _ARRIVE_S)
-        async for data in request.content.iter_any():
-            if not await session.feed(data):
-                return web.Response()
+        try:
+            async for data in request.content.iter_any():
+                if not await session.feed(data):
+                    return web.Response()
+        except (asyncio.CancelledError, ConnectionError, aiohttp.ClientError):
+            session.abandon("the input broke off")  # half of it must not pass for the whole
+            raise
         await session.end_input()
         return web.Response()
 
@@ -248,8 +282,7 @@ class Listener:
             raise web.HTTPUnauthorized(text="125 the broker does not know this agent's token\n")
 
 
-async def _stream(request: web.Request) -> web.StreamResponse:
+def _stream() -> web.StreamResponse:
     answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
     answer.enable_chunked_encoding()
-    await answer.prepare(request)
     return answer

@@ -1,7 +1,8 @@
 """One command that an agent runs in another container of its pod, from its order to its exit code.
 
-The life of a session is the life of the request that brings its standard output: whoever goes away
-in the middle ends the command, as a closed terminal does, and so does a broker that stops. Input,
+A session lives as long as the request that brings its standard output: whoever goes away in the
+middle ends the command, as a closed terminal does, and so does a broker that stops. But it is no
+part of that request, which may be cancelled again while the command is being ended. Input,
 standard error and the exit code come by requests beside it. Nothing is kept that nobody has read:
 a slow reader slows the command. Refuses to know HTTP and tokens.
 """
@@ -28,6 +29,8 @@ _END_S = 15.0
 _END_TRIES_S = 20.0
 _LAST_WORDS_S = 3.0
 _OUTAGE_S = 30.0  # an API server or a kubelet that is being restarted
+
+_GONE = "the caller went away"
 
 _T = TypeVar("_T")
 Sink = Callable[[bytes], Awaitable[None]]
@@ -78,7 +81,7 @@ class Session:
     # --- the request that carries it ---
 
     async def run(self, body: bytes, *, look: Look, stdout: Sink, patience_s: float) -> None:
-        """Run an order to the end; the result says how. Raises what ends the caller's request."""
+        """Run an order to the end; the result says how. To be ended by ``abandon`` alone."""
         try:
             order = incontainer.read_order(body)
             self.container = order.container
@@ -92,11 +95,10 @@ class Session:
         except api.BackendError as error:
             self._why = error.reason
             self.result = Result(code=incontainer.CANNOT_RUN, message=await self._end())
-        except (asyncio.CancelledError, ConnectionError):
-            self._why = "the caller went away"
-            self.told.set()  # nobody will ask
+        except ConnectionError:
+            self._why = _GONE
+            self.told.set()
             await self._end()
-            raise
         finally:
             self._close()
 
@@ -139,7 +141,7 @@ class Session:
         try:
             await self.ended.wait()
         except asyncio.CancelledError:
-            self.abandon("the caller went away")
+            self.leave()
             raise
 
     async def feed(self, data: bytes) -> bool:
@@ -165,6 +167,12 @@ class Session:
         self._why, self._hurry = self._why or why, hurry
         if self._limit is not None:
             self._limit.reschedule(asyncio.get_running_loop().time())
+            self._limit = None  # once is enough
+
+    def leave(self) -> None:
+        """End the command of a caller that is no more; nobody will ask how it ended."""
+        self.told.set()
+        self.abandon(_GONE)
 
     # --- the steps ---
 

@@ -4,6 +4,8 @@ import asyncio
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from backends import api, names
 from backends.kubernetes import backend, incontainer, listener, sessions, settings
+from tests.docker import certificates
 from tests.kubernetes import fake, kubelet
 
 _SECRETS = "/run/agent-broker"
@@ -62,7 +65,7 @@ class Agent:
         self.folder.mkdir(exist_ok=True)
         for name, text in self.cluster.secrets[self.name]["stringData"].items():
             told = text.replace(_SECRETS, str(self.folder))
-            told = told.replace(_URL, "http://{}:{}".format(*self.address))
+            told = told.replace("broker.invalid:8088", "{}:{}".format(*self.address))
             (self.folder / name).write_text(told)
 
     async def start(
@@ -96,8 +99,8 @@ class Stage:
     broker: backend.KubernetesBackend = field(init=False)
     _watching: asyncio.Task[None] | None = None
 
-    async def begin(self, port: int = 0) -> None:
-        told = settings.InContainer(listen=f"127.0.0.1:{port}", url=_URL)
+    async def begin(self, port: int = 0, **more: str) -> None:
+        told = settings.InContainer(**{"listen": f"127.0.0.1:{port}", "url": _URL, **more})
         self.broker = self.make(in_container=told)
         self._watching = asyncio.ensure_future(self._watch(self.broker))
         async with asyncio.timeout(5):
@@ -397,6 +400,38 @@ async def test_input_that_never_ends_holds_nobody_up(stage: Stage) -> None:
         assert 0 == await process.wait()
 
 
+async def test_closed_input_is_no_input(stage: Stage) -> None:
+    """As for a program that was started without any."""
+    agent = await stage.agent()
+    agent.shell = ("dash", "-c", 'exec dash "$@" <&-', "dash")
+    outcome = await agent.run("maven", "cat")
+    assert (0, b"", b"") == (outcome.code, outcome.out, outcome.err)
+
+
+async def test_input_that_breaks_off_is_not_the_whole(stage: Stage) -> None:
+    """The command is ended rather than told that it has read everything."""
+    agent = await stage.agent()
+    process = await agent.start(
+        "maven", "sh", "-c", "cat; echo whole", stdin=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"half\n")
+    assert b"half\n" == await process.stdout.readline()
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    (upload,) = [
+        int(pid)
+        for pid in children.split()
+        if b"--upload-file" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(upload, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        out, err = await process.communicate()
+    assert (125, b"") == (process.returncode, out)
+    assert b"in-container: the input broke off; the command was ended\n" == err
+    await until(lambda: ended(stage))
+
+
 async def test_input_is_cut_off_when_nobody_reads_it(stage: Stage) -> None:
     """More input than fits into any buffer does not keep the end from coming."""
     agent = await stage.agent()
@@ -583,7 +618,7 @@ async def test_a_slow_reader_slows_the_command(stage: Stage, tmp_path: pathlib.P
     """Between the two nothing piles up."""
     agent = await stage.agent()
     script = "while head -c 1048576 /dev/zero; do echo >>written; done"
-    process = await agent.start("maven", "sh", "-c", script)
+    process = await agent.start("maven", "sh", "-c", script, process_group=0)
     written = agent.folder / "written"
     before = -1
     await until(written.exists)
@@ -595,7 +630,8 @@ async def test_a_slow_reader_slows_the_command(stage: Stage, tmp_path: pathlib.P
     got = 0
     while got < (before + 8) << 20:
         got += len(await process.stdout.read(1 << 20))
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
     process._transport.close()
 
 
@@ -647,6 +683,34 @@ async def test_a_repeated_launch_keeps_the_token(stage: Stage) -> None:
     await stage.broker.launch(spec_of())
     assert before == stage.cluster.secrets["agent-1"]["stringData"]
     assert 0 == (await agent.run("maven", "true")).code
+
+
+async def test_over_tls(stage: Stage, tmp_path: pathlib.Path) -> None:
+    """The agent is given the authority, and trusts no other."""
+    (tmp_path / "tls").mkdir()
+    ours = certificates.Authority(tmp_path / "tls", "ours")
+    pair = ours.signed("broker", "IP:127.0.0.1")
+    theirs = certificates.Authority(tmp_path / "tls", "theirs")
+    await stage.end()
+    told = {"cert_file": pair.cert, "key_file": pair.key, "ca_file": ours.file}
+    await stage.begin(url="https://broker.invalid:8088", **told)
+    agent = await stage.agent()
+    outcome = await agent.run("maven", "echo", "hello")
+    assert (0, b"hello\n", b"") == (outcome.code, outcome.out, outcome.err)
+    (agent.folder / incontainer.AUTHORITY).write_text(pathlib.Path(theirs.file).read_text())
+    assert 125 == (await agent.run("maven", "echo", "hello")).code
+
+
+def test_who_does_not_serve_it_does_not_pay_for_it() -> None:
+    """Neither an HTTP server nor our own modules are imported."""
+    code = (
+        "import sys; from backends.kubernetes import backend, settings; "
+        "backend.KubernetesBackend(settings.KubernetesSettings(), owner='o', now=lambda: 0.0); "
+        "print([m for m in sys.modules if m == 'aiohttp.web' or m.rpartition('.')[2] in "
+        "('listener', 'sessions', 'execution', 'channels', 'incontainer', 'rooms')])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "[]\n" == run.stdout
 
 
 @given(st.binary(max_size=20), st.booleans(), st.binary(max_size=20), st.integers(1, 9))

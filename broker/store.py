@@ -87,7 +87,11 @@ class FileStore:
 
 
 class Builds:
-    """How many builds each agent has had: the controller does not tell, and it decides ends."""
+    """How many builds each agent has had, and since when this controller runs.
+
+    The controller tells neither. The first decides ends; the second, whether pipelines may still
+    ask for nodes that they ran on before its start.
+    """
 
     def __init__(self, store: FileStore) -> None:
         self._store = store
@@ -103,19 +107,24 @@ class Builds:
             return model.Ledger()
         try:
             read = json.loads(text)
-            memories = {model.NodeName(name): _memory(told) for name, told in read.items()}
+            agents = read["agents"].items()
+            memories = {model.NodeName(name): _memory(told) for name, told in agents}
+            session = str(read["session"])
+            # without a name a later session could not be told from this one
+            since = float(read["since"]) if session else None
         except (ValueError, KeyError, TypeError, AttributeError):
             return model.Ledger()
         self._written = text
-        return model.Ledger(memories=memories)
+        return model.Ledger(session=session, session_at=since, memories=memories)
 
     def keep(self, ledger: model.Ledger) -> None:
         """Write what changed since the last call. Raises OSError."""
-        told = {
+        agents = {
             name: _told(memory)
             for name, memory in sorted(ledger.memories.items())
             if memory.online_at is not None
         }
+        told = {"session": ledger.session, "since": ledger.session_at, "agents": agents}
         text = json.dumps(told, separators=(",", ":"))
         if text != self._written:
             self._store.save(_BUILDS, text)

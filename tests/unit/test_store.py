@@ -95,7 +95,30 @@ def test_builds_are_written_only_when_they_change(tmp_path):
     assert (tmp_path / "builds.json").stat().st_ino == before
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"o-t-1": {}}', '{"o-t-1": 5}'])
+@pytest.mark.parametrize(
+    ("session", "expected"), [("s1", ("s1", 5.0)), ("", ("", None))], ids=["named", "unnamed"]
+)
+def test_a_controller_that_went_on_is_recognised(tmp_path, session, expected):
+    """No pipeline resumes then; one that does not name its sessions counts as started anew."""
+    files = store.FileStore(tmp_path)
+    store.Builds(files).keep(model.Ledger(session=session, session_at=5.0))
+    restored = store.Builds(files).restore()
+    assert expected == (restored.session, restored.session_at)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"session": "s1", "since": 1.0}',
+        '{"session": "s1", "since": "x", "agents": {}}',
+        '{"session": "s1", "since": 1.0, "agents": {"o-t-1": {}}}',
+        '{"session": "s1", "since": 1.0, "agents": {"o-t-1": 5}}',
+    ],
+)
 def test_a_damaged_file_counts_as_none(tmp_path, text):
     """A fresh ledger is always a correct start."""
     pathlib.Path(tmp_path / "builds.json").write_text(text)

@@ -74,6 +74,14 @@ def test_after_a_start_pipelines_are_given_time(phase, since_start_s, seen, goes
         assert "start" in texts(made)
 
 
+def test_a_start_that_is_still_to_come_counts_as_now():
+    """The clock was ahead when an earlier broker wrote it: nothing may rest until that time."""
+    scene = Scene(template("t"))
+    scene.agent("t", Phase.IDLE)
+    scene.ledger = attrs.evolve(scene.ledger, session_at=NOW + 3600)
+    assert scene.plan().ledger.session_at == NOW
+
+
 @pytest.mark.parametrize(
     ("count", "total", "refused"), [(10, 10, False), (11, 22, False), (11, 21, True)]
 )

@@ -17,6 +17,7 @@ from backends.mesos import death, driver, facts, session, settings, tasks
 
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
 _KILL_S = 30.0  # beyond the grace
+_BLANK, _SECRET_MIN = "********", 8  # shorter ones would blank out ordinary words
 _STATES = {
     "TASK_STAGING": api.InstanceState.STARTING,
     "TASK_STARTING": api.InstanceState.STARTING,
@@ -72,7 +73,8 @@ class MesosBackend:
                     f"an earlier task {spec.name!r} is on an agent that does not answer"
                 )
             info = tasks.info(spec, configured=self._settings, created_at=self._now())
-            want = facts.Want(need=need, info=info)
+            secrets = tuple(spec.secret_files.values())
+            want = facts.Want(need=need, info=info, secrets=secrets)
             self._driver.say(machine.want([want]))
             try:
                 await self._launched(machine, want)
@@ -128,14 +130,14 @@ class MesosBackend:
         return None
 
     async def logs(self, name: str, *, tail: int) -> str:
-        """Last lines of what the agent wrote, read from its sandbox."""
+        """Last lines of what the agent wrote, read from its sandbox, its secrets blanked out."""
         machine = await self._driver.ready()
         task = machine.tasks.get(name)
         if task is None:
             if name in machine.wants:
                 return ""
             raise api.NotFound(f"no instance {name[:80]!r}")
-        text = await self._cluster.output(task, framework=machine.framework.id)
+        text = await self._output(task, machine)
         return "\n".join(text.splitlines()[-tail:]) if tail > 0 else ""
 
     def work_dir(self, name: str) -> str | None:
@@ -217,8 +219,14 @@ class MesosBackend:
         """Read why a program could not be executed: the status tells a number only."""
         task.last_words = ""  # asked once
         with contextlib.suppress(api.BackendError):
-            text = await self._cluster.output(task, framework=machine.framework.id)
-            task.last_words = next(filter(str.strip, reversed(text.splitlines())), "")
+            lines = (await self._output(task, machine)).splitlines()
+            task.last_words = next(filter(str.strip, reversed(lines)), "")
+
+    async def _output(self, task: facts.Task, machine: session.Session) -> str:
+        text = await self._cluster.output(task, framework=machine.framework.id)
+        for secret in task.secrets:
+            text = text.replace(secret, _BLANK) if len(secret) >= _SECRET_MIN else text
+        return text
 
 
 def _is_mute(task: facts.Task) -> bool:

@@ -58,7 +58,7 @@ class Cluster:
         return api.NoCapacity((quota or text)[:256])
 
     async def output(self, task: facts.Task, *, framework: str) -> str:
-        """Return the last part of what a task wrote; empty while there is no sandbox."""
+        """Return the last lines that a task wrote, whole; empty while there is no sandbox."""
         if not task.agent_url and task.agent_id is not None:
             task.agent_url = await self._agent_url(task.agent_id)
         path = f"/frameworks/{framework}/executors/{task.name}/runs/latest/{OUTPUT}"
@@ -67,7 +67,9 @@ class Cluster:
             return ""
         start = max(0, int(size["offset"]) - _OUTPUT_BYTES)
         page = await self._read(task.agent_url, path, offset=start, length=_OUTPUT_BYTES)
-        return "" if page is None else str(page["data"])
+        data = "" if page is None else str(page["data"])
+        _cut, newline, whole = data.partition("\n")
+        return whole if start and newline else data
 
     # --- inside ---
 

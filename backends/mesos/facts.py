@@ -28,6 +28,7 @@ class Want:
 
     need: offers.Need
     info: Mapping[str, Any] = field(repr=False)  # holds secrets
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     miss: str = ""  # why the last offers did not fit
     offers_seen: int = 0
 
@@ -52,6 +53,7 @@ class Task:
     grace_s: float | None = None  # not None: it shall end
     kill_at: float = 0.0
     kills: int = 0
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # not known of an earlier life
     last_words: str | None = None  # of a program that could not be executed; None: not yet read
     want: Want | None = field(default=None, repr=False)  # to go back to, until confirmed
 

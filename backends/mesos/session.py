@@ -286,6 +286,7 @@ class Session:
                 traits=placement.traits,
                 labels=tasks.labels_of(infos[-1]),
                 ports=placement.ports,
+                secrets=want.secrets,
                 want=want,
             )
         accept = calls.accept_offers(

@@ -24,7 +24,6 @@ from tests.mesos import agent, master, wire
 _NO_IMAGE = "localhost:1/no/such:1"
 _BY_BROKER = {
     "list-part unavailable": "a listing is what the stream told; its one page is covered elsewhere",
-    "blank-secrets": "what a task printed lies in its sandbox; secrets of earlier lives are not known",
     "two-brokers": "two brokers of one framework are detected, and the first one stops",
 }
 

@@ -441,7 +441,24 @@ async def test_why_a_launch_does_not_start_is_told_within_seconds(served, broker
     with pytest.raises(api.Unauthorized, match=r"under user 'jenkins'.*hint"):
         await backend.launch(spec())
     assert {} == await checks.listed(backend)
-    assert served.machine.frameworks[next(iter(served.machine.frameworks))].suppressed
+    (framework,) = served.machine.frameworks.values()
+
+    async def suppressed() -> bool:
+        return framework.suppressed
+
+    await checks.until("it asks for nothing any more", suppressed, within_s=5)
+
+
+async def test_the_last_lines_of_a_long_output_are_whole(served, broker):
+    """Only its end is read, and what was cut in two is left out."""
+    lines = [f"{number:04} {'x' * 95}" for number in range(2000)]
+    served.output = lambda task: "\n".join(lines) + "\n"
+    backend = broker(served.base)
+    await backend.launch(spec())
+    read = (await backend.logs("a1", tail=5000)).splitlines()
+    assert 500 < len(read) < 1000
+    assert lines[-len(read) :] == read
+    assert lines[-2:] == (await backend.logs("a1", tail=2)).splitlines()
 
 
 async def test_a_page_that_comes_in_many_pieces_is_read_to_its_end(served, broker):

@@ -73,7 +73,7 @@ TABLE = (
         (
             "CreateContainerConfigError",
             "command",
-            "the container's configuration refers to something that is not there",
+            "the container's configuration cannot be used",
         ),
         ("CreateContainerError", "command", "the container cannot be made"),
         ("RunContainerError", "command", "the container cannot be started"),

@@ -207,7 +207,7 @@ async def test_a_host_that_says_nothing_holds_nobody_up(engine_url, monkeypatch)
         settings.Host(url=url, max_instances=3),
         settings.Host(url=engine_url, max_instances=3),
     )
-    rig = Rig(engine_url, backend_on(*hosts, timeout_s=5.0))
+    rig = Rig(engine_url, backend_on(*hosts, timeout_s=60.0))
     async with cleaned(rig):
         with pytest.raises(api.Partial, match="no answer within 1 s"):
             await rig.backend.list()
@@ -218,7 +218,7 @@ async def test_a_host_that_says_nothing_holds_nobody_up(engine_url, monkeypatch)
             await rig.backend.list()
         assert 2 == (await rig.backend.capacity()).free_instances, "of those that answer"
         await rig.backend.terminate("a1", grace_s=0)
-        assert loop.time() - began < 4.0, "nobody waited for the five seconds of its calls"
+        assert loop.time() - began < 30.0, "nobody waited for the minute of its calls"
         for writer in held:
             writer.close()
         server.close()

@@ -241,11 +241,14 @@ def is_visible(
 def resumed(ledger: Ledger) -> Ledger:
     """Return what is still true when this broker begins or ceases to act in another's place.
 
-    As after a restart: of the agents only what decides their end, and of none the whole life.
+    As after a restart: of the agents only what decides their end, and of none the whole life; and
+    since when the controller runs, for its pipelines resume after a start of its own alone.
     """
     return Ledger(
         cycle=ledger.cycle,
         labels=ledger.labels,
+        session=ledger.session,
+        session_at=ledger.session_at,
         memories={
             name: model.Memory(
                 first_seen_at=memory.first_seen_at,

@@ -166,4 +166,7 @@ async def test_a_new_term_knows_builds_but_no_whole_life():
         made.lead()
         memory = made.loop.ledger.memories[name]
         assert (1, False) == (memory.builds, memory.online_witnessed)
-        assert attrs.evolve(made.loop.ledger, memories={}, cycle=0) == model.Ledger()
+        kept = made.loop.ledger
+        assert kept.session_at is not None
+        session = {"session": kept.session, "session_at": kept.session_at}
+        assert attrs.evolve(kept, memories={}, cycle=0) == model.Ledger(**session)

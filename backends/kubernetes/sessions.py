@@ -123,7 +123,8 @@ class Session:
 
     def _close(self) -> None:
         if self.result is None:
-            self.result = Result(code=incontainer.CANNOT_RUN, message=self._why)
+            message = self._why or "the broker failed; its log says how"
+            self.result = Result(code=incontainer.CANNOT_RUN, message=message)
         self.ended_at = asyncio.get_running_loop().time()
         self.started.set()
         self.ended.set()

@@ -6,6 +6,7 @@ a broker does any of it.
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import signal
@@ -37,18 +38,44 @@ def obeyed(made: app.Broker, *, drain: bool, load: Load | None) -> Iterator[None
             _LOG.info("stopping", extra={"in_flight": made.reconciler.in_flight})
             made.stop()
 
+    with _read_aside(made, load) as again:
+        for number, react in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, again)):
+            loop.add_signal_handler(number, react)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _read_aside(made: app.Broker, load: Load | None) -> Iterator[Callable[[], None]]:
+    """Give what reads the configuration again, in a thread: a lease is renewed meanwhile.
+
+    There is one thread, so the last reading that was asked for is in force at the end.
+    """
+    loop = asyncio.get_running_loop()
+    reader = concurrent.futures.ThreadPoolExecutor(1, "configuration")
+    readings: set[asyncio.Future[config.Settings]] = set()
+
     def again() -> None:
-        if load is None:
+        if load is not None:
+            reading = loop.run_in_executor(reader, load)
+            readings.add(reading)
+            reading.add_done_callback(put_in_force)
+
+    def put_in_force(reading: asyncio.Future[config.Settings]) -> None:
+        readings.discard(reading)
+        if reading.cancelled():
             return
         try:
-            made.reload(load())
+            made.reload(reading.result())
         except config.ConfigError as error:
             _LOG.error("configuration not reloaded", extra={"reason": str(error)})
 
-    for number, react in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, again)):
-        loop.add_signal_handler(number, react)
     try:
-        yield
+        yield again
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.remove_signal_handler(number)
+        for reading in readings:
+            reading.cancel()
+        reader.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,86 @@
+"""SIGHUP: the configuration is read beside the loop, in order, and never ends a broker."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+
+import attrs
+
+from broker import config, signals
+
+
+@attrs.define
+class Running:
+    """What of a broker the signals touch."""
+
+    put_in_force: list = attrs.Factory(list)
+
+    def reload(self, settings):
+        self.put_in_force.append(settings)
+
+    def stop(self):
+        raise AssertionError("nobody asked for it")
+
+
+async def until(fits, within_s=10.0):
+    end = time.monotonic() + within_s
+    while not fits():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+async def test_the_loop_goes_on_while_the_configuration_is_read():
+    """A slow file stops nothing; what was asked for last is in force at the end."""
+    made, may_end, begun = Running(), threading.Event(), []
+
+    def load():
+        begun.append(len(begun))
+        mine = begun[-1]
+        assert may_end.wait(10)
+        return mine
+
+    with signals.obeyed(made, drain=False, load=load):
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: begun)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        assert ([0], []) == (begun, made.put_in_force), "one after the other, and we still run"
+        may_end.set()
+        await until(lambda: len(made.put_in_force) == 2)
+
+    assert [0, 1] == made.put_in_force
+
+
+async def test_a_configuration_that_cannot_be_used_is_said(caplog):
+    """What was in force stays."""
+    made = Running()
+
+    def load():
+        raise config.ConfigError(("broker.yaml:3: wrong",))
+
+    with caplog.at_level(logging.ERROR), signals.obeyed(made, drain=False, load=load):
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: caplog.records)
+
+    assert [] == made.put_in_force
+    assert "broker.yaml:3: wrong" == caplog.records[0].reason
+
+
+async def test_a_reading_that_is_under_way_at_the_end_is_dropped():
+    """An ending broker is not configured anew, and does not wait for a file."""
+    made, may_end, begun = Running(), threading.Event(), threading.Event()
+
+    def load():
+        begun.set()
+        may_end.wait(10)
+
+    with signals.obeyed(made, drain=False, load=load):
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(begun.is_set)
+    may_end.set()
+    await asyncio.sleep(0.1)
+
+    assert [] == made.put_in_force

@@ -1,28 +1,20 @@
-"""Composition root: builds everything from the settings, runs it, and ends it in order.
+"""One broker at work: its loop, its status page, and its end, in order.
 
 One broker, one controller; where several brokers share the controller, one of them acts. Refuses
-to know kinds of backends, HTTP and metrics beyond putting them together.
+to know kinds of backends and HTTP, and how a broker is put together (``assembly``).
 """
 
 import asyncio
-import contextlib
 import logging
-import random
-import secrets
-import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, evolve
 
 import broker
 from backends import api as backends_api
-from backends import lease, registry
 from broker import (
     clock,
     config,
-    execute,
-    identity,
-    jenkins,
     leadership,
     metrics,
     placeholder,
@@ -30,21 +22,17 @@ from broker import (
     status,
     store,
 )
-from broker.core import death, model, spec
+from broker.core import death, model
 from broker.core import ledger as ledgers
-from jnlp import client as jnlp_client
 from jnlp import errors as jnlp_errors
 from jnlp import http as jnlp_http
-from jnlp import secret as jnlp_secret
-from jnlp import version as jnlp_version
 
 _LOG = logging.getLogger("broker.app")
-_SUFFIX = "abcdefghijklmnopqrstuvwxyz0123456789"
-_SUFFIX_LENGTH = 6
 _LAG_S = 1.0
 _BEAT_LATE_S = 60.0
 """Healthy means that the loop turns; a controller that does not answer is no reason to restart."""
-_HOLDER = "holder"
+HOLDER = "holder"
+"""Key in the store: who this broker was in its lives so far."""
 _HOLDERS_KEPT = 8
 
 
@@ -229,7 +217,7 @@ class Broker:
         # several: this life may be killed before it has written its claim over an earlier one
         holders = (standing.mine.holder, *standing.previous)[:_HOLDERS_KEPT]
         try:
-            self.files.save(_HOLDER, " ".join(holders))
+            self.files.save(HOLDER, " ".join(holders))
         except OSError as error:
             _LOG.warning("state directory not written", extra={"reason": str(error)})
 
@@ -285,166 +273,6 @@ class Broker:
             self._disk_full = True
         else:
             self._disk_full = False
-
-
-def build(
-    settings: config.Settings,
-    files: store.FileStore,
-    *,
-    watch: clock.Clock,
-    leads: leadership.Leadership | None = None,
-) -> Broker:
-    """Put a broker together; it acts while it ``leads``, always by default.
-
-    Raises ValueError for what only the modules can judge.
-    """
-    leads = leadership.Always() if leads is None else leads
-    policy = config.policy(settings, wall_now=watch.wall())
-    recorder = metrics.PrometheusRecorder(policy, version=broker.__version__)
-    session = jnlp_http.Session(settings.controller.session())
-    reader = metrics.MeteredReader(jenkins.Reader(session), recorder)
-    nodes = metrics.MeteredNodes(jnlp_client.NodeClient(session), recorder)
-    backends = {
-        name: metrics.metered(backend, name, recorder)
-        for name, backend in make_backends(settings, files, watch=watch).items()
-    }
-    builds = store.Builds(files)
-    reconciler: reconcile.Reconciler  # the three below need each other, once they run
-    made: Broker
-
-    async def look() -> model.World:
-        return await reconciler.look()
-
-    async def before_end(action: model.Action) -> None:
-        await reconciler.before_end(action)
-
-    executor = execute.Executor(
-        nodes=nodes,
-        backends=backends,
-        order=lambda action: _order(action, made),
-        look=look,
-        policy=lambda: made.policy,
-        retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(session.version),
-        now=watch.now,
-        before_end=before_end,
-        leads=lambda: leads.leading,
-        time_limit_s=policy.launch_timeout_s,
-    )
-    reconciler = reconcile.Reconciler(
-        reader=reader,
-        backends=backends,
-        executor=executor,
-        place=_place(settings, files, nodes, watch, leads) if policy.placeholder else None,
-        policy=lambda: made.policy,
-        recorder=recorder,
-        watch=watch,
-        roll=random.random,
-        new_id=_new_id,
-        pace=reconcile.Pace(busy_s=settings.poll.busy_s, idle_s=settings.poll.idle_s),
-        persist=lambda ledger: made.keep(ledger, builds),
-        ask_item=reader.ask_item,
-        leads=lambda: leads.leading,
-        ledger=_restored(builds),
-    )
-    made = Broker(
-        settings=settings,
-        files=files,
-        session=session,
-        backends=backends,
-        reconciler=reconciler,
-        recorder=recorder,
-        watch=watch,
-        leads=leads,
-    )
-    return made
-
-
-def elect(settings: config.Settings, *, watch: clock.Clock) -> leadership.Leadership:
-    """Return who says whether this broker acts: nobody, or a lease that it shares with others."""
-    told = settings.high_availability
-    if told is None:
-        return leadership.Always()
-    # two replicas have one configuration, and a host may be started anew: never the same name
-    me = f"{told.identity or socket.gethostname()}_{secrets.token_hex(4)}"
-    return leadership.Elected(lease=make_lease(told), me=me, terms=told.terms, watch=watch)
-
-
-def make_lease(told: config.HighAvailability) -> lease.Lease:
-    """Build the lease that brokers share; nothing is touched before the first call."""
-    return registry.create_lease(told.kind, told.settings, called=told.name)
-
-
-def make_backends(
-    settings: config.Settings, files: store.FileStore, *, watch: clock.Clock
-) -> dict[model.BackendName, backends_api.Backend]:
-    """Build every configured backend; nothing is touched before the first call."""
-    return {
-        name: registry.create(
-            entry.kind,
-            entry.settings,
-            owner=settings.owner,
-            store=files,
-            state_dir=settings.state_dir,
-            now=watch.now,
-        )
-        for name, entry in settings.backends.items()
-    }
-
-
-def _new_id() -> str:
-    """Return a suffix that no agent ever had (36^6, and checked against those that exist)."""
-    return "".join(secrets.choice(_SUFFIX) for _ in range(_SUFFIX_LENGTH))
-
-
-def _order(action: model.LaunchAgent, made: Broker) -> execute.Order:
-    template = made.policy.template(action.template)
-    if template is None:
-        raise backends_api.Rejected(f"template {action.template} is no longer configured")
-    kind = registry.kind(made.settings.backends[action.backend].kind)
-    site = spec.Site(
-        owner=made.settings.owner,
-        style=spec.Style(kind.launch_style),
-        shares=kind.shares,
-        controller_version=made.session.version,
-        jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
-        work_dir=made.backends[action.backend].work_dir(action.name),
-        now=made.watch.now(),
-    )
-
-    def with_secret(secret: jnlp_secret.Secret) -> backends_api.InstanceSpec:
-        return spec.instance(action, template, site, secret)
-
-    return execute.Order(definition=spec.definition(action, template, site), spec_with=with_secret)
-
-
-def _place(
-    settings: config.Settings,
-    files: store.FileStore,
-    nodes: placeholder.Nodes,
-    watch: clock.Clock,
-    leads: leadership.Leadership,
-) -> placeholder.Placeholder:
-    holder = secrets.token_hex(6)
-    previous: tuple[str, ...] = ()
-    with contextlib.suppress(OSError):
-        previous = tuple((files.load(_HOLDER) or "").split())
-    return placeholder.Placeholder(
-        nodes=nodes,
-        owner=settings.owner,
-        standing=identity.Standing(
-            mine=identity.Claim(holder=holder, since=int(watch.now())), previous=previous
-        ),
-        challenge_s=2.0 * settings.poll.idle_s,
-        leads=lambda: leads.leading,
-    )
-
-
-def _restored(builds: store.Builds) -> model.Ledger:
-    try:
-        return builds.restore()
-    except OSError as error:
-        _LOG.warning("state directory not read", extra={"reason": str(error)})
-        return model.Ledger()
 
 
 def _first(group: BaseExceptionGroup[placeholder.SecondBroker]) -> BaseException:

@@ -19,7 +19,7 @@ import attrs
 
 from backends import finding
 from broker import (
-    app,
+    assembly,
     clock,
     config,
     configured,
@@ -90,7 +90,9 @@ async def _run(
         )
     watch = clock.Clock()
     try:
-        made = app.build(settings, files, watch=watch, leads=app.elect(settings, watch=watch))
+        made = assembly.build(
+            settings, files, watch=watch, leads=assembly.elect(settings, watch=watch)
+        )
     except ValueError as error:
         raise ends.BadInput(str(error)) from error
     lean.settle()
@@ -295,7 +297,7 @@ async def _examine(settings: config.Settings, options: argparse.Namespace) -> li
     watch = clock.Clock()
     found = []
     shared = settings.high_availability
-    lease = app.make_lease(shared) if shared is not None else None
+    lease = assembly.make_lease(shared) if shared is not None else None
     async with once.built(settings, watch) as made, contextlib.AsyncExitStack() as stack:
         if lease is not None:
             stack.push_async_callback(lease.aclose)

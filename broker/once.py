@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import attrs
 
-from broker import app, clock, config, ends, observe, store
+from broker import app, assembly, clock, config, ends, observe, store
 from broker.core import marks, model
 from broker.core import plan as plans
 from jnlp import errors as jnlp_errors
@@ -43,7 +43,7 @@ async def dry(settings: config.Settings) -> tuple[model.Plan, model.World]:
 async def built(settings: config.Settings, watch: clock.Clock) -> AsyncIterator[app.Broker]:
     """Yield a broker that does not run; the state directory is read, not held."""
     try:
-        made = app.build(settings, store.FileStore(settings.state_dir), watch=watch)
+        made = assembly.build(settings, store.FileStore(settings.state_dir), watch=watch)
     except ValueError as error:
         raise ends.BadInput(str(error)) from error
     except OSError as error:

@@ -24,7 +24,7 @@ import attrs
 from attrs import define, frozen
 
 from backends import api as backends_api
-from broker import app, clock, config, log, signals, store
+from broker import app, assembly, clock, config, log, signals, store
 from broker.config import loading
 from broker.core import model
 from broker.demo import controller, image, simulation
@@ -214,7 +214,7 @@ class _Stage:
             print(text, flush=True)
 
     async def run(self, settings: config.Settings) -> dict[str, Any]:
-        made = app.build(settings, store.FileStore(settings.state_dir), watch=self.watch)
+        made = assembly.build(settings, store.FileStore(settings.state_dir), watch=self.watch)
         try:
             async with asyncio.TaskGroup() as group:
                 clockwork = group.create_task(self.server.run(), name="simulated controller")
@@ -307,7 +307,7 @@ class _Stage:
         """End whatever is still there; return how many that were, with nodes left behind."""
         files = store.FileStore(settings.state_dir)
         left = set(self.sim.nodes)
-        for backend in app.make_backends(settings, files, watch=self.watch).values():
+        for backend in assembly.make_backends(settings, files, watch=self.watch).values():
             for instance in await backend.list():
                 left.add(model.NodeName(instance.name))
                 with contextlib.suppress(backends_api.BackendError):

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from broker import app, clock, configured, store
+from broker import assembly, clock, configured, store
 from broker.config import loading
 from broker.demo import controller, simulation
 
@@ -114,7 +114,7 @@ async def test_a_build_runs_on_an_agent_started_from_agent_jar(
             environ={"TOKEN": "a-token-of-eleven"},
             base=tmp_path,
         )
-        made = app.build(settings, store.FileStore(settings.state_dir), watch=watch)
+        made = assembly.build(settings, store.FileStore(settings.state_dir), watch=watch)
         async with asyncio.TaskGroup() as group:
             clockwork = group.create_task(server.run(), name="clockwork")
             life = group.create_task(made.run(), name="broker")

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from broker import app, clock, configured, store
+from broker import assembly, clock, configured, store
 from broker.config import loading
 from broker.demo import access, controller, simulation
 
@@ -30,7 +30,7 @@ async def test_a_broker_that_may_not_make_nodes_says_which_permission_it_lacks(t
             environ={"TOKEN": TOKEN},
             base=tmp_path,
         )
-        made = app.build(settings, store.FileStore(settings.state_dir), watch=watch)
+        made = assembly.build(settings, store.FileStore(settings.state_dir), watch=watch)
         async with asyncio.TaskGroup() as group, asyncio.timeout(20):
             life = group.create_task(made.run(), name="broker")
             while "Agent/Create" not in made.ready()[1]:

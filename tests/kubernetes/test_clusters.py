@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 
 from attrs import define
 
-from broker import app, clock, configured, store
+from broker import app, assembly, clock, configured, store
 from broker.config import loading
 from broker.demo import access, controller, simulation
 from tests.kubernetes import fake
@@ -78,7 +78,7 @@ async def stage(folder: pathlib.Path, *, down: bool = False) -> AsyncIterator[St
             environ={"TOKEN": TOKEN},
             base=folder,
         )
-        made = app.build(settings, store.FileStore(settings.state_dir), watch=watch)
+        made = assembly.build(settings, store.FileStore(settings.state_dir), watch=watch)
         async with asyncio.TaskGroup() as group:
             clockwork = group.create_task(server.run(), name="clockwork")
             life = group.create_task(made.run(), name="broker")

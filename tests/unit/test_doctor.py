@@ -11,7 +11,7 @@ import pytest
 from aiohttp import test_utils, web
 
 from backends import finding
-from broker import app, cli, clock, configured, store
+from broker import assembly, cli, clock, configured, store
 from broker import doctor as doctors
 from broker.config import loading
 from broker.demo import access as accesses
@@ -46,7 +46,7 @@ async def doctor(path, *, token=TOKEN, probe="o-doctor-1"):
     """What the command asks and finds, by check."""
     settings = loading.load(path, configured.kinds(), environ={"DOCTOR_TOKEN": token})
     watch = clock.Clock()
-    backends = app.make_backends(settings, store.FileStore(settings.state_dir), watch=watch)
+    backends = assembly.make_backends(settings, store.FileStore(settings.state_dir), watch=watch)
     try:
         found = [f async for f in doctors.examine(settings, backends, now=watch.now, probe=probe)]
     finally:

@@ -6,7 +6,17 @@ import pathlib
 import jsonschema
 import pytest
 
-from broker import app, cli, clock, config, configured, identity, leadership, placeholder, store
+from broker import (
+    assembly,
+    cli,
+    clock,
+    config,
+    configured,
+    identity,
+    leadership,
+    placeholder,
+    store,
+)
 from broker.config import describing, loading
 from broker.core import election, model
 
@@ -184,15 +194,15 @@ async def test_names_of_replicas_are_never_alike(tmp_path):
     """The same configuration on the same host, twice."""
     told = loaded("{server: 'http://127.0.0.1:1', identity: one}")
     watch = clock.Clock()
-    first, second = app.elect(told, watch=watch), app.elect(told, watch=watch)
+    first, second = assembly.elect(told, watch=watch), assembly.elect(told, watch=watch)
     assert first.me.startswith("one_")
     assert first.me != second.me
-    made = app.build(told, store.FileStore(tmp_path), watch=watch, leads=first)
+    made = assembly.build(told, store.FileStore(tmp_path), watch=watch, leads=first)
     try:
         assert not made.leads.leading
         assert "nobody leads; lease agent-broker-o is free" == made.leadership.reason
         assert b"jenkins_broker_leader 0.0" in made.recorder.render()[0]
-        alone = app.build(told, store.FileStore(tmp_path), watch=watch)
+        alone = assembly.build(told, store.FileStore(tmp_path), watch=watch)
         assert alone.leads.leading
         assert isinstance(alone.leads, leadership.Always)
         await alone.aclose()

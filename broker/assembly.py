@@ -1,0 +1,196 @@
+"""Composition root: builds a broker and everything in it from the settings.
+
+Refuses to run anything: nothing is touched before the broker is told to begin.
+"""
+
+import contextlib
+import logging
+import random
+import secrets
+import socket
+
+import broker
+from backends import api as backends_api
+from backends import lease, registry
+from broker import (
+    app,
+    clock,
+    config,
+    execute,
+    identity,
+    jenkins,
+    leadership,
+    metrics,
+    placeholder,
+    reconcile,
+    store,
+)
+from broker.core import model, spec
+from jnlp import client as jnlp_client
+from jnlp import http as jnlp_http
+from jnlp import secret as jnlp_secret
+from jnlp import version as jnlp_version
+
+_LOG = logging.getLogger("broker.assembly")
+_SUFFIX = "abcdefghijklmnopqrstuvwxyz0123456789"
+_SUFFIX_LENGTH = 6
+
+
+def build(
+    settings: config.Settings,
+    files: store.FileStore,
+    *,
+    watch: clock.Clock,
+    leads: leadership.Leadership | None = None,
+) -> app.Broker:
+    """Put a broker together; it acts while it ``leads``, always by default.
+
+    Raises ValueError for what only the modules can judge.
+    """
+    leads = leadership.Always() if leads is None else leads
+    policy = config.policy(settings, wall_now=watch.wall())
+    recorder = metrics.PrometheusRecorder(policy, version=broker.__version__)
+    session = jnlp_http.Session(settings.controller.session())
+    reader = metrics.MeteredReader(jenkins.Reader(session), recorder)
+    nodes = metrics.MeteredNodes(jnlp_client.NodeClient(session), recorder)
+    backends = {
+        name: metrics.metered(backend, name, recorder)
+        for name, backend in make_backends(settings, files, watch=watch).items()
+    }
+    builds = store.Builds(files)
+    reconciler: reconcile.Reconciler  # the three below need each other, once they run
+    made: app.Broker
+
+    async def look() -> model.World:
+        return await reconciler.look()
+
+    async def before_end(action: model.Action) -> None:
+        await reconciler.before_end(action)
+
+    executor = execute.Executor(
+        nodes=nodes,
+        backends=backends,
+        order=lambda action: _order(action, made),
+        look=look,
+        policy=lambda: made.policy,
+        retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(session.version),
+        now=watch.now,
+        before_end=before_end,
+        leads=lambda: leads.leading,
+        time_limit_s=policy.launch_timeout_s,
+    )
+    reconciler = reconcile.Reconciler(
+        reader=reader,
+        backends=backends,
+        executor=executor,
+        place=_place(settings, files, nodes, watch, leads) if policy.placeholder else None,
+        policy=lambda: made.policy,
+        recorder=recorder,
+        watch=watch,
+        roll=random.random,
+        new_id=_new_id,
+        pace=reconcile.Pace(busy_s=settings.poll.busy_s, idle_s=settings.poll.idle_s),
+        persist=lambda ledger: made.keep(ledger, builds),
+        ask_item=reader.ask_item,
+        leads=lambda: leads.leading,
+        ledger=_restored(builds),
+    )
+    made = app.Broker(
+        settings=settings,
+        files=files,
+        session=session,
+        backends=backends,
+        reconciler=reconciler,
+        recorder=recorder,
+        watch=watch,
+        leads=leads,
+    )
+    return made
+
+
+def elect(settings: config.Settings, *, watch: clock.Clock) -> leadership.Leadership:
+    """Return who says whether this broker acts: nobody, or a lease that it shares with others."""
+    told = settings.high_availability
+    if told is None:
+        return leadership.Always()
+    # two replicas have one configuration, and a host may be started anew: never the same name
+    me = f"{told.identity or socket.gethostname()}_{secrets.token_hex(4)}"
+    return leadership.Elected(lease=make_lease(told), me=me, terms=told.terms, watch=watch)
+
+
+def make_lease(told: config.HighAvailability) -> lease.Lease:
+    """Build the lease that brokers share; nothing is touched before the first call."""
+    return registry.create_lease(told.kind, told.settings, called=told.name)
+
+
+def make_backends(
+    settings: config.Settings, files: store.FileStore, *, watch: clock.Clock
+) -> dict[model.BackendName, backends_api.Backend]:
+    """Build every configured backend; nothing is touched before the first call."""
+    return {
+        name: registry.create(
+            entry.kind,
+            entry.settings,
+            owner=settings.owner,
+            store=files,
+            state_dir=settings.state_dir,
+            now=watch.now,
+        )
+        for name, entry in settings.backends.items()
+    }
+
+
+def _new_id() -> str:
+    """Return a suffix that no agent ever had (36^6, and checked against those that exist)."""
+    return "".join(secrets.choice(_SUFFIX) for _ in range(_SUFFIX_LENGTH))
+
+
+def _order(action: model.LaunchAgent, made: app.Broker) -> execute.Order:
+    template = made.policy.template(action.template)
+    if template is None:
+        raise backends_api.Rejected(f"template {action.template} is no longer configured")
+    kind = registry.kind(made.settings.backends[action.backend].kind)
+    site = spec.Site(
+        owner=made.settings.owner,
+        style=spec.Style(kind.launch_style),
+        shares=kind.shares,
+        controller_version=made.session.version,
+        jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
+        work_dir=made.backends[action.backend].work_dir(action.name),
+        now=made.watch.now(),
+    )
+
+    def with_secret(secret: jnlp_secret.Secret) -> backends_api.InstanceSpec:
+        return spec.instance(action, template, site, secret)
+
+    return execute.Order(definition=spec.definition(action, template, site), spec_with=with_secret)
+
+
+def _place(
+    settings: config.Settings,
+    files: store.FileStore,
+    nodes: placeholder.Nodes,
+    watch: clock.Clock,
+    leads: leadership.Leadership,
+) -> placeholder.Placeholder:
+    holder = secrets.token_hex(6)
+    previous: tuple[str, ...] = ()
+    with contextlib.suppress(OSError):
+        previous = tuple((files.load(app.HOLDER) or "").split())
+    return placeholder.Placeholder(
+        nodes=nodes,
+        owner=settings.owner,
+        standing=identity.Standing(
+            mine=identity.Claim(holder=holder, since=int(watch.now())), previous=previous
+        ),
+        challenge_s=2.0 * settings.poll.idle_s,
+        leads=lambda: leads.leading,
+    )
+
+
+def _restored(builds: store.Builds) -> model.Ledger:
+    try:
+        return builds.restore()
+    except OSError as error:
+        _LOG.warning("state directory not read", extra={"reason": str(error)})
+        return model.Ledger()

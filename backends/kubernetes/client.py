@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 from attrs import frozen
 
-from backends import api
+from backends import api, bodies
 from backends.kubernetes import access, errors, manners, settings
 
 _LOG = logging.getLogger("backends.kubernetes")
@@ -339,7 +339,7 @@ def _event(line: bytes) -> Event:
 
 async def refusal(answer: aiohttp.ClientResponse) -> errors.Answer:
     """Read what the server says of a request that it does not serve."""
-    raw = (await answer.content.read(_CHUNK)).decode("utf-8", "replace")
+    raw = (await bodies.first(answer.content, _CHUNK)).decode("utf-8", "replace")
     body: Any = raw
     with contextlib.suppress(ValueError):
         body = json.loads(raw)

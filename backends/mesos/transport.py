@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 from attrs import frozen
 
-from backends import api
+from backends import api, bodies
 from backends.mesos import calls, recordio, settings, zookeeper
 
 _SCHEDULER = "/api/v1/scheduler"
@@ -297,17 +297,14 @@ def _refusal(status: int, text: str) -> api.BackendError:
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """Return all of it: a single read gives what has arrived so far."""
-    data = bytearray()
-    async for piece in response.content.iter_any():
-        data += piece
-        if len(data) > _PAGE_MAX:
-            raise api.Unavailable(f"{response.url.path} is larger than {_PAGE_MAX >> 20} MiB")
-    return bytes(data)
+    data = await bodies.first(response.content, _PAGE_MAX + 1)
+    if len(data) > _PAGE_MAX:
+        raise api.Unavailable(f"{response.url.path} is larger than {_PAGE_MAX >> 20} MiB")
+    return data
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
-    return (await response.content.read(_TEXT_MAX)).decode(errors="replace")
+    return (await bodies.first(response.content, _TEXT_MAX)).decode(errors="replace")
 
 
 def _words(error: BaseException) -> str:

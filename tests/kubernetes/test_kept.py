@@ -121,8 +121,8 @@ async def test_nothing_is_left_of_pods_that_are_gone() -> None:
 
     before = await live_through(0, 130)
     after = await live_through(130, 250)
+    departed = (await kept.look()).departed
     await changes.aclose()
 
     assert after - before < 125  # those that others end, one in two, would be as many at least
-    departed = (await kept.look()).departed
     assert 50 <= len(departed) <= 61

@@ -111,6 +111,10 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         if computer is None or computer.offline:
             return None
         slots = computer.executors - computer.busy_executors
+        if agent.phase is Phase.BUSY and retention.spent(
+            agent, template, now=draft.now, draining=draft.policy.draining
+        ):
+            return None  # it is being taken out of service, its free slots with it
     else:
         if template is None:
             return None

@@ -5,7 +5,7 @@ from attrs import evolve
 
 from backends import api as backends_api
 from broker.core import model
-from broker.core.model import BackendName, Phase, Scope, Stage, WaitReason
+from broker.core.model import BackendName, Phase, Retention, Scope, Stage, WaitReason
 from tests.unit.worlds import NOW, B, Scene, actions, item, launches, reasons, template, texts
 
 MAVEN = template("maven", "maven", "linux")
@@ -42,6 +42,16 @@ def test_several_executors_are_counted_in_slots():
     scene.wait(*(item(n, "big") for n in range(1, 6)))
     scene.agent("big", Phase.BUSY, busy=1)
     assert launches(scene.plan()) == {"big": 2}
+
+
+def test_the_free_slot_of_an_agent_that_goes_is_promised_to_nobody():
+    """It is taken out of service with its last build on it, so its item needs another agent now."""
+    scene = Scene(template("big", executors=2, retention=Retention(max_builds=3)))
+    scene.wait(item(1, "big"))
+    scene.agent("big", Phase.BUSY, busy=1, builds=3)
+    made = scene.plan()
+    assert ["o-big-a1"] == list(actions(made, model.CordonAgent))
+    assert {"big": 1} == launches(made)
 
 
 def test_the_matching_reassigns_instead_of_ordering():

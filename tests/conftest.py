@@ -20,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many more than processors: the longest tests mostly wait for processes."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
 def pytest_configure() -> None:
     """Say that the main thread has no event loop, before pytest-asyncio asks for it.
 

@@ -221,6 +221,12 @@ class Replicas:
 
         return await asyncio.to_thread(ask)
 
+    async def until_ready(self, name, *, within_s=20.0):
+        """Wait until a broker that was out of touch has seen everything again."""
+        async with asyncio.timeout(within_s):
+            while (await self.page(name, "readyz"))[0] != 200:
+                await asyncio.sleep(0.05)
+
     async def document(self, name):
         return json.loads((await self.page(name, "api/v1/plan"))[1])
 

@@ -148,17 +148,20 @@ class Unavailable(BackendError):
 
 
 class Partial(Unavailable):
-    """Of a pool of places some have not answered since the broker started; ``seen`` is the rest.
+    """A list that is not whole; ``seen`` is what could be read of it.
 
-    What was in an earlier list and is not in ``seen`` is gone; of what was in none nothing is
-    known. Who does not care for the difference treats it as the error that it is.
+    Of a pool of places some have not answered since the broker started: what was in an earlier
+    list and is not in ``seen`` is gone; of what was in none nothing is known. Or, ``odd``, some
+    entries could not be read: then nothing is known of whatever is not in ``seen``, because it may
+    be one of them. Who does not care for the difference treats it as the error that it is.
     """
 
     slug = "partial"
 
-    def __init__(self, reason: str, *, seen: "Sequence[Instance]") -> None:
+    def __init__(self, reason: str, *, seen: "Sequence[Instance]", odd: bool = False) -> None:
         super().__init__(reason)
         self.seen = seen
+        self.odd = odd
 
 
 class NotFound(BackendError):

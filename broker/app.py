@@ -249,7 +249,8 @@ class Broker:
         if world is None or plan is None or self.reconciler.in_flight:
             return False
         views = world.backends.values()
-        synced = world.controller.synced and all(v.synced and not v.hidden for v in views)
+        view = world.controller
+        synced = view.synced and not view.odd_computers and all(v.whole for v in views)
         waits = plan.agents or plan.actions or self.reconciler.ledger.expectations
         return synced and not waits
 

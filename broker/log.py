@@ -7,23 +7,23 @@ finished line, so that no message, field or traceback can leak one. Refuses to h
 
 import contextlib
 import contextvars
-import json
 import logging
 import sys
 import types
-import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from pythonjsonlogger import json as json_log
 
-from jnlp import secret as jnlp_secret
+from outside import secrets as outside_secrets
+from outside import text as outside_text
 
 _NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 _BOUND: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
     "bound", default=_NOTHING
 )
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_MESSAGE, _FIELD = 4096, 1024  # characters of a message and of a field; one event is one line
 _NOISY = ("aiohttp.access", "asyncio", "docker", "urllib3")
 
 
@@ -75,22 +75,10 @@ class _Hiding(logging.Formatter):
     def __init__(self, inner: logging.Formatter, secrets: Iterable[str]) -> None:
         super().__init__()
         self._inner = inner
-        self._secrets = tuple(form for secret in secrets if secret for form in _forms(secret))
+        outside_secrets.register(*secrets)
 
     def format(self, record: logging.LogRecord) -> str:
-        text = self._inner.format(record)
-        for secret in self._secrets:
-            text = text.replace(secret, jnlp_secret.HIDDEN)
-        return jnlp_secret.blanked(text)
-
-
-def _forms(secret: str) -> list[str]:
-    """Return how a secret can stand in a line, longest first: plain, quoted, and both as JSON."""
-    plain = {secret, repr(secret)[1:-1], *(urllib.parse.quote(secret, safe=s) for s in ("/", ""))}
-    forms = plain | {
-        json.dumps(form, ensure_ascii=a)[1:-1] for form in plain for a in (True, False)
-    }
-    return sorted(forms, key=len, reverse=True)
+        return outside_secrets.blanked(self._inner.format(record))
 
 
 class _Console(logging.Formatter):
@@ -100,9 +88,11 @@ class _Console(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
-        text = super().formatMessage(record)
+        text = outside_text.clean(super().formatMessage(record), _MESSAGE)
         fields = " ".join(
-            f"{key}={value}" for key, value in vars(record).items() if key not in _STANDARD
+            f"{key}={outside_text.clean(str(value), _FIELD)}"
+            for key, value in vars(record).items()
+            if key not in _STANDARD
         )
         return f"{text}  {fields}" if fields else text
 

@@ -76,7 +76,7 @@ async def read_backend(
     began = now()
     try:
         async with asyncio.timeout(time_limit_s):
-            instances, hidden = await _listed(backend)
+            instances, hidden, odd = await _listed(backend)
             capacity = await backend.capacity()
     except backends_api.BackendError as error:
         return model.BackendView(read_at=began, error=f"{error.slug}: {error.reason}")
@@ -87,18 +87,23 @@ async def read_backend(
         _LOG.exception("listing failed by a bug")
         return model.BackendView(read_at=began, error=f"bug: {error!r}"[:256])
     return model.BackendView(
-        synced=True, read_at=began, instances=tuple(instances), capacity=capacity, hidden=hidden
+        synced=True,
+        read_at=began,
+        instances=tuple(instances),
+        capacity=capacity,
+        hidden=hidden,
+        odd=odd,
     )
 
 
 async def _listed(
     backend: backends_api.Backend,
-) -> tuple[Sequence[backends_api.Instance], str]:
-    """Return what a backend sees, and why it does not see all."""
+) -> tuple[Sequence[backends_api.Instance], str, str]:
+    """Return what a backend sees, why it does not see all, and why it cannot read all."""
     try:
-        return await backend.list(), ""
+        return await backend.list(), "", ""
     except backends_api.Partial as error:
-        return error.seen, error.reason
+        return error.seen, "" if error.odd else error.reason, error.reason if error.odd else ""
 
 
 def note_changes(before: model.World | None, now: model.World) -> None:
@@ -113,10 +118,13 @@ def note_changes(before: model.World | None, now: model.World) -> None:
 
 def _unread(world: model.World) -> dict[str, str]:
     lost = {
-        str(name): view.error or view.hidden
+        str(name): view.error or view.hidden or view.odd
         for name, view in world.backends.items()
-        if view.hidden or not view.synced
+        if view.hidden or view.odd or not view.synced
     }
     if not world.controller.synced:
         lost["controller"] = world.controller.error
+    elif world.controller.odd_items or world.controller.odd_computers:
+        odd = (world.controller.odd_items, world.controller.odd_computers)
+        lost["controller"] = "; ".join(text for text in odd if text)
     return lost

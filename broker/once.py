@@ -27,8 +27,8 @@ def complain(world: model.World) -> None:
     for name, view in world.backends.items():
         if not view.synced:
             print(f"warning: backend {name} does not answer: {view.error}", file=sys.stderr)
-        elif view.hidden:
-            print(f"warning: backend {name}: {view.hidden}", file=sys.stderr)
+        elif not view.whole:
+            print(f"warning: backend {name}: {view.hidden or view.odd}", file=sys.stderr)
 
 
 async def dry(settings: config.Settings) -> tuple[model.Plan, model.World]:

@@ -12,9 +12,6 @@ from typing import final
 # Always the first argument, since long before 2.263 (recording ``agent/01-jnlp-files``).
 _FIRST_ARGUMENT = re.compile(r"<argument>\s*([^<]*?)\s*</argument>")
 _SECRET = re.compile(r"[0-9a-f]{64}")  # hex HMAC-SHA256 of the node's name
-_LOOKS_LIKE_ONE = re.compile(r"(?<!sha256:)(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-HIDDEN = "(hidden)"
-"""What stands in the place of a secret."""
 
 
 @final
@@ -62,8 +59,3 @@ def from_jnlp(xml: str) -> Secret:
             f"{len(found[1])} characters, 64 hexadecimal digits expected"
         )
     return Secret(found[1])
-
-
-def blanked(text: str) -> str:
-    """Return a text without what looks like an agent's secret; image digests stay."""
-    return _LOOKS_LIKE_ONE.sub(HIDDEN, text)

@@ -7,6 +7,8 @@ import os
 import hypothesis
 import pytest
 
+from outside import secrets
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a developer or the CI name real platforms to test on."""
@@ -42,6 +44,12 @@ def _log_as_it_was():
     yield
     root.handlers[:], level = before
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests():
+    """Forget what another test in this process wanted hidden: it may be an ordinary word."""
+    secrets.forget()
 
 
 hypothesis.settings.register_profile(

@@ -16,8 +16,9 @@ from typing import Any
 import aiohttp
 from attrs import frozen
 
-from backends import api, bodies
+from backends import api
 from backends.kubernetes import access, errors, manners, settings
+from outside import bodies
 
 _LOG = logging.getLogger("backends.kubernetes")
 _LOG_BYTES = 1 << 20

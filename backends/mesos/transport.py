@@ -18,8 +18,9 @@ from typing import Any
 import aiohttp
 from attrs import frozen
 
-from backends import api, bodies
+from backends import api
 from backends.mesos import calls, recordio, settings, zookeeper
+from outside import bodies
 
 _SCHEDULER = "/api/v1/scheduler"
 _STREAM_ID = "Mesos-Stream-Id"

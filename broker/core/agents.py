@@ -30,6 +30,7 @@ class Seen:
     marks: marks.Marks | None
     backend: model.BackendName | None
     backend_synced: bool
+    controller_synced: bool
 
 
 def observe(
@@ -116,12 +117,13 @@ def _seen(
     view = world.backends.get(backend) if backend is not None else None
     if view is not None:
         remembered = world.ledger.memories.get(name)
-        known = placed is not None or (remembered is not None and remembered.instance_seen)
-        backend_synced = view.synced and (known or not view.hidden)
+        known = remembered is not None and remembered.instance_seen
+        absent = not view.odd and (known or not view.hidden)
+        backend_synced = view.synced and (placed is not None or absent)
     else:
         # a backend that is no longer configured cannot be asked about its node: unknown, for ever;
         # what has no node either is gone once everybody who can be asked has answered
-        everybody = all(v.synced and not v.hidden for v in world.backends.values())
+        everybody = all(v.whole for v in world.backends.values())
         backend_synced = computer is None and everybody
     return Seen(
         name=name,
@@ -130,6 +132,8 @@ def _seen(
         marks=read,
         backend=backend,
         backend_synced=backend_synced,
+        controller_synced=world.controller.synced
+        and (computer is not None or not world.controller.odd_computers),
     )
 
 
@@ -162,7 +166,7 @@ def remember(
         )
     if seen.instance is not None:
         memory = attrs.evolve(memory, instance_seen=True)
-    if not world.controller.synced:
+    if not seen.controller_synced:
         return attrs.evolve(memory, promised_at=None)
     return _remember_work(memory, seen.computer, now=now, session=world.controller.session)
 
@@ -222,7 +226,7 @@ def _still_expected(
         return None
     if expectation.done_at is None:
         return expectation
-    if not world.controller.synced or not seen.backend_synced:
+    if not seen.controller_synced or not seen.backend_synced:
         return expectation
     cordoned = seen.computer is not None and lifecycle.is_cordoned(seen.computer)
     visible = ledgers.is_visible(
@@ -247,7 +251,7 @@ def _join(
     since = [at for at in (memory.offline_at, memory.created_at) if at is not None]
     phase = lifecycle.classify(
         lifecycle.see_instance(seen.instance, synced=seen.backend_synced),
-        lifecycle.see_computer(seen.computer, synced=world.controller.synced),
+        lifecycle.see_computer(seen.computer, synced=seen.controller_synced),
         launching=expectation is not None and expectation.verb is Verb.LAUNCH,
         overdue=memory.offline_at is not None and world.now - max(since) >= deadline,
     )

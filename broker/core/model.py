@@ -90,6 +90,8 @@ class ControllerView:
     items: tuple[QueueItem, ...] = ()
     computers: tuple[Computer, ...] = ()
     error: str = ""  # why it is not synced, for people
+    odd_items: str = ""  # why some items could not be read: they are not among ``items``
+    odd_computers: str = ""  # the same; of a computer that is not here nothing is known then
 
 
 @frozen(kw_only=True)
@@ -97,7 +99,8 @@ class BackendView:
     """What one read of a backend showed. ``synced`` False: unknown, never empty.
 
     ``hidden``: why a part of it has not been seen since we started. Of an instance that is neither
-    here nor was ever seen nothing is known then.
+    here nor was ever seen nothing is known then. ``odd``: why some entries could not be read. Of
+    whatever instance is not here nothing is known then.
     """
 
     synced: bool = False
@@ -106,6 +109,12 @@ class BackendView:
     capacity: backends_api.Capacity | None = None
     error: str = ""
     hidden: str = ""
+    odd: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """What is not here does not exist."""
+        return self.synced and not self.hidden and not self.odd
 
 
 # --- what is wanted ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 from backends import api as backends_api
 from broker.core import death, ledger, model
 from broker.status.source import StatusSource
-from jnlp import secret as jnlp_secret
+from outside import secrets
 
 Document = dict[str, Any]
 
@@ -197,7 +197,7 @@ def _death(dead: death.Death, *, now: float) -> Document:
         "slug": dead.slug,
         "text": _quote(dead.text, limit=1024),
         "exit_code": dead.exit_code,
-        "last_lines": [_quote(jnlp_secret.blanked(line)) for line in dead.last_lines],
+        "last_lines": [_quote(secrets.blanked(line)) for line in dead.last_lines],
     }
 
 

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from aiohttp import test_utils, web
 
-from backends import bodies
+from outside import bodies
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""Bodies of answers, read to their end or to a limit, whatever they are packed with.
+
+Sessions that use this are made with ``auto_decompress=False``: a few hundred kilobytes of gzip
+hold gigabytes, and the library would unpack each piece whole before anybody can count it.
+Refuses to know what a body means.
+"""
+
+import zlib
+
+import aiohttp
+
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+
+
+class TooLarge(ValueError):
+    """A body is larger than the limit, unpacked."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the answer is larger than {limit} bytes")
+
+
+class Unreadable(ValueError):
+    """A body is packed in a way that nobody asked for, or is no such pack."""
+
+
+async def first(stream: aiohttp.StreamReader, limit: int) -> bytes:
+    """Return the first ``limit`` bytes, or all of a shorter body; the rest stays unread.
+
+    Why: one ``read(n)`` of a stream gives what has arrived so far, so words that come in two
+    pieces would lose their end.
+    """
+    data = bytearray()
+    while len(data) < limit and (piece := await stream.read(limit - len(data))):
+        data += piece
+    return bytes(data)
+
+
+async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return the whole body, unpacked. Raises ``TooLarge`` and ``Unreadable``."""
+    body, ended = await begin(response, limit)
+    if not ended:
+        raise TooLarge(limit)
+    return body
+
+
+async def begin(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
+    """Return the first ``limit`` bytes unpacked, and whether that is all.
+
+    Raises ``Unreadable``.
+    """
+    packing = response.headers.get("Content-Encoding", "").strip().lower()
+    if packing not in {"", "identity", "gzip", "x-gzip", "deflate"}:
+        raise Unreadable(f"the answer is packed as {packing[:40]!r}, which was not asked for")
+    unpack = None if packing in {"", "identity"} else zlib.decompressobj(_GZIP_OR_ZLIB)
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        room = limit + 1 - len(body)
+        try:
+            body += piece[:room] if unpack is None else unpack.decompress(piece, room)
+        except zlib.error as error:
+            raise Unreadable(f"the answer says {packing}, but is not: {error}") from None
+        if len(body) > limit:
+            return bytes(body[:limit]), False
+    return bytes(body), True

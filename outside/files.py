@@ -1,0 +1,57 @@
+"""Files that somebody else may have put there: opened safely, read to a limit.
+
+A FIFO or a device holds up or never ends; a file that is too large is refused, because half a
+secret or half a configuration is worse than none. Refuses to know what is in a file.
+"""
+
+import errno
+import os
+import pathlib
+import stat
+
+
+def read(path: str | os.PathLike[str], *, limit: int) -> bytes:
+    """Return the content of a regular file of at most ``limit`` bytes; links are followed.
+
+    Raises OSError, whose ``strerror`` is fit for people: also for what is no regular file, and
+    for one that is larger.
+    """
+    _check(
+        pathlib.Path(path).stat(), path
+    )  # opening a device may do something
+    # without O_NONBLOCK a FIFO that was put there in between would hold us up
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(handle, "rb") as file:
+        _check(os.fstat(handle), path)
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", os.fspath(path))
+    return data
+
+
+def is_open_to_others(path: str | os.PathLike[str]) -> bool:
+    """Return whether users other than its owner and group may read a file. Raises OSError."""
+    return bool(stat.S_IMODE(pathlib.Path(path).stat().st_mode) & stat.S_IROTH)
+
+
+def make_private(path: pathlib.Path) -> None:
+    """Make a directory and the missing ones above it, each for its owner alone.
+
+    The umask has no say. What is there already stays as it is. Raises OSError.
+    """
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        directory.chmod(0o700)
+
+
+def _check(found: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        what = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
+        raise OSError(errno.EINVAL, f"{what}, no regular file", os.fspath(path))

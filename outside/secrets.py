@@ -1,0 +1,120 @@
+"""What must never be shown, in whatever form it comes back.
+
+Whoever reads a secret, or is about to send one, registers it; from then on every text that goes
+through ``outside.text`` or the log is free of it: as it is, quoted, escaped for JSON, HTML or a
+URL, in hexadecimal, and in base64 together with whatever stood before and after it (``Basic``
+credentials of any user, a registry's ``X-Registry-Auth``, the data of a Kubernetes Secret).
+Agents' secrets are too many to register: they are known by their looks, plain and in base64.
+
+Refuses to tell what is registered.
+"""
+
+import base64
+import collections
+import html
+import json
+import re
+import urllib.parse
+
+HIDDEN = "(hidden)"
+"""What stands in the place of a secret."""
+_KEPT = 256
+"""Secrets kept in mind; tokens are renewed, and a broker lives for months."""
+_SHORTEST = 3
+"""A shorter one is not blanked: it would take every text apart, and is no secret."""
+_SHORTEST_CORE = 7  # characters of base64 that nothing else has by chance
+
+# hexadecimal HMAC-SHA256; an image's digest is no secret
+_AGENT_SECRET = re.compile(r"(?<!sha256:)(?<![0-9a-fA-F])[0-9a-fA-F]{64}(?![0-9a-fA-F])")
+_BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]{80,}")
+_HEX_64 = re.compile(rb"[0-9a-fA-F]{64}")
+
+_forms: "collections.OrderedDict[str, tuple[str, ...]]" = collections.OrderedDict()
+_ordered: tuple[str, ...] = ()
+
+
+def register(*found: str | None) -> None:
+    """Keep these texts out of everything that is shown; empty ones are nothing."""
+    changed = False
+    for secret in found:
+        if not secret or len(secret) < _SHORTEST:
+            continue
+        if secret in _forms:
+            _forms.move_to_end(secret)
+            continue
+        _forms[secret] = _forms_of(secret)
+        changed = True
+        if len(_forms) > _KEPT:
+            _forms.popitem(last=False)
+    if changed:
+        _order()
+
+
+def forget() -> None:
+    """Forget all that was registered; for tests, of which many live in one process."""
+    _forms.clear()
+    _order()
+
+
+def blanked(text: str) -> str:
+    """Return a text without any form of a registered secret or of an agent's secret."""
+    for form in _ordered:
+        if form in text:
+            text = text.replace(form, HIDDEN)
+    if len(text) >= 64:
+        text = _AGENT_SECRET.sub(HIDDEN, text)
+        text = _BASE64_RUN.sub(_hidden_run, text)
+    return text
+
+
+def cut_before(text: str, at: int) -> int:
+    """Return where to cut a text at ``at`` or before, so that no registered form is cut in two."""
+    for form in _ordered:
+        start = text.find(form, max(0, at - len(form) + 1), at + len(form) - 1)
+        if 0 <= start < at:
+            at = start
+    return min(at, len(text))
+
+
+def _order() -> None:
+    global _ordered  # noqa: PLW0603 -- the registry of this process
+    every = {form for forms in _forms.values() for form in forms}
+    _ordered = tuple(sorted(every, key=len, reverse=True))
+
+
+def _forms_of(secret: str) -> tuple[str, ...]:
+    quoted = {secret, repr(secret)[1:-1], html.escape(secret), html.escape(secret, quote=False)}
+    quoted |= {urllib.parse.quote(secret, safe="/", errors="replace")}
+    quoted |= {urllib.parse.quote(secret, safe="", errors="replace")}
+    quoted |= {urllib.parse.quote_plus(secret, errors="replace")}
+    escaped = {json.dumps(form, ensure_ascii=a)[1:-1] for form in quoted for a in (True, False)}
+    raw = {form.encode("utf-8", "replace") for form in (secret, json.dumps(secret)[1:-1])}
+    raw |= {secret.encode("latin-1", "replace")}  # how aiohttp and requests write Basic at times
+    encoded = {form for data in raw for form in _base64_forms(data)}
+    encoded |= {form for data in raw for form in (data.hex(), data.hex().upper()) if len(form) > 8}
+    encoded |= {urllib.parse.quote(form, safe="") for form in encoded}
+    return tuple(form for form in quoted | escaped | encoded if len(form) >= _SHORTEST)
+
+
+def _base64_forms(data: bytes) -> set[str]:
+    """Return what of it is always the same in base64, at each of the three places in a group."""
+    forms = set()
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + data).decode()
+        # what shares a character with what stands before or after is not the secret's own
+        first = -(-before * 8 // 6)
+        last = (before + len(data)) * 8 // 6
+        core = text[first:last]
+        if len(core) >= _SHORTEST_CORE:
+            forms |= {core, core.replace("+", "-").replace("/", "_")}
+    return forms
+
+
+def _hidden_run(found: re.Match[str]) -> str:
+    """Blank a run of base64 in which an agent's secret stands."""
+    run = found[0].replace("-", "+").replace("_", "/")
+    for skipped in range(4):
+        part = run[skipped : skipped + (len(run) - skipped) // 4 * 4]
+        if _HEX_64.search(base64.b64decode(part)):
+            return HIDDEN
+    return found[0]

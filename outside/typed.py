@@ -1,0 +1,70 @@
+"""Values that others sent, given a type; one odd entry of a list costs that entry.
+
+Pure. Refuses to know what the values are for.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from attrs import frozen
+
+from outside import text
+
+T = TypeVar("T")
+
+_REASONS = 5
+
+
+@frozen(kw_only=True)
+class Odd:
+    """Entries that could not be read: how many, and why the first of them could not."""
+
+    count: int = 0
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def words(self, what: str) -> str:
+        """Return one sentence for people; empty if all could be read."""
+        if not self.count:
+            return ""
+        return text.clean(f"{self.count} {what} cannot be read: {'; '.join(self.reasons)}", 256)
+
+
+def each(entries: Iterable[Any], read: Callable[[Any], T]) -> tuple[list[T], Odd]:
+    """Read every entry; whatever goes wrong with one of them sets that one aside."""
+    good: list[T] = []
+    reasons: list[str] = []
+    count = 0
+    for entry in entries:
+        try:
+            good.append(read(entry))
+        except Exception as error:  # noqa: BLE001 -- the entry is theirs, the loop is ours
+            count += 1
+            if len(reasons) < _REASONS:
+                words = str(error) if isinstance(error, ValueError) else repr(error)
+                reasons.append(text.clean(words, 120))
+    return good, Odd(count=count, reasons=tuple(dict.fromkeys(reasons)))
+
+
+def number(value: Any, low: float, high: float) -> float | None:
+    """Return a number, clamped; None for what is none (a truth value, NaN, a text)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124
+        return None
+    return float(min(max(value, low), high))
+
+
+def integer(value: Any, low: int, high: int) -> int | None:
+    """Return a whole number, clamped; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return int(min(max(value, low), high))
+
+
+def words(value: Any, limit: int) -> str:
+    """Return a text of at most ``limit`` characters, not cleaned; empty for what is none."""
+    return text.cut(value, limit) if isinstance(value, str) else ""

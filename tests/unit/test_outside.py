@@ -1,0 +1,223 @@
+"""The door to the outside: text, secrets, bodies, files, single values."""
+
+import base64
+import gzip
+import html
+import json
+import os
+import stat
+import urllib.parse
+
+import aiohttp
+import hypothesis
+import pytest
+from aiohttp import web
+from hypothesis import strategies as st
+
+from outside import bodies, files, secrets, text, typed
+
+TOKEN = "11b4a9f3-Ü+/ö?\"<'&c0ffee"
+AGENT = "0123456789abcdef" * 4
+IN_ALL_FORMS = {
+    "plain": TOKEN,
+    "repr": repr(TOKEN),
+    "json": json.dumps(TOKEN),
+    "json, not ascii": json.dumps(TOKEN, ensure_ascii=False),
+    "url": urllib.parse.quote(TOKEN),
+    "url, nothing safe": urllib.parse.quote(TOKEN, safe=""),
+    "form": urllib.parse.urlencode({"token": TOKEN}),
+    "html": html.escape(TOKEN),
+    "basic": "Basic " + base64.b64encode(f"agent-broker:{TOKEN}".encode()).decode(),
+    "basic of a longer user": "Basic "
+    + base64.b64encode(f"agent-brokers:{TOKEN}".encode()).decode(),
+    "registry": base64.urlsafe_b64encode(
+        json.dumps({"username": "u", "password": TOKEN}).encode()
+    ).decode(),
+    "kubernetes": base64.b64encode(TOKEN.encode()).decode(),
+    "in a query": urllib.parse.quote(base64.b64encode(f"x{TOKEN}".encode()).decode(), safe=""),
+    "hex": TOKEN.encode().hex(),
+}
+
+
+# how many characters at the beginning are not the secret's
+OTHERS = {"form": 6, "basic": 24, "basic of a longer user": 26, "registry": 43, "in a query": 2}
+
+
+@pytest.mark.parametrize("form", IN_ALL_FORMS)
+def test_every_form_of_a_secret_is_blanked(form):
+    """Whatever the remote makes of what it was sent before it sends it back."""
+    secrets.register(TOKEN)
+    shown = text.clean(f"cannot: {IN_ALL_FORMS[form]} is wrong", 2000)
+    assert secrets.HIDDEN in shown
+    told = IN_ALL_FORMS[form]
+    own = told[OTHERS.get(form, 0) : len(told) - 4]  # the end may be another's
+    assert not any(own[n : n + 10] in shown for n in range(len(own) - 10))
+
+
+@pytest.mark.parametrize("lead", ["", "x", "xy", '{"JENKINS_SECRET":"'])
+def test_agents_secrets_are_known_by_their_looks(lead):
+    """In clear and in base64, wherever in the encoded text they stand; an image's digest stays."""
+    encoded = base64.b64encode(f'{lead}{AGENT}"}}'.encode()).decode()
+    assert text.clean(f"data: {encoded}") == "data: (hidden)" or encoded[8:80] not in text.clean(
+        encoded
+    )
+    assert AGENT not in text.clean(f"-secret {AGENT}, -secret {AGENT.upper()}")
+    assert f"sha256:{AGENT}" in text.clean(f"image sha256:{AGENT}")
+
+
+@hypothesis.given(st.text(max_size=60), st.integers(0, 200), st.integers(8, 40))
+def test_a_cut_leaves_no_half_of_a_secret(lead, repeated, limit):
+    """However much shorter the text gets by blanking, and wherever the limit falls."""
+    secrets.register("hunter2-hunter2")
+    shown = text.clean(lead + "hunter2-hunter2," * repeated + " end", limit)
+    assert "hunter2" not in shown.replace(lead, "")
+    assert len(shown) <= limit
+
+
+def test_cleaned_text_is_one_line_that_turns_nothing():
+    """ESC, BEL, C1, right-to-left overrides, line separators, halves of pairs."""
+    assert text.clean("a\x1b[31mb\x07\x9bc\u202ed\u2066e\ud800f") == "a�[31mb��c�d�e�f"
+    assert text.clean("one\r\ntwo\u2028three\x85four\tfive  six") == "one two three four five six"
+    json.dumps(text.clean("\udcff\udc00")).encode("utf-8")
+    text.clean("\udcff").encode("utf-8")
+
+
+def test_long_text_is_cut_and_says_so():
+    """The cost does not depend on the size: a megabyte is as quick as a page."""
+    assert text.clean("x y " * 1_000_000, 10) == "x y x y x…"
+    assert text.clean("short", 10) == "short"
+    assert len(text.clean("a" * 5000, 100)) == 100
+
+
+def test_last_lines_are_few_and_short():
+    """What a dead agent said last, not the megabyte before it."""
+    said = "x" * 3_000_000 + "\nlast but one\n\n\x1b[1mlast\n"
+    assert text.last_lines(said, 20) == ("last but one", "�[1mlast")
+    assert text.last_lines("a\nb\nc", 2) == ("b", "c")
+    assert text.last_lines("x" * 1_000_000, 3) == ("…",)
+    assert text.last_lines("", 3) == ()
+
+
+def test_a_registry_holds_only_so_many():
+    """Tokens are renewed for months; the newest are known."""
+    for number in range(1000):
+        secrets.register(f"token-number-{number:04}")
+    assert "token-number-0999" not in secrets.blanked("token-number-0999")
+    assert len(secrets._forms) <= 256
+
+
+async def served(handle, **options):
+    app = web.Application()
+    app.router.add_get("/", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    return runner, site._server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("packing", ["", "gzip"])
+@pytest.mark.parametrize(("size", "good"), [(1000, True), (1001, False), (50_000_000, False)])
+async def test_a_body_is_read_to_its_limit(packing, size, good):
+    """Unpacked: fifty megabytes fit into fifty kilobytes of gzip."""
+    body = gzip.compress(bytes(size), 9) if packing else bytes(min(size, 5_000_000))
+
+    async def handle(_):
+        return web.Response(body=body, headers={"Content-Encoding": packing} if packing else {})
+
+    runner, port = await served(handle)
+    try:
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.get(f"http://127.0.0.1:{port}/") as response,
+        ):
+            if good:
+                assert await bodies.read(response, 1000) == bytes(size)
+            else:
+                with pytest.raises(bodies.TooLarge, match="1000 bytes"):
+                    await bodies.read(response, 1000)
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(("packing", "body"), [("br", b"x"), ("gzip", b"no gzip at all")])
+async def test_a_body_that_cannot_be_unpacked(packing, body):
+    """Says so, as an error that its caller knows."""
+
+    async def handle(_):
+        return web.Response(body=body, headers={"Content-Encoding": packing})
+
+    runner, port = await served(handle)
+    try:
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.get(f"http://127.0.0.1:{port}/") as response,
+        ):
+            with pytest.raises(bodies.Unreadable, match=packing):
+                await bodies.read(response, 1000)
+    finally:
+        await runner.cleanup()
+
+
+def test_only_regular_files_are_read(tmp_path):
+    """A FIFO would hold us up, a device would never end, half a secret is worse than none."""
+    (tmp_path / "good").write_bytes(b"secret")
+    (tmp_path / "link").symlink_to("good")
+    os.mkfifo(tmp_path / "fifo")
+    assert files.read(tmp_path / "good", limit=6) == b"secret"
+    assert files.read(tmp_path / "link", limit=100) == b"secret"
+    with pytest.raises(OSError, match="larger than 5 bytes"):
+        files.read(tmp_path / "good", limit=5)
+    for path in (tmp_path / "fifo", "/dev/zero"):
+        with pytest.raises(OSError, match="no regular file"):
+            files.read(path, limit=100)
+    with pytest.raises(OSError, match="a directory"):
+        files.read(tmp_path, limit=100)
+    with pytest.raises(FileNotFoundError):
+        files.read(tmp_path / "nothing", limit=100)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
+def test_directories_are_made_for_their_owner_alone(tmp_path, umask):
+    """The missing ones above as well, whatever the umask; those that are there stay as they are."""
+    tmp_path.chmod(0o755)
+    before = os.umask(umask)
+    try:
+        files.make_private(tmp_path / "a" / "b" / "c")
+        files.make_private(tmp_path / "a" / "b" / "c")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE((tmp_path / p).stat().st_mode) for p in ("a", "a/b", "a/b/c")}
+    assert modes == {0o700}
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "integer"),
+    [
+        (5, 5.0, 5),
+        (10**400, 100.0, 100),
+        (-1, 0.0, 0),
+        (2.9, 2.9, 2),
+        (True, None, None),
+        (float("nan"), None, None),
+        (float("inf"), 100.0, None),
+        ("5", None, None),
+        (None, None, None),
+    ],
+)
+def test_numbers_are_clamped(value, number, integer):
+    """A number of four hundred digits is a number; a truth value, a text and NaN are none."""
+    assert typed.number(value, 0, 100) == number
+    assert typed.integer(value, 0, 100) == integer
+
+
+def test_one_odd_entry_costs_that_entry():
+    """Whatever goes wrong with it; how many, and why, is told."""
+    good, odd = typed.each([1, 0, "x", 2, 0, None], lambda n: 2 / n)
+    assert good == [2.0, 1.0]
+    assert odd.count == 4
+    assert odd.words("things").startswith("4 things cannot be read: ZeroDivisionError")
+    assert typed.each([], int) == ([], typed.Odd())
+    assert not typed.Odd()
+    assert typed.Odd().words("things") == ""

@@ -16,9 +16,7 @@ def read(path: str | os.PathLike[str], *, limit: int) -> bytes:
     Raises OSError, whose ``strerror`` is fit for people: also for what is no regular file, and
     for one that is larger.
     """
-    _check(
-        pathlib.Path(path).stat(), path
-    )  # opening a device may do something
+    _check(pathlib.Path(path).stat(), path)  # opening a device may do something
     # without O_NONBLOCK a FIFO that was put there in between would hold us up
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(handle, "rb") as file:

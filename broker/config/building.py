@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import define, field
 
+from backends import remarks
 from broker.config import noting, reading, shape, sharing, templating, tree, values
 from broker.config.settings import (
     BackendSettings,
@@ -284,6 +285,7 @@ class Builder:
             )
         if own is None:
             return None
+        self.notes.remarks(path, remarks.of_settings(own))
         limits = model.BackendPolicy(
             cap=shared.cap,
             max_starting=shared.starting,

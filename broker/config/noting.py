@@ -3,8 +3,11 @@
 Refuses to know any setting.
 """
 
+from collections.abc import Iterable
+
 from attrs import define, field
 
+from backends import remarks
 from broker.config import errors, tree
 
 
@@ -28,3 +31,19 @@ class Notes:
         """Note a duration that is none."""
         if seconds is not None and seconds <= 0:
             self.bad(path, "found 0s; allowed: more than 0s")
+
+    def warn(self, path: tree.Path, text: str, hint: str = "") -> None:
+        """Note what works and is unwise; said once, however often it is noted."""
+        where = f"{errors.dotted(path)}: " if path else ""
+        line = f"{where}{text}{f'; hint: {hint}' if hint else ''}"
+        if line not in self.warnings:
+            self.warnings.append(line)
+
+    def remarks(self, path: tree.Path, found: Iterable[remarks.Remark]) -> None:
+        """Note what the settings of a kind say about themselves; ``path`` is their section."""
+        for remark in found:
+            where = (*path, *remark.path)
+            if remark.wrong:
+                self.bad(where, remark.text, remark.hint)
+            else:
+                self.warn(where, remark.text, remark.hint)

@@ -15,6 +15,7 @@ import attrs
 from attrs import frozen
 
 from backends import api as backends_api
+from backends import remarks
 from broker import schedule
 from broker.config import errors, noting, reading, shape, tree, values
 from broker.config.settings import BackendSettings, KindClasses, Warmth
@@ -46,6 +47,7 @@ class Templates:
         chosen = self._chosen(path, told)
         connection = self._connection((*path, "connect"), told.connect)
         platform = self._platform(path, chosen, sections)
+        self._remarks(path, name, told, platform)
         if connection is None:
             return None
         controller = self.document.controller
@@ -252,6 +254,26 @@ class Templates:
         return {
             name: by_kind[self.backends[name].kind] for name in chosen if name in self.backends
         }
+
+    def _remarks(
+        self,
+        path: tree.Path,
+        name: str,
+        told: shape.Template,
+        platform: Mapping[model.BackendName, Any],
+    ) -> None:
+        """Note what the settings for each kind say about themselves, backend by backend."""
+        for backend, options in platform.items():
+            entry = self.backends[backend]
+            common = remarks.Common(
+                settings=entry.settings,
+                name=name,
+                remote_fs=told.remote_fs,
+                image=told.image,
+                environment=told.environment,
+                alone=told.cap == 1,
+            )
+            self.notes.remarks((*path, entry.kind), remarks.of_template(options, common))
 
 
 def revision(template: model.Template) -> str:

@@ -421,6 +421,7 @@ def create(
     store: api.Store,  # noqa: ARG001 -- part of every factory; nothing here outlives the process
     state_dir: pathlib.Path,  # noqa: ARG001 -- likewise
     now: Callable[[], float],
+    reading: bool = False,  # noqa: ARG001 -- likewise: it begins empty
 ) -> MemoryBackend:
     """Build a backend on a platform of its own."""
     return MemoryBackend(Platform(settings), owner=owner, now=now)

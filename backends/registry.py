@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from backends import api, finding, lease
+from backends import api, finding, lease, reading
 
 
 @frozen(kw_only=True)
@@ -111,16 +111,24 @@ def create(
     store: api.Store,
     state_dir: pathlib.Path,
     now: Callable[[], float],
+    reads_only: bool = False,
 ) -> api.Backend:
     """Build a backend of a kind; ``settings`` is an instance of its settings class.
 
     ``now`` gives POSIX seconds that never go back or leap: backends time their retries with it.
+    One that ``reads_only`` leaves everything as it is, the store and its own platform's sessions
+    too, also beside a broker at work: it is given to commands that look once.
     """
     factory = _load(kind(name).factory)
     backend: api.Backend = factory(
-        settings, owner=owner, store=store, state_dir=state_dir, now=now
+        settings,
+        owner=owner,
+        store=store,
+        state_dir=state_dir,
+        now=now,
+        reading=reads_only,
     )
-    return backend
+    return reading.Reading(backend) if reads_only else backend
 
 
 def lease_settings_class(name: str) -> type[Any] | None:

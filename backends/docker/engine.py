@@ -34,9 +34,10 @@ def create(
     store: api.Store,  # noqa: ARG001 -- part of every factory; the engine remembers all there is
     state_dir: pathlib.Path,  # noqa: ARG001 -- as above
     now: Callable[[], float],
+    reading: bool = False,
 ) -> "DockerBackend":
     """Build the backend; nothing is asked before the first call."""
-    return DockerBackend(configured, owner=owner, now=now)
+    return DockerBackend(configured, owner=owner, now=now, reading=reading)
 
 
 class DockerBackend:
@@ -45,16 +46,22 @@ class DockerBackend:
     kind = "docker"
 
     def __init__(
-        self, configured: settings.DockerSettings, *, owner: str, now: Callable[[], float]
+        self,
+        configured: settings.DockerSettings,
+        *,
+        owner: str,
+        now: Callable[[], float],
+        reading: bool = False,
     ) -> None:
         self._settings = configured
         self._owner = owner
         self._now = now
         self._pool = pool.Pool(
             [
-                host.Host(told, configured, owner=owner, wake=self._wake, now=now)
+                host.Host(told, configured, owner=owner, wake=self._wake, now=now, reading=reading)
                 for told in configured.hosts
-            ]
+            ],
+            reading=reading,
         )
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._preparing: dict[str, api.Instance] = {}

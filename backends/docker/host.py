@@ -56,7 +56,10 @@ class Host:
         owner: str,
         wake: Callable[[], None],
         now: Callable[[], float],
+        reading: bool = False,
     ) -> None:
+        """``reading``: nothing is followed, cleared away or made."""
+        self._reading = reading
         self.url = host.url
         self.max_instances = host.max_instances
         self._owner = container.owner_labels(owner)
@@ -75,7 +78,8 @@ class Host:
 
     def follow(self) -> None:
         """Begin to listen to the events."""
-        self._follower.start()
+        if not self._reading:
+            self._follower.start()
 
     def stream(self) -> int:
         """Return the number of the open stream of events; 0: none, the engine is away."""
@@ -226,7 +230,8 @@ class Host:
         found = await self.client.call(client.Lane.READ, self.client.list, self._owner)
         known = {one.id for one in found}
         named = {one.labels.get(container.NAME, "") for one in found}
-        self._handover.keep(named | self._making, now=self._now())
+        if not self._reading:
+            self._handover.keep(named | self._making, now=self._now())
         self._certificates = {k: v for k, v in self._certificates.items() if k in known}
         self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in known}
         seen = await asyncio.gather(*(self._instance(one) for one in found))

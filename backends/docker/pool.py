@@ -61,7 +61,8 @@ class Place:
 class Pool:
     """The verbs that concern every engine."""
 
-    def __init__(self, hosts: Sequence[host.Host]) -> None:
+    def __init__(self, hosts: Sequence[host.Host], *, reading: bool = False) -> None:
+        self._reading = reading
         self.places = [Place(one) for one in hosts]
 
     def open(self) -> list[Place]:
@@ -116,7 +117,7 @@ class Pool:
                     continue
                 kept, gone = sorted((other, (one, place)), key=_worth)
                 found[one.name] = kept
-                if not gone[1].error and not kept[1].error:
+                if not self._reading and not gone[1].error and not kept[1].error:
                     with contextlib.suppress(api.BackendError):  # or at the next listing
                         await gone[1].host.terminate(one.name, grace_s=0)
         return [one for one, _ in found.values()]

@@ -46,6 +46,7 @@ def create(
     store: api.Store,  # noqa: ARG001 -- part of every factory; the cluster remembers
     state_dir: pathlib.Path,  # noqa: ARG001 -- as above
     now: Callable[[], float],
+    reading: bool = False,  # noqa: ARG001 -- a listing asks, and that is all, whoever it is for
 ) -> "KubernetesBackend":
     """Build the backend; nothing is touched before the first call."""
     return KubernetesBackend(configured, owner=owner, now=now)

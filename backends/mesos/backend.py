@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from backends import api
-from backends.mesos import death, driver, facts, session, settings, tasks
+from backends.mesos import death, driver, facts, reader, session, settings, tasks
 
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
 _KILL_S = 30.0  # beyond the grace
@@ -33,8 +33,12 @@ def create(
     store: api.Store,
     state_dir: pathlib.Path,  # noqa: ARG001 -- part of every factory; the store is all we need
     now: Callable[[], float],
-) -> "MesosBackend":
+    reading: bool = False,
+) -> "MesosBackend | reader.Reader":
     """Build the backend; nothing is asked before the first call."""
+    if reading:
+        key = driver.key_of(owner, configured)
+        return reader.Reader(configured, identity=lambda: store.load(key))
     driven = driver.Driver(configured, owner=owner, store=store, now=now)
     return MesosBackend(configured, driver=driven, now=now)
 

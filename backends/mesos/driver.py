@@ -24,6 +24,12 @@ _STEADY_S = 10.0  # a stream that lived this long was a good one
 _LAST_WORDS_S = 2.0  # for the master to say on the stream why it takes no more calls
 
 
+def key_of(owner: str, configured: settings.MesosSettings) -> str:
+    """Return the key in the store under which the framework's id is kept."""
+    digest = hashlib.sha256(f"{owner}\0{configured.name}".encode()).hexdigest()
+    return f"mesos.{digest[:16]}"
+
+
 class Driver:
     """One framework at one cluster, within one event loop."""
 
@@ -43,8 +49,7 @@ class Driver:
         self._store = store
         self._now = now
         self._pause_s, self._jitter = pause_s, jitter
-        digest = hashlib.sha256(f"{owner}\0{configured.name}".encode()).hexdigest()
-        self._key = f"mesos.{digest[:16]}"
+        self._key = key_of(owner, configured)
         self._link = transport.Link(configured)
         self.cluster = cluster.Cluster(self._link, role=configured.role)
         self.closed = False

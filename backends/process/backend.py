@@ -51,12 +51,13 @@ def create(
     store: api.Store,  # noqa: ARG001 -- part of every factory; the directories say all there is to know
     state_dir: pathlib.Path,
     now: Callable[[], float],
+    reading: bool = False,
 ) -> "ProcessBackend":
     """Build the backend; nothing is touched before the first call."""
     root = state_dir / "processes"
     if configured.directory is not None:
         root = pathlib.Path(configured.directory)
-    return ProcessBackend(configured, owner=owner, root=root.absolute(), now=now)
+    return ProcessBackend(configured, owner=owner, root=root.absolute(), now=now, reading=reading)
 
 
 class ProcessBackend:
@@ -71,12 +72,13 @@ class ProcessBackend:
         owner: str,
         root: pathlib.Path,
         now: Callable[[], float],
+        reading: bool = False,
     ) -> None:
         self._settings = configured
         self._owner = owner
         self._now = now
         self._storage = storage.Storage(
-            root, owner=owner, start_timeout_s=configured.start_timeout_s
+            root, owner=owner, start_timeout_s=configured.start_timeout_s, reading=reading
         )
         self._cache = fetch.FileCache(root / "cache", configured)
         self._shared = root / "shared"
@@ -87,7 +89,7 @@ class ProcessBackend:
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._preparing: dict[str, api.Instance] = {}
         self._working: dict[str, asyncio.Future[storage.Record | None]] = {}
-        self._cleaned = False
+        self._cleaned = reading  # who only reads clears nothing away
         self._closed = False
 
     # --- the contract ---

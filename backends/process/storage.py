@@ -49,9 +49,13 @@ class Record:
 class Storage:
     """All instances of one owner."""
 
-    def __init__(self, root: pathlib.Path, *, owner: str, start_timeout_s: float) -> None:
+    def __init__(
+        self, root: pathlib.Path, *, owner: str, start_timeout_s: float, reading: bool = False
+    ) -> None:
+        """``reading``: what nobody claimed in time is called lost, and left unclaimed."""
         self._owner = owner
         self._start_timeout_s = start_timeout_s
+        self._reading = reading
         digest = hashlib.sha256(owner.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         self.slug = re.sub(r"[^A-Za-z0-9-]+", "-", owner)[:40] + "-" + digest
         self.home = root / "owners" / self.slug
@@ -119,7 +123,8 @@ class Storage:
             return None
         claim = _read_json(path / "supervisor", missing=None)
         if claim is None and self._is_late(about, boot):
-            self.give_up(name)
+            if not self._reading:
+                self.give_up(name)
             claim = _read_json(path / "supervisor", missing={})
         process = _process(claim)
         running = process is not None and proc.alive(process)

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 
 from broker import clock
 from broker.demo import controller, image, simulation
+from outside import waits
 
 _SETTLE_S = 15.0
 _CONFIG = """\
@@ -96,7 +97,7 @@ async def main(builds: int, docker: str | None) -> None:
     server = controller.SimulatedController(sim, now=watch.now, access=access)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        async with server, asyncio.TaskGroup() as group:
+        async with server, waits.TaskGroup() as group:
             clockwork = group.create_task(server.run(), name="clockwork")
             async with running(pathlib.Path(folder), server, docker=docker) as pid:
                 await asyncio.sleep(_SETTLE_S)

@@ -23,6 +23,8 @@ from typing import Any
 import aiohttp
 import yaml
 
+from outside import waits
+
 _ENGINE = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 _JARS = "/home/jenkins/agent/remoting/jarCache"
 _LIMIT_S = 180.0
@@ -70,7 +72,7 @@ class _Jenkins:
         began = time.time()  # noqa: TID251 -- compared with the controller's clock, on one machine
         await self.post(f"job/{job}/build", params={"delay": "0sec"})
         url = f"{self._url}/job/{job}/{number}/api/json?tree=building,timestamp,duration,result"
-        async with asyncio.timeout(_LIMIT_S):
+        async with waits.timeout(_LIMIT_S):
             while True:
                 async with self._session.get(url) as answer:
                     told = await answer.json() if answer.status == 200 else {"building": True}
@@ -83,7 +85,7 @@ class _Jenkins:
     async def rest(self, prefix: str) -> None:
         """Wait until no node of ours is left, so that the next row has the machine to itself."""
         url = f"{self._url}/computer/api/json?tree=computer[displayName]"
-        async with asyncio.timeout(_LIMIT_S):
+        async with waits.timeout(_LIMIT_S):
             while True:
                 async with self._session.get(url) as answer:
                     nodes = [node["displayName"] for node in (await answer.json())["computer"]]

@@ -28,6 +28,7 @@ from backends.docker import client, engine, settings
 from broker import clock
 from broker.core import spec as core_spec
 from broker.demo import controller, image, simulation
+from outside import waits
 
 _ENGINE = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 _RUNS = 7
@@ -229,7 +230,8 @@ async def _first_byte(
     spec = attrs.evolve(spec, image=_JAVA_IMAGE)
     before = time.perf_counter()
     await backend.launch(spec)
-    at, said = await asyncio.wait_for(arrived, 30)
+    async with waits.timeout(30):
+        at, said = await arrived
     server.close()
     await backend.terminate(spec.name, grace_s=0)
     return at - before, float(said)

@@ -26,6 +26,7 @@ from attrs import frozen
 
 from broker import clock
 from broker.demo import controller, simulation
+from outside import waits
 from tests.kubernetes import fake
 from tests.mesos import master, wire
 
@@ -125,7 +126,7 @@ async def measure(kind: str, told: Mapping[str, Any]) -> Cost:
     sim, access = simulation.Simulation(), controller.Access(user="u", token=_TOKEN)
     server = controller.SimulatedController(sim, now=clock.Clock().now, access=access)
     with tempfile.TemporaryDirectory() as name:
-        async with server, asyncio.TaskGroup() as group:
+        async with server, waits.TaskGroup() as group:
             clockwork = group.create_task(server.run(), name="clockwork")
             config = write(kind, pathlib.Path(name), server.url, told)
             process = await asyncio.create_subprocess_exec(

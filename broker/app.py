@@ -26,6 +26,7 @@ from broker.core import death, model
 from broker.core import ledger as ledgers
 from jnlp import errors as jnlp_errors
 from jnlp import http as jnlp_http
+from outside import waits
 
 _LOG = logging.getLogger("broker.app")
 _LAG_S = 1.0
@@ -136,7 +137,7 @@ class Broker:
             await self._serve()
             if ready is not None:
                 ready(self)
-            async with asyncio.TaskGroup() as group:
+            async with waits.TaskGroup() as group:
                 lag = group.create_task(self._measure_lag(), name="measure loop lag")
                 drain = group.create_task(self._end_when_empty(), name="wait until drained")
                 group.create_task(self.leads.run(self._led), name="keep the leadership")

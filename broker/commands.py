@@ -35,6 +35,7 @@ from broker.core import explain as explains
 from broker.core import labels, model
 from broker.core import ledger as ledgers
 from broker.status import documents, terminal
+from outside import waits
 
 _ASK_S = 10.0
 _LOG = logging.getLogger("broker.commands")
@@ -357,7 +358,7 @@ async def _ask(url: str) -> dict[str, documents.Document]:
     try:
         async with (
             aiohttp.ClientSession() as session,
-            asyncio.timeout(_ASK_S),
+            waits.timeout(_ASK_S),
         ):
             told = {}
             for name in ("plan", "queue", "templates", "agents"):

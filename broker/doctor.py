@@ -23,6 +23,7 @@ from broker.core import model
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
 from jnlp import version as jnlp_version
+from outside import waits
 
 _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
@@ -225,7 +226,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as client:
         for way in ways:
             try:
-                async with asyncio.timeout(_LIMIT_S):
+                async with waits.timeout(_LIMIT_S):
                     yield await _way_in(client, url, way)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 yield finding.fail(
@@ -273,7 +274,7 @@ async def _port(host: str, port: int, words: str) -> finding.Finding:
 async def _backend(name: model.BackendName, backend: backends_api.Backend) -> finding.Finding:
     check = f"backend {name}"
     try:
-        async with asyncio.timeout(_LIMIT_S):
+        async with waits.timeout(_LIMIT_S):
             instances = await backend.list()
             room = await backend.capacity()
     except backends_api.BackendError as error:
@@ -309,7 +310,7 @@ async def _lease(lease: leases.Lease, *, tries: bool) -> finding.Finding:
     """Try each right without changing who leads: make what is there, write what it says."""
     right = "get"
     try:
-        async with asyncio.timeout(_LIMIT_S):
+        async with waits.timeout(_LIMIT_S):
             seen = await lease.read()
             if not tries:
                 return finding.warn(
@@ -353,7 +354,7 @@ async def _second_opinion(settings: config.Settings, session: http.Session) -> f
         )
     try:
         ours = len(await jnlp_client.NodeClient(session).node_names())
-        async with asyncio.timeout(2 * _LIMIT_S):
+        async with waits.timeout(2 * _LIMIT_S):
             version, theirs = await asyncio.to_thread(_ask_stranger, stranger, settings)
     except errors.JenkinsError as error:
         return finding.warn(check, error.text)

@@ -8,7 +8,6 @@ may not lead any more begins no further call. Refuses to decide whether an actio
 plan did, ``judge`` objects once more on a fresh look.
 """
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, assert_never
@@ -22,6 +21,7 @@ from jnlp import errors as jnlp_errors
 from jnlp import node as jnlp_node
 from jnlp import secret as jnlp_secret
 from jnlp import state as jnlp_state
+from outside import waits
 
 
 class Nodes(Protocol):
@@ -86,7 +86,7 @@ class Executor:
     async def perform(self, action: model.Action) -> ledgers.Outcome:
         """Perform an action to its end. Raises nothing but cancellation and our own bugs."""
         try:
-            async with asyncio.timeout(self.time_limit_s):
+            async with waits.timeout(self.time_limit_s):
                 return await self.attempt(action)
         except TimeoutError:
             return ledgers.Outcome(

@@ -8,7 +8,6 @@ Facts: sections 1.1 to 1.6 of the REST reference; recordings ``queue/*``, ``node
 evaluation of everything else. All times are put on the broker's clock here.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from attrs import frozen
 
 from broker.core import model
 from jnlp import errors, http, state
+from outside import waits
 
 QUEUE_TREE = (
     "items[id,why,stuck,blocked,buildable,pending,inQueueSince,buildableStartMilliseconds,"
@@ -54,7 +54,7 @@ class Reader:
         began = now()
         failed: errors.JenkinsError | None = None
         try:
-            async with asyncio.TaskGroup() as group:
+            async with waits.TaskGroup() as group:
                 queue = group.create_task(self._queue(now), name="read queue")
                 computers = group.create_task(self._computers(), name="read computers")
         except ExceptionGroup as raised:

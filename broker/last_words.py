@@ -3,11 +3,11 @@
 Refuses to decide when, and to fail: an agent without words goes all the same.
 """
 
-import asyncio
 from collections.abc import Sequence
 
 from backends import api as backends_api
 from broker.core import death, model
+from outside import waits
 
 _LINES = 20
 
@@ -15,7 +15,7 @@ _LINES = 20
 async def read(backend: backends_api.Backend, name: str, *, within_s: float) -> Sequence[str]:
     """Return the last lines of an instance; none when they cannot be had in time."""
     try:
-        async with asyncio.timeout(within_s):
+        async with waits.timeout(within_s):
             text = await backend.logs(name, tail=_LINES)
     except (backends_api.BackendError, TimeoutError):
         return ()

@@ -18,6 +18,7 @@ from backends import api as backends_api
 from backends import lease as leases
 from broker import clock
 from broker.core import election
+from outside import waits
 
 _LOG = logging.getLogger("broker.leadership")
 _FIRST_S = 30.0
@@ -183,7 +184,7 @@ class Elected:
             await asyncio.sleep(seconds)
             return
         try:
-            async with asyncio.timeout(seconds):
+            async with waits.timeout(seconds):
                 await self._leaving.wait()
         except TimeoutError:
             return
@@ -193,7 +194,7 @@ class Elected:
         trouble = ""
         seen: leases.Seen | None = None
         try:
-            async with asyncio.timeout(self._limit()):
+            async with waits.timeout(self._limit()):
                 if isinstance(step, election.Look):
                     seen = await self.lease.read()
                 else:

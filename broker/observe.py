@@ -4,7 +4,6 @@ Each source is read on its own: one that fails becomes "not synced" with the rea
 the others are used. Refuses to decide and to try again: the next cycle is the retry.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -14,6 +13,7 @@ from attrs import frozen
 from backends import api as backends_api
 from broker.core import model
 from jnlp import errors as jnlp_errors
+from outside import waits
 
 _LOG = logging.getLogger("broker.observe")
 
@@ -44,7 +44,7 @@ async def observe(
     time_limit_s: float,
 ) -> Observation:
     """Read the controller and all backends at the same time."""
-    async with asyncio.TaskGroup() as group:
+    async with waits.TaskGroup() as group:
         controller = group.create_task(read_controller(reader, now=now), name="read controller")
         tasks = {
             name: group.create_task(
@@ -75,7 +75,7 @@ async def read_backend(
     """List a backend; a failure or too long a wait is a view that is not synced."""
     began = now()
     try:
-        async with asyncio.timeout(time_limit_s):
+        async with waits.timeout(time_limit_s):
             instances, hidden, odd = await _listed(backend)
             capacity = await backend.capacity()
     except backends_api.BackendError as error:

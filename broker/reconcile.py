@@ -22,6 +22,7 @@ from broker.core import death, latency, model
 from broker.core import ledger as ledgers
 from broker.core import plan as plans
 from jnlp import errors as jnlp_errors
+from outside import waits
 
 _LOG = logging.getLogger("broker.reconcile")
 _FRESH_IDS = 64
@@ -112,7 +113,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Run until ``stop``; then wait for what is in flight."""
-        async with asyncio.TaskGroup() as group:
+        async with waits.TaskGroup() as group:
             self._watches.start(group)
             while not self._stopping:
                 await self.cycle(group)
@@ -186,7 +187,7 @@ class Reconciler:
 
     async def _hinted(self, within_s: float) -> bool:
         try:
-            async with asyncio.timeout(within_s):
+            async with waits.timeout(within_s):
                 await self._hint.wait()
         except TimeoutError:
             return False
@@ -204,12 +205,12 @@ class Reconciler:
             return True  # the look will say what is wrong
         return seen != {(item.id, item.stage in ready) for item in view.items}
 
-    async def cycle(self, group: asyncio.TaskGroup) -> None:
+    async def cycle(self, group: waits.TaskGroup) -> None:
         """Observe, plan and dispatch once. Raises only ``SecondBroker`` and cancellation."""
         with logs.bound(cycle=self.ledger.cycle + 1):  # also on every line of what it dispatches
             await self._cycle(group)
 
-    async def _cycle(self, group: asyncio.TaskGroup) -> None:
+    async def _cycle(self, group: waits.TaskGroup) -> None:
         began = self.beat_at = self.watch.now()
         self._failures += 1  # until it has gone well
         with self._outlived("cycle"):
@@ -288,7 +289,7 @@ class Reconciler:
             _LOG.warning("placeholder node not kept", extra={"reason": trouble})
         self.place_trouble = trouble
 
-    def _note_starts(self, world: model.World, plan: model.Plan, group: asyncio.TaskGroup) -> None:
+    def _note_starts(self, world: model.World, plan: model.Plan, group: waits.TaskGroup) -> None:
         seen = latency.look(self.known, world, plan)
         self.known = seen.known
         self.starts = list(seen.started)
@@ -330,7 +331,7 @@ class Reconciler:
 
     # --- actions -------------------------------------------------------------------------------
 
-    def _dispatch(self, plan: model.Plan, group: asyncio.TaskGroup) -> None:
+    def _dispatch(self, plan: model.Plan, group: waits.TaskGroup) -> None:
         policy = self.policy()
         for action in plan.actions:
             if action.name in self._tasks:

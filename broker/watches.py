@@ -12,6 +12,7 @@ from attrs import define, field
 
 from backends import api as backends_api
 from broker.core import model
+from outside import waits
 
 _LOG = logging.getLogger("broker.watches")
 _END_S = 2.0  # a stream that does not end when told to is left to itself
@@ -27,7 +28,7 @@ class Watches:
     pause_s: float  # before a stream that has ended is opened again
     _tasks: list[asyncio.Task[None]] = field(factory=list)
 
-    def start(self, group: asyncio.TaskGroup) -> None:
+    def start(self, group: waits.TaskGroup) -> None:
         """Follow every backend from now on."""
         self._tasks = [
             group.create_task(self._watch(name, backend), name=f"watch {name}")
@@ -39,7 +40,7 @@ class Watches:
         for task in self._tasks:
             task.cancel()
 
-    async def renew(self, group: asyncio.TaskGroup) -> None:
+    async def renew(self, group: waits.TaskGroup) -> None:
         """Begin anew: a backend that has followed for somebody who only looked on lists again."""
         self.stop()
         if self._tasks:

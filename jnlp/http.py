@@ -24,6 +24,7 @@ from multidict import CIMultiDictProxy
 
 from jnlp import answers, errors
 from jnlp.settings import Settings
+from outside import waits
 
 _HEADER_BYTES = 65536  # group headers of a large directory service exceed aiohttp's 8190
 _ERROR_PAGE_BYTES = 262144
@@ -196,7 +197,7 @@ class Session:
             url = url.update_query(params)
         try:
             async with (
-                asyncio.timeout(self._settings.timeout_s),
+                waits.timeout(self._settings.timeout_s),
                 self._client().request(
                     "GET" if data is None else "POST",
                     url,
@@ -249,7 +250,7 @@ class Session:
                 headers=headers,
                 cookie_jar=jar,
                 connector=aiohttp.TCPConnector(ssl=self._ssl, limit=_CONNECTIONS),
-                timeout=aiohttp.ClientTimeout(total=None),  # asyncio.timeout rules
+                timeout=aiohttp.ClientTimeout(total=None),  # waits.timeout rules
                 max_line_size=_HEADER_BYTES,
                 max_field_size=_HEADER_BYTES,
             )

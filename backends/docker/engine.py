@@ -20,6 +20,7 @@ import attrs
 
 from backends import api
 from backends.docker import client, container, host, pool, settings
+from outside import waits
 
 _RESCAN_S = 30.0
 _FETCH_S = 60.0
@@ -122,7 +123,7 @@ class DockerBackend:
         try:
             while not self._closed:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_RESCAN_S):
+                    async with waits.timeout(_RESCAN_S):
                         await waker.wait()
                 if not self._closed and waker.is_set():
                     waker.clear()
@@ -315,7 +316,7 @@ async def _fetched(url: str) -> bytes:
     """Return a file for the container, without credentials; redirects are mostly login pages."""
     try:
         async with (
-            asyncio.timeout(_FETCH_S),
+            waits.timeout(_FETCH_S),
             aiohttp.ClientSession() as session,
             session.get(url, allow_redirects=False) as answer,
         ):

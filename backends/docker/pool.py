@@ -22,6 +22,7 @@ from attrs import define
 
 from backends import api
 from backends.docker import host
+from outside import waits
 
 _ASIDE_S = (5.0, 15.0, 60.0, 300.0)
 _PATIENCE_S = 10.0  # with one of several that does not answer
@@ -99,7 +100,7 @@ class Pool:
     async def _pictured(self, place: Place) -> Sequence[api.Instance]:
         """Ask one; nobody waits for it longer than is good for the others."""
         try:
-            async with asyncio.timeout(None if len(self.places) == 1 else _PATIENCE_S):
+            async with waits.timeout(None if len(self.places) == 1 else _PATIENCE_S):
                 return await place.host.list()
         except TimeoutError as error:
             raise api.Unavailable(

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from backends import api, finding
 from backends.kubernetes import access, client, errors, pod, settings, states
+from outside import waits
 
 _SKEW_S = 10.0
 _NEARLY = 0.9
@@ -216,7 +217,7 @@ async def _second_opinion(
         )
     token = await found.tokens.get()
     try:
-        async with asyncio.timeout(_LIMIT_S):
+        async with waits.timeout(_LIMIT_S):
             theirs = await asyncio.to_thread(
                 _ask_stranger, package, told, found, token, pod.selector(owner)
             )

@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from backends.kubernetes import access, channels, client, errors
+from outside import waits
 
 _PING_S = 20.0
 _FRAME = 1 << 15
@@ -90,7 +91,7 @@ class Execution:
     async def aclose(self) -> None:
         """Let go of the connection; whether the command ends with it is up to the runtime."""
         with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
+            async with waits.timeout(_CLOSE_S):
                 await self._wire.close()
 
 
@@ -122,7 +123,7 @@ class Executor:
             *((stream, "true") for stream in ("stdin", "stdout", "stderr")),
         ]
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with waits.timeout(self._timeout_s):
                 wire = await self._connect(url, query)
         except TimeoutError as error:
             raise errors.Lost("no answer in time to create pods/exec") from error

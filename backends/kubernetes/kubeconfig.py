@@ -19,6 +19,7 @@ from typing import Any
 
 from backends import api, interpreter
 from backends.kubernetes import access, settings
+from outside import waits
 
 _MISSING = (
     "a kubeconfig needs the official package; hint: pip install jenkins-agent-broker[kubernetes]"
@@ -86,7 +87,7 @@ class Lent:
             raise api.Unauthorized(_MISSING)
         where = self._told.kubeconfig or ""
         try:
-            async with asyncio.timeout(_LIMIT_S):
+            async with waits.timeout(_LIMIT_S):
                 code, told = await _ask(where, self._told.context or "")
         except TimeoutError as error:
             raise api.Unauthorized(

@@ -22,6 +22,7 @@ from attrs import frozen
 
 from backends import api
 from backends.kubernetes import execution, incontainer, sessions, settings
+from outside import waits
 
 _LOG = logging.getLogger("backends.kubernetes")
 _MANY = 32  # commands at a time of one agent
@@ -95,7 +96,7 @@ class Listener:
         for session in asking:
             session.abandon("the broker was stopped", hurry=True)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE_S):
+            async with waits.timeout(_GOODBYE_S):
                 for session in asking:
                     await session.told.wait()
                 while self._working:
@@ -200,7 +201,7 @@ class Listener:
     async def _pid(self, request: web.Request) -> web.Response:
         session = await self._awaited(request, _SOON_S)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SOON_S):
+            async with waits.timeout(_SOON_S):
                 await session.started.wait()
         if session.ended.is_set():
             raise web.HTTPGone(text="- the command has ended\n")
@@ -252,7 +253,7 @@ class Listener:
         """Return the session that is meant; it may be a moment behind."""
         key = self._key(request)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
+            async with waits.timeout(within_s):
                 while key not in self._sessions:
                     await self._arrived.wait()
         session = self._sessions.get(key)

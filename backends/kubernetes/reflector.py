@@ -21,6 +21,7 @@ from attrs import frozen
 
 from backends import api
 from backends.kubernetes import client, errors, states
+from outside import waits
 
 _SHORT_S = 1.0  # a watch that ends sooner without a word is not opened again at once
 _LEFT_ALONE_S = 1.0  # a consumer that stays away longer has left the picture to age
@@ -99,7 +100,7 @@ class Reflector:
     async def wait(self, within_s: float) -> None:
         """Wait for the next change, or for a while."""
         try:
-            async with asyncio.timeout(within_s):
+            async with waits.timeout(within_s):
                 await self._changed.wait()
         except TimeoutError:
             return

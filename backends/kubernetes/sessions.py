@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 
 from backends import api
 from backends.kubernetes import channels, errors, execution, incontainer, rooms
+from outside import waits
 
 _LOG = logging.getLogger("backends.kubernetes")
 _ATTACH_S = 30.0  # the program opens its streams at once
@@ -106,7 +107,7 @@ class Session:
         self, order: incontainer.Order, look: Look, stdout: Sink, patience_s: float
     ) -> None:
         try:
-            async with asyncio.timeout(None) as self._limit:
+            async with waits.timeout(None) as self._limit:
                 if self._why:
                     raise _Abandoned
                 await self._room(look, patience_s)
@@ -207,7 +208,7 @@ class Session:
             _check_input(order, running)
             mark = secrets.token_hex(16)
             await running.send(incontainer.line(order, mark))
-            async with asyncio.TaskGroup() as group:
+            async with waits.TaskGroup() as group:
                 pings = group.create_task(running.ping(), name="ping the API server")
                 try:
                     return await self._streamed(running, stdout, incontainer.Marked(mark))
@@ -274,7 +275,7 @@ class Session:
         if not data:
             return
         try:
-            async with asyncio.timeout(_ATTACH_S):
+            async with waits.timeout(_ATTACH_S):
                 await self._listening.wait()
         except TimeoutError as error:
             raise errors.Lost("the caller does not read standard error") from error
@@ -289,7 +290,7 @@ class Session:
         command, until = incontainer.end(self.pid), loop.time() + _END_TRIES_S
         while True:
             try:
-                async with asyncio.timeout(_LAST_WORDS_S if self._hurry else _END_S):
+                async with waits.timeout(_LAST_WORDS_S if self._hurry else _END_S):
                     await self.executor.do(
                         self.agent, self.container, command, until_heard=self._hurry
                     )

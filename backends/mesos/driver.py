@@ -18,6 +18,7 @@ from typing import Any
 
 from backends import api
 from backends.mesos import calls, cluster, session, settings, transport
+from outside import waits
 
 _PAUSE_S = (0.5, 30.0)
 _STEADY_S = 10.0  # a stream that lived this long was a good one
@@ -91,7 +92,7 @@ class Driver:
     async def until(self, true: Callable[[], bool], *, within_s: float) -> bool:
         """Wait until it is true; False when the time is over."""
         with self.listening() as waker, contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
+            async with waits.timeout(within_s):
                 while not true():
                     await waker.wait()
                     waker.clear()
@@ -185,7 +186,7 @@ class Driver:
         machine = await self._renewed()
         async with (
             self._link.subscribed(machine.subscribe()) as stream,
-            asyncio.TaskGroup() as group,
+            waits.TaskGroup() as group,
         ):
             speaker = group.create_task(self._speak(stream, machine), name="mesos calls")
             async for event in self._link.events(stream):
@@ -266,7 +267,7 @@ class Driver:
             else:
                 wait_s = 1.0
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                async with waits.timeout(wait_s):
                     await self._wishes.wait()
 
 

@@ -5,7 +5,6 @@ Everything that goes wrong is one of the contract's errors, in the remote's word
 tried twice here: the caller has the back-off.
 """
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -20,7 +19,7 @@ from attrs import frozen
 
 from backends import api
 from backends.mesos import calls, recordio, settings, zookeeper
-from outside import bodies
+from outside import bodies, waits
 
 _SCHEDULER = "/api/v1/scheduler"
 _STREAM_ID = "Mesos-Stream-Id"
@@ -95,7 +94,7 @@ class Link:
         silence_s = _HEARTBEATS_MISSED * _FIRST_HEARTBEAT_S
         try:
             while True:
-                async with asyncio.timeout(silence_s):
+                async with waits.timeout(silence_s):
                     data = await stream.response.content.readany()
                 if not data:
                     break
@@ -143,7 +142,7 @@ class Link:
         """Return a JSON page of an agent; None if it has none such."""
         url = f"{base}{page}?{urllib.parse.urlencode(query)}"
         try:
-            async with asyncio.timeout(self._settings.request_timeout_s):
+            async with waits.timeout(self._settings.request_timeout_s):
                 async with self._session().get(url, allow_redirects=False) as response:
                     if response.status == 404:
                         return None
@@ -166,7 +165,7 @@ class Link:
         suffix = f"?{urllib.parse.urlencode(query)}" if query else ""
         for _ in range(_REDIRECTS_MAX):
             try:
-                async with asyncio.timeout(self._settings.request_timeout_s):
+                async with waits.timeout(self._settings.request_timeout_s):
                     response = await self._session().request(
                         method,
                         base + path + suffix,
@@ -190,7 +189,7 @@ class Link:
         self, method: str, url: str, *, body: bytes, headers: Mapping[str, str]
     ) -> tuple[int, str]:
         try:
-            async with asyncio.timeout(self._settings.request_timeout_s):
+            async with waits.timeout(self._settings.request_timeout_s):
                 async with self._session().request(
                     method,
                     url,
@@ -226,7 +225,7 @@ class Link:
         if response.status != 200:
             raise _refusal(response.status, await _text(response))
         try:
-            async with asyncio.timeout(self._settings.request_timeout_s):
+            async with waits.timeout(self._settings.request_timeout_s):
                 return json.loads(await _body(response))
         except ValueError as error:
             raise api.Unavailable(f"{response.url.path} is not JSON: {error}") from error

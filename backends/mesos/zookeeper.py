@@ -15,6 +15,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from outside import waits
+
 _ADDRESS = re.compile(r"zk://(?:(?P<user>[^@/\s]+)@)?(?P<hosts>[^@/\s]+)(?P<path>/\S*)")
 _NODE = re.compile(r"json\.info_(\d{10})")
 _CONNECT_TIMEOUT_MS = 10_000
@@ -58,7 +60,7 @@ async def leader(address: Address, *, timeout_s: float) -> tuple[str, int]:
     words = []
     for host, port in address.hosts:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with waits.timeout(timeout_s):
                 return await _ask(host, port, address)
         except (OSError, TimeoutError, EOFError, struct.error, ZooKeeperError) as error:
             words.append(f"{host}:{port}: {str(error) or type(error).__name__}")

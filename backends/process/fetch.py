@@ -22,6 +22,7 @@ from attrs import define, field
 
 from backends import api
 from backends.process import locks, settings
+from outside import waits
 
 _CHUNK = 1 << 18
 _NEW = "new."  # begins the name of everything that is not complete yet
@@ -58,7 +59,7 @@ class FileCache:
             if entry.checked_at is not None and now - entry.checked_at < fresh_s and path.exists():
                 return path
             try:
-                async with asyncio.timeout(self._settings.download_timeout_s):
+                async with waits.timeout(self._settings.download_timeout_s):
                     await self._update(url, path)
             except TimeoutError:
                 limit = self._settings.download_timeout_s

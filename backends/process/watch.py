@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 from backends.process import proc
+from outside import waits
 
 POLL_S = 0.25
 
@@ -53,7 +54,7 @@ class Watcher:
             if left <= 0:
                 return False
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(POLL_S, left) if self._polled else left):
+                async with waits.timeout(min(POLL_S, left) if self._polled else left):
                     await waker.wait()
             ended = {process for process in self._polled if not proc.alive(process)}
             if ended:

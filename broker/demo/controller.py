@@ -25,6 +25,7 @@ from broker.demo import documents, faults, nodes, pages, parts, simulation
 from broker.demo import why as words
 from broker.demo.access import Access
 from jnlp import version as jnlp_version
+from outside import waits
 
 __all__ = ["Access", "SimulatedController"]
 
@@ -112,7 +113,7 @@ class SimulatedController:
             due = self.sim.next_at()
             pause = None if due is None else max(0.0, due - self.now())
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with waits.timeout(pause):
                     await self._changed.wait()
             self.sim.advance(self.now())
 
@@ -360,7 +361,7 @@ class SimulatedController:
         yield "connected\n"
         while not channel.gone:
             try:
-                async with asyncio.timeout(_PING_S):
+                async with waits.timeout(_PING_S):
                     await channel.news.wait()
             except TimeoutError:
                 yield "ping\n"

@@ -28,6 +28,7 @@ from broker import app, assembly, clock, config, log, signals, store
 from broker.config import loading
 from broker.core import model
 from broker.demo import controller, image, simulation
+from outside import waits
 
 _TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
 _PROGRESS_S = 2.0
@@ -216,7 +217,7 @@ class _Stage:
     async def run(self, settings: config.Settings) -> dict[str, Any]:
         made = assembly.build(settings, store.FileStore(settings.state_dir), watch=self.watch)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with waits.TaskGroup() as group:
                 clockwork = group.create_task(self.server.run(), name="simulated controller")
                 life = group.create_task(made.run(ready=self._welcome), name="broker")
                 show = group.create_task(self._progress(made), name="progress")
@@ -349,11 +350,11 @@ class _Stage:
             f"  builds served      {summary.builds_served}, lost {summary.builds_lost}, "
             f"failed {summary.builds_failed}, not served {summary.builds_unserved}"
         )
-        for name, waits in (
+        for name, waited in (
             ("waited, warm agent", summary.waited_warm_s),
             ("waited, cold start", summary.waited_cold_s),
         ):
-            told = _quantiles(waits)
+            told = _quantiles(waited)
             if told["count"]:
                 self.say(
                     f"  {name} median {told['median']:.3f} s, p95 {told['p95']:.3f} s "

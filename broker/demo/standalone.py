@@ -12,6 +12,7 @@ import sys
 from broker import clock
 from broker.demo import access as accesses
 from broker.demo import controller, simulation
+from outside import waits
 
 _TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
 _LABELS = ("linux", "linux && !gpu", "maven", "release")
@@ -57,7 +58,7 @@ async def serve(*, listen: str) -> None:
         flush=True,
     )
     try:
-        async with asyncio.TaskGroup() as group:
+        async with waits.TaskGroup() as group:
             group.create_task(server.run(), name="simulated controller")
             while True:
                 server.submit(job="try", label=dice.choice(_LABELS), duration_s=3.0)

@@ -56,8 +56,10 @@ class Instance:
     state: InstanceState
     metadata: Mapping[str, str] = Factory(dict)
     created_at: float | None = None  # POSIX seconds, wall clock
-    exit: Exit | None = None  # only with EXITED
-    detail: str = ""  # the platform's words on why it does not run yet
+    exit: Exit | None = None  # with EXITED; with STOPPING why it ends, where the platform says so
+    detail: str = ""  # the platform's words on why it does not run yet, or does not go
+    leaving_at: float | None = None  # POSIX seconds: since when it is being removed, if known
+    spent: bool = False  # nothing of it runs any more, and something keeps it from being removed
 
 
 @frozen(kw_only=True)

@@ -407,6 +407,8 @@ class Reconciler:
             with self._outlived("last words"):
                 if backend is not None:
                     lines = await last_words.read(backend, action.name, within_s=self.time_limit_s)
+        for earlier in [d for d in self.deaths if d.name == action.name]:
+            self.deaths.remove(earlier)  # of an end that was put off, or did not come about
         self.deaths.append(last_words.death_of(action, agent, lines, at=self.watch.now()))
 
     async def look(self) -> model.World:

@@ -333,3 +333,29 @@ def why_lost(agent: Agent) -> tuple[str, str]:
     if instance.state is backends_api.InstanceState.STOPPING:
         return "lost-instance", f"its instance is being removed{detail}"
     return "connect-timeout", f"it did not come online within its deadline{detail}"
+
+
+_GOING = frozenset({Phase.DRAINED, Phase.LOST, Phase.ORPHAN, Phase.GONE})
+
+
+def is_going(agent: Agent) -> bool:
+    """Return whether only the removal of an agent is left to be done."""
+    return agent.phase in _GOING
+
+
+def leaving_at(agent: Agent) -> float | None:
+    """Return since when an agent is being removed, as far as that is known."""
+    if agent.instance is not None and agent.instance.leaving_at is not None:
+        return agent.instance.leaving_at
+    flight = agent.expectation
+    if flight is not None and flight.verb in {Verb.RETIRE, Verb.SWEEP}:
+        return flight.since_at
+    return agent.memory.orphan_at if agent.memory is not None else None
+
+
+def leaving_words(agent: Agent, *, now: float) -> str:
+    """Return for how long an agent has been leaving, and what the platform says holds it up."""
+    since = leaving_at(agent)
+    duration = f" for {max(0.0, now - since):.0f} s" if since is not None else ""
+    detail = agent.instance.detail if agent.instance is not None else ""
+    return f"leaving{duration}{f': {detail}' if detail else ''}"

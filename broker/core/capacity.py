@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import Factory, define, frozen
 
+from broker.core import agents as agents_
 from broker.core import ledger as ledgers
 from broker.core import model
 from broker.core.model import Agent, BackendName, Phase, Scope, Template, WaitReason
@@ -44,6 +45,21 @@ class Room:
     starting_by_backend: Counter[str] = Factory(Counter)
     starting_by_pair: Counter[tuple[str, str]] = Factory(Counter)
     taken_by_backend: Counter[str] = Factory(Counter)
+    going: list[Agent] = Factory(list)  # of those that take room
+
+    def words_of_going(
+        self, *, template: model.TemplateName | None = None, backend: BackendName | None = None
+    ) -> str:
+        """Return who of those that fill a cap is on the way out, and what holds them up."""
+        found = [
+            agent
+            for agent in self.going
+            if template in {None, agent.template} and backend in {None, agent.backend}
+        ]
+        if not found:
+            return ""
+        oldest = min(found, key=lambda agent: agents_.leaving_at(agent) or self.now)
+        return f", {len(found)} of them {agents_.leaving_words(oldest, now=self.now)}"
 
     @property
     def total(self) -> int:
@@ -63,8 +79,10 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
     """Recount who takes room: every agent that is not gone, with what is in flight (I1)."""
     room = Room(policy=policy, views=world.backends, ledger=world.ledger, now=world.now)
     for agent in agents:
-        if agent.phase is Phase.GONE and agent.instance is None and agent.expectation is None:
+        if not takes_room(agent):
             continue
+        if agents_.is_going(agent):
+            room.going.append(agent)
         room.by_template[agent.template or ""] += 1
         room.by_backend[agent.backend or ""] += 1
         is_new = agent.memory is None or agent.memory.online_at is None
@@ -72,6 +90,19 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
             room.starting_by_backend[agent.backend or ""] += 1
             room.starting_by_pair[agent.template or "", agent.backend or ""] += 1
     return room
+
+
+def takes_room(agent: Agent) -> bool:
+    """Return whether an agent counts against the caps.
+
+    Not one whose node is deleted and of which the platform keeps no more than the record: what
+    holds that up may take days, and it takes nothing from anybody.
+    """
+    if agent.phase is not Phase.GONE:
+        return True
+    if agent.instance is None:
+        return agent.expectation is not None
+    return not agent.instance.spent
 
 
 def place(room: Room, template: Template) -> BackendName | Refused:
@@ -107,11 +138,13 @@ def _template_gate(room: Room, template: Template) -> Refused | None:
     if template.cap is not None and held >= template.cap:
         return Refused(
             reason=WaitReason.CAP_TEMPLATE,
-            text=f"template {template.name} has {held} of {template.cap} agents",
+            text=f"template {template.name} has {held} of {template.cap} agents"
+            + room.words_of_going(template=template.name),
         )
     if policy.cap is not None and room.total >= policy.cap:
         return Refused(
-            reason=WaitReason.CAP_TOTAL, text=f"{room.total} of {policy.cap} agents in all"
+            reason=WaitReason.CAP_TOTAL,
+            text=f"{room.total} of {policy.cap} agents in all{room.words_of_going()}",
         )
     starting = sum(room.starting_by_backend.values())
     if policy.max_starting is not None and starting >= policy.max_starting:
@@ -182,7 +215,10 @@ def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Refu
     limits = room.policy.backends.get(backend, model.BackendPolicy())
     held = room.by_backend[backend]
     if limits.cap is not None and held >= limits.cap:
-        return Refused(reason=WaitReason.CAP_BACKEND, text=f"{held} of {limits.cap} agents on it")
+        words = room.words_of_going(backend=backend)
+        return Refused(
+            reason=WaitReason.CAP_BACKEND, text=f"{held} of {limits.cap} agents on it{words}"
+        )
     starting = room.starting_by_backend[backend]
     if limits.max_starting is not None and starting >= limits.max_starting:
         return Refused(

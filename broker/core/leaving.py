@@ -135,7 +135,11 @@ class _Tally:
 
 def _tally(draft: drafts.Draft, promised: set[NodeName]) -> _Tally:
     going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
-    gone = [a for a in draft.agents if a.name in going or drafts.is_leaving(a)]
+    gone = [
+        a
+        for a in draft.agents
+        if capacity.takes_room(a) and (a.name in going or drafts.is_leaving(a))
+    ]
     idle = [
         a
         for a in draft.agents

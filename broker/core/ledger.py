@@ -105,7 +105,7 @@ def settle(
         )
     elif outcome.slug and not isinstance(action, model.LaunchAgent):
         # tried again, but not in the next cycle
-        pause = delay(1, policy=policy, jitter=jitter)
+        pause = max(delay(1, policy=policy, jitter=jitter), outcome.retry_after or 0.0)
         expectations[action.name] = attrs.evolve(
             expectation, done_at=outcome.at, expires_at=outcome.at + pause
         )

@@ -173,7 +173,10 @@ def _is_active(draft: drafts.Draft) -> bool:
     if any(w.kind in {demand.Kind.NOW, demand.Kind.ANNOUNCED} for w in draft.wishes):
         return True
     moving = capacity.STARTING | {Phase.DRAINED, Phase.LOST, Phase.ORPHAN, Phase.GONE}
-    return any(a.phase in moving or _counts_builds(draft, a) for a in draft.agents)
+    return any(
+        (a.phase in moving and capacity.takes_room(a)) or _counts_builds(draft, a)
+        for a in draft.agents
+    )
 
 
 def _counts_builds(draft: drafts.Draft, agent: Agent) -> bool:
@@ -207,7 +210,7 @@ def _counts(draft: drafts.Draft) -> dict[model.TemplateName, model.TemplateCount
             idle=idle,
             busy=busy,
             starting=starting * template.executors,
-            agents=len(mine),
+            agents=sum(capacity.takes_room(a) for a in mine),
             launches=draft.launches[template.name],
         )
     return counts

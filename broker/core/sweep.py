@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 from attrs import field, frozen
 
+from backends import api as backends_api
 from broker.core import agents as agents_
 from broker.core import demand, lifecycle, model
 from broker.core.model import Agent, NodeName, Phase
@@ -117,7 +118,7 @@ def sweep(
             case Phase.ORPHAN:
                 step = _orphan(agent, world, policy)
             case Phase.GONE:
-                step = _ended(agent)
+                step = _ended(agent, now=world.now)
             case _:
                 continue
         if isinstance(step, float):
@@ -196,9 +197,12 @@ def _orphan(
     )
 
 
-def _ended(agent: Agent) -> model.Action | None:
+def _ended(agent: Agent, *, now: float) -> model.Action | model.Refusal | None:
     if agent.instance is None or agent.backend is None:
         return None
+    if agent.instance.spent and agent.instance.state is backends_api.InstanceState.STOPPING:
+        # it was asked for, and to ask again changes nothing
+        return model.Refusal(subject=agent.name, text=agents_.leaving_words(agent, now=now))
     return model.SweepInstance(
         name=agent.name, backend=agent.backend, reason="it has ended and its node is gone"
     )

@@ -161,16 +161,18 @@ def _agent(agent: model.Agent, *, now: float) -> Document:
         "busy_executors": computer.busy_executors if computer is not None else None,
         "offline": computer.offline if computer is not None else None,
         "offline_cause": _quote(computer.offline_cause) if computer is not None else "",
-        "instance": _instance(agent.instance) if agent.instance is not None else None,
+        "instance": _instance(agent.instance, now=now) if agent.instance is not None else None,
         "in_flight": _flight(flight, now=now) if flight is not None else None,
     }
 
 
-def _instance(instance: backends_api.Instance) -> Document:
+def _instance(instance: backends_api.Instance, *, now: float) -> Document:
     end = instance.exit
     return {
         "state": instance.state.value,
         "text": _quote(instance.detail),
+        "leaving_at": _iso(instance.leaving_at),
+        "leaving_age_s": _age(instance.leaving_at, now),
         "exit": {"slug": end.slug, "code": end.code, "text": _quote(end.message)}
         if end is not None
         else None,

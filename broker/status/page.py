@@ -260,6 +260,8 @@ def _phase(row: _Row) -> str:
 
 
 def _running(row: _Row) -> str:
+    if not row["running"]:
+        return f'<span class="quiet">{_text(terminal.state_words(row))}</span>'
     return "<br>".join(_link(url, url) for url in row["running"])
 
 

@@ -104,13 +104,23 @@ def render(told: Mapping[str, _Row]) -> str:
                     seconds(a["age_s"]),
                     a["builds"],
                     a["backend"],
-                    " ".join(a["running"]),
+                    " ".join(a["running"]) or state_words(a),
                 )
                 for a in agents
             ],
         ),
     ]
     return "\n\n".join(parts)
+
+
+def state_words(agent: _Row) -> str:
+    """Return what the platform says of an agent that runs nothing: why not yet, or no more."""
+    instance = agent["instance"]
+    if instance is None:
+        return ""
+    age_s = instance["leaving_age_s"]
+    leaving = "" if age_s is None else f"leaving for {seconds(age_s)}"
+    return ": ".join(words for words in (leaving, instance["text"]) if words)
 
 
 def _part(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

@@ -28,7 +28,11 @@ async def listed(backend: api.Backend) -> dict[str, api.Instance]:
     found = {instance.name: instance for instance in instances}
     assert len(found) == len(instances), "a name is listed twice"
     for instance in instances:
-        assert (instance.exit is not None) == (instance.state is api.InstanceState.EXITED)
+        ends = {api.InstanceState.EXITED, api.InstanceState.STOPPING}
+        assert instance.exit is not None or instance.state is not api.InstanceState.EXITED
+        assert instance.exit is None or instance.state in ends
+        assert instance.leaving_at is None or instance.state in ends
+        assert not instance.spent or instance.state in ends
         assert len(instance.detail) <= _WORDS_MAX
         if instance.exit is not None:
             assert instance.exit.slug in harness.SLUGS

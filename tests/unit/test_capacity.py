@@ -55,6 +55,66 @@ def test_one_that_lost_its_connection_is_not_starting():
     assert B == reason(scene)
 
 
+STOPPING = backends_api.InstanceState.STOPPING
+EXITED = backends_api.InstanceState.EXITED
+BY = "held by finalizer example.com/hold"
+
+
+def leaving(scene, *, spent, state=STOPPING, detail=BY, node=False, since_s=46.0):
+    """Put an agent there whose removal does not come about."""
+    scene.agent("t", Phase.LOST, exit=backends_api.Exit(slug="exited", code=0))
+    if not node:
+        scene.computers.clear()
+    (instance,) = scene.instances[B]
+    scene.instances[B] = [
+        attrs.evolve(
+            instance,
+            state=state,
+            detail=detail,
+            spent=spent,
+            leaving_at=NOW - since_s if since_s is not None else None,
+        )
+    ]
+
+
+@pytest.mark.parametrize("state", [STOPPING, EXITED])
+@pytest.mark.parametrize("limit", ["cap", "template", "backend"])
+def test_only_the_record_of_an_agent_takes_no_room(state, limit):
+    """Nothing of it runs, its node is deleted: what keeps its record may do so for days."""
+    scene = _capped(limit)
+    leaving(scene, spent=True, state=state)
+    assert B == reason(scene)
+    assert 0 == scene.plan().counts["t"].agents
+
+
+def _capped(limit):
+    limits = {"cap": {"cap": 1}, "backend": {"backend": model.BackendPolicy(cap=1)}}
+    return Scene(template("t", cap=1 if limit == "template" else None), **limits.get(limit, {}))
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("cap", "1 of 1 agents in all"),
+        ("template", "template t has 1 of 1 agents"),
+        ("backend", "local: 1 of 1 agents on it"),
+    ],
+)
+@pytest.mark.parametrize(("spent", "node"), [(False, False), (True, True)])
+def test_who_fills_a_cap_while_it_leaves_is_said(limit, words, spent, node):
+    """With for how long, and what holds it up; one that runs, or has its node, takes room."""
+    scene = _capped(limit)
+    leaving(scene, spent=spent, node=node)
+    assert placed(scene).text == f"{words}, 1 of them leaving for 46 s: {BY}"
+
+
+def test_since_when_an_agent_leaves_may_be_unknown():
+    """Then nothing is said of it; nor of what holds it up, if nobody knows."""
+    scene = _capped("cap")
+    leaving(scene, spent=False, since_s=None, detail="")
+    assert placed(scene).text == "1 of 1 agents in all, 1 of them leaving"
+
+
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [

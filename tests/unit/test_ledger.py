@@ -171,6 +171,7 @@ RETIRE = model.RetireAgent(name=LAUNCH.name, backend=B, reason="r")
         (LAUNCH, {"withdrawn": True}, None),
         (RETIRE, {"withdrawn": True}, None),
         (RETIRE, {"slug": "unreachable", "controller": True}, NOW + 5),
+        (RETIRE, {"slug": "unauthorized", "retry_after": 60.0}, NOW + 60),
     ],
 )
 def test_what_is_expected_after_an_action_did_not_work(action, outcome, left_until):

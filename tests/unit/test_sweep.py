@@ -51,6 +51,21 @@ def test_an_ended_instance_without_a_node_goes_at_once():
     assert {name} == set(actions(scene.plan(), model.SweepInstance))
 
 
+def test_a_removal_that_is_held_up_is_named_and_not_asked_for_again():
+    """As a pod that a finalizer keeps; one that may not be removed is tried again."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.LOST, exit=DIED)
+    scene.computers.clear()
+    (instance,) = scene.instances[B]
+    held = attrs.evolve(instance, detail="held by x", spent=True, leaving_at=NOW - 46)
+    scene.instances[B] = [attrs.evolve(held, state=backends_api.InstanceState.STOPPING)]
+    made = scene.plan()
+    assert (made.actions, made.active) == ((), False)
+    assert [(name, "leaving for 46 s: held by x")] == [(r.subject, r.text) for r in made.refusals]
+    scene.instances[B] = [held]
+    assert {name} == set(actions(scene.plan(), model.SweepInstance))
+
+
 @pytest.mark.parametrize("phase", [Phase.LOST, Phase.DRAINED])
 @pytest.mark.parametrize(
     ("since_start_s", "seen", "goes"),

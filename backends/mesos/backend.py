@@ -13,17 +13,12 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from backends import api
-from backends.mesos import death, driver, facts, reader, session, settings, tasks
+from backends.mesos import death, driver, facts, instances, reader, session, settings, tasks
+from outside import typed
 
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
 _KILL_S = 30.0  # beyond the grace
 _BLANK, _SECRET_MIN = "********", 8  # shorter ones would blank out ordinary words
-_STATES = {
-    "TASK_STAGING": api.InstanceState.STARTING,
-    "TASK_STARTING": api.InstanceState.STARTING,
-    "TASK_RUNNING": api.InstanceState.RUNNING,
-    "TASK_KILLING": api.InstanceState.STOPPING,
-}
 
 
 def create(
@@ -92,7 +87,10 @@ class MesosBackend:
         await self._learn(machine)
         mute = [task for task in machine.tasks.values() if _is_mute(task)]
         await asyncio.gather(*(self._hear(task, machine) for task in mute))
-        return [_instance(task) for task in machine.tasks.values()]
+        found, odd = typed.each([*machine.tasks.values()], instances.instance)
+        if odd:
+            raise api.Partial(odd.words("tasks"), seen=found, odd=True)
+        return found
 
     async def watch(self) -> AsyncIterator[None]:
         """Wake with every update of a task; ends when the backend is closed."""
@@ -236,32 +234,6 @@ class MesosBackend:
 def _is_mute(task: facts.Task) -> bool:
     final = task.final
     return final is not None and task.last_words is None and death.could_not_execute(final)
-
-
-def _instance(task: facts.Task) -> api.Instance:
-    labels = task.labels or {}
-    try:
-        metadata = tasks.metadata(labels)
-    except ValueError as error:
-        raise api.Unavailable(f"task {task.name!r}: {error}") from error
-    state = _STATES.get(task.state, api.InstanceState.STARTING)
-    if task.state == "TASK_UNREACHABLE":
-        state = api.InstanceState.RUNNING if task.started else api.InstanceState.STARTING
-    if task.final is not None:
-        state = api.InstanceState.EXITED
-    elif task.grace_s is not None:
-        state = api.InstanceState.STOPPING
-    away = "its Mesos agent does not answer the master"
-    return api.Instance(
-        name=task.name,
-        state=state,
-        metadata=metadata,
-        created_at=tasks.created_at(labels),
-        exit=None
-        if task.final is None
-        else death.certificate(task.final, last_words=task.last_words or ""),
-        detail=away if task.state == "TASK_UNREACHABLE" else "",
-    )
 
 
 def _refusal(task: facts.Task) -> api.BackendError | None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from backends import api
 from backends.mesos import facts, offers, transport
+from outside import text
 
 T = TypeVar("T")
 
@@ -34,6 +35,26 @@ class Cluster:
         """Return the framework's tasks as the master shows them, by name, the newest of each."""
         return {str(task["id"]): task for task in await self._tasks_of(framework)}
 
+    async def framework(self, identity: str) -> tuple[Mapping[str, Any] | None, list[str]]:
+        """Return a framework as the master's page shows it, and the agents it waits for.
+
+        None: the master does not show it. The agents' host names are of those that were there
+        before the master's restart and have not come back.
+        """
+        page = await self._link.page("/master/frameworks", framework_id=identity)
+        agents = await self._link.page("/slaves")
+        awaited = _member(agents, "recovered_slaves")
+        every = _member(page, "frameworks"), _member(page, "completed_frameworks")
+        if not all(isinstance(part, list) for part in (*every, awaited)):
+            raise api.Unavailable(
+                "the master's pages /frameworks and /slaves answer something else"
+            )
+        for part in every:
+            for one in part:
+                if isinstance(one, Mapping) and one.get("id") == identity:
+                    return one, _names_of(awaited)
+        return None, _names_of(awaited)
+
     async def living(self, framework: str) -> list[str]:
         """Return the names of its tasks that run; a removed framework's others never will.
 
@@ -45,17 +66,17 @@ class Cluster:
 
     async def why_not(self, want: facts.Want) -> api.BackendError:
         """Return the error that says why nothing that was offered fits."""
-        text = f"no offer fits in time; the last: {want.miss}"
+        words = f"no offer fits in time; the last: {want.miss}"
         if not want.offers_seen:
-            text = f"the master made no offer to the role {self._role!r} in time"
+            words = f"the master made no offer to the role {self._role!r} in time"
         try:
             never = offers.never_fits(want.need, await self._all_agents())
             if never is not None:
                 return api.Rejected(never)
             quota = await self._quota(want.need)  # offers are cut to what is left of it
         except api.BackendError as error:
-            return api.NoCapacity(f"{text}; its pages do not tell more: {error.reason}"[:256])
-        return api.NoCapacity((quota or text)[:256])
+            return api.NoCapacity(f"{words}; its pages do not tell more: {error.reason}"[:256])
+        return api.NoCapacity((quota or words)[:256])
 
     async def output(self, task: facts.Task, *, framework: str) -> str:
         """Return the last lines that a task wrote, whole; empty while there is no sandbox."""
@@ -152,3 +173,8 @@ class Cluster:
 
 def _member(page: Any, name: str) -> Any:
     return page.get(name) if isinstance(page, Mapping) else None
+
+
+def _names_of(agents: Any) -> list[str]:
+    names = [one.get("hostname") for one in agents if isinstance(one, Mapping)]
+    return [text.clean(str(one), 80) for one in names]

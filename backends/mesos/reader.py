@@ -1,23 +1,18 @@
 """What a framework runs, read from the master's pages; nothing is subscribed, nothing is said.
 
 A master lets one scheduler speak for a framework: who subscribes with its id ends the other one's
-stream. So whoever only looks must not. The pages tell which tasks there are and what their labels
-are; of tasks that have ended they do not tell which were acknowledged, so those are left out.
-Refuses to know the stream.
+stream. So whoever only looks must not, and asks the pages instead: the framework's own page tells
+its tasks, those whose agent is away, and keeps apart those that are over and acknowledged, which
+no broker counts any more. Refuses to know the stream.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from backends import api
-from backends.mesos import cluster, facts, settings, tasks, transport
-from outside import typed
-
-_STATES = {
-    "TASK_STAGING": api.InstanceState.STARTING,
-    "TASK_STARTING": api.InstanceState.STARTING,
-    "TASK_KILLING": api.InstanceState.STOPPING,
-}
+from backends.mesos import cluster, facts, instances, settings, tasks, transport
+from outside import text, typed
 
 
 class Reader:
@@ -35,19 +30,29 @@ class Reader:
         self._closed = False
 
     async def list(self) -> Sequence[api.Instance]:
-        """All tasks of the framework that have not ended."""
+        """All tasks of the framework as the master's pages show them.
+
+        Raises ``Partial`` while the master waits for agents, and for tasks that cannot be read.
+        """
         self._refuse_when_closed()
         identity = self._identity()
+        told, awaited = await self._cluster.framework(identity or "-")
         if identity is None:
             return []  # no broker of this state directory has ever been there
-        found = await self._cluster.tasks(identity)
-        good, odd = typed.each(
-            [task for task in found.values() if task.get("state") not in facts.TERMINAL],
-            lambda task: _instance(str(task["id"]), str(task.get("state")), tasks.labels_of(task)),
-        )
+        if told is None and not awaited and self._settings.principal is not None:
+            raise api.Unauthorized(
+                "the master does not show our framework; hint: the ACL view_frameworks"
+            )
+        found, odd = typed.each(_tasks_of(told or {}), lambda raw: instances.instance(_task(raw)))
         if odd:
-            raise api.Partial(odd.words("tasks"), seen=good, odd=True)
-        return good
+            raise api.Partial(odd.words("tasks of the master's page"), seen=found, odd=True)
+        if awaited:
+            names = ", ".join(awaited[:3])
+            raise api.Partial(
+                f"the master was restarted and waits for {len(awaited)} agents, such as {names}",
+                seen=found,
+            )
+        return found
 
     async def capacity(self) -> api.Capacity | None:
         """Unknown, as ever."""
@@ -62,8 +67,8 @@ class Reader:
         if identity is None or found is None:
             raise api.NotFound(f"no instance {name[:80]!r}")
         task = facts.Task(name=name, agent_id=str(found.get("slave_id")))
-        text = await self._cluster.output(task, framework=identity)
-        return "\n".join(text.splitlines()[-tail:]) if tail > 0 else ""
+        lines = await self._cluster.output(task, framework=identity)
+        return "\n".join(text.last_lines(lines, tail)) if tail > 0 else ""
 
     def work_dir(self, name: str) -> str | None:
         """Return what the backend at work returns."""
@@ -80,12 +85,27 @@ class Reader:
             raise api.Unavailable("the backend is closed")
 
 
-def _instance(name: str, state: str, labels: dict[str, str]) -> api.Instance:
-    away = state == "TASK_UNREACHABLE"
-    return api.Instance(
-        name=name,
-        state=_STATES.get(state, api.InstanceState.RUNNING),
-        metadata=tasks.metadata(labels),
-        created_at=tasks.created_at(labels),
-        detail="its Mesos agent does not answer the master" if away else "",
+def _tasks_of(told: Mapping[str, Any]) -> list[Any]:
+    """Return those that run, may run, or are over and not yet acknowledged."""
+    every: list[Any] = []
+    for kind in ("tasks", "unreachable_tasks"):
+        part = told.get(kind, [])
+        if not isinstance(part, list):
+            raise api.Unavailable("the master's page /frameworks answers something else")
+        every += part
+    return every
+
+
+def _task(raw: Mapping[str, Any]) -> facts.Task:
+    state = str(raw["state"])
+    statuses = raw.get("statuses", ())
+    final = None
+    if state in facts.TERMINAL:
+        final = {"state": state, "timestamp": statuses[-1].get("timestamp") if statuses else None}
+    return facts.Task(
+        name=str(raw["id"]),
+        state=state,
+        started=any(one.get("state") != "TASK_STAGING" for one in statuses),
+        labels=tasks.labels_of(raw),
+        final=final,
     )

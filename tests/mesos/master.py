@@ -981,6 +981,26 @@ class Master:
             for task in every
         ]
 
+    def view_frameworks(self, framework_id: str) -> dict[str, Any]:
+        """One framework, as its page tells: what is over and acknowledged stands apart."""
+        every = self.view_tasks(framework_id)
+        over = {task.name for task in self.completed if task.framework == framework_id}
+        over -= {name for framework, name in self.tasks if framework == framework_id}
+        one = {
+            "id": framework_id,
+            "tasks": [
+                task for task in every
+                if task["id"] not in over and task["state"] != "TASK_UNREACHABLE"
+            ],
+            "unreachable_tasks": [task for task in every if task["state"] == "TASK_UNREACHABLE"],
+            "completed_tasks": [task for task in every if task["id"] in over],
+        }  # fmt: skip
+        return {
+            "frameworks": [one] if framework_id in self.frameworks else [],
+            "completed_frameworks": [one] if framework_id in self.removed else [],
+            "unregistered_frameworks": [],
+        }
+
     def view_agents(self) -> list[dict[str, Any]]:
         views = []
         for agent in self.agents.values():

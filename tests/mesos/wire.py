@@ -195,7 +195,11 @@ class Wire:
             agents = self.machine.view_agents()
             if "slave_id" in query:
                 agents = [agent for agent in agents if agent["id"] == query["slave_id"]]
-            return web.json_response({"slaves": agents, "recovered_slaves": []})
+            away = [a for a in self.machine.agents.values() if a.state == "recovered"]
+            recovered = [{"id": {"value": a.id}, "hostname": a.hostname} for a in away]
+            return web.json_response({"slaves": agents, "recovered_slaves": recovered})
+        if path == "/frameworks":
+            return web.json_response(self.machine.view_frameworks(query["framework_id"]))
         if path == "/roles":
             return web.json_response({"roles": self.machine.view_roles()})
         if path == "/files/read":

@@ -88,7 +88,7 @@ class Kubelet:
         ):
             words = f'unable to upgrade connection: container not found ("{container}")'
             return _internal(words)
-        shell = self.shells.get(container, ("dash",))
+        shell = self.shells.get(container, ("sh",))
         if command[0] == "sh":
             if not shell:
                 return _internal(_RUNC.format("sh"))

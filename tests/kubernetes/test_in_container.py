@@ -1,8 +1,13 @@
-"""``in-container``: the program itself, run by real shells with a real curl, up to real processes."""
+"""``in-container``: the program itself, run by real shells, up to real processes.
+
+With the machine's curl; where there is none, with a stand-in (``curl.py``).
+"""
 
 import asyncio
 import os
 import pathlib
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +22,7 @@ from hypothesis import strategies as st
 
 from backends import api, names
 from backends.kubernetes import backend, incontainer, listener, sessions, settings
+from tests import programs
 from tests.docker import certificates
 from tests.kubernetes import fake, kubelet
 
@@ -57,16 +63,29 @@ class Agent:
     cluster: fake.Cluster
     name: str
     address: tuple[str, int] = ("", 0)
-    shell: Sequence[str] = ("dash",)
-    env: dict[str, str] = field(factory=dict)
+    shell: Sequence[str] = ("sh",)
+    env: dict[str, str] = field(factory=lambda: {"PATH": os.environ["PATH"]})
 
     def install(self) -> None:
         """Do what the kubelet does with the secret of the pod."""
         self.folder.mkdir(exist_ok=True)
+        if shutil.which("curl") is None:
+            self.use_stand_in()
         for name, text in self.cluster.secrets[self.name]["stringData"].items():
             told = text.replace(_SECRETS, str(self.folder))
             told = told.replace("broker.invalid:8088", "{}:{}".format(*self.address))
             (self.folder / name).write_text(told)
+
+    def use_stand_in(self) -> None:
+        """Put a curl that is ours before the machine's."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        words = shlex.join(
+            [sys.executable, "-IS", str(pathlib.Path(__file__).with_name("curl.py"))]
+        )
+        (folder / "curl").write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (folder / "curl").chmod(0o755)
+        self.env["PATH"] = f"{folder}:{self.env['PATH']}"
 
     async def start(
         self, *argv: str | bytes, stdin: int = asyncio.subprocess.DEVNULL, **how: object
@@ -78,7 +97,7 @@ class Agent:
             stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], **self.env},
+            env=self.env,
             **{"cwd": self.folder, **how},
         )
 
@@ -164,16 +183,22 @@ async def stage(
     await made.end()
 
 
-SHELLS = {"dash": ("dash",), "busybox": ("busybox", "sh"), "bash": ("bash", "--posix")}
+SHELLS = {"sh": ("sh",), "busybox": ("busybox", "sh"), "bash": ("bash", "--posix")}
+
+
+def shell(name: str) -> Sequence[str]:
+    """Return a shell, or skip where the machine does not have it."""
+    programs.need(SHELLS[name][0])
+    return SHELLS[name]
 
 
 @pytest.mark.parametrize("there", SHELLS)
 @pytest.mark.parametrize("here", SHELLS)
 async def test_a_command_runs_where_it_was_asked(stage: Stage, here: str, there: str) -> None:
     """Output, errors, exit code, arguments, directory and input arrive as they were given."""
+    stage.cluster.node.shells["maven"] = shell(there)
     agent = await stage.agent()
-    agent.shell = SHELLS[here]
-    stage.cluster.node.shells["maven"] = SHELLS[there]
+    agent.shell = shell(here)
     given = bytes(range(256)) * 300
     words = ["", "a b", "it's", 'say "x" $HOME `id` \\', "two\nlines\n", b"\xff\x81\x88\xc3\xa4\n"]
     agent.env["GREETING"] = "from the\nbuild's 'own' ${X}\n"
@@ -183,6 +208,18 @@ async def test_a_command_runs_where_it_was_asked(stage: Stage, here: str, there:
     assert f"{agent.folder}\n".encode() == outcome.err
     assert agent.env["GREETING"].encode() + b"|" + expected + b"|" + given == outcome.out
     assert 3 == outcome.code
+
+
+async def test_the_stand_in_does_as_curl(stage: Stage) -> None:
+    """Else a machine without curl would test something of its own."""
+    agent = await stage.agent()
+    agent.use_stand_in()
+    agent.env["GREETING"] = "hello"
+    given = bytes(range(256)) * 3000
+    outcome = await agent.run(
+        "maven", "sh", "-c", 'echo "$GREETING" >&2; cat; exit 3', given=given
+    )
+    assert (3, given, b"hello\n") == (outcome.code, outcome.out, outcome.err)
 
 
 async def until(true: Callable[[], bool], within_s: float = 10) -> None:
@@ -341,7 +378,7 @@ async def test_a_directory_that_is_not_shared_is_told(
 async def test_without_curl_it_says_so(stage: Stage, tmp_path: pathlib.Path) -> None:
     """And names no other reason."""
     agent = await stage.agent()
-    agent.shell = ("/usr/bin/dash",)
+    agent.shell = ("/bin/sh",)
     agent.env["PATH"] = str(tmp_path)
     outcome = await agent.run("maven", "true")
     assert 127 == outcome.code
@@ -403,7 +440,7 @@ async def test_input_that_never_ends_holds_nobody_up(stage: Stage) -> None:
 async def test_closed_input_is_no_input(stage: Stage) -> None:
     """As for a program that was started without any."""
     agent = await stage.agent()
-    agent.shell = ("dash", "-c", 'exec dash "$@" <&-', "dash")
+    agent.shell = ("sh", "-c", 'exec sh "$@" <&-', "sh")
     outcome = await agent.run("maven", "cat")
     assert (0, b"", b"") == (outcome.code, outcome.out, outcome.err)
 
@@ -443,7 +480,7 @@ async def test_input_is_cut_off_when_nobody_reads_it(stage: Stage) -> None:
     ("here", "number"),
     [
         *((shell, signal.SIGTERM) for shell in SHELLS),
-        ("dash", signal.SIGINT),
+        ("sh", signal.SIGINT),
         ("busybox", signal.SIGHUP),
     ],
 )
@@ -452,7 +489,7 @@ async def test_a_signal_reaches_the_command(
 ) -> None:
     """Its last words and its own exit code come back."""
     agent = await stage.agent()
-    agent.shell = SHELLS[here]
+    agent.shell = shell(here)
     name = number.name.removeprefix("SIG")
     script = f'trap "echo got {name}; exit 9" {name}; echo ready; while :; do sleep 0.01; done'
     script = f"exec 2>/dev/null; {script}"  # of what happens to sleep
@@ -508,13 +545,14 @@ async def test_a_reader_that_has_enough_ends_the_command(stage: Stage) -> None:
     agent = await stage.agent()
     read, write = os.pipe()
     process = await asyncio.create_subprocess_exec(
-        "dash",
+        "sh",
         str(agent.folder / "in-container"),
         *("maven", "yes"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=write,
         stderr=asyncio.subprocess.PIPE,
         cwd=agent.folder,
+        env=agent.env,
     )
     os.close(write)
     assert b"y\ny\n" == await asyncio.to_thread(os.read, read, 4)

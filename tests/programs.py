@@ -1,0 +1,47 @@
+"""Programs of the machine that a test uses: found, or the test is skipped by their name.
+
+The run ends with one line on what was skipped for want of which program (``tests/conftest.py``).
+"""
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+PACKAGES = {  # Debian's, of what is not on every Debian
+    "bash": "bash",
+    "busybox": "busybox-static",
+    "curl": "curl",
+    "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
+    "git": "git",
+    "mount": "mount",
+    "openssl": "openssl",
+}
+
+_WANT = re.compile(r"no program ([\w-]+) on this machine; apt-get install ([\w.-]+)")
+
+
+def want(name: str) -> str:
+    """Return the reason to skip for a program that is not there."""
+    return f"no program {name} on this machine; apt-get install {PACKAGES[name]}"
+
+
+def need(name: str) -> str:
+    """Return where a program is, or skip."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(want(name))
+    return found
+
+
+def told(reasons: Iterable[str]) -> str:
+    """Return one line on what was skipped for want of a program; empty if nothing was."""
+    counts = Counter(found.groups() for found in map(_WANT.search, reasons) if found)
+    parts = [
+        f"{count} without {name} (apt-get install {package})"
+        for (name, package), count in sorted(counts.items())
+    ]
+    return f"skipped for want of a program: {', '.join(parts)}" if parts else ""

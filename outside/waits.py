@@ -1,15 +1,18 @@
 """Waiting with a limit, and groups of tasks, that are alike on every Python from 3.11.0 on.
 
-Two faults of the standard library make a task end as cancelled that nobody has cancelled:
+Faults of the interpreter and its library make a task end as cancelled that nobody has cancelled,
+or let an error pass by who waits for it:
 
 * before 3.13 a group whose task fails while the group is being left cancels the parent and never
   takes it back: ``cancelling()`` stays 1 (3.13, asyncio.TaskGroup: "correct preservation of
   cancellation counts");
 * before 3.11.4 a limit that is reached under such a count, or in the clean-up of a task that is
-  being cancelled, raises CancelledError in the place of TimeoutError (gh-102780).
+  being cancelled, raises CancelledError in the place of TimeoutError (gh-102780);
+* before 3.11.4 what is raised in an ``except*`` comes out in a group again (gh-103590).
 
 Libraries set limits with ``asyncio.timeout`` too, so the count is put right as well as the limit.
-The linter bans the originals. Refuses to know who is waited for.
+The linter bans the originals, and a test an ``except*`` that raises. Refuses to know who is waited
+for.
 """
 
 import asyncio
@@ -82,3 +85,28 @@ def timeout(seconds: float | None) -> asyncio.Timeout:
         return asyncio.timeout(seconds)
     when = None if seconds is None else asyncio.get_running_loop().time() + seconds
     return _Timeout(when)
+
+
+class Ungrouped:
+    """Raises what a group of tasks failed with as itself, in the place of the group.
+
+    That is the first error, if all of them are of ``kinds``; else the group goes on as it is.
+    """
+
+    def __init__(self, *kinds: type[Exception]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, BaseExceptionGroup) and error.split(self._kinds)[1] is None:
+            found: BaseException = error
+            while isinstance(found, BaseExceptionGroup):
+                found = found.exceptions[0]
+            raise found from None

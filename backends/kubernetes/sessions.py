@@ -205,17 +205,16 @@ class Session:
 
         self._running = running = await _patiently(ask)
         try:
-            _check_input(order, running)
-            mark = secrets.token_hex(16)
-            await running.send(incontainer.line(order, mark))
-            async with waits.TaskGroup() as group:
-                pings = group.create_task(running.ping(), name="ping the API server")
-                try:
-                    return await self._streamed(running, stdout, incontainer.Marked(mark))
-                finally:
-                    pings.cancel()
-        except* (Refused, api.BackendError, ConnectionError) as several:
-            raise _first(several) from None
+            with waits.Ungrouped(Refused, api.BackendError, ConnectionError):
+                _check_input(order, running)
+                mark = secrets.token_hex(16)
+                await running.send(incontainer.line(order, mark))
+                async with waits.TaskGroup() as group:
+                    pings = group.create_task(running.ping(), name="ping the API server")
+                    try:
+                        return await self._streamed(running, stdout, incontainer.Marked(mark))
+                    finally:
+                        pings.cancel()
         finally:
             await running.aclose()
 
@@ -326,10 +325,3 @@ def _check_input(order: incontainer.Order, running: execution.Execution) -> None
         raise Refused(
             "the API server cannot end a command's input (Kubernetes 1.30 can); hint: </dev/null"
         )
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

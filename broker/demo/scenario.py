@@ -217,26 +217,30 @@ class _Stage:
     async def run(self, settings: config.Settings) -> dict[str, Any]:
         made = assembly.build(settings, store.FileStore(settings.state_dir), watch=self.watch)
         try:
-            async with waits.TaskGroup() as group:
-                clockwork = group.create_task(self.server.run(), name="simulated controller")
-                life = group.create_task(made.run(ready=self._welcome), name="broker")
-                show = group.create_task(self._progress(made), name="progress")
-                with signals.obeyed(made, drain=True, load=None):
-                    await self._feed(made)
-                    await self._until_served(made)
-                    if made.draining:
-                        self._cancel_waiting()
-                    else:
-                        made.drain()
-                    await self._until_ended(made, life)
-                show.cancel()
-                clockwork.cancel()
-        except* OSError as raised:
-            raise Trouble(f"{raised.exceptions[0]}; hint: --listen 127.0.0.1:0") from None
+            with waits.Ungrouped(OSError):
+                await self._play(made)
+        except OSError as raised:
+            raise Trouble(f"{raised}; hint: --listen 127.0.0.1:0") from None
         finally:
             await made.aclose()
             left = await self._clean_up(settings)
         return self._sum_up(made, left)
+
+    async def _play(self, made: app.Broker) -> None:
+        async with waits.TaskGroup() as group:
+            clockwork = group.create_task(self.server.run(), name="simulated controller")
+            life = group.create_task(made.run(ready=self._welcome), name="broker")
+            show = group.create_task(self._progress(made), name="progress")
+            with signals.obeyed(made, drain=True, load=None):
+                await self._feed(made)
+                await self._until_served(made)
+                if made.draining:
+                    self._cancel_waiting()
+                else:
+                    made.drain()
+                await self._until_ended(made, life)
+            show.cancel()
+            clockwork.cancel()
 
     def _welcome(self, made: app.Broker) -> None:
         self.say("Jenkins Agent Broker demo. The controller is SIMULATED, the broker is the real")

@@ -6,7 +6,6 @@ With the machine's curl; where there is none, with a stand-in (``curl.py``).
 import asyncio
 import os
 import pathlib
-import shlex
 import shutil
 import signal
 import subprocess
@@ -80,10 +79,10 @@ class Agent:
         """Put a curl that is ours before the machine's."""
         folder = self.folder / "bin"
         folder.mkdir(exist_ok=True)
-        words = shlex.join(
-            [sys.executable, "-IS", str(pathlib.Path(__file__).with_name("curl.py"))]
-        )
-        (folder / "curl").write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        source = pathlib.Path(__file__).with_name("curl.py").read_text()
+        (folder / "curl").write_text(f"#!/usr/bin/env -S python -IS\n{source}")
+        if not (folder / "python").exists():  # by itself its path may have blanks
+            (folder / "python").symlink_to(sys.executable)
         (folder / "curl").chmod(0o755)
         self.env["PATH"] = f"{folder}:{self.env['PATH']}"
 

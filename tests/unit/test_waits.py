@@ -2,11 +2,15 @@
 
 # ruff: noqa: PT012 -- what is raised comes out of a block
 
+import ast
 import asyncio
+import pathlib
 
 import pytest
 
 from outside import waits
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 async def late_failure():
@@ -111,3 +115,28 @@ async def test_who_is_cancelled_stays_cancelled(step):
     done, _ = await asyncio.wait([task], timeout=5)
     assert done
     assert task.cancelled()
+
+
+def test_a_group_of_one_kind_is_its_first_error():
+    """So that who waits for it meets it by its class."""
+    group = ExceptionGroup("", [ExceptionGroup("", [KeyError("one")]), ValueError("two")])
+    with pytest.raises(KeyError, match="one"), waits.Ungrouped(LookupError, ValueError):
+        raise group
+    with pytest.raises(ExceptionGroup), waits.Ungrouped(LookupError):
+        raise group
+    with pytest.raises(KeyError), waits.Ungrouped(ValueError):
+        raise KeyError
+
+
+def test_nothing_is_raised_in_an_except_with_a_star():
+    """Before 3.11.4 it would come out in a group."""
+    trees = [
+        ast.parse(path.read_bytes())
+        for package in ("backends", "broker", "jnlp", "outside")
+        for path in (ROOT / package).rglob("*.py")
+    ]
+    starred = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.TryStar)]
+    handlers = [handler for node in starred for handler in node.handlers]
+    assert handlers
+    found = [n for h in handlers for n in ast.walk(h) if isinstance(n, ast.Raise)]
+    assert [] == [ast.unparse(node) for node in found]

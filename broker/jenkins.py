@@ -8,8 +8,9 @@ Facts: sections 1.1 to 1.6 of the REST reference; recordings ``queue/*``, ``node
 evaluation of everything else. All times are put on the broker's clock here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from attrs import frozen
 
@@ -21,6 +22,7 @@ QUEUE_TREE = (
     "items[id,why,stuck,blocked,buildable,pending,inQueueSince,buildableStartMilliseconds,"
     "timestamp,task[_class,name,url,labelExpression]]"
 )
+IDLE_TREE = "busyExecutors,idleExecutors,totalExecutors"
 PEEK_TREE = "items[id,buildable]"
 COMPUTER_TREE = f"computer[{state.TREE}]"
 SKEW_IGNORED_S = 2.0
@@ -76,7 +78,7 @@ class Reader:
             session=queue_answer.session,
             quieting_down=any(item.why == _SHUTTING_DOWN for item in items),
             items=items,
-            computers=parse_computers(computer_answer.json),
+            computers=parse_computers(computer_answer.json, skew_s),
         )
 
     async def peek(self) -> frozenset[tuple[int, bool]]:
@@ -93,6 +95,38 @@ class Reader:
             for item in items
             if not _text(item, "_class").endswith("$LeftItem")
         )
+
+    async def takes_work(self, names: Sequence[str]) -> Mapping[model.NodeName, bool]:
+        """Ask about nodes that look free whether they accept tasks; raises any ``JenkinsError``.
+
+        A computer does not say so, its own label does: what accepts none has no idle executor
+        (``hudson/model/Label.java``, ``getIdleExecutors``; 2.263 to master; Overall/Read). The
+        three counts come from one moment. A node that is not there any more is left out.
+        """
+        with waits.Ungrouped(errors.JenkinsError):
+            async with waits.TaskGroup() as group:
+                told = {
+                    model.NodeName(name): group.create_task(self._counts(name), name=f"ask {name}")
+                    for name in names
+                }
+        counts = {name: task.result() for name, task in told.items()}
+        return {
+            name: idle > 0 or busy >= total
+            for name, (busy, idle, total) in counts.items()
+            if total > 0
+        }
+
+    async def _counts(self, name: str) -> tuple[int, int, int]:
+        path = f"label/{quote(name, safe='')}/api/json"
+        try:
+            answer = (await self._session.get_json(path, {"tree": IDLE_TREE})).json
+        except errors.NotFound:
+            return 0, 0, 0
+        told = answer if isinstance(answer, dict) else {}
+        busy, idle, total = (told.get(key) for key in IDLE_TREE.split(","))
+        if not isinstance(busy, int) or not isinstance(idle, int) or not isinstance(total, int):
+            raise errors.Unexpected(f"label {name}: no counts of executors in the answer")
+        return busy, idle, total
 
     async def item_outcome(self, item: int) -> ItemOutcome:
         """Ask for an item that has left the queue; raises any ``JenkinsError``."""
@@ -154,7 +188,7 @@ def parse_queue(document: Any, skew_s: float) -> tuple[model.QueueItem, ...]:
     )
 
 
-def parse_computers(document: Any) -> tuple[model.Computer, ...]:
+def parse_computers(document: Any, skew_s: float = 0.0) -> tuple[model.Computer, ...]:
     """Read ``computer/api/json``; the controller's own node keeps the name it shows.
 
     Raises ``Unexpected`` for a computer that cannot be told idle from busy.
@@ -162,15 +196,18 @@ def parse_computers(document: Any) -> tuple[model.Computer, ...]:
     computers = document.get("computer") if isinstance(document, dict) else None
     if not isinstance(computers, list):
         raise errors.Unexpected("computers: no list of computers in the answer")
-    return tuple(_computer(state.parse(computer)) for computer in computers)
+    return tuple(_computer(state.parse(computer), skew_s) for computer in computers)
 
 
-def _computer(seen: state.NodeState) -> model.Computer:
+def _computer(seen: state.NodeState, skew_s: float) -> model.Computer:
+    since = seen.offline_since
     return model.Computer(
         name=model.NodeName(seen.name),
         offline=seen.offline,
         temporarily_offline=seen.temporarily_offline,
         offline_cause=seen.offline_cause,
+        offline_by=seen.offline_by,
+        offline_since_at=since - skew_s if since is not None else None,
         idle=seen.idle,
         executors=seen.executors,
         busy_executors=seen.busy_executors,

@@ -4,14 +4,16 @@ Each source is read on its own: one that fails becomes "not synced" with the rea
 the others are used. Refuses to decide and to try again: the next cycle is the retry.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import attrs
 from attrs import frozen
 
 from backends import api as backends_api
-from broker.core import model
+from broker.core import model, withheld
 from jnlp import errors as jnlp_errors
 from outside import waits
 
@@ -26,6 +28,9 @@ class ControllerReader(Protocol):
 
     async def peek(self) -> frozenset[tuple[int, bool]]:
         """Return id and buildable of every item, or raise ``JenkinsError``."""
+
+    async def takes_work(self, names: Sequence[str]) -> Mapping[model.NodeName, bool]:
+        """Return of idle nodes whether they are given work, or raise ``JenkinsError``."""
 
 
 @frozen(kw_only=True)
@@ -67,6 +72,18 @@ async def read_controller(
         return await reader.read(now)
     except jnlp_errors.JenkinsError as error:
         return model.ControllerView(read_at=began, error=f"{error.slug}: {error.text}")
+
+
+async def ask_suspects(
+    reader: ControllerReader, view: model.ControllerView, ledger: model.Ledger, *, at: float
+) -> model.ControllerView:
+    """Ask about those that look free and are given nothing; without an answer nothing is known."""
+    names = withheld.suspects(view, ledger, now=at) if view.synced else ()
+    if not names:
+        return view
+    with contextlib.suppress(jnlp_errors.JenkinsError):
+        return attrs.evolve(view, takes_work=await reader.takes_work(names))
+    return view
 
 
 async def read_backend(

@@ -16,7 +16,7 @@ import attrs
 from attrs import define, field
 
 from backends import api as backends_api
-from broker import clock, execute, last_words, metrics, observe, placeholder, watches
+from broker import clock, execute, jenkins, last_words, metrics, observe, placeholder, watches
 from broker import log as logs
 from broker.core import death, latency, model
 from broker.core import ledger as ledgers
@@ -29,7 +29,9 @@ _FRESH_IDS = 64
 _DEATHS = 100
 _OUTCOMES = 50
 _QUESTIONS = 10
-"""Vanished items asked about in one cycle; more than that is not worth the requests."""
+"""Vanished items asked about in one cycle, the others in the next ones ..."""
+_QUESTIONS_KEPT = 1000
+"""... as long as the controller remembers them (five minutes)."""
 
 
 @define(kw_only=True)
@@ -62,7 +64,7 @@ class Reconciler:
     pace: Pace = field(factory=Pace)
     time_limit_s: float = 20.0
     persist: Callable[[model.Ledger], None] = field(default=lambda _: None)
-    ask_item: Callable[[int], Awaitable[str | None]] | None = None  # URL of what became of it
+    ask_item: Callable[[int], Awaitable[jenkins.ItemOutcome]] | None = None
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
 
     ledger: model.Ledger = field(factory=model.Ledger)
@@ -82,6 +84,9 @@ class Reconciler:
     starts: list[latency.Started] = field(factory=list)  # of the last cycle
     launches: int = 0
     ends: int = 0
+    _questions: collections.deque[latency.Vanished] = field(
+        factory=lambda: collections.deque(maxlen=_QUESTIONS_KEPT)
+    )
     _hint: asyncio.Event = field(factory=asyncio.Event)
     _tasks: dict[model.NodeName, asyncio.Task[None]] = field(factory=dict)
     _failures: int = 0
@@ -245,11 +250,14 @@ class Reconciler:
         )
         if self._leads_since(term):
             await self._tend(seen.controller)
+        controller = await observe.ask_suspects(
+            self.reader, seen.controller, self.ledger, at=self.watch.now()
+        )
         policy = self.policy()
         # nothing waits from here to the end of the dispatch
         world = model.World(
             now=self.watch.now(),
-            controller=seen.controller,
+            controller=controller,
             backends=seen.backends,
             ledger=self.ledger,
             fresh_ids=tuple(self.new_id() for _ in range(_FRESH_IDS)),
@@ -296,7 +304,9 @@ class Reconciler:
         for start in seen.started:
             self._note_start(start)
         if self.ask_item is not None and not self._stopping:
-            for vanished in seen.vanished[:_QUESTIONS]:
+            self._questions.extend(seen.vanished)
+            for _ in range(min(_QUESTIONS, len(self._questions))):
+                vanished = self._questions.popleft()
                 group.create_task(self._ask(vanished), name=f"ask item {vanished.item}")
 
     def _note_start(self, start: latency.Started) -> None:
@@ -317,10 +327,14 @@ class Reconciler:
         """Find out what became of an item that was gone before it was seen to start."""
         if self.ask_item is None or self.last_plan is None:
             return
-        url = None
+        outcome = jenkins.ItemOutcome(known=False)
         with self._outlived("question"), contextlib.suppress(jnlp_errors.JenkinsError):
-            url = await self.ask_item(vanished.item)
+            outcome = await self.ask_item(vanished.item)
+        url = outcome.executable_url
         if url is None:
+            if outcome.cancelled:
+                self.ledger = ledgers.cancelled(self.ledger, vanished.item)
+                self.hint()
             self.recorder.left("cancelled")
             return
         start = latency.claim(vanished, executable_url=url, agents=self.last_plan.agents)

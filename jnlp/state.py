@@ -6,14 +6,18 @@ refuses to know agents, templates or what follows from a state.
 Facts: recordings ``nodes/03-online-node`` to ``nodes/06-operations``.
 """
 
+import html
+import re
 from typing import Any
 
 from attrs import frozen
 
 from jnlp import errors
+from outside import text
 
 TREE = (
-    "displayName,description,idle,offline,temporarilyOffline,offlineCauseReason,numExecutors,"
+    "displayName,description,idle,offline,temporarilyOffline,offlineCauseReason,"
+    "offlineCause[timestamp,description],numExecutors,"
     "assignedLabels[name],executors[idle,currentExecutable[url]],"
     "oneOffExecutors[idle,currentExecutable[url]]"
 )
@@ -21,6 +25,11 @@ TREE = (
 
 CAUSE_LENGTH = 256
 """An offline cause may be a whole Java stack trace; this much of it is kept."""
+
+
+_NAME_LENGTH = 64
+_BY_PERSON = re.compile(r"Disconnected by (?P<name>.+?)(?= : |$)")
+"""``SlaveComputer.DisconnectedBy`` (hudson/slaves/Messages.properties), asked for in English."""
 
 
 @frozen(kw_only=True)
@@ -33,6 +42,8 @@ class NodeState:
     offline: bool = True
     temporarily_offline: bool = False
     offline_cause: str = ""
+    offline_by: str = ""  # the person who took it out of service; the cause is without the name
+    offline_since: float | None = None  # POSIX seconds on the controller's clock
     description: str = ""
     executors: int = 0
     busy_executors: int = 0  # of ``executors``; one-off executors only count against ``idle``
@@ -63,6 +74,8 @@ def parse(computer: Any) -> NodeState:
         offline=_flag(name, computer, "offline"),
         temporarily_offline=_flag(name, computer, "temporarilyOffline"),
         offline_cause=_text(computer, "offlineCauseReason")[:CAUSE_LENGTH],
+        offline_by=_person(computer.get("offlineCause")),
+        offline_since=_since(computer.get("offlineCause")),
         description=_text(computer, "description"),
         executors=_executors(computer),
         busy_executors=busy,
@@ -82,6 +95,21 @@ def _flag(name: str, computer: dict[str, Any], key: str) -> bool:
 def _text(values: dict[str, Any], key: str) -> str:
     value = values.get(key)
     return value if isinstance(value, str) else ""
+
+
+def _person(cause: Any) -> str:
+    """Read the name in the description of a cause: ``offlineCauseReason`` leaves it out.
+
+    Recent versions escape it for HTML (2.541.3).
+    """
+    found = _BY_PERSON.match(_text(cause, "description")) if isinstance(cause, dict) else None
+    return text.clean(html.unescape(found["name"]), _NAME_LENGTH) if found is not None else ""
+
+
+def _since(cause: Any) -> float | None:
+    """Read ``OfflineCause.getTimestamp``; a computer that is online has no cause."""
+    at = cause.get("timestamp") if isinstance(cause, dict) else None
+    return at / 1000 if isinstance(at, int | float) and not isinstance(at, bool) else None
 
 
 def _executors(computer: dict[str, Any]) -> int:

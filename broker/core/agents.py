@@ -155,6 +155,7 @@ def remember(
                 offline_at=expectation.since_at if expectation.verb is Verb.LAUNCH else None,
                 template=expectation.template,
                 backend=expectation.backend,
+                item=expectation.item,
             )
     if read is not None and (old is None or old.template is None):
         # a clock that went back between two lives must not make an agent younger than now
@@ -168,7 +169,21 @@ def remember(
         memory = attrs.evolve(memory, instance_seen=True)
     if not seen.controller_synced:
         return attrs.evolve(memory, promised_at=None)
-    return _remember_work(memory, seen.computer, now=now, session=world.controller.session)
+    memory = _remember_work(memory, seen.computer, now=now, session=world.controller.session)
+    return _remember_refusal(memory, seen, world)
+
+
+def _remember_refusal(memory: Memory, seen: Seen, world: model.World) -> Memory:
+    """Note what the controller says of giving it work, if it was asked at this look."""
+    if memory.closed_at is not None and (seen.computer is None or seen.computer.offline):
+        memory = attrs.evolve(memory, closed_at=None, closed_looks=0)
+    takes = world.controller.takes_work.get(seen.name)
+    if takes is None:
+        return memory
+    if takes:
+        return attrs.evolve(memory, closed_at=None, closed_looks=0)
+    since = memory.closed_at if memory.closed_at is not None else world.now
+    return attrs.evolve(memory, closed_at=since, closed_looks=memory.closed_looks + 1)
 
 
 def _remember_work(
@@ -180,14 +195,22 @@ def _remember_work(
         lifecycle.ComputerSight.OFFLINE,
     }:
         since = memory.offline_at if memory.offline_at is not None else now
-        return attrs.evolve(memory, offline_at=since, idle_at=None, executable_urls=())
+        return attrs.evolve(
+            memory, offline_at=since, idle_at=None, free_at=None, executable_urls=()
+        )
     is_idle = sight is lifecycle.ComputerSight.IDLE
     if sight in {lifecycle.ComputerSight.CORDONED, lifecycle.ComputerSight.HELD}:
         # out of service hides whether it is connected
-        return attrs.evolve(memory, offline_at=None, idle_at=None, executable_urls=())
+        return attrs.evolve(
+            memory, offline_at=None, idle_at=None, free_at=None, executable_urls=()
+        )
     idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
     first = memory.online_at is None
     builds, executable_urls = _look_at_work(memory, computer)
+    free_at = None
+    if not computer.offline and computer.busy_executors < computer.executors:
+        took = builds > memory.builds or not set(executable_urls) <= set(memory.executable_urls)
+        free_at = now if took or memory.free_at is None else memory.free_at
     return attrs.evolve(
         memory,
         online_at=now if first else memory.online_at,
@@ -195,6 +218,7 @@ def _remember_work(
         offline_at=None,
         idle_at=idle_at,
         busy_session=session if sight is lifecycle.ComputerSight.BUSY else memory.busy_session,
+        free_at=free_at,
         builds=builds,
         executable_urls=executable_urls,
     )
@@ -271,6 +295,8 @@ def _join(
 
 
 def _note_phase(memory: Memory, phase: Phase, *, now: float) -> Memory:
+    if memory.phase is not phase or memory.phase_at is None:
+        memory = attrs.evolve(memory, phase_at=now)
     if phase in {Phase.ORPHAN, Phase.LOST}:
         return attrs.evolve(
             memory,

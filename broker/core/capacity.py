@@ -13,7 +13,7 @@ from attrs import Factory, define, frozen
 
 from broker.core import agents as agents_
 from broker.core import ledger as ledgers
-from broker.core import model
+from broker.core import model, withheld
 from broker.core.model import Agent, BackendName, Phase, Scope, Template, WaitReason
 
 STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
@@ -45,6 +45,8 @@ class Room:
     starting_by_backend: Counter[str] = Factory(Counter)
     starting_by_pair: Counter[tuple[str, str]] = Factory(Counter)
     taken_by_backend: Counter[str] = Factory(Counter)
+    holders: list[Agent] = Factory(list)
+    shunned: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
     going: list[Agent] = Factory(list)  # of those that take room
 
     def words_of_going(
@@ -66,6 +68,15 @@ class Room:
         """All agents, with those of this plan."""
         return sum(self.by_backend.values())
 
+    def idlers(self, *, template: str | None = None, backend: str | None = None) -> str:
+        """Say which holders of this room serve nobody, and why."""
+        chosen = (
+            a
+            for a in self.holders
+            if template in {None, a.template} and backend in {None, a.backend}
+        )
+        return withheld.summary(chosen, now=self.now, more=self.shunned)
+
     def take(self, template: Template, backend: BackendName) -> None:
         """Count a launch of this plan."""
         self.by_template[template.name] += 1
@@ -83,10 +94,12 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
             continue
         if agents_.is_going(agent):
             room.going.append(agent)
+        room.holders.append(agent)
         room.by_template[agent.template or ""] += 1
         room.by_backend[agent.backend or ""] += 1
         is_new = agent.memory is None or agent.memory.online_at is None
-        if agent.phase in STARTING and is_new:
+        template = policy.template(agent.template) if agent.template is not None else None
+        if agent.phase in STARTING and is_new and not withheld.is_outdated(agent, template):
             room.starting_by_backend[agent.backend or ""] += 1
             room.starting_by_pair[agent.template or "", agent.backend or ""] += 1
     return room
@@ -139,12 +152,13 @@ def _template_gate(room: Room, template: Template) -> Refused | None:
         return Refused(
             reason=WaitReason.CAP_TEMPLATE,
             text=f"template {template.name} has {held} of {template.cap} agents"
-            + room.words_of_going(template=template.name),
+            + room.words_of_going(template=template.name)
+            + room.idlers(template=template.name),
         )
     if policy.cap is not None and room.total >= policy.cap:
         return Refused(
             reason=WaitReason.CAP_TOTAL,
-            text=f"{room.total} of {policy.cap} agents in all{room.words_of_going()}",
+            text=f"{room.total} of {policy.cap} agents in all{room.words_of_going()}{room.idlers()}",
         )
     starting = sum(room.starting_by_backend.values())
     if policy.max_starting is not None and starting >= policy.max_starting:
@@ -215,7 +229,7 @@ def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Refu
     limits = room.policy.backends.get(backend, model.BackendPolicy())
     held = room.by_backend[backend]
     if limits.cap is not None and held >= limits.cap:
-        words = room.words_of_going(backend=backend)
+        words = room.words_of_going(backend=backend) + room.idlers(backend=backend)
         return Refused(
             reason=WaitReason.CAP_BACKEND, text=f"{held} of {limits.cap} agents on it{words}"
         )

@@ -46,6 +46,13 @@ _OFFLINE = re.compile(r"‘(?P<name>[^’]+)’ is offline")
 _PINNED = re.compile(r"Must run on (?P<name>\S+) not \S+")
 _RESERVED = re.compile(r"‘[^’]+’ is reserved for jobs with matching label expression")
 _ANYWHERE = "Waiting for next available executor"
+_ORDINARY = re.compile(
+    r"Waiting for next available executor.*|There are no nodes with the label ‘.+’"
+    r"|All nodes of label ‘.+’ are offline|‘.+’ doesn’t have label ‘.+’|‘[^’]+’ is offline"
+    r"|‘[^’]+’ is reserved for jobs with matching label expression|‘[^’]+’ is not accepting tasks"
+    r"|Must run on \S+ not \S+|In the quiet period.*|Finished waiting|.*is about to shut down"
+)
+"""What the controller itself says of an item for which there is no free executor that fits."""
 _BUILT_IN = frozenset({"master", "Built-In Node", "Jenkins"})
 """Display names of the controller's own node (renamed in 2.307)."""
 
@@ -137,6 +144,16 @@ def could_want(wish: Wish, agent_labels: AbstractSet[str], agent_exclusive: bool
             return True if wish.label.node in agent_labels else None
         case _:
             return None if wish.expression is None else wish.expression.matches(agent_labels)
+
+
+def veto(why: str) -> str:
+    """Return what speaks against a free executor that fits: a plugin's words, or a permission's.
+
+    The controller lists its reasons (``CompositeCauseOfBlockage``, joined by "; ") only while an
+    executor of the label is free and accepts tasks: what is none of its own is a refusal.
+    """
+    said = (part.strip() for part in why.split("; "))
+    return "; ".join(part for part in said if part and _ORDINARY.fullmatch(part) is None)
 
 
 def names_in(wishes: Iterable[Wish]) -> frozenset[str]:
@@ -313,8 +330,9 @@ class _Reader:
                 return _unmet(
                     wish,
                     WaitReason.LABEL_UNREADABLE,
-                    f"its label cannot be read from {wish.item.why[:120]!r}; hint: keep the "
-                    "placeholder node, and the controller's texts in English",
+                    f"its label cannot be read from {wish.item.why[:120]!r}; hint: a text of "
+                    "the controller's own names it while the placeholder node is there and texts "
+                    "are English; a plugin's words hide it",
                 )
 
     def _foreign(self, expression: labels.Expression) -> NodeName | None:

@@ -30,6 +30,7 @@ class Draft:
     supplies: list[matching.Supply] = Factory(list)
     dealt: int | None = None  # how many supplies there were when ``given`` was worked out
     shunned: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
+    refused: dict[NodeName, frozenset[model.ItemId]] = Factory(dict)  # by whom, to which items
     unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already
     launches: Counter[str] = Factory(Counter)
     short: list[tuple[demand.Wish, capacity.Refused]] = Factory(list)

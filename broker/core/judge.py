@@ -40,6 +40,8 @@ def objection(  # noqa: PLR0911 -- one objection, one return
         return None
     if action.slug.startswith(("lost-", "connect-")):
         return "it came online after all"
+    if action.slug == "closed" and agent.closed:
+        return None
     template = policy.template(agent.template) if agent.template is not None else None
     wish = retention.protector(
         agent,

@@ -11,7 +11,7 @@ import attrs
 from attrs import define
 
 from broker.core import agents as agents_
-from broker.core import capacity, demand, model, retention
+from broker.core import capacity, demand, model, retention, withheld
 from broker.core import draft as drafts
 from broker.core import sweep as sweeps
 from broker.core.model import Agent, NodeName, Phase, Template, WaitReason
@@ -110,19 +110,33 @@ def let_go(draft: drafts.Draft) -> None:
         template = draft.template_of(agent)
         if agent.memory is not None and agents_.ASSIGNED in agent.memory.executable_urls:
             continue  # an item on its way would be turned back at the door
+        if withheld.is_held(agent):
+            text = f"it {withheld.words(agent, now=draft.now)}: hands off"
+            draft.refusals.append(model.Refusal(subject=agent.name, text=text))
         if agent.phase is Phase.BUSY and not agent.cordoned:
-            verdict = _dead(agent) or retention.spent(
-                agent, template, now=draft.now, draining=draft.policy.draining
-            )
+            verdict = _last_build(draft, agent, template)
             if verdict is not None:
                 _cordon(draft, agent, verdict)
+        elif agent.phase is Phase.CONNECTING:
+            _stop_starting(draft, agent, template, promised, tally)
         elif agent.phase is Phase.IDLE and agent.name not in promised:
-            verdict = retention.spent(
-                agent, template, now=draft.now, draining=draft.policy.draining
-            ) or _not_needed(draft, agent, template, tally)
+            verdict = _closed(draft, agent) or (
+                retention.spent(agent, template, now=draft.now, draining=draft.policy.draining)
+                or _not_needed(draft, agent, template, tally)
+            )
             if verdict is not None and _retire_idle(draft, agent, verdict):
-                tally.idle[agent.template or ""] -= 1
+                tally.idle[agent.template or ""] -= not agent.closed
                 tally.staying[agent.template or ""] -= 1
+
+
+def _last_build(
+    draft: drafts.Draft, agent: Agent, template: Template | None
+) -> retention.Verdict | None:
+    """Return why the present build of an agent is to be its last."""
+    verdict = _dead(agent)
+    if verdict is None and not withheld.is_held(agent):  # whoever holds it wants it kept as it is
+        verdict = retention.spent(agent, template, now=draft.now, draining=draft.policy.draining)
+    return verdict
 
 
 @define(kw_only=True)
@@ -144,6 +158,7 @@ def _tally(draft: drafts.Draft, promised: set[NodeName]) -> _Tally:
         a
         for a in draft.agents
         if a.phase is Phase.IDLE
+        and not a.closed
         and not drafts.is_leaving(a)
         and a.name not in promised
         and a.name not in going
@@ -180,7 +195,7 @@ def _not_needed(
             )
     if tally.idle[template.name] <= template.min_idle:
         return None
-    verdict = retention.idle_too_long(agent, template, now=draft.now)
+    verdict = retention.unwanted(agent) or retention.idle_too_long(agent, template, now=draft.now)
     memory = agent.memory
     if verdict is None and memory is not None and memory.idle_at is not None:
         idle_s = template.retention.idle_s
@@ -189,8 +204,36 @@ def _not_needed(
     return verdict
 
 
+def _closed(draft: drafts.Draft, agent: Agent) -> retention.Verdict | None:
+    """Return a verdict for an agent that accepts no tasks: nobody can ever want it."""
+    if not agent.closed:
+        return None
+    return retention.Verdict(slug="closed", text=f"it {withheld.words(agent, now=draft.now)}")
+
+
+def _stop_starting(
+    draft: drafts.Draft,
+    agent: Agent,
+    template: Template | None,
+    promised: set[NodeName],
+    tally: _Tally,
+) -> None:
+    """Let an agent go that was never online, when there is nothing left to wait for."""
+    if agent.memory is None or agent.memory.online_at is not None:
+        return
+    if withheld.is_outdated(agent, template):
+        verdict = retention.spent(agent, template, now=draft.now)
+        if verdict is not None:
+            _retire_idle(draft, agent, verdict)
+        return
+    spare = template is not None and tally.idle[template.name] >= template.min_idle
+    verdict = retention.unwanted(agent)
+    if verdict is not None and spare and agent.name not in promised:
+        _retire_idle(draft, agent, verdict)
+
+
 def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> bool:
-    """Retire an idle agent if nothing speaks against it; otherwise say what."""
+    """Retire an agent that works on nothing if nothing speaks against it; otherwise say what."""
     if agent.in_flight or agent.instance is None:
         return False  # an online computer without an instance: two witnesses, hands off
     backend = draft.world.backends.get(agent.backend) if agent.backend is not None else None
@@ -206,9 +249,12 @@ def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) 
         if ledger.session_at is not None:
             draft.wake.append(ledger.session_at + draft.policy.resume_grace_s)
         return False
+    refused = draft.refused.get(agent.name, frozenset())
+    is_useless = agent.closed or withheld.is_outdated(agent, draft.template_of(agent))
+    claims = () if is_useless else draft.claims_on(agent)
     wish = retention.protector(
         agent,
-        draft.claims_on(agent),
+        (claim for claim in claims if claim.wish.item.id not in refused),
         now=draft.now,
         settle_s=draft.policy.settle_s,
         over_age=verdict.slug == "max-age",

@@ -70,6 +70,7 @@ def expect(ledger: Ledger, action: model.Action, *, now: float, policy: model.Po
         since_at=now,
         expires_at=now + policy.launch_timeout_s + VISIBLE_S,
         reason=action.reason,
+        item=action.item if isinstance(action, model.LaunchAgent) else None,
     )
     expectations = {**ledger.expectations, action.name: expectation}
     buckets = ledger.buckets
@@ -141,6 +142,16 @@ def _launch_failed(
         jitter=jitter,
         revision=revision,
     )
+
+
+def cancelled(ledger: Ledger, item: model.ItemId) -> Ledger:
+    """Note that an item was cancelled: who was started for it may not be needed any more."""
+    memories = {
+        name: attrs.evolve(memory, item_cancelled=True)
+        for name, memory in ledger.memories.items()
+        if memory.item == item
+    }
+    return attrs.evolve(ledger, memories={**ledger.memories, **memories}) if memories else ledger
 
 
 def key_of(

@@ -29,6 +29,7 @@ class Supply:
     slots: int
     tier: int
     kept: bool = False  # counts for the warm pool if nobody needs it
+    refused: frozenset[model.ItemId] = frozenset()  # that the controller does not give to it
 
     @property
     def rank(self) -> tuple[int, bool]:
@@ -41,6 +42,8 @@ def fits(wish: demand.Wish, supply: Supply) -> bool:
 
     An item in its quiet period counts only where its template starts early.
     """
+    if wish.item.id in supply.refused:
+        return False
     if wish.kind is demand.Kind.ANNOUNCED and supply.template not in wish.early:
         return False
     if wish.pinned is not None:
@@ -95,7 +98,8 @@ def _pile_up(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> list[
             continue
         own = supply.name if supply.name in named else None
         rank = supply.rank
-        key = (rank, supply.template, supply.labels - {supply.name}, supply.exclusive, own)
+        labels = supply.labels - {supply.name}
+        key = (rank, supply.template, labels, supply.exclusive, own, supply.refused)
         pile = piles.setdefault(key, _Pile(members=[], rank=rank, free=0))
         pile.members.append(supply)
         pile.free += supply.slots
@@ -104,9 +108,11 @@ def _pile_up(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> list[
 
 def _gather(wishes: Sequence[demand.Wish], piles: Sequence[_Pile]) -> list[_Crowd]:
     crowds: dict[object, _Crowd] = {}
+    refused = frozenset[model.ItemId]().union(*(pile.members[0].refused for pile in piles))
     for wish in wishes:
         canonical = wish.expression.canonical() if wish.expression is not None else None
-        key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind)
+        alone = wish.item.id if wish.item.id in refused else None
+        key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind, alone)
         crowd = crowds.get(key)
         if crowd is None:
             fitting = [i for i, pile in enumerate(piles) if fits(wish, pile.members[0])]

@@ -23,6 +23,8 @@ BackendName = NewType("BackendName", str)
 
 CORDON_MARK = "agent-broker:"
 """How the offline message of a node begins when we took it out of service."""
+CLOSED_LOOKS = 2
+"""One look may fall between the end of a build and the start of the next."""
 RETIRED_LABEL = "agent-broker-retired"
 """By this label everybody knows a node that was sealed; its offline message stays empty."""
 
@@ -70,6 +72,8 @@ class Computer:
     offline: bool = False
     temporarily_offline: bool = False
     offline_cause: str = ""
+    offline_by: str = ""  # who took it out of service, if a person did
+    offline_since_at: float | None = None  # of the cause, where the controller tells
     idle: bool = True  # no executor and no one-off executor works
     executors: int = 1
     busy_executors: int = 0
@@ -92,6 +96,7 @@ class ControllerView:
     error: str = ""  # why it is not synced, for people
     odd_items: str = ""  # why some items could not be read: they are not among ``items``
     odd_computers: str = ""  # the same; of a computer that is not here nothing is known then
+    takes_work: Mapping[NodeName, bool] = Factory(dict)  # of those that were asked for it
 
 
 @frozen(kw_only=True)
@@ -251,7 +256,13 @@ class Memory:
     phase: Phase | None = None  # of the last cycle, only to check that changes are legal
     orphan_sightings: int = 0
     orphan_at: float | None = None
-    promised_at: float | None = None  # idle and wanted by an item, without a break, since
+    promised_at: float | None = None  # a free slot, wanted by an item and nothing taken, since
+    free_at: float | None = None  # online with a free slot and nothing taken, since
+    closed_at: float | None = None  # the controller says that it gives it nothing, since ...
+    closed_looks: int = 0  # ... and said so this often
+    phase_at: float | None = None  # in ``phase`` since
+    item: ItemId | None = None  # that it was started for
+    item_cancelled: bool = False  # nobody runs it any more
     instance_seen: bool = False  # since we started
 
 
@@ -277,6 +288,7 @@ class Expectation:
     expires_at: float
     done_at: float | None = None  # the action has returned
     reason: str = ""
+    item: ItemId | None = None  # of a launch: what it is for
 
 
 @frozen(kw_only=True)
@@ -299,6 +311,11 @@ class Agent:
     def in_flight(self) -> bool:
         """An action of ours is running or its effect is not visible yet."""
         return self.expectation is not None
+
+    @property
+    def closed(self) -> bool:
+        """The controller gives it no work, by its own word at two looks in a row."""
+        return self.memory is not None and self.memory.closed_looks >= CLOSED_LOOKS
 
 
 class LabelSource(enum.Enum):

@@ -135,18 +135,20 @@ def _finish(
 
 
 def _note_promises(draft: drafts.Draft) -> model.Ledger:
-    """Remember since when an idle agent fits a waiting item without being given it."""
+    """Remember since when a free executor fits a waiting item without being given it."""
     ledger = draft.world.ledger
     memories = dict(ledger.memories)
     for agent in draft.agents:
         memory = memories.get(agent.name)
         if memory is None:
             continue
-        is_wanted = agent.phase is Phase.IDLE and any(
+        is_wanted = memory.free_at is not None and any(
             claim.sure and claim.wish.kind is demand.Kind.NOW and claim.wish.unmet is None
             for claim in draft.claims_on(agent)
         )
         since = memory.promised_at if memory.promised_at is not None else draft.now
+        if memory.free_at is not None:
+            since = max(since, memory.free_at)  # what it took meanwhile keeps the promise
         if memory.promised_at != (since if is_wanted else None):
             memories[agent.name] = attrs.evolve(memory, promised_at=since if is_wanted else None)
     return attrs.evolve(ledger, memories=memories)

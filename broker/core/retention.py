@@ -69,6 +69,19 @@ def idle_too_long(agent: Agent, template: Template, *, now: float) -> Verdict | 
     return Verdict(slug="idle", text=f"idle for {idle:.0f} s, allowed are {idle_s:.0f} s")
 
 
+def unwanted(agent: Agent) -> Verdict | None:
+    """Return a verdict for an agent that was started for an item that was cancelled.
+
+    Only as long as it has had no work: after that it is an agent like the others.
+    """
+    memory = agent.memory
+    if memory is None or not memory.item_cancelled or memory.builds > 0:
+        return None
+    return Verdict(
+        slug="unwanted", text=f"item {memory.item}, for which it was started, was cancelled"
+    )
+
+
 def labels_of(agent: Agent, template: Template | None) -> frozenset[str]:
     """Return the labels that the controller sees, or will see, on an agent (with its name)."""
     if agent.computer is not None:

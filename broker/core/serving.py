@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from broker.core import capacity, demand, marks, matching, model, retention
+from broker.core import capacity, demand, marks, matching, model, retention, withheld
 from broker.core import draft as drafts
 from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
 
@@ -29,7 +29,7 @@ _TIER_REASON = (
     WaitReason.AGENT_ORDERED,
 )
 _TIER_TEXT = (
-    "agent {} is idle and fits: the controller is about to give it this item",
+    "agent {} is free and fits: the controller is about to give it this item",
     "agent {} is starting for it",
     "agent {} was starting for it; its backend does not answer just now",
     "agent {} is ordered for it",
@@ -40,16 +40,36 @@ def serve_from_present(draft: drafts.Draft) -> None:
     """Match waiting items with the free slots of the agents that are there."""
     for agent in draft.agents:
         supply = _supply(draft, agent)
-        if supply is not None and _is_shunned(draft, agent):
-            draft.shunned.append(supply)
+        if supply is None:
+            continue
+        if agent.closed:  # certain: it serves nobody, and another agent may well be given work
             draft.refusals.append(
                 model.Refusal(
                     subject=agent.name,
-                    text="idle and fitting, but the controller gives it no work: not counted",
+                    text=f"{withheld.words(agent, now=draft.now)}: not counted",
                 )
             )
-        elif supply is not None:
-            draft.supplies.append(supply)
+            continue
+        refused = _refused(draft, agent)
+        if refused:
+            draft.refused[agent.name] = refused
+            draft.room.shunned[agent.name] = (
+                f"is free and refused by the controller to {_many(refused)}"
+            )
+            draft.refusals.append(
+                model.Refusal(
+                    subject=agent.name,
+                    text="it is free and fits, but the controller gives it no work: not counted "
+                    f"for {_many(refused)}",
+                )
+            )
+        if refused and agent.phase is Phase.IDLE:  # it has taken nothing at all: not for others
+            draft.shunned.append(supply)
+            continue
+        if refused:
+            supply = attrs.evolve(supply, refused=refused)
+            draft.shunned.append(supply)
+        draft.supplies.append(supply)
     _deal(draft)
     draft.unserved = [w for w in drafts.wanted_now(draft) if w.item.id not in draft.given]
 
@@ -68,6 +88,10 @@ def _deal(draft: drafts.Draft) -> None:
             reason = _TIER_REASON[supply.tier]
             words = said.get(supply.name) if reason is WaitReason.AGENT_STARTING else ""
             text = _TIER_TEXT[supply.tier].format(supply.name)
+            veto = demand.veto(wish.item.why) if reason is WaitReason.AGENT_IDLE else ""
+            if veto:
+                reason = WaitReason.NOT_GIVEN
+                text = f"agent {supply.name} is free and fits, but the controller says: {veto}"
             drafts.note(
                 draft,
                 wish,
@@ -92,12 +116,35 @@ def _keep(draft: drafts.Draft) -> list[matching.Supply]:
     return marked
 
 
-def _is_shunned(draft: drafts.Draft, agent: Agent) -> bool:
-    """Return whether a reservation has expired: long enough promised, and not taken."""
+def _many(items: frozenset[model.ItemId]) -> str:
+    shown = ", ".join(str(number) for number in sorted(items)[:3])
+    return f"item{'s' if len(items) > 1 else ''} {shown}" + ", ..." * (len(items) > 3)
+
+
+def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
+    """Return the items whose reservation has expired: long enough promised, and not taken.
+
+    Where the controller says what speaks against it, ``settle_s`` is long enough.
+    """
     promised = agent.memory.promised_at if agent.memory is not None else None
-    if agent.phase is not Phase.IDLE or promised is None:
-        return False
-    return draft.now - promised >= draft.policy.reservation_s
+    if agent.phase not in {Phase.IDLE, Phase.BUSY} or promised is None:
+        return frozenset()
+    policy = draft.policy
+    limits = (policy.settle_s, policy.reservation_s)
+    if draft.now - promised < min(limits):
+        return frozenset()
+    found = set()
+    for claim in draft.claims_on(agent):
+        wish = claim.wish
+        if not claim.sure or wish.kind is not demand.Kind.NOW or wish.unmet is not None:
+            continue
+        vetoed = bool(demand.veto(wish.item.why))
+        due = max(promised, drafts.age(wish)[0]) + (min(limits) if vetoed else limits[1])
+        if draft.now >= due:
+            found.add(wish.item.id)
+        else:
+            draft.wake.append(due)
+    return frozenset(found)
 
 
 def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
@@ -116,7 +163,8 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         ):
             return None  # it is being taken out of service, its free slots with it
     else:
-        if template is None:
+        # the definition may be what keeps it from coming: another one is due
+        if template is None or withheld.is_outdated(agent, template):
             return None
         if agent.phase is Phase.UNKNOWN and not _may_be_starting(agent, template, draft.now):
             return None
@@ -236,13 +284,18 @@ def _more_would_not_help(
     Something that we do not see speaks against it (a permission, a plugin's veto). The first agent
     may be at fault, so there is a second one; more would be one a minute until a cap.
     """
-    fitting = [s.name for s in draft.shunned if matching.fits(crowd[0], s)]
+    head = crowd[0]
+    fitting = [
+        s.name
+        for s in draft.shunned
+        if head.item.id in s.refused or (not s.refused and matching.fits(head, s))
+    ]
     if len(fitting) <= len(crowd):
         return None
     words = f": {crowd[0].item.why[:120]}" if crowd[0].item.why else ""
     return capacity.Refused(
         reason=WaitReason.NOT_GIVEN,
-        text=f"{', '.join(fitting[:3])} fit and are idle, the controller gives none this item"
+        text=f"{', '.join(fitting[:3])} fit and are free, the controller gives none this item"
         f"{words}",
     )
 
@@ -307,7 +360,7 @@ def _warm(draft: drafts.Draft) -> Counter[str]:
     busy = {agent.name for agent in draft.agents if agent.phase is Phase.BUSY}
     coming = {s.name: s.template for s in draft.supplies if s.slots > 0 and s.name not in busy}
     # one that is being retired is idle in the controller until it is gone: not replaced yet
-    idle = {agent.name: agent.template for agent in draft.agents if agent.phase is Phase.IDLE}
+    idle = {a.name: a.template for a in draft.agents if a.phase is Phase.IDLE and not a.closed}
     return Counter(
         template or "" for name, template in {**coming, **idle}.items() if name not in promised
     )

@@ -208,6 +208,8 @@ class SimulatedController:
                 return self._document(request, documents.computers(self.sim, url=self.url))
             case ["crumbIssuer" | "whoAmI" | "me" as what, "api", "json"]:
                 return self._who(request, what)
+            case ["label", name, "api", "json"]:
+                return self._document(request, documents.label(self.sim, name))
             case ["jnlpJars", "agent.jar" | "remoting.jar" | "slave.jar"]:
                 return pages.jar(request)
             case ["tcpSlaveAgentListener"]:

@@ -306,6 +306,20 @@ def _cause(node: simulation.Node) -> Document | None:
     return {"_class": "hudson.slaves.OfflineCause$ChannelTermination"}
 
 
+def label(sim: simulation.Simulation, name: str) -> Document:
+    """Return the counts of a node's own label: what accepts no tasks has no idle executor."""
+    node = next((n for n in sim.all_nodes() if n.name == name and n.online), None)
+    slots = node.slots if node is not None else []
+    busy = sum(slot.item is not None for slot in slots)
+    takes = node is not None and sim.takes(node)
+    return {
+        "_class": "hudson.model.labels.LabelAtom",
+        "busyExecutors": busy,
+        "idleExecutors": len(slots) - busy if takes else 0,
+        "totalExecutors": len(slots),
+    }
+
+
 def config_xml(node: simulation.Node) -> str:
     """Return ``config.xml`` of a node."""
     mode = "EXCLUSIVE" if node.exclusive else "NORMAL"

@@ -160,14 +160,15 @@ class Simulation:
     def _assign(self, item: Item, now: float) -> None:
         for node in self.all_nodes():
             slot = next((s for s in node.slots if s.item is None), None)
-            if slot is not None and self._takes(node) and item.fits(node):
+            if slot is not None and self.takes(node) and item.fits(node):
                 slot.item, slot.running = item, False
                 item.stage, item.node = Stage.PENDING, node.name
                 begin = functools.partial(self._begin, item, node, slot)
                 self.at(now + self.handover_s, begin)
                 return
 
-    def _takes(self, node: Node) -> bool:
+    def takes(self, node: Node) -> bool:
+        """Return whether the controller gives a node work, if it has a free executor."""
         refuses = node.scheduled and self._refuses_by_schedule
         return node.online and node.accepting and not refuses
 

@@ -7,7 +7,7 @@ Refuse to retry, log or limit anything.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 from backends import api as backends_api
 from broker import jenkins
@@ -98,11 +98,15 @@ class MeteredReader:
         with called(self._recorder, "peek"):
             return await self._reader.peek()
 
-    async def ask_item(self, item: int) -> str | None:
-        """Return the URL of the build that an item became, or None."""
+    async def takes_work(self, names: Sequence[str]) -> Mapping[model.NodeName, bool]:
+        """Return of idle nodes whether they are given work, or raise ``JenkinsError``."""
+        with called(self._recorder, "idle-executors"):
+            return await self._reader.takes_work(names)
+
+    async def ask_item(self, item: int) -> jenkins.ItemOutcome:
+        """Return what became of an item, or raise ``JenkinsError``."""
         with called(self._recorder, "item"):
-            outcome = await self._reader.item_outcome(item)
-        return outcome.executable_url
+            return await self._reader.item_outcome(item)
 
 
 class _Metered:

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from backends import api as backends_api
-from broker.core import death, ledger, model
+from broker.core import death, ledger, model, withheld
 from broker.status.source import StatusSource
 from outside import secrets
 
@@ -142,6 +142,8 @@ def _agent(agent: model.Agent, *, now: float) -> Document:
     computer, memory, flight = agent.computer, agent.memory, agent.expectation
     idle_at = memory.idle_at if memory is not None else None
     online_at = memory.online_at if memory is not None else None
+    held_at = withheld.held_since(agent) if withheld.is_held(agent) else None
+    closed_at = memory.closed_at if memory is not None and agent.closed else None
     return {
         "name": agent.name,
         "phase": agent.phase.value,
@@ -161,9 +163,22 @@ def _agent(agent: model.Agent, *, now: float) -> Document:
         "busy_executors": computer.busy_executors if computer is not None else None,
         "offline": computer.offline if computer is not None else None,
         "offline_cause": _quote(computer.offline_cause) if computer is not None else "",
+        "held_by": _held_by(agent),
+        "held_since_at": _iso(held_at),
+        "held_age_s": _age(held_at, now),
+        "closed_since_at": _iso(closed_at),
+        "closed_age_s": _age(closed_at, now),
+        "serves_nobody": _quote(withheld.words(agent, now=now), limit=1024),
         "instance": _instance(agent.instance, now=now) if agent.instance is not None else None,
         "in_flight": _flight(flight, now=now) if flight is not None else None,
     }
+
+
+def _held_by(agent: model.Agent) -> str | None:
+    """Return who holds an agent: a person's name, or what its offline cause says; null: nobody."""
+    if agent.computer is None or not withheld.is_held(agent):
+        return None
+    return _quote(agent.computer.offline_by or agent.computer.offline_cause)
 
 
 def _instance(instance: backends_api.Instance, *, now: float) -> Document:

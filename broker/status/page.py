@@ -260,9 +260,12 @@ def _phase(row: _Row) -> str:
 
 
 def _running(row: _Row) -> str:
-    if not row["running"]:
+    links = [_link(url, url) for url in row["running"]]
+    if row["serves_nobody"]:
+        links.append(f'<span class="wait">{_text(row["serves_nobody"])}</span>')
+    if not links:
         return f'<span class="quiet">{_text(terminal.state_words(row))}</span>'
-    return "<br>".join(_link(url, url) for url in row["running"])
+    return "<br>".join(links)
 
 
 def _lines(row: _Row) -> str:

@@ -104,7 +104,7 @@ def render(told: Mapping[str, _Row]) -> str:
                     seconds(a["age_s"]),
                     a["builds"],
                     a["backend"],
-                    " ".join(a["running"]) or state_words(a),
+                    " ".join((*a["running"], a["serves_nobody"])).strip() or state_words(a),
                 )
                 for a in agents
             ],

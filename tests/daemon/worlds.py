@@ -83,7 +83,15 @@ class Controller:
     async def ask_item(self, number):
         await self._ask("item")
         item = self.sim.items[number]
-        return f"{URL}job/{item.job}/{item.number}/" if item.started_at is not None else None
+        if item.started_at is None:
+            return readers.ItemOutcome(known=True, cancelled=True)
+        url = f"{URL}job/{item.job}/{item.number}/"
+        return readers.ItemOutcome(known=True, executable_url=url)
+
+    async def takes_work(self, names):
+        await self._ask("takes-work")
+        told = {name: documents.label(self.sim, name) for name in names}
+        return {name: one["idleExecutors"] > 0 for name, one in told.items()}
 
     async def create(self, definition):
         await self._ask("create")

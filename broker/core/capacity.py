@@ -158,7 +158,8 @@ def _template_gate(room: Room, template: Template) -> Refused | None:
     if policy.cap is not None and room.total >= policy.cap:
         return Refused(
             reason=WaitReason.CAP_TOTAL,
-            text=f"{room.total} of {policy.cap} agents in all{room.words_of_going()}{room.idlers()}",
+            text=f"{room.total} of {policy.cap} agents in all"
+            f"{room.words_of_going()}{room.idlers()}",
         )
     starting = sum(room.starting_by_backend.values())
     if policy.max_starting is not None and starting >= policy.max_starting:

@@ -46,6 +46,7 @@ _OFFLINE = re.compile(r"‘(?P<name>[^’]+)’ is offline")
 _PINNED = re.compile(r"Must run on (?P<name>\S+) not \S+")
 _RESERVED = re.compile(r"‘[^’]+’ is reserved for jobs with matching label expression")
 _ANYWHERE = "Waiting for next available executor"
+_REASONS = re.compile(r"; (?![^‘]*’)")  # not inside a name
 _ORDINARY = re.compile(
     r"Waiting for next available executor.*|There are no nodes with the label ‘.+’"
     r"|All nodes of label ‘.+’ are offline|‘.+’ doesn’t have label ‘.+’|‘[^’]+’ is offline"
@@ -152,7 +153,7 @@ def veto(why: str) -> str:
     The controller lists its reasons (``CompositeCauseOfBlockage``, joined by "; ") only while an
     executor of the label is free and accepts tasks: what is none of its own is a refusal.
     """
-    said = (part.strip() for part in why.split("; "))
+    said = (part.strip() for part in _REASONS.split(why))
     return "; ".join(part for part in said if part and _ORDINARY.fullmatch(part) is None)
 
 

@@ -78,7 +78,7 @@ def unwanted(agent: Agent) -> Verdict | None:
     if memory is None or not memory.item_cancelled or memory.builds > 0:
         return None
     return Verdict(
-        slug="unwanted", text=f"item {memory.item}, for which it was started, was cancelled"
+        slug="surplus", text=f"item {memory.item}, for which it was started, was cancelled"
     )
 
 

@@ -54,6 +54,7 @@ END_REASONS = (
     "drift",
     "removed",
     "surplus",
+    "closed",
     "yield",
     "drain",
     "drained",
@@ -68,6 +69,7 @@ CALL_KINDS = (
     "look",  # queue and computers, asked together
     "peek",  # the queue's ids, at rest
     "item",
+    "idle-executors",  # of what looks free and is given nothing
     "create-node",
     "read-node",
     "secret",

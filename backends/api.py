@@ -97,6 +97,9 @@ class InstanceSpec:
     secret_files: Mapping[str, str] = field(factory=dict, repr=False)
     files: tuple[RemoteFile, ...] = ()
     resources: Resources = Factory(Resources)
+    # where the template wants the agent to work, if not where the backend has it; with the
+    # instance's name in it it is this instance's own: made before the start, removed with it
+    work_dir: str | None = None
     options: Any = None  # the kind's own template settings (``Kind.template_settings``)
 
 

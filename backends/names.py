@@ -4,6 +4,8 @@ Why: platforms differ in what a label may hold (Kubernetes: 63 characters of ``[
 alphanumeric at both ends), the broker's metadata does not. This module turns any text into such
 labels and back without loss. Pure; refuses to know any platform or what the metadata means.
 
+Also the one place that knows how an instance's name is put into what a template says (``TOKEN``).
+
 Rules of the encoding: a value that already is a legal label stays as it is, so that people can
 read it and platforms can select by it. Any other value is written as UTF-8 with every foreign byte
 (and ``_``) as ``_HH``, cut into pieces, the last wrapped as ``x--PIECEx``, those before it as
@@ -11,8 +13,16 @@ read it and platforms can select by it. Any other value is written as UTF-8 with
 begins like one of these is wrapped as well.
 """
 
+import posixpath
 import re
 from collections.abc import Mapping
+from typing import Any
+
+TOKEN = "{name}"  # noqa: S105 -- no password
+"""In working directories, volumes and the environment of a template: the instance's name.
+
+``${name}`` is somebody else's and stays.
+"""
 
 OWNER = "owner"
 """Whose instance it is; nothing without our own owner is ever touched."""
@@ -28,6 +38,7 @@ KEYS = (OWNER, TEMPLATE, BACKEND, REVISION, NODE, CREATED)
 NAME_MAX = 63
 LABEL_MAX = 63
 
+_TOKEN = re.compile(r"(?<!\$)\{name\}")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _KEY = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _LABEL = re.compile(rf"[A-Za-z0-9]([A-Za-z0-9._-]{{0,{LABEL_MAX - 2}}}[A-Za-z0-9])?")
@@ -54,6 +65,22 @@ def name_problem(name: str) -> str | None:
             "hint: letters, digits, '-', '_' and '.', a letter or digit at both ends"
         )
     return None
+
+
+def named(value: Any, name: str) -> Any:
+    """Return the same with the instance's name in it; texts, mappings' values and lists."""
+    if isinstance(value, str):
+        return _TOKEN.sub(name, value)
+    if isinstance(value, Mapping):
+        return {key: named(part, name) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [named(part, name) for part in value]
+    return value
+
+
+def is_own(path: str) -> bool:
+    """Tell whether a path, or the name of a volume, is another one for each instance."""
+    return _TOKEN.search(posixpath.normpath(path)) is not None
 
 
 def encode_metadata(metadata: Mapping[str, str], *, prefix: str = "") -> dict[str, str]:

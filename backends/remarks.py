@@ -9,12 +9,17 @@ know any platform, and what is done about a remark.
         def remarks(self) -> Iterator[remarks.Remark]: ...
     class EngineTemplate:
         def remarks(self, common: remarks.Common) -> Iterator[remarks.Remark]: ...
+        def shares(self, common: remarks.Common) -> Iterator[sharing.Shared]: ...
+
+``shares`` names the places outside an agent in which its builds would work (``sharing.find``).
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import Factory, frozen
+
+from backends import sharing
 
 
 @frozen(kw_only=True)
@@ -40,6 +45,8 @@ class Common:
     remote_fs: str | None = None  # None: the backend's own
     image: str | None = None
     environment: Mapping[str, str] = Factory(dict)
+    # variables that are the broker's to give: what to set instead
+    reserved: Mapping[str, str] = Factory(dict)
     alone: bool = False  # there is never more than one agent of it: its cap is 1
 
 
@@ -52,4 +59,10 @@ def of_settings(settings: Any) -> Iterable[Remark]:
 def of_template(options: Any, common: Common) -> Iterable[Remark]:
     """Return what a template's settings for a kind say about themselves."""
     found: Iterable[Remark] = options.remarks(common) if hasattr(options, "remarks") else ()
+    return found
+
+
+def shares(options: Any, common: Common) -> Iterable[sharing.Shared]:
+    """Return where agents of a template would work together."""
+    found: Iterable[sharing.Shared] = options.shares(common) if hasattr(options, "shares") else ()
     return found

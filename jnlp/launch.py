@@ -74,6 +74,27 @@ class Inbound:
         return {SECRET_FILE: self.secret.reveal()}
 
 
+VARIABLES: Mapping[str, str] = {
+    "JENKINS_URL": "controller.agent_url",
+    "JENKINS_AGENT_NAME": "",
+    "JENKINS_NAME": "",
+    "JENKINS_SECRET": "",
+    "JENKINS_SECRET_FILE": "",
+    "JENKINS_AGENT_WORKDIR": "remote_fs",
+    "JENKINS_TUNNEL": "connect.tunnel",
+    "JENKINS_WEB_SOCKET": "connect.mode: websocket",
+    "JENKINS_DIRECT_CONNECTION": "connect.direct",
+    "JENKINS_INSTANCE_IDENTITY": "connect.instance_identity",
+    "JENKINS_PROTOCOLS": "connect.protocols",
+    "JENKINS_JAVA_OPTS": "jvm_options",
+}
+"""What agents are told by us, or read as if it were from us: the setting that is meant instead.
+
+Empty: there is none, each agent has its own. ``JAVA_OPTS`` is not among them: only old images read
+it, and builds' tools have a use for it.
+"""
+
+
 def remoting_style(controller_version: str) -> Style:
     """Tell what the agent.jar of a controller knows, from the header ``X-Jenkins``."""
     if version.at_least(controller_version, (2, 462), (2, 462, 1)):

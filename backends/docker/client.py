@@ -15,6 +15,7 @@ import contextlib
 import enum
 import functools
 import io
+import math
 import tarfile
 import threading
 import time
@@ -23,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from backends import api, heap
 from backends.docker import answers, container, logins, settings, slim
+from outside import text
 
 with slim.without("charset_normalizer", "chardet"):
     import docker
@@ -232,6 +234,56 @@ class Client:
         with self._answers("cannot read the output") as session:
             raw = session.logs(container_id, stdout=True, stderr=True, tail=tail)
             return bytes(raw).decode("utf-8", "replace")
+
+    # --- what belongs to a container ---
+
+    def run_helper(self, name: str, body: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+        """Run a container to its end and remove it; return its words if it failed, else nothing.
+
+        One of that name with these labels that runs already is waited for. Raises Unavailable
+        when it takes longer than a call may, Rejected when the engine does not start it.
+        """
+        with self._answers("cannot run a helper") as session:
+            self._begin_helper(session, name, body, labels)
+            code = session.wait(name, timeout=math.ceil(self._settings.timeout_s))["StatusCode"]
+            words = session.logs(name, tail=1).decode("utf-8", "replace") if code else ""
+            session.remove_container(name, force=True, v=True)
+            return text.clean(words) or f"it ended with {code}" if code else ""
+
+    def _begin_helper(
+        self, session: _Session, name: str, body: Mapping[str, Any], labels: Mapping[str, str]
+    ) -> None:
+        try:
+            there = answers.inspected(session.inspect_container(name))
+        except errors.NotFound:
+            there = None
+        if there is not None and not labels.items() <= there.labels.items():
+            raise api.Rejected(f"the container {name!r} exists and is not ours")
+        if there is not None and there.state == "running":
+            return
+        if there is not None:
+            session.remove_container(name, force=True, v=True)
+        try:
+            session.create_container_from_config(  # type: ignore[no-untyped-call]
+                dict(body), name
+            )
+            session.start(name)
+        except errors.APIError as error:  # whatever it is, the next attempt would say the same
+            with contextlib.suppress(errors.APIError):
+                session.remove_container(name, force=True, v=True)
+            raise api.Rejected(text.clean(_words(error))) from error
+
+    def volumes(self, labels: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+        """Return the named volumes with these labels, and all labels of each."""
+        wanted = [f"{key}={text}" for key, text in labels.items()]
+        with self._answers("cannot list volumes") as session:
+            told = session.volumes(filters={"label": wanted})
+            return {str(one["Name"]): one.get("Labels") or {} for one in told["Volumes"] or ()}
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume; raises NotFound, and Rejected while a container has it."""
+        with self._answers("cannot remove a volume") as session:
+            session.remove_volume(name)
 
     # --- images ---
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from backends import api, names
-from backends.docker import settings
+from backends import api, names, sharing
+from backends.docker import places, settings
 
 PREFIX = "agent-broker."
 _METADATA = f"{PREFIX}metadata."
@@ -104,6 +104,9 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
     """Return what to send; raises Rejected."""
     options = options_of(spec)
     body = _merged(_body(spec, options), options.docker)
+    marks = {**owner_labels(owner), NAME: spec.name}
+    host, own = places.settled(_section(body, "HostConfig"), spec.name, marks)
+    body["HostConfig"] = host
     read_only = bool(_section(body, "HostConfig").get("ReadonlyRootfs"))
     if read_only:  # then files can be put into volumes only
         mounts = [*body["HostConfig"].get("Mounts", []), {"Type": "volume", "Target": ROOT}]
@@ -115,9 +118,9 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
     labels = {**options.labels, **_section(body, "Labels")}
     body["Labels"] = {
         **{key: text for key, text in labels.items() if not key.startswith(PREFIX)},
-        **owner_labels(owner),
+        **marks,
         **metadata,
-        NAME: spec.name,
+        **own.label(),
         DIGEST: _digest(spec, body, options.networks),
     }
     return Plan(
@@ -130,8 +133,10 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
         aliases=options.aliases,
         archive_at=ROOT if read_only else "/",
         ids=_ids(options.user),
-        folders=tuple(_owned(options)) if _ids(options.user)[0] is not None else (),
-        fresh_folders=any(volume.writable_by_user for volume in options.volumes),
+        folders=tuple(names.named(path, spec.name) for path in _owned(options))
+        if _ids(options.user)[0] is not None
+        else (),
+        fresh_folders=any(volume.is_given for volume in options.volumes),
         kin=_hash([_ids(options.user), body.get("HostConfig")]),
         secrets=spec.secret_files,
     )
@@ -141,6 +146,14 @@ def render(spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner
     """Return the body that a launch would send, as JSON. Raises Rejected."""
     made = plan(spec, owner=owner, prefix=configured.name_prefix)
     return json.dumps(made.body, indent=2) + "\n"
+
+
+def mounts_of(options: settings.DockerTemplate) -> Iterator[sharing.Mount]:
+    """Yield everything that agents of a template have mounted."""
+    told = {"Mounts": list(_mounts(options))}
+    raw = _section(options.docker, "HostConfig")
+    typed = 0 if "Mounts" in raw else len(options.volumes)
+    yield from places.mounts({**told, **raw}, typed)
 
 
 def archive(
@@ -280,10 +293,10 @@ def _owned(options: settings.DockerTemplate) -> Iterator[str]:
     One by one, because the engine makes what is missing for root. What is a mount is left as it
     is, unless the template says otherwise: it may be a directory of the host.
     """
-    mounted = [volume.target for volume in options.volumes if not volume.writable_by_user]
+    mounted = [volume.target for volume in options.volumes if not volume.is_given]
     wanted = ["/home/jenkins", WORK]
     for volume in options.volumes:
-        if volume.writable_by_user:
+        if volume.is_given:
             below = [volume.target]
             while below[-1].startswith(f"{WORK}/"):
                 below.append(posixpath.dirname(below[-1]))

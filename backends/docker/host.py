@@ -21,7 +21,17 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from backends import api, names
-from backends.docker import answers, client, container, death, follow, handover, settings
+from backends.docker import (
+    answers,
+    belongings,
+    client,
+    container,
+    death,
+    follow,
+    handover,
+    places,
+    settings,
+)
 
 _GONE_S = 60.0  # for a removal that somebody else has begun
 _LOOK_S = 0.1
@@ -75,6 +85,7 @@ class Host:
         self._memory_limits: dict[str, int | None] = {}
         self._making: set[str] = set()
         self._ending: set[str] = set()
+        self._volumes_swept = False
 
     def follow(self) -> None:
         """Begin to listen to the events."""
@@ -220,7 +231,12 @@ class Host:
 
     def _take_back(self, made: str) -> None:
         with contextlib.suppress(api.BackendError):  # what is left is listed and swept
+            there = self.client.inspect(made)
+            if self._places(there):
+                self.client.stop(made, 0)
+                self._remove_folders(there)
             self.client.remove(made)
+            self._remove_volumes(there)
 
     # --- list ---
 
@@ -232,6 +248,8 @@ class Host:
         named = {one.labels.get(container.NAME, "") for one in found}
         if not self._reading:
             self._handover.keep(named | self._making, now=self._now())
+            if not self._volumes_swept:
+                await self._sweep_volumes(named | self._making)
         self._certificates = {k: v for k, v in self._certificates.items() if k in known}
         self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in known}
         seen = await asyncio.gather(*(self._instance(one) for one in found))
@@ -329,13 +347,51 @@ class Host:
         self._ending.add(name)
         try:
             with contextlib.suppress(api.NotFound):
-                if there.state in {"running", "paused", "restarting"} and grace_s > 0:
-                    grace = math.ceil(grace_s)
+                runs = there.state in {"running", "paused", "restarting"}
+                folders = self._places(there).folders
+                if runs and (grace_s > 0 or folders):  # no folder is removed under a build
+                    grace = max(0, math.ceil(grace_s))
                     await self.client.call(client.Lane.END, self.client.stop, there.id, grace)
+                if folders:
+                    await self.client.call(client.Lane.END, self._remove_folders, there)
                 await self._remove(there.id)
+            if self._places(there).volumes:
+                await self._end_volumes(there)
             self._handover.take(name)
         finally:
             self._ending.discard(name)
+
+    async def _end_volumes(self, there: answers.Inspected) -> None:
+        try:
+            await self.client.call(client.Lane.END, self._remove_volumes, there)
+        except api.BackendError:
+            self._volumes_swept = False  # the container is gone: a listing looks after them
+
+    async def _sweep_volumes(self, needed: set[str]) -> None:
+        """Remove what was left between the end of a container and that of its volumes."""
+        self._volumes_swept = True
+        try:
+            await self.client.call(
+                client.Lane.END,
+                belongings.sweep_volumes,
+                self.client,
+                marks=self._owner,
+                needed=needed,
+            )
+        except api.BackendError:
+            self._volumes_swept = False
+
+    def _places(self, there: answers.Inspected) -> places.Places:
+        return places.read(there.labels, there.labels.get(container.NAME, ""))
+
+    def _remove_folders(self, there: answers.Inspected) -> None:
+        called = container.container_name(there.labels[container.NAME], prefix=self._prefix)
+        belongings.remove_folders(
+            self.client, labels=there.labels, image=there.image, called=called
+        )
+
+    def _remove_volumes(self, there: answers.Inspected) -> None:
+        belongings.remove_volumes(self.client, labels=there.labels, marks=self._owner)
 
     async def _remove(self, container_id: str) -> None:
         """Remove until it is gone: somebody else may be at it (409)."""

@@ -5,12 +5,14 @@ a wrong one is told when the configuration is read; ValueError names what is all
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
 from attrs import Attribute, field, frozen
 
-from backends import checks
+from backends import checks, names, sharing
+from backends.remarks import Common, Remark
 
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
@@ -121,7 +123,9 @@ class Volume:
     """A mount: a named volume, a directory of the host, or a tmpfs (``name`` tells)."""
 
     name: str | None = _doc(
-        "A named volume, or a path of the host. Default: anonymous, removed with the agent.",
+        "A named volume, or a path of the host; with `{name}` in it each agent has its own, made "
+        "for `user` before the start and removed with the agent. Default: anonymous, removed with "
+        "the agent.",
         None,
     )
     target: str = _doc("Where it appears in the container.", attrs.NOTHING, _path)
@@ -145,6 +149,18 @@ class Volume:
             raise ValueError("tmpfs_bytes: a tmpfs has neither name nor driver")
         if self.name is not None and self.name.startswith("/") and self.driver:
             raise ValueError("driver: a directory of the host has none")
+        if self.is_own and ":" in f"{self.name}{self.target}":
+            raise ValueError("name: a place with {name} in it has no ':'")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether each agent has another one, by its name."""
+        return self.name is not None and names.is_own(self.name)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether its root directory is given to the agent's user."""
+        return self.writable_by_user or (self.is_own and not self.read_only)
 
 
 @frozen(kw_only=True)
@@ -227,3 +243,48 @@ class DockerTemplate:
         for name in (*self.cap_add, *self.cap_drop):
             if not _SIGNED.fullmatch(name):
                 raise ValueError(f"cap_add: found {name[:80]!r}; allowed: names like NET_ADMIN")
+
+    def shares(self, common: Common) -> Iterator[sharing.Shared]:
+        """Yield where agents of this template would work together."""
+        from backends.docker import container  # noqa: PLC0415 -- it is made of these settings
+
+        yield from sharing.find(container.mounts_of(self), common.remote_fs or container.WORK)
+        host = self.docker.get("HostConfig")
+        told = host.get("VolumesFrom") if isinstance(host, dict) else None
+        for number, source in enumerate(told if isinstance(told, list) else ()):
+            if not str(source).endswith(":ro"):  # whatever it has mounted, and wherever
+                yield sharing.Shared(
+                    where=f"the volumes of {source}",
+                    path=("docker", "HostConfig", "VolumesFrom", number),
+                )
+
+    def remarks(self, common: Common) -> Iterator[Remark]:  # noqa: ARG002 -- part of all of them
+        """Say what cannot be right about this template, and what is dangerous."""
+        number = re.fullmatch(r"\d+(:.*)?", self.user or "")
+        host = self.docker.get("HostConfig")
+        sealed = isinstance(host, dict) and host.get("ReadonlyRootfs") is True
+        for place, volume in enumerate(self.volumes):
+            on_host = volume.is_own and (volume.name or "").startswith("/")
+            if on_host and not volume.read_only and sealed:
+                yield Remark(
+                    path=("volumes", place, "name"),
+                    text="a folder of the host that is made for each agent cannot be given to its "
+                    "user beside ReadonlyRootfs: the engine puts nothing in",
+                    hint="a tmpfs, or leave out ReadonlyRootfs",
+                    wrong=True,
+                )
+            elif on_host and not volume.read_only and number is None:
+                yield Remark(
+                    path=("volumes", place, "name"),
+                    text="a folder of the host that is made for each agent is given to its user, "
+                    "and who that is only the image knows",
+                    hint='user: a number, such as "1000"',
+                    wrong=True,
+                )
+        if "Env" in self.docker:
+            yield Remark(
+                path=("docker", "Env"),
+                text="replaces what the broker tells the agent",
+                hint="environment",
+                wrong=True,
+            )

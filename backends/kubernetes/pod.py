@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from backends import api, names
-from backends.kubernetes import merge, settings
+from backends.kubernetes import merge, settings, sharing
 
 if TYPE_CHECKING:  # only who serves `in-container` pays for it
     from backends.kubernetes import incontainer
@@ -114,6 +114,7 @@ def make(
         pod = merge.finish(merge.merge(pod, options.pod))
     except merge.MergeError as error:
         raise api.Rejected(str(error)) from error
+    sharing.named(pod, spec.name)
     _complete(pod, spec, options)
     _mark(pod, spec, owner)
     secret_files = dict(spec.secret_files)

@@ -5,16 +5,19 @@ a wrong one is told when the configuration is read; ValueError names what is all
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import Attribute, field, frozen
 
-from backends import checks
+from backends import checks, sharing
 from backends.kubernetes import merge
+from backends.kubernetes import sharing as pod_sharing
+from backends.remarks import Common, Remark
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DAY_S = 86_400.0
+_IMAGE_FS = "/home/jenkins/agent"  # where agent images work
 _LAST_PORT = 65_535
 _OURS = ("name", "generateName", "namespace", "ownerReferences", "finalizers")
 
@@ -204,6 +207,29 @@ class KubernetesTemplate:
     # container of its pod. Needs the backend's `in_container`. Off: who has no side containers
     # needs none.
     in_container: bool = False
+
+    def shares(self, common: Common) -> Iterator[sharing.Shared]:
+        """Yield where pods of this template would work together."""
+        yield from pod_sharing.shared(
+            self._body(common),
+            work_directory=self.work_directory,
+            remote_fs=common.remote_fs or _IMAGE_FS,
+        )
+
+    def remarks(self, common: Common) -> Iterator[Remark]:
+        """Say what cannot be right about this template."""
+        for name, meant in pod_sharing.given_variables(self._body(common), common.reserved):
+            yield Remark(
+                path=("pod",),
+                text=f"the broker gives {name} to the container {pod_sharing.AGENT}",
+                hint=f"set {meant}" if meant else "leave it out",
+                wrong=True,
+            )
+
+    def _body(self, common: Common) -> Mapping[str, Any]:
+        fragments = getattr(common.settings, "pods", {})
+        layers = [fragments[name] for name in self.inherits if name in fragments]
+        return pod_sharing.merged([*layers, self.pod])
 
     @property
     def lifetime_s(self) -> float | None:

@@ -4,18 +4,21 @@ Every field says unit, default and the reason of the default; ValueError names w
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 
-from backends import checks
+from backends import checks, names, sharing
 from backends.mesos import offers
+from backends.remarks import Common, Remark
 
 _ADDRESS = re.compile(
     r"zk://(?:[^@/\s]+@)?[^@/\s]+/\S+|(?:https?://)?[^\s/:,@]+(?::\d+)?/?"
     r"(?:,(?:https?://)?[^\s/:,@]+(?::\d+)?/?)*"
 )
+_SANDBOX = "/mnt/mesos/sandbox"
+"""Where containers have it; a plain task's is elsewhere, and nothing else is there."""
 _ROLE = re.compile(r"\*|[^\s/*.-][^\s/*]*(?:/[^\s/*.-][^\s/*]*)*")
 
 
@@ -151,3 +154,78 @@ class MesosTemplate:
     health_command: str | None = None
     # Merged last into the TaskInfo of the v1 API: what nothing above can say.
     raw: Mapping[str, Any] = field(factory=dict)
+
+    def shares(self, common: Common) -> Iterator[sharing.Shared]:
+        """Yield where tasks of this template would work together: on one host, or in a volume."""
+        mounts = list(self._mounts())
+        if common.image is None and common.remote_fs is not None:  # it sees its host's files
+            mounts.insert(0, sharing.Mount(target="/", source="/"))
+        for shared in sharing.find(mounts, common.remote_fs or f"{_SANDBOX}/work"):
+            yield sharing.Shared(where=shared.where, path=shared.path or None)
+
+    def remarks(self, common: Common) -> Iterator[Remark]:
+        """Say what is unwise about this template."""
+        for mount in self._mounts():
+            if mount.source is not None and names.is_own(mount.source) and not mount.read_only:
+                yield Remark(
+                    path=mount.path,
+                    text="a place for each task that Mesos does not remove",
+                    hint="sandbox_path goes with the task",
+                )
+        if common.image is None and common.remote_fs and names.is_own(common.remote_fs):
+            yield Remark(
+                path=(),
+                text="remote_fs outside the sandbox: nobody removes it",
+                hint="leave remote_fs out: each task works in its sandbox",
+            )
+
+    def _mounts(self) -> Iterator[sharing.Mount]:
+        raw = _section(self.raw.get("container"))
+        for number, volume in enumerate(self.volumes if "volumes" not in raw else ()):
+            source = _outside(volume.host_path)
+            if volume.driver is not None:
+                source = f"{volume.driver} {volume.driver_name}"
+            yield _mount(
+                volume.container_path,
+                source,
+                path=("volumes", number),
+                read_only=volume.read_only,
+            )
+        told = raw.get("volumes")
+        for volume in told if isinstance(told, list) else ():
+            one = _section(volume)
+            source = _outside(one.get("host_path"))
+            if "source" in one and _section(one["source"]).get("type") != "SANDBOX_PATH":
+                source = str(one["source"])
+            yield _mount(
+                str(one.get("container_path", "")),
+                source,
+                path=("raw",),
+                read_only=one.get("mode") == "RO",
+            )
+        if self.containerizer == "docker":
+            for key, text in self.docker_parameters.items():
+                place, _, rest = text.partition(":")
+                target, _, options = rest.partition(":")
+                if key in {"volume", "v"} and target:
+                    read_only = "ro" in options.split(",")
+                    path = ("docker_parameters", key)
+                    yield _mount(target, place, path=path, read_only=read_only)
+
+
+def _mount(
+    target: str, source: str | None, *, path: tuple[str | int, ...], read_only: bool
+) -> sharing.Mount:
+    """Return a mount; what is not absolute lies in the sandbox, which is the task's own."""
+    if not target.startswith("/"):
+        target = f"{_SANDBOX}/{target}"
+    return sharing.Mount(target=target, source=source, path=path, read_only=read_only)
+
+
+def _outside(path: Any) -> str | None:
+    """Return a path of the host; None for one in the sandbox."""
+    return path if isinstance(path, str) and path.startswith("/") else None
+
+
+def _section(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

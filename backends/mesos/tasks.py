@@ -118,6 +118,8 @@ def info(
         told["limits"] = limits
     merged: dict[str, Any] = _merge(told, template.raw)
     merged["task_id"], merged["labels"] = told["task_id"], _both(told, merged)
+    if "container" in merged:
+        merged["container"] = names.named(merged["container"], spec.name)
     return merged
 
 

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from backends import api, heap, names
+from backends import api, heap, names, sharing
 from backends.process import fetch, kernel, making, settings, storage, watch
 
 _T = TypeVar("_T")
@@ -285,11 +285,20 @@ class ProcessBackend:
         """Return the paths of an instance."""
         home, options = self._storage.path(spec.name), making.check(spec)
         work, cgroup = home / "work", None
+        outside = None
         if options.working_directory is not None:
             work = pathlib.Path(options.working_directory) / self._storage.slug / spec.name
+            outside = work
+        if spec.work_dir is not None and spec.name in spec.work_dir:  # one of its own
+            work = pathlib.Path(sharing.normal(spec.work_dir))
+            ours = [path for path in (work, *work.parents) if spec.name in path.name]
+            outside = ours[-1] if ours else None
+            work = home / "work" if outside is None else work
         if self._settings.cgroup is not None:
             cgroup = f"{self._settings.cgroup}/{self._storage.slug}.{spec.name}"
-        return making.Places(home=home, work=work, shared=self._shared, cgroup=cgroup)
+        return making.Places(
+            home=home, work=work, shared=self._shared, cgroup=cgroup, outside=outside
+        )
 
     def _start(self, spec: api.InstanceSpec) -> None:
         """Start the supervisor; what cannot be started is removed, the reason is raised."""

@@ -36,6 +36,7 @@ class Places:
     work: pathlib.Path
     shared: pathlib.Path
     cgroup: str | None = None
+    outside: pathlib.Path | None = None  # what goes with it beside its own directory
 
     @property
     def own_work(self) -> bool:
@@ -97,7 +98,7 @@ def fill(
                 "boot": kernel.boot_id(),
                 "token": token,
                 "digest": digest(spec),
-                "work": None if places.own_work else str(places.work),
+                "work": None if places.outside is None else str(places.outside),
                 "cgroup": places.cgroup,
             }
         ),

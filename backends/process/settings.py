@@ -4,9 +4,12 @@ Every field says unit, default and the reason of the default. The values are che
 a wrong one is told when the configuration is read; ValueError names what is allowed.
 """
 
+from collections.abc import Iterator
+
 from attrs import field, frozen
 
-from backends import checks
+from backends import checks, names, sharing
+from backends.remarks import Common
 
 
 @frozen(kw_only=True)
@@ -52,3 +55,8 @@ class ProcessTemplate:
     working_directory: str | None = field(default=None, validator=checks.absolute)
     # Soft limit of open files, cut to the hard limit of the broker.
     max_open_files: int = field(default=16384, validator=checks.between(64, 1 << 20))
+
+    def shares(self, common: Common) -> Iterator[sharing.Shared]:
+        """Yield where agents of this template would work together."""
+        if common.remote_fs is not None and not names.is_own(common.remote_fs):
+            yield sharing.Shared(where=sharing.normal(common.remote_fs))

@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from backends import api as backends_api
-from backends import remarks
+from backends import names, remarks
 from broker import schedule
 from broker.config import errors, noting, reading, shape, tree, values
 from broker.config.settings import BackendSettings, KindClasses, Warmth
 from broker.core import marks, model
+from jnlp import launch as jnlp_launch
 from jnlp import node as jnlp_node
 from jnlp import tunnel as jnlp_tunnel
 
@@ -37,6 +38,7 @@ class Templates:
     notes: noting.Notes
     document: shape.Document
     backends: Mapping[model.BackendName, BackendSettings]
+    places: dict[tuple[model.BackendName, str], str] = field(factory=dict)  # whose they are
 
     def template(
         self, name: str, told: shape.Template, sections: Mapping[str, Any]
@@ -47,7 +49,7 @@ class Templates:
         chosen = self._chosen(path, told)
         connection = self._connection((*path, "connect"), told.connect)
         platform = self._platform(path, chosen, sections)
-        self._remarks(path, name, told, platform)
+        self._judge(path, name, told, platform)
         if connection is None:
             return None
         controller = self.document.controller
@@ -135,6 +137,13 @@ class Templates:
         for name, value in told.items():
             if not name or "=" in name or "\0" in name + value:
                 self.notes.bad((*path, name), "allowed: a name without '=', a value without NUL")
+            elif name in jnlp_launch.VARIABLES:
+                meant = jnlp_launch.VARIABLES[name]
+                self.notes.bad(
+                    (*path, name),
+                    "the broker gives it to each agent",
+                    f"set {meant}" if meant else "leave it out",
+                )
             elif _SECRET_LIKE.search(name):
                 self.notes.warnings.append(
                     f"{errors.dotted((*path, name))}: every build can read it; secrets belong "
@@ -255,7 +264,7 @@ class Templates:
             name: by_kind[self.backends[name].kind] for name in chosen if name in self.backends
         }
 
-    def _remarks(
+    def _judge(
         self,
         path: tree.Path,
         name: str,
@@ -271,9 +280,37 @@ class Templates:
                 remote_fs=told.remote_fs,
                 image=told.image,
                 environment=told.environment,
+                reserved=jnlp_launch.VARIABLES,
                 alone=told.cap == 1,
             )
             self.notes.remarks((*path, entry.kind), remarks.of_template(options, common))
+            for shared in remarks.shares(options, common):
+                setting = ("remote_fs",) if shared.path is None else (entry.kind, *shared.path)
+                self._check_shared((*path, *setting), (backend, shared.where), name, told.cap)
+
+    def _check_shared(
+        self,
+        path: tree.Path,
+        place: tuple[model.BackendName, str],
+        name: str,
+        cap: int | None,
+    ) -> None:
+        """Refuse a place where two agents could work at the same time."""
+        first = self.places.setdefault(place, name)
+        if cap != 1:
+            self.notes.bad(
+                path,
+                f"agents of this template would work together in {values.shown(place[1])}, and "
+                "find each other's files",
+                f"put {names.TOKEN} into it: a place for each; or read_only, or cap: 1",
+            )
+        elif first != name:
+            self.notes.bad(
+                path,
+                f"agents of template {first} work in {values.shown(place[1])}, too, and would "
+                "find each other's files",
+                f"put {names.TOKEN} into it: a place for each",
+            )
 
 
 def revision(template: model.Template) -> str:

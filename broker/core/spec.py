@@ -10,6 +10,7 @@ import re
 from attrs import frozen
 
 from backends import api as backends_api
+from backends import names
 from broker.core import marks, model
 from jnlp import launch as jnlp_launch
 from jnlp import node as jnlp_node
@@ -46,9 +47,14 @@ class Site:
     now: float
 
 
-def remote_fs(template: model.Template, site: Site) -> str:
+def remote_fs(template: model.Template, site: Site, name: model.NodeName) -> str:
     """Return the node's root directory; it is also the agent's ``-workDir``."""
-    return template.launch.remote_fs or site.work_dir or IMAGE_FS
+    return _wanted_fs(template, name) or site.work_dir or IMAGE_FS
+
+
+def _wanted_fs(template: model.Template, name: model.NodeName) -> str | None:
+    told = template.launch.remote_fs
+    return None if told is None else str(names.named(told, name))
 
 
 def definition(
@@ -59,7 +65,7 @@ def definition(
         name=action.name,
         description=_marks(action, template, site).description(),
         executors=template.executors,
-        remote_fs=remote_fs(template, site),
+        remote_fs=remote_fs(template, site, action.name),
         labels=tuple(sorted(template.labels)),
         exclusive=template.exclusive,
         connection=template.launch.connection,
@@ -82,10 +88,11 @@ def instance(
         argv=command.argv,
         use_entry_point=site.style is Style.ENTRY_POINT and launch.command is None,
         image=launch.image,
-        env={**command.env, **launch.environment},
+        env={**command.env, **names.named(launch.environment, action.name)},
         secret_files=command.secret_files,
         files=(backends_api.RemoteFile(url=site.jar_url, name=JAR),) if brings_jar else (),
         resources=launch.resources,
+        work_dir=_wanted_fs(template, action.name),
         options=launch.platform.get(action.backend),
     )
 
@@ -128,7 +135,7 @@ def _command(
         name=action.name,
         secret=secret,
         secrets_dir=backends_api.SECRETS,
-        work_dir=remote_fs(template, site),
+        work_dir=remote_fs(template, site, action.name),
         connection=launch.connection,
     )
     style = jnlp_launch.remoting_style(site.controller_version)

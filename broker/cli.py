@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import broker
 import broker.lean  # before anything that is large
@@ -47,15 +48,26 @@ def _say(text: str, code: int) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose words are the same on every Python: no colours, no guesses."""
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__(**told)
+        self.color = self.suggest_on_error = False
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="agent-broker",
+        usage="%(prog)s [-h] [--version] COMMAND ...",
         description="Starts, keeps warm, reuses and retires the agents of one Jenkins controller.",
-        epilog="Exit codes: 0 done; 1 failed; 2 wrong configuration or arguments; 3 refused.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {broker.__version__}")
-    subs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subs = top.add_subparsers(
+        prog=top.prog, metavar="COMMAND", required=True, help=argparse.SUPPRESS
+    )
 
     run = _command(subs, "run", commands.run, "work for the configured controller")
     _config_of(run)
@@ -136,16 +148,26 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("path", nargs="?", type=pathlib.Path, default=_CONFIG, metavar="PATH")
 
     _command(subs, "schema", commands.schema, "print the configuration's JSON Schema, for editors")
+
+    top.epilog = _listed(subs)
     return top
 
 
+def _listed(subs: "argparse._SubParsersAction[_Parser]") -> str:
+    """Return the commands as a table: argparse makes another one on every Python."""
+    texts = {name: str(made.description).rstrip(".") for name, made in subs.choices.items()}
+    lines = [f"  {name:13} {text[0].lower()}{text[1:]}" for name, text in texts.items()]
+    ends = "Exit codes: 0 done; 1 failed; 2 wrong configuration or arguments; 3 refused."
+    return "\n".join(["commands:", *lines, "", ends])
+
+
 def _command(
-    subs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    subs: "argparse._SubParsersAction[_Parser]",
     name: str,
     command: Command,
     text: str,
 ) -> argparse.ArgumentParser:
-    made = subs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made = subs.add_parser(name, description=f"{text[0].upper()}{text[1:]}.")
     made.set_defaults(command=command)
     return made
 

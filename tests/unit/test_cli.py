@@ -45,8 +45,9 @@ def commands():
 
 
 def test_the_helps_are_as_agreed(monkeypatch):
-    """One file with all of them, as on a terminal of 80 columns."""
+    """One file with all of them, as on a terminal of 80 columns with colours, on every Python."""
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
     texts = [cli.parser().format_help(), *(made.format_help() for made in commands().values())]
     golden("help.txt", "\n".join(texts))
 

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test check clean
 
 demo: $(VENV)/.installed
-	$(BIN)/agent-broker demo
+	$(BIN)/agent-broker demo $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest

@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
         choices=("process", "docker"),
         help="where agents run; docker: the engine of DOCKER_HOST (default: process)",
     )
+    demo.add_argument("--stay", action="store_true", help="keep the page afterwards, until Ctrl-C")
     demo.add_argument(
         "--controller-only",
         action="store_true",

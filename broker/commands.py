@@ -131,6 +131,7 @@ def demo(options: argparse.Namespace) -> None:
                 quiet=options.json,
                 kinds=configured.kinds(),
                 backend=options.backend,
+                stay=options.stay,
             )
         )
     except scenario.Trouble as error:

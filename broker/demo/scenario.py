@@ -36,6 +36,8 @@ _FEED_SHARE = 0.6
 _DRAIN_S = 30.0
 _SEED = 7
 _EARLY = "builds are still waiting: draining all the same"
+_STAYS = "all is done; the page stays at {page} until Ctrl-C"
+_ENDED = "The page ended with the demo; `agent-broker demo --stay` keeps it until Ctrl-C."
 _ASKED = "ending early: what waits is cancelled, what runs is finished (again: leave at once)"
 
 _CONFIG = """\
@@ -122,8 +124,12 @@ async def play(
     quiet: bool,
     kinds: Mapping[str, config.KindClasses],
     backend: str = "process",
+    stay: bool = False,
 ) -> dict[str, Any]:
-    """Run it; return the summary for programs. Raises ``Trouble``."""
+    """Run it; return the summary for programs. Raises ``Trouble``.
+
+    ``seconds``: about how long; ``stay``: when the queue is empty go on until a signal comes.
+    """
     where = await _docker() if backend == "docker" else _process()
     free = _free(listen)
     with tempfile.TemporaryDirectory(prefix="agent-broker-demo-") as folder:
@@ -150,6 +156,7 @@ async def play(
                 watch=watch,
                 seconds=seconds,
                 quiet=quiet,
+                stay=stay,
                 dice=_dice(),
                 agents=where.agents,
                 taken="" if free == listen else listen,
@@ -205,6 +212,7 @@ class _Stage:
     watch: clock.Clock
     seconds: float
     quiet: bool
+    stay: bool
     dice: random.Random
     agents: str
     taken: str  # the address that was asked for, if somebody else has it
@@ -234,6 +242,9 @@ class _Stage:
             with signals.obeyed(made, drain=True, load=None):
                 await self._feed(made)
                 await self._until_served(made)
+                if self.stay and not made.draining:
+                    show.cancel()
+                    await self._until_asked(made)
                 if made.draining:
                     self._cancel_waiting()
                 else:
@@ -248,7 +259,8 @@ class _Stage:
         self.say(f"Status page: {made.page}   metrics: {made.page}metrics")
         if self.taken:
             self.say(f"({self.taken} is taken by another program, so the page is on a free port.)")
-        self.say(f"It feeds a queue and ends by itself within about {self.seconds:.0f} seconds.")
+        end = f"ends by itself within about {self.seconds:.0f} seconds"
+        self.say(f"It feeds a queue and {'stays until Ctrl-C' if self.stay else end}.")
         self.say()
 
     async def _feed(self, made: app.Broker) -> None:
@@ -271,8 +283,15 @@ class _Stage:
             await asyncio.sleep(0.2)
         if made.draining:
             self.say(_ASKED)
-        else:
+        elif not self.stay:
             self.say("the queue is empty: draining" if not self._is_open() else _EARLY)
+
+    async def _until_asked(self, made: app.Broker) -> None:
+        """Keep the page for whoever looks at it."""
+        self.say(_STAYS.format(page=made.page))
+        while not made.draining:  # noqa: ASYNC110 -- as above
+            await asyncio.sleep(0.2)
+        self.say("draining")
 
     def _cancel_waiting(self) -> None:
         """Take what has no agent yet out of the queue: nobody waits for it any more."""
@@ -368,6 +387,9 @@ class _Stage:
             f"  agents started     {summary.agents_started}, reused {summary.agents_reused}, "
             f"retired {summary.agents_retired}, left over {summary.left_over}"
         )
+        if not self.stay:
+            self.say()
+            self.say(_ENDED)
 
 
 def _reasons(plan: model.Plan) -> list[tuple[str, int, str]]:

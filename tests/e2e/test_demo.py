@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -43,6 +44,7 @@ async def test_a_taken_port_is_no_reason_to_fail(tmp_path):
     assert f"({address} is taken by another program" in said
     assert f"http://{address}/" not in said
     assert "lost 0, failed 0, not served 0" in said
+    assert "`agent-broker demo --stay` keeps it" in said
     assert "left over 0" in said
     assert [] == left_in(tmp_path)
 
@@ -62,4 +64,26 @@ async def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path, times):
     assert (0 if times == 1 else 1) == demo.returncode, said.decode()
     assert b"Traceback" not in said
     assert (times == 1) == (b"left over 0" in said)
+    assert [] == left_in(tmp_path)
+
+
+async def test_it_stays_for_whoever_looks_at_its_page(tmp_path):
+    """Until Ctrl-C; then it ends as well as by itself."""
+    demo = await play(tmp_path, "--seconds", "2", "--listen", "127.0.0.1:0", "--stay")
+    said = b""
+    while b"the page stays at" not in said:
+        line = await asyncio.wait_for(demo.stdout.readline(), 40)
+        assert line, said.decode()
+        said += line
+    (page,) = re.findall(rb"stays at http://([\d.:]+)/", said)
+    reader, writer = await asyncio.open_connection(*page.decode().split(":"))
+    writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert b" 200 " in await reader.readline()
+    writer.close()
+    demo.send_signal(signal.SIGINT)
+    said += (await asyncio.wait_for(demo.communicate(), 40))[0]
+    assert 0 == demo.returncode, said.decode()
+    assert b"lost 0, failed 0, not served 0" in said
+    assert b"left over 0" in said
+    assert b"--stay" not in said
     assert [] == left_in(tmp_path)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from backends import api
+from tests import patience
 from tests.contract import harness
 
 T = TypeVar("T")
@@ -15,9 +16,9 @@ _WORDS_MAX = 256
 
 async def until(what: str, look: Callable[[], Awaitable[T]], *, within_s: float) -> T:
     """Look until it is true; fail with what was seen last."""
-    end = asyncio.get_running_loop().time() + within_s
+    patient = patience.Patience(within_s)
     while not (seen := await look()):
-        assert asyncio.get_running_loop().time() < end, f"not in {within_s} s: {what}; {seen!r}"
+        assert not patient.is_over(), f"not in {within_s} s: {what}; {seen!r}"
         await asyncio.sleep(_PAUSE_S)
     return seen
 

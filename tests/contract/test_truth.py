@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from backends import api
+from tests import patience
 from tests.contract import checks
 from tests.contract.conftest import skip_where_lacking
 from tests.contract.harness import Harness, Program
@@ -86,7 +87,7 @@ async def test_the_watch_wakes_when_an_instance_ends(harness: Harness, backend):
                 assert wake.result() != "ended"
                 wake = asyncio.ensure_future(anext(watch, "ended"))
         await harness.kill("a1")
-        await asyncio.wait_for(wake, harness.within_s)
+        await patience.wait_for(wake, harness.within_s)
         await checks.exited(backend, "a1", within_s=harness.within_s)
 
 
@@ -96,7 +97,7 @@ async def test_closing_ends_a_watch(harness: Harness, backend):
         wake = asyncio.ensure_future(anext(watch, "ended"))
         await asyncio.sleep(0.05)
         await backend.aclose()
-        assert "ended" == await asyncio.wait_for(wake, harness.within_s)
+        assert "ended" == await patience.wait_for(wake, harness.within_s)
 
 
 async def test_a_secret_is_seen_by_its_program_only(harness: Harness, backend, caplog):

@@ -16,6 +16,7 @@ import docker
 import pytest
 
 from broker.demo import image
+from tests import patience
 
 IMAGE = image.NAME
 
@@ -83,12 +84,12 @@ class OwnEngine:
                 stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        end = time.monotonic() + 30
+        patient = patience.Patience(30)
         while True:
             with contextlib.suppress(Exception), contextlib.closing(connected(self.url)) as client:
                 if client.ping():
                     return
-            assert time.monotonic() < end, (self.folder / "log").read_text()[-2000:]
+            assert not patient.is_over(), (self.folder / "log").read_text()[-2000:]
             assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
             time.sleep(0.05)
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 import attrs
 
 from broker.demo import image
+from tests import patience
 from tests.docker import engines
 
 PROGRAM = "docker-registry"
@@ -89,9 +90,9 @@ def registry(folder: pathlib.Path, *, asks: bool = False) -> Iterator[Registry]:
     with log.open("wb") as out:
         process = subprocess.Popen([PROGRAM, "serve", config], stdout=out, stderr=out)
     try:
-        end = time.monotonic() + 20
+        patient = patience.Patience(20)
         while (found := _LISTENING.search(log.read_text())) is None:
-            assert time.monotonic() < end, log.read_text()
+            assert not patient.is_over(), log.read_text()
             assert process.poll() is None, log.read_text()
             time.sleep(0.02)
         KNOWN.add(found[1])

@@ -8,6 +8,7 @@ import pytest
 
 from backends import api
 from backends.docker import settings
+from tests import patience
 from tests.contract import checks
 from tests.docker import engines
 from tests.docker.conftest import WITHIN_S, Rig, backend_on, cleaned
@@ -58,7 +59,7 @@ async def test_somebody_pauses_it(rig):
     await rig.running("a1")
     await rig.sdk("pause", rig.container("a1"))
     assert "somebody paused it" == (await rig.running("a1")).detail
-    async with asyncio.timeout(5):
+    async with patience.limit(5):
         await rig.backend.terminate("a1", grace_s=20)
     assert {} == await checks.listed(rig.backend)
 

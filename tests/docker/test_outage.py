@@ -11,6 +11,7 @@ import pytest
 from backends import api
 from backends.docker import pool, settings
 from broker import observe
+from tests import patience
 from tests.contract import checks
 from tests.docker import engines
 from tests.docker.conftest import WITHIN_S, Rig, backend_on, cleaned
@@ -65,7 +66,7 @@ async def test_an_engine_without_live_restore_takes_its_containers_along(how):
             watch = rig.backend.watch()
             wake = asyncio.ensure_future(anext(watch))
             await asyncio.to_thread(engine.start)
-            await asyncio.wait_for(wake, WITHIN_S)
+            await patience.wait_for(wake, WITHIN_S)
             await watch.aclose()
             assert ["a1"] == list(await answering(rig.backend))
             end = await rig.exited("a1")
@@ -181,7 +182,7 @@ async def test_a_host_that_is_down_when_we_start(engine_url, monkeypatch):
             wake = asyncio.ensure_future(anext(watch))
             await asyncio.sleep(0)
             await asyncio.to_thread(engine.start)
-            async with asyncio.timeout(WITHIN_S):
+            async with patience.limit(WITHIN_S):
                 await wake
             await watch.aclose()
             assert ["old"] == list(await answering(rig.backend))

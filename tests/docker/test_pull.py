@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from backends import api
 from backends.docker import logins, settings
+from tests import patience
 from tests.contract import checks
 from tests.docker import registries
 from tests.docker.conftest import WITHIN_S, Rig, backend_on, cleaned
@@ -252,7 +253,7 @@ async def test_closing_does_not_wait_for_a_silent_registry(engine_url, plain):
             return bool(line.tasks)
 
         await checks.until("the registry is asked", asking, within_s=WITHIN_S)
-        async with asyncio.timeout(5):
+        async with patience.limit(5):
             await rig.backend.aclose()
             with pytest.raises(api.Unavailable, match="closed"):
                 await launch

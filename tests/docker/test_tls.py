@@ -11,6 +11,7 @@ import pytest
 
 from backends import api
 from backends.docker import settings
+from tests import patience
 from tests.contract import checks
 from tests.docker import certificates, engines
 from tests.docker.conftest import Rig, backend_on, cleaned
@@ -98,7 +99,7 @@ async def test_an_agent_lives_and_dies_over_tls(secured):
         wake = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)
         await rig.sdk("kill", rig.container("a1"), "SIGKILL")
-        async with asyncio.timeout(20):
+        async with patience.limit(20):
             await wake
         await watch.aclose()
         end = await rig.exited("a1")

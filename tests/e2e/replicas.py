@@ -14,6 +14,7 @@ import urllib.request
 from attrs import define, field
 
 from backends.kubernetes import pod
+from tests import patience
 from tests.e2e import stage
 from tests.kubernetes import fake
 
@@ -223,7 +224,7 @@ class Replicas:
 
     async def until_ready(self, name, *, within_s=20.0):
         """Wait until a broker that was out of touch has seen everything again."""
-        async with asyncio.timeout(within_s):
+        async with patience.limit(within_s):
             while (await self.page(name, "readyz"))[0] != 200:
                 await asyncio.sleep(0.05)
 

@@ -10,13 +10,13 @@ import os
 import pathlib
 import signal
 import sys
-import time
 
 import attrs
 
 from broker import clock
 from broker.core import marks
 from broker.demo import controller, simulation
+from tests import patience
 
 OWNER = "e2e"
 PLACEHOLDER = marks.placeholder_name(OWNER)
@@ -170,7 +170,7 @@ class Stage:
     async def ended(self, process, *, within_s=20.0):
         """Wait for a broker's end."""
         try:
-            async with asyncio.timeout(within_s):
+            async with patience.limit(within_s):
                 code = await process.wait()
         except TimeoutError:
             raise AssertionError(f"no end within {within_s} s\n{self.describe()}") from None
@@ -230,9 +230,9 @@ class Stage:
 
     async def until(self, fits, what, *, within_s=20.0):
         """Wait for a state of the world; say how it was when it did not come."""
-        end = time.monotonic() + within_s
+        patient = patience.Patience(within_s)
         while not fits():
-            if time.monotonic() > end:
+            if patient.is_over():
                 raise AssertionError(f"not within {within_s} s: {what}\n{self.describe()}")
             await asyncio.sleep(0.02)
 

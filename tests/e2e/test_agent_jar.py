@@ -14,6 +14,7 @@ import pytest
 from broker import assembly, clock, configured, store
 from broker.config import loading
 from broker.demo import controller, simulation
+from tests import patience
 
 AGENT = pathlib.Path(controller.__file__).with_name("agent.py")
 
@@ -82,7 +83,7 @@ templates:
 
 
 async def _served(sim, within_s=20.0):
-    async with asyncio.timeout(within_s):
+    async with patience.limit(within_s):
         while any(item.fate is simulation.Fate.OPEN for item in sim.items.values()):
             await asyncio.sleep(0.05)
     return {item.fate for item in sim.items.values()}
@@ -121,7 +122,7 @@ async def test_a_build_runs_on_an_agent_started_from_agent_jar(
             server.submit(label="maven", duration_s=0.1)
             assert await _served(sim) == {simulation.Fate.DONE}
             made.drain()
-            await asyncio.wait_for(life, 30)
+            await patience.wait_for(life, 30)
             clockwork.cancel()
     assert expected in seen.read_text()
     assert sim.nodes == {}

@@ -12,6 +12,7 @@ import sys
 import pytest
 import yaml
 
+from tests import patience
 from tests.docker import engines
 from tests.e2e import stage
 from tests.kubernetes import fake
@@ -117,7 +118,7 @@ async def test_a_broker_at_rest_holds_what_it_needs(kind, tmp_path):
     async with resting(kind, tmp_path) as process:
         status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
         process.send_signal(signal.SIGTERM)
-        out, _ = await asyncio.wait_for(process.communicate(), 20)
+        out, _ = await patience.wait_for(process.communicate(), 20)
 
     assert process.returncode == 0
     loaded, needed = set(json.loads(out)), NEEDED.get(kind, set())

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests import patience
+
 
 async def play(folder, *arguments):
     """Start the demo with its temporary files below ``folder``."""
@@ -39,7 +41,7 @@ async def test_a_taken_port_is_no_reason_to_fail(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         demo = await play(tmp_path, "--seconds", "5", "--listen", address)
-        said = (await asyncio.wait_for(demo.communicate(), 50))[0].decode()
+        said = (await patience.wait_for(demo.communicate(), 50))[0].decode()
     assert 0 == demo.returncode, said
     assert f"({address} is taken by another program" in said
     assert f"http://{address}/" not in said
@@ -55,12 +57,12 @@ async def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path, times):
     demo = await play(tmp_path, "--seconds", "60", "--listen", "127.0.0.1:0")
     said = b""
     while b"served" not in said:
-        said += await asyncio.wait_for(demo.stdout.readline(), 20)
+        said += await patience.wait_for(demo.stdout.readline(), 20)
     demo.send_signal(signal.SIGINT)
     if times == 2:
         await asyncio.sleep(0.3)
         demo.send_signal(signal.SIGINT)
-    said += (await asyncio.wait_for(demo.communicate(), 40))[0]
+    said += (await patience.wait_for(demo.communicate(), 40))[0]
     assert (0 if times == 1 else 1) == demo.returncode, said.decode()
     assert b"Traceback" not in said
     assert (times == 1) == (b"left over 0" in said)
@@ -72,7 +74,7 @@ async def test_it_stays_for_whoever_looks_at_its_page(tmp_path):
     demo = await play(tmp_path, "--seconds", "2", "--listen", "127.0.0.1:0", "--stay")
     said = b""
     while b"the page stays at" not in said:
-        line = await asyncio.wait_for(demo.stdout.readline(), 40)
+        line = await patience.wait_for(demo.stdout.readline(), 40)
         assert line, said.decode()
         said += line
     (page,) = re.findall(rb"stays at http://([\d.:]+)/", said)
@@ -81,7 +83,7 @@ async def test_it_stays_for_whoever_looks_at_its_page(tmp_path):
     assert b" 200 " in await reader.readline()
     writer.close()
     demo.send_signal(signal.SIGINT)
-    said += (await asyncio.wait_for(demo.communicate(), 40))[0]
+    said += (await patience.wait_for(demo.communicate(), 40))[0]
     assert 0 == demo.returncode, said.decode()
     assert b"lost 0, failed 0, not served 0" in said
     assert b"left over 0" in said

@@ -5,6 +5,7 @@ import asyncio
 from broker import assembly, clock, configured, store
 from broker.config import loading
 from broker.demo import access, controller, simulation
+from tests import patience
 
 CONFIG = """\
 owner: poor
@@ -31,7 +32,7 @@ async def test_a_broker_that_may_not_make_nodes_says_which_permission_it_lacks(t
             base=tmp_path,
         )
         made = assembly.build(settings, store.FileStore(settings.state_dir), watch=watch)
-        async with asyncio.TaskGroup() as group, asyncio.timeout(20):
+        async with asyncio.TaskGroup() as group, patience.limit(20):
             life = group.create_task(made.run(), name="broker")
             while "Agent/Create" not in made.ready()[1]:
                 await asyncio.sleep(0.02)

@@ -11,11 +11,12 @@ import os
 import secrets
 import signal
 import sys
-import time
 
 import aiohttp
 import pytest
 import yarl
+
+from tests import patience
 
 CONFIG = """\
 owner: {owner}
@@ -73,7 +74,7 @@ class Controller:
                 with contextlib.suppress(ProcessLookupError):
                     broker.terminate()
                 try:
-                    await asyncio.wait_for(broker.wait(), 30)
+                    await patience.wait_for(broker.wait(), 30)
                 except TimeoutError:
                     broker.kill()
                     await broker.wait()
@@ -123,9 +124,9 @@ class Controller:
 
     async def until(self, fits, what, *, within_s=40.0):
         """Wait for what an asynchronous question answers; return it."""
-        end = time.monotonic() + within_s
+        patient = patience.Patience(within_s)
         while not (answer := await fits()):
-            if time.monotonic() > end:
+            if patient.is_over():
                 log = (self.folder / "broker.log").read_text()[-6000:]
                 raise AssertionError(f"not within {within_s} s: {what}\n{log}")
             await asyncio.sleep(0.1)
@@ -163,7 +164,7 @@ async def test_builds_run_and_nothing_is_left(address, tmp_path):
         assert node != first["single"][1]
 
         broker.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(broker.wait(), 30) == 0
+        assert await patience.wait_for(broker.wait(), 30) == 0
         assert await real.nodes() == []
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from backends import api
 from backends.kubernetes import access, backend, settings
+from tests import patience
 from tests.kubernetes import fake
 
 Make = Callable[..., backend.KubernetesBackend]
@@ -27,7 +28,7 @@ def spec(name: str = "a1", **changes: object) -> api.InstanceSpec:
 
 
 async def running(ours: api.Backend, name: str = "a1") -> api.Instance:
-    async with asyncio.timeout(5):
+    async with patience.limit(5):
         while True:
             found = {i.name: i for i in await ours.list()}
             if name in found and found[name].state is api.InstanceState.RUNNING:
@@ -47,7 +48,7 @@ async def test_the_secret_belongs_to_its_pod(cluster: fake.Cluster, make: Make) 
     assert cluster.verbs()[:2] == ["create", "create secrets"]
     assert SECRET not in str(cluster.pods)
     cluster.delete("a1")
-    async with asyncio.timeout(5):
+    async with patience.limit(5):
         while cluster.secrets:
             await asyncio.sleep(0.01)
 
@@ -70,7 +71,7 @@ async def test_a_launch_that_was_interrupted_is_finished(
     """A broker that died between pod and secret: the same order again makes the secret."""
     cluster.fail("create secrets", hang=True)
     first = asyncio.ensure_future(make().launch(spec()))
-    async with asyncio.timeout(5):
+    async with patience.limit(5):
         while "create secrets" not in cluster.verbs():
             await asyncio.sleep(0.01)
     first.cancel()
@@ -337,7 +338,7 @@ async def test_a_crash_at_any_step_of_a_launch_leaves_nothing_for_ever(
     for _ in range(times):
         cluster.fail(step, hang=True, after=True)
         first = asyncio.ensure_future(make().launch(spec()))
-        async with asyncio.timeout(5):
+        async with patience.limit(5):
             while cluster.faults:
                 await asyncio.sleep(0.01)
         first.cancel()
@@ -346,6 +347,6 @@ async def test_a_crash_at_any_step_of_a_launch_leaves_nothing_for_ever(
     again = make()
     for one in await again.list():
         await again.terminate(one.name, grace_s=0)
-    async with asyncio.timeout(5):
+    async with patience.limit(5):
         while cluster.pods or cluster.secrets:
             await asyncio.sleep(0.01)

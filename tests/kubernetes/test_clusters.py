@@ -13,6 +13,7 @@ from attrs import define
 from broker import app, assembly, clock, configured, store
 from broker.config import loading
 from broker.demo import access, controller, simulation
+from tests import patience
 from tests.kubernetes import fake
 
 TOKEN = "a-token-of-eleven"
@@ -42,7 +43,7 @@ class Stage:
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait for a state; agents of pods that run come online meanwhile."""
-        async with asyncio.timeout(15):
+        async with patience.limit(15):
             while not true():
                 for pod in [*self.near.pods.values(), *self.far.pods.values()]:
                     node = self.server.sim.nodes.get(pod["metadata"]["name"])

@@ -10,6 +10,7 @@ import pytest
 
 from backends import api
 from backends.kubernetes import errors, events, settings, states, table
+from tests import patience
 from tests.kubernetes import fake, recorded, test_backend
 
 # recording: what its events would say of a pod that is still mute, by how it begins
@@ -188,7 +189,7 @@ OPTIONS = settings.KubernetesTemplate(pod={"spec": {"volumes": [VOLUME]}})
 
 
 async def seen(ours: api.Backend, state: str) -> api.Instance:
-    async with asyncio.timeout(5):
+    async with patience.limit(5):
         while True:
             (found,) = await ours.list()
             if found.state.value == state and "not there" in f"{found.detail}{found.exit}":
@@ -203,7 +204,7 @@ async def test_a_volume_that_is_not_there_is_told(
     """While there is patience as the reason of waiting, then as the reason of the end."""
     ours = make(start_patience_s=600)
     await ours.launch(test_backend.spec(options=OPTIONS))
-    async with asyncio.timeout(5):
+    async with patience.limit(5):
         while not cluster.events:
             await asyncio.sleep(0.01)
     waiting = await seen(ours, "starting")
@@ -225,7 +226,7 @@ async def test_a_look_works_without_the_right_to_read_events(
     cluster.fail("list events", "error-403-rbac-list", times=1000)
     ours = make()
     await ours.launch(test_backend.spec(options=OPTIONS))
-    async with asyncio.timeout(5):
+    async with patience.limit(5):
         while "list events" not in cluster.verbs():
             (found,) = await ours.list()
             await asyncio.sleep(0.01)

@@ -6,6 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests import patience
 from tests.kubernetes import fake, recorded
 
 Step = tuple[Any, ...]
@@ -65,7 +66,7 @@ async def test_the_same_requests_give_the_recorded_story(cluster: fake.Cluster, 
         url = "/api/v1/namespaces/agents/pods"
         async with session.post(url, json=body) as answer:
             assert answer.status == 201
-        async with asyncio.timeout(5):
+        async with patience.limit(5):
             while not reached():
                 await asyncio.sleep(0.005)
             async with session.delete(f"{url}/{pod}", json=asked[1].get("body")) as answer:

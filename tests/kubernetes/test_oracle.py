@@ -8,6 +8,7 @@ from kubernetes import client
 
 from backends import api
 from backends.kubernetes import states
+from tests import patience
 from tests.kubernetes import fake, oracle, recorded, test_backend, test_pod
 
 
@@ -45,7 +46,7 @@ async def test_the_generated_client_sees_the_same_pods(
         await ours.launch(test_backend.spec(name))
     await test_backend.running(ours, "a1")
     cluster.delete("a0")
-    async with asyncio.timeout(5):
+    async with patience.limit(5):
         while len(cluster.pods) > 2:
             await asyncio.sleep(0.01)
     configuration = client.Configuration(host=cluster.url)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from backends import api
 from backends.kubernetes import backend, client, errors, reflector
+from tests import patience
 from tests.kubernetes import fake, recorded
 
 Make = Callable[..., backend.KubernetesBackend]
@@ -59,14 +60,14 @@ def live(ours: backend.KubernetesBackend) -> bool:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
+    async with patience.limit(WITHIN_S):
         while not true():
             await asyncio.sleep(0.005)
 
 
 async def listed(ours: backend.KubernetesBackend, wanted: Callable[[dict], bool]) -> dict:
     """List until it is as wanted."""
-    async with asyncio.timeout(WITHIN_S):
+    async with patience.limit(WITHIN_S):
         while True:
             found = {instance.name: instance for instance in await ours.list()}
             if wanted(found):

@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from backends import api
+from tests import patience
 from tests.contract import checks
 from tests.contract.harness import Program
 from tests.mesos import agent, master, short_life, wire
@@ -84,7 +85,7 @@ class Cluster:
         if command is None:
             pytest.skip(f"MESOS_RESTART_{what.upper()} is not set: no command to restart it")
         process = await asyncio.create_subprocess_exec(*shlex.split(command))
-        assert 0 == await asyncio.wait_for(process.wait(), WITHIN_S)
+        assert 0 == await patience.wait_for(process.wait(), WITHIN_S)
 
 
 @pytest_asyncio.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from backends import api
 from backends.process import making, storage
+from tests import patience
 from tests.contract import checks
 from tests.process.conftest import WITHIN_S, Workshop
 
@@ -63,7 +64,7 @@ async def test_terminate_waits_for_a_cancelled_launch(shop: Workshop, made, monk
     assert not end.done()
     assert ["a1"] == list(await checks.listed(made))
     gate.open()
-    await asyncio.wait_for(end, WITHIN_S)
+    await patience.wait_for(end, WITHIN_S)
     assert {} == await checks.listed(made)
     assert [] == list(await shop.harness.remains())
 
@@ -77,7 +78,7 @@ async def test_closing_waits_for_a_launch_under_way(shop: Workshop, made, monkey
     await asyncio.wait([closing], timeout=0.1)
     assert not closing.done()
     gate.open()
-    await asyncio.wait_for(closing, WITHIN_S)
+    await patience.wait_for(closing, WITHIN_S)
     await launch
     await checks.running(shop.open(), "a1", within_s=WITHIN_S)
     with pytest.raises(api.Unavailable):
@@ -97,7 +98,7 @@ async def test_a_slow_terminate_leaves_the_successor_alone(shop: Workshop, made,
     before = await checks.listed(other)
     gate.open()
     with pytest.raises(api.NotFound):
-        await asyncio.wait_for(slow, WITHIN_S)
+        await patience.wait_for(slow, WITHIN_S)
     assert before == await checks.listed(other)
     assert ["a1"] == list(await shop.harness.running())
 
@@ -110,6 +111,6 @@ async def test_a_start_of_what_was_removed_meanwhile(shop: Workshop, made, monke
     await shop.open().terminate("a1", grace_s=0)
     gate.open()
     with pytest.raises(api.Unavailable):
-        await asyncio.wait_for(launch, WITHIN_S)
+        await patience.wait_for(launch, WITHIN_S)
     assert {} == await checks.listed(made)
     assert [] == list(await shop.harness.remains())

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from backends import api
+from tests import patience
 from tests.contract import checks
 from tests.contract.process import ProcessHarness
 from tests.process.conftest import WITHIN_S, Workshop
@@ -39,7 +40,7 @@ class Brokers:
         told["secret_files"] = {"secret": "0123456789abcdef"}
         order = {"verb": verb, "root": str(shop.root), "spec": told, **when}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        async with asyncio.timeout(WITHIN_S):
+        async with patience.limit(WITHIN_S):
             told = (await self._process.stdout.readline()).decode().strip()
         assert told == "killed" or told.isdecimal(), told
         return told, shop

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from backends import api
 from backends.process import fetch, settings
+from tests import patience
 
 _STAMP = "Tue, 24 Nov 2020 10:00:00 GMT"
 
@@ -260,5 +261,5 @@ async def test_a_cancelled_download_lets_the_next_one_through(server: Server, op
     await asyncio.sleep(0)
     first.cancel()
     go.set()
-    assert b"jar one" == (await asyncio.wait_for(second, 5)).read_bytes()
+    assert b"jar one" == (await patience.wait_for(second, 5)).read_bytes()
     assert first.cancelled()

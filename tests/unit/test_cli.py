@@ -11,6 +11,7 @@ import pytest
 
 from broker import cli
 from broker.status import Server, documents, terminal
+from tests import patience
 from tests.unit import status_source
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "cli"
@@ -196,7 +197,7 @@ async def test_status_asks_the_running_broker(path):
             "--json",
             stdout=subprocess.PIPE,
         )
-        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        out, _ = await patience.wait_for(process.communicate(), 30)
     finally:
         await server.aclose()
     assert process.returncode == 0

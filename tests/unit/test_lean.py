@@ -11,6 +11,8 @@ import sys
 
 import pytest
 
+from tests import patience
+
 MAKE = """
 set -e
 for ca in ours theirs; do
@@ -49,7 +51,7 @@ async def run(*arguments, **environment):
         stdout=subprocess.PIPE,
         env={**os.environ, **environment},
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    out, _ = await patience.wait_for(process.communicate(), 30)
     assert process.returncode == 0
     return json.loads(out)
 

@@ -5,11 +5,11 @@ import logging
 import os
 import signal
 import threading
-import time
 
 import attrs
 
 from broker import config, signals
+from tests import patience
 
 
 @attrs.define
@@ -26,9 +26,9 @@ class Running:
 
 
 async def until(fits, within_s=10.0):
-    end = time.monotonic() + within_s
+    patient = patience.Patience(within_s)
     while not fits():
-        assert time.monotonic() < end
+        assert not patient.is_over()
         await asyncio.sleep(0.01)
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from broker import jenkins
 from jnlp import errors, http
+from tests import patience
 
 RESTART = "controller/01-restart"
 COMPUTERS = recorded.exchange("nodes/05-computers", "all computers, tree")
@@ -141,7 +142,7 @@ async def test_cancelling_a_read():
     async with recorded.serving(handler) as url:
         async with http.Session(recorded.settings(url)) as session:
             task = asyncio.create_task(jenkins.Reader(session).read(lambda: 0.0))
-            async with asyncio.timeout(5):
+            async with patience.limit(5):
                 await arrived.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from jnlp import errors, http
 from jnlp import secret as jnlp_secret
+from tests import patience
 
 QUEUE = recorded.exchange("controller/01-restart", "queue before the restart")
 OTHER_SESSION = recorded.exchange("controller/01-restart", "queue right after the restart")
@@ -494,7 +495,7 @@ async def test_cancellation_is_not_swallowed():
     async with recorded.serving(handler) as url:
         async with http.Session(recorded.settings(url)) as session:
             task = asyncio.create_task(session.get_json("queue/api/json"))
-            async with asyncio.timeout(5):
+            async with patience.limit(5):
                 await arrived.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -5,6 +5,7 @@ to know kinds of backends and HTTP, and how a broker is put together (``assembly
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,9 +16,11 @@ from backends import api as backends_api
 from broker import (
     clock,
     config,
+    health,
     leadership,
     metrics,
     placeholder,
+    presence,
     reconcile,
     status,
     store,
@@ -31,7 +34,7 @@ from outside import waits
 _LOG = logging.getLogger("broker.app")
 _LAG_S = 1.0
 _BEAT_LATE_S = 60.0
-"""Healthy means that the loop turns; a controller that does not answer is no reason to restart."""
+"""A controller that does not answer is no reason to restart: see ``health``."""
 HOLDER = "holder"
 """Key in the store: who this broker was in its lives so far."""
 _HOLDERS_KEPT = 8
@@ -69,6 +72,11 @@ class Broker:
         return config.policy(self.settings, wall_now=self.watch.wall(), draining=self.draining)
 
     @property
+    def fingerprint(self) -> str:
+        """What tells the file in force from another one."""
+        return self.settings.fingerprint
+
+    @property
     def world(self) -> model.World | None:
         """The last observation."""
         return self.reconciler.world
@@ -102,11 +110,8 @@ class Broker:
         world = self.world
         if world is None:
             return False, "nothing was read yet"
-        if not world.controller.synced:
-            return False, f"controller: {world.controller.error or 'not synced'}"
-        for name, view in world.backends.items():
-            if not view.synced:
-                return False, f"backend {name}: {view.error or 'not synced'}"
+        if missing := health.unread(world):
+            return False, "; ".join(f"{name}: {error}" for name, error in missing.items())
         led = self.leads.state()
         if not led.leading:
             return led.reached, f"standby: {led.reason}"
@@ -116,12 +121,18 @@ class Broker:
         return True, "ok"
 
     def alive(self) -> tuple[bool, str]:
-        """Whether the loop turns."""
-        beat = self.reconciler.beat_at
-        late = self.watch.now() - beat if beat is not None else 0.0
+        """Whether the loop turns; where it can do nothing for long, the words say so."""
+        now, beat, whole = self.watch.now(), self.reconciler.beat_at, self.reconciler.whole_at
+        late = now - beat if beat is not None else 0.0
         if late > _BEAT_LATE_S + self.settings.poll.idle_s:
             return False, f"the loop has not turned for {late:.0f} s"
-        return True, "ok"
+        if whole is not None and now - whole > health.LONG_S:
+            minutes = (now - whole) / 60
+            return False, f"every look has failed by a bug for {minutes:.0f} min; see the log"
+        idle = ""
+        if self.world is not None:
+            idle = health.idle_words(self.world, self.reconciler.unread_since, now=now)
+        return True, f"the loop turns, but can do nothing: {idle}" if idle else "ok"
 
     # --- the life ---
 
@@ -133,7 +144,7 @@ class Broker:
         """
         try:
             if not self.leads.state().shared:
-                self._remember_holder()
+                self.remember_holder()
             await self._serve()
             if ready is not None:
                 ready(self)
@@ -171,9 +182,11 @@ class Broker:
             *("controller", "backends", "state_dir", "listen", "log", "owner"),
             "high_availability",
         }
-        for name in sorted(kept):
-            if getattr(settings, name) != getattr(self.settings, name):
-                _LOG.warning("a change needs a restart", extra={"setting": name})
+        waits = [n for n in sorted(kept) if getattr(settings, n) != getattr(self.settings, n)]
+        for name in waits:
+            _LOG.warning("a change needs a restart", extra={"setting": name})
+        if waits:
+            settings = evolve(settings, fingerprint="")
         self.settings = evolve(settings, **{name: getattr(self.settings, name) for name in kept})
         self.recorder.configured(self.policy)
         self.reconciler.hint()
@@ -201,7 +214,7 @@ class Broker:
         claim = self.leads.claim
         if self.reconciler.place is not None and claim:
             self.reconciler.place.begin(claim, now=self.watch.now())
-            self._remember_holder()
+            self.remember_holder()
         self.reconciler.take_over()
 
     def _record_leader(self) -> None:
@@ -210,7 +223,7 @@ class Broker:
             leading=state.leading, holder=state.holder, transitions=state.transitions
         )
 
-    def _remember_holder(self) -> None:
+    def remember_holder(self) -> None:
         """Note who we are, so that the next life knows this one's claim for its own."""
         if self.reconciler.place is None:
             return
@@ -228,7 +241,17 @@ class Broker:
         self._server = status.Server(self, metrics=self.recorder.render)
         host, port = self.settings.listen
         self.page = await self._server.start(host=host, port=port)
+        self._announce(self._server)
         _LOG.info("status page served", extra={"url": self.page})
+
+    def _announce(self, server: status.Server) -> None:
+        """Let commands beside us find the page, and know that it is ours."""
+        try:
+            note = presence.announce(self.files, self.page)
+        except OSError as error:
+            _LOG.warning("state directory not written", extra={"reason": str(error)})
+            return
+        server.prove = functools.partial(presence.proof, note.key)
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()

@@ -42,20 +42,24 @@ def build(
     *,
     watch: clock.Clock,
     leads: leadership.Leadership | None = None,
+    reads_only: bool = False,
 ) -> app.Broker:
     """Put a broker together; it acts while it ``leads``, always by default.
 
+    One that ``reads_only`` can look, and changes nothing anywhere, beside a broker at work too.
+
     Raises ValueError for what only the modules can judge.
     """
-    leads = leadership.Always() if leads is None else leads
+    if leads is None:
+        leads = leadership.Onlooker() if reads_only else leadership.Always()
     policy = config.policy(settings, wall_now=watch.wall())
     recorder = metrics.PrometheusRecorder(policy, version=broker.__version__)
     session = jnlp_http.Session(settings.controller.session())
     reader = metrics.MeteredReader(jenkins.Reader(session), recorder)
     nodes = metrics.MeteredNodes(jnlp_client.NodeClient(session), recorder)
+    made_backends = make_backends(settings, files, watch=watch, reads_only=reads_only)
     backends = {
-        name: metrics.metered(backend, name, recorder)
-        for name, backend in make_backends(settings, files, watch=watch).items()
+        name: metrics.metered(backend, name, recorder) for name, backend in made_backends.items()
     }
     builds = store.Builds(files)
     reconciler: reconcile.Reconciler  # the three below need each other, once they run
@@ -124,7 +128,11 @@ def make_lease(told: config.HighAvailability) -> lease.Lease:
 
 
 def make_backends(
-    settings: config.Settings, files: store.FileStore, *, watch: clock.Clock
+    settings: config.Settings,
+    files: store.FileStore,
+    *,
+    watch: clock.Clock,
+    reads_only: bool = False,
 ) -> dict[model.BackendName, backends_api.Backend]:
     """Build every configured backend; nothing is touched before the first call."""
     return {
@@ -135,6 +143,7 @@ def make_backends(
             store=files,
             state_dir=settings.state_dir,
             now=watch.now,
+            reads_only=reads_only,
         )
         for name, entry in settings.backends.items()
     }

@@ -15,6 +15,7 @@ from typing import Any
 import broker
 import broker.lean  # before anything that is large
 from broker import commands, config, ends
+from broker.status import terminal
 
 OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
 _CONFIG = pathlib.Path("broker.yaml")
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    print(text, file=sys.stderr)
+    for line in text.split("\n"):  # it may quote what others sent
+        print(terminal.plain(line), file=sys.stderr)
     return code
 
 
@@ -131,7 +133,11 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--all", action="store_true", help="every agent that does not work, and the placeholder"
     )
-    sweep.add_argument("--yes", action="store_true", help="remove it (default: only list it)")
+    sweep.add_argument(
+        "--yes",
+        action="store_true",
+        help="remove it, where no broker is at work (default: only list it)",
+    )
     _json_of(sweep)
 
     doctor = _command(
@@ -139,9 +145,13 @@ def parser() -> argparse.ArgumentParser:
     )
     _config_of(doctor)
     doctor.add_argument(
-        "--read-only",
+        "--try",
         action="store_true",
-        help="make no node for a moment; permissions are then not tried",
+        dest="tries",
+        help="try the permissions: make a node for a moment, and write the lease",
+    )
+    doctor.add_argument(
+        "--read-only", action="store_true", help="change nothing (that is the default)"
     )
     _json_of(doctor)
 

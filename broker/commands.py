@@ -11,11 +11,12 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-import aiohttp
 import attrs
+from attrs import frozen
 
 from backends import finding
 from broker import (
@@ -28,21 +29,23 @@ from broker import (
     log,
     once,
     placeholder,
+    presence,
     signals,
     store,
 )
 from broker.core import explain as explains
-from broker.core import labels, model
-from broker.core import ledger as ledgers
+from broker.core import labels
 from broker.status import documents, terminal
-from outside import waits
 
-_ASK_S = 10.0
+_SWEEPS_ITSELF = (
+    "a broker is at work with this state_dir, and sweeps by itself; hint: agent-broker sweep says "
+    "what is left over; to remove every agent stop it first, or let it go by run --drain"
+)
 _LOG = logging.getLogger("broker.commands")
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(json.dumps(terminal.cleaned(value), indent=2, ensure_ascii=False, default=str))
 
 
 def _print_table(rows: Sequence[Sequence[object]]) -> None:
@@ -63,13 +66,14 @@ def run(options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _state_dir(settings: config.Settings) -> Iterator[store.FileStore]:
+def _state_dir(settings: config.Settings, *, busy: str = "") -> Iterator[store.FileStore]:
+    """Hold it; ``busy`` says what it means that a broker does."""
     try:
         files = store.FileStore(settings.state_dir)
         held = files.locked()
         held.__enter__()
     except store.StateDirTaken as error:
-        raise ends.Refused(str(error)) from error
+        raise ends.Refused(busy or str(error)) from error
     except OSError as error:
         raise ends.BadInput(
             f"state_dir {settings.state_dir}: {error.strerror or error}; hint: a directory that "
@@ -185,7 +189,8 @@ def check_config(options: argparse.Namespace) -> None:
 
 def explain(options: argparse.Namespace) -> None:
     """Say which templates would serve a label and what the others lack."""
-    policy = config.policy(configured.load(options.config), wall_now=clock.Clock().wall())
+    settings = configured.load(options.config, secrets=False)
+    policy = config.policy(settings, wall_now=clock.Clock().wall())
     try:
         answers = explains.explain_label(options.label, policy)
     except labels.LabelError as error:
@@ -206,7 +211,8 @@ def render(options: argparse.Namespace) -> None:
     """Print what each backend of a template would create for one agent."""
     from broker import rendering  # noqa: PLC0415 -- a broker at work need not hold it
 
-    settings, wall_now = configured.load(options.config), clock.Clock().wall()
+    settings = configured.load(options.config, secrets=False)
+    wall_now = clock.Clock().wall()
     policy = config.policy(settings, wall_now=wall_now)
     try:
         shown = rendering.render(settings, policy, template=options.template, now=wall_now)
@@ -241,48 +247,66 @@ def schema(_: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    """Look once and print the plan; change nothing."""
-    settings = configured.load(options.config)
-    log.configure(level="error", secrets=settings.secrets())
-    made, world = asyncio.run(once.dry(settings))
-    if options.json:
-        _print_json(_plan_document(made))
-        return
-    once.complain(world)
-    if made.actions:
-        _print_table(
-            [
-                ("would", "agent", "because"),
-                *((ledgers.verb_of(a).value, a.name, a.reason) for a in made.actions),
-            ]
-        )
+    """Print what is to be done now: by the broker that works here, else by a look of our own."""
+    settings = configured.load(options.config, secrets=False)
+    asked = _Asked.of(settings, "plan", "queue", "agents")
+    ours = asked.told is not None and asked.told["plan"]["configuration"] == settings.fingerprint
+    if asked.told is not None and ours:
+        asked.say()
+        shown = asked.told
     else:
-        print("nothing to do")
+        if asked.told is not None:
+            _note("the broker that works here has another configuration in force: by the file")
+        settings = configured.load(options.config)
+        log.configure(level="error", secrets=settings.secrets())
+        shown = asyncio.run(once.dry(settings))
+    told = _plan_document(shown, url=asked.url if ours else None)
+    if options.json:
+        _print_json(told)
+        return
+    actions = [(a["verb"], a["name"], a["reason"]) for a in told["actions"]]
+    print(
+        terminal.table([("would", "agent", "because"), *actions]) if actions else "nothing to do"
+    )
     for title, rows in (
-        ("waits", [(str(u.item), u.reason.value, u.text) for u in made.unmet]),
-        ("held back", [(r.subject, "", r.text) for r in made.refusals]),
+        ("under way", [(a["name"], a["verb"], a["reason"]) for a in told["under_way"]]),
+        ("waits", [(w["item"], w["reason"], w["text"]) for w in told["waits"]]),
+        ("held back", [(h["subject"], "", h["text"]) for h in told["held_back"]]),
     ):
         if rows:
             print()
             _print_table([(title, "", "why"), *rows])
 
 
-def _plan_document(made: model.Plan) -> dict[str, Any]:
+def _plan_document(told: dict[str, documents.Document], *, url: str | None) -> dict[str, Any]:
+    agents = told["agents"]["agents"]
     return {
-        "actions": [{"verb": ledgers.verb_of(a).value, **attrs.asdict(a)} for a in made.actions],
+        "asked": url,
+        "actions": told["plan"]["actions"],
+        "under_way": [
+            {"name": a["name"], "verb": a["in_flight"]["verb"], "reason": a["in_flight"]["reason"]}
+            for a in agents
+            if a["in_flight"] is not None
+        ],
         "waits": [
-            {"item": u.item, "reason": u.reason.value, "text": u.text, "template": u.template}
-            for u in made.unmet
+            {
+                "item": i["id"],
+                "reason": i["reason"],
+                "text": i["text"],
+                "template": i["template"],
+            }
+            for i in told["queue"]["items"]
+            if i["reason"] is not None
         ],
-        "held_back": [attrs.asdict(r) for r in made.refusals],
-        "agents": [
-            {"name": a.name, "phase": a.phase.value, "template": a.template} for a in made.agents
-        ],
+        "held_back": told["plan"]["refusals"],
+        "agents": [{key: a[key] for key in ("name", "phase", "template")} for a in agents],
     }
 
 
 def doctor(options: argparse.Namespace) -> None:
     """Check everything from outside; fails if anything will not work."""
+    if options.tries and options.read_only:
+        raise ends.BadInput("--try and --read-only: one of them")
     settings = configured.load(options.config)
     log.configure(level="error", secrets=settings.secrets())
     found = asyncio.run(_examine(settings, options))
@@ -293,34 +317,82 @@ def doctor(options: argparse.Namespace) -> None:
         raise ends.Failed(f"{bad} of {len(found)} checks failed")
 
 
-async def _examine(settings: config.Settings, options: argparse.Namespace) -> list[Any]:
+async def _examine(
+    settings: config.Settings, options: argparse.Namespace
+) -> list[finding.Finding]:
     from broker import doctor as doctors  # noqa: PLC0415 -- a broker at work need not hold it
 
     watch = clock.Clock()
-    found = []
+    found: list[finding.Finding] = []
     shared = settings.high_availability
     lease = assembly.make_lease(shared) if shared is not None else None
-    async with once.built(settings, watch) as made, contextlib.AsyncExitStack() as stack:
+    async with (
+        once.built(settings, watch, reads_only=True) as made,
+        contextlib.AsyncExitStack() as stack,
+    ):
         if lease is not None:
             stack.push_async_callback(lease.aclose)
-        probe = None if options.read_only else f"{settings.owner}-doctor-{secrets.token_hex(3)}"
-        async for one in doctors.examine(
-            settings, made.backends, now=watch.now, probe=probe, lease=lease
-        ):
+        probe = f"{settings.owner}-doctor-{secrets.token_hex(3)}" if options.tries else None
+        running = doctors.running(settings, made.files)
+        checks = doctors.examine(settings, made.backends, now=watch.now, probe=probe, lease=lease)
+        async for one in _chained(running, checks):
             found.append(one)
             if not options.json:
-                said = terminal.plain(one.text)
-                print(f"{one.verdict.value:4}  {one.check:18}  {said}", flush=True)
+                check, said = terminal.plain(one.check), terminal.plain(one.text)
+                print(f"{one.verdict.value:4}  {check:18}  {said}", flush=True)
                 if one.hint:
-                    print(f"{'':26}-> {one.hint}")
+                    print(f"{'':26}-> {terminal.plain(one.hint)}")
     return found
 
 
+async def _chained(*parts: AsyncIterator[finding.Finding]) -> AsyncIterator[finding.Finding]:
+    for part in parts:
+        async for one in part:
+            yield one
+
+
 def sweep(options: argparse.Namespace) -> None:
-    """List what is left over; remove it with ``--yes``."""
+    """List what is left over; remove it with ``--yes``, where no broker is at work."""
+    if options.yes:
+        _clear(options)
+        return
+    settings = configured.load(options.config, secrets=False)
+    name = "leftovers/all" if options.all else "leftovers"
+    asked = _Asked.of(settings, name)
+    if asked.told is not None:
+        asked.say()
+        told = asked.told[name]
+    else:
+        settings = configured.load(options.config)
+        log.configure(level="error", secrets=settings.secrets())
+        told = asyncio.run(once.leftover(settings, everything=options.all))
+    found = [{"name": a["name"], "reason": a["reason"]} for a in told["leftovers"]]
+    kept = [{"name": r["subject"], "reason": r["text"]} for r in told["kept"]]
+    _print_swept(options, found, [], kept)
+    if not found:
+        return
+    if asked.told is not None:
+        way = "to remove every agent, stop it with SIGTERM after run --drain"
+        raise ends.Refused(
+            f"{len(found)} are left over; the broker that works here removes what nobody needs "
+            f"by itself; hint: {way}"
+            if options.all
+            else f"{len(found)} are left over; the broker that works here removes them by itself"
+        )
+    raise ends.Refused(f"{len(found)} would be removed; hint: add --yes")
+
+
+def _clear(options: argparse.Namespace) -> None:
     settings = configured.load(options.config)
     log.configure(level="error", secrets=settings.secrets())
-    found, removed, kept = asyncio.run(once.sweep(settings, options))
+    with _state_dir(settings, busy=_SWEEPS_ITSELF):
+        found, removed, kept = asyncio.run(once.clear(settings, everything=options.all))
+    _print_swept(options, found, removed, kept)
+
+
+def _print_swept(
+    options: argparse.Namespace, found: once.Rows, removed: list[str], kept: once.Rows
+) -> None:
     if options.json:
         _print_json({"found": found, "removed": removed, "kept": kept})
         return
@@ -328,11 +400,9 @@ def sweep(options: argparse.Namespace) -> None:
         print("nothing is left over")
     for row in found:
         state = "removed" if row["name"] in removed else "left over"
-        print(f"{state}: {row['name']}: {row['reason']}")
+        print(terminal.plain(f"{state}: {row['name']}: {row['reason']}"))
     for row in kept:
-        print(f"kept: {row['name']}: {row['reason']}")
-    if found and not options.yes:
-        raise ends.Refused(f"{len(found)} would be removed; hint: add --yes")
+        print(terminal.plain(f"kept: {row['name']}: {row['reason']}"))
 
 
 # --- with a running broker ---------------------------------------------------------------------
@@ -340,34 +410,67 @@ def sweep(options: argparse.Namespace) -> None:
 
 def status(options: argparse.Namespace) -> None:
     """Ask the running broker."""
-    url = options.url
+    url, owner, note = options.url, None, None
     if url is None:
-        listen = configured.load(options.config).listen
-        if listen is None:
+        settings = configured.load(options.config, secrets=False)
+        owner, note = settings.owner, presence.noted(store.Reader(settings.state_dir))
+        if note is not None:
+            url = note.url
+        elif settings.listen is not None:
+            host, port = settings.listen
+            url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        else:
             raise ends.BadInput(
                 "listen is off in the configuration; hint: name the page with --url"
             )
-        url = f"http://{listen[0]}:{listen[1]}"
-    told = asyncio.run(_ask(url.rstrip("/")))
+    url = url.rstrip("/")
+    try:
+        told = asyncio.run(presence.ask(url, ("plan", "queue", "templates", "agents"), note=note))
+    except presence.NoAnswer as error:
+        raise ends.Failed(f"no broker answers at {url}: {error}; hint: is it running?") from error
+    if owner is not None and told["plan"].get("owner") != owner:
+        raise ends.Failed(
+            f"the broker at {url} is that of owner {told['plan'].get('owner')}, not of {owner}"
+        )
     if options.json:
         _print_json(told)
         return
-    print(terminal.render(told))
-
-
-async def _ask(url: str) -> dict[str, documents.Document]:
     try:
-        async with (
-            aiohttp.ClientSession() as session,
-            waits.timeout(_ASK_S),
-        ):
-            told = {}
-            for name in ("plan", "queue", "templates", "agents"):
-                async with session.get(f"{url}/api/v1/{name}") as answer:
-                    answer.raise_for_status()
-                    told[name] = await answer.json()
-            return told
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        print(terminal.render(told))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ends.Failed(
-            f"no broker answers at {url}: {error or type(error).__name__}; hint: is it running?"
+            f"what answers at {url} is no broker of this version: {error!r}"
         ) from error
+
+
+@frozen
+class _Asked:
+    """What the broker said that works with this state directory; nothing if none answers."""
+
+    url: str | None
+    told: dict[str, documents.Document] | None
+
+    @classmethod
+    def of(cls, settings: config.Settings, *names: str) -> "_Asked":
+        """Ask; a broker of another state directory, owner or controller is none."""
+        note = presence.noted(store.Reader(settings.state_dir))
+        if note is None:
+            return cls(None, None)
+        try:
+            told = asyncio.run(presence.ask(note.url, names, note=note))
+        except presence.NoAnswer:
+            return cls(None, None)
+        if any(one.get("owner") != settings.owner for one in told.values()):
+            return cls(None, None)
+        return cls(note.url, told)
+
+    def say(self) -> None:
+        """Tell whose word it is, and how old."""
+        (first, *_) = (self.told or {}).values()
+        age = terminal.seconds(first["observed_age_s"])
+        stands = "" if first["leading"] else f", a standby ({first['standby_text']})"
+        _note(f"asked the broker that works here, {self.url}: it looked {age} ago{stands}")
+
+
+def _note(text: str) -> None:
+    print(terminal.plain(text), file=sys.stderr)

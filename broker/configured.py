@@ -34,11 +34,14 @@ def kinds() -> dict[str, config.KindClasses]:
     }
 
 
-def load(path: pathlib.Path) -> config.Settings:
-    """Read a file in this process. Raises ``config.ConfigError``."""
+def load(path: pathlib.Path, *, secrets: bool = True) -> config.Settings:
+    """Read a file in this process; ``secrets`` only for what needs them.
+
+    Raises ``config.ConfigError``.
+    """
     from broker.config import loading  # noqa: PLC0415 -- a broker at work need not hold it
 
-    return loading.load(path, kinds(), environ=os.environ)
+    return loading.load(path, kinds(), environ=os.environ, secrets=secrets)
 
 
 def load_apart(path: pathlib.Path) -> config.Settings:

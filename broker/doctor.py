@@ -18,7 +18,7 @@ import yarl
 from backends import api as backends_api
 from backends import finding, registry
 from backends import lease as leases
-from broker import config, jenkins, rendering
+from broker import config, jenkins, presence, rendering, store
 from broker.core import model
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
@@ -28,7 +28,7 @@ from outside import waits
 _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
 _OLDEST = (2, 263)
-_READ_ONLY = "run it without --read-only"
+_READ_ONLY = "agent-broker doctor --try tries it"
 _USER_HINT = "create an API token for controller.user, and give it as controller.token"
 
 
@@ -59,6 +59,39 @@ async def examine(
             yield attrs.evolve(one, check=f"{name}: {one.check}")
     if lease is not None:
         yield await _lease(lease, tries=probe is not None)
+
+
+async def running(
+    settings: config.Settings, files: store.FileStore
+) -> AsyncIterator[finding.Finding]:
+    """Say what the broker says of itself that works with this state directory."""
+    check, note = "running broker", presence.noted(files)
+    if note is None:
+        return  # none has ever served a page from this state directory
+    try:
+        told = (await presence.ask(note.url, ("plan",), note=note))["plan"]
+    except presence.NoAnswer:
+        yield finding.ok(check, f"none answers at {note.url}: everything is asked from here")
+        return
+    if told.get("owner") != settings.owner:
+        yield finding.warn(
+            check,
+            f"{note.url} is that of owner {told.get('owner')}",
+            "one state_dir for each owner; a change of the owner needs a restart",
+        )
+        return
+    if told.get("ready"):
+        yield finding.ok(check, f"{note.url} says that it is ready")
+    else:
+        yield finding.warn(check, f"{note.url} is not ready: {told.get('ready_text')}")
+    for source in told.get("sources", ()):
+        if not source.get("synced") or source.get("error"):
+            name = source.get("backend") or "controller"
+            yield finding.warn(check, f"it does not read all of {name}: {source.get('error')}")
+    if told.get("configuration") != settings.fingerprint:
+        yield finding.warn(
+            check, "it works by another configuration than this file", "SIGHUP, or a restart"
+        )
 
 
 # --- the controller ----------------------------------------------------------------------------
@@ -134,7 +167,7 @@ async def _who(settings: config.Settings, session: http.Session) -> finding.Find
 async def _permissions(session: http.Session, probe: str | None) -> AsyncIterator[finding.Finding]:
     """Try each on a node of our own that is made for it and removed again."""
     if probe is None:
-        yield finding.warn("permissions", "not tried: --read-only")
+        yield finding.warn("permissions", "to make and remove nodes was not tried", _READ_ONLY)
         return
     nodes = jnlp_client.NodeClient(session)
     made = await _tried(

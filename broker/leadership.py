@@ -75,6 +75,12 @@ class Always:
         """There is nothing to give up."""
 
 
+class Onlooker(Always):
+    """A command that only looks: it never acts, whoever leads."""
+
+    leading = False
+
+
 @define(kw_only=True, eq=False)
 class Elected:
     """One of several brokers; the others are known by the lease alone."""

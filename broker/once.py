@@ -1,49 +1,106 @@
-"""A look without a loop: what ``plan``, ``doctor`` and ``sweep`` do with a broker at rest.
+"""A look without a loop: what ``plan``, ``doctor`` and ``sweep`` do without a broker to ask.
 
-Refuses to hold rules: the core decides, the executor performs, as ever.
+A look reads, and nothing else: no file is made, no session opened that ends another's. Only
+``clear`` acts, and only where no broker does. Refuses to hold rules: the core decides, the
+executor performs, as ever.
 """
 
-import argparse
 import asyncio
 import contextlib
+import functools
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
-import attrs
+from attrs import field, frozen
 
-from broker import app, assembly, clock, config, ends, observe, store
-from broker.core import marks, model
+import broker
+from backends import api as backends_api
+from broker import app, assembly, clock, config, ends, observe, placeholder, store
+from broker import leadership as leaderships
+from broker.core import death, leftovers, marks, model
+from broker.core import ledger as ledgers
 from broker.core import plan as plans
+from broker.status import documents, terminal
 from jnlp import errors as jnlp_errors
 
 Rows = list[dict[str, str]]
 _ASK_S = 10.0
 
 
+@frozen(kw_only=True)
+class Looked:
+    """One look as the status documents are made from (``status.StatusSource``)."""
+
+    policy: model.Policy
+    world: model.World
+    plan: model.Plan
+    fingerprint: str
+    at: float
+    version: str = broker.__version__
+    outcomes: Sequence[ledgers.Outcome] = ()
+    deaths: Sequence[death.Death] = ()
+    leadership: leaderships.State = field(factory=leaderships.State)
+
+    def now(self) -> float:
+        """Return the moment of the look."""
+        return self.at
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether everything was read, and what was not."""
+        return not (trouble := troubles(self.world)), "; ".join(trouble) or "ok"
+
+    def alive(self) -> tuple[bool, str]:
+        """Nothing runs that could be dead."""
+        return True, "ok"
+
+
+def troubles(world: model.World) -> list[str]:
+    """Return which backends could not be read, or not whole, in words."""
+    return [
+        f"backend {name} does not answer: {view.error}"
+        if not view.synced
+        else f"backend {name}: {view.hidden or view.odd}"
+        for name, view in world.backends.items()
+        if not view.synced or not view.whole
+    ]
+
+
 def complain(world: model.World) -> None:
     """Raise ``Failed`` when the controller could not be read; warn of backends."""
     if not world.controller.synced:
         raise ends.Failed(f"controller: {world.controller.error}")
-    for name, view in world.backends.items():
-        if not view.synced:
-            print(f"warning: backend {name} does not answer: {view.error}", file=sys.stderr)
-        elif not view.whole:
-            print(f"warning: backend {name}: {view.hidden or view.odd}", file=sys.stderr)
+    for text in troubles(world):
+        print(terminal.plain(f"warning: {text}"), file=sys.stderr)
 
 
-async def dry(settings: config.Settings) -> tuple[model.Plan, model.World]:
-    """Look once; return the plan and what it was made from."""
+async def dry(settings: config.Settings) -> dict[str, documents.Document]:
+    """Look once; return the documents that a running broker would give. Raises Failed."""
     watch = clock.Clock()
-    async with built(settings, watch) as made:
+    async with built(settings, watch, reads_only=True) as made:
         world = await look(made, watch, model.Ledger())
-        return plans.plan(world, made.policy), world
+        complain(world)
+        policy = made.policy
+        seen = Looked(
+            policy=policy,
+            world=world,
+            plan=plans.plan(world, policy),
+            fingerprint=settings.fingerprint,
+            at=watch.now(),
+        )
+        made_of = {"plan": documents.plan, "queue": documents.queue, "agents": documents.agents}
+        return {name: make(seen) for name, make in made_of.items()}
 
 
 @contextlib.asynccontextmanager
-async def built(settings: config.Settings, watch: clock.Clock) -> AsyncIterator[app.Broker]:
-    """Yield a broker that does not run; the state directory is read, not held."""
+async def built(
+    settings: config.Settings, watch: clock.Clock, *, reads_only: bool
+) -> AsyncIterator[app.Broker]:
+    """Yield a broker that does not run; who does not only read holds the state directory."""
+    kind = store.Reader if reads_only else store.FileStore
     try:
-        made = assembly.build(settings, store.FileStore(settings.state_dir), watch=watch)
+        files = kind(settings.state_dir)
+        made = assembly.build(settings, files, watch=watch, reads_only=reads_only)
     except ValueError as error:
         raise ends.BadInput(str(error)) from error
     except OSError as error:
@@ -70,42 +127,115 @@ async def look(made: app.Broker, watch: clock.Clock, ledger: model.Ledger) -> mo
     )
 
 
-async def sweep(
-    settings: config.Settings, options: argparse.Namespace
-) -> tuple[Rows, list[str], Rows]:
-    """Look twice, with the grace between; then remove with the same steps as ever."""
+# --- leftovers ---------------------------------------------------------------------------------
+
+
+async def leftover(settings: config.Settings, *, everything: bool) -> documents.Document:
+    """Look twice, with the grace between; return the document that a running broker would give."""
     watch = clock.Clock()
-    async with built(settings, watch) as made:
-        made.draining = options.all
-        policy = attrs.evolve(made.policy, sweep_share=1.0, resume_grace_s=0.0)
-        first = await look(made, watch, model.Ledger())
-        complain(first)
-        seen = plans.plan(first, policy)
-        if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.agents):
-            print(f"looking again in {policy.orphan_grace_s:.0f} s", file=sys.stderr)
-            await asyncio.sleep(policy.orphan_grace_s)
-        world = await look(made, watch, seen.ledger)
-        complain(world)
-        planned = plans.plan(world, policy)
+    async with built(settings, watch, reads_only=True) as made:
+        world, planned = await _twice(made, watch, everything=everything)
+        seen = Looked(
+            policy=made.policy,
+            world=world,
+            plan=planned,
+            fingerprint=settings.fingerprint,
+            at=watch.now(),
+        )
+        return documents.leftovers(seen, planned, everything=everything)
+
+
+async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, list[str], Rows]:
+    """Look twice, then remove with the same steps as ever: found, removed, kept.
+
+    The caller holds the state directory. Raises Refused where another broker is at work.
+    """
+    watch = clock.Clock()
+    async with built(settings, watch, reads_only=False) as made:
+        await _nobody_leads(settings)
+        world, planned = await _twice(
+            made, watch, everything=everything, first=functools.partial(_nobody_claims, made)
+        )
+        made.draining = everything
         made.reconciler.ledger = planned.ledger
         made.reconciler.world, made.reconciler.last_plan = world, planned
-        doing = [
-            a
-            for a in planned.actions
-            if isinstance(a, model.SweepNode | model.SweepInstance | model.RetireAgent)
-        ]
-        found = [{"name": a.name, "reason": a.reason} for a in doing]
+        doing = leftovers.removals(planned)
+        found = [{"name": str(a.name), "reason": a.reason} for a in doing]
         kept = [{"name": r.subject, "reason": r.text} for r in planned.refusals]
         removed: list[str] = []
-        if options.yes:
-            for action in doing:
-                outcome = await made.reconciler.executor.perform(action)
-                if outcome.slug or outcome.withdrawn:
-                    kept.append({"name": action.name, "reason": outcome.text})
-                else:
-                    removed.append(action.name)
-            if options.all and made.reconciler.place is not None:
-                with contextlib.suppress(jnlp_errors.JenkinsError):
-                    await made.reconciler.place.remove()
-                    removed.append(marks.placeholder_name(settings.owner))
+        for action in doing:
+            outcome = await made.reconciler.executor.perform(action)
+            if outcome.slug or outcome.withdrawn:
+                kept.append({"name": action.name, "reason": outcome.text})
+            else:
+                removed.append(action.name)
+        if everything and made.reconciler.place is not None:
+            with contextlib.suppress(jnlp_errors.JenkinsError):
+                await made.reconciler.place.remove()
+                removed.append(marks.placeholder_name(settings.owner))
         return found, removed, kept
+
+
+async def _twice(
+    made: app.Broker,
+    watch: clock.Clock,
+    *,
+    everything: bool,
+    first: Callable[[model.World], Any] | None = None,
+) -> tuple[model.World, model.Plan]:
+    """Return the second look and what follows from both; ``first`` is awaited after the first."""
+    policy = made.policy
+    world = await look(made, watch, model.Ledger())
+    complain(world)
+    if first is not None:
+        await first(world)
+    seen = leftovers.look(world, policy, everything=everything)
+    if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.agents):
+        print(f"looking again in {policy.orphan_grace_s:.0f} s", file=sys.stderr)
+        await asyncio.sleep(policy.orphan_grace_s)
+    world = await look(made, watch, seen.ledger)
+    complain(world)
+    return world, leftovers.look(world, policy, everything=everything)
+
+
+async def _nobody_claims(made: app.Broker, world: model.World) -> None:
+    """Ask for the owner's claim as a broker does that starts; it is defended where one works.
+
+    Only where somebody else's claim stands: ours, and none, need no question. Raises Refused.
+    """
+    place = made.reconciler.place
+    if place is None or not place.is_claimed_by_another(world.controller):
+        return
+    print("another broker has this owner's claim; waiting whether it answers", file=sys.stderr)
+    try:
+        while not await place.tend(world.controller, now=made.now()):
+            await asyncio.sleep(made.settings.poll.busy_s)
+            world = await look(made, made.watch, model.Ledger())
+            complain(world)
+    except placeholder.SecondBroker as error:
+        raise ends.Refused(str(error)) from error
+    except jnlp_errors.JenkinsError as error:
+        raise ends.Failed(f"the owner's claim cannot be written: {error.text}") from error
+    made.remember_holder()
+
+
+async def _nobody_leads(settings: config.Settings) -> None:
+    """Look whether one of several brokers renews the lease that they share. Raises Refused."""
+    told = settings.high_availability
+    if told is None:
+        return
+    lease = assembly.make_lease(told)
+    try:
+        before = await lease.read()
+        if before is None or not before.record.holder:
+            return
+        await asyncio.sleep(told.terms.lease_s)  # within it whoever leads has renewed it
+        after = await lease.read()
+    except backends_api.BackendError as error:
+        raise ends.Failed(f"{lease.where} cannot be read: {error.reason}") from error
+    finally:
+        await lease.aclose()
+    if after is not None and after.record != before.record and after.record.holder:
+        raise ends.Refused(
+            f"{after.record.holder} leads and sweeps by itself; hint: stop all replicas first"
+        )

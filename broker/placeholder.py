@@ -69,11 +69,7 @@ class Placeholder:
 
         Raises ``SecondBroker``, or ``JenkinsError`` if the controller refuses the node.
         """
-        name = marks.placeholder_name(self.owner)
-        computer = next((c for c in view.computers if c.name == name), None)
-        seen = None
-        if computer is not None and lifecycle.is_cordoned(computer):
-            seen = identity.read(computer.offline_cause)
+        computer, seen = self._seen(view)
         step, standing = identity.decide(
             seen, self.standing, now=now, challenge_s=self.challenge_s
         )
@@ -91,6 +87,22 @@ class Placeholder:
                 pass
         self.standing = standing
         return standing.works
+
+    def is_claimed_by_another(self, view: model.ControllerView) -> bool:
+        """Whether the claim is neither ours nor one of our earlier lives'."""
+        _, seen = self._seen(view)
+        known = {self.standing.mine.holder, *self.standing.previous}
+        return seen is not None and seen.holder not in known
+
+    def _seen(
+        self, view: model.ControllerView
+    ) -> tuple[model.Computer | None, identity.Claim | None]:
+        """Return the node and the claim on it."""
+        name = marks.placeholder_name(self.owner)
+        computer = next((c for c in view.computers if c.name == name), None)
+        if computer is None or not lifecycle.is_cordoned(computer):
+            return computer, None
+        return computer, identity.read(computer.offline_cause)
 
     async def _claim(self, *, exists: bool) -> None:
         if not exists:

@@ -16,7 +16,17 @@ import attrs
 from attrs import define, field
 
 from backends import api as backends_api
-from broker import clock, execute, jenkins, last_words, metrics, observe, placeholder, watches
+from broker import (
+    clock,
+    execute,
+    health,
+    jenkins,
+    last_words,
+    metrics,
+    observe,
+    placeholder,
+    watches,
+)
 from broker import log as logs
 from broker.core import death, latency, model
 from broker.core import ledger as ledgers
@@ -78,6 +88,8 @@ class Reconciler:
     )
     last_cycle_at: float | None = None  # of the last one with a synced controller
     beat_at: float | None = None  # of the last one at all
+    whole_at: float | None = None  # of the last one without a bug; at first of the first
+    unread_since: dict[str, float] = field(factory=dict)  # sources, by name; see ``health``
     works: bool = False
     place_trouble: str = ""  # why the placeholder node is not as it should be
     known: latency.Known | None = None
@@ -217,6 +229,8 @@ class Reconciler:
 
     async def _cycle(self, group: waits.TaskGroup) -> None:
         began = self.beat_at = self.watch.now()
+        if self.whole_at is None:
+            self.whole_at = began
         self._failures += 1  # until it has gone well
         with self._outlived("cycle"):
             if self._watches_are_old:
@@ -236,6 +250,7 @@ class Reconciler:
                 if self._leads_since(term):
                     self._note_starts(self.world, plan, group)
                 self.recorder.cycle(self.world, plan, self.watch.now() - began)
+            self.whole_at = self.watch.now()
 
     def _leads_since(self, term: int) -> bool:
         """Whether we may act, and could all the time since a term was noted."""
@@ -265,6 +280,7 @@ class Reconciler:
         )
         plan = plans.plan(world, policy)
         observe.note_changes(self.world, world)
+        self.unread_since = health.since(self.unread_since, world)
         self.ledger = plan.ledger
         self.world, self.last_plan = attrs.evolve(world, ledger=plan.ledger), plan
         for old, new in plan.illegal:

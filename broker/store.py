@@ -6,6 +6,7 @@ cache, and to know what the values mean beyond the count of builds, which no con
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ import pathlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from broker.core import model
 
@@ -84,6 +85,29 @@ class FileStore:
         if not _KEY.fullmatch(key):
             raise ValueError(f"store key {key[:80]!r}: lower-case letters, digits, '.', '_', '-'")
         return self.directory / key
+
+
+class Reader(FileStore):
+    """The same directory for a command that leaves everything as it is: nothing is written."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        """Touch nothing; a directory that is not there holds nothing."""
+        self.directory = directory
+
+    def load(self, key: str) -> str | None:
+        """Return the value last saved, or None. Raises OSError."""
+        try:
+            return super().load(key)
+        except NotADirectoryError:
+            return None
+
+    def save(self, key: str, value: str) -> None:  # noqa: ARG002 -- the store's
+        """Refuse. Raises OSError."""
+        raise OSError(errno.EROFS, f"{key[:80]} is not written by a command that reads")
+
+    def locked(self) -> NoReturn:
+        """Refuse. Raises OSError."""
+        raise OSError(errno.EROFS, "the directory is not held by a command that reads")
 
 
 class Builds:

@@ -4,6 +4,8 @@ Every check here needs more than one value to judge. Problems are collected. Ref
 YAML is read.
 """
 
+import hashlib
+import json
 import pathlib
 import urllib.parse
 from collections.abc import Mapping
@@ -36,6 +38,7 @@ class Builder:
     kinds: Mapping[str, KindClasses]
     environ: Mapping[str, str]
     base: pathlib.Path
+    fetches: bool = True  # what the file refers to as secrets
     notes: noting.Notes = field(factory=noting.Notes)
 
     def build(self, data: Any) -> Settings | None:
@@ -82,6 +85,7 @@ class Builder:
             },
             high_availability=replicas,
             warnings=tuple(self.notes.warnings),
+            fingerprint=_fingerprint(data),
         )
 
     # --- sections that belong to a kind, and defaults ---
@@ -142,7 +146,7 @@ class Builder:
             (*where, "token" if told.token is not None else "password"),
             told.token if told.token is not None else told.password,
         )
-        if told.user is None and secret is not None:
+        if told.user is None and (told.token is not None or told.password is not None):
             self.notes.bad((*where, "user"), "missing, and a token or password is given")
         if told.user is not None and told.token is None and told.password is None:
             self.notes.bad((*where, "token"), "missing, and a user is given", "token: file:PATH")
@@ -219,7 +223,7 @@ class Builder:
         return text
 
     def _secret(self, path: tree.Path, told: str | None) -> jnlp_secret.Secret | None:
-        if told is None:
+        if told is None or not self.fetches:
             return None
         try:
             return values.resolve(told, base=self.base, environ=self.environ)
@@ -325,6 +329,11 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
         merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
     return merged
+
+
+def _fingerprint(data: Any) -> str:
+    """Return what tells one file from another: all that it says, nothing of how it is laid out."""
+    return hashlib.sha256(json.dumps(data, default=str).encode()).hexdigest()[:16]
 
 
 def _is_local(url: str) -> bool:

@@ -14,9 +14,16 @@ from broker.config.settings import KindClasses, Settings
 
 
 def load(
-    path: pathlib.Path, kinds: Mapping[str, KindClasses], *, environ: Mapping[str, str]
+    path: pathlib.Path,
+    kinds: Mapping[str, KindClasses],
+    *,
+    environ: Mapping[str, str],
+    secrets: bool = True,
 ) -> Settings:
-    """Read a file. Raises ``ConfigError`` with every problem at once."""
+    """Read a file; without ``secrets`` what it refers to stays unread, and is not missed.
+
+    Raises ``ConfigError`` with every problem at once.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(tree.MAX_BYTES + 1)
@@ -31,7 +38,7 @@ def load(
         raise ConfigError((f"{path}: not UTF-8 text, at byte {error.start + 1}",)) from error
     if len(raw) > tree.MAX_BYTES:
         raise ConfigError((f"{path}: larger than {tree.MAX_BYTES} bytes",))
-    return parse(text, kinds, environ=environ, name=str(path), base=path.parent)
+    return parse(text, kinds, environ=environ, name=str(path), base=path.parent, secrets=secrets)
 
 
 def parse(
@@ -41,6 +48,7 @@ def parse(
     environ: Mapping[str, str],
     name: str = "broker.yaml",
     base: pathlib.Path = pathlib.Path(),
+    secrets: bool = True,
 ) -> Settings:
     """Read a text; ``name`` stands in messages, relative paths start at ``base``.
 
@@ -49,7 +57,7 @@ def parse(
     read = tree.parse(text)
     problems = [Problem(path=f.path, text=f.text, hint=f.hint, line=f.line) for f in read.faults]
     if read.whole:
-        builder = building.Builder(kinds=kinds, environ=environ, base=base)
+        builder = building.Builder(kinds=kinds, environ=environ, base=base, fetches=secrets)
         settings = builder.build(read.data)
         if settings is not None and not problems:
             return settings

@@ -102,6 +102,7 @@ class Settings:
     warmth: Mapping[model.TemplateName, Warmth]
     high_availability: HighAvailability | None = None
     warnings: tuple[str, ...] = ()
+    fingerprint: str = ""  # of what the file says, whatever its layout; empty: in force in part
 
     def secrets(self) -> tuple[str, ...]:
         """Return the texts that must never be shown, for the log to blank."""

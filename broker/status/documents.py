@@ -14,6 +14,7 @@ from typing import Any
 
 from backends import api as backends_api
 from broker.core import death, ledger, model, withheld
+from broker.core import leftovers as remains
 from broker.status.source import StatusSource
 from outside import secrets
 
@@ -79,6 +80,7 @@ def plan(source: StatusSource) -> Document:
         wake_at=_iso(last.wake_at) if last is not None else None,
         wake_in_s=_until(last.wake_at, now) if last is not None else None,
         draining=source.policy.draining,
+        configuration=source.fingerprint,
         actions=[_action(a) for a in last.actions] if last is not None else [],
         refusals=[_refusal(r) for r in last.refusals] if last is not None else [],
         backoffs=_backoffs(last, now=now) if last is not None else [],
@@ -86,6 +88,20 @@ def plan(source: StatusSource) -> Document:
         sources=_sources(world, source.policy, now=now),
     )
     return document
+
+
+def leftovers(source: StatusSource, planned: model.Plan | None, *, everything: bool) -> Document:
+    """Return what is left over by the last look, and what stands in the way of its removal.
+
+    ``planned`` is what ``core.leftovers`` makes of that look, None before the first one.
+    ``everything``: also the agents that have nothing to do, as ``sweep --all`` means it.
+    """
+    return {
+        **_head(source),
+        "everything": everything,
+        "leftovers": [_action(a) for a in remains.removals(planned)] if planned else [],
+        "kept": [_refusal(r) for r in planned.refusals] if planned else [],
+    }
 
 
 def _head(source: StatusSource) -> Document:

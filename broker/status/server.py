@@ -6,6 +6,9 @@ machine is served, a request under a foreign host name is refused: a web page el
 otherwise read the answers through a browser on this machine, by a name that it points here.
 Refuses to wait for the controller or a backend.
 
+What a stranger sends costs little (``doors``), is answered 400 in one line where it is no request,
+and is logged once a minute. A document that cannot be made costs that document.
+
 aiohttp's low-level server is enough for a handful of fixed paths: its application framework would
 be a megabyte more in every broker (docs/decisions/0050-memory.md).
 """
@@ -13,20 +16,28 @@ be a megabyte more in every broker (docs/decisions/0050-memory.md).
 import asyncio
 import ipaddress
 import json
+import logging
+import re
 from collections.abc import Callable
+from http import HTTPStatus
 
-import yarl
+from aiohttp.http import HttpVersion11
+from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server as LowLevelServer
 
-from broker.status import documents, page
+from broker import log, presence
+from broker.core import leftovers, model
+from broker.status import documents, doors, page
 from broker.status.source import StatusSource
 
+_LOG = logging.getLogger("broker.status")
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
     "Referrer-Policy": "no-referrer",
+    "Server": "agent-broker",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
@@ -36,68 +47,121 @@ _DOCUMENTS: dict[str, Callable[[StatusSource], documents.Document]] = {
     "templates": documents.templates,
     "plan": documents.plan,
 }
+_API = "/api/v1/"
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 _GOODBYE_S = 1.0
+_LINGER_S = 1.0
 
 _Answer = Callable[[], Response]
+_Prove = Callable[[str, str, bytes], str | None]
 
 
 class Server:
-    """Serves one source; ``metrics`` gives an exposition and its content type."""
+    """Serves one source; ``metrics`` gives an exposition and its content type.
 
-    def __init__(self, source: StatusSource, *, metrics: Callable[[], tuple[bytes, str]]) -> None:
+    ``prove`` is ``presence.proof`` with the key of this life.
+    """
+
+    def __init__(
+        self,
+        source: StatusSource,
+        *,
+        metrics: Callable[[], tuple[bytes, str]],
+        limits: doors.Limits | None = None,
+    ) -> None:
+        self.prove: _Prove = lambda word, path, body: None  # noqa: ARG005 -- until there is a key
         self._source = source
         self._metrics = metrics
+        self._limits = limits if limits is not None else doors.Limits()
         self._served: LowLevelServer | None = None
-        self._listening: asyncio.Server | None = None
+        self._door: doors.Door | None = None
+        self._told = log.Seldom(_LOG)
         self._is_local = True
+        self._left_over: dict[bool, tuple[model.World, model.Plan]] = {}
         self._answers: dict[str, _Answer] = {
             "/": self._page,
             "/healthz": lambda: _verdict(*source.alive()),
             "/readyz": lambda: _verdict(*source.ready()),
             "/metrics": self._exposition,
-            **{f"/api/v1/{name}": self._document(make) for name, make in _DOCUMENTS.items()},
+            **{f"{_API}{name}": self._document(make) for name, make in _DOCUMENTS.items()},
+            f"{_API}leftovers": lambda: _json(self._leftovers(everything=False)),
+            f"{_API}leftovers/all": lambda: _json(self._leftovers(everything=True)),
         }
 
     async def start(self, *, host: str, port: int) -> str:
         """Listen, and return the page's address. Raises OSError if the port is taken."""
         self._is_local = _is_local(host)
-        served = LowLevelServer(self._answer, access_log=None)
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(served, host, port)
-        self._served = served
-        found, bound = self._listening.sockets[0].getsockname()[:2]
+        served = LowLevelServer(self._answer)
+
+        def speak() -> RequestHandler:
+            return _Handler(
+                served, told=self._told, loop=loop, access_log=None, lingering_time=_LINGER_S
+            )
+
+        door = doors.Door(speak, limits=self._limits)
+        found, bound = await door.open(host=host, port=port)
+        self._served, self._door = served, door
         name = f"[{found}]" if ":" in found else found
         return f"http://{name}:{bound}/"
 
     async def aclose(self) -> None:
         """Stop listening; idempotent."""
-        listening, self._listening = self._listening, None
-        if listening is not None and self._served is not None:
-            listening.close()
+        door, self._door = self._door, None
+        if door is not None and self._served is not None:
+            await door.aclose()
             self._served.pre_shutdown()
             await self._served.shutdown(_GOODBYE_S)
-            await listening.wait_closed()
+            door.expel()
 
     async def _answer(self, request: BaseRequest) -> Response:
-        answer = self._refusal(request) or self._answers[request.path]()
+        if self._door is not None and (there := self._door.inside.get(request.protocol)):
+            there.asked()
+        answer = self._refusal(request) or self._made(request.path)
         answer.headers.update(_HEADERS)
+        word = request.headers.get(presence.CHALLENGE)
+        if word is not None and answer.status == HTTPStatus.OK:
+            body = answer.body if isinstance(answer.body, bytes) else b""
+            given = self.prove(word, request.path, body)
+            if given is not None:
+                answer.headers[presence.PROOF] = given
+        answer.force_close()  # a connection is for one request: see doors
         return answer
 
     def _refusal(self, request: BaseRequest) -> Response | None:
-        host = yarl.URL(f"http://{request.host}").host or ""
-        if self._is_local and not (host == "localhost" or _is_address(host)):
-            text = "asked under a foreign host name; use the address of the page\n"
-            return Response(status=421, text=text)
+        told = request.headers.getall("Host", [])
+        found = _HOST.fullmatch(told[0]) if len(told) == 1 else None
+        if found is None and (told or request.version >= HttpVersion11):
+            return _line(HTTPStatus.BAD_REQUEST, "no host, or none that there can be")
+        host = found["name"].strip("[]") if found is not None else ""
+        if self._is_local and found and not (host == "localhost" or _is_address(host)):
+            return _line(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "asked under a foreign host name; use the address of the page",
+            )
         if request.path not in self._answers:
-            return Response(status=404, text="404: Not Found")
+            return _line(HTTPStatus.NOT_FOUND, "404: Not Found")
         if request.method not in {"GET", "HEAD"}:
-            allowed = {"Allow": "GET,HEAD"}
-            return Response(status=405, text="405: Method Not Allowed", headers=allowed)
+            refused = _line(HTTPStatus.METHOD_NOT_ALLOWED, "405: Method Not Allowed")
+            refused.headers["Allow"] = "GET,HEAD"
+            return refused
         return None
 
+    def _made(self, path: str) -> Response:
+        """Make one answer; a bug costs that answer, and is told once in a while."""
+        try:
+            return self._answers[path]()
+        except Exception as error:  # noqa: BLE001 -- whoever asks again gets the same; the rest lives
+            self._told.bug(f"{path} cannot be made, by a bug", error)
+            return _line(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                f"{path} cannot be made, by a bug of the broker ({type(error).__name__}); its log "
+                "says where. The other pages are not concerned.",
+            )
+
     def _page(self) -> Response:
-        return Response(text=page.render(self._source), content_type="text/html")
+        return _text(page.render(self._source), kind="text/html")
 
     def _exposition(self) -> Response:
         body, kind = self._metrics()
@@ -106,11 +170,69 @@ class Server:
     def _document(
         self, make: Callable[[StatusSource], documents.Document]
     ) -> Callable[[], Response]:
-        def document() -> Response:
-            text = json.dumps(make(self._source), ensure_ascii=False, allow_nan=False)
-            return Response(text=text, content_type="application/json")
+        return lambda: _json(make(self._source))
 
-        return document
+    def _leftovers(self, *, everything: bool) -> documents.Document:
+        """Plan once more, at most once for each look."""
+        world, planned = self._source.world, None
+        if world is not None:
+            known = self._left_over.get(everything)
+            if known is None or known[0] is not world:
+                policy = self._source.policy
+                known = (world, leftovers.look(world, policy, everything=everything))
+                self._left_over[everything] = known
+            planned = known[1]
+        return documents.leftovers(self._source, planned, everything=everything)
+
+
+class _Handler(RequestHandler):
+    """What aiohttp answers by itself, in our words: no versions, and no traceback in the log."""
+
+    def __init__(self, manager: LowLevelServer, *, told: log.Seldom, **more: object) -> None:
+        super().__init__(manager, **more)  # type: ignore[arg-type]  # its own, as given above
+        self._told = told
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 -- it quotes what was sent
+    ) -> Response:
+        """Answer what is no request; the rest cannot happen, and is told if it does."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc is not None:
+            self._told.bug("an answer cannot be made, by a bug", exc)
+        else:
+            self._told.info("no HTTP request", remote=str(request.remote))
+        if request.writer.output_size > 0:
+            raise ConnectionError("half an answer was sent")
+        answer = _line(HTTPStatus(status), f"{status}: {HTTPStatus(status).phrase}")
+        answer.headers.update(_HEADERS)
+        answer.force_close()
+        return answer
+
+    def log_exception(self, *args: object, **more: object) -> None:
+        """Tell what aiohttp would log with a traceback, once in a while."""
+        error = more.get("exc_info")
+        if isinstance(error, BaseException):
+            self._told.bug("a connection failed by a bug", error)
+        else:
+            self._told.warning("a connection failed", reason=str(args[0]) if args else "")
+
+
+def _json(document: documents.Document) -> Response:
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    return _text(text, kind="application/json")
+
+
+def _line(status: HTTPStatus, text: str) -> Response:
+    return _text(f"{text}\n", status=status)
+
+
+def _text(text: str, *, kind: str = "text/plain", status: int = HTTPStatus.OK) -> Response:
+    """Return an answer; halves of surrogate pairs, which nobody can read, become ``?``."""
+    body = text.encode("utf-8", "replace")
+    return Response(body=body, status=status, content_type=kind, charset="utf-8")
 
 
 def _is_address(host: str) -> bool:
@@ -126,4 +248,4 @@ def _is_local(host: str) -> bool:
 
 
 def _verdict(good: bool, text: str) -> Response:  # noqa: FBT001 -- a pair, unpacked above
-    return Response(text=f"{text or 'ok'}\n", status=200 if good else 503)
+    return _line(HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, text or "ok")

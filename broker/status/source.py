@@ -22,6 +22,10 @@ class StatusSource(Protocol):
         """The configuration in force."""
 
     @property
+    def fingerprint(self) -> str:
+        """What tells the file in force from another one; empty if it is not in force whole."""
+
+    @property
     def world(self) -> model.World | None:
         """The last observation; None before the first."""
 

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from outside import text as texts
+
+_CELL = 4096
 _Row = Mapping[str, Any]
 
 
@@ -32,9 +35,21 @@ def table(rows: Sequence[Sequence[object]]) -> str:
 
 
 def plain(cell: object) -> str:
-    """Return a text without what could steer a terminal or break its line."""
-    text = "" if cell is None else str(cell)
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """Return a text as one line, without what could steer a terminal, and without secrets."""
+    return "" if cell is None else texts.clean(str(cell), _CELL)
+
+
+def cleaned(value: object) -> object:
+    """Return a document whose texts are all plain: JSON, too, is read in terminals."""
+    match value:
+        case str():
+            return plain(value)
+        case Mapping():
+            return {plain(key): cleaned(part) for key, part in value.items()}
+        case list() | tuple():
+            return [cleaned(part) for part in value]
+        case _:
+            return value
 
 
 def is_bad_end(dead: _Row) -> bool:

@@ -29,6 +29,7 @@ POLICY = model.Policy(
 @define
 class FixedSource:
     version: str = "1.2.3"
+    fingerprint: str = "f00d"
     policy: model.Policy = POLICY
     world: model.World | None = None
     plan: model.Plan | None = None

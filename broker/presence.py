@@ -1,0 +1,133 @@
+"""How a command finds the broker that works with its state directory, and knows it for that one.
+
+A broker that serves a page notes in its state directory, for its own user alone, where the page is
+and a key of this life. A command that reads the note asks there and sends a word of its own; what
+comes back is signed with the key, word, path and body together. So no other broker, of another
+owner or controller on the same port, and nobody who took the port over is taken for it; a note
+that a killed broker left leads nowhere. Refuses to know what the documents say.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import aiohttp
+import yarl
+from attrs import field, frozen
+
+from backends import api as backends_api
+from outside import bodies
+from outside import secrets as known_secrets
+from outside import text as texts
+
+NOTE = "page"
+"""Key in the store."""
+CHALLENGE, PROOF = "X-Broker-Challenge", "X-Broker-Proof"
+_WORD = re.compile(r"[0-9a-f]{32,64}")
+_ASK_S = 10.0
+LIMIT = 64 << 20
+"""Bytes of one document: that of 50,000 agents has a good half."""
+
+
+@frozen(kw_only=True)
+class Note:
+    """Where the page of a broker is, and the key of its life."""
+
+    url: str  # ends with "/"
+    key: str = field(repr=False)
+
+
+class Loads(Protocol):
+    """What is needed of the store to read a note."""
+
+    def load(self, key: str) -> str | None:
+        """Return the value last saved, or None. Raises OSError."""
+
+
+class NoAnswer(Exception):  # noqa: N818 -- what it is
+    """Nobody answers as a broker does; ``str`` says what was found."""
+
+
+def announce(files: backends_api.Store, url: str) -> Note:
+    """Note where the page is, with a new key. Raises OSError."""
+    made = Note(url=url, key=secrets.token_hex(32))
+    known_secrets.register(made.key)
+    files.save(NOTE, json.dumps({"url": made.url, "key": made.key}))
+    return made
+
+
+def noted(files: Loads) -> Note | None:
+    """Return the note of the broker that was last started here; None without one."""
+    try:
+        told = json.loads(files.load(NOTE) or "{}")
+        made = Note(url=str(told["url"]), key=str(told["key"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    known_secrets.register(made.key)
+    return made if made.url else None
+
+
+def proof(key: str, word: str, path: str, body: bytes) -> str | None:
+    """Return what proves to whoever chose the word that this answer is ours; None for no word."""
+    if not _WORD.fullmatch(word):
+        return None
+    told = f"{word}\n{path}\n{hashlib.sha256(body).hexdigest()}"
+    return hmac.new(key.encode(), told.encode(), hashlib.sha256).hexdigest()
+
+
+async def ask(url: str, names: Sequence[str], *, note: Note | None) -> dict[str, dict[str, Any]]:
+    """Return documents of the API by name. With a ``note`` whoever answers has to prove himself.
+
+    Raises NoAnswer.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    try:
+        base = yarl.URL(reachable(url))
+        async with aiohttp.ClientSession(
+            auto_decompress=False, timeout=aiohttp.ClientTimeout(total=_ASK_S)
+        ) as session:
+            for name in names:
+                told[name] = await _document(session, base / "api/v1" / name, note)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
+        words = texts.clean(str(error) or type(error).__name__)
+        raise NoAnswer(words) from error
+    return told
+
+
+async def _document(
+    session: aiohttp.ClientSession, url: yarl.URL, note: Note | None
+) -> dict[str, Any]:
+    word = secrets.token_hex(16)
+    async with session.get(url, headers={CHALLENGE: word}, allow_redirects=False) as answer:
+        if answer.status != 200:
+            raise NoAnswer(f"{url.path} was answered {answer.status}")
+        try:
+            body = await bodies.read(answer, LIMIT)
+        except (bodies.TooLarge, bodies.Unreadable) as error:
+            raise NoAnswer(f"{url.path}: {error}") from error
+        given = answer.headers.get(PROOF, "")
+    if note is not None:
+        expected = proof(note.key, word, url.path, body)
+        if expected is None or not hmac.compare_digest(expected.encode(), given.encode()):
+            raise NoAnswer("whoever answers there is not the broker of this state directory")
+    read = json.loads(body)
+    if not isinstance(read, dict):
+        raise NoAnswer(f"{url.path} is no document")
+    return read
+
+
+def reachable(url: str) -> str:
+    """Return the address as a client on the same machine calls it; none listens *at* 0.0.0.0."""
+    try:
+        parts = yarl.URL(url)
+        found = ipaddress.ip_address(parts.host or "")
+    except ValueError:
+        return url
+    if not found.is_unspecified:
+        return url
+    return str(parts.with_host("127.0.0.1" if found.version == 4 else "::1"))

@@ -1,0 +1,229 @@
+"""How many may stand at the status page's door, for how long, and with how much.
+
+Why: the page is for people and probes, and whoever reaches its port could otherwise hold every
+file descriptor of the broker, or its memory, without saying a word. A connection is for one
+request; it has a few seconds to send it and a few more to take the answer. Where there is no room
+the one that has waited longest without asking goes, of whoever holds the most: so a probe that
+asks at once is answered among a thousand silent ones. Refuses to know HTTP.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from attrs import frozen
+
+from broker import log
+
+_LOG = logging.getLogger("broker.status")
+_BACKLOG = 128
+_BREATH_S = 0.5  # when the process has no descriptor left
+_BUSY_S = 1.0  # an answer that is not taken within this may make room for others
+
+
+@frozen(kw_only=True)
+class Limits:
+    """What one page bears."""
+
+    connections: int = 64
+    per_address: int = 16
+    request_s: float = 5.0  # to send a request, from the first moment
+    answer_s: float = 15.0  # to take the answer
+    request_bytes: int = 32 * 1024  # nothing that is served takes a body
+
+
+class Connection(asyncio.Protocol):
+    """One client, counted and limited; another protocol speaks with it."""
+
+    def __init__(self, door: "Door", inner: asyncio.Protocol) -> None:
+        self._door = door
+        self._inner = inner
+        self._transport: asyncio.Transport | None = None
+        self._end: asyncio.TimerHandle | None = None
+        self._taken = 0
+        self.address = ""
+        self.since = 0.0  # loop time of its last step
+        self.has_asked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; the time for the request runs."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- a socket's
+        self._transport = transport
+        self.address = group_of(transport.get_extra_info("peername"))
+        self._door.inside[self._inner] = self
+        self._within(self._door.limits.request_s)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what comes, up to the limit."""
+        self._taken += len(data)
+        if self._taken > self._door.limits.request_bytes:
+            self._door.told.info("a request was too large", remote=self.address)
+            self.abort()
+            return
+        self._inner.data_received(data)
+
+    def asked(self) -> None:
+        """Note that a request is whole; the time for its answer runs."""
+        if not self.has_asked:
+            self.has_asked = True
+            self._within(self._door.limits.answer_s)
+
+    def abort(self) -> None:
+        """End at once, whatever is still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def eof_received(self) -> bool | None:
+        """Pass it on."""
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave."""
+        if self._end is not None:
+            self._end.cancel()
+        self._door.inside.pop(self._inner, None)
+        self._inner.connection_lost(exc)
+
+    def _within(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.since = loop.time()
+        if self._end is not None:
+            self._end.cancel()
+        self._end = loop.call_later(seconds, self.abort)
+
+
+class Door:
+    """Listens, and lets in as many as the limits say; ``speak`` makes who speaks with one."""
+
+    def __init__(self, speak: Callable[[], asyncio.Protocol], *, limits: Limits) -> None:
+        self.limits = limits
+        self.inside: dict[asyncio.BaseProtocol, Connection] = {}
+        self.told = log.Seldom(_LOG)
+        self._speak = speak
+        self._listening: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+
+    async def open(self, *, host: str, port: int) -> tuple[str, int]:
+        """Listen at every address of the host; return the first. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        try:
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                self._listen(family, kind, protocol, address)
+        except OSError:
+            self._close_listening()
+            raise
+        # owned by this object and awaited in aclose
+        self._accepting = [
+            loop.create_task(self._accept(one), name="status page") for one in self._listening
+        ]
+        bound = self._listening[0].getsockname()
+        return str(bound[0]), int(bound[1])
+
+    async def aclose(self) -> None:
+        """Let nobody in any more; idempotent."""
+        for task in self._accepting:
+            task.cancel()
+        if self._accepting:
+            await asyncio.wait(self._accepting)
+        self._accepting = []
+        self._close_listening()
+
+    def expel(self) -> None:
+        """End every connection that is still there."""
+        for one in list(self.inside.values()):
+            one.abort()
+
+    # --- inside ---
+
+    def _listen(self, family: int, kind: int, protocol: int, address: tuple[object, ...]) -> None:
+        made = socket.socket(family, kind, protocol)
+        self._listening.append(made)
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(address)
+        made.listen(_BACKLOG)
+
+    def _close_listening(self) -> None:
+        for one in self._listening:
+            one.close()
+        self._listening = []
+
+    async def _accept(self, listening: socket.socket) -> None:
+        """Let in one after the other: whoever has come is heard before the next one."""
+        while True:
+            try:
+                await self._let_in(listening)
+            except OSError as error:
+                self.told.warning("no connection can be taken", reason=str(error))
+                await asyncio.sleep(_BREATH_S)
+            except Exception as error:  # noqa: BLE001 -- the page outlives our bugs
+                self.told.bug("a connection was not taken, by a bug", error)
+                await asyncio.sleep(_BREATH_S)
+
+    async def _let_in(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        come, address = await loop.sock_accept(listening)
+        if not self._makes_room(group_of(address)):
+            come.close()
+            await asyncio.sleep(0)
+            return
+        try:
+            await loop.connect_accepted_socket(lambda: Connection(self, self._speak()), come)
+        except OSError:  # it has gone already
+            come.close()
+
+    def _makes_room(self, address: str) -> bool:
+        """Return whether one more may come in; somebody may have to go for it."""
+        limits, inside = self.limits, self.inside.values()
+        same = [one for one in inside if one.address == address]
+        if len(same) >= limits.per_address:
+            return self._expels(same)
+        if len(inside) < limits.connections:
+            return True
+        most = Counter(one.address for one in inside).most_common(1)[0][0]
+        return self._expels([one for one in inside if one.address == most])
+
+    def _expels(self, some: Sequence[Connection]) -> bool:
+        self.told.info("more connections than the page takes", remote=some[0].address)
+        going = _longest(one for one in some if not one.has_asked)
+        if going is None:
+            going = _longest(some)
+            if going is None or asyncio.get_running_loop().time() - going.since < _BUSY_S:
+                return False
+        self.inside = {k: one for k, one in self.inside.items() if one is not going}
+        going.abort()
+        return True
+
+
+def _longest(some: Iterable[Connection]) -> Connection | None:
+    return min(some, key=lambda one: one.since, default=None)
+
+
+def group_of(peer: Sequence[object] | None) -> str:
+    """Return what counts as one address: of IPv6 a network of 64 bits, which one host may own."""
+    text = str(peer[0]) if peer else ""
+    with contextlib.suppress(ValueError):
+        found = ipaddress.ip_address(text.partition("%")[0])
+        if isinstance(found, ipaddress.IPv6Address):
+            if found.ipv4_mapped is not None:
+                return str(found.ipv4_mapped)
+            return str(ipaddress.ip_network((found, 64), strict=False))
+    return text

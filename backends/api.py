@@ -122,6 +122,7 @@ class BackendError(Exception):
         super().__init__(reason[:256])
         self.reason = reason[:256]
         self.retry_after = retry_after
+        self.nothing_left = False  # of ``launch``: it is certain that nothing was made, or stayed
 
 
 class Rejected(BackendError):

@@ -60,6 +60,7 @@ class Order:
     spec_with: Callable[[jnlp_secret.Secret], backends_api.InstanceSpec]
 
 
+_NOTHING_MADE = (backends_api.Rejected, backends_api.NoCapacity, backends_api.AlreadyExists)
 _LAST_MOMENT = "it was given work in the last moment"
 
 
@@ -159,9 +160,10 @@ class Executor:
         secret = await self.nodes.secret(action.name)
         try:
             await self._backend(action.backend).launch(order.spec_with(secret))
-        except (backends_api.Rejected, backends_api.NoCapacity, backends_api.AlreadyExists):
-            # certain that nothing of ours runs: do not leave an empty node for the sweep
-            await self._delete_node(action.name)
+        except backends_api.BackendError as error:
+            if error.nothing_left or isinstance(error, _NOTHING_MADE):
+                # certain that nothing of ours runs: do not leave an empty node for the sweep
+                await self._delete_node(action.name)
             raise
 
     async def _cordon_busy(self, action: model.CordonAgent) -> None:

@@ -67,6 +67,17 @@ def blanked(text: str) -> str:
     return text
 
 
+def without(text: str, *found: str) -> str:
+    """Return a text without any form of these secrets, which are not registered.
+
+    For those of one request, of which there are too many to keep in mind.
+    """
+    forms = {form for secret in found if len(secret) >= _SHORTEST for form in _forms_of(secret)}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, HIDDEN)
+    return text
+
+
 def cut_before(text: str, at: int) -> int:
     """Return where to cut a text at ``at`` or before, so that no registered form is cut in two."""
     for form in _ordered:

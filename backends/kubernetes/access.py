@@ -7,7 +7,9 @@ account of the pod that we run in. Refuses to know requests.
 
 import os
 import pathlib
+import re
 import ssl
+import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -15,10 +17,12 @@ from attrs import define, field, frozen
 
 from backends import api
 from backends.kubernetes import settings
+from outside import files, secrets
 
 ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _REREAD_S = 60.0  # projected tokens are renewed when 80 % of an hour at least is over
-_MAX_BYTES = 65_536
+_MAX_BYTES = 1 << 18  # a token has a kilobyte, a bundle of all authorities 200
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 class Tokens(Protocol):
@@ -58,19 +62,41 @@ class FileToken:
     async def get(self, *, renew: bool = False) -> str | None:
         """Return the token, read at most a minute ago."""
         if renew or self._token is None or self.clock() - self._read_at > _REREAD_S:
-            self._token = read(self.path)
-            self._read_at = self.clock()
+            token = read(self.path)
+            secrets.register(token)
+            if not _TOKEN.fullmatch(token):
+                raise api.Unauthorized(
+                    f"{self.path} holds no token: {'nothing' if not token else 'more than a word'}"
+                    "; hint: one line, as the API server issued it"
+                )
+            self._token, self._read_at = token, self.clock()
+        secrets.register(self._token)  # it stays known, however many come after it
         return self._token
+
+
+def authorization(token: str | None) -> dict[str, str]:
+    """Return the header that shows a token."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def read(path: pathlib.Path) -> str:
     """Read a small file; raises Unauthorized without its content."""
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        words = getattr(error, "strerror", None) or "not text"
-        raise api.Unauthorized(f"cannot read {path}: {words}") from error
+        return files.read(path, limit=_MAX_BYTES).decode().strip()
+    except OSError as error:
+        raise api.Unauthorized(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:  # which quotes what it found
+        raise api.Unauthorized(f"cannot read {path}: not text") from None
+
+
+def known(server: str) -> str:
+    """Return a server's URL, whose password must never be shown."""
+    try:
+        parts = urllib.parse.urlsplit(server)
+        secrets.register(parts.password, urllib.parse.unquote(parts.password or ""))
+    except ValueError:
+        pass
+    return server.rstrip("/")
 
 
 async def find(
@@ -93,7 +119,7 @@ async def find(
     authority = pathlib.Path(told.ca_file) if told.ca_file else account / "ca.crt"
     server = told.server or _in_cluster(environ)
     return Access(
-        server=server.rstrip("/"),
+        server=known(server),
         namespace=told.namespace or _namespace(account / "namespace"),
         tokens=tokens,
         tls=context(authority, told=told.ca_file is not None) if server[:6] == "https:" else None,
@@ -105,9 +131,11 @@ def context(authority: pathlib.Path, *, told: bool) -> ssl.SSLContext:
     if not told and not authority.exists():
         return ssl.create_default_context()
     try:
-        return ssl.create_default_context(cafile=authority)
-    except (OSError, ssl.SSLError) as error:
-        raise api.Unauthorized(f"cannot use the authority in {authority}: {error}") from error
+        return ssl.create_default_context(cadata=read(authority))
+    except (ssl.SSLError, ValueError) as error:
+        raise api.Unauthorized(
+            f"cannot use the authority in {authority}: {getattr(error, 'reason', None) or error}"
+        ) from error
 
 
 def _in_cluster(environ: Mapping[str, str]) -> str:

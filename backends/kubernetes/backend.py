@@ -18,6 +18,9 @@ import pathlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
+import attrs
+from attrs import frozen
+
 from backends import api, names
 from backends.kubernetes import (
     access,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:  # only who serves `in-container` pays for an HTTP server
 
 _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
+_REFUSED_S, _REFUSED_LONG_S = 5.0, 300.0  # until a deletion that was refused is tried again
 _FIRST_LOOK_S = 0.05
 _LOOK_S = 1.0
 
@@ -71,6 +75,7 @@ class KubernetesBackend:
         self._client: client.Client | None = None
         self._reflector: reflector.Reflector | None = None
         self._inquiry = events.Inquiry()
+        self._refused: dict[str, _Refusal] = {}  # by instance
         self._listener: listener.Listener | None = None
         self._closed = False
 
@@ -90,9 +95,9 @@ class KubernetesBackend:
                 return
             try:
                 await _give_secret(asked, made, uid, fresh=fresh)
-            except api.BackendError:
-                if fresh:  # it would wait for its secret for ever
-                    await self._take_back(made, uid)
+            except api.BackendError as error:
+                # it would wait for its secret for ever
+                error.nothing_left = fresh and await self._take_back(made, uid)
                 raise
 
     async def list(self) -> Sequence[api.Instance]:
@@ -100,13 +105,18 @@ class KubernetesBackend:
         with errors.contract():
             asked, kept = await self._open()
             picture = await kept.look()
+            there = {one.name for one in picture.pods}
+            self._refused = {name: why for name, why in self._refused.items() if name in there}
             await self._inquiry.ask(asked, picture.pods, now=self._now())
             now, patience_s = self._now(), self._settings.start_patience_s
             seen = [
                 one.at(now, patience_s=patience_s, told=self._inquiry.told(one))
                 for one in picture.pods
             ]
-            return [*seen, *picture.departed]
+            found = [*(self._kept_back(one) for one in seen), *picture.departed]
+            if picture.odd:
+                raise api.Partial(picture.odd, seen=found, odd=True)
+            return found
 
     async def watch(self) -> AsyncIterator[None]:
         """Keep the picture and wake at its changes; ends with an error or when closed."""
@@ -136,10 +146,12 @@ class KubernetesBackend:
                 if kept.departed(name):
                     kept.forget(name)
                 raise api.NotFound(f"no pod of instance {name[:80]!r}")
+            if not found.uid:
+                raise errors.Odd(f"pod {found.pod} cannot be meant: its uid cannot be read")
             kept.forget(name)
             # with a grace of 0 the object would go at once, whatever still runs
             grace = max(1, math.ceil(grace_s))
-            await asked.delete_pod(found.pod, uid=found.uid, grace_s=grace)
+            await self._delete(asked, found, grace)
             with contextlib.suppress(api.BackendError):  # the cluster collects it, only later
                 await asked.delete_secret(found.pod)
             await self._gone(name, found.uid, within_s=grace + _END_MARGIN_S)
@@ -248,9 +260,9 @@ class KubernetesBackend:
         found = await asked.find_pod(made.name)
         if found is None:
             raise api.Unavailable(f"pod {made.name!r} went away while it was looked at")
-        annotations = found["metadata"].get("annotations") or {}
         if not states.is_ours(found, self._owner):
             raise api.AlreadyExists(f"pod {made.name!r} exists and is not ours")
+        annotations = states.part(found, "metadata", "annotations")
         if annotations.get(pod.DIGEST) != made.digest:
             raise api.AlreadyExists(
                 f"pod {made.name!r} exists and was made from another specification"
@@ -259,24 +271,56 @@ class KubernetesBackend:
             raise api.AlreadyExists(f"pod {made.name!r} of an earlier order is still ending")
         return _uid(found)
 
-    async def _take_back(self, made: pod.Made, uid: str) -> None:
+    async def _take_back(self, made: pod.Made, uid: str) -> bool:
+        """Delete a pod that was just made, and wait for it; tell whether it is certainly gone."""
         asked, kept = await self._open()
-        kept.forget(made.pod["metadata"]["annotations"][pod.NAME])
-        with contextlib.suppress(api.BackendError):
+        name = str(made.pod["metadata"]["annotations"][pod.NAME])
+        kept.forget(name)
+        try:
             await asked.delete_pod(made.name, uid=uid, grace_s=1)
+            return await self._gone(name, uid, within_s=1 + _END_MARGIN_S)
+        except api.NotFound:
+            return True
+        except api.BackendError:
+            return False
 
-    async def _gone(self, name: str, uid: str, *, within_s: float) -> None:
-        """Wait until the pod is gone, by the picture where it is kept."""
+    async def _delete(self, asked: client.Client, found: states.Seen, grace_s: int) -> None:
+        """Delete a pod; that we may not is remembered, so that the listing can say it."""
+        try:
+            await asked.delete_pod(found.pod, uid=found.uid, grace_s=grace_s)
+        except (api.Unauthorized, api.Rejected) as error:
+            old = self._refused.get(found.name, _Refusal(at=self._now()))
+            new = attrs.evolve(old, why=error.reason, times=old.times + 1)
+            self._refused[found.name] = new
+            error.retry_after = error.retry_after or new.pause_s
+            raise
+        self._refused.pop(found.name, None)
+
+    def _kept_back(self, seen: api.Instance) -> api.Instance:
+        """Say of an instance that we were not allowed to remove it."""
+        refusal = self._refused.get(seen.name)
+        if refusal is None or seen.state is api.InstanceState.STOPPING:
+            return seen
+        return attrs.evolve(
+            seen,
+            detail=f"may not be deleted: {refusal.why}"[:256],
+            leaving_at=refusal.at,
+            spent=seen.state is api.InstanceState.EXITED,
+        )
+
+    async def _gone(self, name: str, uid: str, *, within_s: float) -> bool:
+        """Wait until the pod is gone, by the picture where it is kept; tell whether it is."""
         loop = asyncio.get_running_loop()
         end, pause_s = loop.time() + within_s, _FIRST_LOOK_S
         while loop.time() < end:
             _, kept = await self._open()
             found = await self._find(name)
             if found is None or found.uid != uid:
-                return
+                return True
             await kept.wait(min(pause_s, end - loop.time()))
             pause_s = min(2 * pause_s, _LOOK_S)
         _LOG.warning("pod does not go", extra={"instance": name, "waited_s": within_s})
+        return False
 
 
 async def _give_secret(asked: client.Client, made: pod.Made, uid: str, *, fresh: bool) -> None:
@@ -294,4 +338,21 @@ async def _give_secret(asked: client.Client, made: pod.Made, uid: str, *, fresh:
 
 
 def _uid(found: client.Object) -> str:
-    return str(found["metadata"]["uid"])
+    uid = states.part(found, "metadata").get("uid")
+    if not isinstance(uid, str) or not uid:
+        raise errors.Odd("the API server tells of a pod without a uid")
+    return uid
+
+
+@frozen(kw_only=True)
+class _Refusal:
+    """Why we may not delete a pod, since when, and how often it was tried."""
+
+    why: str = ""
+    at: float
+    times: int = 0
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until it is worth another try: rights come back by a person's hand."""
+        return min(_REFUSED_S * 2.0 ** min(self.times - 1, 16), _REFUSED_LONG_S)

@@ -2,13 +2,14 @@
 
 Why not the official package: it costs 46 MiB and a second at the start, knows only the fields of
 its own release, and its watch neither relists nor survives a busy server (see
-docs/decisions/0030-kubernetes-client.md). Refuses to know what pods are for.
+docs/decisions/0030-kubernetes-client.md). Every answer has a size that no honest one exceeds,
+every list is a list, and no redirect is followed. Refuses to know what pods are for.
 """
 
 import asyncio
 import contextlib
-import json
 import logging
+import re
 import urllib.parse
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -17,13 +18,21 @@ import aiohttp
 from attrs import frozen
 
 from backends import api
-from backends.kubernetes import access, errors, manners, settings
-from outside import bodies
+from backends.kubernetes import access, decoding, errors, manners, settings
+from outside import bodies, text, typed
 
 _LOG = logging.getLogger("backends.kubernetes")
-_LOG_BYTES = 1 << 20
-_LINE_BYTES = 16 << 20  # an object has at most 3 MiB; a watch repeats it once
-_CHUNK = 1 << 16
+_MIB = 1 << 20
+_OBJECT_BYTES = 4 * _MIB  # etcd takes 1.5 MiB, the API server 3; also a line of a watch
+_PAGE_BYTES = 8 * _MIB  # a pod has 5 to 20 KiB; decoded this is some 60 MiB for a moment
+_LOG_BYTES = _MIB // 4  # 20 lines of 12 KiB: longer ones are cut anyway
+_LOG_LINE = 256
+_REFUSAL_BYTES = 1 << 16
+_LESS = 4  # by which a page is made smaller that was too large
+_MOST_PODS = 20_000  # of one owner in one namespace
+_MOST_WARNINGS = 100
+_VERSION = re.compile(r"[\w.:-]{1,128}")  # of a resource: a number as yet
+_CONTINUE = 1 << 14  # characters: a token holds a key and a version
 _METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
 _EVENTS = 100  # of one pod; equal ones are counted, not repeated
 _EVENTS_LIMIT_S = 2.0  # a look waits for them
@@ -55,7 +64,8 @@ class Client:
         self._found = found
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=found.tls or True),
-            headers={"Accept": "application/json"},
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            auto_decompress=False,  # ``bodies`` does it, with a limit
             trust_env=False,  # a netrc entry would take the place of our token
         )
         self._warned: set[str] = set()
@@ -76,36 +86,59 @@ class Client:
     # --- pods ---
 
     async def list_pods(self, selector: str) -> AsyncGenerator[Page, None]:
-        """Yield all pods page by page; only who comes to the end without an error has them all."""
-        query = {"labelSelector": selector, "limit": str(self._told.page_size)}
-        empty = True
+        """Yield all pods page by page; only who comes to the end without an error has them all.
+
+        A page of pods that are larger than pods are is asked for again with fewer of them. The
+        entries are as they came: not all need be sections.
+        """
+        size, more, count = self._told.page_size, "", 0
         while True:
-            page = await self._json(
-                "list", "pods", query=query, timeout_s=self._told.list_timeout_s
-            )
-            found, meta = page.get("items"), page.get("metadata") or {}
-            version = meta.get("resourceVersion")
-            if page.get("kind") != "PodList" or not isinstance(version, str):
-                raise api.Unavailable("the answer to a list is no list of pods")
-            empty = empty and not found
-            yield Page(pods=found or [], version=version)
-            if not meta.get("continue"):
+            query = {"labelSelector": selector, "limit": str(size)}
+            if more:
+                query["continue"] = more
+            try:
+                page = await self._json(
+                    "list",
+                    "pods",
+                    query=query,
+                    timeout_s=self._told.list_timeout_s,
+                    limit=_PAGE_BYTES,
+                )
+            except errors.Large:
+                if size == 1:
+                    raise
+                size = max(1, size // _LESS)
+                continue
+            found, meta = _items(page, "PodList"), page["metadata"]
+            count += len(found)
+            if count > _MOST_PODS:
+                raise errors.Large(f"the list goes on after {_MOST_PODS} pods")
+            yield Page(pods=found, version=meta["resourceVersion"])
+            before, more = more, meta.get("continue") or ""
+            if not more:
                 break
-            query = {**query, "continue": meta["continue"]}
-        if empty:
+            if more == before or not isinstance(more, str) or len(more) > _CONTINUE:
+                raise errors.Odd("the list of pods goes on in a way that cannot be followed")
+        if not count:
             await self._check_namespace()
 
     async def find_pod(self, name: str) -> Object | None:
         """Return one pod of any owner; by a list, so that no further right is needed."""
         query = {"fieldSelector": f"metadata.name={name}"}
-        page = await self._json("list", "pods", query=query)
-        return next(iter(page.get("items") or []), None)
+        page = await self._json("list", "pods", query=query, limit=_PAGE_BYTES)
+        for found in _items(page, "PodList"):
+            metadata = found.get("metadata") if isinstance(found, dict) else None
+            if isinstance(metadata, dict) and metadata.get("name") == name:
+                return found  # type: ignore[no-any-return]  # just looked at
+            raise errors.Odd(f"asked for pod {name}, the API server tells of something else")
+        return None
 
     async def events_of(self, uid: str) -> list[Object]:
         """Return what the cluster's components told of one pod, in no order."""
         query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(_EVENTS)}
         page = await self._json("list", "events", query=query, timeout_s=_EVENTS_LIMIT_S)
-        return [thing for thing in page.get("items") or [] if isinstance(thing, dict)]
+        found = _items(page, "EventList")[:_EVENTS]
+        return [thing for thing in found if isinstance(thing, dict)]
 
     async def create_pod(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> Object:
         """Create a pod. Raises AlreadyExists, Rejected, NoCapacity and the others.
@@ -118,22 +151,25 @@ class Client:
     async def delete_pod(self, name: str, *, uid: str, grace_s: int) -> None:
         """Begin to end this very pod. Raises NotFound when it is gone."""
         body = {"gracePeriodSeconds": grace_s, "preconditions": {"uid": uid}}
-        await self._json("delete", "pods", name=name, body=body)
+        await self._do("delete", "pods", name=name, body=body)
 
     async def log(self, name: str, *, container: str, tail: int) -> str:
-        """Return the last lines of a container; nothing while it has not started."""
+        """Return the last lines of a container, fit to be shown; none while it has not started."""
         query = {"container": container, "tailLines": str(tail), "limitBytes": str(_LOG_BYTES)}
+        limits = aiohttp.ClientTimeout(total=self._told.request_timeout_s)
         try:
-            raw = await self._request("get", "pods/log", name=name, query=query)
+            async with self._answer("get", "pods/log", name=name, query=query, limits=limits) as a:
+                raw, _ = await bodies.begin(a, _LOG_BYTES)
         except api.Rejected:  # 400: the container waits or never was
             return ""
-        return raw.decode("utf-8", "replace")
+        lines = text.last_lines(raw.decode("utf-8", "replace"), tail, _LOG_LINE)
+        return "".join(f"{line}\n" for line in lines)
 
     async def watch_pods(self, selector: str, version: str) -> AsyncGenerator[list[Event], None]:
         """Yield changes in batches, first an empty one once connected; ends as the server ends.
 
         Raises Expired when the version is too old, Lost when the connection breaks or is silent
-        too long, and the others.
+        too long, Odd for what is no event, and the others.
         """
         query = {
             "watch": "1",
@@ -142,8 +178,13 @@ class Client:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(int(self._told.watch_timeout_s)),
         }
-        limits = aiohttp.ClientTimeout(total=None, sock_read=self._told.watch_silence_s)
+        silence_s = self._told.watch_silence_s
+        limits = aiohttp.ClientTimeout(
+            total=self._told.watch_timeout_s + silence_s, sock_read=silence_s
+        )
         async with self._answer("watch", "pods", query=query, limits=limits) as answer:
+            if answer.headers.get("Content-Encoding", "identity") != "identity":
+                raise errors.Odd("the watch is packed, which was not asked for")
             lines = Lines()
             self._watching.add(answer)
             try:
@@ -160,11 +201,11 @@ class Client:
     async def create_secret(self, manifest: Mapping[str, Any]) -> None:
         """Create a secret; no error repeats what is in it."""
         hide = list((manifest.get("stringData") or {}).values())
-        await self._request("create", "secrets", body=manifest, hide=hide)
+        await self._do("create", "secrets", body=manifest, hide=hide)
 
     async def delete_secret(self, name: str) -> None:
         """Delete a secret. Raises NotFound."""
-        await self._request("delete", "secrets", name=name)
+        await self._do("delete", "secrets", name=name)
 
     # --- leases ---
 
@@ -194,7 +235,7 @@ class Client:
         Rights without a right to read the namespace come from a role inside it.
         """
         try:
-            await self._request("get", "namespaces")
+            await self._do("get", "namespaces")
         except errors.NoRight:
             return
 
@@ -220,34 +261,37 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
+        limit: int = _OBJECT_BYTES,
     ) -> Object:
-        raw = await self._request(
-            verb, what, name=name, query=query, body=body, timeout_s=timeout_s
-        )
+        limits = aiohttp.ClientTimeout(total=timeout_s or self._told.request_timeout_s)
+        async with self._answer(
+            verb, what, name=name, query=query, body=body, limits=limits
+        ) as told:
+            raw = await bodies.read(told, limit)
         try:
-            answer = json.loads(raw)
-        except ValueError as error:
-            raise api.Unavailable(f"the answer to {verb} {what} is no JSON") from error
+            answer = decoding.loads(raw)
+        except ValueError:  # whose words may quote it
+            raise errors.Odd(f"the answer to {verb} {what} is no JSON") from None
         if not isinstance(answer, dict):
-            raise api.Unavailable(f"the answer to {verb} {what} is no object")
+            raise errors.Odd(f"the answer to {verb} {what} is no object")
         return answer
 
-    async def _request(
+    async def _do(
         self,
         verb: str,
         what: str,
         *,
         name: str | None = None,
-        query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-        timeout_s: float | None = None,
         hide: list[str] | None = None,
-    ) -> bytes:
-        limits = aiohttp.ClientTimeout(total=timeout_s or self._told.request_timeout_s)
+    ) -> None:
+        """Ask for something whose answer says no more than that it was done."""
+        limits = aiohttp.ClientTimeout(total=self._told.request_timeout_s)
         async with self._answer(
-            verb, what, name=name, query=query, body=body, limits=limits, hide=hide
+            verb, what, name=name, body=body, limits=limits, hide=hide
         ) as answer:
-            return await answer.read()
+            with contextlib.suppress(bodies.Unreadable):
+                await bodies.begin(answer, _OBJECT_BYTES)
 
     @contextlib.asynccontextmanager
     async def _answer(
@@ -273,14 +317,13 @@ class Client:
             if self._session.closed:
                 raise errors.Lost("the backend is closed")
             token = await self._found.tokens.get(renew=renewed)
-            headers = {"Authorization": f"Bearer {token}"} if token else {}
             with _lost(verb, what):
                 async with self._session.request(
                     _METHODS.get(verb, "GET"),
                     self._url(what, name),
                     params=query,
                     json=body,
-                    headers=headers,
+                    headers=access.authorization(token),
                     timeout=limits,
                     allow_redirects=False,
                 ) as answer:
@@ -297,10 +340,11 @@ class Client:
 
     def _warn(self, answer: aiohttp.ClientResponse) -> None:
         """Log what the server thinks of our manifests, each once."""
-        for text in answer.headers.getall("Warning", []):
-            if text not in self._warned and len(self._warned) < _CHUNK:
-                self._warned.add(text)
-                _LOG.warning("API server warns", extra={"text": text[:256]})
+        for told in answer.headers.getall("Warning", [])[:_MOST_WARNINGS]:
+            words = text.clean(told)
+            if words not in self._warned and len(self._warned) < _MOST_WARNINGS:
+                self._warned.add(words)
+                _LOG.warning("API server warns", extra={"text": words})
 
 
 class Lines:
@@ -318,32 +362,55 @@ class Lines:
             self._rest, self._size = [], 0
         self._rest.append(rest)
         self._size += len(rest)
-        if self._size > _LINE_BYTES:
-            raise errors.Lost(f"the watch sends a line of more than {_LINE_BYTES >> 20} MiB")
+        if self._size > _OBJECT_BYTES:
+            raise errors.Lost(f"the watch sends a line of more than {_OBJECT_BYTES // _MIB} MiB")
         return [line for line in complete if line.strip()]
 
 
 def _event(line: bytes) -> Event:
     try:
-        told = json.loads(line)
-        kind, thing = told["type"], told["object"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise errors.Expired("the watch sends something that is no event") from error
+        told = decoding.loads(line)
+    except ValueError:
+        raise errors.Odd("the watch sends a line that is no JSON") from None
+    kind, thing = (told.get("type"), told.get("object")) if isinstance(told, dict) else (None,) * 2
     if kind == "ERROR":
-        code = thing.get("code") if isinstance(thing, dict) else None
-        status = code if isinstance(code, int) else 500
+        code = typed.integer(thing.get("code"), 0, 599) if isinstance(thing, dict) else None
+        status = code if code is not None and code >= _REFUSED else _FAILED
         raise errors.mapped("watch", "pods", errors.Answer(status=status, body=thing))
     if not isinstance(kind, str) or not isinstance(thing, dict):
-        raise errors.Expired("the watch sends something that is no event")
+        raise errors.Odd("the watch sends something that is no event")
     return Event(kind=kind, object=thing)
+
+
+_REFUSED, _FAILED = 400, 500
+
+
+def _items(page: Object, kind: str) -> list[Any]:
+    """Return the entries of a list, which may each be anything; a list it is, or an error.
+
+    Servers before 1.28 say null for an empty one (``GetList`` of etcd3/store.go).
+    """
+    found, metadata = page.get("items"), page.get("metadata")
+    whole = page.get("kind") == kind and "items" in page and isinstance(metadata, dict)
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    if (
+        not whole
+        or not (found is None or isinstance(found, list))
+        or not isinstance(version, str)
+        or not _VERSION.fullmatch(version)
+    ):
+        raise errors.Odd(f"the answer to a list is no {kind}")
+    return found or []
 
 
 async def refusal(answer: aiohttp.ClientResponse) -> errors.Answer:
     """Read what the server says of a request that it does not serve."""
-    raw = (await bodies.first(answer.content, _CHUNK)).decode("utf-8", "replace")
-    body: Any = raw
+    raw = b""
+    with contextlib.suppress(bodies.Unreadable):
+        raw, _ = await bodies.begin(answer, _REFUSAL_BYTES)
+    body: Any = raw.decode("utf-8", "replace")
     with contextlib.suppress(ValueError):
-        body = json.loads(raw)
+        body = decoding.loads(raw)
     return errors.Answer(status=answer.status, body=body, headers=answer.headers)
 
 
@@ -354,14 +421,18 @@ def _lost(verb: str, what: str) -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise errors.Lost(f"no answer in time to {verb} {what}") from error
+    except bodies.TooLarge as error:
+        raise errors.Large(f"{verb} {what}: {error}") from error
+    except bodies.Unreadable as error:
+        raise errors.Large(text.clean(f"{verb} {what}: {error}")) from error
     except aiohttp.ClientError as error:
-        raise errors.Lost(f"cannot {verb} {what}: {_words(error)}") from error
+        raise errors.Lost(f"cannot {verb} {what}: {words_of(error)}") from error
 
 
 def _clock() -> Callable[[], float]:
     return asyncio.get_running_loop().time
 
 
-def _words(error: BaseException) -> str:
-    """Return an error's own words; a connector's carries no secret."""
-    return (str(error) or type(error).__name__)[:200]
+def words_of(error: BaseException) -> str:
+    """Return an error's own words; those of an HTTP library may quote what came."""
+    return text.clean(str(error) or type(error).__name__, 200)

@@ -3,7 +3,9 @@
 Why that package: contexts, client certificates, exec plugins and token files are its business, and
 people expect exactly what kubectl does. Why a child: it is large, and what it finds is small
 (docs/decisions/0030-kubernetes-client.md). The document goes through a pipe to our parent and
-nowhere else, secrets and all. Refuses to make requests, and to decide when to be asked again.
+nowhere else, secrets and all. Every file that the package would open is looked at before: it would
+wait for a FIFO, and read a device without end. Refuses to make requests, and to decide when to be
+asked again.
 """
 
 import datetime as dt
@@ -11,8 +13,14 @@ import json
 import logging
 import os
 import pathlib
+import urllib.parse
+from collections.abc import Iterator
 from typing import Any
 
+from outside import files, secrets, text
+
+_FILE_BYTES = 4 << 20
+_FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 _PLACES = ("BearerToken", "authorization")  # where its releases of today and before keep it
 
 
@@ -25,39 +33,103 @@ def tell(path: str, context: str) -> None:
 
 
 def read(path: str | None, context: str | None) -> dict[str, Any]:
-    """Return ``error``, or ``server``, ``namespace``, ``token`` and so on: see ``kubeconfig``."""
+    """Return ``error``, or ``server``, ``namespace``, ``token`` and so on: see ``kubeconfig``.
+
+    In either case ``secrets``: what nobody must be shown, also not by a plugin's words.
+    """
     import yaml  # noqa: PLC0415 -- as below
+    from kubernetes import config  # noqa: PLC0415 -- large
+
+    said, hidden = _Said(), set[str]()
+    logging.basicConfig(handlers=[said], level=logging.ERROR)
+    try:
+        found = _read(path, context, hidden)
+        if found["token"] is None and found["certificate"] is None and said.words:
+            found = {"error": _shown(said.words[-1]), "plugin": True}
+    except yaml.YAMLError:  # whose words quote the line
+        found = {"error": "it is not YAML"}
+    except RecursionError:
+        found = {"error": "it is nested too deeply"}
+    except OSError as error:
+        found = {"error": f"{error.filename}: {error.strerror}" if error.filename else str(error)}
+    except (config.ConfigException, ValueError) as error:
+        found = {"error": _shown(str(error)), "plugin": True}
+    return {**found, "secrets": sorted(hidden)}
+
+
+def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, Any]:
     from kubernetes import client, config  # noqa: PLC0415 -- large
     from kubernetes.config import kube_config  # noqa: PLC0415 -- as above
 
-    said = _Said()
-    logging.basicConfig(handlers=[said], level=logging.ERROR)
     made: Any = client.Configuration()
-    try:
-        merged: Any = kube_config.KubeConfigMerger(path or config.KUBE_CONFIG_DEFAULT_LOCATION)
-        if merged.config is None:
-            return {"error": "there is no such file"}
-        loader: Any = kube_config.KubeConfigLoader(
-            config_dict=merged.config, active_context=context, config_base_path=None
-        )
-        loader.load_and_set(made)
-        found = {
-            "server": made.host,
-            "namespace": loader.current_context["context"].get("namespace"),
-            "token": _token(made),
-            "left_s": _left(getattr(loader, "expiry", None)),
-            "verify": bool(made.verify_ssl),
-            "authority": _text(made.ssl_ca_cert),
-            "certificate": _text(made.cert_file),
-            "key": _text(made.key_file),
-        }
-    except yaml.YAMLError:
-        return {"error": "it is not YAML"}  # whose words quote the line
-    except (config.ConfigException, OSError, ValueError) as error:
-        return {"error": _shown(str(error))}
-    if found["token"] is None and found["certificate"] is None and said.words:
-        return {"error": _shown(said.words[-1])}  # of a plugin that failed
+    paths = path or str(config.KUBE_CONFIG_DEFAULT_LOCATION)
+    for one in paths.split(os.pathsep):
+        _check(pathlib.Path(one).expanduser())
+    merged: Any = kube_config.KubeConfigMerger(paths)
+    if merged.config is None:
+        return {"error": "there is no such file", "token": "", "certificate": None}
+    hidden |= _look_at(merged.config.value)
+    secrets.register(*hidden)
+    loader: Any = kube_config.KubeConfigLoader(
+        config_dict=merged.config, active_context=context, config_base_path=None
+    )
+    loader.load_and_set(made)
+    found = {
+        "server": made.host,
+        "namespace": loader.current_context["context"].get("namespace"),
+        "token": _token(made),
+        "left_s": _left(getattr(loader, "expiry", None)),
+        "verify": bool(made.verify_ssl),
+        "authority": _text(made.ssl_ca_cert),
+        "certificate": _text(made.cert_file),
+        "key": _text(made.key_file),
+    }
+    hidden |= {found[key] for key in ("token", "key") if found[key]}
     return found
+
+
+def _check(path: pathlib.Path) -> None:
+    """Raise OSError for what is there and should not be opened."""
+    if path.exists():
+        files.read(path, limit=_FILE_BYTES)
+
+
+def _look_at(merged: Any) -> set[str]:
+    """Check the files that a kubeconfig names; return what in it must not be shown."""
+    hidden: set[str] = set()
+    for kind, inner in (("users", "user"), ("clusters", "cluster")):
+        for entry in merged.get(kind) or ():  # the package's own nodes: a value, and its file
+            told = entry.value.get(inner) if isinstance(entry.value, dict) else None
+            if not isinstance(told, dict):
+                continue
+            folder = pathlib.Path(entry.path).parent
+            for key in _FILES:
+                if isinstance(told.get(key), str):
+                    _check(folder / told[key])
+            for url in (told.get("server"), told.get("proxy-url")):
+                password = urllib.parse.urlsplit(url).password if isinstance(url, str) else None
+                hidden |= {password, urllib.parse.unquote(password)} if password else set()
+            if kind == "users":
+                hidden |= set(_texts(told))
+    return hidden
+
+
+_OPEN = frozenset({*_FILES, "username", "command", "apiVersion", "args", "name", "installHint"})
+_LEAST = 6  # characters of what is taken for a secret where no key says so
+
+
+def _texts(told: Any, key: str = "") -> Iterator[str]:
+    """Yield every text of a user's entry that may be a secret."""
+    if isinstance(told, dict):
+        for name, value in told.items():
+            # of an environment the values are what nobody should see
+            if name not in _OPEN:
+                yield from _texts(value, str(name))
+    elif isinstance(told, list | tuple):
+        for value in told:
+            yield from _texts(value, key)
+    elif isinstance(told, str) and len(told) >= _LEAST and not key.endswith("Mode"):
+        yield told
 
 
 class _Said(logging.Handler):
@@ -74,7 +146,7 @@ class _Said(logging.Handler):
 
 def _shown(words: str) -> str:
     """Leave out what the package quotes: whole entries, with their secrets."""
-    return words.partition("{")[0].rstrip(" /'")
+    return text.clean(words.partition("{")[0].rstrip(" /'"))
 
 
 def _token(made: Any) -> str | None:
@@ -93,4 +165,4 @@ def _left(expiry: dt.datetime | None) -> float | None:
 
 
 def _text(path: str | None) -> str | None:
-    return pathlib.Path(path).read_text("utf-8") if path else None
+    return files.read(path, limit=_FILE_BYTES).decode("utf-8") if path else None

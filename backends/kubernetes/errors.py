@@ -2,7 +2,8 @@
 
 Pure; made from recorded answers. Kubernetes answers 403 ``Forbidden`` for six different things
 (missing rights, quota, limit ranges, Pod Security, a namespace that goes away, a missing service
-account or priority class), and only the words tell them apart. Refuses to know who asked and why.
+account or priority class), and only the words tell them apart. The words are cut, cleaned and
+freed of secrets before anything else. Refuses to know who asked and why.
 """
 
 import contextlib
@@ -13,13 +14,17 @@ from typing import Any
 from attrs import Factory, frozen
 
 from backends import api
+from outside import secrets, text, typed
 
+_WORDS = 1024  # characters of the server's words that are looked at
+_WHOLE = 1 << 17  # more than the part of a refusal that is read
 _QUOTA = re.compile(r"exceeded quota: ([^,]+), (requested: .*)")
 _RIGHTS = re.compile(
     r'User "(?P<user>[^"]+)" cannot (?P<verb>\S+) resource "(?P<what>[^"]+)" in API group '
     r'"(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'
 )
 _LONG_S = 120.0
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 # Finer than the contract's errors and only for this package: ``contract`` takes them back.
 
@@ -40,6 +45,14 @@ class Outdated(api.Unavailable):
     """What was to be replaced has changed since it was read."""
 
 
+class Odd(api.Unavailable):
+    """Something that the server sends is not what it ought to be."""
+
+
+class Large(api.Unavailable):
+    """An answer is larger than any honest one, or cannot be unpacked."""
+
+
 @frozen(kw_only=True)
 class Answer:
     """A refusal as it came: status, headers, body (text when it is not JSON)."""
@@ -50,15 +63,21 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """The server's words."""
+        """The server's words, fit to be shown."""
+        return text.clean(self.words, _WORDS)
+
+    @property
+    def words(self) -> str:
+        """The server's words as they came: may hold what we sent."""
         if isinstance(self.body, Mapping):
-            return str(self.body.get("message") or self.body.get("reason") or "")
-        return str(self.body or "").strip()
+            said = typed.words(self.body.get("message"), _WHOLE)
+            return said or typed.words(self.body.get("reason"), _WHOLE)
+        return typed.words(self.body, _WHOLE).strip()
 
     @property
     def reason(self) -> str:
         """The server's word for machines, such as ``AlreadyExists``."""
-        return str(self.body.get("reason") or "") if isinstance(self.body, Mapping) else ""
+        return typed.words(self.body.get("reason"), 64) if isinstance(self.body, Mapping) else ""
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -70,20 +89,17 @@ class Answer:
     def retry_after(self) -> float | None:
         """Seconds until the server wants to be asked again."""
         told = self.headers.get("Retry-After") or self.details.get("retryAfterSeconds")
-        try:
-            return min(float(told), _LONG_S) if told is not None else None
-        except (TypeError, ValueError):
-            return None
+        if isinstance(told, str):
+            told = int(told) if _SECONDS.fullmatch(told) else None
+        return typed.number(told, 0.0, _LONG_S)
 
 
 def mapped(verb: str, what: str, answer: Answer, *, hide: Iterable[str] = ()) -> api.BackendError:
     """Return the contract's error for a refusal of ``verb`` (as in RBAC) on ``what`` (``pods``).
 
-    ``hide``: secrets, blanked out of the server's words.
+    ``hide``: secrets that are not registered, blanked out of the server's words.
     """
-    words = answer.message
-    for secret in hide:
-        words = words.replace(secret, "***") if secret else words
+    words = text.clean(secrets.without(answer.words, *hide), _WORDS)
     status, again_s = answer.status, answer.retry_after
     match status:
         case 401:
@@ -123,7 +139,8 @@ def _forbidden(verb: str, what: str, answer: Answer, words: str) -> api.BackendE
     if quota is not None:
         return api.NoCapacity(f"quota {quota[1]} is used up: {quota[2]}")
     causes = answer.details.get("causes")
-    kinds = [c.get("reason") for c in causes] if isinstance(causes, list) else []
+    listed = causes if isinstance(causes, list) else []
+    kinds = [c.get("reason") for c in listed if isinstance(c, Mapping)]
     if "NamespaceTerminating" in kinds:
         return api.Unauthorized(words)
     if verb == "create":  # admission: Pod Security, limit ranges, what the pod refers to
@@ -150,7 +167,13 @@ def contract() -> Iterator[None]:
     """Let only the contract's own classes out."""
     try:
         yield
-    except (Expired, Lost, Outdated) as error:
-        raise api.Unavailable(error.reason, retry_after=error.retry_after) from error
+    except (Expired, Lost, Outdated, Odd, Large) as error:
+        raise _as(api.Unavailable, error) from error
     except NoRight as error:
-        raise api.Unauthorized(error.reason) from error
+        raise _as(api.Unauthorized, error) from error
+
+
+def _as(kind: type[api.BackendError], error: api.BackendError) -> api.BackendError:
+    made = kind(error.reason, retry_after=error.retry_after)
+    made.nothing_left = error.nothing_left
+    return made

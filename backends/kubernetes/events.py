@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 
 from backends import api
 from backends.kubernetes import errors, states, table
+from outside import typed
 
 _LOG = logging.getLogger("backends.kubernetes")
 _WORDS = 256
@@ -94,15 +95,13 @@ def judge(told: Sequence[Mapping[str, Any]]) -> table.Verdict | None:
     row, event = max(known, key=lambda pair: _order(pair[1]))
     if not row.text:
         return None
-    words = " ".join(str(event.get("message") or "").split())
-    return table.Verdict(slug=row.slug, words=f"{row.text} ({row.reason}): {words}"[:_WORDS])
+    words = f"{row.text} ({row.reason}): {states.words(event, 'message')}"
+    return table.Verdict(slug=row.slug, words=words[:_WORDS])
 
 
 def _row(event: Mapping[str, Any]) -> table.Told | None:
-    reason, words = str(event.get("reason")), str(event.get("message") or "")
-    told, times = event.get("count"), 1
-    if isinstance(told, int):
-        times = told
+    reason, words = states.word(event, "reason"), states.words(event, "message")
+    times = typed.integer(event.get("count"), 1, 1 << 31) or 1
     fits = (
         row
         for row in table.EVENTS
@@ -113,7 +112,6 @@ def _row(event: Mapping[str, Any]) -> table.Told | None:
 
 def _order(event: Mapping[str, Any]) -> tuple[str, bool]:
     """Order by time, which is text that sorts; trouble after progress in the same second."""
-    series = event.get("series")
-    last = series.get("lastObservedTime") if isinstance(series, Mapping) else None
-    at = last or event.get("lastTimestamp") or event.get("eventTime") or ""
-    return str(at)[: len("2026-11-24T00:00:00")], event.get("type") == "Warning"
+    last = states.part(event, "series").get("lastObservedTime")
+    at = last or event.get("lastTimestamp") or event.get("eventTime")
+    return typed.words(at, len("2026-11-24T00:00:00")), event.get("type") == "Warning"

@@ -24,6 +24,7 @@ from outside import waits
 
 _PING_S = 20.0
 _FRAME = 1 << 15
+_MESSAGE = 4 << 20  # of output; a kubelet sends 32 KiB at most
 _CLOSE_S = 2.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 
@@ -105,7 +106,9 @@ class Executor:
             connector=aiohttp.TCPConnector(
                 ssl=found.tls or True, limit=0, force_close=True, socket_factory=_socket
             ),
-            middlewares=(_with_words,),
+            middlewares=(_with_words,),  # before any redirect would be followed
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,  # ``bodies`` does it, with a limit
             trust_env=False,
         )
 
@@ -128,7 +131,7 @@ class Executor:
         except TimeoutError as error:
             raise errors.Lost("no answer in time to create pods/exec") from error
         except aiohttp.ClientError as error:
-            words = (str(error) or type(error).__name__)[:200]
+            words = client.words_of(error)
             raise errors.Lost(f"cannot create pods/exec: {words}") from error
         return Execution(wire)
 
@@ -153,10 +156,13 @@ class Executor:
             if self._session.closed:
                 raise errors.Lost("the backend is closed")
             token = await self._found.tokens.get(renew=renewed)
-            headers = {"Authorization": f"Bearer {token}"} if token else {}
             try:
                 return await self._session.ws_connect(
-                    url, params=query, headers=headers, protocols=(channels.V5, channels.V4)
+                    url,
+                    params=query,
+                    headers=access.authorization(token),
+                    protocols=(channels.V5, channels.V4),
+                    max_msg_size=_MESSAGE,
                 )
             except _Refused as refused:
                 if refused.answer.status != 401 or not token or renewed:

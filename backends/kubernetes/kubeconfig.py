@@ -19,7 +19,7 @@ from typing import Any
 
 from backends import api, interpreter
 from backends.kubernetes import access, settings
-from outside import waits
+from outside import secrets, text, waits
 
 _MISSING = (
     "a kubeconfig needs the official package; hint: pip install jenkins-agent-broker[kubernetes]"
@@ -28,6 +28,8 @@ _CHILD = "from backends.kubernetes import credentials; credentials.tell(*sys.arg
 _LIMIT_S = 60.0  # plugins ask the network
 _SHARE = 0.8  # of its life, after which a token is renewed
 _PAUSE_S = 15.0  # at least, between two readings that nobody asked for
+_TOLD_BYTES = 4 << 20  # certificates and keys
+_SAID_BYTES = 1 << 16  # what a plugin may complain with; the rest is thrown away
 
 
 class Lent:
@@ -50,6 +52,7 @@ class Lent:
             async with self._reading:
                 if self._readings == before:  # nobody else has done it meanwhile
                     await self._renew(asked=renew)
+        secrets.register(self._token)  # it stays known, however many come after it
         return self._token
 
     async def open(self) -> access.Access:
@@ -60,7 +63,7 @@ class Lent:
             self._tls = _context(found)
         self._take(found)
         return access.Access(
-            server=(self._told.server or server).rstrip("/"),
+            server=access.known(self._told.server or server),
             namespace=self._told.namespace or found["namespace"] or "default",
             tokens=self,
             tls=self._tls,
@@ -88,18 +91,24 @@ class Lent:
         where = self._told.kubeconfig or ""
         try:
             async with waits.timeout(_LIMIT_S):
-                code, told = await _ask(where, self._told.context or "")
+                code, told, said = await _ask(where, self._told.context or "")
         except TimeoutError as error:
             raise api.Unauthorized(
                 f"kubeconfig {where}: not read within {_LIMIT_S:g} s; hint: its plugin"
             ) from error
         except OSError as error:
             raise api.Unavailable(f"kubeconfig {where}: no process for it: {error}") from error
-        if code != 0:
-            raise api.Unauthorized(f"kubeconfig {where}: its reader ended with code {code}")
-        found: dict[str, Any] = json.loads(told)
+        found: dict[str, Any] = {}
+        if code == 0:
+            found = json.loads(told)
+            secrets.register(*found.get("secrets", ()))
+        words = text.last_lines(said, 1)
+        if code != 0:  # a traceback, whose words may quote the file
+            why = f" ({words[0].partition(':')[0]})" if words else ""
+            raise api.Unauthorized(f"kubeconfig {where}: its reader ended with code {code}{why}")
         if "error" in found:
-            raise api.Unauthorized(f"kubeconfig {where}: {found['error']}"[:256])
+            why = f": {words[0]}" if words and found.get("plugin") else ""
+            raise api.Unauthorized(text.clean(f"kubeconfig {where}: {found['error']}{why}"))
         return found
 
 
@@ -108,29 +117,47 @@ async def load(told: settings.Cluster, *, clock: Callable[[], float]) -> access.
     return await Lent(told, clock).open()
 
 
-async def _ask(path: str, context: str) -> tuple[int, bytes]:
-    """Run the child; end it with everything that it started when nobody waits any more."""
+async def _ask(path: str, context: str) -> tuple[int, bytes, str]:
+    """Run the child; end it with everything that it started when nobody waits any more.
+
+    Returns its exit code, what it told, and what it and its plugin complained of.
+    """
     child = await asyncio.create_subprocess_exec(
         *interpreter.command(_CHILD, path, context),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
     try:
-        told, _ = await child.communicate()
+        assert child.stdout is not None  # noqa: S101 -- a pipe; for mypy
+        assert child.stderr is not None  # noqa: S101 -- as above
+        told, said = await asyncio.gather(
+            _read(child.stdout, _TOLD_BYTES), _read(child.stderr, _SAID_BYTES)
+        )
+        await child.wait()
     finally:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
-    return child.returncode or 0, told
+    return child.returncode or 0, told, said.decode("utf-8", "replace")
+
+
+async def _read(stream: asyncio.StreamReader, limit: int) -> bytes:
+    """Read a pipe to its end; what is beyond the limit is thrown away."""
+    kept = bytearray()
+    while piece := await stream.read(1 << 16):
+        kept += piece[: limit - len(kept)]
+    return bytes(kept)
 
 
 def _context(found: dict[str, Any]) -> ssl.SSLContext:
     try:
         made = ssl.create_default_context(cadata=found["authority"])
     except (ssl.SSLError, ValueError) as error:
-        raise api.Unauthorized(f"cannot use the authority of the kubeconfig: {error}") from error
+        words = getattr(error, "reason", None) or error
+        raise api.Unauthorized(f"cannot use the authority of the kubeconfig: {words}") from error
     if not found["verify"]:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE

@@ -7,12 +7,17 @@ name is enough (RBAC cannot limit ``create`` to a name). What others have put in
 
 import asyncio
 import copy
+import re
 from typing import Any
 
 import attrs
 
 from backends import api, lease
-from backends.kubernetes import access, client, errors, settings
+from backends.kubernetes import access, client, errors, settings, states
+from outside import typed
+
+_VERSION = re.compile(r"[\w.:-]{1,128}")
+_LONGEST_S = 86_400  # whoever asks for more has made a mistake
 
 
 def create(configured: settings.Cluster, *, name: str) -> "KubernetesLease":
@@ -97,21 +102,32 @@ class KubernetesLease:
 
 def _seen(found: client.Object) -> lease.Seen:
     """Read an answer, tolerating a spec that somebody else has written."""
-    metadata, spec = found.get("metadata") or {}, found.get("spec") or {}
+    metadata, spec = states.part(found, "metadata"), found.get("spec") or {}
     version = metadata.get("resourceVersion")
-    if found.get("kind") != "Lease" or not isinstance(version, str) or not version:
-        raise api.Unavailable("the answer is no lease")
+    if (
+        found.get("kind") != "Lease"
+        or not isinstance(version, str)
+        or not _VERSION.fullmatch(version)
+        or not isinstance(spec, dict)
+        or _is_deep(found)
+    ):
+        raise errors.Odd("the answer is no lease")
     record = lease.Record(
-        holder=str(spec.get("holderIdentity") or ""),
-        lease_s=_number(spec.get("leaseDurationSeconds")),
-        acquired=str(spec.get("acquireTime") or ""),
-        renewed=str(spec.get("renewTime") or ""),
-        transitions=_number(spec.get("leaseTransitions")),
+        holder=states.words(spec, "holderIdentity"),
+        lease_s=_number(spec.get("leaseDurationSeconds"), _LONGEST_S),
+        acquired=states.word(spec, "acquireTime"),
+        renewed=states.word(spec, "renewTime"),
+        transitions=_number(spec.get("leaseTransitions"), 1 << 31),
     )
-    return lease.Seen(
-        record=record, version=version, uid=str(metadata.get("uid") or ""), raw=found
-    )
+    uid = typed.words(metadata.get("uid"), 128)
+    return lease.Seen(record=record, version=version, uid=uid, raw=found)
 
 
-def _number(told: object) -> int:
-    return told if isinstance(told, int) else 0
+def _number(told: object, most: int) -> int:
+    return typed.integer(told, 0, most) or 0
+
+
+def _is_deep(value: object, levels: int = 16) -> bool:
+    """Tell whether something is nested too deeply to be an object of Kubernetes."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_is_deep(one, levels - 1) for one in inner)

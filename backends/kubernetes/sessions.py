@@ -18,7 +18,7 @@ from attrs import define, field, frozen
 
 from backends import api
 from backends.kubernetes import channels, errors, execution, incontainer, rooms
-from outside import waits
+from outside import text, waits
 
 _LOG = logging.getLogger("backends.kubernetes")
 _ATTACH_S = 30.0  # the program opens its streams at once
@@ -262,7 +262,7 @@ class Session:
         if self.pid is not None and status.code is not None:
             self.pid = None  # nothing is left to end
             return Result(code=status.code)
-        said = words.decode("utf-8", "replace").strip() or status.message
+        said = text.clean(words.decode("utf-8", "replace")) or status.message
         if status.is_missing or status.code == incontainer.NO_SHELL:
             raise Refused(f"{where} has no shell, sh", code=incontainer.NO_SHELL)
         if self.pid is None:

@@ -327,7 +327,9 @@ def _count_start(
             return ledgers.succeeded(ledger, key)
         return ledger
     was_lost = old is not None and old.phase in {Phase.LOST, Phase.GONE}
-    leaving = agent.expectation is not None and agent.expectation.verb is not Verb.LAUNCH
+    leaving = agent.expectation is not None and (
+        agent.expectation.verb is not Verb.LAUNCH or _is_taken_back(agent)
+    )
     if agent.phase is not Phase.LOST or was_lost or leaving or agent.instance is None:
         return ledger
     slug, reason = why_lost(agent)
@@ -341,6 +343,14 @@ def _count_start(
         jitter=world.jitter,
         revision=agent.revision,
     )
+
+
+def _is_taken_back(agent: Agent) -> bool:
+    """Return whether a launch that is under way removes what it has made: it will say why."""
+    stops = (
+        agent.instance is not None and agent.instance.state is backends_api.InstanceState.STOPPING
+    )
+    return stops and agent.expectation is not None and agent.expectation.done_at is None
 
 
 def why_lost(agent: Agent) -> tuple[str, str]:

@@ -32,7 +32,6 @@ async def listed(backend: api.Backend) -> dict[str, api.Instance]:
         ends = {api.InstanceState.EXITED, api.InstanceState.STOPPING}
         assert instance.exit is not None or instance.state is not api.InstanceState.EXITED
         assert instance.exit is None or instance.state in ends
-        assert instance.leaving_at is None or instance.state in ends
         assert not instance.spent or instance.state in ends
         assert len(instance.detail) <= _WORDS_MAX
         if instance.exit is not None:

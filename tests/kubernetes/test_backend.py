@@ -111,7 +111,7 @@ async def test_a_pod_held_by_a_finalizer_is_stopping(
     (seen,) = await ours.list()
     assert (seen.state, seen.detail) == (
         api.InstanceState.STOPPING,
-        "being deleted; held by example.com/hold",
+        "held by finalizer example.com/hold",
     )
     await ours.terminate("a1", grace_s=0)
     cluster.release("a1")

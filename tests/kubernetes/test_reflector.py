@@ -343,7 +343,7 @@ def test_lines_come_whole_however_they_are_cut(lines: list[bytes], data: st.Data
 def test_an_endless_line_is_refused() -> None:
     """Nobody fills our memory with one line."""
     splitter = client.Lines()
-    for _ in range(client._LINE_BYTES >> 16):
+    for _ in range(client._OBJECT_BYTES >> 16):
         splitter.feed(b"x" * (1 << 16))
     with pytest.raises(errors.Lost):
         splitter.feed(b"x")

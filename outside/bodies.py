@@ -9,6 +9,8 @@ import zlib
 
 import aiohttp
 
+from outside import text
+
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
@@ -48,17 +50,41 @@ async def begin(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bo
 
     Raises ``Unreadable``.
     """
-    packing = response.headers.get("Content-Encoding", "").strip().lower()
-    if packing not in {"", "identity", "gzip", "x-gzip", "deflate"}:
-        raise Unreadable(f"the answer is packed as {packing[:40]!r}, which was not asked for")
-    unpack = None if packing in {"", "identity"} else zlib.decompressobj(_GZIP_OR_ZLIB)
-    body = bytearray()
+    body = Body(response.headers.get("Content-Encoding", ""), limit)
     async for piece in response.content.iter_any():
-        room = limit + 1 - len(body)
+        if not body.add(piece):
+            return body.data, False
+    return body.data, True
+
+
+class Body:
+    """A body that is put together piece by piece, unpacked, up to a limit."""
+
+    def __init__(self, packing: str, limit: int) -> None:
+        """``packing`` is the header Content-Encoding. Raises ``Unreadable``."""
+        self._packing = packing.strip().lower()
+        if self._packing not in {"", "identity", "gzip", "x-gzip", "deflate"}:
+            raise Unreadable(
+                f"the answer is packed as {text.clean(self._packing, 40)!r}, "
+                "which was not asked for"
+            )
+        plain = self._packing in {"", "identity"}
+        self._unpack = None if plain else zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._limit = limit
+        self._body = bytearray()
+
+    @property
+    def data(self) -> bytes:
+        """What has come so far, at most the limit."""
+        return bytes(self._body[: self._limit])
+
+    def add(self, piece: bytes) -> bool:
+        """Add a piece; return False if it is too large by now. Raises ``Unreadable``."""
+        room = self._limit + 1 - len(self._body)
         try:
-            body += piece[:room] if unpack is None else unpack.decompress(piece, room)
+            self._body += (
+                piece[:room] if self._unpack is None else self._unpack.decompress(piece, room)
+            )
         except zlib.error as error:
-            raise Unreadable(f"the answer says {packing}, but is not: {error}") from None
-        if len(body) > limit:
-            return bytes(body[:limit]), False
-    return bytes(body), True
+            raise Unreadable(f"the answer says {self._packing}, but is not: {error}") from None
+        return len(self._body) <= self._limit

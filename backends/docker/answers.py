@@ -4,25 +4,38 @@ Every rule on a status or on words was seen on a real engine: tests/docker holds
 20.10. Refuses to know the SDK; what cannot be told from an answer is the platform's fault.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from attrs import Factory, frozen
 
 from backends import api
+from outside import text, typed
+
+_LABELS_MAX = 4096
+_NAMES_MAX = 16
+_PORTS_MAX = 64
+_WORD_MAX = 64
+_PATH_MAX = 4096
+_TIME_MAX = 1e11  # POSIX seconds: the year 5138
+_BYTES_MAX = 1 << 62
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 @frozen(kw_only=True)
 class Found:
-    """A container in a listing."""
+    """A container in a listing; what cannot be read of it is empty."""
 
     id: str
     labels: Mapping[str, str]
     state: str  # the engine's word
     created_at: float | None
     ports: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # without the slash
+    flawed: bool = False  # there are labels that cannot be read, or none that can
 
 
 @frozen(kw_only=True)
@@ -40,124 +53,297 @@ class Inspected:
     memory_bytes: int | None = None
     image: str = ""  # its id
     mounts: tuple[str, ...] = ()  # where
+    has_terminal: bool = False  # then its output is not in frames
 
 
 @frozen(kw_only=True)
 class Event:
-    """What happened to a container; ``at`` is the engine's clock, POSIX seconds."""
+    """What happened to a container; ``at`` is the engine's clock, POSIX seconds, if it told."""
 
     id: str
     action: str
-    at: float
+    at: float | None
     attributes: Mapping[str, str] = Factory(dict)
 
 
 # --- reading answers ---------------------------------------------------------------------------
 
 LAYER_DONE = frozenset({"Pull complete", "Already exists", "Download complete"})
+
+
+def version(told: Any) -> tuple[int, int] | None:
+    """Read a version of the API; None for what is none."""
+    parts = re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})", told) if isinstance(told, str) else None
+    return None if parts is None else (int(parts[1]), int(parts[2]))
+
+
+def _stamp(told: Any) -> float | None:
+    """Read the engine's time, RFC 3339 with nanoseconds; year 1 is never."""
+    words = typed.words(told, _WORD_MAX)
+    parts = re.fullmatch(r"(.{19})(\.\d+)?(.*)", words)
+    if parts is None or words.startswith("0001-"):
+        return None
+    whole, fraction, zone = parts.groups()
+    try:
+        moment = datetime.fromisoformat(whole + zone.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment + float(fraction or 0)
+
+
+def found(entry: Any) -> Found:
+    """Read an entry of a listing. Raises ValueError for what is none.
+
+    An odd value costs that value: an unknown state is taken for running, never for an end.
+    """
+    if not isinstance(entry, Mapping):
+        raise ValueError("an entry that is no container")  # noqa: TRY004 -- the caller's one kind
+    names, labels = entry.get("Names"), _texts(entry.get("Labels"))
+    return Found(
+        id=_id(entry.get("Id")),
+        labels=labels,
+        flawed=not labels or len(labels) < len(entry["Labels"]),
+        state=typed.words(entry.get("State"), _WORD_MAX),
+        created_at=_moment(entry.get("Created")),
+        ports=_ports(entry.get("Ports")),
+        names=tuple(
+            name.removeprefix("/")
+            for name in (names[:_NAMES_MAX] if isinstance(names, list) else ())
+            if isinstance(name, str)
+        ),
+    )
+
+
+def _ports(told: Any) -> tuple[str, ...]:
+    """Return published ports; a random one is another one on IPv6: the usual one is enough."""
+    published = [
+        (
+            ":" in typed.words(port.get("IP"), _WORD_MAX),
+            f"->{port.get('PrivatePort')}/{typed.words(port.get('Type'), 8)}",
+            port["PublicPort"],
+        )
+        for port in (told[:_PORTS_MAX] if isinstance(told, list) else ())
+        if isinstance(port, Mapping)
+        and all(isinstance(port.get(key), int) for key in ("PublicPort", "PrivatePort"))
+    ]
+    ipv4 = {inside for is_ipv6, inside, _ in published if not is_ipv6}
+    ports = sorted(
+        f"{public}{inside}"
+        for is_ipv6, inside, public in published
+        if not is_ipv6 or inside not in ipv4
+    )
+    return tuple(dict.fromkeys(ports))
+
+
+def inspected(entry: Mapping[str, Any]) -> Inspected:
+    """Read an inspect. Raises ValueError if it does not even tell which, whose and in what state.
+
+    An exit code that is none is taken for 0, a time for unknown.
+    """
+    state, host = entry.get("State"), _section(entry.get("HostConfig"))
+    config = entry.get("Config")
+    if not isinstance(state, Mapping) or not isinstance(config, Mapping):
+        raise ValueError("it tells no state, or no configuration")  # noqa: TRY004 -- as above
+    word, id_ = typed.words(state.get("Status"), _WORD_MAX), _id(entry.get("Id"))
+    if not word or not id_:
+        raise ValueError("it tells no state, or no id")
+    mounts = entry.get("Mounts")
+    return Inspected(
+        id=id_,
+        labels=_texts(config.get("Labels")),
+        state=word,
+        exit_code=typed.integer(state.get("ExitCode"), -(1 << 31), 1 << 32) or 0,
+        oom_killed=state.get("OOMKilled") is True,
+        error=text.clean(typed.words(state.get("Error"), _PATH_MAX)),
+        started=_stamp(state.get("StartedAt")) is not None,
+        finished_at=_stamp(state.get("FinishedAt")),
+        memory_bytes=typed.integer(host.get("Memory"), 0, _BYTES_MAX) or None,
+        image=typed.words(entry.get("Image"), 256),
+        mounts=tuple(
+            typed.words(mount.get("Destination"), _PATH_MAX)
+            for mount in (mounts[:_LABELS_MAX] if isinstance(mounts, list) else ())
+            if isinstance(mount, Mapping)
+        ),
+        has_terminal=config.get("Tty") is True,
+    )
+
+
+def event(told: Any) -> Event:
+    """Read an event. Raises ValueError for what is none; an odd time is unknown."""
+    if not isinstance(told, Mapping):
+        raise ValueError("an event that is none")  # noqa: TRY004 -- as above
+    actor = _section(told.get("Actor"))
+    nanoseconds = typed.number(told.get("timeNano"), 0.0, math.inf)
+    at = nanoseconds / 1e9 if nanoseconds else _moment(told.get("time"))
+    return Event(
+        id=_id(actor.get("ID")),
+        action=typed.words(told.get("Action"), _WORD_MAX),
+        at=at if at is not None and at <= _TIME_MAX else None,
+        attributes=_texts(actor.get("Attributes")),
+    )
+
+
+def security_options(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what an engine says of its security. Raises ValueError if that cannot be read."""
+    told = info.get("SecurityOptions")
+    if told is None:
+        return ()
+    if not isinstance(told, list) or not all(isinstance(option, str) for option in told):
+        raise ValueError("its security options are no list of texts")
+    return tuple(told)
+
+
+def progress(told: Any) -> tuple[str, str, str]:
+    """Read a line of a pull: error, layer, what is done with it. Raises ValueError.
+
+    The layer is empty where the line is about none.
+    """
+    if not isinstance(told, Mapping):
+        raise ValueError("a line that is none of a pull")  # noqa: TRY004 -- as above
+    if "error" in told or "errorDetail" in told:
+        detail = _section(told.get("errorDetail")).get("message")
+        words = typed.words(told.get("error"), _PATH_MAX) or typed.words(detail, _PATH_MAX)
+        return text.clean(words) or "no reason is told", "", ""
+    layer = typed.words(told.get("id"), _WORD_MAX) if "progressDetail" in told else ""
+    return "", layer, typed.words(told.get("status"), _WORD_MAX)
+
+
+def made(told: Mapping[str, Any]) -> str:
+    """Return the id of a container that was created. Raises ValueError."""
+    found_id = _id(told.get("Id"))
+    if not found_id:
+        raise ValueError("it tells no id of what it created")
+    return found_id
+
+
+def status_code(told: Mapping[str, Any]) -> int:
+    """Return how a container that was waited for ended. Raises ValueError."""
+    code = typed.integer(told.get("StatusCode"), -(1 << 31), 1 << 32)
+    if code is None:
+        raise ValueError("it tells no status code")
+    return code
+
+
+def volumes(told: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """Return the labels of each volume, by name. Raises ValueError; an odd one is left out."""
+    entries = told.get("Volumes")
+    if entries is None:
+        return {}
+    if not isinstance(entries, list):
+        raise ValueError("its volumes are no list")  # noqa: TRY004 -- the caller's one kind
+    return {
+        name: _texts(entry.get("Labels"))
+        for entry in entries
+        if isinstance(entry, Mapping) and (name := _id(entry.get("Name")))
+    }
+
+
+def _id(told: Any) -> str:
+    """Return what goes into URLs; empty for what cannot."""
+    return told if isinstance(told, str) and _ID.fullmatch(told) else ""
+
+
+def _moment(told: Any) -> float | None:
+    seconds = typed.number(told, 0.0, math.inf)
+    return seconds if seconds is not None and 0 < seconds <= _TIME_MAX else None
+
+
+def _section(told: Any) -> Mapping[str, Any]:
+    return told if isinstance(told, Mapping) else {}
+
+
+def _texts(told: Any) -> dict[str, str]:
+    """Return the entries that are texts."""
+
+    def entries() -> Iterator[tuple[str, str]]:
+        for number, (key, value) in enumerate(_section(told).items()):
+            if number >= _LABELS_MAX:
+                return
+            if isinstance(value, str):
+                yield key, value
+
+    return dict(entries())
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+_SICK = (
+    r"no space left on device|cannot allocate memory|resource temporarily unavailable"
+    r"|too many open files|input/output error|i/o timeout|deadline exceeded"
+    r"|creating overlay mount|transport is closing|is shutting down"
+)
+_VOLUME = (
+    r"looking up \w{1,20} plugin|plugin \S{1,80} not found|mounting volume|failed to mount"
+    r"|invalid mount|mount denied|volume driver"
+)
+_PROCESS = (
+    r"error during container init|error mounting|unable to apply caps|exec format error"
+    r"|unable to start container process: (exec|chdir)|seccomp|apparmor|selinux|sysctl"
+    r"|storage-opt|storage option|cannot unmarshal|is not a directory|unknown runtime"
+    r"|invalid reference|read-only"
+)
+_REFUSALS: tuple[tuple[str, type[api.BackendError], str], ...] = (
+    # the host's, whoever asks: another engine may do it, a person has to act
+    (r"client version .{0,40} is too (new|old)", api.Unauthorized, "hint: `api_version`"),
+    (r"HTTP request to an HTTPS server", api.Unauthorized,
+     "hint: `tls: true` of the host"),
+    # the host is full or sick
+    (r"port is already allocated|address already in use", api.NoCapacity,
+     "a published port is taken"),
+    (r"no available (IPv4 |IPv6 )?addresses|could not find an available", api.NoCapacity,
+     "its networks are full"),
+    (_SICK, api.Unavailable, ""),
+    # the template's
+    (r"unable to find (user|group)|no matching entries in (passwd|group)", api.Rejected,
+     "hint: `user` and `groups` of the template"),
+    (r"network \S{1,80} not found|could not attach to network|No such network", api.Rejected,
+     "hint: `network` of the template"),
+    (r"could not select device driver|gathering device information|device nodes", api.Rejected,
+     "hint: the devices of the template, and the host's drivers for them"),
+    (r"rlimit", api.Rejected, "hint: `ulimits` of the template"),
+    (_VOLUME, api.Rejected,
+     "hint: `volumes` of the template, and the host's drivers for them"),
+    (_PROCESS, api.Rejected, ""),
+)  # fmt: skip
+"""What an engine's words mean, whatever the status beside them; the first that fits."""
+
+_NO_CONTAINER = re.compile(r"no such (container|volume)|could not find the file", re.IGNORECASE)
+_NO_IMAGE = re.compile(
+    r"no such image|image not known|does not match the specified platform", re.IGNORECASE
+)
 _PULL_DENIED = re.compile(r"unauthorized|authentication required|no basic auth", re.IGNORECASE)
 _PULL_WRONG = re.compile(
     r"not found|manifest unknown|access denied|does not exist|invalid reference|no matching",
     re.IGNORECASE,
 )
 _PULL_AWAY = re.compile(r"dial tcp|no such host|refused|timeout|toomanyrequests", re.IGNORECASE)
-_CONFIGURED_WRONG = re.compile(
-    r"cannot unmarshal|error while mounting volume|failed to mount|unable to apply caps"
-    r"|error gathering device information|invalid mount|mount denied|read-only"
-)
-
-
-def version(text: str) -> tuple[int, ...]:
-    """Read a version of the API."""
-    return tuple(int(part) for part in text.split("."))
-
-
-def _stamp(text: str | None) -> float | None:
-    """Read the engine's time, RFC 3339 with nanoseconds; year 1 is never."""
-    if not text or text.startswith("0001-"):
-        return None
-    parts = re.fullmatch(r"(.{19})(\.\d+)?(.*)", text)
-    if parts is None:
-        return None
-    whole, fraction, zone = parts.groups()
-    moment = datetime.fromisoformat(whole + zone.replace("Z", "+00:00")).timestamp()
-    return moment + float(fraction or 0)
-
-
-def found(entry: Mapping[str, Any]) -> Found:
-    """Read an entry of a listing."""
-    published = [
-        (":" in port.get("IP", ""), f"->{port['PrivatePort']}/{port['Type']}", port["PublicPort"])
-        for port in entry.get("Ports") or ()
-        if "PublicPort" in port
-    ]
-    ipv4 = {inside for is_ipv6, inside, _ in published if not is_ipv6}
-    ports = sorted(  # a random port is another one on IPv6: the usual one is enough
-        f"{public}{inside}"
-        for is_ipv6, inside, public in published
-        if not is_ipv6 or inside not in ipv4
-    )
-    return Found(
-        id=str(entry["Id"]),
-        labels=entry.get("Labels") or {},
-        state=str(entry.get("State", "")),
-        created_at=float(entry["Created"]) if "Created" in entry else None,
-        ports=tuple(dict.fromkeys(ports)),
-    )
-
-
-def inspected(entry: Mapping[str, Any]) -> Inspected:
-    """Read an inspect."""
-    state, host = entry["State"], entry.get("HostConfig") or {}
-    return Inspected(
-        id=str(entry["Id"]),
-        labels=entry["Config"].get("Labels") or {},
-        state=str(state["Status"]),
-        exit_code=int(state.get("ExitCode", 0)),
-        oom_killed=bool(state.get("OOMKilled")),
-        error=str(state.get("Error") or ""),
-        started=_stamp(state.get("StartedAt")) is not None,
-        finished_at=_stamp(state.get("FinishedAt")),
-        memory_bytes=host.get("Memory") or None,
-        image=str(entry.get("Image", "")),
-        mounts=tuple(str(mount.get("Destination", "")) for mount in entry.get("Mounts") or ()),
-    )
-
-
-def event(told: Mapping[str, Any]) -> Event:
-    """Read an event."""
-    actor = told.get("Actor") or {}
-    return Event(
-        id=str(actor.get("ID", "")),
-        action=str(told.get("Action", "")),
-        at=int(told.get("timeNano", 0)) / 1e9,
-        attributes=actor.get("Attributes") or {},
-    )
-
-
-# --- errors ------------------------------------------------------------------------------------
 
 
 def refusal(status: int, words: str, *, retry_after: float | None = None) -> api.BackendError:
-    """Map an answer of the engine that is no success."""
+    """Map an answer of the engine that is no success; ``words`` are clean."""
     if status in {401, 403}:
         return api.Unauthorized(f"the engine says {status}: {words}")
-    if status == 404:
+    for pattern, kind, meaning in _REFUSALS:
+        if re.search(pattern, words, re.IGNORECASE):
+            if meaning.startswith("hint: "):
+                return kind(f"the engine refuses: {words}; {meaning}")
+            return kind(f"{meaning or 'the engine refuses'}: {words}")
+    if status == 404 and _NO_CONTAINER.search(words):
         return api.NotFound(words)
-    if "port is already allocated" in words or "address already in use" in words:
-        return api.NoCapacity(f"a published port is taken: {words}")
-    if "HTTP request to an HTTPS server" in words:
-        return api.Rejected("the engine speaks TLS; hint: `tls: true` of the host")
-    if status in {400, 409} or _CONFIGURED_WRONG.search(words):
+    if status in {400, 409}:
         return api.Rejected(f"the engine refuses: {words}")
     return api.Unavailable(f"the engine says {status}: {words}", retry_after=retry_after)
 
 
-def refused_start(status: int, words: str) -> api.BackendError:
-    """As ``refusal``; what is missing at the start is configured wrongly: a network, a program."""
-    if status == 404 and "container" not in words.lower():
-        return api.Rejected(f"the engine refuses: {words}; hint: `network` of the template")
-    return refusal(status, words)
+def refused_launch(status: int, words: str, *, made: str = "") -> api.BackendError:
+    """Map a refused creation or start; ``made`` is the container that it was about.
+
+    Another container that is missing was named by the template.
+    """
+    told = refusal(status, words)
+    if isinstance(told, api.NotFound) and not (made and made in words):
+        return api.Rejected(f"the engine refuses: {words}; hint: the template names it")
+    return told
 
 
 def refused_pull(status: int | None, words: str) -> api.BackendError:
@@ -193,14 +379,14 @@ def refused_tls(url: str, words: str) -> api.Unauthorized:
     return api.Unauthorized(f"{url}: {words}; hint: `ca_file`, `cert_file` of the host")
 
 
-def is_missing_image(status: int | None, words: str) -> bool:
+def is_missing_image(status: int, words: str) -> bool:
     """Tell whether a creation failed for its image alone."""
-    return status == 404 and "image" in words.lower()
+    return status == 404 and _NO_IMAGE.search(words) is not None
 
 
 def innermost(error: BaseException) -> str:
-    """Return the last cause's words: libraries wrap the operating system's three times."""
+    """Return the last cause's words, clean: libraries wrap the operating system's three times."""
     seen: BaseException = error
     while (inner := seen.__cause__ or seen.__context__) is not None:
         seen = inner
-    return str(seen) or type(seen).__name__
+    return text.clean(str(seen)) or type(seen).__name__

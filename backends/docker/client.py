@@ -1,12 +1,7 @@
-"""The one place where the docker SDK is met: blocking calls, in few threads, with typed answers.
+"""The Engine's API: blocking calls, in few threads, with typed answers and the contract's errors.
 
-Why the SDK's low level (``APIClient``): its calls are the Engine's API, so what is sent and what
-is answered can be compared with recordings. Refuses to know instances, owners and asyncio tasks;
-no object of the SDK leaves this file.
-
-What the SDK does that must not happen here: it takes proxies and CA bundles from the environment
-(``trust_env``), it waits for ever on streams (a request without a time-out gets one), and it asks
-for the API's version in its constructor, before either can be switched off (see ``_connect``).
+What is sent and what is answered is in the words of that API, so it can be compared with
+recordings. Refuses to know how bytes travel (``wire``), instances, owners and asyncio tasks.
 """
 
 import asyncio
@@ -15,32 +10,35 @@ import contextlib
 import enum
 import functools
 import io
-import math
+import json
+import ssl
 import tarfile
 import threading
-import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from backends import api, heap
-from backends.docker import answers, container, logins, settings, slim
-from outside import text
+import urllib3
 
-with slim.without("charset_normalizer", "chardet"):
-    import docker
-    import requests
-    import urllib3
-    from docker import auth, constants, errors, tls, utils
+from backends import api, heap
+from backends.docker import answers, container, logins, reference, settings, wire
+from outside import text, typed
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _OLDEST = (1, 40)  # HostConfig.Init, Mounts, device requests: what our bodies may hold
+_NEWEST = (1, 52)  # what was read of the API's changes; an engine may ask for a newer one
 _SILENCE_S = 300.0  # of an event stream before it is taken for dead and opened again
-_CONNECT_S = 5.0
 _EVENTS = ("start", "die", "oom", "kill", "pause", "unpause", "destroy", "create")
-_ERROR_MAX = 64 << 10
 _REMAPPING = ("selinux", "userns", "rootless")
+_ARCHIVE_MAX = 1 << 20  # of secrets that are looked at again
+_INSPECT_MAX = 4 << 20
+_OUTPUT_MAX = 32 << 20
+_OUTPUT_KEPT = 64 << 10
+_LAYERS_MAX = 1000
+_JSON = {"Content-Type": "application/json"}
+_TAR = {"Content-Type": "application/x-tar"}
 
 
 class Lane(enum.Enum):
@@ -60,26 +58,16 @@ class NameTakenError(Exception):
     """A container of that name exists."""
 
 
+class OddAnswerError(api.Unavailable):
+    """The engine answers what no engine answers; perhaps about this container alone."""
+
+
 class StartError(Exception):
     """The engine could not start a container; ``error`` is what to raise."""
 
     def __init__(self, error: api.BackendError) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-_THIS_THREAD = threading.local()  # the SDK lets nobody say how long a pull may be silent
-
-
-class _Session(docker.APIClient):
-    """The SDK's client with a time limit on every request."""
-
-    def request(self, *args: Any, **kwargs: Any) -> Any:
-        """Send; the SDK asks for endless time on streams, and has none for connecting."""
-        silence_s: float = getattr(_THIS_THREAD, "silence_s", _SILENCE_S)
-        told = kwargs.get("timeout") or silence_s
-        kwargs["timeout"] = (min(_CONNECT_S, told), told)
-        return super().request(*args, **kwargs)
 
 
 class Client:
@@ -90,7 +78,7 @@ class Client:
         self._host = host
         self._settings = configured
         self._lock = threading.Lock()
-        self._session: _Session | None = None
+        self._session: wire.Session | None = None
         self._closing = threading.Event()
         self._closed = False
         heap.share()
@@ -134,106 +122,141 @@ class Client:
 
     # --- containers ---
 
-    def list(self, labels: Mapping[str, str]) -> list[answers.Found]:
-        """Every container with these labels, in any state."""
+    def list(self, labels: Mapping[str, str]) -> tuple[list[answers.Found], typed.Odd]:
+        """Every container with these labels, in any state, and what of the list is none."""
         wanted = [f"{key}={text}" for key, text in labels.items()]
+        query = {"all": 1, "filters": json.dumps({"label": wanted})}
         with self._answers("cannot list containers") as session:
-            told = session.containers(all=True, filters={"label": wanted})
-            return [answers.found(entry) for entry in told]
+            told = session.told(list, "GET", "/containers/json", query=query)
+            return typed.each(told, answers.found)
 
     def inspect(self, name: str) -> answers.Inspected:
-        """Look at one; raises NotFound."""
+        """Look at one; raises NotFound, and OddAnswerError."""
         with self._answers(f"cannot look at {name!r}") as session:
-            return answers.inspected(session.inspect_container(name))
+            return answers.inspected(
+                session.told(dict, "GET", f"{_place(name)}/json", limit=_INSPECT_MAX)
+            )
 
     def create(self, plan: container.Plan) -> str:
         """Return the id of a new container. Raises NoImageError, NameTakenError."""
+        query = {"name": plan.container}
+        if plan.platform is not None:
+            query["platform"] = plan.platform
+        body = json.dumps(dict(plan.body)).encode()
         with self._answers("cannot create a container") as session:
             try:
-                made = session.create_container_from_config(  # type: ignore[no-untyped-call]
-                    dict(plan.body), plan.container, plan.platform
+                told = session.told(
+                    dict, "POST", "/containers/create", query=query, body=body, headers=_JSON
                 )
-            except errors.APIError as error:
-                words = _words(error)
-                if answers.is_missing_image(error.status_code, words):
-                    raise NoImageError(words) from error
-                if error.status_code == 409:
-                    raise NameTakenError(words) from error
-                raise
-            return str(made["Id"])
+            except wire.RefusedError as error:
+                if answers.is_missing_image(error.status, error.words):
+                    raise NoImageError(error.words) from error
+                if error.status == 409:
+                    raise NameTakenError(error.words) from error
+                raise answers.refused_launch(error.status, error.words) from error
+            return answers.made(told)
 
     def put(self, container_id: str, path: str, archive: bytes) -> None:
         """Unpack a tar file in a container."""
         with self._answers("cannot put files into a container") as session:
-            session.put_archive(container_id, path, archive)
+            session.ask(
+                "PUT",
+                f"{_place(container_id)}/archive",
+                query={"path": path},
+                body=archive,
+                headers=_TAR,
+            )
 
     def get(self, container_id: str, path: str) -> dict[str, bytes]:
-        """Return the files below a path of a container; raises NotFound."""
+        """Return the files below a path of a container, a megabyte at most; raises NotFound."""
         with self._answers(f"cannot read {path}") as session:
-            chunks, _ = session.get_archive(container_id, path)
-            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
-                opened = ((member, tar.extractfile(member)) for member in tar.getmembers())
-                return {member.name: file.read() for member, file in opened if file is not None}
+            packed = session.ask(
+                "GET",
+                f"{_place(container_id)}/archive",
+                query={"path": path},
+                limit=_ARCHIVE_MAX,
+            )
+            # nothing is unpacked, nor filled up with zeros, that is larger than what came
+            with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as tar:
+                return {
+                    member.name: file.read(_ARCHIVE_MAX)
+                    for member in tar
+                    if member.isreg() and member.size <= len(packed) and not member.issparse()
+                    if (file := tar.extractfile(member)) is not None
+                }
 
     def owner_of(self, container_id: str, path: str) -> int | None:
         """Return the uid of a path of a container; None if it does not exist."""
-        with (
-            self._answers(f"cannot look at {path}") as session,
-            session.get(  # the SDK's own call has no end before that of a folder as large as it is
-                f"{session.base_url}/v{session.api_version}/containers/{container_id}/archive",
-                params={"path": path},
-                headers={"Accept-Encoding": "identity"},
-                stream=True,
-                timeout=session.timeout,
-            ) as answer,
-        ):
-            if answer.status_code == 404:
-                return None
+        with self._answers(f"cannot look at {path}") as session:
             try:
-                answer.raise_for_status()
-            except requests.HTTPError as error:
-                errors.create_api_error_from_http_exception(error)  # raises it in its own words
-            head = answer.raw.read(tarfile.BLOCKSIZE)
+                with session.stream(  # a folder has no end before that of all that is in it
+                    "GET",
+                    f"{_place(container_id)}/archive",
+                    query={"path": path},
+                    waits=self._waits(),
+                ) as answer:
+                    head = answer.first(tarfile.BLOCKSIZE)
+            except wire.RefusedError as error:
+                if isinstance(answers.refusal(error.status, error.words), api.NotFound):
+                    return None
+                raise
             if len(head) < tarfile.BLOCKSIZE:
-                raise errors.DockerException("the archive ends early")
+                raise wire.OddError("the archive ends early")
             return tarfile.TarInfo.frombuf(head, "utf-8", "replace").uid
 
     def remaps_files(self) -> bool:
         """Tell whether containers see other owners or labels of files than the host."""
         with self._answers("cannot ask what the engine is") as session:
-            told = session.info().get("SecurityOptions") or ()
+            told = answers.security_options(session.told(dict, "GET", "/info", limit=_INSPECT_MAX))
             return any(word in option for option in told for word in _REMAPPING)
 
     def start(self, container_id: str, plan: container.Plan) -> None:
         """Join the networks and start; raises StartError when the engine says no."""
+        endpoint = {"Aliases": list(plan.aliases)} if plan.aliases else {}
         with self._answers("cannot start a container") as session:
             try:
                 for network in plan.networks:
-                    session.connect_container_to_network(
-                        container_id, network, aliases=list(plan.aliases) or None
+                    joined = {"Container": container_id, "EndpointConfig": endpoint}
+                    session.ask(
+                        "POST",
+                        f"/networks/{_quoted(network)}/connect",
+                        body=json.dumps(joined).encode(),
+                        headers=_JSON,
                     )
-                session.start(container_id)
-            except errors.APIError as error:
-                told = answers.refused_start(error.status_code or 0, _words(error))
+                session.ask("POST", f"{_place(container_id)}/start")
+            except wire.RefusedError as error:
+                told = answers.refused_launch(error.status, error.words, made=container_id)
                 raise StartError(told) from error
 
     def stop(self, container_id: str, grace_s: int) -> None:
         """Signal, wait, kill; a paused one is let go on first."""
+        waits = self._waits(grace_s)
         with self._answers("cannot stop a container") as session:
-            with contextlib.suppress(errors.APIError):  # it is mostly not paused
-                session.unpause(container_id)
-            session.stop(container_id, timeout=grace_s)
+            with contextlib.suppress(wire.RefusedError):  # it is mostly not paused
+                session.ask("POST", f"{_place(container_id)}/unpause")
+            session.ask("POST", f"{_place(container_id)}/stop", query={"t": grace_s}, waits=waits)
 
     def remove(self, container_id: str) -> None:
         """Kill and remove with its anonymous volumes; raises NotFound."""
         with self._answers("cannot remove a container") as session:
-            session.remove_container(container_id, v=True, force=True)
+            session.ask("DELETE", _place(container_id), query={"v": 1, "force": 1})
 
-    def logs(self, container_id: str, tail: int) -> str:
-        """Return the last lines of output."""
-        with self._answers("cannot read the output") as session:
-            raw = session.logs(container_id, stdout=True, stderr=True, tail=tail)
-            return bytes(raw).decode("utf-8", "replace")
+    def logs(self, container_id: str, tail: int, *, has_terminal: bool) -> str:
+        """Return the last lines of output: of more than 64 kB the end."""
+        with (
+            self._answers("cannot read the output") as session,
+            session.stream(
+                "GET",
+                f"{_place(container_id)}/logs",
+                query={"stdout": 1, "stderr": 1, "tail": tail},
+                waits=self._waits(),
+            ) as answer,
+        ):
+            raw, whole = answer.output(
+                multiplexed=not has_terminal, kept=_OUTPUT_KEPT, limit=_OUTPUT_MAX
+            )
+        # the first line is cut, perhaps amid a secret
+        return (raw if whole else raw.partition(b"\n")[2]).decode("utf-8", "replace")
 
     # --- what belongs to a container ---
 
@@ -243,129 +266,153 @@ class Client:
         One of that name with these labels that runs already is waited for. Raises Unavailable
         when it takes longer than a call may, Rejected when the engine does not start it.
         """
+        self._begin_helper(name, body, labels)
         with self._answers("cannot run a helper") as session:
-            self._begin_helper(session, name, body, labels)
-            code = session.wait(name, timeout=math.ceil(self._settings.timeout_s))["StatusCode"]
-            words = session.logs(name, tail=1).decode("utf-8", "replace") if code else ""
-            session.remove_container(name, force=True, v=True)
-            return text.clean(words) or f"it ended with {code}" if code else ""
+            told = session.told(dict, "POST", f"{_place(name)}/wait")
+            code = answers.status_code(told)
+        words = self.logs(name, 1, has_terminal=False) if code else ""
+        self.remove(name)
+        return text.clean(words) or f"it ended with {code}" if code else ""
 
-    def _begin_helper(
-        self, session: _Session, name: str, body: Mapping[str, Any], labels: Mapping[str, str]
-    ) -> None:
+    def _begin_helper(self, name: str, body: Mapping[str, Any], labels: Mapping[str, str]) -> None:
         try:
-            there = answers.inspected(session.inspect_container(name))
-        except errors.NotFound:
+            there = self.inspect(name)
+        except api.NotFound:
             there = None
         if there is not None and not labels.items() <= there.labels.items():
             raise api.Rejected(f"the container {name!r} exists and is not ours")
         if there is not None and there.state == "running":
             return
         if there is not None:
-            session.remove_container(name, force=True, v=True)
-        try:
-            session.create_container_from_config(  # type: ignore[no-untyped-call]
-                dict(body), name
-            )
-            session.start(name)
-        except errors.APIError as error:  # whatever it is, the next attempt would say the same
-            with contextlib.suppress(errors.APIError):
-                session.remove_container(name, force=True, v=True)
-            raise api.Rejected(text.clean(_words(error))) from error
+            self.remove(name)
+        with self._answers("cannot run a helper") as session:
+            try:
+                session.ask(
+                    "POST",
+                    "/containers/create",
+                    query={"name": name},
+                    body=json.dumps(dict(body)).encode(),
+                    headers=_JSON,
+                )
+                session.ask("POST", f"{_place(name)}/start")
+            except wire.RefusedError as error:  # whatever it is, it would say the same again
+                with contextlib.suppress(wire.RefusedError):
+                    session.ask("DELETE", _place(name), query={"v": 1, "force": 1})
+                raise api.Rejected(error.words) from error
 
     def volumes(self, labels: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
         """Return the named volumes with these labels, and all labels of each."""
-        wanted = [f"{key}={text}" for key, text in labels.items()]
+        wanted = [f"{key}={value}" for key, value in labels.items()]
+        query = {"filters": json.dumps({"label": wanted})}
         with self._answers("cannot list volumes") as session:
-            told = session.volumes(filters={"label": wanted})
-            return {str(one["Name"]): one.get("Labels") or {} for one in told["Volumes"] or ()}
+            return answers.volumes(session.told(dict, "GET", "/volumes", query=query))
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume; raises NotFound, and Rejected while a container has it."""
         with self._answers("cannot remove a volume") as session:
-            session.remove_volume(name)
+            session.ask("DELETE", f"/volumes/{_quoted(name)}")
 
     # --- images ---
 
     def pull(self, image: str, platform: str | None, tell: Callable[[str], None]) -> None:
         """Pull an image, telling its progress. Raises Rejected, Unauthorized, Unavailable."""
-        limit = _THIS_THREAD.silence_s = self._settings.pull_timeout_s
-        end = time.monotonic() + limit
+        limit = self._settings.pull_timeout_s
         doing = f"cannot pull {image[:80]!r} within {limit:g} s"
+        repository, tag = reference.to_pull(image)
+        query = {"fromImage": repository, "tag": tag}
+        if platform is not None:
+            query["platform"] = platform
         layers: dict[str, str] = {}
-        with self._answers(doing, pull=True) as session, contextlib.ExitStack() as stack:
-            login = self._login(image)
-            lines = session.pull(
-                image, stream=True, decode=True, platform=platform, auth_config=login
-            )
-            stack.callback(lines.close)  # that ends the pull
-            for line in lines:
-                if "error" in line:
-                    raise answers.refused_pull(None, str(line["error"]))
-                if "id" in line and "progressDetail" in line:
-                    layers[str(line["id"])] = str(line.get("status", ""))
-                    done = sum(text in answers.LAYER_DONE for text in layers.values())
+        with (
+            self._answers(doing, pull=True) as session,
+            _in_time(f"{doing}: it was still under way", layers),
+            session.stream(  # to let go of the answer ends the pull
+                "POST",
+                "/images/create",
+                query=query,
+                headers=self._login(image),
+                waits=wire.Waits(silence_s=limit, within_s=limit),
+            ) as answer,
+        ):
+            for line in answer.lines():
+                if line is None:
+                    raise wire.OddError("a line of its progress is too long")
+                if not line.strip():
+                    continue
+                error, layer, status = answers.progress(wire.read_json(line))
+                if error:
+                    raise answers.refused_pull(None, error)
+                if layer and (layer in layers or len(layers) < _LAYERS_MAX):
+                    layers[layer] = status
+                    done = sum(word in answers.LAYER_DONE for word in layers.values())
                     tell(f"{done} of {len(layers)} layers are here")
                 if self._closing.is_set():
                     raise api.Unavailable("the backend is closed")
-                if time.monotonic() > end:
-                    raise api.Unavailable(f"{doing}: it was still under way")
 
     def _login(self, image: str) -> dict[str, str]:
         """Return what the settings or the Docker configuration say about the image's registry."""
-        repository, _ = utils.parse_repository_tag(image)
-        registry, _ = auth.resolve_repository_name(repository)
+        registry = reference.registry_of(image)
         login = self._settings.registries.get(registry)
         if login is not None:
-            return logins.of_settings(login, registry)
-        folder = self._settings.docker_config
-        config = auth.load_config(folder and f"{folder}/config.json")
-        helper = config.get_credential_store(registry)
-        server = auth.INDEX_URL if registry == auth.INDEX_NAME else registry
-        found = logins.of_helper(helper, server) if helper else None
-        return found or auth.AuthConfig({"auths": config.auths}).resolve_authconfig(registry) or {}
+            found = logins.of_settings(login, registry)
+        else:
+            found = logins.of_config(self._settings.docker_config, registry)
+        return {"X-Registry-Auth": logins.header(found)} if found else {}
 
     # --- events ---
 
     def events(
         self, labels: Mapping[str, str], since: int, begun: Callable[[Callable[[], None]], None]
-    ) -> Iterator[answers.Event]:
-        """Yield events until the stream ends; ``begun`` is given the way to end it from outside.
+    ) -> Iterator[answers.Event | None]:
+        """Yield events until the stream ends, None for one that cannot be read.
 
-        An engine that goes away ends the stream as if it were finished.
+        ``begun`` is given the way to end it from outside. An engine that goes away ends the
+        stream as if it were finished.
         """
         filters = {
             "type": ["container"],
             "event": list(_EVENTS),
             "label": [f"{key}={text}" for key, text in labels.items()],
         }
-        with self._answers("cannot follow the events") as session:
-            stream = session.events(since=since, filters=filters, decode=True)
-            begun(stream.close)
-            for told in stream:
-                yield answers.event(told)
+        with (
+            self._answers("cannot follow the events") as session,
+            session.stream(
+                "GET",
+                "/events",
+                query={"since": since, "filters": json.dumps(filters)},
+                waits=wire.Waits(silence_s=_SILENCE_S),
+            ) as answer,
+        ):
+            begun(answer.end)
+            for line in answer.lines():
+                if line is None or line.strip():
+                    yield _event(line)
 
     # --- connection ---
 
     @contextlib.contextmanager
-    def _answers(self, doing: str, *, pull: bool = False) -> Iterator[_Session]:
+    def _answers(self, doing: str, *, pull: bool = False) -> Iterator[wire.Session]:
         """Give the session; turn what goes wrong into the contract's errors."""
         try:
             yield self._connect()
-        except errors.APIError as error:
-            if "client version" in _words(error):
+        except wire.RefusedError as error:
+            if "client version" in error.words:
                 self._forget()  # the engine was replaced: ask again what it speaks
-            status, words = error.status_code or 0, _words(error)
             if pull:
-                raise answers.refused_pull(status, words) from error
-            after = _retry_after(error)
-            raise answers.refusal(status, words, retry_after=after) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                raise answers.refused_pull(error.status, error.words) from error
+            raise answers.refusal(
+                error.status, error.words, retry_after=error.retry_after
+            ) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise _unreachable(self._host, doing, error) from error
-        except errors.DockerException as error:
-            raise api.Unavailable(f"{doing}: {error}") from error
+        except (wire.OddError, ValueError, tarfile.TarError) as error:
+            raise OddAnswerError(f"{doing}: {self.url}: {answers.innermost(error)}") from error
 
-    def _connect(self) -> _Session:
+    def _waits(self, more_s: float = 0.0) -> wire.Waits:
+        limit = self._settings.timeout_s + more_s
+        return wire.Waits(silence_s=limit, within_s=limit)
+
+    def _connect(self) -> wire.Session:
         with self._lock:
             if self._closed:
                 raise api.Unavailable("the backend is closed")
@@ -373,45 +420,45 @@ class Client:
                 self._session = self._open()
             return self._session
 
-    def _open(self) -> _Session:
+    def _open(self) -> wire.Session:
         """Connect with a version that both sides know, whatever the environment says."""
-        version = self._settings.api_version
-        session = self._make(version or ".".join(map(str, _OLDEST)))
-        if version is not None:
-            return session
-        told = session.version(api_version=False)
-        newest, oldest = (
-            answers.version(told["ApiVersion"]),
-            answers.version(told.get("MinAPIVersion", "1.0")),
-        )
-        if newest < _OLDEST:
+        session = self._made()
+        try:
+            session.version = self._settings.api_version or self._version(session)
+        except BaseException:
             session.close()
-            raise api.Rejected(
-                f"the engine at {self.url} speaks API {told['ApiVersion']}; 1.40 is needed "
+            raise
+        return session
+
+    def _version(self, session: wire.Session) -> str:
+        """Return the newest version that both know: also of an engine that has no old ones."""
+        told = session.told(dict, "GET", "/version", limit=_INSPECT_MAX)
+        newest = answers.version(told.get("ApiVersion"))
+        if newest is None:
+            raise wire.OddError("what is there tells no version of the Engine's API")
+        oldest = answers.version(told.get("MinAPIVersion")) or _OLDEST
+        if newest < _OLDEST:
+            raise api.Unauthorized(
+                f"the engine at {self.url} speaks API {newest[0]}.{newest[1]}; 1.40 is needed "
                 "(Docker 19.03)"
             )
-        chosen = max(oldest, min(newest, answers.version(constants.DEFAULT_DOCKER_API_VERSION)))
-        session.close()
-        return self._make(".".join(map(str, chosen)))
+        major, minor = max(oldest, min(newest, _NEWEST))
+        return f"{major}.{minor}"
 
-    def _make(self, version: str) -> _Session:
-        host, config = self._host, None
-        if host.tls:
-            pair = (host.cert_file, host.key_file) if host.cert_file and host.key_file else None
-            try:
-                config = tls.TLSConfig(
-                    client_cert=pair, ca_cert=host.ca_file, verify=host.ca_file or True
-                )
-            except errors.TLSParameterError as error:
-                raise api.Rejected(f"{host.url}: {error.args[0]}") from error
-        session = _Session(
-            base_url=host.url,
-            version=version,
-            timeout=self._settings.timeout_s,  # type: ignore[arg-type]  # requests takes floats
-            tls=config,  # type: ignore[arg-type]  # None is its default: no TLS
-        )
-        session.trust_env = False
-        return session
+    def _made(self) -> wire.Session:
+        try:
+            return wire.Session(
+                self._host,
+                timeout_s=self._settings.timeout_s,
+                connections=sum(lane.value for lane in Lane),
+            )
+        except ssl.SSLError as error:
+            raise answers.refused_tls(self.url, answers.innermost(error)) from error
+        except OSError as error:
+            words = f"{error.filename}: {error.strerror or error}"
+            raise api.Unauthorized(
+                f"{self.url}: {words}; hint: `ca_file`, `cert_file`, `key_file` of the host"
+            ) from error
 
     def _forget(self) -> None:
         with self._lock:
@@ -433,22 +480,38 @@ def _apart(work: Callable[[], _T]) -> concurrent.futures.Future[_T]:
     return future
 
 
-def _words(error: errors.APIError) -> str:
-    """Return the engine's words."""
-    text = error.explanation
-    return str(text or error)[:_ERROR_MAX]
+@contextlib.contextmanager
+def _in_time(words: str, layers: Mapping[str, str]) -> Iterator[None]:
+    """Say of a pull whose time is over that it was at work, if it was."""
+    try:
+        yield
+    except urllib3.exceptions.TimeoutError as error:
+        if not layers:
+            raise
+        raise api.Unavailable(words) from error
 
 
-def _retry_after(error: errors.APIError) -> float | None:
-    headers = getattr(error.response, "headers", None) or {}
-    text = str(headers.get("Retry-After", ""))
-    return float(text) if text.isdecimal() else None
+def _place(container_id: str) -> str:
+    return f"/containers/{_quoted(container_id)}"
+
+
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
+
+
+def _event(line: bytes | None) -> answers.Event | None:
+    """Read one; one that is none costs itself, never the stream."""
+    try:
+        return None if line is None else answers.event(wire.read_json(line))
+    except (wire.OddError, ValueError):
+        return None
 
 
 def _unreachable(host: settings.Host, doing: str, error: Exception) -> api.BackendError:
-    words = f"{doing}: {host.url}: {answers.innermost(error)}"
-    if isinstance(error, requests.exceptions.SSLError):
-        return answers.refused_tls(host.url, answers.innermost(error))
+    inner = answers.innermost(error)
+    if isinstance(error, urllib3.exceptions.SSLError | ssl.SSLError):
+        return answers.refused_tls(host.url, inner)
+    words = f"{doing}: {host.url}: {inner}"
     if "Permission denied" in words:
         return api.Unauthorized(f"{words}; hint: the broker's user needs the socket's group")
     if host.tls:

@@ -15,13 +15,13 @@ import json
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve, field, frozen
 
 from backends import api, names, sharing
-from backends.docker import places, settings
+from backends.docker import places, reference, settings
 
 PREFIX = "agent-broker."
 _METADATA = f"{PREFIX}metadata."
@@ -79,9 +79,16 @@ def owner_labels(owner: str) -> dict[str, str]:
     return names.encode_metadata({names.OWNER: owner}, prefix=PREFIX)
 
 
-def read_labels(labels: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Return name and metadata of a container of ours. Raises ValueError if they were damaged."""
-    return labels.get(NAME, ""), names.decode_metadata(labels, prefix=_METADATA)
+def name_of(labels: Mapping[str, str], called: Sequence[str], *, prefix: str) -> str:
+    """Return the instance's name; empty if neither its labels nor what it is called tell it."""
+    candidates = [labels.get(NAME, "")]
+    candidates += [name.removeprefix(prefix) for name in called if name.startswith(prefix)]
+    return next((name for name in candidates if names.name_problem(name) is None), "")
+
+
+def read_metadata(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata of a container of ours. Raises ValueError if it was damaged."""
+    return names.decode_metadata(labels, prefix=_METADATA)
 
 
 def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
@@ -89,6 +96,8 @@ def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
     problem = names.name_problem(spec.name)
     if problem is None and not spec.image:
         problem = "a container needs an image; hint: set `image` in the template"
+    if problem is None and spec.image:
+        problem = reference.problem(spec.image)
     for name in (*spec.secret_files, *(file.name for file in spec.files)):
         if problem is None and names.name_problem(name) is not None:
             problem = f"the file name {name[:80]!r} is not a plain name; hint: no '/', no spaces"

@@ -21,11 +21,13 @@ import signal
 from attrs import Factory, field, frozen
 
 from backends import api
+from outside import text
 
 OOM_WINDOW_S = 10.0
 """The kernel kills, the engine notices; on a swapping host seconds lie between."""
 _SIGNAL_WINDOW_S = 60.0  # of grace between SIGTERM and the end
 _AWAY_MARGIN_S = 3.0
+_WORDS = 5  # lines of output
 _COMMAND = re.compile(
     r"executable file not found|no such file or directory|permission denied|exec format error"
     r"|not a directory|is a directory",
@@ -61,11 +63,25 @@ class Ended:
 def certificate(ended: Ended) -> api.Exit:
     """Say what it died of."""
     slug, code, message = _cause(ended)
-    return api.Exit(slug=slug, code=code, message=message[:256], at=ended.finished_at)
+    return api.Exit(slug=slug, code=code, message=text.clean(message), at=ended.finished_at)
 
 
-_TINI = re.compile(r"FATAL tini.*?\]:? (exec .* failed: .*)")
-"""What the engine's own init says; without it the engine itself refuses such a start."""
+_INIT = "[FATAL tini ("
+_EXEC = " exec "
+
+
+def refused_by_init(last_words: str) -> str:
+    """Return what the engine's own init says of a program that it cannot start; else empty.
+
+    Without an init the engine itself refuses such a start. ``last_words`` are a build's text:
+    they are cut first, and nothing is looked for twice.
+    """
+    for line in text.last_lines(last_words, _WORDS):
+        _, init, rest = line.partition(_INIT)
+        _, exec_, words = rest.partition(_EXEC)
+        if init and exec_ and " failed: " in words:
+            return f"exec {words}"
+    return ""
 
 
 def slug_of_start(words: str) -> str:
@@ -89,9 +105,9 @@ def _cause(ended: Ended) -> tuple[str, int | None, str]:
     if not ended.started:
         words = ended.error or "it was never started"
         return slug_of_start(words), None, words
-    refused = _TINI.search(ended.last_words)
-    if refused is not None and code in {126, 127}:
-        return "command", code, refused.group(1)
+    refused = refused_by_init(ended.last_words) if code in {126, 127} else ""
+    if refused:
+        return "command", code, refused
     if _while_away(ended):
         return "platform-lost", _code(code), "it ended when its engine stopped or was restarted"
     if number == signal.SIGKILL and _out_of_memory(ended):

@@ -20,10 +20,11 @@ import attrs
 
 from backends import api
 from backends.docker import client, container, host, pool, settings
-from outside import waits
+from outside import bodies, text, waits
 
 _RESCAN_S = 30.0
 _FETCH_S = 60.0
+_FILE_MAX = 256 << 20
 _PROGRESS_S = 0.5
 _Files = Mapping[str, bytes]  # by name, fetched for the container
 
@@ -72,6 +73,7 @@ class DockerBackend:
         self._progress: dict[tuple[str, str, str | None], str] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakers: set[asyncio.Event] = set()
+        self._waking = False  # on its way; an engine may tell a thousand things in a moment
         self._closed = False
 
     # --- the contract ---
@@ -108,7 +110,7 @@ class DockerBackend:
         # made and published while we read, or still being made: never left out
         everything = [*found, *(one for name, one in preparing.items() if name not in names)]
         if hidden is not None:
-            raise api.Partial(hidden.reason, seen=everything)
+            raise api.Partial(hidden.reason, seen=everything, odd=hidden.odd)
         return everything
 
     async def watch(self) -> AsyncIterator[None]:
@@ -205,7 +207,7 @@ class DockerBackend:
         return places
 
     async def _check_room(self, place: pool.Place, name: str) -> None:
-        there = {one.name for one in await place.host.list()} - {name}
+        there = {one.name for one in (await place.host.list()).instances} - {name}
         limit = place.host.max_instances
         if limit is not None and len(there) >= limit:
             raise api.NoCapacity(f"all {limit} containers of {place.host.url} are in use")
@@ -260,7 +262,7 @@ class DockerBackend:
                     place.host.client.pull,
                     plan.image,
                     plan.platform,
-                    lambda text: self._progress.update({key: text}),
+                    lambda told: self._progress.update({key: told}),
                 )
                 self._pulls[key] = future
 
@@ -299,10 +301,12 @@ class DockerBackend:
         """Wake every watch; called from the threads that follow the events."""
 
         def wake() -> None:
+            self._waking = False
             for waker in self._wakers:
                 waker.set()
 
-        if self._loop is not None:
+        if self._loop is not None and not self._waking:
+            self._waking = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(wake)
 
@@ -317,13 +321,15 @@ async def _fetched(url: str) -> bytes:
     try:
         async with (
             waits.timeout(_FETCH_S),
-            aiohttp.ClientSession() as session,
+            aiohttp.ClientSession(auto_decompress=False) as session,
             session.get(url, allow_redirects=False) as answer,
         ):
             if answer.status >= 500:
                 raise api.Unavailable(f"{url[:120]} answered {answer.status}")
             if answer.status != 200:
                 raise api.Rejected(f"{url[:120]} answered {answer.status}")
-            return await answer.read()
+            return await bodies.read(answer, _FILE_MAX)
+    except (bodies.TooLarge, bodies.Unreadable) as error:
+        raise api.Rejected(f"cannot fetch {url[:120]}: {error}") from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise api.Unavailable(f"cannot fetch {url[:120]}: {error}") from error
+        raise api.Unavailable(f"cannot fetch {url[:120]}: {text.clean(str(error))}") from error

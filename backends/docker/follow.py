@@ -4,22 +4,33 @@ Why remember anything: that a process was killed for memory, who sent a signal, 
 was away are in no later answer. Everything here is a hint: a container that ended while nobody
 listened has no event, so each return of the engine is a wake-up, and the list tells the truth. The
 engine keeps its last 256 events, which a new connection reads again. Refuses to judge.
+
+The thread outlives whatever an engine sends, and bugs of ours: an event that cannot be read is a
+wake-up like any other, what goes wrong is logged once, and ``stream`` tells whether it listens.
 """
 
+import logging
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from attrs import define, field
 
 from backends import api
 from backends.docker import answers, client, death
+from outside import text
 
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _AGAIN_S = 2.0  # an engine that starts still finds out what became of its containers
 _AWAY_KEPT = 16
-_OOM_KEPT = 100
+_KEPT = 100  # of one container, of each kind
 _JOIN_S = 5.0  # an engine that says nothing must not hold up our end; the thread is a daemon
 _SEEN_KEPT = 4096
+_QUIET_S = 60.0  # between two lines of the log
+_SIGNAL = re.compile("[0-9]{1,3}")
+
+_LOG = logging.getLogger("backends.docker.follow")
 
 
 @define
@@ -54,6 +65,7 @@ class Follower:
         self._began_at = now()
         self._end: Callable[[], None] | None = None
         self._streams = 0
+        self._quiet_until = 0.0  # time.monotonic()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -108,13 +120,33 @@ class Follower:
             try:
                 for event in self._engine.events(self._labels, self._since, self._begun):
                     pauses = self._pauses()
-                    if self._note(event) and event.at >= self._began_at:  # not one told again
+                    if event is None:
+                        self._say(f"{self._engine.url} tells of one that cannot be read")
+                    if event is None or self._is_news(event):
                         self._wake()
-            except api.BackendError:
-                pass  # the listing says so, with the reason
+            except api.BackendError as error:  # the listing says so, too
+                self._say(error.reason)
+            except Exception as error:  # noqa: BLE001 -- what follows must not end, or nothing is heard
+                self._say(f"a bug: {error!r}", bug=error)
             self._lose()
             self._wake()
             self._closing.wait(next(pauses))
+
+    def _say(self, trouble: str, *, bug: Exception | None = None) -> None:
+        """Log why nothing is heard, now and then; an engine may come and go all the time."""
+        if time.monotonic() >= self._quiet_until and not self._closing.is_set():
+            self._quiet_until = time.monotonic() + _QUIET_S
+            _LOG.warning(
+                "the events of an engine are not heard, it is tried again: %s",
+                text.clean(trouble),
+                exc_info=bug,
+            )
+
+    def _is_news(self, event: answers.Event) -> bool:
+        """Remember an event; return whether to wake: not for one that is told again."""
+        now = self._now()
+        at = now if event.at is None else event.at
+        return self._note(event, at, now) and at >= self._began_at
 
     def _pauses(self) -> Iterator[float]:
         yield from _RETRY_S
@@ -143,13 +175,13 @@ class Follower:
             if self._lost_at is None:
                 self._lost_at = self._now()
 
-    def _note(self, event: answers.Event) -> bool:
+    def _note(self, event: answers.Event, at: float, now: float) -> bool:
         """Remember what only events tell; return whether a listing could show something new.
 
         A container that is short of memory has dozens of ``oom`` a second, for hours.
         """
         with self._lock:
-            self._since = max(self._since, int(event.at))
+            self._since = max(self._since, int(min(at, now)))  # of a time to come nothing is heard
             if event.action == "destroy":
                 self._memory.pop(event.id, None)
                 return True
@@ -159,12 +191,14 @@ class Follower:
                 del self._memory[next(iter(self._memory))]
             memory = self._memory.setdefault(event.id, _Memory())
             if event.action == "oom":
-                memory.oom_at.add(event.at)
-                if len(memory.oom_at) > _OOM_KEPT:
+                memory.oom_at.add(at)
+                if len(memory.oom_at) > _KEPT:
                     memory.oom_at.discard(min(memory.oom_at))
                 return len(memory.oom_at) == 1
             if event.action in {"die", "start"}:
                 memory.died = event.action == "die"
-            elif event.attributes.get("signal", "").isdecimal():
-                memory.signals.add((event.at, int(event.attributes["signal"])))
+            elif _SIGNAL.fullmatch(number := event.attributes.get("signal", "")):
+                memory.signals.add((at, int(number)))
+                if len(memory.signals) > _KEPT:
+                    memory.signals.discard(min(memory.signals))
             return True

@@ -16,9 +16,10 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
+from attrs import frozen
 
 from backends import api, names
 from backends.docker import (
@@ -32,10 +33,12 @@ from backends.docker import (
     places,
     settings,
 )
+from outside import text
 
 _GONE_S = 60.0  # for a removal that somebody else has begun
 _LOOK_S = 0.1
 _NAME_S = 10.0
+_MAKING_S = 600.0  # between the creation of a container and its start
 _EVENTS_S = 1.0
 _SIGKILLED = 137
 _LAST_WORDS = 5
@@ -53,6 +56,14 @@ _STATES = {
     "dead": api.InstanceState.EXITED,
 }
 """Every state of the engine (20.10 to 29); an unknown one is taken for running: never an end."""
+
+
+@frozen(kw_only=True)
+class Listing:
+    """What an engine has of ours; ``odd``: why nothing is known of what is not in it."""
+
+    instances: tuple[api.Instance, ...]
+    odd: str = ""
 
 
 class Host:
@@ -74,6 +85,7 @@ class Host:
         self.max_instances = host.max_instances
         self._owner = container.owner_labels(owner)
         self._prefix = configured.name_prefix
+        self._making_s = max(_MAKING_S, 3 * configured.timeout_s)
         self._now = now
         self.client = client.Client(host, configured)
         self._follower = follow.Follower(self.client, self._owner, wake=wake, now=now)
@@ -240,35 +252,64 @@ class Host:
 
     # --- list ---
 
-    async def list(self) -> list[api.Instance]:
-        """All containers of the owner, complete or an error."""
+    async def list(self) -> Listing:
+        """All containers of the owner that can be read, or an error."""
         self.follow()
-        found = await self.client.call(client.Lane.READ, self.client.list, self._owner)
-        known = {one.id for one in found}
-        named = {one.labels.get(container.NAME, "") for one in found}
-        if not self._reading:
-            self._handover.keep(named | self._making, now=self._now())
+        found, odd = await self.client.call(client.Lane.READ, self.client.list, self._owner)
+        named, nameless = self._named(found)
+        known = {one.id for one in named.values()}
+        # of one that cannot be read secrets and volumes may still be needed
+        if not self._reading and not odd and not nameless:
+            needed = {*named, *self._making}
+            self._handover.keep(needed, now=self._now())
             if not self._volumes_swept:
-                await self._sweep_volumes(named | self._making)
+                await self._sweep_volumes(needed)
         self._certificates = {k: v for k, v in self._certificates.items() if k in known}
         self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in known}
-        seen = await asyncio.gather(*(self._instance(one) for one in found))
-        return [instance for instance in seen if instance is not None]
+        seen = await asyncio.gather(*(self._instance(name, one) for name, one in named.items()))
+        damaged = [name for name, one in named.items() if _metadata(one) is None]
+        reasons = [
+            odd.words("containers"),
+            f"{nameless} containers of ours have no name" if nameless else "",
+            f"the labels of {', '.join(damaged[:3])} are damaged" if damaged else "",
+        ]
+        return Listing(
+            instances=tuple(instance for instance in seen if instance is not None),
+            odd=text.clean("; ".join(f"{self.url}: {reason}" for reason in reasons if reason)),
+        )
 
-    async def _instance(self, found: answers.Found) -> api.Instance | None:
+    def _named(self, found: Sequence[answers.Found]) -> tuple[dict[str, answers.Found], int]:
+        """Return ours by the instance's name, and of how many the name cannot be told.
+
+        An image that was made of an agent's container has its labels, and so has whatever runs
+        from it: of several the one that is called so is the agent.
+        """
+        named: dict[str, answers.Found] = {}
+        nameless = 0
+        for one in found:
+            if not one.flawed and not _has(one.labels, self._owner):
+                continue  # the engine does not know the filter
+            name = container.name_of(one.labels, one.names, prefix=self._prefix)
+            if not name:
+                nameless += 1
+            elif name not in named or self._is_called(one, name):
+                called = container.container_name(name, prefix=self._prefix)
+                named[name] = one if one.id else attrs.evolve(one, id=called)
+        return named, nameless
+
+    def _is_called(self, one: answers.Found, name: str) -> bool:
+        return container.container_name(name, prefix=self._prefix) in one.names
+
+    async def _instance(self, name: str, found: answers.Found) -> api.Instance | None:
         """Return what a listing shows of a container; None if it has just gone."""
-        try:
-            name, metadata = container.read_labels(found.labels)
-        except ValueError as error:
-            raise api.Unavailable(f"container {found.id[:12]}: {error}") from error
         state = _STATES.get(found.state, api.InstanceState.RUNNING)
         instance = api.Instance(
-            name=name, state=state, metadata=metadata, created_at=found.created_at
+            name=name, state=state, metadata=_metadata(found) or {}, created_at=found.created_at
         )
         if name in self._ending:
             return attrs.evolve(instance, state=api.InstanceState.STOPPING)
         if state is api.InstanceState.RUNNING:
-            return attrs.evolve(instance, detail=(await self._detail(found))[:256])
+            return attrs.evolve(instance, detail=text.clean(await self._detail(found)))
         failed = found.state == "created" and name not in self._making
         if failed or state is api.InstanceState.EXITED:
             return await self._ended(instance, found)
@@ -278,7 +319,7 @@ class Host:
         """What a person should know of a container that runs."""
         seen = self._follower.seen(found.id)
         if seen.oom_at and found.id not in self._memory_limits:
-            with contextlib.suppress(api.NotFound):
+            with contextlib.suppress(api.NotFound, client.OddAnswerError):
                 there = await self._inspect(found.id)
                 self._memory_limits[found.id] = there.memory_bytes
         words = [
@@ -289,28 +330,28 @@ class Host:
         return "; ".join(word for word in words if word)
 
     async def _ended(self, instance: api.Instance, found: answers.Found) -> api.Instance | None:
-        """Add how it ended; a created one has ended only if its start failed."""
+        """Add how it ended; a created one has ended only if its start failed, or never comes."""
         if found.id not in self._certificates:
             try:
                 there = await self._inspect(found.id)
             except api.NotFound:
                 return None
-            if there.state == "created" and not there.error:
+            except client.OddAnswerError as error:
+                if instance.state is not api.InstanceState.EXITED:
+                    return instance
+                end = api.Exit(slug="unknown", message=error.reason)
+                return attrs.evolve(instance, exit=end)
+            if there.state == "created" and not there.error and not self._is_left(instance):
                 return instance
             if there.state in {"running", "restarting", "paused"}:
                 return attrs.evolve(instance, state=_STATES[there.state])
-            words = ""
-            if there.exit_code in _SHELL_CODES:
-                words = await self.client.call(
-                    client.Lane.READ, self.client.logs, found.id, _LAST_WORDS
-                )
             await self._heard(there)
             self._certificates[found.id] = death.certificate(
                 death.Ended(
                     exit_code=there.exit_code,
                     oom_killed=there.oom_killed,
                     error=there.error,
-                    last_words=words,
+                    last_words=await self._last_words(there),
                     started=there.started,
                     finished_at=there.finished_at,
                     memory_bytes=there.memory_bytes,
@@ -320,6 +361,28 @@ class Host:
             )
         return attrs.evolve(
             instance, state=api.InstanceState.EXITED, exit=self._certificates[found.id]
+        )
+
+    def _is_left(self, instance: api.Instance) -> bool:
+        """Tell whether a created container is of a broker that ended before it started it."""
+        born = instance.created_at
+        return born is not None and self._now() - born > self._making_s
+
+    async def _last_words(self, there: answers.Inspected) -> str:
+        """Return the end of the output where it may say why the program did not start."""
+        if there.exit_code not in _SHELL_CODES:
+            return ""
+        with contextlib.suppress(api.NotFound, client.OddAnswerError):
+            return await self._output(there, _LAST_WORDS)
+        return ""
+
+    async def _output(self, there: answers.Inspected, tail: int) -> str:
+        return await self.client.call(
+            client.Lane.READ,
+            self.client.logs,
+            there.id,
+            tail,
+            has_terminal=there.has_terminal,
         )
 
     async def _heard(self, there: answers.Inspected) -> None:
@@ -413,14 +476,14 @@ class Host:
         there = await self._own(name)
         if tail <= 0:
             return ""
-        text = await self.client.call(client.Lane.READ, self.client.logs, there.id, tail)
+        said = await self._output(there, tail)
         secrets = self._handover.held(name)
         if not secrets:
-            with contextlib.suppress(api.NotFound):
+            with contextlib.suppress(api.NotFound, client.OddAnswerError):
                 secrets = await self.client.call(
                     client.Lane.READ, self.client.get, there.id, container.SECRETS
                 )
-        return _blanked(text, secrets)
+        return "\n".join(text.last_lines(_blanked(said, secrets), tail))
 
     async def has(self, name: str) -> bool:
         """Tell whether the owner has a container for that instance here."""
@@ -450,10 +513,18 @@ def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return all(labels.get(key) == text for key, text in wanted.items())
 
 
-def _blanked(text: str, secrets: Mapping[str, bytes]) -> str:
+def _metadata(found: answers.Found) -> dict[str, str] | None:
+    """Return what we wrote on a container; None if it is damaged, or only a part can be read."""
+    try:
+        return None if found.flawed else container.read_metadata(found.labels)
+    except ValueError:
+        return None
+
+
+def _blanked(said: str, secrets: Mapping[str, bytes]) -> str:
     """Agents print their arguments when they fail; these logs go into pages and records."""
     for content in secrets.values():
         for line in content.decode("utf-8", "replace").splitlines():
             if len(line.strip()) >= _SHORTEST_SECRET:
-                text = text.replace(line.strip(), _BLANK)
-    return text
+                said = said.replace(line.strip(), _BLANK)
+    return said

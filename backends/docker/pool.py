@@ -38,6 +38,7 @@ class Place:
     error: api.BackendError | None = None
     stream: int = 0  # of events, that was open when it was set aside
     picture: Sequence[api.Instance] | None = None
+    odd: str = ""  # why the picture is not whole
 
     def set_aside(self, error: api.BackendError) -> None:
         """Ask others first for a while."""
@@ -83,7 +84,7 @@ class Pool:
                 raise answer
             else:
                 place.answered()
-                place.picture = answer
+                place.picture, place.odd = answer.instances, answer.odd
         failed = [place.error for place in self.places if place.error is not None]
         if len(failed) == len(self.places):
             raise failed[0]
@@ -92,12 +93,14 @@ class Pool:
                 place.picture = [_out_of_sight(one, place.host.url) for one in place.picture]
         found = await self._without_doubles()
         unseen = [place.error for place in self.places if place.picture is None and place.error]
-        if unseen:
-            words = "; ".join(error.reason for error in unseen)
-            raise api.Partial(f"not all engines are known: {words}", seen=found)
+        odd = [place.odd for place in self.places if place.odd]
+        if unseen or odd:
+            words = "; ".join([*odd, *(error.reason for error in unseen)])
+            lead = "" if odd else "not all engines are known: "
+            raise api.Partial(f"{lead}{words}", seen=found, odd=bool(odd))
         return found
 
-    async def _pictured(self, place: Place) -> Sequence[api.Instance]:
+    async def _pictured(self, place: Place) -> host.Listing:
         """Ask one; nobody waits for it longer than is good for the others."""
         try:
             async with waits.timeout(None if len(self.places) == 1 else _PATIENCE_S):

@@ -8,7 +8,7 @@ from tests.docker import recorded
 
 ERRORS = recorded.load("errors")
 WHOSE = {
-    "404_image": api.NotFound,  # the client looks for it first, see below
+    "404_image": api.Unavailable,  # the client looks for it first, see below
     "404_container_inspect": api.NotFound,
     "404_container_start": api.NotFound,
     "409_name_conflict": api.Rejected,  # the client makes NameTakenError of it
@@ -20,7 +20,7 @@ WHOSE = {
     "400_no_command_or_bad_config": api.Rejected,
     "400_cpu_too_many": api.Rejected,
     "400_bind_source_missing": api.Rejected,
-    "400_api_version_too_new": api.Rejected,
+    "400_api_version_too_new": api.Unauthorized,
     "400_start_command_not_found": api.Rejected,
     "500_start_privileged_refused_here": api.Rejected,
     "404_start_network_missing": api.Rejected,
@@ -29,7 +29,7 @@ WHOSE = {
     "500_pull_refused": api.Unavailable,
     "400_runtime_unknown": api.Rejected,
     "503_service_not_in_swarm": api.Unavailable,
-    "404_volume_driver": api.NotFound,
+    "404_volume_driver": api.Rejected,
     "500_start_port_allocated": api.NoCapacity,
 }
 
@@ -46,7 +46,7 @@ def test_a_refusal_is_mapped_with_the_engines_words(case):
     told = ERRORS[case]
     words = told["body"]["message"]
     if "_start_" in case or case == "404_container_start":
-        error = answers.refused_start(told["status"], words)
+        error = answers.refused_launch(told["status"], words, made="nosuch")
     elif "_pull_" in case:
         error = answers.refused_pull(told["status"], words)
     else:

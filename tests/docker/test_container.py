@@ -174,7 +174,8 @@ def test_labels_bring_metadata_and_owner_back():
     """Whatever the user's own labels say."""
     for spec in CASES.values():
         labels = container.plan(spec, owner="ours").body["Labels"]
-        assert (spec.name, dict(spec.metadata)) == container.read_labels(labels)
+        assert spec.name == container.name_of(labels, (), prefix="")
+        assert dict(spec.metadata) == container.read_metadata(labels)
         assert container.owner_labels("ours").items() <= labels.items()
 
 

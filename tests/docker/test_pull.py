@@ -232,7 +232,7 @@ async def test_a_password_that_cannot_be_read(engine_url, closed):
     login = settings.Registry(user=registries.USER, password_file="/nonexistent/password")
     async with rig_with(engine_url, registries={registry.address: login}) as rig:
         with pytest.raises(
-            api.Unauthorized, match="cannot be read: FileNotFoundError; hint: `reg"
+            api.Unauthorized, match="cannot be read: No such file or directory; hint: `reg"
         ):
             await rig.backend.launch(rig.spec("a1", image=image, pull="always"))
 

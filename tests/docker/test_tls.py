@@ -147,7 +147,7 @@ async def test_an_engine_with_a_wrong_certificate(secured, name, days, words):
 async def test_tls_where_none_is_spoken_and_the_other_way_round(secured):
     """Told as such, not as a broken answer."""
     plain = settings.Host(url=f"tcp://127.0.0.1:{secured.port}")
-    assert "speaks TLS; hint: `tls: true`" in str(await refusal(plain))
+    assert "HTTPS server.; hint: `tls: true` of the host" in str(await refusal(plain))
 
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -164,8 +164,8 @@ async def test_files_that_are_missing_or_do_not_fit(secured, field):
     """Our configuration is what to look at."""
     if field == "ca_file":
         told = await refusal(secured.host(ca_file="/nonexistent/ca.pem"))
-        assert isinstance(told, api.Rejected)
-        assert "`ca_cert`" in str(told)
+        assert isinstance(told, api.Unauthorized)
+        assert "/nonexistent/ca.pem: No such file" in str(told)
     else:
         other = secured.ours.signed("another")
         told = await refusal(secured.host(key_file=other.key))

@@ -4,6 +4,7 @@ So a broker pays only for the platform it uses. Refuses to parse configuration.
 """
 
 import importlib
+import os
 import pathlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal
@@ -32,6 +33,9 @@ class Kind:
     lease_settings: str | None = None  # where the platform can hold a lease: how it is reached ...
     lease: str | None = None  # ... and (settings, name=) -> backends.lease.Lease
     examiner: str | None = None  # (settings, owner=, orders=, now=) -> findings, for `doctor`
+    cap: int = 50  # agents on a backend of it unless the configuration says: a queue that runs
+    # away, or a mistake in a label, must not take everything that a platform has
+    cap_per_core: int | None = None  # the same where agents run on the broker's own machine
 
 
 KINDS = {
@@ -52,6 +56,8 @@ KINDS = {
             factory="backends.process.backend:create",
             launch_style="command",
             shares=True,
+            cap=20,
+            cap_per_core=4,
             alone="its agents are processes of one machine",
         ),
         Kind(
@@ -91,6 +97,14 @@ def kind(name: str) -> Kind:
         known = ", ".join(sorted(KINDS))
         raise ValueError(f"no backend kind {name[:80]!r}; known kinds: {known}")
     return KINDS[name]
+
+
+def default_cap(name: str) -> int:
+    """Return how many agents a backend of a kind has at most unless the configuration says."""
+    told = kind(name)
+    if told.cap_per_core is None:
+        return told.cap
+    return min(told.cap, told.cap_per_core * len(os.sched_getaffinity(0)))
 
 
 def settings_class(name: str) -> type[Any]:

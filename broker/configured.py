@@ -29,6 +29,7 @@ def kinds() -> dict[str, config.KindClasses]:
             template_settings=registry.template_settings_class(name),
             alone=kind.alone,
             lease=registry.lease_settings_class(name),
+            cap=registry.default_cap(name),
         )
         for name, kind in registry.KINDS.items()
     }

@@ -161,7 +161,10 @@ def mounts_of(options: settings.DockerTemplate) -> Iterator[sharing.Mount]:
     """Yield everything that agents of a template have mounted."""
     told = {"Mounts": list(_mounts(options))}
     raw = _section(options.docker, "HostConfig")
-    typed = 0 if "Mounts" in raw else len(options.volumes)
+    typed: list[places.Path] = []
+    if "Mounts" not in raw:
+        typed = [("volumes", number) for number in range(len(options.volumes))]
+        typed.append(("docker_socket",))
     yield from places.mounts({**told, **raw}, typed)
 
 

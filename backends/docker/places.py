@@ -10,7 +10,7 @@ Refuses to know engines.
 
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -98,19 +98,22 @@ def settled(
     return made, Places(folders=tuple(folders), volumes=tuple(volumes))
 
 
-def mounts(host: Mapping[str, Any], typed: int) -> Iterator[sharing.Mount]:
-    """Yield what a HostConfig mounts; the first ``typed`` of its Mounts are the `volumes`.
+Path = tuple[str | int, ...]
+
+
+def mounts(host: Mapping[str, Any], typed: Sequence[Path]) -> Iterator[sharing.Mount]:
+    """Yield what a HostConfig mounts; the first of its Mounts are of the settings ``typed``.
 
     Never complains about what it cannot read: the engine does.
     """
     for number, mount in enumerate(_list(host.get("Mounts"))):
         if not isinstance(mount, Mapping):
             continue
-        path: tuple[str | int, ...] = ("docker", "HostConfig", "Mounts", number)
+        raw: Path = ("docker", "HostConfig", "Mounts", number)
         yield sharing.Mount(
             target=str(mount.get("Target") or ""),
             source=_source(mount),
-            path=("volumes", number) if number < typed else path,
+            path=typed[number] if number < len(typed) else raw,
             read_only=mount.get("ReadOnly") is True,
         )
     for number, bind in enumerate(_list(host.get("Binds"))):

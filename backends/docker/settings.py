@@ -281,6 +281,12 @@ class DockerTemplate:
                     hint='user: a number, such as "1000"',
                     wrong=True,
                 )
+        for where in self._sockets():
+            yield Remark(
+                path=where,
+                text="every build of this template is root on the engine's host",
+                hint="a template of its own, for labels whose users may be that",
+            )
         if "Env" in self.docker:
             yield Remark(
                 path=("docker", "Env"),
@@ -288,3 +294,14 @@ class DockerTemplate:
                 hint="environment",
                 wrong=True,
             )
+
+    def _sockets(self) -> Iterator[tuple[str | int, ...]]:
+        """Yield the settings that give the engine, or the host, to builds."""
+        from backends.docker import container  # noqa: PLC0415 -- as above
+
+        for mount in container.mounts_of(self):
+            if (mount.source or "").endswith("/docker.sock"):
+                yield mount.path
+        host = self.docker.get("HostConfig")
+        if isinstance(host, dict) and host.get("Privileged") is True:
+            yield ("docker", "HostConfig", "Privileged")

@@ -14,7 +14,7 @@ from typing import Any
 from attrs import define, field
 
 from backends import remarks
-from broker.config import noting, reading, shape, sharing, templating, tree, values
+from broker.config import doors, noting, reading, shape, sharing, templating, tree, values
 from broker.config.settings import (
     BackendSettings,
     ControllerSettings,
@@ -54,6 +54,7 @@ class Builder:
         self._check_document(document)
         controller = self._controller(document.controller)
         listen = self._listen(document.listen)
+        doors.check_listen(self.notes, listen)
         replicas = sharing.high_availability(
             shared, self.kinds, self.notes, owner=document.owner, backends=backends
         )
@@ -151,15 +152,11 @@ class Builder:
         if told.user is not None and told.token is None and told.password is None:
             self.notes.bad((*where, "token"), "missing, and a user is given", "token: file:PATH")
         if not told.verify:
-            self.notes.warnings.append(
-                "controller.verify is false: anybody may pose as the controller"
-            )
+            self.notes.warn((*where, "verify"), "false: anybody may pose as the controller")
         if told.user is None:
-            self.notes.warnings.append("controller.user is missing: the broker works as anonymous")
-        elif url is not None and url.startswith("http://") and not _is_local(url):
-            self.notes.warnings.append(
-                "controller.url is not https: the token travels in the clear"
-            )
+            self.notes.warn((*where, "user"), "missing: the broker works as anonymous")
+        else:
+            doors.check_url(self.notes, (*where, "url"), url, "the token travels")
         ca_file = None if told.ca_file is None else str(self.base / told.ca_file)
         if ca_file is not None and not pathlib.Path(ca_file).is_file():
             self.notes.bad((*where, "ca_file"), f"found {ca_file}, which is no file")
@@ -220,11 +217,16 @@ class Builder:
         if text is not None and not text.startswith(("http://", "https://")):
             self.notes.bad(path, "found no URL; allowed: http://HOST:PORT, file:PATH or env:NAME")
             return None
+        if text is not None and "@" in text:
+            doors.check_url(self.notes, path, text, "the proxy's password travels")
         return text
 
     def _secret(self, path: tree.Path, told: str | None) -> jnlp_secret.Secret | None:
         if told is None or not self.fetches:
             return None
+        if told.startswith("file:"):
+            file = self.base / told.removeprefix("file:")
+            doors.check_secret_file(self.notes, path, file)
         try:
             return values.resolve(told, base=self.base, environ=self.environ)
         except values.Bad as error:
@@ -281,8 +283,14 @@ class Builder:
         )
         if shared is None:
             return None
-        for name, least in (("cap", 0), ("starting", 1), ("launch_burst", 1)):
-            self.notes.at_least((*path, name), getattr(shared, name), least)
+        cap = self.kinds[kind].cap if shared.cap is None else shared.cap
+        limit = None if cap == shape.UNLIMITED else cap
+        for name, value, least in (
+            ("cap", limit, 0),
+            ("starting", shared.starting, 1),
+            ("launch_burst", shared.launch_burst, 1),
+        ):
+            self.notes.at_least((*path, name), value, least)
         if shared.launch_rate <= 0:
             self.notes.bad(
                 (*path, "launch_rate"), f"found {shared.launch_rate:g}; allowed: more than 0"
@@ -290,8 +298,10 @@ class Builder:
         if own is None:
             return None
         self.notes.remarks(path, remarks.of_settings(own))
+        doors.check_secret_files(self.notes, path, own)
+        doors.check_user(self.notes, path, kind)
         limits = model.BackendPolicy(
-            cap=shared.cap,
+            cap=limit,
             max_starting=shared.starting,
             launch_rate=shared.launch_rate,
             launch_burst=shared.launch_burst,
@@ -334,8 +344,3 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _fingerprint(data: Any) -> str:
     """Return what tells one file from another: all that it says, nothing of how it is laid out."""
     return hashlib.sha256(json.dumps(data, default=str).encode()).hexdigest()[:16]
-
-
-def _is_local(url: str) -> bool:
-    host = urllib.parse.urlsplit(url).hostname or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")

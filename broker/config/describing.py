@@ -25,6 +25,7 @@ _PLAIN: Mapping[Any, dict[str, Any]] = {
     shape.SecretRef: {"type": "string", "pattern": r"^(file|env):\S"},
     shape.TimeOfDay: {"type": ["string", "integer"]},
     shape.Days: {"type": "string"},
+    shape.Cap: {"anyOf": [{"type": "integer"}, {"enum": [shape.UNLIMITED]}]},
     shape.Labels: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
 }
 
@@ -174,7 +175,7 @@ listen: 127.0.0.1:8087              # status page and metrics; off: none
 backends:
   local:
     kind: process                   # agents as processes of this machine
-    cap: 10
+    cap: 10                         # agents on it; 20 unless it is said (at most 4 a processor)
 
 defaults:                           # every template starts from these
   retention:

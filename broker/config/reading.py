@@ -112,6 +112,12 @@ def _via(parse: Callable[[Any], Any]) -> Callable[[object, Any], Any]:
     return hook
 
 
+def _cap(value: object) -> int | str:
+    if value == shape.UNLIMITED or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise values.Bad(values.shown(value), f"a whole number, or {shape.UNLIMITED}")
+
+
 def _labels(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(value.split())
@@ -169,6 +175,7 @@ def _make() -> cattrs.Converter:
         (shape.TimeOfDay, schedule.parse_time),
         (shape.Days, lambda value: schedule.parse_days(str(value))),
         (shape.Labels, _labels),
+        (shape.Cap, _cap),
     ):
         made.register_structure_hook_func(_is(kind), _via(parse))
     made.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(made, cls))

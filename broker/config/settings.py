@@ -25,6 +25,7 @@ class KindClasses:
     template_settings: type[Any]
     alone: str = ""  # why two brokers of one owner cannot share its agents
     lease: type[Any] | None = None  # how a lease on this platform is reached
+    cap: int = 50  # agents on a backend of it that says nothing
 
 
 @frozen(kw_only=True)

@@ -18,6 +18,9 @@ SecretRef = NewType("SecretRef", str)
 TimeOfDay = NewType("TimeOfDay", int)
 """Minutes after midnight."""
 Days = NewType("Days", frozenset)  # type: ignore[type-arg]  # of int, 0 is Monday
+Cap = NewType("Cap", int)
+"""A number, or ``UNLIMITED``."""
+UNLIMITED = "unlimited"
 Labels = NewType("Labels", tuple)  # type: ignore[type-arg]  # of str: a list, or one text
 
 
@@ -50,7 +53,11 @@ class Backend:
     """What all kinds have; the kind's own settings stand beside these."""
 
     kind: str = doc("Which kind of backend.")
-    cap: int | None = same(model.BackendPolicy, "cap", "Agents on it; default: no limit.")
+    cap: Cap | None = doc(
+        "Agents on it, or `unlimited`. Default: 50; of kind process 20, and at most 4 for each "
+        "processor.",
+        None,
+    )
     starting: int | None = same(
         model.BackendPolicy,
         "max_starting",

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from backends import api as backends_api
 from backends import names, remarks
 from broker import schedule
-from broker.config import errors, noting, reading, shape, tree, values
+from broker.config import doors, errors, noting, reading, shape, tree, values
 from broker.config.settings import BackendSettings, KindClasses, Warmth
 from broker.core import marks, model
 from jnlp import launch as jnlp_launch
@@ -54,6 +54,9 @@ class Templates:
             return None
         controller = self.document.controller
         agent_url = controller.agent_url or controller.url
+        if connection.transport is jnlp_tunnel.Transport.WEBSOCKET:
+            what = "the agents' secrets and all that their builds send travel"
+            doors.check_url(self.notes, (*path, "connect", "mode"), agent_url, what)
         launch = model.LaunchSettings(
             connection=connection,
             agent_url=agent_url if agent_url.endswith("/") else f"{agent_url}/",

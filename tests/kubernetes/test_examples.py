@@ -55,9 +55,16 @@ def loaded(text: str, folder: pathlib.Path) -> config.Settings:
     """Load a configuration with the secret's file where this machine has one."""
     secret = folder / "secret"
     secret.write_text("abc")
+    secret.chmod(0o440)
     path = folder / "broker.yaml"
     path.write_text(re.sub(r"file:/run/\S+", f"file:{secret}", text))
     return loading.load(path, configured.kinds(), environ={})
+
+
+def unexpected(settings: config.Settings) -> list[str]:
+    """Return the warnings but of two doors that are open within a cluster, for its policies."""
+    doors = ("listen: whoever reaches", "connect.mode: not https: the agents' secrets")
+    return [one for one in settings.warnings if not any(door in one for door in doors)]
 
 
 def over(below: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +181,7 @@ def test_the_configuration_with_steps_in_other_containers(tmp_path: pathlib.Path
     containers = {c["name"] for c in yaml.safe_load(text)["spec"]["containers"]}
     steps = re.findall(r"in-container (\S+)", (EXAMPLES / "exec" / "Jenkinsfile").read_text())
 
-    assert () == settings.warnings
+    assert not unexpected(settings)
     assert {serves.listen.rpartition(":")[2]} == set(ports)
     assert serves.url == f"http://jenkins.jenkins:{ports[0]}/"
     assert {"maven", "golang"} == set(steps) == containers - {"jnlp"}
@@ -302,7 +309,7 @@ def test_the_configuration_of_the_base(tmp_path: pathlib.Path) -> None:
     settings = loaded((BASE / "broker.yaml").read_text(), tmp_path)
     policy = config.policy(settings, wall_now=0.0)
 
-    assert () == settings.warnings
+    assert not unexpected(settings)
     label = re.search(r"label '([^']+)'", (EXAMPLES / "Jenkinsfile").read_text())
     assert label is not None
     wanted = set(label[1].split(" && "))

@@ -121,13 +121,14 @@ def test_explain_says_who_serves_and_what_the_others_lack(path, capsys):
     assert [a["template"] for a in json.loads(capsys.readouterr().out) if a["serves"]] == ["any"]
 
 
-def test_check_config_tells_programs_what_is_configured(path, capsys):
+def test_check_config_tells_programs_what_is_configured(path, capsys, monkeypatch):
     """Templates, kinds of backends and warnings."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert cli.main(["check-config", "--config", path, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["templates"] == ["linux", "gpu", "any"]
     assert told["backends"] == {"local": "process"}
-    assert told["warnings"] == ["controller.user is missing: the broker works as anonymous"]
+    assert told["warnings"] == ["controller.user: missing: the broker works as anonymous"]
 
 
 def test_the_schema_is_printed(capsys):

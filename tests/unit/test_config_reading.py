@@ -116,8 +116,9 @@ def test_a_proxy_with_a_password_comes_from_a_reference():
     assert "hunter2" not in repr(made) + repr(made.controller.session())
 
 
-def test_warnings_do_not_end_it():
+def test_warnings_do_not_end_it(monkeypatch):
     """What works but is unwise is said."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     made = parse(
         f"{HEAD}templates: {{t: {{labels: x, executors: 2, retention: {{max_builds: 3}}, environment: {{API_TOKEN: z}}, memory: {{}}}}}}"
     )

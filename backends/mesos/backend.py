@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from backends import api
 from backends.mesos import death, driver, facts, instances, reader, session, settings, tasks
-from outside import typed
+from outside import text, typed
 
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
 _KILL_S = 30.0  # beyond the grace
@@ -71,6 +71,11 @@ class MesosBackend:
                 raise api.AlreadyExists(
                     f"an earlier task {spec.name!r} is on an agent that does not answer"
                 )
+            if machine.was_used(spec.name):
+                raise api.AlreadyExists(
+                    f"a task {spec.name!r} has been there; an id is used once, since its executor "
+                    "may still live, and its agent would abort"
+                )
             info = tasks.info(spec, configured=self._settings, created_at=self._now())
             secrets = tuple(spec.secret_files.values())
             want = facts.Want(need=need, info=info, secrets=secrets)
@@ -84,12 +89,15 @@ class MesosBackend:
     async def list(self) -> Sequence[api.Instance]:
         """All tasks of the framework; an error until they are known."""
         machine = await self._driver.ready()
-        await self._learn(machine)
+        unread = await self._learn(machine)
         mute = [task for task in machine.tasks.values() if _is_mute(task)]
         await asyncio.gather(*(self._hear(task, machine) for task in mute))
-        found, odd = typed.each([*machine.tasks.values()], instances.instance)
-        if odd:
-            raise api.Partial(odd.words("tasks"), seen=found, odd=True)
+        known = [task for task in machine.tasks.values() if task.labels is not None]
+        if len(known) < len(machine.tasks):  # also those that we heard of just now
+            unread = unread or "the labels of some tasks are not known yet"
+        found, odd = typed.each(known, instances.instance)
+        if reason := odd.words("tasks") or unread or _unheard(machine):
+            raise api.Partial(reason, seen=found, odd=True)
         return found
 
     async def watch(self) -> AsyncIterator[None]:
@@ -139,8 +147,8 @@ class MesosBackend:
             if name in machine.wants:
                 return ""
             raise api.NotFound(f"no instance {name[:80]!r}")
-        text = await self._output(task, machine)
-        return "\n".join(text.splitlines()[-tail:]) if tail > 0 else ""
+        output = await self._output(task, machine)
+        return "\n".join(text.last_lines(output, tail)) if tail > 0 else ""
 
     def work_dir(self, name: str) -> str | None:
         """Return the link into the sandbox that the task makes before the agent starts."""
@@ -192,43 +200,53 @@ class MesosBackend:
                 f"{spec.name!r} exists and was made from another specification"
             )
 
-    async def _learn(self, machine: session.Session) -> None:
-        """Ask for what no update tells of an earlier life: labels, tasks of silent agents."""
+    async def _learn(self, machine: session.Session) -> str:
+        """Ask for what no update tells of an earlier life: labels, tasks of silent agents.
+
+        Returns what of the answer could not be read, if that may be about a task of ours.
+        """
         unknown = {name for name, task in machine.tasks.items() if task.labels is None}
         if not unknown and not self._driver.inherits:
-            return
-        found = await self._cluster.tasks(machine.framework.id)
+            return ""
+        found, odd = await self._cluster.tasks(machine.framework.id)
         silent = {
             name: str(task["slave_id"])
             for name, task in found.items()
-            if task.get("state") == "TASK_UNREACHABLE"
+            if task["state"] == "TASK_UNREACHABLE" and "slave_id" in task
         }
         self._driver.say(machine.adopt(silent, self._now()))
-        self._driver.inherits = False
+        machine.note_used(found)
+        self._driver.inherits = bool(odd)
+        lacking = False
         for name in unknown | set(silent):
             task = machine.tasks.get(name)
             if task is None:
                 continue
-            if name not in found:
+            if name not in found and not odd:
                 raise api.Unauthorized(
                     f"the master's page /tasks does not show our task {name!r}; "
                     "hint: the ACLs view_frameworks and view_tasks"
                 )
-            task.labels = labels = tasks.labels_of(found[name])
-            task.traits, task.group = tasks.traits_of(labels), tasks.group_of(labels)
+            read, damaged = typed.each([found.get(name)], tasks.labels_of)
+            lacking = lacking or bool(damaged)
+            for labels in read:
+                task.labels = labels
+                task.traits, task.group = tasks.traits_of(labels), tasks.group_of(labels)
+        reason = odd.words("tasks of the master's page")
+        return reason or ("labels of tasks cannot be read" if lacking else "")
 
     async def _hear(self, task: facts.Task, machine: session.Session) -> None:
         """Read why a program could not be executed: the status tells a number only."""
         task.last_words = ""  # asked once
         with contextlib.suppress(api.BackendError):
-            lines = (await self._output(task, machine)).splitlines()
-            task.last_words = next(filter(str.strip, reversed(lines)), "")
+            lines = text.last_lines(await self._output(task, machine), 1)
+            task.last_words = lines[0] if lines else ""
 
     async def _output(self, task: facts.Task, machine: session.Session) -> str:
-        text = await self._cluster.output(task, framework=machine.framework.id)
+        output = await self._cluster.output(task, framework=machine.framework.id)
         for secret in task.secrets:
-            text = text.replace(secret, _BLANK) if len(secret) >= _SECRET_MIN else text
-        return text
+            output = output.replace(secret, _BLANK) if len(secret) >= _SECRET_MIN else output
+        return output
 
 
 def _is_mute(task: facts.Task) -> bool:
@@ -236,14 +254,27 @@ def _is_mute(task: facts.Task) -> bool:
     return final is not None and task.last_words is None and death.could_not_execute(final)
 
 
+def _unheard(machine: session.Session) -> str:
+    """Say of which tasks, not known to us, the master's last word could not be read."""
+    if not machine.odd:
+        return ""
+    name, reason = next(iter(machine.odd.items()))
+    return text.clean(
+        f"updates of {len(machine.odd)} tasks cannot be read, such as {name}: {reason}"
+    )
+
+
 def _refusal(task: facts.Task) -> api.BackendError | None:
-    """Return the error that a launch raises for a task that the master would not take."""
+    """Return the error that a launch raises for a task that the master would not take.
+
+    Who may run what is a matter of the template's user, and of no other template.
+    """
     reason = (task.final or {}).get("reason", "")
-    text = str((task.final or {}).get("message", ""))[:200]
+    words = text.clean((task.final or {}).get("message", ""), 160)
     if "UNAUTHORIZED" in reason:
-        return api.Unauthorized(f"{text}; hint: `user` of the template, the ACL run_tasks")
-    if "duplicate ID" in text:
-        return api.AlreadyExists(text)
+        return api.Rejected(f"{words}; hint: `user` of the template, the ACL run_tasks")
+    if "duplicate ID" in words:
+        return api.AlreadyExists(words)
     if reason.endswith("_INVALID"):
-        return api.Rejected(text)
+        return api.Rejected(words)
     return None

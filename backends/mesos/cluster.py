@@ -5,19 +5,22 @@ since 2000 brokers share one master. Refuses to know the stream and the broker's
 """
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from backends import api
 from backends.mesos import facts, offers, transport
-from outside import text
+from outside import text, typed
 
 T = TypeVar("T")
 
 _PAGE = 500
+_PAGES_MAX = 64
 _OUTPUT_BYTES = 64 << 10
 _KNOWN_FOR_S = {"/slaves": 60.0, "/roles": 5.0}  # for reasons; such pages are large
+_FRESH_S = 5.0  # so old may be what a verdict for ever is made of
 OUTPUT = "agent.log"
 """In the sandbox: everything that the agent wrote."""
 
@@ -31,9 +34,14 @@ class Cluster:
         self._known: dict[str, tuple[float, Any]] = {}
         self._asking = asyncio.Lock()  # many launches fail in the same second
 
-    async def tasks(self, framework: str) -> dict[str, Mapping[str, Any]]:
-        """Return the framework's tasks as the master shows them, by name, the newest of each."""
-        return {str(task["id"]): task for task in await self._tasks_of(framework)}
+    async def tasks(self, framework: str) -> tuple[dict[str, Mapping[str, Any]], typed.Odd]:
+        """Return the framework's tasks as the master shows them, by name, the newest of each.
+
+        And what of the page could not be read.
+        """
+        found, odd = typed.each(await self._tasks_of(framework), _task_of)
+        # masters before 1.5 do not filter
+        return {name: raw for name, raw in found if raw.get("framework_id") == framework}, odd
 
     async def framework(self, identity: str) -> tuple[Mapping[str, Any] | None, list[str]]:
         """Return a framework as the master's page shows it, and the agents it waits for.
@@ -58,10 +66,14 @@ class Cluster:
     async def living(self, framework: str) -> list[str]:
         """Return the names of its tasks that run; a removed framework's others never will.
 
+        What cannot be read may run. Raises Unavailable then.
+
         An agent that does not answer now is told to end them when it comes back.
         """
         over = facts.TERMINAL | {"TASK_UNREACHABLE"}
-        found = await self.tasks(framework)
+        found, odd = await self.tasks(framework)
+        if odd:
+            raise api.Unavailable(odd.words("tasks of our old framework"))
         return [name for name, task in found.items() if task.get("state") not in over]
 
     async def why_not(self, want: facts.Want) -> api.BackendError:
@@ -70,7 +82,7 @@ class Cluster:
         if not want.offers_seen:
             words = f"the master made no offer to the role {self._role!r} in time"
         try:
-            never = offers.never_fits(want.need, await self._all_agents())
+            never = await self._never(want.need)
             if never is not None:
                 return api.Rejected(never)
             quota = await self._quota(want.need)  # offers are cut to what is left of it
@@ -86,25 +98,29 @@ class Cluster:
         size = await self._read(task.agent_url, path, offset=-1)
         if size is None:
             return ""
-        start = max(0, int(size["offset"]) - _OUTPUT_BYTES)
+        start = max(0, size[0] - _OUTPUT_BYTES)
         page = await self._read(task.agent_url, path, offset=start, length=_OUTPUT_BYTES)
-        data = "" if page is None else str(page["data"])
+        data = "" if page is None else page[1]
         _cut, newline, whole = data.partition("\n")
         return whole if start and newline else data
 
     # --- inside ---
 
-    async def _read(self, base: str, path: str, **numbers: int) -> Mapping[str, Any] | None:
+    async def _read(self, base: str, path: str, **numbers: int) -> tuple[int, str] | None:
         query = {key: str(number) for key, number in numbers.items()}
         page = await self._link.agent_page(base, "/files/read", path=path, **query)
-        if page is not None and not {"offset", "data"} <= set(page):
-            raise api.Unavailable("the agent's /files/read answers something else")
-        return page  # type: ignore[no-any-return]  # JSON
+        if page is None:
+            return None
+        with _understood("the agent's /files/read"):
+            offset = typed.integer(page["offset"], 0, 1 << 60)
+            if offset is None or not isinstance(page["data"], str):
+                raise ValueError("no offset, or no data")
+            return offset, page["data"][: 2 * _OUTPUT_BYTES]
 
-    async def _tasks_of(self, framework: str) -> list[Mapping[str, Any]]:
+    async def _tasks_of(self, framework: str) -> list[Any]:
         """Return all, page by page, oldest first; a page that fails fails the whole."""
-        found: list[Mapping[str, Any]] = []
-        while True:
+        found: list[Any] = []
+        for _ in range(_PAGES_MAX):
             page = await self._link.page(
                 "/master/tasks",
                 framework_id=framework,
@@ -112,48 +128,60 @@ class Cluster:
                 offset=str(len(found)),
                 order="asc",
             )
-            if not isinstance(part := _member(page, "tasks"), list):
+            part = _member(page, "tasks")
+            if not isinstance(part, list) or len(part) > _PAGE:
                 raise api.Unavailable("the master's page /tasks answers something else")
             found += part
-            if len(part) < _PAGE:  # masters before 1.5 do not filter
-                return [task for task in found if task.get("framework_id") == framework]
+            if len(part) < _PAGE:
+                return found
+        raise api.Unavailable(f"the master's page /tasks has no end after {len(found)} tasks")
 
-    async def _known_for_a_while(self, path: str, read: Callable[[Any], T]) -> T:
+    async def _known_for_a_while(
+        self, path: str, read: Callable[[Any], T], *, at_most_s: float
+    ) -> T:
+        """Return what a page told, asked again when that is older than ``at_most_s``."""
         now = asyncio.get_running_loop().time
         async with self._asking:
-            until, known = self._known.get(path, (0.0, None))
-            if until < now():
-                known = read(await self._link.page(path))
-                self._known[path] = now() + _KNOWN_FOR_S[path], known
+            at, known = self._known.get(path, (-math.inf, None))
+            if now() - at >= at_most_s:
+                page = await self._link.page(path)
+                with _understood(f"the master's page {path}"):
+                    known = read(page)
+                self._known[path] = now(), known
             return known  # type: ignore[no-any-return]  # of what ``read`` returned
 
-    async def _all_agents(self) -> list[offers.Agent]:
-        return await self._known_for_a_while(
-            "/slaves",
-            lambda page: [
-                offers.parse_agent(one, role=self._role) for one in _member(page, "slaves") or ()
-            ],
-        )
+    async def _never(self, need: offers.Need) -> str | None:
+        """Say why no agent can ever hold it: only if every agent was read, a moment ago."""
 
-    async def _quotas(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Return those of our role and of the roles above it, which count as well."""
+        def read(page: Any) -> tuple[list[offers.Agent], typed.Odd]:
+            every = _member(page, "slaves") or ()
+            return typed.each(every, lambda one: offers.parse_agent(one, role=self._role))
 
-        def read(page: Any) -> list[tuple[str, Mapping[str, Any]]]:
-            named = [(str(one.get("name")), one) for one in _member(page, "roles") or ()]
+        for at_most_s in (_KNOWN_FOR_S["/slaves"], _FRESH_S):
+            agents, odd = await self._known_for_a_while("/slaves", read, at_most_s=at_most_s)
+            never = offers.never_fits(need, agents)
+            if odd or never is None:
+                return None
+        return never
+
+    async def _quotas(self) -> list[tuple[str, Mapping[str, float], Mapping[str, float]]]:
+        """Return limit and use of those of our role and of the roles above it, which count too."""
+
+        def read(page: Any) -> list[tuple[str, Mapping[str, float], Mapping[str, float]]]:
+            found, _ = typed.each(_member(page, "roles") or (), _quota_of)
             return [
-                (name, one.get("quota", {}))
-                for name, one in named
+                (name, limit, used)
+                for name, limit, used in found
                 if self._role == name or self._role.startswith(f"{name}/")
             ]
 
-        return await self._known_for_a_while("/roles", read)
+        return await self._known_for_a_while("/roles", read, at_most_s=_KNOWN_FOR_S["/roles"])
 
     async def _quota(self, need: offers.Need) -> str | None:
         """Say that the role's quota is used up, or None."""
-        for name, quota in await self._quotas():
-            limit, used = quota.get("limit", {}), quota.get("consumed", {})
+        for name, limit, used in await self._quotas():
             for kind, wanted in need.scalars.items():
-                left = limit[kind] - used.get(kind, 0) if kind in limit else math.inf
+                left = limit[kind] - used.get(kind, 0.0) if kind in limit else math.inf
                 if left < wanted / 1000:
                     return (
                         f"the quota of role {name!r} is used up: {kind} "
@@ -163,12 +191,42 @@ class Cluster:
 
     async def _agent_url(self, agent: str) -> str:
         page = await self._link.page("/slaves", slave_id=agent)
-        for one in _member(page, "slaves") or ():
-            if one.get("id") == agent:
-                host, _, port = one["pid"].rpartition("@")[2].rpartition(":")
-                host = one["hostname"] if self._link.scheme == "https" else host
-                return f"{self._link.scheme}://{host}:{port}"
-        raise api.Unavailable("the master does not know the task's agent any more")
+        with _understood("the master's page /slaves"):
+            for one in _member(page, "slaves") or ():
+                if one.get("id") == agent:
+                    host, _, port = one["pid"].rpartition("@")[2].rpartition(":")
+                    host = one["hostname"] if self._link.scheme == "https" else host
+                    url = offers.location(self._link.scheme, host.strip("[]"), int(port))
+                    if url:
+                        return url
+        raise api.Unavailable("the master does not tell where the task's agent is")
+
+
+@contextlib.contextmanager
+def _understood(what: str) -> Iterator[None]:
+    """Turn whatever goes wrong with what somebody sent into Unavailable."""
+    try:
+        yield
+    except api.BackendError:
+        raise
+    except Exception as error:
+        raise api.Unavailable(f"{what} answers something else: {type(error).__name__}") from error
+
+
+def _task_of(raw: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    if not isinstance(raw["id"], str) or not isinstance(raw.get("state"), str):
+        raise ValueError("a task without a name or a state")  # noqa: TRY004 -- theirs, not a bug
+    return raw["id"], raw
+
+
+def _quota_of(raw: Mapping[str, Any]) -> tuple[str, dict[str, float], dict[str, float]]:
+    quota = raw.get("quota", {})
+    return raw["name"], _amounts(quota.get("limit", {})), _amounts(quota.get("consumed", {}))
+
+
+def _amounts(raw: Mapping[str, Any]) -> dict[str, float]:
+    found = {kind: typed.number(value, 0, 1e12) for kind, value in raw.items()}
+    return {kind: value for kind, value in found.items() if value is not None}
 
 
 def _member(page: Any, name: str) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends import api
+from outside import text, typed
 
 _SPECIFICATION = "command"  # what we asked for cannot run: user, command, task definition
 
@@ -89,8 +90,8 @@ def certificate(status: Mapping[str, Any], *, last_words: str = "") -> api.Exit:
     return api.Exit(
         slug=_slug(status, message, code),
         code=code,
-        message=" ".join(words.split())[:256],
-        at=status.get("timestamp"),
+        message=text.clean(words),
+        at=typed.number(status.get("timestamp"), 0, 1e11),
     )
 
 

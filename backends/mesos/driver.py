@@ -10,6 +10,7 @@ know specifications and instances.
 import asyncio
 import contextlib
 import hashlib
+import logging
 import random
 import re
 import uuid
@@ -17,11 +18,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from backends import api
-from backends.mesos import calls, cluster, session, settings, transport
-from outside import waits
+from backends.mesos import calls, cluster, session, settings, statuses, transport
+from outside import text, typed, waits
 
+_LOG = logging.getLogger("backends.mesos")
 _PAUSE_S = (0.5, 30.0)
 _STEADY_S = 10.0  # a stream that lived this long was a good one
+_UNSEEN_MAX = 5  # looks at a page that does not show our framework, until it counts as free
+_SAID_EVERY_S = 60.0  # of what could not be read; it may come a thousand times a second
+_OF_ONE_TASK = frozenset(("ACKNOWLEDGE", "KILL"))
+_SUPERSEDED = (
+    "another broker has taken over our framework; hint: one owner name, one broker; this one goes "
+    "on when the other has gone"
+)
 _LAST_WORDS_S = 2.0  # for the master to say on the stream why it takes no more calls
 
 
@@ -63,6 +72,8 @@ class Driver:
         self._wakers: set[asyncio.Event] = set()
         self._runner: asyncio.Task[None] | None = None
         self._failures = 0
+        self._unseen = 0
+        self._said_odd = (0, -_SAID_EVERY_S)  # oddities when last told, and when that was
         self._trouble: api.BackendError = api.Unavailable("not yet connected to a master")
 
     async def ready(self) -> session.Session:
@@ -70,6 +81,8 @@ class Driver:
         if self.closed:
             raise api.Unavailable("the backend is closed")
         self.start()
+        if self._session is not None and self._session.phase is session.Phase.SUPERSEDED:
+            raise self._trouble.with_traceback(None)  # for minutes, perhaps: nothing to wait for
         failures = self._failures
 
         def settled() -> bool:
@@ -81,7 +94,7 @@ class Driver:
             return machine
         if self._session is not None and self._session.phase is session.Phase.ONLINE:
             raise api.Unavailable("the master does not know all tasks yet: it waits for agents")
-        raise self._trouble
+        raise self._trouble.with_traceback(None)
 
     def _online(self) -> session.Session | None:
         machine = self._session
@@ -148,33 +161,46 @@ class Driver:
             self._runner = loop.create_task(self._run(), name="mesos session")
 
     async def _run(self) -> None:
-        """Keep a stream open until closed, or until another broker has taken over."""
+        """Keep a stream open until closed."""
         pause_s = self._pause_s[0]
         while not self.closed:
             began = self._now()
             try:
+                await self._look_around()
                 await self._live()
             except* api.BackendError as group:
                 self._trouble = _first(group)
             except* Exception as group:  # noqa: BLE001 -- a bug of ours must not end the backend in silence
-                self._trouble = api.Unavailable(f"internal error: {group.exceptions[0]!r}")
+                self._trouble = _bug("the subscription", group)
             machine = self._session
             if machine is not None:
                 machine.disconnected()
-                if machine.phase is session.Phase.SUPERSEDED:
-                    self._trouble = api.Unauthorized(
-                        "another broker has taken over our framework; hint: one owner name, one "
-                        "broker; restart this one when the other is stopped"
-                    )
+                if machine.phase is session.Phase.SUPERSEDED and machine.error:
+                    machine.error = ""
+                    self._trouble = api.Unavailable(_SUPERSEDED)
+                    _LOG.error("another broker took our Mesos framework over")
             self._outbox.clear()
             self._failures += 1
             self.notify()
-            if machine is not None and machine.phase is session.Phase.SUPERSEDED:
-                return
             if self._now() - began >= _STEADY_S:
                 pause_s = self._pause_s[0]
             await self._rest(pause_s * (0.5 + self._jitter()))
             pause_s = min(2 * pause_s, self._pause_s[1])
+
+    async def _look_around(self) -> None:
+        """Raise Unavailable while another broker holds our framework's stream."""
+        machine = self._session
+        if machine is None or machine.phase is not session.Phase.SUPERSEDED:
+            return
+        told, _ = await self.cluster.framework(machine.framework.id)
+        # a master that was restarted has forgotten it, and one that hides it never shows it
+        self._unseen = self._unseen + 1 if told is None else 0
+        held = told is not None and told.get("connected", told.get("active")) is not False
+        if held or 0 < self._unseen < _UNSEEN_MAX:
+            raise api.Unavailable(_SUPERSEDED)
+        self._unseen = 0
+        _LOG.warning("the other broker is gone: we speak for our Mesos framework again")
+        machine.left_alone()
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, unless closed: a group that fails while it is cancelled hides that it was."""
@@ -190,16 +216,37 @@ class Driver:
         ):
             speaker = group.create_task(self._speak(stream, machine), name="mesos calls")
             async for event in self._link.events(stream):
-                before = _seen(machine, event)
-                self.say(machine.receive(event, self._now()))
-                self.changes += before != _seen(machine, event)
-                self.notify()
+                self._hear(machine, event)
             speaker.cancel()
         if machine.error:
             if "uthorized" in machine.error:
                 raise api.Unauthorized(f"the master says: {machine.error}")
             raise api.Unavailable(f"the master says: {machine.error}")
         raise api.Unavailable("the master ended the stream")
+
+    def _hear(self, machine: session.Session, event: Mapping[str, Any] | None) -> None:
+        """Give an event to the session; what goes wrong with one costs that one."""
+        if event is None:
+            machine.set_aside("an event that is no JSON object")
+        else:
+            before = _seen(machine, event)
+            try:
+                self.say(machine.receive(event, self._now()))
+            except Exception as error:  # noqa: BLE001 -- a bug of ours; the stream goes on
+                _bug("an event", error)
+                machine.set_aside(f"event {event.get('type')!r}: internal error: {error!r}")
+            self.changes += before != _seen(machine, event)
+        count, at = self._said_odd
+        if machine.oddities.count > count and self._now() - at >= _SAID_EVERY_S:
+            more = typed.Odd(
+                count=machine.oddities.count - count, reasons=machine.oddities.reasons[-1:]
+            )
+            _LOG.warning(
+                "the Mesos master is not understood",
+                extra={"reason": more.words("parts of its messages")},
+            )
+            self._said_odd = (machine.oddities.count, self._now())
+        self.notify()
 
     async def _renewed(self) -> session.Session:
         """Return the session; under a new id when the old one was removed and nothing runs."""
@@ -250,9 +297,12 @@ class Driver:
                 try:
                     await self._link.send(stream, call)
                 except transport.BadCall as error:
-                    if call["type"] != "ACCEPT":
+                    if call["type"] == "ACCEPT":
+                        self.say(machine.refused(call, error.reason))
+                    elif call["type"] in _OF_ONE_TASK:
+                        machine.set_aside(f"{call['type']}: {error.reason}")
+                    else:
                         raise
-                    self.say(machine.refused(call, error.reason))
                 except transport.LostStream:
                     # perhaps another broker has our framework: to subscribe at once is a fight
                     await asyncio.sleep(_LAST_WORDS_S)
@@ -271,6 +321,15 @@ class Driver:
                     await self._wishes.wait()
 
 
+def _bug(where: str, error: BaseException) -> api.Unavailable:
+    """Log a bug of ours once with its trace, and return it as a reason."""
+    inner = error
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    _LOG.error("internal error in %s of Mesos", where, exc_info=inner)
+    return api.Unavailable(text.clean(f"internal error in {where}: {inner!r}"))
+
+
 def _first(group: BaseExceptionGroup[api.BackendError]) -> api.BackendError:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
@@ -282,5 +341,7 @@ def _seen(machine: session.Session, event: Mapping[str, Any]) -> tuple[str, bool
     """Return what an instance shows of the task that an event is about."""
     if event.get("type") != "UPDATE":
         return None
-    task = machine.tasks.get(event["update"]["status"]["task_id"]["value"])
+    update = event.get("update")
+    name, _, _ = statuses.names(update.get("status") if isinstance(update, Mapping) else None)
+    task = machine.tasks.get(name) if name is not None else None
     return None if task is None else (task.state, task.final is None)

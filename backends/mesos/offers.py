@@ -8,14 +8,21 @@ as one bag. Refuses to know sessions, tasks that run elsewhere (they are told as
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
 from attrs import Factory, frozen
 
+from backends.mesos import attributes
+from outside import text, typed
+
 SCALARS = ("cpus", "mem", "disk", "gpus")
 UNITS = {"cpus": "", "mem": " MB", "disk": " MB", "gpus": ""}
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|[0-9A-Fa-f:.]{2,45}")
+_NAME_MAX = 512
+_WHYS = 20  # agents in a reason; more do not fit into one anyway
+_MOST = 1e12  # of anything; Mesos counts in thousandths, too
 HOSTNAME = "@hostname"
 """As an attribute of a constraint: the agent's host name."""
 
@@ -63,8 +70,9 @@ class Offer:
     id: str
     agent_id: str
     hostname: str
-    attributes: Mapping[str, str]
+    attributes: Mapping[str, str]  # as ``attributes`` reads them
     resources: tuple[Mapping[str, Any], ...]
+    unreadable: frozenset[str] = frozenset()  # attributes that could not be read
     agent_url: str = ""
     unavailable_at: float | None = None  # POSIX seconds, start of a planned maintenance
 
@@ -128,22 +136,43 @@ class _Bag:
 
 
 def parse(raw: Mapping[str, Any]) -> Offer:
-    """Read an offer of the v1 API; raises KeyError where it is none."""
-    address = raw.get("url", {}).get("address", {})
-    start = raw.get("unavailability", {}).get("start", {}).get("nanoseconds")
-    scheme = raw.get("url", {}).get("scheme", "http")
+    """Read an offer of the v1 API; an odd attribute or resource costs that one.
+
+    Raises KeyError, TypeError, ValueError or AttributeError where it is no offer.
+    """
+    url = raw.get("url", {})
+    address = url.get("address", {})
+    scheme = "https" if url.get("scheme") == "https" else "http"
+    hostname = _text(raw["hostname"])
     # the address that the master itself uses; a certificate is for the name
     first, second = ("hostname", "ip") if scheme == "https" else ("ip", "hostname")
-    host = address.get(first) or address.get(second) or raw["hostname"]
+    host = address.get(first) or address.get(second) or hostname
+    start = raw.get("unavailability", {}).get("start", {}).get("nanoseconds")
+    if start is not None and (start := typed.number(start, 0, 1e22)) is None:
+        raise ValueError("a maintenance that begins at no time")
+    read, unreadable = _attributes(
+        [(one["name"], one) for one in raw.get("attributes", ())], attributes.of_offer
+    )
     return Offer(
-        id=raw["id"]["value"],
-        agent_id=raw["agent_id"]["value"],
-        hostname=raw["hostname"],
-        attributes={one["name"]: _attribute(one) for one in raw.get("attributes", ())},
-        resources=tuple(raw.get("resources", ())),
-        agent_url=f"{scheme}://{host}:{address['port']}" if "port" in address else "",
+        id=_text(raw["id"]["value"]),
+        agent_id=_text(raw["agent_id"]["value"]),
+        hostname=hostname,
+        attributes=read,
+        unreadable=unreadable,
+        resources=tuple(one for one in raw.get("resources", ()) if _is_resource(one)),
+        agent_url=location(scheme, host, address.get("port")),
         unavailable_at=None if start is None else start / 1e9,
     )
+
+
+def location(scheme: str, host: Any, port: Any) -> str:
+    """Return where somebody is; empty for what is no host and port."""
+    number = typed.integer(port, -1, 65536)
+    if number is None or not 0 < number < 65536:
+        return ""
+    if not isinstance(host, str) or not _HOST.fullmatch(host):
+        return ""
+    return f"{scheme}://[{host}]:{number}" if ":" in host else f"{scheme}://{host}:{number}"
 
 
 def match(
@@ -166,9 +195,9 @@ def match(
             if problem is None:
                 fitting.append((_left_over(need, bag), agent_id))
             else:
-                why.append(f"{bag.offers[0].hostname}: {problem}")
+                why.append(text.clean(f"{bag.offers[0].hostname}: {problem}"))
         if not fitting:
-            misses[need.name] = "; ".join(sorted(why)) or "nothing was offered"
+            misses[need.name] = "; ".join(sorted(why)[:_WHYS]) or "nothing was offered"
             continue
         bag = bags[min(fitting)[1]]
         placement = _take(need, bag)
@@ -192,12 +221,16 @@ class Agent:
     """All of one agent, as an operator's view of the cluster shows it."""
 
     hostname: str
-    attributes: Mapping[str, str]
+    attributes: Mapping[str, str]  # as ``attributes`` reads them
     totals: Mapping[str, int]  # thousandths; for "ports" their number
+    unreadable: frozenset[str] = frozenset()  # attributes that could not be read
 
 
 def parse_agent(raw: Mapping[str, Any], *, role: str) -> Agent:
-    """Read an agent of the master's ``/slaves``: what it has for ``role`` when it is empty."""
+    """Read an agent of the master's ``/slaves``: what it has for ``role`` when it is empty.
+
+    Raises KeyError, TypeError, ValueError or AttributeError where it is none.
+    """
     totals = {}
     usable = [raw.get("unreserved_resources", raw.get("resources", {}))]
     for owner, reserved in raw.get("reserved_resources", {}).items():
@@ -206,12 +239,14 @@ def parse_agent(raw: Mapping[str, Any], *, role: str) -> Agent:
     for name in SCALARS:
         totals[name] = sum(_milli(part.get(name, 0)) for part in usable)
     totals["ports"] = sum(
-        int(end) - int(begin) + 1
+        max(0, int(end) - int(begin) + 1)
         for part in usable
-        for begin, end in re.findall(r"(\d+)-(\d+)", part.get("ports", ""))
+        for begin, end in re.findall(r"(\d{1,20})-(\d{1,20})", part.get("ports", ""))
     )
-    attributes = {key: str(value) for key, value in raw.get("attributes", {}).items()}
-    return Agent(hostname=raw["hostname"], attributes=attributes, totals=totals)
+    read, unreadable = _attributes(raw.get("attributes", {}).items(), attributes.of_page)
+    return Agent(
+        hostname=_text(raw["hostname"]), attributes=read, unreadable=unreadable, totals=totals
+    )
 
 
 def never_fits(need: Need, agents: Sequence[Agent]) -> str | None:
@@ -228,12 +263,12 @@ def never_fits(need: Need, agents: Sequence[Agent]) -> str | None:
             for one in need.constraints
             if one.operator in {"IS", "LIKE", "UNLIKE"}
             or (one.operator == "CLUSTER" and one.value)
-            if (problem := _violation(one, _value(one.attribute, agent), ())) is not None
+            if (problem := _violation(one, agent, ())) is not None
         ]
         if not lacking:
             return None
         if not best or len(lacking) < len(best):
-            best = [f"{agent.hostname} has {lacking[0]}", *lacking[1:]]
+            best = [text.clean(f"{agent.hostname} has {lacking[0]}"), *lacking[1:]]
     if not agents:
         return None  # an empty cluster may grow
     return f"none of {len(agents)} agents can ever hold it, the nearest: {', '.join(best)}"
@@ -259,9 +294,19 @@ def _piece(raw: Mapping[str, Any]) -> _Piece | None:
     if raw["type"] == "SCALAR":
         return _Piece(raw=raw, name=raw["name"], left=_milli(raw["scalar"]["value"]))
     if raw["type"] == "RANGES" and raw["name"] == "ports":
-        ranges = [(int(one["begin"]), int(one["end"])) for one in raw["ranges"].get("range", ())]
+        ranges = [
+            (_port(one["begin"]), _port(one["end"])) for one in raw["ranges"].get("range", ())
+        ]
+        ranges = [(begin, end) for begin, end in ranges if begin <= end]
         return _Piece(raw=raw, name="ports", ranges=sorted(ranges))
     return None
+
+
+def _port(value: Any) -> int:
+    number = typed.integer(value, -1, 65536)
+    if number is None or not 0 <= number < 65536:
+        raise ValueError("a port that is none")
+    return number
 
 
 def _wanted(need: Need) -> list[tuple[str, int]]:
@@ -275,23 +320,30 @@ def _problem(need: Need, bag: _Bag, placed: Sequence[Mapping[str, str]]) -> str 
             return f"{name} {_show(name, bag.free(name))} of {_show(name, wanted)}"
     for one in need.constraints:
         values = [traits[one.attribute] for traits in placed if one.attribute in traits]
-        problem = _violation(one, _value(one.attribute, bag.offers[0]), values)
+        problem = _violation(one, bag.offers[0], values)
         if problem is not None:
             return problem
     return None
 
 
-def _violation(one: Constraint, value: str | None, values: Sequence[str]) -> str | None:  # noqa: PLR0911 -- one operator, one return
-    """Say how a constraint is broken by an agent whose attribute has ``value``, or None."""
+def _violation(one: Constraint, where: Offer | Agent, values: Sequence[str]) -> str | None:  # noqa: PLR0911 -- one operator, one return
+    """Say how an agent breaks a constraint, or None; ``values``: of agents where others run."""
+    value = _value(one.attribute, where)
     shown = f"{one.attribute} is {value!r}" if value is not None else f"no {one.attribute}"
+    if one.attribute in where.unreadable:
+        return f"{one.attribute} cannot be read"
     if one.operator == "UNLIKE":
-        broken = value is not None and re.fullmatch(one.value, value) is not None
+        broken = value is not None and _is_like(value, one.value)
         return f"{shown}, not to be LIKE {one.value!r}" if broken else None
     if value is None:
         return f"{shown}, which {one.operator} needs"
-    if one.operator == "LIKE" and re.fullmatch(one.value, value) is None:
+    if one.operator == "LIKE" and not _is_like(value, one.value):
         return f"{shown}, not LIKE {one.value!r}"
-    if one.operator in {"IS", "CLUSTER"} and one.value and value != one.value:
+    if (
+        one.operator in {"IS", "CLUSTER"}
+        and one.value
+        and not attributes.is_written(value, one.value)
+    ):
         return f"{shown}, not {one.value!r}"
     if one.operator == "CLUSTER" and not one.value and any(value != other for other in values):
         return f"{shown}, the others are at {values[0]!r}"
@@ -299,6 +351,10 @@ def _violation(one: Constraint, value: str | None, values: Sequence[str]) -> str
         most = int(one.value or 1)
         return f"{shown}, where {most} run already" if list(values).count(value) >= most else None
     return None
+
+
+def _is_like(value: str, pattern: str) -> bool:
+    return any(re.fullmatch(pattern, one) for one in attributes.spellings(value))
 
 
 def _left_over(need: Need, bag: _Bag) -> float:
@@ -351,19 +407,39 @@ def _value(attribute: str, where: Offer | Agent) -> str | None:
     return where.hostname if attribute == HOSTNAME else where.attributes.get(attribute)
 
 
-def _attribute(raw: Mapping[str, Any]) -> str:
-    """Return an attribute as text, whatever its type."""
-    if raw["type"] == "TEXT":
-        return str(raw["text"]["value"])
-    if raw["type"] == "SCALAR":
-        return f"{raw['scalar']['value']:g}"
-    if raw["type"] == "SET":
-        return ",".join(sorted(raw["set"].get("item", ())))
-    return ",".join(f"{one['begin']}-{one['end']}" for one in raw["ranges"].get("range", ()))
+def _attributes(
+    told: Iterable[tuple[Any, Any]], read: Callable[[Any], str]
+) -> tuple[dict[str, str], frozenset[str]]:
+    """Return attributes by name, and the names of those that could not be read."""
+    found: dict[str, str] = {}
+    unreadable = set()
+    for name, raw in told:
+        good, _ = typed.each([raw], read)
+        if good:
+            found[_text(name)] = good[0]
+        else:
+            unreadable.add(_text(name))
+    return found, frozenset(unreadable)
 
 
-def _milli(value: float) -> int:
-    return round(value * 1000)
+def _is_resource(raw: Any) -> bool:
+    """Return whether it is one that can be read; others are as if they were not there."""
+    _, odd = typed.each([raw], _piece)
+    return not odd
+
+
+def _text(raw: Any) -> str:
+    """Return a name that the master tells. Raises ValueError for what is none."""
+    if not isinstance(raw, str) or not raw or len(raw) > _NAME_MAX:
+        raise ValueError("a name that is no text")
+    return raw
+
+
+def _milli(value: Any) -> int:
+    number = typed.number(value, 0, _MOST)
+    if number is None:
+        raise ValueError("an amount that is no number")
+    return round(number * 1000)
 
 
 def _show(name: str, amount: int) -> str:

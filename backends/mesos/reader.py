@@ -63,7 +63,8 @@ class Reader:
         """Last lines of what the agent wrote."""
         self._refuse_when_closed()
         identity = self._identity()
-        found = (await self._cluster.tasks(identity)).get(name) if identity is not None else None
+        told, _ = await self._cluster.tasks(identity or "-")
+        found = told.get(name)
         if identity is None or found is None:
             raise api.NotFound(f"no instance {name[:80]!r}")
         task = facts.Task(name=name, agent_id=str(found.get("slave_id")))

@@ -4,7 +4,7 @@ A record is its length in decimal digits, a line feed, and that many bytes. Pure
 what a record holds. A stream may be cut anywhere: the decoder keeps the rest for the next piece.
 """
 
-MAX_RECORD = 64 << 20
+MAX_RECORD = 16 << 20
 """Bytes. An OFFERS event of 317 agents is about 300 kB; more than this is not Mesos talking."""
 
 _DIGITS_MAX = len(str(MAX_RECORD))

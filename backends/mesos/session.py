@@ -19,8 +19,12 @@ the calls in the order given. Its rules:
   (``questions``).
 * Without a uuid, LOST and UNREACHABLE are what the master believes. A task that we gave up in that
   state is killed when it comes back.
-* "Framework failed over" ends the session for good: another broker has our id. "Framework has been
-  removed" asks for a new id.
+* "Framework failed over": another broker has our id, for as long as it holds its stream.
+  "Framework has been removed" asks for a new id.
+* A task's name is never used again in our life, once an agent may have had it: an executor lives
+  on for a moment after its task, and an agent that is given the id meanwhile aborts.
+* What cannot be read costs itself: an odd offer is declined, an odd update is acknowledged, if
+  its three names can be read, and its task goes into ``odd`` until something sound comes of it.
 
 Refuses to know HTTP, JSON on the wire, specifications and what an instance is to a broker.
 """
@@ -29,11 +33,14 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from backends.mesos import calls, facts, offers, questions, tasks
+from backends.mesos import calls, facts, offers, questions, statuses, tasks
+from outside import text, typed
 
 _NEVER_WAS = frozenset(("REASON_INVALID_OFFERS",))
+_REFUSED = frozenset(("TASK_ERROR", "TASK_DROPPED"))  # no agent has had such a task
 _MAINTENANCE_S = 3600.0  # an agent that goes into maintenance sooner gets no new task
 _GRAVES_MAX = 4096
+_USED_MAX = 65_536
 
 
 class Phase(enum.Enum):
@@ -42,7 +49,7 @@ class Phase(enum.Enum):
     OFFLINE = "offline"
     ONLINE = "online"
     REMOVED = "removed"  # the master has forgotten our framework; ``renew`` goes on
-    SUPERSEDED = "superseded"  # another broker has taken our framework over; the end
+    SUPERSEDED = "superseded"  # another broker has taken our framework over
 
 
 class Session:
@@ -58,6 +65,10 @@ class Session:
         self._refuse_s = refuse_s
         # what was forgotten, oldest first: uuid of its end, or None while it may come back
         self._graves: dict[str, str | None] = {}
+        # names of tasks that are gone and that an agent may have had, oldest first
+        self._used: dict[str, None] = {}
+        self.odd: dict[str, str] = {}  # name of a task to why the last word of it was not read
+        self.oddities = typed.Odd()  # all that could not be read, since the beginning
         self._suppressed = True  # as the master was told
         self._questions = questions.Questions()
 
@@ -78,6 +89,11 @@ class Session:
         if self.phase is Phase.ONLINE:
             self.phase = Phase.OFFLINE
 
+    def left_alone(self) -> None:
+        """Whoever had taken our framework over is gone."""
+        if self.phase is Phase.SUPERSEDED:
+            self.phase = Phase.OFFLINE
+
     def renew(self, framework: calls.Framework) -> None:
         """Begin anew under another id; nothing of the removed framework runs any more."""
         self.framework, self.phase = framework, Phase.OFFLINE
@@ -86,34 +102,45 @@ class Session:
                 task.end("TASK_GONE", "REASON_FRAMEWORK_REMOVED", "the master removed us")
             task.unacknowledged = None
         self._graves.clear()
+        self.odd.clear()
 
     def receive(self, event: Mapping[str, Any], now: float) -> list[calls.Call]:
         """Take one event of the stream; unknown kinds are ignored, as the API asks."""
         match event.get("type"):
             case "SUBSCRIBED":
-                return self._subscribed(event["subscribed"], now)
+                return self._subscribed(event.get("subscribed"), now)
             case "OFFERS":
-                return self._offered(event["offers"].get("offers", ()), now)
+                return self._offered(_list(event, "offers", "offers"), now)
             case "INVERSE_OFFERS":
-                ids = [one["id"]["value"] for one in event["inverse_offers"]["inverse_offers"]]
-                return [
-                    calls.decline_inverse_offers(
-                        self.framework, offer_ids=ids, refuse_s=self._refuse_s
-                    )
-                ]
+                return self._warned(_list(event, "inverse_offers", "inverse_offers"))
             case "UPDATE":
-                status = event["update"]["status"]
-                said = self._updated(status, now)
-                return said + (self._revive_if_wanted() if status["state"] == "TASK_ERROR" else [])
+                return self._told(event.get("update"), now)
             case "ERROR":
-                self._failed(str(event["error"]["message"]))
+                error = event.get("error")
+                message = error.get("message") if isinstance(error, Mapping) else error
+                self._failed(text.clean(str(message)))
         return []
+
+    def set_aside(self, what: str) -> None:
+        """Take note of something that could not be read."""
+        reasons = dict.fromkeys((*self.oddities.reasons[-4:], text.clean(what, 120)))
+        self.oddities = typed.Odd(count=self.oddities.count + 1, reasons=tuple(reasons))
 
     # --- what is wished ---
 
     def may_come_back(self, name: str) -> bool:
         """True when an earlier task of that name was given up and its end is not known."""
         return name in self._graves and self._graves[name] is None
+
+    def was_used(self, name: str) -> bool:
+        """True when an agent may have had a task of that name, which is gone."""
+        return name in self._used
+
+    def note_used(self, names: Iterable[str]) -> None:
+        """Take note of names that tasks of earlier lives had."""
+        self._used |= dict.fromkeys(name for name in names if name not in self.tasks)
+        while len(self._used) > _USED_MAX:
+            self._used.pop(next(iter(self._used)))
 
     def want(self, wants: Iterable[facts.Want]) -> list[calls.Call]:
         """Ask for tasks to be launched; none of their names is taken or may come back."""
@@ -158,6 +185,9 @@ class Session:
         What comes of it later is acknowledged or killed, and never taken for a new task.
         """
         task = self.tasks.pop(name)
+        self.odd.pop(name, None)
+        if task.started or task.state not in _REFUSED:
+            self.note_used([name])
         if task.unacknowledged is not None or task.is_away:
             self._graves.pop(name, None)
             self._graves[name] = task.unacknowledged if self.phase is Phase.ONLINE else None
@@ -226,9 +256,11 @@ class Session:
         self._suppressed = bool(said)
         return said
 
-    def _subscribed(self, subscribed: Mapping[str, Any], now: float) -> list[calls.Call]:
+    def _subscribed(self, subscribed: Any, now: float) -> list[calls.Call]:
         self.phase, self.error = Phase.ONLINE, ""
-        self.heartbeat_s = subscribed.get("heartbeat_interval_seconds")
+        self.odd.clear()  # everything is told again
+        told = subscribed if isinstance(subscribed, Mapping) else {}
+        self.heartbeat_s = typed.number(told.get("heartbeat_interval_seconds"), 0.0, 3600.0)
         self._questions.begin(facts.alive(self.tasks))
         said = self._reconcile(now)
         # a wish may have come or gone since SUBSCRIBE was sent
@@ -249,9 +281,26 @@ class Session:
             said.append(calls.reconcile_tasks(self.framework, {questions.SENTINEL: None}))
         return said
 
-    def _offered(self, raw: Sequence[Mapping[str, Any]], now: float) -> list[calls.Call]:
-        every = [offers.parse(one) for one in raw]
-        good = [offer for offer in every if offer.lasts_until(now + _MAINTENANCE_S)]
+    def _warned(self, raw: Sequence[Any]) -> list[calls.Call]:
+        ids, odd = typed.each(raw, _id_of)
+        for reason in odd.reasons:
+            self.set_aside(f"inverse offer: {reason}")
+        if not ids:
+            return []
+        return [
+            calls.decline_inverse_offers(self.framework, offer_ids=ids, refuse_s=self._refuse_s)
+        ]
+
+    def _offered(self, raw: Sequence[Any], now: float) -> list[calls.Call]:
+        every: dict[str, offers.Offer] = {}
+        unread: list[str] = []
+        for one in raw:
+            read, odd = typed.each([one], offers.parse)
+            if odd:
+                self.set_aside(f"offer: {odd.reasons[0]}")
+                unread += typed.each([one], _id_of)[0]
+            every |= {offer.id: offer for offer in read}
+        good = [offer for offer in every.values() if offer.lasts_until(now + _MAINTENANCE_S)]
         needs = [want.need for want in self.wants.values()]
         found = offers.match(needs, good, facts.placed(self.tasks))
         for name, miss in found.misses.items():
@@ -261,8 +310,8 @@ class Session:
         said: list[calls.Call] = []
         for offer_ids, placements in found.accepted:
             said += self._accept(offer_ids, placements, now)
-        bad = [offer.id for offer in every if offer not in good]
-        if declined := [*found.declined, *bad]:
+        bad = every.keys() - {offer.id for offer in good}
+        if declined := [*found.declined, *sorted(bad), *unread]:
             said.append(
                 calls.decline_offers(self.framework, offer_ids=declined, refuse_s=self._refuse_s)
             )
@@ -295,6 +344,26 @@ class Session:
         self._questions.add(named, now)
         return [accept, calls.reconcile_tasks(self.framework, named)]
 
+    def _told(self, update: Any, now: float) -> list[calls.Call]:
+        raw = update.get("status") if isinstance(update, Mapping) else None
+        read, odd = typed.each([raw], statuses.read)
+        if odd:
+            return self._told_oddly(raw, odd.reasons[0])
+        (status,) = read
+        said = self._updated(status, now)
+        self.odd.pop(status["task_id"]["value"], None)
+        return said + (self._revive_if_wanted() if status["state"] == "TASK_ERROR" else [])
+
+    def _told_oddly(self, raw: Any, reason: str) -> list[calls.Call]:
+        """Let an update that cannot be read not come again; what it is about may be anything."""
+        self.set_aside(f"update: {reason}")
+        name, agent, uuid = statuses.names(raw)
+        if name not in self.tasks:
+            self.odd[text.clean(name, 80) if name else "?"] = reason
+        if name is None or agent is None or uuid is None:
+            return []
+        return self._acknowledge(name, agent, uuid)
+
     def _updated(  # noqa: PLR0911 -- one kind of word, one return
         self, status: Mapping[str, Any], now: float
     ) -> list[calls.Call]:
@@ -316,7 +385,7 @@ class Session:
         task.confirmed, task.want = True, None
         task.agent_id = agent or task.agent_id
         task.started = task.started or uuid is not None
-        task.state, task.detail = state, str(status.get("message", ""))
+        task.state, task.detail = state, status.get("message", "")
         if state not in facts.TERMINAL:
             task.final, task.unacknowledged = None, None
             said = self._acknowledge(name, agent, uuid)
@@ -331,7 +400,7 @@ class Session:
         """True unless the master's own word is about something else than this task's life."""
         if status["state"] == "TASK_ERROR":
             fresh = not task.started and not task.confirmed
-            return fresh or "duplicate" not in str(status.get("message", ""))
+            return fresh or "duplicate" not in status.get("message", "")
         if task.unacknowledged is not None:
             return False  # the agent itself has told the end
         return not (task.final is not None and status["state"] in facts.TERMINAL)
@@ -368,7 +437,7 @@ class Session:
             state=state,
             confirmed=True,
             started=uuid is not None or state != "TASK_STAGING",
-            detail=str(status.get("message", "")),
+            detail=status.get("message", ""),
         )
         if state in facts.TERMINAL:
             self.tasks[name].final = status
@@ -396,3 +465,18 @@ class Session:
             self.phase = Phase.SUPERSEDED
         elif "removed" in message:
             self.phase = Phase.REMOVED
+
+
+def _list(event: Mapping[str, Any], *path: str) -> Sequence[Any]:
+    """Return the list at the end of a path; empty where there is none."""
+    found: Any = event
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, list | tuple) else ()
+
+
+def _id_of(raw: Mapping[str, Any]) -> str:
+    found = raw["id"]["value"]
+    if not isinstance(found, str) or not found:
+        raise ValueError("an id that is no text")
+    return found

@@ -3,7 +3,9 @@
 Every field says unit, default and the reason of the default; ValueError names what is allowed.
 """
 
+import ipaddress
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from attrs import Attribute, field, frozen
 from backends import checks, names, sharing
 from backends.mesos import offers
 from backends.remarks import Common, Remark
+from outside import files
 
 _ADDRESS = re.compile(
     r"zk://(?:[^@/\s]+@)?[^@/\s]+/\S+|(?:https?://)?[^\s/:,@]+(?::\d+)?/?"
@@ -34,8 +37,8 @@ def _like(pattern: re.Pattern[str], hint: str) -> Any:
 class MesosSettings:
     """Settings of the backend: one framework at one cluster."""
 
-    # Where the masters are: one or several "http://host:5050" with commas between (any of them
-    # tells who leads), or the ZooKeeper address "zk://[user:password@]h1:2181,h2:2181/mesos".
+    # Where the masters are: all of them as "http://host:5050" with commas between (nobody else is
+    # told our secrets, also if a master says that another one leads), or the ZooKeeper address "zk://[user:password@]h1:2181,h2:2181/mesos".
     master: str = field(
         validator=_like(_ADDRESS, "http://host:5050 or zk://h1:2181,h2:2181/mesos")
     )
@@ -45,7 +48,8 @@ class MesosSettings:
     role: str = field(default="*", validator=_like(_ROLE, "a role such as ci or ci/large"))
     # Who the tasks run as, unless the template says; on the agents this user has to exist.
     user: str = "jenkins"
-    # Basic authentication; the file holds the secret and nothing else.
+    # Basic authentication at the masters; the file holds the secret and nothing else. Agents are
+    # never given it.
     principal: str | None = None
     secret_file: str | None = field(default=None, validator=checks.absolute)
     # PEM file with the authorities that sign the masters' and agents' certificates.
@@ -70,6 +74,47 @@ class MesosSettings:
     # Shown in the master's pages.
     hostname: str = ""
     web_url: str = ""
+
+    def remarks(self) -> Iterator[Remark]:
+        """Say what is open to others: secrets in the clear, a file that everybody reads."""
+        told = self.principal is not None and self.secret_file is not None
+        if told and self._in_the_clear():
+            yield Remark(
+                path=("master",),
+                text="the framework's secret, and every agent's, travel in the clear",
+                hint="https:// masters, or `ca_file` with zk://",
+            )
+        if self.secret_file is not None and self.principal is None:
+            yield Remark(path=("secret_file",), text="it is not used without `principal`")
+        if self.secret_file is not None and _is_open(self.secret_file):
+            yield Remark(
+                path=("secret_file",),
+                text="every user of this machine may read it",
+                hint=f"chmod 600 {self.secret_file[:200]}",
+            )
+
+    def _in_the_clear(self) -> bool:
+        if self.master.startswith("zk://"):
+            return self.ca_file is None
+        return any(
+            not one.startswith("https://") and not _is_here(one) for one in self.master.split(",")
+        )
+
+
+def _is_here(master: str) -> bool:
+    """Return whether a master is on this machine: nothing travels then."""
+    host = urllib.parse.urlsplit(master if "://" in master else f"http://{master}").hostname
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _is_open(path: str) -> bool:
+    try:
+        return files.is_open_to_others(path)
+    except OSError:
+        return False  # that it cannot be read is said where it is read
 
 
 @frozen(kw_only=True)
@@ -139,10 +184,11 @@ class MesosTemplate:
     constraints: tuple[offers.Constraint, ...] = ()
     privileged: bool = False
     docker_parameters: Mapping[str, str] = field(factory=dict)  # of "docker run"
-    # How the agent's secret reaches its task. "environment", the default: a variable that a first
-    # step writes into a private file and unsets; with the Docker containerizer it has to be asked
-    # for, since every user of the agent's host sees it there. "volume": a secret volume, for which
-    # the agents need the isolator volume/secret.
+    # How the agent's secret reaches its task. "volume", the default: a secret volume, which nobody
+    # else sees; the Mesos agents need --launcher=linux and the isolators filesystem/linux and
+    # volume/secret. "environment": a variable, which needs nothing of the agents, and which every
+    # user of the agent's host sees in the list of processes, for a moment at each start, and with
+    # the Docker containerizer, which knows no other way, for as long as the client runs.
     secrets: Literal["environment", "volume"] | None = None
     # Seconds between SIGTERM and SIGKILL when the agent host or an operator ends the task.
     kill_grace_s: float = field(default=10.0, validator=checks.between(0, 3600))
@@ -164,7 +210,15 @@ class MesosTemplate:
             yield sharing.Shared(where=shared.where, path=shared.path or None)
 
     def remarks(self, common: Common) -> Iterator[Remark]:
-        """Say what is unwise about this template."""
+        """Say what is unwise about this template, and what others on the agent's host see."""
+        if self.secrets == "environment":
+            how_long = "while it runs" if self.containerizer == "docker" else "at each start"
+            yield Remark(
+                path=("secrets",),
+                text="every user of the agent's host sees the agent's secret in the list of "
+                f"processes {how_long}",
+                hint="`secrets: volume` with `containerizer: mesos`, or hosts without other users",
+            )
         for mount in self._mounts():
             if mount.source is not None and names.is_own(mount.source) and not mount.read_only:
                 yield Remark(

@@ -2,9 +2,12 @@
 
 Pure. The agent's command line may name places that only the sandbox knows (``${work}``,
 ``${files}``, ``${secrets}``), and secrets must reach a private file without passing a command line
-or a label; so the task is a small shell script: take the secrets out of the environment, link the
-work directory to where the controller was told it is, replace itself by the agent. Refuses to know
-offers beyond what one gives to its task, and what the command does.
+or a label. Mesos' own executor puts a task's whole environment into a command line
+(src/launcher/executor.cpp of 1.11, ``--launch_info``), so unless a template accepts that, they are
+secret volumes, which the task's mount namespace alone sees. The task is a small shell script: see
+that the secrets are there, link the work directory to where the controller was told it is, replace
+itself by the agent. Refuses to know offers beyond what one gives to its task, and what the command
+does.
 """
 
 import base64
@@ -25,6 +28,11 @@ _SANDBOX = '"$MESOS_SANDBOX"'
 _TOKEN = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES))))
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MB = 1 << 20
+NOT_MOUNTED = (
+    "the secret volume is not there; hint: the Mesos agent needs --launcher=linux and the "
+    "isolators filesystem/linux,volume/secret, or the template says `secrets: environment`"
+)
+"""What the script of a task writes when Mesos did not mount its secrets."""
 
 
 def check(spec: api.InstanceSpec) -> settings.MesosTemplate:
@@ -100,7 +108,7 @@ def info(
         "kill_policy": {"grace_period": _nanoseconds(template.kill_grace_s)},
     }
     secret_volumes = {}
-    if template.secrets == "volume":
+    if template.secrets != "environment":
         secret_volumes = {
             f"secrets/{name}": _base64(content) for name, content in spec.secret_files.items()
         }
@@ -190,8 +198,8 @@ def _command(
     spec: api.InstanceSpec, template: settings.MesosTemplate, configured: settings.MesosSettings
 ) -> dict[str, Any]:
     variables: list[dict[str, Any]] = []
-    if template.secrets != "volume":
-        # a plain one: Mesos puts those of type SECRET into its executor's command line
+    if template.secrets == "environment":
+        # a plain one: those of type SECRET stay in a command line for as long as the task runs
         variables += [
             {"name": f"{_SECRET}{number}", "type": "VALUE", "value": content}
             for number, content in enumerate(spec.secret_files.values())
@@ -217,7 +225,9 @@ def _command(
     command: dict[str, Any] = {
         "shell": True,
         "value": script(
-            spec, work_root=configured.work_root, take_secrets=template.secrets != "volume"
+            spec,
+            work_root=configured.work_root,
+            take_secrets=template.secrets == "environment",
         ),
         "user": template.user or configured.user,
     }
@@ -227,7 +237,10 @@ def _command(
 
 
 def script(spec: api.InstanceSpec, *, work_root: str, take_secrets: bool) -> str:
-    """Return the shell script that becomes the agent; it holds no secret."""
+    """Return the shell script that becomes the agent; it holds no secret.
+
+    ``take_secrets``: out of the environment; else they have to be mounted.
+    """
     work = shlex.quote(f"{work_root}/{spec.name}")
     root = shlex.quote(work_root)
     lines = [
@@ -240,6 +253,13 @@ def script(spec: api.InstanceSpec, *, work_root: str, take_secrets: bool) -> str
         for number, name in enumerate(spec.secret_files):
             variable = f"{_SECRET}{number}"
             lines.append(f'printf %s "${{{variable}}}" > secrets/{name}; unset {variable}')
+    else:
+        # an agent without the isolator ignores the volume
+        lines += [
+            f"test -r secrets/{name} && test -s secrets/{name} || "
+            f"{{ echo {shlex.quote(NOT_MOUNTED)}; exit 126; }}"
+            for name in spec.secret_files
+        ]
     lines += [
         f"mkdir -p -m 1777 {root} 2>/dev/null",
         # links whose sandbox is gone: nobody else removes them

@@ -3,12 +3,17 @@
 Knows HTTP, heartbeats, time limits and credentials; refuses to know what events and calls mean.
 Everything that goes wrong is one of the contract's errors, in the remote's words. Nothing is
 tried twice here: the caller has the back-off.
+
+Who is told what: our credentials, and calls, which hold the agents' secrets, go to the masters
+that are configured, or to the one that ZooKeeper says leads, over the configured scheme; a
+redirect only ever chooses among them. Agents are anybody who has registered: they are asked
+without credentials, and followed nowhere. Every answer has a limit, unpacked.
 """
 
+import asyncio
 import base64
 import contextlib
 import json
-import pathlib
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Mapping
@@ -19,15 +24,18 @@ from attrs import frozen
 
 from backends import api
 from backends.mesos import calls, recordio, settings, zookeeper
-from outside import bodies, waits
+from outside import bodies, files, secrets, text, typed, waits
 
 _SCHEDULER = "/api/v1/scheduler"
 _STREAM_ID = "Mesos-Stream-Id"
 _REDIRECTS_MAX = 4
 _HEARTBEATS_MISSED = 3
 _FIRST_HEARTBEAT_S = 15.0  # until the master has said how often it beats
+_HEARTBEAT_S = (0.05, 300.0)
 _TEXT_MAX = 4096
-_PAGE_MAX = 64 << 20
+_PAGE_MAX = 16 << 20  # of /slaves, 6000 agents
+_SECRET_MAX, _CA_MAX = 64 << 10, 4 << 20
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
 class BadCall(api.Rejected):
@@ -56,6 +64,7 @@ class Link:
         self._masters: list[str] = []
         if configured.master.startswith("zk://"):
             self._zookeeper = zookeeper.parse(configured.master)
+            secrets.register((self._zookeeper.credentials or "").partition(":")[2])
         else:
             self._masters = [
                 (one if "://" in one else f"http://{one}").rstrip("/")
@@ -64,6 +73,7 @@ class Link:
         self._leader: str | None = None
         self._next = 0
         self._made: aiohttp.ClientSession | None = None
+        self._credentials: dict[str, str] = {}
 
     @property
     def scheme(self) -> str:
@@ -80,27 +90,33 @@ class Link:
         response, base = await self._at_leader("POST", _SCHEDULER, body=calls.encode(call))
         try:
             if response.status != 200:
-                raise _refusal(response.status, await _text(response))
+                raise _refusal(response.status, await self._words_of(response))
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise api.Unavailable("the master packs its stream, which was not asked for")
             yield Stream(base=base, id=response.headers.get(_STREAM_ID, ""), response=response)
         finally:
             response.close()
 
-    async def events(self, stream: Stream) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield events until the stream ends; a master that falls silent is given up.
+    async def events(self, stream: Stream) -> AsyncIterator[Mapping[str, Any] | None]:
+        """Yield events until the stream ends; None: one that cannot be read.
 
-        Raises Unavailable when it does not end as a stream should.
+        A master that sends no whole event for a while is given up. Raises Unavailable when the
+        stream does not end as it should.
         """
         decoder = recordio.Decoder()
         silence_s = _HEARTBEATS_MISSED * _FIRST_HEARTBEAT_S
+        now = asyncio.get_running_loop().time
+        last = now()
         try:
             while True:
-                async with waits.timeout(silence_s):
+                async with waits.timeout(last + silence_s - now()):
                     data = await stream.response.content.readany()
                 if not data:
                     break
                 for record in decoder.feed(data):
-                    event = json.loads(record)
-                    beat = event.get("subscribed", {}).get("heartbeat_interval_seconds")
+                    last = now()
+                    event = _event(record)
+                    beat = _heartbeat_s(event)
                     silence_s = _HEARTBEATS_MISSED * beat if beat else silence_s
                     yield event
         except TimeoutError:
@@ -111,14 +127,15 @@ class Link:
         except (aiohttp.ClientError, OSError) as error:
             self._forget_leader()
             raise api.Unavailable(f"the master's stream was cut: {_words(error)}") from error
-        except ValueError as error:
-            raise api.Unavailable(f"the master's stream cannot be read: {error}") from error
+        except recordio.FramingError as error:
+            reason = text.clean(f"the master's stream cannot be read: {error}")
+            raise api.Unavailable(reason) from error
         if not decoder.is_between_records:
             raise api.Unavailable("the master's stream ended inside a record")
 
     async def send(self, stream: Stream, call: calls.Call) -> None:
         """Say one call on an open stream; 202 only means that it was read."""
-        status, text = await self._once(
+        status, words = await self._once(
             "POST",
             stream.base + _SCHEDULER,
             body=calls.encode(call),
@@ -126,9 +143,9 @@ class Link:
         )
         if status in {200, 202}:
             return
-        if status in {307, 403} or (status == 400 and "stream ID" in text):
-            raise LostStream(f"the master does not take calls from this stream: {text}")
-        raise _refusal(status, text)
+        if status in _REDIRECTS | {403} or (status == 400 and "stream ID" in words):
+            raise LostStream(f"the master does not take calls from this stream: {words}")
+        raise _refusal(status, words)
 
     # --- pages ---
 
@@ -139,14 +156,21 @@ class Link:
             return await self._json(response)
 
     async def agent_page(self, base: str, page: str, **query: str) -> Any:
-        """Return a JSON page of an agent; None if it has none such."""
+        """Return a JSON page of an agent, asked without credentials; None if it has none such."""
+        if not base:
+            raise api.Unavailable("the agent's address is not known")
         url = f"{base}{page}?{urllib.parse.urlencode(query)}"
         try:
             async with waits.timeout(self._settings.request_timeout_s):
                 async with self._session().get(url, allow_redirects=False) as response:
                     if response.status == 404:
                         return None
-                    return await self._json(response)
+                    if response.status in {401, 403}:
+                        raise api.Unauthorized(
+                            "the agent shows its sandboxes to nobody without credentials, and "
+                            "agents get none of ours"
+                        )
+                    return await self._json(response, who="agent")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise api.Unavailable(f"agent {base} does not answer: {_words(error)}") from error
 
@@ -162,28 +186,61 @@ class Link:
     ) -> tuple[aiohttp.ClientResponse, str]:
         """Ask the leader, whoever that is: masters that do not lead tell by 307 who does."""
         base = await self._find()
+        asked: list[str] = []
         suffix = f"?{urllib.parse.urlencode(query)}" if query else ""
-        for _ in range(_REDIRECTS_MAX):
+        for _ in range(_REDIRECTS_MAX + len(self._masters)):
+            asked.append(base)
             try:
                 async with waits.timeout(self._settings.request_timeout_s):
                     response = await self._session().request(
                         method,
                         base + path + suffix,
                         data=body,
-                        headers=_headers(body),
+                        headers=self._headers(body),
                         allow_redirects=False,
                     )
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 self._forget_leader()
                 raise api.Unavailable(f"master {base}: {_words(error)}") from error
-            if response.status != 307:
+            if response.status not in _REDIRECTS:
                 self._leader = base
                 return response, base
-            location = response.headers.get("Location", "")
+            named = response.headers.get("Location", "")
             response.close()
-            base = _redirected(base, location)
+            try:
+                base = await self._after(base, named, asked)
+            except api.BackendError:
+                self._forget_leader()
+                raise
         self._forget_leader()
         raise api.Unavailable("the masters send us from one to the other; nobody leads yet")
+
+    async def _after(self, base: str, named: str, asked: list[str]) -> str:
+        """Return whom to ask when ``base`` names another one: only somebody we know anyway."""
+        where = _origin(_joined(base, named))
+        if where is None:
+            raise api.Unavailable(f"the master at {base} names no leader")
+        shown = text.clean(f"{where[0]}://{where[1]}:{where[2]}", 120)
+        if self._zookeeper is not None:
+            leader = await self._ask(self._zookeeper)
+            if _origin(leader) == _origin(base):
+                raise api.Unavailable(f"ZooKeeper says that {base} leads, which says {shown}")
+            return leader
+        for one in self._masters:
+            if _origin(one) == where:
+                return one
+        # the names in `master` need not be those that masters know each other by
+        for one in self._masters:
+            if one not in asked:
+                return one
+        if base.startswith("https:") and where[0] != "https":
+            raise api.Unavailable(
+                f"the master at {base} sends us to a leader without TLS: {shown}"
+            )
+        raise api.Unavailable(
+            f"the master at {base} says that {shown} leads, which is not in `master`; hint: name "
+            "every master there: nobody else gets credentials and secrets"
+        )
 
     async def _once(
         self, method: str, url: str, *, body: bytes, headers: Mapping[str, str]
@@ -194,10 +251,10 @@ class Link:
                     method,
                     url,
                     data=body,
-                    headers=_headers(body) | dict(headers),
+                    headers=self._headers(body) | dict(headers),
                     allow_redirects=False,
                 ) as response:
-                    return response.status, await _text(response)
+                    return response.status, await self._words_of(response)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             self._forget_leader()
             raise api.Unavailable(f"the master does not answer: {_words(error)}") from error
@@ -207,59 +264,103 @@ class Link:
         if self._leader is not None:
             return self._leader
         if self._zookeeper is not None:
-            try:
-                host, port = await zookeeper.leader(
-                    self._zookeeper, timeout_s=self._settings.request_timeout_s
-                )
-            except zookeeper.ZooKeeperError as error:
-                raise api.Unavailable(f"ZooKeeper: {error}") from error
-            return f"{self.scheme}://{host}:{port}"
+            return await self._ask(self._zookeeper)
         return self._masters[self._next % len(self._masters)]
+
+    async def _ask(self, address: zookeeper.Address) -> str:
+        """Return the master that ZooKeeper says leads."""
+        try:
+            host, port = await zookeeper.leader(
+                address, timeout_s=self._settings.request_timeout_s
+            )
+        except zookeeper.ZooKeeperError as error:
+            raise api.Unavailable(text.clean(f"ZooKeeper: {error}")) from error
+        return f"{self.scheme}://{host}:{port}"
 
     def _forget_leader(self) -> None:
         """Ask the next one next time."""
         self._leader = None
         self._next += 1
 
-    async def _json(self, response: aiohttp.ClientResponse) -> Any:
+    async def _json(self, response: aiohttp.ClientResponse, *, who: str = "master") -> Any:
         if response.status != 200:
-            raise _refusal(response.status, await _text(response))
+            raise _refusal(response.status, await self._words_of(response), who=who)
+        page = f"the {who}'s page {response.url.path}"
         try:
             async with waits.timeout(self._settings.request_timeout_s):
-                return json.loads(await _body(response))
-        except ValueError as error:
-            raise api.Unavailable(f"{response.url.path} is not JSON: {error}") from error
+                return json.loads(await bodies.read(response, _PAGE_MAX))
+        except (bodies.TooLarge, bodies.Unreadable) as error:
+            raise api.Unavailable(text.clean(f"{page}: {error}")) from error
+        except (ValueError, RecursionError) as error:
+            raise api.Unavailable(text.clean(f"{page} is not JSON: {error}")) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise api.Unavailable(f"{response.url.path}: {_words(error)}") from error
+            raise api.Unavailable(f"{page}: {_words(error)}") from error
+
+    async def _words_of(self, response: aiohttp.ClientResponse) -> str:
+        """Return what an answer says, shortly; empty if that cannot be read."""
+        try:
+            async with waits.timeout(self._settings.request_timeout_s):
+                data, _ = await bodies.begin(response, _TEXT_MAX)
+        except (bodies.Unreadable, TimeoutError, aiohttp.ClientError, OSError):
+            return ""
+        return text.clean(data.decode(errors="replace"))
+
+    def _headers(self, body: bytes | None) -> dict[str, str]:
+        """Return what a master is told; agents are told nothing of it.
+
+        The type must be exact: with a charset it is answered 415 (recording 12).
+        """
+        self._session()  # reads the secret
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers |= {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        return headers | self._credentials
 
     def _session(self) -> aiohttp.ClientSession:
         if self._made is None:
             told = self._settings
-            headers = {}
             if told.principal is not None and told.secret_file is not None:
-                pair = f"{told.principal}:{_secret(told.secret_file)}".encode()
-                headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+                self._credentials = _credentials(told.principal, told.secret_file)
             self._made = aiohttp.ClientSession(
-                headers=headers,
                 connector=aiohttp.TCPConnector(ssl=_trusted(told.ca_file), limit=16),
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
             )
         return self._made
 
 
-def _secret(path: str) -> str:
+def _event(record: bytes) -> Mapping[str, Any] | None:
+    """Return what a record says; None if that cannot be read."""
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8").strip()
+        event = json.loads(record)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _heartbeat_s(event: Mapping[str, Any] | None) -> float | None:
+    told = (event or {}).get("subscribed")
+    beat = told.get("heartbeat_interval_seconds") if isinstance(told, dict) else None
+    return typed.number(beat, *_HEARTBEAT_S)
+
+
+def _credentials(principal: str, path: str) -> dict[str, str]:
+    try:
+        secret = files.read(path, limit=_SECRET_MAX).decode("utf-8").strip()
     except (OSError, UnicodeError) as error:
         raise api.Rejected(f"secret_file {path!r} cannot be read: {_reason(error)}") from error
+    told = base64.b64encode(f"{principal}:{secret}".encode()).decode()
+    secrets.register(secret, told)
+    return {"Authorization": f"Basic {told}"}
 
 
 def _trusted(ca_file: str | None) -> ssl.SSLContext | bool:
     if ca_file is None:
         return True
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        data = files.read(ca_file, limit=_CA_MAX).decode("ascii", "ignore")
+        return ssl.create_default_context(cadata=data)
     except (OSError, ValueError) as error:
         words = "it holds no certificate" if isinstance(error, ssl.SSLError) else _reason(error)
         raise api.Rejected(f"ca_file {ca_file!r} cannot be used: {words}") from error
@@ -269,42 +370,35 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or type(error).__name__
 
 
-def _headers(body: bytes | None) -> dict[str, str]:
-    """The type must be exact: with a charset it is answered 415 (recording 12)."""
-    headers = {"Accept": "application/json"}
-    return headers if body is None else headers | {"Content-Type": "application/json"}
+def _joined(base: str, named: str) -> str:
+    """Return the URL that a Location such as ``//host:5050/master`` means; empty for none."""
+    try:
+        return urllib.parse.urljoin(base, named) if named else ""
+    except ValueError:
+        return ""
 
 
-def _redirected(base: str, location: str) -> str:
-    """Return the base of a scheme-relative Location such as ``//host:5050/master/...``."""
-    parts = urllib.parse.urlsplit(urllib.parse.urljoin(base, location))
-    if not location or not parts.netloc:
-        raise api.Unavailable(f"the master at {base} names no leader")
-    if base.startswith("https:") and parts.scheme != "https":
-        raise api.Unavailable(f"the master at {base} sends us to a leader without TLS")
-    return f"{parts.scheme}://{parts.netloc}"
+def _origin(url: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port of a URL; None for what is none of HTTP."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return None
+    return parts.scheme, parts.hostname, port
 
 
-def _refusal(status: int, text: str) -> api.BackendError:
-    words = " ".join(text.split())[:200] or f"HTTP {status}"
+def _refusal(status: int, words: str, *, who: str = "master") -> api.BackendError:
+    words = text.clean(words, 200) or f"HTTP {status}"
     if status in {401, 403}:
         return api.Unauthorized(
-            f"the master does not let us: {words}; hint: `principal` and `secret_file`"
+            f"the {who} does not let us: {words}; hint: `principal` and `secret_file`"
         )
     if 400 <= status < 500:
-        return BadCall(f"the master cannot use what we say: {words}")
-    return api.Unavailable(f"the master says {status}: {words}")
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    data = await bodies.first(response.content, _PAGE_MAX + 1)
-    if len(data) > _PAGE_MAX:
-        raise api.Unavailable(f"{response.url.path} is larger than {_PAGE_MAX >> 20} MiB")
-    return data
-
-
-async def _text(response: aiohttp.ClientResponse) -> str:
-    return (await bodies.first(response.content, _TEXT_MAX)).decode(errors="replace")
+        return BadCall(f"the {who} cannot use what we say: {words}")
+    return api.Unavailable(f"the {who} says {status}: {words}")
 
 
 def _words(error: BaseException) -> str:
@@ -312,7 +406,9 @@ def _words(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         inner = error.certificate_error
         said = getattr(inner, "verify_message", None) or str(inner)
-        return f"its certificate is not trusted: {said[:120]}; hint: `ca_file`, `master`"
+        words = text.clean(said, 120)
+        return f"its certificate is not trusted: {words}; hint: `ca_file`, `master`"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return f"it does not speak TLS as we do: {str(error)[:120]}; hint: http:// or https://"
-    return str(error)[:200] or type(error).__name__
+        words = text.clean(str(error), 120)
+        return f"it does not speak TLS as we do: {words}; hint: http:// or https://"
+    return text.clean(str(error), 200) or type(error).__name__

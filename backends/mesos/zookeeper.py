@@ -18,6 +18,7 @@ from attrs import field, frozen
 from outside import waits
 
 _ADDRESS = re.compile(r"zk://(?:(?P<user>[^@/\s]+)@)?(?P<hosts>[^@/\s]+)(?P<path>/\S*)")
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|[0-9A-Fa-f:.]{2,45}")
 _NODE = re.compile(r"json\.info_(\d{10})")
 _CONNECT_TIMEOUT_MS = 10_000
 _GET_DATA, _GET_CHILDREN, _CLOSE, _AUTH = 4, 8, -11, 100
@@ -81,7 +82,7 @@ async def _ask(host: str, port: int, address: Address) -> tuple[str, int]:
         info = json.loads(await talk.data(f"{address.path}/{numbered[0]}"))
         talk.say_goodbye()
         return _address_of(info)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ZooKeeperError(f"the leader's node cannot be read: {error}") from error
     finally:
         writer.close()
@@ -92,7 +93,10 @@ async def _ask(host: str, port: int, address: Address) -> tuple[str, int]:
 def _address_of(info: dict[str, Any]) -> tuple[str, int]:
     address = info.get("address", {})
     host = address.get("hostname") or address.get("ip") or info["hostname"]
-    return str(host), int(address.get("port") or info["port"])
+    port = int(address.get("port") or info["port"])
+    if not _HOST.fullmatch(str(host)) or not 0 < port < 65536:
+        raise ValueError("no host and port")
+    return f"[{host}]" if ":" in str(host) else str(host), port
 
 
 class _Talk:

@@ -31,6 +31,7 @@ CAPABILITIES = {
     "bad-command": "a program that cannot be executed is noticed",
     "bad-image": "an image that does not exist is noticed",
     "any-name": "every legal instance name can be used as it is",
+    "reused-name": "the name of an instance that is gone can be given to another one",
     "odd-owner": "the owner's name may hold any text",
     "blank-secrets": "a secret that a program writes to its output is blanked out in the logs",
     "exposure": "others can look at an instance without the backend",

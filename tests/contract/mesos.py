@@ -25,6 +25,7 @@ _NO_IMAGE = "localhost:1/no/such:1"
 _BY_BROKER = {
     "list-part unavailable": "a listing is what the stream told; its one page is covered elsewhere",
     "two-brokers": "two brokers of one framework are detected, and the first one stops",
+    "reused-name": "a task's id is used once: an agent whose executor still has it aborts",
 }
 
 
@@ -41,6 +42,7 @@ class MemoryStore:
 
 class _Harness:
     kind = "mesos"
+    _secrets: Any = None  # the default way
 
     def __init__(self, address: str, **changes: Any) -> None:
         self._settings = settings.MesosSettings(master=address, **changes)
@@ -58,7 +60,9 @@ class _Harness:
     def spec(
         self, name: str, program: harness.Program = harness.FOR_EVER, **changes: object
     ) -> api.InstanceSpec:
-        options = settings.MesosTemplate(default_cpus=0.1, default_memory_bytes=64 << 20)
+        options = settings.MesosTemplate(
+            default_cpus=0.1, default_memory_bytes=64 << 20, secrets=self._secrets
+        )
         spec = api.InstanceSpec(
             name=name, metadata={names.OWNER: "ours"}, argv=program.argv(), options=options
         )
@@ -193,8 +197,6 @@ class FakeHarness(_Harness):
         if slug == "no-capacity":
             for agent in self._machine.agents.values():
                 agent.used["cpus"] += 4_000_000
-        elif verb == "launch" and slug == "unauthorized":
-            self._machine.refused_users.add("nobody")
         elif verb == "logs":
             self._wire.agent_fault = faults[slug]
         else:
@@ -207,7 +209,6 @@ class FakeHarness(_Harness):
             if slug == "no-capacity":
                 for agent in self._machine.agents.values():
                     agent.used["cpus"] -= 4_000_000
-            self._machine.refused_users.clear()
             self._wire.fault = self._wire.agent_fault = None
 
     async def _nobody_online(self) -> bool:
@@ -217,8 +218,10 @@ class FakeHarness(_Harness):
 class LiveHarness(_Harness):
     """A real master; what the operator API shows is the platform's own word.
 
-    Plain processes as the user who runs the tests, so that an agent without images and without
-    any isolation will do; ``MESOS_TASK_USER`` names another user.
+    Plain processes as the user who runs the tests; ``MESOS_TASK_USER`` names another user. Secrets
+    go the default way, for which the agents need the isolator volume/secret;
+    ``MESOS_TASK_SECRETS=environment`` does without. Everything has names of its own, and no task's
+    id is used twice.
     """
 
     within_s = 60.0
@@ -240,6 +243,7 @@ class LiveHarness(_Harness):
             user=os.environ.get("MESOS_TASK_USER") or getpass.getuser(),
             failover_timeout_s=300.0,
         )
+        self._secrets = os.environ.get("MESOS_TASK_SECRETS")
         self._address = address.rstrip("/")
         self._planted = ""
 

@@ -242,6 +242,7 @@ async def test_an_unknown_name_is_not_found(harness: Harness, backend, name):
     assert ["a1"] == list(await checks.listed(backend))
 
 
+@pytest.mark.needs("reused-name")
 async def test_a_name_can_be_used_again(harness: Harness, backend):
     """After terminate the name is free for another specification."""
     await backend.launch(harness.spec("a1"))

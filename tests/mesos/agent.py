@@ -1,11 +1,12 @@
 """What an agent with its command executor does, for real: a sandbox, a shell, signals, an end.
 
 The part of Mesos that the fake master's plans only pretend: programs run as processes of this
-machine, with the variables, the words and the kills of the posix containerizer (recordings 02 to
+machine, with the secret volumes, variables, words and kills of the Mesos containerizer (recordings 02 to
 04 and 17). A task with an image is left to its plan.
 """
 
 import asyncio
+import base64
 import contextlib
 import os
 import pathlib
@@ -20,13 +21,14 @@ class Launcher:
     """Runs the tasks of one machine below one folder; ``aclose`` leaves no process behind."""
 
     def __init__(self, machine: master.Master, folder: pathlib.Path) -> None:
+        self.mounts = True  # False: an agent without the isolator volume/secret
         self._machine = machine
         self._folder = folder
         self._running: set[asyncio.Task[None]] = set()
         self._pids: dict[tuple[str, str], int] = {}
 
     def takes(self, info: Mapping[str, object]) -> bool:
-        return "container" not in info
+        return set(info.get("container", {})) <= {"type", "volumes"}
 
     def start(self, task: master.Task) -> None:
         running = asyncio.ensure_future(self._run(task))
@@ -60,6 +62,12 @@ class Launcher:
             one["name"]: one["value"]
             for one in command.get("environment", {}).get("variables", ())
         }
+        for volume in task.info.get("container", {}).get("volumes", ()) if self.mounts else ():
+            # as the isolator volume/secret does
+            assert volume["source"]["type"] == "SECRET"
+            path = sandbox / volume["container_path"]
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(base64.b64decode(volume["source"]["secret"]["value"]["data"]))
         with (sandbox / "stdout").open("wb") as out:
             process = await asyncio.create_subprocess_exec(
                 "/bin/sh",

@@ -986,8 +986,10 @@ class Master:
         every = self.view_tasks(framework_id)
         over = {task.name for task in self.completed if task.framework == framework_id}
         over -= {name for framework, name in self.tasks if framework == framework_id}
+        known = self.frameworks.get(framework_id)
         one = {
             "id": framework_id,
+            "connected": known is not None and known.stream is not None,
             "tasks": [
                 task for task in every
                 if task["id"] not in over and task["state"] != "TASK_UNREACHABLE"

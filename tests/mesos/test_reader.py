@@ -1,5 +1,6 @@
 """Commands that read: the master's pages tell, and the broker that runs does not notice."""
 
+import json
 import time
 
 import pytest
@@ -8,7 +9,7 @@ from backends import api, registry
 from backends.mesos import settings
 from tests.contract import checks
 from tests.mesos import master
-from tests.mesos.test_wire import broker, listed_soon, served, spec
+from tests.mesos.test_wire import RECORDED, broker, listed_soon, served, spec
 
 __all__ = ["broker", "served"]
 
@@ -128,5 +129,14 @@ def test_the_fake_shows_a_framework_as_recorded():
     machine = master.Master()
     opened = machine.subscribe({"subscribe": {"framework_info": {"user": "u", "name": "n"}}}, "s")
     page = machine.view_frameworks(opened.id)
-    assert ["frameworks", "completed_frameworks", "unregistered_frameworks"] == [*page]
-    assert {"id", "tasks", "unreachable_tasks", "completed_tasks"} == page["frameworks"][0].keys()
+    recorded = json.loads((RECORDED / "21-operator-views" / "calls.json").read_text())
+    real = next(
+        one["response"]["body"]
+        for one in recorded
+        if one["request"]["path"] == "/master/frameworks"
+    )
+    assert real.keys() == page.keys()
+    (ours,), theirs = page["frameworks"], real["frameworks"][0]
+    assert ours.keys() <= theirs.keys()
+    assert ours["connected"] is theirs["connected"] is True
+    assert real["completed_frameworks"][0]["connected"] is False

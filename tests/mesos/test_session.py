@@ -515,7 +515,7 @@ def test_a_kill_is_repeated_until_the_end():
     [
         ("Framework failed over", session.Phase.SUPERSEDED),
         ("Framework has been removed", session.Phase.REMOVED),
-        ("Not authorized to register framework  with roles { ci }", session.Phase.ONLINE),
+        ("Not authorized to register framework with roles { ci }", session.Phase.ONLINE),
     ],
 )
 def test_what_the_master_says_last(message, phase):

@@ -60,9 +60,27 @@ def test_the_exit_status_is_the_agents(tmp_path):
     assert 7 == run(spec(argv=("sh", "-c", "exit 7")), tmp_path).returncode
 
 
-def test_a_secret_is_in_its_variable_only():
-    """Not in the script, the labels, the name or anything else of the TaskInfo."""
-    told = spec(secret_files={"agent-secret": SECRET})
+@pytest.mark.parametrize("secrets", [None, "volume"])
+def test_a_secret_is_in_its_volume_only(secrets):
+    """The default way: in no command line, no variable, no label."""
+    options = settings.MesosTemplate(secrets=secrets)
+    told = spec(secret_files={"agent-secret": SECRET}, options=options)
+    info = tasks.info(told, configured=TOLD, created_at=1.5)
+    assert "environment" not in info["command"]
+    assert "AGENT_BROKER_SECRET" not in info["command"]["value"]
+    (volume,) = info["container"].pop("volumes")
+    assert {"type": "MESOS"} == info["container"], "a process of the host all the same"
+    assert "secrets/agent-secret" == volume["container_path"]
+    data = volume["source"]["secret"]["value"]["data"]
+    assert SECRET == base64.b64decode(data).decode()
+    assert SECRET not in json.dumps(info)
+    assert data not in json.dumps(info)
+
+
+def test_a_secret_in_the_environment_is_in_its_variable_only():
+    """Accepted by the template; still not in the script, the labels, the name."""
+    options = settings.MesosTemplate(secrets="environment")
+    told = spec(secret_files={"agent-secret": SECRET}, options=options)
     info = tasks.info(told, configured=TOLD, created_at=1.5)
     (variable,) = info["command"]["environment"]["variables"]
     assert ("VALUE", SECRET) == (variable["type"], variable["value"])
@@ -71,17 +89,24 @@ def test_a_secret_is_in_its_variable_only():
     assert base64.b64encode(SECRET.encode()).decode() not in json.dumps(info)
 
 
-def test_a_secret_volume_leaves_the_environment_alone():
-    """The file is there before the script, which takes nothing out of variables."""
-    options = settings.MesosTemplate(secrets="volume")
-    told = spec(secret_files={"agent-secret": SECRET}, options=options)
-    info = tasks.info(told, configured=TOLD, created_at=1.5)
-    assert "environment" not in info["command"]
-    assert "AGENT_BROKER_SECRET" not in info["command"]["value"]
-    (volume,) = info["container"]["volumes"]
-    assert "secrets/agent-secret" == volume["container_path"]
-    data = volume["source"]["secret"]["value"]["data"]
-    assert SECRET == base64.b64decode(data).decode()
+@pytest.mark.parametrize("found", [None, "", "s3cret-word"])
+def test_a_volume_that_was_not_mounted_is_said(tmp_path, found):
+    """An agent without the isolator ignores the volume: no file, or an empty one."""
+    told = spec(
+        argv=("sh", "-c", 'cat "$1/agent-secret"', "agent", api.SECRETS),
+        secret_files={"agent-secret": SECRET},
+    )
+    sandbox = tmp_path / "sandbox"
+    (sandbox / "secrets").mkdir(parents=True)
+    if found is not None:
+        (sandbox / "secrets" / "agent-secret").write_text(found)
+    text = tasks.script(told, work_root=str(tmp_path / "root"), take_secrets=False)
+    env = {"PATH": os.environ["PATH"], "MESOS_SANDBOX": str(sandbox)}
+    done = subprocess.run(["/bin/sh", "-c", text], env=env, timeout=20, check=False)
+    said = (sandbox / "agent.log").read_text()
+    assert (0, found) == (done.returncode, said) if found else (126, f"{tasks.NOT_MOUNTED}\n") == (
+        done.returncode, said,
+    )  # fmt: skip
 
 
 @given(

@@ -72,7 +72,7 @@ async def broker():
 
 
 async def test_our_authority_and_our_secret_over_it(authority, broker):
-    """Stream, calls, pages and sandboxes all go over TLS with the credentials, after a restart too."""
+    """Stream, calls and pages go over TLS with the credentials, sandboxes without, after a restart too."""
     async with over(authority / "IP.pem").serving() as served:
         served.credentials = "Basic YnVpbGRzOnMzY3JldC13b3Jk"  # builds:s3cret-word
         served.output = lambda task: "hello\n"
@@ -131,8 +131,8 @@ async def test_tls_on_one_side_only(authority, broker):
             await broker(served.base.replace("https:", "http:")).list()
 
 
-async def test_credentials_are_not_sent_in_the_clear_by_a_redirect(authority, broker):
-    """A master with TLS that names a leader without: we stay away."""
+async def test_nothing_is_sent_in_the_clear_by_a_redirect(authority, broker):
+    """A master with TLS that names a leader without, also one that is configured: we stay away."""
     seen = asyncio.Event()
 
     async def listen(reader, writer):

@@ -163,10 +163,44 @@ async def test_a_master_that_does_not_lead_tells_who_does(served, broker):
     follower = wire.Wire(master.Master())
     async with follower.serving():
         follower.redirect = served.base
-        backend = broker(f"http://127.0.0.1:1,{follower.base}")
+        backend = broker(f"http://127.0.0.1:1,{follower.base},{served.base}")
         assert {} == await listed_soon(backend)
         await backend.launch(spec())
         assert 0 == follower.subscribes
+
+
+async def test_masters_may_know_each_other_by_other_names(served, broker):
+    """What a redirect names is not in the configuration: the others that are there are asked."""
+    follower = wire.Wire(master.Master())
+    async with follower.serving():
+        follower.redirect = "http://master-2.internal:5050"
+        backend = broker(f"{follower.base},{served.base}")
+        assert {} == await listed_soon(backend)
+
+
+@pytest.mark.parametrize("scheme", ["http", ""])
+async def test_a_redirect_to_somebody_else_is_told_and_not_followed(
+    served, broker, tmp_path, scheme
+):
+    """Neither credentials nor calls, which hold the agents' secrets, go to who is not configured."""
+    asked = []
+
+    async def listen(reader, writer):
+        asked.append(await reader.readline())
+
+    (tmp_path / "secret").write_text("s3cret-word\n")
+    async with raw_server(listen) as port:
+        served.redirect_to = f"{scheme and 'http:'}//127.0.0.1:{port}/master/api/v1/scheduler"
+        backend = broker(served.base, principal="p", secret_file=str(tmp_path / "secret"))
+        with pytest.raises(
+            api.Unavailable, match=rf"says that http://127.0.0.1:{port} leads.*hint"
+        ):
+            await backend.list()
+        with pytest.raises(api.Unavailable, match="which is not in `master`"):
+            await backend._driver.cluster.tasks("x")
+        served.redirect_to = None
+        assert {} == await listed_soon(backend)
+    assert [] == asked
 
 
 async def test_a_redirect_to_a_dead_leader_is_asked_again(served, broker):
@@ -320,8 +354,8 @@ async def test_the_identity_is_kept_before_it_is_used(served, broker):
     assert [kept] == list(served.machine.frameworks)
 
 
-async def test_the_loser_of_two_brokers_stops(served, broker):
-    """One id, two brokers: the first is told so and never fights back."""
+async def test_the_loser_of_two_brokers_waits_until_the_other_has_gone(served, broker):
+    """One id, two brokers: the first is told so, never fights, and goes on by itself afterwards."""
     first, second = broker(served.base), broker(served.base)
     await first.launch(spec())
     assert ["a1"] == list(await listed_soon(second))
@@ -329,15 +363,39 @@ async def test_the_loser_of_two_brokers_stops(served, broker):
     async def told() -> str:
         try:
             await first.list()
-        except api.Unauthorized as error:
+        except api.Unavailable as error:
             return error.reason
         return ""
 
     assert "another broker" in await checks.until("the first is told", told, within_s=5)
-    with pytest.raises(api.Unauthorized, match="another broker"):
+    with pytest.raises(api.Unavailable, match="another broker"):
         await first.launch(spec("a2"))
+    looked = len(served.pages)
+
+    async def looks() -> bool:
+        return len(served.pages) > looked + 5
+
+    await checks.until("it looks again and again", looks, within_s=5)
     assert 2 == served.subscribes
     assert ["a1"] == list(await listed_soon(second))
+    await second.aclose()
+    assert ["a1"] == list(await listed_soon(first))
+    await first.launch(spec("a2"))
+    assert 3 == served.subscribes
+
+
+async def test_a_framework_that_nobody_shows_is_taken_back_in_the_end(served, broker):
+    """The master hides it, or has forgotten it: after some looks, not at once and not never."""
+    first = broker(served.base)
+    await first.launch(spec())
+    served.page_fault = lambda path, query: (
+        '{"frameworks": [], "completed_frameworks": []}' if path == "/frameworks" else None
+    )
+    second = broker(served.base)
+    await listed_soon(second)
+    await second.aclose()
+    assert ["a1"] == list(await listed_soon(first))
+    assert driver._UNSEEN_MAX <= served.pages.count("/frameworks")
 
 
 async def test_a_call_that_is_refused_before_the_stream_tells_why_is_no_reason_to_fight(
@@ -362,6 +420,28 @@ async def test_a_call_that_is_refused_before_the_stream_tells_why_is_no_reason_t
     await checks.until("it hears that it lost", told, within_s=5)
     assert 1 == served.subscribes
     assert "another" == served.machine.frameworks[framework.id].stream_id
+
+
+async def test_an_id_is_used_once(served, broker):
+    """Also that of an earlier life: the agent would abort; what no agent ever had is free."""
+    first = broker(served.base)
+    await first.launch(spec("a1"))
+    await first.launch(spec("a1"))  # the same again is no other task
+    await first.terminate("a1", grace_s=0)
+    with pytest.raises(api.AlreadyExists, match="'a1' has been there"):
+        await first.launch(spec("a1"))
+    served.machine.refused_users.add("jenkins")
+    with pytest.raises(api.Rejected):
+        await first.launch(spec("a2"))
+    served.machine.refused_users.clear()
+    await first.launch(spec("a2"))
+    await first.aclose()
+    second = broker(served.base)
+    with pytest.raises(api.AlreadyExists, match="'a1' has been there"):
+        await second.launch(spec("a1"))
+    assert ["a2"] == list(await listed_soon(second))
+    launched = [task.name for task in served.machine.completed if task.name == "a1"]
+    assert ["a1"] == launched
 
 
 async def test_a_removed_framework_begins_anew(served, broker):
@@ -438,9 +518,11 @@ async def test_why_a_launch_does_not_start_is_told_within_seconds(served, broker
     for agent in served.machine.agents.values():
         agent.used["cpus"] -= 3900
     served.machine.refused_users.add("jenkins")
-    with pytest.raises(api.Unauthorized, match=r"under user 'jenkins'.*hint"):
+    with pytest.raises(api.Rejected, match=r"under user 'jenkins'.*hint: `user`"):
         await backend.launch(spec())
     assert {} == await checks.listed(backend)
+    await backend.launch(spec(user="other"))  # of another template: nothing is wrong with it
+    await backend.terminate("a1", grace_s=0)
     (framework,) = served.machine.frameworks.values()
 
     async def suppressed() -> bool:

@@ -43,6 +43,7 @@ class Wire:
         self.chunk: int | None = None  # bytes per write; None: one record
         self.output: Callable[[master.Task], str] = lambda task: ""
         self.subscribes = 0
+        self.pages: list[str] = []  # that were asked for
         self._step_s = step_s
         self._start = 0.0
         self._streams: set[asyncio.Event] = set()
@@ -81,7 +82,9 @@ class Wire:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path.removeprefix("/master").rstrip("/")
         agents = path.startswith("/files/")
-        if (
+        if agents:  # who registers an agent must not be told what is the masters'
+            assert "Authorization" not in request.headers
+        elif (
             self.credentials is not None
             and request.headers.get("Authorization") != self.credentials
         ):
@@ -102,6 +105,7 @@ class Wire:
         if path == "/teardown":
             self.machine.remove(str((await request.post())["frameworkId"]))
             return web.Response()
+        self.pages.append(path)
         if (text := self.page_fault(path, request.query)) is not None:
             return web.Response(text=text)
         return self._page(path, request.query)
@@ -152,6 +156,8 @@ class Wire:
         read, beat_at = 0, asyncio.get_running_loop().time() + self.machine.heartbeat_s
         try:
             while not cut.is_set():
+                if request.transport is None or request.transport.is_closing():
+                    return response  # noticed at once, as a master does
                 if self.silent:
                     await asyncio.sleep(self._step_s)
                     continue

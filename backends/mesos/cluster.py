@@ -154,7 +154,7 @@ class Cluster:
         """Say why no agent can ever hold it: only if every agent was read, a moment ago."""
 
         def read(page: Any) -> tuple[list[offers.Agent], typed.Odd]:
-            every = _member(page, "slaves") or ()
+            every = _entries(page, "slaves")
             return typed.each(every, lambda one: offers.parse_agent(one, role=self._role))
 
         for at_most_s in (_KNOWN_FOR_S["/slaves"], _FRESH_S):
@@ -168,7 +168,7 @@ class Cluster:
         """Return limit and use of those of our role and of the roles above it, which count too."""
 
         def read(page: Any) -> list[tuple[str, Mapping[str, float], Mapping[str, float]]]:
-            found, _ = typed.each(_member(page, "roles") or (), _quota_of)
+            found, _ = typed.each(_entries(page, "roles"), _quota_of)
             return [
                 (name, limit, used)
                 for name, limit, used in found
@@ -192,7 +192,7 @@ class Cluster:
     async def _agent_url(self, agent: str) -> str:
         page = await self._link.page("/slaves", slave_id=agent)
         with _understood("the master's page /slaves"):
-            for one in _member(page, "slaves") or ():
+            for one in _entries(page, "slaves"):
                 if one.get("id") == agent:
                     host, _, port = one["pid"].rpartition("@")[2].rpartition(":")
                     host = one["hostname"] if self._link.scheme == "https" else host
@@ -231,6 +231,14 @@ def _amounts(raw: Mapping[str, Any]) -> dict[str, float]:
 
 def _member(page: Any, name: str) -> Any:
     return page.get(name) if isinstance(page, Mapping) else None
+
+
+def _entries(page: Any, name: str) -> list[Any]:
+    """Return a list of a page. Raises ValueError where there is none."""
+    found = _member(page, name)
+    if not isinstance(found, list):
+        raise ValueError(f"no list of {name}")  # noqa: TRY004 -- theirs, not a bug
+    return found
 
 
 def _names_of(agents: Any) -> list[str]:

@@ -234,6 +234,7 @@ class Driver:
                 self.say(machine.receive(event, self._now()))
             except Exception as error:  # noqa: BLE001 -- a bug of ours; the stream goes on
                 _bug("an event", error)
+                self.say(machine.give_back(event))
                 machine.set_aside(f"event {event.get('type')!r}: internal error: {error!r}")
             self.changes += before != _seen(machine, event)
         count, at = self._said_odd

@@ -39,6 +39,7 @@ from outside import text, typed
 _NEVER_WAS = frozenset(("REASON_INVALID_OFFERS",))
 _REFUSED = frozenset(("TASK_ERROR", "TASK_DROPPED"))  # no agent has had such a task
 _MAINTENANCE_S = 3600.0  # an agent that goes into maintenance sooner gets no new task
+_UNSEEN_REFUSE_S = 5.0  # the master's own default
 _GRAVES_MAX = 4096
 _USED_MAX = 65_536
 
@@ -120,6 +121,15 @@ class Session:
                 message = error.get("message") if isinstance(error, Mapping) else error
                 self._failed(text.clean(str(message)))
         return []
+
+    def give_back(self, event: Mapping[str, Any]) -> list[calls.Call]:
+        """Decline for a moment what an event offers, which nobody could look at."""
+        ids, _ = typed.each(_list(event, "offers", "offers"), _id_of)
+        if not ids:
+            return []
+        return self._say(
+            calls.decline_offers(self.framework, offer_ids=ids, refuse_s=_UNSEEN_REFUSE_S)
+        )
 
     def set_aside(self, what: str) -> None:
         """Take note of something that could not be read."""

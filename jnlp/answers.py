@@ -8,24 +8,34 @@ come with or without ``X-Jenkins``, and say what is wrong in ``X-Error`` or only
 """
 
 import html
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from jnlp import errors
+from outside import text as outside_text
 
 POST_SUCCESS = frozenset({200, 201, 204, 302})
 """Jenkins answers a form with a redirect to the next page, which nobody needs to see."""
+PAGE_LENGTH = 65536
+"""Of an error page so much is looked at: the sentence that counts is near the top."""
+MAX_RETRY_AFTER_S = 600.0
+"""Whoever answers may not put us off for longer."""
 
 _SAID = (
-    re.compile(r'<p class="error">(.*?)</(?:p|div)>', re.DOTALL),
-    re.compile(r"<h1>Error</h1>\s*<p>(.*?)</(?:p|div)>", re.DOTALL),
-    re.compile(r"<title>(.*?)</title>", re.DOTALL),
+    ('<p class="error">', ("</p>", "</div>")),
+    ("<h1>Error</h1>", ("</p>", "</div>")),
+    ("<title>", ("</title>",)),
 )
-_NOT_TEXT = re.compile(r"<!--.*?-->|<(script|style|head)\b.*?</\1>|<[^>]*>", re.DOTALL)
-_MISSING = re.compile(r"is missing the (.{1,80}?) permission")
-_LONG_HEX = re.compile(r"[0-9a-fA-F]{32,}")  # agent secrets and crumbs are such
-_JETTY = re.compile(r"^Error \d{3} ")
+_SENTENCE = 4096  # characters of a page, markup included, that a sentence may take
+_SHOWN = 16384  # characters of a page without such a sentence
+_NOT_SHOWN = {
+    "<!--": "-->",
+    "<script": "</script>",
+    "<style": "</style>",
+    "<head": "</head>",
+}
+_MISSING = "is missing the ", " permission"
+_JETTY = "Error NNN "
 _PERMISSION_GROUPS = {
     "hudson.model.Hudson": "Overall",
     "hudson.model.Computer": "Agent",
@@ -45,25 +55,70 @@ _KINDS: Mapping[int, type[errors.JenkinsError]] = {
 _LOGIN = frozenset({"login", "commencelogin", "securityrealm", "oauth2", "saml", "signin", "sso"})
 
 
-def quote(text: str, secrets: Iterable[str] = ()) -> str:
-    """Make a remote text fit for a message: one line, 256 characters, nothing secret."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "(hidden)")
-    text = _LONG_HEX.sub("(hidden)", text)
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return " ".join(text.split())[:256]
+def quote(text: str, limit: int = outside_text.LIMIT) -> str:
+    """Make a remote text fit for a message: one line, cut, nothing secret."""
+    return outside_text.clean(text, limit)
 
 
 def said(headers: Mapping[str, str], body: str) -> str:
-    """Return the sentence of an error page that is meant for people, unquoted."""
+    """Return the sentence of an error page that is meant for people, unquoted.
+
+    Takes no longer the longer a page is, and never longer than a page of ``PAGE_LENGTH``.
+    """
     if headers.get("X-Error"):
-        return headers["X-Error"]
-    for pattern in _SAID:
-        found = pattern.search(body)
-        if found and found[1].strip():
-            return _JETTY.sub("", html.unescape(_NOT_TEXT.sub(" ", found[1])).strip())
-    return html.unescape(_NOT_TEXT.sub(" ", body[:16384])).strip()
+        return headers["X-Error"][:_SENTENCE]
+    body = body[:PAGE_LENGTH]
+    for begin, ends in _SAID:
+        sentence = _between(body, begin, ends)
+        if sentence:
+            told = html.unescape(sentence).strip()
+            return told[len(_JETTY) :] if _is_jettys(told) else told
+    return html.unescape(shown(body[:_SHOWN])).strip()
+
+
+def shown(page: str) -> str:
+    """Return what is left of a page without its markup, on one line; entities stay."""
+    parts: list[str] = []
+    lower = page.encode("ascii", "replace").lower().decode("ascii")  # as long as the page
+    at = 0
+    unclosed: set[str] = set()  # what has no end from here on has none further on either
+    while (begin := page.find("<", at)) >= 0:
+        parts.append(page[at:begin])
+        at = _after_markup(lower, begin, unclosed)
+    parts.append(page[at:])
+    return " ".join(" ".join(parts).split())
+
+
+def _after_markup(lower: str, begin: int, unclosed: set[str]) -> int:
+    """Return where the text goes on after the markup that begins here."""
+    if lower[begin + 1 : begin + 2] in {"!", "s", "h"}:
+        for opening, closing in _NOT_SHOWN.items():
+            if closing in unclosed or not lower.startswith(opening, begin):
+                continue
+            end = lower.find(closing, begin + len(opening))
+            if end >= 0:
+                return end + len(closing)
+            unclosed.add(closing)
+    end = -1 if ">" in unclosed else lower.find(">", begin)
+    if end >= 0:
+        return end + 1
+    unclosed.add(">")
+    return begin + 1
+
+
+def _between(page: str, begin: str, ends: tuple[str, ...]) -> str:
+    """Return the text between the first ``begin`` and the first end after it, without markup."""
+    start = page.find(begin)
+    if start < 0:
+        return ""
+    start += len(begin)
+    part = page[start : start + _SENTENCE]
+    found = [at for at in (part.find(end) for end in ends) if at >= 0]
+    return shown(part[: min(found)] if found else part)
+
+
+def _is_jettys(told: str) -> bool:
+    return told.startswith("Error ") and told[6:9].isdecimal() and told[9:10] == " "
 
 
 def lacks_crumb(error: errors.JenkinsError) -> bool:
@@ -79,7 +134,10 @@ def redirect(
     A reverse proxy or a login filter redirects too, and following it would turn a refusal into a
     page that looks like success.
     """
-    target = urlsplit(location)
+    try:
+        target = urlsplit(location)
+    except ValueError:
+        return errors.Unexpected(f"{what}: redirected to {quote(location)}, which is no address")
     segments = set(target.path.lower().split("/"))
     if segments & _LOGIN and "computer" not in segments:  # a node may be called so
         return errors.Unexpected(
@@ -100,11 +158,10 @@ def failure(
     status: int,
     headers: Mapping[str, str],
     body: str,
-    secrets: Iterable[str] = (),
 ) -> errors.JenkinsError:
     """Make the error for a status of 400 and above. ``what`` is the method and path."""
     message = said(headers, body)
-    text = quote(f"{what}: {status} {message}", secrets)
+    text = quote(f"{what}: {status} {message}")
     retry_after = _seconds(headers.get("Retry-After", ""))
     if status == 403:
         return errors.Forbidden(
@@ -117,10 +174,13 @@ def failure(
 
 
 def _permission(headers: Mapping[str, str], body: str) -> str:
-    found = _MISSING.search(body)
-    if found:
-        return html.unescape(found[1])
-    required = headers.get("X-Required-Permission", "")
+    before, after = _MISSING
+    body = body[:PAGE_LENGTH]
+    begin = body.find(before) + len(before)
+    end = body.find(after, begin, begin + 80 + len(after))
+    if begin >= len(before) and end > begin:
+        return quote(html.unescape(body[begin:end]), 80)
+    required = quote(headers.get("X-Required-Permission", ""), 120)
     group, _, name = required.rpartition(".")
     return f"{_PERMISSION_GROUPS[group]}/{name}" if group in _PERMISSION_GROUPS else required
 
@@ -128,4 +188,6 @@ def _permission(headers: Mapping[str, str], body: str) -> str:
 def _seconds(value: str) -> float | None:
     # the form with a date needs a clock; no Jenkins and no common proxy sends it with 503
     value = value.strip()
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        return None
+    return min(float(value), MAX_RETRY_AFTER_S)

@@ -155,11 +155,10 @@ def _described(name: str) -> dict[str, object]:
 # refuse, and everything else in the file (launcher, properties of unknown plugins, the offline
 # state) must go back byte for byte.
 
-_MARKUP = re.compile(
-    r"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>|<![^>]*>"
-    r"|<(?P<close>/?)(?P<tag>[^\s/<>\"']+)(?:[^<>\"']|\"[^\"]*\"|'[^']*')*?(?P<empty>/?)>",
-    re.DOTALL,
-)
+_MAX_CONFIG = 1024 * 1024
+_CLOSINGS = (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>"), ("<!", ">"))
+_NO_TEXT = re.compile("[\"'<>]")  # in a tag
+_NAME_END = re.compile(r"[\s/]")
 
 
 @frozen(kw_only=True)
@@ -252,22 +251,66 @@ def _children(config_xml: str) -> tuple[dict[str, _Element], int]:
     """
     found: dict[str, _Element] = {}
     open_tags: list[tuple[str, int, int]] = []
-    for markup in _MARKUP.finditer(config_xml):
-        tag = markup["tag"]
-        if tag is None:
-            continue
-        if markup["close"]:
-            if not open_tags or open_tags[-1][0] != tag:
-                raise ValueError(f"not a node's config.xml: </{tag[:80]}> closes nothing")
+    for tag in _tags(config_xml):
+        if tag.closes:
+            if not open_tags or open_tags[-1][0] != tag.name:
+                raise ValueError(f"{_NOT_ONE}: </{tag.name[:80]}> closes nothing")
             _, start, content = open_tags.pop()
             if not open_tags:
-                return found, markup.start()
-        elif markup["empty"]:
-            start, content = markup.start(), markup.start()
+                return found, tag.start
+        elif tag.is_empty:
+            start, content = tag.start, tag.start
         else:
-            open_tags.append((tag, markup.start(), markup.end()))
+            open_tags.append((tag.name, tag.start, tag.end))
             continue
         if len(open_tags) == 1:
-            text = "" if markup["empty"] else config_xml[content : markup.start()]
-            found.setdefault(tag, _Element(start=start, end=markup.end(), content=text))
-    raise ValueError("not a node's config.xml: no root element that is closed")
+            text = "" if tag.is_empty else config_xml[content : tag.start]
+            found.setdefault(tag.name, _Element(start=start, end=tag.end, content=text))
+    raise ValueError(f"{_NOT_ONE}: no root element that is closed")
+
+
+_NOT_ONE = "not a node's config.xml"
+
+
+@frozen(kw_only=True)
+class _Tag:
+    name: str
+    start: int
+    end: int
+    closes: bool
+    is_empty: bool
+
+
+def _tags(xml: str) -> Iterator[_Tag]:
+    """Yield every tag; reads each character once. Raises ``ValueError`` for what never ends."""
+    if len(xml) > _MAX_CONFIG:
+        raise ValueError(f"{_NOT_ONE}: {len(xml)} characters, {_MAX_CONFIG} are read")
+    at = 0
+    while (start := xml.find("<", at)) >= 0:
+        closing = next((c for o, c in _CLOSINGS if xml.startswith(o, start)), None)
+        if closing is None:
+            at = _end_of_tag(xml, start)
+            closes = xml.startswith("</", start)
+            inner = xml[start + 1 + closes : at - 1]
+            is_empty = inner.endswith("/")
+            name = _NAME_END.split(inner, maxsplit=1)[0]
+            if not name:
+                raise ValueError(f"{_NOT_ONE}: a tag without a name")
+            yield _Tag(name=name, start=start, end=at, closes=closes, is_empty=is_empty)
+            continue
+        at = xml.find(closing, start)
+        if at < 0:
+            raise ValueError(f"{_NOT_ONE}: {xml[start : start + 9]} without {closing}")
+        at += len(closing)
+
+
+def _end_of_tag(xml: str, start: int) -> int:
+    """Return where a tag ends; in quotes everything is text."""
+    at = start + 1
+    while (found := _NO_TEXT.search(xml, at)) is not None:
+        if found[0] == ">":
+            return found.end()
+        at = xml.find(found[0], found.end()) + 1
+        if found[0] == "<" or at == 0:
+            break
+    raise ValueError(f"{_NOT_ONE}: a tag that does not end")

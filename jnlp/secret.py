@@ -10,7 +10,7 @@ import re
 from typing import final
 
 # Always the first argument, since long before 2.263 (recording ``agent/01-jnlp-files``).
-_FIRST_ARGUMENT = re.compile(r"<argument>\s*([^<]*?)\s*</argument>")
+_BEGIN, _END = "<argument>", "</argument>"
 _SECRET = re.compile(r"[0-9a-f]{64}")  # hex HMAC-SHA256 of the node's name
 
 
@@ -50,12 +50,24 @@ def from_jnlp(xml: str) -> Secret:
 
     Raises ``ValueError``, which never quotes the file: it may hold the secret in another place.
     """
-    found = _FIRST_ARGUMENT.search(xml)
-    if found is None:
+    begin = xml.find(_BEGIN)
+    end = xml.find(_END, begin)
+    if begin < 0 or end < 0:
         raise ValueError("the agent's JNLP file has no <argument>")
-    if not _SECRET.fullmatch(found[1]):
+    return _checked(
+        xml[begin + len(_BEGIN) : end].strip(),
+        "the first <argument> of the agent's JNLP file",
+    )
+
+
+def from_text(text: str) -> Secret:
+    """Take the secret out of the plain answer of ``agent-secret``; raises ``ValueError``."""
+    return _checked(text.strip(), "the answer of agent-secret")
+
+
+def _checked(found: str, where: str) -> Secret:
+    if not _SECRET.fullmatch(found):
         raise ValueError(
-            "the first <argument> of the agent's JNLP file is not a secret: "
-            f"{len(found[1])} characters, 64 hexadecimal digits expected"
+            f"{where} is not a secret: {len(found)} characters, 64 hexadecimal digits expected"
         )
-    return Secret(found[1])
+    return Secret(found)

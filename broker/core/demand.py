@@ -14,13 +14,13 @@ caps, agents' states and what follows from a wish.
 """
 
 import enum
+import functools
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import attrs
-from attrs import frozen
+from attrs import Factory, frozen
 
 from broker.core import labels, model
 from broker.core.model import (
@@ -37,14 +37,15 @@ from broker.core.model import (
 )
 
 _LABEL_TEXTS = (
-    re.compile(r"There are no nodes with the label ‘(?P<name>.+?)’"),
-    re.compile(r"All nodes of label ‘(?P<name>.+?)’ are offline"),
-    re.compile(r"‘[^’]+’ doesn’t have label ‘(?P<name>.+?)’"),
+    ("There are no nodes with the label ‘", "’"),
+    ("All nodes of label ‘", "’ are offline"),
+    ("’ doesn’t have label ‘", "’"),
 )
-_BUSY = re.compile(r"Waiting for next available executor on ‘(?P<name>.+?)’")
-_OFFLINE = re.compile(r"‘(?P<name>[^’]+)’ is offline")
-_PINNED = re.compile(r"Must run on (?P<name>\S+) not \S+")
-_RESERVED = re.compile(r"‘[^’]+’ is reserved for jobs with matching label expression")
+"""What stands before and after a label."""
+_BUSY = "Waiting for next available executor on ‘"
+_OFFLINE = "’ is offline"
+_PINNED = "Must run on "
+_RESERVED = "’ is reserved for jobs with matching label expression"
 _ANYWHERE = "Waiting for next available executor"
 _REASONS = re.compile(r"; (?![^‘]*’)")  # not inside a name
 _ORDINARY = re.compile(
@@ -67,6 +68,12 @@ _FLYWEIGHTS = (
 )
 _MATRIX_CELL = ".MatrixConfiguration"
 _MAX_ATOMS, _MAX_FLIPS = 12, 3
+LOOK_LABELS = 16384
+"""Labels in all the different expressions that one look reads, the short ones first."""
+_NEAREST = 32  # of those that nobody serves, so many are told who comes nearest, ...
+_NEAREST_SIZE = 24  # ... and only if they name no more labels than this
+_TEXT = 1024  # characters of a reason
+_QUOTED = 200  # characters of an expression in a reason
 
 
 class Kind(enum.Enum):
@@ -107,16 +114,22 @@ def wishes(
     ledger: model.Ledger,
     our_nodes: Mapping[NodeName, TemplateName],
 ) -> tuple[tuple[Wish, ...], Mapping[ItemId, KnownLabel]]:
-    """Read every item; return the wishes in the queue's order and the labels to remember."""
+    """Read every item; return the wishes in the queue's order and the labels to remember.
+
+    Costs no more than ``LOOK_LABELS`` allow, whatever waits: an expression beyond that is not read
+    in this look, and its item is told so. The same expression is read once.
+    """
+    names = {c.name for c in view.computers} | set(our_nodes) | _BUILT_IN
+    read = [_label_of(item, view, ledger, names) for item in view.items]
     reader = _Reader(
         view=view,
         templates=templates,
+        kinds=tuple((t.name, t.labels) for t in templates),
         our_nodes=our_nodes,
-        names={c.name for c in view.computers} | set(our_nodes) | _BUILT_IN,
-        foreign=[c for c in view.computers if c.name not in our_nodes],
-        nearest={},
+        foreign=_Foreign.of(c for c in view.computers if c.name not in our_nodes),
+        unread=_beyond(label.expression for label in read if label.expression is not None),
     )
-    found = tuple(reader.wish(item, ledger) for item in view.items)
+    found = tuple(reader.wish(item, label) for item, label in zip(view.items, read, strict=True))
     known = {}
     for wish in found:
         if wish.label.expression is not None:
@@ -167,24 +180,110 @@ def names_in(wishes: Iterable[Wish]) -> frozenset[str]:
     return frozenset(named)
 
 
+def _beyond(expressions: Iterable[str]) -> frozenset[str]:
+    """Return which expressions this look has no time for: the longest of the different ones."""
+    different = dict.fromkeys(expressions)
+    left = LOOK_LABELS
+    sized = sorted(different, key=labels.size)  # stable: of the same length the first ones
+    for number, text in enumerate(sized):
+        left -= labels.size(text)
+        if left < 0:
+            return frozenset(sized[number:])
+    return frozenset()
+
+
+def _label_of(  # noqa: PLR0911 -- one source, one return: the order is the rule
+    item: QueueItem, view: model.ControllerView, ledger: model.Ledger, names: AbstractSet[str]
+) -> KnownLabel:
+    if item.id in ledger.hooks:
+        pushed = ledger.hooks[item.id]
+        source = LabelSource.NO_LABEL if pushed is None else LabelSource.HOOK
+        return KnownLabel(source=source, expression=pushed)
+    name, node = _in_text(item.why, names)
+    if name is not None:
+        return KnownLabel(source=LabelSource.WHY, expression=name)
+    kept = ledger.labels.get(item.id)
+    if kept is not None and kept.source in {LabelSource.WHY, LabelSource.HOOK}:
+        return attrs.evolve(kept, source=LabelSource.REMEMBERED)
+    if item.label_expression is not None:
+        return KnownLabel(source=LabelSource.EXPRESSION, expression=item.label_expression)
+    if kept is not None:
+        return attrs.evolve(kept, source=LabelSource.REMEMBERED)
+    if node is not None:
+        return KnownLabel(source=LabelSource.SINGLE_NODE, node=node)
+    unlabelled = _has_no_label(item, view)
+    return KnownLabel(source=LabelSource.NO_LABEL if unlabelled else LabelSource.UNREADABLE)
+
+
+def _in_text(why: str, names: AbstractSet[str]) -> tuple[str | None, NodeName | None]:
+    """Return the label that the text names, or else the node; ``names`` are those of all nodes."""
+    for before, after in _LABEL_TEXTS:
+        label = _between(why, before, after)
+        if label:
+            return label, None
+    busy = _between(why, _BUSY, "’")
+    if busy:
+        if busy in names:
+            return None, NodeName(busy)
+        return busy, None
+    node = _offline_node(why) or _pinned_node(why)
+    return None, NodeName(node) if node else None
+
+
+def _has_no_label(item: QueueItem, view: model.ControllerView) -> bool:
+    if _RESERVED in item.why:
+        return True
+    if item.exports_label and not item.task_class.endswith(_MATRIX_CELL):
+        return True
+    if not item.why.startswith(_ANYWHERE):
+        return False
+    if any(computer.name not in _BUILT_IN for computer in view.computers):
+        return True  # with a node at all, the text would name a label
+    return not item.stuck  # a label that nobody serves is stuck from the start
+
+
+@frozen(kw_only=True)
+class _Foreign:
+    """The computers that are not ours: those that an expression cannot tell apart are one."""
+
+    kinds: Mapping[frozenset[str], NodeName]  # labels without the own name -> the first such
+    by_name: Mapping[str, model.Computer]
+
+    @classmethod
+    def of(cls, computers: Iterable[model.Computer]) -> "_Foreign":
+        by_name = {computer.name: computer for computer in computers}
+        kinds: dict[frozenset[str], NodeName] = {}
+        for name, computer in by_name.items():
+            kinds.setdefault(computer.labels - {name}, name)
+        return cls(kinds=kinds, by_name={str(name): c for name, c in by_name.items()})
+
+    def host(self, expression: labels.Expression) -> NodeName | None:
+        """Return one that an expression asks for."""
+        for name in sorted(expression.atoms() & self.by_name.keys()):
+            computer = self.by_name[name]
+            if expression.matches(computer.labels | {name}):
+                return computer.name
+        return next((n for kind, n in self.kinds.items() if expression.matches(kind)), None)
+
+
 @frozen(kw_only=True)
 class _Reader:
     """Everything that all items of one look share."""
 
     view: model.ControllerView
     templates: Sequence[Template]
+    kinds: tuple[tuple[TemplateName, frozenset[str]], ...]  # names and labels of the templates
     our_nodes: Mapping[NodeName, TemplateName]
-    names: AbstractSet[str]  # of all nodes
-    foreign: Sequence[model.Computer]
-    nearest: dict[labels.Expression, str]  # many items want the same that nobody has
+    foreign: _Foreign
+    unread: AbstractSet[str]  # expressions that this look has no time for
+    # many items want the same: by the canonical text of an expression
+    serving: dict[str, tuple[TemplateName, ...]] = Factory(dict)
+    hosts: dict[str, NodeName | None] = Factory(dict)
+    nearest: dict[str, str] = Factory(dict)
 
-    def wish(self, item: QueueItem, ledger: model.Ledger) -> Wish:
+    def wish(self, item: QueueItem, label: KnownLabel) -> Wish:
         kind = _kind(item)
-        label = self._label(item, ledger)
-        if label.expression is None:
-            expression, complaint = None, ""
-        else:
-            expression, complaint = _read(label.expression, item)
+        expression, complaint = self._expression(item, label)
         pinned = self._pinned(item, expression)
         wish = Wish(
             item=item,
@@ -200,55 +299,24 @@ class _Reader:
         unmet = self._unmet(wish, complaint)
         return wish if unmet is None else attrs.evolve(wish, unmet=unmet)
 
-    def _label(self, item: QueueItem, ledger: model.Ledger) -> KnownLabel:  # noqa: PLR0911 -- one source, one return: the order is the rule
-        if item.id in ledger.hooks:
-            pushed = ledger.hooks[item.id]
-            source = LabelSource.NO_LABEL if pushed is None else LabelSource.HOOK
-            return KnownLabel(source=source, expression=pushed)
-        name, node = self._in_text(item.why)
-        if name is not None:
-            return KnownLabel(source=LabelSource.WHY, expression=name)
-        kept = ledger.labels.get(item.id)
-        if kept is not None and kept.source in {LabelSource.WHY, LabelSource.HOOK}:
-            return attrs.evolve(kept, source=LabelSource.REMEMBERED)
-        if item.label_expression is not None:
-            return KnownLabel(source=LabelSource.EXPRESSION, expression=item.label_expression)
-        if kept is not None:
-            return attrs.evolve(kept, source=LabelSource.REMEMBERED)
-        if node is not None:
-            return KnownLabel(source=LabelSource.SINGLE_NODE, node=node)
-        unlabelled = self._has_no_label(item)
-        return KnownLabel(source=LabelSource.NO_LABEL if unlabelled else LabelSource.UNREADABLE)
-
-    def _in_text(self, why: str) -> tuple[str | None, NodeName | None]:
-        """Return the label that the text names, or else the node."""
-        for pattern in _LABEL_TEXTS:
-            found = pattern.search(why)
-            if found is not None:
-                return found["name"], None
-        busy = _BUSY.search(why)
-        if busy is not None:
-            if busy["name"] in self.names:
-                return None, NodeName(busy["name"])
-            return busy["name"], None
-        named = _OFFLINE.search(why) or _PINNED.search(why)
-        return None, NodeName(named["name"]) if named is not None else None
-
-    def _has_no_label(self, item: QueueItem) -> bool:
-        if _RESERVED.search(item.why) is not None:
-            return True
-        if item.exports_label and not item.task_class.endswith(_MATRIX_CELL):
-            return True
-        if not item.why.startswith(_ANYWHERE):
-            return False
-        if any(computer.name not in _BUILT_IN for computer in self.view.computers):
-            return True  # with a node at all, the text would name a label
-        return not item.stuck  # a label that nobody serves is stuck from the start
+    def _expression(
+        self, item: QueueItem, label: KnownLabel
+    ) -> tuple[labels.Expression | None, str]:
+        """Return what a label means, if that is known, and what is wrong with it."""
+        text = label.expression
+        if text is None:
+            return None, ""
+        if text in self.unread:
+            return None, (
+                "too many different label expressions wait at once; this one is read when "
+                f"others have gone, the short ones first ({LOOK_LABELS} labels at a time)"
+            )
+        return _read(text, item)
 
     def _pinned(self, item: QueueItem, expression: labels.Expression | None) -> NodeName | None:
-        found = _PINNED.search(item.why)
-        if found is not None and found["name"] in self.our_nodes:
-            return NodeName(found["name"])
+        found = _pinned_node(item.why)
+        if found and found in self.our_nodes:
+            return NodeName(found)
         if expression is None or expression.op is not labels.Op.ATOM:
             return None
         name = NodeName(expression.name)
@@ -262,7 +330,10 @@ class _Reader:
             wanted = self.our_nodes.get(node)
             return tuple(t.name for t in self.templates if t.name == wanted)
         if expression is not None:
-            return tuple(t.name for t in self.templates if expression.matches(t.labels))
+            text = expression.canonical()
+            if text not in self.serving:
+                self.serving[text] = tuple(n for n, has in self.kinds if expression.matches(has))
+            return self.serving[text]
         if label.source is LabelSource.NO_LABEL:
             return tuple(t.name for t in self.templates if t.takes_unlabelled)
         return ()
@@ -289,9 +360,18 @@ class _Reader:
 
     def _unserved(self, wish: Wish, complaint: str) -> Unmet:
         expression, label = wish.expression, wish.label
+        if expression is None and complaint:
+            return _unmet(
+                wish,
+                WaitReason.BAD_LABEL,
+                f"its label expression {_short(label.expression)} is not read: {complaint}",
+            )
         if expression is None:
             return self._unserved_without_label(wish)
-        host = self._foreign(expression)
+        text = expression.canonical()
+        if text not in self.hosts:
+            self.hosts[text] = self.foreign.host(expression)
+        host = self.hosts[text]
         if host is not None:
             return _unmet(
                 wish, WaitReason.NOT_OURS, f"waits for node {host}, which is not the broker's"
@@ -300,12 +380,20 @@ class _Reader:
             return _unmet(
                 wish,
                 WaitReason.BAD_LABEL,
-                f"{label.expression!r} is no label expression ({complaint}): the controller "
+                f"{_short(label.expression)} is no label expression ({complaint}): the controller "
                 "takes it for one odd label, and no template has it",
             )
-        if expression not in self.nearest:
-            self.nearest[expression] = _nearest(expression, self.templates)
-        return _unmet(wish, WaitReason.NO_TEMPLATE, self.nearest[expression])
+        return _unmet(wish, WaitReason.NO_TEMPLATE, self._nobody(text))
+
+    def _nobody(self, text: str) -> str:
+        """Say that nobody serves an expression, and who comes nearest where that is cheap."""
+        if text not in self.nearest:
+            said = f"no template serves '{_cut(text)}'"
+            cheap = labels.size(text) <= _NEAREST_SIZE and len(text) <= _TEXT
+            if cheap and len(self.nearest) < _NEAREST:
+                said += _nearest(text, self.kinds)
+            self.nearest[text] = said
+        return self.nearest[text]
 
     def _unserved_without_label(self, wish: Wish) -> Unmet:
         match wish.label.source:
@@ -336,11 +424,35 @@ class _Reader:
                     "are English; a plugin's words hide it",
                 )
 
-    def _foreign(self, expression: labels.Expression) -> NodeName | None:
-        for computer in self.foreign:
-            if expression.matches(computer.labels | {computer.name}):
-                return computer.name
-        return None
+
+def _between(text: str, before: str, after: str) -> str:
+    """Return what stands between two texts, or an empty text. Reads each character once."""
+    begin = text.find(before)
+    if begin < 0:
+        return ""
+    begin += len(before)
+    end = text.find(after, begin + 1)
+    return text[begin:end] if end > begin else ""
+
+
+def _offline_node(why: str) -> str:
+    """Return the node that the text says is offline."""
+    end = why.find(_OFFLINE)
+    while end >= 0:
+        begin = why.find("‘", why.rfind("’", 0, end) + 1, end)
+        if 0 <= begin < end - 1:
+            return why[begin + 1 : end]
+        end = why.find(_OFFLINE, end + 1)
+    return ""
+
+
+def _pinned_node(why: str) -> str:
+    """Return the node of ``Must run on NODE not OTHER``."""
+    begin = why.find(_PINNED)
+    if begin < 0:
+        return ""
+    words = why[begin + len(_PINNED) :].split(" ", 3)
+    return words[0] if len(words) > 2 and words[1] == "not" and words[2] else ""
 
 
 def _kind(item: QueueItem) -> Kind:
@@ -349,13 +461,13 @@ def _kind(item: QueueItem) -> Kind:
     return _KINDS[item.stage]
 
 
-def _read(text: str, item: QueueItem) -> tuple[labels.Expression, str]:
+def _read(text: str, item: QueueItem) -> tuple[labels.Expression | None, str]:
     """Parse a label as the controller does; a text that does not parse is one odd label.
 
     ``why`` shows a single label without its quotes, so what the job says decides what is meant.
     """
     typed = item.label_expression
-    if typed is not None and typed != text:
+    if typed is not None and typed != text and labels.is_quoted(typed):
         try:
             told = labels.parse(typed)
         except labels.LabelError:
@@ -365,6 +477,8 @@ def _read(text: str, item: QueueItem) -> tuple[labels.Expression, str]:
                 return told, ""
     try:
         return labels.parse(text), ""
+    except labels.TooLong as error:
+        return None, str(error)  # it may be a good one, and then no label of this name is meant
     except labels.LabelError as error:
         return labels.atom(text), str(error)
 
@@ -374,29 +488,38 @@ def _unmet(wish: Wish, reason: WaitReason, text: str) -> Unmet:
     return Unmet(
         item=wish.item.id,
         reason=reason,
-        text=text,
+        text=text[:_TEXT],
         template=next(iter(wish.templates), None),
         label=wish.label,
         since_at=since if since is not None else wish.item.in_queue_since_at,
     )
 
 
-def _nearest(expression: labels.Expression, templates: Iterable[Template]) -> str:
+def _cut(text: str) -> str:
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
+
+
+def _short(text: str | None) -> str:
+    return repr(_cut(text or ""))
+
+
+@functools.lru_cache(maxsize=1024)
+def _nearest(text: str, kinds: tuple[tuple[TemplateName, frozenset[str]], ...]) -> str:
     """Say which template comes nearest to an expression, and what would have to change."""
-    text = f"no template serves '{expression.canonical()}'"
+    expression = labels.parse(text)
     best: tuple[int, str] | None = None
-    for template in templates:
-        flips = _flips(expression, template.labels)
+    for name, has in kinds:
+        flips = _flips(expression, has)
         if flips is None:
             continue
-        lacks = sorted(flips - template.labels)
-        surplus = sorted(flips & template.labels)
+        lacks = sorted(flips - has)
+        surplus = sorted(flips & has)
         words = [f"lacks {', '.join(lacks)}"] if lacks else []
         words += [f"must not have {', '.join(surplus)}"] if surplus else []
-        near = (len(flips), f"the nearest, {template.name}, {' and '.join(words)}")
+        near = (len(flips), f"the nearest, {name}, {' and '.join(words)}")
         if best is None or near[0] < best[0]:
             best = near
-    return text if best is None else f"{text}; {best[1]}"
+    return "" if best is None else f"; {best[1]}"
 
 
 def _flips(expression: labels.Expression, has: frozenset[str]) -> frozenset[str] | None:

@@ -15,6 +15,7 @@ unless ``>`` follows. Whether a text that is no expression means one odd label (
 does so, ``Jenkins.getLabel``) is decided by the caller. Pure; refuses to know templates and items.
 """
 
+import collections
 import enum
 import functools
 import re
@@ -25,6 +26,8 @@ from attrs import define, frozen
 
 MAX_LENGTH = 4096
 MAX_DEPTH = 50
+_REMEMBERED = 65536
+"""What was parsed is kept, as much as this many labels, or 32 characters of text for each."""
 
 _TOKEN = re.compile(
     r"""(?P<blank>[ \t]+)
@@ -33,6 +36,7 @@ _TOKEN = re.compile(
       | (?P<atom>(?:[^&|!<>()\ \t"'-]|-(?!>))+)""",
     re.VERBOSE,
 )
+_QUOTED = re.compile(r'''"(?:\\[btnfr"'\\]|[^\\"\r\n])*"''')
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 _PLAIN = re.compile(r"(?:[^&|!<>()\s\"'-]|-(?!>))+")
@@ -40,6 +44,10 @@ _PLAIN = re.compile(r"(?:[^&|!<>()\s\"'-]|-(?!>))+")
 
 class LabelError(ValueError):
     """A text that is no label expression; the message says where and why."""
+
+
+class TooLong(LabelError):  # noqa: N818 -- what the text is
+    """An expression that is not read for its size; it may be a good one."""
 
 
 class Op(enum.Enum):
@@ -64,17 +72,43 @@ class Expression:
     name: str = ""
     parts: tuple["Expression", ...] = ()
 
+    @functools.cached_property
+    def _sorted(self) -> tuple[frozenset[str], frozenset[str], tuple["Expression", ...]]:
+        """Return the parts that are labels, those that are denied labels, and all others.
+
+        Most expressions are nothing but the first two, which sets compare at once.
+        """
+        named, denied, others = [], [], []
+        for part in self.parts:
+            if part.op is Op.ATOM:
+                named.append(part.name)
+            elif part.op is Op.NOT and part.parts[0].op is Op.ATOM:
+                denied.append(part.parts[0].name)
+            else:
+                others.append(part)
+        return frozenset(named), frozenset(denied), tuple(others)
+
     def matches(self, labels: AbstractSet[str]) -> bool:
         """Return whether a node with these labels (its own name among them) fits."""
         match self.op:
             case Op.ATOM:
                 return self.name in labels
+            case Op.AND:
+                named, denied, others = self._sorted
+                return (
+                    named <= labels
+                    and denied.isdisjoint(labels)
+                    and all(part.matches(labels) for part in others)
+                )
+            case Op.OR:
+                named, denied, others = self._sorted
+                return (
+                    not named.isdisjoint(labels)
+                    or not denied <= labels
+                    or any(part.matches(labels) for part in others)
+                )
             case Op.NOT:
                 return not self.parts[0].matches(labels)
-            case Op.AND:
-                return all(part.matches(labels) for part in self.parts)
-            case Op.OR:
-                return any(part.matches(labels) for part in self.parts)
             case Op.IMPLIES:
                 return not self.parts[0].matches(labels) or self.parts[1].matches(labels)
             case Op.IFF:
@@ -82,12 +116,21 @@ class Expression:
 
     def atoms(self) -> frozenset[str]:
         """Return every label that is named."""
-        if self.op is Op.ATOM:
-            return frozenset({self.name})
-        return frozenset().union(*(part.atoms() for part in self.parts))
+        return self._atoms
+
+    @functools.cached_property
+    def _atoms(self) -> frozenset[str]:
+        return frozenset(_names(self))
 
     def canonical(self) -> str:
         """Return the text without blanks and without parentheses that change nothing."""
+        return self._canonical
+
+    @functools.cached_property
+    def _canonical(self) -> str:
+        return self._written()
+
+    def _written(self) -> str:
         match self.op:
             case Op.ATOM:
                 return self.name if _PLAIN.fullmatch(self.name) else _quote(self.name)
@@ -97,7 +140,7 @@ class Expression:
                 return str(self.op.value).join(self._wrapped(part) for part in self.parts)
 
     def _wrapped(self, part: "Expression") -> str:
-        text = part.canonical()
+        text = part._written()  # noqa: SLF001 -- of its own kind
         return text if _STRENGTH[part.op] > _STRENGTH[self.op] else f"({text})"
 
 
@@ -106,16 +149,77 @@ def atom(name: str) -> Expression:
     return Expression(Op.ATOM, name=name)
 
 
-@functools.lru_cache(maxsize=4096)
+def _names(expression: Expression) -> Iterator[str]:
+    if expression.op is Op.ATOM:
+        yield expression.name
+    for part in expression.parts:
+        yield from _names(part)
+
+
+def size(text: str) -> int:
+    """Return about how many labels an expression names, at most; without parsing it."""
+    return 1 + text.count("&&") + text.count("||") + text.count("->")
+
+
+def is_quoted(text: str) -> bool:
+    """Return whether a text could be one label in quotes and nothing else."""
+    return _QUOTED.fullmatch(text[: MAX_LENGTH + 1].strip(" \t()")) is not None
+
+
 def parse(text: str) -> Expression:
-    """Parse an expression. Raises ``LabelError``, with the position counted from 1."""
-    if len(text) > MAX_LENGTH:
-        raise LabelError(f"{len(text)} characters, {MAX_LENGTH} are read")
-    parser = _Parser(tokens=list(_tokens(text)))
-    found = parser.iff(0)
-    if parser.tokens:
-        raise parser.unexpected("an operator or the end")
+    """Parse an expression. Raises ``LabelError``, with the position counted from 1.
+
+    What was parsed last is remembered.
+    """
+    found = _known.get(text)
+    if found is None:
+        found = _known.keep(text, _parsed(text))
+    if isinstance(found, LabelError):
+        raise found.with_traceback(None)
     return found
+
+
+def _parsed(text: str) -> Expression | LabelError:
+    if len(text) > MAX_LENGTH:
+        return TooLong(f"{len(text)} characters, {MAX_LENGTH} are read")
+    try:
+        parser = _Parser(tokens=collections.deque(_tokens(text)))
+        found = parser.iff(0)
+        if parser.tokens:
+            raise parser.unexpected("an operator or the end")
+    except LabelError as error:
+        return error
+    return found
+
+
+class _Memory:
+    """What was parsed, the latest; the same is asked for in every look."""
+
+    def __init__(self) -> None:
+        self._answers: collections.OrderedDict[str, Expression | LabelError]
+        self._answers = collections.OrderedDict()
+        self._weight = 0
+
+    def get(self, text: str) -> Expression | LabelError | None:
+        found = self._answers.get(text)
+        if found is not None:
+            self._answers.move_to_end(text)
+        return found
+
+    def keep(self, text: str, answer: Expression | LabelError) -> Expression | LabelError:
+        if len(text) <= MAX_LENGTH:
+            self._answers[text] = answer
+            self._weight += _weight(text)
+        while self._weight > _REMEMBERED:
+            self._weight -= _weight(self._answers.popitem(last=False)[0])
+        return answer
+
+
+def _weight(text: str) -> int:
+    return size(text) + len(text) // 32
+
+
+_known = _Memory()
 
 
 @frozen
@@ -140,7 +244,7 @@ def _tokens(text: str) -> Iterator[_Token]:
 class _Parser:
     """Takes tokens from the front of a list."""
 
-    tokens: list[_Token]
+    tokens: collections.deque[_Token]
 
     def unexpected(self, wanted: str) -> LabelError:
         if not self.tokens:
@@ -150,7 +254,7 @@ class _Parser:
 
     def takes(self, operator: str) -> bool:
         if self.tokens and self.tokens[0].kind == "operator" and self.tokens[0].text == operator:
-            self.tokens.pop(0)
+            self.tokens.popleft()
             return True
         return False
 
@@ -190,7 +294,7 @@ class _Parser:
             return inner
         if not self.tokens or self.tokens[0].kind == "operator":
             raise self.unexpected("a label or '('")
-        token = self.tokens.pop(0)
+        token = self.tokens.popleft()
         if token.kind == "atom":
             return atom(token.text)
         return atom(_ESCAPE.sub(lambda m: _ESCAPES.get(m[1], m[1]), token.text[1:-1]))

@@ -5,14 +5,18 @@ starts with nothing knows every agent again. Pure; knows the wording, refuses to
 from it.
 """
 
-import re
+import math
 from collections.abc import Mapping
 
 from attrs import frozen
 
 from broker.core import model
 
-_MARK = re.compile(r"\[agent-broker ((?:[a-z]+=[^\s\]]+ ?)+)\]")
+_BEGIN, _END = "[agent-broker ", "]"
+_MARK_LENGTH = 512  # from its beginning to its end
+_LOOKED_AT = 4096  # characters of a description, whose writer may be anybody
+_VALUE_LENGTH = 128
+_LATEST = 253402300799.0  # end of the year 9999
 _PLACEHOLDER_KIND = "placeholder"
 
 
@@ -47,25 +51,46 @@ class Marks:
 
 
 def from_description(description: str) -> Marks | None:
-    """Read the marks of a node; None if it is not a broker's agent."""
-    found = _MARK.search(description)
-    if found is None:
-        return None
-    return from_metadata(dict(pair.split("=", 1) for pair in found[1].split()))
+    """Read the marks of a node; None if it is not a broker's agent.
+
+    Takes no longer the longer a text is: whoever may describe a node could stop the loop.
+    """
+    text = description[:_LOOKED_AT]
+    at = text.find(_BEGIN)
+    while at >= 0:
+        begin = at + len(_BEGIN)
+        end = text.find(_END, begin, begin + _MARK_LENGTH)
+        if end >= 0:
+            pairs = (pair.partition("=") for pair in text[begin:end].split(" "))
+            marks = from_metadata({key: value for key, _, value in pairs})
+            if marks is not None:
+                return marks
+        at = text.find(_BEGIN, begin)
+    return None
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Marks | None:
-    """Read the marks of an instance; None if any is missing."""
-    try:
-        return Marks(
-            owner=metadata["owner"],
-            template=model.TemplateName(metadata["template"]),
-            backend=model.BackendName(metadata["backend"]),
-            revision=metadata["revision"],
-            created_at=float(metadata["created"]),
-        )
-    except (KeyError, ValueError):
+    """Read the marks of an instance; None if any is missing, or cannot be ours."""
+    told = [metadata.get(key, "") for key in ("owner", "template", "backend", "revision")]
+    created_at = _moment(metadata.get("created", ""))
+    if created_at is None or not all(0 < len(value) <= _VALUE_LENGTH for value in told):
         return None
+    return Marks(
+        owner=told[0],
+        template=model.TemplateName(told[1]),
+        backend=model.BackendName(told[2]),
+        revision=told[3],
+        created_at=created_at,
+    )
+
+
+def _moment(text: str) -> float | None:
+    """Return POSIX seconds; None for what is no time since 1970."""
+    try:
+        at = float(text[:32])
+    except ValueError:
+        return None
+    return at if math.isfinite(at) and 0.0 <= at <= _LATEST else None
 
 
 def placeholder_name(owner: str) -> model.NodeName:

@@ -1,22 +1,24 @@
 """The read side of the controller: queue, computers, and what became of an item.
 
 Knows which fields are worth asking for and how to read them; refuses to change anything, to know
-labels or demand, and to guess: a read that is not whole raises, and its caller sees "unknown".
+labels or demand, and to guess: a read that is not whole raises, and its caller sees "unknown". One
+odd entry costs that entry: the others are used, and the view says how many there are and why.
 
 Facts: sections 1.1 to 1.6 of the REST reference; recordings ``queue/*``, ``nodes/05-computers``,
 ``controller/01-restart``. Both calls are narrowed by ``tree``, which spares the controller the
 evaluation of everything else. All times are put on the broker's clock here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from attrs import frozen
 
-from broker.core import model
+from broker.core import labels, model
+from jnlp import entries as jnlp_entries
 from jnlp import errors, http, state
-from outside import waits
+from outside import text, typed, waits
 
 QUEUE_TREE = (
     "items[id,why,stuck,blocked,buildable,pending,inQueueSince,buildableStartMilliseconds,"
@@ -27,6 +29,11 @@ PEEK_TREE = "items[id,buildable]"
 COMPUTER_TREE = f"computer[{state.TREE}]"
 SKEW_IGNORED_S = 2.0
 """The Date header is cut to whole seconds and the answer travels: less than this is noise."""
+
+_LABEL = 2 * labels.MAX_LENGTH  # characters: of what is too long the length is still told
+_WHY = labels.MAX_LENGTH + 512
+_CLASS = 256
+_MAX_ID = 2**63 - 1  # a Java long
 
 _SHUTTING_DOWN = "Jenkins is about to shut down"
 _OUTCOME_TREE = "cancelled,executable[url]"
@@ -70,7 +77,8 @@ class Reader:
                 "the controller restarted between two reads (X-Jenkins-Session "
                 f"{queue_answer.session or 'absent'} and {computer_answer.session or 'absent'})"
             )
-        items = parse_queue(queue_answer.json, skew_s)
+        items, odd_items = parse_queue(queue_answer.entries, skew_s)
+        seen, odd_computers = parse_computers(computer_answer.entries, skew_s)
         return model.ControllerView(
             synced=True,
             read_at=began,
@@ -78,7 +86,11 @@ class Reader:
             session=queue_answer.session,
             quieting_down=any(item.why == _SHUTTING_DOWN for item in items),
             items=items,
-            computers=parse_computers(computer_answer.json, skew_s),
+            computers=seen,
+            odd_items=odd_items.words("items of the queue"),
+            odd_computers=odd_computers.words(),
+            odd_names=odd_computers.names,
+            odd_nameless=odd_computers.nameless,
         )
 
     async def peek(self) -> frozenset[tuple[int, bool]]:
@@ -86,15 +98,9 @@ class Reader:
 
         Raises any ``JenkinsError``.
         """
-        answer = await self._session.get_json("queue/api/json", {"tree": PEEK_TREE})
-        items = answer.json.get("items") if isinstance(answer.json, dict) else None
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise errors.Unexpected("queue: no list of items in the answer")
-        return frozenset(
-            (_id(item), item.get("buildable") is True)
-            for item in items
-            if not _text(item, "_class").endswith("$LeftItem")
-        )
+        answer = await self._session.get_list("queue/api/json", "items", {"tree": PEEK_TREE})
+        seen, _ = typed.each(answer.entries, _glimpse)
+        return frozenset(pair for pair in seen if pair is not None)
 
     async def takes_work(self, names: Sequence[str]) -> Mapping[model.NodeName, bool]:
         """Ask about nodes that look free whether they accept tasks; raises any ``JenkinsError``.
@@ -142,7 +148,7 @@ class Reader:
         return ItemOutcome(
             known=True,
             cancelled=left.get("cancelled") is True,
-            executable_url=url if isinstance(url, str) else None,
+            executable_url=state.address(url) or None,
         )
 
     def agent_jar_url(self) -> str:
@@ -151,11 +157,12 @@ class Reader:
 
     async def _queue(self, now: Callable[[], float]) -> tuple[http.Answer, float]:
         asked = now()
-        answer = await self._session.get_json("queue/api/json", {"tree": QUEUE_TREE})
+        answer = await self._session.get_list("queue/api/json", "items", {"tree": QUEUE_TREE})
         return answer, skew(answer.date, asked=asked, answered=now())
 
     async def _computers(self) -> http.Answer:
-        return await self._session.get_json("computer/api/json", {"tree": COMPUTER_TREE})
+        tree = {"tree": COMPUTER_TREE}
+        return await self._session.get_list("computer/api/json", "computer", tree)
 
 
 def skew(date: float | None, *, asked: float, answered: float) -> float:
@@ -170,33 +177,106 @@ def skew(date: float | None, *, asked: float, answered: float) -> float:
     return ahead if abs(ahead) > SKEW_IGNORED_S + (answered - asked) / 2 else 0.0
 
 
-def parse_queue(document: Any, skew_s: float) -> tuple[model.QueueItem, ...]:
+def parse_queue(
+    entries: Iterable[Any], skew_s: float
+) -> tuple[tuple[model.QueueItem, ...], typed.Odd]:
     """Read the items of ``queue/api/json``; items that have left are dropped.
 
-    Raises ``Unexpected`` for a document without items or an item without id, because an item that
-    is overlooked is a build that nobody starts an agent for.
+    An item without an id, or with that of another one, is odd. Raises ``Unexpected`` for what is
+    no list.
     """
-    items = document.get("items") if isinstance(document, dict) else None
-    if not isinstance(items, list):
-        raise errors.Unexpected(
-            "queue: no list of items in the answer; is the URL a Jenkins controller's?"
-        )
-    return tuple(
-        _item(item, skew_s)
-        for item in items
-        if not (isinstance(item, dict) and _text(item, "_class").endswith("$LeftItem"))
+    ids: set[int] = set()
+
+    def read(entry: Any) -> model.QueueItem | None:
+        item = _value(entry)
+        if isinstance(item, dict) and _text(item, "_class").endswith("$LeftItem"):
+            return None
+        found = _item(item, skew_s)
+        if found.id in ids:
+            raise ValueError(f"two items have the id {found.id}")
+        ids.add(found.id)
+        return found
+
+    found, odd = _each(entries, read, "queue")
+    return tuple(item for item in found if item is not None), odd
+
+
+@frozen(kw_only=True)
+class OddComputers:
+    """Computers that could not be read; whoever has no name may be any that is not seen."""
+
+    odd: typed.Odd
+    names: frozenset[model.NodeName] = frozenset()
+    nameless: bool = False
+
+    def words(self) -> str:
+        """Return one sentence for people; empty if all could be read."""
+        return self.odd.words("computers")
+
+
+def parse_computers(
+    entries: Iterable[Any], skew_s: float = 0.0
+) -> tuple[tuple[model.Computer, ...], OddComputers]:
+    """Read ``computer/api/json``; the controller's own node keeps the name it shows.
+
+    Odd is a computer that cannot be told idle from busy, and each of two of one name. Raises
+    ``Unexpected`` for what is no list.
+    """
+    names: set[str] = set()
+    odd_names: set[model.NodeName] = set()
+    nameless = False
+
+    def read(entry: Any) -> model.Computer:
+        nonlocal nameless
+        try:
+            computer = _value(entry)
+            name = model.NodeName(state.name_of(computer))
+        except (ValueError, errors.JenkinsError):
+            nameless = True
+            raise
+        is_second = name in names
+        names.add(name)
+        odd_names.add(name)  # until it has been read
+        if is_second:
+            raise ValueError(f"two computers have the name {name}")
+        found = _computer(state.parse(computer), skew_s)
+        odd_names.remove(name)
+        return found
+
+    found, odd = _each(entries, read, "computers")
+    return (
+        tuple(computer for computer in found if computer.name not in odd_names),
+        OddComputers(odd=odd, names=frozenset(odd_names), nameless=nameless),
     )
 
 
-def parse_computers(document: Any, skew_s: float = 0.0) -> tuple[model.Computer, ...]:
-    """Read ``computer/api/json``; the controller's own node keeps the name it shows.
+T = TypeVar("T")
 
-    Raises ``Unexpected`` for a computer that cannot be told idle from busy.
-    """
-    computers = document.get("computer") if isinstance(document, dict) else None
-    if not isinstance(computers, list):
-        raise errors.Unexpected("computers: no list of computers in the answer")
-    return tuple(_computer(state.parse(computer), skew_s) for computer in computers)
+
+def _each(
+    entries: Iterable[Any], read: Callable[[Any], T], what: str
+) -> tuple[list[T], typed.Odd]:
+    def told(entry: Any) -> T:
+        try:
+            return read(entry)
+        except errors.JenkinsError as error:
+            raise ValueError(error.text) from None
+
+    try:
+        return typed.each(entries, told)
+    except ValueError as error:  # of the document, not of an entry
+        raise errors.Unexpected(f"{what}: {error}") from None
+
+
+def _value(entry: Any) -> Any:
+    return entry.parse() if isinstance(entry, jnlp_entries.Entry) else entry
+
+
+def _glimpse(entry: Any) -> tuple[int, bool] | None:
+    item = _value(entry)
+    if not isinstance(item, dict) or _text(item, "_class").endswith("$LeftItem"):
+        return None
+    return _id(item), item.get("buildable") is True
 
 
 def _computer(seen: state.NodeState, skew_s: float) -> model.Computer:
@@ -219,7 +299,7 @@ def _computer(seen: state.NodeState, skew_s: float) -> model.Computer:
 
 def _item(item: Any, skew_s: float) -> model.QueueItem:
     if not isinstance(item, dict):
-        raise errors.Unexpected("queue: an item is no object")
+        raise errors.Unexpected("an item of the queue is no object")
     number = _id(item)
     stage = _stage(item)
     task = item.get("task")
@@ -229,12 +309,12 @@ def _item(item: Any, skew_s: float) -> model.QueueItem:
     return model.QueueItem(
         id=model.ItemId(number),
         stage=stage,
-        why=_text(item, "why"),
-        label_expression=_text(task, "labelExpression") or None,
+        why=text.fit(_text(item, "why"), _WHY),
+        label_expression=text.fit(_text(task, "labelExpression"), _LABEL) or None,
         exports_label="labelExpression" in task,
-        task_class=_text(task, "_class"),
-        task_name=_text(task, "name"),
-        task_url=_text(task, "url"),
+        task_class=text.fit(_text(task, "_class"), _CLASS),
+        task_name=text.clean(_text(task, "name")),
+        task_url=state.address(task.get("url")),
         stuck=item.get("stuck") is True,
         in_queue_since_at=0.0 if since is None else since,
         buildable_since_at=(
@@ -248,8 +328,8 @@ def _item(item: Any, skew_s: float) -> model.QueueItem:
 
 def _id(item: dict[str, Any]) -> int:
     number = item.get("id")
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise errors.Unexpected(f"queue: the id of an item is {number!r}, a number expected")
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= _MAX_ID:
+        raise errors.Unexpected(f"the id of an item is {state.shown(number)}, a number expected")
     return number
 
 
@@ -270,10 +350,8 @@ def _text(values: dict[str, Any], key: str) -> str:
 
 
 def _time(values: dict[str, Any], key: str, skew_s: float) -> float | None:
-    value = values.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return value / 1000 - skew_s
+    value = typed.number(values.get(key), 0.0, state.LATEST_MS)
+    return None if value is None else value / 1000 - skew_s
 
 
 def _controllers_fault(group: ExceptionGroup) -> errors.JenkinsError:

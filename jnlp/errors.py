@@ -6,6 +6,8 @@ No HTTP library's types here: callers see these classes only. ``slug`` is the me
 
 from typing import ClassVar
 
+from outside import text as outside_text
+
 
 class JenkinsError(Exception):
     """Base of the set."""
@@ -16,9 +18,9 @@ class JenkinsError(Exception):
     def __init__(
         self, text: str, *, status: int | None = None, retry_after: float | None = None
     ) -> None:
-        """``retry_after`` in seconds."""
-        super().__init__(text[:256])
-        self.text = text[:256]
+        """``retry_after`` in seconds; of ``text`` whatever is not fit for people is taken out."""
+        self.text = outside_text.clean(text)
+        super().__init__(self.text)
         self.status = status
         self.retry_after = retry_after
 

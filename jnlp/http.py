@@ -12,6 +12,7 @@ import asyncio
 import base64
 import email.utils
 import json
+import re
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
@@ -19,25 +20,44 @@ from typing import Any, Self
 
 import aiohttp
 import yarl
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from multidict import CIMultiDictProxy
 
 from jnlp import answers, errors
-from jnlp.settings import Settings
-from outside import waits
+from jnlp import entries as jnlp_entries
+from jnlp import secret as jnlp_secret
+from jnlp.settings import Credentials, Settings
+from outside import bodies, files, secrets, waits
+from outside import text as outside_text
 
 _HEADER_BYTES = 65536  # group headers of a large directory service exceed aiohttp's 8190
-_ERROR_PAGE_BYTES = 262144
+_ERROR_PAGE_BYTES = answers.PAGE_LENGTH  # the rest is not read
+DOCUMENT_BYTES = 1024 * 1024
+"""Of one answer that is taken whole, unpacked: parsed it takes up to 24 times as much memory."""
+_SECRET_BYTES = 65536
+_HEADER_LENGTH = 64  # characters of what a header tells and we keep
+_COOKIE_LENGTH = 16  # a shorter one proves nobody's identity, and may be an ordinary word
+_CRUMB_FIELD = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CRUMB = re.compile(r"[\x21-\x7e]{1,4096}")
+_NO_CRUMB_FIELD = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _CONNECTIONS = 16  # to one controller; actions beyond it wait their turn
 _CRUMB_PATH = "crumbIssuer/api/json"
+_WRONG = {
+    "token": "is the user right, and is the token revoked or expired (since 2.548 tokens expire)?",
+    "password": "are user and password right? an API token is better",
+}
 
 
 @frozen(kw_only=True)
 class Answer:
-    """A successful answer. ``json`` or ``text`` by the method that asked; both may be secret."""
+    """A successful answer: ``json``, ``entries`` or ``text`` by the method that asked.
+
+    All may be secret.
+    """
 
     status: int
     json: Any = field(default=None, repr=False)
+    entries: jnlp_entries.Entries = field(default=jnlp_entries.NONE, repr=False)
     text: str = field(default="", repr=False)
     version: str = ""  # X-Jenkins; empty where the controller leaves it out
     session: str = ""  # X-Jenkins-Session, changes at every controller start
@@ -68,6 +88,11 @@ class Session:
         self.session = ""
         self._settings = settings
         self._ssl = _ssl(settings)
+        self._credentials = settings.credentials
+        if settings.credentials is not None:
+            secrets.register(settings.credentials.secret.reveal())
+        if settings.proxy:
+            secrets.register(yarl.URL(settings.proxy).password)
         self._http: aiohttp.ClientSession | None = None
         self._crumb: _Crumb | None = None
         self._crumb_lock = asyncio.Lock()
@@ -89,31 +114,43 @@ class Session:
             await self._http.close()
             self._http = None
 
-    async def get_json(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+    async def get_json(
+        self, path: str, params: Mapping[str, str] | None = None, *, limit: int = DOCUMENT_BYTES
+    ) -> Answer:
         """GET a JSON document; ``path`` is relative to the controller's URL and quoted.
 
-        Raises any ``JenkinsError``; ``Unexpected`` for what is not JSON.
+        Raises any ``JenkinsError``; ``Unexpected`` for what is not JSON, or more than ``limit``
+        bytes of it.
         """
         what = f"GET {path}"
-        reply = await self._get(what, path, params)
-        kind = reply.headers.get("Content-Type", "")
-        if not kind.startswith("application/json"):
-            page = answers.quote(answers.said({}, _text(reply.body)), self._secrets())
-            raise errors.Unexpected(
-                f"{what}: {kind.split(';')[0] or 'an answer without type'} instead of JSON "
-                f"({page[:120]}); is the URL a Jenkins controller's?",
-                status=reply.status,
-            )
+        reply = await self._get_json(
+            what, path, params, limit=min(limit, self._settings.max_bytes)
+        )
         try:
             document = json.loads(reply.body)
         except (ValueError, RecursionError) as error:
             raise errors.Unexpected(f"{what}: invalid JSON", status=reply.status) from error
         return _answer(reply, document=document)
 
+    async def get_list(self, path: str, key: str, params: Mapping[str, str]) -> Answer:
+        """GET the list that a JSON document has under ``key``, its entries not yet parsed.
+
+        Raises any ``JenkinsError``; ``Unexpected`` when there is no such list.
+        """
+        what = f"GET {path}"
+        reply = await self._get_json(what, path, params, limit=self._settings.max_bytes)
+        try:
+            found = jnlp_entries.Entries(reply.body, key)
+        except ValueError as error:
+            raise errors.Unexpected(
+                f"{what}: {error}; is the URL a Jenkins controller's?", status=reply.status
+            ) from None
+        return _answer(reply, found=found)
+
     async def get_text(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
         """GET a text document in UTF-8; raises any ``JenkinsError``."""
         what = f"GET {path}"
-        reply = await self._get(what, path, params)
+        reply = await self._get(what, path, params, limit=DOCUMENT_BYTES)
         try:
             text = reply.body.decode("utf-8")
         except UnicodeDecodeError:
@@ -152,11 +189,28 @@ class Session:
 
     # --- below: one request ----------------------------------------------------------------
 
-    async def _get(self, what: str, path: str, params: Mapping[str, str] | None) -> _Reply:
-        reply = await self._request(what, path, params=params)
+    async def _get(
+        self, what: str, path: str, params: Mapping[str, str] | None, *, limit: int
+    ) -> _Reply:
+        reply = await self._request(what, path, params=params, limit=limit)
         error = self._judge(what, path, reply, posted=False)
         if error is not None:
             raise error
+        return reply
+
+    async def _get_json(
+        self, what: str, path: str, params: Mapping[str, str] | None, *, limit: int
+    ) -> _Reply:
+        reply = await self._get(what, path, params, limit=limit)
+        kind = reply.headers.get("Content-Type", "")
+        if not kind.startswith("application/json"):
+            page = answers.quote(answers.said({}, _text(reply.body)), 120)
+            kind = answers.quote(kind.split(";")[0], 80)
+            raise errors.Unexpected(
+                f"{what}: {kind or 'an answer without type'} instead of JSON ({page}); is the "
+                "URL a Jenkins controller's?",
+                status=reply.status,
+            )
         return reply
 
     async def _post_once(
@@ -181,7 +235,13 @@ class Session:
         if reply.status < 400:
             return errors.Unexpected(f"{what}: status {reply.status}", status=reply.status)
         page = _text(reply.body)
-        return answers.failure(what, reply.status, reply.headers, page, self._secrets())
+        error = answers.failure(what, reply.status, reply.headers, page)
+        if reply.status == 401 and self._credentials is not None:
+            of = "password" if self._credentials.is_password else "token"
+            return errors.Unauthorized(
+                f"{answers.quote(error.text, 120)}; {_WRONG[of]}", status=401
+            )
+        return error
 
     async def _request(
         self,
@@ -191,6 +251,48 @@ class Session:
         params: Mapping[str, str] | None = None,
         data: Any = None,
         headers: Mapping[str, str] | None = None,
+        limit: int = DOCUMENT_BYTES,
+    ) -> _Reply:
+        used = self._credentials
+        reply = await self._request_once(
+            what, path, params=params, data=data, headers=headers, limit=limit
+        )
+        if reply.status == 401 and self._has_other_secret(used):
+            reply = await self._request_once(
+                what, path, params=params, data=data, headers=headers, limit=limit
+            )
+        return reply
+
+    def _has_other_secret(self, refused: Credentials | None) -> bool:
+        """Read the secret again that was refused; return whether there is another one now.
+
+        Nothing was done for a request that was refused, so it may be made once more.
+        """
+        if self._credentials != refused:
+            return True  # another request has found it already
+        if refused is None or refused.secret_file is None:
+            return False
+        try:
+            text = files.read(refused.secret_file, limit=_SECRET_BYTES).decode().strip()
+        except (OSError, ValueError):
+            return False
+        secret = jnlp_secret.Secret(text)
+        if not text or "\n" in text or secret == refused.secret:
+            return False
+        secrets.register(text)
+        self._credentials = evolve(refused, secret=secret)
+        self._crumb = None
+        return True
+
+    async def _request_once(
+        self,
+        what: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        data: Any,
+        headers: Mapping[str, str] | None,
+        limit: int,
     ) -> _Reply:
         url = yarl.URL(self.url + path, encoded=True)
         if params:
@@ -202,71 +304,69 @@ class Session:
                     "GET" if data is None else "POST",
                     url,
                     data=data,
-                    headers=headers,
+                    headers={**self._who_we_are(), **(headers or {})},
                     allow_redirects=False,
                     proxy=self._settings.proxy,
                 ) as response,
             ):
-                body = await self._body(what, response)
-                self.version = response.headers.get("X-Jenkins", self.version)
-                self.session = response.headers.get("X-Jenkins-Session", self.session)
+                self._note_cookies(response)
+                body = await self._body(what, response, limit)
+                self.version = _told(response.headers, "X-Jenkins") or self.version
+                self.session = _told(response.headers, "X-Jenkins-Session") or self.session
                 return _Reply(status=response.status, headers=response.headers, body=body)
         except TimeoutError:
             failed = f"no answer within {self._settings.timeout_s:g} s"
         except aiohttp.ClientPayloadError:
             failed = "the answer was cut off"
         except aiohttp.ClientResponseError as error:
-            failed = f"{error.status} {error.message}"
+            # what follows may be what the other side sent, in a form that nobody knows
+            failed = f"no HTTP answer: {error.message.splitlines()[0].split(chr(39))[0][:80]}"
         except (aiohttp.ClientError, OSError) as error:
             failed = str(error) or type(error).__name__
         # neither chained nor raised above: the library's errors show the request's headers in
         # their repr, and with them who we are
-        raise errors.Unreachable(answers.quote(f"{what}: {failed}", self._secrets()))
+        raise errors.Unreachable(f"{what}: {failed}")
 
-    async def _body(self, what: str, response: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for part in response.content.iter_chunked(65536):
-            body += part
-            if response.status >= 400 and len(body) > _ERROR_PAGE_BYTES:
-                break  # the sentence that counts is near the top; the rest is not read
-            if len(body) > self._settings.max_bytes:
-                raise errors.Unexpected(
-                    f"{what}: the answer is larger than {self._settings.max_bytes} bytes",
-                    status=response.status,
-                )
-        return bytes(body)
+    async def _body(self, what: str, response: aiohttp.ClientResponse, limit: int) -> bytes:
+        try:
+            if response.status >= 300:
+                return (await bodies.begin(response, _ERROR_PAGE_BYTES))[0]
+            return await bodies.read(response, limit)
+        except (bodies.TooLarge, bodies.Unreadable) as error:
+            raise errors.Unexpected(f"{what}: {error}", status=response.status) from None
 
     def _client(self) -> aiohttp.ClientSession:
         if self._http is None:
-            credentials = self._settings.credentials
-            headers = {"Accept-Language": "en", "Accept-Encoding": "gzip"}
             jar: aiohttp.abc.AbstractCookieJar = aiohttp.DummyCookieJar()
-            if credentials is not None:
-                login = f"{credentials.user}:{credentials.secret.reveal()}".encode()
-                headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
-                if credentials.is_password:
-                    jar = aiohttp.CookieJar(unsafe=True)  # also for controllers without a name
+            if self._credentials is not None and self._credentials.is_password:
+                jar = aiohttp.CookieJar(unsafe=True)  # also for controllers without a name
             self._http = aiohttp.ClientSession(
-                headers=headers,
+                headers={"Accept-Language": "en", "Accept-Encoding": "gzip"},
+                auto_decompress=False,  # a limit counts what is unpacked
                 cookie_jar=jar,
                 connector=aiohttp.TCPConnector(ssl=self._ssl, limit=_CONNECTIONS),
-                timeout=aiohttp.ClientTimeout(total=None),  # waits.timeout rules
+                timeout=aiohttp.ClientTimeout(total=None),  # asyncio.timeout rules
                 max_line_size=_HEADER_BYTES,
                 max_field_size=_HEADER_BYTES,
             )
         return self._http
 
-    def _secrets(self) -> tuple[str, ...]:
-        credentials = self._settings.credentials
-        crumb = self._crumb.value if self._crumb is not None else ""
-        proxy = yarl.URL(self._settings.proxy).password if self._settings.proxy else None
-        return (credentials.secret.reveal() if credentials else "", crumb, proxy or "")
+    def _who_we_are(self) -> dict[str, str]:
+        if self._credentials is None:
+            return {}
+        login = f"{self._credentials.user}:{self._credentials.secret.reveal()}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(login).decode()}"}
+
+    def _note_cookies(self, response: aiohttp.ClientResponse) -> None:
+        """Keep out of all outputs what stands for our login."""
+        for cookie in response.cookies.values():
+            if _COOKIE_LENGTH <= len(cookie.value) <= _SECRET_BYTES:
+                secrets.register(cookie.value, pool="session of a controller")
 
     # --- crumbs ----------------------------------------------------------------------------
 
     async def _current_crumb(self) -> _Crumb:
-        credentials = self._settings.credentials
-        if credentials is None or not credentials.is_password:
+        if self._credentials is None or not self._credentials.is_password:
             return _Crumb()
         async with self._crumb_lock:
             if self._crumb is None or self._crumb.session != self.session:
@@ -288,6 +388,10 @@ class Session:
         value = document.get("crumb") if isinstance(document, dict) else None
         if not isinstance(header, str) or not isinstance(value, str):
             raise errors.Unexpected(f"GET {_CRUMB_PATH}: no crumb in the answer")
+        secrets.register(value[:_SECRET_BYTES], pool="session of a controller")
+        good = _CRUMB_FIELD.fullmatch(header) and _CRUMB.fullmatch(value)
+        if not good or header.lower() in _NO_CRUMB_FIELD:
+            raise errors.Unexpected(f"GET {_CRUMB_PATH}: the crumb cannot be sent in a header")
         return _Crumb(header=header, value=value, session=self.session)
 
 
@@ -313,15 +417,26 @@ def _ssl(settings: Settings) -> ssl.SSLContext | bool:
         raise ValueError(f"CA file {settings.ca_file!r} cannot be used: {error}") from error
 
 
-def _answer(reply: _Reply, *, document: Any = None, text: str = "") -> Answer:
+def _answer(
+    reply: _Reply,
+    *,
+    document: Any = None,
+    found: jnlp_entries.Entries = jnlp_entries.NONE,
+    text: str = "",
+) -> Answer:
     return Answer(
         status=reply.status,
         json=document,
+        entries=found,
         text=text,
-        version=reply.headers.get("X-Jenkins", ""),
-        session=reply.headers.get("X-Jenkins-Session", ""),
-        date=_date(reply.headers.get("Date", "")),
+        version=_told(reply.headers, "X-Jenkins"),
+        session=_told(reply.headers, "X-Jenkins-Session"),
+        date=_date(reply.headers.get("Date", "")[:_HEADER_LENGTH]),
     )
+
+
+def _told(headers: Mapping[str, str], name: str) -> str:
+    return outside_text.clean(headers.get(name, ""), _HEADER_LENGTH)
 
 
 def _date(value: str) -> float | None:

@@ -4,6 +4,8 @@ Apart from ``http``, so that whoever only reads a configuration need not load an
 Refuses to connect.
 """
 
+import pathlib
+
 from attrs import field, frozen
 
 from jnlp import secret as jnlp_secret
@@ -16,6 +18,7 @@ class Credentials:
     user: str
     secret: jnlp_secret.Secret
     is_password: bool = False
+    secret_file: pathlib.Path | None = None  # read again when the secret is refused
 
 
 @frozen(kw_only=True)
@@ -28,4 +31,4 @@ class Settings:
     verify: bool = True  # False: any certificate will do (only ever for tests of a set-up)
     proxy: str | None = field(default=None, repr=False)  # may hold a password
     timeout_s: float = 10.0  # one request, from connecting to the last byte
-    max_bytes: int = 32 * 1024 * 1024  # of one answer, unpacked: thousands of queue items
+    max_bytes: int = 12 * 1024 * 1024  # of a list, unpacked: twenty thousand queue items

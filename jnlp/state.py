@@ -13,7 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from jnlp import errors
-from outside import text
+from outside import text, typed
 
 TREE = (
     "displayName,description,idle,offline,temporarilyOffline,offlineCauseReason,"
@@ -25,6 +25,13 @@ TREE = (
 
 CAUSE_LENGTH = 256
 """An offline cause may be a whole Java stack trace; this much of it is kept."""
+MAX_EXECUTORS = 10_000
+LATEST_MS = 253402300799000.0
+"""The end of the year 9999."""
+LABEL_LENGTH = 4096
+_DESCRIPTION = 4096
+_ADDRESS = 512
+_SHOWN = 80  # of an odd value in an error
 
 
 _NAME_LENGTH = 64
@@ -58,12 +65,11 @@ class NodeState:
 
 
 def parse(computer: Any) -> NodeState:
-    """Read one computer; raises ``Unexpected`` when it cannot be told idle from busy."""
-    if not isinstance(computer, dict):
-        raise errors.Unexpected(f"a computer is {type(computer).__name__}, an object expected")
-    name = computer.get("displayName")
-    if not isinstance(name, str) or not name:
-        raise errors.Unexpected("a computer has no displayName")
+    """Read one computer; raises ``Unexpected`` when it cannot be told idle from busy.
+
+    Whatever may be shown is fit for it; of labels and description no secret is taken out.
+    """
+    name = name_of(computer)
     busy, urls = _work(name, computer, "executors")
     one_off, one_off_urls = _work(name, computer, "oneOffExecutors")
     return NodeState(
@@ -73,10 +79,10 @@ def parse(computer: Any) -> NodeState:
         idle=_flag(name, computer, "idle") and not busy and not one_off,
         offline=_flag(name, computer, "offline"),
         temporarily_offline=_flag(name, computer, "temporarilyOffline"),
-        offline_cause=_text(computer, "offlineCauseReason")[:CAUSE_LENGTH],
+        offline_cause=cause(computer.get("offlineCauseReason")),
         offline_by=_person(computer.get("offlineCause")),
         offline_since=_since(computer.get("offlineCause")),
-        description=_text(computer, "description"),
+        description=text.fit(_text(computer, "description"), _DESCRIPTION),
         executors=_executors(computer),
         busy_executors=busy,
         labels=_labels(computer),
@@ -85,11 +91,45 @@ def parse(computer: Any) -> NodeState:
     )
 
 
+def name_of(computer: Any) -> str:
+    """Return a computer's name, also of one that cannot be read; raises ``Unexpected``."""
+    if not isinstance(computer, dict):
+        raise errors.Unexpected(f"a computer is {type(computer).__name__}, an object expected")
+    name = computer.get("displayName")
+    if not isinstance(name, str) or not name:
+        raise errors.Unexpected("a computer has no displayName")
+    return text.name(name)
+
+
+def cause(value: Any) -> str:
+    """Return an offline cause for people.
+
+    From 2.551 to 2.567, and in 2.541.3 and 2.555.1, it comes escaped for HTML.
+    """
+    return text.clean(html.unescape(typed.words(value, 8 * CAUSE_LENGTH)), CAUSE_LENGTH)
+
+
+def address(value: Any) -> str:
+    """Return a URL as it is compared and shown everywhere; empty for what is none."""
+    return text.clean(value, _ADDRESS) if isinstance(value, str) else ""
+
+
 def _flag(name: str, computer: dict[str, Any], key: str) -> bool:
     value = computer.get(key)
     if not isinstance(value, bool):
-        raise errors.Unexpected(f"computer {name}: {key} is {value!r}, true or false expected")
+        raise errors.Unexpected(
+            f"computer {name}: {key} is {shown(value)}, true or false expected"
+        )
     return value
+
+
+def shown(value: Any) -> str:
+    """Return a little of a value that is not as expected."""
+    told = value if isinstance(value, str | int | float | None) else type(value).__name__
+    try:
+        return text.clean(repr(told[:_SHOWN] if isinstance(told, str) else told), _SHOWN)
+    except ValueError:  # more digits than Python writes
+        return "a very large number"
 
 
 def _text(values: dict[str, Any], key: str) -> str:
@@ -97,24 +137,25 @@ def _text(values: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _person(cause: Any) -> str:
+def _person(told: Any) -> str:
     """Read the name in the description of a cause: ``offlineCauseReason`` leaves it out.
 
     Recent versions escape it for HTML (2.541.3).
     """
-    found = _BY_PERSON.match(_text(cause, "description")) if isinstance(cause, dict) else None
+    words = typed.words(told.get("description"), 1024) if isinstance(told, dict) else ""
+    found = _BY_PERSON.match(words)
     return text.clean(html.unescape(found["name"]), _NAME_LENGTH) if found is not None else ""
 
 
-def _since(cause: Any) -> float | None:
+def _since(told: Any) -> float | None:
     """Read ``OfflineCause.getTimestamp``; a computer that is online has no cause."""
-    at = cause.get("timestamp") if isinstance(cause, dict) else None
-    return at / 1000 if isinstance(at, int | float) and not isinstance(at, bool) else None
+    at = typed.number(told.get("timestamp"), 0.0, LATEST_MS) if isinstance(told, dict) else None
+    return None if at is None else at / 1000
 
 
 def _executors(computer: dict[str, Any]) -> int:
-    value = computer.get("numExecutors")
-    return value if isinstance(value, int) and not isinstance(value, bool) else 1
+    found = typed.integer(computer.get("numExecutors"), 0, MAX_EXECUTORS)
+    return 1 if found is None else found
 
 
 def _labels(computer: dict[str, Any]) -> tuple[str, ...]:
@@ -122,12 +163,14 @@ def _labels(computer: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(labels, list):
         return ()
     names = (_text(label, "name") for label in labels if isinstance(label, dict))
-    return tuple(name for name in names if name)
+    return tuple(text.fit(name, LABEL_LENGTH) for name in names if name)
 
 
 def _work(name: str, computer: dict[str, Any], key: str) -> tuple[int, tuple[str, ...]]:
     """Count executors at work; an executable that we may not see is null while idle is false."""
-    entries = computer.get(key) or []
+    entries = computer.get(key)
+    if entries is None:
+        return 0, ()
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise errors.Unexpected(f"computer {name}: {key} is not a list of objects")
     busy = 0
@@ -137,6 +180,6 @@ def _work(name: str, computer: dict[str, Any], key: str) -> tuple[int, tuple[str
         if executable is None and entry.get("idle", True) is not False:
             continue
         busy += 1
-        if isinstance(executable, dict) and _text(executable, "url"):
-            urls.append(_text(executable, "url"))
-    return busy, tuple(urls)
+        if isinstance(executable, dict) and executable.get("url"):
+            urls.append(address(executable["url"]))
+    return busy, tuple(url for url in urls if url)

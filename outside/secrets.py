@@ -19,7 +19,8 @@ import urllib.parse
 HIDDEN = "(hidden)"
 """What stands in the place of a secret."""
 _KEPT = 256
-"""Secrets kept in mind; tokens are renewed, and a broker lives for months."""
+"""Secrets of a pool kept in mind; tokens are renewed, and a broker lives for months."""
+_KEPT_OF_OTHERS = 16
 _SHORTEST = 3
 """A shorter one is not blanked: it would take every text apart, and is no secret."""
 _SHORTEST_CORE = 7  # characters of base64 that nothing else has by chance
@@ -29,30 +30,36 @@ _AGENT_SECRET = re.compile(r"(?<!sha256:)(?<![0-9a-fA-F])[0-9a-fA-F]{64}(?![0-9a
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]{80,}")
 _HEX_64 = re.compile(rb"[0-9a-fA-F]{64}")
 
-_forms: "collections.OrderedDict[str, tuple[str, ...]]" = collections.OrderedDict()
+_Pool = collections.OrderedDict[str, tuple[str, ...]]
+_pools: dict[str, _Pool] = {}
 _ordered: tuple[str, ...] = ()
 
 
-def register(*found: str | None) -> None:
-    """Keep these texts out of everything that is shown; empty ones are nothing."""
+def register(*found: str | None, pool: str = "") -> None:
+    """Keep these texts out of everything that is shown; empty ones are nothing.
+
+    Of each pool the latest are kept: what a remote renews as it likes (cookies) has one of its
+    own, so that it displaces nothing else.
+    """
+    forms = _pools.setdefault(pool, collections.OrderedDict())
     changed = False
     for secret in found:
         if not secret or len(secret) < _SHORTEST:
             continue
-        if secret in _forms:
-            _forms.move_to_end(secret)
+        if secret in forms:
+            forms.move_to_end(secret)
             continue
-        _forms[secret] = _forms_of(secret)
+        forms[secret] = _forms_of(secret)
         changed = True
-        if len(_forms) > _KEPT:
-            _forms.popitem(last=False)
+        if len(forms) > (_KEPT if not pool else _KEPT_OF_OTHERS):
+            forms.popitem(last=False)
     if changed:
         _order()
 
 
 def forget() -> None:
     """Forget all that was registered; for tests, of which many live in one process."""
-    _forms.clear()
+    _pools.clear()
     _order()
 
 
@@ -89,7 +96,7 @@ def cut_before(text: str, at: int) -> int:
 
 def _order() -> None:
     global _ordered  # noqa: PLW0603 -- the registry of this process
-    every = {form for forms in _forms.values() for form in forms}
+    every = {form for pool in _pools.values() for forms in pool.values() for form in forms}
     _ordered = tuple(sorted(every, key=len, reverse=True))
 
 

@@ -23,6 +23,7 @@ _UNFIT = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e"
     "\u2060-\u206f\ufdd0-\ufdef\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e0fff\ud800-\udfff]"
 )
+_BREAK = re.compile("[\t-\r\x1c-\x1f\x85\u2028\u2029]")
 _WINDOW = 4
 _WORD = f"{string.ascii_letters}{string.digits}+/_=-"
 
@@ -40,6 +41,27 @@ def clean(text: str, limit: int = LIMIT) -> str:
     if len(line) <= limit:
         return line if len(text) <= window else line[: limit - 1] + _MORE
     return line[: limit - 1] + _MORE
+
+
+def fit(text: str, limit: int) -> str:
+    """Return the first ``limit`` characters as one line that may be shown; blanks stay.
+
+    For texts that a parser is to read, or that mean something to the letter (labels): secrets stay
+    as well, so what is shown of it goes through ``clean``.
+    """
+    part = text[:limit]
+    if part.isprintable():
+        return part
+    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", _BREAK.sub(" ", part))
+
+
+def name(text: str, limit: int = LIMIT) -> str:
+    """Return a name as it is, or, if it may not be shown so, one that nothing else has.
+
+    Two names stay two names: what is changed never becomes a name that was fit as it was.
+    """
+    clean_name = " ".join(fit(text, limit).split())
+    return text if clean_name == text else f"{clean_name}\N{REPLACEMENT CHARACTER}"
 
 
 def last_lines(text: str, count: int, limit: int = LIMIT) -> tuple[str, ...]:

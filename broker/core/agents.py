@@ -133,7 +133,7 @@ def _seen(
         backend=backend,
         backend_synced=backend_synced,
         controller_synced=world.controller.synced
-        and (computer is not None or not world.controller.odd_computers),
+        and (computer is not None or not world.controller.is_unread(name)),
     )
 
 

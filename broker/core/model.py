@@ -95,8 +95,14 @@ class ControllerView:
     computers: tuple[Computer, ...] = ()
     error: str = ""  # why it is not synced, for people
     odd_items: str = ""  # why some items could not be read: they are not among ``items``
-    odd_computers: str = ""  # the same; of a computer that is not here nothing is known then
+    odd_computers: str = ""  # the same; of these nothing is known: ``is_unread``
+    odd_names: frozenset[NodeName] = frozenset()  # theirs, where they could be read ...
+    odd_nameless: bool = False  # ... and whether some could not: it may be any that is not here
     takes_work: Mapping[NodeName, bool] = Factory(dict)  # of those that were asked for it
+
+    def is_unread(self, name: NodeName) -> bool:
+        """Return whether a computer that is not among ``computers`` may exist all the same."""
+        return self.odd_nameless or name in self.odd_names
 
 
 @frozen(kw_only=True)

@@ -71,8 +71,8 @@ class Controller:
             read_at=began,
             version=self.sim.version,
             session=self.sim.session,
-            items=readers.parse_queue(queue, 0.0),
-            computers=readers.parse_computers(computers),
+            items=readers.parse_queue(queue["items"], 0.0)[0],
+            computers=readers.parse_computers(computers["computer"])[0],
         )
 
     async def peek(self):

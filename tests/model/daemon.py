@@ -69,7 +69,7 @@ class Daemon:
         if world.mute or world.sim.is_down(world.now):
             return model.ControllerView(error="no answer", read_at=world.now)
         told = documents.queue(world.sim, now=world.now, url=URL, language="en")
-        items = jenkins.parse_queue(told, 0.0)
+        items = jenkins.parse_queue(told["items"], 0.0)[0]
         return model.ControllerView(
             synced=True,
             read_at=world.now,
@@ -77,7 +77,9 @@ class Daemon:
             session=world.sim.session,
             quieting_down=world.sim.quieting_down,
             items=items,
-            computers=jenkins.parse_computers(documents.computers(world.sim, url=URL)),
+            computers=jenkins.parse_computers(documents.computers(world.sim, url=URL)["computer"])[
+                0
+            ],
         )
 
     def _backend(self, name):

@@ -136,7 +136,7 @@ def recorded_view(name, note=None):
     asked = {e["note"]: e["response"].get("json") for e in exchanges(name)}
     document = asked.get(note or "smallest useful set") or asked.get("Accept-Language: en")
     document = document or asked["empty queue"]
-    items = jenkins.parse_queue(document, 0.0)
+    items = jenkins.parse_queue(document["items"], 0.0)[0]
     names = ["master", *RECORDED[name][0]]
     return model.ControllerView(
         synced=True,

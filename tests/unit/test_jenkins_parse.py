@@ -5,7 +5,7 @@ import pytest
 
 from broker import jenkins
 from broker.core import model
-from jnlp import errors
+from jnlp import entries, errors
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
 PLACEHOLDER = "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecution$PlaceholderTask"
@@ -37,13 +37,13 @@ def one(**changes):
         },
     }
     item.update(changes)
-    (parsed,) = jenkins.parse_queue({"items": [item]}, 0.0)
+    (parsed,) = jenkins.parse_queue([item], 0.0)[0]
     return parsed
 
 
 def test_the_recorded_queue():
     """An old Pipeline plugin exports nothing of its task but the class."""
-    by_id = {item.id: item for item in jenkins.parse_queue(restart_queue(), 0.0)}
+    by_id = {item.id: item for item in jenkins.parse_queue(restart_queue()["items"], 0.0)[0]}
     pipeline, freestyle = by_id[80], by_id[78]
     assert pipeline.task_class == PLACEHOLDER
     assert (pipeline.task_name, pipeline.task_url, pipeline.exports_label) == ("", "", False)
@@ -107,8 +107,8 @@ def test_times_of_a_waiting_item():
 
 def test_times_are_moved_by_the_skew():
     """A controller an hour ahead: its times are an hour less on our clock."""
-    ahead = jenkins.parse_queue(restart_queue(), 3600.0)
-    right = jenkins.parse_queue(restart_queue(), 0.0)
+    ahead = jenkins.parse_queue(restart_queue()["items"], 3600.0)[0]
+    right = jenkins.parse_queue(restart_queue()["items"], 0.0)[0]
     for moved, item in zip(ahead, right, strict=True):
         assert moved.in_queue_since_at == item.in_queue_since_at - 3600
         assert moved.buildable_since_at == item.buildable_since_at - 3600
@@ -117,12 +117,12 @@ def test_times_are_moved_by_the_skew():
 def test_an_item_that_has_left_is_no_demand():
     """It can be listed for a moment while it leaves."""
     left = {"_class": "hudson.model.Queue$LeftItem", "id": 1, "cancelled": False}
-    assert jenkins.parse_queue({"items": [left]}, 0.0) == ()
+    assert jenkins.parse_queue([left], 0.0)[0] == ()
 
 
 def test_missing_fields_of_an_item():
     """Only the id is needed."""
-    (item,) = jenkins.parse_queue({"items": [{"id": 1}]}, 0.0)
+    (item,) = jenkins.parse_queue([{"id": 1}], 0.0)[0]
     assert item == model.QueueItem(id=1, stage=model.Stage.WAITING)
     assert one(why=None).why == ""
 
@@ -130,29 +130,66 @@ def test_missing_fields_of_an_item():
 @pytest.mark.parametrize(
     "document",
     [
-        None,
-        [],
-        {},
-        {"items": None},
-        {"items": {}},
-        {"items": [None]},
-        {"items": [{}]},
-        {"items": [{"id": None}]},
-        {"items": [{"id": "7"}]},
-        {"items": [{"id": True}]},
+        "null",
+        "[]",
+        "{}",
+        '{"items": null}',
+        '{"items": {}}',
+        '{"other": [], "items": 7}',
+        '{"items": [',
+        '{"items": [{"id": 7}',
+        '{"items": [{"id": 7}, ',
+        '{"items": [{"id": 7} {"id": 8}]}',
+        '{"items": [}',
+        "",
+        "[" * 100_000,
     ],
 )
 def test_a_queue_that_is_none(document):
     """Unknown is not empty."""
-    with pytest.raises(errors.Unexpected, match="queue"):
-        jenkins.parse_queue(document, 0.0)
+    with pytest.raises((errors.Unexpected, ValueError)):  # the session makes the latter ours
+        jenkins.parse_queue(entries.Entries(document.encode(), "items"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        (None, "no object"),
+        ([], "no object"),
+        ("x", "no object"),
+        ({}, "the id of an item is None"),
+        ({"id": "7"}, "the id of an item is '7'"),
+        ({"id": True}, "the id of an item is True"),
+        ({"id": -1}, "the id of an item is -1"),
+        ({"id": 10**400}, "the id of an item is 1000"),
+        ({"id": 10**5000}, "a very large number"),
+        ({"id": float("nan")}, "the id of an item is nan"),
+        ({"id": 1}, "two items have the id 1"),
+    ],
+)
+def test_one_odd_item_costs_that_item(item, why):
+    """The others are there, and somebody is told."""
+    found, odd = jenkins.parse_queue([{"id": 1}, item, {"id": 2}], 0.0)
+    assert [one.id for one in found] == [1, 2]
+    assert odd.count == 1
+    assert why in odd.words("items")
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), float("inf"), float("nan"), "1", True, [], {}, 1e308]
+)
+def test_numbers_of_any_size_and_kind(value):
+    """Times are clamped, or not told; nothing else of the item is lost."""
+    item = one(inQueueSince=value, buildableStartMilliseconds=value, timestamp=value)
+    assert 0.0 <= item.in_queue_since_at <= 253402300799.0
+    assert item.buildable_since_at is None or 0.0 <= item.buildable_since_at <= 253402300799.0
 
 
 def test_the_recorded_computers():
     """Agents by the name of their node, the built-in node as it shows itself."""
     exchanges = json.loads((RECORDINGS / "nodes" / "05-computers.json").read_text())["exchanges"]
     document = next(e for e in exchanges if e["note"] == "all computers, tree")["response"]["json"]
-    computers = {c.name: c for c in jenkins.parse_computers(document)}
+    computers = {c.name: c for c in jenkins.parse_computers(document["computer"])[0]}
     assert sorted(computers) == ["busy-1", "gone-1", "idle-1", "marked-1", "master", "never-1"]
     busy = computers["busy-1"]
     assert (busy.idle, busy.executors, busy.busy_executors) == (False, 2, 2)
@@ -163,11 +200,36 @@ def test_the_recorded_computers():
     assert all(len(c.offline_cause) <= 256 for c in computers.values())
 
 
-@pytest.mark.parametrize("document", [None, {}, {"computer": None}, {"computer": [{}]}])
-def test_computers_that_are_none(document):
-    """Unknown is not empty."""
-    with pytest.raises(errors.Unexpected):
-        jenkins.parse_computers(document)
+IDLE = {"displayName": "a", "idle": True, "offline": False, "temporarilyOffline": False}
+
+
+@pytest.mark.parametrize(
+    ("computer", "names", "nameless"),
+    [
+        (None, set(), True),
+        ({}, set(), True),
+        ({"displayName": 7}, set(), True),
+        ({"displayName": "b"}, {"b"}, False),
+        ({**IDLE, "displayName": "b", "idle": "no"}, {"b"}, False),
+        ({**IDLE, "displayName": "b", "executors": {}}, {"b"}, False),
+        ({**IDLE, "displayName": "b", "executors": ""}, {"b"}, False),
+        ({**IDLE, "displayName": "b", "oneOffExecutors": [7]}, {"b"}, False),
+        (IDLE, {"a"}, False),  # two of one name: which is it?
+    ],
+)
+def test_one_odd_computer_costs_that_computer(computer, names, nameless):
+    """It is told by its name where that can be read: of the others absence is still known."""
+    found, odd = jenkins.parse_computers([IDLE, computer, {**IDLE, "displayName": "z"}])
+    assert {one.name for one in found} == {"a", "z"} - names
+    assert (odd.names, odd.nameless, odd.odd.count) == (names, nameless, 1)
+    assert odd.words().startswith("1 computers cannot be read: ")
+
+
+def test_a_number_of_executors_that_nobody_has():
+    """Nothing may be sized by it."""
+    for told, kept in ((2**31, 10_000), (-5, 0), ("2", 1), (True, 1), (10**400, 10_000)):
+        (found,), _ = jenkins.parse_computers([{**IDLE, "numExecutors": told}])
+        assert found.executors == kept
 
 
 @pytest.mark.parametrize(

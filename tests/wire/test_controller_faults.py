@@ -20,7 +20,7 @@ from broker import execute, jenkins, observe
 from broker.core import demand, model
 from broker.demo import access, simulation
 from broker.demo import controller as controllers
-from jnlp import client, errors, http, node, version
+from jnlp import client, entries, errors, http, node, version
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
 from tests.unit import worlds
@@ -383,7 +383,7 @@ async def test_a_queue_of_five_thousand():
     assert all(len(wish.templates) == 1 for wish in wishes)
     assert spent < 4.0  # a quarter of it on a machine that has nothing else to do
     tracemalloc.start()
-    items = jenkins.parse_queue(json.loads(text), 0.0)
+    items, _ = jenkins.parse_queue(entries.Entries(text.encode(), "items"), 0.0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(items) == 5000

@@ -1,11 +1,21 @@
 """One line of a doctor: what was looked at, how it is, and what to do.
 
-Shared by the broker's own checks and by those of the backends. Refuses to look at anything itself.
+Shared by the broker's own checks and by those of the backends. Refuses to look at anything itself;
+what is told here is fit for a terminal, whoever has written it.
 """
 
 import enum
 
-from attrs import frozen
+from attrs import field, frozen
+
+from outside import text as outside_text
+
+_LENGTH = 1024
+
+
+def _fit(text: str) -> str:
+    """Take out what others have written into it to be shown on a terminal."""
+    return outside_text.clean(text, _LENGTH)
 
 
 class Verdict(enum.Enum):
@@ -22,8 +32,8 @@ class Finding:
 
     check: str
     verdict: Verdict
-    text: str
-    hint: str = ""
+    text: str = field(converter=_fit)
+    hint: str = field(default="", converter=_fit)
 
 
 def ok(check: str, text: str) -> Finding:

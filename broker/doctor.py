@@ -23,7 +23,7 @@ from broker.core import model
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
 from jnlp import version as jnlp_version
-from outside import waits
+from outside import text, waits
 
 _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
@@ -102,7 +102,7 @@ async def _controller(
 ) -> AsyncIterator[finding.Finding]:
     asked = now()
     try:
-        answer = await session.get_json("queue/api/json", {"tree": "items[id]"})
+        answer = await session.get_list("queue/api/json", "items", {"tree": "items[id]"})
     except errors.JenkinsError as error:
         yield finding.fail("controller", error.text, _what_to_do(error))
         return
@@ -150,7 +150,7 @@ async def _who(settings: config.Settings, session: http.Session) -> finding.Find
         told = (await session.get_json("whoAmI/api/json")).json
     except errors.JenkinsError as error:
         return finding.warn("credentials", f"whoAmI: {error.text}")
-    name = str(told.get("name", "")) if isinstance(told, dict) else ""
+    name = text.clean(str(told.get("name", "")), 80) if isinstance(told, dict) else ""
     anonymous = bool(told.get("anonymous")) if isinstance(told, dict) else True
     given = settings.controller.credentials
     if given is None:
@@ -219,16 +219,13 @@ async def _tried(permission: str, call: Callable[[], Awaitable[object]]) -> find
 async def _jobs(session: http.Session) -> finding.Finding:
     """Without Job/Read a full queue looks empty: tell that apart."""
     try:
-        root = (await session.get_json("api/json", {"tree": "jobs[name]"})).json
-        queue = (
-            await session.get_json(
-                "queue/api/json", {"tree": "items[id],discoverableItems[_class]"}
-            )
-        ).json
+        jobs = await _count(session, "api/json", "jobs", "jobs[name]")
+        items = await _count(session, "queue/api/json", "items", "items[id]")
+        wanted = {"tree": "discoverableItems[_class]"}
+        queue = (await session.get_json("queue/api/json", wanted)).json
     except errors.JenkinsError as error:
         return finding.fail("Job/Read", error.text, _what_to_do(error))
-    jobs, items = len(root.get("jobs") or ()), len(queue.get("items") or ())
-    if queue.get("discoverableItems"):
+    if isinstance(queue, dict) and queue.get("discoverableItems"):
         return finding.fail(
             "Job/Read",
             "items wait that the user may discover, but not read",
@@ -241,6 +238,15 @@ async def _jobs(session: http.Session) -> finding.Finding:
             "if there are jobs, give the user Job/Read: to it a full queue looks empty",
         )
     return finding.ok("Job/Read", f"{jobs} jobs visible at the top, {items} items in the queue")
+
+
+async def _count(session: http.Session, path: str, key: str, tree: str) -> int:
+    """Count the entries of a list. Raises any ``JenkinsError``."""
+    answer = await session.get_list(path, key, {"tree": tree})
+    try:
+        return sum(1 for _ in answer.entries)
+    except ValueError as error:
+        raise errors.Unexpected(f"GET {path}: {error}") from None
 
 
 # --- the way of the agents ---------------------------------------------------------------------
@@ -286,14 +292,15 @@ async def _way_in(
         announced = answer.headers.get(
             "X-Jenkins-JNLP-Host"
         )  # hudson.TcpSlaveAgentListener.hostName
-    if not told.isdecimal():
+    if not (told.isascii() and told.isdecimal() and len(told) <= 5):
         return finding.fail(
             "agents",
             "the controller announces no agent port",
             "Manage Jenkins, Security: TCP port for inbound agents; or connect.mode websocket",
         )
     through = tunnel.parse_tunnel(way.tunnel) if way.tunnel is not None else None
-    host = (through.host if through else None) or announced or yarl.URL(url).host or ""
+    announced = text.name(announced or "") or yarl.URL(url).host or ""
+    host = (through.host if through else None) or announced
     port = (through.port if through else None) or int(told)
     return await _port(host, port, "through the tunnel" if through else "agent port")
 

@@ -78,14 +78,15 @@ class NodeClient:
 
     async def node_names(self) -> tuple[str, ...]:
         """Return the names of all nodes that have a computer, without the controller's own."""
-        answer = await self._session.get_json(
-            "computer/api/json", {"tree": "computer[displayName]"}
+        answer = await self._session.get_list(
+            "computer/api/json", "computer", {"tree": "computer[displayName]"}
         )
-        computers = answer.json.get("computer") if isinstance(answer.json, dict) else None
-        if not isinstance(computers, list) or not all(isinstance(c, dict) for c in computers):
-            raise errors.Unexpected("GET computer/api/json: no list of computers in the answer")
+        try:
+            computers = [entry.parse() for entry in answer.entries]
+        except ValueError as error:
+            raise errors.Unexpected(f"GET computer/api/json: {error}") from None
         return tuple(
-            str(computer.get("displayName", ""))
+            state.name_of(computer)
             for computer in computers
             if not str(computer.get("_class", "")).endswith("$MasterComputer")
         )

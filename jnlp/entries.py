@@ -20,6 +20,7 @@ MAX_ENTRY = 256 * 1024
 """Bytes of one entry; a computer with a thousand executors takes a third of it."""
 MAX_ENTRIES = 20_000
 _MAX_WALK = 512 * 1024  # bytes of an entry that is too deep
+_LEAST_ENTRY = 16  # bytes of an entry on average; of those that mean anything 60
 _MAX_MEMBERS = 64  # of the object that holds the list
 _DEPTH = 8  # brackets inside each other; what we ask for has five
 
@@ -63,9 +64,10 @@ class Entries:
         at = _skip(self._body, self._begin)
         if self._body[at : at + 1] == b"]":
             return
+        limit = min(MAX_ENTRIES, len(self._body) // _LEAST_ENTRY + 16)
         for number in itertools.count():
-            if number == MAX_ENTRIES:
-                yield Entry(odd=f"there are more than {MAX_ENTRIES} entries, which are read")
+            if number == limit:
+                yield Entry(odd=f"there are more than {limit} entries, which are read")
                 return
             end, is_deep = _end(self._body, at)
             if is_deep:

@@ -155,7 +155,7 @@ def _described(name: str) -> dict[str, object]:
 # refuse, and everything else in the file (launcher, properties of unknown plugins, the offline
 # state) must go back byte for byte.
 
-_MAX_CONFIG = 1024 * 1024
+_MAX_CONFIG, _MAX_TAGS = 1024 * 1024, 8192
 _CLOSINGS = (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>"), ("<!", ">"))
 _NO_TEXT = re.compile("[\"'<>]")  # in a tag
 _NAME_END = re.compile(r"[\s/]")
@@ -285,9 +285,14 @@ def _tags(xml: str) -> Iterator[_Tag]:
     """Yield every tag; reads each character once. Raises ``ValueError`` for what never ends."""
     if len(xml) > _MAX_CONFIG:
         raise ValueError(f"{_NOT_ONE}: {len(xml)} characters, {_MAX_CONFIG} are read")
-    at = 0
+    at = number = 0
     while (start := xml.find("<", at)) >= 0:
-        closing = next((c for o, c in _CLOSINGS if xml.startswith(o, start)), None)
+        number += 1
+        if number > _MAX_TAGS:
+            raise ValueError(f"{_NOT_ONE}: more than {_MAX_TAGS} tags")
+        closing = None
+        if xml[start + 1 : start + 2] in {"!", "?"}:
+            closing = next((c for o, c in _CLOSINGS if xml.startswith(o, start)), None)
         if closing is None:
             at = _end_of_tag(xml, start)
             closes = xml.startswith("</", start)

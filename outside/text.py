@@ -75,7 +75,8 @@ def last_lines(text: str, count: int, limit: int = LIMIT) -> tuple[str, ...]:
         del lines[0]  # its beginning is cut off, and may have been in the midst of a secret
     elif len(text) > window:
         lines = [_MORE]
-    return tuple(line for line in (clean(line, limit) for line in lines) if line)[-count:]
+    told = [line for line in lines if not line.isspace() and line][-count:]
+    return tuple(clean(line, limit) for line in told)
 
 
 def cut(text: str, limit: int) -> str:

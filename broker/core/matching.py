@@ -173,10 +173,11 @@ def _shift(
 def _hand_out(
     crowds: Sequence[_Crowd], piles: Sequence[_Pile], flow: Sequence[Mapping[int, int]]
 ) -> dict[model.ItemId, Supply]:
-    slots = [[s for s in pile.members for _ in range(s.slots)] for pile in piles]
+    # never a list of all slots: a remote says how many there are
+    slots = [(s for s in pile.members for _ in range(s.slots)) for pile in piles]
     given: dict[model.ItemId, Supply] = {}
     for crowd, flows in zip(crowds, flow, strict=True):
-        takes = [slots[pile].pop(0) for pile, n in sorted(flows.items()) for _ in range(n)]
+        takes = [next(slots[pile]) for pile, n in sorted(flows.items()) for _ in range(n)]
         for wish, supply in zip(crowd.wishes[: crowd.matched], takes, strict=True):
             given[wish.item.id] = supply
     return given

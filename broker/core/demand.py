@@ -16,7 +16,7 @@ caps, agents' states and what follows from a wish.
 import enum
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import attrs
@@ -47,12 +47,19 @@ _OFFLINE = "’ is offline"
 _PINNED = "Must run on "
 _RESERVED = "’ is reserved for jobs with matching label expression"
 _ANYWHERE = "Waiting for next available executor"
-_REASONS = re.compile(r"; (?![^‘]*’)")  # not inside a name
-_ORDINARY = re.compile(
-    r"Waiting for next available executor.*|There are no nodes with the label ‘.+’"
-    r"|All nodes of label ‘.+’ are offline|‘.+’ doesn’t have label ‘.+’|‘[^’]+’ is offline"
-    r"|‘[^’]+’ is reserved for jobs with matching label expression|‘[^’]+’ is not accepting tasks"
-    r"|Must run on \S+ not \S+|In the quiet period.*|Finished waiting|.*is about to shut down"
+_ORDINARY = (
+    ("Waiting for next available executor", ""),
+    ("There are no nodes with the label ‘", "’"),
+    ("All nodes of label ‘", "’ are offline"),
+    ("Must run on ", ""),
+    ("In the quiet period", ""),
+    ("Finished waiting", ""),
+    ("", "is about to shut down"),
+)
+_ORDINARY_OF_A_NODE = (
+    _OFFLINE,
+    _RESERVED,
+    "’ is not accepting tasks",
 )
 """What the controller itself says of an item for which there is no free executor that fits."""
 _BUILT_IN = frozenset({"master", "Built-In Node", "Jenkins"})
@@ -166,8 +173,8 @@ def veto(why: str) -> str:
     The controller lists its reasons (``CompositeCauseOfBlockage``, joined by "; ") only while an
     executor of the label is free and accepts tasks: what is none of its own is a refusal.
     """
-    said = (part.strip() for part in _REASONS.split(why))
-    return "; ".join(part for part in said if part and _ORDINARY.fullmatch(part) is None)
+    said = (part.strip() for part in _reasons(why))
+    return "; ".join(part for part in said if part and not _is_ordinary(part))
 
 
 def names_in(wishes: Iterable[Wish]) -> frozenset[str]:
@@ -423,6 +430,37 @@ class _Reader:
                     "the controller's own names it while the placeholder node is there and texts "
                     "are English; a plugin's words hide it",
                 )
+
+
+def _reasons(why: str) -> Iterator[str]:
+    """Yield the reasons of a composite text; what stands in the quotes of a name divides none."""
+    begin = at = opening = closing = 0
+    while (at := why.find("; ", at)) >= 0:
+        opening = _next(why, "‘", at, opening)
+        closing = _next(why, "’", at, closing)
+        if closing < 0 or 0 <= opening < closing:
+            yield why[begin:at]
+            begin = at + 2
+        at += 2
+    yield why[begin:]
+
+
+def _next(text: str, mark: str, at: int, known: int) -> int:
+    """Return where a mark comes next, -1 for nowhere; ``known`` is the answer of an earlier place.
+
+    Asked for one place after the other it reads each character once.
+    """
+    return known if known < 0 or known >= at > 0 else text.find(mark, at)
+
+
+def _is_ordinary(reason: str) -> bool:
+    if any(reason.startswith(begin) and reason.endswith(end) for begin, end in _ORDINARY):
+        return True
+    if not reason.startswith("‘"):
+        return False
+    if reason.endswith(_ORDINARY_OF_A_NODE):
+        return True
+    return _LABEL_TEXTS[2][0] in reason and reason.endswith("’")
 
 
 def _between(text: str, before: str, after: str) -> str:

@@ -88,6 +88,16 @@ CASES = {
         long("\x1b"),
         long("\ud800"),
     ),
+    "reasons of an item": (
+        demand.veto,
+        long("; "),
+        long("‘; "),
+        long("’; "),
+        long("‘’ doesn’t have label ‘"),
+        long("‘a’ is offline; "),
+        long("Must run on a not b; "),
+        "Must run on " + long("a"),
+    ),
     "labelExpression": (
         lambda t: read_item(label=t),
         long("a&&"),
@@ -122,7 +132,11 @@ CASES = {
     ),
     "claim": (identity.read, long("agent-broker: held by "), "agent-broker: held by " + long("a")),
     "computer": (
-        lambda t: read_computer(displayName=t, description=t, executors=[{}]),
+        lambda t: read_computer(
+            displayName=t, description=t, executors=[{}], offlineCause={"description": t}
+        ),
+        long("Disconnected by "),
+        "Disconnected by " + long(" :"),
         long("[agent-broker "),
         long("\u202e"),
         long(" "),

@@ -89,7 +89,7 @@ CASES = {
         long("\ud800"),
     ),
     "reasons of an item": (
-        demand.veto,
+        lambda t: demand.veto(jenkins.parse_queue([queue_of(why=t)], 0.0)[0][0].why),
         long("; "),
         long("‘; "),
         long("’; "),

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import math
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,7 @@ from attrs import frozen
 from broker import log
 
 _LOG = logging.getLogger("broker.status")
-_BACKLOG = 128
+_BACKLOG = 1024  # whoever waits there costs us nothing
 _BREATH_S = 0.5  # when the process has no descriptor left
 _BUSY_S = 1.0  # an answer that is not taken within this may make room for others
 
@@ -158,6 +159,10 @@ class Door:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        with contextlib.suppress(OSError, AttributeError):
+            # so long Linux keeps a silent connection to itself: no descriptor, no place of ours
+            seconds = math.ceil(self.limits.request_s)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
         made.bind(address)
         made.listen(_BACKLOG)
 

@@ -26,6 +26,7 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server as LowLevelServer
+from attrs import frozen
 
 from broker import log, presence
 from broker.core import leftovers, model
@@ -53,8 +54,20 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::
 _GOODBYE_S = 1.0
 _LINGER_S = 1.0
 
+_DEAR = 9.0
+"""How long an answer is good, in times of what it took to make."""
+
 _Answer = Callable[[], Response]
 _Prove = Callable[[str, str, bytes], str | None]
+
+
+@frozen(kw_only=True)
+class _Made:
+    """A body that was made a moment ago."""
+
+    body: bytes
+    kind: str
+    until: float  # loop time
 
 
 class Server:
@@ -78,6 +91,7 @@ class Server:
         self._door: doors.Door | None = None
         self._told = log.Seldom(_LOG)
         self._is_local = True
+        self._dear: dict[str, _Made] = {}
         self._left_over: dict[bool, tuple[model.World, model.Plan]] = {}
         self._answers: dict[str, _Answer] = {
             "/": self._page,
@@ -149,9 +163,18 @@ class Server:
         return None
 
     def _made(self, path: str) -> Response:
-        """Make one answer; a bug costs that answer, and is told once in a while."""
+        """Make one answer; a bug costs that answer, and is told once in a while.
+
+        One that was dear is given again for a while: whoever asks without end gets a tenth of the
+        loop's time for it, and no more.
+        """
+        elapsed = asyncio.get_running_loop().time
+        known = self._dear.get(path)
+        if known is not None and elapsed() < known.until:
+            return Response(body=known.body, headers={"Content-Type": known.kind})
+        began = elapsed()
         try:
-            return self._answers[path]()
+            answer = self._answers[path]()
         except Exception as error:  # noqa: BLE001 -- whoever asks again gets the same; the rest lives
             self._told.bug(f"{path} cannot be made, by a bug", error)
             return _line(
@@ -159,6 +182,11 @@ class Server:
                 f"{path} cannot be made, by a bug of the broker ({type(error).__name__}); its log "
                 "says where. The other pages are not concerned.",
             )
+        if answer.status == HTTPStatus.OK and isinstance(answer.body, bytes):
+            until = elapsed() + _DEAR * (elapsed() - began)
+            kind = answer.headers["Content-Type"]
+            self._dear[path] = _Made(body=answer.body, kind=kind, until=until)
+        return answer
 
     def _page(self) -> Response:
         return _text(page.render(self._source), kind="text/html")

@@ -144,7 +144,7 @@ class Broker:
         """
         try:
             if not self.leads.state().shared:
-                self.remember_holder()
+                self._remember_holder()
             await self._serve()
             if ready is not None:
                 ready(self)
@@ -214,7 +214,7 @@ class Broker:
         claim = self.leads.claim
         if self.reconciler.place is not None and claim:
             self.reconciler.place.begin(claim, now=self.watch.now())
-            self.remember_holder()
+            self._remember_holder()
         self.reconciler.take_over()
 
     def _record_leader(self) -> None:
@@ -223,7 +223,7 @@ class Broker:
             leading=state.leading, holder=state.holder, transitions=state.transitions
         )
 
-    def remember_holder(self) -> None:
+    def _remember_holder(self) -> None:
         """Note who we are, so that the next life knows this one's claim for its own."""
         if self.reconciler.place is None:
             return

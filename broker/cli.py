@@ -30,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command(options)
     except config.ConfigError as error:
-        return _say(str(error), BAD_INPUT)
+        return _say(BAD_INPUT, *error.lines)
     except ends.BadInput as error:
-        return _say(f"agent-broker: {error}", BAD_INPUT)
+        return _say(BAD_INPUT, f"agent-broker: {error}")
     except ends.Refused as error:
-        return _say(f"agent-broker: {error}", REFUSED)
+        return _say(REFUSED, f"agent-broker: {error}")
     except ends.Failed as error:
-        return _say(f"agent-broker: {error}", FAILED)
+        return _say(FAILED, f"agent-broker: {error}")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return OK
 
 
-def _say(text: str, code: int) -> int:
-    for line in text.split("\n"):  # it may quote what others sent
+def _say(code: int, *lines: str) -> int:
+    for line in lines:  # it may quote what others sent
         print(terminal.plain(line), file=sys.stderr)
     return code
 

@@ -10,13 +10,12 @@ import contextlib
 import functools
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
 
 from attrs import field, frozen
 
 import broker
 from backends import api as backends_api
-from broker import app, assembly, clock, config, ends, observe, placeholder, store
+from broker import app, assembly, clock, config, ends, observe, store
 from broker import leadership as leaderships
 from broker.core import death, leftovers, marks, model
 from broker.core import ledger as ledgers
@@ -181,14 +180,13 @@ async def _twice(
     watch: clock.Clock,
     *,
     everything: bool,
-    first: Callable[[model.World], Any] | None = None,
+    first: Callable[[model.World], None] = lambda _: None,
 ) -> tuple[model.World, model.Plan]:
-    """Return the second look and what follows from both; ``first`` is awaited after the first."""
+    """Return the second look and what follows from both; ``first`` is called after the first."""
     policy = made.policy
     world = await look(made, watch, model.Ledger())
     complain(world)
-    if first is not None:
-        await first(world)
+    first(world)
     seen = leftovers.look(world, policy, everything=everything)
     if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.agents):
         print(f"looking again in {policy.orphan_grace_s:.0f} s", file=sys.stderr)
@@ -198,25 +196,21 @@ async def _twice(
     return world, leftovers.look(world, policy, everything=everything)
 
 
-async def _nobody_claims(made: app.Broker, world: model.World) -> None:
-    """Ask for the owner's claim as a broker does that starts; it is defended where one works.
+def _nobody_claims(made: app.Broker, world: model.World) -> None:
+    """Look whether the owner's claim is that of another state directory. Raises Refused.
 
-    Only where somebody else's claim stands: ours, and none, need no question. Raises Refused.
+    Whether its broker lives only a claim over it could tell, and that might end it. Replicas claim
+    by their lease, which was looked at.
     """
     place = made.reconciler.place
-    if place is None or not place.is_claimed_by_another(world.controller):
+    if place is None or made.settings.high_availability is not None:
         return
-    print("another broker has this owner's claim; waiting whether it answers", file=sys.stderr)
-    try:
-        while not await place.tend(world.controller, now=made.now()):
-            await asyncio.sleep(made.settings.poll.busy_s)
-            world = await look(made, made.watch, model.Ledger())
-            complain(world)
-    except placeholder.SecondBroker as error:
-        raise ends.Refused(str(error)) from error
-    except jnlp_errors.JenkinsError as error:
-        raise ends.Failed(f"the owner's claim cannot be written: {error.text}") from error
-    made.remember_holder()
+    if place.is_claimed_by_another(world.controller):
+        name = marks.placeholder_name(made.settings.owner)
+        raise ends.Refused(
+            f"a broker with another state_dir has the claim of owner {made.settings.owner}; hint: "
+            f"run the sweep with its state_dir, or delete the node {name} if it is gone for good"
+        )
 
 
 async def _nobody_leads(settings: config.Settings) -> None:

@@ -66,7 +66,7 @@ def noted(files: Loads) -> Note | None:
     try:
         told = json.loads(files.load(NOTE) or "{}")
         made = Note(url=str(told["url"]), key=str(told["key"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     known_secrets.register(made.key)
     return made if made.url else None

@@ -21,6 +21,7 @@ import pytest
 from broker import cli
 from broker.core import marks
 from broker.demo import image, parts
+from tests import patience
 from tests.docker import engines
 from tests.e2e import stage as stages
 from tests.kubernetes import fake
@@ -257,7 +258,7 @@ async def command(stage, monkeypatch, *arguments, secret=True):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         told = [*arguments, "--config", str(stage.config)]
-        code = await asyncio.wait_for(asyncio.to_thread(cli.main, told), WITHIN_S)
+        code = await patience.wait_for(asyncio.to_thread(cli.main, told), WITHIN_S)
     return code, out.getvalue(), err.getvalue()
 
 

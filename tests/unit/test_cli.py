@@ -1,15 +1,22 @@
 """The command line: helps, exit codes, what is printed for people and for programs."""
 
 import argparse
+import asyncio
+import contextlib
+import functools
+import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
+import attrs
 import pytest
 
-from broker import cli
+from broker import cli, configured, ends, presence, store
+from broker import commands as works
 from broker.status import Server, documents, terminal
 from tests import patience
 from tests.unit import status_source
@@ -180,13 +187,118 @@ def test_a_remote_text_cannot_steer_the_terminal():
     assert len(text.splitlines()) == len(terminal.render(told(status_source.full())).splitlines())
 
 
+HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n\u202e\x9b31m\ud800 " + "f" * 64
+
+
+@contextlib.asynccontextmanager
+async def beside(path, source):
+    """A page that proves itself as that of the configuration's broker."""
+    settings = configured.load(pathlib.Path(path), secrets=False)
+    source.fingerprint = settings.fingerprint
+    server = Server(source, metrics=lambda: (b"", "text/plain"))
+    url = await server.start(host="127.0.0.1", port=0)
+    note = presence.announce(store.FileStore(settings.state_dir), url)
+    server.prove = functools.partial(presence.proof, note.key)
+    try:
+        yield source, url
+    finally:
+        await server.aclose()
+
+
+async def ran(*arguments):
+    """Run a command in a thread; return its code and what it wrote."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = await asyncio.to_thread(cli.main, list(arguments))
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+@pytest.mark.parametrize("command", ["plan", "sweep", "status"])
+async def test_what_others_wrote_is_printed_clean(path, command, more):
+    """No control character, no turned direction, no half of a pair, no secret: JSON too."""
+    async with beside(path, status_source.full(HOSTILE)):
+        _, out, err = await ran(command, *more, "--config", path)
+    assert out
+    for line in (out + err).split("\n"):
+        assert line.isprintable(), repr(line)
+        assert not re.search("[0-9a-f]{64}", line)
+    (out + err).encode("utf-8")
+    if more:
+        json.loads(out)
+
+
+async def test_an_error_that_quotes_others_is_printed_clean(path, capsys, monkeypatch):
+    """Also on the way out with an exit code."""
+
+    def refused(_):
+        raise ends.Failed(f"controller: {HOSTILE}\nERROR forged")
+
+    monkeypatch.setattr(works, "explain", refused)
+    assert cli.main(["explain", "x", "--config", path]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].isprintable()
+
+
+async def test_plan_and_sweep_ask_the_broker_that_works_here(path):
+    """What it says is what is shown; whose word it is stands beside it."""
+    async with beside(path, status_source.full()) as (_, url):
+        code, out, err = await ran("plan", "--json", "--config", path)
+        told = json.loads(out)
+        assert (code, told["asked"]) == (0, url)
+        assert [a["verb"] for a in told["actions"]]
+        assert told["waits"]
+        assert err.startswith(f"asked the broker that works here, {url}: it looked 0.5 s ago")
+        code, out, err = await ran("sweep", "--config", path)
+        assert "asked the broker that works here" in err
+
+
+async def test_a_file_that_is_not_in_force_is_planned_by_itself(path):
+    """Who has edited it wants to know what it would do; the controller is asked for that."""
+    async with beside(path, status_source.full()) as (source, _):
+        source.fingerprint = "another"
+        code, _, err = await ran("plan", "--config", path)
+    assert code == 1  # there is no controller in this test
+    assert "has another configuration in force: by the file" in err
+    assert "controller: unreachable" in err
+
+
+async def test_a_broker_of_another_owner_is_not_asked(path):
+    """Two of them may share a state directory one after the other."""
+    async with beside(path, status_source.full()) as (source, url):
+        source.policy = attrs.evolve(source.policy, owner="other")
+        code, _, err = await ran("status", "--config", path)
+        assert (code, "is that of owner other, not of o" in err) == (1, True)
+        code, _, err = await ran("plan", "--config", path)
+        assert (code, "asked" in err) == (1, False)
+        code, out, _ = await ran("status", "--url", url, "--config", path)
+        assert (code, "owner other" in out) == (0, True)
+
+
+@pytest.mark.parametrize("reference", ["env:NOT_SET_ANYWHERE", "file:not-there"])
+async def test_what_needs_no_secret_asks_for_none(path, reference):
+    """``status``, ``explain``, ``render``; ``plan`` and ``sweep`` where a broker can be asked."""
+    file = pathlib.Path(path)
+    told = 'controller: {url: "http://127.0.0.1:1/"'
+    file.write_text(file.read_text().replace(told, f"{told}, user: u, token: '{reference}'"))
+    assert (await ran("explain", "linux", "--config", path))[0] == 0
+    code, _, err = await ran("render", "linux", "--config", path)
+    assert (code, "have nothing to show" in err) == (2, True)
+    for command in ("check-config", "plan", "sweep", "doctor"):
+        code, _, err = await ran(command, "--config", path)
+        assert (code, reference.partition(":")[2] in err) == (2, True), command
+    async with beside(path, status_source.full()):
+        for command in ("status", "plan"):
+            assert (await ran(command, "--config", path))[0] == 0
+        assert (await ran("sweep", "--config", path))[0] in {0, 3}
+
+
 async def test_status_asks_the_running_broker(path):
     """Over HTTP, as from anywhere; with --json all four documents."""
     source = status_source.full()
     server = Server(source, metrics=lambda: (b"", "text/plain"))
     url = await server.start(host="127.0.0.1", port=0)
-    import asyncio
-
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -15,6 +15,7 @@ import pytest
 
 from broker import log
 from broker.status import Server, documents, doors
+from tests import patience
 from tests.unit import status_source
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -64,7 +65,7 @@ async def said(port, data, *, source="127.0.0.1", within_s=WITHIN_S):
     reader, writer = await opened(port, source=source, first=data)
     got = b""
     try:
-        async with asyncio.timeout(within_s):
+        async with patience.limit(within_s):
             while piece := await reader.read(65536):
                 got += piece
     except ConnectionError:
@@ -76,7 +77,7 @@ async def said(port, data, *, source="127.0.0.1", within_s=WITHIN_S):
 
 async def closed(reader, *, within_s=WITHIN_S):
     """Wait until the other side ends a connection."""
-    async with asyncio.timeout(within_s):
+    async with patience.limit(within_s):
         with contextlib.suppress(ConnectionError):
             while await reader.read(65536):
                 pass
@@ -322,7 +323,7 @@ async def test_the_page_ends_while_somebody_stays():
     _, writer = await opened(port, first=METRICS)
     writer.transport.pause_reading()
     await said(port, HEALTH)
-    async with asyncio.timeout(WITHIN_S):
+    async with patience.limit(WITHIN_S):
         await server.aclose()
         await closed(silent)
     with pytest.raises(ConnectionRefusedError):

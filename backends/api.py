@@ -73,11 +73,21 @@ class Resources:
 
 
 @frozen(kw_only=True)
+class Reach:
+    """How the server of a file is reached, where the platform leaves that to us."""
+
+    ca_file: str | None = None  # PEM on the broker's machine; None: the system's authorities
+    verify: bool = True
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
+
+
+@frozen(kw_only=True)
 class RemoteFile:
     """A file that the platform fetches before the start (HTTP GET, no credentials)."""
 
     url: str
     name: str
+    reach: Reach = Factory(Reach)
 
 
 @frozen(kw_only=True)

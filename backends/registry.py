@@ -59,6 +59,7 @@ KINDS = {
             cap=20,
             cap_per_core=4,
             alone="its agents are processes of one machine",
+            examiner="backends.process.doctor:examine",
         ),
         Kind(
             name="docker",

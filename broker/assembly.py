@@ -159,6 +159,11 @@ def _order(action: model.LaunchAgent, made: app.Broker) -> execute.Order:
     if template is None:
         raise backends_api.Rejected(f"template {action.template} is no longer configured")
     kind = registry.kind(made.settings.backends[action.backend].kind)
+    controller = made.settings.controller
+    try:
+        authorities = controller.authorities()
+    except (OSError, ValueError) as error:
+        raise backends_api.Rejected(f"controller.ca_file: {error}"[:256]) from error
     site = spec.Site(
         owner=made.settings.owner,
         style=spec.Style(kind.launch_style),
@@ -167,6 +172,8 @@ def _order(action: model.LaunchAgent, made: app.Broker) -> execute.Order:
         jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
         work_dir=made.backends[action.backend].work_dir(action.name),
         now=made.watch.now(),
+        reach=controller.reach(),
+        authorities=authorities,
     )
 
     def with_secret(secret: jnlp_secret.Secret) -> backends_api.InstanceSpec:

@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import aiohttp
@@ -197,12 +198,39 @@ async def _permissions(session: http.Session, probe: str | None) -> AsyncIterato
             yield finding.warn(configured.check, configured.text, "needed before 2.528.1 only")
         else:
             yield configured
+        yield await _kept(session, probe)
     finally:
         gone = await _tried("Agent/Delete", lambda: nodes.delete(probe))
     if gone.verdict is finding.Verdict.FAIL:
         yield finding.fail(gone.check, gone.text, f"{gone.hint}; remove node {probe} by hand")
     else:
         yield gone
+
+
+async def _kept(session: http.Session, probe: str) -> finding.Finding:
+    """Look whether a reload of Configuration as Code leaves our nodes alone.
+
+    It deletes every node that its YAML does not list, if that lists any (``jnlp.node``).
+    """
+    check = "nodes and JCasC"
+    try:
+        config = (await session.get_text(f"computer/{probe}/config.xml")).text
+        if node.is_kept(config):
+            return finding.ok(check, "a reload of Configuration as Code keeps the broker's nodes")
+        await session.get_text("configuration-as-code/")
+    except errors.NotFound:
+        return finding.ok(check, "Configuration as Code is not installed")
+    except errors.Forbidden as error:
+        if error.permission in {"Agent/Configure", "Agent/ExtendedRead"}:
+            return finding.warn(check, f"not looked at: {error.text}")
+    except (errors.JenkinsError, ValueError) as error:
+        return finding.warn(check, f"not looked at: {error}"[:256])
+    return finding.warn(
+        check,
+        "the installed Configuration as Code knows no node that is to be kept: loading a YAML "
+        "with jenkins.nodes deletes the broker's nodes, with the builds on them",
+        "upgrade the plugin to 2080 or later, or keep jenkins.nodes out of the YAML",
+    )
 
 
 async def _tried(permission: str, call: Callable[[], Awaitable[object]]) -> finding.Finding:
@@ -279,29 +307,61 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
 async def _way_in(
     client: aiohttp.ClientSession, url: str, way: tunnel.Connection
 ) -> finding.Finding:
-    if way.transport is tunnel.Transport.WEBSOCKET:
-        async with client.get(f"{url}wsagents/", allow_redirects=False) as answer:
-            if answer.status == 404:
-                return finding.fail("agents", "websocket: not offered", "use mode tcp, or upgrade")
-            return finding.ok("agents", f"websocket: {url}wsagents/ answers")
     if way.transport is tunnel.Transport.DIRECT:
         where = tunnel.parse_tunnel(way.direct or "")
         return await _port(where.host or "", where.port or 0, "direct")
+    if way.transport is tunnel.Transport.WEBSOCKET:
+        return await _websocket(client, url)
     async with client.get(f"{url}tcpSlaveAgentListener/", allow_redirects=False) as answer:
-        told = answer.headers.get("X-Jenkins-JNLP-Port", "")
-        announced = answer.headers.get(
-            "X-Jenkins-JNLP-Host"
-        )  # hudson.TcpSlaveAgentListener.hostName
-    if not (told.isascii() and told.isdecimal() and len(told) <= 5):
+        status, told = answer.status, answer.headers
+    return _elsewhere(url, status, {200}) or await _agent_port(url, told, way)
+
+
+async def _websocket(client: aiohttp.ClientSession, url: str) -> finding.Finding:
+    """Ask without an upgrade: the controller answers 400 and says what the endpoint is for."""
+    async with client.get(f"{url}wsagents/", allow_redirects=False) as answer:
+        status = answer.status
+    elsewhere = _elsewhere(url, status, {200, 400, 404, 426})
+    if status == 404:
+        hint = "is controller.agent_url right, path and all? else use mode tcp, or upgrade"
+        return finding.fail("agents", f"websocket: {url}wsagents/ is not there", hint)
+    return elsewhere or finding.ok("agents", f"websocket: {url}wsagents/ answers")
+
+
+def _elsewhere(url: str, status: int, expected: AbstractSet[int]) -> finding.Finding | None:
+    """Object if it is no controller that answers: what agents ask needs no login."""
+    if status in expected:
+        return None
+    return finding.fail(
+        "agents",
+        f"{url} answers {status} to what agents ask without a login",
+        "is controller.agent_url the controller's own address, with its path? a proxy with a "
+        "login must let tcpSlaveAgentListener/, wsagents/ and jnlpJars/ pass",
+    )
+
+
+async def _agent_port(
+    url: str, told: Mapping[str, str], way: tunnel.Connection
+) -> finding.Finding:
+    """Try the port that the controller announces, or the tunnel in its place."""
+    number = told.get("X-Jenkins-JNLP-Port", "")
+    if not (number.isascii() and number.isdecimal() and len(number) <= 5):
         return finding.fail(
             "agents",
             "the controller announces no agent port",
             "Manage Jenkins, Security: TCP port for inbound agents; or connect.mode websocket",
         )
+    if not told.get("X-Instance-Identity"):
+        return finding.fail(
+            "agents",
+            "the controller has no instance identity: agents by TCP cannot connect",
+            "install the plugin instance-identity, which 2.577 and later no longer bring along; "
+            "or connect.mode websocket, which needs none",
+        )
     through = tunnel.parse_tunnel(way.tunnel) if way.tunnel is not None else None
-    announced = text.name(announced or "") or yarl.URL(url).host or ""
-    host = (through.host if through else None) or announced
-    port = (through.port if through else None) or int(told)
+    named = text.name(told.get("X-Jenkins-JNLP-Host", ""))  # hudson.TcpSlaveAgentListener.hostName
+    host = (through.host if through else None) or named or yarl.URL(url).host or ""
+    port = (through.port if through else None) or int(number)
     return await _port(host, port, "through the tunnel" if through else "agent port")
 
 
@@ -337,9 +397,7 @@ async def _beyond(
     orders: dict[str, backends_api.InstanceSpec] = {}
     for template in config.policy(settings, wall_now=now()).templates:
         if name in template.backends:
-            orders[template.name] = rendering.order(
-                settings.owner, template, name, told.kind, now()
-            )
+            orders[template.name] = rendering.order(settings, template, name, now())
     async for one in registry.examine(
         told.kind, told.settings, owner=settings.owner, orders=orders, now=now
     ):

@@ -425,7 +425,8 @@ class Reconciler:
             memory = self.ledger.memories.get(action.name)
             template = memory.template if memory is not None else None
             slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
-            self.recorder.ended(template, slug)
+            told = next((d.slug for d in self.deaths if d.name == action.name), slug)
+            self.recorder.ended(template, told if last_words.is_bad(slug) else slug)
 
     async def before_end(self, action: model.Action) -> None:
         """Keep the last words of an agent before its instance is removed."""
@@ -439,7 +440,13 @@ class Reconciler:
                     lines = await last_words.read(backend, action.name, within_s=self.time_limit_s)
         for earlier in [d for d in self.deaths if d.name == action.name]:
             self.deaths.remove(earlier)  # of an end that was put off, or did not come about
-        self.deaths.append(last_words.death_of(action, agent, lines, at=self.watch.now()))
+        dead = last_words.death_of(action, agent, lines, at=self.watch.now())
+        self.deaths.append(dead)
+        if agent is not None and agent.backend is not None and agent.template is not None:
+            # what holds its successors back is said with its reason as well
+            key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
+            if last_words.is_bad(dead.slug) and dead.text != action.reason:
+                self.ledger = ledgers.reworded(self.ledger, key, action.reason, dead.text)
 
     async def look(self) -> model.World:
         """Read the controller anew, for the second judgement before a removal.

@@ -4,6 +4,8 @@ For whoever writes a template: no controller and no platform is asked. Refuses t
 registry says which of them can show their work.
 """
 
+import contextlib
+
 from backends import api as backends_api
 from backends import registry
 from broker import config
@@ -31,7 +33,7 @@ def render(
         told = settings.backends[name]
         if registry.kind(told.kind).renderer is None:
             continue
-        wish = order(settings.owner, wanted, name, told.kind, now)
+        wish = order(settings, wanted, name, now)
         try:
             shown[name] = registry.render(told.kind, told.settings, wish, owner=settings.owner)
         except backends_api.Rejected as error:
@@ -43,21 +45,26 @@ def render(
 
 
 def order(
-    owner: str, template: model.Template, backend: model.BackendName, kind: str, now: float
+    settings: config.Settings, template: model.Template, backend: model.BackendName, now: float
 ) -> backends_api.InstanceSpec:
     """Return what a launch would be given, with a name and a secret that are none."""
+    authorities: tuple[str, ...] = ()
+    with contextlib.suppress(OSError, ValueError):  # said when the configuration is read
+        authorities = settings.controller.authorities()
     action = model.LaunchAgent(
-        name=marks.node_name(owner, template.name, _SUFFIX),
+        name=marks.node_name(settings.owner, template.name, _SUFFIX),
         template=template.name,
         backend=backend,
         reason="shown",
     )
     site = spec.Site(
-        owner=owner,
-        style=spec.Style(registry.kind(kind).launch_style),
+        owner=settings.owner,
+        style=spec.Style(registry.kind(settings.backends[backend].kind).launch_style),
         controller_version="",
         jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
         work_dir=None,
+        reach=settings.controller.reach(),
+        authorities=authorities,
         now=now,
     )
     return spec.instance(action, template, site, jnlp_secret.Secret(_SECRET))

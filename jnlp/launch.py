@@ -45,7 +45,7 @@ class Style(enum.Enum):
 
 @frozen(kw_only=True)
 class LaunchCommand:
-    """What to run. ``argv`` empty: the image's own entry point."""
+    """What to run; for an image's own entry point its arguments."""
 
     argv: tuple[str, ...] = ()
     env: Mapping[str, str] = Factory(dict)
@@ -62,6 +62,7 @@ class Inbound:
     secrets_dir: str  # where ``secret_files`` will lie for the agent
     work_dir: str
     connection: tunnel.Connection = Factory(tunnel.Connection)
+    authorities: tuple[str, ...] = ()  # PEM texts (``trust``) for an https controller
 
     @property
     def secret_path(self) -> str:
@@ -82,6 +83,7 @@ VARIABLES: Mapping[str, str] = {
     "JENKINS_SECRET_FILE": "",
     "JENKINS_AGENT_WORKDIR": "remote_fs",
     "JENKINS_TUNNEL": "connect.tunnel",
+    "JENKINS_CA_CERTIFICATES": "controller.ca_file",
     "JENKINS_WEB_SOCKET": "connect.mode: websocket",
     "JENKINS_DIRECT_CONNECTION": "connect.direct",
     "JENKINS_INSTANCE_IDENTITY": "connect.instance_identity",
@@ -126,6 +128,7 @@ def java_command(
         "-workDir",
         inbound.work_dir,
         *_reconnect_options(style, reconnect_for_s),
+        *_trust_options(inbound, style),
         *(("-jar-cache", jar_cache) if jar_cache is not None else ()),
     )
     secret = f"@{inbound.secret_path}"
@@ -143,8 +146,13 @@ def java_command(
 def image_command(
     inbound: Inbound, *, style: Style, jvm_options: tuple[str, ...] = ()
 ) -> LaunchCommand:
-    """Let the entry point of an agent image do it (``jenkins/inbound-agent`` and its kin)."""
+    """Let the entry point of an agent image do it (``jenkins/inbound-agent`` and its kin).
+
+    The script hands its arguments on to agent.jar, each as it is; its variables it splits at
+    blanks, so no certificate could be among them.
+    """
     return LaunchCommand(
+        argv=_trust_options(inbound, style),
         env=image_environment(inbound, style=style, jvm_options=jvm_options),
         secret_files=inbound.secret_files,
     )
@@ -183,7 +191,10 @@ def image_environment(
 
 def command_environment(inbound: Inbound) -> dict[str, str]:
     """Return the variables for a template's own program; the secret only as a path."""
-    return {**_shared_environment(inbound), "JENKINS_SECRET_FILE": inbound.secret_path}
+    env = {**_shared_environment(inbound), "JENKINS_SECRET_FILE": inbound.secret_path}
+    if inbound.authorities:
+        env["JENKINS_CA_CERTIFICATES"] = "\n".join(inbound.authorities)
+    return env
 
 
 def _shared_environment(inbound: Inbound) -> dict[str, str]:
@@ -220,6 +231,16 @@ def _connection_options(inbound: Inbound) -> tuple[str, ...]:
             protocols = (part for name in connection.protocols for part in ("-protocols", name))
             direct = ("-direct", connection.direct or "")
             return (*direct, "-instanceIdentity", identity, *protocols)
+
+
+def _trust_options(inbound: Inbound, style: Style) -> tuple[str, ...]:
+    """Return the options for a private authority, where there is a question that they are for."""
+    transport = inbound.connection.transport
+    if not inbound.url.startswith("https:") or transport is tunnel.Transport.DIRECT:
+        return ()
+    if style is Style.POSITIONAL and transport is tunnel.Transport.WEBSOCKET:
+        return ()  # refused beside it: such an agent trusts what its Java trusts
+    return tuple(part for text in inbound.authorities for part in ("-cert", text))
 
 
 def _reconnect_options(style: Style, reconnect_for_s: float | None) -> tuple[str, ...]:

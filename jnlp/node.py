@@ -18,6 +18,14 @@ from jnlp import tunnel
 NAME_LENGTH = 63
 """Longest name: it must also serve as a container, pod and host name."""
 
+KEEP_PROPERTY = "io.jenkins.plugins.casc.core.CascKeepNode"
+"""A node with it stays when Configuration as Code is loaded again (plugin 2080 and later).
+
+Without it every node that is not in the YAML's ``jenkins.nodes`` goes, with what it builds
+(``JenkinsConfigurator.shouldKeepNode``). A controller that does not know the class leaves the
+property out without a word: stapler, ``RequestImpl``, "ignore unrecognized element" (tried with
+2.541.3 both ways).
+"""
 _TYPE = "hudson.slaves.DumbSlave"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _RESERVED = frozenset({"master", "built-in", "(master)", "(built-in)"})
@@ -139,7 +147,7 @@ def creation_form(definition: NodeDefinition) -> dict[str, str]:
         "type": _TYPE,
         "launcher": launcher,
         "retentionStrategy": _described("hudson.slaves.RetentionStrategy$Always"),
-        "nodeProperties": {"stapler-class-bag": "true"},
+        "nodeProperties": {"stapler-class-bag": "true", KEEP_PROPERTY.replace(".", "-"): {}},
     }
     return {"name": definition.name, "type": _TYPE, "json": json.dumps(node)}
 
@@ -147,6 +155,12 @@ def creation_form(definition: NodeDefinition) -> dict[str, str]:
 def _described(name: str) -> dict[str, object]:
     # 2.263 binds by ``stapler-class``, later versions by ``$class`` as well
     return {"stapler-class": name, "$class": name}
+
+
+def is_kept(config_xml: str) -> bool:
+    """True when Configuration as Code leaves the node alone."""
+    element = _children(config_xml)[0].get("nodeProperties")
+    return element is not None and f"<{KEEP_PROPERTY}" in element.content
 
 
 # --- config.xml --------------------------------------------------------------------------------

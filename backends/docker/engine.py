@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import aiohttp
 import attrs
 
-from backends import api
+from backends import api, reach
 from backends.docker import client, container, host, pool, settings
 from outside import bodies, text, waits
 
@@ -91,7 +91,7 @@ class DockerBackend:
                 detail="its container is being made",
             )
             try:
-                files = {file.name: await _fetched(file.url) for file in spec.files}
+                files = {file.name: await _fetched(file) for file in spec.files}
                 await self._somewhere(spec.name, plan, files)
             finally:
                 if spec.name not in self._working:
@@ -316,13 +316,15 @@ def _ended(future: "asyncio.Future[None]") -> None:
     _ = future.cancelled() or future.exception()
 
 
-async def _fetched(url: str) -> bytes:
+async def _fetched(file: api.RemoteFile) -> bytes:
     """Return a file for the container, without credentials; redirects are mostly login pages."""
+    url, way = file.url, file.reach
+    connector = aiohttp.TCPConnector(ssl=reach.context(way))
     try:
         async with (
             waits.timeout(_FETCH_S),
-            aiohttp.ClientSession(auto_decompress=False) as session,
-            session.get(url, allow_redirects=False) as answer,
+            aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
+            session.get(url, allow_redirects=False, proxy=way.proxy) as answer,
         ):
             if answer.status >= 500:
                 raise api.Unavailable(f"{url[:120]} answered {answer.status}")

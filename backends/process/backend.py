@@ -109,7 +109,10 @@ class ProcessBackend:
             )
             try:
                 with _mapped():
-                    files = {file.name: await self._cache.get(file.url) for file in spec.files}
+                    files = {
+                        file.name: await self._cache.get(file.url, file.reach)
+                        for file in spec.files
+                    }
                     record = await self._make(spec, files)
             finally:
                 if spec.name not in self._working:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import pathlib
-import ssl
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import IO
@@ -20,11 +19,12 @@ from typing import IO
 import aiohttp
 from attrs import define, field
 
-from backends import api
+from backends import api, reach
 from backends.process import locks, settings
 from outside import waits
 
 _CHUNK = 1 << 18
+_DIRECTLY = api.Reach()
 _NEW = "new."  # begins the name of everything that is not complete yet
 _AGAIN_LATER = (408, 425, 429)
 
@@ -44,9 +44,9 @@ class FileCache:
         self._directory = directory
         self._settings = configured
         self._entries: dict[str, _Entry] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[api.Reach, aiohttp.ClientSession] = {}
 
-    async def get(self, url: str) -> pathlib.Path:
+    async def get(self, url: str, way: api.Reach = _DIRECTLY) -> pathlib.Path:
         """Return the path of a current copy, read-only, for linking.
 
         Raises Rejected (the server says no), Unavailable (network, time-out, 5xx) and OSError.
@@ -60,7 +60,7 @@ class FileCache:
                 return path
             try:
                 async with waits.timeout(self._settings.download_timeout_s):
-                    await self._update(url, path)
+                    await self._update(url, path, way)
             except TimeoutError:
                 limit = self._settings.download_timeout_s
                 raise api.Unavailable(f"{_short(url)} did not come within {limit:g} s") from None
@@ -73,25 +73,26 @@ class FileCache:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
 
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            ca_file = self._settings.ca_file
-            context = ssl.create_default_context(cafile=ca_file) if ca_file else True
-            self._session = aiohttp.ClientSession(
+    def _client(self, way: api.Reach) -> aiohttp.ClientSession:
+        if way not in self._sessions:
+            context = reach.context(way, ca_file=self._settings.ca_file)
+            self._sessions[way] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context), timeout=aiohttp.ClientTimeout()
             )
-        return self._session
+        return self._sessions[way]
 
-    async def _update(self, url: str, path: pathlib.Path) -> None:
+    async def _update(self, url: str, path: pathlib.Path, way: api.Reach) -> None:
         """Bring the copy up to date."""
         headers = {"Accept-Encoding": "identity"}
         if stamp := _known_stamp(path):
             headers["If-Modified-Since"] = stamp
-        async with self._client().get(url, headers=headers, allow_redirects=False) as response:
+        async with self._client(way).get(
+            url, headers=headers, allow_redirects=False, proxy=way.proxy
+        ) as response:
             if response.status == 304 and stamp:
                 return
             if response.status != 200:

@@ -24,6 +24,7 @@ from broker.config.settings import (
 from broker.core import model
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
+from jnlp import trust
 
 _LEAST_POLL_S = 0.25
 _DEFAULT_BACKENDS = {"local": {"kind": "process"}}
@@ -157,9 +158,7 @@ class Builder:
             self.notes.warn((*where, "user"), "missing: the broker works as anonymous")
         else:
             doors.check_url(self.notes, (*where, "url"), url, "the token travels")
-        ca_file = None if told.ca_file is None else str(self.base / told.ca_file)
-        if ca_file is not None and not pathlib.Path(ca_file).is_file():
-            self.notes.bad((*where, "ca_file"), f"found {ca_file}, which is no file")
+        ca_file = self._authority((*where, "ca_file"), told.ca_file)
         proxy = self._proxy((*where, "proxy"), told.proxy)
         if url is None or agent_url is None:
             return None
@@ -177,7 +176,31 @@ class Builder:
             proxy=proxy,
             timeout_s=told.timeout_s,
             placeholder=told.placeholder,
+            agents_trust_ca=told.agents_trust_ca,
         )
+
+    def _authority(self, path: tree.Path, told: str | None) -> str | None:
+        """Return the path of the PEM file; it is read here to be sure of it."""
+        if told is None:
+            return None
+        ca_file = str(self.base / told)
+        if not pathlib.Path(ca_file).is_file():
+            self.notes.bad(path, f"found {ca_file}, which is no file")
+            return ca_file
+        try:
+            many = len(ControllerSettings.certificates(ca_file)) > trust.MOST
+        except OSError as error:
+            self.notes.bad(path, f"{ca_file} cannot be read: {error.strerror}")
+        except ValueError as error:
+            self.notes.bad(path, f"found {ca_file}: {error}")
+        else:
+            if many:
+                self.notes.warn(
+                    path,
+                    f"holds more than {trust.MOST} certificates: agents are not given them and "
+                    "trust what their Java trusts; name the controller's own authority alone",
+                )
+        return ca_file
 
     def _url(self, path: tree.Path, text: str) -> str | None:
         try:

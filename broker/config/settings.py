@@ -11,10 +11,16 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
+from backends import api as backends_api
 from broker import schedule
 from broker.config import general
 from broker.core import election, model
 from jnlp import settings as jnlp_settings
+from jnlp import trust
+from outside import files
+
+_CA_BYTES = 1 << 20
+"""Several times what the whole world's authorities take."""
 
 
 @frozen(kw_only=True)
@@ -40,6 +46,27 @@ class ControllerSettings:
     proxy: str | None = field(default=None, repr=False)
     timeout_s: float = 10.0
     placeholder: bool = True
+    agents_trust_ca: bool = True
+
+    def reach(self) -> backends_api.Reach:
+        """Return how files are fetched from it."""
+        return backends_api.Reach(ca_file=self.ca_file, verify=self.verify, proxy=self.proxy)
+
+    def authorities(self) -> tuple[str, ...]:
+        """Return what agents are to trust besides their Java's authorities, as PEM texts.
+
+        Read anew for each launch: a new authority needs no restart. Nothing where there are too
+        many for a command line. Raises ValueError for a file without a certificate, and OSError.
+        """
+        if self.ca_file is None or not self.verify or not self.agents_trust_ca:
+            return ()
+        found = self.certificates(self.ca_file)
+        return found if len(found) <= trust.MOST else ()
+
+    @staticmethod
+    def certificates(path: str) -> tuple[str, ...]:
+        """Read a PEM file. Raises ValueError for one without a certificate, and OSError."""
+        return trust.certificates(files.read(path, limit=_CA_BYTES).decode("ascii", "replace"))
 
     def session(self) -> jnlp_settings.Settings:
         """Return what the HTTP session wants."""

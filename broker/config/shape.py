@@ -33,7 +33,16 @@ class Controller:
     token: SecretRef | None = doc("API token of the user (better than a password).", None)
     password: SecretRef | None = doc("Password, where tokens are not allowed.", None)
     agent_url: str | None = doc("Its URL as agents reach it; default: the same.", None)
-    ca_file: str | None = doc("PEM file with its authority; default: the system's.", None)
+    ca_file: str | None = doc(
+        "PEM file with its authority; default: the system's. What fetches agent.jar is given it "
+        "as well, and agent.jar itself.",
+        None,
+    )
+    agents_trust_ca: bool = doc(
+        "Give agents the authority in `ca_file` (`-cert` of agent.jar). False where their Java "
+        "knows it, or an image's entry point takes no such argument (Windows).",
+        True,
+    )
     verify: bool = doc("Check its certificate. False only to try something out.", True)
     proxy: str | None = doc(
         "HTTP proxy on the way to it: a URL, or file:PATH or env:NAME of one with a password.",

@@ -144,6 +144,15 @@ def _launch_failed(
     )
 
 
+def reworded(ledger: Ledger, key: BackoffKey, before: str, after: str) -> Ledger:
+    """Tell more of a failure that was counted, now that more is known of it."""
+    backoff = ledger.backoffs.get(key)
+    if backoff is None or backoff.reason != before:
+        return ledger
+    changed = {key: attrs.evolve(backoff, reason=after)}
+    return attrs.evolve(ledger, backoffs={**ledger.backoffs, **changed})
+
+
 def cancelled(ledger: Ledger, item: model.ItemId) -> Ledger:
     """Note that an item was cancelled: who was started for it may not be needed any more."""
     memories = {

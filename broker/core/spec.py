@@ -7,7 +7,7 @@ from the template. Refuses to know platform options; they pass through as the te
 import enum
 import re
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from backends import api as backends_api
 from backends import names
@@ -43,6 +43,8 @@ class Site:
     controller_version: str
     jar_url: str
     work_dir: str | None  # of this instance, if the backend decides it
+    authorities: tuple[str, ...] = ()  # certificates that agents are to trust, PEM
+    reach: backends_api.Reach = Factory(backends_api.Reach)  # of the jar
     shares: bool = False  # its instances have a directory in common
     now: float
 
@@ -90,7 +92,9 @@ def instance(
         image=launch.image,
         env={**command.env, **names.named(launch.environment, action.name)},
         secret_files=command.secret_files,
-        files=(backends_api.RemoteFile(url=site.jar_url, name=JAR),) if brings_jar else (),
+        files=(backends_api.RemoteFile(url=site.jar_url, name=JAR, reach=site.reach),)
+        if brings_jar
+        else (),
         resources=launch.resources,
         work_dir=_wanted_fs(template, action.name),
         options=launch.platform.get(action.backend),
@@ -137,6 +141,7 @@ def _command(
         secrets_dir=backends_api.SECRETS,
         work_dir=remote_fs(template, site, action.name),
         connection=launch.connection,
+        authorities=site.authorities,
     )
     style = jnlp_launch.remoting_style(site.controller_version)
     if launch.command is not None:

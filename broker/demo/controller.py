@@ -186,6 +186,8 @@ class SimulatedController:
             if request.method != "POST":
                 raise simulation.Refused(404)
             return await (self._create if path.startswith("c") else self._cancel)(request)
+        if path == "configuration-as-code/" and self.sim.casc:
+            raise simulation.Refused(403)
         if path == "computer/createItem":
             raise simulation.Refused(400, "No mode given")
         if path.startswith("simulated-agent/"):

@@ -15,6 +15,7 @@ from xml.sax import saxutils
 from broker.demo import simulation
 from broker.demo import why as words
 from broker.demo.simulation import Kind, Stage
+from jnlp import node as jnlp_node
 from jnlp import version as jnlp_version
 
 Document = dict[str, Any]
@@ -37,6 +38,10 @@ _CLASS_ONLY = {"offlineCause"}
 _LEAF: Tree = {}
 _UNASKED = {"labelExpression", "queueId"}
 """Shown only when a tree asks for it (visibility 2 on an object one step inside)."""
+_KEPT = (
+    f'<nodeProperties>\n    <{jnlp_node.KEEP_PROPERTY} plugin="configuration-as-code@2080"/>\n'
+    "  </nodeProperties>"
+)
 _ALWAYS = '<retentionStrategy class="hudson.slaves.RetentionStrategy$Always"/>'
 _NEVER = (
     '<retentionStrategy class="hudson.slaves.SimpleScheduledRetentionStrategy">\n'
@@ -338,7 +343,7 @@ def config_xml(node: simulation.Node) -> str:
         "      <failIfWorkDirIsMissing>false</failIfWorkDirIsMissing>\n    </workDirSettings>\n"
         f"    <webSocket>{str(node.websocket).lower()}</webSocket>\n  </launcher>\n"
         f"  <label>{saxutils.escape(' '.join(sorted(node.labels)))}</label>\n"
-        "  <nodeProperties/>\n</slave>"
+        f"  {_KEPT if node.kept else '<nodeProperties/>'}\n</slave>"
     )
 
 

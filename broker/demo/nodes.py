@@ -40,6 +40,8 @@ def create(sim: simulation.Simulation, form: Form, *, now: float) -> None:
         raise simulation.Refused(500) from error
     if form.get("type") not in _TYPES or not bindable:
         raise simulation.Refused(500)
+    properties = told.get("nodeProperties")
+    known = sim.casc == "new" and isinstance(properties, dict)
     count = str(told.get("numExecutors", 1))
     node = simulation.Node(
         name=name,  # the name inside the JSON counts for nothing
@@ -50,6 +52,7 @@ def create(sim: simulation.Simulation, form: Form, *, now: float) -> None:
         remote_fs=str(told.get("remoteFS", "")),
         tunnel=str(launcher.get("tunnel", "")) if launcher else "",
         websocket=bool(launcher) and launcher.get("webSocket") is True,
+        kept=known and jnlp_node.KEEP_PROPERTY.replace(".", "-") in properties,
     )
     sim.create_node(now, node)
 

@@ -136,6 +136,7 @@ class Node:
     tunnel: str = ""
     websocket: bool = False
     built_in: bool = False
+    kept: bool = False  # when Configuration as Code is loaded again
     connected: bool = False
     connected_at: float | None = None  # the last time
     parted_at: float | None = None  # likewise

@@ -30,9 +30,12 @@ class Simulation:
         version: str = "2.528.3",
         built_in_executors: int = 0,
         handover_s: float = parts.HANDOVER_S,
+        casc: str = "",
     ) -> None:
+        """``casc``: Configuration as Code is not there, "old", or "new" (it may keep nodes)."""
         self.version = version
         self.handover_s = handover_s
+        self.casc = casc
         self.session = "s1"
         self.down_until = 0.0
         self.quieting_down = False

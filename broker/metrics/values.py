@@ -62,6 +62,7 @@ END_REASONS = (
     "connect-timeout",
     "lost-instance",
     *(f"lost-{slug}" for slug in EXIT_SLUGS),
+    "lost-java",  # read from its last lines, whatever the platform says
     OTHER,
 )
 """Why an agent ended: the slug of its retirement; ``swept`` for what was found left over."""

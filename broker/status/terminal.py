@@ -103,7 +103,7 @@ def render(told: Mapping[str, _Row]) -> str:
                     d["name"],
                     seconds(d["age_s"]),
                     d["slug"],
-                    " | ".join((d["text"], *d["last_lines"][-1:])),
+                    d["text"],
                 )
                 for d in ends
                 if is_bad_end(d)

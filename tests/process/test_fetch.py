@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import pathlib
+import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from backends import api
-from backends.process import fetch, settings
+from backends import api, finding
+from backends.process import doctor, fetch, settings
 from tests import patience
+from tests.docker import certificates
 
 _STAMP = "Tue, 24 Nov 2020 10:00:00 GMT"
 
@@ -75,7 +79,7 @@ async def open_cache(tmp_path: pathlib.Path) -> AsyncIterator[Callable[..., fetc
     """Give a maker of caches on one directory; files are asked for again at once."""
     made = []
 
-    def make(**changes: float) -> fetch.FileCache:
+    def make(**changes: Any) -> fetch.FileCache:
         changes = {"revalidate_after_s": 0, **changes}
         made.append(fetch.FileCache(tmp_path / "cache", settings.ProcessSettings(**changes)))
         return made[-1]
@@ -263,3 +267,87 @@ async def test_a_cancelled_download_lets_the_next_one_through(server: Server, op
     go.set()
     assert b"jar one" == (await patience.wait_for(second, 5)).read_bytes()
     assert first.cancelled()
+
+
+# --- a server with a certificate of a private authority ---
+
+
+@contextlib.asynccontextmanager
+async def serving_tls(pair: certificates.Pair) -> AsyncIterator[str]:
+    """Serve a jar by HTTPS; gives its URL."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*pair)
+    app = web.Application()
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=b"PK jar")
+
+    app.router.add_get("/jnlpJars/agent.jar", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    try:
+        yield f"https://127.0.0.1:{runner.addresses[0][1]}/jnlpJars/agent.jar"
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_controllers_authority_is_the_files_too(tmp_path, open_cache):
+    """One setting: what is said of the controller comes with the file; the backend's own wins."""
+    ours = certificates.Authority(tmp_path, "ours")
+    theirs = certificates.Authority(tmp_path, "theirs")
+    async with serving_tls(ours.signed("server", "IP:127.0.0.1")) as url:
+        with pytest.raises(api.Unavailable, match="certificate"):
+            await open_cache().get(url)
+        for way in (api.Reach(ca_file=ours.file), api.Reach(verify=False)):
+            assert (await open_cache().get(url, way)).read_bytes() == b"PK jar"
+        with pytest.raises(api.Unavailable, match="certificate"):
+            await open_cache().get(url, api.Reach(ca_file=theirs.file))
+        own = open_cache(ca_file=ours.file)
+        assert (await own.get(url, api.Reach(ca_file=theirs.file))).read_bytes() == b"PK jar"
+        with pytest.raises(api.Rejected, match="CA file"):
+            await open_cache().get(url, api.Reach(ca_file=f"{tmp_path}/none.pem"))
+
+
+async def test_the_controllers_proxy_is_the_files_too(server: Server, open_cache):
+    """The proxy is asked for the whole URL, and the server not at all."""
+    asked = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nPK jar")
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        url = "http://controller.invalid/jnlpJars/agent.jar"
+        path = await open_cache().get(url, api.Reach(proxy=f"http://127.0.0.1:{port}"))
+    assert path.read_bytes() == b"PK jar"
+    assert asked == [f"GET {url} HTTP/1.1\r\n".encode()]
+    assert server.requests == []
+
+
+async def test_the_doctor_asks_for_the_jar_as_a_launch_does(server: Server, tmp_path):
+    """With what comes with the file, and by what the backend itself is told."""
+
+    async def found(file: api.RemoteFile) -> finding.Finding:
+        order = api.InstanceSpec(name="x", metadata={}, files=(file,))
+        told = settings.ProcessSettings()
+        rows = doctor.examine(told, owner="o", orders={"t": order, "u": order}, now=time.time)
+        (row,) = [row async for row in rows]
+        return row
+
+    server.content = b"PK jar"
+    assert (await found(api.RemoteFile(url=server.url, name="agent.jar"))).verdict.value == "ok"
+    server.content = b"<html>"
+    assert "no jar" in (await found(api.RemoteFile(url=server.url, name="agent.jar"))).text
+    server.says(302, Location="/login")
+    assert "redirect" in (await found(api.RemoteFile(url=server.url, name="agent.jar"))).text
+    ours = certificates.Authority(tmp_path, "ours")
+    async with serving_tls(ours.signed("server", "IP:127.0.0.1")) as url:
+        trusted = api.RemoteFile(url=url, name="agent.jar", reach=api.Reach(ca_file=ours.file))
+        assert (await found(trusted)).verdict.value == "ok"
+        assert (await found(api.RemoteFile(url=url, name="agent.jar"))).verdict.value == "FAIL"

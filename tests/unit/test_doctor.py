@@ -74,6 +74,7 @@ async def test_all_is_well(tmp_path):
                 "Agent/Disconnect",
                 "Agent/Configure",
                 "Agent/Delete",
+                "nodes and JCasC",
                 "second opinion",
                 "agents",
                 "backend local",
@@ -122,6 +123,37 @@ async def test_a_wrong_token_is_told_from_a_closed_door(tmp_path):
         assert found["controller"].hint == "give the user Overall/Read"
 
 
+@pytest.mark.parametrize(
+    ("casc", "verdict", "words"),
+    [
+        ("", "ok", "not installed"),
+        ("new", "ok", "keeps the broker's nodes"),
+        ("old", "warn", "deletes the broker's nodes"),
+    ],
+)
+async def test_what_a_reload_of_the_controllers_configuration_does_is_said(
+    tmp_path, casc, verdict, words
+):
+    async with surgery(tmp_path, casc=casc) as (_, path):
+        bad, found = await doctor(path)
+    row = found["nodes and JCasC"]
+    assert (bad, row.verdict.value) == (False, verdict)
+    assert words in row.text
+
+
+@pytest.mark.parametrize("mode", ["tcp", "websocket"])
+async def test_a_wrong_path_is_called_so_for_agents_too(tmp_path, mode):
+    """Not a closed agent port: there is no controller at all."""
+    async with surgery(tmp_path, more=f"connect: {{mode: {mode}}}") as (_, path):
+        text = path.read_text()
+        url = text.partition('url: "')[2].partition('"')[0]
+        path.write_text(text.replace("user: u", f'agent_url: "{url}wrong/", user: u'))
+        bad, found = await doctor(path, probe=None)
+    assert (bad, found["agents"].verdict.value) == (True, "FAIL")
+    assert "agent_url" in found["agents"].hint
+    assert "port" not in found["agents"].text
+
+
 async def test_read_only_makes_no_node(tmp_path):
     """And says what was not tried."""
     async with surgery(tmp_path, permissions=BROKER - {"Agent/Create"}) as (_, path):
@@ -147,7 +179,7 @@ async def test_an_agent_goes_where_the_controller_says(announced):
     number = port.sockets[0].getsockname()[1]
 
     async def listener(_: web.Request) -> web.Response:
-        headers = {"X-Jenkins-JNLP-Port": str(number)}
+        headers = {"X-Jenkins-JNLP-Port": str(number), "X-Instance-Identity": "MIIB"}
         return web.Response(
             headers=headers | ({"X-Jenkins-JNLP-Host": announced} if announced else {})
         )
@@ -162,6 +194,32 @@ async def test_an_agent_goes_where_the_controller_says(announced):
         url = f"http://localhost:{server.port}/"
         found = await doctors._way_in(client, url, tunnel.Connection())
     assert f"{announced or 'localhost'}:{number} takes connections" in found.text
+
+
+async def test_without_an_instance_identity_no_agent_comes_by_tcp():
+    """As a bare 2.541.3 answers (no plugin ``instance-identity``); by WebSocket agents do come."""
+
+    async def listener(_: web.Request) -> web.Response:
+        headers = {
+            "X-Hudson-JNLP-Port": "19080",
+            "X-Jenkins-JNLP-Port": "19080",
+            "X-Jenkins-JNLP-Host": "127.0.0.1",
+            "X-Jenkins-Agent-Protocols": "JNLP4-connect, Ping",
+            "X-Remoting-Minimum-Version": "3107.v665000b_51092",
+        }
+        return web.Response(headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/tcpSlaveAgentListener/", listener)
+    async with (
+        test_utils.TestServer(app, host="127.0.0.1") as server,
+        aiohttp.ClientSession() as client,
+    ):
+        url = f"http://127.0.0.1:{server.port}/"
+        found = await doctors._way_in(client, url, tunnel.Connection())
+    assert found.verdict is finding.Verdict.FAIL
+    assert "no instance identity" in found.text
+    assert "websocket" in found.hint
 
 
 def test_a_controller_that_is_not_there(tmp_path, monkeypatch, capsys):

@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from jnlp import launch, tunnel
+from jnlp import launch, trust, tunnel
 from jnlp import secret as jnlp_secret
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins" / "agent"
@@ -223,3 +223,43 @@ def test_a_jar_cache_is_named_only_where_agents_share_one(style):
     told = launch.java_command(inbound(), jar="a.jar", style=style, jar_cache="/shared/jars").argv
     assert told[told.index("-jar-cache") + 1] == "/shared/jars"
     assert "-jar-cache" not in command(style).argv
+
+
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\nAQ==\n-----END CERTIFICATE-----"
+HTTPS = {"url": "https://ci/", "authorities": (PEM, f"{PEM}\n")}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_private_authority_is_given_to_agent_jar_certificate_by_certificate(style):
+    """``-cert @FILE`` does not work from a command line: the option parser opens the file."""
+    argv = command(style, **HTTPS).argv
+    assert [argv[i + 1] for i, word in enumerate(argv) if word == "-cert"] == [PEM, f"{PEM}\n"]
+    image = launch.image_command(inbound(**HTTPS), style=style)
+    assert image.argv == ("-cert", PEM, "-cert", f"{PEM}\n")
+    own = launch.own_command(inbound(**HTTPS), ("agent",))
+    assert (own.argv, own.env["JENKINS_CA_CERTIFICATES"]) == (("agent",), f"{PEM}\n{PEM}\n")
+
+
+@pytest.mark.parametrize(
+    ("style", "changes"),
+    [
+        (launch.Style.NAMED, {"url": "http://ci/"}),
+        (launch.Style.NAMED, {"connection": DIRECT}),
+        (launch.Style.POSITIONAL, {"connection": WEBSOCKET}),
+    ],
+)
+def test_where_the_option_would_be_useless_or_refused_it_is_left_out(style, changes):
+    assert "-cert" not in command(style, **{**HTTPS, **changes}).argv
+
+
+def test_by_websocket_the_named_style_takes_it():
+    """Since remoting 3184, and that style begins with 3206."""
+    assert "-cert" in command(launch.Style.NAMED, **{**HTTPS, "connection": WEBSOCKET}).argv
+
+
+def test_a_bundle_is_taken_apart():
+    """One option reads one certificate, the first of its text."""
+    text = f"# ours\r\n{PEM}\r\nsubject=x\n{PEM}\n"
+    assert trust.certificates(text) == (PEM, PEM)
+    with pytest.raises(ValueError, match="no certificate"):
+        trust.certificates("-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n")

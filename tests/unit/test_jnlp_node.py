@@ -120,6 +120,11 @@ def test_the_form_of_a_plain_node():
     assert form["json"].isascii()
     assert (document["mode"], document["labelString"]) == ("NORMAL", "a b")
     assert (document["numExecutors"], document["nodeDescription"]) == ("2", "ümlaut")
+    # a bag: a class that the controller does not know is left out without a word
+    assert document["nodeProperties"] == {
+        "stapler-class-bag": "true",
+        "io-jenkins-plugins-casc-core-CascKeepNode": {},
+    }
     assert document["launcher"]["webSocket"] is True
     assert document["retentionStrategy"]["$class"].endswith("$Always")
 
@@ -190,3 +195,18 @@ def test_labels_that_are_none_are_not_written():
     """They would split or break the expression."""
     with pytest.raises(ValueError, match="is not allowed"):
         node.with_labels("<slave/>", ("a b",))
+
+
+@pytest.mark.parametrize(
+    ("properties", "kept"),
+    [
+        ("<nodeProperties/>", False),
+        (
+            f'<nodeProperties>\n    <{node.KEEP_PROPERTY} plugin="x@2080"/>\n  </nodeProperties>',
+            True,
+        ),
+        (f"<label>{node.KEEP_PROPERTY}</label>", False),
+    ],
+)
+def test_a_node_that_stays_when_the_configuration_is_loaded_again(properties, kept):
+    assert node.is_kept(f"<?xml version='1.1'?>\n<slave>\n  {properties}\n</slave>") is kept

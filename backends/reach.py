@@ -1,0 +1,26 @@
+"""How a file's server is reached, as an HTTP client wants it.
+
+For the backends that fetch files themselves. Refuses to fetch, and to know why a server is
+trusted: that comes with the file (``api.Reach``).
+"""
+
+import ssl
+
+from backends import api
+
+
+def context(reach: api.Reach, *, ca_file: str | None = None) -> ssl.SSLContext | bool:
+    """Return what ``aiohttp`` takes as ``ssl``: the authority to trust, or whether to check.
+
+    ``ca_file``: an authority of the backend's own, which outranks the file's. Raises Rejected for
+    a file that holds no certificates.
+    """
+    told = ca_file if ca_file is not None else reach.ca_file
+    if ca_file is None and not reach.verify:
+        return False
+    if told is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=told)
+    except (OSError, ssl.SSLError) as error:
+        raise api.Rejected(f"the CA file {told[:120]!r} cannot be used: {error}"[:256]) from error

@@ -80,7 +80,11 @@ def tell(path: str) -> None:
         told = load(pathlib.Path(path))
     except config.ConfigError as error:
         told = error
-    _Pickler(sys.stdout.buffer, pickle.HIGHEST_PROTOCOL).dump(told)
+    try:
+        _Pickler(sys.stdout.buffer, pickle.HIGHEST_PROTOCOL).dump(told)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # our parent has ended: no word of it belongs into its log
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Pickler(pickle.Pickler):

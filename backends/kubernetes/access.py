@@ -89,13 +89,19 @@ def read(path: pathlib.Path) -> str:
         raise api.Unauthorized(f"cannot read {path}: not text") from None
 
 
-def known(server: str) -> str:
-    """Return a server's URL, whose password must never be shown."""
+def checked(server: str) -> str:
+    """Return the URL of a server. Raises Unauthorized for one that holds a password."""
     try:
         parts = urllib.parse.urlsplit(server)
-        secrets.register(parts.password, urllib.parse.unquote(parts.password or ""))
+        password = parts.password
     except ValueError:
-        pass
+        raise api.Unauthorized("the URL of the API server cannot be read") from None
+    if password is not None or parts.username is not None:
+        secrets.register(password, urllib.parse.unquote(password or ""))
+        raise api.Unauthorized(
+            "the URL of the API server holds a user, which no API server takes; "
+            "hint: `token_file`, or a kubeconfig"
+        )
     return server.rstrip("/")
 
 
@@ -119,7 +125,7 @@ async def find(
     authority = pathlib.Path(told.ca_file) if told.ca_file else account / "ca.crt"
     server = told.server or _in_cluster(environ)
     return Access(
-        server=known(server),
+        server=checked(server),
         namespace=told.namespace or _namespace(account / "namespace"),
         tokens=tokens,
         tls=context(authority, told=told.ca_file is not None) if server[:6] == "https:" else None,

@@ -8,20 +8,24 @@ none of our code; it is imported here only. Refuses to be needed by a broker at 
 """
 
 import asyncio
+import http
 import importlib
 import pathlib
+import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import frozen
 
 from backends import api, finding
-from backends.kubernetes import access, client, errors, pod, settings, states
-from outside import waits
+from backends.kubernetes import access, client, decoding, errors, pod, settings, states
+from outside import text, waits
 
 _SKEW_S = 10.0
 _NEARLY = 0.9
 _LIMIT_S = 30.0
+_STRANGER_BYTES = 64 << 20
+_ROWS = 20
 _ROLE = "the rights in docs/backends/kubernetes.md"
 
 
@@ -63,7 +67,8 @@ async def examine(
         return
     try:
         version = await asked.ask("get", "/version")
-        yield finding.ok("version", f"{found.server} is Kubernetes {version.get('gitVersion')}")
+        number = states.word(version, "gitVersion") or "of no version"
+        yield finding.ok("version", text.clean(f"{found.server} is Kubernetes {number}"))
         yield await _namespace(asked)
         rights = RIGHTS if told.in_container is None else (*RIGHTS, *EXEC)
         async for one in _rights(asked, rights):
@@ -99,7 +104,7 @@ async def _namespace(asked: client.Client) -> finding.Finding:
         )
     except api.BackendError as error:
         return finding.fail(check, error.reason)
-    if told.get("status", {}).get("phase") == "Terminating":
+    if states.part(told, "status").get("phase") == "Terminating":
         return finding.fail(check, f"{asked.namespace} is being deleted", "another `namespace`")
     return finding.ok(check, f"{asked.namespace} exists")
 
@@ -129,7 +134,10 @@ async def _may(asked: client.Client, right: Right) -> bool:
     }
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     told = await asked.ask("create", path, body=review)
-    return bool(told.get("status", {}).get("allowed"))
+    status = told.get("status")
+    if not isinstance(status, Mapping) or not isinstance(status.get("allowed"), bool):
+        raise errors.Odd("the answer to a SelfSubjectAccessReview is none")
+    return bool(status["allowed"])
 
 
 async def _quotas(asked: client.Client) -> finding.Finding:
@@ -141,22 +149,27 @@ async def _quotas(asked: client.Client) -> finding.Finding:
     except api.BackendError as error:
         return finding.warn(check, error.reason)
     rows, full = [], False
-    for quota in told.get("items") or []:
-        hard, used = (quota.get("status", {}).get(key) or {} for key in ("hard", "used"))
-        for resource, limit in sorted(hard.items()):
-            rows.append(f"{quota['metadata']['name']}: {resource} {used.get(resource)}/{limit}")
-            full = full or _share(used.get(resource), limit) >= _NEARLY
-    text = "; ".join(rows)[:256] or "none"
+    for quota in states.entries(told, "items"):
+        status, name = (
+            states.part(quota, "status"),
+            states.word(states.part(quota, "metadata"), "name"),
+        )
+        hard, used = states.part(status, "hard"), states.part(status, "used")
+        for resource in sorted(map(str, hard))[:_ROWS]:
+            limit, has = states.word(hard, resource), states.word(used, resource)
+            rows.append(f"{name}: {resource} {has or 'nothing'}/{limit}")
+            full = full or _share(has, limit) >= _NEARLY
+    words = text.clean("; ".join(rows[:_ROWS])) or "none"
     if full:
-        return finding.warn(check, text, "more of it, or fewer agents by `cap`")
-    return finding.ok(check, text)
+        return finding.warn(check, words, "more of it, or fewer agents by `cap`")
+    return finding.ok(check, words)
 
 
 def _share(used: object, limit: object) -> float:
     """Return how much of a plain number is used; quantities with units are left to people."""
     try:
         return float(str(used)) / float(str(limit))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         return 0.0
 
 
@@ -182,8 +195,8 @@ async def _template(
         yield finding.warn(
             "clock", f"ours is {abs(ahead):.0f} s {way} the API server's", "keep both by NTP"
         )
-    for secret in would.get("spec", {}).get("imagePullSecrets") or []:
-        missing = await _pull_secret(asked, check, str(secret.get("name")))
+    for secret in states.entries(states.part(would, "spec"), "imagePullSecrets"):
+        missing = await _pull_secret(asked, check, states.word(secret, "name"))
         if missing is not None:
             yield missing
 
@@ -191,7 +204,8 @@ async def _template(
 async def _pull_secret(asked: client.Client, check: str, name: str) -> finding.Finding | None:
     """Look for a secret to pull images with, where we may: a broker needs no right to read any."""
     try:
-        await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}/secrets/{name}")
+        path = f"/api/v1/namespaces/{asked.namespace}/secrets/{urllib.parse.quote(name, safe='')}"
+        await asked.ask("get", path)
     except api.NotFound:
         return finding.fail(check, f"its image pull secret {name} is not there", "create it")
     except api.BackendError:
@@ -215,6 +229,10 @@ async def _second_opinion(
             "the official package is not installed",
             "pip install 'jenkins-agent-broker[kubernetes]'",
         )
+    # ours first: what it refuses to read need not be read by somebody who knows no limits
+    ours: set[str] = set()
+    async for page in asked.list_pods(pod.selector(owner)):
+        ours |= {states.word(states.part(_section(one), "metadata"), "name") for one in page.pods}
     token = await found.tokens.get()
     try:
         async with waits.timeout(_LIMIT_S):
@@ -222,13 +240,10 @@ async def _second_opinion(
                 _ask_stranger, package, told, found, token, pod.selector(owner)
             )
     except Exception as error:  # noqa: BLE001 -- it passes on whatever its HTTP library raises
-        words = str(getattr(error, "reason", "")) or type(error).__name__
-        return finding.warn(check, f"the official client: {words[:200]}", "a proxy in between?")
-    ours: set[str] = set()
-    async for page in asked.list_pods(pod.selector(owner)):
-        ours |= {str(one["metadata"]["name"]) for one in page.pods}
+        words = text.clean(str(getattr(error, "reason", "")) or type(error).__name__, 200)
+        return finding.warn(check, f"the official client: {words}", "a proxy in between?")
     if ours != theirs:
-        differ = ", ".join(sorted(ours ^ theirs)[:5])
+        differ = text.clean(", ".join(sorted(ours ^ theirs)[:5]))
         return finding.warn(
             check,
             f"the official client sees {len(theirs)} pods of ours, we {len(ours)}: {differ}",
@@ -261,7 +276,21 @@ def _ask_stranger(
             bearer = f"Bearer {token}"
             configuration.api_key = {"BearerToken": bearer, "authorization": bearer}
     with package.client.ApiClient(configuration) as session:
-        listed = package.client.CoreV1Api(session).list_namespaced_pod(
-            found.namespace, label_selector=selector, _request_timeout=_LIMIT_S
+        answer = package.client.CoreV1Api(session).list_namespaced_pod(
+            found.namespace,
+            label_selector=selector,
+            _request_timeout=_LIMIT_S,
+            _preload_content=False,
         )
-    return {one.metadata.name for one in listed.items}
+        if answer.status != http.HTTPStatus.OK:
+            raise OSError(f"status {answer.status}")
+        raw = answer.read(_STRANGER_BYTES + 1)
+        if len(raw) > _STRANGER_BYTES:
+            raise ValueError(f"an answer of more than {_STRANGER_BYTES} bytes")
+        listed = decoding.loads(raw)
+    items = listed["items"]
+    return {states.word(states.part(_section(one), "metadata"), "name") for one in items}
+
+
+def _section(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -186,7 +186,10 @@ async def _with_words(
     answer = await ask(request)
     if answer.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
         return answer
-    raise _Refused(await client.refusal(answer))
+    try:
+        raise _Refused(await client.refusal(answer))
+    finally:
+        answer.close()
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:

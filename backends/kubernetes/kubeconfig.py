@@ -63,7 +63,7 @@ class Lent:
             self._tls = _context(found)
         self._take(found)
         return access.Access(
-            server=access.known(self._told.server or server),
+            server=access.checked(self._told.server or server),
             namespace=self._told.namespace or found["namespace"] or "default",
             tokens=self,
             tls=self._tls,

@@ -1,12 +1,14 @@
 """The configuration is read in a process of its own: what comes back is the same."""
 
+import os
 import pathlib
 import pickle
+import subprocess
 import sys
 
 import pytest
 
-from backends import registry
+from backends import interpreter, registry
 from broker import config, configured
 from jnlp import secret
 
@@ -50,6 +52,21 @@ def test_a_child_brings_back_what_is_read_here(whole):
     }
     assert here == apart
     assert ("of-the-file", "of-the-environment") == apart.secrets()
+
+
+def test_a_child_whose_parent_has_ended_says_nothing(whole):
+    """Its errors go where the broker logs, a JSON document on each line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nobody:
+        done = subprocess.run(
+            interpreter.command(configured._CHILD, str(whole)),
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    assert (0, b"") == (done.returncode, done.stderr)
 
 
 def test_a_child_brings_back_every_problem(whole):

@@ -1,0 +1,129 @@
+"""Docker's own configuration: what can be read is used, what cannot is said with file and entry."""
+
+import base64
+import json
+import os
+import pathlib
+
+import pytest
+
+from backends import api
+from backends.docker import logins, settings
+from outside import secrets
+
+WHO = base64.b64encode(b"bob:secret-of-bob").decode()
+BOB = {"serveraddress": "reg.example", "username": "bob", "password": "secret-of-bob"}
+
+
+def config(folder: pathlib.Path, told: object) -> str:
+    raw = told if isinstance(told, bytes) else json.dumps(told).encode()
+    (folder / "config.json").write_bytes(raw)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "auths",
+    [{"reg.example": {"auth": WHO}}, {"https://reg.example/v2/": {"auth": WHO}},
+     {"http://reg.example": {"auth": WHO}}, {"reg.example": {}, "https://reg.example": {"auth": WHO}},
+     {"reg.example": {"username": "bob", "password": "secret-of-bob"}},
+     {"reg.example": {"auth": WHO, "email": 5}}],
+)  # fmt: skip
+def test_a_login_is_found(auths, tmp_path):
+    """However its registry is written."""
+    assert BOB == logins.of_config(config(tmp_path, {"auths": auths}), "reg.example")
+
+
+def test_the_public_registry_has_other_names(tmp_path):
+    """That of the first version of its API."""
+    folder = config(tmp_path, {"auths": {"https://index.docker.io/v1/": {"auth": WHO}}})
+    assert {**BOB, "serveraddress": "docker.io"} == logins.of_config(folder, "docker.io")
+
+
+def test_a_token_outranks_a_password(tmp_path):
+    """As for the client of Docker."""
+    told = {"auths": {"reg.example": {"auth": WHO, "identitytoken": "token-of-bob"}}}
+    assert (
+        "token-of-bob" == logins.of_config(config(tmp_path, told), "reg.example")["identitytoken"]
+    )
+    assert "token-of-bob" not in secrets.blanked("it said token-of-bob")
+
+
+BAD_ENTRIES = ["", 5, [], "x", {"auth": "<base64 of user:password>"}, {"auth": 5}, {"auth": "eA=="},
+               {"auth": "!!!"}, {"auth": base64.b64encode(b"\xff:\xff").decode()}, {"auth": ["x"]},
+               {"auth": base64.b64encode(b":x").decode()}, {"identitytoken": 5}]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_ENTRIES, ids=repr)
+def test_a_bad_entry_costs_that_registry(bad, tmp_path):
+    """The message names file and entry, and nothing of what stands there."""
+    folder = config(tmp_path, {"auths": {"bad.example": bad, "reg.example": {"auth": WHO}}})
+    assert BOB == logins.of_config(folder, "reg.example")
+    assert {} == logins.of_config(folder, "other.example")
+    with pytest.raises(api.Unauthorized) as told:
+        logins.of_config(folder, "bad.example")
+    assert f"{tmp_path}/config.json: auths.bad.example: " in told.value.reason
+    assert "base64 of user" not in told.value.reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [(b'{"auths": {},}', "line 1"), (b"{\n  'auths': 1}", "line 2"), (b"\xff\xfe{", "no JSON"),
+     (b"[]", "no section"), (b"5", "no section"), (b'{"credHelpers": "ecr-login"}', "credHelpers"),
+     (b'{"auths": []}', "auths"), (b'{"credsStore": {"a": 1}}', "no name of a helper"),
+     (b'{"credsStore": "../../tmp/x"}', "no name of a helper"), (b"[" * 100_000, "no JSON"),
+     (b'{"auths": {"a": ' + b"x" * (2 << 20), "larger than")],
+    ids=lambda x: repr(x)[:30],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_said(raw, words, tmp_path):
+    """Not taken for one without logins; a person has to act."""
+    with pytest.raises(api.Unauthorized) as told:
+        logins.of_config(config(tmp_path, raw), "reg.example")
+    assert f"{tmp_path}/config.json" in told.value.reason
+    assert words in told.value.reason
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b'{"auths": null, "credHelpers": null}', b" \n"])
+def test_a_file_that_says_nothing(raw, tmp_path):
+    """Nothing is said to the registry."""
+    assert {} == logins.of_config(config(tmp_path, raw), "reg.example")
+    assert {} == logins.of_config(str(tmp_path / "missing"), "reg.example")
+
+
+def test_a_mark_of_byte_order_is_no_mistake(tmp_path):
+    """Editors write it."""
+    raw = b"\xef\xbb\xbf" + json.dumps({"auths": {"reg.example": {"auth": WHO}}}).encode()
+    assert BOB == logins.of_config(config(tmp_path, raw), "reg.example")
+
+
+def test_a_pipe_or_device_is_not_opened(tmp_path):
+    """It would hold up the pull for ever."""
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(api.Unauthorized, match="no regular file"):
+        logins.of_config(str(tmp_path), "reg.example")
+    os.mkfifo(tmp_path / "password")
+    for path in (tmp_path / "password", pathlib.Path("/dev/zero"), tmp_path):
+        login = settings.Registry(user="bob", password_file=str(path))
+        with pytest.raises(api.Unauthorized, match="no regular file"):
+            logins.of_settings(login, "reg.example")
+
+
+def test_the_environment_says_where_else(tmp_path, monkeypatch):
+    """As for the client of Docker."""
+    monkeypatch.setenv(
+        "DOCKER_CONFIG", config(tmp_path, {"auths": {"reg.example": {"auth": WHO}}})
+    )
+    assert BOB == logins.of_config(None, "reg.example")
+    monkeypatch.delenv("DOCKER_CONFIG")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert {} == logins.of_config(None, "reg.example")
+
+
+def test_whatever_is_sent_is_kept_out_of_every_text(tmp_path):
+    """The password, what it was encoded as in the file, and the header."""
+    login = logins.of_config(
+        config(tmp_path, {"auths": {"reg.example": {"auth": WHO}}}), "reg.example"
+    )
+    header = logins.header(login)
+    assert BOB == json.loads(base64.urlsafe_b64decode(header))
+    for secret in ("secret-of-bob", WHO, header):
+        assert secret not in secrets.blanked(f"x {secret} y")

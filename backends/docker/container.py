@@ -34,6 +34,7 @@ FILES = f"{ROOT}/files"
 WORK = "/home/jenkins/agent"
 """Where the official agent images have their volume; made for the user in any other image."""
 _SOCKET = "/var/run/docker.sock"
+_SOCKET_ENDS = "docker.sock"
 _PLACES = {api.SECRETS: SECRETS, api.WORK: WORK, api.FILES: FILES}
 _TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
 _SHARES_PER_CORE = 1024
@@ -58,6 +59,7 @@ class Plan:
     folders: tuple[str, ...]
     fresh_folders: bool  # no image can have them: they are on volumes, or below them
     kin: str  # the same for all that have the same user and mounts
+    hands_on: bool  # its builds have the engine, and can give its mounts to other containers
     secrets: Mapping[str, str] = field(repr=False)
 
     def with_secrets(self, folder: str) -> "Plan":
@@ -96,8 +98,6 @@ def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
     problem = names.name_problem(spec.name)
     if problem is None and not spec.image:
         problem = "a container needs an image; hint: set `image` in the template"
-    if problem is None and spec.image:
-        problem = reference.problem(spec.image)
     for name in (*spec.secret_files, *(file.name for file in spec.files)):
         if problem is None and names.name_problem(name) is not None:
             problem = f"the file name {name[:80]!r} is not a plain name; hint: no '/', no spaces"
@@ -113,6 +113,9 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
     """Return what to send; raises Rejected."""
     options = options_of(spec)
     body = _merged(_body(spec, options), options.docker)
+    problem = reference.problem(str(body["Image"]))
+    if problem is not None:
+        raise api.Rejected(problem)
     marks = {**owner_labels(owner), NAME: spec.name}
     host, own = places.settled(_section(body, "HostConfig"), spec.name, marks)
     body["HostConfig"] = host
@@ -147,6 +150,7 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
         else (),
         fresh_folders=any(volume.is_given for volume in options.volumes),
         kin=_hash([_ids(options.user), body.get("HostConfig")]),
+        hands_on=any((mount.source or "").endswith(_SOCKET_ENDS) for mount in mounts_of(options)),
         secrets=spec.secret_files,
     )
 

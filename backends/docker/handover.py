@@ -3,7 +3,9 @@
 Why: the engine unpacks an archive into a container with a process of its own, which costs a fifth
 of a whole launch; a mount costs nothing. Beside an engine on the same machine a secret is
 therefore a file in memory, in a folder that nobody but the broker may enter, mounted read-only
-into its one container. Whether an engine sees our files at all only a launch can tell (``host``).
+into its one container, and readable there by the agent's user alone where the broker may say so
+(as root, or as the same user). Whether an engine sees our files at all only a launch can tell
+(``host``).
 
 Refuses to know engines. What goes wrong here is no error: secrets can always be put in otherwise.
 
@@ -19,6 +21,8 @@ import pathlib
 import shutil
 from collections.abc import Collection, Mapping
 
+from outside import files
+
 MEMORY = pathlib.Path("/dev/shm")  # noqa: S108 -- a folder of our own in it, checked to be ours
 _STALE_S = 600.0
 
@@ -30,11 +34,18 @@ class Handover:
         whose = hashlib.sha256(f"{owner}\0{url}".encode()).hexdigest()[:16]
         self._folder = MEMORY / f"agent-broker-{whose}"
 
-    def give(self, name: str, secrets: Mapping[str, str]) -> str | None:
-        """Return a folder that holds the secrets, or None."""
+    def give(
+        self,
+        name: str,
+        secrets: Mapping[str, str],
+        ids: tuple[int | None, int | None] = (None, None),
+    ) -> str | None:
+        """Return a folder that holds the secrets for the user with these ids, or None."""
         folder = self._folder / name
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            if not self._folder.parent.is_dir():
+                return None
+            files.make_private(self._folder)
             ours = self._folder.lstat()
             if ours.st_uid != os.geteuid() or ours.st_mode & 0o777 != 0o700:
                 return None  # somebody else made it, perhaps to read along
@@ -43,8 +54,7 @@ class Handover:
             for file, text in secrets.items():
                 path = folder / file
                 path.unlink(missing_ok=True)
-                path.write_bytes(text.encode("utf-8", "surrogateescape"))
-                path.chmod(0o444)  # the container's user need not be known here
+                _write(path, text.encode("utf-8", "surrogateescape"), ids)
         except OSError:
             return None
         return str(folder)
@@ -67,3 +77,20 @@ class Handover:
             for path in self._folder.iterdir():
                 if path.name not in names and path.stat().st_mtime < now - _STALE_S:
                     self.take(path.name)
+
+
+def _write(path: pathlib.Path, content: bytes, ids: tuple[int | None, int | None]) -> None:
+    """Write a file that the container's user can read, and nobody else if that can be."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        uid, gid = ids
+        if uid is None:  # whoever it is, only the image knows
+            os.fchmod(handle, 0o444)
+            return
+        try:
+            os.fchown(handle, uid, -1 if gid is None else gid)
+        except PermissionError:
+            os.fchmod(handle, 0o400 if uid == os.geteuid() else 0o444)
+        else:
+            os.fchmod(handle, 0o400)  # whatever the umask says

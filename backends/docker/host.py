@@ -131,13 +131,13 @@ class Host:
 
     def _folder_for(self, name: str, plan: container.Plan) -> str | None:
         """Return a folder with the secrets that the engine sees, perhaps; None: it does not."""
-        if not plan.secrets:
+        if not plan.secrets or plan.hands_on:
             return None
         if self._shares is None and self.client.remaps_files():
             self._shares = False
         if self._shares is False:
             return None
-        return self._handover.give(name, plan.secrets)
+        return self._handover.give(name, plan.secrets, plan.ids)
 
     def _make_with(
         self, folder: str, plan: container.Plan, files: Mapping[str, bytes],

@@ -12,6 +12,7 @@ import attrs
 from attrs import Attribute, field, frozen
 
 from backends import checks, names, sharing
+from backends.docker import reference
 from backends.remarks import Common, Remark
 
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
@@ -20,6 +21,18 @@ _PORT = re.compile(r"((\d{1,5}|):)?\d{1,5}(/(tcp|udp|sctp))?")
 _HOST = re.compile(r"(unix:///\S+|tcp://[^\s/:]+:\d{1,5}|https?://\S+)")
 _API = re.compile(r"1\.\d{2}")
 POLICIES = ("if-missing", "always", "never")
+_WORDS = {
+    word.lower(): word
+    for words in (
+        "AutoRemove Binds CapAdd CapDrop Cmd CpuShares Devices Dns DnsSearch Entrypoint Env",
+        "ExposedPorts ExtraHosts GroupAdd Healthcheck HostConfig Hostname Image Init Labels",
+        "LogConfig Memory MemoryReservation MemorySwap Mounts NanoCpus NetworkMode",
+        "NetworkingConfig PidsLimit PortBindings Privileged ReadonlyRootfs RestartPolicy",
+        "SecurityOpt ShmSize Tmpfs Tty Ulimits User Volumes VolumesFrom WorkingDir",
+    )
+    for word in words.split()
+}
+"""Of the Engine's API, as far as somebody here looks at them."""
 
 
 def _doc(text: str, default: Any = attrs.NOTHING, *validators: Any, **more: Any) -> Any:
@@ -63,6 +76,8 @@ class Host:
 
     def __attrs_post_init__(self) -> None:
         """Check the fields against each other."""
+        if "@" in self.url:
+            raise ValueError("url: found a user (not shown); hint: `tls` and `cert_file` say who")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file: needs key_file, and the other way round")
         if self.tls and self.url.startswith("unix:"):
@@ -116,6 +131,17 @@ class DockerSettings:
         None,
         _path,
     )
+
+    def remarks(self) -> Iterator[Remark]:
+        """Say which doors are open."""
+        for number, host in enumerate(self.hosts):
+            if not host.tls and not host.url.startswith(("unix:", "https:")):
+                yield Remark(
+                    path=("hosts", number, "url"),
+                    text="without TLS everybody who reaches that port, or is on the way to it, is "
+                    "root on that host",
+                    hint="tls: true with cert_file and key_file, or a unix socket",
+                )
 
 
 @frozen(kw_only=True)
@@ -258,7 +284,7 @@ class DockerTemplate:
                     path=("docker", "HostConfig", "VolumesFrom", number),
                 )
 
-    def remarks(self, common: Common) -> Iterator[Remark]:  # noqa: ARG002 -- part of all of them
+    def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what cannot be right about this template, and what is dangerous."""
         number = re.fullmatch(r"\d+(:.*)?", self.user or "")
         host = self.docker.get("HostConfig")
@@ -287,11 +313,45 @@ class DockerTemplate:
                 text="every build of this template is root on the engine's host",
                 hint="a template of its own, for labels whose users may be that",
             )
+        problem = reference.problem(common.image) if common.image else None
+        if problem is not None:
+            yield Remark(text=problem, wrong=True)
+        yield from self._raw_remarks()
         if "Env" in self.docker:
             yield Remark(
                 path=("docker", "Env"),
                 text="replaces what the broker tells the agent",
                 hint="environment",
+                wrong=True,
+            )
+
+    def _raw_remarks(self) -> Iterator[Remark]:
+        """Say what of the raw section would hide how agents end, or is not looked at here.
+
+        Engines read their words in upper and lower case alike.
+        """
+        told = self.docker.get("HostConfig")
+        host = told if isinstance(told, dict) else {}
+        inner = [("docker", "HostConfig", str(key)) for key in host]
+        for path in (*(("docker", str(key)) for key in self.docker), *inner):
+            word = _WORDS.get(path[-1].lower(), path[-1])
+            if path[-1] != word:
+                yield Remark(path=path, text="is written otherwise", hint=word, wrong=True)
+        if host.get("AutoRemove"):
+            yield Remark(
+                path=("docker", "HostConfig", "AutoRemove"),
+                text="the engine would remove a dead agent with its exit code and last words; "
+                "the broker removes it when it has read them",
+                hint="leave it out",
+                wrong=True,
+            )
+        policy = host.get("RestartPolicy")
+        if policy and not (isinstance(policy, dict) and policy.get("Name") in {None, "", "no"}):
+            yield Remark(
+                path=("docker", "HostConfig", "RestartPolicy"),
+                text="the engine would start a dead agent again, which its controller refuses: "
+                "the broker starts another one",
+                hint="leave it out",
                 wrong=True,
             )
 

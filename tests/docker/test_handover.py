@@ -1,6 +1,7 @@
 """How secrets come into containers: from memory that both sides see, else by an archive."""
 
 import contextlib
+import os
 import pathlib
 import time
 
@@ -185,3 +186,45 @@ async def test_engines_that_remap_owners_are_not_shared_with(rig, memory):
         await other.launch(with_secret(rig, "a1"))
         await other.aclose()
     assert ([], False) == (kept(memory), await mounted(rig, "a1"))
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+@pytest.mark.parametrize("uid", [None, 0, "ours", 1000])
+def test_a_secret_is_for_its_user_alone_where_that_can_be(uid, umask, memory):
+    """Whatever the umask; where the broker may not say whose it is, the folder above is closed."""
+    wanted = os.geteuid() if uid == "ours" else uid
+    hands = handover.Handover("ours", "unix:///s")
+    before = os.umask(umask)
+    try:
+        folder = pathlib.Path(hands.give("a1", {"agent-secret": SECRET}, (wanted, wanted)))
+    finally:
+        os.umask(before)
+    told = (folder / "agent-secret").stat()
+    possible = wanted is not None and os.geteuid() in {0, wanted}
+    assert (0o400 if possible else 0o444) == told.st_mode & 0o777
+    if possible:
+        assert (wanted, wanted) == (told.st_uid, told.st_gid) or os.geteuid() != 0
+    assert (0o755, 0o700) == (folder.stat().st_mode & 0o777, folder.parent.stat().st_mode & 0o777)
+
+
+async def test_builds_that_have_the_engine_cannot_hand_the_secret_on(rig, tmp_path, memory):
+    """`--volumes-from` gives another container all mounts: the secret is none of them."""
+    socket = tmp_path / "docker.sock"
+    socket.touch()
+    volumes = (settings.Volume(name=str(socket), target="/var/run/docker.sock"),)
+    look = "cat /agent-broker/secrets/agent-secret | wc -c"
+    await rig.backend.launch(with_secret(rig, "a1", look, volumes=volumes))
+    await rig.running("a1")
+
+    async def said() -> bool:
+        return "64" in await rig.backend.logs("a1", tail=5)
+
+    await checks.until("it has read it", said, within_s=20)
+    assert (False, []) == (await mounted(rig, "a1"), kept(memory))
+    body = {
+        "Image": engines.IMAGE, "Cmd": ["cat", "/agent-broker/secrets/agent-secret"],
+        "User": "1000", "HostConfig": {"VolumesFrom": [rig.container("a1")], "NetworkMode": "none"},
+    }  # fmt: skip
+    other = await rig.sdk("create_container_from_config", body, rig.container("inside"))
+    await rig.sdk("start", other["Id"])
+    assert 0 != (await rig.sdk("wait", other["Id"]))["StatusCode"]

@@ -3,13 +3,14 @@
 import asyncio
 import base64
 import functools
+import io
 import json
-import logging
 
 import pytest
 
 from backends import api
 from backends.docker import client, container, engine, settings
+from broker import log
 from tests import echo
 from tests.docker import rough
 from tests.docker.test_wire import BYTES_VERBS, JSON_VERBS, SECRET, _caught
@@ -41,11 +42,13 @@ def version(request: echo.Request) -> bytes | None:
 
 @pytest.mark.parametrize("way", echo.WAYS)
 @pytest.mark.parametrize("login", LOGINS)
-async def test_no_secret_comes_back(way, login, tmp_path, caplog):
+async def test_no_secret_comes_back(way, login, tmp_path):
     """Of all verbs: in errors, in what was read, in progress, in the log."""
     secret, entry = LOGINS[login]
     outputs: list[str] = []
-    with echo.serving(way, first=version) as server, caplog.at_level(logging.DEBUG):
+    lines = io.StringIO()
+    log.configure(form="json", level="debug", stream=lines)
+    with echo.serving(way, first=version) as server:
         one = client.Client(
             settings.Host(url=f"tcp://127.0.0.1:{server.port}"),
             settings.DockerSettings(timeout_s=10.0, **configured(tmp_path, entry)),
@@ -58,7 +61,7 @@ async def test_no_secret_comes_back(way, login, tmp_path, caplog):
         pull = functools.partial(one.pull, "registry.example:5000/x", None, outputs.append)
         outputs.append(str(await asyncio.to_thread(_caught, lambda _: pull(), one)))
         await asyncio.to_thread(one.close)
-    outputs.append("\n".join(record.getMessage() for record in caplog.records))
+    outputs.append(lines.getvalue())
     for hidden in (secret, SECRET):
         assert server.was_sent(hidden), "or nothing is shown"
         for output in outputs:

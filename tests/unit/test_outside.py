@@ -221,3 +221,14 @@ def test_one_odd_entry_costs_that_entry():
     assert typed.each([], int) == ([], typed.Odd())
     assert not typed.Odd()
     assert typed.Odd().words("things") == ""
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc", '{"s": "'])
+@pytest.mark.parametrize("after", ["", "x", "xy", '"}'])
+def test_an_agents_secret_is_known_in_base64_with_and_without_anything_around(before, after):
+    """At each place in a group, and at the very end, where a group is not full."""
+    secret = "0123456789abcdef" * 4
+    packed = base64.b64encode(f"{before}{secret}{after}".encode()).decode()
+    for text_ in (packed, packed.rstrip("="), f"it said {packed} and more"):
+        assert "MDEyMz" not in secrets.blanked(text_)
+        assert packed[20:60] not in secrets.blanked(text_)

@@ -5,6 +5,7 @@ to know kinds of backends and HTTP, and how a broker is put together (``assembly
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -237,6 +238,8 @@ class Broker:
 
     async def _serve(self) -> None:
         if self.settings.listen is None:
+            with contextlib.suppress(OSError):  # then a command asks in vain, and looks by itself
+                presence.withdraw(self.files)
             return
         self._server = status.Server(self, metrics=self.recorder.render)
         host, port = self.settings.listen

@@ -410,28 +410,7 @@ def _print_swept(
 
 def status(options: argparse.Namespace) -> None:
     """Ask the running broker."""
-    url, owner, note = options.url, None, None
-    if url is None:
-        settings = configured.load(options.config, secrets=False)
-        owner, note = settings.owner, presence.noted(store.Reader(settings.state_dir))
-        if note is not None:
-            url = note.url
-        elif settings.listen is not None:
-            host, port = settings.listen
-            url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-        else:
-            raise ends.BadInput(
-                "listen is off in the configuration; hint: name the page with --url"
-            )
-    url = url.rstrip("/")
-    try:
-        told = asyncio.run(presence.ask(url, ("plan", "queue", "templates", "agents"), note=note))
-    except presence.NoAnswer as error:
-        raise ends.Failed(f"no broker answers at {url}: {error}; hint: is it running?") from error
-    if owner is not None and told["plan"].get("owner") != owner:
-        raise ends.Failed(
-            f"the broker at {url} is that of owner {told['plan'].get('owner')}, not of {owner}"
-        )
+    told, url = asyncio.run(_status(options))
     if options.json:
         _print_json(told)
         return
@@ -441,6 +420,44 @@ def status(options: argparse.Namespace) -> None:
         raise ends.Failed(
             f"what answers at {url} is no broker of this version: {error!r}"
         ) from error
+
+
+async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Document], str]:
+    """Return what a broker says, and where: that of this state directory, or who is listened to.
+
+    What is only shown to people need not be proved; but it has to be of the same owner.
+    """
+    names = ("plan", "queue", "templates", "agents")
+    if options.url is not None:
+        return await _page(options.url, names), options.url
+    settings = configured.load(options.config, secrets=False)
+    note = presence.noted(store.Reader(settings.state_dir))
+    if note is not None:
+        with contextlib.suppress(presence.NoAnswer):
+            told = await presence.ask(note.url, names, note=note)
+            return _owned(settings, told, note.url), note.url
+    if settings.listen is None:
+        raise ends.BadInput("listen is off in the configuration; hint: name the page with --url")
+    host, port = settings.listen
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return _owned(settings, await _page(url, names), url), url
+
+
+async def _page(url: str, names: Sequence[str]) -> dict[str, documents.Document]:
+    url = url.rstrip("/")
+    try:
+        return await presence.ask(url, names, note=None)
+    except presence.NoAnswer as error:
+        raise ends.Failed(f"no broker answers at {url}: {error}; hint: is it running?") from error
+
+
+def _owned(
+    settings: config.Settings, told: dict[str, documents.Document], url: str
+) -> dict[str, documents.Document]:
+    owner = told["plan"].get("owner")
+    if owner != settings.owner:
+        raise ends.Failed(f"the broker at {url} is that of owner {owner}, not of {settings.owner}")
+    return told
 
 
 @frozen

@@ -61,6 +61,12 @@ def announce(files: backends_api.Store, url: str) -> Note:
     return made
 
 
+def withdraw(files: backends_api.Store) -> None:
+    """Note that there is no page. Raises OSError."""
+    if files.load(NOTE) is not None:
+        files.save(NOTE, "{}")
+
+
 def noted(files: Loads) -> Note | None:
     """Return the note of the broker that was last started here; None without one."""
     try:

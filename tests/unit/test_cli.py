@@ -276,6 +276,22 @@ async def test_a_broker_of_another_owner_is_not_asked(path):
         assert (code, "owner other" in out) == (0, True)
 
 
+async def test_status_asks_whoever_listens_where_no_note_leads(path):
+    """A note of an earlier life, and a broker in a container whose port is ours."""
+    async with beside(path, status_source.full()) as (_, url):
+        file = pathlib.Path(path)
+        file.write_text(file.read_text().replace('"off"', url.removeprefix("http://").rstrip("/")))
+        settings = configured.load(file, secrets=False)
+        presence.announce(store.FileStore(settings.state_dir), "http://127.0.0.1:1/")
+        code, out, _ = await ran("status", "--config", path)
+        assert (code, out.startswith("owner o, ready")) == (0, True)
+        code, _, err = await ran("plan", "--config", path)  # nothing is decided by its word
+        assert "asked" not in err
+        presence.withdraw(store.FileStore(settings.state_dir))
+        assert presence.noted(store.Reader(settings.state_dir)) is None
+        assert (await ran("status", "--config", path))[0] == 0
+
+
 @pytest.mark.parametrize("reference", ["env:NOT_SET_ANYWHERE", "file:not-there"])
 async def test_what_needs_no_secret_asks_for_none(path, reference):
     """``status``, ``explain``, ``render``; ``plan`` and ``sweep`` where a broker can be asked."""

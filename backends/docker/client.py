@@ -404,6 +404,8 @@ class Client:
                 error.status, error.words, retry_after=error.retry_after
             ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            if self._host.tls:
+                self._forget()  # certificates and authority may have been renewed on the disk
             raise _unreachable(self._host, doing, error) from error
         except (wire.OddError, ValueError, tarfile.TarError) as error:
             raise OddAnswerError(f"{doing}: {self.url}: {answers.innermost(error)}") from error

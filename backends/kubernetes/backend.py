@@ -202,7 +202,7 @@ class KubernetesBackend:
                 raise api.Unavailable("the backend is closed")
             if self._client is None or self._reflector is None:
                 found = await self._access()
-                self._client = client.Client(self._settings, found)
+                self._client = client.Client(self._settings, found, again=self._access)
                 self._reflector = reflector.Reflector(
                     self._client,
                     owner=self._owner,

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import urllib.parse
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -31,6 +31,7 @@ _REFUSAL_BYTES = 1 << 16
 _LESS = 4  # by which a page is made smaller that was too large
 _MOST_PODS = 20_000  # of one owner in one namespace
 _MOST_WARNINGS = 100
+_ANEW_S = 60.0  # between two looks at the files that say how the cluster is reached
 _VERSION = re.compile(r"[\w.:-]{1,128}")  # of a resource: a number as yet
 _CONTINUE = 1 << 14  # characters: a token holds a key and a version
 _METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
@@ -59,15 +60,19 @@ class Page:
 class Client:
     """One API server, one namespace."""
 
-    def __init__(self, told: settings.KubernetesSettings, found: access.Access) -> None:
+    def __init__(
+        self,
+        told: settings.KubernetesSettings,
+        found: access.Access,
+        *,
+        again: Callable[[], Awaitable[access.Access]] | None = None,
+    ) -> None:
+        """``again`` finds the access anew: what stands in files is renewed there."""
         self._told = told
         self._found = found
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=found.tls or True),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            auto_decompress=False,  # ``bodies`` does it, with a limit
-            trust_env=False,  # a netrc entry would take the place of our token
-        )
+        self._again = again
+        self._found_at = float("-inf")  # the last time that it was found anew
+        self._session = _session(found)
         self._warned: set[str] = set()
         self._manners = manners.Manners()
         self._watching: set[aiohttp.ClientResponse] = set()
@@ -305,6 +310,44 @@ class Client:
         limits: aiohttp.ClientTimeout,
         hide: list[str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask; what was refused for who we are, or are told to trust, is found anew for the next.
+
+        An authority or a certificate that was renewed on the disk would else need a restart.
+        """
+        try:
+            async with self._answered(
+                verb, what, name=name, query=query, body=body, limits=limits, hide=hide
+            ) as answer:
+                yield answer
+        except api.BackendError as error:
+            if _may_be_renewed(error):
+                await self._find_anew()
+            raise
+
+    async def _find_anew(self) -> None:
+        """Reach the cluster as the files say now; at most once in a while."""
+        now = _clock()()
+        if self._again is None or now - self._found_at < _ANEW_S or self._session.closed:
+            return
+        self._found_at = now
+        with contextlib.suppress(api.BackendError):  # then it stays as it was
+            found = await self._again()
+            if not self._session.closed:
+                old, self._found, self._session = self._session, found, _session(found)
+                await old.close()
+
+    @contextlib.asynccontextmanager
+    async def _answered(
+        self,
+        verb: str,
+        what: str,
+        *,
+        name: str | None,
+        query: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        limits: aiohttp.ClientTimeout,
+        hide: list[str] | None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask, once more with a fresh token after a 401; raise what a refusal means.
 
         Whoever the server has asked to wait is refused here until then.
@@ -345,6 +388,21 @@ class Client:
             if words not in self._warned and len(self._warned) < _MOST_WARNINGS:
                 self._warned.add(words)
                 _LOG.warning("API server warns", extra={"text": words})
+
+
+def _session(found: access.Access) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=found.tls or True),
+        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+        auto_decompress=False,  # ``bodies`` does it, with a limit
+        trust_env=False,  # a netrc entry would take the place of our token
+    )
+
+
+def _may_be_renewed(error: api.BackendError) -> bool:
+    """Whether what we show or trust may be an old one."""
+    refused = isinstance(error, api.Unauthorized) and not isinstance(error, errors.NoRight)
+    return refused or isinstance(error.__cause__, aiohttp.ClientSSLError)
 
 
 class Lines:

@@ -94,10 +94,13 @@ class KubernetesLease:
         if self._closed:
             raise api.Unavailable("the lease is closed")
         if self._client is None:
-            clock = asyncio.get_running_loop().time
-            found = await access.find(self._settings, clock=clock)
-            self._client = client.Client(self._settings, found)
+            found = await self._access()
+            self._client = client.Client(self._settings, found, again=self._access)
         return self._client
+
+    async def _access(self) -> access.Access:
+        clock = asyncio.get_running_loop().time
+        return await access.find(self._settings, clock=clock)
 
 
 def _seen(found: client.Object) -> lease.Seen:

@@ -168,7 +168,9 @@ async def test_an_odd_error_of_a_pull_is_an_error(told):
 
 
 @pytest.mark.parametrize(
-    "archive", [b"", b"x" * 100, b"x" * 5000, gzip.compress(b"\0" * 10240), b"PK\3\4" + bytes(508)]
+    "archive",
+    [b"", b"x" * 100, b"x" * 5000, gzip.compress(b"\0" * 10240, mtime=0), b"PK\3\4" + bytes(508)],
+    ids=["nothing", "short", "long", "packed", "another kind"],
 )
 async def test_an_archive_that_is_none(archive):
     """Packed ones are not unpacked: nobody asked for it."""

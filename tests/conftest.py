@@ -3,11 +3,18 @@
 import asyncio
 import logging
 import os
+import signal
+import threading
 
 import hypothesis
 import pytest
+import pytest_timeout
 
 from outside import secrets
+from tests import leftovers, patience, programs
+
+_LOOK_S = 2.0
+_LEFT = pytest.StashKey[list[leftovers.Leftover]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,12 +35,53 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure() -> None:
-    """Say that the main thread has no event loop, before pytest-asyncio asks for it.
+    """Mark what is started, and say that the main thread has no event loop.
 
-    Up to Python 3.13 asking creates one. pytest-asyncio then puts it aside and drops it unclosed,
-    which some later, innocent test is failed for as soon as the garbage collector finds it.
+    The latter before pytest-asyncio asks for it. Up to Python 3.13 asking creates one.
+    pytest-asyncio then puts it aside and drops it unclosed, which some later, innocent test is
+    failed for as soon as the garbage collector finds it.
     """
+    leftovers.mark_run()
     asyncio.set_event_loop(None)
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> bool | None:
+    """Let a test's time limit last longer on a machine that is slow or busy."""
+    if settings.method != "signal" or threading.current_thread() is not threading.main_thread():
+        return None  # pytest-timeout's own way
+    pytest_timeout.pytest_timeout_set_timer(item, settings)
+    expire, patient = signal.getsignal(signal.SIGALRM), patience.Patience(settings.timeout)
+
+    def look(number: int, frame: object) -> None:
+        if patient.is_over():
+            expire(number, frame)
+        else:
+            signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
+    return True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run for a process that a test has left; workers have ended by now."""
+    if hasattr(session.config, "workerinput"):
+        return
+    factory = getattr(session.config, "_tmp_path_factory", None)
+    left = leftovers.ended(factory.getbasetemp() if factory is not None else None)
+    session.config.stash[_LEFT] = left
+    if left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what tests have left, and what was skipped for want of which program."""
+    for one in terminalreporter.config.stash.get(_LEFT, []):
+        terminalreporter.write_line(f"left behind, and ended now: {one}", red=True)
+    skipped = terminalreporter.stats.get("skipped", [])
+    if line := programs.told(str(report.longrepr) for report in skipped):
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ PACKAGES = {  # Debian's, of what is not on every Debian
     "curl": "curl",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
-    "git": "git",
-    "mount": "mount",
+    "ip": "iproute2",
+    "iptables": "iptables",
     "openssl": "openssl",
 }
 

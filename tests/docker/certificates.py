@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from typing import NamedTuple
 
+from tests import programs
 from tests.docker import engines
 
 
@@ -20,7 +21,7 @@ class Authority:
 
     def __init__(self, folder: pathlib.Path, name: str) -> None:
         if shutil.which("openssl") is None:
-            engines.absent("no openssl program to make certificates with")
+            engines.absent(programs.want("openssl"))
         self._folder = folder / name
         self._folder.mkdir()
         self.pair = Pair(f"{self._folder}/ca.pem", f"{self._folder}/ca.key")

@@ -16,7 +16,7 @@ import docker
 import pytest
 
 from broker.demo import image
-from tests import patience
+from tests import patience, programs
 
 IMAGE = image.NAME
 
@@ -26,6 +26,8 @@ def address(told: str | None = None) -> str:
     found = told or os.environ.get("DOCKER_HOST")
     if found:
         return found
+    if shutil.which("dockerd") is None:
+        absent(programs.want("dockerd"))
     absent("no Docker engine: set DOCKER_HOST or give --live docker=unix:///var/run/docker.sock")
 
 
@@ -44,6 +46,8 @@ async def with_image(engine: str) -> str:
             return bool(client.images(name=IMAGE.partition(":")[0]))
 
     if not await asyncio.to_thread(there):
+        if shutil.which("busybox") is None:
+            absent(programs.want("busybox"))
         try:
             await image.build(engine)
         except image.ImageError as error:
@@ -53,7 +57,7 @@ async def with_image(engine: str) -> str:
 
 def connected(engine: str) -> docker.APIClient:
     """Return the SDK's own client, to look at the engine without the backend."""
-    client = docker.APIClient(engine, version="1.41", timeout=60)
+    client = docker.APIClient(engine, version="1.41", timeout=patience.seconds(60))
     client.trust_env = False
     return client
 
@@ -110,7 +114,7 @@ class OwnEngine:
         """End it and wait; SIGKILL leaves its containerd and containers alone."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=patience.seconds(60))
             self._process = None
         if how is signal.SIGKILL:
             self._end_containerd()
@@ -147,10 +151,11 @@ def _is_zombie(pid: int) -> bool:
 @contextlib.contextmanager
 def own_engine(*arguments: str, live_restore: bool = False) -> Iterator[OwnEngine]:
     """Give an engine of our own, or skip where none can be started."""
-    if shutil.which("dockerd") is None or os.geteuid() != 0:
-        absent("no engine of one's own can be started: dockerd and root are needed")
-    if shutil.which("busybox") is None:
-        absent("no busybox on this machine to build an image from; apt-get install busybox-static")
+    if os.geteuid() != 0:
+        absent("no engine of one's own can be started: only root can")
+    for name in ("dockerd", "iptables", "ip", "busybox"):
+        if shutil.which(name) is None:
+            absent(programs.want(name))
     engine = OwnEngine(*arguments, live_restore=live_restore)
     engine.start()
     try:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 import attrs
 
 from broker.demo import image
-from tests import patience
+from tests import patience, programs
 from tests.docker import engines
 
 PROGRAM = "docker-registry"
@@ -81,7 +81,7 @@ async def _base() -> bytes:
 def registry(folder: pathlib.Path, *, asks: bool = False) -> Iterator[Registry]:
     """Give a registry; skip where there is none to start."""
     if shutil.which(PROGRAM) is None:
-        engines.absent(f"no registry on this machine; apt-get install {PROGRAM}")
+        engines.absent(programs.want(PROGRAM))
     folder.mkdir()
     config, log = folder / "config.yml", folder / "log"
     auth = _AUTH.format(folder=folder) if asks else ""

@@ -215,7 +215,9 @@ class Replicas:
 
         def ask():
             try:
-                with urllib.request.urlopen(found[0] + path, timeout=5) as answer:
+                with urllib.request.urlopen(
+                    found[0] + path, timeout=patience.seconds(5)
+                ) as answer:
                     return answer.status, answer.read().decode()
             except urllib.error.HTTPError as error:
                 return error.code, error.read().decode()

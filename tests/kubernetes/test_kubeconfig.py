@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import os
 import pathlib
-import shutil
 import ssl
 import stat
 import subprocess
@@ -22,7 +21,7 @@ from aiohttp import web
 
 from backends import api
 from backends.kubernetes import access, backend, kubeconfig, settings
-from tests import patience
+from tests import patience, programs
 from tests.kubernetes import fake
 
 Make = Callable[..., backend.KubernetesBackend]
@@ -263,10 +262,15 @@ done
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl program to make certificates with")
+    programs.need("openssl")
     folder = tmp_path_factory.mktemp("authority")
-    subprocess.run(["sh", "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=30)
+    subprocess.run(
+        ["sh", "-c", MAKE],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=patience.seconds(30),
+    )
     return folder
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from backends import api
 from backends.mesos import offers, settings, tasks
+from tests import patience
 
 SECRET = "s3cret-word"
 TOLD = settings.MesosSettings(master="http://m:5050", user="nobody")
@@ -30,7 +31,9 @@ def run(told: api.InstanceSpec, folder, **more: str) -> subprocess.CompletedProc
     sandbox.mkdir()
     text = tasks.script(told, work_root=str(root), take_secrets=True)
     env = {"PATH": os.environ["PATH"], "MESOS_SANDBOX": str(sandbox), **more}
-    return subprocess.run(["/bin/sh", "-c", text], env=env, cwd=folder, timeout=20, check=False)
+    return subprocess.run(
+        ["/bin/sh", "-c", text], env=env, cwd=folder, timeout=patience.seconds(20), check=False
+    )
 
 
 def test_the_script_becomes_the_agent(tmp_path):

@@ -1,7 +1,6 @@
 """TLS with an authority of one's own, Basic authentication over it: what works, and what is said."""
 
 import asyncio
-import shutil
 import ssl
 import subprocess
 import time
@@ -12,6 +11,7 @@ import pytest_asyncio
 from backends import api
 from backends.mesos import backend as mesos
 from backends.mesos import driver, settings
+from tests import patience, programs
 from tests.contract.mesos import MemoryStore
 from tests.mesos import master, wire
 
@@ -35,10 +35,15 @@ done
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     """``ours.pem`` signs ``IP.pem`` (127.0.0.1) and ``DNS.pem`` (another name); ``theirs.pem`` none."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl program to make certificates with")
+    programs.need("openssl")
     folder = tmp_path_factory.mktemp("authority")
-    subprocess.run(["sh", "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=30)
+    subprocess.run(
+        ["sh", "-c", MAKE],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=patience.seconds(30),
+    )
     (folder / "secret").write_text("s3cret-word\n")
     return folder
 

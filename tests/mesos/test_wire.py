@@ -15,6 +15,7 @@ import pytest_asyncio
 from backends import api, names
 from backends.mesos import backend as mesos
 from backends.mesos import calls, cluster, driver, offers, session, settings, transport, zookeeper
+from tests import patience
 from tests.contract import checks
 from tests.contract.mesos import MemoryStore
 from tests.mesos import master, wire
@@ -85,7 +86,7 @@ async def raw_server(answer):
     async with server:
         yield server.sockets[0].getsockname()[1]
         if connections:
-            _, stuck = await asyncio.wait(connections, timeout=2)
+            _, stuck = await asyncio.wait(connections, timeout=patience.seconds(2))
             assert not stuck
 
 

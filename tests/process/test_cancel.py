@@ -22,7 +22,7 @@ class Gate:
 
         def held(*arguments: object, **named: object) -> object:
             self.reached.set()
-            assert self._open.wait(WITHIN_S)
+            assert self._open.wait(patience.seconds(WITHIN_S))
             return really(*arguments, **named)
 
         monkeypatch.setattr(place, name, held)
@@ -30,7 +30,7 @@ class Gate:
     async def cancelled_at(self, made: api.Backend, spec: api.InstanceSpec) -> None:
         """Launch, and cancel the launch when it is held up here."""
         launch = asyncio.ensure_future(made.launch(spec))
-        assert await asyncio.to_thread(self.reached.wait, WITHIN_S)
+        assert await asyncio.to_thread(self.reached.wait, patience.seconds(WITHIN_S))
         launch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await launch
@@ -73,7 +73,7 @@ async def test_closing_waits_for_a_launch_under_way(shop: Workshop, made, monkey
     """A broker that leaves finishes what it began; the next one finds it."""
     gate = Gate(monkeypatch, storage.Storage, "publish")
     launch = asyncio.ensure_future(made.launch(shop.spec("a1")))
-    assert await asyncio.to_thread(gate.reached.wait, WITHIN_S)
+    assert await asyncio.to_thread(gate.reached.wait, patience.seconds(WITHIN_S))
     closing = asyncio.ensure_future(made.aclose())
     await asyncio.wait([closing], timeout=0.1)
     assert not closing.done()
@@ -90,7 +90,7 @@ async def test_a_slow_terminate_leaves_the_successor_alone(shop: Workshop, made,
     await shop.started(made, "a1", "")
     gate = Gate(monkeypatch, storage.Storage, "end_now")
     slow = asyncio.ensure_future(made.terminate("a1", grace_s=0))
-    assert await asyncio.to_thread(gate.reached.wait, WITHIN_S)
+    assert await asyncio.to_thread(gate.reached.wait, patience.seconds(WITHIN_S))
     monkeypatch.undo()  # only this one is held up
     other = shop.open()
     await other.terminate("a1", grace_s=0)
@@ -107,7 +107,7 @@ async def test_a_start_of_what_was_removed_meanwhile(shop: Workshop, made, monke
     """Another broker ended it between its making and its start: no empty shell is left."""
     gate = Gate(monkeypatch, made, "_start")
     launch = asyncio.ensure_future(made.launch(shop.spec("a1")))
-    assert await asyncio.to_thread(gate.reached.wait, WITHIN_S)
+    assert await asyncio.to_thread(gate.reached.wait, patience.seconds(WITHIN_S))
     await shop.open().terminate("a1", grace_s=0)
     gate.open()
     with pytest.raises(api.Unavailable):

@@ -152,7 +152,7 @@ def test_a_reader_that_goes_away_is_no_error():
         executable="/bin/bash",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patience.seconds(30),
         check=False,
     )
     assert (first.returncode, first.stdout, first.stderr) == (0, "{\n", "")

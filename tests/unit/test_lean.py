@@ -4,14 +4,13 @@ import asyncio
 import json
 import os
 import platform
-import shutil
 import ssl
 import subprocess
 import sys
 
 import pytest
 
-from tests import patience
+from tests import patience, programs
 
 MAKE = """
 set -e
@@ -58,10 +57,15 @@ async def run(*arguments, **environment):
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl program to make certificates with")
+    programs.need("openssl")
     folder = tmp_path_factory.mktemp("authority")
-    subprocess.run(["sh", "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=30)
+    subprocess.run(
+        ["sh", "-c", MAKE],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=patience.seconds(30),
+    )
     return folder
 
 

@@ -9,6 +9,7 @@ import pathlib
 import pytest
 
 from outside import waits
+from tests import patience
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -112,7 +113,7 @@ async def test_who_is_cancelled_stays_cancelled(step):
     for _ in range(step):
         await asyncio.sleep(0)
     task.cancel()
-    done, _ = await asyncio.wait([task], timeout=5)
+    done, _ = await asyncio.wait([task], timeout=patience.seconds(5))
     assert done
     assert task.cancelled()
 

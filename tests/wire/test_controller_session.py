@@ -4,7 +4,6 @@ import asyncio
 import base64
 import gzip
 import json
-import shutil
 import ssl
 import subprocess
 import traceback
@@ -15,7 +14,7 @@ from aiohttp import web
 
 from jnlp import errors, http
 from jnlp import secret as jnlp_secret
-from tests import patience
+from tests import patience, programs
 
 QUEUE = recorded.exchange("controller/01-restart", "queue before the restart")
 OTHER_SESSION = recorded.exchange("controller/01-restart", "queue right after the restart")
@@ -583,9 +582,7 @@ async def test_a_proxy_that_is_down(unused_tcp_port):
 @pytest.fixture
 def certificate(tmp_path):
     """A fresh certificate for 127.0.0.1 that no authority knows."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("no openssl program to make a certificate with")
+    program = programs.need("openssl")
     key, pem = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
         f"{program} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 "

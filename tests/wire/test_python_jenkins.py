@@ -15,6 +15,7 @@ import requests
 
 from broker.demo import access, simulation
 from broker.demo import controller as controllers
+from tests import patience
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its import: not ours to mend
@@ -29,7 +30,9 @@ async def strangers(version="2.263.4", **more):
     clock = itertools.count(1_000_000)
     server = controllers.SimulatedController(sim, now=lambda: float(next(clock)), access=may)
     async with server:
-        client = jenkins.Jenkins(server.url.rstrip("/"), username="admin", password="t", timeout=5)
+        client = jenkins.Jenkins(
+            server.url.rstrip("/"), username="admin", password="t", timeout=patience.seconds(5)
+        )
 
         async def call(name, *args, **kwargs):
             return await asyncio.to_thread(getattr(client, name), *args, **kwargs)

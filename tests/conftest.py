@@ -35,13 +35,18 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure() -> None:
-    """Mark what is started, and say that the main thread has no event loop.
+    """Begin alike wherever the run was started; say that the main thread has no event loop.
 
-    The latter before pytest-asyncio asks for it. Up to Python 3.13 asking creates one.
-    pytest-asyncio then puts it aside and drops it unclosed, which some later, innocent test is
-    failed for as soon as the garbage collector finds it.
+    What is started in the background ignores signals, and hands that on to what it starts: a shell
+    there cannot even trap them. The other before pytest-asyncio asks for it. Up to Python 3.13
+    asking creates one. pytest-asyncio then puts it aside and drops it unclosed, which some later,
+    innocent test is failed for as soon as the garbage collector finds it.
     """
     leftovers.mark_run()
+    for number in (signal.SIGQUIT, signal.SIGINT):  # SIGHUP is nohup's
+        if signal.getsignal(number) is signal.SIG_IGN:
+            ours = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, ours)
     asyncio.set_event_loop(None)
 
 

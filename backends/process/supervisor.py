@@ -210,8 +210,10 @@ class Supervisor:
             _write("/proc/self/oom_score_adj", _OOM_SCORE)
         os.umask(0o022)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals():  # a broker in the background ignores SIGQUIT
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _watch(self) -> None:
         """Copy output, reap, obey; return when the agent itself has ended or must be killed."""

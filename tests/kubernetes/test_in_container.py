@@ -88,7 +88,9 @@ class Agent:
     async def start(
         self, *argv: str | bytes, stdin: int = asyncio.subprocess.DEVNULL, **how: object
     ) -> asyncio.subprocess.Process:
+        nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         return await asyncio.create_subprocess_exec(
+            *(("env", "--default-signal=HUP") if nohup else ()),
             *self.shell,
             str(self.folder / "in-container"),
             *argv,

@@ -182,6 +182,8 @@ async def test_output_that_is_no_text(shop: Workshop, made):
 async def test_what_a_program_is_born_with(shop: Workshop, made):
     """Niceness, limits, group, signals, no open files of ours, nothing of our environment."""
     os.environ["BROKER_SECRET"] = "not-for-agents"
+    odd = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGTTOU)  # as of a broker in the background
+    before = [signal.signal(number, signal.SIG_IGN) for number in odd]
     look = (
         "import json, os, resource, signal, sys\n"
         "print(json.dumps({'nice': os.nice(0), 'umask': os.umask(0),"
@@ -199,6 +201,8 @@ async def test_what_a_program_is_born_with(shop: Workshop, made):
         await made.launch(attrs.evolve(spec, argv=(sys.executable, "-I", "-S", "-c", look)))
     finally:
         del os.environ["BROKER_SECRET"]
+        for number, reaction in zip(odd, before, strict=True):
+            signal.signal(number, reaction)
     await shop.ended(made, "a1")
     told = json.loads(await made.logs("a1", tail=1))
     env = ["AGENT_BROKER_INSTANCE", "HOME", "LANG", "MINE", "PATH", "TMPDIR"]

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = options.command
     try:
         command(options)
+        _write_out()
     except config.ConfigError as error:
         return _say(BAD_INPUT, *error.lines)
     except ends.BadInput as error:
@@ -38,10 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ends.Failed as error:
         return _say(FAILED, f"agent-broker: {error}")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     except KeyboardInterrupt:
         return FAILED
     return OK
+
+
+def _write_out() -> None:
+    """Write what is still to be written: nobody would hear of it at the interpreter's own end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _drop_output()
+        if not isinstance(error, BrokenPipeError):
+            raise ends.Failed(f"the output cannot be written: {error.strerror}") from error
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(code: int, *lines: str) -> int:

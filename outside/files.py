@@ -9,6 +9,8 @@ import os
 import pathlib
 import stat
 
+from outside import paths
+
 
 def read(path: str | os.PathLike[str], *, limit: int) -> bytes:
     """Return the content of a regular file of at most ``limit`` bytes; links are followed.
@@ -38,7 +40,7 @@ def make_private(path: pathlib.Path) -> None:
     The umask has no say. What is there already stays as it is. Raises OSError.
     """
     missing = []
-    while not path.is_dir():
+    while not paths.is_directory(path):
         missing.append(path)
         path = path.parent
     for directory in reversed(missing):

@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from backends import api
 from backends.kubernetes import settings
-from outside import files, secrets
+from outside import files, paths, secrets
 
 ACCOUNT = pathlib.Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _REREAD_S = 60.0  # projected tokens are renewed when 80 % of an hour at least is over
@@ -120,7 +120,7 @@ async def find(
     environ = os.environ if environ is None else environ
     token = pathlib.Path(told.token_file) if told.token_file else account / "token"
     tokens: Tokens = FileToken(token, clock)
-    if told.token_file is None and told.server is not None and not token.exists():
+    if told.token_file is None and told.server is not None and paths.is_missing(token):
         tokens = NoToken()
     authority = pathlib.Path(told.ca_file) if told.ca_file else account / "ca.crt"
     server = told.server or _in_cluster(environ)
@@ -134,7 +134,7 @@ async def find(
 
 def context(authority: pathlib.Path, *, told: bool) -> ssl.SSLContext:
     """Trust one authority; the system's, where none is told and there is no service account."""
-    if not told and not authority.exists():
+    if not told and paths.is_missing(authority):
         return ssl.create_default_context()
     try:
         return ssl.create_default_context(cadata=read(authority))
@@ -156,4 +156,4 @@ def _in_cluster(environ: Mapping[str, str]) -> str:
 
 
 def _namespace(path: pathlib.Path) -> str:
-    return read(path) if path.exists() else "default"
+    return "default" if paths.is_missing(path) else read(path)

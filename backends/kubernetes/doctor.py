@@ -19,7 +19,7 @@ from attrs import frozen
 
 from backends import api, finding
 from backends.kubernetes import access, client, decoding, errors, pod, settings, states
-from outside import text, waits
+from outside import paths, text, waits
 
 _SKEW_S = 10.0
 _NEARLY = 0.9
@@ -271,7 +271,7 @@ def _ask_stranger(
     else:
         authority = pathlib.Path(told.ca_file) if told.ca_file else access.ACCOUNT / "ca.crt"
         configuration.host = found.server
-        configuration.ssl_ca_cert = str(authority) if authority.exists() else None
+        configuration.ssl_ca_cert = None if paths.is_missing(authority) else str(authority)
         if token is not None:  # where its releases of today and before look for it
             bearer = f"Bearer {token}"
             configuration.api_key = {"BearerToken": bearer, "authorization": bearer}

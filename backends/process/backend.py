@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from backends import api, heap, names, sharing
 from backends.process import fetch, kernel, making, settings, storage, watch
+from outside import paths
 
 _T = TypeVar("_T")
 
@@ -141,7 +142,7 @@ class ProcessBackend:
                 instance
                 for name, instance in preparing.items()
                 # published while we read: shown as it was, not left out
-                if name in self._preparing or self._storage.path(name).is_dir()
+                if name in self._preparing or paths.is_directory(self._storage.path(name))
             ]
 
     async def watch(self) -> AsyncIterator[None]:
@@ -280,7 +281,7 @@ class ProcessBackend:
             raise api.AlreadyExists(
                 f"{spec.name!r} exists and was made from another specification"
             )
-        if not (home / "supervisor").exists():
+        if not paths.exists(home / "supervisor"):
             self._start(spec)
         return self._storage.read(spec.name, boot=kernel.boot_id())
 

@@ -21,7 +21,7 @@ from attrs import define, field
 
 from backends import api, reach
 from backends.process import locks, settings
-from outside import waits
+from outside import paths, waits
 
 _CHUNK = 1 << 18
 _DIRECTLY = api.Reach()
@@ -56,7 +56,11 @@ class FileCache:
         async with entry.lock:
             now = asyncio.get_running_loop().time()
             fresh_s = self._settings.revalidate_after_s
-            if entry.checked_at is not None and now - entry.checked_at < fresh_s and path.exists():
+            if (
+                entry.checked_at is not None
+                and now - entry.checked_at < fresh_s
+                and paths.exists(path)
+            ):
                 return path
             try:
                 async with waits.timeout(self._settings.download_timeout_s):

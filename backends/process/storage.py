@@ -28,6 +28,7 @@ from attrs import Factory, frozen
 
 from backends import api
 from backends.process import kernel, locks, output, proc
+from outside import paths
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Storage:
         try:
             staged.rename(self.path(name))
         except OSError:
-            if self.path(name).exists():
+            if paths.exists(self.path(name)):
                 return False
             raise
         return True
@@ -116,7 +117,7 @@ class Storage:
     def read(self, name: str, *, boot: str) -> Record | None:
         """One instance, or None when there is none. ``boot`` is ``kernel.boot_id()``."""
         path = self.path(name)
-        if not path.is_dir():
+        if not paths.is_directory(path):
             return None
         about = _read_json(path / "instance.json", missing=None)
         if about is None:
@@ -130,9 +131,9 @@ class Storage:
         running = process is not None and proc.alive(process)
         ending = _read_json(path / "exit", missing=None)  # after alive(): it is written before
         state, end = _judge(claim, ending, running=running, boot=boot)
-        if state is not api.InstanceState.EXITED and (path / "stop").exists():
+        if state is not api.InstanceState.EXITED and paths.exists(path / "stop"):
             state = api.InstanceState.STOPPING
-        if not path.is_dir():
+        if not paths.is_directory(path):
             return None
         return Record(
             instance=api.Instance(
@@ -164,7 +165,7 @@ class Storage:
     def logs(self, name: str, *, tail: int) -> str:
         """Last lines of the kept output, secrets blanked out. Raises NotFound."""
         path = self.path(name)
-        if not path.is_dir():
+        if not paths.is_directory(path):
             raise api.NotFound(f"no instance {name!r}")
         try:
             text = output.read(str(path)).decode("utf-8", "replace")
@@ -323,7 +324,7 @@ def remove_tree(path: pathlib.Path) -> None:
     try:
         shutil.rmtree(path)
     except FileNotFoundError:
-        if path.exists():
+        if paths.exists(path):
             remove_tree(path)  # somebody else removes it at the same time
     except PermissionError:
         path.chmod(0o700)

@@ -25,6 +25,7 @@ from broker.core import model
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
 from jnlp import trust
+from outside import paths
 
 _LEAST_POLL_S = 0.25
 _DEFAULT_BACKENDS = {"local": {"kind": "process"}}
@@ -184,10 +185,10 @@ class Builder:
         if told is None:
             return None
         ca_file = str(self.base / told)
-        if not pathlib.Path(ca_file).is_file():
-            self.notes.bad(path, f"found {ca_file}, which is no file")
-            return ca_file
         try:
+            if not paths.is_regular(ca_file):
+                self.notes.bad(path, f"found {ca_file}, which is no file")
+                return ca_file
             many = len(ControllerSettings.certificates(ca_file)) > trust.MOST
         except OSError as error:
             self.notes.bad(path, f"{ca_file} cannot be read: {error.strerror}")

@@ -90,8 +90,10 @@ class _Reader:
             return [self.read(part, (*path, n)) for n, part in enumerate(node.value)]
         try:
             return self._loader.construct_object(node, deep=True)
-        except ValueError as error:
-            self._tree.faults.append(Fault(path, line, f"not a value: {error}"))
+        except ValueError:
+            kind = "date" if node.tag.endswith(":timestamp") else "number"
+            text = f"looks like a {kind} and is none; hint: put it in quotes"
+            self._tree.faults.append(Fault(path, line, text))
             return None
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:

@@ -220,7 +220,8 @@ class Replicas:
                 ) as answer:
                     return answer.status, answer.read().decode()
             except urllib.error.HTTPError as error:
-                return error.code, error.read().decode()
+                with error:
+                    return error.code, error.read().decode()
 
         return await asyncio.to_thread(ask)
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from attrs import define, field
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -231,6 +232,12 @@ async def until(true: Callable[[], bool], within_s: float = 10) -> None:
 def pids(stage: Stage) -> list[int]:
     """Return the commands that run in side containers."""
     return [p.pid for p in stage.cluster.node.processes if p.returncode is None]
+
+
+def children(program: int) -> list[tuple[int, bytes]]:
+    """Return what a program has started and runs, with its command lines."""
+    pids = pathlib.Path(f"/proc/{program}/task/{program}/children").read_text().split()
+    return [(int(pid), pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in pids]
 
 
 def ended(stage: Stage) -> bool:
@@ -455,12 +462,7 @@ async def test_input_that_breaks_off_is_not_the_whole(stage: Stage) -> None:
     assert process.stdout is not None
     process.stdin.write(b"half\n")
     assert b"half\n" == await process.stdout.readline()
-    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    (upload,) = [
-        int(pid)
-        for pid in children.split()
-        if b"--upload-file" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    (upload,) = [pid for pid, line in children(process.pid) if b"--upload-file" in line]
     os.kill(upload, signal.SIGKILL)
     async with patience.limit(10):
         out, err = await process.communicate()
@@ -579,13 +581,26 @@ async def test_a_broker_that_stops_ends_the_commands(stage: Stage) -> None:
     await until(lambda: ended(stage))
 
 
-async def test_after_a_crash_the_next_broker_ends_the_command(stage: Stage) -> None:
+async def test_after_a_crash_the_next_broker_ends_the_command(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of which it knows nothing but what the caller tells."""
+    told = []
+
+    async def tell(self: listener.Listener, request: web.Request, tell=listener.Listener._pid):
+        answer = await tell(self, request)
+        told.append(answer.text)
+        return answer
+
+    await stage.end()
+    monkeypatch.setattr(listener.Listener, "_pid", tell)
+    await stage.begin()
     agent = await stage.agent()
     process = await agent.start("maven", "sh", "-c", "echo ready; exec sleep 60")
     assert process.stdout is not None
     assert b"ready\n" == await process.stdout.readline()
-    await asyncio.sleep(0.1)  # for the program to have asked for the process id
+    await until(lambda: any(told))
+    await until(lambda: not any(b"/pid" in line for _, line in children(process.pid)))
     await stage.crash()
     assert 1 == len(pids(stage))
     await stage.begin(port=agent.address[1])

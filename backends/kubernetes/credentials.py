@@ -17,7 +17,7 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-from outside import files, secrets, text
+from outside import files, paths, secrets, text
 
 _FILE_BYTES = 4 << 20
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
@@ -90,7 +90,7 @@ def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, 
 
 def _check(path: pathlib.Path) -> None:
     """Raise OSError for what is there and should not be opened."""
-    if path.exists():
+    if paths.exists(path):
         files.read(path, limit=_FILE_BYTES)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from backends import api
 from backends.mesos import calls, recordio, settings, transport
-from tests import echo
+from tests import echo, patience
 from tests.mesos.test_wire import OURS, broker, raw_server, served, spec
 
 __all__ = ["broker", "served"]
@@ -236,4 +236,4 @@ async def test_files_are_opened_safely(served, broker, tmp_path):
         for key in ("secret_file", "ca_file"):
             told = {"principal": "p", key: str(path)}
             with pytest.raises(api.Rejected, match=rf"{key}.*cannot be"):
-                await asyncio.wait_for(broker(served.base, **told).list(), 10)
+                await patience.wait_for(broker(served.base, **told).list(), 10)

@@ -56,4 +56,4 @@ def test_nobody_asks_in_the_way_that_differs():
         and node.func.attr in ODD
         and ast.unparse(node.func.value) not in {"paths", "os.path"}  # alike everywhere
     }
-    assert set() == found
+    assert set() == found, "use outside/paths.py"

@@ -110,7 +110,7 @@ def test_tests_wait_by_one_notion_of_slowness():
             continue
         if re.search(r"asyncio\.(timeout|wait_for)\(|monotonic\(\) \+", path.read_text()):
             found.add(str(place))
-    assert set() == found
+    assert set() == found, "use tests/patience.py"
 
 
 def test_what_passes_on_a_slow_machine_counts_less(monkeypatch):

@@ -21,7 +21,7 @@ import pathlib
 import shutil
 from collections.abc import Collection, Mapping
 
-from outside import files
+from outside import files, paths
 
 MEMORY = pathlib.Path("/dev/shm")  # noqa: S108 -- a folder of our own in it, checked to be ours
 _STALE_S = 600.0
@@ -43,7 +43,7 @@ class Handover:
         """Return a folder that holds the secrets for the user with these ids, or None."""
         folder = self._folder / name
         try:
-            if not self._folder.parent.is_dir():
+            if not paths.is_directory(self._folder.parent):
                 return None
             files.make_private(self._folder)
             ours = self._folder.lstat()

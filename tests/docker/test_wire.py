@@ -11,7 +11,7 @@ import pytest
 
 from backends import api
 from backends.docker import client, container, settings, wire
-from tests import echo
+from tests import echo, patience
 from tests.docker import rough
 
 SECRET = "5eab3a1cf0" * 6 + "beef"  # an agent's, as a controller makes them
@@ -63,7 +63,7 @@ async def said(url: str, verb: str, **changes: object) -> BaseException | None:
     """Return what a verb raises, in a thread as always; it must come to an end."""
     one = made(url, **changes)
     try:
-        async with asyncio.timeout(WITHIN_S):
+        async with patience.limit(WITHIN_S):
             return await asyncio.to_thread(_caught, VERBS[verb], one)
     finally:
         await asyncio.to_thread(one.close)
@@ -356,7 +356,7 @@ async def test_an_engine_that_reads_nothing(tmp_path):
     server = await asyncio.start_unix_server(accept, tmp_path / "s", limit=1024)
     one = made(f"unix://{tmp_path}/s", timeout_s=0.5, api_version="1.41")
     try:
-        async with asyncio.timeout(WITHIN_S):
+        async with patience.limit(WITHIN_S):
             with pytest.raises(api.Unavailable, match="timed out"):
                 await asyncio.to_thread(one.put, "a1", "/", bytes(64 << 20))
     finally:

@@ -3,7 +3,6 @@
 ``tests/echo.py`` gives the ways and the search, which shares nothing with what blanks secrets.
 """
 
-import asyncio
 import base64
 import logging
 import pathlib
@@ -15,7 +14,7 @@ import pytest
 from backends import api, lease
 from backends.kubernetes import access, backend, doctor, execution, settings
 from backends.kubernetes import lease as kubernetes_lease
-from tests import echo
+from tests import echo, patience
 
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.c2VjcmV0LW9mLXRoZS1icm9rZXI.Zm9yLW5vYm9keQ"
 SECRET = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -99,7 +98,7 @@ async def _watch(told: settings.KubernetesSettings) -> list[str]:
             return
 
     try:
-        async with asyncio.timeout(1):
+        async with patience.limit(1):
             return await said(follow())
     except TimeoutError:
         return []

@@ -16,6 +16,7 @@ from backends.kubernetes import backend, pod
 from broker import reconcile
 from broker.core import model
 from broker.status import documents
+from tests import patience
 from tests.daemon import worlds
 from tests.kubernetes import fake
 from tests.unit import status_source
@@ -64,7 +65,7 @@ class Daemon(worlds.Daemon):
 
     async def until(self, what: str, true: Callable[[], Any]) -> Any:
         try:
-            async with asyncio.timeout(WITHIN_S):
+            async with patience.limit(WITHIN_S):
                 while not (found := true()):
                     await asyncio.sleep(0.01)
         except TimeoutError:
@@ -251,7 +252,7 @@ async def test_a_pod_that_ended_and_is_then_deleted_keeps_its_end(
 
     task = asyncio.ensure_future(follow())
     try:
-        async with asyncio.timeout(WITHIN_S):
+        async with patience.limit(WITHIN_S):
             while not cluster.pods or cluster.pods["a1"]["status"]["phase"] != "Running":
                 await asyncio.sleep(0.01)
             cluster._end("a1", 3)

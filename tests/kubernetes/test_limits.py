@@ -16,6 +16,7 @@ from aiohttp import web
 from backends import api, lease
 from backends.kubernetes import access, backend, client, execution, settings
 from backends.kubernetes import lease as kubernetes_lease
+from tests import patience
 from tests.kubernetes import fake
 from tests.kubernetes.test_echo import LEASE, LIST, POD, spec
 
@@ -173,7 +174,7 @@ async def test_no_answer_takes_more_than_an_honest_one(how: str, call: str) -> N
     async with serving(answer) as url:
         tracemalloc.start()
         try:
-            async with asyncio.timeout(50):
+            async with patience.limit(50):
                 raised = await _error(CALLS[call](url))
             _, peak = tracemalloc.get_traced_memory()
         finally:
@@ -189,7 +190,7 @@ async def test_no_answer_takes_more_than_an_honest_one(how: str, call: str) -> N
 
 async def _error(work: Awaitable[Any]) -> api.BackendError | None:
     try:
-        async with asyncio.timeout(30):
+        async with patience.limit(30):
             await work
     except api.BackendError as error:
         return error

@@ -34,6 +34,7 @@ from broker import observe
 from broker.core import marks, model
 from broker.core import plan as plans
 from broker.core.model import BackendName, Phase
+from tests import patience
 from tests.kubernetes import recorded, test_limits
 from tests.unit.worlds import OWNER, B, Scene, template
 
@@ -281,7 +282,7 @@ async def test_a_pod_with_a_name_is_neither_gone_nor_ended(how: str) -> None:
         check_named(how, await seen(ours))
     line = dumps({"type": "MODIFIED", "object": pod})
     async with told(lambda: others(good("a1")), line) as ours, followed(ours) as hints:
-        async with asyncio.timeout(20):
+        async with patience.limit(20):
             while not hints:
                 await asyncio.sleep(0.01)
         check_named(how, await seen(ours))
@@ -379,7 +380,7 @@ async def followed(ours: backend.KubernetesBackend) -> AsyncIterator[list[None]]
 
     task = asyncio.ensure_future(follow())
     try:
-        async with asyncio.timeout(20):
+        async with patience.limit(20):
             while ours._reflector is None:
                 await asyncio.sleep(0.005)
         yield hints
@@ -438,7 +439,7 @@ async def test_a_bug_of_ours_does_not_end_the_following(
     monkeypatch.setattr(reflector.Reflector, "_apply", buggy)
     line = dumps({"type": "MODIFIED", "object": good("a1")})
     async with told(lambda: others(good("a1")), line) as ours, followed(ours):
-        async with asyncio.timeout(20):
+        async with patience.limit(20):
             while bugs or ours._reflector is None or not ours._reflector.live:
                 assert 3 == len(await ours.list())
                 await asyncio.sleep(0.01)

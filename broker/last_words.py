@@ -80,6 +80,7 @@ def death_of(
     if said.slug:
         slug = f"lost-{said.slug}"
     is_new = bool(said.words) and said.words not in action.reason
+    more = f"; {said.words}" if said.slug else f"; it said last: {said.words}"
     return death.Death(
         name=action.name,
         template=agent.template if agent is not None else None,
@@ -87,7 +88,7 @@ def death_of(
         at=at,
         phase=agent.phase if agent is not None else model.Phase.UNKNOWN,
         slug=slug,
-        text=f"{action.reason}; it said last: {said.words}" if is_new else action.reason,
+        text=action.reason + more if is_new else action.reason,
         exit_code=exit_.code if exit_ is not None else None,
         last_lines=tuple(lines),
     )

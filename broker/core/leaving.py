@@ -254,7 +254,7 @@ def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) 
     claims = () if is_useless else draft.claims_on(agent)
     wish = retention.protector(
         agent,
-        (claim for claim in claims if claim.wish.item.id not in refused),
+        (c for c in claims if c.wish.item.id not in refused or _is_fresh(draft, c.wish)),
         now=draft.now,
         settle_s=draft.policy.settle_s,
         over_age=verdict.slug == "max-age",
@@ -268,6 +268,11 @@ def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) 
         )
     )
     return True
+
+
+def _is_fresh(draft: drafts.Draft, wish: demand.Wish) -> bool:
+    """Return whether an item came so late that whoever is free may still be given it."""
+    return draft.now - drafts.age(wish)[0] < draft.policy.settle_s
 
 
 def _refuse(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict, why: str) -> None:

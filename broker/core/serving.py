@@ -82,14 +82,15 @@ def _deal(draft: drafts.Draft) -> None:
     wanted = drafts.wanted_now(draft)
     draft.given = matching.match(wanted, _keep(draft))
     said = {a.name: a.instance.detail for a in draft.agents if a.instance is not None}
+    offered = {a.name for a in draft.agents if withheld.free_for(a, now=draft.now)}
     for wish in wanted:
         supply = draft.given.get(wish.item.id)
         if supply is not None and wish.kind is demand.Kind.NOW:
             reason = _TIER_REASON[supply.tier]
             words = said.get(supply.name) if reason is WaitReason.AGENT_STARTING else ""
             text = _TIER_TEXT[supply.tier].format(supply.name)
-            veto = demand.veto(wish.item.why) if reason is WaitReason.AGENT_IDLE else ""
-            if veto:
+            veto = demand.veto(wish.item.why) if supply.name in offered else ""
+            if veto and reason is WaitReason.AGENT_IDLE:
                 reason = WaitReason.NOT_GIVEN
                 text = f"agent {supply.name} is free and fits, but the controller says: {veto}"
             drafts.note(
@@ -139,7 +140,9 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
         if not claim.sure or wish.kind is not demand.Kind.NOW or wish.unmet is not None:
             continue
         vetoed = bool(demand.veto(wish.item.why))
-        due = max(promised, drafts.age(wish)[0]) + (min(limits) if vetoed else limits[1])
+        # an idle agent has taken nothing at all since then, so it counts for nobody
+        since = promised if agent.phase is Phase.IDLE else max(promised, drafts.age(wish)[0])
+        due = since + (min(limits) if vetoed else limits[1])
         if draft.now >= due:
             found.add(wish.item.id)
         else:

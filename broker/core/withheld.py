@@ -35,6 +35,12 @@ def suspects(
     return tuple(name for _, name in sorted(found)[:_MOST_ASKED])
 
 
+def free_for(agent: Agent, *, now: float) -> bool:
+    """Return whether it has had a free executor for long enough to have been given something."""
+    free_at = agent.memory.free_at if agent.memory is not None else None
+    return free_at is not None and now - free_at >= SUSPECT_S
+
+
 def is_outdated(agent: Agent, template: Template | None) -> bool:
     """Return whether it has never been online, and its template is not what it was started from.
 

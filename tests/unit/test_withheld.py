@@ -157,8 +157,10 @@ def test_a_build_on_a_held_agent_does_not_make_us_take_it_over():
 
 def test_a_veto_is_said_at_once():
     scene = Scene(template("linux", cap=2))
-    scene.agent("linux", Phase.IDLE, promised_at=NOW - 1)
+    name = scene.agent("linux", Phase.IDLE)
     scene.wait(item(1, "linux", why=VETO))
+    assert reasons(scene.plan()) == {1: WaitReason.AGENT_IDLE}  # just come: it may be another's
+    remembered(scene, name, free_at=NOW - withheld.SUSPECT_S)
     made = scene.plan()
     assert reasons(made) == {1: WaitReason.NOT_GIVEN}
     assert "the controller says: Already running 1 builds on node" in made.unmet[0].text

@@ -269,3 +269,30 @@ async def test_more_left_over_than_is_plausible_is_kept_and_said_once(caplog):
         await asyncio.sleep(60)
         assert 30 == len(made.sim.nodes)
         assert 1 == [r.message for r in caplog.records].count("sweep refused")
+
+
+async def test_an_agent_that_is_given_nothing_is_asked_about_and_replaced():
+    """The controller accepts no tasks for it and does not say so: a cap of one is full of it."""
+    async with Daemon(template(cap=1)) as made:
+        made.submit(duration_s=5.0)
+        await asyncio.sleep(20)
+        (name,) = made.sim.nodes
+        assert "takes-work" not in made.controller.asked
+        made.sim.nodes[name].accepting = False
+        made.submit(duration_s=5.0)
+        await asyncio.sleep(30)
+        assert ["done", "done"] == made.fates()
+        assert name not in made.sim.nodes
+
+
+async def test_what_starts_for_a_cancelled_item_goes_at_once():
+    """Not after the idle time that the template allows its agents."""
+    async with Daemon() as made:
+        for _ in range(15):  # more than is asked about in one cycle
+            made.submit()
+        await asyncio.sleep(0.5)  # an agent is online after a second
+        assert 15 == len(made.sim.nodes)
+        for item in list(made.sim.wanted):
+            made.sim.cancel(made.now(), item.id)
+        await asyncio.sleep(10)
+        assert (set(), {}) == (made.instances, made.sim.nodes)

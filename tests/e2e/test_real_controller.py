@@ -195,3 +195,46 @@ async def test_an_agent_out_of_service_is_given_nothing_that_names_it(address, t
         result, fresh = await real.ended(other)
         assert result == "SUCCESS"
         assert fresh != node
+
+
+async def test_an_agent_that_accepts_no_tasks_is_replaced(address, tmp_path):
+    """It fills the template's cap, and no key of ``computer/api/json`` shows what is the matter."""
+    async with Controller(address, tmp_path) as real:
+        text = real.config.read_text()
+        real.config.write_text(text.replace('-kept"', '-kept", cap: 1'))
+        job = await real.job(f"{real.owner}-kept")
+        await real.start()
+        await real.submit(job)
+        result, node = await real.ended(job)
+        assert result == "SUCCESS"
+        script = f"jenkins.model.Jenkins.get().getComputer('{node}').setAcceptingTasks(false)"
+        await real.post("scriptText", data={"script": script})
+        await real.submit(job)
+        result, fresh = await real.ended(job, 2)
+        assert result == "SUCCESS"
+        assert fresh != node
+        assert node not in await real.nodes()
+
+
+async def test_an_agent_that_a_person_took_out_of_service_is_left_alone(address, tmp_path):
+    """Also after its build, and for single use: whoever holds it wants to look at it."""
+    async with Controller(address, tmp_path) as real:
+        job = await real.job(f"{real.owner}-kept", "sleep 4")
+        await real.start()
+        await real.submit(job)
+
+        async def working():
+            builds = await real.builds(job)
+            return builds and builds[0][1]
+
+        node = await real.until(working, "its build runs")
+        await real.post(f"computer/{node}/changeOfflineCause", {"offlineMessage": "mine"})
+        assert await real.ended(job) == ("SUCCESS", node)
+        await real.submit(job)
+        result, fresh = await real.ended(job, 2)
+        assert (result, fresh != node) == ("SUCCESS", True)
+        seen = await real.get(f"computer/{node}/", "offlineCauseReason")
+        assert seen["offlineCauseReason"] == "mine"
+        await real.post(
+            f"computer/{node}/toggleOffline", {"offlineMessage": ""}
+        )  # or no drain ends

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import pathlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from backends import api
 from backends.docker import settings
-from tests import patience
+from tests import patience, tls_front
 from tests.contract import checks
 from tests.docker import certificates, engines
 from tests.docker.conftest import Rig, backend_on, cleaned
@@ -181,3 +182,29 @@ async def test_a_host_with_a_wrong_certificate_is_passed_over(secured, engine_ur
         with pytest.raises(api.Partial, match="signed by somebody else") as told:
             await rig.backend.list()
         assert ["a1"] == [one.name for one in told.value.seen]
+
+
+async def test_a_new_authority_in_the_same_file_needs_no_restart(secured, tmp_path):
+    """The engine's authority is changed: refused at first, and trusted once the file says so."""
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(pathlib.Path(secured.ours.file).read_bytes())
+    front = tls_front.Front(lambda: asyncio.open_unix_connection(secured.engine.url[7:]))
+    await front.show(secured.ours.signed("before", "IP:127.0.0.1"))
+    host = secured.host(front.port, ca_file=str(trusted))
+    rig = Rig(secured.engine.url, backend_on(host))
+    try:
+        async with cleaned(rig):
+            assert list(await rig.backend.list()) == []
+            await front.show(secured.other.signed("after", "IP:127.0.0.1"))
+            for _ in range(2):
+                with pytest.raises(api.BackendError):
+                    await rig.backend.list()
+            trusted.write_bytes(pathlib.Path(secured.other.file).read_bytes())
+            async with patience.limit(20):
+                while True:
+                    with contextlib.suppress(api.BackendError):
+                        assert list(await rig.backend.list()) == []
+                        break
+                    await asyncio.sleep(0.1)
+    finally:
+        await front.aclose()

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import pathlib
 import shutil
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 
@@ -12,46 +11,9 @@ import pytest
 
 from backends import api
 from backends.kubernetes import access, backend, client, lease, settings
-from tests import patience
+from tests import patience, tls_front
 from tests.docker import certificates
 from tests.kubernetes import fake
-
-
-class Secured:
-    """A cluster behind TLS on one port, with the certificate of the moment."""
-
-    def __init__(self, cluster: fake.Cluster) -> None:
-        self._host, self._port = cluster.url.removeprefix("http://").split(":")
-        self._lines: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-        self.port = 0
-
-    async def show(self, pair: certificates.Pair) -> None:
-        """Begin anew with this certificate; every connection is cut."""
-        await self.aclose()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(pair.cert, pair.key)
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=context)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def aclose(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for writer in self._lines:
-            writer.transport.abort()
-        self._lines.clear()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(self._host, int(self._port))
-        self._lines |= {writer, back}
-        await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while piece := await reader.read(65536):
-                writer.write(piece)
-                await writer.drain()
-        writer.close()
 
 
 @pytest.fixture
@@ -71,7 +33,8 @@ async def test_a_new_authority_in_the_same_file_needs_no_restart(
     trusted = tmp_path / "ca.pem"
     shutil.copy(authorities[0].file, trusted)
     async with fake.Cluster().serving() as cluster:
-        front = Secured(cluster)
+        host, port = cluster.url.removeprefix("http://").split(":")
+        front = tls_front.Front(lambda: asyncio.open_connection(host, int(port)))
         await front.show(old)
         where = {
             "namespace": "agents",

@@ -76,7 +76,7 @@ class Body:
     @property
     def data(self) -> bytes:
         """What has come so far, at most the limit."""
-        return bytes(self._body[: self._limit])
+        return bytes(memoryview(self._body)[: self._limit])
 
     def add(self, piece: bytes) -> bool:
         """Add a piece; return False if it is too large by now. Raises ``Unreadable``."""

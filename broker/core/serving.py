@@ -306,7 +306,9 @@ def _more_would_not_help(
 def _words(wish: demand.Wish) -> str:
     if wish.label.source is LabelSource.NO_LABEL:
         return "any agent"
-    return f"'{wish.label.expression or wish.label.node}'"
+    if wish.label.expression is None:
+        return f"what only {wish.label.node} has"
+    return f"'{wish.label.expression}'"
 
 
 def _launch(

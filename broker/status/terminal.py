@@ -86,7 +86,8 @@ def render(told: Mapping[str, _Row]) -> str:
             [
                 *(
                     (
-                        f"{b['template'] or ''} {b['backend'] or ''}",
+                        " ".join(part for part in (b["template"], b["backend"]) if part)
+                        or b["scope"],
                         seconds(b["until_in_s"]),
                         b["text"],
                     )

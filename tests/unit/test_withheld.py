@@ -278,3 +278,16 @@ def test_an_agent_that_has_worked_is_like_the_others():
     scene = Scene(template("linux"))
     scene.agent("linux", Phase.IDLE, idle_s=1, builds=1, item=ItemId(7), item_cancelled=True)
     assert scene.plan().actions == ()
+
+
+def test_a_launch_does_not_call_a_node_a_label():
+    scene = Scene(template("linux", cap=2))
+    name = scene.agent("linux", Phase.CONNECTING, age_s=5)
+    text = f"‘{name}’ is offline"
+    for number in (1, 2):
+        scene.wait(
+            item(number, why=text, exports_label=False, task_class="x.PlaceholderTask", age_s=1)
+        )
+    made = scene.plan()
+    (launch,) = actions(made, model.LaunchAgent).values()
+    assert launch.reason.endswith(f"waits for what only {name} has")

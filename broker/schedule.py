@@ -68,7 +68,8 @@ def parse_time(value: str | int) -> int:
 
     YAML 1.1 reads an unquoted 19:00 as the number 1140, which is just these minutes.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _DAY_MIN:
+    # ... and a number below an hour was never written with a colon: hours, or minutes?
+    if isinstance(value, int) and not isinstance(value, bool) and 60 <= value <= _DAY_MIN:
         return value
     hour, colon, minute = str(value).partition(":")
     if colon and hour.isdecimal() and minute.isdecimal() and len(minute) == 2:

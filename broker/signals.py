@@ -72,6 +72,8 @@ def _read_aside(made: app.Broker, load: Load | None) -> Iterator[Callable[[], No
             made.reload(reading.result())
         except config.ConfigError as error:
             _LOG.error("configuration not reloaded", extra={"reason": str(error)})
+        except Exception:  # noqa: BLE001 -- a mistake of ours ends no broker, and swallows no later SIGHUP
+            _LOG.exception("configuration not reloaded")
 
     try:
         yield again

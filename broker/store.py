@@ -17,9 +17,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from broker.core import model
+from outside import files
 
 _KEY = re.compile(r"[a-z][a-z0-9._-]{0,79}")
 _LOCK = "lock"
+_DAMAGED = (
+    *(ValueError, ArithmeticError, LookupError),
+    *(TypeError, AttributeError, RecursionError),
+)
+_LARGEST = 64 << 20  # of a value; a thousand agents take a few hundred kilobytes
 _BUILDS = "builds.json"
 
 
@@ -32,16 +38,16 @@ class FileStore:
 
     def __init__(self, directory: pathlib.Path) -> None:
         """Create the directory if need be. Raises OSError."""
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.make_private(directory)
         self.directory = directory
 
     def load(self, key: str) -> str | None:
-        """Return the value last saved, or None. Raises OSError.
+        """Return the value last saved, or None. Raises OSError, also for what we never wrote.
 
         What a power loss left of a file is for the reader to judge: it never fails to decode.
         """
         try:
-            return self._path(key).read_text(encoding="utf-8", errors="replace")
+            return files.read(self._path(key), limit=_LARGEST).decode("utf-8", "replace")
         except FileNotFoundError:
             return None
 
@@ -70,8 +76,9 @@ class FileStore:
 
         Raises ``StateDirTaken`` and OSError.
         """
-        path = self.directory / _LOCK
-        with path.open("a", encoding="utf-8") as file:
+        # nothing that somebody put there holds us up, or is written to in its place
+        flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self.directory / _LOCK, flags, 0o600), "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -136,7 +143,14 @@ class Builds:
             session = str(read["session"])
             # without a name a later session could not be told from this one
             since = float(read["since"]) if session else None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             return model.Ledger()
         self._written = text
         return model.Ledger(session=session, session_at=since, memories=memories)

@@ -29,6 +29,21 @@ def read(path: str | os.PathLike[str], *, limit: int) -> bytes:
     return data
 
 
+def secret(path: str | os.PathLike[str], *, limit: int = 16_384) -> str:
+    """Return the text of a file that holds a secret and nothing else, without blanks around it.
+
+    A mark of the byte order, as some editors put it before a text, is no part of it. Raises
+    OSError as ``read`` does, also for what is no UTF-8 text or is empty.
+    """
+    try:
+        text = read(path, limit=limit).decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise OSError(errno.EILSEQ, "not UTF-8 text", os.fspath(path)) from None
+    if not text:
+        raise OSError(errno.ENODATA, "empty", os.fspath(path))
+    return text
+
+
 def is_open_to_others(path: str | os.PathLike[str]) -> bool:
     """Return whether users other than its owner and group may read a file. Raises OSError."""
     return bool(stat.S_IMODE(pathlib.Path(path).stat().st_mode) & stat.S_IROTH)

@@ -5,6 +5,7 @@ a wrong one is told when the configuration is read; ValueError names what is all
 """
 
 import re
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from backends.remarks import Common, Remark
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
 _PORT = re.compile(r"((\d{1,5}|):)?\d{1,5}(/(tcp|udp|sctp))?")
-_HOST = re.compile(r"(unix:///\S+|tcp://[^\s/:]+:\d{1,5}|https?://\S+)")
+_HOST = re.compile(r"(unix:///\S+|tcp://(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):\d{1,5}|https?://\S+)")
 _API = re.compile(r"1\.\d{2}")
 POLICIES = ("if-missing", "always", "never")
 _WORDS = {
@@ -78,6 +79,10 @@ class Host:
         """Check the fields against each other."""
         if "@" in self.url:
             raise ValueError("url: found a user (not shown); hint: `tls` and `cert_file` say who")
+        try:
+            _ = urllib.parse.urlsplit(self.url).port
+        except ValueError as error:
+            raise ValueError(f"url: found {self.url[:80]!r}: {error}") from None
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file: needs key_file, and the other way round")
         if self.tls and self.url.startswith("unix:"):

@@ -11,6 +11,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 from attrs import define, field
 
 from backends import remarks
@@ -55,6 +56,8 @@ class Builder:
         backends = self._backends(data.get("backends", _DEFAULT_BACKENDS))
         self._check_document(document)
         controller = self._controller(document.controller)
+        state_dir = self._state_dir(document.state_dir)
+        doors.check_state_dir(self.notes, state_dir)
         listen = self._listen(document.listen)
         doors.check_listen(self.notes, listen)
         replicas = sharing.high_availability(
@@ -75,7 +78,7 @@ class Builder:
             owner=document.owner,
             controller=controller,
             poll=document.poll,
-            state_dir=(self.base / document.state_dir).resolve(),
+            state_dir=state_dir,
             listen=listen,
             log=document.log,
             backends=backends,
@@ -90,6 +93,13 @@ class Builder:
             warnings=tuple(self.notes.warnings),
             fingerprint=_fingerprint(data),
         )
+
+    def _state_dir(self, told: str) -> pathlib.Path:
+        try:
+            return (self.base / told).resolve()
+        except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
+            self.notes.bad(("state_dir",), f"found {values.shown(told)}: {error}"[:256])
+            return self.base
 
     # --- sections that belong to a kind, and defaults ---
 
@@ -204,15 +214,10 @@ class Builder:
         return ca_file
 
     def _url(self, path: tree.Path, text: str) -> str | None:
-        try:
-            parts = urllib.parse.urlsplit(text)
-            good = parts.scheme in {"http", "https"} and bool(parts.hostname)
-            _ = parts.port
-        except ValueError:
-            good = False
-        if not good:
+        if not _is_url(text):
             self.notes.bad(path, f"found {values.shown_url(text)}; allowed: http://… or https://…")
             return None
+        parts = urllib.parse.urlsplit(text)
         if parts.username is not None or parts.query or parts.fragment:
             self.notes.bad(
                 path,
@@ -238,7 +243,7 @@ class Builder:
                     "put the whole URL into a file and name the file",
                 )
                 return None
-        if text is not None and not text.startswith(("http://", "https://")):
+        if text is not None and not _is_url(text):
             self.notes.bad(path, "found no URL; allowed: http://HOST:PORT, file:PATH or env:NAME")
             return None
         if text is not None and "@" in text:
@@ -333,12 +338,26 @@ class Builder:
         return BackendSettings(kind=kind, settings=own, limits=limits)
 
 
+def _is_url(text: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        _ = parts.port
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
 def _mended(plain: Mapping[str, Any]) -> shape.Document:
     """Return the document without what could not be read, so that the rest is checked, too."""
+    known, of_template = (
+        {reading.key_of(a) for a in attrs.fields(cls)} for cls in (shape.Document, shape.Template)
+    )
     good: dict[str, Any] = {
         key: value
         for key, value in plain.items()
-        if key != "templates" and reading.read(shape.Document, {**_EMPTY, key: value}, (), [])
+        if key != "templates"
+        and key in known
+        and reading.read(shape.Document, {**_EMPTY, key: value}, (), [])
     }
     templates = plain.get("templates")
     good["templates"] = {
@@ -346,7 +365,8 @@ def _mended(plain: Mapping[str, Any]) -> shape.Document:
         | {
             key: value
             for key, value in told.items()
-            if reading.read(shape.Template, {"labels": "x", key: value}, (), [])
+            if key in of_template
+            and reading.read(shape.Template, {"labels": "x", key: value}, (), [])
         }
         for name, told in (templates.items() if isinstance(templates, dict) else ())
         if isinstance(told, dict)

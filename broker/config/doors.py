@@ -7,6 +7,7 @@ anything: each of these may be right behind a wall that nobody here can see.
 import ipaddress
 import os
 import pathlib
+import stat
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -32,6 +33,20 @@ def check_user(notes: noting.Notes, path: tree.Path, kind: str) -> None:
     """Say when builds would run as root: processes run as whoever the broker is."""
     if kind == "process" and os.geteuid() == 0:
         notes.warn(path, "builds run as the broker's user, and that is root here", "another user")
+
+
+def check_state_dir(notes: noting.Notes, state_dir: pathlib.Path) -> None:
+    """Say when others may change what this broker remembers."""
+    try:
+        mode = state_dir.stat().st_mode
+    except OSError:
+        return  # it is made, for its owner alone
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        notes.warn(
+            ("state_dir",),
+            "others may write to it, and so say what agents there are",
+            "chmod go-w",
+        )
 
 
 def check_listen(notes: noting.Notes, listen: tuple[str, int] | None) -> None:

@@ -11,6 +11,10 @@ import attrs
 from broker.config import building, tree
 from broker.config.errors import ConfigError, Problem
 from broker.config.settings import KindClasses, Settings
+from outside import files
+from outside import text as outside_text
+
+_LINE = 1024  # characters of what is said of one problem
 
 
 def load(
@@ -25,19 +29,17 @@ def load(
     Raises ``ConfigError`` with every problem at once.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(tree.MAX_BYTES + 1)
-        text = raw.decode("utf-8")
+        raw = files.read(path, limit=tree.MAX_BYTES)
+        text = raw.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(
             (f"{path}: there is no such file; hint: agent-broker init writes one",)
         ) from error
     except OSError as error:
-        raise ConfigError((f"{path}: cannot be read: {error.strerror}",)) from error
+        words = error.strerror or str(error)
+        raise ConfigError((f"{path}: cannot be read: {words}",)) from error
     except UnicodeDecodeError as error:
         raise ConfigError((f"{path}: not UTF-8 text, at byte {error.start + 1}",)) from error
-    if len(raw) > tree.MAX_BYTES:
-        raise ConfigError((f"{path}: larger than {tree.MAX_BYTES} bytes",))
     return parse(text, kinds, environ=environ, name=str(path), base=path.parent, secrets=secrets)
 
 
@@ -82,4 +84,5 @@ def _located(problems: Iterable[Problem], read: tree.Tree) -> Iterator[Problem]:
 def _line(name: str, problem: Problem) -> str:
     where = f"{problem.where()}: " if problem.path else ""
     hint = f"; hint: {problem.hint}" if problem.hint else ""
-    return f"{name}:{problem.line}: {where}{problem.text}{hint}"
+    words = outside_text.clean(f"{where}{problem.text}{hint}", _LINE)
+    return f"{name}:{problem.line}: {words}"

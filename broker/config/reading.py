@@ -20,6 +20,9 @@ from broker import schedule
 from broker.config import shape, tree, values
 from broker.config.errors import Problem
 
+_TOLD = 20  # unknown settings of one section, one by one
+_LONGEST_KEY = 64  # what is longer resembles nothing
+
 
 def key_of(attribute: "attrs.Attribute[Any]") -> str:
     """Return how a field is called in the file: without the unit of its value."""
@@ -73,8 +76,7 @@ def read_both(
     ``own`` checks itself, as in ``read_each``. None in the place of what has problems.
     """
     common, special = ({key_of(a) for a in attrs.fields(cls)} for cls in (shared, own))
-    strange = sorted(set(data) - common - special)
-    problems.extend(unknown(path, key, sorted(common | special)) for key in strange)
+    problems.extend(strangers(path, set(data) - common - special, sorted(common | special)))
     return (
         read(shared, {k: v for k, v in data.items() if k in common}, path, problems),
         read_each(own, {k: v for k, v in data.items() if k in special}, path, problems),
@@ -247,8 +249,7 @@ def _problems(error: BaseException, path: tree.Path, cls: Any) -> Iterator[Probl
     match error:
         case cattrs_errors.ForbiddenExtraKeysError():
             known = sorted(key_of(a) for a in attrs.fields(error.cl))
-            for key in sorted(error.extra_fields, key=str):
-                yield unknown(path, str(key), known)
+            yield from strangers(path, error.extra_fields, known)
         case values.Bad():
             text = f"found {error.found}; allowed: {error.allowed}"
             yield Problem(path=path, text=text, hint=error.hint)
@@ -290,8 +291,16 @@ def _field_of(cls: Any, name: str) -> str | None:
     return next((key_of(a) for a in attrs.fields(cls) if a.name == name), None)
 
 
-def unknown(path: tree.Path, key: str, known: list[str]) -> Problem:
-    """Return the problem of a key that nobody knows."""
+def strangers(path: tree.Path, keys: typing.Iterable[str], known: list[str]) -> Iterator[Problem]:
+    """Yield the problems of keys that nobody knows; of very many the first are told."""
+    ordered = sorted(keys, key=str)
+    for key in ordered[:_TOLD]:
+        yield _unknown(path, str(key), known)
+    if len(ordered) > _TOLD:
+        yield Problem(path=path, text=f"{len(ordered) - _TOLD} more unknown settings")
+
+
+def _unknown(path: tree.Path, key: str, known: list[str]) -> Problem:
     return Problem(
         path=(*path, key),
         text=f"unknown setting; allowed: {', '.join(known)}",
@@ -301,7 +310,7 @@ def unknown(path: tree.Path, key: str, known: list[str]) -> Problem:
 
 def guess(told: str, known: typing.Iterable[str]) -> str:
     """Return the hint for a word that resembles a known one; else none."""
-    near = difflib.get_close_matches(told, list(known), n=1)
+    near = difflib.get_close_matches(told[:_LONGEST_KEY], list(known), n=1)
     return f"did you mean {near[0]}?" if near else ""
 
 

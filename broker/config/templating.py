@@ -25,6 +25,10 @@ from jnlp import node as jnlp_node
 from jnlp import tunnel as jnlp_tunnel
 
 _SECRET_LIKE = re.compile(r"(?i)passw|token|secret|api_?key")
+# what people put between or around labels, and what nobody sees
+_ODD_IN_LABELS = re.compile(
+    "[,;'\u00ab\u00ad\u00bb\u2018-\u201f\u2032\u2033\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
 _SUFFIX = "x" * 6
 _MAX_NAME = 63
 _FIT = 0.5  # of its lifetime an agent takes builds; in the rest the last of them may end
@@ -103,6 +107,14 @@ class Templates:
         for number, label in enumerate(told.labels):
             for text in jnlp_node.label_problems(label):
                 self.notes.bad((*path, "labels", number), text)
+            odd = _ODD_IN_LABELS.search(label)
+            if odd is not None:
+                self.notes.warn(
+                    (*path, "labels", number),
+                    f"{values.shown(label)} has {_spelled(odd[0])} in it, which builds ask for "
+                    "only if they write it, too",
+                    "blanks stand between labels, and nothing around them",
+                )
         for name_, value, least in (
             (("executors",), told.executors, 1),
             (("cap",), told.cap, 0),
@@ -314,6 +326,12 @@ class Templates:
                 "find each other's files",
                 f"put {names.TOKEN} into it: a place for each",
             )
+
+
+def _spelled(character: str) -> str:
+    """Return a character as it can be read, whether it can be seen or not."""
+    code = f"U+{ord(character):04X}"
+    return code if character.isspace() or not character.isprintable() else f"{character} ({code})"
 
 
 def revision(template: model.Template) -> str:

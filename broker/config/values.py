@@ -4,12 +4,14 @@ Pure but for ``resolve``, the one place that opens a secret's file or asks the e
 to know which setting a value belongs to: whoever asked adds the path.
 """
 
+import errno
 import math
 import pathlib
 import re
 from collections.abc import Mapping
 
 from jnlp import secret as jnlp_secret
+from outside import files
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 NAME_WORDS = "lower-case letters, digits and '-', a letter or digit at both ends"
@@ -25,6 +27,9 @@ _UNITS: Mapping[str, int] = {
     **{f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)},
 }
 _SECRET_BYTES = 16_384
+_LONGEST_S = 100 * 365.25 * 86_400
+_LARGEST = 1 << 63
+_MOST_WRITTEN = 64  # characters of a duration or size, more are none
 
 
 class Bad(ValueError):  # noqa: N818 -- what it is
@@ -40,7 +45,8 @@ class Bad(ValueError):  # noqa: N818 -- what it is
 
 def shown(value: object) -> str:
     """Return a value as it may be quoted in a message."""
-    text = repr(value)
+    text = repr(value[:80] if isinstance(value, str) else value)
+    text += "…" * (isinstance(value, str) and len(value) > 80)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
@@ -53,26 +59,33 @@ def shown_url(text: str) -> str:
 
 def duration(value: object) -> float:
     """Read ``90s``, ``10m``, ``1h30m``, ``250ms`` or ``2d`` as seconds."""
-    text = value.strip() if isinstance(value, str) else ""
+    text = value.strip() if isinstance(value, str) and len(value) <= _MOST_WRITTEN else ""
     found = _DURATION.fullmatch(text)
     if not text or found is None:
         hint = f"write {value}s" if isinstance(value, int | float) and value is not True else ""
         raise Bad(shown(value), "a duration like 30s, 10m, 1h30m or 250ms", hint)
-    return math.fsum(
+    seconds = math.fsum(
         float(number) * _SECONDS[unit]
         for unit, number in found.groupdict().items()
         if number is not None
     )
+    if seconds > _LONGEST_S:
+        raise Bad(shown(value), "a duration of at most 100 years")
+    return seconds
 
 
 def size(value: object) -> int:
     """Read ``512Mi``, ``2Gi``, ``500M`` or a plain number of bytes."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    is_text = isinstance(value, str) and len(value) <= _MOST_WRITTEN
+    found = _SIZE.fullmatch(str(value).strip()) if is_text else None
     if found is None:
         raise Bad(shown(value), "a size like 512Mi, 2Gi or 500M")
-    return int(float(found["number"]) * _UNITS[found["unit"] or ""])
+    amount = float(found["number"]) * _UNITS[found["unit"] or ""]
+    if amount > _LARGEST:
+        raise Bad(shown(value), "a size of at most 8 EiB")
+    return int(amount)
 
 
 def reference(value: object) -> str:
@@ -97,18 +110,15 @@ def resolve(told: str, *, base: pathlib.Path, environ: Mapping[str, str]) -> jnl
                 "a variable that holds the secret",
             )
     else:
-        path = base / name
         try:
-            with path.open("rb") as file:
-                text = file.read(_SECRET_BYTES).decode("utf-8")
+            text = files.secret(base / name, limit=_SECRET_BYTES)
         except OSError as error:
-            raise Bad(f"{told}: {error.strerror}", "a file that the broker may read") from error
-        except UnicodeDecodeError:
-            raise Bad(f"{told}, which is not UTF-8 text", "a file that holds the secret") from None
-    text = text.strip()
-    if not text or "\n" in text:
-        raise Bad(
-            f"{told}, which {'holds several lines' if text else 'is empty'}",
-            "one line: the secret",
-        )
+            if error.errno == errno.ENODATA:
+                raise Bad(f"{told}, which is empty", "one line: the secret") from error
+            words = error.strerror or str(error)
+            raise Bad(f"{told}: {words}", "a file that the broker may read") from error
+    text = text.removeprefix("\ufeff").strip()
+    if not text or len(text.splitlines()) > 1:
+        what = "holds several lines" if text else "is empty"
+        raise Bad(f"{told}, which {what}", "one line: the secret")
     return jnlp_secret.Secret(text)

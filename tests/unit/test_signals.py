@@ -8,7 +8,7 @@ import threading
 
 import attrs
 
-from broker import config, signals
+from broker import config, configured, signals
 from tests import patience
 
 
@@ -84,3 +84,35 @@ async def test_a_reading_that_is_under_way_at_the_end_is_dropped():
     await asyncio.sleep(0.1)
 
     assert [] == made.put_in_force
+
+
+async def test_a_pipe_in_the_place_of_the_configuration_swallows_no_later_signal(tmp_path, caplog):
+    """It is refused at once; what a later SIGHUP finds is in force."""
+    made, path = Running(), tmp_path / "broker.yaml"
+    os.mkfifo(path)
+    with signals.obeyed(made, drain=False, load=lambda: configured.load_apart(path)):
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: caplog.records, within_s=60)
+        assert "no regular file" in caplog.records[0].reason
+        path.unlink()
+        path.write_text("owner: o\ncontroller: {url: 'https://c/'}\ntemplates: {t: {labels: l}}\n")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: made.put_in_force, within_s=60)
+
+
+async def test_a_mistake_of_ours_in_reading_is_said_and_no_more(caplog):
+    """Later signals are obeyed all the same."""
+    made, told = Running(), [KeyError("ours"), "good"]
+
+    def load():
+        found = told.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    with signals.obeyed(made, drain=False, load=load):
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: caplog.records)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: made.put_in_force)
+    assert ["configuration not reloaded"] == [r.getMessage() for r in caplog.records]

@@ -1,3 +1,4 @@
+import os
 import pathlib
 import subprocess
 import sys
@@ -123,3 +124,54 @@ def test_a_damaged_file_counts_as_none(tmp_path, text):
     """A fresh ledger is always a correct start."""
     pathlib.Path(tmp_path / "builds.json").write_text(text)
     assert store.Builds(store.FileStore(tmp_path)).restore() == model.Ledger()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_the_directory_and_what_is_above_it_are_for_the_broker_alone(tmp_path, umask):
+    """Whatever the umask says; what was there already stays as it is."""
+    before = os.umask(umask)
+    try:
+        files = store.FileStore(tmp_path / "a" / "b" / "state")
+        files.save("k", "v")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "a", tmp_path / "a" / "b", files.directory):
+        assert path.stat().st_mode & 0o777 == 0o700
+    assert files.load("k") == "v"
+
+
+def test_what_is_no_file_holds_up_nothing(tmp_path):
+    """A pipe, a device or a link in the place of a value, of the lock or of all builds."""
+    files = store.FileStore(tmp_path)
+    os.mkfifo(tmp_path / "builds.json")
+    os.mkfifo(tmp_path / "lock")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for key in ("builds.json", "zero"):
+        with pytest.raises(OSError, match="no regular file"):
+            files.load(key)
+    with pytest.raises(OSError, match="no regular file"):
+        store.Builds(files).restore()
+    with files.locked():
+        pass
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic link"), files.locked():
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_is_too_large_is_refused_not_cut(tmp_path):
+    """Half of what was remembered would be believed."""
+    files = store.FileStore(tmp_path)
+    with (tmp_path / "builds.json").open("wb") as file:
+        file.truncate(100 << 20)
+    with pytest.raises(OSError, match="larger than"):
+        files.load("builds.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"agents": {"a": {"seen": 1e999}}}', "9" * 5000])
+def test_odd_numbers_and_depths_count_as_none(tmp_path, text):
+    """As any damaged file."""
+    files = store.FileStore(tmp_path)
+    files.save("builds.json", text)
+    assert store.Builds(files).restore() == model.Ledger()

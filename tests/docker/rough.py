@@ -105,7 +105,7 @@ def engine() -> Iterator[Engine]:
             closing.set()
             server.shutdown()
             thread.join()
-    shutil.rmtree(folder)
+            shutil.rmtree(folder)
 
 
 class _Ending:

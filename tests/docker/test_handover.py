@@ -74,7 +74,8 @@ def test_a_folder_that_is_not_ours_alone_is_not_used(how, memory, monkeypatch):
     path = pathlib.Path(hands.give("a1", {"x": "y"})).parent
     hands.take("a1")
     if how == "open":
-        path.mkdir(mode=0o777)
+        path.mkdir()
+        path.chmod(0o777)
     elif how == "link":
         (memory / "elsewhere").mkdir(mode=0o700)
         path.symlink_to(memory / "elsewhere")

@@ -18,8 +18,7 @@ from tests import patience
 
 AGENT = pathlib.Path(controller.__file__).with_name("agent.py")
 
-JAVA = """#!{python}
-import os, pathlib, sys
+JAVA = """import os, pathlib, sys
 style, arguments = {style!r}, sys.argv[1:]
 options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx64m"]
 assert [arguments.pop(0) for _ in options] == options
@@ -101,10 +100,11 @@ async def test_a_build_runs_on_an_agent_started_from_agent_jar(
     tmp_path, version, style, connect, expected
 ):
     """Download, options by version, secret by file, connection settings, a build, and no rest."""
-    java, seen = tmp_path / "java", tmp_path / "seen"
-    java.write_text(
+    java, seen, program = tmp_path / "java", tmp_path / "seen", tmp_path / "java.py"
+    program.write_text(
         JAVA.format(python=sys.executable, style=style, seen=str(seen), agent=str(AGENT))
     )
+    java.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{program}' \"$@\"\n")
     java.chmod(0o755)
     watch, sim = clock.Clock(), simulation.Simulation(version=version)
     access = controller.Access(user="u", token="a-token-of-eleven")

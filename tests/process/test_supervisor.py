@@ -137,7 +137,7 @@ async def test_how_it_ended_is_kept(shop: Workshop, made, commands, slug, code, 
 async def test_a_program_over_its_memory_is_killed_and_it_is_said(shop: Workshop, made):
     """All its processes count together."""
     grow = "import time; x = bytearray(%d << 20); time.sleep(600)"
-    commands = " & ".join(f"{sys.executable} -S -c '{grow % 40}'" for _ in range(2))
+    commands = " & ".join(f"'{sys.executable}' -S -c '{grow % 40}'" for _ in range(2))
     limit = api.Resources(memory_bytes=60 << 20)
     await made.launch(shop.spec("a1", commands, resources=limit))
     end = await shop.ended(made, "a1")
@@ -321,7 +321,7 @@ async def test_a_cgroup_limits_memory_and_processors(shop: Workshop):
         pytest.skip("no cgroup v2 with memory and cpu is delegated to this user")
     made = shop.open(cgroup=str(parent))
     limits = api.Resources(memory_bytes=30 << 20, cpu_limit=0.5, cpu_shares=2)
-    grow = f"{sys.executable} -S -c 'x = bytearray(90 << 20)'"
+    grow = f"'{sys.executable}' -S -c 'x = bytearray(90 << 20)'"
     await made.launch(shop.spec("a1", f"cat /proc/self/cgroup; {grow}", resources=limits))
     end = await shop.ended(made, "a1")
     assert "out-of-memory" == end.slug

@@ -147,7 +147,7 @@ def test_the_schema_is_printed(capsys):
 def test_a_reader_that_goes_away_is_no_error():
     """``agent-broker schema | head -1``."""
     first = subprocess.run(
-        f"{sys.executable} -m broker schema | head -1; exit ${{PIPESTATUS[0]}}",
+        f"'{sys.executable}' -m broker schema | head -1; exit ${{PIPESTATUS[0]}}",
         shell=True,
         executable="/bin/bash",
         capture_output=True,

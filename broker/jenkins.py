@@ -54,24 +54,25 @@ class Reader:
     def __init__(self, session: http.Session) -> None:
         self._session = session
 
-    async def read(self, now: Callable[[], float]) -> model.ControllerView:
-        """Read queue and computers at once; ``now`` is the broker's clock, POSIX seconds.
+    async def read(
+        self, now: Callable[[], float], *, to_order: bool = False
+    ) -> model.ControllerView:
+        """Read queue and computers; ``now`` is the broker's clock, POSIX seconds.
+
+        An item may become a build in between. ``to_order``: it is then seen once or not at all,
+        because nobody is to be ordered for what has its agent already; the queue is read last.
+        Else it is seen once or twice, because nobody may go who has been given it.
 
         Raises any ``JenkinsError``; ``Unexpected`` when the controller restarted in between,
         because the two halves then do not belong together.
         """
         began = now()
-        failed: errors.JenkinsError | None = None
-        try:
-            async with waits.TaskGroup() as group:
-                queue = group.create_task(self._queue(now), name="read queue")
-                computers = group.create_task(self._computers(), name="read computers")
-        except ExceptionGroup as raised:
-            failed = _controllers_fault(raised)
-        if failed is not None:
-            raise failed
-        queue_answer, skew_s = queue.result()
-        computer_answer = computers.result()
+        if to_order:
+            computer_answer = await self._computers()
+            queue_answer, skew_s = await self._queue(now)
+        else:
+            queue_answer, skew_s = await self._queue(now)
+            computer_answer = await self._computers()
         if queue_answer.session != computer_answer.session:
             raise errors.Unexpected(
                 "the controller restarted between two reads (X-Jenkins-Session "
@@ -352,11 +353,3 @@ def _text(values: dict[str, Any], key: str) -> str:
 def _time(values: dict[str, Any], key: str, skew_s: float) -> float | None:
     value = typed.number(values.get(key), 0.0, state.LATEST_MS)
     return None if value is None else value / 1000 - skew_s
-
-
-def _controllers_fault(group: ExceptionGroup) -> errors.JenkinsError:
-    """Take the controller's error out of a task group; a fault of ours goes on as it is."""
-    for error in group.exceptions:
-        if not isinstance(error, errors.JenkinsError):
-            raise group
-    return next(error for error in group.exceptions if isinstance(error, errors.JenkinsError))

@@ -23,8 +23,14 @@ _LOG = logging.getLogger("broker.observe")
 class ControllerReader(Protocol):
     """The read side of the controller, as far as a cycle needs it."""
 
-    async def read(self, now: Callable[[], float]) -> model.ControllerView:
-        """Return a synced view, or raise ``JenkinsError``."""
+    async def read(
+        self, now: Callable[[], float], *, to_order: bool = False
+    ) -> model.ControllerView:
+        """Return a synced view, or raise ``JenkinsError``.
+
+        ``to_order``: of an item that becomes a build meanwhile nothing is seen twice; else
+        nothing is missed.
+        """
 
     async def peek(self) -> frozenset[tuple[int, bool]]:
         """Return id and buildable of every item, or raise ``JenkinsError``."""
@@ -50,7 +56,9 @@ async def observe(
 ) -> Observation:
     """Read the controller and all backends at the same time."""
     async with waits.TaskGroup() as group:
-        controller = group.create_task(read_controller(reader, now=now), name="read controller")
+        controller = group.create_task(
+            read_controller(reader, now=now, to_order=True), name="read controller"
+        )
         tasks = {
             name: group.create_task(
                 read_backend(backend, now=now, time_limit_s=time_limit_s), name=f"list {name}"
@@ -64,12 +72,12 @@ async def observe(
 
 
 async def read_controller(
-    reader: ControllerReader, *, now: Callable[[], float]
+    reader: ControllerReader, *, now: Callable[[], float], to_order: bool = False
 ) -> model.ControllerView:
     """Read the controller; a failure is a view that is not synced."""
     began = now()
     try:
-        return await reader.read(now)
+        return await reader.read(now, to_order=to_order)
     except jnlp_errors.JenkinsError as error:
         return model.ControllerView(read_at=began, error=f"{error.slug}: {error.text}")
 

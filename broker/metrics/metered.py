@@ -88,10 +88,12 @@ class MeteredReader:
         self._reader = reader
         self._recorder = recorder
 
-    async def read(self, now: Callable[[], float]) -> model.ControllerView:
+    async def read(
+        self, now: Callable[[], float], *, to_order: bool = False
+    ) -> model.ControllerView:
         """Return a synced view, or raise ``JenkinsError``."""
         with called(self._recorder, "look"):
-            return await self._reader.read(now)
+            return await self._reader.read(now, to_order=to_order)
 
     async def peek(self) -> frozenset[tuple[int, bool]]:
         """Return id and buildable of every item, or raise ``JenkinsError``."""

@@ -17,7 +17,7 @@ class Controller:
     def __init__(self):
         self.began = []
 
-    async def read(self, now):
+    async def read(self, now, *, to_order=False):
         at = now()
         self.began.append(at)
         await asyncio.sleep(1.0)

@@ -22,7 +22,7 @@ class Controller:
         self.peeks = []
         self.down = False
 
-    async def read(self, now):
+    async def read(self, now, *, to_order=False):
         self.reads.append(asyncio.get_running_loop().time())
         return model.ControllerView(synced=True, read_at=now(), session="s1", items=self.items)
 

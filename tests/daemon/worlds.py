@@ -60,7 +60,7 @@ class Controller:
             raise errors.Unreachable("no answer", retry_after=self.retry_after)
         self.sim.advance(self.now())
 
-    async def read(self, now):
+    async def read(self, now, *, to_order=False):
         began = now()
         self.reads.append(began)
         await self._ask("read")

@@ -11,6 +11,7 @@ import asyncio
 import http
 import importlib
 import pathlib
+import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
@@ -69,6 +70,8 @@ async def examine(
         version = await asked.ask("get", "/version")
         number = states.word(version, "gitVersion") or "of no version"
         yield finding.ok("version", text.clean(f"{found.server} is Kubernetes {number}"))
+        for one in await _doors(told, found):
+            yield one
         yield await _namespace(asked)
         rights = RIGHTS if told.in_container is None else (*RIGHTS, *EXEC)
         async for one in _rights(asked, rights):
@@ -92,6 +95,31 @@ async def examine(
 
 def _failed(check: str, error: api.BackendError) -> finding.Finding:
     return finding.fail(check, error.reason, f"to be solved by: {error.fault}")
+
+
+async def _doors(told: settings.KubernetesSettings, found: access.Access) -> list[finding.Finding]:
+    """Say what others could listen to or read on the way to the cluster."""
+    doors: list[finding.Finding] = []
+    check = "open door"
+    if settings.in_the_clear(found.server) and await found.tokens.get() is not None:
+        words = "the token and every agent's secret travel in the clear"
+        doors.append(finding.warn(check, f"{found.server} is not https: {words}", "https"))
+    if found.tls is not None and found.tls.verify_mode is ssl.CERT_NONE:
+        words = "whoever stands in between gets the token and every agent's secret"
+        doors.append(
+            finding.warn(
+                check,
+                f"the API server's certificate is not looked at: {words}",
+                "certificate-authority in the kubeconfig, not insecure-skip-tls-verify",
+            )
+        )
+    named = (told.kubeconfig, told.token_file)
+    doors += [
+        finding.warn(check, f"every user of this machine may read {name}", "chmod 600, or 0440")
+        for name in named
+        if name is not None and settings.is_open(name)
+    ]
+    return doors
 
 
 async def _namespace(asked: client.Client) -> finding.Finding:

@@ -1,10 +1,13 @@
-"""What a user may set for the Kubernetes backend. No I/O, no import of the backend itself.
+"""What a user may set for the Kubernetes backend. No import of the backend itself.
 
 Every field says unit, default and the reason of the default. The values are checked here, so that
 a wrong one is told when the configuration is read; ValueError names what is allowed.
 """
 
+import ipaddress
+import pathlib
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +17,7 @@ from backends import checks, sharing
 from backends.kubernetes import merge
 from backends.kubernetes import sharing as pod_sharing
 from backends.remarks import Common, Remark
+from outside import files
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DAY_S = 86_400.0
@@ -39,7 +43,11 @@ def _namespace(_: object, attribute: "Attribute[Any]", value: str | None) -> Non
 
 
 def _url(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
-    if value is not None and not re.match(r"https?://[^/\s]", value):
+    if value is None:
+        return
+    if re.match(r"[^/]*//[^/]*@", value):  # never quoted
+        raise ValueError(f"{attribute.name}: holds a user or password; hint: `token_file`")
+    if not re.match(r"https?://[^/\s]", value):
         raise ValueError(f"{attribute.name}: {value[:80]!r} is not a URL; hint: https://HOST:PORT")
 
 
@@ -131,6 +139,41 @@ class Cluster:
     # PEM file with the authority of the API server. None: the service account's.
     ca_file: str | None = field(default=None, validator=checks.absolute)
 
+    def remarks(self) -> Iterator[Remark]:
+        """Say what is open to others on the way to the cluster."""
+        if self.server is not None and in_the_clear(self.server):
+            yield Remark(
+                path=("server",),
+                text="not https: the token of the service account, and every agent's secret, "
+                "travel in the clear",
+                hint="https://HOST:PORT, with `ca_file`",
+            )
+        if self.kubeconfig is not None and is_open(self.kubeconfig):
+            yield Remark(
+                path=("kubeconfig",),
+                text="every user of this machine may read that file",
+                hint="chmod 600",
+            )
+
+
+def in_the_clear(url: str) -> bool:
+    """Return whether what goes there can be read on the way: not on this machine itself."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    return parts.scheme == "http" and not here
+
+
+def is_open(path: str) -> bool:
+    """Return whether every user of the machine may read a file."""
+    try:
+        return files.is_open_to_others(pathlib.Path(path).expanduser())
+    except (OSError, RuntimeError):
+        return False  # that it cannot be read is said where it is read
+
 
 @frozen(kw_only=True)
 class KubernetesSettings(Cluster):
@@ -157,6 +200,16 @@ class KubernetesSettings(Cluster):
     # Serve `in-container` to the templates that switch it on. None: nothing is listened on, and
     # the right to `pods/exec` is not needed.
     in_container: InContainer | None = None
+
+    def remarks(self) -> Iterator[Remark]:
+        """Say what is open to others on the way to the cluster, and from the agents to us."""
+        yield from super().remarks()
+        if self.in_container is not None and in_the_clear(self.in_container.url):
+            yield Remark(
+                path=("in_container", "url"),
+                text="not https: the agents' tokens, and what builds run, travel in the clear",
+                hint="`cert_file` and `key_file`, where the cluster's network is not trusted",
+            )
 
 
 @frozen(kw_only=True)

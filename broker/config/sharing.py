@@ -6,7 +6,8 @@ Problems are collected. Refuses to know how a leader is elected.
 from collections.abc import Mapping
 from typing import Any
 
-from broker.config import noting, reading, shape, values
+from backends import remarks
+from broker.config import doors, noting, reading, shape, values
 from broker.config.settings import BackendSettings, HighAvailability, KindClasses
 from broker.core import election, model
 
@@ -41,6 +42,8 @@ def high_availability(
     if shared is None or own is None:
         return None
     _check_durations(shared, notes)
+    notes.remarks(_PATH, remarks.of_settings(own))
+    doors.check_secret_files(notes, _PATH, own)
     name = f"agent-broker-{owner}" if shared.name is None else shared.name
     if not values.NAME.fullmatch(name):
         notes.bad((*_PATH, "name"), f"found {values.shown(name)}; allowed: {values.NAME_WORDS}")

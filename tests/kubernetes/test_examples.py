@@ -3,10 +3,12 @@
 The chart is rendered by a stand-in that knows the four forms its templates use and refuses others.
 """
 
+import asyncio
 import hashlib
 import json
 import pathlib
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ import yaml
 
 from backends import api
 from backends.kubernetes import pod
-from broker import config, configured, rendering
+from broker import config, configured, rendering, status
 from broker.config import loading
 from tests.kubernetes import oracle, recorded
+from tests.unit import status_source
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "kubernetes"
 BASE = EXAMPLES / "base"
@@ -62,8 +65,12 @@ def loaded(text: str, folder: pathlib.Path) -> config.Settings:
 
 
 def unexpected(settings: config.Settings) -> list[str]:
-    """Return the warnings but of two doors that are open within a cluster, for its policies."""
-    doors = ("listen: whoever reaches", "connect.mode: not https: the agents' secrets")
+    """Return the warnings but of three doors that are open within a cluster, for its policies."""
+    doors = (
+        "listen: whoever reaches",
+        "connect.mode: not https: the agents' secrets",
+        "in_container.url: not https: the agents' tokens",
+    )
     return [one for one in settings.warnings if not any(door in one for door in doors)]
 
 
@@ -94,7 +101,7 @@ def rendered(*more: str, **put_in: object) -> list[dict[str, Any]]:
     def put(match: re.Match[str]) -> str:
         call = match[2].strip()
         if found := re.fullmatch(r"toYaml (\S+) \| nindent (\d+)", call):
-            text = yaml.safe_dump(value(found[1]), sort_keys=False).rstrip()
+            text = yaml.safe_dump(value(found[1]), sort_keys=False, width=4096).rstrip()
             return "\n" + "\n".join(" " * int(found[2]) + line for line in text.split("\n"))
         if found := re.fullmatch(r"toYaml (\S+) \| sha256sum \| quote", call):
             text = yaml.safe_dump(value(found[1]))
@@ -107,7 +114,7 @@ def rendered(*more: str, **put_in: object) -> list[dict[str, Any]]:
 
     text = ""
     for path in sorted((CHART / "templates").iterdir()):
-        chosen = _IF.sub(lambda m: m[2] if value(m[1]) else "", path.read_text())
+        chosen = _IF.sub(lambda m: m[2] if value(m[1]) else "", path.read_text() + "\n")
         text += "---\n" + re.sub(r"(\s*\{\{-|\{\{)([^}]*)\}\}", put, chosen)
     return documents(text)
 
@@ -239,7 +246,11 @@ def test_every_manifest_is_what_the_api_expects(document: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(
     ("kind", "found"),
-    [("StatefulSet", base()), ("Deployment", rendered()), ("Deployment", replicas())],
+    [
+        ("StatefulSet", base()),
+        ("Deployment", rendered("values-page.yaml")),
+        ("Deployment", replicas()),
+    ],
     ids=["base", "chart", "replicas"],
 )
 def test_what_a_pod_mounts_is_there(kind: str, found: list[dict[str, Any]]) -> None:
@@ -361,3 +372,178 @@ def test_a_pod_that_is_not_restricted_would_be_noticed() -> None:
 
     with pytest.raises(AssertionError):
         _restricted(manifest)
+
+
+# --- the chart ---------------------------------------------------------------------------------
+
+VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
+    "as it is": ((), {}),
+    "replicas": (("values-replicas.yaml",), {}),
+    "page": (("values-page.yaml",), {}),
+    "in-container": ((), {"inContainer": True}),
+    "bare": ((), {"networkPolicy": False, "createAgentsNamespace": False}),
+    "pulled": ((), {"imagePullSecrets": [{"name": "registry"}]}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_helm_itself_renders_the_same(variant: str) -> None:
+    """The stand-in is checked against Helm, where its library is installed."""
+    helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not installed")
+    files, put_in = VARIANTS[variant]
+    values: dict[str, Any] = {}
+    for name in files:
+        values = over(values, yaml.safe_load((CHART / name).read_text()))
+    with helm.Chart.load(str(CHART)) as chart:
+        made = chart.render({**values, **put_in}, name="agents", namespace="jenkins")
+    theirs = [document for text in made.values() for document in documents(text)]
+
+    def key(document: dict[str, Any]) -> str:
+        for noted in (document, document.get("spec", {}).get("template", {})):
+            noted.get("metadata", {}).get("annotations", {}).pop("checksum/config", None)
+        if document["kind"] == "ConfigMap":
+            document["data"] = {k: yaml.safe_load(v) for k, v in document["data"].items()}
+        return json.dumps(document, sort_keys=True)
+
+    assert sorted(map(key, theirs)) == sorted(map(key, rendered(*files, **put_in)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_fresh_cluster_takes_the_chart(variant: str) -> None:
+    """Every namespace that it puts something into is the release's, or made by the chart."""
+    files, put_in = VARIANTS[variant]
+    found = rendered(*files, **put_in)
+    made = {d["metadata"]["name"]: d for d in found if d["kind"] == "Namespace"}
+    told = {d["metadata"].get("namespace", "jenkins") for d in found if d["kind"] != "Namespace"}
+
+    assert {"jenkins", "jenkins-agents"} == told
+    assert ({"jenkins-agents"} if put_in.get("createAgentsNamespace", True) else set()) == set(
+        made
+    )
+    for namespace in made.values():
+        labels, notes = (namespace["metadata"][key] for key in ("labels", "annotations"))
+        assert "restricted" == labels["pod-security.kubernetes.io/enforce"]
+        assert "keep" == notes["helm.sh/resource-policy"]  # running builds outlive the release
+
+
+def test_the_commands_of_the_readme_name_values_that_there_are() -> None:
+    """Files that exist, keys that the chart knows, the key of the secret that is mounted."""
+    text = (EXAMPLES / "README.md").read_text()
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    keys = re.findall(r"--set ([\w.]+)=", text)
+    assert keys
+    assert set(keys) <= set(values)
+    for name in re.findall(r"values-\w+\.yaml", text):
+        assert (CHART / name).exists()
+    assert f"generic {values['tokenSecret']} --from-file=token" in text
+    token = values["config"]["controller"]["token"]
+    assert token.endswith("/token")
+
+
+def pod_of(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    body: dict[str, Any] = of_kind(found, kind)["spec"]["template"]["spec"]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("Deployment", rendered()),
+        ("Deployment", rendered("values-page.yaml", "values-replicas.yaml", inContainer=True)),
+        ("Deployment", replicas()),
+        ("StatefulSet", base()),
+    ],
+)
+def test_the_broker_s_own_pod_is_restricted(kind: str, found: list[dict[str, Any]]) -> None:
+    """The strictest level of Pod Security, a file system that is only read, an image that stays."""
+    spec = pod_of(found, kind)
+    assert _restricted({"spec": spec})
+    broker = next(c for c in spec["containers"] if c["name"] == "agent-broker")
+    assert broker["securityContext"]["readOnlyRootFilesystem"] is True
+    assert "IfNotPresent" == broker["imagePullPolicy"]
+    assert not broker["image"].endswith(":latest")
+    assert "limits" in broker["resources"]
+    for namespace in (d for d in found if d["kind"] == "Namespace"):
+        assert (
+            "restricted" == namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        )
+
+
+def test_an_image_may_be_told_by_its_digest() -> None:
+    """And be pulled with a secret."""
+    image = f"registry.example/jenkins-agent-broker@sha256:{'0' * 64}"
+    spec = pod_of(rendered(image=image, imagePullSecrets=[{"name": "r"}]), "Deployment")
+    assert image == spec["containers"][0]["image"]
+    assert [{"name": "r"}] == spec["imagePullSecrets"]
+
+
+def selects(policy: dict[str, Any], labels: dict[str, str]) -> bool:
+    wanted: dict[str, str] = policy["spec"]["podSelector"].get("matchLabels", {})
+    return wanted.items() <= labels.items()
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_the_page_is_open_only_where_that_was_asked_for(
+    opened: bool, tmp_path: pathlib.Path
+) -> None:
+    """By default it listens on loopback, has no service, and nobody's packets arrive."""
+    found = rendered(*["values-page.yaml"] * opened)
+    text = of_kind(found, "ConfigMap")["data"]["broker.yaml"]
+    host, _ = loaded(text, tmp_path).listen or ("", 0)
+    template = of_kind(found, "Deployment")["spec"]["template"]
+    mine = [
+        d
+        for d in found
+        if d["kind"] == "NetworkPolicy"
+        and "namespace" not in d["metadata"]
+        and selects(d, template["metadata"]["labels"])
+    ]
+
+    assert ("0.0.0.0" if opened else "127.0.0.1") == host
+    assert opened == any(d["kind"] == "Service" for d in found)
+    ports = [p["port"] for d in mine for rule in d["spec"]["ingress"] for p in rule["ports"]]
+    assert ([8087] if opened else []) == ports
+    assert all("Ingress" in d["spec"]["policyTypes"] for d in mine)
+    assert mine
+    assert "httpGet" not in str(template)
+
+
+def test_agents_reach_what_they_need_and_nobody_reaches_them() -> None:
+    """The controller of the configuration, names, and the world but no private network."""
+    found = rendered()
+    (policy,) = [d for d in found if d["kind"] == "NetworkPolicy" and "namespace" in d["metadata"]]
+    url = yaml.safe_load(of_kind(found, "ConfigMap")["data"]["broker.yaml"])["controller"]["url"]
+
+    assert selects(policy, pod.MANAGED_BY)
+    assert [] == policy["spec"]["ingress"]
+    assert {"Ingress", "Egress"} == set(policy["spec"]["policyTypes"])
+    controller, names, world = policy["spec"]["egress"]
+    assert url == f"http://jenkins.jenkins:{controller['ports'][0]['port']}/"
+    assert {53} == {p["port"] for p in names["ports"]}
+    assert "169.254.0.0/16" in world["to"][0]["ipBlock"]["except"]  # a cloud's own metadata
+
+
+async def test_the_chart_s_probe_asks_the_page() -> None:
+    """Healthy is 0, not ready and not there are not; with the program that the kubelet would run."""
+    script = yaml.safe_load((CHART / "values.yaml").read_text())["probe"]
+    assert "8087" in script
+
+    async def asked(port: int, path: str) -> int:
+        probe = script.replace("8087", str(port))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-S", "-c", probe, path, stderr=asyncio.subprocess.DEVNULL
+        )
+        return await process.wait()
+
+    source = status_source.FixedSource(is_ready=(False, "nothing was read yet"))
+    server = status.Server(source, metrics=lambda: (b"", "text/plain"))
+    url = await server.start(host="127.0.0.1", port=0)
+    port = int(url.rstrip("/").rpartition(":")[2])
+    try:
+        assert 0 == await asked(port, "/healthz")
+        assert 0 != await asked(port, "/readyz")
+        source.is_ready = (True, "")
+        assert 0 == await asked(port, "/readyz")
+    finally:
+        await server.aclose()
+    assert 0 != await asked(port, "/healthz")

@@ -97,6 +97,7 @@ def write(folder: pathlib.Path, server: str, user: dict[str, object], **cluster:
         ],
     }
     path.write_text(yaml.safe_dump(told))
+    path.chmod(0o600)
     return str(path)
 
 

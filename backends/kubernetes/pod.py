@@ -39,6 +39,7 @@ _MI = 1 << 20
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _SHORT = 8
+_OS_LABEL = "kubernetes.io/os"
 
 Manifest = dict[str, Any]
 
@@ -108,10 +109,9 @@ def make(
     """
     options = _options(spec)
     try:
-        pod: Manifest = _common(spec, options)
-        for name in options.inherits:
-            pod = merge.merge(pod, _fragment(name, fragments or {}))
-        pod = merge.finish(merge.merge(pod, options.pod))
+        pod = _merged(spec, options, fragments or {})
+        if _is_windows(pod):
+            pod = _merged(spec, options, fragments or {}, windows=True)
     except merge.MergeError as error:
         raise api.Rejected(str(error)) from error
     sharing.named(pod, spec.name)
@@ -121,6 +121,32 @@ def make(
     if options.in_container:  # after the digest, which leaves secrets out
         secret_files |= _add_program(pod, spec, served)
     return Made(name=pod_name(spec.name), pod=pod, secret_files=secret_files)
+
+
+def _merged(
+    spec: api.InstanceSpec,
+    options: settings.KubernetesTemplate,
+    fragments: Mapping[str, Any],
+    *,
+    windows: bool = False,
+) -> Manifest:
+    """Lay the layers over each other. Raises MergeError and Rejected."""
+    pod: Manifest = _common(spec, options)
+    if windows:  # the API server forbids it there, whatever it says
+        del pod["spec"]["securityContext"]
+    for name in options.inherits:
+        pod = merge.merge(pod, _fragment(name, fragments))
+    return merge.finish(merge.merge(pod, options.pod))
+
+
+def _is_windows(pod: Manifest) -> bool:
+    """Return whether a pod is for Windows nodes: by its word, or by the nodes that it wants."""
+    body = pod["spec"]
+    os = body.get("os")
+    named = os.get("name") if isinstance(os, Mapping) else None
+    selector = body.get("nodeSelector")
+    asked = selector.get(_OS_LABEL) if isinstance(selector, Mapping) else None
+    return "windows" in {str(named), str(asked)}
 
 
 def serving(
@@ -279,7 +305,7 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
         _share_work(container, options.work_directory, twice=options.in_container)
     if not any(v["name"] == _WORK_VOLUME for v in body.get("volumes", [])):
         raise api.Rejected(f"`pod` removes the volume {_WORK_VOLUME!r}, which containers share")
-    if options.restricted:
+    if options.restricted and not _is_windows(pod):
         _restrict(body, everything)
 
 
@@ -311,6 +337,8 @@ def _add_program(
     """Put ``in-container`` into the agent's container; return its files for the secret."""
     if served is None:
         raise api.Rejected("in_container is on, but the backend has no section `in_container`")
+    if _is_windows(pod):
+        raise api.Rejected("in_container needs a POSIX shell, which Windows containers have not")
     from backends.kubernetes import incontainer  # noqa: PLC0415 -- see above
 
     name, body = pod_name(spec.name), pod["spec"]

@@ -592,3 +592,71 @@ def test_the_decoder_is_linear(raw: bytes) -> None:
     with contextlib.suppress(ValueError):
         decoding.loads(raw)
     assert time.process_time() - began < 20
+
+
+# --- no text is dear ---------------------------------------------------------------------------
+
+_64K = 1 << 16
+WORST = [
+    "exceeded quota: " * 4096,
+    'User "' * 10_000,
+    'User "a" cannot ' * 4096,
+    'User "a" cannot b resource "c" in API group "' * 1500,
+    "Insufficient " * 5000,
+    "Insufficient " + "." * _64K,
+    "executable file not foun" * 2700,
+    "a" * _64K,
+    " " * _64K,
+    "\x1b\u202e" * (_64K // 2),
+    "[" * _64K,
+    '{"a":' * (_64K // 5),
+    "0" * _64K,
+    "AAAA" * (_64K // 4),
+    "a=a " * (_64K // 4),
+]
+
+
+@pytest.mark.parametrize("number", range(len(WORST)))
+def test_no_text_of_a_server_is_dear(number: int) -> None:
+    """Each reader takes the worst 64 KB in a moment: it is cut first, and patterns are linear."""
+    words = WORST[number]
+    pod = good("a1")
+    pod["status"] |= {"message": words, "reason": words, "phase": words}
+    state = {"waiting": {"reason": words, "message": words}}
+    pod["status"]["containerStatuses"][0]["state"] = state
+    pod["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "False", "reason": words, "message": words}
+    ]
+    pod["metadata"]["finalizers"] = [words] * 5
+    marks_ = copy.deepcopy(pod)
+    marks_["metadata"]["annotations"] |= {pods.NAME: words, pods.METADATA: words}
+    readers: list[Callable[[], object]] = [
+        lambda: states.see(pod),
+        lambda: _odd_or(lambda: states.is_ours(marks_, OWNER)),
+        lambda: rooms.obstacle(pod, "jnlp2"),
+        lambda: channels.status(json.dumps({"status": "Failure", "message": words}).encode()),
+        lambda: events.judge([{"reason": "FailedMount", "message": words, "count": 9}]),
+        *(
+            lambda status=status: errors.mapped(
+                "create", "pods", errors.Answer(status=status, body={"message": words})
+            )
+            for status in (403, 409, 422, 500)
+        ),
+        lambda: _odd_or(lambda: decoding.loads(words.encode())),
+    ]
+    for read in readers:
+        best = min(_seconds(read) for _ in range(3))
+        assert best < 0.05, (number, read)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def _odd_or(work: Callable[[], object]) -> object:
+    try:
+        return work()
+    except (errors.Odd, ValueError) as error:
+        return error

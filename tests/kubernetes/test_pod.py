@@ -304,3 +304,43 @@ def test_a_bad_pod_section_is_told_when_the_configuration_is_read(
     assert words in str(raised.value)
     with pytest.raises(ValueError, match="pods: base: "):
         settings.KubernetesSettings(pods={"base": told})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"pod": {"spec": {"os": {"name": "windows"}}}},
+        {"pod": {"spec": {"nodeSelector": {"kubernetes.io/os": "windows"}}}},
+        {"node_selector": {"kubernetes.io/os": "windows"}},
+    ],
+)
+def test_a_windows_pod_gets_nothing_that_is_forbidden_there(told: dict[str, Any]) -> None:
+    """What Kubernetes' own documentation lists for ``spec.os.name: windows``."""
+    side = {"containers": [{"name": "side", "image": "x"}]}
+    more = {"pod": {"spec": {**told.get("pod", {}).get("spec", {}), **side}}}
+    options = settings.KubernetesTemplate(**{**told, **more})
+    spec = api.InstanceSpec(
+        name="a", metadata={}, image="x", options=options, secret_files={"agent-secret": "s"}
+    )
+    made = pod.make(spec, owner="o").pod["spec"]
+
+    text = str(made)
+    for forbidden in (
+        "runAsUser", "runAsGroup", "fsGroup", "seccompProfile", "allowPrivilegeEscalation",
+        "capabilities", "seLinuxOptions", "readOnlyRootFilesystem", "privileged",
+    ):  # fmt: skip
+        assert forbidden not in text
+    assert {"agent-broker-secrets", "workspace"} == {v["name"] for v in made["volumes"]}
+
+
+def test_a_windows_pod_has_no_in_container() -> None:
+    """It needs a shell there."""
+    options = settings.KubernetesTemplate(
+        in_container=True, node_selector={"kubernetes.io/os": "windows"}
+    )
+    spec = api.InstanceSpec(
+        name="a", metadata={}, image="x", options=options, secret_files={"agent-secret": "s"}
+    )
+    served = incontainer.Served(url="http://x/")
+    with pytest.raises(api.Rejected, match="POSIX shell"):
+        pod.make(spec, owner="o", served=served)

@@ -35,13 +35,13 @@ class Cause:
 
 
 async def read(backend: backends_api.Backend, name: str, *, within_s: float) -> Sequence[str]:
-    """Return the last lines of an instance; none when they cannot be had in time."""
+    """Return the last lines of an instance, cut and cleaned; none if they are not had in time."""
     try:
         async with waits.timeout(within_s):
             text = await backend.logs(name, tail=_LINES)
     except (backends_api.BackendError, TimeoutError):
         return ()
-    return text.splitlines()[-_LINES:]
+    return texts.last_lines(text, _LINES)
 
 
 def cause(lines: Sequence[str]) -> Cause:

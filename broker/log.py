@@ -25,6 +25,7 @@ _BOUND: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
 )
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _MESSAGE, _FIELD = 4096, 1024  # characters of a message and of a field; one event is one line
+_TRACE = 100  # lines of a traceback, at either end
 _NOISY = ("aiohttp.access", "asyncio", "docker", "urllib3")
 
 
@@ -139,6 +140,26 @@ class _Console(logging.Formatter):
             if key not in _STANDARD
         )
         return f"{text}  {fields}" if fields else text
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 -- logging's name
+        """Return a traceback of which no line can pass for one of the log."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 -- logging's name
+        """Return a stack, as above."""
+        return _indented(stack_info)
+
+
+def _indented(text: str) -> str:
+    lines = text.splitlines()
+    if len(lines) > 2 * _TRACE:
+        left_out = f"({len(lines) - 2 * _TRACE} lines left out)"
+        lines = [*lines[:_TRACE], left_out, *lines[-_TRACE:]]
+    return "\n".join(f"    | {_shift(line)}{outside_text.clean(line, _FIELD)}" for line in lines)
+
+
+def _shift(line: str) -> str:
+    return " " * min(len(line) - len(line.lstrip(" ")), 20)
 
 
 def _json() -> logging.Formatter:

@@ -136,9 +136,16 @@ def note_changes(before: model.World | None, now: model.World) -> None:
     old = _unread(before) if before is not None else {}
     new = _unread(now)
     for source in new.keys() - old.keys():
-        _LOG.warning("source lost", extra={"source": source, "reason": new[source]})
+        whole = source in _unsynced(now)
+        words = "source lost" if whole else "source read in part"
+        _LOG.warning(words, extra={"source": source, "reason": new[source]})
     for source in old.keys() - new.keys():
         _LOG.info("source back", extra={"source": source})
+
+
+def _unsynced(world: model.World) -> set[str]:
+    lost = {str(name) for name, view in world.backends.items() if not view.synced}
+    return lost if world.controller.synced else lost | {"controller"}
 
 
 def _unread(world: model.World) -> dict[str, str]:
@@ -149,7 +156,6 @@ def _unread(world: model.World) -> dict[str, str]:
     }
     if not world.controller.synced:
         lost["controller"] = world.controller.error
-    elif world.controller.odd_items or world.controller.odd_computers:
-        odd = (world.controller.odd_items, world.controller.odd_computers)
-        lost["controller"] = "; ".join(text for text in odd if text)
+    elif world.controller.odd:
+        lost["controller"] = world.controller.odd
     return lost

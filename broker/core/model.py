@@ -100,6 +100,16 @@ class ControllerView:
     odd_nameless: bool = False  # ... and whether some could not: it may be any that is not here
     takes_work: Mapping[NodeName, bool] = Factory(dict)  # of those that were asked for it
 
+    @property
+    def odd(self) -> str:
+        """Why some entries could not be read; empty if all could be."""
+        return "; ".join(text for text in (self.odd_items, self.odd_computers) if text)
+
+    @property
+    def whole(self) -> bool:
+        """What is not here does not exist."""
+        return self.synced and not self.odd
+
     def is_unread(self, name: NodeName) -> bool:
         """Return whether a computer that is not among ``computers`` may exist all the same."""
         return self.odd_nameless or name in self.odd_names

@@ -53,6 +53,10 @@ GAUGES: Mapping[str, Gauge] = {
     "sources_synced": Gauge(
         "1 if the last read of the controller or backend was complete.", ("source", "backend")
     ),
+    "sources_whole": Gauge(
+        "1 if that read showed everything: no entry that cannot be read, no part out of sight.",
+        ("source", "backend"),
+    ),
     "backoffs_active": Gauge(
         "1 while something is left alone after failures.", ("scope", "backend", "template")
     ),
@@ -78,6 +82,10 @@ def zeros(policy: model.Policy) -> dict[str, dict[Labels, float]]:
         "items_waiting": {(r.value,): 0.0 for r in model.WaitReason},
         "items_waited_longest_seconds": {(r.value,): 0.0 for r in model.WaitReason},
         "sources_synced": {
+            ("controller", ""): 0.0,
+            **{("backend", b): 0.0 for b in policy.backends},
+        },
+        "sources_whole": {
             ("controller", ""): 0.0,
             **{("backend", b): 0.0 for b in policy.backends},
         },
@@ -114,9 +122,11 @@ def recount(
         reading["controller_quieted"] = dict(before["controller_quieted"])
     reading["overshoot_agents"][()] = float(plan.overshoot)
     reading["sources_synced"]["controller", ""] = float(world.controller.synced)
+    reading["sources_whole"]["controller", ""] = float(world.controller.whole)
     for backend, view in world.backends.items():
         if ("backend", backend) in reading["sources_synced"]:
             reading["sources_synced"]["backend", backend] = float(view.synced)
+            reading["sources_whole"]["backend", backend] = float(view.whole)
     for key, backoff in plan.ledger.backoffs.items():
         labels = (key.scope.value, key.backend, key.template or "")
         if backoff.until_at > world.now and labels in reading["backoffs_active"]:

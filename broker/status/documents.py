@@ -16,7 +16,7 @@ from backends import api as backends_api
 from broker.core import death, ledger, model, withheld
 from broker.core import leftovers as remains
 from broker.status.source import StatusSource
-from outside import secrets
+from outside import text as outside_text
 
 Document = dict[str, Any]
 
@@ -143,7 +143,7 @@ def _item(
         "controller_text": _quote(item.why) if item is not None else "",
         "label": _quote(label.expression) if label is not None and label.expression else None,
         "label_source": label.source.value if label is not None else None,
-        "label_node": label.node if label is not None else None,
+        "label_node": _quote(label.node) if label is not None and label.node else None,
         "template": unmet.template if unmet is not None else None,
         "agent": unmet.agent if unmet is not None else None,
         "stuck": item.stuck if item is not None else None,
@@ -230,7 +230,7 @@ def _death(dead: death.Death, *, now: float) -> Document:
         "slug": dead.slug,
         "text": _quote(dead.text, limit=1024),
         "exit_code": dead.exit_code,
-        "last_lines": [_quote(secrets.blanked(line)) for line in dead.last_lines],
+        "last_lines": [_quote(line) for line in dead.last_lines],
     }
 
 
@@ -348,12 +348,12 @@ def _freshness(view: model.ControllerView | model.BackendView, *, now: float) ->
         "synced": view.synced,
         "read_at": _iso(at),
         "read_age_s": _age(at, now),
-        "error": _quote(view.error or getattr(view, "hidden", "")),
+        "error": _quote(view.error or getattr(view, "hidden", "") or view.odd),
     }
 
 
 def _quote(text: str, *, limit: int = _QUOTE) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return outside_text.clean(text, limit)
 
 
 def _iso(at: float | None) -> str | None:

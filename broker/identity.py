@@ -1,24 +1,25 @@
-"""One broker per identity and controller: a claim on the placeholder node, challenged at start.
+"""One broker per identity and controller: a claim on the placeholder node, challenged by a deed.
 
 Two brokers with one owner name would fight over the same agents. The state directory's lock stops
-the second on one machine; across machines the claim does. The claim is the offline message of the
-placeholder node, so it costs no extra request to read (it is in every computer list) and one to
-write. A living broker notices a foreign claim in its next read and writes its own again; a dead
-one does not. So whoever starts claims, waits, and refuses to work if the claim was taken back.
+the second on one machine; across machines the claim does. It stands in the description of the
+placeholder node, so it costs no extra request to read (it is in every computer list). Words prove
+nothing, whoever may describe a node can write them: whether the one who claims lives is asked by a
+node that is made for it, and answered by removing that node. Asking takes the right to create
+nodes, answering the right to delete them, which is what a broker has and what could end every
+agent anyway; an offline message, or a claim that nobody stands up for, ends nothing.
 
 ``decide`` is pure. This module refuses to know HTTP and agents.
 """
 
 import enum
+import hashlib
 import re
+from collections.abc import Set as AbstractSet
 
 from attrs import evolve, frozen
 
-from broker.core import model
-
-_CLAIM = re.compile(
-    re.escape(model.CORDON_MARK) + r" held by (?P<holder>[a-z0-9]+) since (?P<since>\d+)"
-)
+_CLAIM = re.compile(r"\[agent-broker held by ([a-z0-9]{1,64}) since ([0-9]{1,12})\]")
+_LOOKED_AT = 4096  # characters of a description
 
 
 @frozen(kw_only=True)
@@ -29,27 +30,25 @@ class Claim:
     since: int
 
     def text(self) -> str:
-        """Return the offline message of the placeholder node."""
-        return (
-            f"{model.CORDON_MARK} held by {self.holder} since {self.since} "
-            "(this node never connects: it makes the queue name labels and says who works here)"
-        )
+        """Return what the placeholder's description says."""
+        return f"[agent-broker held by {self.holder} since {self.since}]"
 
 
 class Step(enum.Enum):
     """What to do about the claim in this cycle."""
 
     WORK = "work"  # the claim is ours
-    CLAIM = "claim"  # write ours, do not work before it has stood
-    DEFEND = "defend"  # write ours again and go on working
-    WAIT = "wait"  # ours is written, the other one may still take it back
+    TAKE = "take"  # write ours: nobody lives who has another
+    ASK = "ask"  # whether who has the claim lives
+    ANSWER = "answer"  # we do: remove the questions of others
+    WAIT = "wait"  # for an answer
     REFUSE = "refuse"  # somebody else lives
 
 
-def read(message: str) -> Claim | None:
-    """Read a claim out of an offline message; None if there is none."""
-    found = _CLAIM.search(message)
-    return None if found is None else Claim(holder=found["holder"], since=int(found["since"]))
+def read(description: str) -> Claim | None:
+    """Read a claim out of the placeholder's description; None if there is none."""
+    found = _CLAIM.search(description[:_LOOKED_AT])
+    return None if found is None else Claim(holder=found[1], since=int(found[2]))
 
 
 @frozen(kw_only=True)
@@ -58,47 +57,47 @@ class Standing:
 
     mine: Claim
     previous: tuple[str, ...] = ()  # holders of our earlier lives, from the state directory
-    claimed_at: float | None = None  # when we first wrote the claim
     works: bool = False
     stood: bool = False  # our claim was seen in its place while we worked
-    rival: str = ""  # whose claim we have written over
+    asked_at: float | None = None  # since when our question is there
+    questions: int = 0  # how many we have asked: a node name is never used again
+
+    @property
+    def question(self) -> str:
+        """Return what names the latest question that we asked."""
+        return hashlib.sha256(f"{self.mine.holder} {self.questions}".encode()).hexdigest()[:12]
+
+    def is_ours(self, claim: Claim | None) -> bool:
+        """Whether there is nobody else to be asked about a claim."""
+        return claim is None or claim.holder in {self.mine.holder, *self.previous}
 
 
-def decide(  # noqa: PLR0911 -- one situation, one return
-    seen: Claim | None, standing: Standing, *, now: float, challenge_s: float
+def decide(
+    seen: Claim | None,
+    questions: AbstractSet[str],
+    standing: Standing,
+    *,
+    now: float,
+    challenge_s: float,
 ) -> tuple[Step, Standing]:
-    """Return the step of this cycle and the new standing."""
-    mine = standing.mine
-    foreign = seen is not None and seen.holder != mine.holder
-    if standing.works:
-        if seen is None:
-            return Step.DEFEND, standing
-        if not foreign:
-            return Step.WORK, evolve(standing, stood=True)
-        return _contest(seen, standing)
-    if standing.claimed_at is None:
-        fresh = seen is None or seen.holder in {mine.holder, *standing.previous}
-        return Step.CLAIM, evolve(standing, works=fresh, claimed_at=now)
-    if foreign:
-        return Step.REFUSE, standing
-    if seen is None:
-        return Step.CLAIM, standing
-    if now - standing.claimed_at < challenge_s:
-        return Step.WAIT, standing
-    return Step.WORK, evolve(standing, works=True, stood=True)
+    """Return the step of this cycle and the new standing.
 
-
-def _contest(seen: Claim, standing: Standing) -> tuple[Step, Standing]:
-    """Somebody has written over the claim that we work by.
-
-    Whose claim has stood defends it against a newcomer, whatever the two clocks say; a newcomer
-    that sees this gives in. Whoever writes twice over the same claim defends as well: then both
-    work (copies of one state directory), and the elder stays.
+    ``questions`` are those that stand on the controller, ours among them. Whose claim has stood
+    goes on working while it asks about another one in its place: that may be anybody's words.
+    Whose claim has not waits for the answer.
     """
-    if not standing.stood:
+    own = standing.question if standing.asked_at is not None else None
+    if seen is not None and seen.holder == standing.mine.holder:
+        standing = evolve(standing, works=True, stood=True, asked_at=None)
+        # ours may have been left standing, too
+        return (Step.ANSWER if questions else Step.WORK), standing
+    if standing.is_ours(seen):
+        return Step.TAKE, evolve(standing, works=True, asked_at=None)
+    if standing.asked_at is None:
+        asked = evolve(standing, asked_at=now, questions=standing.questions + 1)
+        return Step.ASK, evolve(asked, works=standing.works and standing.stood)
+    if own not in questions:
         return Step.REFUSE, evolve(standing, works=False)
-    again = seen.holder == standing.rival
-    elder = (seen.since, seen.holder) < (standing.mine.since, standing.mine.holder)
-    if again and elder:
-        return Step.REFUSE, evolve(standing, works=False)
-    return Step.DEFEND, evolve(standing, rival=seen.holder)
+    if now - standing.asked_at < challenge_s:
+        return Step.WAIT, standing
+    return Step.TAKE, evolve(standing, works=True, asked_at=None)

@@ -305,12 +305,13 @@ class Reconciler:
         trouble = ""
         try:
             self.works = await self.place.tend(view, now=self.watch.now())
+            trouble = self.place.doubt
         except jnlp_errors.JenkinsError as error:
             # without the node labels are harder to read, and nothing else: go on
             self.works = self.works or self.place.standing.works
             trouble = f"placeholder node not kept ({error.slug}): {error.text}"
         if trouble and trouble != self.place_trouble:
-            _LOG.warning("placeholder node not kept", extra={"reason": trouble})
+            _LOG.warning("placeholder node not as it should be", extra={"reason": trouble})
         self.place_trouble = trouble
 
     def _note_starts(self, world: model.World, plan: model.Plan, group: waits.TaskGroup) -> None:

@@ -6,6 +6,7 @@ from it.
 """
 
 import math
+import re
 from collections.abc import Mapping
 
 from attrs import frozen
@@ -17,7 +18,8 @@ _MARK_LENGTH = 512  # from its beginning to its end
 _LOOKED_AT = 4096  # characters of a description, whose writer may be anybody
 _VALUE_LENGTH = 128
 _LATEST = 253402300799.0  # end of the year 9999
-_PLACEHOLDER_KIND = "placeholder"
+_PLACEHOLDER_KIND, _QUESTION_KIND = "placeholder", "claim"
+_QUESTION = re.compile(r"[0-9a-f]{12}")
 
 
 @frozen(kw_only=True)
@@ -96,6 +98,19 @@ def _moment(text: str) -> float | None:
 def placeholder_name(owner: str) -> model.NodeName:
     """Return the name of the one never-connected node of an owner."""
     return model.NodeName(f"{owner}-{_PLACEHOLDER_KIND}")
+
+
+def question_name(owner: str, question: str) -> model.NodeName:
+    """Return the name of a node by which a broker asks whether another one of its owner lives."""
+    return model.NodeName(f"{owner}-{_QUESTION_KIND}-{question}")
+
+
+def question_of(owner: str, name: str) -> str | None:
+    """Return which question a node is; None if it is none. An agent's suffix is shorter."""
+    begin = f"{owner}-{_QUESTION_KIND}-"
+    question = name.removeprefix(begin)
+    is_one = name.startswith(begin) and _QUESTION.fullmatch(question) is not None
+    return question if is_one else None
 
 
 def node_name(owner: str, template: str, suffix: str) -> model.NodeName:

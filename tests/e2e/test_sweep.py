@@ -76,12 +76,12 @@ async def test_where_a_broker_with_another_state_directory_works_nothing_is_remo
             async with patience.limit(20):
                 while not made.ready()[0]:
                     await asyncio.sleep(0.05)
-            claimed = sim.nodes[PLACE].offline_message
+            claimed = sim.nodes[PLACE].description
             for more in ((), ("--all",)):
                 code, out, err = await swept(tmp_path, server, monkeypatch, "--yes", *more)
                 assert (code, out) == (3, "")
                 assert "another state_dir" in err
-            assert sim.nodes[PLACE].offline_message == claimed
+            assert sim.nodes[PLACE].description == claimed
             assert made.ready()[0]
         finally:
             made.stop()

@@ -3,6 +3,7 @@
 import asyncio
 import pathlib
 
+import attrs
 import jsonschema
 import pytest
 
@@ -126,29 +127,27 @@ def test_a_drain_is_refused(tmp_path, capsys):
 
 
 class Nodes:
-    """The placeholder node of one controller."""
+    """The nodes of one controller, by name with their descriptions."""
 
     def __init__(self):
-        self.message = None
+        self.all = {}
 
     async def create(self, definition):
-        self.message = ""
-
-    async def cordon(self, name, message):
-        self.message = message
+        self.all[definition.name] = definition.description
 
     async def delete(self, name):
-        self.message = None
+        del self.all[name]
+
+    @property
+    def message(self):
+        return self.all.get("o-placeholder", "")
 
     def view(self):
-        name = "o-placeholder" if self.message is not None else "none"
-        computer = model.Computer(
-            name=placeholder.marks.placeholder_name("o") if self.message is not None else name,
-            offline=True,
-            temporarily_offline=True,
-            offline_cause=self.message or "",
+        computers = tuple(
+            model.Computer(name=name, offline=True, description=words)
+            for name, words in self.all.items()
         )
-        return model.ControllerView(synced=True, computers=(computer,))
+        return model.ControllerView(synced=True, computers=computers)
 
 
 def place(nodes, holder):
@@ -181,13 +180,16 @@ async def test_a_broker_that_does_not_share_the_lease_is_still_noticed():
         await one.tend(nodes.view(), now=104.0)
 
 
-async def test_a_claim_is_not_written_when_the_node_took_too_long():
+async def test_a_claim_is_not_written_when_the_old_one_took_too_long_to_go():
     """The other may lead by then."""
     nodes = Nodes()
     it = place(nodes, "a1")
-    it.leads = lambda: nodes.message is None
     await it.tend(nodes.view(), now=100.0)
-    assert "" == nodes.message
+    it.begin("lease77", now=101.0)
+    it.standing = attrs.evolve(it.standing, previous=("a1",))
+    it.leads = lambda: bool(nodes.message)
+    await it.tend(nodes.view(), now=102.0)
+    assert nodes.all == {}
 
 
 async def test_names_of_replicas_are_never_alike(tmp_path):

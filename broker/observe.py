@@ -136,16 +136,9 @@ def note_changes(before: model.World | None, now: model.World) -> None:
     old = _unread(before) if before is not None else {}
     new = _unread(now)
     for source in new.keys() - old.keys():
-        whole = source in _unsynced(now)
-        words = "source lost" if whole else "source read in part"
-        _LOG.warning(words, extra={"source": source, "reason": new[source]})
+        _LOG.warning("source lost", extra={"source": source, "reason": new[source]})
     for source in old.keys() - new.keys():
         _LOG.info("source back", extra={"source": source})
-
-
-def _unsynced(world: model.World) -> set[str]:
-    lost = {str(name) for name, view in world.backends.items() if not view.synced}
-    return lost if world.controller.synced else lost | {"controller"}
 
 
 def _unread(world: model.World) -> dict[str, str]:

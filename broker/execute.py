@@ -8,7 +8,6 @@ may not lead any more begins no further call. Refuses to decide whether an actio
 plan did, ``judge`` objects once more on a fresh look.
 """
 
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, assert_never
 
@@ -199,8 +198,15 @@ class Executor:
         if state.is_at_work:
             raise _Withdrawn("it works")
         if state.exists and not state.temporarily_offline:
-            with contextlib.suppress(jnlp_errors.NotFound):  # somebody else deletes it just now
+            try:
                 await self._take_out(action)
+            except jnlp_errors.NotFound:
+                pass  # somebody else deletes it just now
+            except jnlp_errors.Unexpected as error:
+                # a computer that its node has left behind answers so ("the node has been
+                # removed"), and only the deletion helps; what is offline is given nothing
+                if error.status != 500 or not state.offline:
+                    raise
         await self.before_end(action)
         if not state.exists:
             return

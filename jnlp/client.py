@@ -23,6 +23,7 @@ class NodeClient:
         self._session = session
         self._secrets: dict[str, jnlp_secret.Secret] = {}
         self._secrets_of = ""  # the controller session they belong to
+        self._has_plain_secrets = True
 
     async def create(self, definition: node.NodeDefinition) -> None:
         """Create a node. Raises ``NodeExists`` for a taken name, ``BadRequest`` for a bad one.
@@ -48,25 +49,43 @@ class NodeClient:
     async def secret(self, name: str) -> jnlp_secret.Secret:
         """Return the secret of a node; asked once per name and controller start.
 
-        It depends on the name and on a key of the controller only, and every download makes newer
-        controllers write a warning. ``slave-agent.jnlp`` is served by all known versions.
+        It depends on the name and on a key of the controller only, and every download of a JNLP
+        file makes newer controllers write a warning. So ``agent-secret`` is asked first (core
+        26017), and not again of a controller that has it not; then ``slave-agent.jnlp``, which all
+        known versions serve. It is forgotten with the node: an agent that is refused goes.
         """
         if self._secrets_of != self._session.session:
             self._secrets.clear()
             self._secrets_of = self._session.session
+            self._has_plain_secrets = True
         if name not in self._secrets:
-            try:
-                answer = await self._session.get_text(_path(name, "slave-agent.jnlp"))
-            except errors.NotFound:
-                answer = await self._session.get_text(_path(name, "jenkins-agent.jnlp"))
-            try:
-                secret = jnlp_secret.from_jnlp(answer.text)
-            except ValueError as error:
-                raise errors.Unexpected(f"secret of node {name}: {error}") from None
+            secret = await self._plain_secret(name)
+            if secret is None:
+                secret = await self._secret_of_jnlp(name)
+                self._has_plain_secrets = False  # until another start of the controller
             while len(self._secrets) >= _SECRETS_KEPT:
                 del self._secrets[next(iter(self._secrets))]
             self._secrets[name] = secret
         return self._secrets[name]
+
+    async def _plain_secret(self, name: str) -> jnlp_secret.Secret | None:
+        if not self._has_plain_secrets:
+            return None
+        try:
+            answer = await self._session.get_text(_path(name, "agent-secret"))
+            return jnlp_secret.from_text(answer.text)
+        except (errors.NotFound, ValueError):
+            return None
+
+    async def _secret_of_jnlp(self, name: str) -> jnlp_secret.Secret:
+        try:
+            answer = await self._session.get_text(_path(name, "slave-agent.jnlp"))
+        except errors.NotFound:
+            answer = await self._session.get_text(_path(name, "jenkins-agent.jnlp"))
+        try:
+            return jnlp_secret.from_jnlp(answer.text)
+        except ValueError as error:
+            raise errors.Unexpected(f"secret of node {name}: {error}") from None
 
     async def read(self, name: str) -> state.NodeState:
         """Read one computer; ``exists`` is False for a name that the controller does not know."""

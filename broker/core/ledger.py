@@ -101,12 +101,17 @@ def settle(
     if expectation is None or expectation.verb is not verb_of(action):
         expectations = dict(ledger.expectations)
     elif not outcome.slug and not outcome.withdrawn:
+        pause = VISIBLE_S
+        if expectation.verb in {Verb.RETIRE, Verb.SWEEP}:
+            ledger, tries = _count_removal(ledger, action.name)
+            pause = max(pause, delay(tries, policy=policy, jitter=jitter) if tries > 1 else 0.0)
         expectations[action.name] = attrs.evolve(
-            expectation, done_at=outcome.at, expires_at=outcome.at + VISIBLE_S
+            expectation, done_at=outcome.at, expires_at=outcome.at + pause
         )
     elif outcome.slug and not isinstance(action, model.LaunchAgent):
-        # tried again, but not in the next cycle
-        pause = max(delay(1, policy=policy, jitter=jitter), outcome.retry_after or 0.0)
+        # tried again, but not in the next cycle, and later each time
+        ledger, tries = _count_removal(ledger, action.name)
+        pause = max(delay(tries, policy=policy, jitter=jitter), outcome.retry_after or 0.0)
         expectations[action.name] = attrs.evolve(
             expectation, done_at=outcome.at, expires_at=outcome.at + pause
         )
@@ -118,6 +123,15 @@ def settle(
     if not outcome.slug:
         return succeeded(ledger, key_of(Scope.BACKEND, action.backend, None))
     return _launch_failed(ledger, action, outcome, policy, jitter, revision)
+
+
+def _count_removal(ledger: Ledger, name: NodeName) -> tuple[Ledger, int]:
+    """Count an action upon an agent that is to go; it is forgotten with the agent."""
+    memory = ledger.memories.get(name)
+    if memory is None:
+        return ledger, 1
+    counted = attrs.evolve(memory, removals=memory.removals + 1)
+    return attrs.evolve(ledger, memories={**ledger.memories, name: counted}), counted.removals
 
 
 def _launch_failed(

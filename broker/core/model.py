@@ -280,6 +280,7 @@ class Memory:
     item: ItemId | None = None  # that it was started for
     item_cancelled: bool = False  # nobody runs it any more
     instance_seen: bool = False  # since we started
+    removals: int = 0  # how often we tried to remove it, and it was there still
 
 
 class Verb(enum.Enum):

@@ -117,6 +117,7 @@ async def test_the_secret_is_asked_once_per_name():
         nodes = client.NodeClient(session)
         secrets = [await nodes.secret(name) for name in ("tcp-1", "ws-1", "tcp-1")]
     assert controller.paths() == [
+        "GET /computer/tcp-1/agent-secret",  # not asked again where it is not there
         "GET /computer/tcp-1/slave-agent.jnlp",
         "GET /computer/ws-1/slave-agent.jnlp",
     ]
@@ -144,7 +145,29 @@ async def test_a_controller_that_knows_only_the_new_name_of_the_file():
     jnlp["request"]["path"] = "/computer/tcp-1/jenkins-agent.jnlp"
     async with recorded.replaying(jnlp) as (session, controller):
         await client.NodeClient(session).secret("tcp-1")
-    assert len(controller.seen) == 2
+    assert len(controller.seen) == 3
+
+
+async def test_a_controller_that_tells_secrets_plainly():
+    """``agent-secret`` is asked first, and the JNLP file, which it warns of, not at all."""
+    asked = []
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        if request.path.endswith("agent-secret") and "gone" not in request.path:
+            return web.Response(text="ab" * 32 + "\n")
+        return web.Response(status=404)
+
+    async with (
+        recorded.serving(handler) as url,
+        http.Session(recorded.settings(url)) as session,
+    ):
+        nodes = client.NodeClient(session)
+        with pytest.raises(errors.NotFound):
+            await nodes.secret("gone-1")  # says nothing of what the controller can do
+        found = [await nodes.secret(name) for name in ("n-1", "n-1", "n-2")]
+    assert {secret.reveal() for secret in found} == {"ab" * 32}
+    assert asked[-2:] == ["/computer/n-1/agent-secret", "/computer/n-2/agent-secret"]
 
 
 async def test_the_secret_of_a_node_that_is_not_there():

@@ -2,18 +2,24 @@
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import json
+import resource
 import ssl
 import subprocess
 import traceback
+import zlib
 
+import attrs
 import pytest
 import recorded
 from aiohttp import web
 
 from jnlp import errors, http
 from jnlp import secret as jnlp_secret
+from jnlp import settings as jnlp_settings
+from outside import secrets
 from tests import patience, programs
 
 QUEUE = recorded.exchange("controller/01-restart", "queue before the restart")
@@ -520,6 +526,126 @@ async def test_an_answer_that_is_too_large(packed):
     ):
         with pytest.raises(errors.Unexpected, match="larger than 1000000 bytes"):
             await session.get_json("queue/api/json")
+
+
+@pytest.mark.parametrize("is_password", [False, True])
+async def test_a_secret_that_is_refused_is_read_again(is_password, tmp_path):
+    """Tokens expire since 2.548; a new one in the file is taken at once, without a restart."""
+    file, seen = tmp_path / "token", []
+    file.write_text("old-secret\n")
+    credentials = jnlp_settings.Credentials(
+        user="admin",
+        secret=jnlp_secret.Secret("old-secret"),
+        is_password=is_password,
+        secret_file=file,
+    )
+
+    async def handler(request: web.Request) -> web.Response:
+        login = base64.b64decode(request.headers["Authorization"][6:]).decode()
+        seen.append(login)
+        if login != "admin:new-secret":
+            return web.Response(status=401, text="Unauthorized")
+        if "crumb" in request.path:
+            return web.json_response({"crumbRequestField": "C", "crumb": "c" * 20})
+        return web.json_response({"items": []})
+
+    async with (
+        recorded.serving(handler) as url,
+        http.Session(recorded.settings(url, credentials=credentials)) as session,
+    ):
+        words = "token revoked or expired" if not is_password else "user and password right"
+        with pytest.raises(errors.Unauthorized, match=words):
+            await session.get_json("queue/api/json")
+        assert len(seen) == 1  # the file says nothing new
+        file.write_text("new-secret\n")
+        assert (await session.get_json("queue/api/json")).json == {"items": []}
+        await session.post("x", form={"a": "b"})
+        file.unlink()
+        await session.get_json("queue/api/json")
+    assert seen[1:3] == ["admin:old-secret", "admin:new-secret"]
+    assert set(seen[3:]) == {"admin:new-secret"}
+    assert "new-secret" not in secrets.blanked("the new-secret of ours")
+
+
+@pytest.mark.parametrize(
+    ("crumb", "words"),
+    [
+        ({"crumbRequestField": "a\r\nb", "crumb": "c"}, "cannot be sent"),
+        ({"crumbRequestField": "Host", "crumb": "c"}, "cannot be sent"),
+        ({"crumbRequestField": "C", "crumb": "c\nd"}, "cannot be sent"),
+        ({"crumbRequestField": "C", "crumb": "ü" * 5000}, "cannot be sent"),
+        ({"crumbRequestField": 7, "crumb": "c"}, "no crumb"),
+        ([], "no crumb"),
+        ("x", "no crumb"),
+    ],
+)
+async def test_a_crumb_that_nobody_could_send(crumb, words):
+    """Only our own errors leave the client, whatever stands where a crumb is expected."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response(crumb)
+
+    async with (
+        recorded.serving(handler) as url,
+        http.Session(recorded.settings(url, credentials=recorded.password())) as session,
+    ):
+        with pytest.raises(errors.Unexpected, match=words):
+            await session.post("x", form={})
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b'{"items": [' + b" " * 65536)
+    return response
+
+
+async def slow_drip(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.05)
+    return response
+
+
+async def bomb(request: web.Request) -> web.Response:
+    pack, blank = zlib.compressobj(wbits=31), b" " * 1_000_000
+    body = b"".join(pack.compress(blank) for _ in range(500)) + pack.flush()
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    return web.Response(body=body, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind", "words"),
+    [
+        (endless, errors.Unexpected, "larger than"),
+        (slow_drip, errors.Unreachable, "no answer within"),
+        (bomb, errors.Unexpected, "larger than"),
+    ],
+)
+async def test_an_answer_without_end(handler, kind, words):
+    """One clear error, and no more memory than the limit: for each way of asking."""
+    async with (
+        recorded.serving(handler) as url,
+        http.Session(recorded.settings(url, timeout_s=30.0)) as session,
+    ):
+        if handler is slow_drip:
+            session._settings = attrs.evolve(session._settings, timeout_s=1.0)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for ask in (
+            lambda: session.get_json("a"),
+            lambda: session.get_list("a", "items", {}),
+            lambda: session.get_text("a"),
+            lambda: session.post("a", form={}),
+        ):
+            with pytest.raises(kind, match=words):
+                await ask()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 100_000  # kilobytes, with the server that lives in this process as well
 
 
 async def test_a_huge_error_page_is_not_read_to_its_end():

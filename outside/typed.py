@@ -45,7 +45,7 @@ def each(entries: Iterable[Any], read: Callable[[Any], T]) -> tuple[list[T], Odd
             count += 1
             if len(reasons) < _REASONS:
                 words = str(error) if isinstance(error, ValueError) else repr(error)
-                reasons.append(text.clean(words, 120))
+                reasons.append(text.clean(words, 100))
     return good, Odd(count=count, reasons=tuple(dict.fromkeys(reasons)))
 
 

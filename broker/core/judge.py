@@ -31,6 +31,8 @@ def objection(  # noqa: PLR0911 -- one objection, one return
     wishes, _ = demand.wishes(world.controller, policy.templates, ledger, ours)
     if agent.phase is Phase.BUSY:
         return "it works"
+    if agent.computer is None and world.controller.is_unread(agent.name):
+        return "what the controller says of it cannot be read"
     wish = sweeps.wants_back(agent, wishes, ledger)
     if wish is not None:
         return f"item {wish.item.id} must go on with it"

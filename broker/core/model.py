@@ -103,7 +103,7 @@ class ControllerView:
     @property
     def odd(self) -> str:
         """Why some entries could not be read; empty if all could be."""
-        return "; ".join(text for text in (self.odd_items, self.odd_computers) if text)
+        return "; ".join(text for text in (self.odd_computers, self.odd_items) if text)
 
     @property
     def whole(self) -> bool:

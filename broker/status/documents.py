@@ -348,7 +348,7 @@ def _freshness(view: model.ControllerView | model.BackendView, *, now: float) ->
         "synced": view.synced,
         "read_at": _iso(at),
         "read_age_s": _age(at, now),
-        "error": _quote(view.error or getattr(view, "hidden", "") or view.odd),
+        "error": _quote(view.error or getattr(view, "hidden", "") or view.odd, limit=512),
     }
 
 

@@ -11,6 +11,11 @@ RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
 PLACEHOLDER = "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecution$PlaceholderTask"
 
 
+def load(name, note):
+    exchanges = json.loads((RECORDINGS / f"{name}.json").read_text())["exchanges"]
+    return next(e for e in exchanges if e["note"] == note)["response"]["json"]
+
+
 def restart_queue():
     exchanges = json.loads((RECORDINGS / "controller" / "01-restart.json").read_text())[
         "exchanges"

@@ -31,4 +31,4 @@ class Settings:
     verify: bool = True  # False: any certificate will do (only ever for tests of a set-up)
     proxy: str | None = field(default=None, repr=False)  # may hold a password
     timeout_s: float = 10.0  # one request, from connecting to the last byte
-    max_bytes: int = 12 * 1024 * 1024  # of a list, unpacked: twenty thousand queue items
+    max_bytes: int = 8 * 1024 * 1024  # of a list, unpacked: fifteen thousand queue items

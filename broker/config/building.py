@@ -176,7 +176,10 @@ class Builder:
         credentials = None
         if told.user is not None and secret is not None:
             credentials = jnlp_settings.Credentials(
-                user=told.user, secret=secret, is_password=told.token is None
+                user=told.user,
+                secret=secret,
+                is_password=told.token is None,
+                secret_file=self._file_of(told.token if told.token is not None else told.password),
             )
         return ControllerSettings(
             url=url,
@@ -261,6 +264,11 @@ class Builder:
         except values.Bad as error:
             self.notes.bad(path, f"found {error.found}; allowed: {error.allowed}", error.hint)
             return None
+
+    def _file_of(self, told: str | None) -> pathlib.Path | None:
+        """Return where a secret can be read again; one of the environment stays what it was."""
+        kind, _, name = (told or "").partition(":")
+        return (self.base / name).absolute() if kind == "file" else None
 
     def _listen(self, told: str | None) -> tuple[str, int] | None:
         if told is None:

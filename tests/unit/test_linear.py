@@ -296,3 +296,47 @@ def test_a_reader_is_done_in_50_ms(name):
             if best < 1:
                 break
         assert best < 1, f"{name}: {worst[:60]!r}… takes {best * 50:.0f} ms"
+
+
+def _label(number):
+    """Return a label expression of 4 kB that no other item has."""
+    parts = (f"(a{number}x{n}&&!b{n})" for n in range(1000))
+    return "||".join(parts)[:4000].rpartition("||")[0]
+
+
+def test_a_look_at_any_number_of_expressions_costs_its_budget():
+    """Whoever may run jobs can make a thousand of 4 kB in one build: 26 s of each look once.
+
+    The short ones come first, so that nobody else waits for them; what is not read says so.
+    """
+    templates = [worlds.template(f"t{n}", f"l{n}", "linux") for n in range(20)]
+    many = [worlds.item(n, _label(n)) for n in range(1000)]
+    scene = worlds.Scene(*templates)
+    scene.wait(*many, worlds.item(5000, "l7 && linux"))
+    spent = []
+    for _ in range(3):
+        limit = _pace()
+        began = time.thread_time()
+        made = scene.plan()
+        spent.append((time.thread_time() - began) / limit)
+    assert spent[0] < 40  # 2 s: read for the first time, and who comes nearest is worked out
+    assert min(spent[1:]) < 10
+    assert worlds.launches(made) == {"t7": 1}
+    unread = [u for u in made.unmet if "too many different label expressions" in u.text]
+    assert 900 < len(unread) <= 1000
+    assert {u.reason for u in unread} == {model.WaitReason.BAD_LABEL}
+
+
+def test_what_was_read_is_remembered_up_to_a_limit():
+    """However many there are."""
+    for number in range(500):
+        labels.parse(f"x{number}||" + _label(number)[:3000].rpartition("||")[0])
+    assert labels._known._weight <= labels._REMEMBERED
+
+
+def test_a_label_that_is_too_long_is_told_as_such():
+    """It is no label of that name: what could want an agent is not known."""
+    wishes, _ = read_item(label="a&&" * 3000 + "a")
+    assert wishes[0].expression is None
+    assert "is not read: 8192 characters, 4096 are read" in wishes[0].unmet.text
+    assert demand.could_want(wishes[0], frozenset({"a"}), agent_exclusive=True) is None

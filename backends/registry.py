@@ -86,6 +86,7 @@ KINDS = {
             template_settings="backends.mesos.settings:MesosTemplate",
             factory="backends.mesos.backend:create",
             launch_style="command",
+            examiner="backends.mesos.doctor:examine",
             alone="its framework id, by which the master knows the agents, is in one state_dir",
         ),
     )

@@ -13,7 +13,17 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from backends import api
-from backends.mesos import death, driver, facts, instances, reader, session, settings, tasks
+from backends.mesos import (
+    death,
+    driver,
+    facts,
+    handover,
+    instances,
+    reader,
+    session,
+    settings,
+    tasks,
+)
 from outside import text, typed
 
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
@@ -53,6 +63,8 @@ class MesosBackend:
         self._settings = configured
         self._driver = driver
         self._cluster = driver.cluster
+        told = configured.handover
+        self._door = None if told is None else handover.Door(told, now=now)
         self._now = now
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -76,7 +88,12 @@ class MesosBackend:
                     f"a task {spec.name!r} has been there; an id is used once, since its executor "
                     "may still live, and its agent would abort"
                 )
-            info = tasks.info(spec, configured=self._settings, created_at=self._now())
+            info = tasks.info(
+                spec,
+                configured=self._settings,
+                created_at=self._now(),
+                handed=await self._hand_over(spec),
+            )
             secrets = tuple(spec.secret_files.values())
             want = facts.Want(need=need, info=info, secrets=secrets)
             self._driver.say(machine.want([want]))
@@ -85,6 +102,8 @@ class MesosBackend:
             finally:
                 if machine.wants.get(spec.name) is want:
                     self._driver.say(machine.unwant(spec.name))
+                if self._door is not None and spec.name not in machine.tasks:
+                    self._door.withdraw(spec.name)
 
     async def list(self) -> Sequence[api.Instance]:
         """All tasks of the framework; an error until they are known."""
@@ -156,9 +175,21 @@ class MesosBackend:
 
     async def aclose(self) -> None:
         """Leave the framework to its failover time-out; its tasks run on."""
+        if self._door is not None:
+            await self._door.aclose()
         await self._driver.aclose()
 
     # --- launching ---
+
+    async def _hand_over(self, spec: api.InstanceSpec) -> dict[str, str]:
+        """Leave the secrets at the door, if they are to be fetched; file name to URL."""
+        if self._door is None or tasks.way(spec, self._settings) != "fetch":
+            return {}
+        await self._door.open()
+        return {
+            name: self._door.leave(spec.name, content)
+            for name, content in spec.secret_files.items()
+        }
 
     async def _launched(self, machine: session.Session, want: facts.Want) -> None:
         name = want.need.name

@@ -189,16 +189,31 @@ class Cluster:
                     )
         return None
 
+    async def agents(self) -> dict[str, str]:
+        """Return host name and address of the Mesos agents that are there."""
+        page = await self._link.page("/slaves")
+        with _understood("the master's page /slaves"):
+            found, _ = typed.each(_entries(page, "slaves"), self._whereabouts)
+        return dict(found)
+
+    async def flags(self, base: str) -> Mapping[str, Any]:
+        """Return the flags that an agent was started with."""
+        flags = _member(await self._link.agent_page(base, "/flags"), "flags")
+        if not isinstance(flags, Mapping):
+            raise api.Unavailable("the agent's page /flags answers something else")
+        return flags
+
+    def _whereabouts(self, raw: Mapping[str, Any]) -> tuple[str, str]:
+        host, _, port = raw["pid"].rpartition("@")[2].rpartition(":")
+        host = raw["hostname"] if self._link.scheme == "https" else host.strip("[]")
+        return text.clean(raw["hostname"], 80), offers.location(self._link.scheme, host, int(port))
+
     async def _agent_url(self, agent: str) -> str:
         page = await self._link.page("/slaves", slave_id=agent)
         with _understood("the master's page /slaves"):
             for one in _entries(page, "slaves"):
-                if one.get("id") == agent:
-                    host, _, port = one["pid"].rpartition("@")[2].rpartition(":")
-                    host = one["hostname"] if self._link.scheme == "https" else host
-                    url = offers.location(self._link.scheme, host.strip("[]"), int(port))
-                    if url:
-                        return url
+                if one.get("id") == agent and (url := self._whereabouts(one)[1]):
+                    return url
         raise api.Unavailable("the master does not tell where the task's agent is")
 
 

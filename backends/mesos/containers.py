@@ -28,11 +28,6 @@ def contradiction(  # noqa: PLR0911 -- one contradiction, one return
         return "volumes in memory need `containerizer: docker`; Mesos has none"
     if template.containerizer == "docker" and template.secrets == "volume":
         return "secret volumes need `containerizer: mesos`"
-    if template.containerizer == "docker" and spec.secret_files and template.secrets is None:
-        return (
-            "the Docker containerizer can only show the agent's secret in its host's list of "
-            "processes; hint: `containerizer: mesos`, or `secrets: environment` to accept that"
-        )
     return None
 
 

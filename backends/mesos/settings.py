@@ -34,6 +34,28 @@ def _like(pattern: re.Pattern[str], hint: str) -> Any:
 
 
 @frozen(kw_only=True)
+class Handover:
+    """Where the agents' hosts fetch the agents' secrets, each once; for ``secrets: fetch``."""
+
+    # HOST:PORT to listen on. Apart from the broker's own page, because other hosts reach it.
+    listen: str = field(validator=_like(re.compile(r"[^\s/]*:\d{1,5}"), "HOST:PORT"))
+    # URL under which the agents' hosts reach it. No default: only you know what leads here.
+    url: str = field(
+        validator=_like(re.compile(r"https?://[^\s?#@]+"), "https://broker.example.com:8443")
+    )
+    # PEM files of the certificate that we show and its key. None: plain HTTP.
+    cert_file: str | None = field(default=None, validator=checks.absolute)
+    key_file: str | None = field(default=None, validator=checks.absolute)
+
+    def __attrs_post_init__(self) -> None:
+        """Check the fields against each other."""
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file: needs key_file, and the other way round")
+        if self.cert_file is not None and self.url.startswith("http:"):
+            raise ValueError("url: with cert_file it begins with https://")
+
+
+@frozen(kw_only=True)
 class MesosSettings:
     """Settings of the backend: one framework at one cluster."""
 
@@ -52,6 +74,8 @@ class MesosSettings:
     # never given it.
     principal: str | None = None
     secret_file: str | None = field(default=None, validator=checks.absolute)
+    # Where the agents' hosts fetch the agents' secrets, so that nobody else sees them.
+    handover: Handover | None = None
     # PEM file with the authorities that sign the masters' and agents' certificates.
     ca_file: str | None = field(default=None, validator=checks.absolute)
     # Seconds for one request. A master answers in milliseconds or is overloaded.
@@ -84,6 +108,12 @@ class MesosSettings:
                 text="the framework's secret, and every agent's, travel in the clear",
                 hint="https:// masters, or `ca_file` with zk://",
             )
+        if self.handover is not None and not _is_safe(self.handover.url):
+            yield Remark(
+                path=("handover", "url"),
+                text="the agents' secrets travel in the clear",
+                hint="cert_file and key_file, or a proxy with TLS before it",
+            )
         if self.secret_file is not None and self.principal is None:
             yield Remark(path=("secret_file",), text="it is not used without `principal`")
         if self.secret_file is not None and _is_open(self.secret_file):
@@ -96,16 +126,19 @@ class MesosSettings:
     def _in_the_clear(self) -> bool:
         if self.master.startswith("zk://"):
             return self.ca_file is None
-        return any(
-            not one.startswith("https://") and not _is_here(one) for one in self.master.split(",")
-        )
+        return not all(_is_safe(one) for one in self.master.split(","))
 
 
-def _is_here(master: str) -> bool:
-    """Return whether a master is on this machine: nothing travels then."""
-    host = urllib.parse.urlsplit(master if "://" in master else f"http://{master}").hostname
+def _is_safe(url: str) -> bool:
+    """Return whether nobody reads along: TLS, or a place on this machine."""
+    parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
     try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+        host = parts.hostname or ""
+        return (
+            parts.scheme == "https"
+            or host == "localhost"
+            or ipaddress.ip_address(host).is_loopback
+        )
     except ValueError:
         return False
 
@@ -184,12 +217,13 @@ class MesosTemplate:
     constraints: tuple[offers.Constraint, ...] = ()
     privileged: bool = False
     docker_parameters: Mapping[str, str] = field(factory=dict)  # of "docker run"
-    # How the agent's secret reaches its task. "volume", the default: a secret volume, which nobody
-    # else sees; the Mesos agents need --launcher=linux and the isolators filesystem/linux and
-    # volume/secret. "environment": a variable, which needs nothing of the agents, and which every
-    # user of the agent's host sees in the list of processes, for a moment at each start, and with
-    # the Docker containerizer, which knows no other way, for as long as the client runs.
-    secrets: Literal["environment", "volume"] | None = None
+    # How the agent's secret reaches its task. "fetch", the default where the backend has a
+    # `handover`: Mesos' fetcher asks the broker for it, once. The other two have to be chosen,
+    # because others see it for a moment at each start. "volume": a secret volume (the Mesos agents
+    # need --launcher=linux and the isolators filesystem/linux and volume/secret): on the pages of
+    # master and agents, and in the agent's runtime directory. "environment": a variable: in the
+    # list of processes of the agent's host, and on the agents' pages.
+    secrets: Literal["fetch", "volume", "environment"] | None = None
     # Seconds between SIGTERM and SIGKILL when the agent host or an operator ends the task.
     kill_grace_s: float = field(default=10.0, validator=checks.between(0, 3600))
     # Seconds after which Mesos ends the task whatever happens. None: never.
@@ -211,13 +245,29 @@ class MesosTemplate:
 
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what is unwise about this template, and what others on the agent's host see."""
+        handover = getattr(common.settings, "handover", None)
+        if self.secrets in {None, "fetch"} and handover is None:
+            yield Remark(
+                path=("secrets",),
+                text="no way for the agents' secrets to their tasks is chosen",
+                hint="`handover` of the backend, or `secrets: volume` or `environment` with what "
+                "the manual says of them",
+                wrong=True,
+            )
         if self.secrets == "environment":
             how_long = "while it runs" if self.containerizer == "docker" else "at each start"
             yield Remark(
                 path=("secrets",),
                 text="every user of the agent's host sees the agent's secret in the list of "
                 f"processes {how_long}",
-                hint="`secrets: volume` with `containerizer: mesos`, or hosts without other users",
+                hint="`handover` of the backend and `secrets: fetch`",
+            )
+        if self.secrets == "volume":
+            yield Remark(
+                path=("secrets",),
+                text="whoever may read the pages of master and agents, and users of the agent's "
+                "host at each start, see the agent's secret",
+                hint="`handover` of the backend and `secrets: fetch`",
             )
         for mount in self._mounts():
             if mount.source is not None and names.is_own(mount.source) and not mount.read_only:

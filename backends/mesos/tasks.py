@@ -2,12 +2,11 @@
 
 Pure. The agent's command line may name places that only the sandbox knows (``${work}``,
 ``${files}``, ``${secrets}``), and secrets must reach a private file without passing a command line
-or a label. Mesos' own executor puts a task's whole environment into a command line
-(src/launcher/executor.cpp of 1.11, ``--launch_info``), so unless a template accepts that, they are
-secret volumes, which the task's mount namespace alone sees. The task is a small shell script: see
-that the secrets are there, link the work directory to where the controller was told it is, replace
-itself by the agent. Refuses to know offers beyond what one gives to its task, and what the command
-does.
+or a label. What a task is told in its environment or as a secret volume, others see (decision
+44), so by default the secrets are fetched by Mesos' fetcher, each from a URL that answers once.
+The task is a small shell script: see that the secrets are there, keep fetched ones open and take
+their names away, link the work directory to where the controller was told it is, replace itself by
+the agent. Refuses to know offers beyond what one gives to its task, and what the command does.
 """
 
 import base64
@@ -33,6 +32,8 @@ NOT_MOUNTED = (
     "isolators filesystem/linux,volume/secret, or the template says `secrets: environment`"
 )
 """What the script of a task writes when Mesos did not mount its secrets."""
+NOT_FETCHED = "the secret was not fetched; hint: `handover` of the backend, the agent's stderr"
+"""What the script of a task writes when Mesos' fetcher did not bring its secrets."""
 
 
 def check(spec: api.InstanceSpec) -> settings.MesosTemplate:
@@ -93,22 +94,42 @@ def need(spec: api.InstanceSpec) -> offers.Need:
     )
 
 
-def info(
-    spec: api.InstanceSpec, *, configured: settings.MesosSettings, created_at: float
-) -> dict[str, Any]:
-    """Return the TaskInfo without agent and resources; it holds secrets."""
+def way(spec: api.InstanceSpec, configured: settings.MesosSettings) -> str:
+    """Return how the secrets go to the task, "" without any. Raises Rejected if none is chosen."""
     template = check(spec)
+    if not spec.secret_files:
+        return ""
+    if template.secrets in {None, "fetch"} and configured.handover is None:
+        raise api.Rejected(
+            "no way for the agent's secret to its task is chosen; hint: `handover` of the "
+            "backend, or `secrets: volume` or `environment` of the template"
+        )
+    return template.secrets or "fetch"
+
+
+def info(
+    spec: api.InstanceSpec,
+    *,
+    configured: settings.MesosSettings,
+    created_at: float,
+    handed: Mapping[str, str] = {},
+) -> dict[str, Any]:
+    """Return the TaskInfo without agent and resources; it holds secrets.
+
+    ``handed``: name of a secret file to the URL that gives it once, where they are fetched.
+    """
+    template, secrets = check(spec), way(spec, configured)
     if template.gpus and not configured.gpus:
         raise api.Rejected("no agent with GPUs makes us offers; hint: `gpus: true` of the backend")
     told: dict[str, Any] = {
         "name": spec.name,
         "task_id": {"value": spec.name},
-        "command": _command(spec, template, configured),
+        "command": _command(spec, template, configured, handed),
         "labels": {"labels": _labels(spec, created_at)},
         "kill_policy": {"grace_period": _nanoseconds(template.kill_grace_s)},
     }
     secret_volumes = {}
-    if template.secrets != "environment":
+    if secrets == "volume":
         secret_volumes = {
             f"secrets/{name}": _base64(content) for name, content in spec.secret_files.items()
         }
@@ -195,10 +216,14 @@ def traits_of(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def _command(
-    spec: api.InstanceSpec, template: settings.MesosTemplate, configured: settings.MesosSettings
+    spec: api.InstanceSpec,
+    template: settings.MesosTemplate,
+    configured: settings.MesosSettings,
+    handed: Mapping[str, str],
 ) -> dict[str, Any]:
+    secrets = way(spec, configured)
     variables: list[dict[str, Any]] = []
-    if template.secrets == "environment":
+    if secrets == "environment":
         # a plain one: those of type SECRET stay in a command line for as long as the task runs
         variables += [
             {"name": f"{_SECRET}{number}", "type": "VALUE", "value": content}
@@ -214,6 +239,16 @@ def _command(
         }
         for file in spec.files
     ]
+    uris += [
+        {
+            "value": url,
+            "extract": False,
+            "executable": False,
+            "cache": False,
+            "output_file": f"secrets/{name}",
+        }
+        for name, url in handed.items()
+    ]
     for uri in template.uris:
         one: dict[str, Any] = {
             "value": uri.value,
@@ -224,11 +259,7 @@ def _command(
         uris.append(one | ({"output_file": uri.output_file} if uri.output_file else {}))
     command: dict[str, Any] = {
         "shell": True,
-        "value": script(
-            spec,
-            work_root=configured.work_root,
-            take_secrets=template.secrets == "environment",
-        ),
+        "value": script(spec, work_root=configured.work_root, secrets=secrets),
         "user": template.user or configured.user,
     }
     if variables:
@@ -236,10 +267,10 @@ def _command(
     return command | ({"uris": uris} if uris else {})
 
 
-def script(spec: api.InstanceSpec, *, work_root: str, take_secrets: bool) -> str:
+def script(spec: api.InstanceSpec, *, work_root: str, secrets: str) -> str:
     """Return the shell script that becomes the agent; it holds no secret.
 
-    ``take_secrets``: out of the environment; else they have to be mounted.
+    ``secrets``: the way that they come, as ``way`` tells it.
     """
     work = shlex.quote(f"{work_root}/{spec.name}")
     root = shlex.quote(work_root)
@@ -249,17 +280,17 @@ def script(spec: api.InstanceSpec, *, work_root: str, take_secrets: bool) -> str
         "exec > agent.log 2>&1",
         "mkdir -p secrets files work",
     ]
-    if take_secrets:
-        for number, name in enumerate(spec.secret_files):
+    for number, name in enumerate(spec.secret_files):
+        place = f"secrets/{name}"
+        if secrets == "environment":
             variable = f"{_SECRET}{number}"
-            lines.append(f'printf %s "${{{variable}}}" > secrets/{name}; unset {variable}')
-    else:
-        # an agent without the isolator ignores the volume
-        lines += [
-            f"test -r secrets/{name} && test -s secrets/{name} || "
-            f"{{ echo {shlex.quote(NOT_MOUNTED)}; exit 126; }}"
-            for name in spec.secret_files
-        ]
+            lines.append(f'printf %s "${{{variable}}}" > {place}; unset {variable}')
+            continue
+        # an agent without the isolator may ignore a volume
+        words = shlex.quote(NOT_MOUNTED if secrets == "volume" else NOT_FETCHED)
+        lines.append(f"test -r {place} && test -s {place} || {{ echo {words}; exit 126; }}")
+        if secrets == "fetch":
+            lines += _kept_open(place, number)
     lines += [
         f"mkdir -p -m 1777 {root} 2>/dev/null",
         # links whose sandbox is gone: nobody else removes them
@@ -270,6 +301,20 @@ def script(spec: api.InstanceSpec, *, work_root: str, take_secrets: bool) -> str
         "exec " + " ".join(_word(word, work) for word in spec.argv),
     ]
     return "\n".join(lines)
+
+
+def _kept_open(place: str, number: int) -> list[str]:
+    """Return how a file is held by the task alone: the agent's pages show sandboxes to anybody.
+
+    A shell knows nine of these by number; what does not fit stays a private file.
+    """
+    descriptor = number + 3
+    if descriptor > 9:
+        return [f"chmod 600 {place}"]
+    return [
+        f"exec {descriptor}< {place}",
+        f"rm -f {place} && ln -s /proc/self/fd/{descriptor} {place}",
+    ]
 
 
 def _word(text: str, work: str) -> str:

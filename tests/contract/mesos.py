@@ -45,7 +45,9 @@ class _Harness:
     _secrets: Any = None  # the default way
 
     def __init__(self, address: str, **changes: Any) -> None:
-        self._settings = settings.MesosSettings(master=address, **changes)
+        place = os.environ.get("MESOS_HANDOVER", "127.0.0.1:0")
+        door = settings.Handover(listen=place, url=f"http://{place}")
+        self._settings = settings.MesosSettings(master=address, handover=door, **changes)
         self._stores: dict[str, MemoryStore] = {}
         self._drivers: list[driver.Driver] = []
 
@@ -219,8 +221,8 @@ class LiveHarness(_Harness):
     """A real master; what the operator API shows is the platform's own word.
 
     Plain processes as the user who runs the tests; ``MESOS_TASK_USER`` names another user. Secrets
-    go the default way, for which the agents need the isolator volume/secret;
-    ``MESOS_TASK_SECRETS=environment`` does without. Everything has names of its own, and no task's
+    are fetched from this machine, at ``MESOS_HANDOVER`` (an address of it with a port, one for all:
+    then ``-n 0``); ``MESOS_TASK_SECRETS=environment`` does without. Everything has names of its own, and no task's
     id is used twice.
     """
 

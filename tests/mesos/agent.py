@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import signal
+import urllib.request
 from collections.abc import Collection, Mapping
 
 from tests.mesos import master
@@ -21,6 +22,8 @@ class Launcher:
     """Runs the tasks of one machine below one folder; ``aclose`` leaves no process behind."""
 
     def __init__(self, machine: master.Master, folder: pathlib.Path) -> None:
+        self.fetches = asyncio.Event()  # cleared: fetching waits
+        self.fetches.set()
         self.mounts = True  # False: an agent without the isolator volume/secret
         self._machine = machine
         self._folder = folder
@@ -62,6 +65,15 @@ class Launcher:
             one["name"]: one["value"]
             for one in command.get("environment", {}).get("variables", ())
         }
+        await self.fetches.wait()
+        try:
+            for uri in command.get("uris", ()):
+                await asyncio.to_thread(_fetch, uri["value"], sandbox / uri["output_file"])
+        except OSError as error:
+            words = f"Failed to launch container: Failed to fetch all URIs: {error}"
+            reason = "REASON_CONTAINER_LAUNCH_FAILED"
+            self._machine.change(task, "TASK_FAILED", words, reason, "SOURCE_AGENT")
+            return
         for volume in task.info.get("container", {}).get("volumes", ()) if self.mounts else ():
             # as the isolator volume/secret does
             assert volume["source"]["type"] == "SECRET"
@@ -118,6 +130,14 @@ class Launcher:
 
     def _sandbox(self, framework: str, name: str) -> pathlib.Path:
         return self._folder / "frameworks" / framework / "executors" / name / "runs" / "latest"
+
+
+def _fetch(url: str, place: pathlib.Path) -> None:
+    """As Mesos' fetcher does: into the sandbox, readable for whoever comes into it."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        data = answer.read()
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(data)
 
 
 def processes(

@@ -7,8 +7,6 @@ import pytest
 from backends.mesos import settings
 from backends.remarks import Common
 
-COMMON = Common(settings=None)
-
 
 def said(**told) -> list[str]:
     return [one.text for one in settings.MesosSettings(**told).remarks()]
@@ -49,16 +47,50 @@ def test_a_file_that_everybody_reads(tmp_path):
     )
 
 
+DOOR = settings.Handover(listen="0.0.0.0:8088", url="http://broker:8088")
+
+
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("url", "warns"),
+    [("http://broker:8088", True), ("https://broker", False), ("http://127.0.0.1:1", False)],
+)
+def test_a_handover_in_the_clear(url, warns):
+    door = settings.Handover(listen=":8088", url=url)
+    expected = ["the agents' secrets travel in the clear"]
+    assert (expected if warns else []) == said(master="https://m", handover=door)
+
+
+@pytest.mark.parametrize(
+    "told",
     [
-        ({}, []),
-        ({"secrets": "volume"}, []),
-        ({"secrets": "environment"}, ["at each start"]),
-        ({"secrets": "environment", "containerizer": "docker"}, ["while it runs"]),
+        {"listen": "8088", "url": "http://a"},
+        {"listen": ":8088", "url": "ftp://a"},
+        {"listen": ":8088", "url": "http://u@a"},
+        {"listen": ":8088", "url": "https://a", "cert_file": "/c"},
+        {"listen": ":8088", "url": "http://a", "cert_file": "/c", "key_file": "/k"},
+        {"listen": ":8088", "url": "https://a", "cert_file": "c", "key_file": "/k"},
     ],
 )
-def test_the_way_of_the_agents_secret(told, words):
-    found = [one.text for one in settings.MesosTemplate(**told).remarks(COMMON)]
+def test_a_handover_that_cannot_be(told):
+    with pytest.raises(ValueError, match=r"listen|url|cert_file"):
+        settings.Handover(**told)
+
+
+@pytest.mark.parametrize(
+    ("told", "door", "words", "wrong"),
+    [
+        ({}, DOOR, [], False),
+        ({"secrets": "fetch", "containerizer": "docker"}, DOOR, [], False),
+        ({}, None, ["no way"], True),
+        ({"secrets": "fetch"}, None, ["no way"], True),
+        ({"secrets": "volume"}, None, ["the pages of master and agents"], False),
+        ({"secrets": "environment"}, None, ["processes at each start"], False),
+        ({"secrets": "environment", "containerizer": "docker"}, DOOR, ["while it runs"], False),
+    ],
+)
+def test_the_way_of_the_agents_secret(told, door, words, wrong):
+    common = Common(settings=settings.MesosSettings(master="https://m", handover=door))
+    found = list(settings.MesosTemplate(**told).remarks(common))
     assert len(words) == len(found)
-    assert all(word in text for word, text in zip(words, found, strict=True))
+    assert all(word in one.text for word, one in zip(words, found, strict=True))
+    assert [wrong] * len(found) == [one.wrong for one in found]

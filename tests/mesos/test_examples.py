@@ -86,6 +86,12 @@ def test_the_pod_and_its_broker_agree():
         == f"http://127.0.0.1:{controller['endpoints'][0]['containerPort']}/"
     )
     assert told["state_dir"] in [mount["mountPath"] for mount in broker["volumeMounts"]]
+    door = told["backends"]["cluster"]["handover"]
+    port = broker["endpoints"][1]["containerPort"]
+    assert door["listen"].endswith(f":{port}")
+    assert door["url"].endswith(f":{port}")
+    assert "/" not in told["backends"]["cluster"]["role"], "no quota on a nested role"
+    assert not pod["user"].isdigit(), "Mesos looks the name up on the agent's host"
     tunnel = told["templates"]["linux"]["connect"]["tunnel"]
     assert tunnel.endswith(f":{controller['endpoints'][1]['containerPort']}")
 

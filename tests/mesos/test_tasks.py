@@ -26,10 +26,12 @@ def spec(**more) -> api.InstanceSpec:
     return attrs.evolve(made, **more)
 
 
-def run(told: api.InstanceSpec, folder, **more: str) -> subprocess.CompletedProcess:
+def run(
+    told: api.InstanceSpec, folder, secrets: str = "environment", **more: str
+) -> subprocess.CompletedProcess:
     sandbox, root = folder / "sandbox", folder / "root"
     sandbox.mkdir()
-    text = tasks.script(told, work_root=str(root), take_secrets=True)
+    text = tasks.script(told, work_root=str(root), secrets=secrets)
     env = {"PATH": os.environ["PATH"], "MESOS_SANDBOX": str(sandbox), **more}
     return subprocess.run(
         ["/bin/sh", "-c", text], env=env, cwd=folder, timeout=patience.seconds(20), check=False
@@ -63,21 +65,69 @@ def test_the_exit_status_is_the_agents(tmp_path):
     assert 7 == run(spec(argv=("sh", "-c", "exit 7")), tmp_path).returncode
 
 
-@pytest.mark.parametrize("secrets", [None, "volume"])
-def test_a_secret_is_in_its_volume_only(secrets):
-    """The default way: in no command line, no variable, no label."""
-    options = settings.MesosTemplate(secrets=secrets)
+DOOR = settings.Handover(listen="127.0.0.1:0", url="http://127.0.0.1:0")
+WITH_DOOR = attrs.evolve(TOLD, handover=DOOR)
+
+
+@pytest.mark.parametrize("secrets", [None, "fetch"])
+@pytest.mark.parametrize("containerizer", ["mesos", "docker"])
+def test_a_secret_is_in_nothing_that_a_master_is_told(secrets, containerizer):
+    """The default way: no command line, no variable, no label, no volume holds it."""
+    options = settings.MesosTemplate(secrets=secrets, containerizer=containerizer)
+    told = spec(secret_files={"agent-secret": SECRET}, options=options, image="i")
+    url = "http://door/handover/x"
+    info = tasks.info(told, configured=WITH_DOOR, created_at=1.5, handed={"agent-secret": url})
+    (uri,) = info["command"]["uris"]
+    assert (url, "secrets/agent-secret", False) == (uri["value"], uri["output_file"], uri["cache"])
+    assert "environment" not in info["command"]
+    shown = json.dumps(info)
+    assert SECRET not in shown
+    assert base64.b64encode(SECRET.encode()).decode() not in shown
+
+
+@pytest.mark.parametrize("secrets", [None, "fetch"])
+def test_no_way_is_chosen_for_anybody(secrets):
+    """What others see has to be asked for."""
+    told = spec(
+        secret_files={"agent-secret": SECRET}, options=settings.MesosTemplate(secrets=secrets)
+    )
+    with pytest.raises(api.Rejected, match=r"no way for the agent's secret.*hint: `handover`"):
+        tasks.info(told, configured=TOLD, created_at=1.5)
+    tasks.info(attrs.evolve(told, secret_files={}), configured=TOLD, created_at=1.5)
+
+
+def test_a_secret_in_a_volume_is_in_its_volume_only():
+    """Accepted by the template; a process of the host all the same."""
+    options = settings.MesosTemplate(secrets="volume")
     told = spec(secret_files={"agent-secret": SECRET}, options=options)
     info = tasks.info(told, configured=TOLD, created_at=1.5)
     assert "environment" not in info["command"]
-    assert "AGENT_BROKER_SECRET" not in info["command"]["value"]
     (volume,) = info["container"].pop("volumes")
-    assert {"type": "MESOS"} == info["container"], "a process of the host all the same"
+    assert {"type": "MESOS"} == info["container"]
     assert "secrets/agent-secret" == volume["container_path"]
     data = volume["source"]["secret"]["value"]["data"]
     assert SECRET == base64.b64decode(data).decode()
-    assert SECRET not in json.dumps(info)
     assert data not in json.dumps(info)
+
+
+def test_a_fetched_secret_has_no_name_while_the_agent_runs(tmp_path):
+    """Mesos agents show sandboxes to whoever asks: the file is open in the task, and gone."""
+    show = 'cat "$1"/s0 "$1"/s1 "$1"/s1; find "$2"/secrets -type f | wc -l'
+    told = spec(
+        argv=("sh", "-c", show, "agent", api.SECRETS, str(tmp_path / "sandbox")),
+        secret_files={f"s{number}": SECRET for number in range(9)},
+    )
+    sandbox = tmp_path / "sandbox"
+    (sandbox / "secrets").mkdir(parents=True)
+    for number in range(9):
+        (sandbox / "secrets" / f"s{number}").write_text(f"{SECRET}{number}")
+    text = tasks.script(told, work_root=str(tmp_path / "root"), secrets="fetch")
+    env = {"PATH": os.environ["PATH"], "MESOS_SANDBOX": str(sandbox)}
+    subprocess.run(["/bin/sh", "-c", text], env=env, timeout=20, check=True)
+    said = (sandbox / "agent.log").read_text()
+    assert f"{SECRET}0{SECRET}1{SECRET}1" == said.partition("\n")[0][: 3 * len(SECRET) + 3]
+    assert said.endswith("2\n"), "a shell has nine such numbers; the rest are private files"
+    assert 0o600 == (sandbox / "secrets" / "s8").stat().st_mode & 0o777
 
 
 def test_a_secret_in_the_environment_is_in_its_variable_only():
@@ -92,9 +142,10 @@ def test_a_secret_in_the_environment_is_in_its_variable_only():
     assert base64.b64encode(SECRET.encode()).decode() not in json.dumps(info)
 
 
+@pytest.mark.parametrize("way", ["fetch", "volume"])
 @pytest.mark.parametrize("found", [None, "", "s3cret-word"])
-def test_a_volume_that_was_not_mounted_is_said(tmp_path, found):
-    """An agent without the isolator ignores the volume: no file, or an empty one."""
+def test_a_secret_that_is_not_there_is_said(tmp_path, found, way):
+    """An agent without the isolator may ignore the volume: no file, or an empty one."""
     told = spec(
         argv=("sh", "-c", 'cat "$1/agent-secret"', "agent", api.SECRETS),
         secret_files={"agent-secret": SECRET},
@@ -103,11 +154,12 @@ def test_a_volume_that_was_not_mounted_is_said(tmp_path, found):
     (sandbox / "secrets").mkdir(parents=True)
     if found is not None:
         (sandbox / "secrets" / "agent-secret").write_text(found)
-    text = tasks.script(told, work_root=str(tmp_path / "root"), take_secrets=False)
+    text = tasks.script(told, work_root=str(tmp_path / "root"), secrets=way)
+    words = tasks.NOT_FETCHED if way == "fetch" else tasks.NOT_MOUNTED
     env = {"PATH": os.environ["PATH"], "MESOS_SANDBOX": str(sandbox)}
     done = subprocess.run(["/bin/sh", "-c", text], env=env, timeout=20, check=False)
     said = (sandbox / "agent.log").read_text()
-    assert (0, found) == (done.returncode, said) if found else (126, f"{tasks.NOT_MOUNTED}\n") == (
+    assert (0, found) == (done.returncode, said) if found else (126, f"{words}\n") == (
         done.returncode, said,
     )  # fmt: skip
 
@@ -189,7 +241,7 @@ def test_ports_are_those_of_the_offer():
         ({"options": settings.MesosTemplate(containerizer="docker")}, "needs an image"),
         ({"options": settings.MesosTemplate(network=settings.Network(mode="bridge"))}, "bridge networks belong to Docker"),
         ({"options": settings.MesosTemplate(volumes=(settings.Volume(container_path="/t", tmpfs_bytes=1),))}, "volumes in memory"),
-        ({"image": "i", "secret_files": {"s": "x"}, "options": settings.MesosTemplate(containerizer="docker")}, "list of processes; hint: `containerizer: mesos`"),
+        ({"image": "i", "secret_files": {"s": "x"}, "options": settings.MesosTemplate(containerizer="docker")}, "no way for the agent's secret"),
         ({"image": "i", "options": settings.MesosTemplate(containerizer="docker", secrets="volume")}, "secret volumes need"),
         ({"options": settings.MesosTemplate(gpus=1)}, "hint: `gpus: true` of the backend"),
         ({"options": 1}, "not MesosTemplate"),

@@ -43,6 +43,7 @@ class Wire:
         self.chunk: int | None = None  # bytes per write; None: one record
         self.output: Callable[[master.Task], str] = lambda task: ""
         self.subscribes = 0
+        self.flags: dict | None = None  # of the agents
         self.pages: list[str] = []  # that were asked for
         self._step_s = step_s
         self._start = 0.0
@@ -210,6 +211,8 @@ class Wire:
             return web.json_response({"roles": self.machine.view_roles()})
         if path == "/files/read":
             return self._file(query)
+        if path == "/flags" and self.flags is not None:
+            return web.json_response({"flags": self.flags})
         return web.Response(status=404)
 
     def _file(self, query: Mapping[str, str]) -> web.Response:

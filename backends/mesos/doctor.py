@@ -1,0 +1,78 @@
+"""What may stand between this configuration and a task, looked at from outside.
+
+Pages only: nothing is subscribed, so a broker at work keeps its stream. The way of the agents'
+secret needs something of each Mesos agent, which only the agent's own page tells; some are asked.
+Refuses to be needed by a broker at work.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from backends import api, finding
+from backends.mesos import cluster, settings, transport
+from outside import text
+
+_LOOKED_AT = 10  # agents
+_ISOLATORS = frozenset(("filesystem/linux", "volume/secret"))
+_HINT = "--launcher=linux and --isolation=...,filesystem/linux,volume/secret; or `secrets: fetch`"
+
+
+async def examine(
+    told: settings.MesosSettings,
+    *,
+    owner: str,  # noqa: ARG001 -- part of every examiner
+    orders: Mapping[str, api.InstanceSpec],
+    now: Callable[[], float],  # noqa: ARG001 -- part of every examiner; nothing is timed
+) -> AsyncIterator[finding.Finding]:
+    """Yield what is found; ``orders`` by template, as they would be given to ``launch``."""
+    link = transport.Link(told)
+    try:
+        asked = cluster.Cluster(link, role=told.role)
+        agents = await asked.agents()
+        yield finding.ok("agents", f"the master shows {len(agents)} Mesos agents")
+        by_volume = [name for name, order in orders.items() if _by_volume(order)]
+        if by_volume and agents:
+            yield await _volumes(asked, agents, by_volume)
+    except api.BackendError as error:
+        yield finding.fail("agents", error.reason, f"to be solved by: {error.fault}")
+    finally:
+        await link.aclose()
+
+
+def _by_volume(order: api.InstanceSpec) -> bool:
+    options = order.options
+    return isinstance(options, settings.MesosTemplate) and options.secrets == "volume"
+
+
+async def _volumes(
+    asked: cluster.Cluster, agents: Mapping[str, str], templates: list[str]
+) -> finding.Finding:
+    """Say whether the agents can mount the secrets of these templates."""
+    check = "secrets"
+    able: list[str] = []
+    lacking: list[str] = []
+    for host, url in [*agents.items()][:_LOOKED_AT]:
+        try:
+            flags = await asked.flags(url)
+        except api.BackendError:
+            continue
+        (able if _mounts(flags) else lacking).append(host)
+    names = text.clean(", ".join(templates), 80)
+    if lacking:
+        return finding.fail(
+            check,
+            f"{len(lacking)} of {len(able) + len(lacking)} Mesos agents that were looked at, such "
+            f"as {text.clean(lacking[0], 80)}, mount no secret volumes for {names}",
+            _HINT,
+        )
+    if not able:
+        return finding.warn(
+            check, f"no Mesos agent tells whether it mounts secret volumes, for {names}", _HINT
+        )
+    return finding.ok(check, f"{len(able)} Mesos agents were looked at: they mount secret volumes")
+
+
+def _mounts(flags: Mapping[str, Any]) -> bool:
+    isolation = flags.get("isolation")
+    told = {one.strip() for one in isolation.split(",")} if isinstance(isolation, str) else set()
+    return told >= _ISOLATORS and flags.get("launcher", "linux") == "linux"

@@ -1,0 +1,169 @@
+"""A door through which an agent's host fetches the agent's secret, once.
+
+Everything that a master is told about a task, it and the Mesos agents show on their pages, and
+what a task has in its environment stands in a command line for a moment. So a task is told a URL
+with a token, which Mesos' fetcher asks before the task starts, and which is worth nothing after
+that. Whoever asks a second time gets nothing and is told in the log: somebody may have been first,
+and then the task, which came too late, ends, and its node with it.
+
+Serves one request per connection, a few hundred bytes of it, for seconds. Refuses to know tasks
+and HTTP beyond that.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import re
+import secrets
+import ssl
+from collections.abc import Callable
+
+import attrs
+
+from backends import api
+from backends.mesos import settings
+from outside import text, waits
+
+_LOG = logging.getLogger("backends.mesos")
+_PATH = "/handover/"
+_ASKED = re.compile(rb"GET [^ ]*/handover/([0-9a-f]{64}) HTTP/1\.[01]\r\n")
+_HEAD_MAX = 8192
+_REQUEST_S = 10.0
+_CONNECTIONS_MAX = 64
+_KEPT_S = 3600.0  # from the launch to the fetch; an agent may be downloading an image first
+_KEPT_MAX = 10_000
+
+
+@attrs.define(kw_only=True)
+class _Left:
+    """One file that was left at the door; ``content`` is None once it was taken."""
+
+    name: str  # of the instance
+    content: str | None = attrs.field(repr=False)
+    until: float
+
+
+class Door:
+    """Listens from the first ``open`` on; one object per backend and event loop."""
+
+    def __init__(self, told: settings.Handover, *, now: Callable[[], float]) -> None:
+        self._told = told
+        self._now = now
+        self._server: asyncio.Server | None = None
+        self._opening = asyncio.Lock()
+        self._talking: set[asyncio.Task[None]] = set()
+        self._base = ""
+        self._left: dict[str, _Left] = {}  # by the token's digest, oldest first
+        self.closed = False
+
+    async def open(self) -> None:
+        """Listen, if nobody does yet. Raises Rejected when that cannot be."""
+        async with self._opening:
+            if self._server is not None or self.closed:
+                return
+            host, _, port = self._told.listen.rpartition(":")
+            try:
+                context = self._context()
+                self._server = await asyncio.start_server(
+                    self._accept, host.strip("[]") or None, int(port), limit=_HEAD_MAX, ssl=context
+                )
+            except (OSError, ValueError) as error:
+                words = getattr(error, "strerror", None) or str(error)
+                raise api.Rejected(
+                    text.clean(f"handover: cannot listen on {self._told.listen}: {words}")
+                ) from error
+            chosen = self._server.sockets[0].getsockname()[1]
+            url = self._told.url.rstrip("/")
+            self._base = url.removesuffix(":0") + f":{chosen}" if url.endswith(":0") else url
+
+    def leave(self, name: str, content: str) -> str:
+        """Leave a file for an instance; returns the URL under which it can be taken once."""
+        self._clear_away()
+        token = secrets.token_hex(32)
+        self._left[_digest(token)] = _Left(name=name, content=content, until=self._now() + _KEPT_S)
+        return f"{self._base}{_PATH}{token}"
+
+    def withdraw(self, name: str) -> None:
+        """Take back what nobody has taken of an instance."""
+        for left in self._left.values():
+            if left.name == name:
+                left.content = None
+
+    async def aclose(self) -> None:
+        """Close the door; what lies there is lost, and its tasks will say so. Idempotent."""
+        self.closed = True
+        if self._server is not None:
+            self._server.close()
+        for talk in [*self._talking]:
+            talk.cancel()
+        if self._talking:
+            await asyncio.wait(self._talking)
+
+    def _context(self) -> ssl.SSLContext | None:
+        if self._told.cert_file is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self._told.cert_file, self._told.key_file)
+        return context
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._talking) >= _CONNECTIONS_MAX:
+            writer.transport.abort()
+            return
+        self._talking.add(task)
+        try:
+            async with waits.timeout(_REQUEST_S):
+                writer.write(self._answer(await reader.readuntil(b"\r\n\r\n"), _peer(writer)))
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
+            writer.transport.abort()
+        finally:
+            self._talking.discard(task)
+            writer.close()
+
+    def _answer(self, head: bytes, peer: str) -> bytes:
+        asked = _ASKED.match(head)
+        left = None if asked is None else self._left.get(_digest(asked[1].decode()))
+        if left is None or left.until < self._now():
+            return _reply("404 Not Found", b"")
+        if left.content is None:
+            _LOG.warning(
+                "an agent's secret was asked for again",
+                extra={
+                    "agent": left.name,
+                    "reason": f"by {peer}; it was taken, or its task is gone",
+                },
+            )
+            return _reply("410 Gone", b"")
+        body, left.content = left.content.encode("utf-8", "surrogateescape"), None
+        return _reply("200 OK", body)
+
+    def _clear_away(self) -> None:
+        now = self._now()
+        while self._left:
+            oldest = next(iter(self._left))
+            if self._left[oldest].until >= now and len(self._left) < _KEPT_MAX:
+                return
+            del self._left[oldest]
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    with contextlib.suppress(TypeError, IndexError):
+        return text.clean(str(writer.get_extra_info("peername")[0]), 60)
+    return "somebody"
+
+
+def _reply(status: str, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\n"
+        f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from backends import api
 from backends.mesos import (
+    cluster,
     death,
     driver,
     facts,
@@ -267,11 +268,17 @@ class MesosBackend:
         return reason or ("labels of tasks cannot be read" if lacking else "")
 
     async def _hear(self, task: facts.Task, machine: session.Session) -> None:
-        """Read why a program could not be executed: the status tells a number only."""
+        """Read why a program could not be executed or launched: the status tells little."""
         task.last_words = ""  # asked once
         with contextlib.suppress(api.BackendError):
             lines = text.last_lines(await self._output(task, machine), 1)
-            task.last_words = lines[0] if lines else ""
+            if lines:
+                task.last_words = lines[0]
+                return
+            said = await self._cluster.output(
+                task, framework=machine.framework.id, file=cluster.MESOS_OUTPUT
+            )
+            task.last_words = death.telling(said)
 
     async def _output(self, task: facts.Task, machine: session.Session) -> str:
         output = await self._cluster.output(task, framework=machine.framework.id)
@@ -282,7 +289,7 @@ class MesosBackend:
 
 def _is_mute(task: facts.Task) -> bool:
     final = task.final
-    return final is not None and task.last_words is None and death.could_not_execute(final)
+    return final is not None and task.last_words is None and death.is_told_elsewhere(final)
 
 
 def _unheard(machine: session.Session) -> str:

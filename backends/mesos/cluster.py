@@ -21,8 +21,8 @@ _PAGES_MAX = 64
 _OUTPUT_BYTES = 64 << 10
 _KNOWN_FOR_S = {"/slaves": 60.0, "/roles": 5.0}  # for reasons; such pages are large
 _FRESH_S = 5.0  # so old may be what a verdict for ever is made of
-OUTPUT = "agent.log"
-"""In the sandbox: everything that the agent wrote."""
+OUTPUT, MESOS_OUTPUT = "agent.log", "stderr"
+"""In the sandbox: everything that the agent wrote, and what Mesos did before it started."""
 
 
 class Cluster:
@@ -90,11 +90,14 @@ class Cluster:
             return api.NoCapacity(f"{words}; its pages do not tell more: {error.reason}"[:256])
         return api.NoCapacity((quota or words)[:256])
 
-    async def output(self, task: facts.Task, *, framework: str) -> str:
-        """Return the last lines that a task wrote, whole; empty while there is no sandbox."""
+    async def output(self, task: facts.Task, *, framework: str, file: str = OUTPUT) -> str:
+        """Return the last lines that a task wrote, whole; empty while there is no sandbox.
+
+        ``file``: another one of the sandbox.
+        """
         if not task.agent_url and task.agent_id is not None:
             task.agent_url = await self._agent_url(task.agent_id)
-        path = f"/frameworks/{framework}/executors/{task.name}/runs/latest/{OUTPUT}"
+        path = f"/frameworks/{framework}/executors/{task.name}/runs/latest/{file}"
         size = await self._read(task.agent_url, path, offset=-1)
         if size is None:
             return ""

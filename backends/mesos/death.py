@@ -72,13 +72,34 @@ _IMAGE = re.compile(
 )  # of a container that could not be launched
 _FETCH = re.compile(r"fetch", re.IGNORECASE)
 _USER = re.compile(r"[Nn]o such user|chown")
+_GLOG = re.compile(r"^[A-Z]\d{4} [\d:.]{1,20} +\d{1,10} [^ \]]{1,80}\] ")
+_COMPLAINS = re.compile(
+    r"^[EF]\d{4} |[Ff]ailed|[Ee]rror|[Cc]an't|[Cc]annot|denied|No such|not found"
+)
+_LOOKED_AT = 40
+_NOT_LAUNCHED = frozenset(
+    (
+        "REASON_CONTAINER_LAUNCH_FAILED",
+        "REASON_EXECUTOR_TERMINATED",
+        "REASON_COMMAND_EXECUTOR_FAILED",
+    )
+)
 _CANNOT_EXECUTE = frozenset((126, 127))  # what shells answer
 _SIGNALS = {signal.strsignal(number): number for number in signal.valid_signals()}
 
 
-def could_not_execute(status: Mapping[str, Any]) -> bool:
-    """True when only the task's output tells what is missing."""
+def is_told_elsewhere(status: Mapping[str, Any]) -> bool:
+    """True when the sandbox tells more: of what could not be executed, fetched or launched."""
+    if status.get("reason") in _NOT_LAUNCHED:
+        return True
     return _code(str(status.get("message", ""))) in _CANNOT_EXECUTE
+
+
+def telling(output: str) -> str:
+    """Return the line of Mesos' own output in a sandbox that says what went wrong; "" if none."""
+    lines = text.last_lines(output, _LOOKED_AT, 400)
+    chosen = [line for line in lines if _COMPLAINS.search(line)] or lines
+    return _GLOG.sub("", chosen[-1]) if chosen else ""
 
 
 def certificate(status: Mapping[str, Any], *, last_words: str = "") -> api.Exit:
@@ -90,9 +111,18 @@ def certificate(status: Mapping[str, Any], *, last_words: str = "") -> api.Exit:
     return api.Exit(
         slug=_slug(status, message, code),
         code=code,
-        message=text.clean(words),
+        message=_short(words),
         at=typed.number(status.get("timestamp"), 0, 1e11),
     )
+
+
+def _short(words: str) -> str:
+    """Return what fits into a certificate; of long words the end, which says why."""
+    line = text.clean(words, 4 * text.LIMIT)
+    if len(line) <= text.LIMIT:
+        return line
+    head = text.LIMIT // 4
+    return f"{line[:head]} … {line[head + 3 - text.LIMIT :]}"
 
 
 def _code(message: str) -> int | None:

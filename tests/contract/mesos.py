@@ -42,6 +42,7 @@ class MemoryStore:
 
 class _Harness:
     kind = "mesos"
+    within_s = 60.0
     _secrets: Any = None  # the default way
 
     def __init__(self, address: str, **changes: Any) -> None:
@@ -82,9 +83,14 @@ class _Harness:
         return repr([data for _path, data in agent.readable("cmdline")]) + json.dumps(shown)
 
     async def kill(self, name: str) -> None:
-        for pid in self._processes(name):
-            command = pathlib.Path(f"/proc/{pid}/comm").read_text()
-            if not command.startswith("mesos-"):  # the executor stays to tell the tale
+        """All but the executor, which stays to tell the tale; once the program is there."""
+
+        async def program() -> list[int]:
+            every = {pid: _command(pid) for pid in self._processes(name)}
+            return [pid for pid, command in every.items() if not command.startswith("mesos-")]
+
+        for pid in await checks.until("the program has begun", program, within_s=self.within_s):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     async def _shown(self, framework: str) -> list[dict[str, Any]]:
@@ -304,6 +310,14 @@ class LiveHarness(_Harness):
                 ) as response,
             ):
                 await response.read()
+
+
+def _command(pid: int) -> str:
+    """Return the name of a process's program; of one that is gone, the executor's: leave it."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return "mesos-gone"
 
 
 def _no_image(info: Mapping[str, Any]) -> master.Plan:

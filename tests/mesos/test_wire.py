@@ -342,6 +342,36 @@ async def test_why_a_program_could_not_be_executed_is_in_its_certificate(served,
     assert words == (await listed_soon(backend))["a1"].exit.message
 
 
+STDERR = """\
+mesos-fetcher: libcrypto.so.1.0.0: no version information available (required by libmesos)
+I1129 10:58:46.574473  5706 fetcher.cpp:459] Fetching URI 'http://127.0.0.1:9/jdk.tar.gz'
+I1129 10:58:46.574496  5706 fetcher.cpp:290] Fetching 'http://127.0.0.1:9/jdk.tar.gz' directly into the sandbox directory
+E1129 10:58:46.608007  5706 fetcher.cpp:615] EXIT with status 1: Failed to fetch 'http://127.0.0.1:9/jdk.tar.gz': Error downloading resource: Couldn't connect to server
+"""  # of 1.11.0
+
+
+async def test_which_file_was_not_fetched_is_in_its_certificate(served, broker):
+    """Mesos says "Failed to fetch all URIs": which, and why, is in the sandbox's stderr."""
+    words = "Failed to launch container: Failed to fetch all URIs for container 'x': exited with status 1"
+    served.machine.plan = lambda info: master.Plan(
+        starting=None, running=None, end=0.05, state="TASK_FAILED", message=words,
+        reason="REASON_CONTAINER_LAUNCH_FAILED", source="SOURCE_AGENT",
+    )  # fmt: skip
+    served.stderr = lambda task: STDERR
+    backend = broker(served.base)
+    await backend.launch(spec())
+
+    async def ended() -> api.Exit | None:
+        return (await listed_soon(backend))["a1"].exit
+
+    found = await checks.until("it has ended", ended, within_s=5)
+    assert "network" == found.slug
+    assert found.message.startswith("Failed to launch container: Failed to fetch all URIs")
+    assert found.message.endswith(
+        "jdk.tar.gz': Error downloading resource: Couldn't connect to server"
+    )
+
+
 async def test_the_identity_is_kept_before_it_is_used(served, broker):
     """A crash right after SUBSCRIBE must not leave a framework that nobody knows."""
     served.fault = (503, "No leader elected", {})

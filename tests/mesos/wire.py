@@ -42,6 +42,7 @@ class Wire:
         self.cut_record = False  # streams end inside a record
         self.chunk: int | None = None  # bytes per write; None: one record
         self.output: Callable[[master.Task], str] = lambda task: ""
+        self.stderr: Callable[[master.Task], str] = lambda task: ""  # what Mesos wrote there
         self.subscribes = 0
         self.flags: dict | None = None  # of the agents
         self.pages: list[str] = []  # that were asked for
@@ -222,7 +223,7 @@ class Wire:
         task = next((one for one in every if (one.framework, one.name) == (framework, name)), None)
         if task is None:
             return web.Response(status=404)
-        text = self.output(task).encode()
+        text = (self.stderr if _file == "stderr" else self.output)(task).encode()
         if task.launcher is not None:
             text = task.launcher.output(framework, name, _file) or b""
         offset = int(query["offset"])

@@ -112,8 +112,10 @@ class MesosBackend:
         unread = await self._learn(machine)
         mute = [task for task in machine.tasks.values() if _is_mute(task)]
         await asyncio.gather(*(self._hear(task, machine) for task in mute))
+        if not unread:  # of whatever came up meanwhile
+            unread = await self._learn(machine)
         known = [task for task in machine.tasks.values() if task.labels is not None]
-        if len(known) < len(machine.tasks):  # also those that we heard of just now
+        if len(known) < len(machine.tasks):
             unread = unread or "the labels of some tasks are not known yet"
         found, odd = typed.each(known, instances.instance)
         if reason := odd.words("tasks") or unread or _unheard(machine):

@@ -201,6 +201,7 @@ class Driver:
         self._unseen = 0
         _LOG.warning("the other broker is gone: we speak for our Mesos framework again")
         machine.left_alone()
+        self.inherits = True
 
     async def _rest(self, seconds: float) -> None:
         """Sleep, unless closed: a group that fails while it is cancelled hides that it was."""

@@ -91,9 +91,10 @@ class Session:
             self.phase = Phase.OFFLINE
 
     def left_alone(self) -> None:
-        """Whoever had taken our framework over is gone."""
+        """Whoever had taken our framework over is gone, and may have left tasks."""
         if self.phase is Phase.SUPERSEDED:
             self.phase = Phase.OFFLINE
+            self._questions.synced = False
 
     def renew(self, framework: calls.Framework) -> None:
         """Begin anew under another id; nothing of the removed framework runs any more."""

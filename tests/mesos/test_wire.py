@@ -408,9 +408,12 @@ async def test_the_loser_of_two_brokers_waits_until_the_other_has_gone(served, b
 
     await checks.until("it looks again and again", looks, within_s=5)
     assert 2 == served.subscribes
-    assert ["a1"] == list(await listed_soon(second))
+    await second.launch(spec("a3"))
+    assert {"a1", "a3"} == set(await listed_soon(second))
     await second.aclose()
-    assert ["a1"] == list(await listed_soon(first))
+    found = await listed_soon(first)
+    assert {"a1", "a3"} == set(found), "also what the other one left, from the first list on"
+    assert {"owner": "ours"} == found["a3"].metadata
     await first.launch(spec("a2"))
     assert 3 == served.subscribes
 

@@ -75,7 +75,7 @@ class MesosBackend:
         """Hold the specification until an offer fits; idempotent by name."""
         need = tasks.need(spec)
         async with self._turns.setdefault(spec.name, asyncio.Lock()):
-            machine = await self._driver.ready()
+            machine = await self._driver.ready(whole=False)
             await self._learn(machine)
             if spec.name in machine.tasks:
                 await self._same(machine, machine.tasks[spec.name], spec)
@@ -107,8 +107,8 @@ class MesosBackend:
                     self._door.withdraw(spec.name)
 
     async def list(self) -> Sequence[api.Instance]:
-        """All tasks of the framework; an error until they are known."""
-        machine = await self._driver.ready()
+        """All tasks of the framework; ``Partial`` while the master waits for agents of ours."""
+        machine = await self._driver.ready(whole=False)
         unread = await self._learn(machine)
         mute = [task for task in machine.tasks.values() if _is_mute(task)]
         await asyncio.gather(*(self._hear(task, machine) for task in mute))
@@ -118,7 +118,8 @@ class MesosBackend:
         if len(known) < len(machine.tasks):
             unread = unread or "the labels of some tasks are not known yet"
         found, odd = typed.each(known, instances.instance)
-        if reason := odd.words("tasks") or unread or _unheard(machine):
+        waits = "" if machine.synced else await self._driver.awaited(machine)
+        if reason := odd.words("tasks") or unread or _unheard(machine) or waits:
             raise api.Partial(reason, seen=found, odd=True)
         return found
 

@@ -25,6 +25,7 @@ _LOG = logging.getLogger("backends.mesos")
 _PAUSE_S = (0.5, 30.0)
 _STEADY_S = 10.0  # a stream that lived this long was a good one
 _UNSEEN_MAX = 5  # looks at a page that does not show our framework, until it counts as free
+_MOMENT_S = 2.0  # for a master that is whole to say so
 _SAID_EVERY_S = 60.0  # of what could not be read; it may come a thousand times a second
 _OF_ONE_TASK = frozenset(("ACKNOWLEDGE", "KILL"))
 _SUPERSEDED = (
@@ -76,8 +77,11 @@ class Driver:
         self._said_odd = (0, -_SAID_EVERY_S)  # oddities when last told, and when that was
         self._trouble: api.BackendError = api.Unavailable("not yet connected to a master")
 
-    async def ready(self) -> session.Session:
-        """Return the session when it is connected and knows all, or say why it is not."""
+    async def ready(self, *, whole: bool = True) -> session.Session:
+        """Return the session when it is connected and knows all, or say why it is not.
+
+        Not ``whole``: one that still waits for some will do, after a moment (``synced`` tells).
+        """
         if self.closed:
             raise api.Unavailable("the backend is closed")
         self.start()
@@ -88,13 +92,27 @@ class Driver:
         def settled() -> bool:
             return self.closed or self._online() is not None or self._failures > failures
 
-        await self.until(settled, within_s=self._settings.request_timeout_s)
+        within_s = self._settings.request_timeout_s
+        connected = self._session is not None and self._session.phase is session.Phase.ONLINE
+        await self.until(settled, within_s=within_s if whole or not connected else _MOMENT_S)
         machine = self._online()
         if machine is not None and not self.closed:
             return machine
-        if self._session is not None and self._session.phase is session.Phase.ONLINE:
-            raise api.Unavailable("the master does not know all tasks yet: it waits for agents")
+        machine = self._session
+        if machine is not None and machine.phase is session.Phase.ONLINE and not self.closed:
+            if not whole:
+                return machine
+            raise api.Unavailable(await self.awaited(machine))
         raise self._trouble.with_traceback(None)
+
+    async def awaited(self, machine: session.Session) -> str:
+        """Say for which agents the master waits, so that it does not know all tasks."""
+        try:
+            _, names = await self.cluster.framework(machine.framework.id)
+        except api.BackendError:
+            names = []
+        such = f": {len(names)}, such as {', '.join(names[:3])}" if names else ""
+        return f"the master does not know all tasks yet, it waits for agents{such}"[:256]
 
     def _online(self) -> session.Session | None:
         machine = self._session
@@ -163,6 +181,7 @@ class Driver:
     async def _run(self) -> None:
         """Keep a stream open until closed."""
         pause_s = self._pause_s[0]
+        removed = ""
         while not self.closed:
             began = self._now()
             try:
@@ -182,7 +201,10 @@ class Driver:
             self._outbox.clear()
             self._failures += 1
             self.notify()
-            if self._now() - began >= _STEADY_S:
+            gone = machine is not None and machine.phase is session.Phase.REMOVED
+            anew = gone and machine is not None and machine.framework.id != removed
+            removed = machine.framework.id if gone and machine is not None else removed
+            if anew or self._now() - began >= _STEADY_S:
                 pause_s = self._pause_s[0]
             await self._rest(pause_s * (0.5 + self._jitter()))
             pause_s = min(2 * pause_s, self._pause_s[1])
@@ -260,6 +282,8 @@ class Driver:
             self._session = machine = session.Session(
                 self._framework(identity), refuse_s=self._settings.refuse_s
             )
+            if not self.inherits:
+                machine.is_new()
         if machine.phase is session.Phase.REMOVED:
             left = await self.cluster.living(machine.framework.id)
             if left:

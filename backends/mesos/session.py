@@ -90,6 +90,10 @@ class Session:
         if self.phase is Phase.ONLINE:
             self.phase = Phase.OFFLINE
 
+    def is_new(self) -> None:
+        """Nobody has spoken for our framework yet: there is nothing to be known of it."""
+        self._questions.synced = True
+
     def left_alone(self) -> None:
         """Whoever had taken our framework over is gone, and may have left tasks."""
         if self.phase is Phase.SUPERSEDED:
@@ -105,6 +109,7 @@ class Session:
             task.unacknowledged = None
         self._graves.clear()
         self.odd.clear()
+        self.is_new()
 
     def receive(self, event: Mapping[str, Any], now: float) -> list[calls.Call]:
         """Take one event of the stream; unknown kinds are ignored, as the API asks."""

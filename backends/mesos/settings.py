@@ -78,6 +78,10 @@ class MesosSettings:
     handover: Handover | None = None
     # PEM file with the authorities that sign the masters' and agents' certificates.
     ca_file: str | None = field(default=None, validator=checks.absolute)
+    # Ciphers for TLS, as OpenSSL writes lists of them. None: Python's own. Mesos' default list
+    # (AES128-SHA and such, without forward secrecy) is not among them: "AES128-SHA:AES256-SHA"
+    # reaches such a master; better LIBPROCESS_SSL_CIPHERS of the master.
+    tls_ciphers: str | None = None
     # Seconds for one request. A master answers in milliseconds or is overloaded.
     request_timeout_s: float = field(default=10.0, validator=checks.between(0.5, 600))
     # Seconds that a launch waits for an offer that fits. Masters make offers every second; what is

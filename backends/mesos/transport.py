@@ -322,7 +322,9 @@ class Link:
             if told.principal is not None and told.secret_file is not None:
                 self._credentials = _credentials(told.principal, told.secret_file)
             self._made = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=_trusted(told.ca_file), limit=16),
+                connector=aiohttp.TCPConnector(
+                    ssl=_trusted(told.ca_file, told.tls_ciphers), limit=16
+                ),
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -355,9 +357,21 @@ def _credentials(principal: str, path: str) -> dict[str, str]:
     return {"Authorization": f"Basic {told}"}
 
 
-def _trusted(ca_file: str | None) -> ssl.SSLContext | bool:
-    if ca_file is None:
+def _trusted(ca_file: str | None, ciphers: str | None) -> ssl.SSLContext | bool:
+    if ca_file is None and ciphers is None:
         return True
+    context = _authorities(ca_file)
+    if ciphers is not None:
+        try:
+            context.set_ciphers(ciphers)
+        except (ssl.SSLError, ValueError) as error:
+            raise api.Rejected(f"tls_ciphers: OpenSSL knows none of {ciphers[:80]!r}") from error
+    return context
+
+
+def _authorities(ca_file: str | None) -> ssl.SSLContext:
+    if ca_file is None:
+        return ssl.create_default_context()
     try:
         data = files.read(ca_file, limit=_CA_MAX).decode("ascii", "ignore")
         return ssl.create_default_context(cadata=data)
@@ -410,5 +424,8 @@ def _words(error: BaseException) -> str:
         return f"its certificate is not trusted: {words}; hint: `ca_file`, `master`"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         words = text.clean(str(error), 120)
-        return f"it does not speak TLS as we do: {words}; hint: http:// or https://"
+        return f"it does not speak TLS as we do: {words}; hint: http:// or https://, `tls_ciphers`"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno is None:
+        words = type(error.os_error).__name__
+        return f"it breaks the TLS handshake off: {words}; hint: `tls_ciphers`, its own settings"
     return text.clean(str(error), 200) or type(error).__name__

@@ -662,7 +662,7 @@ class Master:
 
     def _deliver(self, task: Task) -> None:
         """The agent sends the oldest update; with it the master learns the latest state."""
-        if task.agent.state == "away":
+        if task.agent.state in ("away", "recovered"):
             return
         if task.state not in LIVE:
             self._release(task)

@@ -613,10 +613,40 @@ async def test_a_failed_over_master_is_not_believed_too_early(served, broker):
     await first.aclose()
     served.machine.fail_over()
     second = broker(served.base)
-    with pytest.raises(api.Unavailable, match="waits for agents"):
+    with pytest.raises(api.Partial, match=r"waits for agents: \d, such as agent-\d") as caught:
         await second.list()
+    assert caught.value.odd, "of what is absent nothing is known"
     served.machine.reregister()
     assert ["a1"] == list(await listed_soon(second))
+
+
+async def test_one_agent_that_stays_away_stops_no_orders(served, broker, monkeypatch):
+    """After the master's restart: what is there is listed, and the others' room is used."""
+    monkeypatch.setattr(driver, "_MOMENT_S", 0.1)
+    first = broker(served.base)
+    await first.launch(spec("a1"))
+    await first.aclose()
+    served.machine.fail_over()
+    served.cut()
+    (away,) = [task.agent for task in served.machine.tasks.values()]
+    for agent in served.machine.agents.values():
+        agent.state = "recovered" if agent is away else "up"
+    second = broker(served.base)
+    with pytest.raises(api.Partial, match="waits for agents"):
+        await second.list()
+    await second.launch(spec("a2"))
+    with pytest.raises(api.Partial, match=f"such as {away.hostname}") as caught:
+        await second.list()
+    assert ["a2"] == [one.name for one in caught.value.seen]
+    served.machine.reregister()
+    assert {"a1", "a2"} == set(await listed_soon(second))
+
+
+async def test_a_new_framework_waits_for_nobody(served, broker):
+    """Nothing of it can be on an agent that is away."""
+    served.machine.fail_over()
+    backend = broker(served.base)
+    assert [] == await backend.list()
 
 
 @pytest.mark.parametrize("broken", ["{", "[]", "{}", '{"tasks": null}'])

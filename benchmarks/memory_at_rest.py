@@ -95,7 +95,11 @@ async def platforms(docker: str | None) -> AsyncIterator[Mapping[str, Mapping[st
             "docker": {"kind": "docker", "hosts": [{"url": docker}]},
             "kubernetes": {"kind": "kubernetes", "namespace": "agents", "server": cluster.url},
             "kubeconfig": {"kind": "kubernetes", "namespace": "agents", "server": cluster.url},
-            "mesos": {"kind": "mesos", "master": mesos.base},
+            "mesos": {
+                "kind": "mesos",
+                "master": mesos.base,
+                "handover": {"listen": "127.0.0.1:0", "url": "http://127.0.0.1:0"},
+            },
         }
 
 

@@ -73,9 +73,8 @@ _IMAGE = re.compile(
 _FETCH = re.compile(r"fetch", re.IGNORECASE)
 _USER = re.compile(r"[Nn]o such user|chown")
 _GLOG = re.compile(r"^[A-Z]\d{4} [\d:.]{1,20} +\d{1,10} [^ \]]{1,80}\] ")
-_COMPLAINS = re.compile(
-    r"^[EF]\d{4} |[Ff]ailed|[Ee]rror|[Cc]an't|[Cc]annot|denied|No such|not found"
-)
+_FATAL = re.compile(r"^[EF]\d{4} ")
+_COMPLAINS = re.compile(r"[Ff]ailed|[Ee]rror|[Cc]an't|[Cc]annot|denied|No such|not found")
 _LOOKED_AT = 40
 _NOT_LAUNCHED = frozenset(
     (
@@ -98,8 +97,10 @@ def is_told_elsewhere(status: Mapping[str, Any]) -> bool:
 def telling(output: str) -> str:
     """Return the line of Mesos' own output in a sandbox that says what went wrong; "" if none."""
     lines = text.last_lines(output, _LOOKED_AT, 400)
-    chosen = [line for line in lines if _COMPLAINS.search(line)] or lines
-    return _GLOG.sub("", chosen[-1]) if chosen else ""
+    for known in (_FATAL, _COMPLAINS):
+        if found := [line for line in lines if known.search(line)]:
+            return _GLOG.sub("", found[-1])
+    return lines[-1] if lines else ""
 
 
 def certificate(status: Mapping[str, Any], *, last_words: str = "") -> api.Exit:

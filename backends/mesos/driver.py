@@ -92,9 +92,15 @@ class Driver:
         def settled() -> bool:
             return self.closed or self._online() is not None or self._failures > failures
 
+        def connected() -> bool:
+            known = self._session
+            return settled() or (known is not None and known.phase is session.Phase.ONLINE)
+
         within_s = self._settings.request_timeout_s
-        connected = self._session is not None and self._session.phase is session.Phase.ONLINE
-        await self.until(settled, within_s=within_s if whole or not connected else _MOMENT_S)
+        if not whole:
+            await self.until(connected, within_s=within_s)
+            within_s = min(_MOMENT_S, within_s)
+        await self.until(settled, within_s=within_s)
         machine = self._online()
         if machine is not None and not self.closed:
             return machine

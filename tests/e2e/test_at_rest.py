@@ -75,7 +75,9 @@ async def platform(kind, folder):
         yield {"kind": kind, "hosts": [{"url": engines.address()}]}, lambda: True
     elif kind == "mesos":
         async with wire.Wire(master.Master()).serving() as served:
-            yield {"kind": kind, "master": served.base}, lambda: served.subscribes
+            door = {"listen": "127.0.0.1:0", "url": "http://127.0.0.1:0"}
+            told = {"kind": kind, "master": served.base, "handover": door}
+            yield told, lambda: served.subscribes
     else:
         if kind == "kubeconfig":
             pytest.importorskip("kubernetes", reason="the extra `kubernetes` is not installed")

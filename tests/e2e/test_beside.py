@@ -139,6 +139,7 @@ class Mesos(Platform):
         self.served = served
         work = stage.folder / "work"
         self.backend = f'kind: mesos, master: "{served.base}", user: nobody, work_root: {work}'
+        self.backend += ", handover: {listen: '127.0.0.1:0', url: 'http://127.0.0.1:0'}"
         self.template += "\n    mesos: {default_cpus: 0.1, default_memory: 64Mi}"
 
     def there(self):

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from backends import api
 from backends.mesos import doctor, handover, settings
+from tests import patience
 from tests.contract import checks
 from tests.mesos import agent, master, wire
 from tests.mesos.test_tls import authority
@@ -36,7 +37,7 @@ async def ask(url: str, head: str = "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n", **
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, **tls)
     try:
         writer.write(head.format(path=parts.path).encode())
-        return await asyncio.wait_for(reader.read(), 30)
+        return await patience.wait_for(reader.read(), 30)
     finally:
         writer.close()
         with contextlib.suppress(OSError):
@@ -94,7 +95,7 @@ async def test_who_says_nothing_or_too_much_holds_up_nobody(door, monkeypatch):
     ]
     for reader, _ in silent:
         with contextlib.suppress(OSError):
-            assert b"" == await asyncio.wait_for(reader.read(), 30)
+            assert b"" == await patience.wait_for(reader.read(), 30)
     for _, writer in silent:
         writer.close()
     with contextlib.suppress(OSError):

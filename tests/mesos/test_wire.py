@@ -347,6 +347,7 @@ mesos-fetcher: libcrypto.so.1.0.0: no version information available (required by
 I1129 10:58:46.574473  5706 fetcher.cpp:459] Fetching URI 'http://127.0.0.1:9/jdk.tar.gz'
 I1129 10:58:46.574496  5706 fetcher.cpp:290] Fetching 'http://127.0.0.1:9/jdk.tar.gz' directly into the sandbox directory
 E1129 10:58:46.608007  5706 fetcher.cpp:615] EXIT with status 1: Failed to fetch 'http://127.0.0.1:9/jdk.tar.gz': Error downloading resource: Couldn't connect to server
+Failed to synchronize with agent (it's probably exited)
 """  # of 1.11.0
 
 

@@ -20,7 +20,7 @@ backends:
   a: {kind: process}
   b: {kind: docker, hosts: [{url: "unix:///engine.sock"}]}
   c: {kind: kubernetes, namespace: agents, server: "https://k.example"}
-  d: {kind: mesos, master: "http://m.example:5050"}
+  d: {kind: mesos, master: "http://m.example:5050", handover: {listen: ":1", url: "https://b"}}
   e: {kind: memory}
 templates:
   t:

@@ -140,7 +140,11 @@ def limits(kind, more=""):
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_every_kind_has_a_cap_by_default(kind, monkeypatch):
     """50, on the broker's own machine 20 and no more than its processors bear."""
-    more = {"kubernetes": ", namespace: n, server: 'https://k'", "mesos": ", master: 'https://m'"}
+    door = "{listen: ':1', url: 'https://b'}"
+    more = {
+        "kubernetes": ", namespace: n, server: 'https://k'",
+        "mesos": f", master: 'https://m', handover: {door}",
+    }
     told = more.get(kind, "")
     cap = limits(kind, told)
     assert cap == registry.default_cap(kind)

@@ -19,7 +19,7 @@ backends:
   box: {kind: docker, cap: 9}
   cluster: {kind: kubernetes, namespace: a, server: "https://k", token_file: /t, cap: 9,
             pods: {claim: {spec: {volumes: [{name: workspace, persistentVolumeClaim: {claimName: x}}]}}}}
-  farm: {kind: mesos, master: "https://m:5050", cap: 9}
+  farm: {kind: mesos, master: "https://m:5050", handover: {listen: ":1", url: "https://b"}, cap: 9}
   none: {kind: memory, cap: 9}
 templates:
 """

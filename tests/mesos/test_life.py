@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from backends import api
-from tests import patience
+from tests import leftovers, patience
 from tests.contract import checks
 from tests.contract.harness import Program
 from tests.mesos import agent, master, short_life, wire
@@ -84,7 +84,12 @@ class Cluster:
         command = os.environ.get(f"MESOS_RESTART_{what.upper()}")
         if command is None:
             pytest.skip(f"MESOS_RESTART_{what.upper()} is not set: no command to restart it")
-        process = await asyncio.create_subprocess_exec(*shlex.split(command))
+        # what it starts is the platform's, and not to be ended with the tests
+        strange = (leftovers.MARK, "PYTEST_CURRENT_TEST")
+        process = await asyncio.create_subprocess_exec(
+            *shlex.split(command),
+            env={key: value for key, value in os.environ.items() if key not in strange},
+        )
         assert 0 == await patience.wait_for(process.wait(), WITHIN_S)
 
 

@@ -224,9 +224,9 @@ async def test_without_a_leader_nothing_is_listed(served, broker, words):
 
 async def test_a_master_that_falls_silent_is_given_up(served, broker):
     """No heartbeat for three intervals: the connection looks open, but nobody is there."""
-    served.machine.heartbeat_s = 0.1
+    served.machine.heartbeat_s = patience.seconds(0.05)
     backend = broker(served.base)
-    await backend.list()
+    await listed_soon(backend)
     served.silent = True
     framework = next(iter(served.machine.frameworks.values()))
     first = framework.stream_id

@@ -24,7 +24,7 @@ from broker.core import model
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
 from jnlp import version as jnlp_version
-from outside import text, waits
+from outside import text, unreached, waits
 
 _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
@@ -298,7 +298,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 yield finding.fail(
                     "agents",
-                    f"{way.transport.value}, from here: {error or type(error).__name__}"[:256],
+                    f"{way.transport.value}, from here: {unreached.words(error)}",
                     "check controller.agent_url, the tunnel and firewalls; agents may stand "
                     "elsewhere in the network than this machine",
                 )

@@ -21,9 +21,8 @@ import yarl
 from attrs import field, frozen
 
 from backends import api as backends_api
-from outside import bodies
+from outside import bodies, unreached
 from outside import secrets as known_secrets
-from outside import text as texts
 
 NOTE = "page"
 """Key in the store."""
@@ -100,8 +99,7 @@ async def ask(url: str, names: Sequence[str], *, note: Note | None) -> dict[str,
             for name in names:
                 told[name] = await _document(session, base / "api/v1" / name, note)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
-        words = texts.clean(str(error) or type(error).__name__)
-        raise NoAnswer(words) from error
+        raise NoAnswer(unreached.words(error)) from error
     return told
 
 

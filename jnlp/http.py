@@ -27,7 +27,7 @@ from jnlp import answers, errors
 from jnlp import entries as jnlp_entries
 from jnlp import secret as jnlp_secret
 from jnlp.settings import Credentials, Settings
-from outside import bodies, files, secrets, waits
+from outside import bodies, files, secrets, unreached, waits
 from outside import text as outside_text
 
 _HEADER_BYTES = 65536  # group headers of a large directory service exceed aiohttp's 8190
@@ -322,7 +322,7 @@ class Session:
             # what follows may be what the other side sent, in a form that nobody knows
             failed = f"no HTTP answer: {error.message.splitlines()[0].split(chr(39))[0][:80]}"
         except (aiohttp.ClientError, OSError) as error:
-            failed = str(error) or type(error).__name__
+            failed = unreached.words(error)
         # neither chained nor raised above: the library's errors show the request's headers in
         # their repr, and with them who we are
         raise errors.Unreachable(f"{what}: {failed}")

@@ -20,7 +20,7 @@ import attrs
 
 from backends import api, reach
 from backends.docker import client, container, host, pool, settings
-from outside import bodies, text, waits
+from outside import bodies, unreached, waits
 
 _RESCAN_S = 30.0
 _FETCH_S = 60.0
@@ -334,4 +334,4 @@ async def _fetched(file: api.RemoteFile) -> bytes:
     except (bodies.TooLarge, bodies.Unreadable) as error:
         raise api.Rejected(f"cannot fetch {url[:120]}: {error}") from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise api.Unavailable(f"cannot fetch {url[:120]}: {text.clean(str(error))}") from error
+        raise api.Unavailable(f"cannot fetch {url[:120]}: {unreached.words(error)}") from error

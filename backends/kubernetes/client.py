@@ -19,7 +19,7 @@ from attrs import frozen
 
 from backends import api
 from backends.kubernetes import access, decoding, errors, manners, settings
-from outside import bodies, text, typed
+from outside import bodies, text, typed, unreached
 
 _LOG = logging.getLogger("backends.kubernetes")
 _MIB = 1 << 20
@@ -493,4 +493,4 @@ def _clock() -> Callable[[], float]:
 
 def words_of(error: BaseException) -> str:
     """Return an error's own words; those of an HTTP library may quote what came."""
-    return text.clean(str(error) or type(error).__name__, 200)
+    return unreached.words(error)

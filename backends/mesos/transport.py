@@ -24,7 +24,7 @@ from attrs import frozen
 
 from backends import api
 from backends.mesos import calls, recordio, settings, zookeeper
-from outside import bodies, files, secrets, text, typed, waits
+from outside import bodies, files, secrets, text, typed, unreached, waits
 
 _SCHEDULER = "/api/v1/scheduler"
 _STREAM_ID = "Mesos-Stream-Id"
@@ -428,4 +428,4 @@ def _words(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno is None:
         words = type(error.os_error).__name__
         return f"it breaks the TLS handshake off: {words}; hint: `tls_ciphers`, its own settings"
-    return text.clean(str(error), 200) or type(error).__name__
+    return unreached.words(error)

@@ -152,7 +152,9 @@ class Builder:
     def _controller(self, told: shape.Controller) -> ControllerSettings | None:
         where: tree.Path = ("controller",)
         url = self._url((*where, "url"), told.url)
-        agent_url = self._url((*where, "agent_url"), told.agent_url or told.url)
+        agent_url = url
+        if told.agent_url is not None:
+            agent_url = self._url((*where, "agent_url"), told.agent_url)
         if told.token is not None and told.password is not None:
             self.notes.bad((*where, "password"), "given beside a token", "keep the token")
         secret = self._secret(

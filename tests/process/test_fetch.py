@@ -330,6 +330,32 @@ async def test_the_controllers_proxy_is_the_files_too(server: Server, open_cache
     assert server.requests == []
 
 
+async def test_the_doctor_looks_for_the_program_as_a_supervisor_does(tmp_path):
+    """By the PATH of the template, of the backend or our own; what depends on an instance is not."""
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\n")
+    java.chmod(0o755)
+
+    async def verdicts(*argv: str, path: str | None = None, **env: str) -> list[str]:
+        order = api.InstanceSpec(name="x", metadata={}, argv=argv, env=env)
+        told = settings.ProcessSettings(path=path)
+        rows = doctor.examine(told, owner="o", orders={"t": order, "u": order}, now=time.time)
+        found = [row async for row in rows]
+        assert all("Java" in row.hint for row in found if row.verdict is finding.Verdict.FAIL)
+        return [row.verdict.value for row in found]
+
+    assert await verdicts("java", "-jar", path=str(tmp_path)) == ["ok"]
+    assert await verdicts("java", "-jar", path="/nowhere", PATH=str(tmp_path)) == ["ok"]
+    assert await verdicts("java", "-jar", path=str(tmp_path), PATH="/nowhere") == ["FAIL"]
+    assert await verdicts("sh", path=None) == ["ok"]
+    assert await verdicts(str(java), path="/nowhere") == ["ok"]
+    assert await verdicts(str(tmp_path / "none")) == ["FAIL"]
+    java.chmod(0o644)
+    assert await verdicts("java", path=str(tmp_path)) == ["FAIL"]
+    for later in ("${work}/agent", "bin/agent"):
+        assert await verdicts(later, path="/nowhere") == []
+
+
 async def test_the_doctor_asks_for_the_jar_as_a_launch_does(server: Server, tmp_path):
     """With what comes with the file, and by what the backend itself is told."""
 

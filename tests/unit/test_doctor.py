@@ -32,7 +32,7 @@ templates:
 
 
 @contextlib.asynccontextmanager
-async def surgery(tmp_path, *, permissions=BROKER, more="command: [x]", **sim):
+async def surgery(tmp_path, *, permissions=BROKER, more="command: [/bin/sh]", **sim):
     """A controller that says yes to ``permissions``, and a configuration for it."""
     simulated = simulation.Simulation(**sim)
     access = accesses.Access(user="u", token=TOKEN, permissions=frozenset(permissions))
@@ -78,6 +78,7 @@ async def test_all_is_well(tmp_path):
                 "second opinion",
                 "agents",
                 "backend local",
+                "local: /bin/sh",
             ),
             "ok",
         ),
@@ -226,7 +227,9 @@ def test_a_controller_that_is_not_there(tmp_path, monkeypatch, capsys):
     """Said in one line with what to check; the rest is still looked at."""
     monkeypatch.setenv("DOCTOR_TOKEN", TOKEN)
     path = tmp_path / "broker.yaml"
-    path.write_text(CONFIG.format(url="http://127.0.0.1:1/", folder=tmp_path, more="command: [x]"))
+    path.write_text(
+        CONFIG.format(url="http://127.0.0.1:1/", folder=tmp_path, more="command: [/bin/sh]")
+    )
     assert cli.main(["doctor", "--config", str(path)]) == 1
     out, err = capsys.readouterr()
     lines = out.splitlines()
@@ -234,8 +237,8 @@ def test_a_controller_that_is_not_there(tmp_path, monkeypatch, capsys):
         lines[0].startswith("FAIL  controller          unreachable: ") or "127.0.0.1:1" in lines[0]
     )
     assert lines[1].strip() == "-> check controller.url, ca_file and proxy from this very machine"
-    assert lines[-1].startswith("ok    backend local")
-    assert err == "agent-broker: 1 of 3 checks failed\n"
+    assert lines[-2].startswith("ok    backend local")
+    assert err == "agent-broker: 1 of 4 checks failed\n"
     assert cli.main(["doctor", "--config", str(path), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert [row.keys() for row in found] == [

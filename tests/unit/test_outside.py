@@ -5,16 +5,17 @@ import gzip
 import html
 import json
 import os
+import socket
 import stat
 import urllib.parse
 
 import aiohttp
 import hypothesis
 import pytest
-from aiohttp import web
+from aiohttp import test_utils, web
 from hypothesis import strategies as st
 
-from outside import bodies, files, secrets, text, typed
+from outside import bodies, files, secrets, text, typed, unreached
 
 TOKEN = "11b4a9f3-Ü+/ö?\"<'&c0ffee"
 AGENT = "0123456789abcdef" * 4
@@ -232,3 +233,33 @@ def test_an_agents_secret_is_known_in_base64_with_and_without_anything_around(be
     for text_ in (packed, packed.rstrip("="), f"it said {packed} and more"):
         assert "MDEyMz" not in secrets.blanked(text_)
         assert packed[20:60] not in secrets.blanked(text_)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:{closed}/", "cannot connect to 127.0.0.1:{closed}: Connection refused"),
+        ("http://nowhere.invalid/", "cannot connect to nowhere.invalid:80: "),
+        ("https://127.0.0.1:{open}/", "127.0.0.1:{open} does not speak TLS as we do: "),
+    ],
+)
+async def test_who_was_not_reached_is_told_in_our_words(url, expected):
+    """Where and why; nothing of a library's own, least of all of TLS where there is none."""
+    ports = {}
+    async with test_utils.TestServer(web.Application()) as server:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            ports = {"open": server.port, "closed": listening.getsockname()[1]}
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.ClientError) as caught:
+                await session.get(url.format(**ports))
+    words = unreached.words(caught.value)
+    assert words.startswith(expected.format(**ports))
+    assert "ssl:" not in words
+    assert "_ssl.c" not in words
+
+
+def test_other_errors_keep_their_words():
+    """Cleaned; one without words is called by its name."""
+    assert unreached.words(OSError(5, "broken\nline")) == "[Errno 5] broken line"
+    assert unreached.words(aiohttp.ServerDisconnectedError()) == "Server disconnected"
+    assert unreached.words(TimeoutError()) == "TimeoutError"

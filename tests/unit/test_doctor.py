@@ -243,7 +243,7 @@ def test_a_controller_that_is_not_there(tmp_path, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [row.keys() for row in found] == [
         {"check": 0, "verdict": 0, "text": 0, "hint": 0}.keys()
-    ] * 3
+    ] * 4
 
 
 async def lease_finding(cluster, *, probe="o-doctor-1"):

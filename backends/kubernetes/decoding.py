@@ -12,8 +12,9 @@ from typing import Any
 
 _DEEPEST = 64  # levels that are kept; a pod has about 12
 _DIGITS = 20
-# up to the next bracket, and with it, or over a text; possessive, so that it is linear
-_STEP = re.compile(r'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|([\[{])|([\]}]))', re.DOTALL)
+_BRACKETS = 400_000  # a page of pods has 150,000; more would hold up the loop
+# up to the next bracket, and with it; over texts; possessive, so that it is linear
+_STEP = re.compile(r'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+(?:([\[{])|([\]}]))', re.DOTALL)
 
 
 def loads(raw: bytes) -> Any:
@@ -42,11 +43,13 @@ def _integer(digits: str) -> float:
 
 
 def _flattened(told: str) -> str:
-    """Put null in the place of what is nested too deeply."""
+    """Put null in the place of what is nested too deeply. Raises ValueError for too much."""
     kept: list[str] = []
-    depth = at = start = 0
+    depth = at = start = count = 0
     while (found := _STEP.match(told, at)) is not None:
-        at = found.end()
+        at, count = found.end(), count + 1
+        if count > _BRACKETS:
+            raise ValueError("nested too deeply, and too often")
         if found[1]:
             depth += 1
             if depth == _DEEPEST + 1:

@@ -14,6 +14,7 @@ import pytest
 from backends import api
 from backends.kubernetes import backend, pod
 from broker import reconcile
+from broker.core import ledger as ledgers
 from broker.core import model
 from broker.status import documents
 from tests import patience
@@ -111,6 +112,7 @@ async def test_a_pod_held_by_a_finalizer_fills_no_cap(
     cluster: fake.Cluster, make: Callable[..., backend.KubernetesBackend], monkeypatch: Any
 ) -> None:
     """The next build is served; who holds the first pod stands beside its agent."""
+    monkeypatch.setattr(ledgers, "VISIBLE_S", 1.0)
     monkeypatch.setattr(backend, "_END_MARGIN_S", 0.2)
     async with broker(cluster, make(), cap=1) as made:
         made.submit(duration_s=0.3)

@@ -25,6 +25,13 @@ PEAK = 96 * MIB
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod that does not go is waited for no longer than its grace; fewer pods are many."""
+    monkeypatch.setattr(backend, "_END_MARGIN_S", 0.0)
+    monkeypatch.setattr(client, "_MOST_PODS", 5000)
+
+
 @contextlib.asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
     app = web.Application()

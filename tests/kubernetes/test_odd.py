@@ -511,7 +511,7 @@ class _Script:
         yield client.Page(pods=self.found, version="1")
 
 
-@hypothesis.settings(max_examples=400, deadline=None)
+@hypothesis.settings(max_examples=200, deadline=None)
 @hypothesis.given(_mutated())
 def test_no_change_of_a_recorded_pod_harms_the_others(pair: tuple[Pod, Pod]) -> None:
     """Only our own errors leave a parser, and only where nobody can tell whose the pod is."""
@@ -591,7 +591,7 @@ def test_the_decoder_is_linear(raw: bytes) -> None:
     began = time.process_time()
     with contextlib.suppress(ValueError):
         decoding.loads(raw)
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < 4
 
 
 # --- no text is dear ---------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from backends import api, heap, names, sharing
-from backends.process import fetch, kernel, making, settings, storage, watch
-from outside import paths
+from backends.process import fetch, kernel, making, records, settings, storage, watch
+from outside import paths, text
 
 _T = TypeVar("_T")
 
@@ -128,22 +128,25 @@ class ProcessBackend:
             self._submit(self._workers, self._clean)
         preparing = dict(self._preparing)
         with _mapped():
-            records = await self._submit(self._readers, self._storage.read_all)
-        for record in records:
+            read, odd = await self._submit(self._readers, self._storage.read_all)
+        for record in read:
             if (
                 record.supervisor is not None
                 and record.instance.state is not api.InstanceState.EXITED
             ):
                 self._watcher.add(record.supervisor)
             preparing.pop(record.instance.name, None)
-        found = [record.instance for record in records]
+        found = [record.instance for record in read]
         with _mapped():
-            return found + [
+            found += [
                 instance
                 for name, instance in preparing.items()
                 # published while we read: shown as it was, not left out
                 if name in self._preparing or paths.is_directory(self._storage.path(name))
             ]
+        if odd:
+            raise api.Partial(odd.words("instances"), seen=found, odd=True)
+        return found
 
     async def watch(self) -> AsyncIterator[None]:
         """Wake at the moment an instance ends; ends when the backend is closed or cannot list."""
@@ -357,6 +360,8 @@ def _mapped() -> Iterator[None]:
     """Turn what the operating system refuses into the contract's errors, with its words."""
     try:
         yield
+    except records.OddError as error:
+        raise api.Unavailable(text.clean(str(error))) from error
     except OSError as error:
         words = error.strerror or str(error)
         if error.filename is not None:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import IO
@@ -20,11 +21,13 @@ import aiohttp
 from attrs import define, field
 
 from backends import api, reach
-from backends.process import locks, settings
-from outside import paths, waits
+from backends.process import locks, records, settings
+from outside import files, text, waits
 
 _CHUNK = 1 << 18
 _DIRECTLY = api.Reach()
+_ABOUT_MAX = 65_536
+_PAUSE_DIGITS = 4  # of a time to wait in seconds
 _NEW = "new."  # begins the name of everything that is not complete yet
 _AGAIN_LATER = (408, 425, 429)
 
@@ -59,7 +62,7 @@ class FileCache:
             if (
                 entry.checked_at is not None
                 and now - entry.checked_at < fresh_s
-                and paths.exists(path)
+                and _is_whole(path)
             ):
                 return path
             try:
@@ -71,7 +74,8 @@ class FileCache:
             except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
                 raise api.Rejected(f"{_short(url)} is not an HTTP URL") from error
             except aiohttp.ClientError as error:
-                raise api.Unavailable(f"cannot fetch {_short(url)}: {error}"[:256]) from error
+                words = text.clean(f"cannot fetch {_short(url)}: {error}")
+                raise api.Unavailable(words) from error
             entry.checked_at = asyncio.get_running_loop().time()
             return path
 
@@ -85,7 +89,10 @@ class FileCache:
         if way not in self._sessions:
             context = reach.context(way, ca_file=self._settings.ca_file)
             self._sessions[way] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context), timeout=aiohttp.ClientTimeout()
+                connector=aiohttp.TCPConnector(ssl=context),
+                timeout=aiohttp.ClientTimeout(),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,  # a bomb would be unpacked before it is counted
             )
         return self._sessions[way]
 
@@ -101,6 +108,12 @@ class FileCache:
                 return
             if response.status != 200:
                 raise _refusal(url, response.status, response.headers)
+            packing = response.headers.get("Content-Encoding", "identity")
+            if packing.strip().lower() not in {"", "identity"}:
+                raise api.Rejected(
+                    f"{_short(url)} comes packed as {_short(packing)}, which was not asked for; "
+                    "hint: a proxy that packs what passes?"
+                )
             with self._temporary() as (file, name):
                 size = 0
                 async for chunk in response.content.iter_chunked(_CHUNK):
@@ -118,7 +131,7 @@ class FileCache:
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[tuple[IO[bytes], pathlib.Path]]:
         """Give a new file beside the copies; it is removed unless it was moved."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_private(self._directory)
         self._sweep()
         with locks.working_in(self._directory):
             handle, name = tempfile.mkstemp(dir=self._directory, prefix=_NEW)
@@ -150,19 +163,26 @@ def _about(path: pathlib.Path) -> pathlib.Path:
 
 def _note(path: pathlib.Path, about: Mapping[str, object]) -> None:
     """Write what is known of a copy; done after the copy, so that a crash only costs a fetch."""
-    new = path.with_name(f"{_NEW}{os.getpid()}.{path.name}")
-    new.write_text(json.dumps(about))
-    new.replace(_about(path))
+    records.write(_about(path), about)
 
 
 def _known_stamp(path: pathlib.Path) -> str | None:
     """Return Last-Modified of a whole copy, or None."""
     try:
-        about = json.loads(_about(path).read_text())
-        whole = path.stat().st_size == about["size"]
-        return about["last_modified"] if whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+        about = json.loads(files.read(_about(path), limit=_ABOUT_MAX))
+        stamp = about["last_modified"]
+        whole = _is_whole(path) and path.stat().st_size == about["size"]
+        return stamp if whole and isinstance(stamp, str) and stamp.isprintable() else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+    """Tell whether there is a copy: a file, and nothing that an agent would wait for."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _refusal(url: str, status: int, headers: Mapping[str, str]) -> api.BackendError:
@@ -170,13 +190,16 @@ def _refusal(url: str, status: int, headers: Mapping[str, str]) -> api.BackendEr
     words = f"{_short(url)} answered {status}"
     if status >= 500 or status in _AGAIN_LATER:
         after = headers.get("Retry-After", "")
-        return api.Unavailable(words, retry_after=float(after) if after.isdecimal() else None)
+        pause = float(after) if after.isdecimal() and len(after) <= _PAUSE_DIGITS else None
+        return api.Unavailable(words, retry_after=pause)
     if 300 <= status < 400:
-        words += f", a redirect to {_short(headers.get('Location', '(nowhere)'))}"
+        # what follows is often what somebody was let in with
+        place = headers.get("Location", "(nowhere)").partition("?")[0].partition("#")[0]
+        words += f", a redirect to {_short(place)}"
         words += "; hint: give the final URL, or allow this path without a login"
     return api.Rejected(words)
 
 
-def _short(text: str) -> str:
+def _short(told: str) -> str:
     """Quote a remote text."""
-    return text if len(text) <= 96 else text[:93] + "..."
+    return text.clean(told, 96)

@@ -10,11 +10,13 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from outside import files
+
 
 @contextlib.contextmanager
 def working_in(directory: pathlib.Path) -> Iterator[None]:
     """Keep sweepers out, waiting for one that is at it; makes the directory. Raises OSError."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.make_private(directory)
     with _opened(directory) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield

@@ -21,6 +21,7 @@ from attrs import frozen
 
 from backends import api, names
 from backends.process import kernel, proc, settings
+from outside import files as outside_files
 
 _SUPERVISOR = pathlib.Path(__file__).with_name("supervisor.py")
 _TOKENS = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES, api.SHARED))))
@@ -109,7 +110,7 @@ def fill(
         (stage / "work").mkdir(mode=0o700)
     else:  # the path that the controller was told leads there, too
         (stage / "work").symlink_to(places.work)
-    places.shared.mkdir(mode=0o700, exist_ok=True)
+    outside_files.make_private(places.shared)
     for name, content in spec.secret_files.items():
         _write(stage / "secrets" / name, content)
     for name, source in files.items():

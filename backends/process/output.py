@@ -5,12 +5,14 @@ last two are kept; a hole in the numbers tells the reader that something was lef
 know processes and secrets; imports what the supervisor may import (see supervisor.py).
 """
 
-# ruff: noqa: PTH108, PTH118, PTH123, PTH208 -- pathlib would cost every agent 1.5 MiB
+# ruff: noqa: PTH108, PTH118, PTH208 -- pathlib would cost every agent 1.5 MiB
 
 import contextlib
 import os
+import stat
 
 _NAME = "output."
+_DIGITS = 9
 _LEFT_OUT = b"\n[... output left out ...]\n"
 
 
@@ -53,21 +55,38 @@ class Output:
             self._file = file
 
 
-def read(directory: str) -> bytes:
-    """Join what is kept, saying where something is missing; raises OSError."""
+def read(directory: str, *, limit: int) -> bytes:
+    """Join what is kept, saying where something is missing; raises OSError.
+
+    Of each part the last ``limit`` bytes at most: a build may have written there, too.
+    """
     text, expected = b"", 0
-    for number in sorted(_numbers(directory)):
+    for number in _numbers(directory):
         if number != expected:
             text += _LEFT_OUT
         expected = number + 1
-        with (
-            contextlib.suppress(FileNotFoundError),  # dropped while we read
-            open(os.path.join(directory, f"{_NAME}{number}"), "rb") as file,
-        ):
-            text += file.read()
+        with contextlib.suppress(OSError):  # dropped while we read, or put there by somebody
+            text += _end_of(os.path.join(directory, f"{_NAME}{number}"), limit)
     return text
 
 
+def _end_of(path: str, limit: int) -> bytes:
+    """Return the end of a regular file; nothing of what is none, and nothing is waited for."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return b""
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        told = os.fstat(file.fileno())
+        if not stat.S_ISREG(told.st_mode):
+            return b""
+        if told.st_size > limit:
+            file.seek(told.st_size - limit)
+            return _LEFT_OUT + file.read(limit)
+        return file.read(limit)
+
+
 def _numbers(directory: str) -> list[int]:
+    """Return which parts are there: the first, and the newest three."""
     names = (name.removeprefix(_NAME) for name in os.listdir(directory) if name.startswith(_NAME))
-    return [int(number) for number in names if number.isdecimal()]
+    found = sorted(int(name) for name in names if name.isdecimal() and len(name) <= _DIGITS)
+    return [*found[:1], *found[1:][-3:]]

@@ -13,7 +13,6 @@ called lost: a late supervisor finds the claim and leaves.
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -21,20 +20,26 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import Factory, frozen
 
-from backends import api
-from backends.process import kernel, locks, output, proc
-from outside import paths
+from backends import api, names
+from backends.process import kernel, locks, output, proc, records
+from outside import files, paths, text, typed
 
 _log = logging.getLogger(__name__)
 
 _STAGING, _TRASH = ".staging", ".trash"
 _SECRET_MIN = 8  # shorter secrets would blank out ordinary words
+_SECRET_MAX = 65_536
+_SECRETS_MAX = 16
 _HIDDEN = "****"
+_OUTPUT_MAX = 1 << 20  # bytes of each part of the output that are looked at
+_LINE_MAX = 4096
+_DEEP = 200  # directories within each other that a recursive removal surely bears
 
 
 @frozen(kw_only=True)
@@ -60,6 +65,9 @@ class Storage:
         digest = hashlib.sha256(owner.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         self.slug = re.sub(r"[^A-Za-z0-9-]+", "-", owner)[:40] + "-" + digest
         self.home = root / "owners" / self.slug
+        # as they were last read; a build may put something else there
+        self._known: dict[str, dict[str, Any]] = {}  # descriptions
+        self._claims: dict[str, dict[str, Any]] = {}
 
     def path(self, name: str) -> pathlib.Path:
         """Where an instance of that name lives."""
@@ -71,7 +79,7 @@ class Storage:
     def stage(self, name: str) -> Iterator[pathlib.Path]:
         """Give a new directory to fill; what was not published is removed."""
         # made early: a full disk must not be in the way of a removal
-        (self.home / _TRASH).mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_private(self.home / _TRASH)
         with locks.working_in(self.home / _STAGING):
             path = self.home / _STAGING / f"{name}.{secrets.token_hex(4)}"
             path.mkdir(mode=0o700)
@@ -92,10 +100,8 @@ class Storage:
 
     def digest(self, name: str) -> str | None:
         """Digest of the specification an existing instance was made from; None: no instance."""
-        try:
-            return str(_read_json(self.path(name) / "instance.json").get("digest", ""))
-        except FileNotFoundError:
-            return None
+        about = self._about(name)
+        return None if about is None else str(about["digest"])
 
     # --- reading ---
 
@@ -106,32 +112,87 @@ class Storage:
                 found = sorted(e.name for e in entries if not e.name.startswith("."))
         except FileNotFoundError:
             return []
-        return [name for name in found if os.path.lexists(self.path(name) / "instance.json")]
+        return [
+            name
+            for name in found
+            if names.name_problem(name) is None
+            and os.path.lexists(self.path(name) / "instance.json")
+        ]
 
-    def read_all(self) -> list[Record]:
-        """All instances; those that vanish meanwhile are left out."""
+    def read_all(self) -> tuple[list[Record], typed.Odd]:
+        """All instances, and what could not be read; those that vanish meanwhile are left out."""
         boot = kernel.boot_id()
-        records = (self.read(name, boot=boot) for name in self.names())
-        return [record for record in records if record is not None]
+        there = self.names()
+        for name in {*self._known, *self._claims} - {*there}:
+            self._known.pop(name, None)
+            self._claims.pop(name, None)
+        failed: list[OSError] = []
 
-    def read(self, name: str, *, boot: str) -> Record | None:
-        """One instance, or None when there is none. ``boot`` is ``kernel.boot_id()``."""
+        def read(name: str) -> Record | None:
+            try:
+                return self.read(name, boot=boot)
+            except OSError as error:  # the machine's: then nothing is known of the others either
+                failed.append(error)
+                return None
+
+        found, odd = typed.each(there, read)
+        if failed:
+            raise failed[0]
+        return [record for record in found if record is not None], odd
+
+    def _about(self, name: str, *, ends: bool = False) -> dict[str, Any] | None:
+        """Return the description of an instance; None: there is none. Raises OddError.
+
+        One that was read before is believed when something odd lies there now. One that ``ends``
+        need not have any.
+        """
+        try:
+            about = records.about(self.path(name) / "instance.json", name)
+        except records.OddError:
+            if name not in self._known and not ends:
+                raise
+            known: dict[str, Any] = self._known.get(name) or records.nothing(name)
+            return known
+        if about is not None and about["token"]:
+            self._known[name] = about
+        return about
+
+    def _claim(self, name: str, *, ends: bool) -> dict[str, Any] | None:
+        """Return who has an instance; None: nobody yet. What was read before is believed."""
+        try:
+            claim = records.read(self.path(name) / "supervisor")
+        except records.OddError:
+            if name not in self._claims and not ends:
+                raise
+            return self._claims.get(name, {})
+        if records.supervisor(claim) is not None and claim is not None:
+            self._claims[name] = claim
+        return claim
+
+    def read(self, name: str, *, boot: str, ends: bool = False) -> Record | None:
+        """One instance, or None when there is none. ``boot`` is ``kernel.boot_id()``.
+
+        Raises OddError unless it ``ends``.
+        """
         path = self.path(name)
         if not paths.is_directory(path):
             return None
-        about = _read_json(path / "instance.json", missing=None)
+        about = self._about(name, ends=ends)
         if about is None:
             return None
-        claim = _read_json(path / "supervisor", missing=None)
+        claim = self._claim(name, ends=ends)
         if claim is None and self._is_late(about, boot):
             if not self._reading:
                 self.give_up(name)
-            claim = _read_json(path / "supervisor", missing={})
-        process = _process(claim)
+            claim = self._claim(name, ends=ends) or {}
+        process = records.supervisor(claim)
         running = process is not None and proc.alive(process)
-        ending = _read_json(path / "exit", missing=None)  # after alive(): it is written before
-        state, end = _judge(claim, ending, running=running, boot=boot)
-        if state is not api.InstanceState.EXITED and paths.exists(path / "stop"):
+        try:
+            ending = records.read(path / "exit")  # after alive(): it is written before
+        except records.OddError:
+            ending = None if running else {}
+        state, end = _judge(claim, ending, process=process, running=running, boot=boot)
+        if state is not api.InstanceState.EXITED and os.path.lexists(path / "stop"):
             state = api.InstanceState.STOPPING
         if not paths.is_directory(path):
             return None
@@ -139,18 +200,18 @@ class Storage:
             instance=api.Instance(
                 name=name,
                 state=state,
-                metadata=about.get("metadata", {}),
-                created_at=about.get("created_at"),
+                metadata=about["metadata"],
+                created_at=about["created_at"],
                 exit=end,
             ),
-            token=about.get("token", ""),
+            token=about["token"],
             supervisor=process,
             files=about,
         )
 
     def _is_late(self, about: Mapping[str, Any], boot: str) -> bool:
         """True when the broker that made it surely does not start it any more."""
-        age = proc.uptime_s() - float(about.get("uptime", 0.0))
+        age = proc.uptime_s() - float(about["uptime"])
         return about.get("boot") != boot or age > self._start_timeout_s
 
     def give_up(self, name: str) -> bool:
@@ -168,12 +229,12 @@ class Storage:
         if not paths.is_directory(path):
             raise api.NotFound(f"no instance {name!r}")
         try:
-            text = output.read(str(path)).decode("utf-8", "replace")
-        except FileNotFoundError:
+            said = output.read(str(path), limit=_OUTPUT_MAX).decode("utf-8", "replace")
+        except (FileNotFoundError, NotADirectoryError):
             raise api.NotFound(f"no instance {name!r}") from None
         for secret in sorted(_secret_texts(path / "secrets"), key=len, reverse=True):
-            text = text.replace(secret, _HIDDEN)
-        return "\n".join(text.splitlines()[-tail:]) if tail > 0 else ""
+            said = said.replace(secret, _HIDDEN)
+        return "\n".join(text.last_lines(said, tail, _LINE_MAX)) if tail > 0 else ""
 
     # --- ending ---
 
@@ -181,12 +242,12 @@ class Storage:
         """Tell the supervisor to end the agent; raises NotFound. Nobody can start it after."""
         with contextlib.suppress(OSError):  # disk full: a supervisor that comes now sees it go
             self.give_up(name)
-        record = self.read(name, boot=kernel.boot_id())
+        record = self.read(name, boot=kernel.boot_id(), ends=True)
         if record is None:
             raise api.NotFound(f"no instance {name!r}")
         if record.supervisor is not None:
             with contextlib.suppress(OSError):  # disk full: the supervisor has a grace of its own
-                _write_json(self.path(name) / "stop", grace_s)
+                records.write(self.path(name) / "stop", grace_s)
             proc.send(record.supervisor, signal.SIGTERM)
         return record
 
@@ -209,8 +270,8 @@ class Storage:
         A successor under the same name is not touched: another broker may have been faster.
         """
         name = record.instance.name
-        about = _read_json(self.path(name) / "instance.json", missing=None)
-        if about is None or about.get("token", "") != record.token:
+        about = self._about(name, ends=True)
+        if about is None or about["token"] != record.token:
             raise api.NotFound(f"no instance {name!r}")
         if record.files.get("cgroup"):
             with contextlib.suppress(OSError):
@@ -241,17 +302,13 @@ def _judge(
     claim: Mapping[str, Any] | None,
     ending: Mapping[str, Any] | None,
     *,
+    process: proc.Process | None,
     running: bool,
     boot: str,
 ) -> tuple[api.InstanceState, api.Exit | None]:
     """Total table from what the files say to the contract's states."""
     if ending is not None:
-        return api.InstanceState.EXITED, api.Exit(
-            slug=str(ending.get("slug", "unknown")),
-            code=ending.get("code"),
-            message=str(ending.get("message", "its exit record is damaged")),
-            at=ending.get("at"),
-        )
+        return api.InstanceState.EXITED, records.end(ending)
     if claim is None:
         return api.InstanceState.STARTING, None
     if running:
@@ -259,56 +316,28 @@ def _judge(
         return (api.InstanceState.RUNNING if is_up else api.InstanceState.STARTING), None
     if claim.get("boot", boot) != boot:
         message = "the machine was restarted"
-    elif _process(claim) is None:
+    elif process is None:
         message = "the broker ended before it could start the program"
     else:
         message = "its supervisor process was killed"
     return api.InstanceState.EXITED, api.Exit(slug="platform-lost", message=message)
 
 
-def _process(claim: Mapping[str, Any] | None) -> proc.Process | None:
-    """Return the supervisor a claim names; None: claimed for nobody, damaged, or no claim."""
-    if claim is None or not {"pid", "start", "boot"} <= claim.keys():
-        return None
-    return proc.Process(pid=int(claim["pid"]), start=str(claim["start"]), boot=str(claim["boot"]))
-
-
-_RAISE: Any = object()
-
-
-def _read_json(path: pathlib.Path, *, missing: Any = _RAISE) -> Any:
-    """Read an object; a damaged file (power loss) reads as an empty one."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        if missing is _RAISE:
-            raise
-        return missing
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _write_json(path: pathlib.Path, value: object) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(value))
-    new.replace(path)
-
-
 def _entries(directory: pathlib.Path) -> list[pathlib.Path]:
     try:
         return list(directory.iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def _secret_texts(directory: pathlib.Path) -> set[str]:
     """Return what must not be shown: whole secrets and, of longer ones, every line."""
     found = set()
-    for file in _entries(directory):
-        text = file.read_text(errors="replace")
-        found |= {part.strip() for part in (text, *text.splitlines())}
-    return {text for text in found if len(text) >= _SECRET_MIN}
+    for file in _entries(directory)[:_SECRETS_MAX]:
+        with contextlib.suppress(OSError):  # a pipe in its place hides nothing
+            told = files.read(file, limit=_SECRET_MAX).decode("utf-8", "replace")
+            found |= {part.strip() for part in (told, *told.splitlines())}
+    return {part for part in found if len(part) >= _SECRET_MIN}
 
 
 def _discard(path: pathlib.Path) -> None:
@@ -320,11 +349,17 @@ def _discard(path: pathlib.Path) -> None:
 
 
 def remove_tree(path: pathlib.Path) -> None:
-    """Remove a directory, read-only parts of it too (module caches make such); raises OSError."""
+    """Remove a directory, or what lies in its place; raises OSError.
+
+    Read-only parts of it too (module caches make such), and however deep it is.
+    """
     try:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+            return
         shutil.rmtree(path)
     except FileNotFoundError:
-        if paths.exists(path):
+        if os.path.lexists(path):
             remove_tree(path)  # somebody else removes it at the same time
     except PermissionError:
         path.chmod(0o700)
@@ -333,3 +368,45 @@ def remove_tree(path: pathlib.Path) -> None:
                 if not (directory := pathlib.Path(folder, name)).is_symlink():
                     directory.chmod(0o700)
         shutil.rmtree(path)
+    except RecursionError:
+        _make_flatter(path)
+        remove_tree(path)
+
+
+def _make_flatter(path: pathlib.Path) -> None:
+    """Move what is very deep in a directory to its top; raises OSError."""
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while (deep := _deep(top)) is not None:
+            above, name = deep
+            try:
+                os.rename(name, secrets.token_hex(8), src_dir_fd=above, dst_dir_fd=top)
+            finally:
+                os.close(above)
+    finally:
+        os.close(top)
+
+
+def _deep(top: int) -> tuple[int, str] | None:
+    """Return an open directory and the name of one in it that is too deep; None: there is none."""
+    todo = [(os.dup(top), 0)]
+    try:
+        while todo:
+            folder, depth = todo.pop()
+            with contextlib.ExitStack() as stack:
+                stack.callback(os.close, folder)
+                with os.scandir(folder) as entries:
+                    below = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+                for name in below:
+                    if depth >= _DEEP:
+                        return os.dup(folder), name
+                    todo.append((_opened(name, folder), depth + 1))
+    finally:
+        for folder, _ in todo:
+            os.close(folder)
+    return None
+
+
+def _opened(name: str, above: int) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, dir_fd=above)

@@ -7,6 +7,7 @@ trusted: that comes with the file (``api.Reach``).
 import ssl
 
 from backends import api
+from outside import tls
 
 
 def context(reach: api.Reach, *, ca_file: str | None = None) -> ssl.SSLContext | bool:
@@ -21,6 +22,6 @@ def context(reach: api.Reach, *, ca_file: str | None = None) -> ssl.SSLContext |
     if told is None:
         return True
     try:
-        return ssl.create_default_context(cafile=told)
-    except (OSError, ssl.SSLError) as error:
+        return tls.trusting(told)
+    except OSError as error:
         raise api.Rejected(f"the CA file {told[:120]!r} cannot be used: {error}"[:256]) from error

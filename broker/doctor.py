@@ -24,7 +24,7 @@ from broker.core import model
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
 from jnlp import version as jnlp_version
-from outside import text, unreached, waits
+from outside import text, tls, unreached, waits
 
 _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
@@ -285,7 +285,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
     url = settings.controller.agent_url
     context: ssl.SSLContext | bool = settings.controller.verify
     if settings.controller.verify and settings.controller.ca_file is not None:
-        context = ssl.create_default_context(cafile=settings.controller.ca_file)
+        context = tls.trusting(settings.controller.ca_file)
     ways = dict.fromkeys(t.launch.connection for t in settings.templates if not t.launch.command)
     if not ways:
         yield finding.ok("agents", "all templates bring a program of their own: nothing to try")

@@ -27,7 +27,7 @@ from jnlp import answers, errors
 from jnlp import entries as jnlp_entries
 from jnlp import secret as jnlp_secret
 from jnlp.settings import Credentials, Settings
-from outside import bodies, files, secrets, unreached, waits
+from outside import bodies, files, secrets, tls, unreached, waits
 from outside import text as outside_text
 
 _HEADER_BYTES = 65536  # group headers of a large directory service exceed aiohttp's 8190
@@ -412,8 +412,8 @@ def _ssl(settings: Settings) -> ssl.SSLContext | bool:
     if settings.ca_file is None:
         return True
     try:
-        return ssl.create_default_context(cafile=settings.ca_file)
-    except (OSError, ssl.SSLError) as error:
+        return tls.trusting(settings.ca_file)
+    except OSError as error:
         raise ValueError(f"CA file {settings.ca_file!r} cannot be used: {error}") from error
 
 

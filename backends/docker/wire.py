@@ -30,7 +30,7 @@ from attrs import frozen
 from urllib3.connection import HTTPConnection
 
 from backends.docker import settings, slim
-from outside import bodies, files, text
+from outside import bodies, files, text, tls
 
 with slim.without("charset_normalizer", "chardet"):
     from docker.transport import unixconn
@@ -415,10 +415,7 @@ def _pool(host: settings.Host, connections: int) -> tuple[urllib3.HTTPConnection
 
 def _context(host: settings.Host) -> ssl.SSLContext:
     """Return whom we trust and who we are; the authorities of the system without a ``ca_file``."""
-    trusted = None
-    if host.ca_file is not None:
-        trusted = files.read(host.ca_file, limit=_FILE_MAX).decode("ascii", "ignore")
-    context = ssl.create_default_context(cadata=trusted)
+    context = ssl.create_default_context() if host.ca_file is None else tls.trusting(host.ca_file)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # authorities of one's own are seldom strict
     context.sslsocket_class = _Secure
     if host.cert_file is not None and host.key_file is not None:

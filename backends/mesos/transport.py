@@ -24,7 +24,7 @@ from attrs import frozen
 
 from backends import api
 from backends.mesos import calls, recordio, settings, zookeeper
-from outside import bodies, files, secrets, text, typed, unreached, waits
+from outside import bodies, files, secrets, text, tls, typed, unreached, waits
 
 _SCHEDULER = "/api/v1/scheduler"
 _STREAM_ID = "Mesos-Stream-Id"
@@ -34,7 +34,7 @@ _FIRST_HEARTBEAT_S = 15.0  # until the master has said how often it beats
 _HEARTBEAT_S = (0.05, 300.0)
 _TEXT_MAX = 4096
 _PAGE_MAX = 16 << 20  # of /slaves, 6000 agents
-_SECRET_MAX, _CA_MAX = 64 << 10, 4 << 20
+_SECRET_MAX = 64 << 10
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
@@ -349,7 +349,7 @@ def _heartbeat_s(event: Mapping[str, Any] | None) -> float | None:
 
 def _credentials(principal: str, path: str) -> dict[str, str]:
     try:
-        secret = files.read(path, limit=_SECRET_MAX).decode("utf-8").strip()
+        secret = files.read(path, limit=_SECRET_MAX).decode("utf-8-sig").strip()
     except (OSError, UnicodeError) as error:
         raise api.Rejected(f"secret_file {path!r} cannot be read: {_reason(error)}") from error
     told = base64.b64encode(f"{principal}:{secret}".encode()).decode()
@@ -373,9 +373,8 @@ def _authorities(ca_file: str | None) -> ssl.SSLContext:
     if ca_file is None:
         return ssl.create_default_context()
     try:
-        data = files.read(ca_file, limit=_CA_MAX).decode("ascii", "ignore")
-        return ssl.create_default_context(cadata=data)
-    except (OSError, ValueError) as error:
+        return tls.trusting(ca_file)
+    except OSError as error:
         words = "it holds no certificate" if isinstance(error, ssl.SSLError) else _reason(error)
         raise api.Rejected(f"ca_file {ca_file!r} cannot be used: {words}") from error
 

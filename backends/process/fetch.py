@@ -14,6 +14,7 @@ import os
 import pathlib
 import stat
 import tempfile
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import IO
 
@@ -22,7 +23,7 @@ from attrs import define, field
 
 from backends import api, reach
 from backends.process import locks, records, settings
-from outside import files, text, waits
+from outside import files, secrets, text, waits
 
 _CHUNK = 1 << 18
 _DIRECTLY = api.Reach()
@@ -87,6 +88,7 @@ class FileCache:
 
     def _client(self, way: api.Reach) -> aiohttp.ClientSession:
         if way not in self._sessions:
+            secrets.register(urllib.parse.urlsplit(way.proxy or "").password)
             context = reach.context(way, ca_file=self._settings.ca_file)
             self._sessions[way] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context),

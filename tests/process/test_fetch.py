@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import pathlib
 import ssl
 import time
@@ -14,7 +15,7 @@ from aiohttp import web
 
 from backends import api, finding
 from backends.process import doctor, fetch, settings
-from tests import patience
+from tests import echo, patience
 from tests.docker import certificates
 
 _STAMP = "Tue, 24 Nov 2020 10:00:00 GMT"
@@ -377,3 +378,75 @@ async def test_the_doctor_asks_for_the_jar_as_a_launch_does(server: Server, tmp_
         trusted = api.RemoteFile(url=url, name="agent.jar", reach=api.Reach(ca_file=ours.file))
         assert (await found(trusted)).verdict.value == "ok"
         assert (await found(api.RemoteFile(url=url, name="agent.jar"))).verdict.value == "FAIL"
+
+
+# --- servers and directories that are not as they should be ------------------------------------
+
+PASSWORD = "correct-horse-battery-staple-7"
+
+
+@pytest.mark.parametrize("way", echo.WAYS)
+async def test_what_a_proxy_is_told_comes_back_in_no_words(tmp_path: pathlib.Path, way: str):
+    """Its password, in whatever form it is echoed; and whatever comes is an error of ours."""
+    made = settings.ProcessSettings(revalidate_after_s=0, download_timeout_s=20)
+    cache, told = fetch.FileCache(tmp_path / "cache", made), ""
+    with echo.serving(way) as server:
+        reach = api.Reach(proxy=f"http://user:{PASSWORD}@127.0.0.1:{server.port}")
+        try:
+            await cache.get("http://controller.invalid/jnlpJars/agent.jar", reach)
+        except api.BackendError as error:
+            told = error.reason
+        finally:
+            await cache.aclose()
+        assert server.was_sent(PASSWORD)
+    assert echo.found(PASSWORD, told) == []
+
+
+async def test_a_redirect_is_told_without_what_it_lets_in(server: Server, open_cache):
+    """What follows the question mark is often somebody's ticket."""
+    server.says(302, Location="https://login.example/?ticket=s3cr3t-ticket#s3cr3t")
+    with pytest.raises(api.Rejected) as caught:
+        await open_cache().get(server.url)
+    assert "https://login.example/" in caught.value.reason
+    assert "s3cr3t" not in caught.value.reason
+
+
+async def test_a_packed_answer_is_not_unpacked(server: Server, open_cache):
+    """Nobody asked for it, and a little of it may be gigabytes."""
+    server.says(200, Content_Encoding="gzip")
+    with pytest.raises(api.Rejected, match="packed as gzip"):
+        await open_cache().get(server.url)
+
+
+@pytest.mark.parametrize("after", ["9" * 400, "-1", "soon", "99999"])
+async def test_a_pause_without_end_is_none(server: Server, open_cache, after: str):
+    """A server may not put us to sleep."""
+    server.says(503, Retry_After=after)
+    with pytest.raises(api.Unavailable) as caught:
+        await open_cache().get(server.url)
+    assert caught.value.retry_after is None
+
+
+async def test_a_pipe_in_the_place_of_a_copy_is_replaced(server: Server, tmp_path: pathlib.Path):
+    """Agents share the cache's owner: what one puts there holds up nobody."""
+    cache = fetch.FileCache(tmp_path / "cache", settings.ProcessSettings())
+    path = await cache.get(server.url)
+    for odd in (
+        path,
+        path.with_name(f"{path.name}.json"),
+        path.with_name(f"{path.name}.json.new"),
+    ):
+        odd.unlink(missing_ok=True)
+        os.mkfifo(odd)
+    async with asyncio.timeout(20):
+        assert (await cache.get(server.url)).read_bytes() == server.content
+    await cache.aclose()
+
+
+async def test_a_pipe_in_the_place_of_an_authority_is_refused(tmp_path: pathlib.Path):
+    """The library would wait for it, and the broker with it."""
+    os.mkfifo(tmp_path / "ca.pem")
+    cache = fetch.FileCache(tmp_path / "cache", settings.ProcessSettings())
+    with pytest.raises(api.Rejected, match="no regular file"):
+        await cache.get("https://127.0.0.1:1/x", api.Reach(ca_file=str(tmp_path / "ca.pem")))
+    await cache.aclose()

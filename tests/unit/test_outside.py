@@ -15,7 +15,7 @@ import pytest
 from aiohttp import test_utils, web
 from hypothesis import strategies as st
 
-from outside import bodies, files, secrets, text, typed, unreached
+from outside import bodies, files, secrets, text, tls, typed, unreached
 
 TOKEN = "11b4a9f3-Ü+/ö?\"<'&c0ffee"
 AGENT = "0123456789abcdef" * 4
@@ -263,3 +263,34 @@ def test_other_errors_keep_their_words():
     assert unreached.words(OSError(5, "broken\nline")) == "[Errno 5] broken line"
     assert unreached.words(aiohttp.ServerDisconnectedError()) == "Server disconnected"
     assert unreached.words(TimeoutError()) == "TimeoutError"
+
+
+# --- whom we trust ------------------------------------------------------------------------------
+
+
+def test_an_authority_is_read_whatever_lies_there(tmp_path):
+    """A pipe is not waited for; a file without a certificate does not mean the system's."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text(
+        "-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n"
+    )
+    for name, words in (
+        ("pipe", "no regular file"),
+        ("empty", "no certificate"),
+        ("text", r"[a-z]"),
+    ):
+        with pytest.raises(OSError, match=words):
+            tls.trusting(tmp_path / name)
+
+
+def test_a_secret_in_a_file_is_its_text(tmp_path):
+    """Without blanks and marks; an empty one is none."""
+    path = tmp_path / "secret"
+    for content in (b"abc", b" abc\r\n", b"\xef\xbb\xbfabc\n"):
+        path.write_bytes(content)
+        assert files.secret(path) == "abc"
+    for content in (b"", b"\n", b"\xff\xfe", b"a" * 20_000):
+        path.write_bytes(content)
+        with pytest.raises(OSError, match=r"."):
+            files.secret(path)

@@ -100,7 +100,7 @@ class Reader:
         Raises any ``JenkinsError``.
         """
         answer = await self._session.get_list("queue/api/json", "items", {"tree": PEEK_TREE})
-        seen, _ = typed.each(answer.entries, _glimpse)
+        seen, _ = _each(answer.entries, _glimpse, "queue")
         return frozenset(pair for pair in seen if pair is not None)
 
     async def takes_work(self, names: Sequence[str]) -> Mapping[model.NodeName, bool]:
@@ -352,4 +352,4 @@ def _text(values: dict[str, Any], key: str) -> str:
 
 def _time(values: dict[str, Any], key: str, skew_s: float) -> float | None:
     value = typed.number(values.get(key), 0.0, state.LATEST_MS)
-    return None if value is None else value / 1000 - skew_s
+    return value / 1000 - skew_s if value else None  # 1970 and before: it is not told

@@ -49,20 +49,23 @@ class OddEntry(ValueError):  # noqa: N818 -- what it is
 class Entries:
     """The entries of one list; iterate to get each as ``Entry``, as often as wanted."""
 
-    __slots__ = ("_begin", "_body")
+    __slots__ = ("_begin", "_body", "_key")
 
     def __init__(self, body: bytes, key: str) -> None:
         """Find the list; raises ``ValueError`` where there is none."""
         self._body = body
+        self._key = key
         self._begin = _find(body, key)
 
     def __iter__(self) -> Iterator["Entry"]:
         """Give ``MAX_ENTRIES`` of them, and if there are more, one that says so.
 
-        Raises ``ValueError`` for a list that does not end, or is none.
+        Raises ``ValueError`` for a list that does not end, or is none; and behind the last entry
+        where the document is not over then, or has the list twice: each of the two lacks entries.
         """
         at = _skip(self._body, self._begin)
         if self._body[at : at + 1] == b"]":
+            _check_rest(self._body, at + 1, self._key)
             return
         limit = min(MAX_ENTRIES, len(self._body) // _LEAST_ENTRY + 16)
         for number in itertools.count():
@@ -78,6 +81,7 @@ class Entries:
                 yield Entry(self._body[at:end])
             at = _skip(self._body, end)
             if self._body[at : at + 1] == b"]":
+                _check_rest(self._body, at + 1, self._key)
                 return
             if self._body[at : at + 1] != b",":
                 raise ValueError("invalid JSON: neither a comma nor the end after an entry")
@@ -157,6 +161,28 @@ def _find(body: bytes, key: str) -> int:
             break
         at = _skip(body, at + 1)
     raise ValueError(f"no list of {key} in the answer")
+
+
+def _check_rest(body: bytes, at: int, key: str) -> None:
+    """Walk to the end of the object; raises ``ValueError`` where it is not that of the body."""
+    wanted = json.dumps(key).encode()
+    for _ in range(_MAX_MEMBERS):
+        at = _skip(body, at)
+        if body[at : at + 1] == b"}":
+            if _skip(body, at + 1) < len(body):
+                raise ValueError("invalid JSON: something stands behind the end")
+            return
+        name = _skip(body, at + 1)
+        if body[at : at + 1] != b"," or body[name : name + 1] != b'"':
+            break
+        end = _end(body, name)[0]
+        if body[name:end] == wanted:
+            raise ValueError(f"the list of {key} is there twice")
+        at = _skip(body, end)
+        if body[at : at + 1] != b":":
+            break
+        at = _end(body, _skip(body, at + 1))[0]
+    raise ValueError("invalid JSON: the object does not end behind its list")
 
 
 NONE = Entries(b'{"none": []}', "none")

@@ -273,11 +273,11 @@ class Session:
         if refused is None or refused.secret_file is None:
             return False
         try:
-            text = files.read(refused.secret_file, limit=_SECRET_BYTES).decode().strip()
+            text = files.secret(refused.secret_file, limit=_SECRET_BYTES)
         except (OSError, ValueError):
             return False
         secret = jnlp_secret.Secret(text)
-        if not text or "\n" in text or secret == refused.secret:
+        if len(text.splitlines()) > 1 or secret == refused.secret:
             return False
         secrets.register(text)
         self._credentials = evolve(refused, secret=secret)

@@ -8,8 +8,11 @@ import errno
 import os
 import pathlib
 import stat
+import unicodedata
 
 from outside import paths
+
+_UNSEEN = frozenset({"Cc", "Cf"})
 
 
 def read(path: str | os.PathLike[str], *, limit: int) -> bytes:
@@ -33,7 +36,8 @@ def secret(path: str | os.PathLike[str], *, limit: int = 16_384) -> str:
     """Return the text of a file that holds a secret and nothing else, without blanks around it.
 
     A mark of the byte order, as some editors put it before a text, is no part of it. Raises
-    OSError as ``read`` does, also for what is no UTF-8 text or is empty.
+    OSError as ``read`` does, also for what is no UTF-8 text, is empty, or holds what ``unseen``
+    finds. Lines are the caller's business.
     """
     try:
         text = read(path, limit=limit).decode("utf-8-sig").strip()
@@ -41,7 +45,21 @@ def secret(path: str | os.PathLike[str], *, limit: int = 16_384) -> str:
         raise OSError(errno.EILSEQ, "not UTF-8 text", os.fspath(path)) from None
     if not text:
         raise OSError(errno.ENODATA, "empty", os.fspath(path))
+    if found := unseen(text):
+        raise OSError(errno.EILSEQ, f"holds {found}", os.fspath(path))
     return text
+
+
+def unseen(secret: str) -> str:
+    """Name the first character of a secret that nobody sees; empty: there is none.
+
+    It came along with a copy, or is half a binary file: whoever is shown such a secret only ever
+    says "401". Ends of lines are not meant.
+    """
+    for character in secret:
+        if unicodedata.category(character) in _UNSEEN and character not in "\r\n":
+            return f"the character U+{ord(character):04X}, which nobody sees"
+    return ""
 
 
 def is_open_to_others(path: str | os.PathLike[str]) -> bool:

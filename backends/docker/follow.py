@@ -22,6 +22,7 @@ from backends.docker import answers, client, death
 from outside import text
 
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_SHORT_S = 1.0  # a stream that ends sooner is none
 _AGAIN_S = 2.0  # an engine that starts still finds out what became of its containers
 _AWAY_KEPT = 16
 _KEPT = 100  # of one container, of each kind
@@ -117,9 +118,11 @@ class Follower:
     def _run(self) -> None:
         pauses = self._pauses()
         while not self._closing.is_set():
+            opened = time.monotonic()
             try:
                 for event in self._engine.events(self._labels, self._since, self._begun):
-                    pauses = self._pauses()
+                    if time.monotonic() - opened > _SHORT_S:  # else the old ones, told again
+                        pauses = self._pauses()
                     if event is None:
                         self._say(f"{self._engine.url} tells of one that cannot be read")
                     if event is None or self._is_news(event):

@@ -44,7 +44,7 @@ def of_settings(login: settings.Registry, registry: str) -> dict[str, str]:
         password = (
             os.environ[login.password_env]
             if login.password_env is not None
-            else files.read(str(login.password_file), limit=_PASSWORD_MAX).decode().strip()
+            else files.secret(str(login.password_file), limit=_PASSWORD_MAX)
         )
     except (OSError, KeyError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else type(error).__name__

@@ -62,7 +62,7 @@ class FileToken:
     async def get(self, *, renew: bool = False) -> str | None:
         """Return the token, read at most a minute ago."""
         if renew or self._token is None or self.clock() - self._read_at > _REREAD_S:
-            token = read(self.path)
+            token = read_secret(self.path)
             secrets.register(token)
             if not _TOKEN.fullmatch(token):
                 raise api.Unauthorized(
@@ -87,6 +87,14 @@ def read(path: pathlib.Path) -> str:
         raise api.Unauthorized(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:  # which quotes what it found
         raise api.Unauthorized(f"cannot read {path}: not text") from None
+
+
+def read_secret(path: pathlib.Path) -> str:
+    """Read a file that holds a token alone; raises Unauthorized without its content."""
+    try:
+        return files.secret(path, limit=_MAX_BYTES)
+    except OSError as error:
+        raise api.Unauthorized(f"cannot read {path}: {error.strerror}") from error
 
 
 def checked(server: str) -> str:

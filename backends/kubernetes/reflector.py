@@ -31,6 +31,7 @@ from outside import typed, waits
 
 _LOG = logging.getLogger("backends.kubernetes")
 _SHORT_S = 1.0  # a watch that ends sooner is not opened again at once
+_LONG_S = 30.0  # between two lists, where the version of each is refused
 _LEFT_ALONE_S = 1.0  # a consumer that stays away longer has left the picture to age
 _GONE_S = 120.0  # how long a pod that somebody else deleted is remembered
 _MANY = 1000
@@ -150,10 +151,13 @@ class Reflector:
             await self._changed.wait()
             yield
         self._kept, known = True, False
+        loop = asyncio.get_running_loop()
+        listed, pause_s = loop.time(), 0.0
         try:
             while True:
                 try:
                     found = await self._list()
+                    listed = loop.time()
                     first, known = not known, True
                     if self._replace(found) and not first:
                         self._tell()
@@ -161,8 +165,10 @@ class Reflector:
                     async with contextlib.aclosing(self._follow(found.version)) as followed:
                         async for _ in followed:
                             yield
-                except errors.Expired:
-                    continue
+                except errors.Expired:  # anew at once, but where each list is too old at once
+                    quick = loop.time() - listed < _SHORT_S
+                    pause_s = min(max(2 * pause_s, _SHORT_S), _LONG_S) if quick else 0.0
+                    await asyncio.sleep(pause_s)
                 except errors.Odd as error:
                     self._say(error.reason)
                     await asyncio.sleep(_ODD_S)

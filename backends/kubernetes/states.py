@@ -43,6 +43,7 @@ _LATE_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
 _GRACE_S = 86_400.0 * 7
 _LACKS = re.compile(r"Insufficient ([\w./-]*\w)|Too many (pods)")
 _SIGNALS = 64
+_STATES = ("waiting", "running", "terminated")
 _SIGNALLED = 128  # exit codes above it are 128 and the number of the signal
 
 
@@ -257,6 +258,8 @@ def _odd_entries(listed: Any) -> Iterator[str]:
                 yield f"{where} {typed_as(told)}"
             elif kind == "terminated" and told is not None and _no_code(told):
                 yield f"{where}.exitCode is no number"
+        if isinstance(state, Mapping) and sum(state.get(kind) is not None for kind in _STATES) > 1:
+            yield f"[{number}].state is several at once"
 
 
 def _no_code(ended: Pod) -> bool:

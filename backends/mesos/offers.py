@@ -297,9 +297,18 @@ def _piece(raw: Mapping[str, Any]) -> _Piece | None:
         ranges = [
             (_port(one["begin"]), _port(one["end"])) for one in raw["ranges"].get("range", ())
         ]
-        ranges = [(begin, end) for begin, end in ranges if begin <= end]
-        return _Piece(raw=raw, name="ports", ranges=sorted(ranges))
+        return _Piece(raw=raw, name="ports", ranges=_apart(ranges))
     return None
+
+
+def _apart(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges in order, of which no two hold the same port: it can be given once."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(ranges):
+        begin = max(begin, found[-1][1] + 1) if found else begin  # noqa: PLW2901 -- the rest of it
+        if begin <= end:
+            found.append((begin, end))
+    return found
 
 
 def _port(value: Any) -> int:

@@ -349,7 +349,7 @@ def _heartbeat_s(event: Mapping[str, Any] | None) -> float | None:
 
 def _credentials(principal: str, path: str) -> dict[str, str]:
     try:
-        secret = files.read(path, limit=_SECRET_MAX).decode("utf-8-sig").strip()
+        secret = files.secret(path, limit=_SECRET_MAX)
     except (OSError, UnicodeError) as error:
         raise api.Rejected(f"secret_file {path!r} cannot be read: {_reason(error)}") from error
     told = base64.b64encode(f"{principal}:{secret}".encode()).decode()

@@ -121,4 +121,6 @@ def resolve(told: str, *, base: pathlib.Path, environ: Mapping[str, str]) -> jnl
     if not text or len(text.splitlines()) > 1:
         what = "holds several lines" if text else "is empty"
         raise Bad(f"{told}, which {what}", "one line: the secret")
+    if found := files.unseen(text):
+        raise Bad(f"{told}, which holds {found}", "the secret alone", "write it anew, by hand")
     return jnlp_secret.Secret(text)

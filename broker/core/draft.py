@@ -3,6 +3,7 @@
 Only ``plan`` and the steps beside it hold one, within one cycle. Refuses to decide anything.
 """
 
+import math
 from collections import Counter
 
 from attrs import Factory, define, field
@@ -56,8 +57,8 @@ class Draft:
 
 def age(wish: demand.Wish) -> tuple[float, int]:
     """Return what sorts wishes, the oldest first."""
-    since = wish.item.buildable_since_at
-    return (since if since is not None else wish.item.in_queue_since_at, wish.item.id)
+    since = wish.item.buildable_since_at or wish.item.in_queue_since_at
+    return (since or math.inf, wish.item.id)  # whoever does not tell gets ahead of nobody
 
 
 def is_leaving(agent: Agent) -> bool:

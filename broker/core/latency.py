@@ -196,8 +196,10 @@ def _waiter(
 ) -> Waiter:
     held_at = old.held_at if old is not None else 0.0
     if item.stage in _READY:
-        since = item.buildable_since_at
-        ready_at = max(item.in_queue_since_at if since is None else since, held_at)
+        since = item.buildable_since_at or item.in_queue_since_at
+        if not since:  # not told: since it was seen
+            since = old.ready_at if old is not None else read_at
+        ready_at = max(since, held_at)
     else:
         held_at = read_at
         ready_at = max(read_at, item.quiet_until_at or 0.0)

@@ -131,7 +131,7 @@ def _item(
 ) -> Document:
     since = unmet.since_at if unmet is not None and unmet.since_at else None
     if since is None and item is not None:
-        since = item.buildable_since_at or item.in_queue_since_at
+        since = item.buildable_since_at or item.in_queue_since_at or None  # 0.0: it is not told
     label = unmet.label if unmet is not None else None
     return {
         "id": key,
@@ -149,7 +149,7 @@ def _item(
         "stuck": item.stuck if item is not None else None,
         "waiting_since_at": _iso(since),
         "waiting_age_s": _age(since, now),
-        "queued_at": _iso(item.in_queue_since_at) if item is not None else None,
+        "queued_at": _iso(item.in_queue_since_at or None) if item is not None else None,
         "quiet_until_at": _iso(item.quiet_until_at) if item is not None else None,
     }
 

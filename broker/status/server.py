@@ -22,7 +22,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from aiohttp.http import HttpVersion11
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server as LowLevelServer
@@ -111,7 +111,12 @@ class Server:
 
         def speak() -> RequestHandler:
             return _Handler(
-                served, told=self._told, loop=loop, access_log=None, lingering_time=_LINGER_S
+                served,
+                told=self._told,
+                loop=loop,
+                access_log=None,
+                lingering_time=_LINGER_S,
+                auto_decompress=False,  # no body is read, so none is made a thousand times larger
             )
 
         door = doors.Door(speak, limits=self._limits)
@@ -154,6 +159,8 @@ class Server:
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "asked under a foreign host name; use the address of the page",
             )
+        if not request.raw_path.startswith("/"):  # as to a proxy: for whatever host it names
+            return _line(HTTPStatus.BAD_REQUEST, "a path is expected, not a whole address")
         if request.path not in self._answers:
             return _line(HTTPStatus.NOT_FOUND, "404: Not Found")
         if request.method not in {"GET", "HEAD"}:
@@ -242,7 +249,9 @@ class _Handler(RequestHandler):
     def log_exception(self, *args: object, **more: object) -> None:
         """Tell what aiohttp would log with a traceback, once in a while."""
         error = more.get("exc_info")
-        if isinstance(error, BaseException):
+        if isinstance(error, RequestPayloadError):  # a body that is none; nobody wants one
+            self._told.info("no HTTP request", remote="")
+        elif isinstance(error, BaseException):
             self._told.bug("a connection failed by a bug", error)
         else:
             self._told.warning("a connection failed", reason=str(args[0]) if args else "")

@@ -1,8 +1,10 @@
 """What is remembered of events, and which of them wake: recorded events, no engine."""
 
 import threading
+import time
 
 from backends.docker import answers, follow
+from tests import patience
 from tests.docker import recorded
 
 
@@ -72,3 +74,31 @@ def test_what_the_engine_tells_again_does_not_wake():
     follower, wakes = followed(recorded_life("exit3"), now=2e9)
     assert 0 == wakes
     follower.close()
+
+
+class Brief:
+    """An engine whose stream ends as soon as it has told the same again."""
+
+    url = "unix:///x"
+
+    def __init__(self) -> None:
+        self.opened: list[float] = []
+
+    def events(self, labels, since, begun):
+        self.opened.append(time.monotonic())
+        begun(lambda: None)
+        yield from recorded_life("oom-pid1")
+
+
+def test_a_stream_that_ends_at_once_is_opened_ever_more_seldom(monkeypatch):
+    """Though it tells something each time: that is always the same."""
+    monkeypatch.setattr(follow, "_RETRY_S", (0.05, 0.1, 0.2, 0.4))
+    engine = Brief()
+    follower = follow.Follower(engine, {}, wake=lambda: None, now=lambda: 1e10)
+    follower.start()
+    end = time.monotonic() + patience.seconds(20)
+    while len(engine.opened) < 5:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    follower.close()
+    assert engine.opened[4] - engine.opened[0] > 0.05 + 0.1 + 0.2 + 0.4 - 0.05

@@ -112,6 +112,20 @@ NAMED: dict[str, Change] = {
     "exit code a list": ended([0]),
     "exit code not a number": ended(math.nan),
     "exit code infinite": ended(math.inf),
+    "running and ended at once": put(
+        "status",
+        "containerStatuses",
+        0,
+        "state",
+        value={"running": {}, "terminated": {"exitCode": 0}},
+    ),
+    "waiting and ended at once": put(
+        "status",
+        "containerStatuses",
+        0,
+        "state",
+        value={"waiting": {"reason": "X"}, "terminated": {"exitCode": 1}},
+    ),
     "container there twice": lambda pod: pod["status"].update(
         containerStatuses=[
             {"name": "jnlp", "state": {"terminated": {"exitCode": 0}}},

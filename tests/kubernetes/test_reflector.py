@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 
 import hypothesis
@@ -165,6 +166,24 @@ async def test_a_version_that_is_too_old_is_listed_again(
         assert found["a1"].exit.slug == "unknown"
         assert found["a2"].exit is None
         await until(lambda: watched.hints > hints)
+
+
+async def test_a_server_to_which_each_version_is_too_old_is_listed_ever_more_seldom(
+    cluster: fake.Cluster, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """410 at once after each list: not a list after the other; and it comes back by itself."""
+    monkeypatch.setattr(reflector, "_SHORT_S", 0.2)
+    ours = make()
+    async with followed(ours):
+        await ours.launch(spec())
+        began, before = time.monotonic(), cluster.verbs().count("list")
+        cluster.compacted = 10**9
+        cluster.drop_watches()
+        await until(lambda: cluster.verbs().count("list") >= before + 4)
+        assert time.monotonic() - began > 0.2 + 0.4 + 0.8 - 0.1
+        assert {"a1"} == {one.name for one in await ours.list()}
+        cluster.compacted = 0
+        await until(lambda: live(ours))
 
 
 async def test_the_end_of_a_server_s_time_is_ordinary(cluster: fake.Cluster, make: Make) -> None:

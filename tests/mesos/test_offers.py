@@ -249,3 +249,20 @@ def test_a_recorded_offer_is_read():
     assert {"os": "linux", "rack": "r1", "jenkins": "true"} == one.attributes
     assert "http://127.0.0.1:5051" == one.agent_url
     assert tuple(raw["resources"]) == one.resources
+
+
+@pytest.mark.parametrize(
+    ("ranges", "free"),
+    [
+        (((10, 13), (10, 13)), [10, 11, 12, 13]),
+        (((10, 11), (10, 15)), [10, 11, 12, 13, 14, 15]),
+        (((10, 20), (12, 13)), list(range(10, 21))),
+        (((13, 12), (15, 15), (11, 11)), [11, 15]),
+    ],
+)
+def test_a_port_is_given_once_however_often_it_is_offered(ranges, free):
+    """A task with one port twice is refused by the master."""
+    found = offers.match([need(ports=len(free))], [offer(ports=ranges)], {})
+    ((_, (placement,)),) = found.accepted
+    assert free == sorted(placement.ports)
+    assert not offers.match([need(ports=len(free) + 1)], [offer(ports=ranges)], {}).accepted

@@ -4,11 +4,14 @@ import pathlib
 import pytest
 
 from broker import jenkins
-from broker.core import model
+from broker.core import demand, draft, latency, model
+from broker.status import documents
 from jnlp import entries, errors
+from tests.unit import status_source
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
 PLACEHOLDER = "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecution$PlaceholderTask"
+LABEL = model.KnownLabel(source=model.LabelSource.WHY)
 
 
 def load(name, note):
@@ -148,6 +151,15 @@ def test_missing_fields_of_an_item():
         '{"items": [}',
         "",
         "[" * 100_000,
+        '{"items": [], "items": [{"id": 7}]}',
+        '{"items": [{"id": 7}], "a": {}, "items": []}',
+        '{"items": [{"id": 7}]} <!-- served by a proxy -->',
+        '{"items": []}{"items": [{"id": 7}]}',
+        '{"items": [{"id": 7}]',
+        '{"items": [], "a"}',
+        '{"items": [], 7: 7}',
+        '{"items": [],}',
+        '{"items": [], "a": [}',
     ],
 )
 def test_a_queue_that_is_none(document):
@@ -252,3 +264,33 @@ def test_a_number_of_executors_that_nobody_has():
 def test_skew(date, asked, answered, expected):
     """More than two seconds beyond what the answer's own travel leaves open."""
     assert jenkins.skew(date, asked=asked, answered=answered) == pytest.approx(expected)
+
+
+def test_members_beside_the_list_are_nobodys_business():
+    """Before it and behind it."""
+    document = (
+        '{"_class": "x", "a": {"items": [1]}, "items": [{"id": 7}] , "b": [{}], "c": null }\n'
+    )
+    items, odd = jenkins.parse_queue(entries.Entries(document.encode(), "items"), 0.0)
+    assert ([7], False) == ([item.id for item in items], bool(odd))
+
+
+@pytest.mark.parametrize("told", [None, "soon", -1e400, float("nan"), {}])
+def test_who_does_not_say_since_when_waits_since_it_was_seen(told):
+    """Not since 1970: it is not the first in the row, nor the longest wait of all figures."""
+    silent = one(inQueueSince=told, buildableStartMilliseconds=told)
+    wishes = [
+        demand.Wish(item=item, label=LABEL, kind=demand.Kind.NOW) for item in (silent, one(id=8))
+    ]
+    assert [8, 7] == [wish.item.id for wish in sorted(wishes, key=draft.age)]
+    known = None
+    for at in (100.0, 105.0):
+        view = model.ControllerView(synced=True, read_at=at, items=(silent,))
+        known = latency.look(
+            known, model.World(now=at, controller=view, backends={}), model.Plan()
+        ).known
+    assert 100.0 == known.waiting[7].ready_at
+    world = model.World(now=105.0, controller=view, backends={})
+    source = status_source.FixedSource(world=world, plan=model.Plan())
+    (row,) = documents.queue(source)["items"]
+    assert (None, None, None) == (row["waiting_since_at"], row["waiting_age_s"], row["queued_at"])

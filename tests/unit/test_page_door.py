@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import itertools
 import json
 import logging
@@ -219,6 +220,10 @@ ODD = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gurgle\r\nContent-Length: 3\r\n\r\nabc",
     b"GET / HTTP/1.1\r\nHost: localhost\r\nbad header\r\n\r\n",
+    b"GET http://evil.example/api/v1/queue HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET http://localhost/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"CONNECT evil.example:22 HTTP/1.1\r\nHost: localhost\r\n\r\n",
 )
 
 
@@ -232,6 +237,22 @@ async def test_what_is_no_request_is_answered_400_without_a_word_about_us(caplog
     assert b"Server: agent-broker\r\n" in answer
     assert b"aiohttp" not in answer
     assert b"Python" not in answer
+    assert not [one for one in caplog.records if one.exc_info]
+
+
+PACKED = gzip.compress(b"x" * 20_000_000)
+
+
+@pytest.mark.parametrize("packed", [b"no gzip", PACKED[:-4], PACKED], ids=len)
+async def test_a_body_that_comes_packed_stays_packed(caplog, packed):
+    """Nobody wants it: neither its size nor what is wrong with it is any trouble of ours."""
+    caplog.set_level(logging.DEBUG)
+    head = b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\n"
+    async with served() as (server, port):
+        data = head + b"Content-Length: %d\r\n\r\n" % len(packed) + packed
+        answer = await said(port, data)
+        assert answer.startswith(b"HTTP/1.1 405 ")
+        assert not inside(server)
     assert not [one for one in caplog.records if one.exc_info]
 
 

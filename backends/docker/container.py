@@ -20,7 +20,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from backends import api, names, sharing
+from backends import api, names, perils, sharing
 from backends.docker import places, reference, settings
 
 PREFIX = "agent-broker."
@@ -34,7 +34,6 @@ FILES = f"{ROOT}/files"
 WORK = "/home/jenkins/agent"
 """Where the official agent images have their volume; made for the user in any other image."""
 _SOCKET = "/var/run/docker.sock"
-_SOCKET_ENDS = "docker.sock"
 _PLACES = {api.SECRETS: SECRETS, api.WORK: WORK, api.FILES: FILES}
 _TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
 _SHARES_PER_CORE = 1024
@@ -150,7 +149,7 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
         else (),
         fresh_folders=any(volume.is_given for volume in options.volumes),
         kin=_hash([_ids(options.user), body.get("HostConfig")]),
-        hands_on=any((mount.source or "").endswith(_SOCKET_ENDS) for mount in mounts_of(options)),
+        hands_on=any(perils.has_socket(mount.source) for mount in mounts_of(options)),
         secrets=spec.secret_files,
     )
 

@@ -6,13 +6,13 @@ a wrong one is told when the configuration is read; ValueError names what is all
 
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 from attrs import Attribute, field, frozen
 
-from backends import checks, names, sharing
+from backends import checks, names, perils, sharing
 from backends.docker import reference
 from backends.remarks import Common, Remark
 
@@ -34,6 +34,14 @@ _WORDS = {
     for word in words.split()
 }
 """Of the Engine's API, as far as somebody here looks at them."""
+_MACHINE = "the engine's host"
+_SEES = "every build of this template sees"
+_OF_THE_HOST = {
+    "IpcMode": "the shared memory",
+    "NetworkMode": "the network, loopback too,",
+    "PidMode": "the processes",
+    "UsernsMode": "the users",
+}
 
 
 def _doc(text: str, default: Any = attrs.NOTHING, *validators: Any, **more: Any) -> Any:
@@ -312,12 +320,7 @@ class DockerTemplate:
                     hint='user: a number, such as "1000"',
                     wrong=True,
                 )
-        for where in self._sockets():
-            yield Remark(
-                path=where,
-                text="every build of this template is root on the engine's host",
-                hint="a template of its own, for labels whose users may be that",
-            )
+        yield from _perils(self)
         problem = reference.problem(common.image) if common.image else None
         if problem is not None:
             yield Remark(text=problem, wrong=True)
@@ -360,13 +363,45 @@ class DockerTemplate:
                 wrong=True,
             )
 
-    def _sockets(self) -> Iterator[tuple[str | int, ...]]:
-        """Yield the settings that give the engine, or the host, to builds."""
-        from backends.docker import container  # noqa: PLC0415 -- as above
 
-        for mount in container.mounts_of(self):
-            if (mount.source or "").endswith("/docker.sock"):
-                yield mount.path
-        host = self.docker.get("HostConfig")
-        if isinstance(host, dict) and host.get("Privileged") is True:
-            yield ("docker", "HostConfig", "Privileged")
+def _perils(told: DockerTemplate) -> Iterator[Remark]:
+    """Say what gives builds the engine, its host, or a way to become root."""
+    from backends.docker import container  # noqa: PLC0415 -- it is made of these settings
+
+    raw = told.docker.get("HostConfig")
+    host = raw if isinstance(raw, dict) else {}
+    found: list[tuple[tuple[str | int, ...], str | None]] = [
+        (mount.path, perils.of_folder(mount.source, _MACHINE))
+        for mount in container.mounts_of(told)
+    ]
+    found += [(("docker", "HostConfig", key), text) for key, text in _raw_perils(host)]
+    found.append((("cap_add",), perils.of_capabilities(told.cap_add, _MACHINE)))
+    if told.network == "host" and "NetworkMode" not in host:
+        found.append((("network",), f"{_SEES} {_OF_THE_HOST['NetworkMode']} of {_MACHINE}"))
+    if told.devices:
+        found.append((("devices",), f"every build of this template has devices of {_MACHINE}"))
+    if not told.no_new_privileges:
+        text = "every build of this template can become root in its container"
+        found.append((("no_new_privileges",), text))
+    if "ALL" not in {name.upper() for name in told.cap_drop}:
+        text = "whoever is root in the container keeps the engine's own capabilities"
+        found.append((("cap_drop",), text))
+    for path, words in found:
+        if words is not None:
+            yield Remark(path=path, text=words, hint=perils.HINT)
+
+
+def _raw_perils(host: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Yield what a raw HostConfig opens, by its setting; of a wrong type the engine complains."""
+    if host.get("Privileged") is True:
+        yield "Privileged", perils.is_root(_MACHINE)
+    added, options = host.get("CapAdd"), host.get("SecurityOpt")
+    if isinstance(added, list):
+        yield "CapAdd", perils.of_capabilities(map(str, added), _MACHINE)
+    for key, what in _OF_THE_HOST.items():
+        if host.get(key) == "host":
+            yield key, f"{_SEES} {what} of {_MACHINE}"
+    if host.get("Devices"):
+        yield "Devices", f"every build of this template has devices of {_MACHINE}"
+    if isinstance(options, list) and any("unconfined" in str(one) for one in options):
+        yield "SecurityOpt", "every build of this template runs without the engine's confinement"

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
-from backends import checks, sharing
+from backends import checks, perils, sharing
 from backends.kubernetes import merge
 from backends.kubernetes import sharing as pod_sharing
 from backends.remarks import Common, Remark
@@ -270,8 +270,18 @@ class KubernetesTemplate:
         )
 
     def remarks(self, common: Common) -> Iterator[Remark]:
-        """Say what cannot be right about this template."""
-        for name, meant in pod_sharing.given_variables(self._body(common), common.reserved):
+        """Say what cannot be right about this template, and what is dangerous."""
+        body = self._body(common)
+        for text in pod_sharing.perilous(body):
+            yield Remark(path=("pod",), text=text, hint=perils.HINT)
+        if not self.restricted:
+            yield Remark(
+                path=("restricted",),
+                text="every build of this template can become root in its container, where the "
+                "image lets it",
+                hint="true; a container that needs more says so in its own securityContext",
+            )
+        for name, meant in pod_sharing.given_variables(body, common.reserved):
             yield Remark(
                 path=("pod",),
                 text=f"the broker gives {name} to the container {pod_sharing.AGENT}",

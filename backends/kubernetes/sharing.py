@@ -10,13 +10,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backends import names, sharing
+from backends import names, perils, sharing
 from backends.kubernetes import merge
 
 AGENT = "jnlp"
 WORK_VOLUME = "workspace"
 _OWN = ("emptyDir", "ephemeral", "secret", "configMap", "downwardAPI", "projected", "image")
 """Volumes that begin and end with the pod, or that nobody can write to."""
+_NODE = "its node"
+_OF_THE_NODE = {
+    "hostNetwork": "the network, loopback too,",
+    "hostPID": "the processes",
+    "hostIPC": "the shared memory",
+}
 _POD_FIELDS = ("metadata.name", "metadata.uid")
 _GIVEN = "JENKINS_AGENT_NAME"  # a variable that images of agents get, another one for each
 _VARIABLE = re.compile(r"\$\(([^)]+)\)")
@@ -51,6 +57,39 @@ def shared(
             if place.where not in told:
                 told.add(place.where)
                 yield sharing.Shared(where=place.where, path=("pod",))
+
+
+def perilous(body: Mapping[str, Any]) -> Iterator[str]:
+    """Say what gives the builds in a pod their node, or the API server."""
+    for key, what in _OF_THE_NODE.items():
+        if body.get(key) is True:
+            yield f"{key}: every build of this template sees {what} of {_NODE}"
+    if body.get("automountServiceAccountToken") is True:
+        yield "automountServiceAccountToken: every build may do what the service account may"
+    for volume in _entries(body.get("volumes")):
+        path = _section(volume.get("hostPath")).get("path")
+        if isinstance(path, str):
+            reached = f"hostPath: every build of this template reaches {path} of {_NODE}"
+            yield perils.of_folder(path, _NODE) or reached
+        sources = _entries(_section(volume.get("projected")).get("sources"))
+        if any("serviceAccountToken" in source for source in sources):
+            yield "serviceAccountToken: every build of this template has that token"
+    for kind in ("initContainers", "containers"):
+        for container in _entries(body.get(kind)):
+            words = _peril_of(_section(container.get("securityContext")))
+            if words is not None:
+                yield f"{container.get('name')}, {words}"
+
+
+def _peril_of(told: Mapping[str, Any]) -> str | None:
+    """Return the worst that a container's securityContext opens."""
+    if told.get("privileged") is True:
+        return f"privileged: {perils.is_root(_NODE)}"
+    added = _section(told.get("capabilities")).get("add")
+    words = perils.of_capabilities(map(str, added if isinstance(added, list) else ()), _NODE)
+    if words is None and told.get("allowPrivilegeEscalation") is True:
+        words = "allowPrivilegeEscalation: a build can become root in it"
+    return words
 
 
 def named(pod: dict[str, Any], name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 
-from backends import checks, names, sharing
+from backends import checks, names, perils, sharing
 from backends.mesos import offers
 from backends.remarks import Common, Remark
 from outside import files
@@ -273,7 +273,15 @@ class MesosTemplate:
                 "host at each start, see the agent's secret",
                 hint="`handover` of the backend and `secrets: fetch`",
             )
+        machine = "the agent's host"
+        parameters = {key: text for key, text in self.docker_parameters.items() if text != "false"}
+        if self.privileged or (self.containerizer == "docker" and "privileged" in parameters):
+            path = ("privileged",) if self.privileged else ("docker_parameters", "privileged")
+            yield Remark(path=path, text=perils.is_root(machine), hint=perils.HINT)
         for mount in self._mounts():
+            text = perils.of_folder(mount.source, machine)
+            if text is not None:
+                yield Remark(path=mount.path, text=text, hint=perils.HINT)
             if mount.source is not None and names.is_own(mount.source) and not mount.read_only:
                 yield Remark(
                     path=mount.path,

@@ -14,6 +14,11 @@ listen: 127.0.0.1:8087
 backends: {b: {kind: memory}}
 templates: {t: {labels: l}}
 """
+PLATFORMS = {
+    "docker": "kind: docker",
+    "kubernetes": "kind: kubernetes, namespace: n, server: 'https://k'",
+    "mesos": "kind: mesos, master: 'https://m', handover: {listen: ':1', url: 'https://b'}",
+}
 
 
 def warnings(text, tmp_path=None, **environ):
@@ -121,6 +126,96 @@ def test_an_engine_in_a_builds_hands_is_said(told):
     text = QUIET.replace("kind: memory", "kind: docker")
     found = warnings(text.replace("labels: l", f"labels: l, image: i, docker: {{{told}}}"))
     assert len([w for w in found if "root on the engine's host" in w]) == 1
+
+
+POD = "pod: {{spec: {{{}}}}}"
+ONE = "containers: [{{name: side, securityContext: {{{}}}}}]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "where", "what"),
+    [
+        ("docker", "volumes: [{name: /, target: /h}]", "volumes[0]", "root on"),
+        ("docker", "volumes: [{name: /run/, target: /h}]", "volumes[0]", "root on"),
+        ("docker", "volumes: [{name: /etc, target: /h}]", "volumes[0]", "reaches /etc"),
+        ("docker", "volumes: [{name: /var/lib/docker/x, target: /h}]", "volumes[0]", "reaches"),
+        ("docker", 'docker: {HostConfig: {Binds: ["/:/h"]}}', "docker.HostConfig.Binds", "root"),
+        ("docker", "docker: {HostConfig: {PidMode: host}}", "docker.HostConfig.PidMode", "sees"),
+        ("docker", "network: host", "network", "sees the network"),
+        ("docker", "cap_add: [CAP_SYS_ADMIN]", "cap_add", "root on"),
+        ("docker", "docker: {HostConfig: {CapAdd: [ALL]}}", "docker.HostConfig.CapAdd", "root on"),
+        ("docker", "devices: [/dev/sda]", "devices", "devices of"),
+        (
+            "docker",
+            'docker: {HostConfig: {SecurityOpt: ["seccomp=unconfined"]}}',
+            "docker.HostConfig.SecurityOpt",
+            "confinement",
+        ),
+        ("docker", "no_new_privileges: false", "no_new_privileges", "become root"),
+        ("docker", "cap_drop: []", "cap_drop", "keeps"),
+        ("kubernetes", "restricted: false", "restricted", "become root"),
+        ("kubernetes", POD.format("hostNetwork: true"), "pod", "hostNetwork"),
+        ("kubernetes", POD.format("hostPID: true"), "pod", "hostPID"),
+        ("kubernetes", POD.format("automountServiceAccountToken: true"), "pod", "service account"),
+        (
+            "kubernetes",
+            POD.format("volumes: [{name: v, hostPath: {path: /srv}}]"),
+            "pod",
+            "reaches /srv",
+        ),
+        (
+            "kubernetes",
+            POD.format("volumes: [{name: v, hostPath: {path: /}}]"),
+            "pod",
+            "root on its node",
+        ),
+        (
+            "kubernetes",
+            POD.format(
+                "volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]"
+            ),
+            "pod",
+            "has that token",
+        ),
+        ("kubernetes", POD.format(ONE.format("privileged: true")), "pod", "root on its node"),
+        (
+            "kubernetes",
+            POD.format(ONE.format("capabilities: {add: [SYS_PTRACE]}")),
+            "pod",
+            "root on its node",
+        ),
+        (
+            "kubernetes",
+            POD.format(ONE.format("allowPrivilegeEscalation: true")),
+            "pod",
+            "become root",
+        ),
+        ("mesos", "privileged: true", "privileged", "root on the agent's host"),
+        (
+            "mesos",
+            "volumes: [{host_path: /, container_path: /h}]",
+            "volumes[0]",
+            "root on the agent's host",
+        ),
+    ],
+)
+def test_what_a_template_opens_is_said(kind, told, where, what):
+    """Each setting by its name, once; without it there is nothing to say."""
+    text = QUIET.replace("kind: memory", PLATFORMS[kind])
+    assert warnings(text.replace("labels: l", "labels: l, image: i")) == []
+    (found,) = warnings(text.replace("labels: l", f"labels: l, image: i, {kind}: {{{told}}}"))
+    assert found.startswith(f"templates.t.{kind}.{where}")
+    assert what in found
+
+
+def test_what_a_fragment_opens_is_said_of_the_template_that_takes_it_up():
+    """The backend's `pods` are nobody's before that."""
+    pods = ", pods: {p: {spec: {hostPID: true}}}"
+    text = QUIET.replace("kind: memory", PLATFORMS["kubernetes"] + pods)
+    assert warnings(text.replace("labels: l", "labels: l, image: i")) == []
+    more = "labels: l, image: i, kubernetes: {inherits: [p]}"
+    (found,) = warnings(text.replace("labels: l", more))
+    assert "hostPID" in found
 
 
 # --- caps ---

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
@@ -233,7 +234,10 @@ def init(options: argparse.Namespace) -> None:
         raise ends.Refused(f"{options.path} exists; hint: name another file") from None
     except OSError as error:
         raise ends.BadInput(f"{options.path}: {error.strerror}") from error
-    print(f"{options.path} written; next: edit it, then agent-broker check-config")
+    check = ["agent-broker", "check-config"]
+    if str(options.path) != "broker.yaml":  # what it looks for by itself
+        check += ["--config", str(options.path)]
+    print(f"{options.path} written; next: edit it, then {shlex.join(check)}")
 
 
 def schema(_: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import shlex
 import string
 
 import jsonschema
@@ -189,6 +190,18 @@ def test_the_sample_of_init_loads_and_fits_the_schema(tmp_path, capsys, monkeypa
     assert cli.main(["init", str(path)]) == 3
     assert before == path.read_text()
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", [None, "mine.yaml", "a b.yaml"])
+def test_init_says_a_command_that_finds_what_it_wrote(name, tmp_path, capsys, monkeypatch):
+    """Also where it is not the name that ``check-config`` looks for by itself."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JENKINS_TOKEN", "x")
+    assert cli.main(["init"] if name is None else ["init", name]) == 0
+    _, _, command = capsys.readouterr().out.partition("then ")
+    program, *arguments = shlex.split(command)
+    assert program == "agent-broker"
+    assert cli.main(arguments) == 0
 
 
 def test_the_readme_has_a_configuration_of_ten_lines():

@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+# LOCKED=1: the very libraries of locks/, by their hashes, as CI and the image have them; else what
+# the ranges of pyproject.toml allow today
+LOCKED ?=
+
+.PHONY: demo test check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/agent-broker demo $(ARGS)
@@ -26,9 +30,23 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml $(if $(LOCKED),locks/dev.txt)
+ifeq ($(LOCKED),)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+else
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
 	touch $@ $(VENV)/.installed
+
+# Renew the locks: the newest libraries that the ranges allow, for Python 3.11 and every later one.
+lock: $(VENV)/.created
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) --extra kubernetes -o locks/run.txt
+	$(LOCK) --extra dev --constraint locks/run.txt -o locks/dev.txt
+
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock' pyproject.toml locks/build.in
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

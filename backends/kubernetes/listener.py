@@ -1,8 +1,10 @@
 """Where ``in-container`` of the agents is answered: HTTP in front of the sessions.
 
 Its own address, apart from the broker's page, and only if it is set. Every request carries the
-token of its agent; what a pod may do, it may do in itself alone. Refuses to know the exec
-protocol.
+token of its agent; what a pod may do, it may do in itself alone. Until it has shown it, whoever
+sends one is a stranger, of whom the door takes few (``outside.doors``); after it there are so many
+of one agent, and of all of them no more than half of what files the process may open. A
+connection is for one request. Refuses to know the exec protocol.
 
 ``/v1/POD/ID/…``, ``ID`` chosen by the program: ``run`` brings the order and answers with standard
 output, as long as the command lives; ``stderr``; ``stdin``; ``pid`` (empty while it is not known);
@@ -12,7 +14,9 @@ output, as long as the command lives; ``stderr``; ``stdin``; ``pid`` (empty whil
 import asyncio
 import contextlib
 import logging
+import resource
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
@@ -22,7 +26,7 @@ from attrs import frozen
 
 from backends import api
 from backends.kubernetes import execution, incontainer, sessions, settings
-from outside import waits
+from outside import doors, speaking, waits
 
 _LOG = logging.getLogger("backends.kubernetes")
 _MANY = 32  # commands at a time of one agent
@@ -30,11 +34,25 @@ _KEPT_S = 60.0  # how long a result waits for whoever asks for it
 _SOON_S = 2.0
 _ARRIVE_S = 30.0  # within which an order follows those that want its output
 _MAX_ORDER = 8 << 20  # twice what Linux lets a program be started with
+_ORDERS_OF_ONE = 2 * _MAX_ORDER  # bytes at a time
+_ORDERS = 8 * _MAX_ORDER
 _STRANGERS = 4
 _GOODBYE_S = 3.0
+_OF_ONE_AGENT = 5 * _MANY  # connections: a command has four, and asks for its end by one more
+_KEPT = 16 * _MANY  # commands of one agent, running and ended, that are kept in mind
+_HEADERS = {"Server": "agent-broker"}
+
+LIMITS = doors.Limits(
+    connections=128,
+    per_address=96,  # a build may begin some twenty commands at once; nodes may hide their pods
+    request_s=10.0,
+    answer_s=_ARRIVE_S + 5.0,
+    takes_bodies=True,
+)
 
 Find = Callable[[str], Awaitable[Mapping[str, Any] | None]]
 _Key = tuple[str, str]
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @frozen(kw_only=True)
@@ -49,7 +67,12 @@ class Listener:
     """Answers the agents of one backend."""
 
     def __init__(
-        self, told: settings.InContainer, *, rules: Rules, executor: execution.Executor
+        self,
+        told: settings.InContainer,
+        *,
+        rules: Rules,
+        executor: execution.Executor,
+        limits: doors.Limits = LIMITS,
     ) -> None:
         self._told = told
         self._rules = rules
@@ -58,7 +81,13 @@ class Listener:
         self._arrived = asyncio.Event()
         self._strangers = asyncio.Semaphore(_STRANGERS)
         self._closing = False
+        self._limits = limits
+        self._most = max(_OF_ONE_AGENT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._guests: dict[object, str] = {}  # connections whose sender is known: which agent
+        self._orders: Counter[str] = Counter()  # bytes of orders that are kept, by agent
+        self.address = ("", 0)
         self._runner: web.AppRunner | None = None
+        self._door: doors.Door | None = None
         self._working: set[asyncio.Task[None]] = set()
 
     async def start(self) -> tuple[str, int]:
@@ -73,16 +102,26 @@ class Listener:
         )
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port, ssl_context=self._tls()).start()
+            door = self._made_door(runner)
+            found, bound = await door.open(host=host, port=port)
         except (OSError, ssl.SSLError) as error:
             await runner.cleanup()
             raise api.Unauthorized(
                 f"in_container: cannot listen on {self._told.listen}: {error.strerror or error}"
             ) from error
-        self._runner = runner
-        found, bound = runner.addresses[0][:2]
+        self._runner, self._door, self.address = runner, door, (found, bound)
         _LOG.info("in-container is served", extra={"address": f"{found}:{bound}"})
         return found, bound
+
+    def _made_door(self, runner: web.AppRunner) -> doors.Door:
+        loop, served = asyncio.get_running_loop(), runner.server
+        assert served is not None  # noqa: S101 -- it is set up; for mypy
+
+        def speak() -> speaking.Handler:
+            return speaking.Handler(served, told=door.told, headers=_HEADERS, loop=loop)
+
+        door = doors.Door(speak, limits=self._limits, logger=_LOG, tls=self._tls())
+        return door
 
     async def aclose(self) -> None:
         """End every command, let its caller know, and stop listening; idempotent."""
@@ -103,13 +142,19 @@ class Listener:
                     await asyncio.wait(self._working)
         for task in self._working:
             task.cancel()
+        door, self._door = self._door, None
+        if door is not None:
+            await door.aclose()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        if door is not None:
+            door.expel()
         await self._executor.aclose()
 
     def _application(self) -> web.Application:
-        app = web.Application(client_max_size=_MAX_ORDER)
+        app = web.Application(client_max_size=_MAX_ORDER, middlewares=[self._met])
+        app.on_response_prepare.append(_for_one_request)
         path = "/v1/{pod:[a-z0-9][-a-z0-9]*}/{id:[-0-9a-f]{36}}"
         app.router.add_post(f"{path}/run", self._run)
         app.router.add_get(f"{path}/stderr", self._stderr)
@@ -128,10 +173,51 @@ class Listener:
 
     # --- the requests ---
 
+    @web.middleware
+    async def _met(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """A request is whole; if it turns out to be an agent's, its connection is one of those."""
+        if self._door is not None and (there := self._door.inside.get(request.protocol)):
+            there.asked()
+        try:
+            return await handler(request)
+        finally:
+            self._guests.pop(request.protocol, None)
+
+    def _let_in(self, request: web.Request, pod: str) -> None:
+        """Take a connection whose sender has shown the token of an agent."""
+        of_it = sum(guest == pod for guest in self._guests.values())
+        if of_it >= _OF_ONE_AGENT or len(self._guests) >= self._most:
+            raise web.HTTPServiceUnavailable(text="125 too many commands at a time\n")
+        self._guests[request.protocol] = pod
+        if self._door is not None and (there := self._door.inside.get(request.protocol)):
+            there.let_in()
+
     async def _run(self, request: web.Request) -> web.StreamResponse:
         pod, told = await self._proven(request)
-        body = await request.read()
-        session = self._begin(request, pod, told)
+        taken = 0
+        try:
+            body = bytearray()
+            async for piece in request.content.iter_any():
+                taken += len(piece)
+                self._take(pod, len(piece), of=taken)
+                body += piece
+            return await self._carried(request, self._begin(request, pod, told), bytes(body))
+        finally:
+            self._orders[pod] -= taken
+            self._orders += Counter()  # drop those without any
+
+    def _take(self, pod: str, size: int, *, of: int) -> None:
+        """Count a piece of an order that is kept; there is room for so much."""
+        self._orders[pod] += size
+        if of > _MAX_ORDER:
+            raise web.HTTPRequestEntityTooLarge(_MAX_ORDER, of, text="125 too long a command\n")
+        if self._orders[pod] > _ORDERS_OF_ONE or self._orders.total() > _ORDERS:
+            raise web.HTTPServiceUnavailable(text="125 too many long commands at a time\n")
+
+    async def _carried(
+        self, request: web.Request, session: sessions.Session, body: bytes
+    ) -> web.StreamResponse:
+        pod = session.agent
         answer = _stream()
 
         async def look() -> Mapping[str, Any] | None:
@@ -167,9 +253,13 @@ class Listener:
             raise web.HTTPConflict(text="125 this order was given before\n")
         now = asyncio.get_running_loop().time()
         for old, session in list(self._sessions.items()):
-            if session.ended.is_set() and session.ended_at < now - _KEPT_S:
+            kept_s = _SOON_S if session.told.is_set() else _KEPT_S
+            if session.ended.is_set() and session.ended_at < now - kept_s:
                 del self._sessions[old]
-        busy = sum(s.agent == pod and not s.ended.is_set() for s in self._sessions.values())
+        known = [s for s in self._sessions.values() if s.agent == pod]
+        if len(known) >= _KEPT:
+            raise web.HTTPServiceUnavailable(text="125 too many commands in a minute\n")
+        busy = sum(not s.ended.is_set() for s in known)
         session = sessions.Session(agent=pod, digest=told, executor=self._executor)
         self._sessions[key] = session
         if busy >= _MANY:
@@ -221,6 +311,7 @@ class Listener:
         session = self._sessions.get(self._key(request))
         if session is not None:
             self._check(request, session.digest)
+            self._let_in(request, session.agent)
             pod, container, pid = session.agent, session.container, session.pid
             if pid is None:  # it is not running yet, or any more
                 session.abandon("a signal came")
@@ -261,6 +352,7 @@ class Listener:
             await self._proven(request)
             raise web.HTTPNotFound(text="- no such command\n")
         self._check(request, session.digest)
+        self._let_in(request, session.agent)
         return session
 
     async def _proven(self, request: web.Request) -> tuple[str, str]:
@@ -274,6 +366,7 @@ class Listener:
         annotations = (found or {}).get("metadata", {}).get("annotations") or {}
         told = str(annotations.get(incontainer.DIGEST, ""))
         self._check(request, told)
+        self._let_in(request, pod)
         return pod, told
 
     @staticmethod
@@ -281,6 +374,11 @@ class Listener:
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not incontainer.fits(shown, told):
             raise web.HTTPUnauthorized(text="125 the broker does not know this agent's token\n")
+
+
+async def _for_one_request(_: web.Request, answer: web.StreamResponse) -> None:
+    answer.headers.update(_HEADERS)
+    answer.force_close()
 
 
 def _stream() -> web.StreamResponse:

@@ -22,16 +22,16 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from aiohttp.http import HttpVersion11
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server as LowLevelServer
 from attrs import frozen
 
-from broker import log, presence
+from broker import presence
 from broker.core import leftovers, model
-from broker.status import documents, doors, page
+from broker.status import documents, page
 from broker.status.source import StatusSource
+from outside import doors, seldom, speaking
 
 _LOG = logging.getLogger("broker.status")
 _HEADERS = {
@@ -52,7 +52,6 @@ _API = "/api/v1/"
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 _GOODBYE_S = 1.0
-_LINGER_S = 1.0
 
 _DEAR = 9.0
 """How long an answer is good, in times of what it took to make."""
@@ -89,7 +88,7 @@ class Server:
         self._limits = limits if limits is not None else doors.Limits()
         self._served: LowLevelServer | None = None
         self._door: doors.Door | None = None
-        self._told = log.Seldom(_LOG)
+        self._told = seldom.Seldom(_LOG)
         self._is_local = True
         self._dear: dict[str, _Made] = {}
         self._left_over: dict[bool, tuple[model.World, model.Plan]] = {}
@@ -109,17 +108,10 @@ class Server:
         loop = asyncio.get_running_loop()
         served = LowLevelServer(self._answer)
 
-        def speak() -> RequestHandler:
-            return _Handler(
-                served,
-                told=self._told,
-                loop=loop,
-                access_log=None,
-                lingering_time=_LINGER_S,
-                auto_decompress=False,  # no body is read, so none is made a thousand times larger
-            )
+        def speak() -> speaking.Handler:
+            return speaking.Handler(served, told=self._told, headers=_HEADERS, loop=loop)
 
-        door = doors.Door(speak, limits=self._limits)
+        door = doors.Door(speak, limits=self._limits, logger=_LOG)
         found, bound = await door.open(host=host, port=port)
         self._served, self._door = served, door
         name = f"[{found}]" if ":" in found else found
@@ -218,43 +210,6 @@ class Server:
                 self._left_over[everything] = known
             planned = known[1]
         return documents.leftovers(self._source, planned, everything=everything)
-
-
-class _Handler(RequestHandler):
-    """What aiohttp answers by itself, in our words: no versions, and no traceback in the log."""
-
-    def __init__(self, manager: LowLevelServer, *, told: log.Seldom, **more: object) -> None:
-        super().__init__(manager, **more)  # type: ignore[arg-type]  # its own, as given above
-        self._told = told
-
-    def handle_error(
-        self,
-        request: BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 -- it quotes what was sent
-    ) -> Response:
-        """Answer what is no request; the rest cannot happen, and is told if it does."""
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc is not None:
-            self._told.bug("an answer cannot be made, by a bug", exc)
-        else:
-            self._told.info("no HTTP request", remote=str(request.remote))
-        if request.writer.output_size > 0:
-            raise ConnectionError("half an answer was sent")
-        answer = _line(HTTPStatus(status), f"{status}: {HTTPStatus(status).phrase}")
-        answer.headers.update(_HEADERS)
-        answer.force_close()
-        return answer
-
-    def log_exception(self, *args: object, **more: object) -> None:
-        """Tell what aiohttp would log with a traceback, once in a while."""
-        error = more.get("exc_info")
-        if isinstance(error, RequestPayloadError):  # a body that is none; nobody wants one
-            self._told.info("no HTTP request", remote="")
-        elif isinstance(error, BaseException):
-            self._told.bug("a connection failed by a bug", error)
-        else:
-            self._told.warning("a connection failed", reason=str(args[0]) if args else "")
 
 
 def _json(document: documents.Document) -> Response:

@@ -144,6 +144,7 @@ class Stage:
         assert made._runner is not None
         for session in made._sessions.values():
             session.executor = _Dead()
+        await made._door.aclose()
         for connection in list(made._runner.server.connections):
             connection.transport.abort()
         self.cluster.node.cut()
@@ -158,8 +159,7 @@ class Stage:
                 await asyncio.sleep(0.005)
         made = self.broker._listener
         assert made is not None
-        assert made._runner is not None
-        agent = Agent(self.folder / name, self.cluster, name, made._runner.addresses[0][:2])
+        agent = Agent(self.folder / name, self.cluster, name, made.address)
         agent.install()
         return agent
 

@@ -14,8 +14,8 @@ import time
 import aiohttp
 import pytest
 
-from broker import log
-from broker.status import Server, documents, doors
+from broker.status import Server, documents
+from outside import doors, seldom
 from tests import patience
 from tests.unit import status_source
 
@@ -371,7 +371,7 @@ def test_lines_that_others_can_cause_are_seldom(caplog):
     """The first at once, then one in a while that says how many were left out."""
     caplog.set_level(logging.INFO)
     clock = [1000.0]
-    told = log.Seldom(logging.getLogger("seldom"), every_s=60, elapsed=lambda: clock[0])
+    told = seldom.Seldom(logging.getLogger("seldom"), every_s=60, elapsed=lambda: clock[0])
     for _ in range(500):
         told.info("a thing", remote="r")
     told.info("another thing")

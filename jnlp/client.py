@@ -88,12 +88,24 @@ class NodeClient:
             raise errors.Unexpected(f"secret of node {name}: {error}") from None
 
     async def read(self, name: str) -> state.NodeState:
-        """Read one computer; ``exists`` is False for a name that the controller does not know."""
+        """Read one computer; ``exists`` is False for a name that the controller does not know.
+
+        Builds end with what is believed to be gone, and a proxy says 404 as well when it has lost
+        the controller: the list is the second witness. Raises ``Unexpected`` where they disagree.
+        """
         try:
             answer = await self._session.get_json(_path(name, "api/json"), {"tree": state.TREE})
-        except errors.NotFound:
-            return state.NodeState(exists=False, name=name)
+        except errors.NotFound as error:
+            if not await self._lists(name):
+                return state.NodeState(exists=False, name=name)
+            raise errors.Unexpected(f"{error.text}; but node {name} is listed") from None
         return state.parse(answer.json)
+
+    async def _lists(self, name: str) -> bool:
+        try:
+            return name in await self.node_names()
+        except errors.NotFound as error:
+            raise errors.Unexpected(f"{error.text}; is a controller behind this?") from None
 
     async def node_names(self) -> tuple[str, ...]:
         """Return the names of all nodes that have a computer, without the controller's own."""

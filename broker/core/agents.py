@@ -18,6 +18,7 @@ from broker.core.model import Agent, Memory, NodeName, Phase, Verb
 
 ASSIGNED = "?"
 """In ``Memory.executable_urls``: at work since the last look, and no URL to be seen yet."""
+_CLOSED = "closed"  # slug of a start whose agent was online and given nothing
 
 
 @frozen(kw_only=True)
@@ -317,13 +318,32 @@ def _count_start(
     world: model.World,
     policy: model.Policy,
 ) -> model.Ledger:
-    """Clear back-offs when a start worked out; count a failure when it did not."""
+    """Clear back-offs when a start worked out; count a failure when it did not.
+
+    One whose agent is closed before its first build did not: whatever closes it (a plugin, a
+    person) may close the next ones as well, which being online then does not disprove.
+    """
     memory = agent.memory
     if memory is None or agent.backend is None or agent.template is None:
         return ledger
     key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
     if memory.online_at is not None:
-        if memory.online_witnessed and (old is None or old.online_at is None):
+        before = ledger.backoffs.get(key)
+        was_closed = old is not None and old.closed_looks >= model.CLOSED_LOOKS
+        if agent.closed and not was_closed and memory.builds == 0:
+            return ledgers.failed(
+                ledger,
+                key,
+                slug=_CLOSED,
+                reason="it was online and given no work: it accepts no tasks",
+                now=world.now,
+                policy=policy,
+                jitter=world.jitter,
+                revision=agent.revision,
+            )
+        came = memory.online_witnessed and (old is None or old.online_at is None)
+        worked = memory.builds > (old.builds if old is not None else 0)
+        if worked or (came and (before is None or before.slug != _CLOSED)):
             return ledgers.succeeded(ledger, key)
         return ledger
     was_lost = old is not None and old.phase in {Phase.LOST, Phase.GONE}

@@ -13,9 +13,12 @@ from tests.unit.worlds import NOW, B, Scene, actions, item, launches, reasons, t
 ONCE = template("t", retention=Retention(once=True))
 
 
-def see(scene, *, after_s=1.0):
+def see(scene, *, after_s=1.0, takes_work=None):
     """Take one look; the scene remembers it."""
-    found, scene.ledger, illegal = agents_.observe(scene.world(), scene.policy)
+    world = scene.world()
+    view = attrs.evolve(world.controller, takes_work=takes_work or {})
+    world = attrs.evolve(world, controller=view)
+    found, scene.ledger, illegal = agents_.observe(world, scene.policy)
     assert illegal == ()
     scene.now += after_s
     return {a.name: a for a in found}
@@ -135,6 +138,36 @@ def test_a_failed_start_is_counted_once():
     (backoff,) = scene.ledger.backoffs.values()
     assert (1, "lost-out-of-memory") == (backoff.failures, backoff.slug)
     assert "exit code -9) before it came online" in backoff.reason
+
+
+def test_who_is_closed_before_its_first_build_is_a_failed_start():
+    """Else whatever closes every new agent has us make and delete nodes without end."""
+    scene = Scene(template("t"))
+    pauses = []
+    for number in range(4):
+        name = scene.agent("t", Phase.CONNECTING, age_s=5)
+        see(scene)
+        scene.computers = [
+            attrs.evolve(c, offline=False, idle=True) if c.name == name else c
+            for c in scene.computers
+        ]
+        for _ in range(4):  # it is found out once, and being online clears nothing
+            see(scene, takes_work={name: False})
+        (backoff,) = scene.ledger.backoffs.values()
+        assert (number + 1, "closed") == (backoff.failures, backoff.slug)
+        pauses.append(backoff.until_at - scene.now)
+        scene.now = backoff.until_at + 1
+    assert pauses == sorted(set(pauses))
+    runs(scene, name, "a/1")  # somebody is given work again
+    assert scene.ledger.backoffs == {}
+
+
+def test_who_is_closed_after_a_build_was_a_good_start():
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.IDLE, builds=1)
+    for _ in range(3):
+        see(scene, takes_work={name: False})
+    assert scene.ledger.backoffs == {}
 
 
 def test_a_death_after_work_is_no_failed_start():

@@ -87,6 +87,8 @@ async def test_create_on_a_controller_that_speaks_another_language(exists, kind)
     async def handler(request: web.Request) -> web.Response:
         if request.method == "POST":
             return web.Response(status=400, headers={"X-Error": "Agent agent-1 existiert bereits"})
+        if request.path == "/computer/api/json":
+            return web.json_response({"computer": []}, headers={"X-Jenkins": "2.528.3"})
         return recorded.answer(there) if exists else web.Response(status=404)
 
     async with (
@@ -222,13 +224,31 @@ async def test_read_every_recorded_computer(name, expected):
 
 
 async def test_read_a_node_that_is_not_there():
-    """404 is a fact, not an error."""
-    async with recorded.replaying(recorded.exchange("nodes/05-computers", "no such node")) as (
-        session,
-        _,
-    ):
+    """404 is a fact, not an error, if the list says so as well."""
+    missing = recorded.exchange("nodes/05-computers", "no such node")
+    async with recorded.replaying(missing, op("nodes after the rename")) as (session, _):
         seen = await client.NodeClient(session).read("none-1")
     assert (seen.exists, seen.name) == (False, "none-1")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_a_404_of_a_proxy_is_no_word_that_a_node_is_gone(listed):
+    """Instances are ended on it: a node that is listed is there, and no list is no proof."""
+    there = op("nodes after the rename")
+
+    async def handler(request: web.Request) -> web.Response:
+        if listed and request.path == "/computer/api/json":
+            return recorded.answer(there)
+        return web.Response(status=404, text="default backend - 404")
+
+    async with (
+        recorded.serving(handler) as url,
+        http.Session(recorded.settings(url)) as session,
+    ):
+        with pytest.raises(errors.Unexpected):
+            await client.NodeClient(session).read("idle-9")
+        with pytest.raises(errors.Unexpected):
+            await client.NodeClient(session).uncordon("idle-9")
 
 
 async def test_node_names():
@@ -297,10 +317,10 @@ async def test_uncordon_that_has_no_effect_is_an_error():
 
 async def test_uncordon_an_unknown_node():
     """NotFound, and nothing is toggled."""
-    async with recorded.replaying() as (session, controller):
+    async with recorded.replaying(op("nodes after the rename")) as (session, controller):
         with pytest.raises(errors.NotFound):
             await client.NodeClient(session).uncordon("idle-1")
-    assert len(controller.seen) == 1
+    assert [seen.method for seen in controller.seen] == ["GET", "GET"]
 
 
 # --- labels --------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ Refuses to tell what is registered.
 
 import base64
 import collections
-import html
 import json
 import re
 import urllib.parse
@@ -29,6 +28,7 @@ _SHORTEST_CORE = 7  # characters of base64 that nothing else has by chance
 _AGENT_SECRET = re.compile(r"(?<!sha256:)(?<![0-9a-fA-F])[0-9a-fA-F]{64}(?![0-9a-fA-F])")
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]{80,}")
 _HEX_64 = re.compile(rb"[0-9a-fA-F]{64}")
+_HEX_BYTE = re.compile("%[0-9A-F]{2}")
 
 _Pool = collections.OrderedDict[str, tuple[str, ...]]
 _pools: dict[str, _Pool] = {}
@@ -101,17 +101,48 @@ def _order() -> None:
 
 
 def _forms_of(secret: str) -> tuple[str, ...]:
-    quoted = {secret, repr(secret)[1:-1], html.escape(secret), html.escape(secret, quote=False)}
-    quoted |= {urllib.parse.quote(secret, safe="/", errors="replace")}
-    quoted |= {urllib.parse.quote(secret, safe="", errors="replace")}
-    quoted |= {urllib.parse.quote_plus(secret, errors="replace")}
+    """Return how servers and proxies write a secret that they send back."""
+    # UTF-8 that somebody reads as Latin-1: what a body is taken for that names no charset
+    misread = secret.encode("utf-8", "replace").decode("latin-1")
+    quoted = {repr(secret.encode("utf-8", "replace"))[2:-1]}
+    for spelled in {secret, misread}:
+        quoted |= {spelled, repr(spelled)[1:-1], *_html_forms(spelled)}
+        quoted |= _url_forms(spelled.encode("utf-8", "replace"))
+    quoted |= _url_forms(secret.encode("latin-1", "replace"))
+    quoted |= _html_forms(json.dumps(secret)[1:-1])
     escaped = {json.dumps(form, ensure_ascii=a)[1:-1] for form in quoted for a in (True, False)}
+    escaped |= {json.dumps(json.dumps(secret, ensure_ascii=a))[3:-3] for a in (True, False)}
+    escaped |= {_as_go(form) for form in escaped}
     raw = {form.encode("utf-8", "replace") for form in (secret, json.dumps(secret)[1:-1])}
     raw |= {secret.encode("latin-1", "replace")}  # how aiohttp and requests write Basic at times
     encoded = {form for data in raw for form in _base64_forms(data)}
     encoded |= {form for data in raw for form in (data.hex(), data.hex().upper()) if len(form) > 8}
     encoded |= {urllib.parse.quote(form, safe="") for form in encoded}
     return tuple(form for form in quoted | escaped | encoded if len(form) >= _SHORTEST)
+
+
+def _html_forms(text: str) -> set[str]:
+    """Return a text as Python, Go, Java and XML escape it: they differ in quotes and ``>``."""
+    inner = text.replace("&", "&amp;").replace("<", "&lt;")
+    return {
+        form.replace('"', double).replace("'", single)
+        for form in (inner, inner.replace(">", "&gt;"))
+        for double in ('"', "&quot;", "&#34;")
+        for single in ("'", "&#x27;", "&#39;", "&#039;", "&apos;")
+    }
+
+
+def _url_forms(data: bytes) -> set[str]:
+    """Return a text in URLs: as a path, a part or a form, in small letters, and twice."""
+    forms = {urllib.parse.quote(data, safe=safe) for safe in ("/", "")}
+    forms |= {urllib.parse.quote_plus(data)}
+    forms |= {_HEX_BYTE.sub(lambda found: found[0].lower(), form) for form in forms}
+    return forms | {urllib.parse.quote(form, safe="") for form in forms}
+
+
+def _as_go(text: str) -> str:
+    """Return JSON as Go's encoder writes it: safe inside HTML."""
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _base64_forms(data: bytes) -> set[str]:

@@ -5,6 +5,7 @@ import gzip
 import html
 import json
 import os
+import re
 import socket
 import stat
 import urllib.parse
@@ -294,3 +295,33 @@ def test_a_secret_in_a_file_is_its_text(tmp_path):
         path.write_bytes(content)
         with pytest.raises(OSError, match=r"."):
             files.secret(path)
+
+
+@pytest.mark.parametrize(
+    "secret", ["11aB+c/d=ef?g&h\"kl'mn<op>q", "Pässwörd ü 9%41", "11f3c9a77b2e"]
+)
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda s: (
+            json.dumps(s).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+        ),
+        lambda s: html.escape(s, quote=False).replace('"', "&#34;").replace("'", "&#39;"),
+        lambda s: html.escape(s, quote=False).replace('"', "&quot;").replace("'", "&#039;"),
+        lambda s: s.replace("&", "&amp;").replace("<", "&lt;").replace("'", "&apos;"),
+        lambda s: html.escape(json.dumps(s)),
+        lambda s: json.dumps(json.dumps({"message": s})),
+        lambda s: urllib.parse.quote(urllib.parse.quote(s, safe=""), safe=""),
+        lambda s: re.sub("%..", lambda found: found[0].lower(), urllib.parse.quote(s, safe="")),
+        lambda s: urllib.parse.quote(s.encode("latin-1"), safe=""),
+        lambda s: s.encode().decode("latin-1"),
+        lambda s: repr(s.encode()),
+    ],
+)
+def test_a_secret_as_other_languages_write_it(secret, spelled):
+    """Go, Java, XML, a proxy that quotes an address again, a body whose charset is not told."""
+    secrets.register(secret)
+    told = text.clean(f"no: [{spelled(secret)}]", 1000)
+    assert secrets.HIDDEN in told
+    assert not any(secret[at : at + 4] in told for at in range(len(secret) - 3))
+    assert not any(piece in told for piece in ("mn", "ssw", "c9a7"))

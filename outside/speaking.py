@@ -29,13 +29,12 @@ class Handler(RequestHandler):
         headers: Mapping[str, str],
         **more: object,
     ) -> None:
-        super().__init__(
-            manager,
-            access_log=None,
-            lingering_time=LINGER_S,
-            auto_decompress=False,  # no body is made a thousand times larger
-            **more,  # type: ignore[arg-type]  # its own
-        )
+        ours: dict[str, object] = {
+            "access_log": None,
+            "lingering_time": LINGER_S,
+            "auto_decompress": False,  # no body is made a thousand times larger
+        }
+        super().__init__(manager, **ours, **more)  # type: ignore[arg-type]  # its own
         self._told = told
         self._headers = headers
 

@@ -56,6 +56,7 @@ class FileStore:
         path = self._path(key)
         handle, name = tempfile.mkstemp(dir=self.directory, prefix=f".{key}.")
         try:
+            os.fchmod(handle, 0o600)  # whatever the umask says
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(value)
                 file.flush()

@@ -37,7 +37,6 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _QUOTED = re.compile(r'''"(?:\\[btnfr"'\\]|[^\\"\r\n])*"''')
-_ESCAPE = re.compile(r"\\(.)")
 _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 _PLAIN = re.compile(r"(?:[^&|!<>()\s\"'-]|-(?!>))+")
 
@@ -297,7 +296,21 @@ class _Parser:
         token = self.tokens.popleft()
         if token.kind == "atom":
             return atom(token.text)
-        return atom(_ESCAPE.sub(lambda m: _ESCAPES.get(m[1], m[1]), token.text[1:-1]))
+        return atom(_unescaped(token.text[1:-1]))
+
+
+def _unescaped(inner: str) -> str:
+    """Return what stands between quotes; in whole passes, as it may be thousands of escapes.
+
+    There is no line end in it as it is, so that one can stand for a backslash meanwhile.
+    """
+    if "\\" not in inner:
+        return inner
+    text = inner.replace("\\\\", "\n").replace('\\"', '"').replace("\\'", "'")
+    for letter, character in _ESCAPES.items():
+        if character != "\n":
+            text = text.replace(f"\\{letter}", character)
+    return "\n".join(part.replace("\n", "\\") for part in text.split("\\n"))
 
 
 def _quote(name: str) -> str:

@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -130,3 +131,26 @@ def test_any_text_is_parsed_or_refused(text):
     except labels.LabelError:
         return
     assert labels.parse(parsed.canonical()).canonical() == parsed.canonical()
+
+
+@given(st.lists(st.sampled_from([*"abtnfr'\"\\", "\\\\", "\b\t\n", "ä "]), max_size=12))
+def test_any_text_in_quotes_is_one_label(parts):
+    """Whatever is escaped in it, in whatever order."""
+    name = "".join(parts)
+    if not name:
+        return
+    written = labels.atom(name).canonical()
+    assert labels.parse(written) == labels.atom(name)
+
+
+def test_thousands_of_escapes_are_read_in_whole_passes():
+    """A thousand such labels are parsed again at every look: too many to be remembered."""
+    texts = ['"' + "\\\\" * 2000 + f'{number}"' for number in range(200)]
+    began = time.thread_time()
+    for text in texts:
+        labels._parsed(text)
+    taken = time.thread_time() - began
+    began = time.thread_time()
+    for number in range(200):
+        labels._parsed('"' + "a" * 4000 + f'{number}"')
+    assert taken < 10 * (time.thread_time() - began) + 0.02

@@ -18,7 +18,7 @@ from outside import secrets, text, typed
 
 _WORDS = 1024  # characters of the server's words that are looked at
 _WHOLE = 1 << 17  # more than the part of a refusal that is read
-_QUOTA = re.compile(r"exceeded quota: ([^,]+), (requested: .*)")
+_QUOTA = re.compile(r"exceeded quota: ([^,]{1,253}), (requested: .*)")
 _RIGHTS = re.compile(
     r'User "(?P<user>[^"]+)" cannot (?P<verb>\S+) resource "(?P<what>[^"]+)" in API group '
     r'"(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'

@@ -20,7 +20,7 @@ from outside import typed
 
 _TEXT_MAX = 1024
 _HUGE = 1e300
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4})?")
 _WHOLE = re.compile(r"-?\d+")
 _RANGE = re.compile(r"\s*(\d{1,20})\s*-\s*(\d{1,20})\s*")
 

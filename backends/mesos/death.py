@@ -68,7 +68,7 @@ _STATES: Mapping[str, str] = {
 _STATUS = re.compile(r"(?:Command|Container) exited with status (\d+)")
 _SIGNAL = re.compile(r"terminated with signal ([A-Za-z0-9 /]+)")
 _IMAGE = re.compile(
-    r"docker.*\bpull\b|image|manifest|registry", re.IGNORECASE
+    r"\bpull\b|image|manifest|registry", re.IGNORECASE
 )  # of a container that could not be launched
 _FETCH = re.compile(r"fetch", re.IGNORECASE)
 _USER = re.compile(r"[Nn]o such user|chown")

@@ -200,8 +200,9 @@ class Executor:
         if state.exists and not state.temporarily_offline:
             try:
                 await self._take_out(action)
-            except jnlp_errors.NotFound:
-                pass  # somebody else deletes it just now
+            except jnlp_errors.NotFound:  # somebody else deletes it just now, or a proxy says so
+                if (await self.nodes.read(action.name)).exists:
+                    raise _Withdrawn("it exists, and was not taken out of service") from None
             except jnlp_errors.Unexpected as error:
                 # a computer that its node has left behind answers so ("the node has been
                 # removed"), and only the deletion helps; what is offline is given nothing

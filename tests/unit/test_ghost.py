@@ -69,6 +69,25 @@ async def test_an_agent_that_could_be_given_work_is_not_deleted_over_a_refusal()
     assert (outcome.slug, nodes.calls) == ("unexpected", ["cordon"])
 
 
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_404_alone_deletes_nothing(exists):
+    """A proxy answers so in the place of a controller: the node must be gone for its reader too."""
+    scene = worlds.Scene(worlds.template("t"))
+    name = scene.agent("t", Phase.IDLE)
+    nodes = Nodes(offline=False)
+
+    async def refused(name, message):
+        nodes.calls.append("cordon")
+        nodes.state = attrs.evolve(nodes.state, exists=exists)
+        raise errors.NotFound("POST changeOfflineCause: 404")
+
+    nodes.cordon = refused
+    action = model.RetireAgent(name=name, backend=None, reason="idle", slug="idle")
+    outcome = await executor(nodes, scene).attempt(action)
+    assert outcome.withdrawn == exists
+    assert nodes.calls == (["cordon"] if exists else ["cordon", "delete"])
+
+
 @pytest.mark.parametrize("slug", ["", "unexpected"])
 def test_the_pause_before_the_next_try_grows(slug):
     """Whether the controller says that it is done, or not: it is there still."""

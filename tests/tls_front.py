@@ -31,7 +31,9 @@ class Front:
         if self._server is not None:
             self._server.close()
         for writer in self._lines:
-            writer.transport.abort()
+            # before 3.11.4 a TLS transport that its peer has closed has no protocol to abort by
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()
         self._lines.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

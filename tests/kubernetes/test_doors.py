@@ -181,7 +181,7 @@ async def test_what_is_no_token_is_not_sent(content: str, tmp_path: pathlib.Path
     path.write_text(content)
     with pytest.raises(api.Unauthorized) as raised:
         await access.FileToken(path, time.monotonic).get()
-    assert f"{path} holds no token" in raised.value.reason
+    assert str(path) in raised.value.reason
     assert not content or content not in raised.value.reason
 
 

@@ -57,6 +57,7 @@ def of_kind(found: list[dict[str, Any]], kind: str, *, lease: bool = False) -> d
 def loaded(text: str, folder: pathlib.Path) -> config.Settings:
     """Load a configuration with the secret's file where this machine has one."""
     secret = folder / "secret"
+    secret.unlink(missing_ok=True)  # of an earlier time, and not to be written to
     secret.write_text("abc")
     secret.chmod(0o440)
     path = folder / "broker.yaml"

@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import signal
+import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping
 
@@ -134,8 +135,12 @@ class Launcher:
 
 def _fetch(url: str, place: pathlib.Path) -> None:
     """As Mesos' fetcher does: into the sandbox, readable for whoever comes into it."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        data = answer.read()
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            data = answer.read()
+    except urllib.error.HTTPError as error:
+        error.close()  # else its end is a warning in some later test
+        raise
     place.parent.mkdir(exist_ok=True)
     place.write_bytes(data)
 

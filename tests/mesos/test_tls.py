@@ -158,10 +158,12 @@ async def test_a_master_with_the_ciphers_of_old(authority, broker):
     old = over(authority / "IP.pem")
     old._tls.maximum_version = ssl.TLSVersion.TLSv1_2
     old._tls.set_ciphers("ECDHE-ECDSA-AES128-SHA")
+    by_itself = {cipher["name"] for cipher in ssl.create_default_context().get_ciphers()}
     told = {"ca_file": str(authority / "ours.pem")}
     async with old.serving() as served:
-        with pytest.raises(api.Unavailable, match=r"TLS.*hint: .*`tls_ciphers`"):
-            await broker(served.base, **told).list()
+        if "ECDHE-ECDSA-AES128-SHA" not in by_itself:  # as some builds of OpenSSL have it
+            with pytest.raises(api.Unavailable, match=r"TLS.*hint: .*`tls_ciphers`"):
+                await broker(served.base, **told).list()
         assert [] == await broker(served.base, **told, tls_ciphers="ECDHE-ECDSA-AES128-SHA").list()
     with pytest.raises(api.Rejected, match="tls_ciphers: OpenSSL knows none of 'NONE-SUCH'"):
         await broker(served.base, **told, tls_ciphers="NONE-SUCH").list()

@@ -438,7 +438,7 @@ async def test_a_pipe_in_the_place_of_a_copy_is_replaced(server: Server, tmp_pat
     ):
         odd.unlink(missing_ok=True)
         os.mkfifo(odd)
-    async with asyncio.timeout(20):
+    async with patience.limit(20):
         assert (await cache.get(server.url)).read_bytes() == server.content
     await cache.aclose()
 

@@ -1,6 +1,5 @@
 """A build writes what it likes into its own directory: that costs it, nobody else, and hangs nothing."""
 
-import asyncio
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ import pytest
 
 from backends import api
 from backends.process import output, records, storage
+from tests import patience
 from tests.contract import checks
 from tests.process.conftest import WITHIN_S, Workshop
 
@@ -77,7 +77,7 @@ def put(make, path):
 
 async def listed(backend):
     """List, odd or not; never for long."""
-    async with asyncio.timeout(WITHIN_S):
+    async with patience.limit(WITHIN_S):
         try:
             return {one.name: one for one in await backend.list()}, False
         except api.Partial as error:
@@ -96,7 +96,7 @@ async def test_an_odd_file_costs_its_instance_only(shop: Workshop, made, make, f
         seen, odd = await listed(backend)
         assert seen["a2"].state is api.InstanceState.RUNNING
         assert "a1" in seen or odd
-        async with asyncio.timeout(WITHIN_S):
+        async with patience.limit(WITHIN_S):
             assert "two" in await backend.logs("a2", tail=5)
             await backend.logs("a1", tail=5)
     seen, odd = await listed(made)
@@ -104,7 +104,7 @@ async def test_an_odd_file_costs_its_instance_only(shop: Workshop, made, make, f
     if file in {"instance.json", "supervisor"} and make not in {deep, types, numbers}:
         assert seen["a1"].state is api.InstanceState.RUNNING
     again = shop.open()
-    async with asyncio.timeout(WITHIN_S):
+    async with patience.limit(WITHIN_S):
         await again.terminate("a1", grace_s=0)
         await again.terminate("a2", grace_s=0)
     assert await listed(again) == ({}, False)

@@ -168,7 +168,10 @@ async def test_an_agent_port_that_is_closed_and_a_websocket_that_is_open(tmp_pat
         bad, found = await doctor(path, probe=None)
     assert (bad, found["agents"].verdict.value) == (True, "FAIL")
     assert "tunnel" in found["agents"].hint
-    async with surgery(tmp_path, more="connect: {mode: websocket}") as (_, path):
+    async with surgery(tmp_path, more="command: [/bin/sh], connect: {mode: websocket}") as (
+        _,
+        path,
+    ):
         bad, found = await doctor(path, probe=None)
     assert (bad, found["agents"].verdict.value) == (False, "ok")
 

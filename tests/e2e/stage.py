@@ -163,7 +163,7 @@ class Stage:
     async def until_up(self, process):
         """Wait until a broker obeys signals: it does before its first look."""
         await self.until(
-            lambda: ("GET", "queue/api/json") in self.server.requests[process.asked_before :],
+            lambda: ("GET", "computer/api/json") in self.server.requests[process.asked_before :],
             "its first look",
         )
 

@@ -301,7 +301,7 @@ async def test_what_somebody_else_deletes_is_told_with_the_reason(
         conditions = seen["status"]["conditions"]
         cluster.change("a1", lambda pod: pod["status"].update(conditions=conditions))
         cluster.delete("a1")
-        found = await listed(ours, lambda found: found["a1"].exit is not None)
+        found = await listed(ours, lambda found: found["a1"].state is api.InstanceState.EXITED)
 
         assert found["a1"].exit.slug == "evicted"
         assert found["a1"].metadata == {"owner": "ours"}

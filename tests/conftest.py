@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -66,6 +67,12 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Setting
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
     return True
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what tests make, not at the tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

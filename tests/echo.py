@@ -7,9 +7,9 @@ For each client of ours: speak to ``serving(way)``, for every way in ``WAYS``; t
 to be of use to somebody.
 """
 
-import base64
 import binascii
 import contextlib
+import functools
 import html
 import json
 import re
@@ -227,8 +227,9 @@ def found(secret: str, output: str) -> list[str]:
     ]
 
 
-def _readings(output: str) -> Iterator[tuple[str, str]]:
-    """Yield an output as it is and with each encoding undone, and one inside the other."""
+@functools.lru_cache(maxsize=4)  # several secrets are looked for in one output
+def _readings(output: str) -> list[tuple[str, str]]:
+    """Return an output as it is and with each encoding undone, and one inside the other."""
     plain = {
         "as it is": output,
         "URL": urllib.parse.unquote_plus(output),
@@ -239,15 +240,23 @@ def _readings(output: str) -> Iterator[tuple[str, str]]:
     }
     plain["HTML, then URL"] = urllib.parse.unquote(plain["HTML"])
     plain["backslashes, then HTML"] = html.unescape(plain["backslashes"])
+    readings, read = [*plain.items()], set[str]()
     for how, text in plain.items():
-        yield how, text
-        for run in _RUN.findall(text):
-            for skipped in range(4):
-                part = run[skipped:].replace("-", "+").replace("_", "/")
-                part = part[: len(part) // 4 * 4]
-                with contextlib.suppress(binascii.Error):
-                    inner = base64.b64decode(part)
-                    yield f"{how}, base64", inner.decode("latin-1")
-                    yield f"{how}, base64", inner.decode("utf-8", "replace")
-        for run in _HEX.findall(text):
-            yield f"{how}, hexadecimal", bytes.fromhex(run).decode("utf-8", "replace")
+        runs = {*_RUN.findall(text), *_HEX.findall(text)} - read
+        read |= runs
+        readings.append(
+            (f"{how}, packed", "\n".join(one for run in runs for one in _unpacked(run)))
+        )
+    return readings
+
+
+def _unpacked(run: str) -> Iterator[str]:
+    """Yield a run of letters and digits taken for base64, from each place, and hexadecimal."""
+    letters = run.replace("-", "+").replace("_", "/")
+    for skipped in range(4):
+        part = letters[skipped:]
+        inner = binascii.a2b_base64(part[: len(part) // 4 * 4])
+        yield inner.decode("latin-1")
+        yield inner.decode("utf-8", "replace")
+    if _HEX.fullmatch(run):
+        yield bytes.fromhex(run).decode("utf-8", "replace")

@@ -5,13 +5,12 @@ import gzip
 import json
 import time
 import tracemalloc
-import zlib
 
 import pytest
 
 from backends import api
 from backends.docker import client, container, settings, wire
-from tests import echo, patience
+from tests import bombs, echo, patience
 from tests.docker import rough
 
 SECRET = "5eab3a1cf0" * 6 + "beef"  # an agent's, as a controller makes them
@@ -238,8 +237,7 @@ async def test_a_body_without_end_is_left_at_its_limit(verb, status):
 async def test_a_bomb_is_not_unpacked(verb, status):
     """A gigabyte in a megabyte."""
     method, end, limit = LIMITS[verb]
-    pack = zlib.compressobj(wbits=31)
-    bomb = b"".join(pack.compress(bytes(1 << 20)) for _ in range(1024)) + pack.flush()
+    bomb = bombs.packed(bytes(1 << 20), 1024)
     with rough.engine() as engine:
         head = f"HTTP/1.1 {status}\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
         engine.answer(method, end, head.encode() + bomb)

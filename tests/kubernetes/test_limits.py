@@ -6,7 +6,6 @@ import gzip
 import json
 import time
 import tracemalloc
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from aiohttp import web
 from backends import api, lease
 from backends.kubernetes import access, backend, client, execution, settings
 from backends.kubernetes import lease as kubernetes_lease
-from tests import patience
+from tests import bombs, patience
 from tests.kubernetes import fake
 from tests.kubernetes.test_echo import LEASE, LIST, POD, spec
 
@@ -121,15 +120,6 @@ CALLS: dict[str, Callable[[str], Awaitable[Any]]] = {
 }
 
 
-def _packed(data: bytes, size: int) -> bytes:
-    """Pack a text repeated to a size, without holding it."""
-    packer = zlib.compressobj(9, wbits=31)
-    return b"".join(packer.compress(data) for _ in range(size // len(data))) + packer.flush()
-
-
-BOMB = _packed(b" " * MIB, 1024 * MIB)
-
-
 async def endless(request: web.Request) -> web.StreamResponse:
     answer = web.StreamResponse(headers={"Content-Type": "application/json"})
     await answer.prepare(request)
@@ -151,12 +141,12 @@ async def endless_refusal(request: web.Request) -> web.StreamResponse:
 
 async def bomb(request: web.Request) -> web.StreamResponse:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    return web.Response(body=BOMB, headers=headers)
+    return web.Response(body=bombs.packed(b" " * MIB, 1024), headers=headers)
 
 
 async def bomb_refusal(request: web.Request) -> web.StreamResponse:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    return web.Response(status=403, body=BOMB, headers=headers)
+    return web.Response(status=403, body=bombs.packed(b" " * MIB, 1024), headers=headers)
 
 
 async def other_packing(request: web.Request) -> web.StreamResponse:

@@ -10,7 +10,7 @@ import pytest
 
 from backends import api
 from backends.mesos import calls, recordio, settings, transport
-from tests import echo, patience
+from tests import bombs, echo, patience
 from tests.mesos.test_wire import OURS, broker, raw_server, served, spec
 
 __all__ = ["broker", "served"]
@@ -65,7 +65,7 @@ async def test_a_page_without_end_is_given_up(who):
 
 async def test_a_bomb_is_not_unpacked():
     """A hundred kilobytes that hold 100 MB."""
-    bomb = gzip.compress(bytes(100 * MB), compresslevel=6)
+    bomb = bombs.packed(bytes(MB), 100)
     head = f"Content-Encoding: gzip\r\nContent-Length: {len(bomb)}"
     async with raw_server(answering(head, bomb)) as port:
         link = await link_to(port)

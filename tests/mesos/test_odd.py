@@ -31,16 +31,13 @@ def places(document, path=()):
 
 def changed(document, path, value):
     """Return a copy of a document with another value in one place; ``...`` takes it away."""
-    made = copy.deepcopy(document)
     if not path:
         return value
-    at = made
-    for key in path[:-1]:
-        at = at[key]
-    if value is ...:
-        del at[path[-1]]
+    made, (key, *rest) = copy.copy(document), path
+    if rest or value is not ...:
+        made[key] = changed(document[key], rest, value)
     else:
-        at[path[-1]] = value
+        del made[key]
     return made
 
 
@@ -193,10 +190,10 @@ class Pages:
         self.document = document
 
     async def page(self, path, **query):
-        return copy.deepcopy(self.document)
+        return self.document
 
     async def agent_page(self, base, page, **query):
-        return copy.deepcopy(self.document)
+        return self.document
 
 
 def recorded_pages() -> dict[str, dict]:

@@ -52,10 +52,10 @@ _METHODS = {
 def patterns():
     """Yield every compiled pattern of the project with its name, and how it is asked."""
     for module in modules():
-        source = pathlib.Path(module.__file__).read_text()
+        calls = set(re.findall(r"\b(\w+)\.(\w+)\(", pathlib.Path(module.__file__).read_text()))
         for name, value in vars(module).items():
             values = value if isinstance(value, tuple | list) else (value,)
-            used = set(re.findall(rf"\b{name}\.(\w+)\(", source)) if values is not value else set()
+            used = {m for n, m in calls if n == name} if values is not value else set()
             asked = {m if m in _METHODS else "finditer" for m in used} or {"finditer", "fullmatch"}
             for number, one in enumerate(values):
                 if isinstance(one, re.Pattern):

@@ -9,7 +9,6 @@ import resource
 import ssl
 import subprocess
 import traceback
-import zlib
 
 import attrs
 import pytest
@@ -20,7 +19,7 @@ from jnlp import errors, http
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
 from outside import secrets
-from tests import patience, programs
+from tests import bombs, patience, programs
 
 QUEUE = recorded.exchange("controller/01-restart", "queue before the restart")
 OTHER_SESSION = recorded.exchange("controller/01-restart", "queue right after the restart")
@@ -613,8 +612,7 @@ async def slow_drip(request: web.Request) -> web.StreamResponse:
 
 
 async def bomb(request: web.Request) -> web.Response:
-    pack, blank = zlib.compressobj(wbits=31), b" " * 1_000_000
-    body = b"".join(pack.compress(blank) for _ in range(500)) + pack.flush()
+    body = bombs.packed(b" " * 1_000_000, 500)
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     return web.Response(body=body, headers=headers)
 

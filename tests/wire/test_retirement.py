@@ -171,7 +171,7 @@ ALL = [(OLD, PLAIN), (MIDDLE, PLAIN + ODD), (NEW, PLAIN + ODD)]
 @pytest.mark.parametrize(("of_version", "expressions"), ALL)
 async def test_no_build_is_lost_by_retiring_idle_agents(of_version, expressions):
     """Agents for many builds. Items come in every gap, some ask for what is not there."""
-    tries = 900
+    tries = 600
     async with place(of_version, seed=3) as there:
         withdrawn = 0
         for number in range(tries):
@@ -194,7 +194,7 @@ async def test_no_build_is_lost_by_retiring_idle_agents(of_version, expressions)
 @pytest.mark.parametrize(("of_version", "expressions"), ALL)
 async def test_no_build_is_lost_by_single_use(of_version, expressions):
     """Out of service while its build runs and ends; the next item comes at any time."""
-    tries = 500
+    tries = 350
     async with place(of_version, seed=4) as there:
         for number in range(tries):
             name = there.agent()

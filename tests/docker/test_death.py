@@ -111,13 +111,13 @@ def test_a_crash_names_its_signal():
     assert ("exited", -6, "it crashed with SIGABRT") == (told.slug, told.code, told.message)
 
 
-@pytest.mark.parametrize("code", range(256))
-def test_every_code_has_a_certificate(code):
+def test_every_code_has_a_certificate():
     """The slug is one of the contract's, the message short."""
-    told = death.certificate(death.Ended(exit_code=code, error="x" * 1000))
-    assert isinstance(told, api.Exit)
-    assert told.slug in {"exited", "killed"}
-    assert len(told.message) <= 256
+    for code in range(256):
+        told = death.certificate(death.Ended(exit_code=code, error="x" * 1000))
+        assert isinstance(told, api.Exit)
+        assert told.slug in {"exited", "killed"}, code
+        assert len(told.message) <= 256, code
 
 
 def test_a_child_that_was_killed_for_memory_is_told_while_the_agent_lives():

@@ -5,6 +5,7 @@ import pytest
 
 from backends import api as backends_api
 from broker.core import judge, model
+from broker.core import ledger as ledgers
 from broker.core.model import Phase, Retention, Stage, WaitReason
 from tests.unit.worlds import NOW, B, Scene, actions, item, launches, reasons, template, texts
 
@@ -331,6 +332,26 @@ def test_a_busy_agent_yields_its_place_after_a_while():
     scene.ledger = first.ledger
     scene.now += scene.policy.yield_after_s
     assert cordoned(scene.plan()) == {"yield"}
+
+
+@pytest.mark.parametrize("session", ["s1", "s2"])
+def test_who_was_taken_out_of_service_and_is_not_any_more_is_taken_out_again(session):
+    """Controllers forget at a reload of their configuration who is temporarily offline."""
+    scene = Scene(template("t", retention=model.Retention(once=True)))
+    name = scene.agent("t", Phase.BUSY, builds=1)
+    action = actions(scene.plan(), model.CordonAgent)[name]
+    scene.ledger = ledgers.expect(scene.ledger, action, now=NOW, policy=scene.policy)
+    done = ledgers.Outcome(action=action, at=NOW)
+    scene.ledger = ledgers.settle(scene.ledger, done, policy=scene.policy, jitter=0.0)
+    before = scene.computers
+    mark = {"offline": True, "temporarily_offline": True, "offline_cause": "agent-broker: once"}
+    scene.computers = [attrs.evolve(computer, **mark) for computer in before]
+    made = scene.plan()
+    assert made.actions == ()  # it is out of service, and its build goes on
+    scene.ledger, scene.computers = made.ledger, before
+    scene.ledger = attrs.evolve(scene.ledger, session=session)
+    again = actions(scene.plan(), model.CordonAgent)
+    assert again[name].slug == "once"
 
 
 def test_draining_retires_the_idle_and_cordons_the_busy():

@@ -56,6 +56,78 @@ async def test_a_peek_shows_the_same_items_as_a_read():
     assert [asked.query["tree"] for asked in controller.seen] == [jenkins.PEEK_TREE]
 
 
+def queue_of(text):
+    """A controller whose queue is this text."""
+
+    async def handler(_: web.Request) -> web.Response:
+        headers = {"X-Jenkins": "2.528.3", "X-Jenkins-Session": "s"}
+        return web.Response(text=text, content_type="application/json", headers=headers)
+
+    return handler
+
+
+async def peeked(text):
+    async with (
+        recorded.serving(queue_of(text)) as url,
+        http.Session(recorded.settings(url)) as session,
+    ):
+        return await jenkins.Reader(session).peek()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "<html>please log in</html>",
+        '{"items": [{"id": 1, "buildable": true}',
+        '{"items": [{"id": 1, "buildable": true}]',
+        '{"items": {"id": 1}}',
+        '{"items": null}',
+        '{"computer": []}',
+        '{"items": [{"id": 1}], "items": []}',
+    ],
+)
+async def test_a_peek_at_no_queue_is_unknown_and_not_empty(text):
+    """An empty answer would read as "nothing waits"."""
+    with pytest.raises(errors.Unexpected):
+        await peeked(text)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "null",
+        "7",
+        '"x"',
+        "[]",
+        "{}",
+        '{"id": null}',
+        '{"id": "2"}',
+        '{"id": true}',
+        '{"id": -1}',
+        '{"id": 1.5}',
+        '{"id": 9223372036854775808}',
+        '{"id": 1e400}',
+        '{"id": ' + "9" * 5000 + "}",
+        '{"id": NaN}',
+        '{"id": 2, "x": "\\ud800"' + "[" * 9 + "]" * 9 + "}",
+        '{"id": 2, "x": ' + "[" * 20 + "]" * 20 + "}",
+        '{"id": 2, "x": "' + "x" * (300 * 1024) + '"}',
+        '{"_class": "hudson.model.Queue$LeftItem", "id": 2}',
+    ],
+)
+async def test_an_odd_entry_costs_a_peek_that_entry(entry):
+    """The items before and behind it are seen, up to the largest id that there can be."""
+    largest = 2**63 - 1
+    text = (
+        f'{{"items": [{{"id": 1, "buildable": true}}, {entry}, '
+        f'{{"id": {largest}, "buildable": "yes"}}]}}'
+    )
+    assert await peeked(text) == {(1, True), (largest, False)}
+
+
 @pytest.mark.parametrize("ahead", [3600.0, -86400.0, 1.0])
 async def test_times_are_put_on_our_clock(ahead):
     """A controller whose clock is wrong shows the same waiting times; a second is noise."""

@@ -5,12 +5,16 @@ meant to have one. What is listed here is said, what is not listed is not called
 """
 
 import posixpath
+import re
 from collections.abc import Iterable
 
 from backends import sharing
 
 _SOCKETS = ("docker.sock", "podman.sock", "containerd.sock", "crio.sock")
-_WITH_SOCKETS = ("/", "/var", "/var/run", "/run", "/run/containerd", "/run/crio", "/run/podman")
+_WITH_SOCKETS = re.compile(  # /var has the link /var/run
+    "/|/var|/run(/(containerd|crio|podman|docker(/containerd)?|user(/[^/]+(/(docker|podman))?)?))?"
+)
+_LINK = "/var/run/"  # to /run on every Linux of today, and no mount shows it
 _STATE = ("/var/lib/docker", "/var/lib/containers", "/var/lib/containerd", "/var/lib/kubelet")
 _SYSTEM = ("/boot", "/dev", "/etc", "/home", "/proc", "/root", "/sys", "/usr", "/var/lib")
 _CAPABILITIES = (
@@ -26,11 +30,16 @@ def is_root(host: str) -> str:
 
 
 def has_socket(source: str | None) -> bool:
-    """Tell whether an engine's socket is, or usually lies, at a path of the host."""
+    """Tell whether an engine's socket is, or usually lies, at a path of the host or below it.
+
+    A link that only that host has is not seen.
+    """
     if not source or not source.startswith("/"):
         return False
     path = sharing.normal(source)
-    return posixpath.basename(path) in _SOCKETS or path in _WITH_SOCKETS
+    if f"{path}/".startswith(_LINK):
+        path = path.removeprefix("/var")
+    return posixpath.basename(path) in _SOCKETS or bool(_WITH_SOCKETS.fullmatch(path))
 
 
 def of_folder(source: str | None, host: str) -> str | None:

@@ -221,3 +221,38 @@ def test_hosts_and_volumes_are_checked_against_themselves():
     ):
         with pytest.raises(ValueError, match=": "):
             make()
+
+
+@pytest.mark.parametrize(
+    ("source", "hands_on"),
+    [
+        ("/var/run/docker.sock", True),
+        ("/srv/podman.sock", True),
+        ("/var/run", True),  # a link to /run
+        ("/var/run/", True),
+        ("/var/run/podman", True),
+        ("/run/containerd", True),
+        ("/run/user", True),
+        ("/run/user/1000", True),
+        ("/var/run/user/1000/podman", True),
+        ("/run", True),
+        ("//run/../run/.", True),
+        ("/var", True),
+        ("/", True),
+        ("/run/lock", False),
+        ("/running", False),
+        ("/var/runner", False),
+        ("/run/user/1000/bus", False),
+        ("/srv", False),
+        ("run", False),  # the name of a volume
+    ],
+)
+def test_whoever_has_the_engine_gets_no_secret_by_a_folder_of_the_host(source, hands_on):
+    """The socket itself, whatever lies above it, and the link that every Linux has there."""
+    for told in (
+        {"volumes": (settings.Volume(name=source, target="/h"),)},
+        {"docker": {"HostConfig": {"Binds": [f"{source}:/h"]}}},
+    ):
+        options = settings.DockerTemplate(**told)
+        spec = api.InstanceSpec(name="b", metadata={}, image="x", argv=("run",), options=options)
+        assert hands_on == container.plan(spec, owner="ours").hands_on

@@ -23,7 +23,7 @@ from attrs import define, field
 
 from backends import api, reach
 from backends.process import locks, records, settings
-from outside import files, secrets, text, waits
+from outside import files, secrets, text, unreached, waits
 
 _CHUNK = 1 << 18
 _DIRECTLY = api.Reach()
@@ -75,7 +75,7 @@ class FileCache:
             except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
                 raise api.Rejected(f"{_short(url)} is not an HTTP URL") from error
             except aiohttp.ClientError as error:
-                words = text.clean(f"cannot fetch {_short(url)}: {error}")
+                words = f"cannot fetch {_short(url)}: {unreached.words(error)}"
                 raise api.Unavailable(words) from error
             entry.checked_at = asyncio.get_running_loop().time()
             return path

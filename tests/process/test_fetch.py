@@ -237,9 +237,12 @@ async def test_an_answer_that_does_not_end(server: Server, open_cache):
 
 
 async def test_nobody_listens(open_cache):
-    """Unavailable, in words."""
-    with pytest.raises(api.Unavailable, match=r"cannot fetch http://127.0.0.1:1/x"):
+    """Unavailable, in the words that we have for it everywhere."""
+    with pytest.raises(api.Unavailable) as caught:
         await open_cache().get("http://127.0.0.1:1/x")
+    assert str(caught.value) == (
+        "cannot fetch http://127.0.0.1:1/x: cannot connect to 127.0.0.1:1: Connection refused"
+    )
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "agent.jar", "http://", "http://[::1/x"])

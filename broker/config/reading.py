@@ -6,6 +6,7 @@ text). Problems are collected, not raised one by one. Refuses to know what the s
 
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,20 @@ from broker.config.errors import Problem
 
 _TOLD = 20  # unknown settings of one section, one by one
 _LONGEST_KEY = 64  # what is longer resembles nothing
+_ALIKE = 0.75  # of difflib: one letter of four is another one
+_WORD = re.compile("[a-z]+")
+_NEGATIONS = frozenset(
+    {"deny", "disable", "disabled", "never", "no", "non", "not", "off", "skip", "without"}
+)
+_NEGATING = ("de", "dis", "in", "non", "un")
+_OPPOSITES = tuple(
+    set(pair.split())
+    for pair in (
+        "add drop", "after before", "allow deny", "always never", "disable enable", "false true",
+        "disabled enabled", "exclude include", "first last", "high low", "in out", "max min",
+        "maximum minimum", "off on", "read write", "start stop", "private public",
+    )
+)  # fmt: skip
 
 
 def key_of(attribute: "attrs.Attribute[Any]") -> str:
@@ -310,8 +325,25 @@ def _unknown(path: tree.Path, key: str, known: list[str]) -> Problem:
 
 def guess(told: str, known: typing.Iterable[str]) -> str:
     """Return the hint for a word that resembles a known one; else none."""
-    near = difflib.get_close_matches(told[:_LONGEST_KEY], list(known), n=1)
+    told = told[:_LONGEST_KEY]
+    fit = [word for word in known if not _is_opposite(told, word)]
+    near = difflib.get_close_matches(told, fit, n=1, cutoff=_ALIKE)
     return f"did you mean {near[0]}?" if near else ""
+
+
+def _is_opposite(one: str, other: str) -> bool:
+    """Tell whether one of two names says no to what the other says, or asks for its opposite."""
+    ours, theirs = (set(_WORD.findall(name.lower())) for name in (one, other))
+    if len(ours & _NEGATIONS) != len(theirs & _NEGATIONS):
+        return True
+    ours, theirs = ours - theirs, theirs - ours
+    return any(
+        {a, b} in _OPPOSITES or a in _negated(b) or b in _negated(a) for a in ours for b in theirs
+    )
+
+
+def _negated(word: str) -> set[str]:
+    return {prefix + word for prefix in _NEGATING}
 
 
 def optional_of(kind: Any) -> tuple[Any, bool]:

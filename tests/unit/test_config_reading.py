@@ -6,6 +6,7 @@ import pathlib
 import shlex
 import string
 
+import attrs
 import jsonschema
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker import cli, config, configured
-from broker.config import describing, loading, shape
+from broker.config import describing, loading, reading, shape
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 KINDS = configured.kinds()
@@ -123,7 +124,7 @@ def test_warnings_do_not_end_it(monkeypatch):
     made = parse(
         f"{HEAD}templates: {{t: {{labels: x, executors: 2, retention: {{max_builds: 3}}, environment: {{API_TOKEN: z}}, memory: {{}}}}}}"
     )
-    assert [w.split(":")[0].split(" ")[0] for w in made.warnings] == [
+    assert [w.where() for w in made.warnings] == [
         "controller.user",
         "templates.t.environment.API_TOKEN",
         "templates.t.retention.max_builds",
@@ -340,3 +341,50 @@ def test_infinity_is_no_number():
     assert math.isinf(yaml.safe_load(".inf"))
     with pytest.raises(config.ConfigError, match="a number"):
         template("resources: {cpu_limit: .inf}")
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "hint"),
+    [
+        ("executor", "executors", True),
+        ("web-socket", "websocket", True),
+        ("nise", "nice", True),
+        ("min-idle", "min_idle", True),
+        ("no_new_privilege", "no_new_privileges", True),
+        ("privileged", "no_new_privileges", False),
+        ("new_privileges", "no_new_privileges", False),
+        ("unverified", "verified", False),
+        ("insecure", "secure", False),
+        ("max_idle", "min_idle", False),
+        ("disable_socket", "enable_socket", False),
+        ("cap_adds", "cap_drop", False),
+        ("cap_add", "cap_drop", False),
+        ("sidecar", "shares", False),
+    ],
+)
+def test_a_hint_names_what_is_alike_and_never_the_opposite(told, known, hint):
+    """Who follows it gets what was asked for."""
+    assert reading.guess(told, [known]) == (f"did you mean {known}?" if hint else "")
+
+
+def test_no_setting_is_the_hint_for_its_opposite():
+    """Of all settings of all kinds: what says no to one of them is not answered with it."""
+    classes = [shape.Document, shape.Template, shape.Backend]
+    classes += [c for kind in KINDS.values() for c in (kind.settings, kind.template_settings)]
+    for cls in classes:
+        known = [reading.key_of(attribute) for attribute in attrs.fields(cls)]
+        for name in known:
+            turned = name.removeprefix("no_") if name.startswith("no_") else f"no_{name}"
+            for told in (turned, f"un{name}", f"disable_{name}"):
+                assert told in known or f"mean {name}?" not in reading.guess(told, known)
+
+
+def test_privileged_is_not_answered_with_no_new_privileges():
+    """Which would have taken a privilege in the place of giving one."""
+    with pytest.raises(config.ConfigError) as caught:
+        parse(
+            f"{HEAD}backends: {{b: {{kind: docker}}}}\n"
+            "templates: {t: {labels: x, image: i, docker: {privileged: true}}}"
+        )
+    (line,) = (one for one in caught.value.lines if "privileged: unknown" in one)
+    assert "hint" not in line

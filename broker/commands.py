@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     settings = configured.load_apart(options.config)
     log.configure(form=settings.log.format, level=settings.log.level, secrets=settings.secrets())
     for warning in settings.warnings:
-        _LOG.warning("configuration", extra={"reason": warning})
+        _LOG.warning("configuration", extra={"reason": warning.told(str(options.config))})
     with _state_dir(settings) as files:
         asyncio.run(_run(settings, files, options))
 
@@ -175,12 +175,12 @@ def check_config(options: argparse.Namespace) -> None:
                 "owner": settings.owner,
                 "templates": [t.name for t in policy.templates],
                 "backends": {name: entry.kind for name, entry in settings.backends.items()},
-                "warnings": list(settings.warnings),
+                "warnings": [w.told(str(options.config)) for w in settings.warnings],
             }
         )
         return
     for warning in settings.warnings:
-        print(f"warning: {warning}")
+        print(f"warning: {warning.told(str(options.config))}")
     backends = ", ".join(f"{name} ({entry.kind})" for name, entry in settings.backends.items())
     print(
         f"{options.config}: good; owner {settings.owner}, {len(policy.templates)} templates, "

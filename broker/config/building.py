@@ -90,7 +90,6 @@ class Builder:
                 for name, told in document.templates.items()
             },
             high_availability=replicas,
-            warnings=tuple(self.notes.warnings),
             fingerprint=_fingerprint(data),
         )
 

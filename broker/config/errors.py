@@ -5,13 +5,17 @@ Refuses to know how anything is read: who only reports an error need not load a 
 
 from attrs import frozen
 
+from outside import text as outside_text
+
+_LINE = 1024  # characters of what is said of one problem
+
 Path = tuple[str | int, ...]
 """Where something stands: keys and positions from the top of the document."""
 
 
 @frozen(kw_only=True)
 class Problem:
-    """One thing that is wrong: where, what was found, what is allowed."""
+    """One thing that is wrong or unwise: where, what was found, what is allowed."""
 
     path: Path
     text: str
@@ -21,6 +25,16 @@ class Problem:
     def where(self) -> str:
         """Return the path as it reads in the file: ``templates.maven.labels[0]``."""
         return dotted(self.path)
+
+    def words(self) -> str:
+        """Return one line for people: where, what, and the hint."""
+        where = f"{self.where()}: " if self.path else ""
+        hint = f"; hint: {self.hint}" if self.hint else ""
+        return outside_text.clean(f"{where}{self.text}{hint}", _LINE)
+
+    def told(self, name: str) -> str:
+        """Return that line with the file's name and the line in it before."""
+        return f"{name}:{self.line}: {self.words()}"
 
 
 def dotted(path: Path) -> str:

@@ -12,9 +12,6 @@ from broker.config import building, tree
 from broker.config.errors import ConfigError, Problem
 from broker.config.settings import KindClasses, Settings
 from outside import files
-from outside import text as outside_text
-
-_LINE = 1024  # characters of what is said of one problem
 
 
 def load(
@@ -62,15 +59,15 @@ def parse(
         builder = building.Builder(kinds=kinds, environ=environ, base=base, fetches=secrets)
         settings = builder.build(read.data)
         if settings is not None and not problems:
-            return settings
+            return attrs.evolve(settings, warnings=tuple(_located(builder.notes.warnings, read)))
         told = {problem.path for problem in problems}
         problems += _located((p for p in builder.notes.problems if p.path not in told), read)
     problems.sort(key=lambda problem: problem.line)
-    raise ConfigError(tuple(_line(name, p) for p in problems), tuple(problems))
+    raise ConfigError(tuple(p.told(name) for p in problems), tuple(problems))
 
 
 def _located(problems: Iterable[Problem], read: tree.Tree) -> Iterator[Problem]:
-    """Say for each problem where it stands; one of the defaults is told once, where it is."""
+    """Say where each problem or warning stands; one of the defaults is told once, where it is."""
     seen = set()
     for problem in problems:
         path, default = problem.path, ("defaults", *problem.path[2:])
@@ -79,10 +76,3 @@ def _located(problems: Iterable[Problem], read: tree.Tree) -> Iterator[Problem]:
         if (path, problem.text) not in seen:
             seen.add((path, problem.text))
             yield attrs.evolve(problem, path=path, line=read.line(path))
-
-
-def _line(name: str, problem: Problem) -> str:
-    where = f"{problem.where()}: " if problem.path else ""
-    hint = f"; hint: {problem.hint}" if problem.hint else ""
-    words = outside_text.clean(f"{where}{problem.text}{hint}", _LINE)
-    return f"{name}:{problem.line}: {words}"

@@ -16,7 +16,7 @@ class Notes:
     """Problems end the reading, warnings do not."""
 
     problems: list[errors.Problem] = field(factory=list)
-    warnings: list[str] = field(factory=list)
+    warnings: list[errors.Problem] = field(factory=list)
 
     def bad(self, path: tree.Path, text: str, hint: str = "") -> None:
         """Note a problem."""
@@ -34,10 +34,9 @@ class Notes:
 
     def warn(self, path: tree.Path, text: str, hint: str = "") -> None:
         """Note what works and is unwise; said once, however often it is noted."""
-        where = f"{errors.dotted(path)}: " if path else ""
-        line = f"{where}{text}{f'; hint: {hint}' if hint else ''}"
-        if line not in self.warnings:
-            self.warnings.append(line)
+        told = errors.Problem(path=path, text=text, hint=hint)
+        if told not in self.warnings:
+            self.warnings.append(told)
 
     def remarks(self, path: tree.Path, found: Iterable[remarks.Remark]) -> None:
         """Note what the settings of a kind say about themselves; ``path`` is their section."""

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from backends import api as backends_api
 from broker import schedule
-from broker.config import general
+from broker.config import errors, general
 from broker.core import election, model
 from jnlp import settings as jnlp_settings
 from jnlp import trust
@@ -129,7 +129,7 @@ class Settings:
     templates: tuple[model.Template, ...]  # ``min_idle`` without the schedule
     warmth: Mapping[model.TemplateName, Warmth]
     high_availability: HighAvailability | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[errors.Problem, ...] = ()  # what works and is unwise
     fingerprint: str = ""  # of what the file says, whatever its layout; empty: in force in part
 
     def secrets(self) -> tuple[str, ...]:

@@ -102,7 +102,4 @@ def _check_durations(told: shape.HighAvailability, notes: noting.Notes) -> None:
             "the other broker may start only well after this one has stopped",
         )
     elif lease + retry > _PROMISED_S:
-        notes.warnings.append(
-            f"high_availability: a fail-over may take {lease + retry:g} s and more "
-            "(lease and retry)"
-        )
+        notes.warn(_PATH, f"a fail-over may take {lease + retry:g} s and more (lease and retry)")

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from backends import api as backends_api
 from backends import names, remarks
 from broker import schedule
-from broker.config import doors, errors, noting, reading, shape, tree, values
+from broker.config import doors, noting, reading, shape, tree, values
 from broker.config.settings import BackendSettings, KindClasses, Warmth
 from broker.core import marks, model
 from jnlp import launch as jnlp_launch
@@ -160,9 +160,9 @@ class Templates:
                     f"set {meant}" if meant else "leave it out",
                 )
             elif _SECRET_LIKE.search(name):
-                self.notes.warnings.append(
-                    f"{errors.dotted((*path, name))}: every build can read it; secrets belong "
-                    "into the controller's credentials"
+                self.notes.warn(
+                    (*path, name),
+                    "every build can read it; secrets belong into the controller's credentials",
                 )
 
     def _check_warm(self, path: tree.Path, told: shape.Template) -> None:
@@ -198,9 +198,9 @@ class Templates:
         if keep.once and keep.max_builds not in {None, 1}:
             self.notes.bad((*where, "max_builds"), "given beside once", "keep one of them")
         if keep.max_builds is not None and told.executors > 1:
-            self.notes.warnings.append(
-                f"{errors.dotted(where)}.max_builds with {told.executors} executors: builds that "
-                "run at the same time may exceed it"
+            self.notes.warn(
+                (*where, "max_builds"),
+                f"with {told.executors} executors, builds that run at the same time may exceed it",
             )
 
     def _retention(
@@ -213,9 +213,10 @@ class Templates:
         if lifetime_s is None or (kept.max_age_s or math.inf) <= _FIT * lifetime_s:
             return kept
         if kept.max_age_s is not None:
-            self.notes.warnings.append(
-                f"{errors.dotted((*path, 'max_age'))}: {kept.max_age_s:.0f} s, and the platform "
-                f"ends an agent after {lifetime_s:.0f} s, build or not: half of that is taken"
+            self.notes.warn(
+                (*path, "max_age"),
+                f"{kept.max_age_s:.0f} s, and the platform ends an agent after "
+                f"{lifetime_s:.0f} s, build or not: half of that is taken",
             )
         return attrs.evolve(kept, max_age_s=_FIT * lifetime_s)
 
@@ -263,9 +264,7 @@ class Templates:
         """Read what a template sets for each kind, and give it to the backends of that kind."""
         used = {self.backends[name].kind for name in chosen if name in self.backends}
         for kind in sorted(set(sections) - used):
-            self.notes.warnings.append(
-                f"{errors.dotted((*path, kind))}: no backend of it is this kind"
-            )
+            self.notes.warn((*path, kind), "no backend of it is this kind")
         by_kind = {
             kind: reading.read_each(
                 self.kinds[kind].template_settings,

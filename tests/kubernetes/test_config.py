@@ -51,4 +51,4 @@ def test_no_agent_takes_builds_until_kubernetes_ends_it(
     (template,) = config.policy(settings, wall_now=0.0).templates
 
     assert (None if days is None else days * DAY_S) == template.retention.max_age_s
-    assert warned == any("build or not" in text for text in settings.warnings)
+    assert warned == any("build or not" in warning.text for warning in settings.warnings)

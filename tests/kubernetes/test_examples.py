@@ -72,7 +72,8 @@ def unexpected(settings: config.Settings) -> list[str]:
         "connect.mode: not https: the agents' secrets",
         "in_container.url: not https: the agents' tokens",
     )
-    return [one for one in settings.warnings if not any(door in one for door in doors)]
+    told = [warning.words() for warning in settings.warnings]
+    return [one for one in told if not any(door in one for door in doors)]
 
 
 def over(below: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

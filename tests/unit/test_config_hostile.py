@@ -405,7 +405,7 @@ def test_a_configuration_may_begin_with_the_mark_of_its_bytes(tmp_path):
 def test_a_label_that_nobody_will_ask_for_is_said(label, said):
     """It works, so it is a warning; the character is spelled, for some cannot be seen."""
     made = loading.parse(GOOD.replace("labels: l", f"labels: {label}"), KINDS, environ=ENVIRON)
-    found = [w for w in made.warnings if "labels" in w]
+    found = [w.text for w in made.warnings if "labels" in w.path]
     assert bool(found) == (said is not None)
     assert said is None or said in found[0]
 

@@ -53,9 +53,21 @@ def test_a_backends_settings_warn_where_they_stand():
         "backends: {a: {kind: x, cap: 9, places: [{}, {url: 'http://b/'}]}}\n"
         "templates: {t: {labels: l}, u: {labels: m}}"
     )
-    assert made.warnings == (
-        "backends.a.places[1].url: the token travels in the clear; hint: https://",
+    (warning,) = made.warnings
+    assert warning.told("x.yaml") == (
+        "x.yaml:4: backends.a.places[1].url: the token travels in the clear; hint: https://"
     )
+
+
+def test_a_warning_of_the_defaults_is_said_once_where_it_stands():
+    """With the line in the file, as a problem."""
+    made = parse(
+        "backends: {a: {kind: x, cap: 9}}\n"
+        "defaults:\n  executors: 2\n  retention:\n    max_builds: 3\n"
+        "templates: {t: {labels: l}, u: {labels: m}}"
+    )
+    (warning,) = made.warnings
+    assert warning.told("x.yaml").startswith("x.yaml:8: defaults.retention.max_builds: with 2 ")
 
 
 def test_what_is_wrong_refuses_the_file():

@@ -28,7 +28,7 @@ def warnings(text, tmp_path=None, **environ):
         environ={"T": "11secret", **environ},
         **({"base": tmp_path} if tmp_path else {}),
     )
-    return list(made.warnings)
+    return [warning.words() for warning in made.warnings]
 
 
 def test_what_is_closed_is_quiet():

@@ -55,7 +55,7 @@ def test_everything_can_be_said():
     assert ("n", "one") == (shared.name, shared.identity)
     assert ("jenkins", "c") == (shared.settings.namespace, shared.settings.context)
     assert election.Terms(lease_s=30, renew_deadline_s=20.0, retry_s=5.0) == shared.terms
-    assert any("a fail-over may take 35 s" in warning for warning in told.warnings)
+    assert any("a fail-over may take 35 s" in warning.text for warning in told.warnings)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ a command: that is in ``commands``.
 """
 
 import argparse
-import os
+import contextlib
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -14,8 +14,9 @@ from typing import Any
 
 import broker
 import broker.lean  # before anything that is large
-from broker import commands, config, ends
+from broker import commands, config, ends, output
 from broker.status import terminal
+from outside import waits
 
 OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
 _CONFIG = pathlib.Path("broker.yaml")
@@ -25,11 +26,12 @@ Command = Callable[[argparse.Namespace], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    options = parser().parse_args(arguments)
-    command: Command = options.command
     try:
-        command(options)
-        _write_out()
+        with output.guarded():
+            options = parser().parse_args(arguments)
+            command: Command = options.command
+            with waits.Ungrouped(ends.Failed, output.ReaderGone):
+                command(options)
     except config.ConfigError as error:
         return _say(BAD_INPUT, *error.lines)
     except ends.BadInput as error:
@@ -38,31 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(REFUSED, f"agent-broker: {error}")
     except ends.Failed as error:
         return _say(FAILED, f"agent-broker: {error}")
-    except BrokenPipeError:
-        _drop_output()
+    except output.ReaderGone:
+        pass
     except KeyboardInterrupt:
         return FAILED
     return OK
 
 
-def _write_out() -> None:
-    """Write what is still to be written: nobody would hear of it at the interpreter's own end."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        _drop_output()
-        if not isinstance(error, BrokenPipeError):
-            raise ends.Failed(f"the output cannot be written: {error.strerror}") from error
-
-
-def _drop_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _say(code: int, *lines: str) -> int:
-    for line in lines:  # it may quote what others sent
-        print(terminal.plain(line), file=sys.stderr)
+    with contextlib.suppress(OSError):  # then the exit code is all that can be said
+        for line in lines:  # it may quote what others sent
+            print(terminal.plain(line), file=sys.stderr)
     return code
 
 

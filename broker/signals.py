@@ -49,6 +49,24 @@ def obeyed(made: app.Broker, *, drain: bool, load: Load | None) -> Iterator[None
 
 
 @contextlib.contextmanager
+def awaited() -> Iterator[asyncio.Event]:
+    """Give an event that SIGTERM or SIGINT sets while inside; for what has nothing to finish.
+
+    Whoever is started in the background of a shell script inherits that SIGINT is ignored, and a
+    handler of the interpreter's own is then not installed.
+    """
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    try:
+        yield asked
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
 def _read_aside(made: app.Broker, load: Load | None) -> Iterator[Callable[[], None]]:
     """Give what reads the configuration again, in a thread: a lease is renewed meanwhile.
 

@@ -1,6 +1,6 @@
 """Only the simulated controller, for people who want to try a configuration of their own.
 
-It says how to reach it, feeds its queue slowly and stays until it is interrupted. Refuses to start
+It says how to reach it, feeds its queue slowly and stays until a signal comes. Refuses to start
 a broker.
 """
 
@@ -9,7 +9,7 @@ import pathlib
 import random
 import sys
 
-from broker import clock
+from broker import clock, signals
 from broker.demo import access as accesses
 from broker.demo import controller, simulation
 from outside import waits
@@ -39,7 +39,12 @@ agent-broker run --config try.yaml
 
 
 async def serve(*, listen: str) -> None:
-    """Serve until cancelled. Raises OSError if the address is taken."""
+    """Serve until SIGTERM or SIGINT. Raises OSError if the address is taken."""
+    with signals.awaited() as asked:  # before anybody is told that it serves
+        await _serve(listen, asked)
+
+
+async def _serve(listen: str, asked: asyncio.Event) -> None:
     host, _, port = listen.rpartition(":")
     dice = random.Random()  # noqa: S311 -- only a stream of builds
     access = accesses.Access(user="demo", token=_TOKEN)
@@ -59,9 +64,16 @@ async def serve(*, listen: str) -> None:
     )
     try:
         async with waits.TaskGroup() as group:
-            group.create_task(server.run(), name="simulated controller")
-            while True:
-                server.submit(job="try", label=dice.choice(_LABELS), duration_s=3.0)
-                await asyncio.sleep(_EVERY_S)
+            clockwork = group.create_task(server.run(), name="simulated controller")
+            feeding = group.create_task(_feed(server, dice), name="feed")
+            await asked.wait()
+            feeding.cancel()
+            clockwork.cancel()
     finally:
         await server.aclose()
+
+
+async def _feed(server: controller.SimulatedController, dice: random.Random) -> None:
+    while True:
+        server.submit(job="try", label=dice.choice(_LABELS), duration_s=3.0)
+        await asyncio.sleep(_EVERY_S)

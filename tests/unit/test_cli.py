@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -21,6 +22,7 @@ from broker.status import Server, documents, terminal
 from tests import patience
 from tests.unit import status_source
 
+ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "cli"
 CONFIG = """\
 owner: o
@@ -135,7 +137,12 @@ def test_check_config_tells_programs_what_is_configured(path, capsys, monkeypatc
     told = json.loads(capsys.readouterr().out)
     assert told["templates"] == ["linux", "gpu", "any"]
     assert told["backends"] == {"local": "process"}
-    assert told["warnings"] == ["controller.user: missing: the broker works as anonymous"]
+    assert told["warnings"] == [
+        f"{path}:2: controller.user: missing: the broker works as anonymous"
+    ]
+    assert cli.main(["check-config", "--config", path]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"warning: {told['warnings'][0]}"
 
 
 def test_the_schema_is_printed(capsys):
@@ -156,6 +163,113 @@ def test_a_reader_that_goes_away_is_no_error():
         check=False,
     )
     assert (first.returncode, first.stdout, first.stderr) == (0, "{\n", "")
+
+
+PRINTING = [
+    ("--help",),
+    ("--version",),
+    ("run", "--help"),
+    ("schema",),
+    ("init", "new.yaml"),
+    ("check-config",),
+    ("check-config", "--json"),
+    ("explain", "linux"),
+    ("render", "pods"),
+    ("doctor",),
+    ("demo", "--controller-only", "--listen", "127.0.0.1:0"),
+    ("demo", "--seconds", "1", "--listen", "127.0.0.1:0"),
+]
+
+
+def printing(path, arguments, where, folder):
+    """Run a command whose output goes somewhere; a broken pipe is broken before it starts."""
+    if "--config" not in arguments and arguments[0] in {"check-config", "explain", "render", "doctor"}:
+        arguments = (*arguments, "--config", path)
+    return subprocess.run(
+        [sys.executable, "-m", "broker", *arguments],
+        stdout=where,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
+        text=True,
+        timeout=patience.seconds(60),
+        check=False,
+    )
+
+
+@pytest.fixture
+def printed(path):
+    """The configuration with a template that can be rendered; nobody warns about root."""
+    text = pathlib.Path(path).read_text()
+    backends = "backends: {local: {kind: process}, d: {kind: docker, hosts: [{url: 'unix:///no'}]}}\n"
+    pathlib.Path(path).write_text(
+        text.replace("templates:\n", "templates:\n  pods: {labels: pods, image: i, backends: [d]}\n") + backends
+    )
+    return path
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_an_output_that_is_full_is_one_line_and_an_exit_code(printed, arguments, tmp_path):
+    """Whatever was to be printed, and wherever it was printed."""
+    with open("/dev/full", "w") as full:
+        ended = printing(printed, arguments, full, tmp_path)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "agent-broker: the output cannot be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_pipe_that_nobody_reads_is_no_error(printed, arguments, tmp_path):
+    """There is nobody to say anything to."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        ended = printing(printed, arguments, writes, tmp_path)
+    finally:
+        os.close(writes)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_what_failed_by_itself_says_so_also_where_its_output_is_full(printed, tmp_path):
+    """One line all the same."""
+    with open("/dev/full", "w") as full:
+        ended = printing(printed, ("doctor", "--json"), full, tmp_path)
+    assert ended.returncode == 1
+    assert re.fullmatch(r"agent-broker: \d of \d checks failed\n", ended.stderr)
+
+
+def test_where_no_word_can_be_said_the_exit_code_is_left():
+    """Both outputs on a full disk."""
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "broker", "schema"], stdout=full, stderr=full,
+            timeout=patience.seconds(30), check=False,
+        )  # fmt: skip
+    assert ended.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_controller_alone_ends_on_a_signal_wherever_it_was_started(number):
+    """A script's background job inherits that SIGINT is ignored."""
+    served = subprocess.Popen(
+        [sys.executable, "-m", "broker", "demo", "--controller-only", "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        assert served.stdout.readline().startswith("SIMULATED controller at http://127.0.0.1:")
+        while "agent-broker run" not in served.stdout.readline():
+            pass  # all that is said before it serves
+        served.send_signal(number)
+        _, err = served.communicate(timeout=patience.seconds(30))
+    finally:
+        served.kill()
+        served.wait()
+    assert (served.returncode, err) == (0, "")
 
 
 # --- status ---

@@ -183,7 +183,12 @@ PRINTING = [
 
 def printing(path, arguments, where, folder):
     """Run a command whose output goes somewhere; a broken pipe is broken before it starts."""
-    if "--config" not in arguments and arguments[0] in {"check-config", "explain", "render", "doctor"}:
+    if "--config" not in arguments and arguments[0] in {
+        "check-config",
+        "explain",
+        "render",
+        "doctor",
+    }:
         arguments = (*arguments, "--config", path)
     return subprocess.run(
         [sys.executable, "-m", "broker", *arguments],
@@ -202,9 +207,14 @@ def printing(path, arguments, where, folder):
 def printed(path):
     """The configuration with a template that can be rendered; nobody warns about root."""
     text = pathlib.Path(path).read_text()
-    backends = "backends: {local: {kind: process}, d: {kind: docker, hosts: [{url: 'unix:///no'}]}}\n"
+    backends = (
+        "backends: {local: {kind: process}, d: {kind: docker, hosts: [{url: 'unix:///no'}]}}\n"
+    )
     pathlib.Path(path).write_text(
-        text.replace("templates:\n", "templates:\n  pods: {labels: pods, image: i, backends: [d]}\n") + backends
+        text.replace(
+            "templates:\n", "templates:\n  pods: {labels: pods, image: i, backends: [d]}\n"
+        )
+        + backends
     )
     return path
 

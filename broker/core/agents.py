@@ -18,7 +18,7 @@ from broker.core.model import Agent, Memory, NodeName, Phase, Verb
 
 ASSIGNED = "?"
 """In ``Memory.executable_urls``: at work since the last look, and no URL to be seen yet."""
-_CLOSED = "closed"  # slug of a start whose agent was online and given nothing
+CLOSED = "closed"  # slug of a start whose agent was online and given nothing
 
 
 @frozen(kw_only=True)
@@ -334,7 +334,7 @@ def _count_start(
             return ledgers.failed(
                 ledger,
                 key,
-                slug=_CLOSED,
+                slug=CLOSED,
                 reason="it was online and given no work: it accepts no tasks",
                 now=world.now,
                 policy=policy,
@@ -343,7 +343,7 @@ def _count_start(
             )
         came = memory.online_witnessed and (old is None or old.online_at is None)
         worked = memory.builds > (old.builds if old is not None else 0)
-        if worked or (came and (before is None or before.slug != _CLOSED)):
+        if worked or (came and (before is None or before.slug != CLOSED)):
             return ledgers.succeeded(ledger, key)
         return ledger
     was_lost = old is not None and old.phase in {Phase.LOST, Phase.GONE}

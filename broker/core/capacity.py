@@ -44,6 +44,7 @@ class Room:
     by_backend: Counter[str] = Factory(Counter)
     starting_by_backend: Counter[str] = Factory(Counter)
     starting_by_pair: Counter[tuple[str, str]] = Factory(Counter)
+    untried_by_pair: Counter[tuple[str, str]] = Factory(Counter)  # online, and given nothing yet
     taken_by_backend: Counter[str] = Factory(Counter)
     holders: list[Agent] = Factory(list)
     shunned: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
@@ -102,7 +103,18 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
         if agent.phase in STARTING and is_new and not withheld.is_outdated(agent, template):
             room.starting_by_backend[agent.backend or ""] += 1
             room.starting_by_pair[agent.template or "", agent.backend or ""] += 1
+        room.untried_by_pair[agent.template or "", agent.backend or ""] += _is_untried(
+            agent, world.now - policy.backoff_max_s
+        )
     return room
+
+
+def _is_untried(agent: Agent, since: float) -> bool:
+    """Return whether it may yet show, as others did not, that it is given work."""
+    memory = agent.memory
+    if agent.phase is not Phase.IDLE or agent.closed or agents_.is_going(agent) or memory is None:
+        return False
+    return memory.builds == 0 and memory.online_at is not None and memory.online_at > since
 
 
 def takes_room(agent: Agent) -> bool:
@@ -212,13 +224,19 @@ def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -
 
 
 def _probe_gate(room: Room, template: Template, backend: BackendName) -> Refused | None:
-    """After a failure one agent goes first; the others follow when it is online."""
+    """After a failure one agent goes first; the others follow when it is online.
+
+    Where the failure was that agents were online and closed, they follow when it is at work, and
+    one by one after ``backoff_max_s``, for there may be no work.
+    """
     backoff = room.ledger.backoffs.get(ledgers.key_of(Scope.TEMPLATE, backend, template.name))
     if backoff is None or backoff.failures == 0 or backoff.slug == "no-capacity":
         return None
     if backoff.revision and backoff.revision != template.revision:
         return None
-    if room.starting_by_pair[template.name, backend] == 0:
+    pair = template.name, backend
+    untried = room.untried_by_pair[pair] if backoff.slug == agents_.CLOSED else 0
+    if room.starting_by_pair[pair] + untried == 0:
         return None
     return Refused(
         reason=WaitReason.SET_ASIDE,

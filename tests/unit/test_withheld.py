@@ -1,9 +1,11 @@
 """Agents that take room and serve nobody: closed, held, refused, outdated, unwanted."""
 
+import itertools
+
 import attrs
 import pytest
 
-from broker.core import demand, judge, model, withheld
+from broker.core import demand, judge, model, plan, withheld
 from broker.core import ledger as ledgers
 from broker.core.model import ItemId, Phase, WaitReason
 from tests.unit.worlds import NOW, Scene, actions, item, launches, reasons, template, texts
@@ -81,8 +83,6 @@ def test_what_the_controller_says_is_counted_and_forgotten(takes, looks):
     world = scene.world()
     told = {} if takes is None else {name: takes}
     view = attrs.evolve(world.controller, takes_work=told)
-    from broker.core import plan
-
     made = plan.plan(attrs.evolve(world, controller=view), scene.policy)
     assert made.ledger.memories[name].closed_looks == looks
 
@@ -108,6 +108,64 @@ def test_a_removal_of_a_closed_agent_is_not_held_up_by_an_item():
     assert judge.objection(action, scene.world(), scene.policy) is not None
     closed(scene, name)
     assert judge.objection(action, scene.world(), scene.policy) is None
+
+
+@pytest.mark.parametrize(
+    ("slug", "tried", "more"),
+    [
+        ("closed", None, 1),
+        ("closed", {"phase": Phase.CONNECTING, "age_s": 5}, 0),
+        ("closed", {"phase": Phase.IDLE, "age_s": 20}, 0),
+        ("closed", {"phase": Phase.BUSY, "age_s": 20}, 1),  # it was given something
+        ("closed", {"phase": Phase.IDLE, "age_s": 2000}, 1),  # there may be no work for it
+        ("lost-exited", {"phase": Phase.IDLE, "age_s": 20}, 1),  # being online disproves that
+    ],
+)
+def test_who_replaces_the_closed_goes_alone_until_it_is_given_work(slug, tried, more):
+    """Whatever closes a large pool closes the next one: not as many as before each time."""
+    scene = Scene(template("linux", min_idle=20))
+    if tried is not None:
+        scene.agent("linux", **tried)
+    scene.backoff(model.Scope.TEMPLATE, "linux", slug=slug, for_s=-1, failures=2)
+    made = scene.plan()
+    assert launches(made).get("linux", 0) == more
+    if not more:
+        assert "one agent of linux is tried first after a failure" in texts(made)
+
+
+def test_a_pool_that_is_closed_again_and_again_costs_one_agent_in_each_pause():
+    """Ten minutes of a plugin that closes whatever comes; then it is gone, and the pool is back."""
+    scene = Scene(template("linux", min_idle=20))
+    for _ in range(20):
+        closed(scene, scene.agent("linux", Phase.IDLE), looks=model.CLOSED_LOOKS - 1)
+    started, now = [], NOW
+    while now < NOW + 600:
+        scene.now = now
+        told = {c.name: False for c in scene.computers}
+        made = plan.plan(look(scene, told), scene.policy)
+        scene.ledger = made.ledger
+        gone = set(actions(made, model.RetireAgent))
+        scene.computers = [c for c in scene.computers if c.name not in gone]
+        for backend, there in scene.instances.items():
+            scene.instances[backend] = [i for i in there if i.name not in gone]
+        for _ in range(launches(made).get("linux", 0)):
+            started.append(now)
+            name = scene.agent("linux", Phase.IDLE, age_s=0, idle_s=0)
+            closed(scene, name, looks=0)
+        now += 5.0
+    assert 2 <= len(started) <= 12
+    gaps = [after - before for before, after in itertools.pairwise(started)]
+    assert gaps == sorted(gaps)
+    assert max(gaps) > 100
+    name = scene.agent("linux", Phase.BUSY)
+    remembered(scene, name, executable_urls=())
+    scene.now = now + scene.policy.backoff_max_s
+    assert launches(plan.plan(look(scene, {}), scene.policy))["linux"] > 10
+
+
+def look(scene, told):
+    world = scene.world()
+    return attrs.evolve(world, controller=attrs.evolve(world.controller, takes_work=told))
 
 
 # --- held: by a person ---

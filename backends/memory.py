@@ -163,7 +163,7 @@ class Platform:
             raise api.AlreadyExists(f"{spec.name!r} is taken by another instance")
         if existing is None:
             if self.free() == 0:
-                raise api.NoCapacity(f"all {self.settings.capacity} places are taken")
+                raise api.NoCapacity(f"no place of {self.settings.capacity} is free")
             self._create(spec, owner=owner, now=now)
         _answer(late)
 

@@ -18,6 +18,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from outside import counts
+
 TOKEN = "{name}"  # noqa: S105 -- no password
 """In working directories, volumes and the environment of a template: the instance's name.
 
@@ -57,7 +59,8 @@ def name_problem(name: str) -> str | None:
         return "the instance name is empty; hint: 1 to 63 letters, digits, '-', '_' or '.'"
     if len(name) > NAME_MAX:
         return (
-            f"the instance name {name[:80]!r} has {len(name)} characters, {NAME_MAX} are allowed"
+            f"the instance name {name[:80]!r} has {counts.told(len(name), 'character')}, "
+            f"{NAME_MAX} are allowed"
         )
     if not _NAME.fullmatch(name):
         return (

@@ -37,6 +37,7 @@ from broker import (
 from broker.core import explain as explains
 from broker.core import labels
 from broker.status import documents, terminal
+from outside import counts
 
 _SWEEPS_ITSELF = (
     "a broker is at work with this state_dir, and sweeps by itself; hint: agent-broker sweep says "
@@ -183,7 +184,8 @@ def check_config(options: argparse.Namespace) -> None:
         print(f"warning: {warning.told(str(options.config))}")
     backends = ", ".join(f"{name} ({entry.kind})" for name, entry in settings.backends.items())
     print(
-        f"{options.config}: good; owner {settings.owner}, {len(policy.templates)} templates, "
+        f"{options.config}: good; owner {settings.owner}, "
+        f"{counts.told(len(policy.templates), 'template')}, "
         f"backends {backends}"
     )
 
@@ -318,7 +320,7 @@ def doctor(options: argparse.Namespace) -> None:
         _print_json([{**attrs.asdict(f), "verdict": f.verdict.value} for f in found])
     bad = sum(f.verdict is finding.Verdict.FAIL for f in found)
     if bad:
-        raise ends.Failed(f"{bad} of {len(found)} checks failed")
+        raise ends.Failed(f"{bad} of {counts.told(len(found), 'check')} failed")
 
 
 async def _examine(
@@ -376,12 +378,12 @@ def sweep(options: argparse.Namespace) -> None:
     if not found:
         return
     if asked.told is not None:
+        left = counts.told(len(found), "is left over", "are left over")
         way = "to remove every agent, stop it with SIGTERM after run --drain"
         raise ends.Refused(
-            f"{len(found)} are left over; the broker that works here removes what nobody needs "
-            f"by itself; hint: {way}"
+            f"{left}; the broker that works here removes what nobody needs by itself; hint: {way}"
             if options.all
-            else f"{len(found)} are left over; the broker that works here removes them by itself"
+            else f"{left}; the broker that works here removes what is left over by itself"
         )
     raise ends.Refused(f"{len(found)} would be removed; hint: add --yes")
 

@@ -24,7 +24,7 @@ from broker.core import model
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
 from jnlp import version as jnlp_version
-from outside import text, tls, unreached, waits
+from outside import counts, text, tls, unreached, waits
 
 _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
@@ -265,7 +265,11 @@ async def _jobs(session: http.Session) -> finding.Finding:
             "no job is visible: there is none, or the user may read none",
             "if there are jobs, give the user Job/Read: to it a full queue looks empty",
         )
-    return finding.ok("Job/Read", f"{jobs} jobs visible at the top, {items} items in the queue")
+    return finding.ok(
+        "Job/Read",
+        f"{counts.told(jobs, 'job')} visible at the top, {counts.told(items, 'item')} in the "
+        "queue",
+    )
 
 
 async def _count(session: http.Session, path: str, key: str, tree: str) -> int:
@@ -384,7 +388,9 @@ async def _backend(name: model.BackendName, backend: backends_api.Backend) -> fi
             check, f"no answer within {_LIMIT_S:.0f} s", "is it reachable from here?"
         )
     more = f"; {room.text}" if room is not None and room.text else ""
-    return finding.ok(check, f"{backend.kind} answers, {len(instances)} instances of ours{more}")
+    return finding.ok(
+        check, f"{backend.kind} answers, {counts.told(len(instances), 'instance')} of ours{more}"
+    )
 
 
 async def _beyond(
@@ -463,10 +469,11 @@ async def _second_opinion(settings: config.Settings, session: http.Session) -> f
     if (version, theirs) != (session.version, ours):
         return finding.warn(
             check,
-            f"python-jenkins sees {version} with {theirs} nodes, we {session.version} with {ours}",
+            f"python-jenkins sees {version} with {counts.told(theirs, 'node')}, we "
+            f"{session.version} with {ours}",
             "does every request reach the same controller?",
         )
-    return finding.ok(check, f"python-jenkins agrees: {version}, {theirs} nodes")
+    return finding.ok(check, f"python-jenkins agrees: {version}, {counts.told(theirs, 'node')}")
 
 
 def _ask_stranger(stranger: Any, settings: config.Settings) -> tuple[str, int]:

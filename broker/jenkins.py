@@ -88,7 +88,7 @@ class Reader:
             quieting_down=any(item.why == _SHUTTING_DOWN for item in items),
             items=items,
             computers=seen,
-            odd_items=odd_items.words("items of the queue"),
+            odd_items=odd_items.words("item of the queue", "items of the queue"),
             odd_computers=odd_computers.words(),
             odd_names=odd_computers.names,
             odd_nameless=odd_computers.nameless,
@@ -212,7 +212,7 @@ class OddComputers:
 
     def words(self) -> str:
         """Return one sentence for people; empty if all could be read."""
-        return self.odd.words("computers")
+        return self.odd.words("computer")
 
 
 def parse_computers(

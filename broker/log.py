@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from pythonjsonlogger import json as json_log
 
+from outside import counts
 from outside import secrets as outside_secrets
 from outside import text as outside_text
 
@@ -109,7 +110,7 @@ class _Console(logging.Formatter):
 def _indented(text: str) -> str:
     lines = text.splitlines()
     if len(lines) > 2 * _TRACE:
-        left_out = f"({len(lines) - 2 * _TRACE} lines left out)"
+        left_out = f"({counts.told(len(lines) - 2 * _TRACE, 'line')} left out)"
         lines = [*lines[:_TRACE], left_out, *lines[-_TRACE:]]
     return "\n".join(f"    | {_shift(line)}{outside_text.clean(line, _FIELD)}" for line in lines)
 

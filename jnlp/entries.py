@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, final
 
+from outside import counts
+
 MAX_ENTRY = 256 * 1024
 """Bytes of one entry; a computer with a thousand executors takes a third of it."""
 MAX_ENTRIES = 20_000
@@ -70,13 +72,18 @@ class Entries:
         limit = min(MAX_ENTRIES, len(self._body) // _LEAST_ENTRY + 16)
         for number in itertools.count():
             if number == limit:
-                yield Entry(odd=f"there are more than {limit} entries, which are read")
+                yield Entry(
+                    odd=f"there are more than {counts.told(limit, 'entry', 'entries')}, which "
+                    "are read"
+                )
                 return
             end, is_deep = _end(self._body, at)
             if is_deep:
                 yield Entry(odd=f"brackets more than {_DEPTH} deep inside each other")
             elif end - at > MAX_ENTRY:
-                yield Entry(odd=f"an entry of {end - at} bytes, {MAX_ENTRY} are read")
+                yield Entry(
+                    odd=f"an entry of {counts.told(end - at, 'byte')}, {MAX_ENTRY} are read"
+                )
             else:
                 yield Entry(self._body[at:end])
             at = _skip(self._body, end)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from attrs import Factory, field, frozen
 
 from jnlp import tunnel
+from outside import counts
 
 NAME_LENGTH = 63
 """Longest name: it must also serve as a container, pod and host name."""
@@ -73,7 +74,7 @@ def _name_problems(name: str) -> Iterator[str]:
         )
     if len(name) > NAME_LENGTH:
         yield (
-            f"name of {len(name)} characters: at most {NAME_LENGTH} are allowed "
+            f"name of {counts.told(len(name), 'character')}: at most {NAME_LENGTH} are allowed "
             "(containers and pods carry the same name)"
         )
     if name.lower() in _RESERVED:
@@ -298,7 +299,9 @@ class _Tag:
 def _tags(xml: str) -> Iterator[_Tag]:
     """Yield every tag; reads each character once. Raises ``ValueError`` for what never ends."""
     if len(xml) > _MAX_CONFIG:
-        raise ValueError(f"{_NOT_ONE}: {len(xml)} characters, {_MAX_CONFIG} are read")
+        raise ValueError(
+            f"{_NOT_ONE}: {counts.told(len(xml), 'character')}, {_MAX_CONFIG} are read"
+        )
     at = number = 0
     while (start := xml.find("<", at)) >= 0:
         number += 1

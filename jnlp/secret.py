@@ -9,6 +9,8 @@ import hmac
 import re
 from typing import final
 
+from outside import counts
+
 # Always the first argument, since long before 2.263 (recording ``agent/01-jnlp-files``).
 _BEGIN, _END = "<argument>", "</argument>"
 _SECRET = re.compile(r"[0-9a-f]{64}")  # hex HMAC-SHA256 of the node's name
@@ -68,6 +70,7 @@ def from_text(text: str) -> Secret:
 def _checked(found: str, where: str) -> Secret:
     if not _SECRET.fullmatch(found):
         raise ValueError(
-            f"{where} is not a secret: {len(found)} characters, 64 hexadecimal digits expected"
+            f"{where} is not a secret: {counts.told(len(found), 'character')}, 64 hexadecimal "
+            "digits expected"
         )
     return Secret(found)

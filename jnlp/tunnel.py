@@ -20,6 +20,8 @@ from collections.abc import Iterable
 
 from attrs import field, frozen
 
+from outside import counts
+
 _TUNNEL_FORMS = "HOST:PORT, HOST: (port of the controller), :PORT (host of the controller)"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _PROTOCOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -139,7 +141,7 @@ def _check_direct(
     except (binascii.Error, ValueError):
         raise ConnectionSettingError(
             "instance_identity",
-            f"{len(instance_identity)} characters that are not base64",
+            f"{counts.told(len(instance_identity), 'character')} that are not base64",
             allowed="the controller's public key in base64",
             hint="copy the header X-Instance-Identity as it is, in one line",
         ) from None

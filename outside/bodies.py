@@ -9,7 +9,7 @@ import zlib
 
 import aiohttp
 
-from outside import text
+from outside import counts, text
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
@@ -18,7 +18,7 @@ class TooLarge(ValueError):
     """A body is larger than the limit, unpacked."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the answer is larger than {limit} bytes")
+        super().__init__(f"the answer is larger than {counts.told(limit, 'byte')}")
 
 
 class Unreadable(ValueError):

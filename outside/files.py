@@ -10,7 +10,7 @@ import pathlib
 import stat
 import unicodedata
 
-from outside import paths
+from outside import counts, paths
 
 _UNSEEN = frozenset({"Cc", "Cf"})
 
@@ -28,7 +28,7 @@ def read(path: str | os.PathLike[str], *, limit: int) -> bytes:
         _check(os.fstat(handle), path)
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit} bytes", os.fspath(path))
+        raise OSError(errno.EFBIG, f"larger than {counts.told(limit, 'byte')}", os.fspath(path))
     return data
 
 

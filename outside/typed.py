@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 
-from outside import text
+from outside import counts, text
 
 T = TypeVar("T")
 
@@ -26,11 +26,13 @@ class Odd:
     def __bool__(self) -> bool:
         return self.count > 0
 
-    def words(self, what: str) -> str:
-        """Return one sentence for people; empty if all could be read."""
+    def words(self, one: str, many: str = "") -> str:
+        """Return one sentence for people; empty if all could be read. As ``counts.told``."""
         if not self.count:
             return ""
-        return text.clean(f"{self.count} {what} cannot be read: {'; '.join(self.reasons)}", 256)
+        return text.clean(
+            f"{counts.told(self.count, one, many)} cannot be read: {'; '.join(self.reasons)}", 256
+        )
 
 
 def each(entries: Iterable[Any], read: Callable[[Any], T]) -> tuple[list[T], Odd]:

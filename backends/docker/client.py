@@ -22,7 +22,7 @@ import urllib3
 
 from backends import api, heap
 from backends.docker import answers, container, logins, reference, settings, wire
-from outside import text, typed
+from outside import counts, text, typed
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -345,7 +345,7 @@ class Client:
                 if layer and (layer in layers or len(layers) < _LAYERS_MAX):
                     layers[layer] = status
                     done = sum(word in answers.LAYER_DONE for word in layers.values())
-                    tell(f"{done} of {len(layers)} layers are here")
+                    tell(f"{done} of {counts.told(len(layers), 'layer is', 'layers are')} here")
                 if self._closing.is_set():
                     raise api.Unavailable("the backend is closed")
 

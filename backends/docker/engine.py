@@ -20,7 +20,7 @@ import attrs
 
 from backends import api, reach
 from backends.docker import client, container, host, pool, settings
-from outside import bodies, unreached, waits
+from outside import bodies, counts, unreached, waits
 
 _RESCAN_S = 30.0
 _FETCH_S = 60.0
@@ -149,7 +149,10 @@ class DockerBackend:
         with contextlib.suppress(api.Partial):
             await self._pool.list()
         free = max(0, total - self._pool.count() - len(self._preparing))
-        return api.Capacity(free_instances=free, text=f"{free} of {total} containers are free")
+        return api.Capacity(
+            free_instances=free,
+            text=f"{free} of {counts.told(total, 'container is', 'containers are')} free",
+        )
 
     async def logs(self, name: str, *, tail: int) -> str:
         """Last lines of what the instance wrote, its secrets blanked out."""
@@ -210,7 +213,9 @@ class DockerBackend:
         there = {one.name for one in (await place.host.list()).instances} - {name}
         limit = place.host.max_instances
         if limit is not None and len(there) >= limit:
-            raise api.NoCapacity(f"all {limit} containers of {place.host.url} are in use")
+            raise api.NoCapacity(
+                f"{place.host.url} is full: it may have {counts.told(limit, 'container')}"
+            )
 
     async def _on(self, place: pool.Place, name: str, plan: container.Plan, files: _Files) -> None:
         """Launch on one host, with its image."""

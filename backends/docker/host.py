@@ -33,7 +33,7 @@ from backends.docker import (
     places,
     settings,
 )
-from outside import text
+from outside import counts, text
 
 _GONE_S = 60.0  # for a removal that somebody else has begun
 _LOOK_S = 0.1
@@ -269,8 +269,10 @@ class Host:
         seen = await asyncio.gather(*(self._instance(name, one) for name, one in named.items()))
         damaged = [name for name, one in named.items() if _metadata(one) is None]
         reasons = [
-            odd.words("containers"),
-            f"{nameless} containers of ours have no name" if nameless else "",
+            odd.words("container"),
+            f"{counts.told(nameless, 'container of ours has', 'containers of ours have')} no name"
+            if nameless
+            else "",
             f"the labels of {', '.join(damaged[:3])} are damaged" if damaged else "",
         ]
         return Listing(

@@ -7,6 +7,8 @@ is refused when the configuration is read. Refuses to know registries and logins
 import re
 from collections.abc import Iterator
 
+from outside import counts
+
 _LONGEST = 4096
 _NAME_LONGEST = 255
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -31,7 +33,7 @@ def problem(image: str) -> str | None:
 def _problems(image: str) -> Iterator[str]:
     shown = repr(image[:80])
     if len(image) > _LONGEST:
-        yield f"the image {shown}… has {len(image)} characters"
+        yield f"the image {shown}… has {counts.told(len(image), 'character')}"
         return
     if _ID.fullmatch(image):
         return
@@ -50,7 +52,10 @@ def _problems(image: str) -> Iterator[str]:
     if not all(_PART.fullmatch(part) for part in path.split("/")):
         yield f"the image {shown} is no name of one; allowed: {_ALLOWED}"
     if len(name) > _NAME_LONGEST:
-        yield f"the name of the image {shown} has {len(name)} characters; allowed: 255"
+        yield (
+            f"the name of the image {shown} has {counts.told(len(name), 'character')}; "
+            "allowed: 255"
+        )
 
 
 def registry_of(image: str) -> str:

@@ -30,7 +30,7 @@ from attrs import frozen
 from urllib3.connection import HTTPConnection
 
 from backends.docker import settings, slim
-from outside import bodies, files, text, tls
+from outside import bodies, counts, files, text, tls
 
 with slim.without("charset_normalizer", "chardet"):
     from docker.transport import unixconn
@@ -254,7 +254,7 @@ class Answer:
         """Return the body to its end, unpacked. Raises ``OddError``."""
         body, ended = self._begin(limit)
         if not ended:
-            raise OddError(f"the answer is larger than {limit} bytes")
+            raise OddError(f"the answer is larger than {counts.told(limit, 'byte')}")
         return body
 
     def first(self, size: int) -> bytes:
@@ -297,7 +297,7 @@ class Answer:
         for piece in self._pieces():
             seen += len(piece)
             if seen > limit:
-                raise OddError(f"the output is larger than {limit} bytes")
+                raise OddError(f"the output is larger than {counts.told(limit, 'byte')}")
             for part in frames.contents(piece) if multiplexed else (piece,):
                 tail += part
             if len(tail) > 2 * kept:

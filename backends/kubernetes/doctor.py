@@ -20,7 +20,7 @@ from attrs import frozen
 
 from backends import api, finding
 from backends.kubernetes import access, client, decoding, errors, pod, settings, states
-from outside import paths, text, waits
+from outside import counts, paths, text, waits
 
 _SKEW_S = 10.0
 _NEARLY = 0.9
@@ -274,10 +274,13 @@ async def _second_opinion(
         differ = text.clean(", ".join(sorted(ours ^ theirs)[:5]))
         return finding.warn(
             check,
-            f"the official client sees {len(theirs)} pods of ours, we {len(ours)}: {differ}",
+            f"the official client sees {counts.told(len(theirs), 'pod')} of ours, we "
+            f"{len(ours)}: {differ}",
             "do agents start or end just now? then ask again",
         )
-    return finding.ok(check, f"the official client agrees: {len(ours)} pods of ours")
+    return finding.ok(
+        check, f"the official client agrees: {counts.told(len(ours), 'pod')} of ours"
+    )
 
 
 def _ask_stranger(

@@ -66,7 +66,7 @@ class _Found:
     @property
     def odd(self) -> str:
         """Why they cannot be read, or nothing."""
-        return typed.Odd(count=self.count, reasons=tuple(self.reasons)).words("pods")
+        return typed.Odd(count=self.count, reasons=tuple(self.reasons)).words("pod")
 
 
 class Reflector:

@@ -28,7 +28,7 @@ from attrs import frozen
 from backends import api, names
 from backends.kubernetes import decoding, errors, table
 from backends.kubernetes import pod as pods
-from outside import text, typed
+from outside import counts, text, typed
 
 Pod = Mapping[str, Any]
 
@@ -434,7 +434,7 @@ def _why_deleted(pod: Pod) -> str:
     held = _holders(pod)
     if not held or not _is_spent(pod):
         return what
-    called = "finalizer" if len(held) == 1 else f"{len(held)} finalizers"
+    called = "finalizer" if len(held) == 1 else counts.told(len(held), "finalizer")
     said = f"held by {called} {', '.join(held[:_FINALIZERS])}"
     return said if why is None else f"{what}; {said}"
 

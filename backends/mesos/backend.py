@@ -25,7 +25,7 @@ from backends.mesos import (
     settings,
     tasks,
 )
-from outside import text, typed
+from outside import counts, text, typed
 
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
 _KILL_S = 30.0  # beyond the grace
@@ -119,7 +119,7 @@ class MesosBackend:
             unread = unread or "the labels of some tasks are not known yet"
         found, odd = typed.each(known, instances.instance)
         waits = "" if machine.synced else await self._driver.awaited(machine)
-        if reason := odd.words("tasks") or unread or _unheard(machine) or waits:
+        if reason := odd.words("task") or unread or _unheard(machine) or waits:
             raise api.Partial(reason, seen=found, odd=True)
         return found
 
@@ -267,7 +267,7 @@ class MesosBackend:
             for labels in read:
                 task.labels = labels
                 task.traits, task.group = tasks.traits_of(labels), tasks.group_of(labels)
-        reason = odd.words("tasks of the master's page")
+        reason = odd.words("task of the master's page", "tasks of the master's page")
         return reason or ("labels of tasks cannot be read" if lacking else "")
 
     async def _hear(self, task: facts.Task, machine: session.Session) -> None:
@@ -301,7 +301,8 @@ def _unheard(machine: session.Session) -> str:
         return ""
     name, reason = next(iter(machine.odd.items()))
     return text.clean(
-        f"updates of {len(machine.odd)} tasks cannot be read, such as {name}: {reason}"
+        f"updates of {counts.told(len(machine.odd), 'task')} cannot be read, such as {name}: "
+        f"{reason}"
     )
 
 

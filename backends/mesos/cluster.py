@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from backends import api
 from backends.mesos import facts, offers, transport
-from outside import text, typed
+from outside import counts, text, typed
 
 T = TypeVar("T")
 
@@ -73,7 +73,9 @@ class Cluster:
         over = facts.TERMINAL | {"TASK_UNREACHABLE"}
         found, odd = await self.tasks(framework)
         if odd:
-            raise api.Unavailable(odd.words("tasks of our old framework"))
+            raise api.Unavailable(
+                odd.words("task of our old framework", "tasks of our old framework")
+            )
         return [name for name, task in found.items() if task.get("state") not in over]
 
     async def why_not(self, want: facts.Want) -> api.BackendError:
@@ -137,7 +139,9 @@ class Cluster:
             found += part
             if len(part) < _PAGE:
                 return found
-        raise api.Unavailable(f"the master's page /tasks has no end after {len(found)} tasks")
+        raise api.Unavailable(
+            f"the master's page /tasks has no end after {counts.told(len(found), 'task')}"
+        )
 
     async def _known_for_a_while(
         self, path: str, read: Callable[[Any], T], *, at_most_s: float

@@ -10,7 +10,7 @@ from typing import Any
 
 from backends import api, finding
 from backends.mesos import cluster, settings, transport
-from outside import text
+from outside import counts, text
 
 _LOOKED_AT = 10  # agents
 _ISOLATORS = frozenset(("filesystem/linux", "volume/secret"))
@@ -29,7 +29,7 @@ async def examine(
     try:
         asked = cluster.Cluster(link, role=told.role)
         agents = await asked.agents()
-        yield finding.ok("agents", f"the master shows {len(agents)} Mesos agents")
+        yield finding.ok("agents", f"the master shows {counts.told(len(agents), 'Mesos agent')}")
         by_volume = [name for name, order in orders.items() if _by_volume(order)]
         if by_volume and agents:
             yield await _volumes(asked, agents, by_volume)
@@ -61,15 +61,20 @@ async def _volumes(
     if lacking:
         return finding.fail(
             check,
-            f"{len(lacking)} of {len(able) + len(lacking)} Mesos agents that were looked at, such "
-            f"as {text.clean(lacking[0], 80)}, mount no secret volumes for {names}",
+            f"of {counts.told(len(able) + len(lacking), 'Mesos agent')} that we looked at "
+            f"{counts.told(len(lacking), 'mounts', 'mount')} no secret volumes for {names}, such "
+            f"as {text.clean(lacking[0], 80)}",
             _HINT,
         )
     if not able:
         return finding.warn(
             check, f"no Mesos agent tells whether it mounts secret volumes, for {names}", _HINT
         )
-    return finding.ok(check, f"{len(able)} Mesos agents were looked at: they mount secret volumes")
+    return finding.ok(
+        check,
+        f"{counts.told(len(able), 'Mesos agent was', 'Mesos agents were')} looked at: "
+        "secret volumes are mounted",
+    )
 
 
 def _mounts(flags: Mapping[str, Any]) -> bool:

@@ -273,7 +273,7 @@ class Driver:
             )
             _LOG.warning(
                 "the Mesos master is not understood",
-                extra={"reason": more.words("parts of its messages")},
+                extra={"reason": more.words("part of its messages", "parts of its messages")},
             )
             self._said_odd = (machine.oddities.count, self._now())
         self.notify()

@@ -15,7 +15,7 @@ import attrs
 from attrs import Factory, frozen
 
 from backends.mesos import attributes
-from outside import text, typed
+from outside import counts, text, typed
 
 SCALARS = ("cpus", "mem", "disk", "gpus")
 UNITS = {"cpus": "", "mem": " MB", "disk": " MB", "gpus": ""}
@@ -271,7 +271,10 @@ def never_fits(need: Need, agents: Sequence[Agent]) -> str | None:
             best = [text.clean(f"{agent.hostname} has {lacking[0]}"), *lacking[1:]]
     if not agents:
         return None  # an empty cluster may grow
-    return f"none of {len(agents)} agents can ever hold it, the nearest: {', '.join(best)}"
+    return (
+        f"none of {counts.told(len(agents), 'agent')} can ever hold it, the nearest: "
+        f"{', '.join(best)}"
+    )
 
 
 # --- inside ---

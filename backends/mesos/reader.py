@@ -12,7 +12,7 @@ from typing import Any
 
 from backends import api
 from backends.mesos import cluster, facts, instances, settings, tasks, transport
-from outside import text, typed
+from outside import counts, text, typed
 
 
 class Reader:
@@ -45,11 +45,16 @@ class Reader:
             )
         found, odd = typed.each(_tasks_of(told or {}), lambda raw: instances.instance(_task(raw)))
         if odd:
-            raise api.Partial(odd.words("tasks of the master's page"), seen=found, odd=True)
+            raise api.Partial(
+                odd.words("task of the master's page", "tasks of the master's page"),
+                seen=found,
+                odd=True,
+            )
         if awaited:
             names = ", ".join(awaited[:3])
             raise api.Partial(
-                f"the master was restarted and waits for {len(awaited)} agents, such as {names}",
+                "the master was restarted and waits for "
+                f"{counts.told(len(awaited), 'agent')}, such as {names}",
                 seen=found,
             )
         return found

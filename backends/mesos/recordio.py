@@ -4,6 +4,8 @@ A record is its length in decimal digits, a line feed, and that many bytes. Pure
 what a record holds. A stream may be cut anywhere: the decoder keeps the rest for the next piece.
 """
 
+from outside import counts
+
 MAX_RECORD = 16 << 20
 """Bytes. An OFFERS event of 317 agents is about 300 kB; more than this is not Mesos talking."""
 
@@ -50,7 +52,9 @@ class Decoder:
             return None
         length = int(head)
         if length > MAX_RECORD:
-            raise FramingError(f"a record of {length} bytes; {MAX_RECORD} are allowed")
+            raise FramingError(
+                f"a record of {counts.told(length, 'byte')}; {MAX_RECORD} are allowed"
+            )
         del self._rest[: len(head) + 1]
         return length
 

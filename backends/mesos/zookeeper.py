@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from outside import waits
+from outside import counts, waits
 
 _ADDRESS = re.compile(r"zk://(?:(?P<user>[^@/\s]+)@)?(?P<hosts>[^@/\s]+)(?P<path>/\S*)")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|[0-9A-Fa-f:.]{2,45}")
@@ -153,7 +153,7 @@ class _Talk:
     async def _receive(self) -> bytes:
         (length,) = struct.unpack(">i", await self._reader.readexactly(4))
         if not 0 <= length <= _REPLY_MAX:
-            raise ZooKeeperError(f"a packet of {length} bytes")
+            raise ZooKeeperError(f"a packet of {counts.told(length, 'byte')}")
         return await self._reader.readexactly(length)
 
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from backends import api, heap, names, sharing
 from backends.process import fetch, kernel, making, records, settings, storage, watch
-from outside import paths, text
+from outside import counts, paths, text
 
 _T = TypeVar("_T")
 
@@ -145,7 +145,7 @@ class ProcessBackend:
                 if name in self._preparing or paths.is_directory(self._storage.path(name))
             ]
         if odd:
-            raise api.Partial(odd.words("instances"), seen=found, odd=True)
+            raise api.Partial(odd.words("instance"), seen=found, odd=True)
         return found
 
     async def watch(self) -> AsyncIterator[None]:
@@ -181,7 +181,10 @@ class ProcessBackend:
         with _mapped():
             used = set(await self._submit(self._readers, self._storage.names))
         free = max(0, limit - len(used | set(self._preparing)))
-        return api.Capacity(free_instances=free, text=f"{free} of {limit} processes are free")
+        return api.Capacity(
+            free_instances=free,
+            text=f"{free} of {counts.told(limit, 'process is', 'processes are')} free",
+        )
 
     async def logs(self, name: str, *, tail: int) -> str:
         """Last lines of what the instance wrote, its secrets blanked out."""
@@ -228,7 +231,9 @@ class ProcessBackend:
         with _mapped():
             used = set(self._storage.names()) | set(self._preparing)
         if name not in used and len(used) >= limit:
-            raise api.NoCapacity(f"all {limit} processes of `max_instances` are in use")
+            raise api.NoCapacity(
+                f"`max_instances` is reached: {counts.told(limit, 'process', 'processes')}"
+            )
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

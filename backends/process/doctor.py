@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from backends import api, finding
 from backends.process import fetch, settings
+from outside import counts
 
 _JAR = b"PK"
 _PROGRAM_HINT = (
@@ -72,4 +73,4 @@ async def _fetched(cache: fetch.FileCache, file: api.RemoteFile) -> finding.Find
         return finding.fail(file.name, f"cannot be kept: {error.strerror}")
     if not data.startswith(_JAR):
         return finding.fail(file.name, f"what {file.url[:96]} sends is no jar", _HINT)
-    return finding.ok(file.name, f"{len(data)} bytes from {file.url[:96]}")
+    return finding.ok(file.name, f"{counts.told(len(data), 'byte')} from {file.url[:96]}")

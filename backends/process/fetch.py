@@ -23,7 +23,7 @@ from attrs import define, field
 
 from backends import api, reach
 from backends.process import locks, records, settings
-from outside import files, secrets, text, unreached, waits
+from outside import counts, files, secrets, text, unreached, waits
 
 _CHUNK = 1 << 18
 _DIRECTLY = api.Reach()
@@ -122,7 +122,8 @@ class FileCache:
                     size += len(chunk)
                     if size > self._settings.max_file_bytes:
                         raise api.Rejected(
-                            f"{_short(url)} is larger than {self._settings.max_file_bytes} bytes; "
+                            f"{_short(url)} is larger than "
+                            f"{counts.told(self._settings.max_file_bytes, 'byte')}; "
                             "hint: raise `max_file_bytes` of the backend"
                         )
                     await asyncio.to_thread(file.write, chunk)

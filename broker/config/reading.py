@@ -20,6 +20,7 @@ from cattrs import gen
 from broker import schedule
 from broker.config import shape, tree, values
 from broker.config.errors import Problem
+from outside import counts
 
 _TOLD = 20  # unknown settings of one section, one by one
 _LONGEST_KEY = 64  # what is longer resembles nothing
@@ -312,7 +313,7 @@ def strangers(path: tree.Path, keys: typing.Iterable[str], known: list[str]) -> 
     for key in ordered[:_TOLD]:
         yield _unknown(path, str(key), known)
     if len(ordered) > _TOLD:
-        yield Problem(path=path, text=f"{len(ordered) - _TOLD} more unknown settings")
+        yield Problem(path=path, text=counts.told(len(ordered) - _TOLD, "more unknown setting"))
 
 
 def _unknown(path: tree.Path, key: str, known: list[str]) -> Problem:

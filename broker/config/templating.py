@@ -23,6 +23,7 @@ from broker.core import marks, model
 from jnlp import launch as jnlp_launch
 from jnlp import node as jnlp_node
 from jnlp import tunnel as jnlp_tunnel
+from outside import counts
 
 _SECRET_LIKE = re.compile(r"(?i)passw|token|secret|api_?key")
 # what people put between or around labels, and what nobody sees
@@ -100,7 +101,8 @@ class Templates:
         if len(full) > _MAX_NAME:
             self.notes.bad(
                 path,
-                f"agents would be called {full[:_MAX_NAME]}…, {len(full)} characters; allowed: "
+                f"agents would be called {full[:_MAX_NAME]}…, "
+                f"{counts.told(len(full), 'character')}; allowed: "
                 f"{_MAX_NAME}",
                 "a shorter owner or template name",
             )
@@ -171,7 +173,10 @@ class Templates:
             + [w.min_idle for w in (told.warm.schedule.windows if told.warm.schedule else ())]
         )
         if told.cap is not None and 0 <= told.cap < most:
-            self.notes.bad((*path, "warm"), f"{most} agents are to be idle, and cap is {told.cap}")
+            self.notes.bad(
+                (*path, "warm"),
+                f"{counts.told(most, 'agent is', 'agents are')} to be idle, and cap is {told.cap}",
+            )
         for number, window in enumerate(told.warm.schedule.windows if told.warm.schedule else ()):
             where = (*path, "warm", "schedule", "windows", number, "min_idle")
             self.notes.at_least(where, window.min_idle, 0)
@@ -200,7 +205,8 @@ class Templates:
         if keep.max_builds is not None and told.executors > 1:
             self.notes.warn(
                 (*where, "max_builds"),
-                f"with {told.executors} executors, builds that run at the same time may exceed it",
+                f"with {counts.told(told.executors, 'executor')}, builds that run at the same "
+                "time may exceed it",
             )
 
     def _retention(

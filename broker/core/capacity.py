@@ -15,6 +15,7 @@ from broker.core import agents as agents_
 from broker.core import ledger as ledgers
 from broker.core import model, withheld
 from broker.core.model import Agent, BackendName, Phase, Scope, Template, WaitReason
+from outside import counts
 
 STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
 """Phases that count against the caps on starting agents (a CONNECTING one only until online)."""
@@ -163,21 +164,22 @@ def _template_gate(room: Room, template: Template) -> Refused | None:
     if template.cap is not None and held >= template.cap:
         return Refused(
             reason=WaitReason.CAP_TEMPLATE,
-            text=f"template {template.name} has {held} of {template.cap} agents"
+            text=f"template {template.name} has {held} of {counts.told(template.cap, 'agent')}"
             + room.words_of_going(template=template.name)
             + room.idlers(template=template.name),
         )
     if policy.cap is not None and room.total >= policy.cap:
         return Refused(
             reason=WaitReason.CAP_TOTAL,
-            text=f"{room.total} of {policy.cap} agents in all"
+            text=f"{room.total} of {counts.told(policy.cap, 'agent')} in all"
             f"{room.words_of_going()}{room.idlers()}",
         )
     starting = sum(room.starting_by_backend.values())
     if policy.max_starting is not None and starting >= policy.max_starting:
         return Refused(
             reason=WaitReason.CAP_STARTING,
-            text=f"{starting} of {policy.max_starting} agents are starting",
+            text=f"{starting} of {counts.told(policy.max_starting, 'agent is', 'agents are')} "
+            "starting",
         )
     key = ledgers.key_of(Scope.CONTROLLER, BackendName(""), None)
     return _backoff_gate(room, key, "the controller refuses new nodes", "")
@@ -215,7 +217,7 @@ def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -
     elif key.scope is Scope.TEMPLATE:
         reason = WaitReason.SET_ASIDE
     left = backoff.until_at - room.now
-    failures = f" after {backoff.failures} failures" if backoff.failures > 1 else ""
+    failures = f" after {counts.told(backoff.failures, 'failure')}" if backoff.failures > 1 else ""
     return Refused(
         reason=reason,
         text=f"{what}{failures}, tried again in {left:.0f} s: {backoff.reason}",
@@ -250,13 +252,15 @@ def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Refu
     if limits.cap is not None and held >= limits.cap:
         words = room.words_of_going(backend=backend) + room.idlers(backend=backend)
         return Refused(
-            reason=WaitReason.CAP_BACKEND, text=f"{held} of {limits.cap} agents on it{words}"
+            reason=WaitReason.CAP_BACKEND,
+            text=f"{held} of {counts.told(limits.cap, 'agent')} on it{words}",
         )
     starting = room.starting_by_backend[backend]
     if limits.max_starting is not None and starting >= limits.max_starting:
         return Refused(
             reason=WaitReason.CAP_STARTING,
-            text=f"{starting} of {limits.max_starting} agents are starting on it",
+            text=f"{starting} of {counts.told(limits.max_starting, 'agent is', 'agents are')} "
+            "starting on it",
         )
     free = view.capacity.free_instances if view.capacity is not None else None
     if free is not None and room.taken_by_backend[backend] >= free:

@@ -24,6 +24,8 @@ from collections.abc import Set as AbstractSet
 
 from attrs import define, frozen
 
+from outside import counts
+
 MAX_LENGTH = 4096
 MAX_DEPTH = 50
 _REMEMBERED = 65536
@@ -180,7 +182,7 @@ def parse(text: str) -> Expression:
 
 def _parsed(text: str) -> Expression | LabelError:
     if len(text) > MAX_LENGTH:
-        return TooLong(f"{len(text)} characters, {MAX_LENGTH} are read")
+        return TooLong(f"{counts.told(len(text), 'character')}, {MAX_LENGTH} are read")
     try:
         parser = _Parser(tokens=collections.deque(_tokens(text)))
         found = parser.iff(0)

@@ -14,6 +14,7 @@ from attrs import Factory, define, field, frozen
 
 from broker.core import demand
 from broker.core.model import Agent, Template
+from outside import counts
 
 
 @frozen(kw_only=True)
@@ -47,7 +48,8 @@ def spent(  # noqa: PLR0911 -- one rule, one return: the order is the rule
         )
     if retention.max_builds is not None and memory.builds >= retention.max_builds:
         return Verdict(
-            slug="max-builds", text=f"it has had {memory.builds} of {retention.max_builds} builds"
+            slug="max-builds",
+            text=f"it has had {memory.builds} of {counts.told(retention.max_builds, 'build')}",
         )
     age = now - agent.created_at if agent.created_at is not None else 0.0
     if retention.max_age_s is not None and age >= retention.max_age_s:

@@ -14,6 +14,7 @@ import attrs
 from broker.core import capacity, demand, marks, matching, model, retention, withheld
 from broker.core import draft as drafts
 from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
+from outside import counts
 
 _TIERS: Mapping[Phase, int] = {
     Phase.IDLE: 0,
@@ -355,7 +356,9 @@ def _keep_warm(draft: drafts.Draft) -> list[model.Refusal]:
                 if placed.until_at is not None:
                     draft.wake.append(placed.until_at)
                 break
-            _launch(draft, template, placed, f"keeps {template.min_idle} agents warm")
+            _launch(
+                draft, template, placed, f"keeps {counts.told(template.min_idle, 'agent')} warm"
+            )
     return refusals
 
 

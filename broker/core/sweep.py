@@ -16,6 +16,7 @@ from backends import api as backends_api
 from broker.core import agents as agents_
 from broker.core import demand, lifecycle, model
 from broker.core.model import Agent, NodeName, Phase
+from outside import counts
 
 _SLUG = re.compile(re.escape(model.CORDON_MARK) + r" ([a-z0-9-]+):")
 
@@ -232,7 +233,8 @@ def _plausible(
     refusal = model.Refusal(
         subject="sweep",
         text=(
-            f"{len(doubtful)} of {len(agents)} agents look left over, more than {limit} at once "
+            f"{len(doubtful)} of {counts.told(len(agents), 'agent looks', 'agents look')} "
+            f"left over, more than {limit} at once "
             "is implausible: check the controller and the backends, then run `agent-broker sweep`"
         ),
     )

@@ -28,7 +28,7 @@ from broker import app, assembly, clock, config, log, signals, store
 from broker.config import loading
 from broker.core import model
 from broker.demo import controller, image, simulation
-from outside import waits
+from outside import counts, waits
 
 _TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
 _PROGRESS_S = 2.0
@@ -259,7 +259,7 @@ class _Stage:
         self.say(f"Status page: {made.page}   metrics: {made.page}metrics")
         if self.taken:
             self.say(f"({self.taken} is taken by another program, so the page is on a free port.)")
-        end = f"ends by itself within about {self.seconds:.0f} seconds"
+        end = f"ends by itself within about {counts.told(round(self.seconds), 'second')}"
         self.say(f"It feeds a queue and {'stays until Ctrl-C' if self.stay else end}.")
         self.say()
 
@@ -381,7 +381,7 @@ class _Stage:
             if told["count"]:
                 self.say(
                     f"  {name} median {told['median']:.3f} s, p95 {told['p95']:.3f} s "
-                    f"({told['count']} builds)"
+                    f"({counts.told(told['count'], 'build')})"
                 )
         self.say(
             f"  agents started     {summary.agents_started}, reused {summary.agents_reused}, "

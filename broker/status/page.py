@@ -11,6 +11,7 @@ from typing import Any
 
 from broker.status import documents, terminal
 from broker.status.source import StatusSource
+from outside import counts
 
 _REFRESH_S = 3
 _SHOWN = 200  # rows of one table; the JSON has all
@@ -164,14 +165,19 @@ def _tiles(
     return (
         '<div class="tiles">'
         + "".join(
-            f'<div class="tile"><b class="{css if count else ""}">{count} {name}</b>'
+            f'<div class="tile"><b class="{css if count else ""}">{words}</b>'
             f'<span class="quiet">{_text(text)}</span></div>'
-            for count, name, css, text in (
-                (len(items), "waiting", "wait", longest),
-                (stuck, "need help", "bad", "nothing will start by itself"),
-                (len(agents), "agents", "", told or "none"),
-                (len(held), "held back", "wait", "after failures or by a rule"),
-                (len(died), "died", "bad", "of the last ends"),
+            for count, words, css, text in (
+                (len(items), f"{len(items)} waiting", "wait", longest),
+                (
+                    stuck,
+                    counts.told(stuck, "needs help", "need help"),
+                    "bad",
+                    "nothing will start by itself",
+                ),
+                (len(agents), counts.told(len(agents), "agent"), "", told or "none"),
+                (len(held), f"{len(held)} held back", "wait", "after failures or by a rule"),
+                (len(died), f"{len(died)} died", "bad", "of the last ends"),
             )
         )
         + "</div>"

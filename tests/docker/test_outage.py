@@ -117,7 +117,7 @@ async def test_a_host_that_is_full_is_passed_over(engine_url):
         async with cleaned(rig):
             assert 2 == (await rig.backend.capacity()).free_instances
             await rig.backend.launch(rig.spec("a1"))
-            with pytest.raises(api.NoCapacity, match="all 1 containers of unix:"):
+            with pytest.raises(api.NoCapacity, match=r"unix:.* is full: it may have 1 container$"):
                 await rig.backend.launch(rig.spec("a2"))
             assert ["a1"] == list(await checks.listed(rig.backend))
 

@@ -59,7 +59,7 @@ async def test_all_is_well(cluster: fake.Cluster, make: test_backend.Make) -> No
     assert ["version", "namespace", "rights", "quota", "template maven", "second opinion"] == list(
         found
     )
-    assert "1 pods of ours" in found["second opinion"].text
+    assert "1 pod of ours" in found["second opinion"].text
     assert ["a7"] == list(cluster.pods)
 
 

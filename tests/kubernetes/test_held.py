@@ -155,7 +155,7 @@ async def test_a_pod_whose_kubelet_is_silent_is_named_in_the_cap(
         text = await made.until(
             "it is said", lambda: "1 of them leaving for " in made.texts() and made.texts()
         )
-        assert text.startswith("template t has 1 of 1 agents, 1 of them leaving for ")
+        assert text.startswith("template t has 1 of 1 agent, 1 of them leaving for ")
         assert text.endswith(" s: being deleted")
 
 
@@ -173,7 +173,7 @@ async def test_a_pod_that_may_not_be_deleted_is_named(
         made.submit(duration_s=0.1)
         words = "may not be deleted: "
         text = await made.until("it is said", lambda: words in made.texts() and made.texts())
-        assert "1 of 1 agents, 1 of them leaving for " in text
+        assert "1 of 1 agent, 1 of them leaving for " in text
         assert "may not delete pods in namespace" in text
         (agent,) = made.shown()["agents"]
         assert agent["instance"]["text"].startswith(words)

@@ -329,7 +329,7 @@ async def test_of_a_pod_without_a_name_nothing_is_concluded(how: str) -> None:
             await ours.list()
         check_whose(await seen(ours))
     assert raised.value.odd
-    assert "1 pods cannot be read: " in raised.value.reason
+    assert "1 pod cannot be read: " in raised.value.reason
 
 
 def check_whose(view: model.BackendView) -> None:

@@ -219,7 +219,7 @@ def test_what_no_agent_can_ever_hold_is_said():
     ].totals
     assert offers.never_fits(need(cpus=4, mem=4096), agents) is None
     assert (
-        "none of 1 agents can ever hold it, the nearest: agent-1 has cpus 4 of 5"
+        "none of 1 agent can ever hold it, the nearest: agent-1 has cpus 4 of 5"
         == offers.never_fits(need(cpus=5), agents)
     )
     assert "rack is 'r1', not 'r2'" in offers.never_fits(

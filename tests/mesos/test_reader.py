@@ -84,7 +84,7 @@ async def test_an_agent_that_is_away_or_awaited_is_told(broker, served, tmp_path
         one.state, one.detail,
     )  # fmt: skip
     served.machine.fail_over()
-    with pytest.raises(api.Partial, match=r"waits for 1 agents, such as agent-\d") as caught:
+    with pytest.raises(api.Partial, match=r"waits for 1 agent, such as agent-\d") as caught:
         await reader.list()
     assert ["a1"] == [one.name for one in caught.value.seen]
     served.machine.reregister()
@@ -117,7 +117,7 @@ async def test_one_odd_task_costs_that_task(broker, served, tmp_path):
     odd = next(t for t in served.machine.tasks.values() if t.name == "a2")
     odd.info["labels"]["labels"].append({"kee": 1})
     reader = reader_of(broker, served, tmp_path)
-    with pytest.raises(api.Partial, match="1 tasks of the master's page cannot be read") as caught:
+    with pytest.raises(api.Partial, match="1 task of the master's page cannot be read") as caught:
         await reader.list()
     assert caught.value.odd
     assert ["a1"] == [one.name for one in caught.value.seen]

@@ -95,9 +95,9 @@ def _capped(limit):
 @pytest.mark.parametrize(
     ("limit", "words"),
     [
-        ("cap", "1 of 1 agents in all"),
-        ("template", "template t has 1 of 1 agents"),
-        ("backend", "local: 1 of 1 agents on it"),
+        ("cap", "1 of 1 agent in all"),
+        ("template", "template t has 1 of 1 agent"),
+        ("backend", "local: 1 of 1 agent on it"),
     ],
 )
 @pytest.mark.parametrize(("spent", "node"), [(False, False), (True, True)])
@@ -112,7 +112,7 @@ def test_since_when_an_agent_leaves_may_be_unknown():
     """Then nothing is said of it; nor of what holds it up, if nobody knows."""
     scene = _capped("cap")
     leaving(scene, spent=False, since_s=None, detail="")
-    assert placed(scene).text == "1 of 1 agents in all, 1 of them leaving"
+    assert placed(scene).text == "1 of 1 agent in all, 1 of them leaving"
 
 
 @pytest.mark.parametrize(

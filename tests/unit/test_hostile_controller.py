@@ -107,7 +107,7 @@ def read(queue, computers):
         session="s1",
         items=items,
         computers=seen,
-        odd_items=odd_items.words("items of the queue"),
+        odd_items=odd_items.words("item of the queue", "items of the queue"),
         odd_computers=odd.words(),
         odd_names=odd.names,
         odd_nameless=odd.nameless,
@@ -253,7 +253,7 @@ def test_odd_entries_are_told_once_with_a_count_and_a_reason():
     whole, _ = shown(world, looks[0], policy)
     words = "2 items of the queue cannot be read: the id of an item is None"
     assert words in whole
-    assert "1 computers cannot be read: computer o-maven-idle: idle is 'maybe'" in whole
+    assert "1 computer cannot be read: computer o-maven-idle: idle is 'maybe'" in whole
     source = status_source.FixedSource(world=world, plan=looks[0], policy=policy)
     assert words in page.render(source)
     recorder = metrics.PrometheusRecorder(policy, version="1")

@@ -189,7 +189,7 @@ def test_one_odd_item_costs_that_item(item, why):
     found, odd = jenkins.parse_queue([{"id": 1}, item, {"id": 2}], 0.0)
     assert [one.id for one in found] == [1, 2]
     assert odd.count == 1
-    assert why in odd.words("items")
+    assert why in odd.words("item")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_one_odd_computer_costs_that_computer(computer, names, nameless):
     found, odd = jenkins.parse_computers([IDLE, computer, {**IDLE, "displayName": "z"}])
     assert {one.name for one in found} == {"a", "z"} - names
     assert (odd.names, odd.nameless, odd.odd.count) == (names, nameless, 1)
-    assert odd.words().startswith("1 computers cannot be read: ")
+    assert odd.words().startswith("1 computer cannot be read: ")
 
 
 def test_a_number_of_executors_that_nobody_has():

@@ -219,10 +219,10 @@ def test_one_odd_entry_costs_that_entry():
     good, odd = typed.each([1, 0, "x", 2, 0, None], lambda n: 2 / n)
     assert good == [2.0, 1.0]
     assert odd.count == 4
-    assert odd.words("things").startswith("4 things cannot be read: ZeroDivisionError")
+    assert odd.words("thing").startswith("4 things cannot be read: ZeroDivisionError")
     assert typed.each([], int) == ([], typed.Odd())
     assert not typed.Odd()
-    assert typed.Odd().words("things") == ""
+    assert typed.Odd().words("thing") == ""
 
 
 @pytest.mark.parametrize("before", ["", "a", "ab", "abc", '{"s": "'])

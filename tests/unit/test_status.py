@@ -111,7 +111,7 @@ def test_the_person_on_call_sees_what_waits_what_died_and_what_is_set_aside():
         text.index(word)
         for word in (
             "2 waiting",
-            "need help",
+            "1 needs help",
             "1 died",
             "Waiting builds",
             "Held back",

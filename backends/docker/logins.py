@@ -12,13 +12,12 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
 from backends import api
 from backends.docker import reference, settings
-from outside import files, secrets, text
+from outside import files, programs, secrets, text
 
 _HELPER_S = 30.0
 _HELPER_MAX = 1 << 20
@@ -88,22 +87,20 @@ def of_helper(name: str, server: str) -> dict[str, str] | None:
     """Ask a credential helper of Docker; None if it knows nothing. Raises Unauthorized."""
     program = f"docker-credential-{name}"
     try:
-        told = subprocess.run(  # noqa: S603 -- the operator's own program
-            [program, "get"],
-            input=server.encode(),
-            capture_output=True,
-            timeout=_HELPER_S,
-            check=False,
+        told = programs.ask(
+            [program, "get"], server.encode(), limit=_HELPER_MAX, within_s=_HELPER_S
         )
-        if told.returncode != 0:
-            words = (told.stdout + told.stderr)[:_HELPER_MAX].decode("utf-8", "replace")
+        if told.code != 0:
+            words = (told.told + told.complained).decode("utf-8", "replace")
             if _NOT_THERE in words:
                 return None
-            raise _refused(program, text.clean(words, 120) or f"exit code {told.returncode}")
-        found = json.loads(told.stdout[:_HELPER_MAX])
+            raise _refused(program, text.clean(words, 120) or f"exit code {told.code}")
+        found = json.loads(told.told)
         user, secret = str(found["Username"]), str(found["Secret"])
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         raise _refused(program, f"no answer within {_HELPER_S:g} s") from None
+    except programs.TooMuch as error:
+        raise _refused(program, f"its answer has {error}") from None
     except OSError as error:
         raise _refused(program, error.strerror or "it cannot be run") from error
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pathlib
+import resource
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -20,12 +21,17 @@ from typing import Any
 from outside import files, paths, secrets, text
 
 _FILE_BYTES = 4 << 20
+_MEMORY = 512 << 20
+"""Bytes for this child, and for each of its plugins: the package keeps all that they say."""
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 _PLACES = ("BearerToken", "authorization")  # where its releases of today and before keep it
 
 
 def tell(path: str, context: str) -> None:
     """Write what a context of a kubeconfig says, or why it cannot be read."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = _MEMORY if most == resource.RLIM_INFINITY else min(_MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, most))
     # plugins and the package may print whatever they like: only we write to the parent
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as parent:
         os.dup2(2, 1)
@@ -146,7 +152,8 @@ class _Said(logging.Handler):
 
 def _shown(words: str) -> str:
     """Leave out what the package quotes: whole entries, with their secrets."""
-    return text.clean(words.partition("{")[0].rstrip(" /'"))
+    shown = text.clean(words.partition("{")[0].rstrip(" /'"))
+    return shown or f"its plugin failed without a word; allowed: {_MEMORY >> 20} MiB of memory"
 
 
 def _token(made: Any) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from outside import counts, waits
+from outside import counts, text, waits
 
 _ADDRESS = re.compile(r"zk://(?:(?P<user>[^@/\s]+)@)?(?P<hosts>[^@/\s]+)(?P<path>/\S*)")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|[0-9A-Fa-f:.]{2,45}")
@@ -25,6 +25,10 @@ _GET_DATA, _GET_CHILDREN, _CLOSE, _AUTH = 4, 8, -11, 100
 _AUTH_XID = -4
 _NO_NODE, _NO_AUTH = -101, -102
 _REPLY_MAX = 1 << 20
+_DAMAGED = (
+    *(ValueError, ArithmeticError, LookupError),
+    *(TypeError, AttributeError, RecursionError),
+)
 
 
 class ZooKeeperError(Exception):
@@ -40,9 +44,9 @@ class Address:
     credentials: str | None = field(default=None, repr=False)
 
 
-def parse(text: str) -> Address:
+def parse(told: str) -> Address:
     """Read ``zk://[user:password@]host[:port],.../path``; raises ValueError."""
-    found = _ADDRESS.fullmatch(text)
+    found = _ADDRESS.fullmatch(told)
     if found is None:
         raise ValueError("not a zk://host:port,.../path address")
     hosts = []
@@ -82,8 +86,9 @@ async def _ask(host: str, port: int, address: Address) -> tuple[str, int]:
         info = json.loads(await talk.data(f"{address.path}/{numbered[0]}"))
         talk.say_goodbye()
         return _address_of(info)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ZooKeeperError(f"the leader's node cannot be read: {error}") from error
+    except _DAMAGED as error:
+        words = text.clean(f"{type(error).__name__}: {error}", 120)  # they quote what was sent
+        raise ZooKeeperError(f"the leader's node cannot be read: {words}") from error
     finally:
         writer.close()
         with contextlib.suppress(OSError):
@@ -157,8 +162,8 @@ class _Talk:
         return await self._reader.readexactly(length)
 
 
-def _buffer(text: str) -> bytes:
-    data = text.encode()
+def _buffer(told: str) -> bytes:
+    data = told.encode()
     return struct.pack(">i", len(data)) + data
 
 

@@ -4,12 +4,15 @@ import base64
 import json
 import os
 import pathlib
+import resource
+import time
 
 import pytest
 
 from backends import api
 from backends.docker import logins, settings
 from outside import secrets
+from tests import patience
 
 WHO = base64.b64encode(b"bob:secret-of-bob").decode()
 BOB = {"serveraddress": "reg.example", "username": "bob", "password": "secret-of-bob"}
@@ -116,6 +119,63 @@ def test_the_environment_says_where_else(tmp_path, monkeypatch):
     monkeypatch.delenv("DOCKER_CONFIG")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert {} == logins.of_config(None, "reg.example")
+
+
+def helper(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    program = folder / "docker-credential-odd"
+    program.write_text(f"#!/bin/sh\necho $$ >>{folder}/pids\n{does}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def lives(pid: int) -> bool:
+    try:
+        told = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return told.rpartition(")")[2].split()[0] not in "ZX"
+
+
+GOOD = """printf '{"Username":"bob","Secret":"secret-of-bob"}'"""
+
+
+@pytest.mark.parametrize(
+    ("does", "words"),
+    [("exec cat /dev/zero", "more than 1048576 bytes"),
+     ("exec cat /dev/zero >&2", "more than 1048576 bytes"),
+     ("cat /dev/zero | head -c 3000000; exit 1", "more than 1048576 bytes"),
+     ("trap '' TERM; while :; do printf x; sleep 0.1; done", "no answer within 1 s"),
+     ("exec >&- 2>&-; exec sleep 600", "no answer within 1 s"),
+     ("sleep 600 & exec sleep 600", "no answer within 1 s"),
+     (f"{GOOD}; exec sleep 600", "no answer within 1 s"),
+     ("printf '\\033[2J\\342\\200\\256\\nforged' >&2; exit 1", "forged"),
+     ("exit 7", "exit code 7"), ("kill -9 $$", "exit code -9")],
+    ids=["endless", "endless complaint", "much, then failure", "drip", "silence", "child",
+         "answer without end", "steers terminals", "fails", "killed"],
+)  # fmt: skip
+def test_a_helper_that_does_not_end_or_says_too_much(does, words, tmp_path, monkeypatch):
+    """Within its time, a megabyte, one clean line; and nothing of it runs on."""
+    helper(tmp_path, monkeypatch, does)
+    monkeypatch.setattr(logins, "_HELPER_S", 1.0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(api.Unauthorized) as told:
+        logins.of_helper("odd", "reg.example")
+    assert words in told.value.reason
+    assert told.value.reason.isprintable()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+    assert not any(map(lives, map(int, (tmp_path / "pids").read_text().split())))
+
+
+def test_what_a_helper_said_before_its_end_counts(tmp_path, monkeypatch):
+    """A child of it that holds the pipe is not waited for, and ends with it."""
+    helper(tmp_path, monkeypatch, f"sleep 600 & echo $! >>{tmp_path}/pids; {GOOD}")
+    began = time.monotonic()
+    assert BOB["password"] == logins.of_helper("odd", "reg.example")["password"]
+    assert time.monotonic() - began < logins._HELPER_S / 2
+    patient = patience.Patience(10)
+    while any(map(lives, map(int, (tmp_path / "pids").read_text().split()))):
+        assert not patient.is_over()
+        time.sleep(0.02)
 
 
 def test_whatever_is_sent_is_kept_out_of_every_text(tmp_path):

@@ -232,6 +232,21 @@ async def test_a_reading_has_a_time_limit(
         await opened(write(tmp_path, "http://127.0.0.1:9", plugin.user))
 
 
+@pytest.mark.parametrize("where", ["", ">&2"], ids=["answer", "complaint"])
+async def test_a_plugin_that_says_without_end(
+    where: str, tmp_path: pathlib.Path, plugin: Plugin
+) -> None:
+    """Its reader has a limit of memory; without one this takes the machine's."""
+    plugin.does(f"exec cat /dev/zero {where}")
+    with pytest.raises(api.Unauthorized, match=r"config: .*allowed: 512 MiB"):
+        await opened(write(tmp_path, "http://127.0.0.1:9", plugin.user))
+    patient = patience.Patience(20)
+    pid = int(plugin.runs.read_text())
+    while pathlib.Path(f"/proc/{pid}").exists():
+        assert not patient.is_over()
+        await asyncio.sleep(0.02)
+
+
 async def test_a_token_file_is_read_again_after_a_401(
     cluster: fake.Cluster, make: Make, tmp_path: pathlib.Path, package: None
 ) -> None:

@@ -742,6 +742,11 @@ async def test_the_leader_is_found_in_zookeeper(served, broker):
     [
         ([], b"", 0, "no master is registered under /mesos"),
         (["json.info_0000000001"], b"{", 0, "cannot be read"),
+        (["json.info_0000000001"], b'{"hostname":"h","port":1e999}', 0, "cannot be read"),
+        (["json.info_0000000001"], b'{"hostname":"h","port":1%s}' % (b"0" * 400), 0, "no host"),
+        (["json.info_0000000001"], b'{"hostname":"h","port":"%s"}' % (b"7" * 4000), 0, "no host"),
+        (["json.info_0000000001"], b"[" * 100_000, 0, "cannot be read"),
+        (["json.info_0000000001"], b'{"hostname":"a\\nb","port":5}', 0, "no host and port"),
         ([], b"", -101, "/mesos does not exist"),
         ([], b"", -102, "/mesos is forbidden"),
     ],
@@ -750,8 +755,38 @@ async def test_zookeeper_without_a_leader(children, data, error, words):
     """Each with its words; no password in them."""
     async with raw_server(zookeeper_server(children, data, error=error)) as zk:
         address = zookeeper.parse(f"zk://127.0.0.1:{zk}/mesos")
-        with pytest.raises(zookeeper.ZooKeeperError, match=words):
+        with pytest.raises(zookeeper.ZooKeeperError, match=words) as caught:
             await zookeeper.leader(address, timeout_s=2)
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"\xff\xff\xff\xfb", b"\x7f\xff\xff\xff", b"HTTP/1.1 400 Bad\r\n\r\n", bytes(2_000_000),
+     struct.pack(">iiiqi16s?", 37, 0, 10000, 77, 16, bytes(16), True) + bytes(12)],
+    ids=["silence", "negative", "2 GiB", "another server", "zeros", "half an answer"],
+)  # fmt: skip
+async def test_zookeeper_that_drips_or_says_anything(said):
+    """Within the limit of time, however often a byte comes, and with words."""
+    over = asyncio.Event()
+
+    async def answer(reader, writer):
+        with contextlib.suppress(ConnectionError):
+            writer.write(said)
+            while not over.is_set():
+                await writer.drain()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), 0.02)
+                writer.write(b"\0")
+        writer.close()
+
+    async with raw_server(answer) as zk:
+        address = zookeeper.parse(f"zk://127.0.0.1:{zk}/mesos")
+        try:
+            with pytest.raises(zookeeper.ZooKeeperError, match=r"127\.0\.0\.1"):
+                await patience.wait_for(zookeeper.leader(address, timeout_s=0.5), 10)
+        finally:
+            over.set()
 
 
 async def test_no_password_is_shown():

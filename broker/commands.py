@@ -78,8 +78,8 @@ def _state_dir(settings: config.Settings, *, busy: str = "") -> Iterator[store.F
         raise ends.Refused(busy or str(error)) from error
     except OSError as error:
         raise ends.BadInput(
-            f"state_dir {settings.state_dir}: {error.strerror or error}; hint: a directory that "
-            f"user {os.geteuid()} may write to"
+            f"state_dir {settings.state_dir}: {error.strerror or error}; hint: a directory of "
+            f"user {os.geteuid()}"
         ) from error
     try:
         yield files

@@ -37,8 +37,8 @@ class FileStore:
     """``backends.api.Store`` in a directory."""
 
     def __init__(self, directory: pathlib.Path) -> None:
-        """Create the directory if need be. Raises OSError."""
-        files.make_private(directory)
+        """Create the directory if need be. Raises OSError, also for that of another user."""
+        files.make_own(directory)
         self.directory = directory
 
     def load(self, key: str) -> str | None:
@@ -46,8 +46,11 @@ class FileStore:
 
         What a power loss left of a file is for the reader to judge: it never fails to decode.
         """
+        path = self._path(key)
         try:
-            return files.read(self._path(key), limit=_LARGEST).decode("utf-8", "replace")
+            ours = files.owners(self.directory)
+            files.check_owner(self.directory.stat(), ours, self.directory)
+            return files.read(path, limit=_LARGEST, owners=ours).decode("utf-8", "replace")
         except FileNotFoundError:
             return None
 
@@ -80,6 +83,9 @@ class FileStore:
         # nothing that somebody put there holds us up, or is written to in its place
         flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(self.directory / _LOCK, flags, 0o600), "rb") as file:
+            # of another user's file nobody knows who holds it
+            ours = files.owners(self.directory)
+            files.check_owner(os.fstat(file.fileno()), ours, self.directory / _LOCK)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

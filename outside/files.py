@@ -9,23 +9,29 @@ import os
 import pathlib
 import stat
 import unicodedata
+from collections.abc import Collection
 
 from outside import counts, paths
 
 _UNSEEN = frozenset({"Cc", "Cf"})
 
 
-def read(path: str | os.PathLike[str], *, limit: int) -> bytes:
+def read(
+    path: str | os.PathLike[str], *, limit: int, owners: Collection[int] | None = None
+) -> bytes:
     """Return the content of a regular file of at most ``limit`` bytes; links are followed.
 
-    Raises OSError, whose ``strerror`` is fit for people: also for what is no regular file, and
-    for one that is larger.
+    ``owners``: users whose file it has to be. Raises OSError, whose ``strerror`` is fit for
+    people: also for what is no regular file, and for one that is larger or somebody else's.
     """
     _check(pathlib.Path(path).stat(), path)  # opening a device may do something
     # without O_NONBLOCK a FIFO that was put there in between would hold us up
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(handle, "rb") as file:
-        _check(os.fstat(handle), path)
+        found = os.fstat(handle)
+        _check(found, path)
+        if owners is not None:
+            check_owner(found, owners, path)
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than {counts.told(limit, 'byte')}", os.fspath(path))
@@ -82,6 +88,33 @@ def make_private(path: pathlib.Path) -> None:
         except FileExistsError:
             continue
         directory.chmod(0o700)
+
+
+def make_own(path: pathlib.Path) -> None:
+    """Make a directory as ``make_private`` does; one that is there has to be ours, too.
+
+    Raises OSError.
+    """
+    make_private(path)
+    check_owner(path.stat(), owners(path), path)
+
+
+def owners(directory: str | os.PathLike[str]) -> frozenset[int]:
+    """Return the users whose files in a directory are believed: root, and we.
+
+    Root may work for whoever owns the directory. Raises OSError.
+    """
+    ours = os.geteuid()
+    others = () if ours else (pathlib.Path(directory).stat().st_uid,)
+    return frozenset({0, ours, *others})
+
+
+def check_owner(
+    found: os.stat_result, allowed: Collection[int], path: str | os.PathLike[str]
+) -> None:
+    """Raise OSError for what belongs to somebody else, who may say there what he likes."""
+    if found.st_uid not in allowed:
+        raise OSError(errno.EPERM, f"belongs to user {found.st_uid}", os.fspath(path))
 
 
 def _check(found: os.stat_result, path: str | os.PathLike[str]) -> None:

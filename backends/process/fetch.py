@@ -134,7 +134,7 @@ class FileCache:
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[tuple[IO[bytes], pathlib.Path]]:
         """Give a new file beside the copies; it is removed unless it was moved."""
-        files.make_private(self._directory)
+        files.make_own(self._directory)
         self._sweep()
         with locks.working_in(self._directory):
             handle, name = tempfile.mkstemp(dir=self._directory, prefix=_NEW)

@@ -16,7 +16,7 @@ from outside import files
 @contextlib.contextmanager
 def working_in(directory: pathlib.Path) -> Iterator[None]:
     """Keep sweepers out, waiting for one that is at it; makes the directory. Raises OSError."""
-    files.make_private(directory)
+    files.make_own(directory)
     with _opened(directory) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield

@@ -79,7 +79,8 @@ class Storage:
     def stage(self, name: str) -> Iterator[pathlib.Path]:
         """Give a new directory to fill; what was not published is removed."""
         # made early: a full disk must not be in the way of a removal
-        files.make_private(self.home / _TRASH)
+        files.make_own(self.home)
+        files.make_own(self.home / _TRASH)
         with locks.working_in(self.home / _STAGING):
             path = self.home / _STAGING / f"{name}.{secrets.token_hex(4)}"
             path.mkdir(mode=0o700)
@@ -106,10 +107,18 @@ class Storage:
     # --- reading ---
 
     def names(self) -> list[str]:
-        """Names of all instances; what has no description of ours is somebody else's."""
+        """Names of all instances; what has no description of ours is somebody else's.
+
+        So is what belongs to another user: it could name whatever we may remove.
+        """
         try:
+            ours = files.owners(self.home)
             with os.scandir(self.home) as entries:
-                found = sorted(e.name for e in entries if not e.name.startswith("."))
+                found = sorted(
+                    e.name
+                    for e in entries
+                    if not e.name.startswith(".") and e.stat(follow_symlinks=False).st_uid in ours
+                )
         except FileNotFoundError:
             return []
         return [

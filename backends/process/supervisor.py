@@ -18,7 +18,7 @@ rewritten with the agent's pid, one line of JSON to standard output (what ``laun
 """
 
 # pathlib would cost every agent 1.5 MiB:
-# ruff: noqa: PTH105, PTH108, PTH116, PTH123
+# ruff: noqa: PTH105, PTH108, PTH116
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ _MESSAGE_MAX = 256  # characters, at most 4 bytes each
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
 
 

@@ -218,3 +218,6 @@ async def test_what_is_above_the_instances_is_private(shop: Workshop, umask):
     home = shop.home("a1")
     for path in (home, home.parent, home.parent.parent, home.parent / ".trash"):
         assert path.stat().st_mode & 0o777 == 0o700, path
+    found = [path for path in home.parent.parent.rglob("*") if not path.is_symlink()]
+    assert home / "supervisor" in found
+    assert [] == [path for path in found if path.stat().st_mode & (0o077 if not umask else 0o022)]

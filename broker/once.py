@@ -99,6 +99,8 @@ async def built(
     kind = store.Reader if reads_only else store.FileStore
     try:
         files = kind(settings.state_dir)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # then it holds nothing
+            files.check()
         made = assembly.build(settings, files, watch=watch, reads_only=reads_only)
     except ValueError as error:
         raise ends.BadInput(str(error)) from error

@@ -41,6 +41,12 @@ class FileStore:
         files.make_own(directory)
         self.directory = directory
 
+    def check(self) -> frozenset[int]:
+        """Return whose files are believed. Raises OSError for a directory of another user."""
+        ours = files.owners(self.directory)
+        files.check_owner(self.directory.stat(), ours, self.directory)
+        return ours
+
     def load(self, key: str) -> str | None:
         """Return the value last saved, or None. Raises OSError, also for what we never wrote.
 
@@ -48,8 +54,7 @@ class FileStore:
         """
         path = self._path(key)
         try:
-            ours = files.owners(self.directory)
-            files.check_owner(self.directory.stat(), ours, self.directory)
+            ours = self.check()
             return files.read(path, limit=_LARGEST, owners=ours).decode("utf-8", "replace")
         except FileNotFoundError:
             return None

@@ -15,6 +15,8 @@ from typing import IO
 
 from attrs import frozen
 
+from outside import counts
+
 _ASKED_MAX = 4096  # fits into an empty pipe, so that writing it waits for nobody
 _PIECE = 1 << 16
 _LOOK_S = 0.05  # between two looks whether it has ended, while somebody else holds its pipe
@@ -90,7 +92,7 @@ def _heard(
                 if not piece:
                     watch.unregister(key.fd)
                 elif len(heard[key.fd]) > limit:
-                    raise TooMuch(f"more than {limit} bytes")
+                    raise TooMuch(f"more than {counts.told(limit, 'byte')}")
     return bytes(heard[out.fileno()]), bytes(heard[err.fileno()])
 
 

@@ -19,6 +19,7 @@ PACKAGES = {  # Debian's, of what is not on every Debian
     "ip": "iproute2",
     "iptables": "iptables",
     "openssl": "openssl",
+    "setpriv": "util-linux",
 }
 
 _WANT = re.compile(r"no program ([\w-]+) on this machine; apt-get install ([\w.-]+)")

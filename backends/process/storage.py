@@ -21,7 +21,7 @@ import secrets
 import shutil
 import signal
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from attrs import Factory, frozen
@@ -114,11 +114,7 @@ class Storage:
         try:
             ours = files.owners(self.home)
             with os.scandir(self.home) as entries:
-                found = sorted(
-                    e.name
-                    for e in entries
-                    if not e.name.startswith(".") and e.stat(follow_symlinks=False).st_uid in ours
-                )
+                found = sorted(e.name for e in entries if not e.name.startswith("."))
         except FileNotFoundError:
             return []
         return [
@@ -126,7 +122,14 @@ class Storage:
             for name in found
             if names.name_problem(name) is None
             and os.path.lexists(self.path(name) / "instance.json")
+            and self._is_one_of(name, ours)
         ]
+
+    def _is_one_of(self, name: str, users: Collection[int]) -> bool:
+        try:
+            return self.path(name).lstat().st_uid in users
+        except FileNotFoundError:  # removed meanwhile
+            return False
 
     def read_all(self) -> tuple[list[Record], typed.Odd]:
         """All instances, and what could not be read; those that vanish meanwhile are left out."""
@@ -184,7 +187,7 @@ class Storage:
         Raises OddError unless it ``ends``.
         """
         path = self.path(name)
-        if not paths.is_directory(path):
+        if not paths.is_directory(path) or not self._is_one_of(name, files.owners(self.home)):
             return None
         about = self._about(name, ends=ends)
         if about is None:

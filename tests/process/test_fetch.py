@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import pathlib
+import resource
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -453,3 +454,56 @@ async def test_a_pipe_in_the_place_of_an_authority_is_refused(tmp_path: pathlib.
     with pytest.raises(api.Rejected, match="no regular file"):
         await cache.get("https://127.0.0.1:1/x", api.Reach(ca_file=str(tmp_path / "ca.pem")))
     await cache.aclose()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+WITHOUT_END = {
+    "drip": (OK + b"Content-Length: 1000\r\n\r\n", b"x"),
+    "drip of a header": (OK + b"X: ", b"x"),
+    "body": (OK + b"\r\n", b"x" * 65536),
+    "chunks": (CHUNKED, b"1\r\nx\r\n" * 1000),
+    "a chunk's extension": (CHUNKED + b"5;", b"x" * 65536),
+    "a chunk's size": (CHUNKED, b"f" * 65536),
+    "headers": (OK, b"X-A: yyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 1000),
+    "a header": (OK + b"X: ", b"y" * 65536),
+    "a status": (b"HTTP/1.1 200 ", b"y" * 65536),
+    "answers before the answer": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 1000),
+    "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"X-T: yyyyyyyyyyyy\r\n" * 1000),
+}
+
+
+@pytest.mark.parametrize("way", WITHOUT_END)
+async def test_whatever_goes_on_without_end_is_left_in_time(open_cache, way: str):
+    """By the limit of size or of time, with little memory; the loop is not held up."""
+    head, piece = WITHOUT_END[way]
+    over, gone = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head)
+            while not over.is_set():
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.02 if len(piece) == 1 else 0)
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        gone.set()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/agent.jar"
+        cache = open_cache(download_timeout_s=1, max_file_bytes=1 << 20)
+        with pytest.raises((api.Rejected, api.Unavailable)) as told:
+            await patience.wait_for(cache.get(url), 20)
+        assert told.value.reason.isprintable()
+        assert len(told.value.reason) < 400
+    finally:
+        over.set()
+        await patience.wait_for(gone.wait(), 20)
+        listening.close()
+        await listening.wait_closed()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB

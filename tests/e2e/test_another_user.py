@@ -1,0 +1,123 @@
+"""Another user of the machine who may write to the state directory, or made it before the broker."""
+
+import asyncio
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+from backends import api
+from backends.process import storage
+from tests import echo, programs
+from tests.e2e import stage as stages
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
+
+OURS, THEIRS = 41500, 41501
+
+
+@pytest.fixture
+def folder():
+    """A folder that every user may enter."""
+    made = pathlib.Path(tempfile.mkdtemp(prefix="another-user-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+async def ran(stage, command):
+    """Run a command as the broker's user; return its code and its words."""
+    process = await asyncio.create_subprocess_exec(
+        *(programs.need("setpriv"), f"--reuid={OURS}", f"--regid={OURS}", "--clear-groups"),
+        # the interpreter of the tests may lie where only root may read
+        *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+        *(sys.executable, "-B", "-m", "broker", command, "--config", str(stage.config)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "TOKEN": stages.TOKEN, "HOME": str(stage.folder)},
+    )
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), 60)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    return process.returncode, said.decode()
+
+
+def state(stage, *, owner):
+    """Make the directory before the broker does, open to everybody."""
+    stage.state.mkdir()
+    stage.state.chmod(0o777)
+    os.chown(stage.state, owner, owner)
+
+
+def theirs(path, text=""):
+    path.write_text(text)
+    path.chmod(0o644)
+    os.chown(path, THEIRS, THEIRS)
+
+
+async def test_a_state_directory_of_another_user_is_refused(folder):
+    """Whoever owns it may put anything in its place; also a command that reads believes nothing."""
+    async with stages.Stage(folder) as stage:
+        state(stage, owner=THEIRS)
+        for command in ("run", "plan", "sweep"):
+            code, said = await ran(stage, command)
+            assert (command, code) == (command, 2)
+            assert f"state_dir {stage.state}: belongs to user {THEIRS}" in said
+        assert [] == list(stage.state.iterdir())
+        assert stage.sim.nodes == {}
+
+
+@pytest.mark.parametrize("how", ["file", "hard link", "symbolic link", "pipe"])
+async def test_a_forged_note_leads_nowhere(folder, how):
+    """A command that reads asks no server that another user named, and looks by itself."""
+    with echo.serving("page 200") as forger:
+        async with stages.Stage(folder) as stage:
+            state(stage, owner=OURS)
+            note, page = folder / "note", stage.state / "page"
+            theirs(note, f'{{"url": "{forger.url}", "key": "{"0" * 64}"}}')
+            match how:
+                case "file":
+                    theirs(page, note.read_text())
+                case "hard link":
+                    os.link(note, page)
+                case "symbolic link":
+                    page.symlink_to(note)
+                case "pipe":
+                    os.mkfifo(page, 0o666)
+            code, said = await ran(stage, "plan")
+            assert (code, "nothing to do" in said or "would" in said) == (0, True), said
+            assert forger.requests == []
+
+
+async def test_a_lock_of_another_user_is_refused(folder):
+    """He may hold it for as long as he likes, and no broker would start."""
+    async with stages.Stage(folder) as stage:
+        state(stage, owner=OURS)
+        theirs(stage.state / "lock")
+        (stage.state / "lock").chmod(0o666)
+        code, said = await ran(stage, "run")
+        assert (code, f"belongs to user {THEIRS}" in said) == (2, True), said
+
+
+def test_an_instance_of_another_user_is_none(folder):
+    """Its description may name any path that has its name in it, which would be removed with it."""
+    made = storage.Storage(folder, owner="ours", start_timeout_s=1)
+    forged = made.home / "precious"
+    forged.mkdir(parents=True)
+    told = {"metadata": {}, "token": "t", "work": str(folder / "precious")}
+    (forged / "instance.json").write_text(json.dumps(told))
+    assert made.names() == ["precious"]
+    assert made.read("precious", boot="", ends=True) is not None
+    os.chown(forged, THEIRS, THEIRS)
+    assert made.names() == []
+    assert made.read("precious", boot="", ends=True) is None
+    with pytest.raises(api.NotFound):
+        made.ask_to_end("precious", grace_s=0)

@@ -79,8 +79,9 @@ class Storage:
     def stage(self, name: str) -> Iterator[pathlib.Path]:
         """Give a new directory to fill; what was not published is removed."""
         # made early: a full disk must not be in the way of a removal
-        files.make_own(self.home)
-        files.make_own(self.home / _TRASH)
+        owners = self.home.parent
+        for path in (owners.parent, owners, self.home, self.home / _TRASH):
+            files.make_own(path)
         with locks.working_in(self.home / _STAGING):
             path = self.home / _STAGING / f"{name}.{secrets.token_hex(4)}"
             path.mkdir(mode=0o700)

@@ -29,13 +29,20 @@ def folder():
     shutil.rmtree(made)
 
 
-async def ran(stage, command):
-    """Run a command as the broker's user; return its code and its words."""
-    process = await asyncio.create_subprocess_exec(
+def as_ours(*command):
+    """Return the command line of a command as the broker's user."""
+    return (
         *(programs.need("setpriv"), f"--reuid={OURS}", f"--regid={OURS}", "--clear-groups"),
         # the interpreter of the tests may lie where only root may read
         *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
-        *(sys.executable, "-B", "-m", "broker", command, "--config", str(stage.config)),
+        *(sys.executable, "-B", "-m", "broker", *command),
+    )
+
+
+async def ran(stage, command):
+    """Run a command as the broker's user; return its code and its words."""
+    process = await asyncio.create_subprocess_exec(
+        *as_ours(command, "--config", str(stage.config)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -121,3 +128,78 @@ def test_an_instance_of_another_user_is_none(folder):
     assert made.read("precious", boot="", ends=True) is None
     with pytest.raises(api.NotFound):
         made.ask_to_end("precious", grace_s=0)
+
+
+@pytest.mark.parametrize("where", ["processes", "processes/owners"])
+async def test_no_agent_is_made_where_another_user_can_exchange_it(folder, where):
+    """He made a folder of the local agents first: the launch is refused, in words."""
+    async with stages.Stage(folder) as stage:
+        stage.instances = stage.state / "processes"
+        stage.write_config()
+        state(stage, owner=OURS)
+        for path in (stage.state / where).relative_to(stage.state).parents[-2::-1]:
+            (stage.state / path).mkdir()
+            (stage.state / path).chmod(0o777)
+            os.chown(stage.state / path, OURS, OURS)
+        (stage.state / where).mkdir()
+        (stage.state / where).chmod(0o777)
+        os.chown(stage.state / where, THEIRS, THEIRS)
+        stage.submit("pool")
+        process = await started(stage)
+        try:
+            await stage.until(
+                lambda: f"belongs to user {THEIRS}" in process.said.read_text(), "it is said"
+            )
+            assert stage.processes() == {}
+            assert process.returncode is None
+        finally:
+            await stage.kill(process)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "theirs"])
+async def test_what_is_put_in_place_of_its_files_while_it_works(folder, kind):
+    """It goes on, serves, and writes nowhere else."""
+    async with stages.Stage(folder) as stage:
+        state(stage, owner=OURS)
+        process = await started(stage)
+        stage.submit("pool")
+        await stage.until_served()
+        target = folder / "elsewhere"
+        theirs(target, "as it was")
+        target.chmod(0o666)
+        for name in ("builds.json", "page", "lock"):
+            path = stage.state / name
+            path.unlink(missing_ok=True)
+            match kind:
+                case "pipe":
+                    os.mkfifo(path, 0o666)
+                case "folder":
+                    path.mkdir()
+                case "link":
+                    path.symlink_to(target)
+                case "theirs":
+                    theirs(path, "{}")
+        stage.submit("pool")
+        await stage.until_served()
+        assert process.returncode is None
+        assert target.read_text() == "as it was"
+        process.terminate()
+        ended = await stage.ended(process)
+        assert "Traceback" not in ended.said
+
+
+async def started(stage):
+    """Start a broker as its user; in its folder agents can be made."""
+    stage.folder.chmod(0o777)
+    said = stage.folder / "broker.log"
+    with said.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *as_ours("run", "--config", str(stage.config)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "TOKEN": stages.TOKEN, "HOME": str(stage.folder)},
+        )
+    process.said = said
+    stage.brokers.append(process)
+    return process

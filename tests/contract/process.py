@@ -85,14 +85,16 @@ class ProcessHarness:
 
     def _supervisors(self, name: str | None = None) -> dict[int, str]:
         """Pids of supervisors to the name of their instance."""
-        found = {}
+        found, below = {}, {}
         for pid, argv, _ in self._processes():
             words = [os.fsdecode(word) for word in argv.split(b"\0")]
             if any(word.endswith("/supervisor.py") for word in words):
                 home = pathlib.Path(words[-2])
-                if name in {None, home.name} and _children(pid):
+                below[pid] = _children(pid)
+                if name in {None, home.name} and below[pid]:
                     found[pid] = home.name
-        return found
+        # the first process forks the supervisor and leaves: it is none, though it has a child
+        return {pid: name for pid, name in found.items() if not found.keys() & below[pid]}
 
     async def running(self) -> Sequence[str]:
         return sorted(self._supervisors().values())
@@ -144,7 +146,10 @@ class ProcessHarness:
 
 
 def _children(pid: int) -> list[int]:
-    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    try:
+        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
     return [int(word) for word in text.split()]
 
 

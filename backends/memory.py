@@ -20,7 +20,8 @@ from typing import Any, Literal
 import attrs
 from attrs import field, frozen
 
-from backends import api, names
+from backends import api
+from backends.kit import names
 
 Verb = Literal["launch", "list", "terminate", "capacity", "logs"]
 _LOG_LINES = 1000

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from backends import api, finding, lease, reading
+from backends import api, lease, read_only
+from backends.kit import finding
 
 
 @frozen(kw_only=True)
@@ -65,9 +66,9 @@ KINDS = {
             name="docker",
             settings="backends.docker.settings:DockerSettings",
             template_settings="backends.docker.settings:DockerTemplate",
-            factory="backends.docker.engine:create",
+            factory="backends.docker.backend:create",
             launch_style="entry-point",
-            renderer="backends.docker.container:render",
+            renderer="backends.docker.containers.container:render",
         ),
         Kind(
             name="kubernetes",
@@ -75,9 +76,9 @@ KINDS = {
             template_settings="backends.kubernetes.settings:KubernetesTemplate",
             factory="backends.kubernetes.backend:create",
             launch_style="entry-point",
-            renderer="backends.kubernetes.pod:render",
+            renderer="backends.kubernetes.pods.pod:render",
             lease_settings="backends.kubernetes.settings:Cluster",
-            lease="backends.kubernetes.lease:create",
+            lease="backends.kubernetes.api.lease:create",
             examiner="backends.kubernetes.doctor:examine",
         ),
         Kind(
@@ -144,7 +145,7 @@ def create(
         now=now,
         reading=reads_only,
     )
-    return reading.Reading(backend) if reads_only else backend
+    return read_only.Reading(backend) if reads_only else backend
 
 
 def lease_settings_class(name: str) -> type[Any] | None:

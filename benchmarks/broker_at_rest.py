@@ -17,7 +17,7 @@ import tempfile
 import time
 
 from broker import clock
-from broker.demo import controller, simulation
+from broker.simulator import controller, simulation
 
 _CONFIG = """\
 owner: rest
@@ -72,7 +72,7 @@ async def _main(seconds: float) -> None:
             await process.wait()
             clockwork.cancel()
     print(f"import aiohttp.web           {1000 * _imported('aiohttp.web'):.0f} ms")
-    print(f"import broker.cli            {1000 * _imported('broker.cli'):.0f} ms")
+    print(f"import broker.cli.main            {1000 * _imported('broker.cli.main'):.0f} ms")
 
 
 if __name__ == "__main__":

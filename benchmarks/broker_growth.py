@@ -16,7 +16,8 @@ import time
 from collections.abc import AsyncIterator
 
 from broker import clock
-from broker.demo import controller, image, simulation
+from broker.demo import image
+from broker.simulator import controller, simulation
 from outside import waits
 
 _SETTLE_S = 15.0

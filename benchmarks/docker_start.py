@@ -23,11 +23,15 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from backends import api, names
-from backends.docker import client, engine, settings
+from backends import api
+from backends.docker import backend as engine
+from backends.docker import settings
+from backends.docker.engine import client
+from backends.kit import names
 from broker import clock
-from broker.core import spec as core_spec
-from broker.demo import controller, image, simulation
+from broker.core.decide import spec as core_spec
+from broker.demo import image
+from broker.simulator import controller, simulation
 from outside import waits
 
 _ENGINE = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")

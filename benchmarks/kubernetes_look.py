@@ -17,7 +17,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from backends import api
-from backends.kubernetes import backend, pod, settings
+from backends.kubernetes import backend, settings
+from backends.kubernetes.pods import pod
 from tests.kubernetes import fake, recorded
 
 _ROUNDS = 7

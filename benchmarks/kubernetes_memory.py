@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-import broker.cli  # noqa: F401 -- what a broker has loaded counts
+import broker.cli.main  # noqa: F401 -- what a broker has loaded counts
 from backends import api
 from backends.kubernetes import backend, settings
 from tests.kubernetes import fake

@@ -19,8 +19,11 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 
 import aiohttp
 
-from backends import api, names
-from backends.kubernetes import access, backend, pod, settings
+from backends import api
+from backends.kit import names
+from backends.kubernetes import backend, settings
+from backends.kubernetes.api import access
+from backends.kubernetes.pods import pod
 from broker import clock
 
 _OWNER = f"benchmark-{uuid.uuid4().hex[:6]}"

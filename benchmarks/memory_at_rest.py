@@ -25,7 +25,7 @@ import yaml
 from attrs import frozen
 
 from broker import clock
-from broker.demo import controller, simulation
+from broker.simulator import controller, simulation
 from outside import waits
 from tests.kubernetes import fake
 from tests.mesos import master, wire

@@ -20,7 +20,7 @@ import time
 import urllib.parse
 
 from broker import clock
-from broker.demo import controller, simulation
+from broker.simulator import controller, simulation
 from outside import waits
 
 _CONFIG = """\

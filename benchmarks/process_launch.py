@@ -14,7 +14,8 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from backends import api, names, registry
+from backends import api, registry
+from backends.kit import names
 
 _KIB = 1024
 

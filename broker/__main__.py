@@ -2,6 +2,6 @@
 
 import sys
 
-from broker import cli
+from broker.cli import main as cli
 
 sys.exit(cli.main())

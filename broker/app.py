@@ -14,20 +14,13 @@ from attrs import define, evolve
 
 import broker
 from backends import api as backends_api
-from broker import (
-    clock,
-    config,
-    health,
-    leadership,
-    metrics,
-    placeholder,
-    presence,
-    reconcile,
-    status,
-    store,
-)
-from broker.core import death, model
-from broker.core import ledger as ledgers
+from broker import clock, config, metrics, presence, status, store
+from broker.controller import placeholder
+from broker.core import model
+from broker.core.fleet import death
+from broker.core.fleet import ledger as ledgers
+from broker.leading import leadership
+from broker.loop import health, reconcile
 from jnlp import errors as jnlp_errors
 from jnlp import http as jnlp_http
 from outside import waits

@@ -12,20 +12,12 @@ import socket
 import broker
 from backends import api as backends_api
 from backends import lease, registry
-from broker import (
-    app,
-    clock,
-    config,
-    execute,
-    identity,
-    jenkins,
-    leadership,
-    metrics,
-    placeholder,
-    reconcile,
-    store,
-)
-from broker.core import model, spec
+from broker import app, clock, config, metrics, store
+from broker.controller import placeholder, reading
+from broker.core import model
+from broker.core.decide import spec
+from broker.leading import identity, leadership
+from broker.loop import execute, reconcile
 from jnlp import client as jnlp_client
 from jnlp import http as jnlp_http
 from jnlp import secret as jnlp_secret
@@ -55,7 +47,7 @@ def build(
     policy = config.policy(settings, wall_now=watch.wall())
     recorder = metrics.PrometheusRecorder(policy, version=broker.__version__)
     session = jnlp_http.Session(settings.controller.session())
-    reader = metrics.MeteredReader(jenkins.Reader(session), recorder)
+    reader = metrics.MeteredReader(reading.Reader(session), recorder)
     nodes = metrics.MeteredNodes(jnlp_client.NodeClient(session), recorder)
     made_backends = make_backends(settings, files, watch=watch, reads_only=reads_only)
     backends = {

@@ -13,7 +13,8 @@ import subprocess
 import sys
 from typing import Any
 
-from backends import interpreter, registry
+from backends import registry
+from backends.kit import interpreter
 from broker import config
 from jnlp import secret as jnlp_secret
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-from broker import ends
+from broker import exits
 
 
 class ReaderGone(Exception):  # noqa: N818 -- what it is
@@ -36,7 +36,7 @@ def guarded() -> Iterator[None]:
             raise
         sys.stdout.flush()
     except BaseException:  # it has its own words and exit code
-        with contextlib.suppress(ends.Failed, ReaderGone):
+        with contextlib.suppress(exits.Failed, ReaderGone):
             sys.stdout.flush()
         raise
     finally:
@@ -69,7 +69,7 @@ class _Guarded:
             if isinstance(error, BrokenPipeError):
                 raise ReaderGone from error
             words = error.strerror or str(error)
-            raise ends.Failed(f"the output cannot be written: {words}") from error
+            raise exits.Failed(f"the output cannot be written: {words}") from error
 
     def _drop(self) -> None:
         """Send what is still to be written, and all that follows, nowhere."""

@@ -12,9 +12,9 @@ from typing import Any
 import attrs
 from attrs import Attribute, field, frozen
 
-from backends import checks, names, perils, sharing
-from backends.docker import reference
-from backends.remarks import Common, Remark
+from backends.docker.engine import reference
+from backends.kit import checks, names, perils, workspaces
+from backends.kit.remarks import Common, Remark
 
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
@@ -283,16 +283,16 @@ class DockerTemplate:
             if not _SIGNED.fullmatch(name):
                 raise ValueError(f"cap_add: found {name[:80]!r}; allowed: names like NET_ADMIN")
 
-    def shares(self, common: Common) -> Iterator[sharing.Shared]:
+    def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where agents of this template would work together."""
-        from backends.docker import container  # noqa: PLC0415 -- it is made of these settings
+        from backends.docker.containers import container  # noqa: PLC0415 -- it is made of these settings
 
-        yield from sharing.find(container.mounts_of(self), common.remote_fs or container.WORK)
+        yield from workspaces.find(container.mounts_of(self), common.remote_fs or container.WORK)
         host = self.docker.get("HostConfig")
         told = host.get("VolumesFrom") if isinstance(host, dict) else None
         for number, source in enumerate(told if isinstance(told, list) else ()):
             if not str(source).endswith(":ro"):  # whatever it has mounted, and wherever
-                yield sharing.Shared(
+                yield workspaces.Shared(
                     where=f"the volumes of {source}",
                     path=("docker", "HostConfig", "VolumesFrom", number),
                 )
@@ -366,7 +366,7 @@ class DockerTemplate:
 
 def _perils(told: DockerTemplate) -> Iterator[Remark]:
     """Say what gives builds the engine, its host, or a way to become root."""
-    from backends.docker import container  # noqa: PLC0415 -- it is made of these settings
+    from backends.docker.containers import container  # noqa: PLC0415 -- it is made of these settings
 
     raw = told.docker.get("HostConfig")
     host = raw if isinstance(raw, dict) else {}

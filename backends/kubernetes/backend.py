@@ -21,20 +21,14 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs import frozen
 
-from backends import api, names
-from backends.kubernetes import (
-    access,
-    client,
-    errors,
-    events,
-    pod,
-    reflector,
-    settings,
-    states,
-)
+from backends import api
+from backends.kit import names
+from backends.kubernetes import settings
+from backends.kubernetes.api import access, client, errors, reflector
+from backends.kubernetes.pods import events, pod, states
 
 if TYPE_CHECKING:  # only who serves `in-container` pays for an HTTP server
-    from backends.kubernetes import listener
+    from backends.kubernetes.exec import listener
 
 _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
@@ -220,7 +214,7 @@ class KubernetesBackend:
         told = self._settings.in_container
         if told is None or self._listener is not None:
             return
-        from backends.kubernetes import execution, listener  # noqa: PLC0415 -- see above
+        from backends.kubernetes.exec import execution, listener  # noqa: PLC0415 -- see above
 
         asked, _ = await self._open()
 

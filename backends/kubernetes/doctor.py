@@ -18,8 +18,11 @@ from typing import Any
 
 from attrs import frozen
 
-from backends import api, finding
-from backends.kubernetes import access, client, decoding, errors, pod, settings, states
+from backends import api
+from backends.kit import finding
+from backends.kubernetes import settings
+from backends.kubernetes.api import access, client, decoding, errors
+from backends.kubernetes.pods import pod, states
 from outside import counts, paths, text, waits
 
 _SKEW_S = 10.0

@@ -13,10 +13,10 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
-from backends import checks, perils, sharing
-from backends.kubernetes import merge
-from backends.kubernetes import sharing as pod_sharing
-from backends.remarks import Common, Remark
+from backends.kit import checks, perils, workspaces
+from backends.kit.remarks import Common, Remark
+from backends.kubernetes.pods import merge
+from backends.kubernetes.pods import volumes as pod_sharing
 from outside import files
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -261,7 +261,7 @@ class KubernetesTemplate:
     # needs none.
     in_container: bool = False
 
-    def shares(self, common: Common) -> Iterator[sharing.Shared]:
+    def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where pods of this template would work together."""
         yield from pod_sharing.shared(
             self._body(common),

@@ -17,10 +17,10 @@ from backends.mesos import (
     cluster,
     death,
     driver,
-    facts,
     handover,
     instances,
     reader,
+    records,
     session,
     settings,
     tasks,
@@ -96,7 +96,7 @@ class MesosBackend:
                 handed=await self._hand_over(spec),
             )
             secrets = tuple(spec.secret_files.values())
-            want = facts.Want(need=need, info=info, secrets=secrets)
+            want = records.Want(need=need, info=info, secrets=secrets)
             self._driver.say(machine.want([want]))
             try:
                 await self._launched(machine, want)
@@ -195,7 +195,7 @@ class MesosBackend:
             for name, content in spec.secret_files.items()
         }
 
-    async def _launched(self, machine: session.Session, want: facts.Want) -> None:
+    async def _launched(self, machine: session.Session, want: records.Want) -> None:
         name = want.need.name
         placed = await self._driver.until(
             lambda: name not in machine.wants, within_s=self._settings.offer_timeout_s
@@ -226,7 +226,7 @@ class MesosBackend:
                 raise refusal
 
     async def _same(
-        self, machine: session.Session, task: facts.Task, spec: api.InstanceSpec
+        self, machine: session.Session, task: records.Task, spec: api.InstanceSpec
     ) -> None:
         """Raise AlreadyExists unless the task was made from this specification."""
         await self._learn(machine)
@@ -270,7 +270,7 @@ class MesosBackend:
         reason = odd.words("task of the master's page", "tasks of the master's page")
         return reason or ("labels of tasks cannot be read" if lacking else "")
 
-    async def _hear(self, task: facts.Task, machine: session.Session) -> None:
+    async def _hear(self, task: records.Task, machine: session.Session) -> None:
         """Read why a program could not be executed or launched: the status tells little."""
         task.last_words = ""  # asked once
         with contextlib.suppress(api.BackendError):
@@ -283,14 +283,14 @@ class MesosBackend:
             )
             task.last_words = death.telling(said)
 
-    async def _output(self, task: facts.Task, machine: session.Session) -> str:
+    async def _output(self, task: records.Task, machine: session.Session) -> str:
         output = await self._cluster.output(task, framework=machine.framework.id)
         for secret in task.secrets:
             output = output.replace(secret, _BLANK) if len(secret) >= _SECRET_MIN else output
         return output
 
 
-def _is_mute(task: facts.Task) -> bool:
+def _is_mute(task: records.Task) -> bool:
     final = task.final
     return final is not None and task.last_words is None and death.is_told_elsewhere(final)
 
@@ -306,7 +306,7 @@ def _unheard(machine: session.Session) -> str:
     )
 
 
-def _refusal(task: facts.Task) -> api.BackendError | None:
+def _refusal(task: records.Task) -> api.BackendError | None:
     """Return the error that a launch raises for a task that the master would not take.
 
     Who may run what is a matter of the template's user, and of no other template.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from backends import api
-from backends.mesos import facts, offers, transport
+from backends.mesos import offers, records, transport
 from outside import counts, text, typed
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Cluster:
 
         An agent that does not answer now is told to end them when it comes back.
         """
-        over = facts.TERMINAL | {"TASK_UNREACHABLE"}
+        over = records.TERMINAL | {"TASK_UNREACHABLE"}
         found, odd = await self.tasks(framework)
         if odd:
             raise api.Unavailable(
@@ -78,7 +78,7 @@ class Cluster:
             )
         return [name for name, task in found.items() if task.get("state") not in over]
 
-    async def why_not(self, want: facts.Want) -> api.BackendError:
+    async def why_not(self, want: records.Want) -> api.BackendError:
         """Return the error that says why nothing that was offered fits."""
         words = f"no offer fits in time; the last: {want.miss}"
         if not want.offers_seen:
@@ -92,7 +92,7 @@ class Cluster:
             return api.NoCapacity(f"{words}; its pages do not tell more: {error.reason}"[:256])
         return api.NoCapacity((quota or words)[:256])
 
-    async def output(self, task: facts.Task, *, framework: str, file: str = OUTPUT) -> str:
+    async def output(self, task: records.Task, *, framework: str, file: str = OUTPUT) -> str:
         """Return the last lines that a task wrote, whole; empty while there is no sandbox.
 
         ``file``: another one of the sandbox.

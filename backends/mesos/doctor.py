@@ -8,7 +8,8 @@ Refuses to be needed by a broker at work.
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from backends import api, finding
+from backends import api
+from backends.kit import finding
 from backends.mesos import cluster, settings, transport
 from outside import counts, text
 

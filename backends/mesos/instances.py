@@ -5,7 +5,7 @@ Refuses to know where the facts came from.
 """
 
 from backends import api
-from backends.mesos import death, facts, tasks
+from backends.mesos import death, records, tasks
 
 _STATES = {
     "TASK_STAGING": api.InstanceState.STARTING,
@@ -16,7 +16,7 @@ _STATES = {
 _AWAY = "its Mesos agent does not answer the master"
 
 
-def instance(task: facts.Task) -> api.Instance:
+def instance(task: records.Task) -> api.Instance:
     """Return the instance that a task is. Raises ValueError when its labels were damaged."""
     labels = task.labels or {}
     metadata = tasks.metadata(labels)

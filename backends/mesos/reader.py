@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from backends import api
-from backends.mesos import cluster, facts, instances, settings, tasks, transport
+from backends.mesos import cluster, instances, records, settings, tasks, transport
 from outside import counts, text, typed
 
 
@@ -72,7 +72,7 @@ class Reader:
         found = told.get(name)
         if identity is None or found is None:
             raise api.NotFound(f"no instance {name[:80]!r}")
-        task = facts.Task(name=name, agent_id=str(found.get("slave_id")))
+        task = records.Task(name=name, agent_id=str(found.get("slave_id")))
         lines = await self._cluster.output(task, framework=identity)
         return "\n".join(text.last_lines(lines, tail)) if tail > 0 else ""
 
@@ -102,13 +102,13 @@ def _tasks_of(told: Mapping[str, Any]) -> list[Any]:
     return every
 
 
-def _task(raw: Mapping[str, Any]) -> facts.Task:
+def _task(raw: Mapping[str, Any]) -> records.Task:
     state = str(raw["state"])
     statuses = raw.get("statuses", ())
     final = None
-    if state in facts.TERMINAL:
+    if state in records.TERMINAL:
         final = {"state": state, "timestamp": statuses[-1].get("timestamp") if statuses else None}
-    return facts.Task(
+    return records.Task(
         name=str(raw["id"]),
         state=state,
         started=any(one.get("state") != "TASK_STAGING" for one in statuses),

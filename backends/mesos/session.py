@@ -33,7 +33,7 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from backends.mesos import calls, facts, offers, questions, statuses, tasks
+from backends.mesos import calls, offers, reconciliation, records, statuses, tasks
 from outside import text, typed
 
 _NEVER_WAS = frozenset(("REASON_INVALID_OFFERS",))
@@ -61,8 +61,8 @@ class Session:
         self.phase = Phase.OFFLINE
         self.heartbeat_s: float | None = None
         self.error = ""  # the master's last ERROR
-        self.wants: dict[str, facts.Want] = {}
-        self.tasks: dict[str, facts.Task] = {}
+        self.wants: dict[str, records.Want] = {}
+        self.tasks: dict[str, records.Task] = {}
         self._refuse_s = refuse_s
         # what was forgotten, oldest first: uuid of its end, or None while it may come back
         self._graves: dict[str, str | None] = {}
@@ -71,7 +71,7 @@ class Session:
         self.odd: dict[str, str] = {}  # name of a task to why the last word of it was not read
         self.oddities = typed.Odd()  # all that could not be read, since the beginning
         self._suppressed = True  # as the master was told
-        self._questions = questions.Questions()
+        self._questions = reconciliation.Questions()
 
     @property
     def synced(self) -> bool:
@@ -158,7 +158,7 @@ class Session:
         while len(self._used) > _USED_MAX:
             self._used.pop(next(iter(self._used)))
 
-    def want(self, wants: Iterable[facts.Want]) -> list[calls.Call]:
+    def want(self, wants: Iterable[records.Want]) -> list[calls.Call]:
         """Ask for tasks to be launched; none of their names is taken or may come back."""
         self.wants |= {one.need.name: one for one in wants}
         return self._revive()
@@ -172,7 +172,7 @@ class Session:
         new = {name: agent for name, agent in found.items() if name not in known}
         for name, agent in new.items():
             self.wants.pop(name, None)
-            self.tasks[name] = facts.Task(
+            self.tasks[name] = records.Task(
                 name=name, agent_id=agent, state="TASK_UNREACHABLE", confirmed=True, started=True
             )
         if not new:
@@ -241,7 +241,7 @@ class Session:
                 said += self._kill(task, now)
         if self._questions.next_at <= now:
             if not self._questions.open:
-                self._questions.begin(facts.alive(self.tasks))
+                self._questions.begin(records.alive(self.tasks))
             said += self._reconcile(now)
         return said
 
@@ -259,7 +259,7 @@ class Session:
     def _revive_if_wanted(self) -> list[calls.Call]:
         return self._revive() if self.wants else []
 
-    def _lifted(self, gone: facts.Task) -> list[calls.Call]:
+    def _lifted(self, gone: records.Task) -> list[calls.Call]:
         """A task no longer counts: agents that it spoilt for others of its group may do now."""
         needs = [want.need for want in self.wants.values()]
         spoilt = any(need.constraints and need.group == gone.group for need in needs)
@@ -277,7 +277,7 @@ class Session:
         self.odd.clear()  # everything is told again
         told = subscribed if isinstance(subscribed, Mapping) else {}
         self.heartbeat_s = typed.number(told.get("heartbeat_interval_seconds"), 0.0, 3600.0)
-        self._questions.begin(facts.alive(self.tasks))
+        self._questions.begin(records.alive(self.tasks))
         said = self._reconcile(now)
         # a wish may have come or gone since SUBSCRIBE was sent
         said += self._revive() if self.wants and self._suppressed else self._suppress_if_idle()
@@ -293,8 +293,8 @@ class Session:
         said = [calls.reconcile_tasks(self.framework, {})]
         if named:
             said.append(calls.reconcile_tasks(self.framework, named))
-        if questions.SENTINEL in asked:
-            said.append(calls.reconcile_tasks(self.framework, {questions.SENTINEL: None}))
+        if reconciliation.SENTINEL in asked:
+            said.append(calls.reconcile_tasks(self.framework, {reconciliation.SENTINEL: None}))
         return said
 
     def _warned(self, raw: Sequence[Any]) -> list[calls.Call]:
@@ -318,7 +318,7 @@ class Session:
             every |= {offer.id: offer for offer in read}
         good = [offer for offer in every.values() if offer.lasts_until(now + _MAINTENANCE_S)]
         needs = [want.need for want in self.wants.values()]
-        found = offers.match(needs, good, facts.placed(self.tasks))
+        found = offers.match(needs, good, records.placed(self.tasks))
         for name, miss in found.misses.items():
             self.wants[name].miss = miss
         for want in self.wants.values():
@@ -343,7 +343,7 @@ class Session:
             want = self.wants.pop(name)
             infos.append(tasks.placed(want.info, placement))
             named[name] = placement.agent_id
-            self.tasks[name] = facts.Task(
+            self.tasks[name] = records.Task(
                 name=name,
                 agent_id=placement.agent_id,
                 agent_url=placement.agent_url,
@@ -388,7 +388,7 @@ class Session:
         uuid = status.get("uuid")
         self._questions.answered(name, now)
         task = self.tasks.get(name)
-        if name == questions.SENTINEL or (name in self.wants and state == "TASK_UNREACHABLE"):
+        if name == reconciliation.SENTINEL or (name in self.wants and state == "TASK_UNREACHABLE"):
             return []  # a dropped task has never been, wherever its agent is
         if uuid is not None and self._graves.get(name) == uuid:
             return self._acknowledge(name, agent, uuid)  # the first one was lost
@@ -402,7 +402,7 @@ class Session:
         task.agent_id = agent or task.agent_id
         task.started = task.started or uuid is not None
         task.state, task.detail = state, status.get("message", "")
-        if state not in facts.TERMINAL:
+        if state not in records.TERMINAL:
             task.final, task.unacknowledged = None, None
             said = self._acknowledge(name, agent, uuid)
             if task.is_to_end and task.kill_at <= now:
@@ -412,16 +412,16 @@ class Session:
         task.final, task.unacknowledged = status, uuid
         return said
 
-    def _believes(self, task: facts.Task, status: Mapping[str, Any]) -> bool:
+    def _believes(self, task: records.Task, status: Mapping[str, Any]) -> bool:
         """True unless the master's own word is about something else than this task's life."""
         if status["state"] == "TASK_ERROR":
             fresh = not task.started and not task.confirmed
             return fresh or "duplicate" not in status.get("message", "")
         if task.unacknowledged is not None:
             return False  # the agent itself has told the end
-        return not (task.final is not None and status["state"] in facts.TERMINAL)
+        return not (task.final is not None and status["state"] in records.TERMINAL)
 
-    def _dropped(self, task: facts.Task) -> list[calls.Call]:
+    def _dropped(self, task: records.Task) -> list[calls.Call]:
         """The offer was no longer valid: the task has never been, and is wanted again."""
         del self.tasks[task.name]
         if task.want is None or task.grace_s is not None:
@@ -432,10 +432,10 @@ class Session:
         """An update of a task that we do not know: of an earlier life, given up, or nothing."""
         name, state, uuid = status["task_id"]["value"], status["state"], status.get("uuid")
         agent = status.get("agent_id", {}).get("value")
-        if uuid is None and state in facts.TERMINAL:
+        if uuid is None and state in records.TERMINAL:
             return []
         if name in self._graves:
-            if state in facts.TERMINAL:
+            if state in records.TERMINAL:
                 del self._graves[name]
                 return self._acknowledge(name, agent, uuid)
             said = self._acknowledge(name, agent, uuid)
@@ -447,7 +447,7 @@ class Session:
             ]
         self.wants.pop(name, None)  # it exists; whoever wants it finds out
         said = self._suppress_if_idle()
-        self.tasks[name] = facts.Task(
+        self.tasks[name] = records.Task(
             name=name,
             agent_id=agent,
             state=state,
@@ -455,7 +455,7 @@ class Session:
             started=uuid is not None or state != "TASK_STAGING",
             detail=status.get("message", ""),
         )
-        if state in facts.TERMINAL:
+        if state in records.TERMINAL:
             self.tasks[name].final = status
             self.tasks[name].unacknowledged = uuid
             return said
@@ -468,7 +468,7 @@ class Session:
             calls.acknowledge_status_update(self.framework, task=name, agent=agent, uuid=uuid)
         )
 
-    def _kill(self, task: facts.Task, now: float) -> list[calls.Call]:
+    def _kill(self, task: records.Task, now: float) -> list[calls.Call]:
         task.told_to_end(now)
         call = calls.kill_task(
             self.framework, task=task.name, agent=task.agent_id, grace_s=task.grace_s or 0.0

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 
-from backends import checks, names, perils, sharing
+from backends.kit import checks, names, perils, workspaces
+from backends.kit.remarks import Common, Remark
 from backends.mesos import offers
-from backends.remarks import Common, Remark
 from outside import files
 
 _ADDRESS = re.compile(
@@ -239,13 +239,13 @@ class MesosTemplate:
     # Merged last into the TaskInfo of the v1 API: what nothing above can say.
     raw: Mapping[str, Any] = field(factory=dict)
 
-    def shares(self, common: Common) -> Iterator[sharing.Shared]:
+    def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where tasks of this template would work together: on one host, or in a volume."""
         mounts = list(self._mounts())
         if common.image is None and common.remote_fs is not None:  # it sees its host's files
-            mounts.insert(0, sharing.Mount(target="/", source="/"))
-        for shared in sharing.find(mounts, common.remote_fs or f"{_SANDBOX}/work"):
-            yield sharing.Shared(where=shared.where, path=shared.path or None)
+            mounts.insert(0, workspaces.Mount(target="/", source="/"))
+        for shared in workspaces.find(mounts, common.remote_fs or f"{_SANDBOX}/work"):
+            yield workspaces.Shared(where=shared.where, path=shared.path or None)
 
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what is unwise about this template, and what others on the agent's host see."""
@@ -295,7 +295,7 @@ class MesosTemplate:
                 hint="leave remote_fs out: each task works in its sandbox",
             )
 
-    def _mounts(self) -> Iterator[sharing.Mount]:
+    def _mounts(self) -> Iterator[workspaces.Mount]:
         raw = _section(self.raw.get("container"))
         for number, volume in enumerate(self.volumes if "volumes" not in raw else ()):
             source = _outside(volume.host_path)
@@ -331,11 +331,11 @@ class MesosTemplate:
 
 def _mount(
     target: str, source: str | None, *, path: tuple[str | int, ...], read_only: bool
-) -> sharing.Mount:
+) -> workspaces.Mount:
     """Return a mount; what is not absolute lies in the sandbox, which is the task's own."""
     if not target.startswith("/"):
         target = f"{_SANDBOX}/{target}"
-    return sharing.Mount(target=target, source=source, path=path, read_only=read_only)
+    return workspaces.Mount(target=target, source=source, path=path, read_only=read_only)
 
 
 def _outside(path: Any) -> str | None:

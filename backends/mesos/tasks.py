@@ -17,7 +17,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backends import api, names
+from backends import api
+from backends.kit import names
 from backends.mesos import containers, offers, settings
 
 PREFIX = "agent-broker/"

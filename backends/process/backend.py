@@ -19,8 +19,9 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from backends import api, heap, names, sharing
-from backends.process import fetch, kernel, making, records, settings, storage, watch
+from backends import api
+from backends.kit import heap, names, workspaces
+from backends.process import fetch, kernel, launching, records, settings, storage, watch
 from outside import counts, paths, text
 
 _T = TypeVar("_T")
@@ -97,7 +98,7 @@ class ProcessBackend:
 
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Start an instance; idempotent by name, also across brokers and restarts."""
-        making.check(spec)
+        launching.check(spec)
         self._refuse_when_closed()
         async with self._turn(spec.name):
             self._make_room(spec.name)
@@ -270,10 +271,10 @@ class ProcessBackend:
         self, spec: api.InstanceSpec, files: Mapping[str, pathlib.Path], cancelled: threading.Event
     ) -> storage.Record | None:
         """Fill, publish, start; blocking."""
-        home, wanted = self._storage.path(spec.name), making.digest(spec)
+        home, wanted = self._storage.path(spec.name), launching.digest(spec)
         if self._storage.digest(spec.name) is None:
             with self._storage.stage(spec.name) as stage:
-                making.fill(
+                launching.fill(
                     stage,
                     spec,
                     places=self._places(spec),
@@ -293,22 +294,22 @@ class ProcessBackend:
             self._start(spec)
         return self._storage.read(spec.name, boot=kernel.boot_id())
 
-    def _places(self, spec: api.InstanceSpec) -> making.Places:
+    def _places(self, spec: api.InstanceSpec) -> launching.Places:
         """Return the paths of an instance."""
-        home, options = self._storage.path(spec.name), making.check(spec)
+        home, options = self._storage.path(spec.name), launching.check(spec)
         work, cgroup = home / "work", None
         outside = None
         if options.working_directory is not None:
             work = pathlib.Path(options.working_directory) / self._storage.slug / spec.name
             outside = work
         if spec.work_dir is not None and spec.name in spec.work_dir:  # one of its own
-            work = pathlib.Path(sharing.normal(spec.work_dir))
+            work = pathlib.Path(workspaces.normal(spec.work_dir))
             ours = [path for path in (work, *work.parents) if spec.name in path.name]
             outside = ours[-1] if ours else None
             work = home / "work" if outside is None else work
         if self._settings.cgroup is not None:
             cgroup = f"{self._settings.cgroup}/{self._storage.slug}.{spec.name}"
-        return making.Places(
+        return launching.Places(
             home=home, work=work, shared=self._shared, cgroup=cgroup, outside=outside
         )
 
@@ -318,7 +319,9 @@ class ProcessBackend:
         try:
             if not places.own_work:  # that came with the instance, and may be gone with it
                 places.work.mkdir(mode=0o700, parents=True, exist_ok=True)
-            report = making.start_supervisor(places.home, timeout_s=self._settings.start_timeout_s)
+            report = launching.start_supervisor(
+                places.home, timeout_s=self._settings.start_timeout_s
+            )
         except OSError:
             if self._storage.give_up(spec.name):
                 self._remove_failed(spec.name)

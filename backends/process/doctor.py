@@ -10,7 +10,8 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from backends import api, finding
+from backends import api
+from backends.kit import finding
 from backends.process import fetch, settings
 from outside import counts
 

@@ -21,7 +21,8 @@ from typing import IO
 import aiohttp
 from attrs import define, field
 
-from backends import api, reach
+from backends import api
+from backends.kit import connection
 from backends.process import locks, records, settings
 from outside import counts, files, secrets, text, unreached, waits
 
@@ -89,7 +90,7 @@ class FileCache:
     def _client(self, way: api.Reach) -> aiohttp.ClientSession:
         if way not in self._sessions:
             secrets.register(urllib.parse.urlsplit(way.proxy or "").password)
-            context = reach.context(way, ca_file=self._settings.ca_file)
+            context = connection.context(way, ca_file=self._settings.ca_file)
             self._sessions[way] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context),
                 timeout=aiohttp.ClientTimeout(),

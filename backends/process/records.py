@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from backends import api, names
+from backends import api
+from backends.kit import names
 from backends.process import proc
 from outside import files, text, typed
 

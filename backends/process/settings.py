@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from attrs import field, frozen
 
-from backends import checks, names, sharing
-from backends.remarks import Common
+from backends.kit import checks, names, workspaces
+from backends.kit.remarks import Common
 
 
 @frozen(kw_only=True)
@@ -56,7 +56,7 @@ class ProcessTemplate:
     # Soft limit of open files, cut to the hard limit of the broker.
     max_open_files: int = field(default=16384, validator=checks.between(64, 1 << 20))
 
-    def shares(self, common: Common) -> Iterator[sharing.Shared]:
+    def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where agents of this template would work together."""
         if common.remote_fs is not None and not names.is_own(common.remote_fs):
-            yield sharing.Shared(where=sharing.normal(common.remote_fs))
+            yield workspaces.Shared(where=workspaces.normal(common.remote_fs))

@@ -26,7 +26,8 @@ from typing import Any
 
 from attrs import Factory, frozen
 
-from backends import api, names
+from backends import api
+from backends.kit import names
 from backends.process import kernel, locks, output, proc, records
 from outside import files, paths, text, typed
 

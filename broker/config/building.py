@@ -14,8 +14,19 @@ from typing import Any
 import attrs
 from attrs import define, field
 
-from backends import remarks
-from broker.config import doors, noting, reading, shape, sharing, templating, tree, values
+from backends.kit import remarks
+from broker.config import (
+    collector,
+    exposure,
+    reading,
+    shape,
+    templating,
+    tree,
+    values,
+)
+from broker.config import (
+    high_availability as sharing,
+)
 from broker.config.settings import (
     BackendSettings,
     ControllerSettings,
@@ -42,7 +53,7 @@ class Builder:
     environ: Mapping[str, str]
     base: pathlib.Path
     fetches: bool = True  # what the file refers to as secrets
-    notes: noting.Notes = field(factory=noting.Notes)
+    notes: collector.Notes = field(factory=collector.Notes)
 
     def build(self, data: Any) -> Settings | None:
         """Return settings, or None when there are problems."""
@@ -57,9 +68,9 @@ class Builder:
         self._check_document(document)
         controller = self._controller(document.controller)
         state_dir = self._state_dir(document.state_dir)
-        doors.check_state_dir(self.notes, state_dir)
+        exposure.check_state_dir(self.notes, state_dir)
         listen = self._listen(document.listen)
-        doors.check_listen(self.notes, listen)
+        exposure.check_listen(self.notes, listen)
         replicas = sharing.high_availability(
             shared, self.kinds, self.notes, owner=document.owner, backends=backends
         )
@@ -169,7 +180,7 @@ class Builder:
         if told.user is None:
             self.notes.warn((*where, "user"), "missing: the broker works as anonymous")
         else:
-            doors.check_url(self.notes, (*where, "url"), url, "the token travels")
+            exposure.check_url(self.notes, (*where, "url"), url, "the token travels")
         ca_file = self._authority((*where, "ca_file"), told.ca_file)
         proxy = self._proxy((*where, "proxy"), told.proxy)
         if url is None or agent_url is None:
@@ -251,7 +262,7 @@ class Builder:
             self.notes.bad(path, "found no URL; allowed: http://HOST:PORT, file:PATH or env:NAME")
             return None
         if text is not None and "@" in text:
-            doors.check_url(self.notes, path, text, "the proxy's password travels")
+            exposure.check_url(self.notes, path, text, "the proxy's password travels")
         return text
 
     def _secret(self, path: tree.Path, told: str | None) -> jnlp_secret.Secret | None:
@@ -259,7 +270,7 @@ class Builder:
             return None
         if told.startswith("file:"):
             file = self.base / told.removeprefix("file:")
-            doors.check_secret_file(self.notes, path, file)
+            exposure.check_secret_file(self.notes, path, file)
         try:
             return values.resolve(told, base=self.base, environ=self.environ)
         except values.Bad as error:
@@ -336,8 +347,8 @@ class Builder:
         if own is None:
             return None
         self.notes.remarks(path, remarks.of_settings(own))
-        doors.check_secret_files(self.notes, path, own)
-        doors.check_user(self.notes, path, kind)
+        exposure.check_secret_files(self.notes, path, own)
+        exposure.check_user(self.notes, path, kind)
         limits = model.BackendPolicy(
             cap=limit,
             max_starting=shared.starting,

@@ -17,8 +17,7 @@ import cattrs
 from cattrs import errors as cattrs_errors
 from cattrs import gen
 
-from broker import schedule
-from broker.config import shape, tree, values
+from broker.config import schedule, shape, tree, values
 from broker.config.errors import Problem
 from outside import counts
 

@@ -12,8 +12,7 @@ import attrs
 from attrs import field, frozen
 
 from backends import api as backends_api
-from broker import schedule
-from broker.config import errors, general
+from broker.config import errors, general, schedule
 from broker.core import election, model
 from jnlp import settings as jnlp_settings
 from jnlp import trust

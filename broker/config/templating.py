@@ -15,11 +15,11 @@ import attrs
 from attrs import field, frozen
 
 from backends import api as backends_api
-from backends import names, remarks
-from broker import schedule
-from broker.config import doors, noting, reading, shape, tree, values
+from backends.kit import names, remarks
+from broker.config import collector, exposure, reading, schedule, shape, tree, values
 from broker.config.settings import BackendSettings, KindClasses, Warmth
-from broker.core import marks, model
+from broker.core import model
+from broker.core.fleet import marks
 from jnlp import launch as jnlp_launch
 from jnlp import node as jnlp_node
 from jnlp import tunnel as jnlp_tunnel
@@ -40,7 +40,7 @@ class Templates:
     """Makes the templates of one document."""
 
     kinds: Mapping[str, KindClasses]
-    notes: noting.Notes
+    notes: collector.Notes
     document: shape.Document
     backends: Mapping[model.BackendName, BackendSettings]
     places: dict[tuple[model.BackendName, str], str] = field(factory=dict)  # whose they are
@@ -61,7 +61,7 @@ class Templates:
         agent_url = controller.agent_url or controller.url
         if connection.transport is jnlp_tunnel.Transport.WEBSOCKET:
             what = "the agents' secrets and all that their builds send travel"
-            doors.check_url(self.notes, (*path, "connect", "mode"), agent_url, what)
+            exposure.check_url(self.notes, (*path, "connect", "mode"), agent_url, what)
         launch = model.LaunchSettings(
             connection=connection,
             agent_url=agent_url if agent_url.endswith("/") else f"{agent_url}/",

@@ -27,7 +27,8 @@ from backends import api as backends_api
 from broker import app, assembly, clock, config, log, signals, store
 from broker.config import loading
 from broker.core import model
-from broker.demo import controller, image, simulation
+from broker.demo import image
+from broker.simulator import controller, simulation
 from outside import counts, waits
 
 _TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
@@ -173,7 +174,7 @@ class _Where:
 
 
 def _process() -> _Where:
-    agent = pathlib.Path(__file__).with_name("agent.py")
+    agent = pathlib.Path(controller.__file__).with_name("agent.py")
     return _Where(
         agents="local processes",
         told={

@@ -10,8 +10,8 @@ import random
 import sys
 
 from broker import clock, signals
-from broker.demo import access as accesses
-from broker.demo import controller, simulation
+from broker.simulator import access as accesses
+from broker.simulator import controller, simulation
 from outside import waits
 
 _TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
@@ -57,7 +57,7 @@ async def _serve(listen: str, asked: asyncio.Event) -> None:
             url=url,
             labels=", ".join(repr(label) for label in _LABELS),
             python=sys.executable,
-            agent=pathlib.Path(__file__).with_name("agent.py"),
+            agent=pathlib.Path(controller.__file__).with_name("agent.py"),
             token=_TOKEN,
         ),
         flush=True,

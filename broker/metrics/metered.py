@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 from backends import api as backends_api
-from broker import jenkins
+from broker.controller import reading
 from broker.core import model
 from broker.metrics import values
 from broker.metrics.recorder import Recorder
@@ -84,7 +84,7 @@ class MeteredNodes:
 class MeteredReader:
     """The read side of the controller with every look recorded."""
 
-    def __init__(self, reader: jenkins.Reader, recorder: Recorder) -> None:
+    def __init__(self, reader: reading.Reader, recorder: Recorder) -> None:
         self._reader = reader
         self._recorder = recorder
 
@@ -105,7 +105,7 @@ class MeteredReader:
         with called(self._recorder, "idle-executors"):
             return await self._reader.takes_work(names)
 
-    async def ask_item(self, item: int) -> jenkins.ItemOutcome:
+    async def ask_item(self, item: int) -> reading.ItemOutcome:
         """Return what became of an item, or raise ``JenkinsError``."""
         with called(self._recorder, "item"):
             return await self._reader.item_outcome(item)

@@ -12,7 +12,8 @@ import prometheus_client
 from prometheus_client import core as prometheus_core
 from prometheus_client import exposition, registry
 
-from broker.core import lifecycle, model
+from broker.core import model
+from broker.core.fleet import lifecycle
 from broker.metrics import gauges, values
 
 _PREFIX = "jenkins_broker_"

@@ -13,8 +13,9 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from backends import api as backends_api
-from broker.core import death, ledger, model, withheld
-from broker.core import leftovers as remains
+from broker.core import model
+from broker.core.decide import leftovers as remains
+from broker.core.fleet import death, ledger, withheld
 from broker.status.source import StatusSource
 from outside import text as outside_text
 

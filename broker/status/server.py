@@ -28,7 +28,8 @@ from aiohttp.web_server import Server as LowLevelServer
 from attrs import frozen
 
 from broker import presence
-from broker.core import leftovers, model
+from broker.core import model
+from broker.core.decide import leftovers
 from broker.status import documents, page
 from broker.status.source import StatusSource
 from outside import doors, seldom, speaking

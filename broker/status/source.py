@@ -6,8 +6,9 @@ Refuses to know who provides it.
 from collections.abc import Sequence
 from typing import Protocol
 
-from broker import leadership
-from broker.core import death, ledger, model
+from broker.core import model
+from broker.core.fleet import death, ledger
+from broker.leading import leadership
 
 
 class StatusSource(Protocol):

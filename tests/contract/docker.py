@@ -15,8 +15,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import attrs
 import pytest
 
-from backends import api, names
-from backends.docker import engine, handover, settings
+from backends import api
+from backends.docker import backend as engine
+from backends.docker import settings
+from backends.docker.containers import handover
+from backends.kit import names
 from tests.contract import harness
 from tests.docker import engines
 

@@ -15,8 +15,10 @@ from typing import Any
 
 import attrs
 
-from backends import api, names
-from backends.kubernetes import backend, pod, settings
+from backends import api
+from backends.kit import names
+from backends.kubernetes import backend, settings
+from backends.kubernetes.pods import pod
 from tests.contract import harness, kubernetes_rights
 from tests.kubernetes import fake
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import attrs
 
-from backends import api, memory, names
+from backends import api, memory
+from backends.kit import names
 from tests.contract import harness
 
 _NOBODY = "nobody"

@@ -15,7 +15,8 @@ import aiohttp
 import attrs
 import pytest
 
-from backends import api, names
+from backends import api
+from backends.kit import names
 from backends.mesos import backend as mesos
 from backends.mesos import driver, settings
 from tests.contract import checks, harness

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 import attrs
 
-from backends import api, names
+from backends import api
+from backends.kit import names
 from backends.process import backend, settings
 from tests.contract import harness
 

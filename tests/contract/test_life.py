@@ -6,7 +6,8 @@ import time
 import attrs
 import pytest
 
-from backends import api, names
+from backends import api
+from backends.kit import names
 from tests import patience
 from tests.contract import checks
 from tests.contract.conftest import skip_where_lacking

@@ -5,7 +5,8 @@ import contextlib
 
 import pytest
 
-from backends import api, names
+from backends import api
+from backends.kit import names
 from tests.contract import checks
 from tests.contract.harness import Harness, Program
 

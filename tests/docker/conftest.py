@@ -12,9 +12,11 @@ import attrs
 import pytest
 import pytest_asyncio
 
-from backends import api, names
-from backends.docker import engine as docker_engine
-from backends.docker import handover, settings
+from backends import api
+from backends.docker import backend as docker_engine
+from backends.docker import settings
+from backends.docker.containers import handover
+from backends.kit import names
 from tests.contract import checks, harness
 from tests.docker import engines
 

@@ -3,7 +3,8 @@
 import json
 import pathlib
 
-from backends.docker import answers, death
+from backends.docker.containers import death
+from backends.docker.engine import answers
 
 FOLDER = pathlib.Path(__file__).parents[1] / "recordings/docker"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from backends import api
-from backends.docker import answers
+from backends.docker.engine import answers
 from tests.docker import recorded
 
 ERRORS = recorded.load("errors")

@@ -7,8 +7,10 @@ import tarfile
 
 import pytest
 
-from backends import api, names
-from backends.docker import container, settings
+from backends import api
+from backends.docker import settings
+from backends.docker.containers import container
+from backends.kit import names
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden/docker"
 SECRET = "0123456789abcdef" * 4

@@ -3,7 +3,7 @@
 import pytest
 
 from backends import api
-from backends.docker import death
+from backends.docker.containers import death
 from tests.docker import recorded
 
 AT = 1000.0

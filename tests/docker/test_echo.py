@@ -9,7 +9,9 @@ import json
 import pytest
 
 from backends import api
-from backends.docker import client, container, engine, settings
+from backends.docker import backend, settings
+from backends.docker.containers import container
+from backends.docker.engine import client
 from broker import log
 from tests import echo
 from tests.docker import rough
@@ -109,7 +111,7 @@ async def test_an_agent_that_prints_its_secret(tmp_path):
         made.answer("GET", "/json", looked)
         made.answer("GET", "/logs", rough.TO_THE_END + frames)
         made.answer("GET", "/archive", rough.refusal(404, "Could not find the file /x"))
-        one = engine.create(
+        one = backend.create(
             settings.DockerSettings(hosts=(settings.Host(url=made.url),)),
             owner="ours", store=None, state_dir=None, now=lambda: 2e9,
         )  # fmt: skip

@@ -3,7 +3,8 @@
 import threading
 import time
 
-from backends.docker import answers, follow
+from backends.docker.engine import answers
+from backends.docker.engine import events as follow
 from tests import patience
 from tests.docker import recorded
 

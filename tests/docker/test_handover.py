@@ -9,7 +9,8 @@ import attrs
 import pytest
 
 from backends import api
-from backends.docker import handover, settings
+from backends.docker import settings
+from backends.docker.containers import handover
 from tests.contract import checks
 from tests.docker import engines
 from tests.docker.conftest import Rig, backend_on, cleaned

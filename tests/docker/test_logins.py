@@ -10,7 +10,8 @@ import time
 import pytest
 
 from backends import api
-from backends.docker import logins, settings
+from backends.docker import settings
+from backends.docker.engine import logins
 from outside import secrets
 from tests import patience
 

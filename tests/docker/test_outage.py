@@ -9,8 +9,9 @@ import time
 import pytest
 
 from backends import api
-from backends.docker import pool, settings
-from broker import observe
+from backends.docker import settings
+from backends.docker.containers import pool
+from broker.loop import observe
 from tests import patience
 from tests.contract import checks
 from tests.docker import engines

@@ -8,9 +8,10 @@ import stat
 
 import pytest
 
-from backends import names, sharing
-from backends.docker import belongings, container, places, settings
-from backends.remarks import Common
+from backends.docker import settings
+from backends.docker.containers import belongings, container, host_paths
+from backends.kit import names, workspaces
+from backends.kit.remarks import Common
 from tests.contract import checks
 from tests.docker import conftest
 
@@ -102,7 +103,7 @@ def test_a_raw_list_of_mounts_takes_the_place_of_the_volumes():
 
 def test_places_are_told_by_a_label_and_read_back():
     """With the name in them, and only then: nobody's label makes us remove something else."""
-    host, own = places.settled(
+    host, own = host_paths.settled(
         {
             "Mounts": [
                 {"Type": "bind", "Source": "/srv/x-{name}/deep", "Target": "/w"},
@@ -118,9 +119,9 @@ def test_places_are_told_by_a_label_and_read_back():
     assert host["Mounts"][0]["VolumeOptions"] == {"Labels": {"mark": "ours"}}
     assert "VolumeOptions" not in host["Mounts"][1]
     assert own.folders == (("/other", "ci-t-abc123"), ("/srv", "x-ci-t-abc123"))
-    assert places.read(own.label(), "ci-t-abc123") == own
-    assert not places.read(own.label(), "ci-t-abc124")
-    assert not places.read(own.label(), "")
+    assert host_paths.read(own.label(), "ci-t-abc123") == own
+    assert not host_paths.read(own.label(), "ci-t-abc124")
+    assert not host_paths.read(own.label(), "")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_places_are_told_by_a_label_and_read_back():
 )
 def test_a_label_that_somebody_wrote_removes_nothing(label):
     """Only an entry that has the agent's name, of a directory that is written plainly."""
-    assert not places.read({places.LABEL: label}, "n")
+    assert not host_paths.read({host_paths.LABEL: label}, "n")
 
 
 def test_a_folder_for_each_needs_a_user_by_number():
@@ -170,7 +171,7 @@ def test_the_name_is_put_into_what_is_sent():
     assert made.body["HostConfig"]["Tmpfs"] == {"/x": "a=${name}"}
     assert "/w/ci-t-1" in made.folders
     assert names.named("${name} {name} {{name}}", "n") == "${name} n {n}"
-    assert sharing.normal("//a/./b/../c/") == "/a/c"
+    assert workspaces.normal("//a/./b/../c/") == "/a/c"
 
 
 # --- on a real engine --------------------------------------------------------------------------

@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from backends import api
-from backends.docker import logins, settings
+from backends.docker import settings
+from backends.docker.engine import logins
 from tests import patience
 from tests.contract import checks
 from tests.docker import registries

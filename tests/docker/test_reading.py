@@ -8,7 +8,8 @@ import time
 import pytest
 
 from backends import api, registry
-from backends.docker import handover, settings
+from backends.docker import settings
+from backends.docker.containers import handover
 from tests.docker.conftest import Rig
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backends.docker import reference
+from backends.docker.engine import reference
 
 GOOD = {
     "busybox": ("docker.io", "busybox", "latest"),

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from backends import api
-from backends.docker import answers, settings
+from backends.docker import settings
+from backends.docker.engine import answers
 from tests.docker import recorded, rough
 from tests.docker.test_odd import OWNER, backend
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from backends import remarks
 from backends.docker import settings
+from backends.kit import remarks
 
 
 def told(image: str = "x", **changes: object) -> dict[tuple[str | int, ...], remarks.Remark]:

@@ -9,7 +9,9 @@ import tracemalloc
 import pytest
 
 from backends import api
-from backends.docker import client, container, settings, wire
+from backends.docker import settings
+from backends.docker.containers import container
+from backends.docker.engine import client, wire
 from tests import bombs, echo, patience
 from tests.docker import rough
 

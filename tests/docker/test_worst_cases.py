@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from backends.docker import answers, death, reference
+from backends.docker.containers import death
+from backends.docker.engine import answers, reference
 
 SIZE = 64 << 10
 PARSERS = {

@@ -13,7 +13,7 @@ import urllib.request
 
 from attrs import define, field
 
-from backends.kubernetes import pod
+from backends.kubernetes.pods import pod
 from tests import patience
 from tests.e2e import stage
 from tests.kubernetes import fake

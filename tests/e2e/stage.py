@@ -14,8 +14,8 @@ import sys
 import attrs
 
 from broker import clock
-from broker.core import marks
-from broker.demo import controller, simulation
+from broker.core.fleet import marks
+from broker.simulator import controller, simulation
 from tests import patience
 
 OWNER = "e2e"

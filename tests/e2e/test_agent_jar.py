@@ -13,7 +13,7 @@ import pytest
 
 from broker import assembly, clock, configured, store
 from broker.config import loading
-from broker.demo import controller, simulation
+from broker.simulator import controller, simulation
 from tests import patience
 
 AGENT = pathlib.Path(controller.__file__).with_name("agent.py")

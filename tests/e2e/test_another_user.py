@@ -12,7 +12,7 @@ import pytest
 
 from backends import api
 from backends.process import storage
-from tests import echo, programs
+from tests import echo, patience, programs
 from tests.e2e import stage as stages
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
@@ -49,7 +49,7 @@ async def ran(stage, command):
         env={**os.environ, "TOKEN": stages.TOKEN, "HOME": str(stage.folder)},
     )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), 60)
+        said, _ = await patience.wait_for(process.communicate(), 60)
     except TimeoutError:
         process.kill()
         await process.wait()

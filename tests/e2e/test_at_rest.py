@@ -43,12 +43,19 @@ NEVER = {  # for reading a configuration, for a person, for the demo, or for not
         "frozenlist._frozenlist",
     ),
     *("broker.config.loading", "broker.config.building", "broker.config.shape"),
-    *("broker.demo", "broker.doctor", "broker.rendering", "kubernetes", "google", "oauthlib"),
+    *(
+        "broker.demo",
+        "broker.cli.doctor",
+        "broker.cli.rendering",
+        "kubernetes",
+        "google",
+        "oauthlib",
+    ),
 }
 RUN = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
-from broker import cli
+from broker.cli import main as cli
 sys.exit(cli.main(sys.argv[1:]))
 """
 

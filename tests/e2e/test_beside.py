@@ -18,9 +18,10 @@ import time
 
 import pytest
 
-from broker import cli
-from broker.core import marks
-from broker.demo import image, parts
+from broker.cli import main as cli
+from broker.core.fleet import marks
+from broker.demo import image
+from broker.simulator import parts
 from tests import patience
 from tests.docker import engines
 from tests.e2e import stage as stages

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests import echo
-from tests.unit import test_hostile_controller as hostile
+from tests import echo, patience
+from tests.loop import test_hostile_controller as hostile
 
 TOKEN = "11f3a9c27e5b8d604412ab90ce77d1f0e3"
 CONFIG = """\
@@ -67,7 +67,7 @@ async def ran(folder, url, *command):
         env={**os.environ, "TOKEN": TOKEN},
     )
     try:
-        told, said = await asyncio.wait_for(process.communicate(), 90)
+        told, said = await patience.wait_for(process.communicate(), 90)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -8,7 +8,7 @@ import secrets
 
 import pytest
 
-from broker.demo import simulation
+from broker.simulator import simulation
 from tests.e2e import stage
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "5"))

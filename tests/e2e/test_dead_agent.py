@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from broker.core import model
-from broker.demo.simulation import Kind
+from broker.simulator.simulation import Kind
 from tests.e2e import stage as stages
 
 

@@ -10,7 +10,7 @@ import signal
 import pytest
 import pytest_asyncio
 
-from broker.demo import simulation
+from broker.simulator import simulation
 from tests.e2e import replicas
 
 ROUNDS = int(os.environ.get("FAILOVER_ROUNDS", "1"))

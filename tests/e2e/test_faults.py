@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import broker_growth
 from broker import clock
-from broker.demo import controller, simulation
+from broker.simulator import controller, simulation
 from tests.e2e import stage
 
 REUSED = "  pool: {labels: pool, retention: {idle: 1h, max_builds: 2}}\n"

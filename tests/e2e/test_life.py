@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from broker.demo import simulation
+from broker.simulator import simulation
 from tests.e2e import stage
 
 WARM = """\

@@ -4,7 +4,7 @@ import asyncio
 
 from broker import assembly, clock, configured, store
 from broker.config import loading
-from broker.demo import access, controller, simulation
+from broker.simulator import access, controller, simulation
 from tests import patience
 
 CONFIG = """\

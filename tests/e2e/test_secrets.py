@@ -13,7 +13,7 @@ import signal
 import aiohttp
 import pytest
 
-from broker.demo import documents
+from broker.simulator import documents
 from tests.e2e import stage
 
 TEMPLATES = """\

@@ -7,10 +7,11 @@ import io
 import attrs
 
 from backends import lease as leases
-from broker import assembly, cli, clock, configured, store
+from broker import assembly, clock, configured, store
+from broker.cli import main as cli
 from broker.config import loading
-from broker.core import marks
-from broker.demo import access, controller, simulation
+from broker.core.fleet import marks
+from broker.simulator import access, controller, simulation
 from tests import patience
 from tests.kubernetes import fake
 

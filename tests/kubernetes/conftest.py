@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from backends.kubernetes import backend, reflector, settings
+from backends.kubernetes import backend, settings
+from backends.kubernetes.api import reflector
 from tests.kubernetes import fake
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from backends import api
-from backends.kubernetes import access, backend, settings
+from backends.kubernetes import backend, settings
+from backends.kubernetes.api import access
 from tests import patience
 from tests.kubernetes import fake
 

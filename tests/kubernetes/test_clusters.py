@@ -12,7 +12,7 @@ from attrs import define
 
 from broker import app, assembly, clock, configured, store
 from broker.config import loading
-from broker.demo import access, controller, simulation
+from broker.simulator import access, controller, simulation
 from tests import patience
 from tests.kubernetes import fake
 

@@ -8,7 +8,8 @@ import pathlib
 import attrs
 import pytest
 
-from backends.kubernetes import settings, table
+from backends.kubernetes import settings
+from backends.kubernetes.pods import table
 from broker.config import reading
 
 MANUAL = pathlib.Path(__file__).parents[2] / "docs" / "backends" / "kubernetes.md"

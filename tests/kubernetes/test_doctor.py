@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends import finding
+from backends.kit import finding
 from backends.kubernetes import doctor, settings
 from tests.kubernetes import fake, test_backend
 
@@ -172,7 +172,7 @@ async def test_the_command_looks_at_every_template(
     cluster: fake.Cluster, tmp_path: pathlib.Path
 ) -> None:
     """As the broker would order it: labels, image and secret file of the configuration."""
-    from broker import doctor as doctors
+    from broker.cli import doctor as doctors
     from tests.kubernetes import test_config
 
     told = {"kind": "kubernetes", "namespace": cluster.namespace, "server": cluster.url}

@@ -9,8 +9,10 @@ from typing import Any
 import attrs
 import pytest
 
-from backends import api, finding
-from backends.kubernetes import access, doctor, kubeconfig, settings
+from backends import api
+from backends.kit import finding
+from backends.kubernetes import doctor, settings
+from backends.kubernetes.api import access, kubeconfig
 from broker import configured
 from broker.config import errors as config_errors
 from broker.config import loading

@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from backends import api, lease
-from backends.kubernetes import access, backend, doctor, execution, settings
-from backends.kubernetes import lease as kubernetes_lease
+from backends.kubernetes import backend, doctor, settings
+from backends.kubernetes.api import access
+from backends.kubernetes.api import lease as kubernetes_lease
+from backends.kubernetes.exec import execution
 from outside import waits
 from tests import echo
 

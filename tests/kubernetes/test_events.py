@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from backends import api
-from backends.kubernetes import errors, events, settings, states, table
+from backends.kubernetes import settings
+from backends.kubernetes.api import errors
+from backends.kubernetes.pods import events, states, table
 from tests import patience
 from tests.kubernetes import fake, recorded, test_backend
 

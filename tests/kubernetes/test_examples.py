@@ -15,11 +15,12 @@ import pytest
 import yaml
 
 from backends import api
-from backends.kubernetes import pod
-from broker import config, configured, rendering, status
+from backends.kubernetes.pods import pod
+from broker import config, configured, status
+from broker.cli import rendering
 from broker.config import loading
 from tests.kubernetes import oracle, recorded
-from tests.unit import status_source
+from tests.status import status_source
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "kubernetes"
 BASE = EXAMPLES / "base"

@@ -12,31 +12,32 @@ import attrs
 import pytest
 
 from backends import api
-from backends.kubernetes import backend, pod
-from broker import reconcile
-from broker.core import ledger as ledgers
+from backends.kubernetes import backend
+from backends.kubernetes.pods import pod
 from broker.core import model
+from broker.core.fleet import ledger as ledgers
+from broker.loop import reconcile
 from broker.status import documents
 from tests import patience
-from tests.daemon import worlds
 from tests.kubernetes import fake
-from tests.unit import status_source
+from tests.loop import daemons
+from tests.status import status_source
 
 WITHIN_S = 60.0
 HOLD = "example.com/hold"
 
 
-class Daemon(worlds.Daemon):
+class Daemon(daemons.Daemon):
     """A broker whose agents are pods."""
 
     def __init__(self, cluster: fake.Cluster, ours: api.Backend, **template: Any) -> None:
         template = {"retention": model.Retention(once=True), **template}
         super().__init__(
-            worlds.template(**template),
+            daemons.template(**template),
             pace=reconcile.Pace(busy_s=0.05, idle_s=0.1, least_s=0.01),
         )
         self.cluster = cluster
-        self.backends[worlds.LOCAL] = ours
+        self.backends[daemons.LOCAL] = ours
         self.loop.executor.grace_s = 0
 
     def _order(self, action: model.LaunchAgent) -> Any:

@@ -19,8 +19,10 @@ from attrs import define, field
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backends import api, names
-from backends.kubernetes import backend, incontainer, listener, sessions, settings
+from backends import api
+from backends.kit import names
+from backends.kubernetes import backend, settings
+from backends.kubernetes.exec import incontainer, listener, sessions
 from tests import patience, programs
 from tests.docker import certificates
 from tests.kubernetes import fake, kubelet

@@ -10,7 +10,8 @@ from unittest import mock
 import attrs
 import pytest
 
-from backends.kubernetes import incontainer, listener, settings
+from backends.kubernetes import settings
+from backends.kubernetes.exec import incontainer, listener
 from tests import patience
 from tests.docker import certificates
 

@@ -6,7 +6,8 @@ import gc
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from backends.kubernetes import client, pod, reflector
+from backends.kubernetes.api import client, reflector
+from backends.kubernetes.pods import pod
 from tests.kubernetes import fake, recorded, test_pod, test_reflector
 
 LIFE = recorded.events("pod-45")

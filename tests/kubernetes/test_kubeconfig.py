@@ -20,7 +20,8 @@ import yaml
 from aiohttp import web
 
 from backends import api
-from backends.kubernetes import access, backend, kubeconfig, settings
+from backends.kubernetes import backend, settings
+from backends.kubernetes.api import access, kubeconfig
 from tests import patience, programs
 from tests.kubernetes import fake
 
@@ -383,7 +384,7 @@ async def test_a_context_that_is_not_there(make: Make, tmp_path: pathlib.Path) -
 def test_the_package_is_not_imported() -> None:
     """No broker pays for it: a child reads the kubeconfig."""
     code = (
-        "import sys, backends.kubernetes.backend, backends.kubernetes.kubeconfig, broker.assembly;"
+        "import sys, backends.kubernetes.backend, backends.kubernetes.api.kubeconfig, broker.assembly;"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('kubernetes', 'docker')))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,8 +9,9 @@ import pytest
 import pytest_asyncio
 
 from backends import api, lease
-from backends.kubernetes import errors, settings
-from backends.kubernetes import lease as leases
+from backends.kubernetes import settings
+from backends.kubernetes.api import errors
+from backends.kubernetes.api import lease as leases
 from tests.kubernetes import fake, recorded
 
 NAME = "agent-broker-ours"

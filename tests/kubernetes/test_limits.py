@@ -13,8 +13,10 @@ import pytest
 from aiohttp import web
 
 from backends import api, lease
-from backends.kubernetes import access, backend, client, execution, settings
-from backends.kubernetes import lease as kubernetes_lease
+from backends.kubernetes import backend, settings
+from backends.kubernetes.api import access, client
+from backends.kubernetes.api import lease as kubernetes_lease
+from backends.kubernetes.exec import execution
 from tests import bombs, patience
 from tests.kubernetes import fake
 from tests.kubernetes.test_echo import LEASE, LIST, POD, spec

@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from backends.kubernetes import merge
+from backends.kubernetes.pods import merge
 
 
 def laid(*layers: dict[str, Any]) -> dict[str, Any]:

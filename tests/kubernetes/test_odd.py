@@ -19,25 +19,19 @@ from aiohttp import web
 from hypothesis import strategies as st
 
 from backends import api
-from backends.kubernetes import (
-    backend,
-    channels,
-    client,
-    decoding,
-    errors,
-    events,
-    reflector,
-    rooms,
-    states,
-)
-from backends.kubernetes import pod as pods
-from broker import observe
-from broker.core import marks, model
-from broker.core import plan as plans
+from backends.kubernetes import backend
+from backends.kubernetes.api import client, decoding, errors, reflector
+from backends.kubernetes.exec import channels, containers
+from backends.kubernetes.pods import events, states
+from backends.kubernetes.pods import pod as pods
+from broker.core import model
+from broker.core.decide import plan as plans
+from broker.core.fleet import marks
 from broker.core.model import BackendName, Phase
+from broker.loop import observe
 from tests import patience
+from tests.core.worlds import OWNER, B, Scene, template
 from tests.kubernetes import recorded, test_limits
-from tests.unit.worlds import OWNER, B, Scene, template
 
 Pod = dict[str, Any]
 Change = Callable[[Pod], object]
@@ -557,7 +551,7 @@ def test_no_change_of_a_recorded_pod_harms_the_others(pair: tuple[Pod, Pod]) -> 
     for kind in ("ADDED", "MODIFIED", "DELETED"):
         with contextlib.suppress(errors.Odd):
             kept._apply(client.Event(kind=kind, object=changed))
-    rooms.obstacle(changed, "side")
+    containers.obstacle(changed, "side")
 
 
 @hypothesis.settings(max_examples=200, deadline=None)
@@ -653,7 +647,7 @@ def test_no_text_of_a_server_is_dear(number: int) -> None:
     readers: list[Callable[[], object]] = [
         lambda: states.see(pod),
         lambda: _odd_or(lambda: states.is_ours(marks_, OWNER)),
-        lambda: rooms.obstacle(pod, "jnlp2"),
+        lambda: containers.obstacle(pod, "jnlp2"),
         lambda: channels.status(json.dumps({"status": "Failure", "message": words}).encode()),
         lambda: events.judge([{"reason": "FailedMount", "message": words, "count": 9}]),
         *(

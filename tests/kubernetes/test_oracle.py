@@ -7,7 +7,7 @@ import pytest
 from kubernetes import client
 
 from backends import api
-from backends.kubernetes import states
+from backends.kubernetes.pods import states
 from tests import patience
 from tests.kubernetes import fake, oracle, recorded, test_backend, test_pod
 

@@ -10,8 +10,11 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from backends import api, names
-from backends.kubernetes import incontainer, pod, settings, states
+from backends import api
+from backends.kit import names
+from backends.kubernetes import settings
+from backends.kubernetes.exec import incontainer
+from backends.kubernetes.pods import pod, states
 from tests.kubernetes import recorded, test_merge
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

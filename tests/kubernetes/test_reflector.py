@@ -12,7 +12,8 @@ import pytest
 from hypothesis import strategies as st
 
 from backends import api
-from backends.kubernetes import backend, client, errors, reflector
+from backends.kubernetes import backend
+from backends.kubernetes.api import client, errors, reflector
 from tests import patience
 from tests.kubernetes import fake, recorded
 

@@ -5,8 +5,8 @@ import pathlib
 import pytest
 import yaml
 
-from backends.kubernetes import states
-from broker import cli
+from backends.kubernetes.pods import states
+from broker.cli import main as cli
 
 CONFIG = """
 owner: ci

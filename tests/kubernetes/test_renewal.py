@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from backends import api
-from backends.kubernetes import access, backend, client, lease, settings
+from backends.kubernetes import backend, settings
+from backends.kubernetes.api import access, client, lease
 from tests import patience, tls_front
 from tests.docker import certificates
 from tests.kubernetes import fake

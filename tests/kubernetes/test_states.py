@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from backends import api
-from backends.kubernetes import states, table
+from backends.kubernetes.pods import states, table
 from tests.kubernetes import recorded
 
 STARTS = [

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backends.mesos import calls, facts, offers, session
+from backends.mesos import calls, offers, records, session
 from tests.mesos import master
 
 STEP_S = 0.1
@@ -54,7 +54,7 @@ class Broker:
         self.asked |= dict.fromkeys(names, now)
         info: Mapping[str, Any] = {"command": {"value": "agent"}}
         wants = [
-            facts.Want(
+            records.Want(
                 need=offers.Need(name=name, scalars=TASK),
                 info={**info, "name": name, "task_id": {"value": name}},
             )

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from backends.kit.remarks import Common
 from backends.mesos import settings
-from backends.remarks import Common
 
 
 def said(**told) -> list[str]:

@@ -8,7 +8,8 @@ import random
 import pytest
 
 from backends import api
-from backends.mesos import cluster, facts, offers, session, settings, statuses
+from backends.mesos import cluster, offers, session, settings, statuses
+from backends.mesos import records as facts
 from tests.contract import checks
 from tests.mesos.test_session import kinds, offer, online, want
 from tests.mesos.test_wire import OURS, RECORDED, broker, listed_soon, served, spec

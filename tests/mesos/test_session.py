@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings, stateful
 from hypothesis import strategies as st
 
-from backends.mesos import calls, facts, offers, questions, session
+from backends.mesos import calls, offers, reconciliation, records, session
 from tests.mesos import master
 
 RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
@@ -24,9 +24,9 @@ APART = {
 }
 
 
-def want(name: str, cpus: int = 1000, mem: int = 512_000, **more) -> facts.Want:
+def want(name: str, cpus: int = 1000, mem: int = 512_000, **more) -> records.Want:
     info = {"name": name, "task_id": {"value": name}, "command": {"value": "agent"}}
-    return facts.Want(
+    return records.Want(
         need=offers.Need(name=name, scalars={"cpus": cpus, "mem": mem}, **more), info=info
     )
 
@@ -294,7 +294,7 @@ def online(*, synced: bool = True) -> session.Session:
     made.receive({"type": "SUBSCRIBED", "subscribed": {"heartbeat_interval_seconds": 15.0}}, 0.0)
     if synced:
         made.receive(
-            update(questions.SENTINEL, "TASK_UNKNOWN", reason="REASON_RECONCILIATION"), 0.0
+            update(reconciliation.SENTINEL, "TASK_UNKNOWN", reason="REASON_RECONCILIATION"), 0.0
         )
     return made
 
@@ -419,7 +419,7 @@ def test_the_listing_is_known_only_after_the_sentinel():
             times.append(now)
     assert [1, 3, 7, 15, 31, 63, 123, 183] == [round(time) for time in times]
     assert not made.synced
-    made.receive(update(questions.SENTINEL, "TASK_UNKNOWN"), now)
+    made.receive(update(reconciliation.SENTINEL, "TASK_UNKNOWN"), now)
     assert made.synced
     assert made.wake_at() >= now + 600
 

@@ -12,7 +12,8 @@ import attrs
 import pytest
 import pytest_asyncio
 
-from backends import api, names
+from backends import api
+from backends.kit import names
 from backends.mesos import backend as mesos
 from backends.mesos import calls, cluster, driver, offers, session, settings, transport, zookeeper
 from tests import patience

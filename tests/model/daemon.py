@@ -5,11 +5,13 @@ import itertools
 import attrs
 
 from backends import api as backends_api
-from broker import execute, jenkins
-from broker.core import agents as agents_
-from broker.core import ledger as ledgers
-from broker.core import model, plan, spec
-from broker.demo import documents
+from broker.controller import reading
+from broker.core import model
+from broker.core.decide import plan, spec
+from broker.core.fleet import agents as agents_
+from broker.core.fleet import ledger as ledgers
+from broker.loop import execute
+from broker.simulator import documents
 from jnlp import version as jnlp_version
 from tests.model.world import OWNER, URL, Backend, Broken, Nodes, Pause, require
 
@@ -69,7 +71,7 @@ class Daemon:
         if world.mute or world.sim.is_down(world.now):
             return model.ControllerView(error="no answer", read_at=world.now)
         told = documents.queue(world.sim, now=world.now, url=URL, language="en")
-        items = jenkins.parse_queue(told["items"], 0.0)[0]
+        items = reading.parse_queue(told["items"], 0.0)[0]
         return model.ControllerView(
             synced=True,
             read_at=world.now,
@@ -77,7 +79,7 @@ class Daemon:
             session=world.sim.session,
             quieting_down=world.sim.quieting_down,
             items=items,
-            computers=jenkins.parse_computers(documents.computers(world.sim, url=URL)["computer"])[
+            computers=reading.parse_computers(documents.computers(world.sim, url=URL)["computer"])[
                 0
             ],
         )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from broker.core import model
 from broker.core.model import Retention, TemplateName
-from broker.demo import parts
+from broker.simulator import parts
 from jnlp import errors as jnlp_errors
 from tests.model.daemon import Daemon, backend_errors
 from tests.model.world import OWNER, B, C, World

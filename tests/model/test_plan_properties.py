@@ -5,10 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import api as backends_api
-from broker.core import demand, marks, model, plan, retention
-from broker.core import ledger as ledgers
+from broker.core import model
+from broker.core.decide import plan, retention
+from broker.core.demand import wishes as demand
+from broker.core.fleet import ledger as ledgers
+from broker.core.fleet import marks
 from broker.core.model import BackendName, Phase, Retention, Scope, Stage
-from tests.unit.worlds import NOW, OWNER, B, Scene, item, launches, template
+from tests.core.worlds import NOW, OWNER, B, Scene, item, launches, template
 
 C = BackendName("other")
 LABELS = (None, "a", "b", "a||b", "a&&!b", "!a", "c", "a b", "a&&!o-a-n0", "x&&!o-a-a1", "o-b-a2")

@@ -10,9 +10,10 @@ import itertools
 
 from backends import api as backends_api
 from backends import memory
-from broker.core import marks, model
+from broker.core import model
+from broker.core.fleet import marks
 from broker.core.model import BackendName
-from broker.demo import documents, parts, simulation
+from broker.simulator import documents, parts, simulation
 from jnlp import errors as jnlp_errors
 from jnlp import secret as jnlp_secret
 from jnlp import state as jnlp_state

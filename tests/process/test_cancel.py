@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from backends import api
-from backends.process import making, storage
+from backends.process import launching, storage
 from tests import patience
 from tests.contract import checks
 from tests.process.conftest import WITHIN_S, Workshop
@@ -42,7 +42,7 @@ class Gate:
 
 async def test_a_cancelled_launch_that_can_turn_back_does(shop: Workshop, made, monkeypatch):
     """It is listed while it works, then it is gone without a trace."""
-    gate = Gate(monkeypatch, making, "fill")
+    gate = Gate(monkeypatch, launching, "fill")
     await gate.cancelled_at(made, shop.spec("a1"))
     seen = await checks.listed(made)
     assert {"a1": api.InstanceState.STARTING} == {n: i.state for n, i in seen.items()}

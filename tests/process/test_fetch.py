@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from backends import api, finding
+from backends import api
+from backends.kit import finding
 from backends.process import doctor, fetch, settings
 from tests import echo, patience
 from tests.docker import certificates

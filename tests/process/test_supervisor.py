@@ -288,12 +288,15 @@ async def test_what_agents_share_outlives_them(shop: Workshop, made):
 
 async def test_two_supervisors_never_share_a_directory(shop: Workshop, made):
     """The second finds the claim and leaves at once."""
-    from backends.process import making
+    from backends.process import launching
 
     await shop.started(made, "a1", "")
     claim = shop.claim("a1")
     reports = await asyncio.gather(
-        *(asyncio.to_thread(making.start_supervisor, shop.home("a1"), timeout_s=9) for _ in "abc")
+        *(
+            asyncio.to_thread(launching.start_supervisor, shop.home("a1"), timeout_s=9)
+            for _ in "abc"
+        )
     )
     assert [{"state": "claimed"}] * 3 == reports
     assert claim == shop.claim("a1")

@@ -2,9 +2,9 @@
 
 import time
 
-from broker.core import plan
+from broker.core.decide import plan
 from broker.core.model import Phase, Retention
-from tests.unit.worlds import Scene, item, template
+from tests.core.worlds import Scene, item, template
 
 KINDS = {
     "items of 20 labels, 600 agents busy": lambda n: f"l{n % 20}",

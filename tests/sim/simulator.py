@@ -13,7 +13,7 @@ import attrs
 
 from broker.core import model
 from broker.core.model import Phase, Retention, TemplateName
-from broker.demo.parts import Fate, Kind
+from broker.simulator.parts import Fate, Kind
 from jnlp import errors as jnlp_errors
 from tests.model.daemon import Daemon, backend_errors
 from tests.model.world import OWNER, B, C, World

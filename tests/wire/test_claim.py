@@ -6,10 +6,11 @@ import pytest
 import recorded
 from attrs import define
 
-from broker import identity, jenkins, placeholder
-from broker.core import marks
-from broker.demo import access, simulation
-from broker.demo import controller as controllers
+from broker.controller import placeholder, reading
+from broker.core.fleet import marks
+from broker.leading import identity
+from broker.simulator import access, simulation
+from broker.simulator import controller as controllers
 from jnlp import client, errors, http
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
@@ -32,7 +33,7 @@ class Host:
 
     server: controllers.SimulatedController
     clock: Clock
-    reader: jenkins.Reader
+    reader: reading.Reader
     nodes: client.NodeClient
     state: dict
 
@@ -66,7 +67,7 @@ async def hosts(**may):
             settings = recorded.settings(server.url, credentials=credentials)
             session = await stack.enter_async_context(http.Session(settings))
             nodes = client.NodeClient(session)
-            return Host(server, clock, jenkins.Reader(session), nodes, {})
+            return Host(server, clock, reading.Reader(session), nodes, {})
 
         yield sim, await host(), await host()
 

@@ -16,14 +16,16 @@ from aiohttp import web
 from attrs import define
 
 from backends import api, memory
-from broker import execute, jenkins, observe
-from broker.core import demand, model
-from broker.demo import access, simulation
-from broker.demo import controller as controllers
+from broker.controller import reading
+from broker.core import model
+from broker.core.demand import wishes as demand
+from broker.loop import execute, observe
+from broker.simulator import access, simulation
+from broker.simulator import controller as controllers
 from jnlp import client, entries, errors, http, node, version
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
-from tests.unit import worlds
+from tests.core import worlds
 
 TOKEN, PASSWORD = "a-token-of-eleven", "a-password"
 TEMPLATE = worlds.template("t", "linux")
@@ -46,7 +48,7 @@ class Stage:
 
     @property
     def reader(self):
-        return jenkins.Reader(self.session)
+        return reading.Reader(self.session)
 
     @property
     def nodes(self):
@@ -241,7 +243,7 @@ async def test_a_url_that_is_no_jenkins(answer, text):
         recorded.serving(handler) as url,
         http.Session(recorded.settings(url)) as session,
     ):
-        view = await observe.read_controller(jenkins.Reader(session), now=lambda: 0.0)
+        view = await observe.read_controller(reading.Reader(session), now=lambda: 0.0)
     assert not view.synced
     assert re.search(text, view.error), view.error
 
@@ -358,7 +360,7 @@ async def test_a_queue_of_five_thousand():
         stage.sim.create_node(0.0, simulation.Node(name="z", labels=frozenset()))
         for number in range(50):
             stage.sim.submit(worlds.NOW, job=f"job-{number}", label=f"label-{number}")
-        tree = {"tree": jenkins.QUEUE_TREE}
+        tree = {"tree": reading.QUEUE_TREE}
         few = (await stage.session.get_json("queue/api/json", tree)).json["items"]
         many = [{**item, "id": 100 * item["id"] + n} for item in few for n in range(100)]
         text = json.dumps({"_class": "hudson.model.Queue", "items": many})
@@ -376,14 +378,14 @@ async def test_a_queue_of_five_thousand():
         http.Session(recorded.settings(url)) as session,
     ):
         began = time.process_time()
-        view = await jenkins.Reader(session).read(lambda: worlds.NOW)
+        view = await reading.Reader(session).read(lambda: worlds.NOW)
         wishes, _ = demand.wishes(view, templates, model.Ledger(), {})
         spent = time.process_time() - began
     assert len(wishes) == 5000
     assert all(len(wish.templates) == 1 for wish in wishes)
     assert spent < 4.0  # a quarter of it on a machine that has nothing else to do
     tracemalloc.start()
-    items, _ = jenkins.parse_queue(entries.Entries(text.encode(), "items"), 0.0)
+    items, _ = reading.parse_queue(entries.Entries(text.encode(), "items"), 0.0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(items) == 5000

@@ -7,7 +7,7 @@ import pytest
 import recorded
 from aiohttp import web
 
-from broker import jenkins
+from broker.controller import reading
 from jnlp import errors, http
 from tests import patience
 
@@ -26,7 +26,7 @@ async def test_a_whole_read():
     """Queue and computers, with version and session of the controller."""
     times = iter(range(1795477000, 1795478000))
     async with recorded.replaying(dated(QUEUE, 1795477001), COMPUTERS) as (session, controller):
-        view = await jenkins.Reader(session).read(lambda: float(next(times)))
+        view = await reading.Reader(session).read(lambda: float(next(times)))
     assert view.synced
     assert view.read_at == 1795477000
     assert (view.version, view.session) == ("2.263.4", "38015f04")
@@ -43,17 +43,17 @@ async def test_a_whole_read():
     assert not view.quieting_down
     queries = {seen.path: seen.query["tree"] for seen in controller.seen}
     assert queries == {
-        "/queue/api/json": jenkins.QUEUE_TREE,
-        "/computer/api/json": jenkins.COMPUTER_TREE,
+        "/queue/api/json": reading.QUEUE_TREE,
+        "/computer/api/json": reading.COMPUTER_TREE,
     }
 
 
 async def test_a_peek_shows_the_same_items_as_a_read():
     """What it says and what a read says can be compared."""
     async with recorded.replaying(QUEUE) as (session, controller):
-        seen = await jenkins.Reader(session).peek()
+        seen = await reading.Reader(session).peek()
     assert seen == {(78, True), (80, True)}
-    assert [asked.query["tree"] for asked in controller.seen] == [jenkins.PEEK_TREE]
+    assert [asked.query["tree"] for asked in controller.seen] == [reading.PEEK_TREE]
 
 
 def queue_of(text):
@@ -71,7 +71,7 @@ async def peeked(text):
         recorded.serving(queue_of(text)) as url,
         http.Session(recorded.settings(url)) as session,
     ):
-        return await jenkins.Reader(session).peek()
+        return await reading.Reader(session).peek()
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ async def test_times_are_put_on_our_clock(ahead):
     """A controller whose clock is wrong shows the same waiting times; a second is noise."""
     now = 1795476400.0
     async with recorded.replaying(dated(QUEUE, now + ahead), COMPUTERS) as (session, _):
-        view = await jenkins.Reader(session).read(lambda: now)
+        view = await reading.Reader(session).read(lambda: now)
     corrected = view.items[0].in_queue_since_at
     expected = 1795476333.288 - (ahead if abs(ahead) > 2 else 0)
     assert corrected == pytest.approx(expected, abs=0.51)
@@ -146,7 +146,7 @@ async def test_a_restart_between_the_two_reads():
     other = recorded.exchange(RESTART, "queue before the restart")
     async with recorded.replaying(other, COMPUTERS) as (session, _):
         with pytest.raises(errors.Unexpected, match="restarted between two reads"):
-            await jenkins.Reader(session).read(lambda: 0.0)
+            await reading.Reader(session).read(lambda: 0.0)
 
 
 @pytest.mark.parametrize("broken", ["queue", "computer"])
@@ -163,7 +163,7 @@ async def test_one_failed_half_fails_the_read(broken):
         http.Session(recorded.settings(url)) as session,
     ):
         with pytest.raises(errors.Starting):
-            await jenkins.Reader(session).read(lambda: 0.0)
+            await reading.Reader(session).read(lambda: 0.0)
 
 
 async def test_a_starting_controller_is_not_synced():
@@ -171,7 +171,7 @@ async def test_a_starting_controller_is_not_synced():
     starting = recorded.load("controller/02-starting-up")["exchanges"][:2]
     async with recorded.replaying(*starting) as (session, _):
         with pytest.raises(errors.Starting):
-            await jenkins.Reader(session).read(lambda: 0.0)
+            await reading.Reader(session).read(lambda: 0.0)
 
 
 async def test_a_bug_of_ours_is_not_called_the_controllers():
@@ -183,7 +183,7 @@ async def test_a_bug_of_ours_is_not_called_the_controllers():
     async with recorded.replaying(QUEUE, COMPUTERS) as (session, _):
         calls = iter([lambda: 0.0, clock])
         with pytest.raises(ZeroDivisionError):
-            await jenkins.Reader(session).read(lambda: next(calls)())
+            await reading.Reader(session).read(lambda: next(calls)())
 
 
 async def test_cancelling_a_read():
@@ -197,7 +197,7 @@ async def test_cancelling_a_read():
 
     async with recorded.serving(handler) as url:
         async with http.Session(recorded.settings(url)) as session:
-            task = asyncio.create_task(jenkins.Reader(session).read(lambda: 0.0))
+            task = asyncio.create_task(reading.Reader(session).read(lambda: 0.0))
             async with patience.limit(5):
                 await arrived.wait()
             task.cancel()
@@ -242,7 +242,7 @@ def item(number, document):
 async def test_what_became_of_an_item(document, expected):
     """Waiting, built, cancelled."""
     async with recorded.replaying(item(70, document)) as (session, controller):
-        outcome = await jenkins.Reader(session).item_outcome(70)
+        outcome = await reading.Reader(session).item_outcome(70)
     assert (outcome.known, outcome.cancelled, outcome.executable_url) == expected
     assert controller.seen[0].query == {"tree": "cancelled,executable[url]"}
 
@@ -250,12 +250,12 @@ async def test_what_became_of_an_item(document, expected):
 async def test_an_item_that_is_forgotten():
     """After five minutes the controller answers 404."""
     async with recorded.replaying() as (session, _):
-        outcome = await jenkins.Reader(session).item_outcome(99999)
-    assert outcome == jenkins.ItemOutcome(known=False)
+        outcome = await reading.Reader(session).item_outcome(99999)
+    assert outcome == reading.ItemOutcome(known=False)
 
 
 def test_where_the_agent_jar_is():
     """Below the controller's URL, prefix included."""
     session = http.Session(recorded.settings("http://x:8080/ci"))
-    url = jenkins.Reader(session).agent_jar_url()
+    url = reading.Reader(session).agent_jar_url()
     assert url == "http://x:8080/ci/jnlpJars/agent.jar"

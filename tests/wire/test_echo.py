@@ -13,14 +13,18 @@ import traceback
 import pytest
 import recorded
 
-from broker import cli, jenkins, log, observe
-from broker.core import plan as plans
+from broker import log
+from broker.cli import main as cli
+from broker.controller import reading
+from broker.core.decide import plan as plans
+from broker.loop import observe
 from broker.status import documents, page, terminal
 from jnlp import client, errors, http, node
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
 from tests import echo
-from tests.unit import status_source, worlds
+from tests.core import worlds
+from tests.status import status_source
 
 TOKEN = '11a0b1c2d3e4f5a6-the-broker\'s-own "tökên" & more'
 CRUMB = "c0ffee-crumb-that-nobody-may-see-0123456789"
@@ -33,7 +37,7 @@ DEFINITION = node.NodeDefinition(name="ci-t-a1", remote_fs="/w")
 
 def calls(session):
     """Everything that the client does."""
-    reader, nodes = jenkins.Reader(session), client.NodeClient(session)
+    reader, nodes = reading.Reader(session), client.NodeClient(session)
     return {
         "read": lambda: reader.read(lambda: worlds.NOW),
         "peek": reader.peek,
@@ -102,7 +106,7 @@ async def everything(session, way):
             out += traceback.format_exception(error)
             logger.warning("failed", extra={"reason": error.text})
             logger.exception("%s failed by a bug: %s", name, error)
-    view = await observe.read_controller(jenkins.Reader(session), now=lambda: worlds.NOW)
+    view = await observe.read_controller(reading.Reader(session), now=lambda: worlds.NOW)
     out += [repr(view), *shown(view), session.version, session.session, repr(session)]
     return "\n".join(out)
 

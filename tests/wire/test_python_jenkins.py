@@ -13,8 +13,8 @@ import warnings
 import pytest
 import requests
 
-from broker.demo import access, simulation
-from broker.demo import controller as controllers
+from broker.simulator import access, simulation
+from broker.simulator import controller as controllers
 from tests import patience
 
 with warnings.catch_warnings():

@@ -13,13 +13,14 @@ import pytest
 import recorded
 from attrs import define
 
-from broker import execute, jenkins
+from broker.controller import reading
 from broker.core import model
-from broker.demo import controller as controllers
-from broker.demo import parts, simulation
-from broker.demo.simulation import Fate
+from broker.loop import execute
+from broker.simulator import controller as controllers
+from broker.simulator import parts, simulation
+from broker.simulator.simulation import Fate
 from jnlp import client, http, version
-from tests.unit import worlds
+from tests.core import worlds
 
 OLD, MIDDLE, NEW = "2.263.4", "2.479.3", "2.528.3"
 REQUEST_S = 0.0007
@@ -97,7 +98,7 @@ async def place(of_version, seed):
     paced = Paced(sim, now=clock.read)
     paced.clock = clock
     async with paced, http.Session(recorded.settings(paced.url)) as session:
-        reader = jenkins.Reader(session)
+        reader = reading.Reader(session)
         nodes = client.NodeClient(session)
 
         async def look():

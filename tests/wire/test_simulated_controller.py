@@ -17,9 +17,9 @@ import recorded
 import yarl
 from attrs import define
 
-from broker.demo import access, parts, simulation
-from broker.demo import controller as controllers
-from broker.demo.simulation import Kind, Node
+from broker.simulator import access, parts, simulation
+from broker.simulator import controller as controllers
+from broker.simulator.simulation import Kind, Node
 from jnlp import client, errors, http, node
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings

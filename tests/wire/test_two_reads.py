@@ -2,13 +2,14 @@
 
 import pytest
 
-from broker import jenkins, observe
+from broker.controller import reading
 from broker.core import model
-from broker.demo import simulation
+from broker.loop import observe
+from broker.simulator import simulation
 from tests.wire import test_controller_faults as faults
 
 
-class Between(jenkins.Reader):
+class Between(reading.Reader):
     """Lets something happen after the first of the two reads."""
 
     def __init__(self, session, happens):

@@ -1,0 +1,345 @@
+"""Agents as containers on Docker engines: the contract over one or several hosts.
+
+Why: where Docker runs, an agent is an image. Chooses the host, pulls images, keeps callers of one
+name apart and wakes the watch; docs/backends/docker.md tells an operator the rest. Refuses to
+know what the agents do, and to speak to an engine itself.
+
+Theory of operation: hosts are tried in order; one that does not answer is set aside for a while
+and the next one is asked (``pool``). A name is looked for everywhere before it is made.
+"""
+
+import asyncio
+import contextlib
+import pathlib
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import aiohttp
+import attrs
+
+from backends import api
+from backends.docker import settings
+from backends.docker.containers import container, host, pool
+from backends.docker.engine import client
+from backends.kit import connection
+from outside import bodies, counts, unreached, waits
+
+_RESCAN_S = 30.0
+_FETCH_S = 60.0
+_FILE_MAX = 256 << 20
+_PROGRESS_S = 0.5
+_Files = Mapping[str, bytes]  # by name, fetched for the container
+
+
+def create(
+    configured: settings.DockerSettings,
+    *,
+    owner: str,
+    store: api.Store,  # noqa: ARG001 -- part of every factory; the engine remembers all there is
+    state_dir: pathlib.Path,  # noqa: ARG001 -- as above
+    now: Callable[[], float],
+    reading: bool = False,
+) -> "DockerBackend":
+    """Build the backend; nothing is asked before the first call."""
+    return DockerBackend(configured, owner=owner, now=now, reading=reading)
+
+
+class DockerBackend:
+    """The contract over Docker engines; one object per owner and event loop."""
+
+    kind = "docker"
+
+    def __init__(
+        self,
+        configured: settings.DockerSettings,
+        *,
+        owner: str,
+        now: Callable[[], float],
+        reading: bool = False,
+    ) -> None:
+        self._settings = configured
+        self._owner = owner
+        self._now = now
+        self._pool = pool.Pool(
+            [
+                host.Host(told, configured, owner=owner, wake=self._wake, now=now, reading=reading)
+                for told in configured.hosts
+            ],
+            reading=reading,
+        )
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._preparing: dict[str, api.Instance] = {}
+        self._working: dict[str, asyncio.Future[None]] = {}
+        self._pulls: dict[tuple[str, str, str | None], asyncio.Future[None]] = {}
+        self._pull_turn = asyncio.Lock()
+        self._progress: dict[tuple[str, str, str | None], str] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wakers: set[asyncio.Event] = set()
+        self._waking = False  # on its way; an engine may tell a thousand things in a moment
+        self._closed = False
+
+    # --- the contract ---
+
+    async def launch(self, spec: api.InstanceSpec) -> None:
+        """Start an instance; idempotent by name, also across brokers and restarts."""
+        prefix = self._settings.name_prefix
+        plan = container.plan(spec, owner=self._owner, prefix=prefix)
+        async with self._turn(spec.name):
+            self._preparing[spec.name] = api.Instance(
+                name=spec.name,
+                state=api.InstanceState.STARTING,
+                metadata=dict(spec.metadata),
+                created_at=self._now(),
+                detail="its container is being made",
+            )
+            try:
+                files = {file.name: await _fetched(file) for file in spec.files}
+                await self._somewhere(spec.name, plan, files)
+            finally:
+                if spec.name not in self._working:
+                    self._preparing.pop(spec.name, None)
+
+    async def list(self) -> Sequence[api.Instance]:
+        """All instances of this owner on all hosts, those that are being made too."""
+        self._begin()
+        preparing = dict(self._preparing)
+        hidden: api.Partial | None = None
+        try:
+            found = await self._pool.list()
+        except api.Partial as error:
+            found, hidden = error.seen, error
+        names = {one.name for one in found}
+        # made and published while we read, or still being made: never left out
+        everything = [*found, *(one for name, one in preparing.items() if name not in names)]
+        if hidden is not None:
+            raise api.Partial(hidden.reason, seen=everything, odd=hidden.odd)
+        return everything
+
+    async def watch(self) -> AsyncIterator[None]:
+        """Wake when an engine tells of a change, or comes back; ends when it is closed."""
+        if self._closed:
+            return
+        self._begin()
+        for place in self._pool.places:
+            place.host.follow()
+        waker = asyncio.Event()
+        self._wakers.add(waker)
+        try:
+            while not self._closed:
+                with contextlib.suppress(TimeoutError):
+                    async with waits.timeout(_RESCAN_S):
+                        await waker.wait()
+                if not self._closed and waker.is_set():
+                    waker.clear()
+                    yield
+        finally:
+            self._wakers.discard(waker)
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:
+        """SIGTERM, ``grace_s`` later SIGKILL, then remove, wherever it is."""
+        self._begin()
+        async with self._turn(name):
+            await self._pool.terminate(name, grace_s=grace_s)
+
+    async def capacity(self) -> api.Capacity | None:
+        """Free room under every host's ``max_instances``, or None where one has no limit."""
+        self._begin()
+        limits = [place.host.max_instances for place in self._pool.open()]
+        total = sum(limit or 0 for limit in limits)
+        if any(limit is None for limit in limits):
+            return None
+        with contextlib.suppress(api.Partial):
+            await self._pool.list()
+        free = max(0, total - self._pool.count() - len(self._preparing))
+        return api.Capacity(
+            free_instances=free,
+            text=f"{free} of {counts.told(total, 'container is', 'containers are')} free",
+        )
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Last lines of what the instance wrote, its secrets blanked out."""
+        self._begin()
+        try:
+            return await self._pool.logs(name, tail=tail)
+        except api.BackendError:
+            if name in self._preparing:
+                return ""
+            raise
+
+    def work_dir(self, name: str) -> str | None:  # noqa: ARG002 -- the same in every container
+        """Return None: the image decides, or the template's ``remote_fs``."""
+        return None
+
+    async def aclose(self) -> None:
+        """Wait for calls under way, then let go; instances live on."""
+        if self._closed:
+            return
+        self._closed = True
+        for waker in self._wakers:
+            waker.set()
+        for place in self._pool.places:
+            await asyncio.to_thread(place.host.close)
+
+    # --- launching ---
+
+    async def _somewhere(self, name: str, plan: container.Plan, files: _Files) -> None:
+        """Try the hosts in order; raises the last refusal."""
+        refusal: api.BackendError = api.Unavailable("no host is left to try")
+        for place in await self._in_order(name):
+            try:
+                if place.host.max_instances is not None:
+                    await self._check_room(place, name)
+                await self._on(place, name, plan, files)
+            except api.NoCapacity as error:
+                refusal = error
+            except (api.Unavailable, api.Unauthorized) as error:
+                place.set_aside(error)
+                refusal = error
+            else:
+                place.answered()
+                return
+        raise refusal
+
+    async def _in_order(self, name: str) -> Sequence[pool.Place]:
+        """The host that has it already, alone; else all that are not set aside."""
+        self._begin()
+        places = self._pool.open()
+        if len(places) > 1:
+            for place in places:
+                with contextlib.suppress(api.BackendError):
+                    if await place.host.has(name):
+                        return [place]
+        return places
+
+    async def _check_room(self, place: pool.Place, name: str) -> None:
+        there = {one.name for one in (await place.host.list()).instances} - {name}
+        limit = place.host.max_instances
+        if limit is not None and len(there) >= limit:
+            raise api.NoCapacity(
+                f"{place.host.url} is full: it may have {counts.told(limit, 'container')}"
+            )
+
+    async def _on(self, place: pool.Place, name: str, plan: container.Plan, files: _Files) -> None:
+        """Launch on one host, with its image."""
+        if plan.pull == "always":
+            await self._pull(place, name, plan)
+        try:
+            await self._make(place, name, plan, files)
+        except client.NoImageError as error:
+            if plan.pull == "never":
+                raise api.Rejected(
+                    f"{error}; hint: `pull` of the template is never, so load it into the engine"
+                ) from error
+            await self._pull(place, name, plan)
+            try:
+                await self._make(place, name, plan, files)
+            except client.NoImageError as again:
+                raise api.Rejected(f"{again}, though it was pulled; hint: `platform`") from again
+
+    async def _make(
+        self, place: pool.Place, name: str, plan: container.Plan, files: _Files
+    ) -> None:
+        """Run the blocking piece; a cancelled call leaves nothing or a listed instance."""
+        cancelled = threading.Event()
+        future = await place.host.client.begin(
+            client.Lane.START, place.host.make, plan, files, cancelled
+        )
+        self._working[name] = future
+        future.add_done_callback(lambda _: self._working.pop(name, None))
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            cancelled.set()
+
+            def over(ended: asyncio.Future[None]) -> None:
+                self._preparing.pop(name, None)
+                _ended(ended)
+
+            future.add_done_callback(over)
+            raise
+
+    async def _pull(self, place: pool.Place, name: str, plan: container.Plan) -> None:
+        """Wait for the image; whoever else wants it waits for the same pull."""
+        key = (place.host.url, plan.image, plan.platform)
+        async with self._pull_turn:
+            future = self._pulls.get(key)
+            if future is None:
+                future = await place.host.client.begin(
+                    client.Lane.PULL,
+                    place.host.client.pull,
+                    plan.image,
+                    plan.platform,
+                    lambda told: self._progress.update({key: told}),
+                )
+                self._pulls[key] = future
+
+                def over(ended: asyncio.Future[None]) -> None:
+                    self._pulls.pop(key, None)
+                    self._progress.pop(key, None)
+                    _ended(ended)
+
+                future.add_done_callback(over)
+        while not future.done():
+            told = self._progress.get(key, "asking the registry")
+            detail = f"pulling {plan.image[:120]}: {told}"
+            self._preparing[name] = attrs.evolve(self._preparing[name], detail=detail)
+            await asyncio.wait([future], timeout=_PROGRESS_S)
+            if self._closed:
+                raise api.Unavailable("the backend is closed; its pull was given up")
+        await future
+
+    # --- inside ---
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        """One call at a time per name; work that outlives a cancelled call counts too."""
+        lock = self._turns.setdefault(name, asyncio.Lock())
+        async with lock:
+            while (left_over := self._working.get(name)) is not None:
+                await asyncio.wait([left_over])
+            yield
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise api.Unavailable("the backend is closed")
+        self._loop = asyncio.get_running_loop()
+
+    def _wake(self) -> None:
+        """Wake every watch; called from the threads that follow the events."""
+
+        def wake() -> None:
+            self._waking = False
+            for waker in self._wakers:
+                waker.set()
+
+        if self._loop is not None and not self._waking:
+            self._waking = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(wake)
+
+
+def _ended(future: "asyncio.Future[None]") -> None:
+    """Take the error of what nobody may wait for any more."""
+    _ = future.cancelled() or future.exception()
+
+
+async def _fetched(file: api.RemoteFile) -> bytes:
+    """Return a file for the container, without credentials; redirects are mostly login pages."""
+    url, way = file.url, file.reach
+    connector = aiohttp.TCPConnector(ssl=connection.context(way))
+    try:
+        async with (
+            waits.timeout(_FETCH_S),
+            aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
+            session.get(url, allow_redirects=False, proxy=way.proxy) as answer,
+        ):
+            if answer.status >= 500:
+                raise api.Unavailable(f"{url[:120]} answered {answer.status}")
+            if answer.status != 200:
+                raise api.Rejected(f"{url[:120]} answered {answer.status}")
+            return await bodies.read(answer, _FILE_MAX)
+    except (bodies.TooLarge, bodies.Unreadable) as error:
+        raise api.Rejected(f"cannot fetch {url[:120]}: {error}") from error
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise api.Unavailable(f"cannot fetch {url[:120]}: {unreached.words(error)}") from error

@@ -1,0 +1,378 @@
+"""From a specification to what the engine is sent. Pure; the words are those of the Engine's API.
+
+Rules:
+
+* Whose a container is, its metadata and a digest of its specification are labels; the secret is
+  in none of them, nor in the environment or the command line: it is a file, mounted from where
+  ``handover`` keeps it, or in the archive that is put into the created container before its start.
+* The user's raw section is merged last and wins, except over our labels: without them a container
+  would be nobody's.
+"""
+
+import hashlib
+import io
+import json
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, field, frozen
+
+from backends import api
+from backends.docker import settings
+from backends.docker.containers import host_paths
+from backends.docker.engine import reference
+from backends.kit import names, perils, workspaces
+
+PREFIX = "agent-broker."
+_METADATA = f"{PREFIX}metadata."
+DIGEST = f"{PREFIX}digest"
+NAME = f"{PREFIX}name"
+
+ROOT = "/agent-broker"
+SECRETS = f"{ROOT}/secrets"
+FILES = f"{ROOT}/files"
+WORK = "/home/jenkins/agent"
+"""Where the official agent images have their volume; made for the user in any other image."""
+_SOCKET = "/var/run/docker.sock"
+_PLACES = {api.SECRETS: SECRETS, api.WORK: WORK, api.FILES: FILES}
+_TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
+_SHARES_PER_CORE = 1024
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What to send: a body for the creation, and what has to be in the container before the start.
+
+    ``folders`` have to belong to ``ids``; empty where the user is known to the image only.
+    """
+
+    container: str
+    image: str
+    platform: str | None
+    pull: str
+    body: Mapping[str, Any]
+    networks: tuple[str, ...]  # to join besides the body's
+    aliases: tuple[str, ...]  # there
+    archive_at: str  # where an archive is unpacked
+    ids: tuple[int | None, int | None]
+    folders: tuple[str, ...]
+    fresh_folders: bool  # no image can have them: they are on volumes, or below them
+    kin: str  # the same for all that have the same user and mounts
+    hands_on: bool  # its builds have the engine, and can give its mounts to other containers
+    secrets: Mapping[str, str] = field(repr=False)
+
+    def with_secrets(self, folder: str) -> "Plan":
+        """Return the same with the engine's ``folder`` for the secrets."""
+        mount = {"Type": "bind", "Source": folder, "Target": SECRETS, "ReadOnly": True}
+        told = _section(self.body, "HostConfig")
+        mounts = {"Mounts": [*told.get("Mounts", []), mount]}
+        return evolve(self, body={**self.body, "HostConfig": {**told, **mounts}})
+
+
+def container_name(name: str, *, prefix: str) -> str:
+    """Return the container's name; the engine wants two characters."""
+    full = f"{prefix}{name}"
+    return full if len(full) > 1 else f"{full}_"
+
+
+def owner_labels(owner: str) -> dict[str, str]:
+    """Return the labels that make a container ours."""
+    return names.encode_metadata({names.OWNER: owner}, prefix=PREFIX)
+
+
+def name_of(labels: Mapping[str, str], called: Sequence[str], *, prefix: str) -> str:
+    """Return the instance's name; empty if neither its labels nor what it is called tell it."""
+    candidates = [labels.get(NAME, "")]
+    candidates += [name.removeprefix(prefix) for name in called if name.startswith(prefix)]
+    return next((name for name in candidates if names.name_problem(name) is None), "")
+
+
+def read_metadata(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata of a container of ours. Raises ValueError if it was damaged."""
+    return names.decode_metadata(labels, prefix=_METADATA)
+
+
+def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
+    """Return the template's settings; raises Rejected for what a container cannot be."""
+    problem = names.name_problem(spec.name)
+    if problem is None and not spec.image:
+        problem = "a container needs an image; hint: set `image` in the template"
+    for name in (*spec.secret_files, *(file.name for file in spec.files)):
+        if problem is None and names.name_problem(name) is not None:
+            problem = f"the file name {name[:80]!r} is not a plain name; hint: no '/', no spaces"
+    options = spec.options if spec.options is not None else settings.DockerTemplate()
+    if problem is None and not isinstance(options, settings.DockerTemplate):
+        problem = f"the template's options are {type(options).__name__}, not DockerTemplate"
+    if problem is not None:
+        raise api.Rejected(problem)
+    return options
+
+
+def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
+    """Return what to send; raises Rejected."""
+    options = options_of(spec)
+    body = _merged(_body(spec, options), options.docker)
+    problem = reference.problem(str(body["Image"]))
+    if problem is not None:
+        raise api.Rejected(problem)
+    marks = {**owner_labels(owner), NAME: spec.name}
+    host, own = host_paths.settled(_section(body, "HostConfig"), spec.name, marks)
+    body["HostConfig"] = host
+    read_only = bool(_section(body, "HostConfig").get("ReadonlyRootfs"))
+    if read_only:  # then files can be put into volumes only
+        mounts = [*body["HostConfig"].get("Mounts", []), {"Type": "volume", "Target": ROOT}]
+        body["HostConfig"] = {**body["HostConfig"], "Mounts": mounts}
+    try:
+        metadata = names.encode_metadata(spec.metadata, prefix=_METADATA)
+    except ValueError as error:
+        raise api.Rejected(str(error)) from error
+    labels = {**options.labels, **_section(body, "Labels")}
+    body["Labels"] = {
+        **{key: text for key, text in labels.items() if not key.startswith(PREFIX)},
+        **marks,
+        **metadata,
+        **own.label(),
+        DIGEST: _digest(spec, body, options.networks),
+    }
+    return Plan(
+        container=container_name(spec.name, prefix=prefix),
+        image=str(body["Image"]),
+        platform=options.platform,
+        pull=options.pull,
+        body=body,
+        networks=options.networks,
+        aliases=options.aliases,
+        archive_at=ROOT if read_only else "/",
+        ids=_ids(options.user),
+        folders=tuple(names.named(path, spec.name) for path in _owned(options))
+        if _ids(options.user)[0] is not None
+        else (),
+        fresh_folders=any(volume.is_given for volume in options.volumes),
+        kin=_hash([_ids(options.user), body.get("HostConfig")]),
+        hands_on=any(perils.has_socket(mount.source) for mount in mounts_of(options)),
+        secrets=spec.secret_files,
+    )
+
+
+def render(spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner: str) -> str:
+    """Return the body that a launch would send, as JSON. Raises Rejected."""
+    made = plan(spec, owner=owner, prefix=configured.name_prefix)
+    return json.dumps(made.body, indent=2) + "\n"
+
+
+def mounts_of(options: settings.DockerTemplate) -> Iterator[workspaces.Mount]:
+    """Yield everything that agents of a template have mounted."""
+    told = {"Mounts": list(_mounts(options))}
+    raw = _section(options.docker, "HostConfig")
+    typed: list[host_paths.Path] = []
+    if "Mounts" not in raw:
+        typed = [("volumes", number) for number in range(len(options.volumes))]
+        typed.append(("docker_socket",))
+    yield from host_paths.mounts({**told, **raw}, typed)
+
+
+def archive(
+    plan: Plan, files: Mapping[str, bytes], *, secrets: bool, folders: bool
+) -> bytes | None:
+    """Return the tar file of what has to be put in, relative to ``archive_at``; None: nothing.
+
+    Owned by the template's user where that is a number. A name is known to the image only, so
+    then, and for the image's own user, everybody in the container may read: it is one agent's.
+    """
+    uid, gid = plan.ids
+    if not files and not (secrets and plan.secrets) and not (folders and plan.folders):
+        return None
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+
+        def add(path: str, mode: int, content: bytes | None = None) -> None:
+            if not path.startswith(plan.archive_at):
+                return
+            member = tarfile.TarInfo(posixpath.relpath(path, plan.archive_at))
+            member.uid, member.gid, member.mode = uid or 0, gid or 0, mode
+            if content is None:
+                member.type = tarfile.DIRTYPE
+                tar.addfile(member)
+            else:
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+        for path in (ROOT, *([SECRETS] if secrets else []), FILES):
+            add(path, 0o755)
+        for path in plan.folders if folders else ():
+            add(path, 0o755)
+        for name, text in plan.secrets.items() if secrets else ():
+            content = text.encode("utf-8", "surrogateescape")
+            add(f"{SECRETS}/{name}", 0o444 if uid is None else 0o400, content)
+        for name, content in files.items():
+            add(f"{FILES}/{name}", 0o444, content)
+    return buffer.getvalue()
+
+
+# --- the body ----------------------------------------------------------------------------------
+
+
+def _body(spec: api.InstanceSpec, options: settings.DockerTemplate) -> dict[str, Any]:
+    exposed: dict[str, Any] = {port: {} for port, _ in _ports(options)}
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Env": [f"{key}={_put(text)}" for key, text in spec.env.items()],
+        "User": options.user,
+        "Entrypoint": _entry_point(spec, options),
+        "Cmd": [_put(word) for word in spec.argv],
+        "ExposedPorts": exposed,
+        "HostConfig": _host(spec.resources, options),
+    }
+    if options.aliases and options.network:
+        endpoint = {"Aliases": list(options.aliases)}
+        body["NetworkingConfig"] = {"EndpointsConfig": {options.network: endpoint}}
+    return _without_nothing(body)
+
+
+def _entry_point(spec: api.InstanceSpec, options: settings.DockerTemplate) -> list[str] | None:
+    """A command of the template's own replaces the image's entry point, unless it says another."""
+    if options.entry_point is not None:
+        return list(options.entry_point)
+    return None if spec.use_entry_point or not spec.argv else [""]
+
+
+def _host(resources: api.Resources, options: settings.DockerTemplate) -> dict[str, Any]:
+    swap = options.memory_swap_bytes
+    if swap is None:
+        swap = resources.memory_bytes
+    cores, shares = resources.cpu_limit, resources.cpu_shares
+    return _without_nothing(
+        {
+            "Memory": resources.memory_bytes,
+            "MemoryReservation": resources.memory_reservation_bytes,
+            "MemorySwap": swap,
+            "NanoCpus": None if cores is None else round(cores * 1e9),
+            "CpuShares": None if shares is None else max(2, round(shares * _SHARES_PER_CORE)),
+            "PidsLimit": options.pids,
+            "Ulimits": [
+                {"Name": name, "Soft": most, "Hard": most}
+                for name, most in sorted(options.ulimits.items())
+            ],
+            "ShmSize": options.shm_bytes,
+            "NetworkMode": options.network,
+            "Dns": list(options.dns),
+            "DnsSearch": list(options.dns_search),
+            "ExtraHosts": list(options.extra_hosts),
+            "PortBindings": {
+                port: [{"HostPort": host_port}] for port, host_port in _ports(options)
+            },
+            "Mounts": list(_mounts(options)),
+            "Devices": [_device(text) for text in options.devices],
+            "GroupAdd": list(options.groups),
+            "Init": options.init,
+            "SecurityOpt": ["no-new-privileges"] if options.no_new_privileges else [],
+            "CapDrop": list(options.cap_drop),
+            "CapAdd": list(options.cap_add),
+            "LogConfig": None
+            if options.log_driver is None
+            else {"Type": options.log_driver, "Config": dict(options.log_options)},
+        }
+    )
+
+
+def _ports(options: settings.DockerTemplate) -> Iterator[tuple[str, str]]:
+    """Yield container port with protocol, and port of the host; empty: any."""
+    for text in options.ports:
+        ports, _, protocol = text.partition("/")
+        host_port, _, port = ports.rpartition(":")
+        yield f"{port}/{protocol or 'tcp'}", host_port
+
+
+def _mounts(options: settings.DockerTemplate) -> Iterator[dict[str, Any]]:
+    for volume in options.volumes:
+        mount: dict[str, Any] = {"Target": volume.target, "ReadOnly": volume.read_only}
+        if volume.tmpfs_bytes is not None:
+            # everybody may write, as in /tmp: the engine would give it to root
+            mount |= {"Type": "tmpfs"}
+            mount["TmpfsOptions"] = {"SizeBytes": volume.tmpfs_bytes, "Mode": 0o1777}
+        elif volume.name is not None and volume.name.startswith("/"):
+            mount |= {"Type": "bind", "Source": volume.name}
+        else:
+            mount |= {"Type": "volume", "Source": volume.name or ""}
+            if volume.driver or volume.driver_options:
+                config = {"Name": volume.driver or "local", "Options": volume.driver_options}
+                mount["VolumeOptions"] = {"DriverConfig": config}
+        yield mount
+    if options.docker_socket:
+        yield {"Type": "bind", "Source": _SOCKET, "Target": _SOCKET, "ReadOnly": False}
+
+
+def _owned(options: settings.DockerTemplate) -> Iterator[str]:
+    """Yield the directories that have to belong to the user, parents first.
+
+    One by one, because the engine makes what is missing for root. What is a mount is left as it
+    is, unless the template says otherwise: it may be a directory of the host.
+    """
+    mounted = [volume.target for volume in options.volumes if not volume.is_given]
+    wanted = ["/home/jenkins", WORK]
+    for volume in options.volumes:
+        if volume.is_given:
+            below = [volume.target]
+            while below[-1].startswith(f"{WORK}/"):
+                below.append(posixpath.dirname(below[-1]))
+            wanted += reversed(below)
+    for path in dict.fromkeys(wanted):
+        if not any(path == place or path.startswith(f"{place}/") for place in mounted):
+            yield path
+
+
+def _device(text: str) -> dict[str, str]:
+    host, _, rest = text.partition(":")
+    inside, _, rights = rest.partition(":")
+    return {
+        "PathOnHost": host,
+        "PathInContainer": inside or host,
+        "CgroupPermissions": rights or "rwm",
+    }
+
+
+# --- helpers -----------------------------------------------------------------------------------
+
+
+def _put(text: str) -> str:
+    return _TOKENS.sub(lambda match: _PLACES[match.group()], text)
+
+
+def _ids(user: str | None) -> tuple[int | None, int | None]:
+    """Return uid and gid where they are numbers; the group of a bare number is the same number."""
+    uid, _, gid = (user or "").partition(":")
+    if not uid.isdecimal():
+        return None, None
+    return int(uid), int(gid) if gid.isdecimal() else int(uid)
+
+
+def _without_nothing(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if value not in (None, [], {})}
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``over`` upon ``under``; sections are merged, everything else is replaced."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _section(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    told = body.get(key)
+    return told if isinstance(told, Mapping) else {}
+
+
+def _digest(spec: api.InstanceSpec, body: Mapping[str, Any], networks: tuple[str, ...]) -> str:
+    """Return what tells two specifications apart; secrets are left out."""
+    files = [(file.url, file.name) for file in spec.files]
+    return _hash([sorted(spec.metadata.items()), files, body, *networks])
+
+
+def _hash(told: object) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,525 @@
+"""One engine with our containers on it: launch, list, terminate, logs.
+
+Joins the SDK's calls (``client``), the pure description (``container``), the events (``follow``)
+and the truth table (``death``). Refuses to know that there may be other engines.
+
+Theory of operation: a container's name is the instance's name, so the engine itself makes launches
+idempotent; its labels say whose it is. Creation, secret and start are one piece of blocking work
+that a cancelled call asks to stop: it then takes back what it made, so nothing half made is left.
+
+An archive is put in only where it has to be, because it is dear (``handover`` says why): for a
+secret that cannot be mounted, for fetched files, and for folders that the image does not have.
+"""
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+from attrs import frozen
+
+from backends import api
+from backends.docker import settings
+from backends.docker.containers import belongings, container, death, handover, host_paths
+from backends.docker.engine import answers, client, events
+from backends.kit import names
+from outside import counts, text
+
+_GONE_S = 60.0  # for a removal that somebody else has begun
+_LOOK_S = 0.1
+_NAME_S = 10.0
+_MAKING_S = 600.0  # between the creation of a container and its start
+_EVENTS_S = 1.0
+_SIGKILLED = 137
+_LAST_WORDS = 5
+_SHELL_CODES = (126, 127)  # what tini and shells answer for a program that is none
+_BLANK = "****"
+_SHORTEST_SECRET = 8
+
+_STATES = {
+    "created": api.InstanceState.STARTING,
+    "restarting": api.InstanceState.STARTING,
+    "running": api.InstanceState.RUNNING,
+    "paused": api.InstanceState.RUNNING,
+    "removing": api.InstanceState.STOPPING,
+    "exited": api.InstanceState.EXITED,
+    "dead": api.InstanceState.EXITED,
+}
+"""Every state of the engine (20.10 to 29); an unknown one is taken for running: never an end."""
+
+
+@frozen(kw_only=True)
+class Listing:
+    """What an engine has of ours; ``odd``: why nothing is known of what is not in it."""
+
+    instances: tuple[api.Instance, ...]
+    odd: str = ""
+
+
+class Host:
+    """The verbs of the contract on one engine."""
+
+    def __init__(
+        self,
+        host: settings.Host,
+        configured: settings.DockerSettings,
+        *,
+        owner: str,
+        wake: Callable[[], None],
+        now: Callable[[], float],
+        reading: bool = False,
+    ) -> None:
+        """``reading``: nothing is followed, cleared away or made."""
+        self._reading = reading
+        self.url = host.url
+        self.max_instances = host.max_instances
+        self._owner = container.owner_labels(owner)
+        self._prefix = configured.name_prefix
+        self._making_s = max(_MAKING_S, 3 * configured.timeout_s)
+        self._now = now
+        self.client = client.Client(host, configured)
+        self._follower = events.Follower(self.client, self._owner, wake=wake, now=now)
+        self._handover = handover.Handover(owner, host.url)
+        # whether the engine sees our files; None: only a launch can tell
+        self._shares = None if host.url.startswith("unix:") else False
+        self._provided: dict[tuple[str, str], bool] = {}
+        self._certificates: dict[str, api.Exit] = {}
+        self._memory_limits: dict[str, int | None] = {}
+        self._making: set[str] = set()
+        self._ending: set[str] = set()
+        self._volumes_swept = False
+
+    def follow(self) -> None:
+        """Begin to listen to the events."""
+        if not self._reading:
+            self._follower.start()
+
+    def stream(self) -> int:
+        """Return the number of the open stream of events; 0: none, the engine is away."""
+        return self._follower.stream()
+
+    # --- launch ---
+
+    def make(
+        self, plan: container.Plan, files: Mapping[str, bytes], cancelled: threading.Event
+    ) -> None:
+        """Create, put secrets and files in, start; blocking. Adopts one of the same digest.
+
+        Raises ``client.NoImageError`` and the contract's errors; what failed is removed.
+        """
+        self.follow()  # before there is anything to miss
+        name = plan.body["Labels"][container.NAME]
+        self._making.add(name)
+        try:
+            folder = self._folder_for(name, plan)
+            if folder is None or not self._make_with(folder, plan, files, cancelled):
+                there = self._make(plan, files, cancelled, mounted=False)
+                if folder is not None and there and self._shares is None:
+                    self._shares = False  # all else was the same
+        finally:
+            self._making.discard(name)
+
+    def _folder_for(self, name: str, plan: container.Plan) -> str | None:
+        """Return a folder with the secrets that the engine sees, perhaps; None: it does not."""
+        if not plan.secrets or plan.hands_on:
+            return None
+        if self._shares is None and self.client.remaps_files():
+            self._shares = False
+        if self._shares is False:
+            return None
+        return self._handover.give(name, plan.secrets, plan.ids)
+
+    def _make_with(
+        self, folder: str, plan: container.Plan, files: Mapping[str, bytes],
+        cancelled: threading.Event,
+    ) -> bool:  # fmt: skip
+        """Make it with a mount for the secrets; False if perhaps that was what failed."""
+        try:
+            if self._make(plan.with_secrets(folder), files, cancelled, mounted=True):
+                self._shares = True
+                return True
+        except (api.BackendError, client.NoImageError) as error:
+            self._take_if_gone(plan)
+            if self._shares is None and isinstance(error, api.BackendError):
+                return False
+            raise
+        self._take_if_gone(plan)
+        return True
+
+    def _take_if_gone(self, plan: container.Plan) -> None:
+        """Remove the secrets of a container that surely is not there; others may yet start."""
+        try:
+            self.client.inspect(plan.container)
+        except api.NotFound:
+            self._handover.take(plan.body["Labels"][container.NAME])
+        except api.BackendError:
+            pass  # what nobody needs in a while goes by itself
+
+    def _make(
+        self, plan: container.Plan, files: Mapping[str, bytes], cancelled: threading.Event,
+        *, mounted: bool,
+    ) -> bool:  # fmt: skip
+        """Return whether it runs now: a cancelled one was taken back."""
+        made = self._created_or_there(plan, mounted=mounted)
+        if made is None:
+            return True
+        started = False
+        try:
+            self._put(made, plan, files, mounted=mounted)
+            if not cancelled.is_set():
+                self.client.start(made, plan)
+                started = True
+        except client.StartError as failed:
+            raise failed.error from failed
+        finally:
+            if not started:
+                self._take_back(made)
+        return started
+
+    def _put(
+        self, made: str, plan: container.Plan, files: Mapping[str, bytes], *, mounted: bool
+    ) -> None:
+        """Put in what neither a mount nor the image provides."""
+        needed = bool(plan.folders) and (plan.fresh_folders or not self._provides(made, plan))
+        archive = container.archive(plan, files, secrets=not mounted, folders=needed)
+        if archive is not None:
+            self.client.put(made, plan.archive_at, archive)
+
+    def _provides(self, made: str, plan: container.Plan) -> bool:
+        """Tell whether the image has the folders, for that user; it is looked at once."""
+        key = (self.client.inspect(made).image, plan.kin)
+        if key not in self._provided:
+            owners = [self.client.owner_of(made, path) for path in plan.folders]
+            self._provided[key] = all(owner == plan.ids[0] for owner in owners)
+        return self._provided[key]
+
+    def _created_or_there(self, plan: container.Plan, *, mounted: bool) -> str | None:
+        """Return the id of a container that has to be started; None if it runs already.
+
+        The engine reserves a name before it shows its container, and frees it after.
+        """
+        end = time.monotonic() + _NAME_S
+        while True:
+            try:
+                return self.client.create(plan)
+            except client.NameTakenError as taken:
+                there = self._taken_by(plan, taken)
+                if there is not None and there.state != "created":
+                    return None
+                as_ours = there is not None and (container.SECRETS in there.mounts) == mounted
+                if there is not None and as_ours and not plan.networks:
+                    return there.id
+                if time.monotonic() > end:
+                    raise api.Unavailable(f"{taken}, and it will not go") from taken
+                if there is not None:
+                    self._take_back(there.id)  # other ways of secrets, or networks joined half
+                time.sleep(_LOOK_S)
+
+    def _taken_by(
+        self, plan: container.Plan, taken: client.NameTakenError
+    ) -> answers.Inspected | None:
+        """Return the container that has the name, if it is seen; raises AlreadyExists."""
+        try:
+            there = self.client.inspect(plan.container)
+        except api.NotFound:
+            return None
+        wanted = {container.DIGEST: plan.body["Labels"][container.DIGEST]}
+        if not _has(there.labels, self._owner | wanted):
+            raise api.AlreadyExists(
+                f"the container {plan.container!r} exists and is not ours, or was made "
+                "from another specification"
+            ) from taken
+        return there
+
+    def _take_back(self, made: str) -> None:
+        with contextlib.suppress(api.BackendError):  # what is left is listed and swept
+            there = self.client.inspect(made)
+            if self._places(there):
+                self.client.stop(made, 0)
+                self._remove_folders(there)
+            self.client.remove(made)
+            self._remove_volumes(there)
+
+    # --- list ---
+
+    async def list(self) -> Listing:
+        """All containers of the owner that can be read, or an error."""
+        self.follow()
+        found, odd = await self.client.call(client.Lane.READ, self.client.list, self._owner)
+        named, nameless = self._named(found)
+        known = {one.id for one in named.values()}
+        # of one that cannot be read secrets and volumes may still be needed
+        if not self._reading and not odd and not nameless:
+            needed = {*named, *self._making}
+            self._handover.keep(needed, now=self._now())
+            if not self._volumes_swept:
+                await self._sweep_volumes(needed)
+        self._certificates = {k: v for k, v in self._certificates.items() if k in known}
+        self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in known}
+        seen = await asyncio.gather(*(self._instance(name, one) for name, one in named.items()))
+        damaged = [name for name, one in named.items() if _metadata(one) is None]
+        reasons = [
+            odd.words("container"),
+            f"{counts.told(nameless, 'container of ours has', 'containers of ours have')} no name"
+            if nameless
+            else "",
+            f"the labels of {', '.join(damaged[:3])} are damaged" if damaged else "",
+        ]
+        return Listing(
+            instances=tuple(instance for instance in seen if instance is not None),
+            odd=text.clean("; ".join(f"{self.url}: {reason}" for reason in reasons if reason)),
+        )
+
+    def _named(self, found: Sequence[answers.Found]) -> tuple[dict[str, answers.Found], int]:
+        """Return ours by the instance's name, and of how many the name cannot be told.
+
+        An image that was made of an agent's container has its labels, and so has whatever runs
+        from it: of several the one that is called so is the agent.
+        """
+        named: dict[str, answers.Found] = {}
+        nameless = 0
+        for one in found:
+            if not one.flawed and not _has(one.labels, self._owner):
+                continue  # the engine does not know the filter
+            name = container.name_of(one.labels, one.names, prefix=self._prefix)
+            if not name:
+                nameless += 1
+            elif name not in named or self._is_called(one, name):
+                called = container.container_name(name, prefix=self._prefix)
+                named[name] = one if one.id else attrs.evolve(one, id=called)
+        return named, nameless
+
+    def _is_called(self, one: answers.Found, name: str) -> bool:
+        return container.container_name(name, prefix=self._prefix) in one.names
+
+    async def _instance(self, name: str, found: answers.Found) -> api.Instance | None:
+        """Return what a listing shows of a container; None if it has just gone."""
+        state = _STATES.get(found.state, api.InstanceState.RUNNING)
+        instance = api.Instance(
+            name=name, state=state, metadata=_metadata(found) or {}, created_at=found.created_at
+        )
+        if name in self._ending:
+            return attrs.evolve(instance, state=api.InstanceState.STOPPING)
+        if state is api.InstanceState.RUNNING:
+            return attrs.evolve(instance, detail=text.clean(await self._detail(found)))
+        failed = found.state == "created" and name not in self._making
+        if failed or state is api.InstanceState.EXITED:
+            return await self._ended(instance, found)
+        return instance
+
+    async def _detail(self, found: answers.Found) -> str:
+        """What a person should know of a container that runs."""
+        seen = self._follower.seen(found.id)
+        if seen.oom_at and found.id not in self._memory_limits:
+            with contextlib.suppress(api.NotFound, client.OddAnswerError):
+                there = await self._inspect(found.id)
+                self._memory_limits[found.id] = there.memory_bytes
+        words = [
+            death.oom_words(seen, self._memory_limits.get(found.id)),
+            "somebody paused it" if found.state == "paused" else "",
+            f"ports {', '.join(found.ports)}" if found.ports else "",
+        ]
+        return "; ".join(word for word in words if word)
+
+    async def _ended(self, instance: api.Instance, found: answers.Found) -> api.Instance | None:
+        """Add how it ended; a created one has ended only if its start failed, or never comes."""
+        if found.id not in self._certificates:
+            try:
+                there = await self._inspect(found.id)
+            except api.NotFound:
+                return None
+            except client.OddAnswerError as error:
+                if instance.state is not api.InstanceState.EXITED:
+                    return instance
+                end = api.Exit(slug="unknown", message=error.reason)
+                return attrs.evolve(instance, exit=end)
+            if there.state == "created" and not there.error and not self._is_left(instance):
+                return instance
+            if there.state in {"running", "restarting", "paused"}:
+                return attrs.evolve(instance, state=_STATES[there.state])
+            await self._heard(there)
+            self._certificates[found.id] = death.certificate(
+                death.Ended(
+                    exit_code=there.exit_code,
+                    oom_killed=there.oom_killed,
+                    error=there.error,
+                    last_words=await self._last_words(there),
+                    started=there.started,
+                    finished_at=there.finished_at,
+                    memory_bytes=there.memory_bytes,
+                    seen=self._follower.seen(found.id),
+                    away=self._follower.away(),
+                )
+            )
+        return attrs.evolve(
+            instance, state=api.InstanceState.EXITED, exit=self._certificates[found.id]
+        )
+
+    def _is_left(self, instance: api.Instance) -> bool:
+        """Tell whether a created container is of a broker that ended before it started it."""
+        born = instance.created_at
+        return born is not None and self._now() - born > self._making_s
+
+    async def _last_words(self, there: answers.Inspected) -> str:
+        """Return the end of the output where it may say why the program did not start."""
+        if there.exit_code not in _SHELL_CODES:
+            return ""
+        with contextlib.suppress(api.NotFound, client.OddAnswerError):
+            return await self._output(there, _LAST_WORDS)
+        return ""
+
+    async def _output(self, there: answers.Inspected, tail: int) -> str:
+        return await self.client.call(
+            client.Lane.READ,
+            self.client.logs,
+            there.id,
+            tail,
+            has_terminal=there.has_terminal,
+        )
+
+    async def _heard(self, there: answers.Inspected) -> None:
+        """Wait for the events of an end that was a moment ago: they say what it was.
+
+        Of a kill for memory the ``oom`` may come after the ``die``, and the flag with it.
+        """
+
+        def told() -> bool:
+            seen = self._follower.seen(there.id)
+            why = there.exit_code != _SIGKILLED or seen.oom_at or seen.signals
+            return bool(why) and self._follower.heard_of_end(there.id)
+
+        ended_at = there.finished_at
+        while (  # noqa: ASYNC110 -- the events come from a thread, one second at most
+            ended_at is not None and 0 <= self._now() - ended_at < _EVENTS_S and not told()
+        ):
+            await asyncio.sleep(_LOOK_S / 2)
+
+    # --- terminate and logs ---
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:
+        """Stop and remove; raises NotFound."""
+        there = await self._own(name)
+        self._ending.add(name)
+        try:
+            with contextlib.suppress(api.NotFound):
+                runs = there.state in {"running", "paused", "restarting"}
+                folders = self._places(there).folders
+                if runs and (grace_s > 0 or folders):  # no folder is removed under a build
+                    grace = max(0, math.ceil(grace_s))
+                    await self.client.call(client.Lane.END, self.client.stop, there.id, grace)
+                if folders:
+                    await self.client.call(client.Lane.END, self._remove_folders, there)
+                await self._remove(there.id)
+            if self._places(there).volumes:
+                await self._end_volumes(there)
+            self._handover.take(name)
+        finally:
+            self._ending.discard(name)
+
+    async def _end_volumes(self, there: answers.Inspected) -> None:
+        try:
+            await self.client.call(client.Lane.END, self._remove_volumes, there)
+        except api.BackendError:
+            self._volumes_swept = False  # the container is gone: a listing looks after them
+
+    async def _sweep_volumes(self, needed: set[str]) -> None:
+        """Remove what was left between the end of a container and that of its volumes."""
+        self._volumes_swept = True
+        try:
+            await self.client.call(
+                client.Lane.END,
+                belongings.sweep_volumes,
+                self.client,
+                marks=self._owner,
+                needed=needed,
+            )
+        except api.BackendError:
+            self._volumes_swept = False
+
+    def _places(self, there: answers.Inspected) -> host_paths.Places:
+        return host_paths.read(there.labels, there.labels.get(container.NAME, ""))
+
+    def _remove_folders(self, there: answers.Inspected) -> None:
+        called = container.container_name(there.labels[container.NAME], prefix=self._prefix)
+        belongings.remove_folders(
+            self.client, labels=there.labels, image=there.image, called=called
+        )
+
+    def _remove_volumes(self, there: answers.Inspected) -> None:
+        belongings.remove_volumes(self.client, labels=there.labels, marks=self._owner)
+
+    async def _remove(self, container_id: str) -> None:
+        """Remove until it is gone: somebody else may be at it (409)."""
+        end = asyncio.get_running_loop().time() + _GONE_S
+        while True:
+            try:
+                await self.client.call(client.Lane.END, self.client.remove, container_id)
+            except api.NotFound:
+                return
+            except api.Rejected as error:
+                if asyncio.get_running_loop().time() > end:
+                    raise api.Unavailable(str(error)) from error
+                await asyncio.sleep(_LOOK_S)
+            else:
+                return
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Last lines of output, the secrets blanked out; raises NotFound."""
+        there = await self._own(name)
+        if tail <= 0:
+            return ""
+        said = await self._output(there, tail)
+        secrets = self._handover.held(name)
+        if not secrets:
+            with contextlib.suppress(api.NotFound, client.OddAnswerError):
+                secrets = await self.client.call(
+                    client.Lane.READ, self.client.get, there.id, container.SECRETS
+                )
+        return "\n".join(text.last_lines(_blanked(said, secrets), tail))
+
+    async def has(self, name: str) -> bool:
+        """Tell whether the owner has a container for that instance here."""
+        try:
+            await self._own(name)
+        except api.NotFound:
+            return False
+        return True
+
+    async def _own(self, name: str) -> answers.Inspected:
+        if names.name_problem(name) is None:
+            there = await self._inspect(container.container_name(name, prefix=self._prefix))
+            if _has(there.labels, self._owner):
+                return there
+        raise api.NotFound(f"no instance {name[:80]!r}")
+
+    async def _inspect(self, name: str) -> answers.Inspected:
+        return await self.client.call(client.Lane.READ, self.client.inspect, name)
+
+    def close(self) -> None:
+        """Let go; blocking."""
+        self._follower.close()
+        self.client.close()
+
+
+def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(labels.get(key) == text for key, text in wanted.items())
+
+
+def _metadata(found: answers.Found) -> dict[str, str] | None:
+    """Return what we wrote on a container; None if it is damaged, or only a part can be read."""
+    try:
+        return None if found.flawed else container.read_metadata(found.labels)
+    except ValueError:
+        return None
+
+
+def _blanked(said: str, secrets: Mapping[str, bytes]) -> str:
+    """Agents print their arguments when they fail; these logs go into pages and records."""
+    for content in secrets.values():
+        for line in content.decode("utf-8", "replace").splitlines():
+            if len(line.strip()) >= _SHORTEST_SECRET:
+                said = said.replace(line.strip(), _BLANK)
+    return said

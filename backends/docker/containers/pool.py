@@ -1,0 +1,178 @@
+"""Several engines as one: who is asked, and what is known of those that do not answer.
+
+Why: machines are rebooted while others serve. Refuses to know how an instance is made, and what an
+engine says to it.
+
+Theory of operation: an engine that fails is set aside and its error remembered; as long as another
+one answers it is asked again only once its events can be followed again, or after a while if they
+always could. They are tried in a thread, so nobody waits for a machine that is switched off.
+
+What was there may not vanish from the list. Of an engine that answered before, the last picture
+stays. Of one that never did, since the broker started, nothing is known: the list is then
+``Partial``, which says that what is neither in it nor was ever in one may still be alive. If two
+engines show one name (a call that timed out, and yet took effect), the later one is removed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import attrs
+from attrs import define
+
+from backends import api
+from backends.docker.containers import host
+from outside import waits
+
+_ASIDE_S = (5.0, 15.0, 60.0, 300.0)
+_PATIENCE_S = 10.0  # with one of several that does not answer
+
+
+@define(eq=False)
+class Place:
+    """An engine, and what is remembered of it: failures in a row and the last picture."""
+
+    host: host.Host
+    failures: int = 0
+    aside_until: float = 0.0  # loop time
+    error: api.BackendError | None = None
+    stream: int = 0  # of events, that was open when it was set aside
+    picture: Sequence[api.Instance] | None = None
+    odd: str = ""  # why the picture is not whole
+
+    def set_aside(self, error: api.BackendError) -> None:
+        """Ask others first for a while."""
+        pause = _ASIDE_S[min(self.failures, len(_ASIDE_S) - 1)]
+        self.failures += 1
+        self.error, self.stream = error, self.host.stream()
+        self.aside_until = asyncio.get_running_loop().time() + (error.retry_after or pause)
+
+    def answered(self) -> None:
+        """Forget the failures."""
+        self.failures, self.aside_until, self.error = 0, 0.0, None
+
+    def is_aside(self) -> bool:
+        """Tell whether asking it would probably be waiting for nothing."""
+        if self.error is None:
+            return False
+        stream = self.host.stream()
+        early = asyncio.get_running_loop().time() < self.aside_until
+        return stream == 0 or (early and stream == self.stream)
+
+
+class Pool:
+    """The verbs that concern every engine."""
+
+    def __init__(self, hosts: Sequence[host.Host], *, reading: bool = False) -> None:
+        self._reading = reading
+        self.places = [Place(one) for one in hosts]
+
+    def open(self) -> list[Place]:
+        """Return those that are not set aside, in order; all if there would be none."""
+        return [place for place in self.places if not place.is_aside()] or self.places
+
+    async def list(self) -> Sequence[api.Instance]:
+        """Return the instances of all; raises Partial, or an error if none answers."""
+        asked = self.open()
+        answers = await asyncio.gather(
+            *(self._pictured(place) for place in asked), return_exceptions=True
+        )
+        for place, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, api.BackendError):
+                place.set_aside(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                place.answered()
+                place.picture, place.odd = answer.instances, answer.odd
+        failed = [place.error for place in self.places if place.error is not None]
+        if len(failed) == len(self.places):
+            raise failed[0]
+        for place in self.places:
+            if place.error is not None and place.picture is not None:
+                place.picture = [_out_of_sight(one, place.host.url) for one in place.picture]
+        found = await self._without_doubles()
+        unseen = [place.error for place in self.places if place.picture is None and place.error]
+        odd = [place.odd for place in self.places if place.odd]
+        if unseen or odd:
+            words = "; ".join([*odd, *(error.reason for error in unseen)])
+            lead = "" if odd else "not all engines are known: "
+            raise api.Partial(f"{lead}{words}", seen=found, odd=bool(odd))
+        return found
+
+    async def _pictured(self, place: Place) -> host.Listing:
+        """Ask one; nobody waits for it longer than is good for the others."""
+        try:
+            async with waits.timeout(None if len(self.places) == 1 else _PATIENCE_S):
+                return await place.host.list()
+        except TimeoutError as error:
+            raise api.Unavailable(
+                f"{place.host.url}: no answer within {_PATIENCE_S:g} s"
+            ) from error
+
+    async def _without_doubles(self) -> Sequence[api.Instance]:
+        """Return the last pictures as one; of two containers of one name the better stays."""
+        found: dict[str, tuple[api.Instance, Place]] = {}
+        for place in self.places:
+            for one in place.picture or ():
+                other = found.get(one.name)
+                if other is None:
+                    found[one.name] = (one, place)
+                    continue
+                kept, gone = sorted((other, (one, place)), key=_worth)
+                found[one.name] = kept
+                if not self._reading and not gone[1].error and not kept[1].error:
+                    with contextlib.suppress(api.BackendError):  # or at the next listing
+                        await gone[1].host.terminate(one.name, grace_s=0)
+        return [one for one, _ in found.values()]
+
+    def count(self) -> int:
+        """Return how many instances the last pictures of the open ones show."""
+        return sum(len(place.picture or ()) for place in self.open())
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:
+        """End it wherever it is; raises NotFound only if no engine can have it."""
+        asked = self.open()
+        results = await asyncio.gather(
+            *(place.host.terminate(name, grace_s=grace_s) for place in asked),
+            return_exceptions=True,
+        )
+        errors = {id(place): place.error for place in self.places if place not in asked}
+        for place, result in zip(asked, results, strict=True):
+            if result is None or isinstance(result, api.NotFound):
+                place.picture = place.picture and [i for i in place.picture if i.name != name]
+            elif isinstance(result, api.BackendError):
+                errors[id(place)] = result
+            else:
+                raise result
+        ended = any(result is None for result in results)
+        for place in self.places:
+            error = errors.get(id(place))
+            known = place.picture is not None and name in {one.name for one in place.picture}
+            if error is not None and (known or not ended):
+                raise error  # it has it, or may have it
+        if not ended:
+            raise api.NotFound(f"no instance {name[:80]!r}")
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Return the last lines from whoever has it."""
+        missing: api.BackendError = api.NotFound(f"no instance {name[:80]!r}")
+        for place in self.open():
+            try:
+                return await place.host.logs(name, tail=tail)
+            except api.NotFound:
+                continue
+            except api.BackendError as error:
+                missing = error
+        errors = [place.error for place in self.places if place.error is not None]
+        raise errors[0] if errors and isinstance(missing, api.NotFound) else missing
+
+
+def _worth(entry: tuple[api.Instance, Place]) -> tuple[bool, float]:
+    """The one that runs, and of two the older."""
+    instance, _ = entry
+    return instance.state is not api.InstanceState.RUNNING, instance.created_at or 0.0
+
+
+def _out_of_sight(instance: api.Instance, url: str) -> api.Instance:
+    return attrs.evolve(instance, detail=f"{url} does not answer; this is how it was")

@@ -1,0 +1,527 @@
+"""The Engine's API: blocking calls, in few threads, with typed answers and the contract's errors.
+
+What is sent and what is answered is in the words of that API, so it can be compared with
+recordings. Refuses to know how bytes travel (``wire``), instances, owners and asyncio tasks.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import enum
+import functools
+import io
+import json
+import ssl
+import tarfile
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+import urllib3
+
+from backends import api
+from backends.docker import settings
+from backends.docker.containers import container
+from backends.docker.engine import answers, logins, reference, wire
+from backends.kit import heap
+from outside import counts, text, typed
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_OLDEST = (1, 40)  # HostConfig.Init, Mounts, device requests: what our bodies may hold
+_NEWEST = (1, 52)  # what was read of the API's changes; an engine may ask for a newer one
+_SILENCE_S = 300.0  # of an event stream before it is taken for dead and opened again
+_EVENTS = ("start", "die", "oom", "kill", "pause", "unpause", "destroy", "create")
+_REMAPPING = ("selinux", "userns", "rootless")
+_ARCHIVE_MAX = 1 << 20  # of secrets that are looked at again
+_INSPECT_MAX = 4 << 20
+_OUTPUT_MAX = 32 << 20
+_OUTPUT_KEPT = 64 << 10
+_LAYERS_MAX = 1000
+_JSON = {"Content-Type": "application/json"}
+_TAR = {"Content-Type": "application/x-tar"}
+
+
+class Lane(enum.Enum):
+    """Who may use how many of the threads, so that slow calls never delay a listing."""
+
+    READ = 3
+    START = 8
+    END = 12  # a stop blocks for its grace
+    PULL = 2
+
+
+class NoImageError(Exception):
+    """The engine does not have the image."""
+
+
+class NameTakenError(Exception):
+    """A container of that name exists."""
+
+
+class OddAnswerError(api.Unavailable):
+    """The engine answers what no engine answers; perhaps about this container alone."""
+
+
+class StartError(Exception):
+    """The engine could not start a container; ``error`` is what to raise."""
+
+    def __init__(self, error: api.BackendError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Client:
+    """One engine. The methods block; ``call`` runs them in a thread."""
+
+    def __init__(self, host: settings.Host, configured: settings.DockerSettings) -> None:
+        self.url = host.url
+        self._host = host
+        self._settings = configured
+        self._lock = threading.Lock()
+        self._session: wire.Session | None = None
+        self._closing = threading.Event()
+        self._closed = False
+        heap.share()
+        threads = sum(lane.value for lane in Lane)
+        self._threads = concurrent.futures.ThreadPoolExecutor(threads, "docker")
+        self._lanes = {lane: asyncio.Semaphore(lane.value) for lane in Lane}
+
+    async def begin(
+        self, lane: Lane, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> asyncio.Future[_T]:
+        """Begin to run a method in a thread, as soon as its lane is free."""
+        free = self._lanes[lane]
+        await free.acquire()
+        try:
+            if lane is Lane.PULL:
+                begun = _apart(functools.partial(work, *args, **kwargs))
+            else:
+                begun = self._threads.submit(work, *args, **kwargs)
+        except RuntimeError as error:
+            free.release()
+            raise api.Unavailable("the backend is closed") from error
+        future = asyncio.wrap_future(begun)
+        future.add_done_callback(lambda _: free.release())
+        return future
+
+    async def call(
+        self, lane: Lane, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Run a method in a thread; a cancelled call may still come to its end there."""
+        return await (await self.begin(lane, work, *args, **kwargs))
+
+    def close(self) -> None:
+        """Wait for the calls under way but pulls, let go of threads and connections; blocking."""
+        self._closing.set()
+        self._threads.shutdown(wait=True)
+        with self._lock:
+            self._closed = True
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+
+    # --- containers ---
+
+    def list(self, labels: Mapping[str, str]) -> tuple[list[answers.Found], typed.Odd]:
+        """Every container with these labels, in any state, and what of the list is none."""
+        wanted = [f"{key}={text}" for key, text in labels.items()]
+        query = {"all": 1, "filters": json.dumps({"label": wanted})}
+        with self._answers("cannot list containers") as session:
+            told = session.told(list, "GET", "/containers/json", query=query)
+            return typed.each(told, answers.found)
+
+    def inspect(self, name: str) -> answers.Inspected:
+        """Look at one; raises NotFound, and OddAnswerError."""
+        with self._answers(f"cannot look at {name!r}") as session:
+            return answers.inspected(
+                session.told(dict, "GET", f"{_place(name)}/json", limit=_INSPECT_MAX)
+            )
+
+    def create(self, plan: container.Plan) -> str:
+        """Return the id of a new container. Raises NoImageError, NameTakenError."""
+        query = {"name": plan.container}
+        if plan.platform is not None:
+            query["platform"] = plan.platform
+        body = json.dumps(dict(plan.body)).encode()
+        with self._answers("cannot create a container") as session:
+            try:
+                told = session.told(
+                    dict, "POST", "/containers/create", query=query, body=body, headers=_JSON
+                )
+            except wire.RefusedError as error:
+                if answers.is_missing_image(error.status, error.words):
+                    raise NoImageError(error.words) from error
+                if error.status == 409:
+                    raise NameTakenError(error.words) from error
+                raise answers.refused_launch(error.status, error.words) from error
+            return answers.made(told)
+
+    def put(self, container_id: str, path: str, archive: bytes) -> None:
+        """Unpack a tar file in a container."""
+        with self._answers("cannot put files into a container") as session:
+            session.ask(
+                "PUT",
+                f"{_place(container_id)}/archive",
+                query={"path": path},
+                body=archive,
+                headers=_TAR,
+            )
+
+    def get(self, container_id: str, path: str) -> dict[str, bytes]:
+        """Return the files below a path of a container, a megabyte at most; raises NotFound."""
+        with self._answers(f"cannot read {path}") as session:
+            packed = session.ask(
+                "GET",
+                f"{_place(container_id)}/archive",
+                query={"path": path},
+                limit=_ARCHIVE_MAX,
+            )
+            # nothing is unpacked, nor filled up with zeros, that is larger than what came
+            with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as tar:
+                return {
+                    member.name: file.read(_ARCHIVE_MAX)
+                    for member in tar
+                    if member.isreg() and member.size <= len(packed) and not member.issparse()
+                    if (file := tar.extractfile(member)) is not None
+                }
+
+    def owner_of(self, container_id: str, path: str) -> int | None:
+        """Return the uid of a path of a container; None if it does not exist."""
+        with self._answers(f"cannot look at {path}") as session:
+            try:
+                with session.stream(  # a folder has no end before that of all that is in it
+                    "GET",
+                    f"{_place(container_id)}/archive",
+                    query={"path": path},
+                    waits=self._waits(),
+                ) as answer:
+                    head = answer.first(tarfile.BLOCKSIZE)
+            except wire.RefusedError as error:
+                if isinstance(answers.refusal(error.status, error.words), api.NotFound):
+                    return None
+                raise
+            if len(head) < tarfile.BLOCKSIZE:
+                raise wire.OddError("the archive ends early")
+            return tarfile.TarInfo.frombuf(head, "utf-8", "replace").uid
+
+    def remaps_files(self) -> bool:
+        """Tell whether containers see other owners or labels of files than the host."""
+        with self._answers("cannot ask what the engine is") as session:
+            told = answers.security_options(session.told(dict, "GET", "/info", limit=_INSPECT_MAX))
+            return any(word in option for option in told for word in _REMAPPING)
+
+    def start(self, container_id: str, plan: container.Plan) -> None:
+        """Join the networks and start; raises StartError when the engine says no."""
+        endpoint = {"Aliases": list(plan.aliases)} if plan.aliases else {}
+        with self._answers("cannot start a container") as session:
+            try:
+                for network in plan.networks:
+                    joined = {"Container": container_id, "EndpointConfig": endpoint}
+                    session.ask(
+                        "POST",
+                        f"/networks/{_quoted(network)}/connect",
+                        body=json.dumps(joined).encode(),
+                        headers=_JSON,
+                    )
+                session.ask("POST", f"{_place(container_id)}/start")
+            except wire.RefusedError as error:
+                told = answers.refused_launch(error.status, error.words, made=container_id)
+                raise StartError(told) from error
+
+    def stop(self, container_id: str, grace_s: int) -> None:
+        """Signal, wait, kill; a paused one is let go on first."""
+        waits = self._waits(grace_s)
+        with self._answers("cannot stop a container") as session:
+            with contextlib.suppress(wire.RefusedError):  # it is mostly not paused
+                session.ask("POST", f"{_place(container_id)}/unpause")
+            session.ask("POST", f"{_place(container_id)}/stop", query={"t": grace_s}, waits=waits)
+
+    def remove(self, container_id: str) -> None:
+        """Kill and remove with its anonymous volumes; raises NotFound."""
+        with self._answers("cannot remove a container") as session:
+            session.ask("DELETE", _place(container_id), query={"v": 1, "force": 1})
+
+    def logs(self, container_id: str, tail: int, *, has_terminal: bool) -> str:
+        """Return the last lines of output: of more than 64 kB the end."""
+        with (
+            self._answers("cannot read the output") as session,
+            session.stream(
+                "GET",
+                f"{_place(container_id)}/logs",
+                query={"stdout": 1, "stderr": 1, "tail": tail},
+                waits=self._waits(),
+            ) as answer,
+        ):
+            raw, whole = answer.output(
+                multiplexed=not has_terminal, kept=_OUTPUT_KEPT, limit=_OUTPUT_MAX
+            )
+        # the first line is cut, perhaps amid a secret
+        return (raw if whole else raw.partition(b"\n")[2]).decode("utf-8", "replace")
+
+    # --- what belongs to a container ---
+
+    def run_helper(self, name: str, body: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+        """Run a container to its end and remove it; return its words if it failed, else nothing.
+
+        One of that name with these labels that runs already is waited for. Raises Unavailable
+        when it takes longer than a call may, Rejected when the engine does not start it.
+        """
+        self._begin_helper(name, body, labels)
+        with self._answers("cannot run a helper") as session:
+            told = session.told(dict, "POST", f"{_place(name)}/wait")
+            code = answers.status_code(told)
+        words = self.logs(name, 1, has_terminal=False) if code else ""
+        self.remove(name)
+        return text.clean(words) or f"it ended with {code}" if code else ""
+
+    def _begin_helper(self, name: str, body: Mapping[str, Any], labels: Mapping[str, str]) -> None:
+        try:
+            there = self.inspect(name)
+        except api.NotFound:
+            there = None
+        if there is not None and not labels.items() <= there.labels.items():
+            raise api.Rejected(f"the container {name!r} exists and is not ours")
+        if there is not None and there.state == "running":
+            return
+        if there is not None:
+            self.remove(name)
+        with self._answers("cannot run a helper") as session:
+            try:
+                session.ask(
+                    "POST",
+                    "/containers/create",
+                    query={"name": name},
+                    body=json.dumps(dict(body)).encode(),
+                    headers=_JSON,
+                )
+                session.ask("POST", f"{_place(name)}/start")
+            except wire.RefusedError as error:  # whatever it is, it would say the same again
+                with contextlib.suppress(wire.RefusedError):
+                    session.ask("DELETE", _place(name), query={"v": 1, "force": 1})
+                raise api.Rejected(error.words) from error
+
+    def volumes(self, labels: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+        """Return the named volumes with these labels, and all labels of each."""
+        wanted = [f"{key}={value}" for key, value in labels.items()]
+        query = {"filters": json.dumps({"label": wanted})}
+        with self._answers("cannot list volumes") as session:
+            return answers.volumes(session.told(dict, "GET", "/volumes", query=query))
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume; raises NotFound, and Rejected while a container has it."""
+        with self._answers("cannot remove a volume") as session:
+            session.ask("DELETE", f"/volumes/{_quoted(name)}")
+
+    # --- images ---
+
+    def pull(self, image: str, platform: str | None, tell: Callable[[str], None]) -> None:
+        """Pull an image, telling its progress. Raises Rejected, Unauthorized, Unavailable."""
+        limit = self._settings.pull_timeout_s
+        doing = f"cannot pull {image[:80]!r} within {limit:g} s"
+        repository, tag = reference.to_pull(image)
+        query = {"fromImage": repository, "tag": tag}
+        if platform is not None:
+            query["platform"] = platform
+        layers: dict[str, str] = {}
+        with (
+            self._answers(doing, pull=True) as session,
+            _in_time(f"{doing}: it was still under way", layers),
+            session.stream(  # to let go of the answer ends the pull
+                "POST",
+                "/images/create",
+                query=query,
+                headers=self._login(image),
+                waits=wire.Waits(silence_s=limit, within_s=limit),
+            ) as answer,
+        ):
+            for line in answer.lines():
+                if line is None:
+                    raise wire.OddError("a line of its progress is too long")
+                if not line.strip():
+                    continue
+                error, layer, status = answers.progress(wire.read_json(line))
+                if error:
+                    raise answers.refused_pull(None, error)
+                if layer and (layer in layers or len(layers) < _LAYERS_MAX):
+                    layers[layer] = status
+                    done = sum(word in answers.LAYER_DONE for word in layers.values())
+                    tell(f"{done} of {counts.told(len(layers), 'layer is', 'layers are')} here")
+                if self._closing.is_set():
+                    raise api.Unavailable("the backend is closed")
+
+    def _login(self, image: str) -> dict[str, str]:
+        """Return what the settings or the Docker configuration say about the image's registry."""
+        registry = reference.registry_of(image)
+        login = self._settings.registries.get(registry)
+        if login is not None:
+            found = logins.of_settings(login, registry)
+        else:
+            found = logins.of_config(self._settings.docker_config, registry)
+        return {"X-Registry-Auth": logins.header(found)} if found else {}
+
+    # --- events ---
+
+    def events(
+        self, labels: Mapping[str, str], since: int, begun: Callable[[Callable[[], None]], None]
+    ) -> Iterator[answers.Event | None]:
+        """Yield events until the stream ends, None for one that cannot be read.
+
+        ``begun`` is given the way to end it from outside. An engine that goes away ends the
+        stream as if it were finished.
+        """
+        filters = {
+            "type": ["container"],
+            "event": list(_EVENTS),
+            "label": [f"{key}={text}" for key, text in labels.items()],
+        }
+        with (
+            self._answers("cannot follow the events") as session,
+            session.stream(
+                "GET",
+                "/events",
+                query={"since": since, "filters": json.dumps(filters)},
+                waits=wire.Waits(silence_s=_SILENCE_S),
+            ) as answer,
+        ):
+            begun(answer.end)
+            for line in answer.lines():
+                if line is None or line.strip():
+                    yield _event(line)
+
+    # --- connection ---
+
+    @contextlib.contextmanager
+    def _answers(self, doing: str, *, pull: bool = False) -> Iterator[wire.Session]:
+        """Give the session; turn what goes wrong into the contract's errors."""
+        try:
+            yield self._connect()
+        except wire.RefusedError as error:
+            if "client version" in error.words:
+                self._forget()  # the engine was replaced: ask again what it speaks
+            if pull:
+                raise answers.refused_pull(error.status, error.words) from error
+            raise answers.refusal(
+                error.status, error.words, retry_after=error.retry_after
+            ) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if self._host.tls:
+                self._forget()  # certificates and authority may have been renewed on the disk
+            raise _unreachable(self._host, doing, error) from error
+        except (wire.OddError, ValueError, tarfile.TarError) as error:
+            raise OddAnswerError(f"{doing}: {self.url}: {answers.innermost(error)}") from error
+
+    def _waits(self, more_s: float = 0.0) -> wire.Waits:
+        limit = self._settings.timeout_s + more_s
+        return wire.Waits(silence_s=limit, within_s=limit)
+
+    def _connect(self) -> wire.Session:
+        with self._lock:
+            if self._closed:
+                raise api.Unavailable("the backend is closed")
+            if self._session is None:
+                self._session = self._open()
+            return self._session
+
+    def _open(self) -> wire.Session:
+        """Connect with a version that both sides know, whatever the environment says."""
+        session = self._made()
+        try:
+            session.version = self._settings.api_version or self._version(session)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _version(self, session: wire.Session) -> str:
+        """Return the newest version that both know: also of an engine that has no old ones."""
+        told = session.told(dict, "GET", "/version", limit=_INSPECT_MAX)
+        newest = answers.version(told.get("ApiVersion"))
+        if newest is None:
+            raise wire.OddError("what is there tells no version of the Engine's API")
+        oldest = answers.version(told.get("MinAPIVersion")) or _OLDEST
+        if newest < _OLDEST:
+            raise api.Unauthorized(
+                f"the engine at {self.url} speaks API {newest[0]}.{newest[1]}; 1.40 is needed "
+                "(Docker 19.03)"
+            )
+        major, minor = max(oldest, min(newest, _NEWEST))
+        return f"{major}.{minor}"
+
+    def _made(self) -> wire.Session:
+        try:
+            return wire.Session(
+                self._host,
+                timeout_s=self._settings.timeout_s,
+                connections=sum(lane.value for lane in Lane),
+            )
+        except ssl.SSLError as error:
+            raise answers.refused_tls(self.url, answers.innermost(error)) from error
+        except OSError as error:
+            words = f"{error.filename}: {error.strerror or error}"
+            raise api.Unauthorized(
+                f"{self.url}: {words}; hint: `ca_file`, `cert_file`, `key_file` of the host"
+            ) from error
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._session = None
+
+
+def _apart(work: Callable[[], _T]) -> concurrent.futures.Future[_T]:
+    """Run in a thread that nobody waits for at the end: a registry may be silent for minutes."""
+    future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 -- as an executor's thread
+            future.set_exception(error)
+
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="docker-pull", daemon=True).start()
+    return future
+
+
+@contextlib.contextmanager
+def _in_time(words: str, layers: Mapping[str, str]) -> Iterator[None]:
+    """Say of a pull whose time is over that it was at work, if it was."""
+    try:
+        yield
+    except urllib3.exceptions.TimeoutError as error:
+        if not layers:
+            raise
+        raise api.Unavailable(words) from error
+
+
+def _place(container_id: str) -> str:
+    return f"/containers/{_quoted(container_id)}"
+
+
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
+
+
+def _event(line: bytes | None) -> answers.Event | None:
+    """Read one; one that is none costs itself, never the stream."""
+    try:
+        return None if line is None else answers.event(wire.read_json(line))
+    except (wire.OddError, ValueError):
+        return None
+
+
+def _unreachable(host: settings.Host, doing: str, error: Exception) -> api.BackendError:
+    inner = answers.innermost(error)
+    if isinstance(error, urllib3.exceptions.SSLError | ssl.SSLError):
+        return answers.refused_tls(host.url, inner)
+    words = f"{doing}: {host.url}: {inner}"
+    if "Permission denied" in words:
+        return api.Unauthorized(f"{words}; hint: the broker's user needs the socket's group")
+    if host.tls:
+        cut = any(
+            kind in repr(error) for kind in ("ConnectionReset", "BrokenPipe", "Disconnected")
+        )
+        words += "; perhaps it does not accept our certificate" * cut
+    return api.Unavailable(words)

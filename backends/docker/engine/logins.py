@@ -1,0 +1,191 @@
+"""Who we are at a registry: from the settings, Docker's own configuration, credential helpers.
+
+Why not the SDK's own way: it takes a configuration that it cannot read for an empty one, fails for
+all registries where one entry is bad, and waits for ever for a helper, which asks clouds and key
+rings. Read at each pull, so that a renewed password needs no restart. Refuses to know the SDK, and
+to say a password to anybody but the engine: what is read here is shown nowhere.
+"""
+
+import base64
+import binascii
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from backends import api
+from backends.docker import settings
+from backends.docker.engine import reference
+from outside import files, programs, secrets, text
+
+_HELPER_S = 30.0
+_HELPER_MAX = 1 << 20
+_CONFIG_MAX = 1 << 20
+_PASSWORD_MAX = 64 << 10
+_TOKEN_USER = "<token>"  # noqa: S105 -- of the helpers' protocol: the secret is an identity token
+_NOT_THERE = "credentials not found"
+_PROGRAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PUBLIC_URL = f"https://index.{reference.PUBLIC}/v1/"
+"""What the public registry is called in configurations and by helpers."""
+
+
+def header(login: Mapping[str, str]) -> str:
+    """Return a login as the engine wants it in ``X-Registry-Auth``."""
+    told = base64.urlsafe_b64encode(json.dumps(dict(login)).encode()).decode()
+    secrets.register(told)
+    return told
+
+
+def of_settings(login: settings.Registry, registry: str) -> dict[str, str]:
+    """Return user and password of the backend's settings. Raises Unauthorized."""
+    try:
+        password = (
+            os.environ[login.password_env]
+            if login.password_env is not None
+            else files.secret(str(login.password_file), limit=_PASSWORD_MAX)
+        )
+    except (OSError, KeyError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else type(error).__name__
+        raise api.Unauthorized(
+            f"the password for registry {registry} cannot be read: {why}; "
+            "hint: `registries` of the backend"
+        ) from None  # a decoder's error quotes what it could not decode
+    secrets.register(password)
+    return {"username": login.user, "password": password}
+
+
+def of_config(folder: str | None, registry: str) -> dict[str, str]:
+    """Return what Docker's ``config.json`` says about a registry; empty: nothing.
+
+    ``folder`` None: that of ``DOCKER_CONFIG``, or ``~/.docker``. Raises Unauthorized with the
+    file and the entry for what cannot be read, if it is about this registry.
+    """
+    path = _config_file(folder)
+    config = _section(_read(path), path, "")
+    server = _PUBLIC_URL if registry == reference.PUBLIC else registry
+    helpers = _section(config.get("credHelpers", {}), path, "credHelpers")
+    helper = next(
+        (helpers[key] for key in (server, registry) if key in helpers), config.get("credsStore")
+    )
+    if helper:
+        if not isinstance(helper, str) or not _PROGRAM.fullmatch(helper):
+            raise _odd(path, "credHelpers or credsStore", "found no name of a helper")
+        found = of_helper(helper, server)
+        if found is not None:
+            return found
+    entries = _section(config.get("auths", {}), path, "auths")
+    for key in (registry, server, *entries):
+        if key in entries and _host(key) == registry:
+            found = _entry(entries[key], path, key, registry)
+            if found:
+                return found
+    return {}
+
+
+def of_helper(name: str, server: str) -> dict[str, str] | None:
+    """Ask a credential helper of Docker; None if it knows nothing. Raises Unauthorized."""
+    program = f"docker-credential-{name}"
+    try:
+        told = programs.ask(
+            [program, "get"], server.encode(), limit=_HELPER_MAX, within_s=_HELPER_S
+        )
+        if told.code != 0:
+            words = (told.told + told.complained).decode("utf-8", "replace")
+            if _NOT_THERE in words:
+                return None
+            raise _refused(program, text.clean(words, 120) or f"exit code {told.code}")
+        found = json.loads(told.told)
+        user, secret = str(found["Username"]), str(found["Secret"])
+    except TimeoutError:
+        raise _refused(program, f"no answer within {_HELPER_S:g} s") from None
+    except programs.TooMuch as error:
+        raise _refused(program, f"its answer has {error}") from None
+    except OSError as error:
+        raise _refused(program, error.strerror or "it cannot be run") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _refused(program, "its answer is none") from None  # it may hold the secret
+    secrets.register(secret)
+    if user == _TOKEN_USER:
+        return {"serveraddress": server, "identitytoken": secret}
+    return {"serveraddress": server, "username": user, "password": secret}
+
+
+# --- Docker's configuration ----------------------------------------------------------------------
+
+
+def _config_file(folder: str | None) -> pathlib.Path:
+    told = folder or os.environ.get("DOCKER_CONFIG")
+    return (pathlib.Path(told) if told else pathlib.Path("~/.docker").expanduser()) / "config.json"
+
+
+def _read(path: pathlib.Path) -> Any:
+    try:
+        raw = files.read(path, limit=_CONFIG_MAX)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise _odd(path, "", error.strerror or "it cannot be read") from error
+    try:
+        return json.loads(raw.decode("utf-8-sig")) if raw.strip() else {}
+    except json.JSONDecodeError as error:
+        raise _odd(path, "", f"no JSON: line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError):
+        raise _odd(path, "", "no JSON") from None
+
+
+def _section(told: Any, path: pathlib.Path, where: str) -> Mapping[str, Any]:
+    if told is None:
+        return {}
+    if not isinstance(told, dict):
+        raise _odd(path, where, "found no section; allowed: names with their values")
+    return told
+
+
+def _entry(told: Any, path: pathlib.Path, key: str, registry: str) -> dict[str, str]:
+    """Read one entry of ``auths``; empty: it says nothing."""
+    where = f"auths.{text.clean(key, 80)}"
+    entry = _section(told, path, where)
+    texts = {name: value for name, value in entry.items() if isinstance(value, str) and value}
+    secrets.register(*(texts.get(name) for name in ("auth", "identitytoken", "password")))
+    if "identitytoken" in texts:
+        return {"serveraddress": registry, "identitytoken": texts["identitytoken"]}
+    if "auth" in texts:
+        user, password = _decoded(texts["auth"], path, where)
+    elif "username" in texts and "password" in texts:
+        user, password = texts["username"], texts["password"]
+    elif set(entry) & {"auth", "identitytoken"} and any(entry.values()):
+        raise _odd(path, where, "found no text; allowed: base64 of USER:PASSWORD")
+    else:
+        return {}
+    secrets.register(password)
+    return {"serveraddress": registry, "username": user, "password": password}
+
+
+def _decoded(auth: str, path: pathlib.Path, where: str) -> tuple[str, str]:
+    try:
+        user, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        user, colon, password = "", "", ""
+    if not colon or not user:
+        raise _odd(path, where, "auth is not base64 of USER:PASSWORD")
+    return user, password.strip("\0")
+
+
+def _host(key: str) -> str:
+    """Return the registry that an entry is for; old ones are whole URLs."""
+    host = key.removeprefix("http://").removeprefix("https://").partition("/")[0]
+    return reference.PUBLIC if host == f"index.{reference.PUBLIC}" else host
+
+
+def _odd(path: pathlib.Path, where: str, words: str) -> api.Unauthorized:
+    place = f"{path}: {where}: " if where else f"{path}: "
+    return api.Unauthorized(
+        f"the Docker configuration cannot be read: {place}{words}; hint: `docker_config`"
+    )
+
+
+def _refused(program: str, words: str) -> api.Unauthorized:
+    hint = "hint: the credential helper of the Docker configuration, in the broker's PATH"
+    return api.Unauthorized(f"{program}: {words[:120]}; {hint}")

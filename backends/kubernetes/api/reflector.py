@@ -1,0 +1,300 @@
+"""A picture of our pods that is kept true by one list and one watch.
+
+Why: a list every second would cost the API server more than all our pods. Whoever iterates
+``changes`` keeps the picture; while somebody does and the stream is open, ``look`` answers from
+it, otherwise it lists. So a picture that nobody keeps is never taken for the truth.
+
+What recordings taught: a version that is too old is an ERROR event (410) in an answer 200; a watch
+ends cleanly after ``timeoutSeconds`` or when the server stops, and goes on from the last version
+seen; bookmarks renew that version about every minute, so silence beyond that is a dead connection;
+leaving the label selector looks like DELETED.
+
+What cannot be read costs itself: a pod of which nobody can tell whose it is leaves a doubt in the
+picture (``Picture.odd``), and while there is one each look lists; an event that is none makes us
+list anew. A bug of ours is logged, and followed by a new list.
+
+A pod is read when it changes, not at each look, and a long list with pauses, so that the loop is
+never held up for long (docs/performance.md). Refuses to know what a state means.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncGenerator, Callable
+
+from attrs import define, frozen
+
+from backends import api
+from backends.kubernetes.api import client, errors
+from backends.kubernetes.pods import states
+from outside import typed, waits
+
+_LOG = logging.getLogger("backends.kubernetes")
+_SHORT_S = 1.0  # a watch that ends sooner is not opened again at once
+_LONG_S = 30.0  # between two lists, where the version of each is refused
+_LEFT_ALONE_S = 1.0  # a consumer that stays away longer has left the picture to age
+_GONE_S = 120.0  # how long a pod that somebody else deleted is remembered
+_MANY = 1000
+_MOST = 20_000  # pods of one owner in one namespace
+_PIECE = 50  # pods that are read without a pause: a few milliseconds
+_ODD_S = 5.0  # until a stream that said what cannot be read, or met a bug, is opened anew
+_REASONS = 5
+_VERSION = re.compile(r"[\w.:-]{1,128}")
+
+
+@frozen(kw_only=True)
+class Picture:
+    """All pods of one owner at one moment, and those that went without our doing."""
+
+    pods: tuple[states.Seen, ...]
+    departed: tuple[api.Instance, ...] = ()
+    odd: str = ""  # why some pods cannot be told from others': any that is not here may be one
+
+
+_Pods = dict[str, states.Seen]  # by the pod's name: a namespace has one of a name
+
+
+@define
+class _Found:
+    """A full list."""
+
+    pods: _Pods
+    reasons: dict[str, None]  # why it cannot be told of some whose they are
+    count: int = 0  # of those
+    version: str = ""
+
+    @property
+    def odd(self) -> str:
+        """Why they cannot be read, or nothing."""
+        return typed.Odd(count=self.count, reasons=tuple(self.reasons)).words("pod")
+
+
+class Reflector:
+    """Keeps the picture of one selector."""
+
+    def __init__(
+        self,
+        asked: client.Client,
+        *,
+        owner: str,
+        selector: str,
+        now: Callable[[], float],
+    ) -> None:
+        self._client = asked
+        self._owner = owner
+        self._selector = selector
+        self._now = now
+        self._pods: _Pods = {}
+        self._departed: dict[str, api.Instance] = {}
+        self._forgotten: dict[str, None] = {}  # names that we end ourselves, oldest first
+        self._odd = ""  # of the last full list
+        self._live = False
+        self._kept = False
+        self._said = ""
+        self._changed = asyncio.Event()
+
+    @property
+    def live(self) -> bool:
+        """The picture is whole, and being kept true at this moment."""
+        return self._live and not self._odd
+
+    def forget(self, name: str) -> None:
+        """Say that an instance's end is our own doing: its pod may go without a certificate."""
+        self._departed.pop(name, None)
+        self._forgotten.pop(name, None)
+        self._forgotten[name] = None
+        if len(self._forgotten) > _MANY:
+            del self._forgotten[next(iter(self._forgotten))]
+
+    def departed(self, name: str) -> bool:
+        """Tell whether this instance's pod went without our doing."""
+        return name in self._departed
+
+    async def look(self) -> Picture:
+        """Return the picture, or list; complete, or an error."""
+        pods, odd = self._pods, ""
+        if not self.live:
+            found = await self._list()
+            pods, odd = found.pods, found.odd
+            self._odd = self._odd and odd  # whatever it was, its change was told like any other
+        old = self._now() - _GONE_S
+        for name, gone in list(self._departed.items()):
+            if gone.exit is None or (gone.exit.at or 0.0) < old:
+                del self._departed[name]
+        there = {pod.name for pod in pods.values()}
+        return Picture(
+            pods=tuple(pods.values()),
+            departed=tuple(gone for name, gone in self._departed.items() if name not in there),
+            odd=odd,
+        )
+
+    def find(self, pod: str) -> states.Seen | None:
+        """Return a pod by its name from the picture, if it is being kept."""
+        return self._pods.get(pod) if self.live else None
+
+    async def wait(self, within_s: float) -> None:
+        """Wait for the next change, or for a while."""
+        try:
+            async with waits.timeout(within_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def changes(self) -> AsyncGenerator[None, None]:
+        """Keep the picture; yield after each batch of changes. Ends with an error, or by itself.
+
+        Of several iterations at the same time the first keeps the picture; the others end with it.
+        Whoever leaves it by its own will begins anew: what went until then was somebody else's
+        business, as for a broker that only looked on until it took over.
+        """
+        while self._kept:
+            await self._changed.wait()
+            yield
+        self._kept, known = True, False
+        loop = asyncio.get_running_loop()
+        listed, pause_s = loop.time(), 0.0
+        try:
+            while True:
+                try:
+                    found = await self._list()
+                    listed = loop.time()
+                    first, known = not known, True
+                    if self._replace(found) and not first:
+                        self._tell()
+                        yield
+                    async with contextlib.aclosing(self._follow(found.version)) as followed:
+                        async for _ in followed:
+                            yield
+                except errors.Expired:  # anew at once, but where each list is too old at once
+                    quick = loop.time() - listed < _SHORT_S
+                    pause_s = min(max(2 * pause_s, _SHORT_S), _LONG_S) if quick else 0.0
+                    await asyncio.sleep(pause_s)
+                except errors.Odd as error:
+                    self._say(error.reason)
+                    await asyncio.sleep(_ODD_S)
+                except api.BackendError:
+                    raise
+                except Exception:  # noqa: BLE001 -- whoever follows outlives our bugs, and says so
+                    _LOG.exception("following the pods failed by a bug, begins anew")
+                    await asyncio.sleep(_ODD_S)
+        except (asyncio.CancelledError, GeneratorExit):
+            self._pods, self._departed = {}, {}
+            raise
+        finally:
+            self._kept = self._live = False
+            self._tell()
+
+    async def _follow(self, version: str) -> AsyncGenerator[None, None]:
+        """Watch from a version on, again and again, until it is too old."""
+        loop = asyncio.get_running_loop()
+        while True:
+            opened, heard = loop.time(), False
+            watched = self._client.watch_pods(self._selector, version)
+            try:
+                async with contextlib.aclosing(watched):
+                    async for batch in watched:
+                        if not batch:
+                            self._live = True
+                            continue
+                        heard = True
+                        for event in batch:
+                            version = self._apply(event) or version
+                        self._live = False  # while nobody reads on
+                        left = loop.time()
+                        self._tell()
+                        yield
+                        if loop.time() - left > _LEFT_ALONE_S:
+                            raise errors.Expired("nobody kept the picture")
+                        self._live = True
+            except errors.Lost:
+                if not self._live and not heard:
+                    raise  # could not even be opened
+            finally:
+                self._live = False
+            if loop.time() - opened < _SHORT_S:
+                await asyncio.sleep(_SHORT_S)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _say(self, reason: str) -> None:
+        """Log what cannot be read, once until it is something else."""
+        if reason != self._said:
+            _LOG.warning("the pods are told in a way that is odd", extra={"reason": reason})
+        self._said = reason
+
+    async def _list(self) -> _Found:
+        """Return all our pods; complete but for what is odd, or an error."""
+        found = _Found(pods={}, reasons={})
+        async with contextlib.aclosing(self._client.list_pods(self._selector)) as pages:
+            async for page in pages:
+                found.version = page.version
+                for number, pod in enumerate(page.pods):
+                    if number % _PIECE == 0:
+                        await asyncio.sleep(0)
+                    self._take(found, pod)
+        if found.odd:
+            self._say(found.odd)
+        return found
+
+    def _take(self, found: _Found, pod: client.Object) -> None:
+        try:
+            if not states.is_ours(pod, self._owner):
+                return
+        except errors.Odd as error:
+            found.count += 1
+            if len(found.reasons) < _REASONS:
+                found.reasons[error.reason] = None
+            return
+        seen = states.see(pod)
+        if seen.pod in found.pods:  # which of them is the pod?
+            seen = states.unreadable(pod, "it is listed twice")
+        found.pods[seen.pod] = seen
+
+    def _replace(self, found: _Found) -> bool:
+        """Take over a full list; what is missing in it is gone, unless it may be what is odd.
+
+        Tell whether anything changed.
+        """
+        before, self._odd = self._pods, found.odd
+        self._pods = {name: pod.after(before.get(name)) for name, pod in found.pods.items()}
+        for pod in before.values() if not found.odd else ():
+            if pod.pod not in found.pods or found.pods[pod.pod].uid != pod.uid:
+                self._gone(pod)
+        return self._pods != before
+
+    def _apply(self, event: client.Event) -> str | None:
+        """Take over one change; return the version that it brings. Raises Odd."""
+        metadata = states.part(event.object, "metadata")
+        version = metadata.get("resourceVersion")
+        if event.kind in {"ADDED", "MODIFIED", "DELETED"}:
+            self._change(event)
+        fit = isinstance(version, str) and _VERSION.fullmatch(version)
+        return version if fit else None
+
+    def _change(self, event: client.Event) -> None:
+        pod = event.object
+        is_ours = states.is_ours(pod, self._owner)
+        seen = states.see(pod)
+        known = self._pods.get(seen.pod)
+        if event.kind != "DELETED":
+            if is_ours:
+                self._pods[seen.pod] = seen.after(known)
+                if len(self._pods) > _MOST:
+                    raise errors.Large(f"there are more than {_MOST} pods")
+        elif known is not None:
+            if not seen.uid:
+                raise errors.Odd(f"pod {seen.pod} is deleted, and its uid cannot be read")
+            if known.uid == seen.uid:
+                del self._pods[known.pod]
+                self._gone(seen.after(known))
+
+    def _gone(self, pod: states.Seen) -> None:
+        if pod.name in self._forgotten:
+            del self._forgotten[pod.name]
+        else:
+            self._departed[pod.name] = pod.departed(self._now())
+            if len(self._departed) > _MANY:
+                del self._departed[next(iter(self._departed))]

@@ -1,0 +1,75 @@
+"""The protocol in which a Kubernetes API server runs a command in a container.
+
+Pure. Messages of a WebSocket whose first byte names a channel; the last one on the channel of the
+status says how the command ended. Version 5 can close the command's input, version 4 cannot
+(source: ``apiserver/pkg/util/proxy/streamtranslator.go`` of Kubernetes 1.36; it translates 5
+itself and hands 4 to the kubelet). Refuses to know sockets.
+"""
+
+import re
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from backends.kubernetes.api import decoding
+from outside import text, typed
+
+V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
+STDIN, STDOUT, STDERR, STATUS = range(4)
+END_OF_INPUT = bytes((255, STDIN))
+"""Version 5 alone: the command has read everything once it has read this far."""
+
+_STATUS_BYTES = 1 << 16
+_DIGITS, _MOST = 9, 255
+_NO_PROGRAM = re.compile(r"executable file not found|no such file or directory", re.IGNORECASE)
+
+
+@frozen(kw_only=True)
+class Status:
+    """How a command ended; ``code`` is None when it was not run.
+
+    ``is_missing``: because the container has no such program.
+    """
+
+    code: int | None = None
+    is_missing: bool = False
+    message: str = ""
+
+
+def frame(channel: int, data: bytes) -> bytes:
+    """Return a message."""
+    return bytes((channel,)) + data
+
+
+def status(raw: bytes) -> Status:
+    """Read the message on the channel of the status."""
+    try:
+        told = decoding.loads(raw[:_STATUS_BYTES])
+    except ValueError:
+        told = None
+    if not isinstance(told, Mapping) or not isinstance(told.get("status"), str):
+        return Status(message="the API server's word on the end is not to be understood")
+    if told["status"] == "Success":
+        return Status(code=0)
+    codes = [_code(cause) for cause in _causes(told)]
+    known = [code for code in codes if code is not None]
+    words = typed.words(told.get("message"), _STATUS_BYTES)
+    return Status(
+        code=known[0] if known else None,
+        is_missing=not known and _NO_PROGRAM.search(words) is not None,
+        message=text.clean(words),
+    )
+
+
+def _causes(told: Mapping[str, object]) -> list[object]:
+    details = told.get("details")
+    causes = details.get("causes") if isinstance(details, Mapping) else None
+    return causes if isinstance(causes, list) else []
+
+
+def _code(cause: object) -> int | None:
+    """Return the exit code that a cause tells, if it does."""
+    if not isinstance(cause, Mapping) or cause.get("reason") != "ExitCode":
+        return None
+    said = typed.words(cause.get("message"), _DIGITS)
+    return min(int(said), _MOST) if said.isascii() and said.isdecimal() else None

@@ -1,0 +1,203 @@
+"""Commands in containers, by the API server: one WebSocket each.
+
+Apart from the other requests, with connections of its own: a hundred builds that run a step must
+not keep the broker from listing its pods. Refuses to know what is run and for whom.
+
+Who is on the other side of a silent connection is asked of the kernel (TCP keep-alive), not of the
+protocol: a server whose command does not read its input answers no ping either. The pings that we
+send are for those in between, who close what is silent.
+"""
+
+import asyncio
+import contextlib
+import http
+import socket
+import sys
+import urllib.parse
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import aiohttp
+
+from backends.kubernetes.api import access, client, errors
+from backends.kubernetes.exec import channels
+from outside import waits
+
+_PING_S = 20.0
+_FRAME = 1 << 15
+_MESSAGE = 4 << 20  # of output; a kubelet sends 32 KiB at most
+_CLOSE_S = 2.0
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
+
+
+class Execution:
+    """A command that runs."""
+
+    def __init__(self, wire: aiohttp.ClientWebSocketResponse) -> None:
+        self._wire = wire
+        self._input_ended = False
+
+    @property
+    def ends_input(self) -> bool:
+        """Whether the command can be told that its input has ended."""
+        return self._wire.protocol == channels.V5
+
+    @property
+    def input_ended(self) -> bool:
+        """Whether it was told so."""
+        return self._input_ended
+
+    async def send(self, data: bytes) -> None:
+        """Give the command input, at its pace, until it wants no more. Raises Lost."""
+        for start in range(0, len(data), _FRAME):
+            if self._input_ended:
+                return
+            await self._send(channels.frame(channels.STDIN, data[start : start + _FRAME]))
+
+    async def end_input(self) -> None:
+        """Say that there is no more input; idempotent. Raises Lost."""
+        if self._input_ended:
+            return
+        self._input_ended = True
+        await self._send(channels.END_OF_INPUT)
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            await self._wire.send_bytes(message)
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise errors.Lost("the connection to the container is broken") from error
+
+    async def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
+        """Yield channel and data, the status last. Raises Lost when it ends before that.
+
+        Nothing is read ahead but some 100 KiB: who takes no more slows the command.
+        """
+        while True:
+            message = await self._wire.receive()
+            if message.type is aiohttp.WSMsgType.BINARY and message.data:
+                channel, data = message.data[0], message.data[1:]
+                if data:  # an empty one only says that the connection stands
+                    yield channel, data
+                if channel == channels.STATUS:
+                    return
+            elif message.type is not aiohttp.WSMsgType.BINARY:
+                raise errors.Lost("the connection to the container broke")
+
+    async def ping(self) -> None:
+        """Keep those in between from closing a connection that is silent; runs until cancelled."""
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+            while True:
+                await asyncio.sleep(_PING_S)
+                await self._wire.ping()
+
+    async def aclose(self) -> None:
+        """Let go of the connection; whether the command ends with it is up to the runtime."""
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
+            async with waits.timeout(_CLOSE_S):
+                await self._wire.close()
+
+
+class Executor:
+    """Runs commands in the pods of one namespace of one API server."""
+
+    def __init__(self, found: access.Access, *, timeout_s: float) -> None:
+        self._found = found
+        self._timeout_s = timeout_s
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=found.tls or True, limit=0, force_close=True, socket_factory=_socket
+            ),
+            middlewares=(_with_words,),  # before any redirect would be followed
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,  # ``bodies`` does it, with a limit
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Let go of the connections; idempotent."""
+        await self._session.close()
+
+    async def open(self, pod: str, container: str, command: Sequence[str]) -> Execution:
+        """Run a command. Raises the contract's errors, and Lost."""
+        where = f"{self._found.server}/api/v1/namespaces/{self._found.namespace}/pods"
+        url = f"{where}/{urllib.parse.quote(pod, safe='')}/exec"
+        query = [
+            ("container", container),
+            *(("command", word) for word in command),
+            *((stream, "true") for stream in ("stdin", "stdout", "stderr")),
+        ]
+        try:
+            async with waits.timeout(self._timeout_s):
+                wire = await self._connect(url, query)
+        except TimeoutError as error:
+            raise errors.Lost("no answer in time to create pods/exec") from error
+        except aiohttp.ClientError as error:
+            words = client.words_of(error)
+            raise errors.Lost(f"cannot create pods/exec: {words}") from error
+        return Execution(wire)
+
+    async def do(
+        self, pod: str, container: str, command: Sequence[str], *, until_heard: bool = False
+    ) -> None:
+        """Run a short command to its end, or to its first output. Raises as ``open``."""
+        running = await self.open(pod, container, command)
+        try:
+            async with contextlib.aclosing(running.output()) as output:
+                async for _ in output:
+                    if until_heard:
+                        return
+        finally:
+            await running.aclose()
+
+    async def _connect(
+        self, url: str, query: list[tuple[str, str]]
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Connect, once more with a fresh token after a 401."""
+        for renewed in (False, True):
+            if self._session.closed:
+                raise errors.Lost("the backend is closed")
+            token = await self._found.tokens.get(renew=renewed)
+            try:
+                return await self._session.ws_connect(
+                    url,
+                    params=query,
+                    headers=access.authorization(token),
+                    protocols=(channels.V5, channels.V4),
+                    max_msg_size=_MESSAGE,
+                )
+            except _Refused as refused:
+                if refused.answer.status != 401 or not token or renewed:
+                    mapped = errors.mapped("create", "pods/exec", refused.answer)
+                    raise mapped from refused
+        raise AssertionError  # the second pass returns or raises
+
+
+class _Refused(Exception):  # noqa: N818 -- what happened
+    """The API server's answer instead of an upgrade."""
+
+    def __init__(self, answer: errors.Answer) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
+
+
+async def _with_words(
+    request: aiohttp.ClientRequest, ask: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Read a refusal before aiohttp drops its words."""
+    answer = await ask(request)
+    if answer.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+        return answer
+    try:
+        raise _Refused(await client.refusal(answer))
+    finally:
+        answer.close()
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """Make one that asks now and then whether anybody is on the other side."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        for name, value in _KEEPALIVE.items():
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made

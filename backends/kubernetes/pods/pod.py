@@ -1,0 +1,412 @@
+"""From a specification to the pod and the secret that are created.
+
+Pure. Pods are plain dictionaries, never generated classes: a field that this module does not know
+goes through as the user wrote it. Refuses to know HTTP and what the agent is.
+
+The layers, each over the one before (``merge``): what is made of the common settings; the
+fragments that the template inherits; the template's own ``pod``; what the broker insists on
+(names, owner marks, the secret's volume, the shared working directory).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from backends import api
+from backends.kit import names
+from backends.kubernetes import settings
+from backends.kubernetes.pods import merge
+from backends.kubernetes.pods import volumes as sharing
+
+if TYPE_CHECKING:  # only who serves `in-container` pays for it
+    from backends.kubernetes.exec import incontainer
+
+AGENT = "jnlp"
+"""The container that the agent runs in."""
+PREFIX = "agent-broker/"
+"""Of our labels and annotations."""
+NAME = f"{PREFIX}name"
+METADATA = f"{PREFIX}metadata"
+DIGEST = f"{PREFIX}digest"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "agent-broker"}
+
+_SECRETS_DIR = "/run/agent-broker"
+_SECRETS_VOLUME = "agent-broker-secrets"
+_WORK_VOLUME = "workspace"
+_PROGRAM_VOLUME = "agent-broker-in-container"
+_MI = 1 << 20
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_SHORT = 8
+_OS_LABEL = "kubernetes.io/os"
+
+Manifest = dict[str, Any]
+
+
+@frozen(kw_only=True)
+class Made:
+    """What to create for one instance; the secret is not part of any ``repr``."""
+
+    name: str
+    pod: Manifest
+    secret_files: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Made(name={self.name!r})"
+
+    @property
+    def digest(self) -> str:
+        """What tells two specifications apart; secrets are left out."""
+        return str(self.pod["metadata"]["annotations"][DIGEST])
+
+    def secret(self, pod_uid: str) -> Manifest:
+        """Return the secret; it belongs to the pod and is removed with it by the cluster."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": self.name,
+                "labels": dict(self.pod["metadata"]["labels"]),
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Pod", "name": self.name, "uid": pod_uid}
+                ],
+            },
+            "immutable": True,
+            "stringData": dict(self.secret_files),
+        }
+
+
+def pod_name(name: str) -> str:
+    """Return the name of an instance's pod: the same, where Kubernetes allows it."""
+    if _DNS_LABEL.fullmatch(name):
+        return name
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    short = hashlib.sha256(name.encode()).hexdigest()[:_SHORT]
+    return f"{plain[: names.NAME_MAX - _SHORT - 1].rstrip('-') or 'agent'}-{short}"
+
+
+def owner_labels(owner: str) -> dict[str, str]:
+    """Return the labels that select everything of one owner."""
+    return {**MANAGED_BY, **names.encode_metadata({names.OWNER: owner}, prefix=PREFIX)}
+
+
+def selector(owner: str) -> str:
+    """Return the label selector of one owner."""
+    return ",".join(f"{key}={value}" for key, value in owner_labels(owner).items())
+
+
+def make(
+    spec: api.InstanceSpec,
+    *,
+    owner: str,
+    fragments: Mapping[str, Any] | None = None,
+    served: "incontainer.Served | None" = None,
+) -> Made:
+    """Return what to create. Raises Rejected for what cannot be a pod.
+
+    ``served``: where ``in-container`` reaches the broker, if it does.
+    """
+    options = _options(spec)
+    try:
+        pod = _merged(spec, options, fragments or {})
+        if _is_windows(pod):
+            pod = _merged(spec, options, fragments or {}, windows=True)
+    except merge.MergeError as error:
+        raise api.Rejected(str(error)) from error
+    sharing.named(pod, spec.name)
+    _complete(pod, spec, options)
+    _mark(pod, spec, owner)
+    secret_files = dict(spec.secret_files)
+    if options.in_container:  # after the digest, which leaves secrets out
+        secret_files |= _add_program(pod, spec, served)
+    return Made(name=pod_name(spec.name), pod=pod, secret_files=secret_files)
+
+
+def _merged(
+    spec: api.InstanceSpec,
+    options: settings.KubernetesTemplate,
+    fragments: Mapping[str, Any],
+    *,
+    windows: bool = False,
+) -> Manifest:
+    """Lay the layers over each other. Raises MergeError and Rejected."""
+    pod: Manifest = _common(spec, options)
+    if windows:  # the API server forbids it there, whatever it says
+        del pod["spec"]["securityContext"]
+    for name in options.inherits:
+        pod = merge.merge(pod, _fragment(name, fragments))
+    return merge.finish(merge.merge(pod, options.pod))
+
+
+def _is_windows(pod: Manifest) -> bool:
+    """Return whether a pod is for Windows nodes: by its word, or by the nodes that it wants."""
+    body = pod["spec"]
+    os = body.get("os")
+    named = os.get("name") if isinstance(os, Mapping) else None
+    selector = body.get("nodeSelector")
+    asked = selector.get(_OS_LABEL) if isinstance(selector, Mapping) else None
+    return "windows" in {str(named), str(asked)}
+
+
+def serving(
+    configured: settings.KubernetesSettings, *, authority: str | None
+) -> "incontainer.Served | None":
+    """Return where ``in-container`` reaches the broker, if it does; ``authority`` as PEM."""
+    if configured.in_container is None:
+        return None
+    from backends.kubernetes.exec import incontainer  # noqa: PLC0415 -- see above
+
+    return incontainer.Served(url=configured.in_container.url, authority=authority)
+
+
+def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str) -> str:
+    """Return the pod that a launch would create, as YAML. Raises Rejected."""
+    served = serving(configured, authority=None)
+    made = make(spec, owner=owner, fragments=configured.pods, served=served)
+    import yaml  # noqa: PLC0415 -- a broker at work need not hold it
+
+    return str(yaml.safe_dump(made.pod, sort_keys=False))
+
+
+def _options(spec: api.InstanceSpec) -> settings.KubernetesTemplate:
+    options = spec.options if spec.options is not None else settings.KubernetesTemplate()
+    problem = names.name_problem(spec.name)
+    if problem is None and not isinstance(options, settings.KubernetesTemplate):
+        problem = f"the template's options are {type(options).__name__}, not KubernetesTemplate"
+    if problem is None and spec.files:
+        problem = (
+            "pods fetch no files; hint: an image that holds the agent, such as "
+            "jenkins/inbound-agent, and no `command`"
+        )
+    for name in spec.secret_files:
+        if problem is None and not _KEY.fullmatch(name):
+            problem = f"the file name {name[:80]!r} cannot be a key of a secret"
+    if problem is not None:
+        raise api.Rejected(problem)
+    assert isinstance(options, settings.KubernetesTemplate)  # noqa: S101 -- just checked; for mypy
+    return options
+
+
+def _fragment(name: str, fragments: Mapping[str, Any]) -> Mapping[str, Any]:
+    if name not in fragments:
+        known = ", ".join(sorted(fragments)) or "none"
+        raise api.Rejected(
+            f"inherits {name[:80]!r}, but the backend's `pods` are: {known}; hint: a name of them"
+        )
+    fragment: Mapping[str, Any] = fragments[name]
+    return fragment
+
+
+# --- what is made of the common settings -------------------------------------------------------
+
+
+def _common(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Manifest:
+    """Return the lowest layer."""
+    context = {
+        "runAsUser": options.run_as_user,
+        # a runtime cannot start a sandbox for a group without a user
+        "runAsGroup": None if options.run_as_user is None else options.run_as_group,
+        "fsGroup": options.fs_group,
+    }
+    deadline_s = options.active_deadline_s
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {},
+        "spec": merge.finish(
+            {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "activeDeadlineSeconds": None if deadline_s is None else int(deadline_s),
+                "serviceAccountName": options.service_account,
+                "priorityClassName": options.priority_class,
+                "nodeSelector": dict(options.node_selector) or None,
+                "imagePullSecrets": [{"name": name} for name in options.image_pull_secrets]
+                or None,
+                "securityContext": context,
+                "containers": [_agent(spec, options)],
+                "volumes": [{"name": _WORK_VOLUME, "emptyDir": {}}],
+            }
+        ),
+    }
+
+
+def _agent(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Manifest:
+    where = {api.SECRETS: _SECRETS_DIR, api.WORK: options.work_directory}
+
+    def put(text: str) -> str:
+        for token, path in where.items():
+            text = text.replace(token, path)
+        return _literal(text)
+
+    words = [put(word) for word in spec.argv]
+    return {
+        "name": AGENT,
+        "image": spec.image,
+        "imagePullPolicy": options.image_pull_policy,
+        "workingDir": options.work_directory,
+        "command": None if spec.use_entry_point else words or None,
+        "args": (words or None) if spec.use_entry_point else None,
+        "env": [{"name": name, "value": put(value)} for name, value in spec.env.items()],
+        "resources": _resources(spec.resources),
+    }
+
+
+def _literal(text: str) -> str:
+    """Keep Kubernetes from putting variables into a text: it reads ``$(NAME)`` and ``$$``."""
+    return text.replace("$", "$$") if "$(" in text or "$$" in text else text
+
+
+def _resources(told: api.Resources) -> Manifest:
+    """Return limits and requests; what is not told is left to the namespace's LimitRange."""
+    made = {
+        "limits": {"memory": _bytes(told.memory_bytes), "cpu": _cores(told.cpu_limit)},
+        "requests": {
+            "memory": _bytes(told.memory_reservation_bytes),
+            "cpu": _cores(told.cpu_shares),
+        },
+    }
+    known = {key: {k: v for k, v in part.items() if v is not None} for key, part in made.items()}
+    return {key: part for key, part in known.items() if part}
+
+
+def _bytes(value: int | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value // _MI}Mi" if value % _MI == 0 and value else str(value)
+
+
+def _cores(value: float | None) -> str | None:
+    return None if value is None else f"{max(1, round(value * 1000))}m"
+
+
+# --- what the broker insists on ----------------------------------------------------------------
+
+
+def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> None:
+    """Add the secret, the shared working directory and the defaults of every container."""
+    body: Manifest = pod["spec"]
+    body.setdefault("restartPolicy", "Never")  # to remove it is not to ask for Kubernetes' Always
+    containers = [c for c in body.get("containers", []) if c["name"] == AGENT]
+    if len(containers) != 1:
+        raise api.Rejected(f"`pod` removes the container {AGENT!r}, which the agent runs in")
+    agent: Manifest = containers[0]
+    if not agent.get("image"):
+        raise api.Rejected(
+            "no image; hint: `image` in the template, such as jenkins/inbound-agent, or in the "
+            f"container {AGENT!r} of `pod`"
+        )
+    if spec.secret_files:
+        _add_secret(body, agent, pod_name(spec.name), shared=_group(body) is not None)
+    everything = [*body.get("initContainers", []), *body["containers"]]
+    for container in everything:
+        _share_work(container, options.work_directory, twice=options.in_container)
+    if not any(v["name"] == _WORK_VOLUME for v in body.get("volumes", [])):
+        raise api.Rejected(f"`pod` removes the volume {_WORK_VOLUME!r}, which containers share")
+    if options.restricted and not _is_windows(pod):
+        _restrict(body, everything)
+
+
+def _group(body: Manifest) -> int | None:
+    """Return the group that owns the volumes of a pod, if one is told."""
+    context = body.get("securityContext") or {}
+    group: int | None = context.get("fsGroup")
+    return group
+
+
+def _add_secret(body: Manifest, agent: Manifest, name: str, *, shared: bool) -> None:
+    """Mount the secret into the agent's container alone; its group may read it, or all."""
+    volumes = [v for v in body.get("volumes", []) if v["name"] != _SECRETS_VOLUME]
+    mode = 0o440 if shared else 0o444
+    source = {"secretName": name, "defaultMode": mode}
+    body["volumes"] = [*volumes, {"name": _SECRETS_VOLUME, "secret": source}]
+    mounts = [
+        m
+        for m in agent.get("volumeMounts", [])
+        if m["mountPath"] != _SECRETS_DIR and m.get("name") != _SECRETS_VOLUME
+    ]
+    mount = {"name": _SECRETS_VOLUME, "mountPath": _SECRETS_DIR, "readOnly": True}
+    agent["volumeMounts"] = [*mounts, mount]
+
+
+def _add_program(
+    pod: Manifest, spec: api.InstanceSpec, served: "incontainer.Served | None"
+) -> dict[str, str]:
+    """Put ``in-container`` into the agent's container; return its files for the secret."""
+    if served is None:
+        raise api.Rejected("in_container is on, but the backend has no section `in_container`")
+    if _is_windows(pod):
+        raise api.Rejected("in_container needs a POSIX shell, which Windows containers have not")
+    from backends.kubernetes.exec import incontainer  # noqa: PLC0415 -- see above
+
+    name, body = pod_name(spec.name), pod["spec"]
+    try:
+        token = incontainer.token(name, spec.secret_files)
+    except ValueError as error:
+        raise api.Rejected(str(error)) from error
+    item = {"key": incontainer.PROGRAM, "path": incontainer.PROGRAM, "mode": 0o555}
+    volumes = [v for v in body["volumes"] if v["name"] != _PROGRAM_VOLUME]
+    source = {"secretName": name, "items": [item]}
+    body["volumes"] = [*volumes, {"name": _PROGRAM_VOLUME, "secret": source}]
+    agent = next(c for c in body["containers"] if c["name"] == AGENT)
+    mounts = [m for m in agent["volumeMounts"] if m["mountPath"] != incontainer.PATH]
+    mount = {"name": _PROGRAM_VOLUME, "mountPath": incontainer.PATH, "readOnly": True}
+    agent["volumeMounts"] = [*mounts, {**mount, "subPath": incontainer.PROGRAM}]
+    pod["metadata"]["annotations"][incontainer.DIGEST] = incontainer.digest(token)
+    return incontainer.files(name, token, served, directory=_SECRETS_DIR)
+
+
+def _share_work(container: Manifest, path: str, *, twice: bool) -> None:
+    """Mount the working directory, unless the container has its own idea of it.
+
+    ``twice``: under the agent's path too, where a step that is run in it begins.
+    """
+    mounts = container.setdefault("volumeMounts", [])
+    elsewhere = not twice and any(m.get("name") == _WORK_VOLUME for m in mounts)
+    if not elsewhere and not any(m["mountPath"] == path for m in mounts):
+        mounts.append({"name": _WORK_VOLUME, "mountPath": path})
+
+
+def _restrict(body: Manifest, containers: list[Manifest]) -> None:
+    """Fill in what the Pod Security level ``restricted`` asks for, where nothing else is said."""
+    context = body.setdefault("securityContext", {})
+    context.setdefault("seccompProfile", {"type": "RuntimeDefault"})
+    if context.get("runAsUser"):  # without a number the kubelet cannot tell who the user is
+        context.setdefault("runAsNonRoot", True)
+    for container in containers:
+        own = container.setdefault("securityContext", {})
+        if own.get("runAsUser") == 0:
+            own.setdefault("runAsNonRoot", False)  # the pod's would keep it from starting
+        capabilities = own.get("capabilities") or {}
+        if own.get("privileged") or "SYS_ADMIN" in str(capabilities.get("add")):
+            continue  # the API server refuses the rest beside these
+        own.setdefault("allowPrivilegeEscalation", False)
+        own.setdefault("capabilities", {"drop": ["ALL"]})
+
+
+def _mark(pod: Manifest, spec: api.InstanceSpec, owner: str) -> None:
+    """Write down whose pod it is, over whatever a user wrote there."""
+    metadata: Manifest = pod.setdefault("metadata", {})
+    metadata["name"] = pod_name(spec.name)
+    labels = {k: v for k, v in metadata.get("labels", {}).items() if not k.startswith(PREFIX)}
+    template = {k: v for k, v in spec.metadata.items() if k == names.TEMPLATE}
+    metadata["labels"] = {
+        **labels,
+        **names.encode_metadata(template, prefix=PREFIX),
+        **owner_labels(owner),
+    }
+    annotations = {
+        k: v for k, v in metadata.get("annotations", {}).items() if not k.startswith(PREFIX)
+    }
+    metadata["annotations"] = {
+        **annotations,
+        NAME: spec.name,
+        METADATA: json.dumps(dict(spec.metadata), sort_keys=True),
+    }
+    text = json.dumps(pod, sort_keys=True)
+    metadata["annotations"][DIGEST] = hashlib.sha256(text.encode()).hexdigest()[:32]

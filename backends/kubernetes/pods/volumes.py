@@ -1,0 +1,173 @@
+"""What of a pod's file systems outlives the pod, and where pods of one template would meet in it.
+
+Pure. Reads the parts of pods that a user wrote, never complains about their shape: the API server
+does. Refuses to know what is done about it.
+"""
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from backends.kit import names, perils, workspaces
+from backends.kubernetes.pods import merge
+
+AGENT = "jnlp"
+WORK_VOLUME = "workspace"
+_OWN = ("emptyDir", "ephemeral", "secret", "configMap", "downwardAPI", "projected", "image")
+"""Volumes that begin and end with the pod, or that nobody can write to."""
+_NODE = "its node"
+_OF_THE_NODE = {
+    "hostNetwork": "the network, loopback too,",
+    "hostPID": "the processes",
+    "hostIPC": "the shared memory",
+}
+_POD_FIELDS = ("metadata.name", "metadata.uid")
+_GIVEN = "JENKINS_AGENT_NAME"  # a variable that images of agents get, another one for each
+_VARIABLE = re.compile(r"\$\(([^)]{1,64})\)")
+
+
+def merged(layers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the body of a pod that these layers make, without what a launch adds."""
+    pod: Mapping[str, Any] = {
+        "spec": {
+            "containers": [{"name": AGENT}],
+            "volumes": [{"name": WORK_VOLUME, "emptyDir": {}}],
+        }
+    }
+    try:
+        for layer in layers:
+            pod = merge.merge(pod, layer)
+    except merge.MergeError:
+        return {}  # told by others
+    body: Mapping[str, Any] = _section(merge.finish(pod).get("spec"))
+    return body
+
+
+def shared(
+    body: Mapping[str, Any], *, work_directory: str, remote_fs: str
+) -> Iterator[workspaces.Shared]:
+    """Yield where the pods of a template would work together."""
+    sources = {str(v.get("name")): _source(v) for v in _entries(body.get("volumes"))}
+    told = set()
+    for container in _entries(body.get("containers")):
+        found = workspaces.find(_mounts(container, sources, work_directory), remote_fs)
+        for place in found:
+            if place.where not in told:
+                told.add(place.where)
+                yield workspaces.Shared(where=place.where, path=("pod",))
+
+
+def perilous(body: Mapping[str, Any]) -> Iterator[str]:
+    """Say what gives the builds in a pod their node, or the API server."""
+    for key, what in _OF_THE_NODE.items():
+        if body.get(key) is True:
+            yield f"{key}: every build of this template sees {what} of {_NODE}"
+    if body.get("automountServiceAccountToken") is True:
+        yield "automountServiceAccountToken: every build may do what the service account may"
+    for volume in _entries(body.get("volumes")):
+        path = _section(volume.get("hostPath")).get("path")
+        if isinstance(path, str):
+            reached = f"hostPath: every build of this template reaches {path} of {_NODE}"
+            yield perils.of_folder(path, _NODE) or reached
+        sources = _entries(_section(volume.get("projected")).get("sources"))
+        if any("serviceAccountToken" in source for source in sources):
+            yield "serviceAccountToken: every build of this template has that token"
+    for kind in ("initContainers", "containers"):
+        for container in _entries(body.get(kind)):
+            words = _peril_of(_section(container.get("securityContext")))
+            if words is not None:
+                yield f"{container.get('name')}, {words}"
+
+
+def _peril_of(told: Mapping[str, Any]) -> str | None:
+    """Return the worst that a container's securityContext opens."""
+    if told.get("privileged") is True:
+        return f"privileged: {perils.is_root(_NODE)}"
+    added = _section(told.get("capabilities")).get("add")
+    words = perils.of_capabilities(map(str, added if isinstance(added, list) else ()), _NODE)
+    if words is None and told.get("allowPrivilegeEscalation") is True:
+        words = "allowPrivilegeEscalation: a build can become root in it"
+    return words
+
+
+def named(pod: dict[str, Any], name: str) -> None:
+    """Put the instance's name into a pod's volumes, mounts and variables."""
+    body = _section(pod.get("spec"))
+    if "volumes" in body:
+        body["volumes"] = names.named(body["volumes"], name)
+    for container in (*_entries(body.get("containers")), *_entries(body.get("initContainers"))):
+        for key in ("volumeMounts", "env"):
+            if key in container:
+                container[key] = names.named(container[key], name)
+
+
+def given_variables(
+    body: Mapping[str, Any], reserved: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the variables of the agent's container that are the broker's, and what is meant."""
+    for container in _entries(body.get("containers")):
+        for variable in _entries(container.get("env")):
+            told = variable.get("name")
+            if container.get("name") == AGENT and isinstance(told, str) and told in reserved:
+                yield told, reserved[told]
+
+
+def _mounts(
+    container: Mapping[str, Any], sources: Mapping[str, tuple[str | None, bool]], work: str
+) -> list[workspaces.Mount]:
+    own = {
+        str(variable.get("name"))
+        for variable in _entries(container.get("env"))
+        if _is_own_variable(variable)
+    } | {_GIVEN}
+    mounts = []
+    told = _entries(container.get("volumeMounts"))
+    if not any(m.get("name") == WORK_VOLUME or work == m.get("mountPath") for m in told):
+        told = [{"name": WORK_VOLUME, "mountPath": work}, *told]
+    for mount in told:
+        source, read_only = sources.get(str(mount.get("name")), (None, False))
+        inside = str(mount.get("subPath") or "")
+        if expression := mount.get("subPathExpr"):
+            inside = _VARIABLE.sub(lambda m: names.TOKEN if m[1] in own else m[0], str(expression))
+        mounts.append(
+            workspaces.Mount(
+                target=str(mount.get("mountPath", "")),
+                source=None if source is None else posixpath.join(source, inside),
+                read_only=read_only or mount.get("readOnly") is True,
+            )
+        )
+    return mounts
+
+
+def _is_own_variable(variable: Mapping[str, Any]) -> bool:
+    field = _section(_section(variable.get("valueFrom")).get("fieldRef")).get("fieldPath")
+    return field in _POD_FIELDS or names.is_own(str(variable.get("value") or "."))
+
+
+def _source(volume: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """Return what a volume is a view of, None for what is the pod's own; and if for reading."""
+    told = {key: value for key, value in volume.items() if key != "name"}
+    kind, value = next(iter(told.items()), ("emptyDir", {}))
+    if kind in _OWN:
+        return None, False
+    value = _section(value)
+    read_only = value.get("readOnly") is True
+    match kind:
+        case "hostPath":
+            return str(value.get("path", "")), read_only
+        case "persistentVolumeClaim":
+            return f"claim {value.get('claimName')}", read_only
+        case "nfs":
+            return f"{value.get('server')}:{value.get('path')}", read_only
+        case _:
+            return f"{kind} {json.dumps(value, sort_keys=True, default=str)}", read_only
+
+
+def _section(value: Any) -> Any:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _entries(value: Any) -> list[Any]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []

@@ -1,0 +1,497 @@
+"""Checks from outside whether this configuration can work, with what is to be done if not.
+
+Asks like a stranger, one thing after the other, and names the permission that is missing.
+python-jenkins is asked the same once more, as a second opinion that shares none of our code; it
+is imported here only. Refuses to be needed by ``run`` and to decide anything.
+"""
+
+import asyncio
+import importlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import aiohttp
+import attrs
+import yarl
+
+from backends import api as backends_api
+from backends import lease as leases
+from backends import registry
+from backends.kit import finding
+from broker import config, presence, store
+from broker.cli import rendering
+from broker.controller import reading
+from broker.core import model
+from jnlp import client as jnlp_client
+from jnlp import errors, http, node, tunnel
+from jnlp import version as jnlp_version
+from outside import counts, text, tls, unreached, waits
+
+_LIMIT_S = 15.0
+_SKEW_BAD_S = 300.0
+_OLDEST = (2, 263)
+_READ_ONLY = "agent-broker doctor --try tries it"
+_USER_HINT = "create an API token for controller.user, and give it as controller.token"
+
+
+async def examine(
+    settings: config.Settings,
+    backends: Mapping[model.BackendName, backends_api.Backend],
+    *,
+    now: Callable[[], float],
+    probe: str | None,
+    lease: leases.Lease | None = None,
+) -> AsyncIterator[finding.Finding]:
+    """Yield what is found, as it is found; ``probe`` names a node that may be made and removed."""
+    async with http.Session(settings.controller.session()) as session:
+        reached = False
+        async for one in _controller(settings, session, now):
+            yield one
+            reached = reached or (one.check == "controller" and one.verdict is finding.Verdict.OK)
+        if reached:
+            async for one in _permissions(session, probe):
+                yield one
+            yield await _jobs(session)
+            yield await _second_opinion(settings, session)
+    async for one in _ways_in(settings):
+        yield one
+    for name, backend in backends.items():
+        yield await _backend(name, backend)
+        async for one in _beyond(settings, name, now):
+            yield attrs.evolve(one, check=f"{name}: {one.check}")
+    if lease is not None:
+        yield await _lease(lease, tries=probe is not None)
+
+
+async def running(
+    settings: config.Settings, files: store.FileStore
+) -> AsyncIterator[finding.Finding]:
+    """Say what the broker says of itself that works with this state directory."""
+    check, note = "running broker", presence.noted(files)
+    if note is None:
+        return  # none has ever served a page from this state directory
+    try:
+        told = (await presence.ask(note.url, ("plan",), note=note))["plan"]
+    except presence.NoAnswer:
+        yield finding.ok(check, f"none answers at {note.url}: everything is asked from here")
+        return
+    if told.get("owner") != settings.owner:
+        yield finding.warn(
+            check,
+            f"{note.url} is that of owner {told.get('owner')}",
+            "one state_dir for each owner; a change of the owner needs a restart",
+        )
+        return
+    if told.get("ready"):
+        yield finding.ok(check, f"{note.url} says that it is ready")
+    else:
+        yield finding.warn(check, f"{note.url} is not ready: {told.get('ready_text')}")
+    for source in told.get("sources", ()):
+        if not source.get("synced") or source.get("error"):
+            name = source.get("backend") or "controller"
+            yield finding.warn(check, f"it does not read all of {name}: {source.get('error')}")
+    if told.get("configuration") != settings.fingerprint:
+        yield finding.warn(
+            check, "it works by another configuration than this file", "SIGHUP, or a restart"
+        )
+
+
+# --- the controller ----------------------------------------------------------------------------
+
+
+async def _controller(
+    settings: config.Settings, session: http.Session, now: Callable[[], float]
+) -> AsyncIterator[finding.Finding]:
+    asked = now()
+    try:
+        answer = await session.get_list("queue/api/json", "items", {"tree": "items[id]"})
+    except errors.JenkinsError as error:
+        yield finding.fail("controller", error.text, _what_to_do(error))
+        return
+    answered = now()
+    seconds = answered - asked
+    yield finding.ok("controller", f"{session.url} answers in {seconds:.2f} s")
+    numbers = jnlp_version.parse(answer.version)
+    if numbers is None:
+        yield finding.warn(
+            "version",
+            "the controller does not tell its version (X-Jenkins)",
+            "let the proxy before it pass that header; until then the safer, slower way is taken",
+        )
+    elif numbers < _OLDEST:
+        yield finding.warn(
+            "version", f"{answer.version} is older than 2.263", "upgrade the controller"
+        )
+    else:
+        yield finding.ok("version", f"Jenkins {answer.version}")
+    ahead = reading.skew(answer.date, asked=asked, answered=answered)
+    if abs(ahead) > _SKEW_BAD_S:
+        way = "ahead" if ahead > 0 else "behind"
+        yield finding.warn("clock", f"it is {abs(ahead):.0f} s {way}", "keep both clocks by NTP")
+    else:
+        yield finding.ok("clock", f"differs by {abs(ahead):.0f} s")
+    yield await _who(settings, session)
+
+
+def _what_to_do(error: errors.JenkinsError) -> str:
+    match error:
+        case errors.Unauthorized():
+            return _USER_HINT
+        case errors.Forbidden():
+            return f"give the user {error.permission or 'Overall/Read'}"
+        case errors.Unreachable():
+            return "check controller.url, ca_file and proxy from this very machine"
+        case errors.Starting():
+            return "wait until it has started"
+        case _:
+            return "is controller.url the controller's own address, with its path?"
+
+
+async def _who(settings: config.Settings, session: http.Session) -> finding.Finding:
+    try:
+        told = (await session.get_json("whoAmI/api/json")).json
+    except errors.JenkinsError as error:
+        return finding.warn("credentials", f"whoAmI: {error.text}")
+    name = text.clean(str(told.get("name", "")), 80) if isinstance(told, dict) else ""
+    anonymous = bool(told.get("anonymous")) if isinstance(told, dict) else True
+    given = settings.controller.credentials
+    if given is None:
+        return finding.warn("credentials", f"none are configured: works as {name}", _USER_HINT)
+    if anonymous:
+        return finding.fail("credentials", "the controller takes us for anonymous", _USER_HINT)
+    kind = "password" if given.is_password else "API token"
+    return finding.ok("credentials", f"{name}, by {kind}")
+
+
+# --- permissions -------------------------------------------------------------------------------
+
+
+async def _permissions(session: http.Session, probe: str | None) -> AsyncIterator[finding.Finding]:
+    """Try each on a node of our own that is made for it and removed again."""
+    if probe is None:
+        yield finding.warn("permissions", "to make and remove nodes was not tried", _READ_ONLY)
+        return
+    nodes = jnlp_client.NodeClient(session)
+    made = await _tried(
+        "Agent/Create",
+        lambda: nodes.create(
+            node.NodeDefinition(
+                name=probe,
+                remote_fs="/tmp",  # noqa: S108 -- no agent ever connects
+                labels=(),
+                exclusive=True,
+                description="agent-broker doctor; removed at once",
+            )
+        ),
+    )
+    yield made
+    if made.verdict is not finding.Verdict.OK:
+        yield finding.warn("permissions", "the others cannot be tried without a node")
+        return
+    try:
+        yield await _tried("Agent/Connect", lambda: nodes.secret(probe))
+        yield await _tried("Agent/Disconnect", lambda: nodes.cordon(probe, "agent-broker doctor"))
+        configured = await _tried(
+            "Agent/Configure", lambda: nodes.seal(probe, model.RETIRED_LABEL, busy=True)
+        )
+        safe = jnlp_version.safe_to_retire_by_offline(session.version)
+        if configured.verdict is finding.Verdict.FAIL and safe:
+            yield finding.warn(configured.check, configured.text, "needed before 2.528.1 only")
+        else:
+            yield configured
+        yield await _kept(session, probe)
+    finally:
+        gone = await _tried("Agent/Delete", lambda: nodes.delete(probe))
+    if gone.verdict is finding.Verdict.FAIL:
+        yield finding.fail(gone.check, gone.text, f"{gone.hint}; remove node {probe} by hand")
+    else:
+        yield gone
+
+
+async def _kept(session: http.Session, probe: str) -> finding.Finding:
+    """Look whether a reload of Configuration as Code leaves our nodes alone.
+
+    It deletes every node that its YAML does not list, if that lists any (``jnlp.node``).
+    """
+    check = "nodes and JCasC"
+    try:
+        config = (await session.get_text(f"computer/{probe}/config.xml")).text
+        if node.is_kept(config):
+            return finding.ok(check, "a reload of Configuration as Code keeps the broker's nodes")
+        await session.get_text("configuration-as-code/")
+    except errors.NotFound:
+        return finding.ok(check, "Configuration as Code is not installed")
+    except errors.Forbidden as error:
+        if error.permission in {"Agent/Configure", "Agent/ExtendedRead"}:
+            return finding.warn(check, f"not looked at: {error.text}")
+    except (errors.JenkinsError, ValueError) as error:
+        return finding.warn(check, f"not looked at: {error}"[:256])
+    return finding.warn(
+        check,
+        "the installed Configuration as Code knows no node that is to be kept: loading a YAML "
+        "with jenkins.nodes deletes the broker's nodes, with the builds on them",
+        "upgrade the plugin to 2080 or later, or keep jenkins.nodes out of the YAML",
+    )
+
+
+async def _tried(permission: str, call: Callable[[], Awaitable[object]]) -> finding.Finding:
+    try:
+        await call()
+    except errors.Forbidden as error:
+        missing = error.permission or permission
+        return finding.fail(permission, f"missing: {error.text}", f"give the user {missing}")
+    except errors.JenkinsError as error:
+        return finding.fail(permission, error.text, _what_to_do(error))
+    return finding.ok(permission, "granted")
+
+
+async def _jobs(session: http.Session) -> finding.Finding:
+    """Without Job/Read a full queue looks empty: tell that apart."""
+    try:
+        jobs = await _count(session, "api/json", "jobs", "jobs[name]")
+        items = await _count(session, "queue/api/json", "items", "items[id]")
+        wanted = {"tree": "discoverableItems[_class]"}
+        queue = (await session.get_json("queue/api/json", wanted)).json
+    except errors.JenkinsError as error:
+        return finding.fail("Job/Read", error.text, _what_to_do(error))
+    if isinstance(queue, dict) and queue.get("discoverableItems"):
+        return finding.fail(
+            "Job/Read",
+            "items wait that the user may discover, but not read",
+            "give the user Job/Read on all jobs: what it cannot read gets no agent",
+        )
+    if not jobs and not items:
+        return finding.warn(
+            "Job/Read",
+            "no job is visible: there is none, or the user may read none",
+            "if there are jobs, give the user Job/Read: to it a full queue looks empty",
+        )
+    return finding.ok(
+        "Job/Read",
+        f"{counts.told(jobs, 'job')} visible at the top, {counts.told(items, 'item')} in the "
+        "queue",
+    )
+
+
+async def _count(session: http.Session, path: str, key: str, tree: str) -> int:
+    """Count the entries of a list. Raises any ``JenkinsError``."""
+    answer = await session.get_list(path, key, {"tree": tree})
+    try:
+        return sum(1 for _ in answer.entries)
+    except ValueError as error:
+        raise errors.Unexpected(f"GET {path}: {error}") from None
+
+
+# --- the way of the agents ---------------------------------------------------------------------
+
+
+async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
+    """Try, from here, what agents will try: listener, port or WebSocket."""
+    url = settings.controller.agent_url
+    context: ssl.SSLContext | bool = settings.controller.verify
+    if settings.controller.verify and settings.controller.ca_file is not None:
+        context = tls.trusting(settings.controller.ca_file)
+    ways = dict.fromkeys(t.launch.connection for t in settings.templates if not t.launch.command)
+    if not ways:
+        yield finding.ok("agents", "all templates bring a program of their own: nothing to try")
+        return
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as client:
+        for way in ways:
+            try:
+                async with waits.timeout(_LIMIT_S):
+                    yield await _way_in(client, url, way)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                yield finding.fail(
+                    "agents",
+                    f"{way.transport.value}, from here: {unreached.words(error)}",
+                    "check controller.agent_url, the tunnel and firewalls; agents may stand "
+                    "elsewhere in the network than this machine",
+                )
+
+
+async def _way_in(
+    client: aiohttp.ClientSession, url: str, way: tunnel.Connection
+) -> finding.Finding:
+    if way.transport is tunnel.Transport.DIRECT:
+        where = tunnel.parse_tunnel(way.direct or "")
+        return await _port(where.host or "", where.port or 0, "direct")
+    if way.transport is tunnel.Transport.WEBSOCKET:
+        return await _websocket(client, url)
+    async with client.get(f"{url}tcpSlaveAgentListener/", allow_redirects=False) as answer:
+        status, told = answer.status, answer.headers
+    return _elsewhere(url, status, {200}) or await _agent_port(url, told, way)
+
+
+async def _websocket(client: aiohttp.ClientSession, url: str) -> finding.Finding:
+    """Ask without an upgrade: the controller answers 400 and says what the endpoint is for."""
+    async with client.get(f"{url}wsagents/", allow_redirects=False) as answer:
+        status = answer.status
+    elsewhere = _elsewhere(url, status, {200, 400, 404, 426})
+    if status == 404:
+        hint = "is controller.agent_url right, path and all? else use mode tcp, or upgrade"
+        return finding.fail("agents", f"websocket: {url}wsagents/ is not there", hint)
+    return elsewhere or finding.ok("agents", f"websocket: {url}wsagents/ answers")
+
+
+def _elsewhere(url: str, status: int, expected: AbstractSet[int]) -> finding.Finding | None:
+    """Object if it is no controller that answers: what agents ask needs no login."""
+    if status in expected:
+        return None
+    return finding.fail(
+        "agents",
+        f"{url} answers {status} to what agents ask without a login",
+        "is controller.agent_url the controller's own address, with its path? a proxy with a "
+        "login must let tcpSlaveAgentListener/, wsagents/ and jnlpJars/ pass",
+    )
+
+
+async def _agent_port(
+    url: str, told: Mapping[str, str], way: tunnel.Connection
+) -> finding.Finding:
+    """Try the port that the controller announces, or the tunnel in its place."""
+    number = told.get("X-Jenkins-JNLP-Port", "")
+    if not (number.isascii() and number.isdecimal() and len(number) <= 5):
+        return finding.fail(
+            "agents",
+            "the controller announces no agent port",
+            "Manage Jenkins, Security: TCP port for inbound agents; or connect.mode websocket",
+        )
+    if not told.get("X-Instance-Identity"):
+        return finding.fail(
+            "agents",
+            "the controller has no instance identity: agents by TCP cannot connect",
+            "install the plugin instance-identity, which 2.577 and later no longer bring along; "
+            "or connect.mode websocket, which needs none",
+        )
+    through = tunnel.parse_tunnel(way.tunnel) if way.tunnel is not None else None
+    named = text.name(told.get("X-Jenkins-JNLP-Host", ""))  # hudson.TcpSlaveAgentListener.hostName
+    host = (through.host if through else None) or named or yarl.URL(url).host or ""
+    port = (through.port if through else None) or int(number)
+    return await _port(host, port, "through the tunnel" if through else "agent port")
+
+
+async def _port(host: str, port: int, words: str) -> finding.Finding:
+    _, writer = await asyncio.open_connection(host, port)
+    writer.close()
+    return finding.ok("agents", f"{words}: {host}:{port} takes connections")
+
+
+async def _backend(name: model.BackendName, backend: backends_api.Backend) -> finding.Finding:
+    check = f"backend {name}"
+    try:
+        async with waits.timeout(_LIMIT_S):
+            instances = await backend.list()
+            room = await backend.capacity()
+    except backends_api.BackendError as error:
+        return finding.fail(check, error.reason, f"to be solved by: {error.fault}")
+    except TimeoutError:
+        return finding.fail(
+            check, f"no answer within {_LIMIT_S:.0f} s", "is it reachable from here?"
+        )
+    more = f"; {room.text}" if room is not None and room.text else ""
+    return finding.ok(
+        check, f"{backend.kind} answers, {counts.told(len(instances), 'instance')} of ours{more}"
+    )
+
+
+async def _beyond(
+    settings: config.Settings, name: model.BackendName, now: Callable[[], float]
+) -> AsyncIterator[finding.Finding]:
+    """Look at what only the kind of a backend knows of, such as rights and quotas."""
+    told = settings.backends[name]
+    if registry.kind(told.kind).examiner is None:
+        return
+    orders: dict[str, backends_api.InstanceSpec] = {}
+    for template in config.policy(settings, wall_now=now()).templates:
+        if name in template.backends:
+            orders[template.name] = rendering.order(settings, template, name, now())
+    async for one in registry.examine(
+        told.kind, told.settings, owner=settings.owner, orders=orders, now=now
+    ):
+        yield one
+
+
+async def _lease(lease: leases.Lease, *, tries: bool) -> finding.Finding:
+    """Try each right without changing who leads: make what is there, write what it says."""
+    right = "get"
+    try:
+        async with waits.timeout(_LIMIT_S):
+            seen = await lease.read()
+            if not tries:
+                return finding.warn(
+                    "lease", f"{_held(lease, seen)}; to write it was not tried", _READ_ONLY
+                )
+            right = "create"
+            nobody = leases.Record(holder="", lease_s=1, acquired="", renewed="", transitions=0)
+            made = await lease.write(nobody, over=None)
+            right = "update"
+            present = made or seen
+            if present is not None:  # what leads may be faster: that proves the right as well
+                await lease.write(present.record, over=present)
+    except backends_api.BackendError as error:
+        hint = f"{right} leases in group coordination.k8s.io: docs/backends/kubernetes.md, rights"
+        return finding.fail("lease", error.reason, hint)
+    except TimeoutError:
+        return finding.fail(
+            "lease", f"no answer within {_LIMIT_S:.0f} s", "is it reachable from here?"
+        )
+    return finding.ok("lease", f"{_held(lease, seen)}; may be read, made and written")
+
+
+def _held(lease: leases.Lease, seen: leases.Seen | None) -> str:
+    if seen is None:
+        return f"{lease.where} is not there yet"
+    holder = seen.record.holder
+    return f"{lease.where} is held by {holder}" if holder else f"{lease.where} is free"
+
+
+# --- the second opinion ------------------------------------------------------------------------
+
+
+async def _second_opinion(settings: config.Settings, session: http.Session) -> finding.Finding:
+    """Ask with python-jenkins what we asked ourselves; compare what does not change by the way."""
+    check = "second opinion"
+    try:
+        stranger = importlib.import_module("jenkins")
+    except ImportError:
+        return finding.warn(
+            check, "python-jenkins is not installed", "pip install 'jenkins-agent-broker[doctor]'"
+        )
+    try:
+        ours = len(await jnlp_client.NodeClient(session).node_names())
+        async with waits.timeout(2 * _LIMIT_S):
+            version, theirs = await asyncio.to_thread(_ask_stranger, stranger, settings)
+    except errors.JenkinsError as error:
+        return finding.warn(check, error.text)
+    except Exception as error:  # noqa: BLE001 -- it passes on whatever its HTTP library raises
+        return finding.warn(
+            check, f"python-jenkins: {type(error).__name__}", "proxies or redirects in between?"
+        )
+    if (version, theirs) != (session.version, ours):
+        return finding.warn(
+            check,
+            f"python-jenkins sees {version} with {counts.told(theirs, 'node')}, we "
+            f"{session.version} with {ours}",
+            "does every request reach the same controller?",
+        )
+    return finding.ok(check, f"python-jenkins agrees: {version}, {counts.told(theirs, 'node')}")
+
+
+def _ask_stranger(stranger: Any, settings: config.Settings) -> tuple[str, int]:
+    """Runs in a thread: that library waits."""
+    told = settings.controller
+    given = told.credentials
+    server = stranger.Jenkins(
+        told.url,
+        username=given.user if given else None,
+        password=given.secret.reveal() if given else None,
+        timeout=int(_LIMIT_S),
+    )
+    server._session.verify = told.ca_file or told.verify  # noqa: SLF001 -- it offers no other way
+    if told.proxy is not None:
+        server._session.proxies = {"http": told.proxy, "https": told.proxy}  # noqa: SLF001 -- as above
+    names = [one["name"] for one in server.get_nodes()]
+    own = {"(built-in)", "(master)", "Built-In Node", "master"}
+    return str(server.get_version()), sum(name not in own for name in names)

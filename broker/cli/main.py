@@ -1,0 +1,202 @@
+"""The command line: arguments in, exit codes out.
+
+0 done; 1 failed, said in one line; 2 the configuration or the arguments are wrong, nothing was
+started; 3 refused (another broker works here, a sweep without a yes). Refuses to hold the work of
+a command: that is in ``commands``.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import broker
+import broker.lean  # before anything that is large
+from broker import config, exits, output
+from broker.cli import commands
+from broker.status import terminal
+from outside import waits
+
+OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
+_CONFIG = pathlib.Path("broker.yaml")
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    try:
+        with output.guarded():
+            options = parser().parse_args(arguments)
+            command: Command = options.command
+            with waits.Ungrouped(exits.Failed, output.ReaderGone):
+                command(options)
+    except config.ConfigError as error:
+        return _say(BAD_INPUT, *error.lines)
+    except exits.BadInput as error:
+        return _say(BAD_INPUT, f"agent-broker: {error}")
+    except exits.Refused as error:
+        return _say(REFUSED, f"agent-broker: {error}")
+    except exits.Failed as error:
+        return _say(FAILED, f"agent-broker: {error}")
+    except output.ReaderGone:
+        pass
+    except KeyboardInterrupt:
+        return FAILED
+    return OK
+
+
+def _say(code: int, *lines: str) -> int:
+    with contextlib.suppress(OSError):  # then the exit code is all that can be said
+        for line in lines:  # it may quote what others sent
+            print(terminal.plain(line), file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose words are the same on every Python: no colours, no guesses."""
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__(**told)
+        self.color = self.suggest_on_error = False
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = _Parser(
+        prog="agent-broker",
+        usage="%(prog)s [-h] [--version] COMMAND ...",
+        description="Starts, keeps warm, reuses and retires the agents of one Jenkins controller.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"%(prog)s {broker.__version__}")
+    subs = top.add_subparsers(
+        prog=top.prog, metavar="COMMAND", required=True, help=argparse.SUPPRESS
+    )
+
+    run = _command(subs, "run", commands.run, "work for the configured controller")
+    _config_of(run)
+    run.add_argument(
+        "--drain",
+        action="store_true",
+        help="on SIGTERM let every agent go after its build (default: keep them)",
+    )
+
+    demo = _command(subs, "demo", commands.demo, "show it at work on a simulated controller")
+    demo.add_argument(
+        "--seconds", type=float, default=60.0, help="how long to feed the queue (default: 60)"
+    )
+    demo.add_argument(
+        "--listen", default="127.0.0.1:8087", help="status page (default: 127.0.0.1:8087)"
+    )
+    demo.add_argument(
+        "--backend",
+        default="process",
+        choices=("process", "docker"),
+        help="where agents run; docker: the engine of DOCKER_HOST (default: process)",
+    )
+    demo.add_argument("--stay", action="store_true", help="keep the page afterwards, until Ctrl-C")
+    demo.add_argument(
+        "--controller-only",
+        action="store_true",
+        help="only serve the simulated controller, to try a configuration against",
+    )
+    _json_of(demo)
+
+    check = _command(subs, "check-config", commands.check_config, "read the configuration, only")
+    _config_of(check)
+    _json_of(check)
+
+    plan = _command(
+        subs, "plan", commands.plan, "show what would be done now, and why; do nothing"
+    )
+    _config_of(plan)
+    _json_of(plan)
+
+    explain = _command(subs, "explain", commands.explain, "say which template serves a label")
+    explain.add_argument("label", metavar="LABEL", help="a label expression; '' for no label")
+    _config_of(explain)
+    _json_of(explain)
+
+    render = _command(
+        subs, "render", commands.render, "show what a backend would create for a template"
+    )
+    render.add_argument("template", metavar="TEMPLATE", help="name of a template")
+    _config_of(render)
+
+    status = _command(subs, "status", commands.status, "ask the running broker why builds wait")
+    _config_of(status)
+    status.add_argument("--url", help="its status page (default: from the configuration)")
+    _json_of(status)
+
+    sweep = _command(
+        subs, "sweep", commands.sweep, "find, and with --yes remove, what is left over"
+    )
+    _config_of(sweep)
+    sweep.add_argument(
+        "--all", action="store_true", help="every agent that does not work, and the placeholder"
+    )
+    sweep.add_argument(
+        "--yes",
+        action="store_true",
+        help="remove it, where no broker is at work (default: only list it)",
+    )
+    _json_of(sweep)
+
+    doctor = _command(
+        subs, "doctor", commands.doctor, "check the controller, permissions, ports and backends"
+    )
+    _config_of(doctor)
+    doctor.add_argument(
+        "--try",
+        action="store_true",
+        dest="tries",
+        help="try the permissions: make a node for a moment, and write the lease",
+    )
+    doctor.add_argument(
+        "--read-only", action="store_true", help="change nothing (that is the default)"
+    )
+    _json_of(doctor)
+
+    init = _command(subs, "init", commands.init, "write a configuration with comments")
+    init.add_argument("path", nargs="?", type=pathlib.Path, default=_CONFIG, metavar="PATH")
+
+    _command(subs, "schema", commands.schema, "print the configuration's JSON Schema, for editors")
+
+    top.epilog = _listed(subs)
+    return top
+
+
+def _listed(subs: "argparse._SubParsersAction[_Parser]") -> str:
+    """Return the commands as a table: argparse makes another one on every Python."""
+    texts = {name: str(made.description).rstrip(".") for name, made in subs.choices.items()}
+    lines = [f"  {name:13} {text[0].lower()}{text[1:]}" for name, text in texts.items()]
+    ends = "Exit codes: 0 done; 1 failed; 2 wrong configuration or arguments; 3 refused."
+    return "\n".join(["commands:", *lines, "", ends])
+
+
+def _command(
+    subs: "argparse._SubParsersAction[_Parser]",
+    name: str,
+    command: Command,
+    text: str,
+) -> argparse.ArgumentParser:
+    made = subs.add_parser(name, description=f"{text[0].upper()}{text[1:]}.")
+    made.set_defaults(command=command)
+    return made
+
+
+def _config_of(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--config",
+        type=pathlib.Path,
+        default=_CONFIG,
+        metavar="FILE",
+        help=f"default: {_CONFIG}",
+    )
+
+
+def _json_of(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--json", action="store_true", help="for programs")

@@ -1,0 +1,72 @@
+"""What a backend would create for an agent of a template, shown and not done.
+
+For whoever writes a template: no controller and no platform is asked. Refuses to know kinds; the
+registry says which of them can show their work.
+"""
+
+import contextlib
+
+from backends import api as backends_api
+from backends import registry
+from broker import config
+from broker.core import model
+from broker.core.decide import spec
+from broker.core.fleet import marks
+from jnlp import secret as jnlp_secret
+
+_SUFFIX = "xxxxxx"
+_SECRET = "not-shown"  # noqa: S105 -- stands where the controller's secret would be
+
+
+class NotShown(ValueError):  # noqa: N818 -- what it is
+    """There is nothing to show, and why."""
+
+
+def render(
+    settings: config.Settings, policy: model.Policy, *, template: str, now: float
+) -> dict[model.BackendName, str]:
+    """Return the text for each backend of the template that can show it. Raises NotShown."""
+    wanted = policy.template(template)
+    if wanted is None:
+        known = ", ".join(t.name for t in policy.templates)
+        raise NotShown(f"no template {template[:80]!r}; known: {known}")
+    shown: dict[model.BackendName, str] = {}
+    for name in wanted.backends:
+        told = settings.backends[name]
+        if registry.kind(told.kind).renderer is None:
+            continue
+        wish = order(settings, wanted, name, now)
+        try:
+            shown[name] = registry.render(told.kind, told.settings, wish, owner=settings.owner)
+        except backends_api.Rejected as error:
+            raise NotShown(f"template {template}, backend {name}: {error.reason}") from error
+    if not shown:
+        kinds = sorted({settings.backends[name].kind for name in wanted.backends})
+        raise NotShown(f"backends of kind {', '.join(kinds)} have nothing to show")
+    return shown
+
+
+def order(
+    settings: config.Settings, template: model.Template, backend: model.BackendName, now: float
+) -> backends_api.InstanceSpec:
+    """Return what a launch would be given, with a name and a secret that are none."""
+    authorities: tuple[str, ...] = ()
+    with contextlib.suppress(OSError, ValueError):  # said when the configuration is read
+        authorities = settings.controller.authorities()
+    action = model.LaunchAgent(
+        name=marks.node_name(settings.owner, template.name, _SUFFIX),
+        template=template.name,
+        backend=backend,
+        reason="shown",
+    )
+    site = spec.Site(
+        owner=settings.owner,
+        style=spec.Style(registry.kind(settings.backends[backend].kind).launch_style),
+        controller_version="",
+        jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
+        work_dir=None,
+        reach=settings.controller.reach(),
+        authorities=authorities,
+        now=now,
+    )
+    return spec.instance(action, template, site, jnlp_secret.Secret(_SECRET))

@@ -1,0 +1,240 @@
+"""A look without a loop: what ``plan``, ``doctor`` and ``sweep`` do without a broker to ask.
+
+A look reads, and nothing else: no file is made, no session opened that ends another's. Only
+``clear`` acts, and only where no broker does. Refuses to hold rules: the core decides, the
+executor performs, as ever.
+"""
+
+import asyncio
+import contextlib
+import functools
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from attrs import field, frozen
+
+import broker
+from backends import api as backends_api
+from broker import app, assembly, clock, config, exits, store
+from broker.core import model
+from broker.core.decide import leftovers
+from broker.core.decide import plan as plans
+from broker.core.fleet import death, marks
+from broker.core.fleet import ledger as ledgers
+from broker.leading import leadership as leaderships
+from broker.loop import observe
+from broker.status import documents, terminal
+from jnlp import errors as jnlp_errors
+
+Rows = list[dict[str, str]]
+_ASK_S = 10.0
+
+
+@frozen(kw_only=True)
+class Looked:
+    """One look as the status documents are made from (``status.StatusSource``)."""
+
+    policy: model.Policy
+    world: model.World
+    plan: model.Plan
+    fingerprint: str
+    at: float
+    version: str = broker.__version__
+    outcomes: Sequence[ledgers.Outcome] = ()
+    deaths: Sequence[death.Death] = ()
+    leadership: leaderships.State = field(factory=leaderships.State)
+
+    def now(self) -> float:
+        """Return the moment of the look."""
+        return self.at
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether everything was read, and what was not."""
+        return not (trouble := troubles(self.world)), "; ".join(trouble) or "ok"
+
+    def alive(self) -> tuple[bool, str]:
+        """Nothing runs that could be dead."""
+        return True, "ok"
+
+
+def troubles(world: model.World) -> list[str]:
+    """Return which backends could not be read, or not whole, in words."""
+    return [
+        f"backend {name} does not answer: {view.error}"
+        if not view.synced
+        else f"backend {name}: {view.hidden or view.odd}"
+        for name, view in world.backends.items()
+        if not view.synced or not view.whole
+    ]
+
+
+def complain(world: model.World) -> None:
+    """Raise ``Failed`` when the controller could not be read; warn of backends."""
+    if not world.controller.synced:
+        raise exits.Failed(f"controller: {world.controller.error}")
+    for text in troubles(world):
+        print(terminal.plain(f"warning: {text}"), file=sys.stderr)
+
+
+async def dry(settings: config.Settings) -> dict[str, documents.Document]:
+    """Look once; return the documents that a running broker would give. Raises Failed."""
+    watch = clock.Clock()
+    async with built(settings, watch, reads_only=True) as made:
+        world = await look(made, watch, model.Ledger())
+        complain(world)
+        policy = made.policy
+        seen = Looked(
+            policy=policy,
+            world=world,
+            plan=plans.plan(world, policy),
+            fingerprint=settings.fingerprint,
+            at=watch.now(),
+        )
+        made_of = {"plan": documents.plan, "queue": documents.queue, "agents": documents.agents}
+        return {name: make(seen) for name, make in made_of.items()}
+
+
+@contextlib.asynccontextmanager
+async def built(
+    settings: config.Settings, watch: clock.Clock, *, reads_only: bool
+) -> AsyncIterator[app.Broker]:
+    """Yield a broker that does not run; who does not only read holds the state directory."""
+    kind = store.Reader if reads_only else store.FileStore
+    try:
+        files = kind(settings.state_dir)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # then it holds nothing
+            files.check()
+        made = assembly.build(settings, files, watch=watch, reads_only=reads_only)
+    except ValueError as error:
+        raise exits.BadInput(str(error)) from error
+    except OSError as error:
+        raise exits.BadInput(
+            f"state_dir {settings.state_dir}: {error.strerror or error}"
+        ) from error
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+async def look(made: app.Broker, watch: clock.Clock, ledger: model.Ledger) -> model.World:
+    """Observe, with what is remembered of an earlier look."""
+    seen = await observe.observe(
+        made.reconciler.reader, made.backends, now=watch.now, time_limit_s=_ASK_S
+    )
+    return model.World(
+        now=watch.now(),
+        controller=seen.controller,
+        backends=seen.backends,
+        ledger=ledger,
+        fresh_ids=tuple(made.reconciler.new_id() for _ in range(64)),
+    )
+
+
+# --- leftovers ---------------------------------------------------------------------------------
+
+
+async def leftover(settings: config.Settings, *, everything: bool) -> documents.Document:
+    """Look twice, with the grace between; return the document that a running broker would give."""
+    watch = clock.Clock()
+    async with built(settings, watch, reads_only=True) as made:
+        world, planned = await _twice(made, watch, everything=everything)
+        seen = Looked(
+            policy=made.policy,
+            world=world,
+            plan=planned,
+            fingerprint=settings.fingerprint,
+            at=watch.now(),
+        )
+        return documents.leftovers(seen, planned, everything=everything)
+
+
+async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, list[str], Rows]:
+    """Look twice, then remove with the same steps as ever: found, removed, kept.
+
+    The caller holds the state directory. Raises Refused where another broker is at work.
+    """
+    watch = clock.Clock()
+    async with built(settings, watch, reads_only=False) as made:
+        await _nobody_leads(settings)
+        world, planned = await _twice(
+            made, watch, everything=everything, first=functools.partial(_nobody_claims, made)
+        )
+        made.draining = everything
+        made.reconciler.ledger = planned.ledger
+        made.reconciler.world, made.reconciler.last_plan = world, planned
+        doing = leftovers.removals(planned)
+        found = [{"name": str(a.name), "reason": a.reason} for a in doing]
+        kept = [{"name": r.subject, "reason": r.text} for r in planned.refusals]
+        removed: list[str] = []
+        for action in doing:
+            outcome = await made.reconciler.executor.perform(action)
+            if outcome.slug or outcome.withdrawn:
+                kept.append({"name": action.name, "reason": outcome.text})
+            else:
+                removed.append(action.name)
+        if everything and made.reconciler.place is not None:
+            with contextlib.suppress(jnlp_errors.JenkinsError):
+                await made.reconciler.place.remove()
+                removed.append(marks.placeholder_name(settings.owner))
+        return found, removed, kept
+
+
+async def _twice(
+    made: app.Broker,
+    watch: clock.Clock,
+    *,
+    everything: bool,
+    first: Callable[[model.World], None] = lambda _: None,
+) -> tuple[model.World, model.Plan]:
+    """Return the second look and what follows from both; ``first`` is called after the first."""
+    policy = made.policy
+    world = await look(made, watch, model.Ledger())
+    complain(world)
+    first(world)
+    seen = leftovers.look(world, policy, everything=everything)
+    if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.agents):
+        print(f"looking again in {policy.orphan_grace_s:.0f} s", file=sys.stderr)
+        await asyncio.sleep(policy.orphan_grace_s)
+    world = await look(made, watch, seen.ledger)
+    complain(world)
+    return world, leftovers.look(world, policy, everything=everything)
+
+
+def _nobody_claims(made: app.Broker, world: model.World) -> None:
+    """Look whether the owner's claim is that of another state directory. Raises Refused.
+
+    Whether its broker lives only a claim over it could tell, and that might end it. Replicas claim
+    by their lease, which was looked at.
+    """
+    place = made.reconciler.place
+    if place is None or made.settings.high_availability is not None:
+        return
+    if place.is_claimed_by_another(world.controller):
+        name = marks.placeholder_name(made.settings.owner)
+        raise exits.Refused(
+            f"a broker with another state_dir has the claim of owner {made.settings.owner}; hint: "
+            f"run the sweep with its state_dir, or delete the node {name} if it is gone for good"
+        )
+
+
+async def _nobody_leads(settings: config.Settings) -> None:
+    """Look whether one of several brokers renews the lease that they share. Raises Refused."""
+    told = settings.high_availability
+    if told is None:
+        return
+    lease = assembly.make_lease(told)
+    try:
+        before = await lease.read()
+        if before is None or not before.record.holder:
+            return
+        await asyncio.sleep(told.terms.lease_s)  # within it whoever leads has renewed it
+        after = await lease.read()
+    except backends_api.BackendError as error:
+        raise exits.Failed(f"{lease.where} cannot be read: {error.reason}") from error
+    finally:
+        await lease.aclose()
+    if after is not None and after.record != before.record and after.record.holder:
+        raise exits.Refused(
+            f"{after.record.holder} leads and sweeps by itself; hint: stop all replicas first"
+        )

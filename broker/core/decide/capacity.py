@@ -1,0 +1,284 @@
+"""Room: caps, launch budget, back-off gates, and whose turn it is when room is short.
+
+Rules: everything is recounted from the agents of this cycle, nothing is incremented across
+cycles; every "no" is a reason; a gate of one backend sends the launch to the template's next
+backend. Fairness: the template that holds the fewest agents goes first, then the item that waits
+longest. This module refuses to know labels and retention.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from attrs import Factory, define, frozen
+
+from broker.core import model
+from broker.core.fleet import agents as agents_
+from broker.core.fleet import ledger as ledgers
+from broker.core.fleet import withheld
+from broker.core.model import Agent, BackendName, Phase, Scope, Template, WaitReason
+from outside import counts
+
+STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
+"""Phases that count against the caps on starting agents (a CONNECTING one only until online)."""
+
+SHARED = frozenset({WaitReason.CAP_BACKEND, WaitReason.CAP_TOTAL})
+"""Refusals that another template's agents cause: somebody may be asked to make room."""
+
+
+@frozen(kw_only=True)
+class Refused:
+    """Why there is no agent now; ``until_at`` if time alone helps."""
+
+    reason: WaitReason
+    text: str
+    until_at: float | None = None
+
+
+@define(kw_only=True)
+class Room:
+    """The recount of one cycle; ``take`` is the only change, for launches of this very plan."""
+
+    policy: model.Policy
+    views: Mapping[BackendName, model.BackendView]
+    ledger: model.Ledger
+    now: float
+    by_template: Counter[str] = Factory(Counter)
+    by_backend: Counter[str] = Factory(Counter)
+    starting_by_backend: Counter[str] = Factory(Counter)
+    starting_by_pair: Counter[tuple[str, str]] = Factory(Counter)
+    untried_by_pair: Counter[tuple[str, str]] = Factory(Counter)  # online, and given nothing yet
+    taken_by_backend: Counter[str] = Factory(Counter)
+    holders: list[Agent] = Factory(list)
+    shunned: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
+    going: list[Agent] = Factory(list)  # of those that take room
+
+    def words_of_going(
+        self, *, template: model.TemplateName | None = None, backend: BackendName | None = None
+    ) -> str:
+        """Return who of those that fill a cap is on the way out, and what holds them up."""
+        found = [
+            agent
+            for agent in self.going
+            if template in {None, agent.template} and backend in {None, agent.backend}
+        ]
+        if not found:
+            return ""
+        oldest = min(found, key=lambda agent: agents_.leaving_at(agent) or self.now)
+        return f", {len(found)} of them {agents_.leaving_words(oldest, now=self.now)}"
+
+    @property
+    def total(self) -> int:
+        """All agents, with those of this plan."""
+        return sum(self.by_backend.values())
+
+    def idlers(self, *, template: str | None = None, backend: str | None = None) -> str:
+        """Say which holders of this room serve nobody, and why."""
+        chosen = (
+            a
+            for a in self.holders
+            if template in {None, a.template} and backend in {None, a.backend}
+        )
+        return withheld.summary(chosen, now=self.now, more=self.shunned)
+
+    def take(self, template: Template, backend: BackendName) -> None:
+        """Count a launch of this plan."""
+        self.by_template[template.name] += 1
+        self.by_backend[backend] += 1
+        self.starting_by_backend[backend] += 1
+        self.starting_by_pair[template.name, backend] += 1
+        self.taken_by_backend[backend] += 1
+
+
+def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> Room:
+    """Recount who takes room: every agent that is not gone, with what is in flight (I1)."""
+    room = Room(policy=policy, views=world.backends, ledger=world.ledger, now=world.now)
+    for agent in agents:
+        if not takes_room(agent):
+            continue
+        if agents_.is_going(agent):
+            room.going.append(agent)
+        room.holders.append(agent)
+        room.by_template[agent.template or ""] += 1
+        room.by_backend[agent.backend or ""] += 1
+        is_new = agent.memory is None or agent.memory.online_at is None
+        template = policy.template(agent.template) if agent.template is not None else None
+        if agent.phase in STARTING and is_new and not withheld.is_outdated(agent, template):
+            room.starting_by_backend[agent.backend or ""] += 1
+            room.starting_by_pair[agent.template or "", agent.backend or ""] += 1
+        room.untried_by_pair[agent.template or "", agent.backend or ""] += _is_untried(
+            agent, world.now - policy.backoff_max_s
+        )
+    return room
+
+
+def _is_untried(agent: Agent, since: float) -> bool:
+    """Return whether it may yet show, as others did not, that it is given work."""
+    memory = agent.memory
+    if agent.phase is not Phase.IDLE or agent.closed or agents_.is_going(agent) or memory is None:
+        return False
+    return memory.builds == 0 and memory.online_at is not None and memory.online_at > since
+
+
+def takes_room(agent: Agent) -> bool:
+    """Return whether an agent counts against the caps.
+
+    Not one whose node is deleted and of which the platform keeps no more than the record: what
+    holds that up may take days, and it takes nothing from anybody.
+    """
+    if agent.phase is not Phase.GONE:
+        return True
+    if agent.instance is None:
+        return agent.expectation is not None
+    return not agent.instance.spent
+
+
+def place(room: Room, template: Template) -> BackendName | Refused:
+    """Choose the first backend of a template that has room, or say why none has."""
+    blocked = _template_gate(room, template)
+    if blocked is not None:
+        return blocked
+    refusals: list[tuple[BackendName, Refused]] = []
+    for backend in template.backends:
+        refused = _backend_gate(room, template, backend)
+        if refused is None:
+            return backend
+        refusals.append((backend, refused))
+    if not refusals:
+        return Refused(
+            reason=WaitReason.SET_ASIDE, text=f"template {template.name} has no backend"
+        )
+    untils = [r.until_at for _, r in refusals if r.until_at is not None]
+    return Refused(
+        reason=refusals[0][1].reason,
+        text="; ".join(f"{backend}: {refused.text}" for backend, refused in refusals),
+        until_at=min(untils) if untils else None,
+    )
+
+
+def _template_gate(room: Room, template: Template) -> Refused | None:
+    policy = room.policy
+    if policy.draining:
+        return Refused(reason=WaitReason.DRAINING, text="the broker is draining")
+    if template.paused:
+        return Refused(reason=WaitReason.PAUSED, text=f"template {template.name} is paused")
+    held = room.by_template[template.name]
+    if template.cap is not None and held >= template.cap:
+        return Refused(
+            reason=WaitReason.CAP_TEMPLATE,
+            text=f"template {template.name} has {held} of {counts.told(template.cap, 'agent')}"
+            + room.words_of_going(template=template.name)
+            + room.idlers(template=template.name),
+        )
+    if policy.cap is not None and room.total >= policy.cap:
+        return Refused(
+            reason=WaitReason.CAP_TOTAL,
+            text=f"{room.total} of {counts.told(policy.cap, 'agent')} in all"
+            f"{room.words_of_going()}{room.idlers()}",
+        )
+    starting = sum(room.starting_by_backend.values())
+    if policy.max_starting is not None and starting >= policy.max_starting:
+        return Refused(
+            reason=WaitReason.CAP_STARTING,
+            text=f"{starting} of {counts.told(policy.max_starting, 'agent is', 'agents are')} "
+            "starting",
+        )
+    key = ledgers.key_of(Scope.CONTROLLER, BackendName(""), None)
+    return _backoff_gate(room, key, "the controller refuses new nodes", "")
+
+
+def _backend_gate(room: Room, template: Template, backend: BackendName) -> Refused | None:
+    view = room.views.get(backend)
+    if view is None or not view.synced:
+        words = f" ({view.error})" if view is not None and view.error else ""
+        return Refused(reason=WaitReason.NOT_SYNCED, text=f"its state is unknown{words}")
+    gates = (
+        _backoff_gate(room, ledgers.key_of(Scope.BACKEND, backend, None), "backing off", ""),
+        _backoff_gate(
+            room,
+            ledgers.key_of(Scope.TEMPLATE, backend, template.name),
+            f"template {template.name} is set aside",
+            template.revision,
+        ),
+        _probe_gate(room, template, backend),
+        _cap_gate(room, backend, view),
+        _budget_gate(room, backend),
+    )
+    return next((refused for refused in gates if refused is not None), None)
+
+
+def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -> Refused | None:
+    backoff = room.ledger.backoffs.get(key)
+    if backoff is None or room.now >= backoff.until_at:
+        return None
+    if revision and backoff.revision and backoff.revision != revision:
+        return None  # the definition changed since: try it at once
+    reason = WaitReason.BACKOFF
+    if backoff.slug == "no-capacity":
+        reason = WaitReason.NO_ROOM
+    elif key.scope is Scope.TEMPLATE:
+        reason = WaitReason.SET_ASIDE
+    left = backoff.until_at - room.now
+    failures = f" after {counts.told(backoff.failures, 'failure')}" if backoff.failures > 1 else ""
+    return Refused(
+        reason=reason,
+        text=f"{what}{failures}, tried again in {left:.0f} s: {backoff.reason}",
+        until_at=backoff.until_at,
+    )
+
+
+def _probe_gate(room: Room, template: Template, backend: BackendName) -> Refused | None:
+    """After a failure one agent goes first; the others follow when it is online.
+
+    Where the failure was that agents were online and closed, they follow when it is at work, and
+    one by one after ``backoff_max_s``, for there may be no work.
+    """
+    backoff = room.ledger.backoffs.get(ledgers.key_of(Scope.TEMPLATE, backend, template.name))
+    if backoff is None or backoff.failures == 0 or backoff.slug == "no-capacity":
+        return None
+    if backoff.revision and backoff.revision != template.revision:
+        return None
+    pair = template.name, backend
+    untried = room.untried_by_pair[pair] if backoff.slug == agents_.CLOSED else 0
+    if room.starting_by_pair[pair] + untried == 0:
+        return None
+    return Refused(
+        reason=WaitReason.SET_ASIDE,
+        text=f"one agent of {template.name} is tried first after a failure: {backoff.reason}",
+    )
+
+
+def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Refused | None:
+    limits = room.policy.backends.get(backend, model.BackendPolicy())
+    held = room.by_backend[backend]
+    if limits.cap is not None and held >= limits.cap:
+        words = room.words_of_going(backend=backend) + room.idlers(backend=backend)
+        return Refused(
+            reason=WaitReason.CAP_BACKEND,
+            text=f"{held} of {counts.told(limits.cap, 'agent')} on it{words}",
+        )
+    starting = room.starting_by_backend[backend]
+    if limits.max_starting is not None and starting >= limits.max_starting:
+        return Refused(
+            reason=WaitReason.CAP_STARTING,
+            text=f"{starting} of {counts.told(limits.max_starting, 'agent is', 'agents are')} "
+            "starting on it",
+        )
+    free = view.capacity.free_instances if view.capacity is not None else None
+    if free is not None and room.taken_by_backend[backend] >= free:
+        words = f": {view.capacity.text}" if view.capacity and view.capacity.text else ""
+        return Refused(reason=WaitReason.NO_ROOM, text=f"the platform has no room{words}")
+    return None
+
+
+def _budget_gate(room: Room, backend: BackendName) -> Refused | None:
+    limits = room.policy.backends.get(backend, model.BackendPolicy())
+    bucket = ledgers.refilled(room.ledger.buckets.get(backend), limits, now=room.now)
+    left = bucket.tokens - room.taken_by_backend[backend]
+    if left >= 1.0:
+        return None
+    wait_s = (1.0 - left) / limits.launch_rate
+    return Refused(
+        reason=WaitReason.BUDGET,
+        text=f"launch budget of {limits.launch_rate:g} per second is used up",
+        until_at=room.now + wait_s,
+    )

@@ -1,0 +1,103 @@
+"""The plan while it is written: what was seen, what is decided so far, and its shorthand.
+
+Only ``plan`` and the steps beside it hold one, within one cycle. Refuses to decide anything.
+"""
+
+import math
+from collections import Counter
+
+from attrs import Factory, define, field
+
+from broker.core import model
+from broker.core.decide import capacity, retention
+from broker.core.demand import matching
+from broker.core.demand import wishes as demand
+from broker.core.model import Agent, NodeName, Template, Unmet, Verb, WaitReason
+
+_LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
+
+
+@define(kw_only=True)
+class Draft:
+    """The plan while it is written."""
+
+    world: model.World
+    policy: model.Policy
+    agents: tuple[Agent, ...]
+    wishes: tuple[demand.Wish, ...]
+    room: capacity.Room
+    actions: list[model.Action] = Factory(list)
+    refusals: list[model.Refusal] = Factory(list)
+    unmet: dict[model.ItemId, Unmet] = Factory(dict)
+    wake: list[float] = Factory(list)
+    given: dict[model.ItemId, matching.Supply] = Factory(dict)
+    supplies: list[matching.Supply] = Factory(list)
+    dealt: int | None = None  # how many supplies there were when ``given`` was worked out
+    shunned: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
+    refused: dict[NodeName, frozenset[model.ItemId]] = Factory(dict)  # by whom, to which items
+    unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already
+    launches: Counter[str] = Factory(Counter)
+    short: list[tuple[demand.Wish, capacity.Refused]] = Factory(list)
+    ids: list[str] = Factory(list)
+    _claims: retention.Claims = field(
+        init=False,
+        default=Factory(lambda self: retention.Claims(wishes=self.wishes), takes_self=True),
+    )
+
+    @property
+    def now(self) -> float:
+        """Return the time of the look."""
+        return self.world.now
+
+    def template_of(self, agent: Agent) -> Template | None:
+        """Return the template of an agent, if it is still configured."""
+        return self.policy.template(agent.template) if agent.template is not None else None
+
+    def claims_on(self, agent: Agent) -> tuple[retention.Claim, ...]:
+        """Return who could want an agent."""
+        return self._claims.on(agent, self.template_of(agent))
+
+
+def age(wish: demand.Wish) -> tuple[float, int]:
+    """Return what sorts wishes, the oldest first."""
+    since = wish.item.buildable_since_at or wish.item.in_queue_since_at
+    return (since or math.inf, wish.item.id)  # whoever does not tell gets ahead of nobody
+
+
+def is_leaving(agent: Agent) -> bool:
+    """Return whether an agent takes no more work by our doing."""
+    return agent.cordoned or (agent.expectation is not None and agent.expectation.verb in _LEAVING)
+
+
+def wanted_now(draft: Draft) -> list[demand.Wish]:
+    """Items that are to be served now: waiting ones, then those that are announced early."""
+    now, early = [], []
+    for wish in draft.wishes:
+        if wish.unmet is not None and wish.kind is not demand.Kind.ANNOUNCED:
+            continue
+        if wish.kind is demand.Kind.NOW:
+            now.append(wish)
+        elif wish.early:
+            early.append(wish)
+    return now + early
+
+
+def note(
+    draft: Draft,
+    wish: demand.Wish,
+    reason: WaitReason,
+    text: str,
+    *,
+    template: model.TemplateName | None = None,
+    agent: NodeName | None = None,
+) -> None:
+    """Write down why an item waits; the last word holds."""
+    draft.unmet[wish.item.id] = Unmet(
+        item=wish.item.id,
+        reason=reason,
+        text=text,
+        template=template if template is not None else next(iter(wish.templates), None),
+        agent=agent,
+        label=wish.label,
+        since_at=age(wish)[0],
+    )

@@ -1,0 +1,53 @@
+"""Which templates could serve a label, and what the others lack: an answer for people.
+
+Pure. The sentences of waiting items are made where the decision is made; here is what has no item:
+the question "who would serve this label, and why not that one?" (``agent-broker explain``).
+"""
+
+from attrs import frozen
+
+from broker.core import model
+from broker.core.decide import capacity
+from broker.core.demand import labels
+
+
+@frozen(kw_only=True)
+class Answer:
+    """One template's answer to a label expression."""
+
+    template: model.TemplateName
+    serves: bool
+    text: str
+
+
+def explain_label(
+    expression: str, policy: model.Policy, room: capacity.Room | None = None
+) -> tuple[Answer, ...]:
+    """Ask every template, in order of preference. Raises ``labels.LabelError``.
+
+    An empty expression asks for items without a label. With a ``room`` the answer also says
+    whether an agent could start right now.
+    """
+    parsed = labels.parse(expression) if expression.strip() else None
+    return tuple(_ask(template, parsed, room) for template in policy.templates)
+
+
+def _ask(
+    template: model.Template, parsed: labels.Expression | None, room: capacity.Room | None
+) -> Answer:
+    if parsed is None:
+        serves = template.takes_unlabelled
+        why = "takes items without a label" if serves else "takes no items without a label"
+    else:
+        serves = parsed.matches(template.labels)
+        has = ", ".join(sorted(template.labels)) or "no label"
+        missing = sorted(set(parsed.atoms()) - template.labels)
+        lacks = f", does not have {', '.join(missing)}" if missing and not serves else ""
+        why = f"has {has}{lacks}"
+    if serves and room is not None:
+        placed = capacity.place(room, template)
+        if isinstance(placed, capacity.Refused):
+            why += f"; not now: {placed.text}"
+        else:
+            why += f"; would start on backend {placed}"
+    return Answer(template=template.name, serves=serves, text=why)

@@ -1,0 +1,303 @@
+"""Who goes, and whether it may: room for others, what has served its time, what is swept.
+
+The verdicts are ``retention``'s and ``sweep``'s; here is what speaks against carrying them out
+now. Refuses to launch anything.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import attrs
+from attrs import define
+
+from broker.core import model
+from broker.core.decide import capacity, retention
+from broker.core.decide import draft as drafts
+from broker.core.decide import sweep as sweeps
+from broker.core.demand import wishes as demand
+from broker.core.fleet import agents as agents_
+from broker.core.fleet import withheld
+from broker.core.model import Agent, NodeName, Phase, Template, WaitReason
+
+
+def make_room(draft: drafts.Draft) -> None:
+    """Let idle agents of other kinds go, or one busy one after its build, for those who wait."""
+    starved = [(w, r) for w, r in draft.short if r.reason in capacity.SHARED]
+    waits = {w.item.id: draft.world.ledger.waits.get(w.item.id, draft.now) for w, _ in starved}
+    draft.world = attrs.evolve(draft.world, ledger=attrs.evolve(draft.world.ledger, waits=waits))
+    if not starved:
+        return
+    # a single-use agent leaves, too, but only when its build ends: that may take hours
+    wanted = len(starved) - sum(_is_going(agent) for agent in draft.agents)
+    promised = {supply.name for supply in draft.given.values()}
+    for agent in retention.order(a for a in draft.agents if a.phase is Phase.IDLE):
+        if wanted <= 0:
+            return
+        if agent.name in promised or not _in_scope(draft, agent, starved[0]):
+            continue
+        text = f"makes room for item {starved[0][0].item.id}"
+        if _retire_idle(draft, agent, retention.Verdict(slug="yield", text=text)):
+            wanted -= 1
+    if wanted > 0 and not any(drafts.is_leaving(agent) for agent in draft.agents):
+        _yield_one(draft, starved, waits)
+
+
+def _is_going(agent: Agent) -> bool:
+    """Return whether an agent is being removed: its room is free in a moment."""
+    if agent.phase is Phase.BUSY:
+        return False
+    return drafts.is_leaving(agent) or agent.phase is Phase.DRAINED
+
+
+def _in_scope(
+    draft: drafts.Draft, agent: Agent, short: tuple[demand.Wish, capacity.Refused]
+) -> bool:
+    """Return whether the room of this agent would help: same backend, or a total cap."""
+    wish, refused = short
+    if agent.template in wish.templates:
+        return False
+    if refused.reason is WaitReason.CAP_TOTAL:
+        return True
+    backends = {
+        backend
+        for name in wish.templates
+        if (template := draft.policy.template(name)) is not None
+        for backend in template.backends
+    }
+    return agent.backend in backends
+
+
+def _yield_one(
+    draft: drafts.Draft,
+    starved: Sequence[tuple[demand.Wish, capacity.Refused]],
+    waits: Mapping[model.ItemId, float],
+) -> None:
+    for wish, refused in starved:
+        due = waits[wish.item.id] + draft.policy.yield_after_s
+        if draft.now < due:
+            draft.wake.append(due)
+            continue
+        fewest = min((draft.room.by_template[name] for name in wish.templates), default=0)
+        holders = [
+            agent
+            for agent in retention.order(draft.agents)
+            if agent.phase is Phase.BUSY
+            and not agent.in_flight
+            and not agent.cordoned
+            and _in_scope(draft, agent, (wish, refused))
+            # with none at all its turn has come; else swapping places would help nobody
+            and (draft.room.by_template[agent.template or ""] > fewest + 1 or fewest == 0)
+        ]
+        if holders:
+            most = max(holders, key=lambda a: draft.room.by_template[a.template or ""])
+            waited = draft.now - waits[wish.item.id]
+            _cordon(
+                draft,
+                most,
+                retention.Verdict(
+                    slug="yield",
+                    text=f"its place is due to item {wish.item.id}, waiting for {waited:.0f} s",
+                ),
+            )
+            return
+
+
+def let_go(draft: drafts.Draft) -> None:
+    """Cordon or retire whoever has served its time."""
+    touched = {action.name for action in draft.actions}
+    promised = {supply.name for supply in draft.given.values()}
+    tally = _tally(draft, promised)
+    for agent in retention.order(draft.agents):
+        if agent.in_flight or agent.name in touched:
+            continue
+        template = draft.template_of(agent)
+        if agent.memory is not None and agents_.ASSIGNED in agent.memory.executable_urls:
+            continue  # an item on its way would be turned back at the door
+        if withheld.is_held(agent):
+            text = f"it {withheld.words(agent, now=draft.now)}: hands off"
+            draft.refusals.append(model.Refusal(subject=agent.name, text=text))
+        if agent.phase is Phase.BUSY and not agent.cordoned:
+            verdict = _last_build(draft, agent, template)
+            if verdict is not None:
+                _cordon(draft, agent, verdict)
+        elif agent.phase is Phase.CONNECTING:
+            _stop_starting(draft, agent, template, promised, tally)
+        elif agent.phase is Phase.IDLE and agent.name not in promised:
+            verdict = _closed(draft, agent) or (
+                retention.spent(agent, template, now=draft.now, draining=draft.policy.draining)
+                or _not_needed(draft, agent, template, tally)
+            )
+            if verdict is not None and _retire_idle(draft, agent, verdict):
+                tally.idle[agent.template or ""] -= not agent.closed
+                tally.staying[agent.template or ""] -= 1
+
+
+def _last_build(
+    draft: drafts.Draft, agent: Agent, template: Template | None
+) -> retention.Verdict | None:
+    """Return why the present build of an agent is to be its last."""
+    verdict = _dead(agent)
+    if verdict is None and not withheld.is_held(agent):  # whoever holds it wants it kept as it is
+        verdict = retention.spent(agent, template, now=draft.now, draining=draft.policy.draining)
+    return verdict
+
+
+@define(kw_only=True)
+class _Tally:
+    """By template: agents that stay, and of them the idle ones that nobody is promised."""
+
+    staying: Counter[str]
+    idle: Counter[str]
+
+
+def _tally(draft: drafts.Draft, promised: set[NodeName]) -> _Tally:
+    going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
+    gone = [
+        a
+        for a in draft.agents
+        if capacity.takes_room(a) and (a.name in going or drafts.is_leaving(a))
+    ]
+    idle = [
+        a
+        for a in draft.agents
+        if a.phase is Phase.IDLE
+        and not a.closed
+        and not drafts.is_leaving(a)
+        and a.name not in promised
+        and a.name not in going
+    ]
+    return _Tally(
+        staying=draft.room.by_template - Counter(a.template or "" for a in gone),
+        idle=Counter(a.template or "" for a in idle),
+    )
+
+
+def _dead(agent: Agent) -> retention.Verdict | None:
+    """Return what a busy agent died of, so that the controller can tell the build's owner.
+
+    A pipeline's step waits minutes for an agent that ended; the offline cause is what it shows.
+    """
+    ended = agent.instance is not None and agent.instance.exit is not None
+    if not ended or agent.computer is None or not agent.computer.offline:
+        return None
+    slug, text = agents_.why_lost(agent)
+    return retention.Verdict(slug=slug, text=text)
+
+
+def _not_needed(
+    draft: drafts.Draft, agent: Agent, template: Template | None, tally: _Tally
+) -> retention.Verdict | None:
+    """Judge idleness and caps; ``min_idle`` keeps the youngest."""
+    if template is None:
+        return None
+    if template.cap is not None:
+        excess = tally.staying[template.name] - template.cap
+        if excess > 0:
+            return retention.Verdict(
+                slug="surplus", text=f"{excess} more than the cap of {template.cap}"
+            )
+    if tally.idle[template.name] <= template.min_idle:
+        return None
+    verdict = retention.unwanted(agent) or retention.idle_too_long(agent, template, now=draft.now)
+    memory = agent.memory
+    if verdict is None and memory is not None and memory.idle_at is not None:
+        idle_s = template.retention.idle_s
+        if idle_s is not None:
+            draft.wake.append(memory.idle_at + idle_s)
+    return verdict
+
+
+def _closed(draft: drafts.Draft, agent: Agent) -> retention.Verdict | None:
+    """Return a verdict for an agent that accepts no tasks: nobody can ever want it."""
+    if not agent.closed:
+        return None
+    return retention.Verdict(slug="closed", text=f"it {withheld.words(agent, now=draft.now)}")
+
+
+def _stop_starting(
+    draft: drafts.Draft,
+    agent: Agent,
+    template: Template | None,
+    promised: set[NodeName],
+    tally: _Tally,
+) -> None:
+    """Let an agent go that was never online, when there is nothing left to wait for."""
+    if agent.memory is None or agent.memory.online_at is not None:
+        return
+    if withheld.is_outdated(agent, template):
+        verdict = retention.spent(agent, template, now=draft.now)
+        if verdict is not None:
+            _retire_idle(draft, agent, verdict)
+        return
+    spare = template is not None and tally.idle[template.name] >= template.min_idle
+    verdict = retention.unwanted(agent)
+    if verdict is not None and spare and agent.name not in promised:
+        _retire_idle(draft, agent, verdict)
+
+
+def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> bool:
+    """Retire an agent that works on nothing if nothing speaks against it; otherwise say what."""
+    if agent.in_flight or agent.instance is None:
+        return False  # an online computer without an instance: two witnesses, hands off
+    backend = draft.world.backends.get(agent.backend) if agent.backend is not None else None
+    if backend is None or not backend.synced:
+        _refuse(draft, agent, verdict, "its backend's state is unknown")
+        return False
+    if draft.world.controller.quieting_down:
+        _refuse(draft, agent, verdict, "the controller is about to shut down")
+        return False
+    ledger = draft.world.ledger
+    if sweeps.is_resting(agent, ledger, draft.policy, now=draft.now):
+        _refuse(draft, agent, verdict, "a pipeline may still ask for it after the start")
+        if ledger.session_at is not None:
+            draft.wake.append(ledger.session_at + draft.policy.resume_grace_s)
+        return False
+    refused = draft.refused.get(agent.name, frozenset())
+    is_useless = agent.closed or withheld.is_outdated(agent, draft.template_of(agent))
+    claims = () if is_useless else draft.claims_on(agent)
+    wish = retention.protector(
+        agent,
+        (c for c in claims if c.wish.item.id not in refused or _is_fresh(draft, c.wish)),
+        now=draft.now,
+        settle_s=draft.policy.settle_s,
+        over_age=verdict.slug == "max-age",
+    )
+    if wish is not None:
+        _refuse(draft, agent, verdict, f"item {wish.item.id} could want it")
+        return False
+    draft.actions.append(
+        model.RetireAgent(
+            name=agent.name, backend=agent.backend, reason=verdict.text, slug=verdict.slug
+        )
+    )
+    return True
+
+
+def _is_fresh(draft: drafts.Draft, wish: demand.Wish) -> bool:
+    """Return whether an item came so late that whoever is free may still be given it."""
+    return draft.now - drafts.age(wish)[0] < draft.policy.settle_s
+
+
+def _refuse(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict, why: str) -> None:
+    draft.refusals.append(
+        model.Refusal(subject=agent.name, text=f"may go ({verdict.text}), stays because {why}")
+    )
+
+
+def _cordon(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> None:
+    draft.actions.append(
+        model.CordonAgent(
+            name=agent.name,
+            reason=verdict.text,
+            slug=verdict.slug,
+            online=agent.computer is not None and not agent.computer.offline,
+        )
+    )
+
+
+def sweep(draft: drafts.Draft) -> None:
+    """Remove what is left of agents whose life is over."""
+    result = sweeps.sweep(draft.world, draft.policy, draft.agents, draft.wishes)
+    draft.actions.extend(result.actions)
+    draft.refusals.extend(result.refusals)
+    draft.wake.extend(result.wake_at)

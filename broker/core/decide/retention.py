@@ -1,0 +1,156 @@
+"""Which agents may go and why; which must stay although they could.
+
+Rules, in the order in which they are asked: an agent of a template that is gone or changed, one
+that has had its build (``once``) or all its builds, one that is too old, one that was idle for
+too long. ``min_idle`` keeps an agent from going for idleness, never from its age. A busy agent is
+at most cordoned, so that its present build is its last (I2). An idle agent is protected while any
+item in the queue could want it: a warm agent too many is cheap, a lost build is not. This module
+refuses to launch anything and to know backends.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from attrs import Factory, define, field, frozen
+
+from broker.core.demand import wishes as demand
+from broker.core.model import Agent, Template
+from outside import counts
+
+
+@frozen(kw_only=True)
+class Verdict:
+    """Why an agent should go. ``slug`` is the metric label of its end."""
+
+    slug: str
+    text: str
+
+
+def spent(  # noqa: PLR0911 -- one rule, one return: the order is the rule
+    agent: Agent, template: Template | None, *, now: float, draining: bool = False
+) -> Verdict | None:
+    """Return why an agent has served its time, idle or busy; None if it has not."""
+    memory = agent.memory
+    if draining:
+        return Verdict(slug="drain", text="the broker is draining")
+    if template is None:
+        return Verdict(slug="removed", text="its template is no longer configured")
+    if memory is None:
+        return None
+    retention = template.retention
+    if agent.revision and agent.revision != template.revision:
+        return Verdict(slug="drift", text=f"the definition of template {template.name} changed")
+    if retention.once and memory.builds > 0:
+        return Verdict(slug="once", text="single use: it has had its build")
+    if retention.once and memory.online_at is not None and not memory.online_witnessed:
+        return Verdict(
+            slug="once-unwitnessed",
+            text="single use: it may have had a build while the broker was away",
+        )
+    if retention.max_builds is not None and memory.builds >= retention.max_builds:
+        return Verdict(
+            slug="max-builds",
+            text=f"it has had {memory.builds} of {counts.told(retention.max_builds, 'build')}",
+        )
+    age = now - agent.created_at if agent.created_at is not None else 0.0
+    if retention.max_age_s is not None and age >= retention.max_age_s:
+        return Verdict(
+            slug="max-age", text=f"it is {age:.0f} s old, allowed are {retention.max_age_s:.0f} s"
+        )
+    return None
+
+
+def idle_too_long(agent: Agent, template: Template, *, now: float) -> Verdict | None:
+    """Return a verdict for an agent that was idle longer than its template allows."""
+    idle_s = template.retention.idle_s
+    memory = agent.memory
+    if idle_s is None or memory is None or memory.idle_at is None:
+        return None
+    idle = now - memory.idle_at
+    if idle < idle_s:
+        return None
+    return Verdict(slug="idle", text=f"idle for {idle:.0f} s, allowed are {idle_s:.0f} s")
+
+
+def unwanted(agent: Agent) -> Verdict | None:
+    """Return a verdict for an agent that was started for an item that was cancelled.
+
+    Only as long as it has had no work: after that it is an agent like the others.
+    """
+    memory = agent.memory
+    if memory is None or not memory.item_cancelled or memory.builds > 0:
+        return None
+    return Verdict(
+        slug="surplus", text=f"item {memory.item}, for which it was started, was cancelled"
+    )
+
+
+def labels_of(agent: Agent, template: Template | None) -> frozenset[str]:
+    """Return the labels that the controller sees, or will see, on an agent (with its name)."""
+    if agent.computer is not None:
+        return agent.computer.labels | {agent.name}
+    return (template.labels if template is not None else frozenset()) | {agent.name}
+
+
+@frozen(kw_only=True)
+class Claim:
+    """An item that could want an agent. ``sure`` False: whether it could is not known."""
+
+    wish: demand.Wish
+    sure: bool
+
+
+@define(kw_only=True)
+class Claims:
+    """Who could want an agent, worked out once for each kind of agent that no item tells apart."""
+
+    wishes: Sequence[demand.Wish]
+    _named: frozenset[str] = field(
+        init=False,
+        default=Factory(lambda self: demand.names_in(self.wishes), takes_self=True),
+    )
+    _known: dict[object, tuple[Claim, ...]] = field(init=False, factory=dict)
+
+    def on(self, agent: Agent, template: Template | None) -> tuple[Claim, ...]:
+        """Return the claims on an agent, in the order of the wishes."""
+        labels = labels_of(agent, template)
+        exclusive = template.exclusive if template is not None else True
+        own = agent.name if agent.name in self._named else None
+        key = (labels - {agent.name}, exclusive, own)
+        found = self._known.get(key)
+        if found is None:
+            asked = ((w, demand.could_want(w, labels, exclusive)) for w in self.wishes)
+            found = tuple(Claim(wish=w, sure=is_ is True) for w, is_ in asked if is_ is not False)
+            self._known[key] = found
+        return found
+
+
+def protector(
+    agent: Agent,
+    claims: Iterable[Claim],
+    *,
+    now: float,
+    settle_s: float,
+    over_age: bool = False,
+) -> demand.Wish | None:
+    """Return an item that could want this idle agent, or None if nobody can.
+
+    An item whose label is unreadable protects only until the controller had ``settle_s`` seconds
+    to give it to the idle agent: had it fitted, it would be running there. A blocked item does
+    not keep an agent past its maximum age (``over_age``).
+    """
+    idle_at = agent.memory.idle_at if agent.memory is not None else None
+    for claim in claims:
+        wish = claim.wish
+        if over_age and wish.kind is demand.Kind.LATER:
+            continue
+        if not claim.sure:
+            since = max(wish.item.in_queue_since_at, idle_at if idle_at is not None else now)
+            if wish.kind is not demand.Kind.NOW or now - since >= settle_s:
+                continue
+        return wish
+    return None
+
+
+def order(agents: Iterable[Agent]) -> list[Agent]:
+    """Sort agents so that the one to let go first comes first: the oldest."""
+    return sorted(agents, key=lambda a: (a.created_at or 0.0, a.name))

@@ -1,0 +1,378 @@
+"""Who is served by whom: what the present agents will take, and agents for the rest.
+
+Present agents first (idle, then connecting, then ordered), then launches for items that nobody
+will take, fair between kinds of items, then the warm pool. Refuses to let anybody go.
+"""
+
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from broker.core import model
+from broker.core.decide import capacity, retention
+from broker.core.decide import draft as drafts
+from broker.core.demand import matching
+from broker.core.demand import wishes as demand
+from broker.core.fleet import marks, withheld
+from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
+from outside import counts
+
+_TIERS: Mapping[Phase, int] = {
+    Phase.IDLE: 0,
+    Phase.BUSY: 0,
+    Phase.CONNECTING: 1,
+    Phase.UNKNOWN: 2,
+    Phase.LAUNCHING: 3,  # and what this plan orders: last, so that it changes nothing else
+}
+_TIER_REASON = (
+    WaitReason.AGENT_IDLE,
+    WaitReason.AGENT_STARTING,
+    WaitReason.AGENT_STARTING,
+    WaitReason.AGENT_ORDERED,
+)
+_TIER_TEXT = (
+    "agent {} is free and fits: the controller is about to give it this item",
+    "agent {} is starting for it",
+    "agent {} was starting for it; its backend does not answer just now",
+    "agent {} is ordered for it",
+)
+
+
+def serve_from_present(draft: drafts.Draft) -> None:
+    """Match waiting items with the free slots of the agents that are there."""
+    for agent in draft.agents:
+        supply = _supply(draft, agent)
+        if supply is None:
+            continue
+        if agent.closed:  # certain: it serves nobody, and another agent may well be given work
+            draft.refusals.append(
+                model.Refusal(
+                    subject=agent.name,
+                    text=f"{withheld.words(agent, now=draft.now)}: not counted",
+                )
+            )
+            continue
+        refused = _refused(draft, agent)
+        if refused:
+            draft.refused[agent.name] = refused
+            draft.room.shunned[agent.name] = (
+                f"is free and refused by the controller to {_many(refused)}"
+            )
+            draft.refusals.append(
+                model.Refusal(
+                    subject=agent.name,
+                    text="it is free and fits, but the controller gives it no work: not counted "
+                    f"for {_many(refused)}",
+                )
+            )
+        if refused and agent.phase is Phase.IDLE:  # it has taken nothing at all: not for others
+            draft.shunned.append(supply)
+            continue
+        if refused:
+            supply = attrs.evolve(supply, refused=refused)
+            draft.shunned.append(supply)
+        draft.supplies.append(supply)
+    _deal(draft)
+    draft.unserved = [w for w in drafts.wanted_now(draft) if w.item.id not in draft.given]
+
+
+def _deal(draft: drafts.Draft) -> None:
+    """Match every item that is to be served with the supplies there are, and write it down."""
+    if draft.dealt == len(draft.supplies):
+        return
+    draft.dealt = len(draft.supplies)
+    wanted = drafts.wanted_now(draft)
+    draft.given = matching.match(wanted, _keep(draft))
+    said = {a.name: a.instance.detail for a in draft.agents if a.instance is not None}
+    offered = {a.name for a in draft.agents if withheld.free_for(a, now=draft.now)}
+    for wish in wanted:
+        supply = draft.given.get(wish.item.id)
+        if supply is not None and wish.kind is demand.Kind.NOW:
+            reason = _TIER_REASON[supply.tier]
+            words = said.get(supply.name) if reason is WaitReason.AGENT_STARTING else ""
+            text = _TIER_TEXT[supply.tier].format(supply.name)
+            veto = demand.veto(wish.item.why) if supply.name in offered else ""
+            if veto and reason is WaitReason.AGENT_IDLE:
+                reason = WaitReason.NOT_GIVEN
+                text = f"agent {supply.name} is free and fits, but the controller says: {veto}"
+            drafts.note(
+                draft,
+                wish,
+                reason,
+                f"{text}: {words}" if words else text,
+                template=supply.template,
+                agent=supply.name,
+            )
+
+
+def _keep(draft: drafts.Draft) -> list[matching.Supply]:
+    """Mark for each template those that come last as the ones to keep warm."""
+    left = {t.name: t.min_idle for t in draft.policy.templates}
+    busy = {agent.name for agent in draft.agents if agent.phase is Phase.BUSY}
+    marked = []
+    for supply in sorted(draft.supplies, key=lambda s: (s.tier, s.name), reverse=True):
+        kept = supply.template is not None and left.get(supply.template, 0) > 0
+        kept = kept and supply.name not in busy  # its free slots are no warm agent
+        if kept and supply.template is not None:
+            left[supply.template] -= 1
+        marked.append(supply if supply.kept == kept else attrs.evolve(supply, kept=kept))
+    return marked
+
+
+def _many(items: frozenset[model.ItemId]) -> str:
+    shown = ", ".join(str(number) for number in sorted(items)[:3])
+    return f"item{'s' if len(items) > 1 else ''} {shown}" + ", ..." * (len(items) > 3)
+
+
+def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
+    """Return the items whose reservation has expired: long enough promised, and not taken.
+
+    Where the controller says what speaks against it, ``settle_s`` is long enough.
+    """
+    promised = agent.memory.promised_at if agent.memory is not None else None
+    if agent.phase not in {Phase.IDLE, Phase.BUSY} or promised is None:
+        return frozenset()
+    policy = draft.policy
+    limits = (policy.settle_s, policy.reservation_s)
+    if draft.now - promised < min(limits):
+        return frozenset()
+    found = set()
+    for claim in draft.claims_on(agent):
+        wish = claim.wish
+        if not claim.sure or wish.kind is not demand.Kind.NOW or wish.unmet is not None:
+            continue
+        vetoed = bool(demand.veto(wish.item.why))
+        # an idle agent has taken nothing at all since then, so it counts for nobody
+        since = promised if agent.phase is Phase.IDLE else max(promised, drafts.age(wish)[0])
+        due = since + (min(limits) if vetoed else limits[1])
+        if draft.now >= due:
+            found.add(wish.item.id)
+        else:
+            draft.wake.append(due)
+    return frozenset(found)
+
+
+def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
+    """Return the free slots of an agent, or None if it will not serve anybody."""
+    template = draft.template_of(agent)
+    tier = _TIERS.get(agent.phase)
+    if tier is None or drafts.is_leaving(agent):
+        return None
+    computer = agent.computer
+    if agent.phase in {Phase.IDLE, Phase.BUSY}:
+        if computer is None or computer.offline:
+            return None
+        slots = computer.executors - computer.busy_executors
+        if agent.phase is Phase.BUSY and retention.spent(
+            agent, template, now=draft.now, draining=draft.policy.draining
+        ):
+            return None  # it is being taken out of service, its free slots with it
+    else:
+        # the definition may be what keeps it from coming: another one is due
+        if template is None or withheld.is_outdated(agent, template):
+            return None
+        if agent.phase is Phase.UNKNOWN and not _may_be_starting(agent, template, draft.now):
+            return None
+        slots = template.executors
+    return matching.Supply(
+        name=agent.name,
+        template=agent.template,
+        labels=retention.labels_of(agent, template),
+        exclusive=template.exclusive if template is not None else True,
+        slots=slots,
+        tier=tier,
+    )
+
+
+def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:
+    memory = agent.memory
+    if memory is None or memory.online_at is not None or memory.created_at is None:
+        return False
+    return now - memory.created_at < template.connect_deadline_s
+
+
+# --- launches ---
+
+
+def order(draft: drafts.Draft) -> None:
+    """Order agents for items that nobody present will serve, and for the warm pool.
+
+    After each round all items are dealt out again, the new orders included: an item that may run
+    on several kinds of agents leaves the one to those that need just it, and is ordered another.
+    """
+    while True:
+        served = len(draft.given)
+        draft.short.clear()
+        _order_round(draft)
+        _deal(draft)
+        refusals = _keep_warm(draft)
+        _deal(draft)
+        if len(draft.given) == served:  # nothing new, or orders that serve nobody
+            break
+    draft.refusals.extend(refusals)
+
+
+def _order_round(draft: drafts.Draft) -> None:
+    """Order for items that are given to nobody; fair between kinds of items."""
+    crowds: dict[object, list[demand.Wish]] = {}
+    present = {agent.name for agent in draft.agents}
+    for wish in drafts.wanted_now(draft):
+        if wish.item.id in draft.given:
+            continue
+        if wish.pinned is not None and wish.pinned in present:
+            drafts.note(
+                draft,
+                wish,
+                WaitReason.AGENT_BUSY,
+                f"it must run on agent {wish.pinned} and nowhere else",
+                agent=wish.pinned,
+            )
+            continue
+        canonical = wish.expression.canonical() if wish.expression is not None else None
+        crowds.setdefault((wish.kind, wish.templates, canonical), []).append(wish)
+    spare: Counter[str] = Counter()
+    turn = itertools.count()
+    heap = [(_turn(draft, crowd), next(turn), crowd) for crowd in crowds.values()]
+    heapq.heapify(heap)
+    while heap:
+        _, _, crowd = heapq.heappop(heap)
+        if _place_one(draft, crowd, spare) and crowd:
+            heapq.heappush(heap, (_turn(draft, crowd), next(turn), crowd))
+
+
+def _turn(draft: drafts.Draft, crowd: Sequence[demand.Wish]) -> tuple[int, int, float, int]:
+    head = crowd[0]
+    held = min((draft.room.by_template[name] for name in head.templates), default=0)
+    return (int(head.kind is not demand.Kind.NOW), held, *drafts.age(head))
+
+
+def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str]) -> bool:
+    """Serve the oldest item of a crowd; on refusal note the reason for the whole crowd."""
+    head = crowd[0]
+    announced = head.kind is demand.Kind.ANNOUNCED
+    names = head.early if announced else head.templates
+    templates = [t for name in names if (t := draft.policy.template(name)) is not None]
+    for template in templates:
+        if spare[template.name] > 0:
+            spare[template.name] -= 1
+            crowd.pop(0)
+            return True
+    refused = _more_would_not_help(draft, crowd)
+    for template in templates if refused is None else ():
+        placed = capacity.place(draft.room, template)
+        if not isinstance(placed, capacity.Refused):
+            if not draft.ids:
+                refused = capacity.Refused(
+                    reason=WaitReason.BUDGET, text="more launches follow in the next cycle"
+                )
+                break
+            spare[template.name] += template.executors - 1
+            reason = f"item {head.item.id} waits for {_words(head)}"
+            _launch(draft, template, placed, reason, item=head.item.id)
+            crowd.pop(0)
+            return True
+        refused = refused if refused is not None else placed
+        if placed.until_at is not None:
+            draft.wake.append(placed.until_at)
+    if refused is not None and not announced:
+        for wish in crowd:
+            drafts.note(draft, wish, refused.reason, refused.text)
+            draft.short.append((wish, refused))
+    return False
+
+
+def _more_would_not_help(
+    draft: drafts.Draft, crowd: Sequence[demand.Wish]
+) -> capacity.Refused | None:
+    """Refuse a third agent for an item that was given neither of two that fit.
+
+    Something that we do not see speaks against it (a permission, a plugin's veto). The first agent
+    may be at fault, so there is a second one; more would be one a minute until a cap.
+    """
+    head = crowd[0]
+    fitting = [
+        s.name
+        for s in draft.shunned
+        if head.item.id in s.refused or (not s.refused and matching.fits(head, s))
+    ]
+    if len(fitting) <= len(crowd):
+        return None
+    words = f": {crowd[0].item.why[:120]}" if crowd[0].item.why else ""
+    return capacity.Refused(
+        reason=WaitReason.NOT_GIVEN,
+        text=f"{', '.join(fitting[:3])} fit and are free, the controller gives none this item"
+        f"{words}",
+    )
+
+
+def _words(wish: demand.Wish) -> str:
+    if wish.label.source is LabelSource.NO_LABEL:
+        return "any agent"
+    if wish.label.expression is None:
+        return f"what only {wish.label.node} has"
+    return f"'{wish.label.expression}'"
+
+
+def _launch(
+    draft: drafts.Draft,
+    template: Template,
+    backend: model.BackendName,
+    reason: str,
+    *,
+    item: model.ItemId | None = None,
+) -> None:
+    name = marks.node_name(draft.policy.owner, template.name, draft.ids.pop(0))
+    draft.actions.append(
+        model.LaunchAgent(
+            name=name, template=template.name, backend=backend, reason=reason, item=item
+        )
+    )
+    draft.launches[template.name] += 1
+    draft.supplies.append(
+        matching.Supply(
+            name=name,
+            template=template.name,
+            labels=template.labels | {name},
+            exclusive=template.exclusive,
+            slots=template.executors,
+            tier=_TIERS[Phase.LAUNCHING],
+        )
+    )
+    draft.room.take(template, backend)
+
+
+def _keep_warm(draft: drafts.Draft) -> list[model.Refusal]:
+    """Replace what was taken from the warm pool; return what is short of it."""
+    refusals = []
+    warm = _warm(draft)
+    for template in draft.policy.templates:
+        missing = template.min_idle - warm[template.name]
+        for number in range(missing):
+            if not draft.ids:
+                break
+            placed = capacity.place(draft.room, template)
+            if isinstance(placed, capacity.Refused):
+                text = f"{missing - number} fewer than wanted: {placed.text}"
+                refusals.append(model.Refusal(subject=f"warm pool of {template.name}", text=text))
+                if placed.until_at is not None:
+                    draft.wake.append(placed.until_at)
+                break
+            _launch(
+                draft, template, placed, f"keeps {counts.told(template.min_idle, 'agent')} warm"
+            )
+    return refusals
+
+
+def _warm(draft: drafts.Draft) -> Counter[str]:
+    """Count by template the agents that are, or will be, idle and promised to nobody."""
+    promised = {supply.name for supply in draft.given.values()}
+    busy = {agent.name for agent in draft.agents if agent.phase is Phase.BUSY}
+    coming = {s.name: s.template for s in draft.supplies if s.slots > 0 and s.name not in busy}
+    # one that is being retired is idle in the controller until it is gone: not replaced yet
+    idle = {a.name: a.template for a in draft.agents if a.phase is Phase.IDLE and not a.closed}
+    return Counter(
+        template or "" for name, template in {**coming, **idle}.items() if name not in promised
+    )

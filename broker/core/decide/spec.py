@@ -1,0 +1,163 @@
+"""From a decided launch to what both sides are told: a node definition and an instance spec.
+
+The one place where jnlp and backends meet. Pure: the secret comes in as a value, everything else
+from the template. Refuses to know platform options; they pass through as the template holds them.
+"""
+
+import enum
+import re
+
+from attrs import Factory, frozen
+
+from backends import api as backends_api
+from backends.kit import names
+from broker.core import model
+from broker.core.fleet import marks
+from jnlp import launch as jnlp_launch
+from jnlp import node as jnlp_node
+from jnlp import secret as jnlp_secret
+
+IMAGE_FS = "/home/jenkins/agent"
+"""Work directory of the official agent images (jenkinsci/docker-agent, ``AGENT_WORKDIR``)."""
+JAR = "agent.jar"
+_FIRST_COMPILER = "-XX:TieredStopAtLevel=1"
+_SERIAL = "-XX:+UseSerialGC"
+_COLLECTOR = re.compile(r"-XX:\+Use\w+GC$")
+_HEAP = re.compile(r"-Xmx|-XX:(MaxHeapSize|MaxRAM\w*)=")
+_LEAST_HEAP_MIB = 64
+"""What remoting needs to load a build's classes; a smaller limit than twice that is a mistake."""
+
+
+class Style(enum.Enum):
+    """How a backend starts an agent (``backends.registry``)."""
+
+    COMMAND = "command"  # we bring the command line and the jar
+    ENTRY_POINT = "entry-point"  # the image brings its own
+
+
+@frozen(kw_only=True)
+class Site:
+    """What the shell knows about where an agent goes."""
+
+    owner: str
+    style: Style
+    controller_version: str
+    jar_url: str
+    work_dir: str | None  # of this instance, if the backend decides it
+    authorities: tuple[str, ...] = ()  # certificates that agents are to trust, PEM
+    reach: backends_api.Reach = Factory(backends_api.Reach)  # of the jar
+    shares: bool = False  # its instances have a directory in common
+    now: float
+
+
+def remote_fs(template: model.Template, site: Site, name: model.NodeName) -> str:
+    """Return the node's root directory; it is also the agent's ``-workDir``."""
+    return _wanted_fs(template, name) or site.work_dir or IMAGE_FS
+
+
+def _wanted_fs(template: model.Template, name: model.NodeName) -> str | None:
+    told = template.launch.remote_fs
+    return None if told is None else str(names.named(told, name))
+
+
+def definition(
+    action: model.LaunchAgent, template: model.Template, site: Site
+) -> jnlp_node.NodeDefinition:
+    """Return the node to create."""
+    return jnlp_node.NodeDefinition(
+        name=action.name,
+        description=_marks(action, template, site).description(),
+        executors=template.executors,
+        remote_fs=remote_fs(template, site, action.name),
+        labels=tuple(sorted(template.labels)),
+        exclusive=template.exclusive,
+        connection=template.launch.connection,
+    )
+
+
+def instance(
+    action: model.LaunchAgent,
+    template: model.Template,
+    site: Site,
+    secret: jnlp_secret.Secret,
+) -> backends_api.InstanceSpec:
+    """Return the instance to launch."""
+    launch = template.launch
+    command = _command(action, template, site, secret)
+    brings_jar = launch.command is None and site.style is Style.COMMAND
+    return backends_api.InstanceSpec(
+        name=action.name,
+        metadata=_marks(action, template, site).metadata(action.name),
+        argv=command.argv,
+        use_entry_point=site.style is Style.ENTRY_POINT and launch.command is None,
+        image=launch.image,
+        env={**command.env, **names.named(launch.environment, action.name)},
+        secret_files=command.secret_files,
+        files=(backends_api.RemoteFile(url=site.jar_url, name=JAR, reach=site.reach),)
+        if brings_jar
+        else (),
+        resources=launch.resources,
+        work_dir=_wanted_fs(template, action.name),
+        options=launch.platform.get(action.backend),
+    )
+
+
+def jvm_options(launch: model.LaunchSettings) -> tuple[str, ...]:
+    """Return the options of the agent's JVM: what starts it fast, its heap, the template's own.
+
+    An agent moves bytes and loads classes, builds run in their own processes: the first compiler
+    and the simplest collector cost a third less processor time (docs/performance.md). Without a
+    heap of its own the JVM would take what builds are measured by.
+    """
+    own = launch.jvm_options
+    collector = () if any(_COLLECTOR.match(option) for option in own) else (_SERIAL,)
+    memory = launch.resources.memory_bytes
+    heap: tuple[str, ...] = ()
+    if memory is not None and not any(_HEAP.match(option) for option in own):
+        heap = (f"-Xmx{max(_LEAST_HEAP_MIB, int(memory * launch.heap_share) >> 20)}m",)
+    return (_FIRST_COMPILER, *collector, *heap, *own)
+
+
+def _marks(action: model.LaunchAgent, template: model.Template, site: Site) -> marks.Marks:
+    return marks.Marks(
+        owner=site.owner,
+        template=template.name,
+        backend=action.backend,
+        revision=template.revision,
+        created_at=site.now,
+    )
+
+
+def _command(
+    action: model.LaunchAgent,
+    template: model.Template,
+    site: Site,
+    secret: jnlp_secret.Secret,
+) -> jnlp_launch.LaunchCommand:
+    launch = template.launch
+    inbound = jnlp_launch.Inbound(
+        url=launch.agent_url,
+        name=action.name,
+        secret=secret,
+        secrets_dir=backends_api.SECRETS,
+        work_dir=remote_fs(template, site, action.name),
+        connection=launch.connection,
+        authorities=site.authorities,
+    )
+    style = jnlp_launch.remoting_style(site.controller_version)
+    if launch.command is not None:
+        return jnlp_launch.own_command(inbound, launch.command)
+    if site.style is Style.ENTRY_POINT:
+        # an old image knows JAVA_OPTS only, which every Java tool of a build takes for its own
+        old = style is jnlp_launch.Style.POSITIONAL
+        options = launch.jvm_options if old else jvm_options(launch)
+        return jnlp_launch.image_command(inbound, style=style, jvm_options=options)
+    return jnlp_launch.java_command(
+        inbound,
+        jar=f"{backends_api.FILES}/{JAR}",
+        style=style,
+        java=launch.java,
+        jvm_options=jvm_options(launch),
+        reconnect_for_s=launch.reconnect_for_s,
+        jar_cache=f"{backends_api.SHARED}/jars" if site.shares else None,
+    )

@@ -1,0 +1,243 @@
+"""What is removed because its life is over: drained, lost and orphaned agents.
+
+Rules: an orphan goes at its second sighting and after a grace; nothing goes while its source is
+not synced; after a start of the controller (or of ours) nodes are left alone until pipelines have
+had time to ask for them back; when the share to sweep is implausible nothing is swept and a
+person is asked. Pure; refuses to know demand beyond "this item wants exactly that node".
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import attrs
+from attrs import field, frozen
+
+from backends import api as backends_api
+from broker.core import model
+from broker.core.demand import wishes as demand
+from broker.core.fleet import agents as agents_
+from broker.core.fleet import lifecycle
+from broker.core.model import Agent, NodeName, Phase
+from outside import counts
+
+_SLUG = re.compile(re.escape(model.CORDON_MARK) + r" ([a-z0-9-]+):")
+
+
+@frozen(kw_only=True)
+class Sweep:
+    """Actions and refusals of one cycle."""
+
+    actions: tuple[model.Action, ...] = ()
+    refusals: tuple[model.Refusal, ...] = ()
+    wake_at: tuple[float, ...] = field(default=())
+
+
+def is_resting(agent: Agent, ledger: model.Ledger, policy: model.Policy, *, now: float) -> bool:
+    """Return whether pipelines may still ask for this node after a start of the controller."""
+    memory = agent.memory
+    if ledger.session_at is None:
+        return True
+    if now - ledger.session_at >= policy.resume_grace_s:
+        return False
+    if memory is None or memory.busy_session == ledger.session:
+        return False
+    return memory.first_seen_at <= ledger.session_at
+
+
+def wants_back(
+    agent: Agent, wishes: Iterable[demand.Wish], ledger: model.Ledger
+) -> demand.Wish | None:
+    """Return the item of a pipeline that must go on with exactly this node.
+
+    A pipeline that was running on the node when the controller went down asks for the node by its
+    name (jenkins-rest-and-agents 7.5). An ordinary item shows the same text when the node is the
+    only one of its label, so the text alone counts only if the node was there before the
+    controller started and we have not seen it work since. What has ended cannot come back:
+    deleting its node is what tells the pipeline so.
+    """
+    if _has_ended(agent):
+        return None
+    for wish in wishes:
+        if wish.kind is not demand.Kind.NOW:
+            continue
+        if wish.pinned == agent.name:
+            return wish
+        named = wish.label.source is model.LabelSource.SINGLE_NODE
+        if not named or wish.label.node != agent.name:
+            continue
+        worked = agent.memory is not None and agent.memory.busy_session == ledger.session
+        if not worked and _is_older(agent, ledger) and "PlaceholderTask" in wish.item.task_class:
+            return wish
+    return None
+
+
+def _is_older(agent: Agent, ledger: model.Ledger) -> bool:
+    """Return whether an agent was there before the controller's present session."""
+    if agent.created_at is None or ledger.session_at is None:
+        return True
+    return agent.created_at <= ledger.session_at
+
+
+def pin(
+    wishes: Iterable[demand.Wish], agents: Iterable[Agent], ledger: model.Ledger
+) -> tuple[demand.Wish, ...]:
+    """Mark the items that must go on with exactly one agent: no other can serve them."""
+    present = {agent.name: agent for agent in agents}
+    marked = []
+    for wish in wishes:
+        agent = present.get(wish.label.node) if wish.label.node is not None else None
+        if agent is not None and wants_back(agent, (wish,), ledger) is not None:
+            marked.append(attrs.evolve(wish, pinned=agent.name))
+        else:
+            marked.append(wish)
+    return tuple(marked)
+
+
+def _has_ended(agent: Agent) -> bool:
+    if agent.instance is None:
+        return agent.phase is Phase.LOST  # taken out by us it may still be connected
+    return lifecycle.see_instance(agent.instance, synced=True) is lifecycle.InstanceSight.ENDED
+
+
+def sweep(
+    world: model.World,
+    policy: model.Policy,
+    agents: Sequence[Agent],
+    wishes: Sequence[demand.Wish],
+) -> Sweep:
+    """Decide about every agent whose life is over and for whom nothing is in flight."""
+    actions: list[model.Action] = []
+    refusals: list[model.Refusal] = []
+    wake: list[float] = []
+    for agent in agents:
+        if agent.in_flight:
+            continue
+        step: model.Action | model.Refusal | float | None
+        match agent.phase:
+            case Phase.DRAINED:
+                step = _drained(agent, world, policy, wishes)
+            case Phase.LOST:
+                step = _lost(agent, world, policy, wishes)
+            case Phase.ORPHAN:
+                step = _orphan(agent, world, policy)
+            case Phase.GONE:
+                step = _ended(agent, now=world.now)
+            case _:
+                continue
+        if isinstance(step, float):
+            wake.append(step)
+        elif isinstance(step, model.Refusal):
+            refusals.append(step)
+        elif step is not None:
+            actions.append(step)
+    kept, refused = _plausible(actions, agents, policy)
+    return Sweep(actions=tuple(kept), refusals=(*refusals, *refused), wake_at=tuple(wake))
+
+
+def _drained(
+    agent: Agent, world: model.World, policy: model.Policy, wishes: Sequence[demand.Wish]
+) -> model.Action | model.Refusal:
+    wish = wants_back(agent, wishes, world.ledger)
+    if wish is not None:
+        return model.UncordonAgent(
+            name=agent.name, reason=f"item {wish.item.id} must go on with this very node"
+        )
+    if is_resting(agent, world.ledger, policy, now=world.now):
+        return model.Refusal(
+            subject=agent.name,
+            text="out of service and empty, but a pipeline may still ask for it after the start",
+        )
+    cause = agent.computer.offline_cause if agent.computer is not None else ""
+    return model.RetireAgent(
+        name=agent.name,
+        backend=agent.backend,
+        reason=cause.removeprefix(model.CORDON_MARK).strip() or "out of service and empty",
+        slug=_slug_of(agent.computer),
+        cordoned=True,
+    )
+
+
+def _slug_of(computer: model.Computer | None) -> str:
+    """Read why an agent was taken out of service: in its offline message, or in its labels."""
+    if computer is None:
+        return "drained"
+    found = _SLUG.match(computer.offline_cause)
+    if found is not None:
+        return found[1]
+    mark = f"{model.RETIRED_LABEL}-"
+    return next((t.removeprefix(mark) for t in computer.labels if t.startswith(mark)), "drained")
+
+
+def _lost(
+    agent: Agent, world: model.World, policy: model.Policy, wishes: Sequence[demand.Wish]
+) -> model.Action | model.Refusal | float:
+    slug, text = agents_.why_lost(agent)
+    if is_resting(agent, world.ledger, policy, now=world.now):
+        return model.Refusal(subject=agent.name, text=f"{text}, but the controller just started")
+    wish = wants_back(agent, wishes, world.ledger)
+    if wish is not None:
+        return model.Refusal(
+            subject=agent.name, text=f"{text}, but item {wish.item.id} must go on with it"
+        )
+    if agent.instance is not None:
+        return model.RetireAgent(name=agent.name, backend=agent.backend, reason=text, slug=slug)
+    waiting = _second_sighting(agent, policy, now=world.now)
+    if waiting is not None:
+        return waiting
+    return model.SweepNode(name=agent.name, reason=f"{text}, and it is offline")
+
+
+def _orphan(
+    agent: Agent, world: model.World, policy: model.Policy
+) -> model.Action | model.Refusal | float | None:
+    waiting = _second_sighting(agent, policy, now=world.now)
+    if waiting is not None:
+        return waiting
+    if agent.backend is None:
+        return None
+    return model.SweepInstance(
+        name=agent.name, backend=agent.backend, reason="the controller has no node of its name"
+    )
+
+
+def _ended(agent: Agent, *, now: float) -> model.Action | model.Refusal | None:
+    if agent.instance is None or agent.backend is None:
+        return None
+    if agent.instance.spent and agent.instance.state is backends_api.InstanceState.STOPPING:
+        # it was asked for, and to ask again changes nothing
+        return model.Refusal(subject=agent.name, text=agents_.leaving_words(agent, now=now))
+    return model.SweepInstance(
+        name=agent.name, backend=agent.backend, reason="it has ended and its node is gone"
+    )
+
+
+def _second_sighting(agent: Agent, policy: model.Policy, *, now: float) -> float | None:
+    """Return when to look again, or None if it was seen twice and long enough."""
+    memory = agent.memory
+    if memory is None or memory.orphan_at is None:
+        return now
+    due = memory.orphan_at + policy.orphan_grace_s
+    return None if memory.orphan_sightings >= 2 and now >= due else due
+
+
+def _plausible(
+    actions: Sequence[model.Action], agents: Sequence[Agent], policy: model.Policy
+) -> tuple[list[model.Action], list[model.Refusal]]:
+    alive: set[NodeName] = {a.name for a in agents if a.phase in {Phase.ORPHAN, Phase.LOST}}
+    doubtful = [
+        a
+        for a in actions
+        if isinstance(a, model.SweepNode | model.SweepInstance) and a.name in alive
+    ]
+    limit = max(policy.sweep_floor, int(policy.sweep_share * len(agents)))
+    if len(doubtful) <= limit:
+        return list(actions), []
+    refusal = model.Refusal(
+        subject="sweep",
+        text=(
+            f"{len(doubtful)} of {counts.told(len(agents), 'agent looks', 'agents look')} "
+            f"left over, more than {limit} at once "
+            "is implausible: check the controller and the backends, then run `agent-broker sweep`"
+        ),
+    )
+    return [a for a in actions if a not in doubtful], [refusal]

@@ -1,0 +1,184 @@
+"""Which items the agents that exist or start can serve: a maximum matching, oldest item first.
+
+Items whose label expressions overlap may be served by different kinds of agents. Counting per
+template would order agents that are not needed; a matching that may re-assign does not. Once an
+item is matched it stays matched, so the oldest items win. Among all maximum matchings it is one
+that uses the soonest agents, and leaves alone those that are kept warm where others do. Pure;
+refuses to know caps or reasons.
+
+Theory of operation: items that want the same, and agents that no item can tell apart, are handled
+as one; each item takes the augmenting path that ends at the agent of the lowest rank.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from attrs import Factory, define, frozen
+
+from broker.core import model
+from broker.core.demand import wishes as demand
+
+
+@frozen(kw_only=True)
+class Supply:
+    """Free slots of one agent. Lower ``tier`` first: 0 idle, 1 connecting, 3 ordered."""
+
+    name: model.NodeName
+    template: model.TemplateName | None
+    labels: frozenset[str]
+    exclusive: bool
+    slots: int
+    tier: int
+    kept: bool = False  # counts for the warm pool if nobody needs it
+    refused: frozenset[model.ItemId] = frozenset()  # that the controller does not give to it
+
+    @property
+    def rank(self) -> tuple[int, bool]:
+        """Return what sorts supplies, the one to use first."""
+        return (self.tier, self.kept)
+
+
+def fits(wish: demand.Wish, supply: Supply) -> bool:
+    """Return whether the controller may give this item to this agent.
+
+    An item in its quiet period counts only where its template starts early.
+    """
+    if wish.item.id in supply.refused:
+        return False
+    if wish.kind is demand.Kind.ANNOUNCED and supply.template not in wish.early:
+        return False
+    if wish.pinned is not None:
+        return wish.pinned == supply.name
+    if wish.label.source is model.LabelSource.SINGLE_NODE:
+        return supply.template is not None and supply.template in wish.templates
+    return demand.could_want(wish, supply.labels, supply.exclusive) is True
+
+
+@define(kw_only=True)
+class _Pile:
+    """Supplies that no item can tell apart."""
+
+    members: list[Supply]
+    rank: tuple[int, bool]
+    free: int
+    users: set[int] = Factory(set)  # crowds that hold a slot of it
+
+
+@define(kw_only=True)
+class _Crowd:
+    """Items that want exactly the same."""
+
+    wishes: list[demand.Wish]
+    piles: list[int]
+    matched: int = 0
+
+
+def match(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> dict[model.ItemId, Supply]:
+    """Give as many items as possible a slot; ``wishes`` come oldest first."""
+    piles = _pile_up(wishes, supplies)
+    crowds = _gather(wishes, piles)
+    flow: list[dict[int, int]] = [{} for _ in crowds]
+    order = {wish.item.id: index for index, crowd in enumerate(crowds) for wish in crowd.wishes}
+    closed: set[int] = set()
+    for wish in wishes:
+        index = order[wish.item.id]
+        if index in closed:
+            continue
+        if _augment(index, crowds, piles, flow):
+            crowds[index].matched += 1
+        else:
+            closed.add(index)
+    return _hand_out(crowds, piles, flow)
+
+
+def _pile_up(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> list[_Pile]:
+    named = demand.names_in(wishes)
+    piles: dict[object, _Pile] = {}
+    for supply in supplies:
+        if supply.slots <= 0:
+            continue
+        own = supply.name if supply.name in named else None
+        rank = supply.rank
+        labels = supply.labels - {supply.name}
+        key = (rank, supply.template, labels, supply.exclusive, own, supply.refused)
+        pile = piles.setdefault(key, _Pile(members=[], rank=rank, free=0))
+        pile.members.append(supply)
+        pile.free += supply.slots
+    return sorted(piles.values(), key=lambda pile: (pile.rank, pile.members[0].name))
+
+
+def _gather(wishes: Sequence[demand.Wish], piles: Sequence[_Pile]) -> list[_Crowd]:
+    crowds: dict[object, _Crowd] = {}
+    refused = frozenset[model.ItemId]().union(*(pile.members[0].refused for pile in piles))
+    for wish in wishes:
+        canonical = wish.expression.canonical() if wish.expression is not None else None
+        alone = wish.item.id if wish.item.id in refused else None
+        key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind, alone)
+        crowd = crowds.get(key)
+        if crowd is None:
+            fitting = [i for i, pile in enumerate(piles) if fits(wish, pile.members[0])]
+            crowd = crowds[key] = _Crowd(wishes=[], piles=fitting)
+        crowd.wishes.append(wish)
+    return list(crowds.values())
+
+
+def _augment(
+    start: int, crowds: Sequence[_Crowd], piles: Sequence[_Pile], flow: list[dict[int, int]]
+) -> bool:
+    """Find the best free slot for one more item of a crowd, re-assigning others along the way."""
+    came_from: dict[int, tuple[int, int]] = {}  # crowd -> (previous crowd, pile between)
+    frontier = deque([start])
+    reached: dict[int, int] = {}  # pile -> the crowd that reached it
+    best: int | None = None
+    least = min((pile.rank for pile in piles if pile.free > 0), default=None)
+    while frontier and (best is None or piles[best].rank != least):
+        crowd = frontier.popleft()
+        for pile in crowds[crowd].piles:
+            if pile in reached:
+                continue
+            reached[pile] = crowd
+            if piles[pile].free > 0:
+                best = pile if best is None else min(best, pile)
+                continue
+            for other in sorted(piles[pile].users - came_from.keys() - {start}):
+                came_from[other] = (crowd, pile)
+                frontier.append(other)
+    if best is None:
+        return False
+    piles[best].free -= 1
+    _shift(reached[best], best, start, came_from, piles, flow)
+    return True
+
+
+def _shift(
+    crowd: int,
+    pile: int,
+    start: int,
+    came_from: Mapping[int, tuple[int, int]],
+    piles: Sequence[_Pile],
+    flow: list[dict[int, int]],
+) -> None:
+    """Walk the path back: each crowd takes the new pile and leaves the one it came by."""
+    while True:
+        flow[crowd][pile] = flow[crowd].get(pile, 0) + 1
+        piles[pile].users.add(crowd)
+        if crowd == start:
+            return
+        previous, pile = came_from[crowd]
+        flow[crowd][pile] -= 1
+        if flow[crowd][pile] == 0:
+            piles[pile].users.remove(crowd)
+        crowd = previous
+
+
+def _hand_out(
+    crowds: Sequence[_Crowd], piles: Sequence[_Pile], flow: Sequence[Mapping[int, int]]
+) -> dict[model.ItemId, Supply]:
+    # never a list of all slots: a remote says how many there are
+    slots = [(s for s in pile.members for _ in range(s.slots)) for pile in piles]
+    given: dict[model.ItemId, Supply] = {}
+    for crowd, flows in zip(crowds, flow, strict=True):
+        takes = [next(slots[pile]) for pile, n in sorted(flows.items()) for _ in range(n)]
+        for wish, supply in zip(crowd.wishes[: crowd.matched], takes, strict=True):
+            given[wish.item.id] = supply
+    return given

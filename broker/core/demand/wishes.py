@@ -1,0 +1,571 @@
+"""Who waits for what: queue items become wishes, with a label and the templates that serve it.
+
+An item that nothing of ours can serve gets the reason instead.
+
+The label of an item is read, best source first, from: a push hook; the quoted label in ``why``
+(also what it said of this item in an earlier cycle: the label of an item never changes, but the
+text hides it once a node of the label exists); ``labelExpression``; an earlier cycle; the single
+node that the text names. Facts: ``hudson/model/Queue.java`` (``BuildableItem.getCauseOfBlockage``,
+2.263 to master), recordings ``queue/*``. The texts are English (``Accept-Language: en``).
+
+Only an item that is buildable and not pending is demand. Waiting ones (quiet period) are
+announced, blocked ones come later, flyweights run on the controller itself. Pure; refuses to know
+caps, agents' states and what follows from a wish.
+"""
+
+import enum
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+import attrs
+from attrs import Factory, frozen
+
+from broker.core import model
+from broker.core.demand import labels
+from broker.core.model import (
+    ItemId,
+    KnownLabel,
+    LabelSource,
+    NodeName,
+    QueueItem,
+    Stage,
+    Template,
+    TemplateName,
+    Unmet,
+    WaitReason,
+)
+
+_LABEL_TEXTS = (
+    ("There are no nodes with the label ‘", "’"),
+    ("All nodes of label ‘", "’ are offline"),
+    ("’ doesn’t have label ‘", "’"),
+)
+"""What stands before and after a label."""
+_BUSY = "Waiting for next available executor on ‘"
+_OFFLINE = "’ is offline"
+_PINNED = "Must run on "
+_RESERVED = "’ is reserved for jobs with matching label expression"
+_ANYWHERE = "Waiting for next available executor"
+_ORDINARY = (
+    ("Waiting for next available executor", ""),
+    ("There are no nodes with the label ‘", "’"),
+    ("All nodes of label ‘", "’ are offline"),
+    ("Must run on ", ""),
+    ("In the quiet period", ""),
+    ("Finished waiting", ""),
+    ("", "is about to shut down"),
+)
+_ORDINARY_OF_A_NODE = (
+    _OFFLINE,
+    _RESERVED,
+    "’ is not accepting tasks",
+)
+"""What the controller itself says of an item for which there is no free executor that fits."""
+_BUILT_IN = frozenset({"master", "Built-In Node", "Jenkins"})
+"""Display names of the controller's own node (renamed in 2.307)."""
+
+_FLYWEIGHTS = (
+    ".WorkflowJob",
+    ".MatrixProject",
+    ".WorkflowMultiBranchProject",
+    ".OrganizationFolder",
+    ".MultiJobProject",
+    ".BuildFlow",
+)
+_MATRIX_CELL = ".MatrixConfiguration"
+_MAX_ATOMS, _MAX_FLIPS = 12, 3
+LOOK_LABELS = 16384
+"""Labels in all the different expressions that one look reads, the short ones first."""
+_NEAREST = 32  # of those that nobody serves, so many are told who comes nearest, ...
+_NEAREST_SIZE = 24  # ... and only if they name no more labels than this
+_TEXT = 1024  # characters of a reason
+_QUOTED = 200  # characters of an expression in a reason
+
+
+class Kind(enum.Enum):
+    """Whether an item needs an agent."""
+
+    NOW = "now"
+    ANNOUNCED = "announced"  # in its quiet period
+    LATER = "later"  # blocked: more agents do not help
+    STARTED = "started"  # already given to an executor
+    NOT_DEMAND = "not-demand"  # runs on the controller, without an executor
+
+
+_KINDS: Mapping[Stage, Kind] = {
+    Stage.WAITING: Kind.ANNOUNCED,
+    Stage.BLOCKED: Kind.LATER,
+    Stage.BUILDABLE: Kind.NOW,
+    Stage.PENDING: Kind.STARTED,
+}
+
+
+@frozen(kw_only=True)
+class Wish:
+    """One item, read. ``unmet`` is set where no agent of ours would help."""
+
+    item: QueueItem
+    label: KnownLabel
+    kind: Kind
+    expression: labels.Expression | None = None  # None: no label, or not readable
+    templates: tuple[TemplateName, ...] = ()  # in order of preference
+    early: tuple[TemplateName, ...] = ()  # of these, who starts for an announced item
+    pinned: NodeName | None = None  # exactly this agent of ours and no other
+    unmet: Unmet | None = None
+
+
+def wishes(
+    view: model.ControllerView,
+    templates: Sequence[Template],
+    ledger: model.Ledger,
+    our_nodes: Mapping[NodeName, TemplateName],
+) -> tuple[tuple[Wish, ...], Mapping[ItemId, KnownLabel]]:
+    """Read every item; return the wishes in the queue's order and the labels to remember.
+
+    Costs no more than ``LOOK_LABELS`` allow, whatever waits: an expression beyond that is not read
+    in this look, and its item is told so. The same expression is read once.
+    """
+    names = {c.name for c in view.computers} | set(our_nodes) | _BUILT_IN
+    read = [_label_of(item, view, ledger, names) for item in view.items]
+    reader = _Reader(
+        view=view,
+        templates=templates,
+        kinds=tuple((t.name, t.labels) for t in templates),
+        our_nodes=our_nodes,
+        foreign=_Foreign.of(c for c in view.computers if c.name not in our_nodes),
+        unread=_beyond(label.expression for label in read if label.expression is not None),
+    )
+    found = tuple(reader.wish(item, label) for item, label in zip(view.items, read, strict=True))
+    known = {}
+    for wish in found:
+        if wish.label.expression is not None:
+            # a text that was read once stays what it was, whatever it says later
+            kept = ledger.labels.get(wish.item.id)
+            is_kept = wish.label.source is LabelSource.REMEMBERED and kept is not None
+            known[wish.item.id] = kept if is_kept and kept is not None else wish.label
+    return found, known
+
+
+def could_want(wish: Wish, agent_labels: AbstractSet[str], agent_exclusive: bool) -> bool | None:  # noqa: FBT001 -- two facts about an agent, always given together
+    """Return whether the controller might give this item to an agent; None: not known.
+
+    ``agent_labels`` holds the agent's own name, too.
+    """
+    if wish.kind in {Kind.STARTED, Kind.NOT_DEMAND}:
+        return False
+    if wish.pinned is not None:
+        return wish.pinned in agent_labels
+    match wish.label.source:
+        case LabelSource.NO_LABEL:
+            return not agent_exclusive
+        case LabelSource.UNREADABLE:
+            return None
+        case LabelSource.SINGLE_NODE:
+            return True if wish.label.node in agent_labels else None
+        case _:
+            return None if wish.expression is None else wish.expression.matches(agent_labels)
+
+
+def veto(why: str) -> str:
+    """Return what speaks against a free executor that fits: a plugin's words, or a permission's.
+
+    The controller lists its reasons (``CompositeCauseOfBlockage``, joined by "; ") only while an
+    executor of the label is free and accepts tasks: what is none of its own is a refusal.
+    """
+    said = (part.strip() for part in _reasons(why))
+    return "; ".join(part for part in said if part and not _is_ordinary(part))
+
+
+def names_in(wishes: Iterable[Wish]) -> frozenset[str]:
+    """Return every word by which a wish could tell one agent from another of its kind."""
+    named: set[str] = set()
+    for wish in wishes:
+        named |= {name for name in (wish.pinned, wish.label.node) if name is not None}
+        if wish.expression is not None:
+            named |= wish.expression.atoms()
+    return frozenset(named)
+
+
+def _beyond(expressions: Iterable[str]) -> frozenset[str]:
+    """Return which expressions this look has no time for: the longest of the different ones."""
+    different = dict.fromkeys(expressions)
+    left = LOOK_LABELS
+    sized = sorted(different, key=labels.size)  # stable: of the same length the first ones
+    for number, text in enumerate(sized):
+        left -= labels.size(text)
+        if left < 0:
+            return frozenset(sized[number:])
+    return frozenset()
+
+
+def _label_of(  # noqa: PLR0911 -- one source, one return: the order is the rule
+    item: QueueItem, view: model.ControllerView, ledger: model.Ledger, names: AbstractSet[str]
+) -> KnownLabel:
+    if item.id in ledger.hooks:
+        pushed = ledger.hooks[item.id]
+        source = LabelSource.NO_LABEL if pushed is None else LabelSource.HOOK
+        return KnownLabel(source=source, expression=pushed)
+    name, node = _in_text(item.why, names)
+    if name is not None:
+        return KnownLabel(source=LabelSource.WHY, expression=name)
+    kept = ledger.labels.get(item.id)
+    if kept is not None and kept.source in {LabelSource.WHY, LabelSource.HOOK}:
+        return attrs.evolve(kept, source=LabelSource.REMEMBERED)
+    if item.label_expression is not None:
+        return KnownLabel(source=LabelSource.EXPRESSION, expression=item.label_expression)
+    if kept is not None:
+        return attrs.evolve(kept, source=LabelSource.REMEMBERED)
+    if node is not None:
+        return KnownLabel(source=LabelSource.SINGLE_NODE, node=node)
+    unlabelled = _has_no_label(item, view)
+    return KnownLabel(source=LabelSource.NO_LABEL if unlabelled else LabelSource.UNREADABLE)
+
+
+def _in_text(why: str, names: AbstractSet[str]) -> tuple[str | None, NodeName | None]:
+    """Return the label that the text names, or else the node; ``names`` are those of all nodes."""
+    for before, after in _LABEL_TEXTS:
+        label = _between(why, before, after)
+        if label:
+            return label, None
+    busy = _between(why, _BUSY, "’")
+    if busy:
+        if busy in names:
+            return None, NodeName(busy)
+        return busy, None
+    node = _offline_node(why) or _pinned_node(why)
+    return None, NodeName(node) if node else None
+
+
+def _has_no_label(item: QueueItem, view: model.ControllerView) -> bool:
+    if _RESERVED in item.why:
+        return True
+    if item.exports_label and not item.task_class.endswith(_MATRIX_CELL):
+        return True
+    if not item.why.startswith(_ANYWHERE):
+        return False
+    if any(computer.name not in _BUILT_IN for computer in view.computers):
+        return True  # with a node at all, the text would name a label
+    return not item.stuck  # a label that nobody serves is stuck from the start
+
+
+@frozen(kw_only=True)
+class _Foreign:
+    """The computers that are not ours: those that an expression cannot tell apart are one."""
+
+    kinds: Mapping[frozenset[str], NodeName]  # labels without the own name -> the first such
+    by_name: Mapping[str, model.Computer]
+
+    @classmethod
+    def of(cls, computers: Iterable[model.Computer]) -> "_Foreign":
+        by_name = {computer.name: computer for computer in computers}
+        kinds: dict[frozenset[str], NodeName] = {}
+        for name, computer in by_name.items():
+            kinds.setdefault(computer.labels - {name}, name)
+        return cls(kinds=kinds, by_name={str(name): c for name, c in by_name.items()})
+
+    def host(self, expression: labels.Expression) -> NodeName | None:
+        """Return one that an expression asks for."""
+        for name in sorted(expression.atoms() & self.by_name.keys()):
+            computer = self.by_name[name]
+            if expression.matches(computer.labels | {name}):
+                return computer.name
+        return next((n for kind, n in self.kinds.items() if expression.matches(kind)), None)
+
+
+@frozen(kw_only=True)
+class _Reader:
+    """Everything that all items of one look share."""
+
+    view: model.ControllerView
+    templates: Sequence[Template]
+    kinds: tuple[tuple[TemplateName, frozenset[str]], ...]  # names and labels of the templates
+    our_nodes: Mapping[NodeName, TemplateName]
+    foreign: _Foreign
+    unread: AbstractSet[str]  # expressions that this look has no time for
+    # many items want the same: by the canonical text of an expression
+    serving: dict[str, tuple[TemplateName, ...]] = Factory(dict)
+    hosts: dict[str, NodeName | None] = Factory(dict)
+    nearest: dict[str, str] = Factory(dict)
+
+    def wish(self, item: QueueItem, label: KnownLabel) -> Wish:
+        kind = _kind(item)
+        expression, complaint = self._expression(item, label)
+        pinned = self._pinned(item, expression)
+        wish = Wish(
+            item=item,
+            label=label,
+            kind=kind,
+            expression=expression,
+            templates=self._templates(label, expression, pinned),
+            pinned=pinned,
+        )
+        if kind is Kind.ANNOUNCED:
+            eager = {t.name for t in self.templates if t.start_early}
+            wish = attrs.evolve(wish, early=tuple(n for n in wish.templates if n in eager))
+        unmet = self._unmet(wish, complaint)
+        return wish if unmet is None else attrs.evolve(wish, unmet=unmet)
+
+    def _expression(
+        self, item: QueueItem, label: KnownLabel
+    ) -> tuple[labels.Expression | None, str]:
+        """Return what a label means, if that is known, and what is wrong with it."""
+        text = label.expression
+        if text is None:
+            return None, ""
+        if text in self.unread:
+            return None, (
+                "too many different label expressions wait at once; this one is read when "
+                f"others have gone, the short ones first ({LOOK_LABELS} labels at a time)"
+            )
+        return _read(text, item)
+
+    def _pinned(self, item: QueueItem, expression: labels.Expression | None) -> NodeName | None:
+        found = _pinned_node(item.why)
+        if found and found in self.our_nodes:
+            return NodeName(found)
+        if expression is None or expression.op is not labels.Op.ATOM:
+            return None
+        name = NodeName(expression.name)
+        return name if name in self.our_nodes else None
+
+    def _templates(
+        self, label: KnownLabel, expression: labels.Expression | None, pinned: NodeName | None
+    ) -> tuple[TemplateName, ...]:
+        node = pinned if pinned is not None else label.node
+        if node is not None:
+            wanted = self.our_nodes.get(node)
+            return tuple(t.name for t in self.templates if t.name == wanted)
+        if expression is not None:
+            text = expression.canonical()
+            if text not in self.serving:
+                self.serving[text] = tuple(n for n, has in self.kinds if expression.matches(has))
+            return self.serving[text]
+        if label.source is LabelSource.NO_LABEL:
+            return tuple(t.name for t in self.templates if t.takes_unlabelled)
+        return ()
+
+    # --- why nothing can be done ---
+
+    def _unmet(self, wish: Wish, complaint: str) -> Unmet | None:
+        match wish.kind:
+            case Kind.STARTED | Kind.NOT_DEMAND:
+                return None
+            case Kind.LATER:
+                return _unmet(wish, WaitReason.BLOCKED, wish.item.why or "blocked")
+            case Kind.ANNOUNCED:
+                return _unmet(wish, WaitReason.QUIET_PERIOD, wish.item.why or "quiet period")
+            case Kind.NOW:
+                pass
+        if self.view.quieting_down:
+            return _unmet(
+                wish, WaitReason.QUIETING_DOWN, "the controller gives out no work: quiet-down"
+            )
+        if wish.templates:
+            return None
+        return self._unserved(wish, complaint)
+
+    def _unserved(self, wish: Wish, complaint: str) -> Unmet:
+        expression, label = wish.expression, wish.label
+        if expression is None and complaint:
+            return _unmet(
+                wish,
+                WaitReason.BAD_LABEL,
+                f"its label expression {_short(label.expression)} is not read: {complaint}",
+            )
+        if expression is None:
+            return self._unserved_without_label(wish)
+        text = expression.canonical()
+        if text not in self.hosts:
+            self.hosts[text] = self.foreign.host(expression)
+        host = self.hosts[text]
+        if host is not None:
+            return _unmet(
+                wish, WaitReason.NOT_OURS, f"waits for node {host}, which is not the broker's"
+            )
+        if complaint:
+            return _unmet(
+                wish,
+                WaitReason.BAD_LABEL,
+                f"{_short(label.expression)} is no label expression ({complaint}): the controller "
+                "takes it for one odd label, and no template has it",
+            )
+        return _unmet(wish, WaitReason.NO_TEMPLATE, self._nobody(text))
+
+    def _nobody(self, text: str) -> str:
+        """Say that nobody serves an expression, and who comes nearest where that is cheap."""
+        if text not in self.nearest:
+            said = f"no template serves '{_cut(text)}'"
+            cheap = labels.size(text) <= _NEAREST_SIZE and len(text) <= _TEXT
+            if cheap and len(self.nearest) < _NEAREST:
+                said += _nearest(text, self.kinds)
+            self.nearest[text] = said
+        return self.nearest[text]
+
+    def _unserved_without_label(self, wish: Wish) -> Unmet:
+        match wish.label.source:
+            case LabelSource.NO_LABEL:
+                return _unmet(
+                    wish,
+                    WaitReason.NO_TEMPLATE,
+                    "it has no label, and no template takes items without one (takes_unlabelled)",
+                )
+            case LabelSource.SINGLE_NODE if wish.label.node in self.our_nodes:
+                return _unmet(
+                    wish,
+                    WaitReason.NO_TEMPLATE,
+                    f"waits for agent {wish.label.node}, whose template is no longer configured",
+                )
+            case LabelSource.SINGLE_NODE:
+                return _unmet(
+                    wish,
+                    WaitReason.NOT_OURS,
+                    f"waits for node {wish.label.node}, which is not the broker's",
+                )
+            case _:
+                return _unmet(
+                    wish,
+                    WaitReason.LABEL_UNREADABLE,
+                    f"its label cannot be read from {wish.item.why[:120]!r}; hint: a text of "
+                    "the controller's own names it while the placeholder node is there and texts "
+                    "are English; a plugin's words hide it",
+                )
+
+
+def _reasons(why: str) -> Iterator[str]:
+    """Yield the reasons of a composite text; what stands in the quotes of a name divides none."""
+    begin = at = opening = closing = 0
+    while (at := why.find("; ", at)) >= 0:
+        opening = _next(why, "‘", at, opening)
+        closing = _next(why, "’", at, closing)
+        if closing < 0 or 0 <= opening < closing:
+            yield why[begin:at]
+            begin = at + 2
+        at += 2
+    yield why[begin:]
+
+
+def _next(text: str, mark: str, at: int, known: int) -> int:
+    """Return where a mark comes next, -1 for nowhere; ``known`` is the answer of an earlier place.
+
+    Asked for one place after the other it reads each character once.
+    """
+    return known if known < 0 or known >= at > 0 else text.find(mark, at)
+
+
+def _is_ordinary(reason: str) -> bool:
+    if any(reason.startswith(begin) and reason.endswith(end) for begin, end in _ORDINARY):
+        return True
+    if not reason.startswith("‘"):
+        return False
+    if reason.endswith(_ORDINARY_OF_A_NODE):
+        return True
+    return _LABEL_TEXTS[2][0] in reason and reason.endswith("’")
+
+
+def _between(text: str, before: str, after: str) -> str:
+    """Return what stands between two texts, or an empty text. Reads each character once."""
+    begin = text.find(before)
+    if begin < 0:
+        return ""
+    begin += len(before)
+    end = text.find(after, begin + 1)
+    return text[begin:end] if end > begin else ""
+
+
+def _offline_node(why: str) -> str:
+    """Return the node that the text says is offline."""
+    end = why.find(_OFFLINE)
+    while end >= 0:
+        begin = why.find("‘", why.rfind("’", 0, end) + 1, end)
+        if 0 <= begin < end - 1:
+            return why[begin + 1 : end]
+        end = why.find(_OFFLINE, end + 1)
+    return ""
+
+
+def _pinned_node(why: str) -> str:
+    """Return the node of ``Must run on NODE not OTHER``."""
+    begin = why.find(_PINNED)
+    if begin < 0:
+        return ""
+    words = why[begin + len(_PINNED) :].split(" ", 3)
+    return words[0] if len(words) > 2 and words[1] == "not" and words[2] else ""
+
+
+def _kind(item: QueueItem) -> Kind:
+    if item.task_class.endswith(_FLYWEIGHTS):
+        return Kind.NOT_DEMAND
+    return _KINDS[item.stage]
+
+
+def _read(text: str, item: QueueItem) -> tuple[labels.Expression | None, str]:
+    """Parse a label as the controller does; a text that does not parse is one odd label.
+
+    ``why`` shows a single label without its quotes, so what the job says decides what is meant.
+    """
+    typed = item.label_expression
+    if typed is not None and typed != text and labels.is_quoted(typed):
+        try:
+            told = labels.parse(typed)
+        except labels.LabelError:
+            pass
+        else:
+            if told.op is labels.Op.ATOM and told.name == text:
+                return told, ""
+    try:
+        return labels.parse(text), ""
+    except labels.TooLong as error:
+        return None, str(error)  # it may be a good one, and then no label of this name is meant
+    except labels.LabelError as error:
+        return labels.atom(text), str(error)
+
+
+def _unmet(wish: Wish, reason: WaitReason, text: str) -> Unmet:
+    since = wish.item.buildable_since_at
+    return Unmet(
+        item=wish.item.id,
+        reason=reason,
+        text=text[:_TEXT],
+        template=next(iter(wish.templates), None),
+        label=wish.label,
+        since_at=since if since is not None else wish.item.in_queue_since_at,
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
+
+
+def _short(text: str | None) -> str:
+    return repr(_cut(text or ""))
+
+
+@functools.lru_cache(maxsize=1024)
+def _nearest(text: str, kinds: tuple[tuple[TemplateName, frozenset[str]], ...]) -> str:
+    """Say which template comes nearest to an expression, and what would have to change."""
+    expression = labels.parse(text)
+    best: tuple[int, str] | None = None
+    for name, has in kinds:
+        flips = _flips(expression, has)
+        if flips is None:
+            continue
+        lacks = sorted(flips - has)
+        surplus = sorted(flips & has)
+        words = [f"lacks {', '.join(lacks)}"] if lacks else []
+        words += [f"must not have {', '.join(surplus)}"] if surplus else []
+        near = (len(flips), f"the nearest, {name}, {' and '.join(words)}")
+        if best is None or near[0] < best[0]:
+            best = near
+    return "" if best is None else f"; {best[1]}"
+
+
+def _flips(expression: labels.Expression, has: frozenset[str]) -> frozenset[str] | None:
+    """Return the smallest set of labels to add or take away so that the expression matches."""
+    atoms = sorted(expression.atoms())[:_MAX_ATOMS]
+    for size in range(1, _MAX_FLIPS + 1):
+        for chosen in itertools.combinations(atoms, size):
+            if expression.matches(has ^ frozenset(chosen)):
+                return frozenset(chosen)
+    return None

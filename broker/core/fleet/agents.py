@@ -1,0 +1,418 @@
+"""Agents, joined: what the controller, the backends and our own memory say of one name.
+
+Takes a ``World`` and gives the agents of this owner, each with its phase, and the ledger after
+this observation (memories updated, visible expectations dropped, failed starts counted). Rules:
+only names that carry our owner mark are agents (I9); a source that is not synced is unknown,
+never empty (I3). Refuses to know what is wanted and what is to be done.
+"""
+
+from collections import Counter
+
+import attrs
+from attrs import frozen
+
+from backends import api as backends_api
+from broker.core import model
+from broker.core.fleet import ledger as ledgers
+from broker.core.fleet import lifecycle, marks
+from broker.core.model import Agent, Memory, NodeName, Phase, Verb
+
+ASSIGNED = "?"
+"""In ``Memory.executable_urls``: at work since the last look, and no URL to be seen yet."""
+CLOSED = "closed"  # slug of a start whose agent was online and given nothing
+
+
+@frozen(kw_only=True)
+class Seen:
+    """What all sources show of one name in this cycle."""
+
+    name: NodeName
+    computer: model.Computer | None
+    instance: backends_api.Instance | None
+    marks: marks.Marks | None
+    backend: model.BackendName | None
+    backend_synced: bool
+    controller_synced: bool
+
+
+def observe(
+    world: model.World, policy: model.Policy
+) -> tuple[tuple[Agent, ...], model.Ledger, tuple[tuple[Phase | None, Phase], ...]]:
+    """Return the agents sorted by name, the ledger after this look, and illegal phase changes."""
+    ledger = _watch_session(world)
+    agents: list[Agent] = []
+    illegal: list[tuple[Phase | None, Phase]] = []
+    gone: set[NodeName] = set()
+    memories = dict(ledger.memories)
+    expectations = dict(ledger.expectations)
+    for seen in _gather(world, policy):
+        old = memories.get(seen.name)
+        memory = remember(old, seen, world=world, ledger=ledger)
+        expectation = _still_expected(expectations.get(seen.name), seen, world=world)
+        if expectation is None:
+            expectations.pop(seen.name, None)
+        agent = _join(seen, memory, expectation, world=world, policy=policy)
+        if old is not None and not lifecycle.is_legal(old.phase, agent.phase):
+            illegal.append((old.phase, agent.phase))
+        ledger = _count_start(ledger, agent, old, world=world, policy=policy)
+        if agent.memory is not None:
+            memories[seen.name] = agent.memory
+        if agent.phase is Phase.GONE and agent.instance is None and expectation is None:
+            gone.add(seen.name)
+            continue
+        agents.append(agent)
+    ledger = attrs.evolve(ledger, memories=memories, expectations=expectations)
+    return tuple(agents), ledgers.forget(ledger, gone), tuple(illegal)
+
+
+def _watch_session(world: model.World) -> model.Ledger:
+    ledger = attrs.evolve(world.ledger, cycle=world.ledger.cycle + 1)
+    view = world.controller
+    # a time to come was written by an earlier life of ours, whose clock was ahead
+    known = ledger.session_at is not None and ledger.session_at <= world.now
+    if not view.synced or (view.session == ledger.session and known):
+        return ledger
+    return attrs.evolve(ledger, session=view.session, session_at=world.now)
+
+
+def _gather(world: model.World, policy: model.Policy) -> list[Seen]:
+    """Collect every name of ours from all sources and from memory, sorted."""
+    computers = {c.name: c for c in world.controller.computers} if world.controller.synced else {}
+    placeholder = marks.placeholder_name(policy.owner)
+    found: dict[NodeName, marks.Marks | None] = {}
+    instances: dict[NodeName, tuple[model.BackendName, backends_api.Instance]] = {}
+    for name, computer in computers.items():
+        read = marks.from_description(computer.description)
+        if read is not None and read.owner == policy.owner and name != placeholder:
+            found[name] = read
+    for backend, view in world.backends.items():
+        for instance in view.instances if view.synced else ():
+            read = marks.from_metadata(instance.metadata)
+            if read is None or read.owner != policy.owner:
+                continue
+            instances[NodeName(instance.name)] = (backend, instance)
+            found.setdefault(NodeName(instance.name), read)
+    for known in (world.ledger.memories, world.ledger.expectations):
+        for name in known:
+            found.setdefault(name, None)
+    return [
+        _seen(name, found[name], computers.get(name), instances.get(name), world=world)
+        for name in sorted(found)
+    ]
+
+
+def _seen(
+    name: NodeName,
+    read: marks.Marks | None,
+    computer: model.Computer | None,
+    placed: tuple[model.BackendName, backends_api.Instance] | None,
+    *,
+    world: model.World,
+) -> Seen:
+    backend = placed[0] if placed is not None else (read.backend if read is not None else None)
+    if backend is None:
+        memory = world.ledger.memories.get(name)
+        expectation = world.ledger.expectations.get(name)
+        backend = memory.backend if memory is not None else None
+        if backend is None and expectation is not None:
+            backend = expectation.backend
+    view = world.backends.get(backend) if backend is not None else None
+    if view is not None:
+        remembered = world.ledger.memories.get(name)
+        known = remembered is not None and remembered.instance_seen
+        absent = not view.odd and (known or not view.hidden)
+        backend_synced = view.synced and (placed is not None or absent)
+    else:
+        # a backend that is no longer configured cannot be asked about its node: unknown, for ever;
+        # what has no node either is gone once everybody who can be asked has answered
+        everybody = all(v.whole for v in world.backends.values())
+        backend_synced = computer is None and everybody
+    return Seen(
+        name=name,
+        computer=computer,
+        instance=placed[1] if placed is not None else None,
+        marks=read,
+        backend=backend,
+        backend_synced=backend_synced,
+        controller_synced=world.controller.synced
+        and (computer is not None or not world.controller.is_unread(name)),
+    )
+
+
+def remember(
+    old: Memory | None, seen: Seen, *, world: model.World, ledger: model.Ledger
+) -> Memory:
+    """Return the memory of a name after this look. Unsynced sources change nothing."""
+    now = world.now
+    read = seen.marks
+    memory = old
+    if memory is None:
+        memory = Memory(first_seen_at=now)
+        expectation = ledger.expectations.get(seen.name)
+        if expectation is not None:
+            memory = attrs.evolve(
+                memory,
+                created_at=expectation.since_at,
+                # our own launch of this life: it may be online before it is first looked at
+                offline_at=expectation.since_at if expectation.verb is Verb.LAUNCH else None,
+                template=expectation.template,
+                backend=expectation.backend,
+                item=expectation.item,
+            )
+    if read is not None and (old is None or old.template is None):
+        # a clock that went back between two lives must not make an agent younger than now
+        memory = attrs.evolve(
+            memory,
+            created_at=min(read.created_at, now),
+            template=read.template,
+            backend=seen.backend,
+        )
+    if seen.instance is not None:
+        memory = attrs.evolve(memory, instance_seen=True)
+    if not seen.controller_synced:
+        return attrs.evolve(memory, promised_at=None)
+    memory = _remember_work(memory, seen.computer, now=now, session=world.controller.session)
+    return _remember_refusal(memory, seen, world)
+
+
+def _remember_refusal(memory: Memory, seen: Seen, world: model.World) -> Memory:
+    """Note what the controller says of giving it work, if it was asked at this look."""
+    if memory.closed_at is not None and (seen.computer is None or seen.computer.offline):
+        memory = attrs.evolve(memory, closed_at=None, closed_looks=0)
+    takes = world.controller.takes_work.get(seen.name)
+    if takes is None:
+        return memory
+    if takes:
+        return attrs.evolve(memory, closed_at=None, closed_looks=0)
+    since = memory.closed_at if memory.closed_at is not None else world.now
+    return attrs.evolve(memory, closed_at=since, closed_looks=memory.closed_looks + 1)
+
+
+def _remember_work(
+    memory: Memory, computer: model.Computer | None, *, now: float, session: str
+) -> Memory:
+    sight = lifecycle.see_computer(computer, synced=True)
+    if computer is None or sight in {
+        lifecycle.ComputerSight.ABSENT,
+        lifecycle.ComputerSight.OFFLINE,
+    }:
+        since = memory.offline_at if memory.offline_at is not None else now
+        return attrs.evolve(
+            memory, offline_at=since, idle_at=None, free_at=None, executable_urls=()
+        )
+    is_idle = sight is lifecycle.ComputerSight.IDLE
+    if sight in {lifecycle.ComputerSight.CORDONED, lifecycle.ComputerSight.HELD}:
+        # out of service hides whether it is connected
+        return attrs.evolve(
+            memory, offline_at=None, idle_at=None, free_at=None, executable_urls=()
+        )
+    idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
+    first = memory.online_at is None
+    builds, executable_urls = _look_at_work(memory, computer)
+    free_at = None
+    if not computer.offline and computer.busy_executors < computer.executors:
+        took = builds > memory.builds or not set(executable_urls) <= set(memory.executable_urls)
+        free_at = now if took or memory.free_at is None else memory.free_at
+    return attrs.evolve(
+        memory,
+        online_at=now if first else memory.online_at,
+        online_witnessed=memory.offline_at is not None if first else memory.online_witnessed,
+        offline_at=None,
+        idle_at=idle_at,
+        busy_session=session if sight is lifecycle.ComputerSight.BUSY else memory.busy_session,
+        free_at=free_at,
+        builds=builds,
+        executable_urls=executable_urls,
+    )
+
+
+def _look_at_work(memory: Memory, computer: model.Computer) -> tuple[int, tuple[str, ...]]:
+    """Return how many builds are known now, and one entry for each executor at work.
+
+    A build that shows its URL counts. One that does not is ``ASSIGNED`` at its first look: it may
+    not have started yet, nor ever do so. From the next look on it counts, whatever became of it:
+    an empty text if its URL stays hidden, or the URL that it shows now.
+    """
+    before = Counter(memory.executable_urls)
+    urls = () if computer.idle else computer.executable_urls
+    hidden = 0 if computer.idle else max(1, computer.busy_executors) - len(urls)
+    old_hidden = before[""] + before[ASSIGNED]
+    settled = max(0, min(hidden, old_hidden))
+    named = (Counter(urls) - before).total()
+    fresh = before[ASSIGNED] + max(0, named - (old_hidden - settled))
+    return memory.builds + fresh, urls + ("",) * settled + (ASSIGNED,) * (hidden - settled)
+
+
+def _still_expected(
+    expectation: model.Expectation | None, seen: Seen, *, world: model.World
+) -> model.Expectation | None:
+    if expectation is None:
+        return None
+    if world.now >= expectation.expires_at:
+        return None
+    if expectation.done_at is None:
+        return expectation
+    if not seen.controller_synced or not seen.backend_synced:
+        return expectation
+    cordoned = seen.computer is not None and lifecycle.is_cordoned(seen.computer)
+    visible = ledgers.is_visible(
+        expectation,
+        computer=seen.computer,
+        instance_seen=seen.instance is not None,
+        cordoned=cordoned,
+    )
+    return None if visible else expectation
+
+
+def _join(
+    seen: Seen,
+    memory: Memory,
+    expectation: model.Expectation | None,
+    *,
+    world: model.World,
+    policy: model.Policy,
+) -> Agent:
+    template = policy.template(memory.template) if memory.template is not None else None
+    deadline = template.connect_deadline_s if template is not None else 300.0
+    since = [at for at in (memory.offline_at, memory.created_at) if at is not None]
+    phase = lifecycle.classify(
+        lifecycle.see_instance(seen.instance, synced=seen.backend_synced),
+        lifecycle.see_computer(seen.computer, synced=seen.controller_synced),
+        launching=expectation is not None and expectation.verb is Verb.LAUNCH,
+        overdue=memory.offline_at is not None and world.now - max(since) >= deadline,
+    )
+    return Agent(
+        name=seen.name,
+        phase=phase,
+        template=memory.template,
+        backend=seen.backend,
+        revision=seen.marks.revision if seen.marks is not None else "",
+        created_at=memory.created_at,
+        computer=seen.computer,
+        instance=seen.instance,
+        expectation=expectation,
+        memory=_note_phase(memory, phase, now=world.now),
+        cordoned=seen.computer is not None and lifecycle.is_cordoned(seen.computer),
+    )
+
+
+def _note_phase(memory: Memory, phase: Phase, *, now: float) -> Memory:
+    if memory.phase is not phase or memory.phase_at is None:
+        memory = attrs.evolve(memory, phase_at=now)
+    if phase in {Phase.ORPHAN, Phase.LOST}:
+        return attrs.evolve(
+            memory,
+            phase=phase,
+            orphan_sightings=memory.orphan_sightings + 1,
+            orphan_at=memory.orphan_at if memory.orphan_at is not None else now,
+        )
+    if memory.phase is phase and memory.orphan_at is None:
+        return memory
+    return attrs.evolve(memory, phase=phase, orphan_sightings=0, orphan_at=None)
+
+
+def _count_start(
+    ledger: model.Ledger,
+    agent: Agent,
+    old: Memory | None,
+    *,
+    world: model.World,
+    policy: model.Policy,
+) -> model.Ledger:
+    """Clear back-offs when a start worked out; count a failure when it did not.
+
+    One whose agent is closed before its first build did not: whatever closes it (a plugin, a
+    person) may close the next ones as well, which being online then does not disprove.
+    """
+    memory = agent.memory
+    if memory is None or agent.backend is None or agent.template is None:
+        return ledger
+    key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
+    if memory.online_at is not None:
+        before = ledger.backoffs.get(key)
+        was_closed = old is not None and old.closed_looks >= model.CLOSED_LOOKS
+        if agent.closed and not was_closed and memory.builds == 0:
+            return ledgers.failed(
+                ledger,
+                key,
+                slug=CLOSED,
+                reason="it was online and given no work: it accepts no tasks",
+                now=world.now,
+                policy=policy,
+                jitter=world.jitter,
+                revision=agent.revision,
+            )
+        came = memory.online_witnessed and (old is None or old.online_at is None)
+        worked = memory.builds > (old.builds if old is not None else 0)
+        if worked or (came and (before is None or before.slug != CLOSED)):
+            return ledgers.succeeded(ledger, key)
+        return ledger
+    was_lost = old is not None and old.phase in {Phase.LOST, Phase.GONE}
+    leaving = agent.expectation is not None and (
+        agent.expectation.verb is not Verb.LAUNCH or _is_taken_back(agent)
+    )
+    if agent.phase is not Phase.LOST or was_lost or leaving or agent.instance is None:
+        return ledger
+    slug, reason = why_lost(agent)
+    return ledgers.failed(
+        ledger,
+        key,
+        slug=slug,
+        reason=reason,
+        now=world.now,
+        policy=policy,
+        jitter=world.jitter,
+        revision=agent.revision,
+    )
+
+
+def _is_taken_back(agent: Agent) -> bool:
+    """Return whether a launch that is under way removes what it has made: it will say why."""
+    stops = (
+        agent.instance is not None and agent.instance.state is backends_api.InstanceState.STOPPING
+    )
+    return stops and agent.expectation is not None and agent.expectation.done_at is None
+
+
+def why_lost(agent: Agent) -> tuple[str, str]:
+    """Return a slug and a sentence for an agent that never came online, or did not come back."""
+    instance = agent.instance
+    if instance is not None and instance.exit is not None:
+        end = instance.exit
+        code = "" if end.code is None else f" with exit code {end.code}"
+        words = f": {end.message}" if end.message else ""
+        came = agent.memory is not None and agent.memory.online_at is not None
+        when = "after it had been online" if came else "before it came online"
+        return f"lost-{end.slug}", f"its instance ended ({end.slug}{code}) {when}{words}"
+    if instance is None:
+        return "lost-instance", "its instance is gone"
+    detail = f" ({instance.detail})" if instance.detail else ""
+    if instance.state is backends_api.InstanceState.STOPPING:
+        return "lost-instance", f"its instance is being removed{detail}"
+    return "connect-timeout", f"it did not come online within its deadline{detail}"
+
+
+_GOING = frozenset({Phase.DRAINED, Phase.LOST, Phase.ORPHAN, Phase.GONE})
+
+
+def is_going(agent: Agent) -> bool:
+    """Return whether only the removal of an agent is left to be done."""
+    return agent.phase in _GOING
+
+
+def leaving_at(agent: Agent) -> float | None:
+    """Return since when an agent is being removed, as far as that is known."""
+    if agent.instance is not None and agent.instance.leaving_at is not None:
+        return agent.instance.leaving_at
+    flight = agent.expectation
+    if flight is not None and flight.verb in {Verb.RETIRE, Verb.SWEEP}:
+        return flight.since_at
+    return agent.memory.orphan_at if agent.memory is not None else None
+
+
+def leaving_words(agent: Agent, *, now: float) -> str:
+    """Return for how long an agent has been leaving, and what the platform says holds it up."""
+    since = leaving_at(agent)
+    duration = f" for {max(0.0, now - since):.0f} s" if since is not None else ""
+    detail = agent.instance.detail if agent.instance is not None else ""
+    return f"leaving{duration}{f': {detail}' if detail else ''}"

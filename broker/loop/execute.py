@@ -1,0 +1,261 @@
+"""Perform one action: the order of its steps, time limits, and how it ended.
+
+Launch = node, secret, instance. Retire = look again, take out of service, look again, still idle?
+delete the node, terminate the instance; a busy answer un-cordons. How a node is taken out of
+service depends on the controller's version (docs/decisions/0002). Every prefix of either is a
+state that the life-cycle table names, so nothing here is undone by hand beyond tidiness. Whoever
+may not lead any more begins no further call. Refuses to decide whether an action is right: the
+plan did, ``judge`` objects once more on a fresh look.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, assert_never
+
+from attrs import define, frozen
+
+from backends import api as backends_api
+from broker.core import model
+from broker.core.decide import judge
+from broker.core.fleet import ledger as ledgers
+from jnlp import errors as jnlp_errors
+from jnlp import node as jnlp_node
+from jnlp import secret as jnlp_secret
+from jnlp import state as jnlp_state
+from outside import waits
+
+
+class Nodes(Protocol):
+    """The write side of the controller, as far as agents need it."""
+
+    async def create(self, definition: jnlp_node.NodeDefinition) -> None:
+        """Create a node; ``NodeExists`` if the name is taken."""
+
+    async def secret(self, name: str) -> jnlp_secret.Secret:
+        """Return the secret of a node."""
+
+    async def cordon(self, name: str, message: str) -> None:
+        """Mark a node temporarily offline."""
+
+    async def uncordon(self, name: str) -> None:
+        """Bring a node back online."""
+
+    async def seal(self, name: str, *labels: str, busy: bool) -> None:
+        """Let a node take nothing more and leave it labels that nobody asks for."""
+
+    async def unseal(self, name: str) -> None:
+        """Let a node take items again."""
+
+    async def delete(self, name: str) -> None:
+        """Delete a node; ``NotFound`` if it is gone."""
+
+    async def read(self, name: str) -> jnlp_state.NodeState:
+        """Return the live state of a node."""
+
+
+@frozen(kw_only=True)
+class Order:
+    """A launch, made ready by the core: what to create on either side."""
+
+    definition: jnlp_node.NodeDefinition
+    spec_with: Callable[[jnlp_secret.Secret], backends_api.InstanceSpec]
+
+
+_NOTHING_MADE = (backends_api.Rejected, backends_api.NoCapacity, backends_api.AlreadyExists)
+_LAST_MOMENT = "it was given work in the last moment"
+
+
+class _Withdrawn(Exception):  # noqa: N818 -- not an error: a fresh look changed our mind
+    """The action would have been wrong; nothing was done, or it was undone."""
+
+
+@define(kw_only=True)
+class Executor:
+    """Performs actions against one controller and its backends."""
+
+    nodes: Nodes
+    backends: Mapping[model.BackendName, backends_api.Backend]
+    order: Callable[[model.LaunchAgent], Order]
+    look: Callable[[], Awaitable[model.World]]  # a fresh controller, the ledger of this moment
+    policy: Callable[[], model.Policy]
+    retires_by_offline: Callable[[], bool]  # the controller never loses a returned item
+    now: Callable[[], float]
+    before_end: Callable[[model.Action], Awaitable[None]]  # keep the last words of an instance
+    leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
+    grace_s: float = 10.0
+    time_limit_s: float = 120.0
+
+    async def perform(self, action: model.Action) -> ledgers.Outcome:
+        """Perform an action to its end. Raises nothing but cancellation and our own bugs."""
+        try:
+            async with waits.timeout(self.time_limit_s):
+                return await self.attempt(action)
+        except TimeoutError:
+            return ledgers.Outcome(
+                action=action,
+                at=self.now(),
+                slug="unavailable",
+                text=f"not done within {self.time_limit_s:g} s",
+            )
+
+    @property
+    def _changes(self) -> Nodes:
+        """The controller's write side, as long as we lead: asked before each single call."""
+        self._check_leads()
+        return self.nodes
+
+    def _backend(self, name: model.BackendName) -> backends_api.Backend:
+        """Return a backend to launch on or to terminate on, as long as we lead."""
+        self._check_leads()
+        return self.backends[name]
+
+    def _check_leads(self) -> None:
+        if not self.leads():
+            raise _Withdrawn("another broker may lead by now")
+
+    async def attempt(self, action: model.Action) -> ledgers.Outcome:
+        """Perform an action without a time limit: needs no event loop, one step at a time."""
+        try:
+            await self._steps(action)
+        except _Withdrawn as reason:
+            return ledgers.Outcome(action=action, at=self.now(), withdrawn=True, text=str(reason))
+        except jnlp_errors.JenkinsError as error:
+            return ledgers.Outcome(
+                action=action,
+                at=self.now(),
+                slug=error.slug,
+                text=error.text,
+                controller=True,
+                retry_after=error.retry_after,
+            )
+        except backends_api.BackendError as error:
+            return ledgers.Outcome(
+                action=action,
+                at=self.now(),
+                slug=error.slug,
+                text=error.reason,
+                retry_after=error.retry_after,
+            )
+        return ledgers.Outcome(action=action, at=self.now())
+
+    async def _steps(self, action: model.Action) -> None:
+        match action:
+            case model.LaunchAgent():
+                await self._launch(action)
+            case model.CordonAgent():
+                await self._cordon_busy(action)
+            case model.UncordonAgent():
+                await self._uncordon(action)
+            case model.RetireAgent():
+                await self._retire(action)
+            case model.SweepNode():
+                await self._sweep_node(action)
+            case model.SweepInstance():
+                await self._sweep_instance(action)
+            case _:
+                assert_never(action)
+
+    async def _launch(self, action: model.LaunchAgent) -> None:
+        order = self.order(action)
+        await self._changes.create(order.definition)
+        secret = await self.nodes.secret(action.name)
+        try:
+            await self._backend(action.backend).launch(order.spec_with(secret))
+        except backends_api.BackendError as error:
+            if error.nothing_left or isinstance(error, _NOTHING_MADE):
+                # certain that nothing of ours runs: do not leave an empty node for the sweep
+                await self._delete_node(action.name)
+            raise
+
+    async def _cordon_busy(self, action: model.CordonAgent) -> None:
+        if action.online and not self.retires_by_offline():
+            # the build may end in this very moment and another item be assigned: an older
+            # controller drops an item that finds its node offline
+            await self._changes.seal(action.name, *model.retired_labels(action.slug), busy=True)
+        else:
+            await self._changes.cordon(action.name, _message(action.slug, action.reason))
+
+    async def _uncordon(self, action: model.UncordonAgent) -> None:
+        await self._changes.uncordon(action.name)
+        if not self.retires_by_offline():
+            await self._changes.unseal(action.name)
+
+    async def _retire(self, action: model.RetireAgent) -> None:
+        await self._check(action)
+        await self._remove_node(action, await self.nodes.read(action.name))
+        if action.backend is not None:
+            await self._terminate(action.backend, action.name)
+
+    async def _sweep_node(self, action: model.SweepNode) -> None:
+        await self._check(action)
+        state = await self.nodes.read(action.name)
+        if state.exists and not state.offline:
+            raise _Withdrawn("it is back")
+        await self._remove_node(action, state)
+
+    async def _remove_node(
+        self, action: model.RetireAgent | model.SweepNode, state: jnlp_state.NodeState
+    ) -> None:
+        """Delete a node that works on nothing and can be given nothing."""
+        if state.is_at_work:
+            raise _Withdrawn("it works")
+        if state.exists and not state.temporarily_offline:
+            try:
+                await self._take_out(action)
+            except jnlp_errors.NotFound:  # somebody else deletes it just now, or a proxy says so
+                if (await self.nodes.read(action.name)).exists:
+                    raise _Withdrawn("it exists, and was not taken out of service") from None
+            except jnlp_errors.Unexpected as error:
+                # a computer that its node has left behind answers so ("the node has been
+                # removed"), and only the deletion helps; what is offline is given nothing
+                if error.status != 500 or not state.offline:
+                    raise
+        await self.before_end(action)
+        if not state.exists:
+            return
+        if not (await self.nodes.read(action.name)).is_at_work:
+            await self._delete_node(action.name)
+            return
+        raise _Withdrawn(_LAST_MOMENT)
+
+    async def _take_out(self, action: model.RetireAgent | model.SweepNode) -> None:
+        """Take an idle agent out of service, so that what is idle afterwards stays idle."""
+        by_offline = self.retires_by_offline()
+        slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
+        if by_offline:
+            await self._changes.cordon(action.name, _message(slug, action.reason))
+        else:
+            await self._changes.seal(action.name, *model.retired_labels(slug), busy=False)
+        if not (await self.nodes.read(action.name)).is_at_work:
+            return
+        if by_offline:
+            await self._changes.uncordon(action.name)
+        # a sealed one ends its build and is then found drained
+        raise _Withdrawn(_LAST_MOMENT)
+
+    async def _sweep_instance(self, action: model.SweepInstance) -> None:
+        state = await self.nodes.read(action.name)
+        if state.exists:
+            raise _Withdrawn("its node exists after all")
+        await self.before_end(action)
+        await self._terminate(action.backend, action.name)
+
+    async def _check(self, action: model.RetireAgent | model.SweepNode) -> None:
+        objection = judge.objection(action, await self.look(), self.policy())
+        if objection is not None:
+            raise _Withdrawn(objection)
+
+    async def _delete_node(self, name: str) -> None:
+        try:
+            await self._changes.delete(name)
+        except jnlp_errors.NotFound:
+            return
+
+    async def _terminate(self, backend: model.BackendName, name: str) -> None:
+        try:
+            await self._backend(backend).terminate(name, grace_s=self.grace_s)
+        except backends_api.NotFound:
+            return
+
+
+def _message(slug: str, reason: str) -> str:
+    return f"{model.CORDON_MARK} {slug}: {reason}"

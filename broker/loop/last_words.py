@@ -1,0 +1,95 @@
+"""What is kept of an agent that is about to go: why, how its instance ended, its last lines.
+
+Of its lines the telling one is said with the reason: the innermost cause of a Java trace, not the
+"... 22 more" at its end. Refuses to decide when, and to fail: an agent without words goes all the
+same.
+"""
+
+import re
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from backends import api as backends_api
+from broker.core import model
+from broker.core.fleet import death
+from outside import text as texts
+from outside import waits
+
+_LINES = 20
+_LINE = 200
+_CAUSE = re.compile(r"\s*(?:\[[^\]]*\] )?Caused by: (?P<words>.*)")
+_FRAME = re.compile(r"\s*(?:at [\w.$/<>@]+\(|\.\.\. \d+ (?:more|common frames))")
+_CLASS_FILE = re.compile(r"class file version (?P<needs>\d+)\.\d+.*?up to (?P<has>\d+)\.")
+"""``UnsupportedClassVersionError``: version 52 is Java 8, and so on."""
+_REQUIRED = re.compile(r"requires? Java .*", re.IGNORECASE)
+_BEFORE_JAVA_1 = 44
+JAVA = "java"
+
+
+@frozen(kw_only=True)
+class Cause:
+    """What the last lines say an agent died of. ``slug``: of an end of its own, or empty."""
+
+    words: str = ""
+    slug: str = ""
+
+
+async def read(backend: backends_api.Backend, name: str, *, within_s: float) -> Sequence[str]:
+    """Return the last lines of an instance, cut and cleaned; none if they are not had in time."""
+    try:
+        async with waits.timeout(within_s):
+            text = await backend.logs(name, tail=_LINES)
+    except (backends_api.BackendError, TimeoutError):
+        return ()
+    return texts.last_lines(text, _LINES)
+
+
+def cause(lines: Sequence[str]) -> Cause:
+    """Return what the lines say; the last complaint counts, and of a trace its last cause."""
+    for line in reversed(lines):
+        found = _CLASS_FILE.search(line)
+        if found is not None:
+            needs, has = (int(found[key]) - _BEFORE_JAVA_1 for key in ("needs", "has"))
+            return Cause(
+                slug=JAVA, words=f"its Java is too old: it is Java {has}, needed is {needs}"
+            )
+        required = _REQUIRED.search(line)
+        if required is not None or "UnsupportedClassVersionError" in line:
+            said = required[0] if required is not None else line
+            return Cause(slug=JAVA, words=f"its Java is too old: {texts.clean(said, _LINE)}")
+    for line in reversed(lines):
+        inner = _CAUSE.match(line)
+        if inner is not None:
+            return Cause(words=texts.clean(inner["words"], _LINE))
+    told = next((line for line in reversed(lines) if line.strip() and not _FRAME.match(line)), "")
+    return Cause(words=texts.clean(told, _LINE).strip())
+
+
+def is_bad(slug: str) -> bool:
+    """Whether an end is an accident, so that its last lines may say why."""
+    return slug.startswith("lost-") or slug == "connect-timeout"
+
+
+def death_of(
+    action: model.Action, agent: model.Agent | None, lines: Sequence[str], *, at: float
+) -> death.Death:
+    """Return the certificate."""
+    exit_ = agent.instance.exit if agent is not None and agent.instance is not None else None
+    slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
+    said = cause(lines) if is_bad(slug) else Cause()
+    if said.slug:
+        slug = f"lost-{said.slug}"
+    is_new = bool(said.words) and said.words not in action.reason
+    more = f"; {said.words}" if said.slug else f"; it said last: {said.words}"
+    return death.Death(
+        name=action.name,
+        template=agent.template if agent is not None else None,
+        backend=agent.backend if agent is not None else None,
+        at=at,
+        phase=agent.phase if agent is not None else model.Phase.UNKNOWN,
+        slug=slug,
+        text=action.reason + more if is_new else action.reason,
+        exit_code=exit_.code if exit_ is not None else None,
+        last_lines=tuple(lines),
+    )

@@ -1,0 +1,397 @@
+"""What the simulated controller answers: JSON documents, node XML, and the ``tree`` parameter.
+
+Fields, classes and order as recorded (``queue/*``, ``nodes/*``). Pure; refuses to know HTTP and
+to change anything.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib import parse
+from xml.sax import saxutils
+
+from broker.simulator import simulation
+from broker.simulator import why as words
+from broker.simulator.simulation import Kind, Stage
+from jnlp import node as jnlp_node
+from jnlp import version as jnlp_version
+
+Document = dict[str, Any]
+Tree = Mapping[str, Any]
+
+_TASKS = {
+    Kind.FREESTYLE: "hudson.model.FreeStyleProject",
+    Kind.PIPELINE: (
+        "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecution$PlaceholderTask"
+    ),
+    Kind.MATRIX: "hudson.matrix.MatrixConfiguration",
+}
+_RUNS = {
+    Kind.FREESTYLE: "hudson.model.FreeStyleBuild",
+    Kind.PIPELINE: f"{_TASKS[Kind.PIPELINE]}$PlaceholderExecutable",
+    Kind.MATRIX: "hudson.matrix.MatrixRun",
+}
+_OPEN = simulation.Fate.OPEN
+_CLASS_ONLY = {"offlineCause"}
+_LEAF: Tree = {}
+_UNASKED = {"labelExpression", "queueId"}
+"""Shown only when a tree asks for it (visibility 2 on an object one step inside)."""
+_KEPT = (
+    f'<nodeProperties>\n    <{jnlp_node.KEEP_PROPERTY} plugin="configuration-as-code@2080"/>\n'
+    "  </nodeProperties>"
+)
+_ALWAYS = '<retentionStrategy class="hudson.slaves.RetentionStrategy$Always"/>'
+_NEVER = (
+    '<retentionStrategy class="hudson.slaves.SimpleScheduledRetentionStrategy">\n'
+    "    <startTimeSpec>0 0 31 2 *</startTimeSpec>\n    <upTimeMins>1</upTimeMins>\n"
+    "    <keepUpWhenActive>true</keepUpWhenActive>\n  </retentionStrategy>"
+)
+_PART = re.compile(r"[\[\],]|[^\[\],]+")
+
+
+def secret_of(name: str) -> str:
+    """Return an agent's secret: HMAC of its name, 64 hexadecimal digits."""
+    return hmac.new(b"simulated", name.encode(), hashlib.sha256).hexdigest()
+
+
+def jnlp(node: simulation.Node, url: str) -> str:
+    """Return ``slave-agent.jnlp``; the secret is its first argument."""
+    arguments = [secret_of(node.name), node.name]
+    if node.websocket:
+        arguments.append("-webSocket")
+    if node.tunnel:
+        arguments += ["-tunnel", node.tunnel]
+    arguments += ["-workDir", node.remote_fs, "-internalDir", "remoting", "-url", url]
+    listed = "".join(f"<argument>{saxutils.escape(text)}</argument>" for text in arguments)
+    return (
+        f'<jnlp codebase="{url}computer/{node.name}/" spec="1.0+"><information>'
+        f"<title>Agent for {saxutils.escape(node.name)}</title></information><application-desc "
+        f'main-class="hudson.remoting.jnlp.Main">{listed}</application-desc></jnlp>'
+    )
+
+
+def crumb(value: str) -> Document:
+    """Return ``/crumbIssuer/api/json``."""
+    return {
+        "_class": "hudson.security.csrf.DefaultCrumbIssuer",
+        "crumb": value,
+        "crumbRequestField": "Jenkins-Crumb",
+    }
+
+
+def root(sim: simulation.Simulation) -> Document:
+    """Return ``/api/json``."""
+    return {
+        "_class": "hudson.model.Hudson",
+        "jobs": [],
+        "mode": "NORMAL",
+        "numExecutors": sim.built_in.executors,
+        "quietingDown": sim.quieting_down,
+    }
+
+
+# --- queue -------------------------------------------------------------------------------------
+
+
+def queue(
+    sim: simulation.Simulation, *, now: float, url: str, language: words.Language
+) -> Document:
+    """Return ``/queue/api/json``: waiting and blocked items first, the oldest buildable last."""
+    early = [i for i in sim.wanted if i.stage in {Stage.WAITING, Stage.BLOCKED}]
+    late = [i for i in reversed(sim.wanted) if i.stage in {Stage.BUILDABLE, Stage.PENDING}]
+    return {
+        "_class": "hudson.model.Queue",
+        "discoverableItems": [],
+        "items": [item(sim, i, now=now, url=url, language=language) for i in (*early, *late)],
+    }
+
+
+def hidden(told: Document, *, discover: bool) -> Document:
+    """Return the queue as somebody without Job/Read sees it."""
+    names = [{"task": {"name": one["task"].get("name", "")}} for one in told["items"]]
+    return {**told, "items": [], "discoverableItems": names if discover else []}
+
+
+def item(
+    sim: simulation.Simulation,
+    told: simulation.Item,
+    *,
+    now: float,
+    url: str,
+    language: words.Language,
+) -> Document:
+    """Return one item, also one that has left."""
+    name = "BuildableItem" if told.stage is Stage.PENDING else told.stage.value
+    document: Document = {
+        "_class": f"hudson.model.Queue${name}",
+        "actions": [],
+        "blocked": told.stage is Stage.BLOCKED,
+        "buildable": told.stage in {Stage.BUILDABLE, Stage.PENDING},
+        "id": told.id,
+        "inQueueSince": _ms(told.in_queue_since),
+        "params": "",
+        "stuck": words.is_stuck(sim, told),
+        "task": _task(sim, told, url),
+        "url": f"queue/item/{told.id}/",
+        "why": words.why(sim, told, now=now, language=language),
+    }
+    match told.stage:
+        case Stage.WAITING:
+            document["timestamp"] = _ms(told.quiet_until)
+        case Stage.LEFT:
+            started = told.started_at is not None
+            document["cancelled"] = told.fate is simulation.Fate.CANCELLED
+            document["executable"] = _run(told, url) if started else None
+        case _:
+            document["buildableStartMilliseconds"] = _ms(told.buildable_since or now)
+            if told.stage is not Stage.BLOCKED:
+                document["pending"] = told.stage is Stage.PENDING
+    return document
+
+
+def _task(sim: simulation.Simulation, told: simulation.Item, url: str) -> Document:
+    document: Document = {"_class": _TASKS[told.kind]}
+    match told.kind:
+        case Kind.FREESTYLE:
+            document |= {
+                "name": told.job,
+                "url": f"{url}job/{told.job}/",
+                "color": "notbuilt",
+                "labelExpression": told.label,
+            }
+        case Kind.MATRIX:
+            document |= {
+                "name": told.cell,
+                "url": f"{url}job/{told.job}/{parse.quote(told.cell, safe='=,&')}/",
+                "color": "notbuilt",
+                "labelExpression": None,
+            }
+        case Kind.PIPELINE:
+            # the plugin that goes with an old controller exports nothing but the class
+            if jnlp_version.at_least(sim.version, (2, 277), (2, 277, 1)):
+                document |= {
+                    "name": f"part of {told.job} #{told.number}",
+                    "url": f"job/{told.job}/{told.number}/",
+                    "fullDisplayName": f"part of {told.job} #{told.number}",
+                }
+    return document
+
+
+def _run(told: simulation.Item, url: str) -> Document:
+    document: Document = {
+        "_class": _RUNS[told.kind],
+        "number": told.number,
+        "url": f"{url}job/{told.job}/{told.number}/",
+    }
+    if told.kind is not Kind.PIPELINE:
+        document["queueId"] = told.id
+    return document
+
+
+def _ms(at: float) -> int:
+    return int(at * 1000)
+
+
+# --- computers ---------------------------------------------------------------------------------
+
+
+def computers(sim: simulation.Simulation, *, url: str) -> Document:
+    """Return ``/computer/api/json``, by name; a node without executors has no computer."""
+    named = sorted({**sim.nodes, **sim.ghosts}.items())
+    agents = [node for _, node in named if node.slots]
+    shown = [sim.built_in, *agents]
+    return {
+        "_class": "hudson.model.ComputerSet",
+        "busyExecutors": sum(s.item is not None for n in shown for s in n.slots),
+        "computer": [built_in(sim, url=url), *(computer(n, url=url) for n in agents)],
+        "displayName": "Nodes",
+        "totalExecutors": sum(len(n.slots) for n in shown if n.online),
+    }
+
+
+def built_in(sim: simulation.Simulation, *, url: str) -> Document:
+    """Return the controller's own computer, where the pipelines themselves run."""
+    runs = [i for i in sim.items.values() if i.kind is Kind.PIPELINE and i.fate is _OPEN]
+    told = computer(sim.built_in, url=url)
+    told["oneOffExecutors"] = [
+        {
+            "currentExecutable": {
+                "_class": "org.jenkinsci.plugins.workflow.job.WorkflowRun",
+                "fullDisplayName": f"{run.job} #{run.number}",
+                "url": f"{url}job/{run.job}/{run.number}/",
+            },
+            "idle": False,
+        }
+        for run in runs
+    ]
+    told["idle"] = told["idle"] and not runs
+    return told
+
+
+def built_in_paths(sim: simulation.Simulation) -> set[str]:
+    """Return the names of the controller's own computer in a path."""
+    newer = jnlp_version.at_least(sim.version, (2, 307), (2, 319, 1))
+    return {"(master)", "(built-in)"} if newer else {"(master)"}
+
+
+def computer(node: simulation.Node, *, url: str) -> Document:
+    """Return one computer."""
+    kind = "hudson.model.Hudson$MasterComputer"
+    labels = node.labels
+    told: Document = {}
+    if not node.built_in:
+        kind = "hudson.slaves.SlaveComputer"
+        labels = labels | {node.name} if node.executors else frozenset()
+        told["absoluteRemotePath"] = node.remote_fs if node.connected else None
+    icon = "computer-user-offline" if node.offline_message is not None else "computer-x"
+    icon = "computer" if node.online else icon
+    return {
+        "_class": kind,
+        "actions": [],
+        "assignedLabels": [{"name": n} for n in sorted(labels)],
+        "description": node.description,
+        "displayName": node.name,
+        "executors": [_executor(n, slot, url) for n, slot in enumerate(node.slots)],
+        "icon": f"{icon}.png",
+        "iconClassName": f"icon-{icon}",
+        "idle": node.idle,
+        "jnlpAgent": not node.built_in,
+        "launchSupported": node.built_in,
+        "manualLaunchAllowed": True,
+        "numExecutors": node.executors,
+        "offline": not node.online,
+        "offlineCause": _cause(node),
+        "offlineCauseReason": _reason(node),
+        "oneOffExecutors": [],
+        "temporarilyOffline": node.offline_message is not None,
+        **told,
+    }
+
+
+def _executor(number: int, slot: simulation.Slot, url: str) -> Document:
+    running = slot.item if slot.running else None
+    run: Document | None = None
+    if running is not None:
+        part = "part of " if running.kind is Kind.PIPELINE else ""
+        run = _run(running, url)
+        run["fullDisplayName"] = f"{part}{running.job} #{running.number}"
+    return {
+        "currentExecutable": run,
+        "idle": slot.item is None,
+        "likelyStuck": False,
+        "number": number,
+        "progress": -1,
+    }
+
+
+def _reason(node: simulation.Node) -> str:
+    if node.offline_message is not None:
+        return node.offline_message
+    if node.launch_failed:
+        return "This agent is offline because Jenkins failed to launch the agent process on it."
+    if node.connected or node.connected_at is None:
+        return ""
+    return "Connection was broken: java.nio.channels.ClosedChannelException\n\tat java.base/x"
+
+
+def _cause(node: simulation.Node) -> Document | None:
+    if node.offline_message is not None:
+        text = f"Disconnected by {node.offline_by} : {node.offline_message}"
+        return {
+            "_class": "hudson.slaves.OfflineCause$UserCause",
+            "timestamp": _ms(node.offline_at or 0.0),
+            "description": text,
+        }
+    if node.launch_failed:
+        return {"_class": "hudson.slaves.OfflineCause$LaunchFailed"}
+    if node.online or node.connected_at is None:
+        return None
+    return {"_class": "hudson.slaves.OfflineCause$ChannelTermination"}
+
+
+def label(sim: simulation.Simulation, name: str) -> Document:
+    """Return the counts of a node's own label: what accepts no tasks has no idle executor."""
+    node = next((n for n in sim.all_nodes() if n.name == name and n.online), None)
+    slots = node.slots if node is not None else []
+    busy = sum(slot.item is not None for slot in slots)
+    takes = node is not None and sim.takes(node)
+    return {
+        "_class": "hudson.model.labels.LabelAtom",
+        "busyExecutors": busy,
+        "idleExecutors": len(slots) - busy if takes else 0,
+        "totalExecutors": len(slots),
+    }
+
+
+def config_xml(node: simulation.Node) -> str:
+    """Return ``config.xml`` of a node."""
+    mode = "EXCLUSIVE" if node.exclusive else "NORMAL"
+    tunnel = f"    <tunnel>{saxutils.escape(node.tunnel)}</tunnel>\n" if node.tunnel else ""
+    return (
+        '<?xml version="1.1" encoding="UTF-8"?>\n<slave>\n'
+        f"  <name>{saxutils.escape(node.name)}</name>\n"
+        f"  <description>{saxutils.escape(node.description)}</description>\n"
+        f"  <remoteFS>{saxutils.escape(node.remote_fs)}</remoteFS>\n"
+        f"  <numExecutors>{node.executors}</numExecutors>\n"
+        f"  <mode>{mode}</mode>\n"
+        f"  {_NEVER if node.scheduled else _ALWAYS}\n"
+        f'  <launcher class="hudson.slaves.JNLPLauncher">\n{tunnel}'
+        "    <workDirSettings>\n      <disabled>false</disabled>\n"
+        "      <internalDir>remoting</internalDir>\n"
+        "      <failIfWorkDirIsMissing>false</failIfWorkDirIsMissing>\n    </workDirSettings>\n"
+        f"    <webSocket>{str(node.websocket).lower()}</webSocket>\n  </launcher>\n"
+        f"  <label>{saxutils.escape(' '.join(sorted(node.labels)))}</label>\n"
+        f"  {_KEPT if node.kept else '<nodeProperties/>'}\n</slave>"
+    )
+
+
+# --- the tree parameter ------------------------------------------------------------------------
+
+
+def parse_tree(text: str) -> Tree:
+    """Read ``a,b[c,d[e]]`` as nested mappings; a leaf is an empty one. Ranges are not read."""
+    return _level(_PART.findall(text))
+
+
+def _level(parts: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    name = ""
+    while parts:
+        part = parts.pop(0)
+        if part == "[":
+            found[name] = _level(parts)
+        elif part == "]":
+            return found
+        elif part != ",":
+            name = part.strip()
+            found[name] = {}
+    return found
+
+
+def pruned(document: Any, tree: Tree | None) -> Any:
+    """Return what a tree asks for; without one, what a stranger sees by default."""
+    if isinstance(document, list):
+        return [pruned(part, tree) for part in document]
+    if not isinstance(document, dict):
+        return document
+    if tree is None:
+        document = {
+            k: {"_class": v["_class"]} if k in _CLASS_ONLY and v else v
+            for k, v in document.items()
+        }
+        return {
+            k: (
+                [{} for _ in v]
+                if k.endswith("xecutors") and isinstance(v, list)
+                else pruned(v, None)
+            )
+            for k, v in document.items()
+            if k not in _UNASKED
+        }
+    return {
+        k: v if "*" in tree and k not in tree else pruned(v, tree.get(k) or _LEAF)
+        for k, v in document.items()
+        if k == "_class" or k in tree or "*" in tree
+    }

@@ -1,0 +1,214 @@
+"""Room: every gate with its reason, which one speaks first, and the spill-over."""
+
+import attrs
+import pytest
+
+from backends import api as backends_api
+from broker.core import model
+from broker.core.decide import capacity
+from broker.core.fleet import agents as agents_
+from broker.core.model import BackendName, Phase, Scope, WaitReason
+from tests.core.worlds import NOW, B, Scene, template
+
+C = BackendName("two")
+T = template("t", backends=(B, C))
+
+
+def placed(scene):
+    """Ask for room for one agent of the first template."""
+    world = scene.world()
+    found, ledger, _ = agents_.observe(world, scene.policy)
+    room = capacity.count(attrs.evolve(world, ledger=ledger), scene.policy, found)
+    return capacity.place(room, scene.policy.templates[0])
+
+
+def reason(scene):
+    found = placed(scene)
+    return found.reason if isinstance(found, capacity.Refused) else found
+
+
+@pytest.mark.parametrize(
+    ("phase", "counts", "starts"),
+    [
+        (Phase.CONNECTING, True, True),
+        (Phase.IDLE, True, False),
+        (Phase.BUSY, True, False),
+        (Phase.DRAINED, True, False),
+        (Phase.HELD, True, False),
+        (Phase.LOST, True, False),
+        (Phase.ORPHAN, True, False),
+    ],
+)
+def test_who_takes_room(phase, counts, starts):
+    """Everything that is not gone, also what is only left over (I1); who starts, twice."""
+    scene = Scene(template("t"), cap=1)
+    scene.agent("t", phase, age_s=5)
+    assert (WaitReason.CAP_TOTAL if counts else B) == reason(scene)
+    scene = Scene(template("t"), max_starting=1)
+    scene.agent("t", phase, age_s=5)
+    assert (WaitReason.CAP_STARTING if starts else B) == reason(scene)
+
+
+def test_one_that_lost_its_connection_is_not_starting():
+    """It was online once: it does not hold back those that start."""
+    scene = Scene(template("t"), max_starting=1)
+    scene.agent("t", Phase.CONNECTING, online_at=NOW - 100)
+    assert B == reason(scene)
+
+
+STOPPING = backends_api.InstanceState.STOPPING
+EXITED = backends_api.InstanceState.EXITED
+BY = "held by finalizer example.com/hold"
+
+
+def leaving(scene, *, spent, state=STOPPING, detail=BY, node=False, since_s=46.0):
+    """Put an agent there whose removal does not come about."""
+    scene.agent("t", Phase.LOST, exit=backends_api.Exit(slug="exited", code=0))
+    if not node:
+        scene.computers.clear()
+    (instance,) = scene.instances[B]
+    scene.instances[B] = [
+        attrs.evolve(
+            instance,
+            state=state,
+            detail=detail,
+            spent=spent,
+            leaving_at=NOW - since_s if since_s is not None else None,
+        )
+    ]
+
+
+@pytest.mark.parametrize("state", [STOPPING, EXITED])
+@pytest.mark.parametrize("limit", ["cap", "template", "backend"])
+def test_only_the_record_of_an_agent_takes_no_room(state, limit):
+    """Nothing of it runs, its node is deleted: what keeps its record may do so for days."""
+    scene = _capped(limit)
+    leaving(scene, spent=True, state=state)
+    assert B == reason(scene)
+    assert 0 == scene.plan().counts["t"].agents
+
+
+def _capped(limit):
+    limits = {"cap": {"cap": 1}, "backend": {"backend": model.BackendPolicy(cap=1)}}
+    return Scene(template("t", cap=1 if limit == "template" else None), **limits.get(limit, {}))
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("cap", "1 of 1 agent in all"),
+        ("template", "template t has 1 of 1 agent"),
+        ("backend", "local: 1 of 1 agent on it"),
+    ],
+)
+@pytest.mark.parametrize(("spent", "node"), [(False, False), (True, True)])
+def test_who_fills_a_cap_while_it_leaves_is_said(limit, words, spent, node):
+    """With for how long, and what holds it up; one that runs, or has its node, takes room."""
+    scene = _capped(limit)
+    leaving(scene, spent=spent, node=node)
+    assert placed(scene).text == f"{words}, 1 of them leaving for 46 s: {BY}"
+
+
+def test_since_when_an_agent_leaves_may_be_unknown():
+    """Then nothing is said of it; nor of what holds it up, if nobody knows."""
+    scene = _capped("cap")
+    leaving(scene, spent=False, since_s=None, detail="")
+    assert placed(scene).text == "1 of 1 agent in all, 1 of them leaving"
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, B),
+        ({"draining": True}, WaitReason.DRAINING),
+        ({"cap": 0}, WaitReason.CAP_TOTAL),
+        ({"max_starting": 0}, WaitReason.CAP_STARTING),
+        ({"backend": model.BackendPolicy(cap=0)}, WaitReason.CAP_BACKEND),
+        ({"backend": model.BackendPolicy(max_starting=0)}, WaitReason.CAP_STARTING),
+        ({"backend": model.BackendPolicy(launch_burst=0)}, WaitReason.BUDGET),
+        ({"draining": True, "cap": 0}, WaitReason.DRAINING),
+    ],
+)
+def test_gates_of_all(limits, expected):
+    """One row for each limit; what a person decided is said before what is counted."""
+    assert expected == reason(Scene(template("t"), **limits))
+
+
+def test_gates_of_a_template():
+    """Paused before full."""
+    assert WaitReason.PAUSED is reason(Scene(template("t", paused=True, cap=0)))
+    assert WaitReason.CAP_TEMPLATE is reason(Scene(template("t", cap=0)))
+    assert WaitReason.SET_ASIDE is reason(Scene(template("t", backends=())))
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (lambda s, b: s.dark_backends.add(b), WaitReason.NOT_SYNCED),
+        (lambda s, b: s.backoff(Scope.BACKEND, backend=b), WaitReason.BACKOFF),
+        (lambda s, b: s.backoff(Scope.TEMPLATE, "t", backend=b), WaitReason.SET_ASIDE),
+        (lambda s, b: s.backoff(Scope.TEMPLATE, "t", backend=b, slug="no-capacity"), WaitReason.NO_ROOM),
+        (lambda s, b: s.capacity.__setitem__(b, backends_api.Capacity(free_instances=0)), WaitReason.NO_ROOM),
+    ],
+)  # fmt: skip
+def test_each_gate_of_a_backend_spills_over(block, expected):
+    """The next backend takes it; when none can, the first one's reason is told with all words."""
+    scene = Scene(T)
+    block(scene, B)
+    assert C == placed(scene)
+    block(scene, C)
+    found = placed(scene)
+    assert expected is found.reason
+    assert "local: " in found.text
+    assert "two: " in found.text
+
+
+def test_time_alone_helps_at_the_earliest_moment():
+    """Of several pauses the first to end decides when to look again."""
+    scene = Scene(T)
+    scene.backoff(Scope.BACKEND, backend=B, for_s=60.0)
+    scene.backoff(Scope.BACKEND, backend=C, for_s=20.0)
+    assert NOW + 20.0 == placed(scene).until_at
+
+
+def test_a_controller_that_refuses_nodes_stops_every_template():
+    """It is asked again when the pause is over."""
+    scene = Scene(T)
+    scene.backoff(Scope.CONTROLLER, slug="forbidden")
+    assert WaitReason.BACKOFF is reason(scene)
+    scene.now += 60.0
+    assert B == reason(scene)
+
+
+def test_a_new_definition_is_tried_at_once():
+    """A set-aside is about the old one."""
+    scene = Scene(T)
+    scene.backoff(Scope.TEMPLATE, "t")
+    ((key, backoff),) = scene.ledger.backoffs.items()
+    for revision, expected in (("r1", C), ("r0", B)):
+        scene.ledger = attrs.evolve(
+            scene.ledger, backoffs={key: attrs.evolve(backoff, revision=revision)}
+        )
+        assert expected == placed(scene)
+
+
+@pytest.mark.parametrize(("tokens", "wait_s"), [(0.0, 2.0), (0.5, 1.0), (1.0, None)])
+def test_the_launch_budget_says_when(tokens, wait_s):
+    """At half a launch per second."""
+    scene = Scene(template("t"), backend=model.BackendPolicy(launch_rate=0.5, launch_burst=3))
+    bucket = model.Bucket(tokens=tokens, at=NOW)
+    scene.ledger = attrs.evolve(scene.ledger, buckets={B: bucket})
+    found = placed(scene)
+    assert (B if wait_s is None else NOW + wait_s) == getattr(found, "until_at", found)
+
+
+def test_the_room_of_a_plan_shrinks_with_each_launch():
+    """What this very plan orders counts at once."""
+    scene = Scene(template("t"), cap=2)
+    world = scene.world()
+    room = capacity.count(world, scene.policy, ())
+    for expected in (B, B, WaitReason.CAP_TOTAL):
+        found = capacity.place(room, scene.policy.templates[0])
+        assert expected == getattr(found, "reason", found)
+        if found == B:
+            room.take(scene.policy.templates[0], B)

@@ -1,0 +1,241 @@
+"""What is remembered: back-offs, launch budget, expectations."""
+
+import itertools
+
+import attrs
+import pytest
+
+from broker.core import model
+from broker.core.fleet import ledger as ledgers
+from broker.core.model import BackendName, NodeName, Scope, TemplateName, Verb
+from tests.core.worlds import NOW, OWNER, B
+
+T = TemplateName("t")
+POLICY = model.Policy(
+    owner=OWNER, templates=(), backends={}, backoff_base_s=5.0, backoff_max_s=300.0
+)
+KEY = ledgers.key_of(Scope.TEMPLATE, B, T)
+LAUNCH = model.LaunchAgent(name=NodeName("o-t-1"), template=T, backend=B, reason="r")
+
+
+def fail(ledger, *, slug="lost-exited", now=NOW, jitter=1.0, **more):
+    return ledgers.failed(
+        ledger, KEY, slug=slug, reason="said so", now=now, policy=POLICY, jitter=jitter, **more
+    )
+
+
+def pause(ledger, now=NOW):
+    return ledger.backoffs[KEY].until_at - now
+
+
+@pytest.mark.parametrize(
+    ("failures", "jitter", "seconds"),
+    [
+        (1, 1.0, 5.0), (2, 1.0, 10.0), (3, 1.0, 20.0), (6, 1.0, 160.0), (7, 1.0, 300.0),
+        (1000, 1.0, 300.0), (1, 0.0, 2.5), (3, 0.5, 15.0), (1, 7.0, 5.0), (1, -7.0, 2.5), (0, 1.0, 5.0),
+    ],
+)  # fmt: skip
+def test_the_delay_doubles_up_to_its_limit(failures, jitter, seconds):
+    """Half of it is jitter, and odd jitter does no harm."""
+    assert seconds == ledgers.delay(failures, policy=POLICY, jitter=jitter)
+
+
+def test_failures_in_a_row_wait_longer_each_time():
+    """Each attempt after the pause that fails again doubles the next pause."""
+    ledger, now, waited = model.Ledger(), NOW, []
+    for _ in range(4):
+        ledger = fail(ledger, now=now)
+        waited.append(pause(ledger, now))
+        now += pause(ledger, now)
+    assert [5.0, 10.0, 20.0, 40.0] == waited
+
+
+def test_parallel_failures_are_one_failure():
+    """Twenty launches into the same outage do not double twenty times."""
+    ledger = model.Ledger()
+    for number in range(20):
+        ledger = fail(ledger, now=NOW + number * 0.01)
+    assert 1 == ledger.backoffs[KEY].failures
+    assert pause(ledger) == pytest.approx(5.19)
+
+
+@pytest.mark.parametrize(
+    ("slug", "retry_after", "seconds"),
+    [
+        ("unavailable", None, 5.0),
+        ("unavailable", 60.0, 60.0),
+        ("unavailable", 1.0, 5.0),
+        ("no-capacity", None, 5.0),
+        ("no-capacity", 90.0, 90.0),
+        ("rejected", None, 600.0),
+        ("rejected", 900.0, 900.0),
+    ],
+)
+def test_retry_after_is_honoured_and_never_shortens(slug, retry_after, seconds):
+    """The longer of what the platform asks for and what we would wait."""
+    assert seconds == pause(fail(model.Ledger(), slug=slug, retry_after=retry_after))
+
+
+def test_a_full_platform_is_no_failure():
+    """However often it is full, the pause does not grow and nothing is counted."""
+    ledger = model.Ledger()
+    for number in range(5):
+        ledger = fail(ledger, slug="no-capacity", now=NOW + number * 10)
+    assert (0, 5.0) == (ledger.backoffs[KEY].failures, pause(ledger, NOW + 40))
+
+
+def test_a_later_failure_never_shortens_a_pause():
+    """A set-aside of ten minutes outlives a small error of a launch begun before."""
+    ledger = fail(model.Ledger(), slug="rejected")
+    assert 600.0 == pause(fail(ledger, slug="lost-exited", now=NOW + 1))
+
+
+@pytest.mark.parametrize(
+    ("slug", "controller", "scope"),
+    [
+        ("rejected", False, Scope.TEMPLATE),
+        ("no-capacity", False, Scope.TEMPLATE),
+        ("already-exists", False, Scope.TEMPLATE),
+        ("unauthorized", False, Scope.BACKEND),
+        ("unavailable", False, Scope.BACKEND),
+        ("bug", False, Scope.TEMPLATE),
+        ("bad-request", True, Scope.TEMPLATE),
+        ("forbidden", True, Scope.CONTROLLER),
+        ("unauthorized", True, Scope.CONTROLLER),
+        ("unreachable", True, Scope.CONTROLLER),
+        ("node-exists", True, Scope.CONTROLLER),
+    ],
+)
+def test_whose_problem_a_failed_launch_is(slug, controller, scope):
+    """One row for each error: what is left alone for a while."""
+    outcome = ledgers.Outcome(
+        action=LAUNCH, at=NOW, slug=slug, text="said so", controller=controller
+    )
+    settled = ledgers.settle(model.Ledger(), outcome, policy=POLICY, jitter=1.0)
+    ((key, backoff),) = settled.backoffs.items()
+    assert (scope, "said so") == (key.scope, backoff.reason)
+
+
+def test_a_launch_that_works_ends_the_outage():
+    """It clears its backend and the controller; the template only when the agent is online."""
+    ledger = model.Ledger()
+    for scope in Scope:
+        key = ledgers.key_of(scope, B, T)
+        ledger = ledgers.failed(
+            ledger, key, slug="unavailable", reason="", now=NOW, policy=POLICY, jitter=1.0
+        )
+    worked = ledgers.settle(
+        ledger, ledgers.Outcome(action=LAUNCH, at=NOW), policy=POLICY, jitter=1.0
+    )
+    assert {Scope.TEMPLATE} == {key.scope for key in worked.backoffs}
+    refused = ledgers.Outcome(action=LAUNCH, at=NOW + 9, slug="unavailable")
+    half = ledgers.settle(ledger, refused, policy=POLICY, jitter=1.0)
+    assert {Scope.TEMPLATE, Scope.BACKEND} == {key.scope for key in half.backoffs}
+
+
+def test_the_launch_budget_is_a_bucket_that_refills():
+    """Burst first, then the rate; a clock that stands still or goes back gives nothing."""
+    limits = model.BackendPolicy(launch_rate=2.0, launch_burst=4)
+    policy = attrs.evolve(POLICY, backends={B: limits})
+    ledger = model.Ledger()
+    for number in range(4):
+        action = attrs.evolve(LAUNCH, name=NodeName(f"o-t-{number}"))
+        ledger = ledgers.expect(ledger, action, now=NOW, policy=policy)
+    left = [
+        ledgers.refilled(ledger.buckets[B], limits, now=at).tokens
+        for at in (NOW - 9, NOW, NOW + 1, NOW + 2, NOW + 99)
+    ]
+    assert [0.0, 0.0, 2.0, 4.0, 4.0] == left
+
+
+def test_an_expectation_stands_until_seen_or_too_old():
+    """It lives while the action runs, and a while longer for its effect to show."""
+    ledger = ledgers.expect(model.Ledger(), LAUNCH, now=NOW, policy=POLICY)
+    running = ledger.expectations[LAUNCH.name]
+    assert (Verb.LAUNCH, T, B, NOW + 150.0) == (
+        running.verb, running.template, running.backend, running.expires_at,
+    )  # fmt: skip
+    done = ledgers.settle(
+        ledger, ledgers.Outcome(action=LAUNCH, at=NOW + 4), policy=POLICY, jitter=1.0
+    ).expectations[LAUNCH.name]
+    assert (NOW + 4, NOW + 34) == (done.done_at, done.expires_at)
+
+
+RETIRE = model.RetireAgent(name=LAUNCH.name, backend=B, reason="r")
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "left_until"),
+    [
+        (LAUNCH, {"slug": "unavailable"}, None),
+        (LAUNCH, {"withdrawn": True}, None),
+        (RETIRE, {"withdrawn": True}, None),
+        (RETIRE, {"slug": "unreachable", "controller": True}, NOW + 5),
+        (RETIRE, {"slug": "unauthorized", "retry_after": 60.0}, NOW + 60),
+    ],
+)
+def test_what_is_expected_after_an_action_did_not_work(action, outcome, left_until):
+    """A launch may be ordered anew at once; a removal that failed is left alone for a moment."""
+    ledger = ledgers.expect(model.Ledger(), action, now=NOW, policy=POLICY)
+    ledger = ledgers.settle(
+        ledger, ledgers.Outcome(action=action, at=NOW, **outcome), policy=POLICY, jitter=1.0
+    )
+    found = ledger.expectations.get(action.name)
+    assert left_until == (None if found is None else found.expires_at)
+
+
+COMPUTER = model.Computer(name=LAUNCH.name)
+
+
+@pytest.mark.parametrize(
+    ("verb", "computer", "instance", "cordoned", "visible"),
+    [
+        (Verb.LAUNCH, None, False, False, False),
+        (Verb.LAUNCH, COMPUTER, False, False, False),
+        (Verb.LAUNCH, None, True, False, False),
+        (Verb.LAUNCH, COMPUTER, True, False, True),
+        (Verb.RETIRE, COMPUTER, True, True, False),
+        (Verb.RETIRE, None, True, False, False),
+        (Verb.RETIRE, None, False, False, True),
+        (Verb.SWEEP, None, True, False, False),
+        (Verb.SWEEP, None, False, False, True),
+        (Verb.CORDON, COMPUTER, True, False, False),
+        (Verb.CORDON, COMPUTER, True, True, True),
+        (Verb.CORDON, None, True, False, True),
+        (Verb.UNCORDON, COMPUTER, True, True, False),
+        (Verb.UNCORDON, COMPUTER, True, False, True),
+        (Verb.UNCORDON, None, True, False, True),
+    ],
+)
+def test_when_an_effect_is_visible(verb, computer, instance, cordoned, visible):
+    """Both sides have to show it, where both sides are concerned."""
+    expectation = model.Expectation(
+        verb=verb, name=LAUNCH.name, template=T, backend=B, since_at=NOW, expires_at=NOW + 9
+    )
+    assert visible is ledgers.is_visible(
+        expectation, computer=computer, instance_seen=instance, cordoned=cordoned
+    )
+
+
+def test_every_action_has_a_verb():
+    """The table is total."""
+    actions = [
+        LAUNCH,
+        model.CordonAgent(name=LAUNCH.name, reason=""),
+        model.UncordonAgent(name=LAUNCH.name, reason=""),
+        RETIRE,
+        model.SweepNode(name=LAUNCH.name, reason=""),
+        model.SweepInstance(name=LAUNCH.name, backend=BackendName("x"), reason=""),
+    ]
+    assert {type(a) for a in actions} == set(model.Action.__args__)
+    assert set(Verb) == {ledgers.verb_of(a) for a in actions}
+
+
+def test_a_back_off_holds_for_its_whole_scope():
+    """One of a backend holds for each of its templates, one of the controller for everything."""
+    other, u = BackendName("two"), TemplateName("u")
+    keys = [
+        len({ledgers.key_of(scope, b, t) for b, t in itertools.product((B, other), (T, u))})
+        for scope in (Scope.CONTROLLER, Scope.BACKEND, Scope.TEMPLATE)
+    ]
+    assert [1, 2, 4] == keys

@@ -1,0 +1,122 @@
+"""When an agent may go, on both sides of each limit, and what keeps it."""
+
+import attrs
+import pytest
+
+from broker.core import model
+from broker.core.decide import retention
+from broker.core.demand import labels
+from broker.core.demand import wishes as demand
+from broker.core.model import KnownLabel, LabelSource, NodeName, Phase, Retention, TemplateName
+from tests.core.worlds import NOW, template
+
+MEMORY = model.Memory(
+    first_seen_at=NOW - 100, online_at=NOW - 90, online_witnessed=True, idle_at=NOW - 60
+)
+AGENT = model.Agent(
+    name=NodeName("o-t-1"), phase=Phase.IDLE, template=TemplateName("t"), revision="r1",
+    created_at=NOW - 100, memory=MEMORY,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "remembered", "more", "slug"),
+    [
+        ({"once": True}, {"builds": 0}, {}, None),
+        ({"once": True}, {"builds": 1}, {}, "once"),
+        ({"once": True}, {"online_witnessed": False}, {}, "once-unwitnessed"),
+        ({"once": True}, {"online_witnessed": False, "online_at": None}, {}, None),
+        ({"once": False}, {"online_witnessed": False, "builds": 9}, {}, None),
+        ({"max_builds": 3}, {"builds": 2}, {}, None),
+        ({"max_builds": 3}, {"builds": 3}, {}, "max-builds"),
+        ({"max_age_s": 101.0}, {}, {}, None),
+        ({"max_age_s": 100.0}, {}, {}, "max-age"),
+        ({"max_age_s": 100.0}, {}, {"created_at": None}, None),
+        ({}, {}, {"revision": "r0"}, "drift"),
+        ({}, {}, {"revision": ""}, None),
+        ({"once": True, "max_age_s": 1.0}, {"builds": 1}, {"revision": "r0"}, "drift"),
+        ({"once": True, "max_age_s": 1.0}, {"builds": 1}, {}, "once"),
+        ({"max_builds": 1, "max_age_s": 1.0}, {"builds": 1}, {}, "max-builds"),
+    ],
+)
+def test_spent(rule, remembered, more, slug):
+    """The first rule that holds is told; an unknown revision is no drift."""
+    agent = attrs.evolve(AGENT, memory=attrs.evolve(MEMORY, **remembered), **more)
+    found = retention.spent(agent, template("t", retention=Retention(**rule)), now=NOW)
+    assert slug == (None if found is None else found.slug)
+
+
+def test_no_template_and_draining_outrank_every_rule():
+    """With or without a memory of the agent."""
+    for agent in (AGENT, attrs.evolve(AGENT, memory=None)):
+        assert "removed" == retention.spent(agent, None, now=NOW).slug
+        assert "drain" == retention.spent(agent, template("t"), now=NOW, draining=True).slug
+        assert "drain" == retention.spent(agent, None, now=NOW, draining=True).slug
+
+
+@pytest.mark.parametrize(
+    ("idle_s", "idle_at", "goes"),
+    [(60.0, NOW - 60, True), (60.5, NOW - 60, False), (None, 0.0, False), (1.0, None, False)],
+)
+def test_idle(idle_s, idle_at, goes):
+    """From the moment it was seen idle; None is for ever."""
+    agent = attrs.evolve(AGENT, memory=attrs.evolve(MEMORY, idle_at=idle_at))
+    found = retention.idle_too_long(
+        agent, template("t", retention=Retention(idle_s=idle_s)), now=NOW
+    )
+    assert goes is (found is not None)
+
+
+def claims(kind, source, *, age_s, text="t"):
+    known = source is not LabelSource.UNREADABLE
+    item = model.QueueItem(
+        id=model.ItemId(1), stage=model.Stage.BUILDABLE, in_queue_since_at=NOW - age_s
+    )
+    wish = demand.Wish(
+        item=item,
+        label=KnownLabel(source=source, expression=text if known else None),
+        kind=kind,
+        expression=labels.parse(text) if known else None,
+    )
+    return retention.Claims(wishes=(wish,)).on(AGENT, template("t"))
+
+
+K, WHY, DARK = demand.Kind, LabelSource.WHY, LabelSource.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("asked", "age_s", "over_age", "kept"),
+    [
+        ((K.NOW, WHY), 9000, False, True),
+        ((K.NOW, WHY), 9000, True, True),
+        ((K.ANNOUNCED, WHY), 1, False, True),
+        ((K.LATER, WHY), 1, False, True),
+        ((K.LATER, WHY), 1, True, False),
+        ((K.STARTED, WHY), 1, False, False),
+        ((K.NOT_DEMAND, WHY), 1, False, False),
+        ((K.NOW, DARK), 14.9, False, True),
+        ((K.NOW, DARK), 15.0, False, False),
+        ((K.ANNOUNCED, DARK), 1, False, False),
+        ((K.LATER, DARK), 1, False, False),
+    ],
+)
+def test_who_keeps_an_idle_agent(asked, age_s, over_age, kept):
+    """What could want it keeps it; what cannot be read only until the controller had its chance."""
+    found = retention.protector(
+        AGENT, claims(*asked, age_s=age_s), now=NOW, settle_s=15.0, over_age=over_age
+    )
+    assert kept is (found is not None)
+
+
+def test_other_labels_claim_nothing():
+    """Nor does a negated name of its own; a name of its own does."""
+    assert claims(K.NOW, WHY, age_s=1, text="u") == ()
+    assert claims(K.NOW, WHY, age_s=1, text="t&&!o-t-1") == ()
+    assert len(claims(K.NOW, WHY, age_s=1, text="o-t-1")) == 1
+
+
+def test_the_oldest_goes_first():
+    """So that age limits are met by turnover, and the youngest stay warm."""
+    young = attrs.evolve(AGENT, name=NodeName("a"), created_at=NOW)
+    unknown = attrs.evolve(AGENT, name=NodeName("z"), created_at=None)
+    assert [unknown, AGENT, young] == retention.order([young, AGENT, unknown])

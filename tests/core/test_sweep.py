@@ -1,0 +1,210 @@
+"""What is removed because its life is over, when, and when a person is asked instead."""
+
+import attrs
+import pytest
+
+from backends import api as backends_api
+from broker.core import model
+from broker.core.decide import judge
+from broker.core.model import Phase, Retention
+from tests.core.worlds import NOW, B, Scene, actions, item, template, texts
+
+PIPELINE = "x.ExecutorStepExecution$PlaceholderTask"
+DIED = backends_api.Exit(slug="out-of-memory", code=-9, message="limit 1 GiB")
+
+
+def resumed(name, number=1):
+    """An item of a pipeline that must go on with this node after a restart."""
+    return item(number, why=f"‘{name}’ is offline", exports_label=False, task_class=PIPELINE)
+
+
+@pytest.mark.parametrize("phase", [Phase.ORPHAN, Phase.LOST])
+@pytest.mark.parametrize(
+    ("sightings", "for_s", "goes"),
+    [(0, 0.0, False), (0, 99.0, False), (1, 29.0, False), (1, 30.0, True), (5, 31.0, True)],
+)
+def test_left_overs_go_at_the_second_sighting_and_after_a_grace(phase, sightings, for_s, goes):
+    """One look may be stale, and a short while may be a launch that is not finished."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", phase, orphan_sightings=sightings,
+                       orphan_at=NOW - for_s if sightings else None)  # fmt: skip
+    kind = model.SweepInstance if phase is Phase.ORPHAN else model.SweepNode
+    made = scene.plan()
+    assert ({name} if goes else set()) == set(actions(made, kind))
+    if not goes and sightings:
+        assert NOW - for_s + scene.policy.orphan_grace_s == made.wake_at
+
+
+def test_a_dead_instance_goes_at_once_with_its_node():
+    """An exit is no matter of sightings."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.LOST, exit=DIED, age_s=5)
+    (action,) = scene.plan().actions
+    assert (name, "lost-out-of-memory") == (action.name, action.slug)
+    assert "limit 1 GiB" in action.reason
+
+
+def test_an_ended_instance_without_a_node_goes_at_once():
+    """Its metadata is all that is left of it."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.LOST, exit=DIED)
+    scene.computers.clear()
+    assert {name} == set(actions(scene.plan(), model.SweepInstance))
+
+
+def test_a_removal_that_is_held_up_is_named_and_not_asked_for_again():
+    """As a pod that a finalizer keeps; one that may not be removed is tried again."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.LOST, exit=DIED)
+    scene.computers.clear()
+    (instance,) = scene.instances[B]
+    held = attrs.evolve(instance, detail="held by x", spent=True, leaving_at=NOW - 46)
+    scene.instances[B] = [attrs.evolve(held, state=backends_api.InstanceState.STOPPING)]
+    made = scene.plan()
+    assert (made.actions, made.active) == ((), False)
+    assert [(name, "leaving for 46 s: held by x")] == [(r.subject, r.text) for r in made.refusals]
+    scene.instances[B] = [held]
+    assert {name} == set(actions(scene.plan(), model.SweepInstance))
+
+
+@pytest.mark.parametrize("phase", [Phase.LOST, Phase.DRAINED])
+@pytest.mark.parametrize(
+    ("since_start_s", "seen", "goes"),
+    [
+        (10.0, {}, False),
+        (29.0, {}, False),
+        (30.0, {}, True),
+        (10.0, {"busy_session": "s1"}, True),
+        (10.0, {"first_seen_at": NOW - 5.0}, True),
+    ],
+)
+def test_after_a_start_pipelines_are_given_time(phase, since_start_s, seen, goes):
+    """But not those agents that worked, or began, since that start."""
+    scene = Scene(template("t"))
+    remembered = {"busy_session": "s0", "first_seen_at": NOW - 600.0, **seen}
+    scene.agent("t", phase, exit=DIED if phase is Phase.LOST else None, **remembered)
+    scene.ledger = attrs.evolve(scene.ledger, session_at=NOW - since_start_s)
+    made = scene.plan()
+    assert goes is bool(made.actions)
+    if not goes:
+        assert "start" in texts(made)
+
+
+def test_a_start_that_is_still_to_come_counts_as_now():
+    """The clock was ahead when an earlier broker wrote it: nothing may rest until that time."""
+    scene = Scene(template("t"))
+    scene.agent("t", Phase.IDLE)
+    scene.ledger = attrs.evolve(scene.ledger, session_at=NOW + 3600)
+    assert scene.plan().ledger.session_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "refused"), [(10, 10, False), (11, 22, False), (11, 21, True)]
+)
+def test_the_brake(count, total, refused):
+    """More than the floor and more than the share: nothing is swept, a person is asked."""
+    scene = Scene(template("t", retention=Retention(idle_s=None)))
+    for _ in range(count):
+        scene.agent("t", Phase.ORPHAN, orphan_sightings=5, orphan_at=NOW - 99)
+    for _ in range(total - count):
+        scene.agent("t", Phase.IDLE)
+    made = scene.plan()
+    assert (0 if refused else count) == len(actions(made, model.SweepInstance))
+    assert refused is ("implausible" in texts(made))
+
+
+def test_the_brake_holds_only_what_is_doubtful():
+    """What was drained by us, or has ended, goes on going."""
+    scene = Scene(template("t"))
+    for _ in range(20):
+        scene.agent("t", Phase.ORPHAN, orphan_sightings=5, orphan_at=NOW - 99)
+    drained = scene.agent("t", Phase.DRAINED)
+    assert {drained} == {a.name for a in scene.plan().actions}
+
+
+def test_held_nodes_are_left_to_those_who_hold_them():
+    """Somebody looks into it: neither age nor idleness counts."""
+    scene = Scene(template("t", retention=Retention(idle_s=1.0, max_age_s=1.0)))
+    scene.agent("t", Phase.HELD)
+    assert scene.plan().actions == ()
+
+
+@pytest.mark.parametrize("worked", [False, True])
+def test_only_who_waits_for_its_own_node_gets_it_back(worked):
+    """A node that worked in this session of the controller is named by any item of its label."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.DRAINED, busy_session="s1" if worked else "s0", age_s=7200)
+    scene.wait(resumed(name))
+    kind = model.RetireAgent if worked else model.UncordonAgent
+    assert {name} == set(actions(scene.plan(), kind))
+
+
+def test_an_agent_of_this_session_has_nothing_to_go_on_with():
+    """A new pipeline shows the same text while our new node is the only one of its label."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.CONNECTING, age_s=5, busy_session="")
+    scene.wait(resumed(name, 1), resumed(name, 2))
+    made = scene.plan()
+    assert 1 == len(actions(made, model.LaunchAgent))
+
+
+# --- the second judgement ---
+
+
+def objection(scene, action):
+    return judge.objection(action, scene.world(), scene.policy)
+
+
+def retire(name, slug="idle", **more):
+    return model.RetireAgent(name=name, backend=B, reason="r", slug=slug, **more)
+
+
+@pytest.mark.parametrize(
+    ("phase", "slug", "words"),
+    [
+        (Phase.IDLE, "idle", None),
+        (Phase.IDLE, "lost-exited", "it came online after all"),
+        (Phase.IDLE, "connect-timeout", "it came online after all"),
+        (Phase.BUSY, "idle", "it works"),
+        (Phase.LOST, "lost-exited", None),
+        (Phase.CONNECTING, "connect-timeout", None),
+    ],
+)
+def test_a_fresh_look_may_object(phase, slug, words):
+    """Between a plan and its execution anything may have happened."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", phase)
+    assert words == objection(scene, retire(name, slug))
+
+
+def test_an_item_that_came_in_between_keeps_the_agent():
+    """By its label; another label does not."""
+    scene = Scene(template("t"), template("u"))
+    name = scene.agent("t", Phase.IDLE)
+    scene.wait(item(7, "u"))
+    assert objection(scene, retire(name)) is None
+    scene.wait(item(8, "t"))
+    assert "item 8 could want it" == objection(scene, retire(name))
+
+
+def test_a_drained_agent_goes_unless_it_is_back_or_asked_for():
+    """Out of service nothing can be lost, but for a pipeline that resumes."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.DRAINED, busy_session="s0", age_s=7200)
+    scene.wait(item(8, "t"))
+    assert objection(scene, retire(name, cordoned=True)) is None
+    scene.wait(resumed(name, 9))
+    assert "item 9 must go on with it" == objection(scene, retire(name, cordoned=True))
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.IDLE)
+    assert "it is back online" == objection(scene, retire(name, cordoned=True))
+    assert "it is back online" == objection(scene, model.SweepNode(name=name, reason="r"))
+
+
+def test_a_controller_that_does_not_answer_stops_every_removal():
+    """I3, in the last moment too; a name that nobody knows may go."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.IDLE)
+    assert objection(scene, retire(model.NodeName("o-t-gone"))) is None
+    scene.synced = False
+    assert "the controller does not answer" == objection(scene, retire(name))

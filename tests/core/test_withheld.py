@@ -1,0 +1,354 @@
+"""Agents that take room and serve nobody: closed, held, refused, outdated, unwanted."""
+
+import itertools
+
+import attrs
+import pytest
+
+from broker.core import model
+from broker.core.decide import judge, plan
+from broker.core.demand import wishes as demand
+from broker.core.fleet import ledger as ledgers
+from broker.core.fleet import withheld
+from broker.core.model import ItemId, Phase, WaitReason
+from tests.core.worlds import NOW, Scene, actions, item, launches, reasons, template, texts
+
+LINUX = template("linux", cap=1)
+VETO = "Already running 1 builds on node; ‘agent-broker-o’ doesn’t have label ‘linux’"
+
+
+def remembered(scene, name, **more):
+    memory = attrs.evolve(scene.ledger.memories[name], **more)
+    scene.ledger = attrs.evolve(scene.ledger, memories={**scene.ledger.memories, name: memory})
+
+
+def closed(scene, name, looks=model.CLOSED_LOOKS):
+    remembered(scene, name, closed_at=NOW - 5, closed_looks=looks)
+
+
+# --- closed: the controller's own word ---
+
+
+def test_a_closed_agent_goes_and_fills_no_cap_for_ever():
+    """It neither counts as supply nor is it protected by the item that waits."""
+    scene = Scene(LINUX)
+    name = scene.agent("linux", Phase.IDLE)
+    closed(scene, name)
+    scene.wait(item(1, "linux"))
+    made = scene.plan()
+    assert actions(made, model.RetireAgent)[name].slug == "closed"
+    assert "accepts no tasks" in actions(made, model.RetireAgent)[name].reason
+    assert reasons(made) == {1: WaitReason.CAP_TEMPLATE}
+    assert f"{name} is given no work for 5 s: it accepts no tasks" in made.unmet[0].text
+
+
+def test_with_room_its_successor_is_ordered_at_once():
+    scene = Scene(template("linux", cap=2))
+    closed(scene, scene.agent("linux", Phase.IDLE))
+    scene.wait(item(1, "linux"))
+    assert launches(scene.plan()) == {"linux": 1}
+
+
+def test_a_closed_agent_is_no_warm_one():
+    scene = Scene(template("linux", min_idle=1))
+    name = scene.agent("linux", Phase.IDLE)
+    closed(scene, name)
+    made = scene.plan()
+    assert launches(made) == {"linux": 1}
+    assert name in actions(made, model.RetireAgent)
+
+
+def test_one_look_alone_proves_nothing():
+    """It may fall between the end of a build and the start of the next."""
+    scene = Scene(LINUX)
+    closed(scene, scene.agent("linux", Phase.IDLE), looks=1)
+    scene.wait(item(1, "linux"))
+    made = scene.plan()
+    assert not actions(made, model.RetireAgent)
+    assert reasons(made) == {1: WaitReason.AGENT_IDLE}
+
+
+def test_the_free_slot_of_a_closed_busy_agent_is_no_supply_and_its_build_goes_on():
+    scene = Scene(template("linux", executors=2, cap=2))
+    name = scene.agent("linux", Phase.BUSY)
+    closed(scene, name)
+    scene.wait(item(1, "linux"))
+    made = scene.plan()
+    assert launches(made) == {"linux": 1}
+    assert not {*actions(made, model.RetireAgent), *actions(made, model.CordonAgent)}
+
+
+@pytest.mark.parametrize(("takes", "looks"), [(False, 2), (True, 0), (None, 1)])
+def test_what_the_controller_says_is_counted_and_forgotten(takes, looks):
+    scene = Scene(LINUX)
+    name = scene.agent("linux", Phase.IDLE)
+    closed(scene, name, looks=1)
+    world = scene.world()
+    told = {} if takes is None else {name: takes}
+    view = attrs.evolve(world.controller, takes_work=told)
+    made = plan.plan(attrs.evolve(world, controller=view), scene.policy)
+    assert made.ledger.memories[name].closed_looks == looks
+
+
+def test_only_suspects_are_asked():
+    scene = Scene(template("linux", executors=2))
+    wanted = scene.agent("linux", Phase.IDLE, promised_at=NOW - withheld.SUSPECT_S)
+    scene.agent("linux", Phase.IDLE)
+    scene.agent("linux", Phase.IDLE, promised_at=NOW - 1)
+    scene.agent("linux", Phase.BUSY, busy=2, promised_at=NOW - 9)
+    scene.agent("linux", Phase.DRAINED, promised_at=NOW - 9)
+    known = scene.agent("linux", Phase.IDLE)
+    closed(scene, known)
+    world = scene.world()
+    assert withheld.suspects(world.controller, world.ledger, now=NOW) == (wanted, known)
+
+
+def test_a_removal_of_a_closed_agent_is_not_held_up_by_an_item():
+    scene = Scene(LINUX)
+    name = scene.agent("linux", Phase.IDLE)
+    scene.wait(item(1, "linux"))
+    action = model.RetireAgent(name=name, backend="local", reason="closed", slug="closed")
+    assert judge.objection(action, scene.world(), scene.policy) is not None
+    closed(scene, name)
+    assert judge.objection(action, scene.world(), scene.policy) is None
+
+
+@pytest.mark.parametrize(
+    ("slug", "tried", "more"),
+    [
+        ("closed", None, 1),
+        ("closed", {"phase": Phase.CONNECTING, "age_s": 5}, 0),
+        ("closed", {"phase": Phase.IDLE, "age_s": 20}, 0),
+        ("closed", {"phase": Phase.BUSY, "age_s": 20}, 1),  # it was given something
+        ("closed", {"phase": Phase.IDLE, "age_s": 2000}, 1),  # there may be no work for it
+        ("lost-exited", {"phase": Phase.IDLE, "age_s": 20}, 1),  # being online disproves that
+    ],
+)
+def test_who_replaces_the_closed_goes_alone_until_it_is_given_work(slug, tried, more):
+    """Whatever closes a large pool closes the next one: not as many as before each time."""
+    scene = Scene(template("linux", min_idle=20))
+    if tried is not None:
+        scene.agent("linux", **tried)
+    scene.backoff(model.Scope.TEMPLATE, "linux", slug=slug, for_s=-1, failures=2)
+    made = scene.plan()
+    assert launches(made).get("linux", 0) == more
+    if not more:
+        assert "one agent of linux is tried first after a failure" in texts(made)
+
+
+def test_a_pool_that_is_closed_again_and_again_costs_one_agent_in_each_pause():
+    """Ten minutes of a plugin that closes whatever comes; then it is gone, and the pool is back."""
+    scene = Scene(template("linux", min_idle=20))
+    for _ in range(20):
+        closed(scene, scene.agent("linux", Phase.IDLE), looks=model.CLOSED_LOOKS - 1)
+    started, now = [], NOW
+    while now < NOW + 600:
+        scene.now = now
+        told = {c.name: False for c in scene.computers}
+        made = plan.plan(look(scene, told), scene.policy)
+        scene.ledger = made.ledger
+        gone = set(actions(made, model.RetireAgent))
+        scene.computers = [c for c in scene.computers if c.name not in gone]
+        for backend, there in scene.instances.items():
+            scene.instances[backend] = [i for i in there if i.name not in gone]
+        for _ in range(launches(made).get("linux", 0)):
+            started.append(now)
+            name = scene.agent("linux", Phase.IDLE, age_s=0, idle_s=0)
+            closed(scene, name, looks=0)
+        now += 5.0
+    assert 2 <= len(started) <= 12
+    gaps = [after - before for before, after in itertools.pairwise(started)]
+    assert gaps == sorted(gaps)
+    assert max(gaps) > 100
+    name = scene.agent("linux", Phase.BUSY)
+    remembered(scene, name, executable_urls=())
+    scene.now = now + scene.policy.backoff_max_s
+    assert launches(plan.plan(look(scene, {}), scene.policy))["linux"] > 10
+
+
+def look(scene, told):
+    world = scene.world()
+    return attrs.evolve(world, controller=attrs.evolve(world.controller, takes_work=told))
+
+
+# --- held: by a person ---
+
+
+def hold(scene, name, who="ann", words="debugging", since=NOW - 7200):
+    scene.computers = [
+        attrs.evolve(
+            c,
+            offline=True,
+            temporarily_offline=True,
+            offline_by=who,
+            offline_cause=words,
+            offline_since_at=since,
+        )
+        if c.name == name
+        else c
+        for c in scene.computers
+    ]
+
+
+def test_a_held_agent_is_left_alone_and_the_cap_says_who_holds_it():
+    scene = Scene(LINUX)
+    name = scene.agent("linux", Phase.HELD)
+    hold(scene, name)
+    scene.wait(item(1, "linux"))
+    made = scene.plan()
+    assert made.actions == ()
+    words = f"{name} is held by ann for 2 h (debugging)"
+    assert words in made.unmet[0].text
+    assert "is held by ann for 2 h (debugging): hands off" in texts(made)
+
+
+def test_a_build_on_a_held_agent_does_not_make_us_take_it_over():
+    """A single-use agent would be taken out of service by us, and then removed."""
+    scene = Scene(template("linux", retention=model.Retention(once=True)))
+    name = scene.agent("linux", Phase.BUSY, builds=1)
+    assert name in actions(scene.plan(), model.CordonAgent)
+    hold(scene, name)
+    made = scene.plan()
+    assert made.actions == ()
+    assert "is held by ann" in texts(made)
+
+
+# --- refused: by a plugin's veto ---
+
+
+def test_a_veto_is_said_at_once():
+    scene = Scene(template("linux", cap=2))
+    name = scene.agent("linux", Phase.IDLE)
+    scene.wait(item(1, "linux", why=VETO))
+    assert reasons(scene.plan()) == {1: WaitReason.AGENT_IDLE}  # just come: it may be another's
+    remembered(scene, name, free_at=NOW - withheld.SUSPECT_S)
+    made = scene.plan()
+    assert reasons(made) == {1: WaitReason.NOT_GIVEN}
+    assert "the controller says: Already running 1 builds on node" in made.unmet[0].text
+    assert "label" not in made.unmet[0].text.partition("says: ")[2]
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.BUSY])
+def test_a_free_executor_that_is_refused_for_long_is_no_supply_for_that_item(phase):
+    """With the controller's words for it after ``settle_s``, without after ``reservation_s``."""
+    for why, waited, ordered in (
+        (VETO, 14, 0),
+        (VETO, 16, 1),
+        ("Waiting for next available executor on ‘linux’", 16, 0),
+        ("Waiting for next available executor on ‘linux’", 61, 1),
+    ):
+        scene = Scene(template("linux", executors=2))
+        scene.agent("linux", phase, promised_at=NOW - waited)
+        scene.wait(item(1, "linux", why=why, age_s=waited))
+        assert sum(launches(scene.plan()).values()) == ordered, (why, waited)
+
+
+def test_a_busy_agents_free_executor_still_serves_the_items_it_was_not_refused():
+    scene = Scene(template("linux", executors=2))
+    name = scene.agent("linux", Phase.BUSY, promised_at=NOW - 20)
+    scene.wait(item(1, "linux", why=VETO, age_s=20), item(2, "linux", age_s=1))
+    made = scene.plan()
+    assert launches(made) == {"linux": 1}
+    told = {u.item: u for u in made.unmet}
+    assert (told[2].reason, told[2].agent) == (WaitReason.AGENT_IDLE, name)
+
+
+def test_an_agent_that_took_something_is_not_called_refused():
+    """Short builds one after the other: at each look an executor is free and something waits."""
+    scene = Scene(template("linux", executors=2))
+    name = scene.agent("linux", Phase.BUSY, promised_at=NOW - 70)
+    remembered(scene, name, executable_urls=("http://c/job/x/earlier/",), free_at=NOW - 70)
+    scene.wait(item(1, "linux", age_s=70))
+    made = scene.plan()
+    assert made.ledger.memories[name].promised_at == NOW
+    scene.ledger = made.ledger
+    scene.now = NOW + 10
+    assert launches(scene.plan()) == {}
+
+
+def test_who_is_refused_an_item_is_not_protected_by_it():
+    scene = Scene(template("linux", cap=1))
+    name = scene.agent("linux", Phase.IDLE, idle_s=700, promised_at=NOW - 61)
+    scene.wait(item(1, "linux", age_s=61))
+    made = scene.plan()
+    assert actions(made, model.RetireAgent)[name].slug == "idle"
+    assert f"{name} is free and refused by the controller to item 1" in made.unmet[0].text
+
+
+@pytest.mark.parametrize(
+    ("why", "veto"),
+    [
+        ("Waiting for next available executor", ""),
+        ("Waiting for next available executor on ‘b1-linux-abc’", ""),
+        ("There are no nodes with the label ‘linux&&docker’", ""),
+        ("‘a’ doesn’t have label ‘x; y’", ""),
+        ("‘a’ doesn’t have label ‘x’; ‘b’ is offline", ""),
+        ("‘a’ is reserved for jobs with matching label expression", ""),
+        ("‘a’ is not accepting tasks; ‘b’ doesn’t have label ‘x’", ""),
+        ("‘u’ lacks permission to run on ‘a’", "‘u’ lacks permission to run on ‘a’"),
+        (VETO, "Already running 1 builds on node"),
+    ],
+)
+def test_the_controllers_own_texts_are_no_veto(why, veto):
+    assert demand.veto(why) == veto
+
+
+# --- what was started for nothing ---
+
+
+def test_a_start_of_a_corrected_definition_is_not_waited_for():
+    """It goes at once, does not count as starting, and the corrected one is ordered."""
+    scene = Scene(template("linux", revision="r2"), backend=model.BackendPolicy(max_starting=1))
+    name = scene.agent("linux", Phase.CONNECTING, revision="r1", age_s=20)
+    scene.wait(item(1, "linux"))
+    made = scene.plan()
+    assert launches(made) == {"linux": 1}
+    assert actions(made, model.RetireAgent)[name].slug == "drift"
+
+
+def test_a_start_of_a_template_that_is_gone_is_ended():
+    scene = Scene(template("other"))
+    name = scene.agent("linux", Phase.CONNECTING, age_s=20)
+    assert actions(scene.plan(), model.RetireAgent)[name].slug == "removed"
+
+
+def test_one_that_lost_its_connection_is_given_its_time_whatever_its_definition():
+    scene = Scene(template("linux", revision="r2"))
+    scene.agent("linux", Phase.CONNECTING, revision="r1", age_s=200, online_at=NOW - 100)
+    assert scene.plan().actions == ()
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.CONNECTING])
+def test_what_was_started_for_a_cancelled_item_goes_when_nothing_could_want_it(phase):
+    scene = Scene(template("linux"))
+    name = scene.agent("linux", phase, idle_s=1, age_s=20, item=ItemId(7))
+    assert scene.plan().actions == ()
+    scene.ledger = ledgers.cancelled(scene.ledger, ItemId(7))
+    assert actions(scene.plan(), model.RetireAgent)[name].slug == "surplus"
+    scene.wait(item(8, "linux"))
+    assert scene.plan().actions == ()
+
+
+def test_the_warm_pool_keeps_what_was_started_for_a_cancelled_item():
+    scene = Scene(template("linux", min_idle=1))
+    scene.agent("linux", Phase.IDLE, idle_s=1, item=ItemId(7), item_cancelled=True)
+    assert scene.plan().actions == ()
+
+
+def test_an_agent_that_has_worked_is_like_the_others():
+    scene = Scene(template("linux"))
+    scene.agent("linux", Phase.IDLE, idle_s=1, builds=1, item=ItemId(7), item_cancelled=True)
+    assert scene.plan().actions == ()
+
+
+def test_a_launch_does_not_call_a_node_a_label():
+    scene = Scene(template("linux", cap=2))
+    name = scene.agent("linux", Phase.CONNECTING, age_s=5)
+    text = f"‘{name}’ is offline"
+    for number in (1, 2):
+        scene.wait(
+            item(number, why=text, exports_label=False, task_class="x.PlaceholderTask", age_s=1)
+        )
+    made = scene.plan()
+    (launch,) = actions(made, model.LaunchAgent).values()
+    assert launch.reason.endswith(f"waits for what only {name} has")

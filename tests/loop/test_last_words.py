@@ -1,0 +1,84 @@
+"""What the last lines of an agent say it died of."""
+
+import pytest
+
+from broker.core import model
+from broker.core.fleet import ledger as ledgers
+from broker.loop import last_words
+
+OLD_JAVA = [  # agent.jar 3309 on Java 11, as it is
+    "Error: LinkageError occurred while loading main class hudson.remoting.Launcher",
+    (
+        "\tjava.lang.UnsupportedClassVersionError: hudson/remoting/Launcher has been compiled by a more"
+        " recent version of the Java Runtime (class file version 61.0), this version of the Java"
+        " Runtime only recognizes class file versions up to 55.0"
+    ),
+]
+NO_AUTHORITY = [  # agent.jar 3309, a controller whose authority it does not know
+    "Nov 29, 2026 10:20:03 AM hudson.remoting.Launcher$CuiListener status",
+    "INFO: Could not locate server among [https://127.0.0.1:18090/]; waiting 10 seconds",
+    "java.io.IOException: Failed to connect to https://127.0.0.1:18090/tcpSlaveAgentListener/",
+    "\tat org.jenkinsci.remoting.engine.JnlpAgentEndpointResolver.resolve(X.java:238)",
+    "Caused by: javax.net.ssl.SSLHandshakeException: PKIX path building failed",
+    "\t... 2 more",
+    (
+        "Caused by: sun.security.provider.certpath.SunCertPathBuilderException: unable to find valid"
+        " certification path to requested target"
+    ),
+    "\tat java.base/sun.security.provider.certpath.SunCertPathBuilder.build(X.java:141)",
+    "\t... 22 more",
+]
+
+
+def death(lines, slug="lost-exited", reason="its instance ended"):
+    action = model.RetireAgent(name="a", backend="b", reason=reason, slug=slug)
+    return last_words.death_of(action, None, lines, at=0.0)
+
+
+def test_a_java_that_is_too_old_is_an_end_of_its_own():
+    told = death(OLD_JAVA)
+    assert told.slug == "lost-java"
+    assert "its Java is too old: it is Java 11, needed is 17" in told.text
+    assert death(OLD_JAVA, slug="connect-timeout").slug == "lost-java"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ERROR: this agent requires Java 21 or newer",
+        "[12:00] java.lang.UnsupportedClassVersionError: hudson/slaves/SlaveComputer$SlaveVersion",
+    ],
+)
+def test_other_words_for_it(line):
+    assert last_words.cause(["before", line, "\tat x.y(Z.java:1)"]).slug == "java"
+
+
+def test_of_a_trace_the_innermost_cause_is_told():
+    told = death(NO_AUTHORITY, slug="connect-timeout")
+    assert told.slug == "connect-timeout"
+    assert told.text.endswith("unable to find valid certification path to requested target")
+    assert "22 more" not in told.text
+
+
+def test_without_a_trace_it_is_the_last_line_and_without_lines_nothing():
+    assert death(["one", "two", ""]).text == "its instance ended; it said last: two"
+    assert death([]).text == "its instance ended"
+
+
+def test_a_planned_end_is_not_explained_by_what_the_agent_said():
+    assert death(OLD_JAVA, slug="idle", reason="idle for long") == death(
+        OLD_JAVA, slug="idle", reason="idle for long"
+    )
+    assert death(OLD_JAVA, slug="idle", reason="idle for long").text == "idle for long"
+
+
+def test_the_pause_that_follows_says_the_same():
+    key = ledgers.key_of(model.Scope.TEMPLATE, model.BackendName("b"), model.TemplateName("t"))
+    pause = model.Backoff(
+        failures=1, until_at=9.0, reason="its instance ended", slug="lost-exited"
+    )
+    ledger = model.Ledger(backoffs={key: pause})
+    told = death(OLD_JAVA)
+    after = ledgers.reworded(ledger, key, "its instance ended", told.text)
+    assert after.backoffs[key].reason == told.text
+    assert ledgers.reworded(ledger, key, "something else", told.text) is ledger

@@ -1,0 +1,126 @@
+"""The documents say what the code does: nothing missing, nothing invented.
+
+``UPDATE_GOLDEN=1 pytest tests/project/test_docs.py`` writes the generated tables anew.
+"""
+
+import os
+import pathlib
+import re
+
+import pytest
+
+from backends import registry
+from broker import configured, metrics
+from broker.config import describing, loading
+from broker.core import model
+from broker.metrics import values
+
+DOCS = pathlib.Path(__file__).parent.parent.parent / "docs"
+ROOT = DOCS.parent
+
+
+def table_in(path, mark, table):
+    """Compare, or write, what stands between a mark and the next end."""
+    text = path.read_text()
+    found = re.search(rf"(<!-- {mark}: .*? -->\n)(.*?)(<!-- end -->)", text, re.S)
+    assert found is not None
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text[: found.start(2)] + table + text[found.end(2) :])
+        return table
+    return found[2]
+
+
+def families():
+    template = model.Template(
+        name=model.TemplateName("t"),
+        labels=frozenset(),
+        backends=(model.BackendName("b"),),
+        revision="",
+    )
+    policy = model.Policy(owner="o", templates=(template,), backends={"b": model.BackendPolicy()})
+    recorder = metrics.PrometheusRecorder(policy, version="1")
+    return [f for f in recorder.registry.collect() if f.name.startswith("jenkins_broker_")]
+
+
+def test_every_metric_is_documented_and_none_invented():
+    """Name as it is scraped, type, labels and the help text."""
+    rows = []
+    for family in families():
+        labels = sorted({key for sample in family.samples for key in sample.labels} - {"le"})
+        name = family.name + ("_total" if family.type == "counter" else "")
+        rows.append(f"| `{name}` | {family.type} | {', '.join(labels)} | {family.documentation} |")
+    table = (
+        "\n".join(["| metric | type | labels | what it is |", "|---|---|---|---|", *rows]) + "\n"
+    )
+    assert table == table_in(DOCS / "metrics.md", "metrics", table)
+
+
+def test_the_queries_ask_for_metrics_and_labels_that_exist():
+    """A query that was copied works."""
+    known, reasons = set(), {r.value for r in model.WaitReason} | set(values.END_REASONS)
+    for family in families():
+        known |= {sample.name for sample in family.samples}
+    text = (DOCS / "metrics.md").read_text().split("<!-- end -->")[1]
+    asked = set(re.findall(r"jenkins_broker_\w+", text))
+    assert asked - known == set()
+    assert len(re.findall(r"```promql", text)) >= 5
+    for pattern in re.findall(r'reason=~"([^"]+)"', text):
+        for one in pattern.split("|"):
+            assert [r for r in reasons if re.fullmatch(one, r)], one
+
+
+def test_every_setting_is_in_the_reference():
+    """The table is made from the classes that read the file."""
+    table = describing.reference()
+    assert table == table_in(DOCS / "configuration.md", "settings", table)
+
+
+def test_every_reason_has_an_entry():
+    """Why builds wait and what agents ended of, each exactly once."""
+    entries = re.findall(r"^### (.+)$", (DOCS / "troubleshooting.md").read_text(), re.M)
+    assert sorted([r.value for r in model.WaitReason] + list(values.END_REASONS)) == sorted(
+        entries
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("examples/*/README.md"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_links_lead_somewhere(path):
+    """Inside the repository; what is outside is not asked."""
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def test_the_examples_of_the_reference_load():
+    """A template for each purpose, as it stands in the page."""
+
+    text = (DOCS / "configuration.md").read_text().split("```yaml\n")[1].split("```")[0]
+    made = loading.parse(
+        f"owner: o\ncontroller: {{url: 'http://localhost/'}}\n{text}",
+        configured.kinds(),
+        environ={},
+    )
+    assert len(made.templates) == 5
+
+
+def test_the_commands_of_the_readme_exist():
+    """Each line of the README's list of commands is a command with these options."""
+    from broker.cli import main
+
+    text = (ROOT / "README.md").read_text()
+    lines = re.findall(r"^agent-broker (.+?)(?:  +#.*)?$", text, re.M)
+    assert len(lines) >= 7
+    for line in lines:
+        import shlex
+
+        main.parser().parse_args(shlex.split(line))
+
+
+def test_every_kind_of_backend_is_in_the_readme():
+    """In the table of where agents run, and no kind that is not there."""
+    text = (ROOT / "README.md").read_text().split("## Where agents run")[1].split("\n## ")[0]
+    assert sorted(registry.KINDS) == sorted(re.findall(r"^\| `(\w+)` \|", text, re.M))

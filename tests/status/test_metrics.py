@@ -1,0 +1,266 @@
+"""What a scrape shows: everything from the start, closed label values, recounted gauges."""
+
+import asyncio
+
+import attrs
+import pytest
+from prometheus_client import parser
+
+from backends import api as backends_api
+from broker import metrics
+from broker.core import model
+from broker.metrics import values
+from jnlp import errors as jnlp_errors
+from tests.status import status_source
+
+OTHER = attrs.evolve(status_source.RELEASE, name=model.TemplateName("other"), cap=None)
+POLICY = status_source.POLICY
+PREFIX = "jenkins_broker_"
+
+
+def scraped(recorder):
+    """Every sample of a scrape, as the format's own parser reads it."""
+    body, kind = recorder.render()
+    assert kind.startswith("text/plain")
+    return {
+        (sample.name.removeprefix(PREFIX), tuple(sorted(sample.labels.items()))): sample.value
+        for family in parser.text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def of(samples, name, **labels):
+    return samples[name, tuple(sorted(labels.items()))]
+
+
+@pytest.fixture
+def recorder():
+    return metrics.PrometheusRecorder(POLICY, version="1.2.3")
+
+
+def test_everything_is_there_from_the_start_with_zero(recorder):
+    """An alert on a rate works on a broker that has just begun."""
+    before = scraped(recorder)
+    for template in ("release", values.UNCONFIGURED):
+        for reason in values.END_REASONS:
+            assert of(before, "agents_ended_total", template=template, reason=reason) == 0
+        for start in values.STARTS:
+            assert of(before, "queue_latency_seconds_count", template=template, start=start) == 0
+        for phase in model.Phase:
+            assert of(before, "agents_present", template=template, phase=phase.value) == 0
+    for backend in ("local", "far"):
+        for result in values.RESULTS:
+            assert (
+                of(
+                    before,
+                    "agents_launched_total",
+                    template="release",
+                    backend=backend,
+                    result=result,
+                )
+                == 0
+            )
+    for reason in model.WaitReason:
+        assert of(before, "items_waiting", reason=reason.value) == 0
+    for kind in values.CALL_KINDS:
+        assert of(before, "controller_calls_ended_total", kind=kind, outcome="ok") == 0
+    assert of(before, "agents_allowed", template="release") == 2
+    assert of(before, "build_info", version="1.2.3") == 1
+    zero = {
+        k: v
+        for k, v in before.items()
+        if not k[0].startswith(("process_", "build_info", "agents_allowed"))
+    }
+    assert set(zero.values()) == {0.0}
+
+
+def test_no_event_adds_a_series(recorder):
+    """Whatever the outside says becomes one of the listed values, or ``other``."""
+    before = set(scraped(recorder))
+    recorder.ended("release", "a reason that nobody listed")
+    recorder.ended("no such template", "once")
+    recorder.launched("release", "no such backend", "weird", 1.0)
+    recorder.acted(model.Verb.LAUNCH, "weird", 1.0)
+    recorder.cycle_failed("weird")
+    recorder.left("weird")
+    recorder.controller_call("weird", "weird", 1.0)
+    recorder.backend_call("local", "weird", "weird", 1.0)
+    recorder.queue_latency(None, warm=True, seconds=-5.0)
+    after = scraped(recorder)
+    extra = {name for name, labels in set(after) - before}
+    assert extra <= {
+        "agents_launched_total",
+        "backend_calls_ended_total",
+        "backend_calls_ended_seconds_bucket",
+        "backend_calls_ended_seconds_count",
+        "backend_calls_ended_seconds_sum",
+    }
+    text = recorder.render()[0].decode()
+    assert "weird" not in text
+    assert "nobody listed" not in text
+    assert of(after, "agents_ended_total", template="release", reason="other") == 1
+    assert of(after, "agents_ended_total", template=values.UNCONFIGURED, reason="once") == 1
+    assert of(after, "queue_latency_seconds_sum", template=values.UNCONFIGURED, start="warm") == 0
+
+
+def test_a_cycle_is_recounted(recorder):
+    """Gauges are what the last world and plan say, not what was added up."""
+    source = status_source.full()
+    for _ in range(3):
+        recorder.cycle(source.world, source.plan, 0.01)
+    found = scraped(recorder)
+    assert of(found, "agents_present", template="release", phase="busy") == 1
+    assert of(found, "slots_demanded", template="release") == 1
+    assert of(found, "slots_present", template="release", state="busy") == 1
+    assert of(found, "slots_targeted_warm", template="release") == 1
+    assert of(found, "items_waiting", reason="no-template") == 1
+    assert of(found, "items_waited_longest_seconds", reason="no-template") == pytest.approx(74.5)
+    assert of(found, "sources_synced", source="controller", backend="") == 1
+    assert of(found, "sources_synced", source="backend", backend="far") == 0
+    assert of(found, "backoffs_active", scope="template", backend="far", template="release") == 1
+    assert of(found, "cycles_succeeded_timestamp_seconds") == source.world.now
+    assert of(found, "cycles_run_seconds_count") == 3
+    recorder.cycle(source.world, model.Plan(), 0.01)
+    found = scraped(recorder)
+    assert of(found, "agents_present", template="release", phase="busy") == 0
+    assert of(found, "items_waiting", reason="no-template") == 0
+
+
+def test_unknown_is_not_zero(recorder):
+    """While the controller cannot be read, its queue's figures stay; one gauge says so."""
+    source = status_source.full()
+    recorder.cycle(source.world, source.plan, 0.01)
+    blind = attrs.evolve(source.world, controller=model.ControllerView(error="away"))
+    recorder.cycle(blind, model.Plan(), 0.01)
+    found = scraped(recorder)
+    assert of(found, "slots_demanded", template="release") == 1
+    assert of(found, "items_waiting", reason="no-template") == 1
+    assert of(found, "sources_synced", source="controller", backend="") == 0
+
+
+def test_overshoot_shows_now_and_for_ever(recorder):
+    """The gauge is of the last cycle, the counter keeps it."""
+    source = status_source.full()
+    recorder.cycle(source.world, attrs.evolve(source.plan, overshoot=2), 0.01)
+    assert of(scraped(recorder), "overshoot_agents") == 2
+    recorder.cycle(source.world, source.plan, 0.01)
+    found = scraped(recorder)
+    assert (of(found, "overshoot_agents"), of(found, "agents_overshot_total")) == (0, 2)
+
+
+def test_who_leads_is_shown(recorder):
+    """One series for the holder of this moment; none while nobody holds, or nobody else is there."""
+    assert not [key for key in scraped(recorder) if "lease_holder" in key[0]]
+    recorder.led(leading=False, holder="one_1", transitions=3)
+    recorder.led(leading=True, holder="two_2", transitions=4)
+    found = scraped(recorder)
+    assert (1, 4) == (of(found, "leader"), of(found, "lease_transitions"))
+    assert of(found, "lease_holder_info", holder="two_2") == 1
+    assert 1 == len([key for key in found if "lease_holder" in key[0]])
+    recorder.led(leading=False, holder="", transitions=4)
+    assert 0 == of(scraped(recorder), "leader")
+    assert not [key for key in scraped(recorder) if "lease_holder" in key[0]]
+
+
+def test_a_standby_counts_nothing_that_the_leader_counts(recorder):
+    """Its gauges are true, but the sum over both replicas is that of one broker."""
+    source = status_source.full()
+    recorder.led(leading=False, holder="one_1", transitions=0)
+    recorder.cycle(source.world, attrs.evolve(source.plan, overshoot=2), 0.01)
+    found = scraped(recorder)
+    assert of(found, "agents_present", template="release", phase="busy") == 1
+    assert of(found, "agents_overshot_total") == 0
+
+
+def test_a_reload_takes_gauges_away_and_keeps_counters(recorder):
+    """A counter that vanished would lose what it last counted; a gauge would lie."""
+    recorder.ended("release", "once")
+    recorder.configured(attrs.evolve(POLICY, templates=(OTHER,)))
+    found = scraped(recorder)
+    assert of(found, "agents_ended_total", template="release", reason="once") == 1
+    assert ("slots_demanded", (("template", "release"),)) not in found
+    assert of(found, "agents_allowed", template="other") == float("inf")
+    recorder.ended("other", "idle")
+    assert of(scraped(recorder), "agents_ended_total", template="other", reason="idle") == 1
+
+
+def test_latency_is_told_by_template_and_by_warm_and_cold(recorder):
+    """The figure that this project is measured by."""
+    recorder.queue_latency("release", warm=True, seconds=0.2)
+    recorder.queue_latency("release", warm=False, seconds=20.0)
+    found = scraped(recorder)
+    assert (
+        of(found, "queue_latency_seconds_bucket", template="release", start="warm", le="0.25") == 1
+    )
+    assert (
+        of(found, "queue_latency_seconds_bucket", template="release", start="cold", le="15.0") == 0
+    )
+    assert (
+        of(found, "queue_latency_seconds_bucket", template="release", start="cold", le="30.0") == 1
+    )
+
+
+def test_names_are_of_one_make(recorder):
+    """``jenkins_broker_<noun>_<verb>_<unit or total>``; nothing twice, no ``_created``."""
+    names = {n for n, _ in scraped(recorder)}
+    assert not [n for n in names if n.endswith("_created")]
+    families = [f for f in recorder.registry.collect() if not f.name.startswith("process_")]
+    assert all(f.name.startswith(PREFIX) for f in families)
+    assert all(f.documentation.endswith(".") for f in families)
+    assert len(families) == len({f.name for f in families})
+
+
+# --- what counts the calls ---
+
+
+class Backend:
+    kind = "fake"
+
+    def __init__(self, error=None):
+        self.error = error
+
+    async def list(self):
+        if self.error is not None:
+            raise self.error
+        return ["one"]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, "ok"),
+        (backends_api.Unavailable("away"), "unavailable"),
+        (TimeoutError(), "timeout"),
+        (asyncio.CancelledError(), "cancelled"),
+        (KeyError("x"), "bug"),
+    ],
+)
+async def test_a_call_is_counted_and_passed_on(recorder, error, outcome):
+    """The same result, the same error, and one more of that outcome."""
+    metered = metrics.metered(Backend(error), "local", recorder)
+    if error is None:
+        assert ["one"] == await metered.list()
+    else:
+        with pytest.raises(type(error)) as raised:
+            await metered.list()
+        assert raised.value is error
+    assert (
+        of(
+            scraped(recorder),
+            "backend_calls_ended_total",
+            backend="local",
+            verb="list",
+            outcome=outcome,
+        )
+        == 1
+    )
+
+
+async def test_a_request_to_the_controller_is_counted_by_its_slug(recorder):
+    """Errors of that side have slugs of their own."""
+    with pytest.raises(jnlp_errors.Forbidden), metrics.called(recorder, "look"):
+        raise jnlp_errors.Forbidden("no", permission="Job/Read")
+    assert (
+        of(scraped(recorder), "controller_calls_ended_total", kind="look", outcome="forbidden")
+        == 1
+    )

@@ -1,0 +1,100 @@
+"""The words of the core as frozen values: what is seen, what is wanted, what is to be done.
+
+Nothing here decides, waits, reads a clock or knows a platform. Rules live in the sibling modules;
+this file refuses to know them. Times named ``..._at`` are POSIX seconds on the broker's own clock
+(``broker.clock``), durations end in ``_s``. Changes are made with ``attrs.evolve``.
+"""
+
+from broker.core.model.controller import (
+    Computer,
+    ControllerView,
+    ItemId,
+    KnownLabel,
+    LabelSource,
+    NodeName,
+    QueueItem,
+    Stage,
+)
+from broker.core.model.fleet import (
+    CLOSED_LOOKS,
+    CORDON_MARK,
+    RETIRED_LABEL,
+    Agent,
+    BackendView,
+    Expectation,
+    Memory,
+    Phase,
+    Verb,
+    retired_labels,
+)
+from broker.core.model.ledger import Backoff, BackoffKey, Bucket, Ledger, Scope
+from broker.core.model.plan import (
+    Action,
+    CordonAgent,
+    LaunchAgent,
+    Plan,
+    Refusal,
+    RetireAgent,
+    SweepInstance,
+    SweepNode,
+    TemplateCount,
+    UncordonAgent,
+    Unmet,
+    WaitReason,
+)
+from broker.core.model.wanted import (
+    BackendName,
+    BackendPolicy,
+    LaunchSettings,
+    Policy,
+    Retention,
+    Template,
+    TemplateName,
+)
+from broker.core.model.world import World
+
+__all__ = [
+    "CLOSED_LOOKS",
+    "CORDON_MARK",
+    "RETIRED_LABEL",
+    "Action",
+    "Agent",
+    "BackendName",
+    "BackendPolicy",
+    "BackendView",
+    "Backoff",
+    "BackoffKey",
+    "Bucket",
+    "Computer",
+    "ControllerView",
+    "CordonAgent",
+    "Expectation",
+    "ItemId",
+    "KnownLabel",
+    "LabelSource",
+    "LaunchAgent",
+    "LaunchSettings",
+    "Ledger",
+    "Memory",
+    "NodeName",
+    "Phase",
+    "Plan",
+    "Policy",
+    "QueueItem",
+    "Refusal",
+    "Retention",
+    "RetireAgent",
+    "Scope",
+    "Stage",
+    "SweepInstance",
+    "SweepNode",
+    "Template",
+    "TemplateCount",
+    "TemplateName",
+    "UncordonAgent",
+    "Unmet",
+    "Verb",
+    "WaitReason",
+    "World",
+    "retired_labels",
+]

@@ -1,0 +1,144 @@
+"""Agents: what a backend showed, where one is in its life, what is remembered of it."""
+
+import enum
+
+from attrs import frozen
+
+from backends import api as backends_api
+from broker.core.model.controller import Computer, ItemId, NodeName
+from broker.core.model.wanted import BackendName, TemplateName
+
+CORDON_MARK = "agent-broker:"
+"""How the offline message of a node begins when we took it out of service."""
+
+
+CLOSED_LOOKS = 2
+"""One look may fall between the end of a build and the start of the next."""
+
+
+RETIRED_LABEL = "agent-broker-retired"
+"""By this label everybody knows a node that was sealed; its offline message stays empty."""
+
+
+def retired_labels(slug: str) -> tuple[str, str]:
+    """Return the labels of a sealed node; the second one tells why it goes."""
+    return RETIRED_LABEL, f"{RETIRED_LABEL}-{slug}"
+
+
+@frozen(kw_only=True)
+class BackendView:
+    """What one read of a backend showed. ``synced`` False: unknown, never empty.
+
+    ``hidden``: why a part of it has not been seen since we started. Of an instance that is neither
+    here nor was ever seen nothing is known then. ``odd``: why some entries could not be read. Of
+    whatever instance is not here nothing is known then.
+    """
+
+    synced: bool = False
+    read_at: float = 0.0
+    instances: tuple[backends_api.Instance, ...] = ()
+    capacity: backends_api.Capacity | None = None
+    error: str = ""
+    hidden: str = ""
+    odd: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """What is not here does not exist."""
+        return self.synced and not self.hidden and not self.odd
+
+
+class Phase(enum.Enum):
+    """Where an agent is in its life; derived every cycle by ``lifecycle``, never stored."""
+
+    LAUNCHING = "launching"  # ordered; node or instance not visible yet
+    CONNECTING = "connecting"  # node and instance exist, not online yet (or not again)
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINED = "drained"  # taken out of service by us and empty: only the removal is left
+    HELD = "held"  # taken out of service by somebody else: hands off
+    LOST = "lost"  # will not come (back) online
+    ORPHAN = "orphan"  # an instance without a node
+    UNKNOWN = "unknown"  # a source is not synced
+    GONE = "gone"
+
+
+@frozen(kw_only=True)
+class Memory:
+    """What was seen of an agent in earlier cycles and cannot be seen again."""
+
+    first_seen_at: float
+    created_at: float | None = None
+    online_at: float | None = None  # first time seen online
+    online_witnessed: bool = False  # we saw it before it was online: its whole working life
+    offline_at: float | None = None  # since when not online (connecting, lost)
+    idle_at: float | None = None  # since when idle and online
+    busy_session: str = ""  # controller session in which it was last seen busy
+    builds: int = 0  # builds seen to start
+    executable_urls: tuple[str, ...] = ()  # of the last sighting
+    template: TemplateName | None = None
+    backend: BackendName | None = None
+    phase: Phase | None = None  # of the last cycle, only to check that changes are legal
+    orphan_sightings: int = 0
+    orphan_at: float | None = None
+    promised_at: float | None = None  # a free slot, wanted by an item and nothing taken, since
+    free_at: float | None = None  # online with a free slot and nothing taken, since
+    closed_at: float | None = None  # the controller says that it gives it nothing, since ...
+    closed_looks: int = 0  # ... and said so this often
+    phase_at: float | None = None  # in ``phase`` since
+    item: ItemId | None = None  # that it was started for
+    item_cancelled: bool = False  # nobody runs it any more
+    instance_seen: bool = False  # since we started
+    removals: int = 0  # how often we tried to remove it, and it was there still
+
+
+class Verb(enum.Enum):
+    """What may be in flight for an agent."""
+
+    LAUNCH = "launch"
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    RETIRE = "retire"
+    SWEEP = "sweep"
+
+
+@frozen(kw_only=True)
+class Expectation:
+    """Something we did, or are doing, that the sources may not show yet."""
+
+    verb: Verb
+    name: NodeName
+    template: TemplateName | None
+    backend: BackendName | None
+    since_at: float
+    expires_at: float
+    done_at: float | None = None  # the action has returned
+    reason: str = ""
+    item: ItemId | None = None  # of a launch: what it is for
+
+
+@frozen(kw_only=True)
+class Agent:
+    """Node, computer, instance and our own intentions of one name, joined."""
+
+    name: NodeName
+    phase: Phase
+    template: TemplateName | None = None
+    backend: BackendName | None = None
+    revision: str = ""
+    created_at: float | None = None
+    computer: Computer | None = None
+    instance: backends_api.Instance | None = None
+    expectation: Expectation | None = None
+    memory: Memory | None = None
+    cordoned: bool = False  # taken out of service by us, busy or not
+
+    @property
+    def in_flight(self) -> bool:
+        """An action of ours is running or its effect is not visible yet."""
+        return self.expectation is not None
+
+    @property
+    def closed(self) -> bool:
+        """The controller gives it no work, by its own word at two looks in a row."""
+        return self.memory is not None and self.memory.closed_looks >= CLOSED_LOOKS

@@ -1,0 +1,149 @@
+"""What is to be done, what is not and why: actions, reasons, the plan."""
+
+import enum
+from collections.abc import Mapping
+
+from attrs import Factory, field, frozen
+
+from broker.core.model.controller import ItemId, KnownLabel, LabelSource, NodeName
+from broker.core.model.fleet import Agent, Phase
+from broker.core.model.ledger import Ledger
+from broker.core.model.wanted import BackendName, TemplateName
+
+
+@frozen(kw_only=True)
+class LaunchAgent:
+    """Create a node, fetch its secret, launch its instance."""
+
+    name: NodeName
+    template: TemplateName
+    backend: BackendName
+    reason: str
+    item: ItemId | None = None  # None: for the warm pool
+
+
+@frozen(kw_only=True)
+class CordonAgent:
+    """Take an agent out of service while its build runs."""
+
+    name: NodeName
+    reason: str
+    slug: str = "drained"  # metric label of the end that follows
+    online: bool = True  # it could be given another item: old controllers need care
+
+
+@frozen(kw_only=True)
+class UncordonAgent:
+    """Bring a node back into service."""
+
+    name: NodeName
+    reason: str
+
+
+@frozen(kw_only=True)
+class RetireAgent:
+    """Cordon, read again, still idle? delete the node, terminate the instance."""
+
+    name: NodeName
+    backend: BackendName | None
+    reason: str
+    cordoned: bool = False  # already out of service and empty: nothing can be lost
+    slug: str = "surplus"  # metric label
+
+
+@frozen(kw_only=True)
+class SweepNode:
+    """Delete a node that has no instance and will never come online."""
+
+    name: NodeName
+    reason: str
+
+
+@frozen(kw_only=True)
+class SweepInstance:
+    """Terminate an instance that has no node."""
+
+    name: NodeName
+    backend: BackendName
+    reason: str
+
+
+Action = LaunchAgent | CordonAgent | UncordonAgent | RetireAgent | SweepNode | SweepInstance
+
+
+class WaitReason(enum.Enum):
+    """Why an item waits; the value is the metric label and the API's word."""
+
+    AGENT_IDLE = "agent-idle"  # an idle agent fits, the controller will give it the item
+    AGENT_STARTING = "agent-starting"
+    AGENT_ORDERED = "agent-ordered"
+    AGENT_BUSY = "agent-busy"  # pinned to a node that works
+    NOT_GIVEN = "not-given"  # idle agents fit, the controller does not give it to them
+    CAP_TEMPLATE = "cap-template"
+    CAP_BACKEND = "cap-backend"
+    CAP_TOTAL = "cap-total"
+    CAP_STARTING = "cap-starting"
+    BUDGET = "launch-budget"
+    BACKOFF = "back-off"
+    SET_ASIDE = "set-aside"
+    NO_ROOM = "no-room"  # the platform itself is full
+    PAUSED = "paused"
+    NO_TEMPLATE = "no-template"
+    BAD_LABEL = "bad-label"
+    LABEL_UNREADABLE = "label-unreadable"
+    QUIET_PERIOD = "quiet-period"
+    BLOCKED = "blocked"  # by another build or a resource: more agents do not help
+    QUIETING_DOWN = "quieting-down"
+    NOT_OURS = "not-ours"  # a node that is not ours will take it
+    NOT_SYNCED = "not-synced"
+    DRAINING = "draining"
+
+
+@frozen(kw_only=True)
+class Unmet:
+    """An item that does not run yet, and why, for people."""
+
+    item: ItemId
+    reason: WaitReason
+    text: str
+    template: TemplateName | None = None
+    agent: NodeName | None = None
+    label: KnownLabel = field(default=KnownLabel(source=LabelSource.UNREADABLE))
+    since_at: float = 0.0
+
+
+@frozen(kw_only=True)
+class Refusal:
+    """Something that would have been done, and why it was not (sweeps, retirements, warm pool)."""
+
+    subject: str
+    text: str
+
+
+@frozen(kw_only=True)
+class TemplateCount:
+    """The recount of one template in this cycle; all in slots but ``agents``."""
+
+    demand: int = 0  # items that this template is to serve
+    warm_target: int = 0
+    idle: int = 0
+    busy: int = 0
+    starting: int = 0
+    agents: int = 0
+    launches: int = 0  # agents ordered by this plan
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What is to be done now, what was not done and why, and when to look again at the latest."""
+
+    actions: tuple[Action, ...] = ()
+    unmet: tuple[Unmet, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    agents: tuple[Agent, ...] = ()
+    illegal: tuple[tuple[Phase | None, Phase], ...] = ()  # phase changes that are not in the table
+    counts: Mapping[TemplateName, TemplateCount] = Factory(dict)
+    overshoot: int = 0  # agents ordered beyond demand + warm target; must be 0
+    wake_at: float | None = None
+    active: bool = False  # something waits, starts or leaves: poll fast
+    ledger: Ledger = Factory(Ledger)  # the world's ledger after this cycle's observation

@@ -9,7 +9,6 @@ import re
 
 import pytest
 
-from backends import registry
 from broker import configured, metrics
 from broker.config import describing, loading
 from broker.core import model
@@ -118,9 +117,3 @@ def test_the_commands_of_the_readme_exist():
         import shlex
 
         main.parser().parse_args(shlex.split(line))
-
-
-def test_every_kind_of_backend_is_in_the_readme():
-    """In the table of where agents run, and no kind that is not there."""
-    text = (ROOT / "README.md").read_text().split("## Where agents run")[1].split("\n## ")[0]
-    assert sorted(registry.KINDS) == sorted(re.findall(r"^\| `(\w+)` \|", text, re.M))

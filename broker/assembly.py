@@ -15,7 +15,7 @@ from backends import lease, registry
 from broker import app, clock, config, metrics, store
 from broker.controller import placeholder, reading
 from broker.core import model
-from broker.core.decide import spec
+from broker.core.decide import judge, spec
 from broker.leading import identity, leadership
 from broker.loop import execute, reconcile
 from jnlp import client as jnlp_client
@@ -57,7 +57,7 @@ def build(
     reconciler: reconcile.Reconciler  # the three below need each other, once they run
     made: app.Broker
 
-    async def look() -> model.World:
+    async def look() -> judge.SecondLook:
         return await reconciler.look()
 
     async def before_end(action: model.Action) -> None:
@@ -68,7 +68,6 @@ def build(
         backends=backends,
         order=lambda action: _order(action, made),
         look=look,
-        policy=lambda: made.policy,
         retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(session.version),
         now=watch.now,
         before_end=before_end,

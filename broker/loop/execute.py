@@ -75,8 +75,7 @@ class Executor:
     nodes: Nodes
     backends: Mapping[model.BackendName, backends_api.Backend]
     order: Callable[[model.LaunchAgent], Order]
-    look: Callable[[], Awaitable[model.World]]  # a fresh controller, the ledger of this moment
-    policy: Callable[[], model.Policy]
+    look: Callable[[], Awaitable[judge.SecondLook]]  # begun after the call, shared by many
     retires_by_offline: Callable[[], bool]  # the controller never loses a returned item
     now: Callable[[], float]
     before_end: Callable[[model.Action], Awaitable[None]]  # keep the last words of an instance
@@ -240,7 +239,7 @@ class Executor:
         await self._terminate(action.backend, action.name)
 
     async def _check(self, action: model.RetireAgent | model.SweepNode) -> None:
-        objection = judge.objection(action, await self.look(), self.policy())
+        objection = judge.objection(action, await self.look())
         if objection is not None:
             raise _Withdrawn(objection)
 

@@ -20,6 +20,7 @@ from broker import clock, metrics
 from broker import log as logs
 from broker.controller import placeholder, reading
 from broker.core import model
+from broker.core.decide import judge
 from broker.core.decide import plan as plans
 from broker.core.fleet import death, latency
 from broker.core.fleet import ledger as ledgers
@@ -99,7 +100,7 @@ class Reconciler:
     _stopping: bool = False
     _looking: asyncio.Lock = field(factory=asyncio.Lock)
     _looks_begun: int = 0
-    _looked: model.ControllerView | None = None
+    _looked: judge.SecondLook | None = None
     _terms: int = 0  # of leading, begun or ended
     _watches: watches.Watches = field(init=False)
     _watches_are_old: bool = False
@@ -442,18 +443,22 @@ class Reconciler:
             if last_words.is_bad(dead.slug) and dead.text != action.reason:
                 self.ledger = ledgers.reworded(self.ledger, key, action.reason, dead.text)
 
-    async def look(self) -> model.World:
+    async def look(self) -> judge.SecondLook:
         """Read the controller anew, for the second judgement before a removal.
 
-        Many removals at once share reads: any read that began after the call will do.
+        Many removals at once share reads, and what a read is made into: any read that began after
+        the call will do.
         """
         begun = self._looks_begun
         async with self._looking:
             if self._looks_begun == begun or self._looked is None:
                 self._looks_begun, self._looked = self._looks_begun + 1, None
-                self._looked = await observe.read_controller(self.reader, now=self.watch.now)
-            view = self._looked
-        backends = self.world.backends if self.world is not None else {}
-        return model.World(
-            now=self.watch.now(), controller=view, backends=backends, ledger=self.ledger
-        )
+                view = await observe.read_controller(self.reader, now=self.watch.now)
+                world = model.World(
+                    now=self.watch.now(),
+                    controller=view,
+                    backends=self.world.backends if self.world is not None else {},
+                    ledger=self.ledger,
+                )
+                self._looked = judge.prepare(world, self.policy())
+            return self._looked

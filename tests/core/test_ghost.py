@@ -4,6 +4,7 @@ import attrs
 import pytest
 
 from broker.core import model
+from broker.core.decide import judge
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import Phase
 from broker.loop import execute
@@ -33,7 +34,7 @@ class Nodes:
 
 def executor(nodes, scene):
     async def look():
-        return scene.world()
+        return judge.prepare(scene.world(), scene.policy)
 
     async def before_end(action):
         return None
@@ -43,7 +44,6 @@ def executor(nodes, scene):
         backends={},
         order=None,
         look=look,
-        policy=lambda: scene.policy,
         retires_by_offline=lambda: True,
         now=lambda: worlds.NOW,
         before_end=before_end,

@@ -215,7 +215,7 @@ def test_a_pipeline_does_not_hold_a_node_whose_instance_has_ended():
         )
     )
     action = actions(scene.plan(), model.RetireAgent)[name]
-    assert judge.objection(action, scene.world(), scene.policy) is None
+    assert judge.objection(action, judge.prepare(scene.world(), scene.policy)) is None
 
 
 def test_an_agent_that_may_still_come_back_is_kept_for_the_pipeline_that_needs_it():

@@ -152,7 +152,7 @@ def test_an_agent_of_this_session_has_nothing_to_go_on_with():
 
 
 def objection(scene, action):
-    return judge.objection(action, scene.world(), scene.policy)
+    return judge.objection(action, judge.prepare(scene.world(), scene.policy))
 
 
 def retire(name, slug="idle", **more):

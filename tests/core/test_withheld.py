@@ -108,9 +108,9 @@ def test_a_removal_of_a_closed_agent_is_not_held_up_by_an_item():
     name = scene.agent("linux", Phase.IDLE)
     scene.wait(item(1, "linux"))
     action = model.RetireAgent(name=name, backend="local", reason="closed", slug="closed")
-    assert judge.objection(action, scene.world(), scene.policy) is not None
+    assert judge.objection(action, judge.prepare(scene.world(), scene.policy)) is not None
     closed(scene, name)
-    assert judge.objection(action, scene.world(), scene.policy) is None
+    assert judge.objection(action, judge.prepare(scene.world(), scene.policy)) is None
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,6 @@ class Daemon:
             backends=self.backends,
             order=self._order,
             look=lambda: self.loop.look(),
-            policy=lambda: self.policy,
             retires_by_offline=lambda: True,
             now=self.watch.now,
             before_end=lambda action: self.loop.before_end(action),

@@ -57,8 +57,8 @@ async def test_nobody_gets_a_read_that_began_before_the_call(made):
     async def ask(after):
         await asyncio.sleep(after)
         asked = made.watch.now()
-        world = await made.look()
-        assert world.controller.read_at >= asked
+        look = await made.look()
+        assert look.world.controller.read_at >= asked
 
     await asyncio.gather(*(ask(n * 0.3) for n in range(12)))
     assert 4 <= len(made.reader.began) <= 6
@@ -74,7 +74,14 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_a_fresh_read(made):
     await asyncio.sleep(0.1)
     asked = made.watch.now()
     first.cancel()
-    for world in await asyncio.gather(second, third):
-        assert world.controller.read_at >= asked - 0.1
+    for look in await asyncio.gather(second, third):
+        assert look.world.controller.read_at >= asked - 0.1
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_a_removal_is_judged_once_per_look_and_not_once_per_agent(made):
+    """A thousand agents that leave join the agents and read the wishes once for each read."""
+    looks = await asyncio.gather(*(made.look() for _ in range(1000)))
+    assert len(made.reader.began) == 2
+    assert len({id(look) for look in looks}) == 2

@@ -7,7 +7,7 @@ import attrs
 from backends import api as backends_api
 from broker.controller import reading
 from broker.core import model
-from broker.core.decide import plan, spec
+from broker.core.decide import judge, plan, spec
 from broker.core.fleet import agents as agents_
 from broker.core.fleet import ledger as ledgers
 from broker.loop import execute
@@ -35,7 +35,6 @@ class Daemon:
             backends={name: Backend(world, name) for name in world.platforms},
             order=self._order,
             look=self._fresh_look,
-            policy=lambda: world.policy,
             retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(world.sim.version),
             now=lambda: world.now,
             before_end=self._before_end,
@@ -61,7 +60,7 @@ class Daemon:
 
     async def _fresh_look(self):
         await Pause()
-        return self._picture(self.views)
+        return judge.prepare(self._picture(self.views), self.world.policy)
 
     # --- seeing ---
 

@@ -18,6 +18,7 @@ from attrs import define
 from backends import api, memory
 from broker.controller import reading
 from broker.core import model
+from broker.core.decide import judge
 from broker.core.demand import wishes as demand
 from broker.loop import execute, observe
 from broker.simulator import access, simulation
@@ -257,7 +258,8 @@ def executor_on(stage, platform):
     async def look():
         view = await observe.read_controller(stage.reader, now=stage.clock.read)
         ledger = model.Ledger(session=view.session, session_at=stage.clock.now - 3600)
-        return model.World(now=stage.clock.now, controller=view, backends={}, ledger=ledger)
+        world = model.World(now=stage.clock.now, controller=view, backends={}, ledger=ledger)
+        return judge.prepare(world, worlds.policy(TEMPLATE))
 
     async def before_end(_action):
         pass
@@ -276,7 +278,6 @@ def executor_on(stage, platform):
         backends={worlds.B: backend},
         order=order,
         look=look,
-        policy=lambda: worlds.policy(TEMPLATE),
         retires_by_offline=lambda: version.safe_to_retire_by_offline(stage.session.version),
         now=stage.clock.read,
         before_end=before_end,

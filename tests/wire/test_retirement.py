@@ -15,6 +15,7 @@ from attrs import define
 
 from broker.controller import reading
 from broker.core import model
+from broker.core.decide import judge
 from broker.loop import execute
 from broker.simulator import controller as controllers
 from broker.simulator import parts, simulation
@@ -104,7 +105,8 @@ async def place(of_version, seed):
         async def look():
             view = await reader.read(clock.read)
             ledger = model.Ledger(session=view.session, session_at=clock.now - 3600)
-            return model.World(now=clock.now, controller=view, backends={}, ledger=ledger)
+            world = model.World(now=clock.now, controller=view, backends={}, ledger=ledger)
+            return judge.prepare(world, worlds.policy(TEMPLATE))
 
         async def before_end(_action):
             clock.now += dice.choice((0.0, 0.001))  # the last words take a while, sometimes
@@ -115,7 +117,6 @@ async def place(of_version, seed):
             backends={},
             order=None,
             look=look,
-            policy=lambda: worlds.policy(TEMPLATE),
             retires_by_offline=lambda: version.safe_to_retire_by_offline(session.version),
             now=clock.read,
             before_end=before_end,

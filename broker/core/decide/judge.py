@@ -1,41 +1,70 @@
-"""Judge a removal again on a fresh look, in the moment before it is carried out.
+"""Judge removals again on a fresh look, in the moment before they are carried out.
 
-Refuses to propose anything: it only objects.
+Many removals share one look: what it takes to judge any of them (the join of the agents, the
+wishes, who could want whom) is worked out once. Refuses to propose anything: it only objects.
 """
 
+from collections.abc import Mapping
+
 import attrs
+from attrs import frozen
 
 from broker.core import model
 from broker.core.decide import retention
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
-from broker.core.model import Phase
+from broker.core.model import Agent, NodeName, Phase, Verb
+
+_REMOVALS = frozenset({Verb.RETIRE, Verb.SWEEP})
+
+
+@frozen(kw_only=True, eq=False)
+class SecondLook:
+    """A fresh look at the controller, made ready to judge removals on it: see ``prepare``."""
+
+    world: model.World
+    policy: model.Policy
+    ledger: model.Ledger
+    agents: Mapping[NodeName, Agent]
+    claims: retention.Claims
+
+
+def prepare(world: model.World, policy: model.Policy) -> SecondLook:
+    """Return what any removal is judged on; that removals are under way says nothing for them."""
+    others = {n: e for n, e in world.ledger.expectations.items() if e.verb not in _REMOVALS}
+    world = attrs.evolve(world, ledger=attrs.evolve(world.ledger, expectations=others))
+    agents, ledger, _ = agents_.observe(world, policy)
+    ours = {a.name: a.template for a in agents if a.template is not None}
+    wishes, _ = demand.wishes(world.controller, policy.templates, ledger, ours)
+    return SecondLook(
+        world=world,
+        policy=policy,
+        ledger=ledger,
+        agents={agent.name: agent for agent in agents},
+        claims=retention.Claims(wishes=wishes),
+    )
 
 
 def objection(  # noqa: PLR0911 -- one objection, one return
-    action: model.RetireAgent | model.SweepNode, world: model.World, policy: model.Policy
+    action: model.RetireAgent | model.SweepNode, look: SecondLook
 ) -> str | None:
     """Judge a removal again on a fresh look at the controller; None: go on.
 
     The time between a plan and its execution is short but not nothing: an item may have arrived,
     a build may have started, an agent may have come back.
     """
-    without = {n: e for n, e in world.ledger.expectations.items() if n != action.name}
-    world = attrs.evolve(world, ledger=attrs.evolve(world.ledger, expectations=without))
-    if not world.controller.synced:
+    controller, policy = look.world.controller, look.policy
+    if not controller.synced:
         return "the controller does not answer"
-    agents, ledger, _ = agents_.observe(world, policy)
-    agent = next((a for a in agents if a.name == action.name), None)
+    agent = look.agents.get(action.name)
     if agent is None:
         return None
-    ours = {a.name: a.template for a in agents if a.template is not None}
-    wishes, _ = demand.wishes(world.controller, policy.templates, ledger, ours)
     if agent.phase is Phase.BUSY:
         return "it works"
-    if agent.computer is None and world.controller.is_unread(agent.name):
+    if agent.computer is None and controller.is_unread(agent.name):
         return "what the controller says of it cannot be read"
-    wish = sweeps.wants_back(agent, wishes, ledger)
+    wish = sweeps.wants_back(agent, look.claims.wishes, look.ledger)
     if wish is not None:
         return f"item {wish.item.id} must go on with it"
     if isinstance(action, model.SweepNode) or action.cordoned:
@@ -49,8 +78,8 @@ def objection(  # noqa: PLR0911 -- one objection, one return
     template = policy.template(agent.template) if agent.template is not None else None
     wish = retention.protector(
         agent,
-        retention.Claims(wishes=wishes).on(agent, template),
-        now=world.now,
+        look.claims.on(agent, template),
+        now=look.world.now,
         settle_s=policy.settle_s,
         over_age=action.slug == "max-age",
     )

@@ -7,13 +7,17 @@ BIN := $(VENV)/bin
 # the ranges of pyproject.toml allow today
 LOCKED ?=
 
-.PHONY: demo test check lock clean
+.PHONY: demo test soak check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/agent-broker demo $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest
+
+# what `make test` leaves out: more seeds, versions and rounds of the same
+soak: $(VENV)/.installed-dev
+	$(BIN)/pytest -m soak
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -168,17 +168,22 @@ def test_a_reader_that_goes_away_is_no_error():
 
 PRINTING = [
     ("--help",),
-    ("--version",),
-    ("run", "--help"),
     ("schema",),
-    ("init", "new.yaml"),
-    ("check-config",),
     ("check-config", "--json"),
-    ("explain", "linux"),
-    ("render", "pods"),
-    ("doctor",),
     ("demo", "--controller-only", "--listen", "127.0.0.1:0"),
-    ("demo", "--seconds", "1", "--listen", "127.0.0.1:0"),
+    *(
+        pytest.param(arguments, marks=pytest.mark.soak)
+        for arguments in (
+            ("--version",),
+            ("run", "--help"),
+            ("init", "new.yaml"),
+            ("check-config",),
+            ("explain", "linux"),
+            ("render", "pods"),
+            ("doctor",),
+            ("demo", "--seconds", "1", "--listen", "127.0.0.1:0"),
+        )
+    ),
 ]
 
 

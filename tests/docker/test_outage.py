@@ -47,7 +47,9 @@ async def answering(backend: api.Backend) -> dict[str, api.Instance]:
     return await checks.until("the engine is back", look, within_s=WITHIN_S)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)]
+)
 async def test_an_engine_without_live_restore_takes_its_containers_along(how):
     """Meanwhile nothing is known; afterwards each is dead of its engine, and the watch woke."""
     with engines.own_engine() as engine:

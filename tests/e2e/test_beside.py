@@ -321,9 +321,8 @@ async def at_rest(stage, it):
 KINDS = ("memory", "process", "kubernetes", "mesos", "docker")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", ["on", "off"])
+@pytest.mark.parametrize("page", ["on", pytest.param("off", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_commands_that_read_leave_everything_as_it_is(kind, page, tmp_path, monkeypatch):
     """With the broker's page to ask, and without; and the broker goes on as if nothing was."""
@@ -360,7 +359,6 @@ async def test_commands_that_read_leave_everything_as_it_is(kind, page, tmp_path
         assert not re.search(r"Traceback", said), said
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_sweep_that_removes_is_refused_beside_a_broker(tmp_path, monkeypatch):
     """It sweeps by itself; two at once would take each other's steps for a stranger's."""

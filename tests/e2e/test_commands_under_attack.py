@@ -96,7 +96,13 @@ async def test_the_worst_texts(tmp_path, command):
 
 
 @pytest.mark.parametrize("command", ["plan", "sweep", "doctor"])
-@pytest.mark.parametrize("way", ["page 500", "x-error", "page 200", "no http"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "page 500",
+        *(pytest.param(way, marks=pytest.mark.soak) for way in ("x-error", "page 200", "no http")),
+    ],
+)
 async def test_a_controller_that_sends_back_what_it_got(tmp_path, way, command):
     """One line that says where it failed, the code for a failure, and no secret."""
     with echo.serving(way) as controller:

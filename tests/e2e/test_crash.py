@@ -92,7 +92,7 @@ async def moment(made, dice):
 
 
 @pytest.mark.timeout(120 + 10 * ROUNDS)
-@pytest.mark.parametrize("version", ["2.263.4", "2.528.3"])
+@pytest.mark.parametrize("version", [pytest.param("2.263.4", marks=pytest.mark.soak), "2.528.3"])
 async def test_kill_at_any_moment_then_restart(tmp_path, version):
     """Every build is served exactly once, and after a drain nothing is there."""
     print(f"CRASH_SEED={SEED} CRASH_ROUNDS={ROUNDS}")

@@ -36,6 +36,7 @@ def left_in(folder):
     return found
 
 
+@pytest.mark.soak
 async def test_a_taken_port_is_no_reason_to_fail(tmp_path):
     """It says so, takes a free one, serves its builds and leaves nothing."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -51,7 +52,7 @@ async def test_a_taken_port_is_no_reason_to_fail(tmp_path):
     assert [] == left_in(tmp_path)
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.soak)])
 async def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path, times):
     """Once: what runs is finished, and the summary comes. Twice: at once. No traceback."""
     demo = await play(tmp_path, "--seconds", "60", "--listen", "127.0.0.1:0")

@@ -124,6 +124,7 @@ async def moment(pair, dice):
     await asyncio.sleep(dice.uniform(0.0, 0.03))
 
 
+@pytest.mark.soak
 async def test_whoever_leads_is_struck_again_and_again(pair):
     """Killed, stopped or cut off in the midst of a launch or a retirement; nothing is lost."""
     dice = random.Random(SEED)

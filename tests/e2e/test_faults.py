@@ -92,6 +92,7 @@ async def test_a_controller_that_is_away_at_the_start_and_later_costs_nothing(tm
         assert 0 == (await made.stop(broker)).code
 
 
+@pytest.mark.soak
 async def test_the_process_does_not_grow_with_the_agents_it_has_had(tmp_path):
     """After 40 single-use agents it holds no more than after 20."""
     watch, sim = clock.Clock(), simulation.Simulation()

@@ -93,7 +93,9 @@ async def _consistent(shop: Workshop, *, again: bool) -> None:
         await made.aclose()
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["give-up", "launch-again"])
+@pytest.mark.parametrize(
+    "again", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["give-up", "launch-again"]
+)
 async def test_killed_at_every_step_of_a_launch(brokers: Brokers, again):
     """Whatever was done: at most one instance, listed; and all of it can be removed."""
     for step in range(1, _STEPS_MAX):

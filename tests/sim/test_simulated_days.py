@@ -12,7 +12,7 @@ KEPT = [
     if line and not line.startswith("#")
 ]
 CASES = [
-    (seed, 2.0, name) for seed in range(2) for name in simulator.POLICIES
+    pytest.param(seed, 2.0, name, marks=[pytest.mark.soak] * seed) for seed in range(2) for name in simulator.POLICIES
 ] + [(int(seed), float(hours), name) for seed, hours, name in KEPT]  # fmt: skip
 
 

@@ -167,7 +167,7 @@ async def test_deleting_alone_fails_builds_on_every_version(of_version, lost):
         assert (4 < fates[Fate.LOST] < 20) == lost
 
 
-ALL = [(OLD, PLAIN), (MIDDLE, PLAIN + ODD), (NEW, PLAIN + ODD)]
+ALL = [(OLD, PLAIN), pytest.param(MIDDLE, PLAIN + ODD, marks=pytest.mark.soak), (NEW, PLAIN + ODD)]
 
 
 @pytest.mark.parametrize(("of_version", "expressions"), ALL)

@@ -121,7 +121,7 @@ async def _document(
             raise NoAnswer("whoever answers there is not the broker of this state directory")
     read = json.loads(body)
     if not isinstance(read, dict):
-        raise NoAnswer(f"{url.path} is no document")
+        raise NoAnswer(f"{url.path} is not a document")
     return read
 
 

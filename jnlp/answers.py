@@ -137,7 +137,9 @@ def redirect(
     try:
         target = urlsplit(location)
     except ValueError:
-        return errors.Unexpected(f"{what}: redirected to {quote(location)}, which is no address")
+        return errors.Unexpected(
+            f"{what}: redirected to {quote(location)}, which is not an address"
+        )
     segments = set(target.path.lower().split("/"))
     if segments & _LOGIN and "computer" not in segments:  # a node may be called so
         return errors.Unexpected(

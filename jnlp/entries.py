@@ -111,7 +111,7 @@ class Entry:
         try:
             return json.loads(self._text)
         except (ValueError, RecursionError):
-            raise OddEntry("an entry that is no JSON") from None
+            raise OddEntry("an entry that is not JSON") from None
 
 
 def _skip(body: bytes, at: int) -> int:

@@ -41,7 +41,7 @@ def read(
 def secret(path: str | os.PathLike[str], *, limit: int = 16_384) -> str:
     """Return the text of a file that holds a secret and nothing else, without blanks around it.
 
-    A mark of the byte order, as some editors put it before a text, is no part of it. Raises
+    A mark of the byte order, as some editors put it before a text, is not part of it. Raises
     OSError as ``read`` does, also for what is no UTF-8 text, is empty, or holds what ``unseen``
     finds. Lines are the caller's business.
     """

@@ -1,7 +1,7 @@
 """One line of a doctor: what was looked at, how it is, and what to do.
 
 Shared by the broker's own checks and by those of the backends. Refuses to look at anything itself;
-what is told here is fit for a terminal, whoever has written it.
+what is said here is fit for a terminal, whoever has written it.
 """
 
 import enum

@@ -141,7 +141,9 @@ class KubernetesBackend:
                     kept.forget(name)
                 raise api.NotFound(f"no pod of instance {name[:80]!r}")
             if not found.uid:
-                raise errors.Odd(f"pod {found.pod} cannot be meant: its uid cannot be read")
+                raise errors.Odd(
+                    f"pod {found.pod} cannot be deleted safely: its uid cannot be read"
+                )
             kept.forget(name)
             # with a grace of 0 the object would go at once, whatever still runs
             grace = max(1, math.ceil(grace_s))
@@ -297,7 +299,7 @@ class KubernetesBackend:
             return seen
         return attrs.evolve(
             seen,
-            detail=f"may not be deleted: {refusal.why}"[:256],
+            detail=f"we are not allowed to delete it: {refusal.why}"[:256],
             leaving_at=refusal.at,
             spent=seen.state is api.InstanceState.EXITED,
         )
@@ -334,7 +336,7 @@ async def _give_secret(asked: client.Client, made: pod.Made, uid: str, *, fresh:
 def _uid(found: client.Object) -> str:
     uid = states.part(found, "metadata").get("uid")
     if not isinstance(uid, str) or not uid:
-        raise errors.Odd("the API server tells of a pod without a uid")
+        raise errors.Odd("the API server shows a pod without a uid")
     return uid
 
 

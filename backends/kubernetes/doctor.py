@@ -131,7 +131,8 @@ async def _namespace(asked: client.Client) -> finding.Finding:
         told = await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}")
     except errors.NoRight:
         return finding.ok(
-            check, f"{asked.namespace} may not be looked at; rights inside it tell that it exists"
+            check,
+            f"{asked.namespace} cannot be looked at (no right to), but rights inside it exist",
         )
     except api.BackendError as error:
         return finding.fail(check, error.reason)
@@ -167,7 +168,7 @@ async def _may(asked: client.Client, right: Right) -> bool:
     told = await asked.ask("create", path, body=review)
     status = told.get("status")
     if not isinstance(status, Mapping) or not isinstance(status.get("allowed"), bool):
-        raise errors.Odd("the answer to a SelfSubjectAccessReview is none")
+        raise errors.Odd("the answer is not a SelfSubjectAccessReview")
     return bool(status["allowed"])
 
 
@@ -176,7 +177,9 @@ async def _quotas(asked: client.Client) -> finding.Finding:
     try:
         told = await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}/resourcequotas")
     except errors.NoRight:
-        return finding.ok(check, "may not be looked at; a full one is told when it is met")
+        return finding.ok(
+            check, "cannot be looked at (no right to); a full one is reported when it is met"
+        )
     except api.BackendError as error:
         return finding.warn(check, error.reason)
     rows, full = [], False

@@ -71,7 +71,7 @@ def _pod(_: object, attribute: "Attribute[Any]", value: Mapping[str, Any]) -> No
 def _pods(_: object, attribute: "Attribute[Any]", value: Mapping[str, Any]) -> None:
     for name, fragment in value.items():
         if not isinstance(fragment, Mapping):
-            raise ValueError(f"{attribute.name}: {name} is no section")  # noqa: TRY004 -- told to a user
+            raise ValueError(f"{attribute.name}: {name} is not a section")  # noqa: TRY004 -- told to a user
         try:
             _pod(None, attribute, fragment)
         except ValueError as error:

@@ -47,7 +47,7 @@ def of_page(raw: Any) -> str:
 def of_text(raw: Any) -> str:
     """Read an attribute as an operator writes it. Raises ValueError."""
     if not isinstance(raw, str) or len(raw) > _TEXT_MAX:
-        raise ValueError("an attribute that is no text, or too long a one")
+        raise ValueError("an attribute that is not a text, or too long")
     text = raw.strip()
     if _NUMBER.fullmatch(text) and math.isfinite(float(text)):
         return _number(float(text))

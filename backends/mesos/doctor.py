@@ -69,7 +69,7 @@ async def _volumes(
         )
     if not able:
         return finding.warn(
-            check, f"no Mesos agent tells whether it mounts secret volumes, for {names}", _HINT
+            check, f"no Mesos agent says whether it mounts secret volumes, for {names}", _HINT
         )
     return finding.ok(
         check,

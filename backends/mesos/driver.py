@@ -256,7 +256,7 @@ class Driver:
     def _hear(self, machine: session.Session, event: Mapping[str, Any] | None) -> None:
         """Give an event to the session; what goes wrong with one costs that one."""
         if event is None:
-            machine.set_aside("an event that is no JSON object")
+            machine.set_aside("an event that is not a JSON object")
         else:
             before = _seen(machine, event)
             try:

@@ -43,7 +43,7 @@ class Constraint:
             try:
                 re.compile(self.value)
             except re.error as error:
-                raise ValueError(f"{self.value[:80]!r} is no pattern: {error}") from error
+                raise ValueError(f"{self.value[:80]!r} is not a pattern: {error}") from error
         if self.operator in {"IS", "LIKE", "UNLIKE"} and not self.value:
             raise ValueError(f"{self.operator} needs a value")
         if self.operator == "MAX_PER" and not re.fullmatch(r"[1-9]\d{0,8}", self.value):
@@ -317,7 +317,7 @@ def _apart(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 def _port(value: Any) -> int:
     number = typed.integer(value, -1, 65536)
     if number is None or not 0 <= number < 65536:
-        raise ValueError("a port that is none")
+        raise ValueError("a port that is not a port number")
     return number
 
 
@@ -443,14 +443,14 @@ def _is_resource(raw: Any) -> bool:
 def _text(raw: Any) -> str:
     """Return a name that the master tells. Raises ValueError for what is none."""
     if not isinstance(raw, str) or not raw or len(raw) > _NAME_MAX:
-        raise ValueError("a name that is no text")
+        raise ValueError("a name that is not a text")
     return raw
 
 
 def _milli(value: Any) -> int:
     number = typed.number(value, 0, _MOST)
     if number is None:
-        raise ValueError("an amount that is no number")
+        raise ValueError("an amount that is not a number")
     return round(number * 1000)
 
 

@@ -494,5 +494,5 @@ def _list(event: Mapping[str, Any], *path: str) -> Sequence[Any]:
 def _id_of(raw: Mapping[str, Any]) -> str:
     found = raw["id"]["value"]
     if not isinstance(found, str) or not found:
-        raise ValueError("an id that is no text")
+        raise ValueError("an id that is not a text")
     return found

@@ -21,21 +21,21 @@ def read(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members that we know, each of its type; those that are absent stay absent."""
     state = raw["state"]
     if not isinstance(state, str) or not _STATE.fullmatch(state):
-        raise ValueError("a state that is none")
+        raise ValueError("a state that does not exist")
     status: dict[str, Any] = {"task_id": {"value": _name(raw["task_id"])}, "state": state}
     if "agent_id" in raw:
         status["agent_id"] = {"value": _name(raw["agent_id"])}
     if "uuid" in raw:
         if not isinstance(raw["uuid"], str) or not _UUID.fullmatch(raw["uuid"]):
-            raise ValueError("a uuid that is none")
+            raise ValueError("a uuid that is not a uuid")
         status["uuid"] = raw["uuid"]
     if "message" in raw:
         if not isinstance(raw["message"], str):
-            raise ValueError("a message that is no text")
+            raise ValueError("a message that is not a text")
         status["message"] = text.clean(raw["message"], _MESSAGE_MAX)
     if "reason" in raw:
         if not isinstance(raw["reason"], str) or not _REASON.fullmatch(raw["reason"]):
-            raise ValueError("a reason that is none")
+            raise ValueError("a reason that does not exist")
         status["reason"] = raw["reason"]
     if (timestamp := typed.number(raw.get("timestamp"), 0, 1e11)) is not None:
         status["timestamp"] = timestamp
@@ -55,7 +55,7 @@ def names(raw: Any) -> tuple[str | None, str | None, str | None]:
 def _name(raw: Any) -> str:
     found = raw["value"]
     if not isinstance(found, str) or not 0 < len(found) <= _NAME_MAX:
-        raise ValueError("a name that is no text")
+        raise ValueError("a name that is not a text")
     return found
 
 

@@ -73,5 +73,5 @@ async def _fetched(cache: fetch.FileCache, file: api.RemoteFile) -> finding.Find
     except OSError as error:
         return finding.fail(file.name, f"cannot be kept: {error.strerror}")
     if not data.startswith(_JAR):
-        return finding.fail(file.name, f"what {file.url[:96]} sends is no jar", _HINT)
+        return finding.fail(file.name, f"what {file.url[:96]} sends is not a jar", _HINT)
     return finding.ok(file.name, f"{counts.told(len(data), 'byte')} from {file.url[:96]}")

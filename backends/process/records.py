@@ -62,9 +62,9 @@ def about(path: pathlib.Path, name: str) -> dict[str, Any] | None:
         return None
     metadata, token = told.get("metadata", {}), told.get("token", "")
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise OddError("instance.json: its metadata are none")
+        raise OddError("instance.json: its metadata is not a section of texts")
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise OddError("instance.json: its token is none")
+        raise OddError("instance.json: its token is not a token")
     return {
         "name": name,
         "metadata": metadata,

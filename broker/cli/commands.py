@@ -416,7 +416,7 @@ def status(options: argparse.Namespace) -> None:
         print(terminal.render(told))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise exits.Failed(
-            f"what answers at {url} is no broker of this version: {error!r}"
+            f"what answers at {url} is not a broker of this version: {error!r}"
         ) from error
 
 

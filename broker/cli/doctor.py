@@ -265,7 +265,7 @@ async def _jobs(session: http.Session) -> finding.Finding:
     if not jobs and not items:
         return finding.warn(
             "Job/Read",
-            "no job is visible: there is none, or the user may read none",
+            "no job is visible: there is none, or the user is not allowed to read any",
             "if there are jobs, give the user Job/Read: to it a full queue looks empty",
         )
     return finding.ok(

@@ -212,7 +212,7 @@ class Builder:
         ca_file = str(self.base / told)
         try:
             if not paths.is_regular(ca_file):
-                self.notes.bad(path, f"found {ca_file}, which is no file")
+                self.notes.bad(path, f"found {ca_file}, which is not a file")
                 return ca_file
             many = len(ControllerSettings.certificates(ca_file)) > trust.MOST
         except OSError as error:

@@ -228,7 +228,7 @@ class HighAvailability:
     renew_deadline_s: float = same(
         election.Terms,
         "renew_deadline_s",
-        "Whoever leads and cannot renew for this long stops to act.",
+        "Whoever leads and cannot renew for this long stops acting.",
     )
     retry_s: float = same(
         election.Terms, "retry_s", "Pause between two requests for the lease, of every replica."

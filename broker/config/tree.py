@@ -144,7 +144,7 @@ class _Reader:
             raise
         except Exception:  # noqa: BLE001 -- its constructors raise what comes to their mind
             what = _SHORT.get(kind, kind)
-            text = f"looks like a {what} and is none; hint: put it in quotes"
+            text = f"looks like a {what} and is not one; hint: put it in quotes"
             self._tree.faults.append(Fault(path, line, text))
             return None
         if isinstance(value, str) and (found := _UNFIT.search(value)):

@@ -301,7 +301,7 @@ def _computer(seen: state.NodeState, skew_s: float) -> model.Computer:
 
 def _item(item: Any, skew_s: float) -> model.QueueItem:
     if not isinstance(item, dict):
-        raise errors.Unexpected("an item of the queue is no object")
+        raise errors.Unexpected("an item of the queue is not an object")
     number = _id(item)
     stage = _stage(item)
     task = item.get("task")

@@ -95,7 +95,7 @@ def test_a_revision_is_of_what_the_agent_is_not_of_when_it_goes():
 
 
 def test_a_secret_comes_from_a_file_beside_the_configuration(tmp_path):
-    """A relative path starts where the file stands, the line break at the end is no part of it."""
+    """A relative path starts where the file stands, the line break at the end is not part of it."""
     (tmp_path / "token").write_text("s3cret\n")
     path = tmp_path / "broker.yaml"
     path.write_text(

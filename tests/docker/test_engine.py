@@ -133,7 +133,7 @@ async def test_an_image_that_is_removed(rig):
 
 
 async def test_a_registry_that_cannot_be_reached(rig):
-    """The platform's fault; two launches ask for the image once and both are told."""
+    """The platform's fault; two launches ask for the image once and both are reported."""
     specs = [rig.spec(name, image="127.0.0.1:1/x:1", pull="if-missing") for name in ("a1", "a2")]
     results = await asyncio.gather(
         *(rig.backend.launch(spec) for spec in specs), return_exceptions=True

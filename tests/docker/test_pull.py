@@ -208,7 +208,10 @@ async def test_a_login_that_is_missing_or_wrong(how, engine_url, closed, tmp_pat
     [
         (None, "docker-credential-forge: No such file or directory"),
         ("cat >/dev/null; echo locked >&2; exit 1", "docker-credential-forge: locked"),
-        ("cat >/dev/null; echo not-this-secret", "docker-credential-forge: its answer is none"),
+        (
+            "cat >/dev/null; echo not-this-secret",
+            "docker-credential-forge: its answer cannot be understood",
+        ),
         ("exec sleep 60", "docker-credential-forge: no answer within 0.5 s"),
     ],
 )

@@ -39,15 +39,15 @@ def test_an_id_is_a_name_too(image):
 
 @pytest.mark.parametrize(
     ("image", "words"),
-    [("https://reg.example/x", "has a scheme"), ("docker://x", "has a scheme"), ("", "no name"),
-     (" ", "no name"), ("x y", "no name"), ("busybox ", "no name"), ("x\n", "no name"),
+    [("https://reg.example/x", "has a scheme"), ("docker://x", "has a scheme"), ("", "not the name of"),
+     (" ", "not the name of"), ("x y", "not the name of"), ("busybox ", "not the name of"), ("x\n", "not the name of"),
      ("BusyBox", "hint: 'busybox'"), ("reg.example/Team/X:1", "upper case"), ("x:", "no tag"),
      ("x:a b", "no tag"), ("x:-a", "no tag"), ("x:" + "a" * 129, "no tag"), ("x@", "no digest"),
-     ("x@sha256:abc", "no digest"), ("x@latest", "no digest"), ("/x", "no name"),
-     ("reg.example//x", "no name"), ("reg.example/", "no name"), ("-reg.example/x", "no registry"),
-     ("reg_.example/x", "no registry"), ("reg.example:x/y", "no registry"), ("a..b", "no name"),
-     ("_x", "no name"), ("x_", "no name"), ("${IMAGE}", "upper case"), ("<image>", "no name"),
-     ("größe", "no name"), ("a/" * 150 + "a", "has 301 characters"), ("x" * 5000, "5000")],
+     ("x@sha256:abc", "no digest"), ("x@latest", "no digest"), ("/x", "not the name of"),
+     ("reg.example//x", "not the name of"), ("reg.example/", "not the name of"), ("-reg.example/x", "no registry"),
+     ("reg_.example/x", "no registry"), ("reg.example:x/y", "no registry"), ("a..b", "not the name of"),
+     ("_x", "not the name of"), ("x_", "not the name of"), ("${IMAGE}", "upper case"), ("<image>", "not the name of"),
+     ("größe", "not the name of"), ("a/" * 150 + "a", "has 301 characters"), ("x" * 5000, "5000")],
 )  # fmt: skip
 def test_what_is_no_name(image, words):
     """Said in words that help."""

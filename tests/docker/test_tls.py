@@ -157,7 +157,7 @@ async def test_tls_where_none_is_spoken_and_the_other_way_round(secured):
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     told = await refusal(secured.host(server.sockets[0].getsockname()[1]))
     server.close()
-    assert "no TLS is spoken there" in str(told)
+    assert "it does not speak TLS there" in str(told)
 
 
 @pytest.mark.parametrize("field", ["ca_file", "key_file"])

@@ -7,7 +7,7 @@ from backends.kubernetes.api import client, errors, throttling
 from tests.kubernetes import fake, recorded, test_backend
 
 HINT = "; hint: the rights in docs/backends/kubernetes.md"
-NOBODY = "system:serviceaccount:broker-system:nobody may not"
+NOBODY = "system:serviceaccount:broker-system:nobody is not allowed to"
 
 # recording: verb, what, class, how the reason begins
 TABLE: dict[str, tuple[str, str, type[api.BackendError], str]] = {
@@ -25,7 +25,7 @@ TABLE: dict[str, tuple[str, str, type[api.BackendError], str]] = {
         "list",
         "pods",
         errors.NoRight,
-        "system:anonymous may not list pods in namespace agents",
+        "system:anonymous is not allowed to list pods in namespace agents",
     ),
     "403-limitrange": ("create", "pods", api.Rejected, 'pods "agent-x" is forbidden: maximum mem'),
     "403-namespace-terminating": ("create", "pods", api.Unauthorized, 'pods "agent-x" is forb'),

@@ -171,12 +171,12 @@ async def test_a_busy_server_is_left_alone() -> None:
 async def test_a_missing_right_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """It is no error of the look, and tried again ten minutes later."""
     source, inquiry = Source(), events.Inquiry()
-    source.error = errors.NoRight("broker may not list events in namespace agents")
+    source.error = errors.NoRight("broker is not allowed to list events in namespace agents")
     with caplog.at_level(logging.WARNING):
         await pass_time(inquiry, source, [mute(0)], 1300)
 
     assert [0.0, 600.0, 1200.0] == [at for at, _ in source.asked]
-    assert ["broker may not list events in namespace agents"] == [
+    assert ["broker is not allowed to list events in namespace agents"] == [
         record.reason for record in caplog.records
     ]
 

@@ -172,10 +172,10 @@ async def test_a_pod_that_may_not_be_deleted_is_named(
         made.submit(duration_s=0.1)
         await made.until("one is done", lambda: made.fates() == ["done"])
         made.submit(duration_s=0.1)
-        words = "may not be deleted: "
+        words = "we are not allowed to delete it: "
         text = await made.until("it is said", lambda: words in made.texts() and made.texts())
         assert "1 of 1 agent, 1 of them leaving for " in text
-        assert "may not delete pods in namespace" in text
+        assert "is not allowed to delete pods in namespace" in text
         (agent,) = made.shown()["agents"]
         assert agent["instance"]["text"].startswith(words)
         (name,) = cluster.pods
@@ -283,7 +283,7 @@ async def test_a_launch_that_is_taken_back_is_no_death(
         made.submit(duration_s=0.1)
         refused = ("launch", "unauthorized")
         await made.until("it is refused", lambda: made.notes.results[refused])
-        await made.until("it is said why", lambda: "may not create" in made.texts())
+        await made.until("it is said why", lambda: "is not allowed to create" in made.texts())
         await made.until("then it is served", lambda: made.fates() == ["done"])
         await made.until("nothing is left", lambda: not cluster.pods)
         assert ["once"] == [death["slug"] for death in made.shown()["deaths"]]

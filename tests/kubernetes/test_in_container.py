@@ -666,7 +666,7 @@ async def test_a_missing_right_is_named(stage: Stage) -> None:
     agent = await stage.agent()
     outcome = await agent.run("maven", "true")
     assert 125 == outcome.code
-    assert b"may not create pods/exec in namespace agents" in outcome.err
+    assert b"is not allowed to create pods/exec in namespace agents" in outcome.err
 
 
 async def test_a_slow_reader_slows_the_command(stage: Stage, tmp_path: pathlib.Path) -> None:

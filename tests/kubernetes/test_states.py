@@ -60,7 +60,10 @@ LIVES: dict[str, list[tuple[Any, ...]]] = {
     ],
     "pod-21-err-image-never-pull": [
         *STARTS,
-        ("starting", "the image is not on the node and may not be pulled (ErrImageNeverPull)"),
+        (
+            "starting",
+            "the image is not on the node and pulling it is not allowed (ErrImageNeverPull)",
+        ),
         DELETED,
     ],
     "pod-22-invalid-image-name": [

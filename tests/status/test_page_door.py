@@ -158,7 +158,7 @@ async def test_who_says_nothing_at_all_costs_nobody_a_place():
 
 
 async def test_who_asks_without_end_gets_a_part_of_the_loop():
-    """What is dear to make is given again for a while, and not for ever."""
+    """What is costly to make is given again for a while, and not for ever."""
     made = []
 
     def metrics():

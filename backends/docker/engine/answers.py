@@ -97,7 +97,7 @@ def found(entry: Any) -> Found:
     An odd value costs that value: an unknown state is taken for running, never for an end.
     """
     if not isinstance(entry, Mapping):
-        raise ValueError("an entry that is no container")  # noqa: TRY004 -- the caller's one kind
+        raise ValueError("an entry that is not a container")  # noqa: TRY004 -- the caller's one kind
     names, labels = entry.get("Names"), _texts(entry.get("Labels"))
     return Found(
         id=_id(entry.get("Id")),
@@ -143,10 +143,10 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
     state, host = entry.get("State"), _section(entry.get("HostConfig"))
     config = entry.get("Config")
     if not isinstance(state, Mapping) or not isinstance(config, Mapping):
-        raise ValueError("it tells no state, or no configuration")  # noqa: TRY004 -- as above
+        raise ValueError("it gives no state, or no configuration")  # noqa: TRY004 -- as above
     word, id_ = typed.words(state.get("Status"), _WORD_MAX), _id(entry.get("Id"))
     if not word or not id_:
-        raise ValueError("it tells no state, or no id")
+        raise ValueError("it gives no state, or no id")
     mounts = entry.get("Mounts")
     return Inspected(
         id=id_,
@@ -171,7 +171,7 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
 def event(told: Any) -> Event:
     """Read an event. Raises ValueError for what is none; an odd time is unknown."""
     if not isinstance(told, Mapping):
-        raise ValueError("an event that is none")  # noqa: TRY004 -- as above
+        raise ValueError("something that is not an event")  # noqa: TRY004 -- as above
     actor = _section(told.get("Actor"))
     nanoseconds = typed.number(told.get("timeNano"), 0.0, math.inf)
     at = nanoseconds / 1e9 if nanoseconds else _moment(told.get("time"))
@@ -189,7 +189,7 @@ def security_options(info: Mapping[str, Any]) -> tuple[str, ...]:
     if told is None:
         return ()
     if not isinstance(told, list) or not all(isinstance(option, str) for option in told):
-        raise ValueError("its security options are no list of texts")
+        raise ValueError("its security options are not a list of texts")
     return tuple(told)
 
 
@@ -199,11 +199,11 @@ def progress(told: Any) -> tuple[str, str, str]:
     The layer is empty where the line is about none.
     """
     if not isinstance(told, Mapping):
-        raise ValueError("a line that is none of a pull")  # noqa: TRY004 -- as above
+        raise ValueError("a line that is not part of a pull")  # noqa: TRY004 -- as above
     if "error" in told or "errorDetail" in told:
         detail = _section(told.get("errorDetail")).get("message")
         words = typed.words(told.get("error"), _PATH_MAX) or typed.words(detail, _PATH_MAX)
-        return text.clean(words) or "no reason is told", "", ""
+        return text.clean(words) or "no reason is given", "", ""
     layer = typed.words(told.get("id"), _WORD_MAX) if "progressDetail" in told else ""
     return "", layer, typed.words(told.get("status"), _WORD_MAX)
 
@@ -212,7 +212,7 @@ def made(told: Mapping[str, Any]) -> str:
     """Return the id of a container that was created. Raises ValueError."""
     found_id = _id(told.get("Id"))
     if not found_id:
-        raise ValueError("it tells no id of what it created")
+        raise ValueError("it gives no id of what it created")
     return found_id
 
 
@@ -220,7 +220,7 @@ def status_code(told: Mapping[str, Any]) -> int:
     """Return how a container that was waited for ended. Raises ValueError."""
     code = typed.integer(told.get("StatusCode"), -(1 << 31), 1 << 32)
     if code is None:
-        raise ValueError("it tells no status code")
+        raise ValueError("it gives no status code")
     return code
 
 
@@ -230,7 +230,7 @@ def volumes(told: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
     if entries is None:
         return {}
     if not isinstance(entries, list):
-        raise ValueError("its volumes are no list")  # noqa: TRY004 -- the caller's one kind
+        raise ValueError("its volumes are not a list")  # noqa: TRY004 -- the caller's one kind
     return {
         name: _texts(entry.get("Labels"))
         for entry in entries
@@ -359,7 +359,7 @@ def refused_pull(status: int | None, words: str) -> api.BackendError:
 
 _TLS = (
     (r"WRONG_VERSION|wrong version|UNKNOWN_PROTOCOL|HTTP_REQUEST",
-     "no TLS is spoken there; hint: its port, or `tls: false`"),
+     "it does not speak TLS there; hint: its port, or `tls: false`"),
     (r"mismatch, certificate|doesn't match",
      "its certificate is for another name; hint: a name of the certificate in `url`"),
     (r"verify failed.*expired", "its certificate has expired; hint: that host needs a new one"),

@@ -440,7 +440,7 @@ class Client:
         told = session.told(dict, "GET", "/version", limit=_INSPECT_MAX)
         newest = answers.version(told.get("ApiVersion"))
         if newest is None:
-            raise wire.OddError("what is there tells no version of the Engine's API")
+            raise wire.OddError("what is there gives no version of the Engine's API")
         oldest = answers.version(told.get("MinAPIVersion")) or _OLDEST
         if newest < _OLDEST:
             raise api.Unauthorized(

@@ -125,7 +125,7 @@ class Follower:
                     if time.monotonic() - opened > _SHORT_S:  # else the old ones, told again
                         pauses = self._pauses()
                     if event is None:
-                        self._say(f"{self._engine.url} tells of one that cannot be read")
+                        self._say(f"{self._engine.url} reports one that cannot be read")
                     if event is None or self._is_news(event):
                         self._wake()
             except api.BackendError as error:  # the listing says so, too

@@ -105,7 +105,9 @@ def of_helper(name: str, server: str) -> dict[str, str] | None:
     except OSError as error:
         raise _refused(program, error.strerror or "it cannot be run") from error
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise _refused(program, "its answer is none") from None  # it may hold the secret
+        raise _refused(
+            program, "its answer cannot be understood"
+        ) from None  # it may hold the secret
     secrets.register(secret)
     if user == _TOKEN_USER:
         return {"serveraddress": server, "identitytoken": secret}
@@ -130,9 +132,9 @@ def _read(path: pathlib.Path) -> Any:
     try:
         return json.loads(raw.decode("utf-8-sig")) if raw.strip() else {}
     except json.JSONDecodeError as error:
-        raise _odd(path, "", f"no JSON: line {error.lineno}: {error.msg}") from None
+        raise _odd(path, "", f"not JSON: line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError):
-        raise _odd(path, "", "no JSON") from None
+        raise _odd(path, "", "not JSON") from None
 
 
 def _section(told: Any, path: pathlib.Path, where: str) -> Mapping[str, Any]:

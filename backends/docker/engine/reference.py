@@ -50,7 +50,7 @@ def _problems(image: str) -> Iterator[str]:
     if path != path.lower():
         yield f"the image {shown} has upper case letters; hint: {path.lower()[:80]!r}"
     if not all(_PART.fullmatch(part) for part in path.split("/")):
-        yield f"the image {shown} is no name of one; allowed: {_ALLOWED}"
+        yield f"the image {shown} is not the name of an image; allowed: {_ALLOWED}"
     if len(name) > _NAME_LONGEST:
         yield (
             f"the name of the image {shown} has {counts.told(len(name), 'character')}; "

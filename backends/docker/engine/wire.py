@@ -318,7 +318,7 @@ class Answer:
             if isinstance(told, dict) and isinstance(told.get("message"), str):
                 return text.clean(told["message"], _WORDS_MAX)
         return text.clean(said.decode("utf-8", "replace")) or text.clean(
-            self._response.reason or "no reason is told"
+            self._response.reason or "no reason is given"
         )
 
     def _begin(self, limit: int) -> tuple[bytes, bool]:
@@ -370,7 +370,7 @@ class _Frames:
             at += len(part)
             if len(self._head) == _FRAME:
                 if self._head[0] not in _FRAME_TYPES or any(self._head[1:4]):
-                    raise OddError("the output is not in frames, or tells of an error")
+                    raise OddError("the output is not in frames, or reports an error")
                 self._left = int.from_bytes(self._head[4:], "big")
                 self._head.clear()
 
@@ -381,7 +381,7 @@ def read_json(data: bytes) -> Any:
         return json.loads(data, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         words = "too deep" if isinstance(error, RecursionError) else text.clean(str(error), 80)
-        raise OddError(f"the answer is no JSON: {words}") from None
+        raise OddError(f"the answer is not JSON: {words}") from None
 
 
 def _integer(digits: str) -> int:

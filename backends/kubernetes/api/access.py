@@ -52,7 +52,7 @@ class NoToken:
 
 @define
 class FileToken:
-    """A token in a file that somebody else renews; a trailing line break is no part of it."""
+    """A token in a file that somebody else renews; a trailing line break is not part of it."""
 
     path: pathlib.Path
     clock: Callable[[], float]  # seconds, monotonic

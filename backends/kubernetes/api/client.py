@@ -136,7 +136,7 @@ class Client:
             metadata = found.get("metadata") if isinstance(found, dict) else None
             if isinstance(metadata, dict) and metadata.get("name") == name:
                 return found  # type: ignore[no-any-return]  # just looked at
-            raise errors.Odd(f"asked for pod {name}, the API server tells of something else")
+            raise errors.Odd(f"asked for pod {name}, the API server answers with another object")
         return None
 
     async def events_of(self, uid: str) -> list[Object]:
@@ -277,9 +277,9 @@ class Client:
         try:
             answer = decoding.loads(raw)
         except ValueError:  # whose words may quote it
-            raise errors.Odd(f"the answer to {verb} {what} is no JSON") from None
+            raise errors.Odd(f"the answer to {verb} {what} is not JSON") from None
         if not isinstance(answer, dict):
-            raise errors.Odd(f"the answer to {verb} {what} is no object")
+            raise errors.Odd(f"the answer to {verb} {what} is not an object")
         return answer
 
     async def _do(
@@ -430,14 +430,14 @@ def _event(line: bytes) -> Event:
     try:
         told = decoding.loads(line)
     except ValueError:
-        raise errors.Odd("the watch sends a line that is no JSON") from None
+        raise errors.Odd("the watch sends a line that is not JSON") from None
     kind, thing = (told.get("type"), told.get("object")) if isinstance(told, dict) else (None,) * 2
     if kind == "ERROR":
         code = typed.integer(thing.get("code"), 0, 599) if isinstance(thing, dict) else None
         status = code if code is not None and code >= _REFUSED else _FAILED
         raise errors.mapped("watch", "pods", errors.Answer(status=status, body=thing))
     if not isinstance(kind, str) or not isinstance(thing, dict):
-        raise errors.Odd("the watch sends something that is no event")
+        raise errors.Odd("the watch sends something that is not an event")
     return Event(kind=kind, object=thing)
 
 
@@ -458,7 +458,7 @@ def _items(page: Object, kind: str) -> list[Any]:
         or not isinstance(version, str)
         or not _VERSION.fullmatch(version)
     ):
-        raise errors.Odd(f"the answer to a list is no {kind}")
+        raise errors.Odd(f"the answer to a list is not a {kind}")
     return found or []
 
 

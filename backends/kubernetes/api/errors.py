@@ -132,7 +132,7 @@ def _forbidden(verb: str, what: str, answer: Answer, words: str) -> api.BackendE
     if rights is not None:
         where = f" in namespace {rights['namespace']}" if rights["namespace"] else ""
         return NoRight(
-            f"{rights['user']} may not {rights['verb']} {rights['what']}{where}; "
+            f"{rights['user']} is not allowed to {rights['verb']} {rights['what']}{where}; "
             "hint: the rights in docs/backends/kubernetes.md"
         )
     quota = _QUOTA.search(words)
@@ -145,7 +145,7 @@ def _forbidden(verb: str, what: str, answer: Answer, words: str) -> api.BackendE
         return api.Unauthorized(words)
     if verb == "create":  # admission: Pod Security, limit ranges, what the pod refers to
         return api.Rejected(words)
-    return api.Unauthorized(f"may not {verb} {what}: {words}")
+    return api.Unauthorized(f"not allowed to {verb} {what}: {words}")
 
 
 def _not_found(answer: Answer, words: str) -> api.BackendError:

@@ -116,7 +116,7 @@ def _seen(found: client.Object) -> lease.Seen:
         or not isinstance(spec, dict)
         or _is_deep(found)
     ):
-        raise errors.Odd("the answer is no lease")
+        raise errors.Odd("the answer is not a lease")
     record = lease.Record(
         holder=states.words(spec, "holderIdentity"),
         lease_s=_number(spec.get("leaseDurationSeconds"), _LONGEST_S),

@@ -10,7 +10,7 @@ seen; bookmarks renew that version about every minute, so silence beyond that is
 leaving the label selector looks like DELETED.
 
 What cannot be read costs itself: a pod of which nobody can tell whose it is leaves a doubt in the
-picture (``Picture.odd``), and while there is one each look lists; an event that is none makes us
+picture (``Picture.odd``), and while there is one each look lists; an odd event makes us
 list anew. A bug of ours is logged, and followed by a new list.
 
 A pod is read when it changes, not at each look, and a long list with pauses, so that the loop is
@@ -222,7 +222,7 @@ class Reflector:
     def _say(self, reason: str) -> None:
         """Log what cannot be read, once until it is something else."""
         if reason != self._said:
-            _LOG.warning("the pods are told in a way that is odd", extra={"reason": reason})
+            _LOG.warning("the list of pods is odd", extra={"reason": reason})
         self._said = reason
 
     async def _list(self) -> _Found:

@@ -48,7 +48,7 @@ def status(raw: bytes) -> Status:
     except ValueError:
         told = None
     if not isinstance(told, Mapping) or not isinstance(told.get("status"), str):
-        return Status(message="the API server's word on the end is not to be understood")
+        return Status(message="the API server's word on the end cannot be understood")
     if told["status"] == "Success":
         return Status(code=0)
     codes = [_code(cause) for cause in _causes(told)]

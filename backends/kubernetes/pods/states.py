@@ -65,12 +65,12 @@ def is_ours(pod: Any, owner: str) -> bool:
     marks = pods.owner_labels(owner)
     strange = [key for key in marks if not isinstance(labels.get(key, ""), str)]
     if strange:
-        raise errors.Odd(f"pod {name}: its label {strange[0]} is no text")
+        raise errors.Odd(f"pod {name}: its label {strange[0]} is not a text")
     if not marks.items() <= labels.items() or pods.NAME not in annotations:
         return False
     called = annotations[pods.NAME]
     if not isinstance(called, str) or names.name_problem(called) is not None:
-        raise errors.Odd(f"pod {name}: its annotation {pods.NAME} is no name")
+        raise errors.Odd(f"pod {name}: its annotation {pods.NAME} is not a name")
     if not _metadata(pod):
         raise errors.Odd(f"pod {name}: its annotation {pods.METADATA} cannot be read")
     return pods.pod_name(called) == name  # else somebody's copy of one of ours
@@ -227,9 +227,9 @@ def _problems(pod: Pod) -> Iterator[str]:
     metadata, status = part(pod, "metadata"), pod.get("status")
     uid, deleted = metadata.get("uid"), metadata.get("deletionTimestamp")
     if not isinstance(uid, str) or not _ID.fullmatch(uid):
-        yield "its uid is none"
+        yield "its uid is not a uid"
     if deleted is not None and _time(deleted) is None:
-        yield "its deletionTimestamp is no time"
+        yield "its deletionTimestamp is not a time"
     for value, key in ((status, "status"), (pod.get("spec"), "spec")):
         if value is not None and not isinstance(value, Mapping):
             yield f"its {key} {typed_as(value)}"
@@ -259,7 +259,7 @@ def _odd_entries(listed: Any) -> Iterator[str]:
             if told is not None and not isinstance(told, Mapping):
                 yield f"{where} {typed_as(told)}"
             elif kind == "terminated" and told is not None and _no_code(told):
-                yield f"{where}.exitCode is no number"
+                yield f"{where}.exitCode is not a number"
         if isinstance(state, Mapping) and sum(state.get(kind) is not None for kind in _STATES) > 1:
             yield f"[{number}].state is several at once"
 

@@ -65,7 +65,11 @@ TABLE = (
         Where.WAITING,
         ("ErrImagePull", "image", "the image cannot be pulled"),
         ("ImagePullBackOff", "image", "the image cannot be pulled"),
-        ("ErrImageNeverPull", "image", "the image is not on the node and may not be pulled"),
+        (
+            "ErrImageNeverPull",
+            "image",
+            "the image is not on the node and pulling it is not allowed",
+        ),
         ("InvalidImageName", "image", "the image's name is wrong"),
         ("ImageInspectError", "image", "the image cannot be read on the node"),
         ("RegistryUnavailable", "image", "the registry does not answer"),

@@ -388,8 +388,8 @@ class _Reader:
             return _unmet(
                 wish,
                 WaitReason.BAD_LABEL,
-                f"{_short(label.expression)} is no label expression ({complaint}): the controller "
-                "takes it for one odd label, and no template has it",
+                f"{_short(label.expression)} is not a label expression ({complaint}): the "
+                "controller takes it for one odd label, and no template has it",
             )
         return _unmet(wish, WaitReason.NO_TEMPLATE, self._nobody(text))
 

@@ -1,0 +1,119 @@
+"""The words of the project: one for each idea, and English that says what it means.
+
+``docs/glossary.md`` is the law. What is listed below as not yet renamed may only become shorter.
+"""
+
+import ast
+import re
+
+import pytest
+
+from tests.project import test_house as house
+
+PACKAGES = ("backends", "broker", "jnlp", "outside")
+
+# --- English ---
+
+WRONG = {
+    r"\bstop(s|ped)? to (?!the\b)[a-z]+": "stops acting ('stops to act' means: in order to act)",
+    r"\b(is|are|be|was|were) (not )?to be had\b|\bto be had\b": "is available, can be found",
+    r"\bdo(es)? without\b": "needs no ..., works without ...",
+    r"(?<!here )\b(is|are|was|were) no (?!longer\b|more\b|less\b|such\b|reason\b)[a-z]+": "is not a ...",
+    r"\b(that|which|answer|and|it) (is|are) none\b": "is not one; say what it is not",
+    r"\btells? no\b": "gives no ..., does not say ...",
+    r"\bnot to be (understood|found|read|seen|reached)\b": "cannot be ...",
+    r"\b(has|have) not (the|a|an|any)\b": "does not have",
+    r"\b(not|never|nobody|nothing) (\w+ ){0,2}(nothing|nobody|none)\b": "a double negation",
+    r"\b(nothing|nobody|nowhere)\b[^.;:,]* neither\b": "a double negation",
+    r"\bdear\b": "costly",
+    r"\bever more (seldom|rarely)\b": "less and less often",
+    r"\b(?<!standby )since \d+ ?(s|ms|min|h|seconds?|minutes?|hours?)\b": "for 5 s (since needs a time)",
+    r"\beventual(ly)? (?!consisten)|\bactual (?!state\b)": "possible, present (a false friend)",
+    r"\b(are|is) (not )?(let|given) free\b": "is released",
+    r"(^|[.|] )Who (is(?! trusted)|does|has|asks|wants|may|can|knows)\b(?![^.?]*\?)(?= [^|]*$)": "Whoever",
+    r"\binformations\b|\badvices\b|\binfos\b": "no plural",
+}
+"""What a message must not hold, and what to write instead."""
+
+
+def messages():
+    """Yield place and text of every string that could be read by a person: no docstrings."""
+    for package in PACKAGES:
+        for path in sorted((house.ROOT / package).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            skipped = set(documentation(tree))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.JoinedStr):
+                    skipped |= {id(part) for part in node.values}
+                    text = "".join(
+                        str(part.value) if isinstance(part, ast.Constant) else "5"
+                        for part in node.values
+                    )
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    text = node.value
+                else:
+                    continue
+                if id(node) not in skipped and len(text.split()) > 1:
+                    yield f"{path.relative_to(house.ROOT)}:{node.lineno}", text
+
+
+def documentation(tree):
+    """Yield the ids of the strings that say what a module, class or function is for."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", ())
+        for statement in body if isinstance(body, list) else ():
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                yield id(statement.value)
+
+
+def pages():
+    """Yield place and text of every line of the documents, without its code and quotations."""
+    for path in house.sources("*.md"):
+        if path.name != "glossary.md" and "tests" not in path.parts:
+            text = re.sub(
+                r"```.*?```",
+                lambda found: "\n" * found[0].count("\n"),
+                path.read_text(),
+                flags=re.S,
+            )
+            for number, line in enumerate(text.splitlines(), 1):
+                yield (
+                    f"{path.relative_to(house.ROOT)}:{number}",
+                    re.sub(r"`[^`]*`|\*[^*]+\*", "X", line),
+                )
+
+
+TEXTS = [*messages(), *pages()]
+
+
+@pytest.mark.parametrize("pattern", sorted(WRONG))
+def test_no_text_for_people_says_the_opposite_of_what_it_means(pattern):
+    """Messages, log lines, help texts and documents."""
+    wrong = re.compile(pattern)
+    found = [f"{place}: {text.strip()[:160]}" for place, text in TEXTS if wrong.search(text)]
+    assert found == [], f"write instead: {WRONG[pattern]}"
+
+
+def test_the_search_finds_what_it_is_for():
+    """Each pattern fits a sentence that it is made for, or it would guard nothing."""
+    bad = (
+        "the leader stops to act",
+        "it is not to be had here",
+        "a broker in the cluster does without",
+        "the answer is no lease",
+        "an event that is none",
+        "it tells no state",
+        "the end is not to be understood",
+        "what has not the label",
+        "it has never seen nothing",
+        "nothing is done, neither of it".replace(",", ""),
+        "an archive is dear",
+        "it is asked ever more seldom",
+        "the controller is away since 5 s",
+        "the eventual end",
+        "the place is let free",
+        "Who does not know it sees an error",
+        "informations",
+    )
+    assert [] == [p for p in WRONG if not any(re.search(p, text) for text in bad)]
+    assert len(TEXTS) > 3000

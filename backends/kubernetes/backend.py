@@ -16,7 +16,6 @@ import logging
 import math
 import pathlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 from attrs import frozen
@@ -25,10 +24,8 @@ from backends import api
 from backends.kit import names
 from backends.kubernetes import settings
 from backends.kubernetes.api import access, client, errors, reflector
+from backends.kubernetes.exec import execution, listener
 from backends.kubernetes.pods import events, pod, states
-
-if TYPE_CHECKING:  # only who serves `in-container` pays for an HTTP server
-    from backends.kubernetes.exec import listener
 
 _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
@@ -216,8 +213,6 @@ class KubernetesBackend:
         told = self._settings.in_container
         if told is None or self._listener is not None:
             return
-        from backends.kubernetes.exec import execution, listener  # noqa: PLC0415 -- see above
-
         asked, _ = await self._open()
 
         async def find(name: str) -> client.Object | None:

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from backends import api
-from backends.kit import heap, names, workspaces
+from backends.kit import names, workspaces
 from backends.process import fetch, kernel, launching, records, settings, storage, watch
 from outside import counts, paths, text
 
@@ -85,7 +85,6 @@ class ProcessBackend:
         self._cache = fetch.FileCache(root / "cache", configured)
         self._shared = root / "shared"
         self._watcher = watch.Watcher()
-        heap.share()
         self._readers = concurrent.futures.ThreadPoolExecutor(1, "process-read")
         self._workers = concurrent.futures.ThreadPoolExecutor(_WORKERS, "process-work")
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()

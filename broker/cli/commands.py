@@ -7,6 +7,7 @@ documents as the status page.
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -20,8 +21,10 @@ import attrs
 from attrs import frozen
 
 from backends.kit import finding
-from broker import assembly, clock, config, configured, exits, lean, log, presence, signals, store
-from broker.cli import single_look
+from broker import assembly, clock, config, exits, log, presence, signals, store
+from broker.cli import doctor as doctors
+from broker.cli import rendering, single_look
+from broker.config import describing, kinds, loading
 from broker.controller import placeholder
 from broker.core.decide import explain as explains
 from broker.core.demand import labels
@@ -33,6 +36,11 @@ _SWEEPS_ITSELF = (
     "what is left over; to remove every agent stop it first, or let it go by run --drain"
 )
 _LOG = logging.getLogger("broker.commands")
+
+
+def _settings(options: argparse.Namespace, *, secrets: bool = True) -> config.Settings:
+    """Read the configuration; ``secrets`` only for what needs them. Raises ``ConfigError``."""
+    return loading.load(options.config, kinds.classes(), environ=os.environ, secrets=secrets)
 
 
 def _print_json(value: object) -> None:
@@ -48,7 +56,7 @@ def _print_table(rows: Sequence[Sequence[object]]) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Work until a signal."""
-    settings = configured.load_apart(options.config)
+    settings = _settings(options)
     log.configure(form=settings.log.format, level=settings.log.level, secrets=settings.secrets())
     for warning in settings.warnings:
         _LOG.warning("configuration", extra={"reason": warning.told(str(options.config))})
@@ -91,11 +99,10 @@ async def _run(
         )
     except ValueError as error:
         raise exits.BadInput(str(error)) from error
-    lean.settle()
+    gc.collect()
+    gc.freeze()  # what was loaded stays: the collector need not look at it again
     try:
-        with signals.obeyed(
-            made, drain=options.drain, load=lambda: configured.load_apart(options.config)
-        ):
+        with signals.obeyed(made, drain=options.drain, load=lambda: _settings(options)):
             await made.run()
     except placeholder.SecondBroker as error:
         raise exits.Refused(str(error)) from error
@@ -124,7 +131,7 @@ def demo(options: argparse.Namespace) -> None:
                 seconds=options.seconds,
                 listen=options.listen,
                 quiet=options.json,
-                kinds=configured.kinds(),
+                kinds=kinds.classes(),
                 backend=options.backend,
                 stay=options.stay,
             )
@@ -149,7 +156,7 @@ def demo(options: argparse.Namespace) -> None:
 def check_config(options: argparse.Namespace) -> None:
     """Say whether the configuration can be used, and what is odd about it."""
     try:
-        settings = configured.load(options.config)
+        settings = _settings(options)
     except config.ConfigError as error:
         if options.json:
             _print_json(
@@ -181,7 +188,7 @@ def check_config(options: argparse.Namespace) -> None:
 
 def explain(options: argparse.Namespace) -> None:
     """Say which templates would serve a label and what the others lack."""
-    settings = configured.load(options.config, secrets=False)
+    settings = _settings(options, secrets=False)
     policy = config.policy(settings, wall_now=clock.Clock().wall())
     try:
         answers = explains.explain_label(options.label, policy)
@@ -201,9 +208,7 @@ def _yes(value: bool) -> str:  # noqa: FBT001 -- a word for a value
 
 def render(options: argparse.Namespace) -> None:
     """Print what each backend of a template would create for one agent."""
-    from broker.cli import rendering  # noqa: PLC0415 -- a broker at work need not hold it
-
-    settings = configured.load(options.config, secrets=False)
+    settings = _settings(options, secrets=False)
     wall_now = clock.Clock().wall()
     policy = config.policy(settings, wall_now=wall_now)
     try:
@@ -216,8 +221,6 @@ def render(options: argparse.Namespace) -> None:
 
 def init(options: argparse.Namespace) -> None:
     """Write a commented configuration; never over another file."""
-    from broker.config import describing  # noqa: PLC0415 -- a broker at work need not hold it
-
     try:
         with options.path.open("x", encoding="utf-8") as file:
             file.write(describing.sample_config())
@@ -233,9 +236,7 @@ def init(options: argparse.Namespace) -> None:
 
 def schema(_: argparse.Namespace) -> None:
     """Print the JSON Schema."""
-    from broker.config import describing  # noqa: PLC0415 -- as above
-
-    _print_json(describing.schema(configured.kinds()))
+    _print_json(describing.schema(kinds.classes()))
 
 
 # --- with a controller, once -------------------------------------------------------------------
@@ -243,7 +244,7 @@ def schema(_: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Print what is to be done now: by the broker that works here, else by a look of our own."""
-    settings = configured.load(options.config, secrets=False)
+    settings = _settings(options, secrets=False)
     asked = _Asked.of(settings, "plan", "queue", "agents")
     ours = asked.told is not None and asked.told["plan"]["configuration"] == settings.fingerprint
     if asked.told is not None and ours:
@@ -252,7 +253,7 @@ def plan(options: argparse.Namespace) -> None:
     else:
         if asked.told is not None:
             _note("the broker that works here has another configuration in force: by the file")
-        settings = configured.load(options.config)
+        settings = _settings(options)
         log.configure(level="error", secrets=settings.secrets())
         shown = asyncio.run(single_look.dry(settings))
     told = _plan_document(shown, url=asked.url if ours else None)
@@ -302,7 +303,7 @@ def doctor(options: argparse.Namespace) -> None:
     """Check everything from outside; fails if anything will not work."""
     if options.tries and options.read_only:
         raise exits.BadInput("--try and --read-only: one of them")
-    settings = configured.load(options.config)
+    settings = _settings(options)
     log.configure(level="error", secrets=settings.secrets())
     found = asyncio.run(_examine(settings, options))
     if options.json:
@@ -315,8 +316,6 @@ def doctor(options: argparse.Namespace) -> None:
 async def _examine(
     settings: config.Settings, options: argparse.Namespace
 ) -> list[finding.Finding]:
-    from broker.cli import doctor as doctors  # noqa: PLC0415 -- a broker at work need not hold it
-
     watch = clock.Clock()
     found: list[finding.Finding] = []
     shared = settings.high_availability
@@ -351,14 +350,14 @@ def sweep(options: argparse.Namespace) -> None:
     if options.yes:
         _clear(options)
         return
-    settings = configured.load(options.config, secrets=False)
+    settings = _settings(options, secrets=False)
     name = "leftovers/all" if options.all else "leftovers"
     asked = _Asked.of(settings, name)
     if asked.told is not None:
         asked.say()
         told = asked.told[name]
     else:
-        settings = configured.load(options.config)
+        settings = _settings(options)
         log.configure(level="error", secrets=settings.secrets())
         told = asyncio.run(single_look.leftover(settings, everything=options.all))
     found = [{"name": a["name"], "reason": a["reason"]} for a in told["leftovers"]]
@@ -378,7 +377,7 @@ def sweep(options: argparse.Namespace) -> None:
 
 
 def _clear(options: argparse.Namespace) -> None:
-    settings = configured.load(options.config)
+    settings = _settings(options)
     log.configure(level="error", secrets=settings.secrets())
     with _state_dir(settings, busy=_SWEEPS_ITSELF):
         found, removed, kept = asyncio.run(single_look.clear(settings, everything=options.all))
@@ -428,7 +427,7 @@ async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Docu
     names = ("plan", "queue", "templates", "agents")
     if options.url is not None:
         return await _page(options.url, names), options.url
-    settings = configured.load(options.config, secrets=False)
+    settings = _settings(options, secrets=False)
     note = presence.noted(store.Reader(settings.state_dir))
     if note is not None:
         with contextlib.suppress(presence.NoAnswer):

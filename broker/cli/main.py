@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import broker
-import broker.lean  # before anything that is large
 from broker import config, exits, output
 from broker.cli import commands
 from broker.status import terminal

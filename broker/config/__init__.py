@@ -1,10 +1,10 @@
 """The configuration: YAML in, strict settings out, every problem at once.
 
-``settings`` is what the rest of the broker sees and ``errors`` what can be wrong; a broker at work
-needs no more, so the rest is not loaded here. ``loading`` is the way in: ``shape`` says which
-settings there are, ``tree`` reads YAML with lines, ``reading`` structures it, ``building`` checks
-across and fetches secrets. ``describing`` makes schema, reference table and sample. Refuses to
-import any kind of backend: its settings classes are handed in.
+``settings`` is what the rest of the broker sees and ``errors`` what can be wrong. ``loading`` is
+the way in: ``shape`` says which settings there are and ``kinds`` what those of backends are,
+``tree`` reads YAML with lines, ``reading`` structures it, ``building`` checks across and fetches
+secrets. ``describing`` makes schema, reference table and sample. Refuses to know any kind of
+backend: its settings classes are handed in.
 """
 
 from broker.config.errors import ConfigError

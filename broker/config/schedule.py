@@ -5,6 +5,7 @@ refuses to look at a clock.
 """
 
 import datetime as dt
+import zoneinfo
 from collections.abc import Sequence
 
 from attrs import frozen
@@ -38,8 +39,6 @@ def min_idle(base: int, windows: Sequence[Window], *, zone: str, at: float) -> i
     """Return the largest figure of the windows that hold at ``at`` (POSIX s), or ``base``."""
     if not windows:
         return base
-    import zoneinfo  # noqa: PLC0415 -- most brokers keep no schedule
-
     local = dt.datetime.fromtimestamp(at, zoneinfo.ZoneInfo(zone))
     minute = local.hour * 60 + local.minute
     holding = [w.min_idle for w in windows if w.holds(local.weekday(), minute)]

@@ -12,7 +12,7 @@ import attrs
 from attrs import field, frozen
 
 from backends import api as backends_api
-from broker.config import errors, general, schedule
+from broker.config import errors, schedule, shape
 from broker.core import election, model
 from jnlp import settings as jnlp_settings
 from jnlp import trust
@@ -118,13 +118,13 @@ class Settings:
 
     owner: str
     controller: ControllerSettings
-    poll: general.Poll
+    poll: shape.Poll
     state_dir: pathlib.Path
     listen: tuple[str, int] | None
-    log: general.Log
+    log: shape.Log
     backends: Mapping[model.BackendName, BackendSettings]
-    limits: general.Limits
-    advanced: general.Advanced
+    limits: shape.Limits
+    advanced: shape.Advanced
     templates: tuple[model.Template, ...]  # ``min_idle`` without the schedule
     warmth: Mapping[model.TemplateName, Warmth]
     high_availability: HighAvailability | None = None
@@ -151,5 +151,5 @@ def policy(settings: Settings, *, wall_now: float, draining: bool = False) -> mo
         max_starting=settings.limits.starting,
         placeholder=settings.controller.placeholder,
         draining=draining,
-        **{a.name: getattr(settings.advanced, a.name) for a in attrs.fields(general.Advanced)},
+        **{a.name: getattr(settings.advanced, a.name) for a in attrs.fields(shape.Advanced)},
     )

@@ -16,9 +16,10 @@ import sys
 import attrs
 import pytest
 
-from broker import configured, exits, presence, store
+from broker import exits, presence, store
 from broker.cli import commands as works
 from broker.cli import main as cli
+from broker.config import kinds, loading
 from broker.status import Server, documents, terminal
 from tests import patience
 from tests.status import status_source
@@ -323,7 +324,7 @@ HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n\u202e\x9b31m\ud800 " + "f" * 64
 @contextlib.asynccontextmanager
 async def beside(path, source):
     """A page that proves itself as that of the configuration's broker."""
-    settings = configured.load(pathlib.Path(path), secrets=False)
+    settings = loading.load(pathlib.Path(path), kinds.classes(), environ={}, secrets=False)
     source.fingerprint = settings.fingerprint
     server = Server(source, metrics=lambda: (b"", "text/plain"))
     url = await server.start(host="127.0.0.1", port=0)
@@ -411,7 +412,7 @@ async def test_status_asks_whoever_listens_where_no_note_leads(path):
     async with beside(path, status_source.full()) as (_, url):
         file = pathlib.Path(path)
         file.write_text(file.read_text().replace('"off"', url.removeprefix("http://").rstrip("/")))
-        settings = configured.load(file, secrets=False)
+        settings = loading.load(file, kinds.classes(), environ={}, secrets=False)
         presence.announce(store.FileStore(settings.state_dir), "http://127.0.0.1:1/")
         code, out, _ = await ran("status", "--config", path)
         assert (code, out.startswith("owner o, ready")) == (0, True)

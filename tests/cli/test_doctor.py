@@ -11,10 +11,10 @@ import pytest
 from aiohttp import test_utils, web
 
 from backends.kit import finding
-from broker import assembly, clock, configured, store
+from broker import assembly, clock, store
 from broker.cli import doctor as doctors
 from broker.cli import main as cli
-from broker.config import loading
+from broker.config import kinds, loading
 from broker.simulator import access as accesses
 from broker.simulator import controller, simulation
 from jnlp import tunnel
@@ -45,7 +45,7 @@ async def surgery(tmp_path, *, permissions=BROKER, more="command: [/bin/sh]", **
 
 async def doctor(path, *, token=TOKEN, probe="o-doctor-1"):
     """What the command asks and finds, by check."""
-    settings = loading.load(path, configured.kinds(), environ={"DOCTOR_TOKEN": token})
+    settings = loading.load(path, kinds.classes(), environ={"DOCTOR_TOKEN": token})
     watch = clock.Clock()
     backends = assembly.make_backends(settings, store.FileStore(settings.state_dir), watch=watch)
     try:

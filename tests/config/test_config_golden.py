@@ -9,24 +9,24 @@ import pathlib
 
 import pytest
 
-from broker import config, configured
+from broker import config
 from broker.cli import main as cli
-from broker.config import loading
+from broker.config import kinds, loading
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "config"
 CASES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 ENVIRON = {"TOKEN": "11secret-of-the-test", "EMPTY": ""}
 
 
-def kinds():
+def two_kinds():
     """The two kinds that are always there, so that a new kind leaves the messages alone."""
-    return {name: configured.kinds()[name] for name in ("memory", "process")}
+    return {name: kinds.classes()[name] for name in ("memory", "process")}
 
 
 def said(name: str) -> str:
     text = (FOLDER / f"{name}.yaml").read_text()
     with pytest.raises(config.ConfigError) as caught:
-        loading.parse(text, kinds(), environ=ENVIRON, base=pathlib.Path("/nowhere"))
+        loading.parse(text, two_kinds(), environ=ENVIRON, base=pathlib.Path("/nowhere"))
     return f"{caught.value}\n"
 
 

@@ -12,12 +12,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker import config, configured
+from broker import config
 from broker.cli import main as cli
-from broker.config import loading, tree, values
+from broker.config import kinds, loading, tree, values
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-KINDS = configured.kinds()
+KINDS = kinds.classes()
 ENVIRON = {"T": "11secret", "JENKINS_TOKEN": "11secret"}
 HEAD = 'owner: o\ncontroller: {url: "https://c/", user: u, token: "env:T"}\nlisten: "off"\n'
 GOOD = f"{HEAD}templates:\n  t:\n    labels: l\n"
@@ -338,18 +338,18 @@ def within(work, seconds=20.0):
 
 
 def test_a_configuration_that_is_no_file_is_refused_at_once(odd_file, capsys):
-    """Also by the child that a SIGHUP starts: the next reading is not held up."""
+    """Also when a SIGHUP has it read again: the next reading is not held up."""
     assert within(lambda: cli.main(["check-config", "--config", str(odd_file)])) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "no regular file" in line or "larger than" in line
 
-    def apart():
+    def again():
         try:
-            return configured.load_apart(odd_file)
+            return loading.load(odd_file, kinds.classes(), environ={})
         except config.ConfigError as error:
             return str(error)
 
-    assert "cannot be read" in within(apart, 60.0)
+    assert "cannot be read" in within(again)
 
 
 def test_a_secret_that_is_no_file_is_refused_not_cut(odd_file, tmp_path):

@@ -13,12 +13,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker import config, configured
+from broker import config
 from broker.cli import main as cli
-from broker.config import describing, loading, reading, shape
+from broker.config import describing, kinds, loading, reading, shape
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-KINDS = configured.kinds()
+KINDS = kinds.classes()
 ENVIRON = {"JENKINS_TOKEN": "11token-of-the-test"}
 HEAD = "owner: o\ncontroller: {url: 'http://c/'}\n"
 

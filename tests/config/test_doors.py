@@ -3,10 +3,10 @@
 import pytest
 
 from backends import registry
-from broker import config, configured
-from broker.config import describing, loading
+from broker import config
+from broker.config import describing, kinds, loading
 
-KINDS = configured.kinds()
+KINDS = kinds.classes()
 QUIET = """\
 owner: o
 controller: {url: "https://c/", user: u, token: "env:T"}

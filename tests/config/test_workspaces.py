@@ -2,15 +2,15 @@
 
 import pytest
 
-from broker import config, configured
-from broker.config import loading
+from broker import config
+from broker.config import kinds, loading
 from broker.core import model
 from broker.core.decide import spec
 from jnlp import launch as jnlp_launch
 from jnlp import secret as jnlp_secret
 from jnlp import tunnel
 
-KINDS = configured.kinds()
+KINDS = kinds.classes()
 HEAD = """\
 owner: ci
 controller: {url: "https://c/", user: u, token: "env:T"}

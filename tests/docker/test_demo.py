@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from broker import configured
+from broker.config import kinds
 from broker.demo import scenario
 from tests.docker import engines
 
@@ -13,7 +13,7 @@ async def test_the_demo_serves_its_builds_from_containers(engine_url, monkeypatc
     """No build is lost, agents are reused, and the engine is as it was."""
     monkeypatch.setenv("DOCKER_HOST", engine_url)
     told = await scenario.play(
-        seconds=5, listen="127.0.0.1:0", quiet=True, kinds=configured.kinds(), backend="docker"
+        seconds=5, listen="127.0.0.1:0", quiet=True, kinds=kinds.classes(), backend="docker"
     )
     assert told["builds_served"] >= 1
     assert {"builds_lost": 0, "builds_failed": 0, "builds_unserved": 0, "left_over": 0} == {
@@ -38,5 +38,5 @@ async def test_the_demo_says_which_engine_is_missing(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     with pytest.raises(scenario.Trouble, match=r"no Docker engine answers|no busybox"):
         await scenario.play(
-            seconds=1, listen="127.0.0.1:0", quiet=True, kinds=configured.kinds(), backend="docker"
+            seconds=1, listen="127.0.0.1:0", quiet=True, kinds=kinds.classes(), backend="docker"
         )

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from broker import assembly, clock, configured, store
-from broker.config import loading
+from broker import assembly, clock, store
+from broker.config import kinds, loading
 from broker.simulator import controller, simulation
 from tests import patience
 
@@ -111,7 +111,7 @@ async def test_a_build_runs_on_an_agent_started_from_agent_jar(
     async with controller.SimulatedController(sim, now=watch.now, access=access) as server:
         settings = loading.parse(
             CONFIG.format(url=server.url, state=tmp_path / "state", java=java, connect=connect),
-            configured.kinds(),
+            kinds.classes(),
             environ={"TOKEN": "a-token-of-eleven"},
             base=tmp_path,
         )

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from broker import assembly, clock, configured, store
-from broker.config import loading
+from broker import assembly, clock, store
+from broker.config import kinds, loading
 from broker.simulator import access, controller, simulation
 from tests import patience
 
@@ -27,7 +27,7 @@ async def test_a_broker_that_may_not_make_nodes_says_which_permission_it_lacks(t
     async with controller.SimulatedController(sim, now=watch.now, access=mine) as server:
         settings = loading.parse(
             CONFIG.format(url=server.url, state=tmp_path / "state"),
-            configured.kinds(),
+            kinds.classes(),
             environ={"TOKEN": TOKEN},
             base=tmp_path,
         )

@@ -7,9 +7,9 @@ import io
 import attrs
 
 from backends import lease as leases
-from broker import assembly, clock, configured, store
+from broker import assembly, clock, store
 from broker.cli import main as cli
-from broker.config import loading
+from broker.config import kinds, loading
 from broker.core.fleet import marks
 from broker.simulator import access, controller, simulation
 from tests import patience
@@ -70,7 +70,7 @@ async def test_where_a_broker_with_another_state_directory_works_nothing_is_remo
     """Its agents may be where only it can see them; and it is left in peace."""
     async with controlled() as (sim, server, watch):
         text = CONFIG.format(url=server.url, state=tmp_path / "state", more="")
-        settings = loading.parse(text, configured.kinds(), environ={"TOKEN": TOKEN}, base=tmp_path)
+        settings = loading.parse(text, kinds.classes(), environ={"TOKEN": TOKEN}, base=tmp_path)
         made = assembly.build(settings, store.FileStore(settings.state_dir), watch=watch)
         working = asyncio.create_task(made.run())
         try:
@@ -126,7 +126,7 @@ async def test_replicas_that_lead_are_not_swept_beside(tmp_path, monkeypatch):
             f"high_availability: {{{where}, lease: 3s, renew_deadline: 1800ms, retry: 300ms}}\n"
         )
         text = CONFIG.format(url=server.url, state=tmp_path / "state", more=more)
-        settings = loading.parse(text, configured.kinds(), environ={"TOKEN": TOKEN}, base=tmp_path)
+        settings = loading.parse(text, kinds.classes(), environ={"TOKEN": TOKEN}, base=tmp_path)
         lease = assembly.make_lease(settings.high_availability)
         first = leases.Record(
             holder="one_1", lease_s=2, acquired=_stamp(0), renewed=_stamp(0), transitions=0

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 
 from attrs import define
 
-from broker import app, assembly, clock, configured, store
-from broker.config import loading
+from broker import app, assembly, clock, store
+from broker.config import kinds, loading
 from broker.simulator import access, controller, simulation
 from tests import patience
 from tests.kubernetes import fake
@@ -75,7 +75,7 @@ async def stage(folder: pathlib.Path, *, down: bool = False) -> AsyncIterator[St
                 near="http://127.0.0.1:9" if down else near.url,
                 far=far.url,
             ),
-            configured.kinds(),
+            kinds.classes(),
             environ={"TOKEN": TOKEN},
             base=folder,
         )

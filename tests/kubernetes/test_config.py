@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from broker import config, configured
-from broker.config import loading
+from broker import config
+from broker.config import kinds, loading
 
 DAY_S = 86_400.0
 
@@ -30,7 +30,7 @@ def loaded(
     }
     path = folder / "broker.yaml"
     path.write_text(yaml.safe_dump(document))
-    return loading.load(path, configured.kinds(), environ={})
+    return loading.load(path, kinds.classes(), environ={})
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ from backends import api
 from backends.kit import finding
 from backends.kubernetes import doctor, settings
 from backends.kubernetes.api import access, kubeconfig
-from broker import configured
 from broker.config import errors as config_errors
-from broker.config import loading
+from broker.config import kinds, loading
 from outside import secrets
 from tests.kubernetes import fake, test_kubeconfig
 from tests.kubernetes.test_doctor import examined
@@ -33,7 +32,7 @@ listen: "off"
 backends: {{b: {{kind: kubernetes, namespace: a, {backend}}}}}
 templates: {{t: {{labels: l, image: i, connect: {{mode: websocket}}}}}}
 {more}"""
-    made = loading.parse(text, configured.kinds(), environ={"T": "11secret"})
+    made = loading.parse(text, kinds.classes(), environ={"T": "11secret"})
     told = [warning.words() for warning in made.warnings]
     return [w for w in told if w.startswith(("backends.b", "high_availability"))]
 

@@ -16,9 +16,9 @@ import yaml
 
 from backends import api
 from backends.kubernetes.pods import pod
-from broker import config, configured, status
+from broker import config, status
 from broker.cli import rendering
-from broker.config import loading
+from broker.config import kinds, loading
 from tests.kubernetes import oracle, recorded
 from tests.status import status_source
 
@@ -63,7 +63,7 @@ def loaded(text: str, folder: pathlib.Path) -> config.Settings:
     secret.chmod(0o440)
     path = folder / "broker.yaml"
     path.write_text(re.sub(r"file:/run/\S+", f"file:{secret}", text))
-    return loading.load(path, configured.kinds(), environ={})
+    return loading.load(path, kinds.classes(), environ={})
 
 
 def unexpected(settings: config.Settings) -> list[str]:

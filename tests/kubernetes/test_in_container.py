@@ -8,7 +8,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -754,18 +753,6 @@ async def test_over_tls(stage: Stage, tmp_path: pathlib.Path) -> None:
     assert (0, b"hello\n", b"") == (outcome.code, outcome.out, outcome.err)
     (agent.folder / incontainer.AUTHORITY).write_text(pathlib.Path(theirs.file).read_text())
     assert 125 == (await agent.run("maven", "echo", "hello")).code
-
-
-def test_who_does_not_serve_it_does_not_pay_for_it() -> None:
-    """Neither an HTTP server nor our own modules are imported."""
-    code = (
-        "import sys; from backends.kubernetes import backend, settings; "
-        "backend.KubernetesBackend(settings.KubernetesSettings(), owner='o', now=lambda: 0.0); "
-        "print([m for m in sys.modules if m == 'aiohttp.web' or m.rpartition('.')[2] in "
-        "('listener', 'sessions', 'execution', 'channels', 'incontainer', 'rooms')])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "[]\n" == run.stdout
 
 
 @given(st.binary(max_size=20), st.booleans(), st.binary(max_size=20), st.integers(1, 9))

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from broker import config, configured
-from broker.config import loading
+from broker import config
+from broker.config import kinds, loading
 from tests.loop.daemons import LOCAL, Daemon
 
 pytestmark = pytest.mark.looptime
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.looptime
 async def test_sixty_builds_do_not_give_sixty_agents():
     """The configuration says nothing: never more than the default, and every build is served."""
     told = "owner: o\ncontroller: {url: 'https://c/'}\ntemplates: {t: {labels: t}}\n"
-    made = loading.parse(told, configured.kinds(), environ={})
+    made = loading.parse(told, kinds.classes(), environ={})
     limits = config.policy(made, wall_now=0.0).backends["local"]
     assert limits.cap is not None
     async with Daemon(limits=limits) as world:

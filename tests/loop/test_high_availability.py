@@ -7,9 +7,9 @@ import attrs
 import jsonschema
 import pytest
 
-from broker import assembly, clock, config, configured, store
+from broker import assembly, clock, config, store
 from broker.cli import main as cli
-from broker.config import describing, loading
+from broker.config import describing, kinds, loading
 from broker.controller import placeholder
 from broker.core import election, model
 from broker.leading import identity, leadership
@@ -25,7 +25,7 @@ templates: {{t: {{labels: x, image: i}}}}
 
 def loaded(told="{}", kind="kubernetes"):
     text = TEXT.format(told=told, kind=kind)
-    return loading.parse(text, configured.kinds(), environ={}, base=pathlib.Path("/nowhere"))
+    return loading.parse(text, kinds.classes(), environ={}, base=pathlib.Path("/nowhere"))
 
 
 def test_an_empty_section_is_enough_in_a_cluster():
@@ -99,12 +99,12 @@ def test_no_backend_means_processes_and_is_refused():
     """The default of the broker alone."""
     text = TEXT.format(told="{}", kind="x").replace("backends: {c: {kind: x}}\n", "")
     with pytest.raises(config.ConfigError, match="processes of one machine"):
-        loading.parse(text, configured.kinds(), environ={})
+        loading.parse(text, kinds.classes(), environ={})
 
 
 def test_the_schema_knows_the_section():
     """With the settings of where the lease is, and no others."""
-    schema = describing.schema(configured.kinds())["properties"]["high_availability"]
+    schema = describing.schema(kinds.classes())["properties"]["high_availability"]
     jsonschema.validate({"lease": "10s", "namespace": "a", "kubeconfig": "k"}, schema)
     jsonschema.validate(None, schema)
     with pytest.raises(jsonschema.ValidationError):

@@ -8,7 +8,8 @@ import threading
 
 import attrs
 
-from broker import config, configured, signals
+from broker import config, signals
+from broker.config import kinds, loading
 from tests import patience
 
 
@@ -90,7 +91,9 @@ async def test_a_pipe_in_the_place_of_the_configuration_swallows_no_later_signal
     """It is refused at once; what a later SIGHUP finds is in force."""
     made, path = Running(), tmp_path / "broker.yaml"
     os.mkfifo(path)
-    with signals.obeyed(made, drain=False, load=lambda: configured.load_apart(path)):
+    with signals.obeyed(
+        made, drain=False, load=lambda: loading.load(path, kinds.classes(), environ={})
+    ):
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: caplog.records, within_s=60)
         assert "no regular file" in caplog.records[0].reason

@@ -9,8 +9,8 @@ import re
 
 import pytest
 
-from broker import configured, metrics
-from broker.config import describing, loading
+from broker import metrics
+from broker.config import describing, kinds, loading
 from broker.core import model
 from broker.metrics import values
 
@@ -100,7 +100,7 @@ def test_the_examples_of_the_reference_load():
     text = (DOCS / "configuration.md").read_text().split("```yaml\n")[1].split("```")[0]
     made = loading.parse(
         f"owner: o\ncontroller: {{url: 'http://localhost/'}}\n{text}",
-        configured.kinds(),
+        kinds.classes(),
         environ={},
     )
     assert len(made.templates) == 5

@@ -24,7 +24,6 @@ from backends import api
 from backends.docker import settings
 from backends.docker.containers import container
 from backends.docker.engine import answers, logins, reference, wire
-from backends.kit import heap
 from outside import counts, text, typed
 
 _P = ParamSpec("_P")
@@ -84,7 +83,6 @@ class Client:
         self._session: wire.Session | None = None
         self._closing = threading.Event()
         self._closed = False
-        heap.share()
         threads = sum(lane.value for lane in Lane)
         self._threads = concurrent.futures.ThreadPoolExecutor(threads, "docker")
         self._lanes = {lane: asyncio.Semaphore(lane.value) for lane in Lane}

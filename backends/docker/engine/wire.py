@@ -27,13 +27,11 @@ from typing import Any
 
 import urllib3
 from attrs import frozen
+from docker.transport import unixconn
 from urllib3.connection import HTTPConnection
 
-from backends.docker import settings, slim
+from backends.docker import settings
 from outside import bodies, counts, files, text, tls
-
-with slim.without("charset_normalizer", "chardet"):
-    from docker.transport import unixconn
 
 _CONNECT_S = 5.0
 _PIECE = 64 << 10

@@ -122,7 +122,7 @@ async def find(
 ) -> Access:
     """Return how to reach the cluster of these settings. Raises Unauthorized, Unavailable."""
     if told.kubeconfig is not None or told.context is not None:
-        from backends.kubernetes.api import kubeconfig  # noqa: PLC0415 -- only who uses one pays for it
+        from backends.kubernetes.api import kubeconfig  # noqa: PLC0415 -- it makes an Access
 
         return await kubeconfig.load(told, clock=clock)
     environ = os.environ if environ is None else environ

@@ -12,18 +12,17 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import yaml
 from attrs import frozen
 
 from backends import api
 from backends.kit import names
 from backends.kubernetes import settings
+from backends.kubernetes.exec import incontainer
 from backends.kubernetes.pods import merge
 from backends.kubernetes.pods import volumes as sharing
-
-if TYPE_CHECKING:  # only who serves `in-container` pays for it
-    from backends.kubernetes.exec import incontainer
 
 AGENT = "jnlp"
 """The container that the agent runs in."""
@@ -104,7 +103,7 @@ def make(
     *,
     owner: str,
     fragments: Mapping[str, Any] | None = None,
-    served: "incontainer.Served | None" = None,
+    served: incontainer.Served | None = None,
 ) -> Made:
     """Return what to create. Raises Rejected for what cannot be a pod.
 
@@ -154,12 +153,10 @@ def _is_windows(pod: Manifest) -> bool:
 
 def serving(
     configured: settings.KubernetesSettings, *, authority: str | None
-) -> "incontainer.Served | None":
+) -> incontainer.Served | None:
     """Return where ``in-container`` reaches the broker, if it does; ``authority`` as PEM."""
     if configured.in_container is None:
         return None
-    from backends.kubernetes.exec import incontainer  # noqa: PLC0415 -- see above
-
     return incontainer.Served(url=configured.in_container.url, authority=authority)
 
 
@@ -167,8 +164,6 @@ def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, o
     """Return the pod that a launch would create, as YAML. Raises Rejected."""
     served = serving(configured, authority=None)
     made = make(spec, owner=owner, fragments=configured.pods, served=served)
-    import yaml  # noqa: PLC0415 -- a broker at work need not hold it
-
     return str(yaml.safe_dump(made.pod, sort_keys=False))
 
 
@@ -335,15 +330,13 @@ def _add_secret(body: Manifest, agent: Manifest, name: str, *, shared: bool) -> 
 
 
 def _add_program(
-    pod: Manifest, spec: api.InstanceSpec, served: "incontainer.Served | None"
+    pod: Manifest, spec: api.InstanceSpec, served: incontainer.Served | None
 ) -> dict[str, str]:
     """Put ``in-container`` into the agent's container; return its files for the secret."""
     if served is None:
         raise api.Rejected("in_container is on, but the backend has no section `in_container`")
     if _is_windows(pod):
         raise api.Rejected("in_container needs a POSIX shell, which Windows containers have not")
-    from backends.kubernetes.exec import incontainer  # noqa: PLC0415 -- see above
-
     name, body = pod_name(spec.name), pod["spec"]
     try:
         token = incontainer.token(name, spec.secret_files)

@@ -73,22 +73,22 @@ class Broker:
     @property
     def world(self) -> model.World | None:
         """The last observation."""
-        return self.reconciler.world
+        return self.reconciler.state.world
 
     @property
     def plan(self) -> model.Plan | None:
         """The last plan."""
-        return self.reconciler.last_plan
+        return self.reconciler.state.plan
 
     @property
     def outcomes(self) -> Sequence[ledgers.Outcome]:
         """The last actions that ended."""
-        return tuple(self.reconciler.outcomes)
+        return self.reconciler.state.outcomes
 
     @property
     def deaths(self) -> Sequence[death.Death]:
         """The last agents that ended."""
-        return tuple(self.reconciler.deaths)
+        return self.reconciler.state.deaths
 
     @property
     def leadership(self) -> leadership.State:
@@ -125,7 +125,7 @@ class Broker:
             return False, f"every look has failed by a bug for {minutes:.0f} min; see the log"
         idle = ""
         if self.world is not None:
-            idle = health.idle_words(self.world, self.reconciler.unread_since, now=now)
+            idle = health.idle_words(self.world, self.reconciler.state.unread_since, now=now)
         return True, f"the loop turns, but can do nothing: {idle}" if idle else "ok"
 
     # --- the life ---
@@ -271,7 +271,7 @@ class Broker:
         views = world.backends.values()
         view = world.controller
         synced = view.synced and not view.odd_computers and all(v.whole for v in views)
-        waits = plan.agents or plan.actions or self.reconciler.ledger.expectations
+        waits = plan.agents or plan.actions or self.reconciler.state.ledger.expectations
         return synced and not waits
 
     async def _leave_for_good(self) -> None:

@@ -17,7 +17,7 @@ from broker.controller import placeholder, reading
 from broker.core import model
 from broker.core.decide import judge, spec
 from broker.leading import identity, leadership
-from broker.loop import execute, reconcile
+from broker.loop import execute, pace, reconcile, state
 from jnlp import client as jnlp_client
 from jnlp import http as jnlp_http
 from jnlp import secret as jnlp_secret
@@ -84,11 +84,11 @@ def build(
         watch=watch,
         roll=random.random,
         new_id=_new_id,
-        pace=reconcile.Pace(busy_s=settings.poll.busy_s, idle_s=settings.poll.idle_s),
+        pace=pace.Pace(busy_s=settings.poll.busy_s, idle_s=settings.poll.idle_s),
         persist=lambda ledger: made.keep(ledger, builds),
         ask_item=reader.ask_item,
         leads=lambda: leads.leading,
-        ledger=_restored(builds),
+        state=state.State.fresh(_restored(builds)),
     )
     made = app.Broker(
         settings=settings,

@@ -18,11 +18,10 @@ from backends import api as backends_api
 from broker import app, assembly, clock, config, exits, store
 from broker.core import model
 from broker.core.decide import leftovers
-from broker.core.decide import plan as plans
 from broker.core.fleet import death, marks
 from broker.core.fleet import ledger as ledgers
 from broker.leading import leadership as leaderships
-from broker.loop import observe
+from broker.loop import observe, state, turn
 from broker.status import documents, terminal
 from jnlp import errors as jnlp_errors
 
@@ -80,16 +79,7 @@ async def dry(settings: config.Settings) -> dict[str, documents.Document]:
     """Look once; return the documents that a running broker would give. Raises Failed."""
     watch = clock.Clock()
     async with built(settings, watch, reads_only=True) as made:
-        world = await look(made, watch, model.Ledger())
-        complain(world)
-        policy = made.policy
-        seen = Looked(
-            policy=policy,
-            world=world,
-            plan=plans.plan(world, policy),
-            fingerprint=settings.fingerprint,
-            at=watch.now(),
-        )
+        seen = shown(made, await look(made, watch, state.State.fresh(), made.policy))
         made_of = {"plan": documents.plan, "queue": documents.queue, "agents": documents.agents}
         return {name: make(seen) for name, make in made_of.items()}
 
@@ -117,17 +107,33 @@ async def built(
         await made.aclose()
 
 
-async def look(made: app.Broker, watch: clock.Clock, ledger: model.Ledger) -> model.World:
-    """Observe, with what is remembered of an earlier look."""
+async def look(
+    made: app.Broker, watch: clock.Clock, before: state.State, policy: model.Policy
+) -> state.State:
+    """Turn the loop once, with what is remembered of an earlier look. Raises Failed."""
     seen = await observe.observe(
         made.reconciler.reader, made.backends, now=watch.now, time_limit_s=_ASK_S
     )
-    return model.World(
-        now=watch.now(),
-        controller=seen.controller,
-        backends=seen.backends,
-        ledger=ledger,
-        fresh_ids=tuple(made.reconciler.new_id() for _ in range(64)),
+    sightings = turn.Sightings(
+        controller=seen.controller, backends=seen.backends, leads=False, may_order=False
+    )
+    dice = turn.Dice(ids=tuple(made.reconciler.new_id() for _ in range(64)))
+    after = turn.take_in(before, sightings, policy, watch.now(), dice).state
+    if after.world is not None:
+        complain(after.world)
+    return after
+
+
+def shown(made: app.Broker, after: state.State) -> Looked:
+    """Return one look as the status documents want it."""
+    if after.world is None or after.plan is None:
+        raise AssertionError(after)
+    return Looked(
+        policy=made.policy,
+        world=after.world,
+        plan=after.plan,
+        fingerprint=made.settings.fingerprint,
+        at=after.world.now,
     )
 
 
@@ -138,15 +144,8 @@ async def leftover(settings: config.Settings, *, everything: bool) -> documents.
     """Look twice, with the grace between; return the document that a running broker would give."""
     watch = clock.Clock()
     async with built(settings, watch, reads_only=True) as made:
-        world, planned = await _twice(made, watch, everything=everything)
-        seen = Looked(
-            policy=made.policy,
-            world=world,
-            plan=planned,
-            fingerprint=settings.fingerprint,
-            at=watch.now(),
-        )
-        return documents.leftovers(seen, planned, everything=everything)
+        seen = shown(made, await _twice(made, watch, everything=everything))
+        return documents.leftovers(seen, seen.plan, everything=everything)
 
 
 async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, list[str], Rows]:
@@ -157,18 +156,23 @@ async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, l
     watch = clock.Clock()
     async with built(settings, watch, reads_only=False) as made:
         await _nobody_leads(settings)
-        world, planned = await _twice(
+        after = await _twice(
             made, watch, everything=everything, first=functools.partial(_nobody_claims, made)
         )
         made.draining = everything
-        made.reconciler.ledger = planned.ledger
-        made.reconciler.world, made.reconciler.last_plan = world, planned
+        made.reconciler.state = after
+        planned = shown(made, after).plan
         doing = leftovers.removals(planned)
         found = [{"name": str(a.name), "reason": a.reason} for a in doing]
         kept = [{"name": r.subject, "reason": r.text} for r in planned.refusals]
         removed: list[str] = []
         for action in doing:
+            policy = made.policy
+            after = turn.begin(made.reconciler.state, action, watch.now(), policy)
+            made.reconciler.state = after
             outcome = await made.reconciler.executor.perform(action)
+            after = turn.settle(made.reconciler.state, outcome, policy, turn.Dice())
+            made.reconciler.state = after
             if outcome.slug or outcome.withdrawn:
                 kept.append({"name": action.name, "reason": outcome.text})
             else:
@@ -186,19 +190,16 @@ async def _twice(
     *,
     everything: bool,
     first: Callable[[model.World], None] = lambda _: None,
-) -> tuple[model.World, model.Plan]:
-    """Return the second look and what follows from both; ``first`` is called after the first."""
-    policy = made.policy
-    world = await look(made, watch, model.Ledger())
-    complain(world)
-    first(world)
-    seen = leftovers.look(world, policy, everything=everything)
-    if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.agents):
+) -> state.State:
+    """Return the state after a second look; ``first`` is called after the first one."""
+    policy = leftovers.unsparing(made.policy, everything=everything)
+    after = await look(made, watch, state.State.fresh(), policy)
+    seen = shown(made, after)
+    first(seen.world)
+    if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.plan.agents):
         print(f"looking again in {policy.orphan_grace_s:.0f} s", file=sys.stderr)
         await asyncio.sleep(policy.orphan_grace_s)
-    world = await look(made, watch, seen.ledger)
-    complain(world)
-    return world, leftovers.look(world, policy, everything=everything)
+    return await look(made, watch, after, policy)
 
 
 def _nobody_claims(made: app.Broker, world: model.World) -> None:

@@ -356,9 +356,9 @@ class _Stage:
             builds_unserved=sum(i.fate is simulation.Fate.OPEN for i in items),
             waited_warm_s=tuple(sorted(waits[True])),
             waited_cold_s=tuple(sorted(waits[False])),
-            agents_started=made.reconciler.launches,
+            agents_started=made.reconciler.state.launches,
             agents_reused=sum(count > 1 for count in builds.values()),
-            agents_retired=made.reconciler.ends,
+            agents_retired=made.reconciler.state.ends,
             left_over=left,
         )
         self._tell(summary)

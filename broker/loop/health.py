@@ -9,11 +9,28 @@ the answer still good. Refuses to know clocks and sources.
 
 from collections.abc import Mapping
 
+from attrs import frozen
+
 from broker.core import model
 
 LONG_S = 300.0
 """Beyond this a person should know."""
 CONTROLLER = "controller"
+
+
+@frozen(kw_only=True)
+class SourceLost:
+    """A source cannot be read any more, or not whole; ``reason`` in words."""
+
+    source: str
+    reason: str
+
+
+@frozen(kw_only=True)
+class SourceBack:
+    """A source can be read again."""
+
+    source: str
 
 
 def unread(world: model.World) -> dict[str, str]:
@@ -46,3 +63,24 @@ def idle_words(world: model.World, unread_since: Mapping[str, float], *, now: fl
         for name, error in errors.items()
     ]
     return "; ".join(told)
+
+
+def changes(before: model.World | None, now: model.World) -> tuple[SourceLost | SourceBack, ...]:
+    """Return once that a source is lost, and once that it is back."""
+    old = _not_whole(before) if before is not None else {}
+    new = _not_whole(now)
+    lost = [SourceLost(source=name, reason=new[name]) for name in new if name not in old]
+    return (*lost, *(SourceBack(source=name) for name in old if name not in new))
+
+
+def _not_whole(world: model.World) -> dict[str, str]:
+    lost = {
+        str(name): view.error or view.hidden or view.odd
+        for name, view in world.backends.items()
+        if not view.whole
+    }
+    if not world.controller.synced:
+        lost[CONTROLLER] = world.controller.error
+    elif world.controller.odd:
+        lost[CONTROLLER] = world.controller.odd
+    return lost

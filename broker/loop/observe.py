@@ -130,26 +130,3 @@ async def _listed(
         return await backend.list(), "", ""
     except backends_api.Partial as error:
         return error.seen, "" if error.odd else error.reason, error.reason if error.odd else ""
-
-
-def note_changes(before: model.World | None, now: model.World) -> None:
-    """Log once when a source is lost, and once when it is back."""
-    old = _unread(before) if before is not None else {}
-    new = _unread(now)
-    for source in new.keys() - old.keys():
-        _LOG.warning("source lost", extra={"source": source, "reason": new[source]})
-    for source in old.keys() - new.keys():
-        _LOG.info("source back", extra={"source": source})
-
-
-def _unread(world: model.World) -> dict[str, str]:
-    lost = {
-        str(name): view.error or view.hidden or view.odd
-        for name, view in world.backends.items()
-        if view.hidden or view.odd or not view.synced
-    }
-    if not world.controller.synced:
-        lost["controller"] = world.controller.error
-    elif world.controller.odd:
-        lost["controller"] = world.controller.odd
-    return lost

@@ -1,16 +1,18 @@
-"""The loop: wait, observe, plan, dispatch; and take in how actions ended.
+"""The driver of the loop: the only one that awaits.
 
-One cycle at a time; actions run as named tasks beside it, at most one per agent (I4). Between the
-end of a look and the dispatch nothing waits, so the ledger cannot change underneath a plan. The
-only place where errors are caught broadly: an action, or a cycle, that fails by a bug of ours is
-logged with its traceback and counted, and the loop lives. Refuses to know HTTP and SDKs.
+It reads the sources, gives what they show to ``turn``, begins the orders that come out as named
+tasks, at most one per agent (I4), and gives their outcomes back; notes are logged and counted
+here. Between the end of a look and the last order nothing waits, so the state cannot change
+underneath a plan. The only place where errors are caught broadly: an action, or a cycle, that
+fails by a bug of ours is logged with its traceback and counted, and the loop lives. Refuses to
+decide, to remember (``state``), and to know HTTP and SDKs.
 """
 
 import asyncio
-import collections
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import assert_never
 
 import attrs
 from attrs import define, field
@@ -21,40 +23,21 @@ from broker import log as logs
 from broker.controller import placeholder, reading
 from broker.core import model
 from broker.core.decide import judge
-from broker.core.decide import plan as plans
-from broker.core.fleet import death, latency
+from broker.core.fleet import latency
 from broker.core.fleet import ledger as ledgers
-from broker.loop import execute, health, last_words, observe, watches
+from broker.loop import execute, health, last_words, observe, turn, watches
+from broker.loop import state as states
+from broker.loop.pace import Pace
 from jnlp import errors as jnlp_errors
 from outside import waits
 
 _LOG = logging.getLogger("broker.reconcile")
 _FRESH_IDS = 64
-_DEATHS = 100
-_OUTCOMES = 50
-_QUESTIONS = 10
-"""Vanished items asked about in one cycle, the others in the next ones ..."""
-_QUESTIONS_KEPT = 1000
-"""... as long as the controller remembers them (five minutes)."""
-
-
-@define(kw_only=True)
-class Pace:
-    """How often to look, in seconds.
-
-    At rest a peek at the queue every ``busy_s`` is what notices new items: one small request in
-    place of two larger ones, because a controller saves a file for every authenticated request.
-    """
-
-    busy_s: float = 1.0
-    idle_s: float = 5.0
-    least_s: float = 0.1  # between two looks, however many hints come
-    failing_s: float = 5.0  # while the controller does not answer, at most
 
 
 @define(kw_only=True, eq=False)
 class Reconciler:
-    """One controller's loop and its present picture."""
+    """One controller's loop; what it remembers is ``state``."""
 
     reader: observe.ControllerReader
     backends: Mapping[model.BackendName, backends_api.Backend]
@@ -71,37 +54,17 @@ class Reconciler:
     ask_item: Callable[[int], Awaitable[reading.ItemOutcome]] | None = None
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
 
-    ledger: model.Ledger = field(factory=model.Ledger)
-    world: model.World | None = None
-    last_plan: model.Plan | None = None
-    outcomes: collections.deque[ledgers.Outcome] = field(
-        factory=lambda: collections.deque(maxlen=_OUTCOMES)
-    )
-    deaths: collections.deque[death.Death] = field(
-        factory=lambda: collections.deque(maxlen=_DEATHS)
-    )
-    last_cycle_at: float | None = None  # of the last one with a synced controller
-    beat_at: float | None = None  # of the last one at all
+    state: states.State = field(factory=states.State.fresh)
+    beat_at: float | None = None  # of the last cycle
     whole_at: float | None = None  # of the last one without a bug; at first of the first
-    unread_since: dict[str, float] = field(factory=dict)  # sources, by name; see ``health``
     works: bool = False
     place_trouble: str = ""  # why the placeholder node is not as it should be
-    known: latency.Known | None = None
-    starts: list[latency.Started] = field(factory=list)  # of the last cycle
-    launches: int = 0
-    ends: int = 0
-    _questions: collections.deque[latency.Vanished] = field(
-        factory=lambda: collections.deque(maxlen=_QUESTIONS_KEPT)
-    )
     _hint: asyncio.Event = field(factory=asyncio.Event)
     _tasks: dict[model.NodeName, asyncio.Task[None]] = field(factory=dict)
-    _failures: int = 0
-    _implausible: bool = False  # more is left over than we dare to remove
     _stopping: bool = False
     _looking: asyncio.Lock = field(factory=asyncio.Lock)
     _looks_begun: int = 0
     _looked: judge.SecondLook | None = None
-    _terms: int = 0  # of leading, begun or ended
     _watches: watches.Watches = field(init=False)
     _watches_are_old: bool = False
 
@@ -146,21 +109,16 @@ class Reconciler:
         Nothing is done on what was seen before this moment: the other's last action may not be in
         it. So everything is looked at anew, and what was only followed is listed.
         """
-        self._change_term()
+        self.state = turn.change_term(self.state)
         self._watches_are_old = True
         self.hint()
 
     def step_down(self) -> None:
         """Act no more: what is in flight is abandoned where it is, as if by a kill."""
-        self._change_term()
+        self.state = turn.change_term(self.state)
         self.works = False
         for task in self._tasks.values():
             task.cancel()
-
-    def _change_term(self) -> None:
-        self._terms += 1
-        self.ledger = ledgers.resumed(self.ledger)
-        self.known = None
 
     @contextlib.contextmanager
     def _outlived(self, what: str) -> Iterator[None]:
@@ -173,8 +131,10 @@ class Reconciler:
             self.recorder.cycle_failed("bug")
             _LOG.exception("%s failed by a bug", what)
 
+    # --- when to look ---
+
     async def _wait(self) -> None:
-        pause = self._pause()
+        pause = turn.next_look(self.state, self.pace, self.watch.now())
         await asyncio.sleep(self.pace.least_s)
         left = pause - self.pace.least_s
         while left > 0 and not await self._hinted(min(left, self.pace.busy_s)):
@@ -182,19 +142,6 @@ class Reconciler:
             if left > 0 and self.leads() and await self._has_news():
                 break
         self._hint.clear()
-
-    def _pause(self) -> float:
-        """Return the seconds until the next look; who may not act is in no hurry."""
-        pause = self.pace.idle_s
-        plan = self.last_plan
-        if self._failures:
-            grown = self.pace.busy_s * 2.0 ** min(self._failures - 1, 6)
-            pause = min(grown, self.pace.failing_s)
-        elif self.leads() and (plan is None or plan.active):
-            pause = self.pace.busy_s
-        if plan is not None and plan.wake_at is not None and self.leads():
-            pause = min(pause, max(plan.wake_at - self.watch.now(), 0.0))
-        return pause
 
     async def _hinted(self, within_s: float) -> bool:
         try:
@@ -206,7 +153,7 @@ class Reconciler:
 
     async def _has_news(self) -> bool:
         """Peek at the queue; return whether a look is worth it. What it shows decides nothing."""
-        view = self.world.controller if self.world is not None else None
+        view = self.state.world.controller if self.state.world is not None else None
         if view is None or not view.synced:
             return False
         ready = {model.Stage.BUILDABLE, model.Stage.PENDING}
@@ -216,41 +163,39 @@ class Reconciler:
             return True  # the look will say what is wrong
         return seen != {(item.id, item.stage in ready) for item in view.items}
 
+    # --- looking ---
+
     async def cycle(self, group: waits.TaskGroup) -> None:
-        """Observe, plan and dispatch once. Raises only ``SecondBroker`` and cancellation."""
-        with logs.bound(cycle=self.ledger.cycle + 1):  # also on every line of what it dispatches
+        """Look, take in and begin the orders once. Raises ``SecondBroker`` and cancellation."""
+        with logs.bound(cycle=self.state.ledger.cycle + 1):  # also on every line of its orders
             await self._cycle(group)
 
     async def _cycle(self, group: waits.TaskGroup) -> None:
         began = self.beat_at = self.watch.now()
         if self.whole_at is None:
             self.whole_at = began
-        self._failures += 1  # until it has gone well
+        self.state = turn.look(self.state)
         with self._outlived("cycle"):
             if self._watches_are_old:
                 self._watches_are_old = False
                 await self._watches.renew(group)
-            term = self._terms
-            plan = await self._look_and_plan(term)
-            if self.world is not None and self.world.controller.synced:
-                self._failures = 0
-                self.last_cycle_at = self.watch.now()
-            else:
-                self.recorder.cycle_failed("controller")
-            acts = self.works and self._leads_since(term)
-            if acts and not self._stopping:
-                self._dispatch(plan, group)
-            if self.world is not None:
-                if self._leads_since(term):
-                    self._note_starts(self.world, plan, group)
-                self.recorder.cycle(self.world, plan, self.watch.now() - began)
+            term = self.state.term
+            seen = await self._look(term)
+            # nothing waits from here on
+            sightings = turn.Sightings(
+                controller=seen.controller,
+                backends=seen.backends,
+                leads=self._leads_since(term),
+                may_order=self.works and not self._stopping,
+            )
+            self._take_in(sightings, group, began)
             self.whole_at = self.watch.now()
 
     def _leads_since(self, term: int) -> bool:
         """Whether we may act, and could all the time since a term was noted."""
-        return term == self._terms and self.leads()
+        return term == self.state.term and self.leads()
 
-    async def _look_and_plan(self, term: int) -> model.Plan:
+    async def _look(self, term: int) -> observe.Observation:
         seen = await observe.observe(
             self.reader,
             self.backends,
@@ -260,35 +205,27 @@ class Reconciler:
         if self._leads_since(term):
             await self._tend(seen.controller)
         controller = await observe.ask_suspects(
-            self.reader, seen.controller, self.ledger, at=self.watch.now()
+            self.reader, seen.controller, self.state.ledger, at=self.watch.now()
         )
-        policy = self.policy()
-        # nothing waits from here to the end of the dispatch
-        world = model.World(
-            now=self.watch.now(),
-            controller=controller,
-            backends=seen.backends,
-            ledger=self.ledger,
-            fresh_ids=tuple(self.new_id() for _ in range(_FRESH_IDS)),
-            jitter=self.roll(),
-        )
-        plan = plans.plan(world, policy)
-        observe.note_changes(self.world, world)
-        self.unread_since = health.since(self.unread_since, world)
-        self.ledger = plan.ledger
-        self.world, self.last_plan = attrs.evolve(world, ledger=plan.ledger), plan
-        for old, new in plan.illegal:
-            _LOG.warning("phase change is not in the table", extra={"old": old, "new": new})
-        self._tell_implausible(plan)
-        self.persist(self.ledger)
-        return plan
+        return attrs.evolve(seen, controller=controller)
 
-    def _tell_implausible(self, plan: model.Plan) -> None:
-        """Say once that a person is needed: a drain waits for it as well."""
-        text = next((r.text for r in plan.refusals if r.subject == "sweep"), "")
-        if text and not self._implausible:
-            _LOG.warning("sweep refused", extra={"reason": text})
-        self._implausible = bool(text)
+    def _take_in(self, sightings: turn.Sightings, group: waits.TaskGroup, began: float) -> None:
+        taken = turn.take_in(
+            self.state, sightings, self.policy(), self.watch.now(), self._dice(_FRESH_IDS)
+        )
+        self.state = taken.state
+        for order in taken.orders:
+            self._begin(order, group)
+        self.persist(self.state.ledger)
+        if not sightings.controller.synced:
+            self.recorder.cycle_failed("controller")
+        for note in taken.notes:
+            self._tell(note, group)
+        if self.state.world is not None and self.state.plan is not None:
+            self.recorder.cycle(self.state.world, self.state.plan, self.watch.now() - began)
+
+    def _dice(self, ids: int = 0) -> turn.Dice:
+        return turn.Dice(jitter=self.roll(), ids=tuple(self.new_id() for _ in range(ids)))
 
     async def _tend(self, view: model.ControllerView) -> None:
         if self.place is None:
@@ -308,19 +245,24 @@ class Reconciler:
             _LOG.warning("placeholder node not as it should be", extra={"reason": trouble})
         self.place_trouble = trouble
 
-    def _note_starts(self, world: model.World, plan: model.Plan, group: waits.TaskGroup) -> None:
-        seen = latency.look(self.known, world, plan)
-        self.known = seen.known
-        self.starts = list(seen.started)
-        for start in seen.started:
-            self._note_start(start)
-        if self.ask_item is not None and not self._stopping:
-            self._questions.extend(seen.vanished)
-            for _ in range(min(_QUESTIONS, len(self._questions))):
-                vanished = self._questions.popleft()
-                group.create_task(self._ask(vanished), name=f"ask item {vanished.item}")
+    # --- notes ---
 
-    def _note_start(self, start: latency.Started) -> None:
+    def _tell(self, note: turn.Note, group: waits.TaskGroup) -> None:
+        """Log and count what a turn noted; what is to be asked for is asked beside the loop."""
+        match note:
+            case latency.Started():
+                self._tell_start(note)
+            case latency.Vanished():
+                if self.ask_item is not None and not self._stopping:
+                    group.create_task(self._ask(note, group), name=f"ask item {note.item}")
+            case turn.Cancelled():
+                self.recorder.left("cancelled")
+            case turn.Elsewhere():
+                self.recorder.left("elsewhere")
+            case _:
+                _log(note)
+
+    def _tell_start(self, start: latency.Started) -> None:
         self.recorder.queue_latency(start.template, warm=start.warm, seconds=start.waited_s)
         self.recorder.left("started")
         _LOG.info(
@@ -334,114 +276,82 @@ class Reconciler:
             },
         )
 
-    async def _ask(self, vanished: latency.Vanished) -> None:
+    async def _ask(self, vanished: latency.Vanished, group: waits.TaskGroup) -> None:
         """Find out what became of an item that was gone before it was seen to start."""
-        if self.ask_item is None or self.last_plan is None:
+        if self.ask_item is None:
             return
         outcome = reading.ItemOutcome(known=False)
         with self._outlived("question"), contextlib.suppress(jnlp_errors.JenkinsError):
             outcome = await self.ask_item(vanished.item)
-        url = outcome.executable_url
-        if url is None:
-            if outcome.cancelled:
-                self.ledger = ledgers.cancelled(self.ledger, vanished.item)
-                self.hint()
-            self.recorder.left("cancelled")
-            return
-        start = latency.claim(vanished, executable_url=url, agents=self.last_plan.agents)
-        if start is None:
-            self.recorder.left("elsewhere")
-        else:
-            self._note_start(start)
+        learnt = turn.learn(
+            self.state,
+            vanished,
+            cancelled=outcome.cancelled,
+            executable_url=outcome.executable_url,
+        )
+        if learnt.state is not self.state:
+            self.state = learnt.state
+            self.hint()
+        for note in learnt.notes:
+            self._tell(note, group)
 
-    # --- actions -------------------------------------------------------------------------------
+    # --- orders ---
 
-    def _dispatch(self, plan: model.Plan, group: waits.TaskGroup) -> None:
-        policy = self.policy()
-        for action in plan.actions:
-            if action.name in self._tasks:
-                continue
-            now = self.watch.now()
-            self.ledger = ledgers.expect(self.ledger, action, now=now, policy=policy)
-            verb = ledgers.verb_of(action).value
-            task = group.create_task(self._perform(action), name=f"{verb} {action.name}")
-            self._tasks[action.name] = task
+    def _begin(self, order: model.Action, group: waits.TaskGroup) -> None:
+        self.state = turn.begin(self.state, order, self.watch.now(), self.policy())
+        verb = ledgers.verb_of(order).value
+        task = group.create_task(self._perform(order), name=f"{verb} {order.name}")
+        self._tasks[order.name] = task
 
-    async def _perform(self, action: model.Action) -> None:
+    async def _perform(self, order: model.Action) -> None:
         began = self.watch.now()
-        verb = ledgers.verb_of(action).value
-        with logs.bound(agent=action.name):
-            _LOG.info("%s begun", verb, extra={"reason": action.reason})
+        verb = ledgers.verb_of(order).value
+        with logs.bound(agent=order.name):
+            _LOG.info("%s begun", verb, extra={"reason": order.reason})
             try:
-                outcome = await self.executor.perform(action)
+                outcome = await self.executor.perform(order)
             except asyncio.CancelledError:
+                self.state = turn.abandon(self.state, order.name)
                 raise
             except Exception as error:  # noqa: BLE001 -- as in _outlived, and it has an outcome
                 _LOG.exception("%s failed by a bug", verb)
                 outcome = ledgers.Outcome(
-                    action=action, at=self.watch.now(), slug="bug", text=repr(error)[:256]
+                    action=order, at=self.watch.now(), slug="bug", text=repr(error)[:256]
                 )
             finally:
-                self._tasks.pop(action.name, None)
+                self._tasks.pop(order.name, None)
             with self._outlived("settlement"):
-                self._settle(action, outcome, began)
+                self.state = turn.settle(self.state, outcome, self.policy(), self._dice())
+                self._tell_outcome(outcome, seconds=outcome.at - began)
         self.hint()
 
-    def _settle(self, action: model.Action, outcome: ledgers.Outcome, began: float) -> None:
-        policy = self.policy()
-        revision = ""
-        if isinstance(action, model.LaunchAgent):
-            template = policy.template(action.template)
-            revision = template.revision if template is not None else ""
-        self.ledger = ledgers.settle(
-            self.ledger, outcome, policy=policy, jitter=self.roll(), revision=revision
-        )
-        verb = ledgers.verb_of(action).value
-        seconds = outcome.at - began
+    def _tell_outcome(self, outcome: ledgers.Outcome, *, seconds: float) -> None:
+        action = outcome.action
+        verb = ledgers.verb_of(action)
         if outcome.withdrawn:
-            _LOG.info("%s withdrawn", verb, extra={"reason": outcome.text})
+            _LOG.info("%s withdrawn", verb.value, extra={"reason": outcome.text})
         elif outcome.slug:
-            _LOG.warning("%s failed", verb, extra={"slug": outcome.slug, "reason": outcome.text})
+            extra = {"slug": outcome.slug, "reason": outcome.text}
+            _LOG.warning("%s failed", verb.value, extra=extra)
         else:
-            _LOG.info("%s done", verb, extra={"seconds": round(seconds, 3)})
-        self._count(action, outcome, seconds)
-
-    def _count(self, action: model.Action, outcome: ledgers.Outcome, seconds: float) -> None:
+            _LOG.info("%s done", verb.value, extra={"seconds": round(seconds, 3)})
         slug = "withdrawn" if outcome.withdrawn else (outcome.slug or "ok")
-        self.outcomes.append(outcome)
-        self.recorder.acted(ledgers.verb_of(action), slug, seconds)
+        self.recorder.acted(verb, slug, seconds)
         if isinstance(action, model.LaunchAgent):
-            self.launches += not outcome.slug
             self.recorder.launched(action.template, action.backend, outcome.slug or "ok", seconds)
-        elif isinstance(action, model.RetireAgent | model.SweepNode | model.SweepInstance):
-            if outcome.withdrawn or outcome.slug:
-                return
-            self.ends += 1
-            memory = self.ledger.memories.get(action.name)
-            template = memory.template if memory is not None else None
-            slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
-            told = next((d.slug for d in self.deaths if d.name == action.name), slug)
-            self.recorder.ended(template, told if last_words.is_bad(slug) else slug)
+        elif isinstance(action, turn.REMOVALS) and slug == "ok":
+            self.recorder.ended(*turn.end_of(self.state, action))
 
     async def before_end(self, action: model.Action) -> None:
         """Keep the last words of an agent before its instance is removed."""
-        plan = self.last_plan
-        agent = next((a for a in plan.agents if a.name == action.name), None) if plan else None
+        agent = turn.agent_of(self.state, action.name)
         lines: Sequence[str] = ()
         if agent is not None and agent.backend is not None and agent.instance is not None:
             backend = self.backends.get(agent.backend)
             with self._outlived("last words"):
                 if backend is not None:
                     lines = await last_words.read(backend, action.name, within_s=self.time_limit_s)
-        for earlier in [d for d in self.deaths if d.name == action.name]:
-            self.deaths.remove(earlier)  # of an end that was put off, or did not come about
-        dead = last_words.death_of(action, agent, lines, at=self.watch.now())
-        self.deaths.append(dead)
-        if agent is not None and agent.backend is not None and agent.template is not None:
-            # what holds its successors back is said with its reason as well
-            key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
-            if last_words.is_bad(dead.slug) and dead.text != action.reason:
-                self.ledger = ledgers.reworded(self.ledger, key, action.reason, dead.text)
+        self.state = turn.bury(self.state, action, lines, self.watch.now())
 
     async def look(self) -> judge.SecondLook:
         """Read the controller anew, for the second judgement before a removal.
@@ -457,8 +367,27 @@ class Reconciler:
                 world = model.World(
                     now=self.watch.now(),
                     controller=view,
-                    backends=self.world.backends if self.world is not None else {},
-                    ledger=self.ledger,
+                    backends=self.state.world.backends if self.state.world is not None else {},
+                    ledger=self.state.ledger,
                 )
                 self._looked = judge.prepare(world, self.policy())
             return self._looked
+
+
+def _log(
+    note: health.SourceLost | health.SourceBack | turn.Illegal | turn.Implausible | turn.HeldBack,
+) -> None:
+    match note:
+        case health.SourceLost():
+            _LOG.warning("source lost", extra={"source": note.source, "reason": note.reason})
+        case health.SourceBack():
+            _LOG.info("source back", extra={"source": note.source})
+        case turn.Illegal():
+            extra = {"old": note.old, "new": note.new}
+            _LOG.warning("phase change is not in the table", extra=extra)
+        case turn.Implausible():  # a person is needed: a drain waits for it as well
+            _LOG.warning("sweep refused", extra={"reason": note.text})
+        case turn.HeldBack():
+            _LOG.debug("held back", extra={"actions": len(note.actions)})
+        case _:
+            assert_never(note)

@@ -16,7 +16,7 @@ from backends.kubernetes import backend
 from backends.kubernetes.pods import pod
 from broker.core import model
 from broker.core.fleet import ledger as ledgers
-from broker.loop import reconcile
+from broker.loop import pace
 from broker.status import documents
 from tests import patience
 from tests.kubernetes import fake
@@ -34,7 +34,7 @@ class Daemon(daemons.Daemon):
         template = {"retention": model.Retention(once=True), **template}
         super().__init__(
             daemons.template(**template),
-            pace=reconcile.Pace(busy_s=0.05, idle_s=0.1, least_s=0.01),
+            pace=pace.Pace(busy_s=0.05, idle_s=0.1, least_s=0.01),
         )
         self.cluster = cluster
         self.backends[daemons.LOCAL] = ours
@@ -77,10 +77,10 @@ class Daemon(daemons.Daemon):
     def shown(self) -> dict[str, Any]:
         """What the page and the commands are made of."""
         source = status_source.FixedSource(
-            world=self.loop.world,
-            plan=self.loop.last_plan,
+            world=self.loop.state.world,
+            plan=self.loop.state.plan,
             policy=self.policy,
-            deaths=tuple(self.loop.deaths),
+            deaths=self.loop.state.deaths,
         )
         return {
             "agents": documents.agents(source)["agents"],

@@ -14,6 +14,7 @@ from broker.controller import reading as readers
 from broker.core import model
 from broker.core.fleet import marks
 from broker.loop import execute, reconcile
+from broker.loop import pace as paces
 from broker.simulator import documents, simulation
 from jnlp import errors, state
 from jnlp import node as jnlp_node
@@ -208,7 +209,7 @@ class Daemon:
             watch=self.watch,
             roll=lambda: 0.5,
             new_id=lambda: f"{next(self.ids):06}",
-            pace=pace or reconcile.Pace(),
+            pace=pace or paces.Pace(),
             ask_item=self.controller.ask_item,
         )
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from broker.loop import state as states
 from tests.loop.daemons import LOCAL, Daemon
 
 pytestmark = pytest.mark.looptime
@@ -76,9 +77,7 @@ async def test_whatever_a_cut_off_life_left_the_next_one_uses_or_removes():
             await asyncio.sleep(tenths / 10)
             made.life.cancel()
             await asyncio.gather(made.life, return_exceptions=True)
-            fresh = Daemon()
-            made.loop.ledger = fresh.loop.ledger
-            made.loop._stopping, made.loop.world, made.loop.last_plan = False, None, None
+            made.loop._stopping, made.loop.state = False, states.State.fresh()
             made.life = asyncio.create_task(made.loop.run(), name="next life")
             await asyncio.sleep(30)
             assert ["done"] == made.fates()

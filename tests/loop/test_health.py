@@ -69,7 +69,7 @@ async def test_a_bug_in_every_look_is_dead_and_a_controller_that_is_away_is_not(
             types.SimpleNamespace(
                 watch=made.watch,
                 reconciler=made.loop,
-                world=made.loop.world,
+                world=made.loop.state.world,
                 settings=types.SimpleNamespace(poll=types.SimpleNamespace(idle_s=5.0)),
             )
         )

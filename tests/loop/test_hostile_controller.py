@@ -19,7 +19,7 @@ from broker.controller import reading
 from broker.core import model
 from broker.core.decide import plan
 from broker.core.fleet import marks
-from broker.loop import observe
+from broker.loop import health
 from broker.status import documents, page, terminal
 from jnlp import entries, errors
 from outside import text
@@ -179,7 +179,8 @@ def logged(world, made):
     """Write what is logged of a look, for a terminal."""
     stream = io.StringIO()
     log.configure(form="console", level="debug", stream=stream)
-    observe.note_changes(None, world)
+    for lost in health.changes(None, world):
+        logging.getLogger("broker.x").warning("source lost", extra=attrs.asdict(lost))
     for row in made.unmet:
         logging.getLogger("broker.x").info(
             "%s", row.text, extra={"reason": row.text, "url": row.label}

@@ -6,7 +6,7 @@ import pytest
 
 from backends import api as backends_api
 from broker.core import model
-from broker.loop import reconcile
+from broker.loop import pace
 from tests.loop.daemons import LOCAL, OTHER, Daemon, template
 
 pytestmark = pytest.mark.looptime
@@ -21,7 +21,7 @@ async def test_the_order_goes_out_within_one_cycle_of_demand_being_seen():
         await asyncio.sleep(1.3)
         assert 1 == len(made.sim.nodes)
         seen = next(began for began in made.controller.reads if began >= at)
-        (agent,) = made.loop.ledger.memories.values()
+        (agent,) = made.loop.state.ledger.memories.values()
         assert agent.created_at - seen < 0.01
 
 
@@ -34,7 +34,7 @@ async def test_a_build_is_served_and_its_agent_goes_when_idle_for_too_long():
         assert 1 == len(made.instances)
         await asyncio.sleep(70)
         assert (set(), {}) == (made.instances, made.sim.nodes)
-        assert {} == made.loop.ledger.memories
+        assert {} == made.loop.state.ledger.memories
 
 
 async def test_it_looks_fast_while_something_waits_and_slowly_at_rest():
@@ -50,7 +50,7 @@ async def test_it_looks_fast_while_something_waits_and_slowly_at_rest():
 
 async def test_however_many_hints_come_it_never_looks_more_often_than_the_floor():
     """A storm of events costs the controller ten looks a second, not a thousand."""
-    async with Daemon(pace=reconcile.Pace(least_s=0.1)) as made:
+    async with Daemon(pace=pace.Pace(least_s=0.1)) as made:
         until = made.now() + 3.0
         while made.now() < until:
             made.loop.hint()
@@ -60,7 +60,7 @@ async def test_however_many_hints_come_it_never_looks_more_often_than_the_floor(
 
 async def test_a_hint_wakes_it():
     """A look follows a hint at once, long before the timer."""
-    async with Daemon(pace=reconcile.Pace(idle_s=300.0, busy_s=300.0)) as made:
+    async with Daemon(pace=pace.Pace(idle_s=300.0, busy_s=300.0)) as made:
         await asyncio.sleep(10)
         before = len(made.controller.reads)
         made.loop.hint()
@@ -70,7 +70,7 @@ async def test_a_hint_wakes_it():
 
 async def test_a_hint_during_a_cycle_is_not_lost():
     """What happened after the look began is looked at anew."""
-    async with Daemon(pace=reconcile.Pace(idle_s=300.0, busy_s=300.0)) as made:
+    async with Daemon(pace=pace.Pace(idle_s=300.0, busy_s=300.0)) as made:
         made.controller.slow_s = 2.0
         await asyncio.sleep(1)
         made.loop.hint()
@@ -122,7 +122,7 @@ async def test_a_listing_that_does_not_come_sweeps_nothing_and_holds_up_nobody_e
         await asyncio.sleep(60)
         assert ["done"] == made.fates()
         assert kept == set(made.sim.nodes)  # idle for long, and yet
-        assert not made.loop.world.backends[LOCAL].synced
+        assert not made.loop.state.world.backends[LOCAL].synced
         made.submit("t", duration_s=50.0)
         made.submit("t", duration_s=50.0)
         began = made.watch.now()

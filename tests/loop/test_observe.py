@@ -1,11 +1,10 @@
-"""What is said when a source is lost and when it is back."""
-
-import logging
+"""What is noted when a source is lost and when it is back."""
 
 import pytest
 
 from broker.core import model
-from broker.loop import observe
+from broker.loop import health
+from broker.loop.health import SourceBack, SourceLost
 
 FINE = model.World(
     now=1.0,
@@ -25,23 +24,19 @@ PARTLY = model.World(
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "said"),
+    ("before", "now", "noted"),
     [
-        (None, FINE, []),
-        (None, BLIND, [("WARNING", "source lost", "controller", "refused")]),
-        (FINE, BLIND, [("WARNING", "source lost", "controller", "refused")]),
-        (BLIND, BLIND, []),
-        (BLIND, FINE, [("INFO", "source back", "controller", None)]),
-        (FINE, FINE, []),
-        (FINE, PARTLY, [("WARNING", "source lost", "b", "two is down")]),
-        (PARTLY, PARTLY, []),
-        (PARTLY, FINE, [("INFO", "source back", "b", None)]),
+        (None, FINE, ()),
+        (None, BLIND, (SourceLost(source="controller", reason="refused"),)),
+        (FINE, BLIND, (SourceLost(source="controller", reason="refused"),)),
+        (BLIND, BLIND, ()),
+        (BLIND, FINE, (SourceBack(source="controller"),)),
+        (FINE, FINE, ()),
+        (FINE, PARTLY, (SourceLost(source="b", reason="two is down"),)),
+        (PARTLY, PARTLY, ()),
+        (PARTLY, FINE, (SourceBack(source="b"),)),
     ],
 )
-def test_a_change_is_said_once(caplog, before, now, said):
+def test_a_change_is_noted_once(before, now, noted):
     """An outage of an hour is two lines, not one per look; the first one names the reason."""
-    with caplog.at_level(logging.INFO, logger="broker.observe"):
-        observe.note_changes(before, now)
-    assert said == [
-        (r.levelname, r.message, r.source, getattr(r, "reason", None)) for r in caplog.records
-    ]
+    assert noted == health.changes(before, now)

@@ -40,7 +40,7 @@ async def test_a_standby_looks_and_does_nothing():
         assert made.instances == set()
         assert set(made.controller.asked) == {"read"}  # not even a peek
         assert 12 == pytest.approx(made.controller.asked["read"], abs=1)
-        assert made.loop.last_plan.actions  # it knows what it would do
+        assert made.loop.state.plan.actions  # it knows what it would do
         assert [] == made.notes.latencies
 
 
@@ -109,7 +109,7 @@ async def test_stepping_down_abandons_what_is_in_flight():
         made.lose()
         await asyncio.sleep(0.1)
         assert 0 == made.loop.in_flight
-        assert {} == made.loop.ledger.expectations
+        assert {} == made.loop.state.ledger.expectations
         await asyncio.sleep(60)
         assert set() == made.instances
         assert [] == [v for v in made.notes.results if v[0] == "launch"]
@@ -161,12 +161,12 @@ async def test_a_new_term_knows_builds_but_no_whole_life():
         made.submit(duration_s=2.0)
         await asyncio.sleep(8)
         (name,) = made.instances
-        assert made.loop.ledger.memories[name].online_witnessed
+        assert made.loop.state.ledger.memories[name].online_witnessed
         made.lose()
         made.lead()
-        memory = made.loop.ledger.memories[name]
+        memory = made.loop.state.ledger.memories[name]
         assert (1, False) == (memory.builds, memory.online_witnessed)
-        kept = made.loop.ledger
+        kept = made.loop.state.ledger
         assert kept.session_at is not None
         session = {"session": kept.session, "session_at": kept.session_at}
         assert attrs.evolve(kept, memories={}, cycle=0) == model.Ledger(**session)

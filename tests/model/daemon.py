@@ -1,4 +1,8 @@
-"""A broker over a ``World``: the real plan, ledger, judge and executor, driven step by step."""
+"""A broker over a ``World``: the real turn, state, judge and executor, driven step by step.
+
+Only who reads, who performs and the time are simulated here; what the loop does with what it sees
+and with how its orders end is the product's own (``broker.loop.turn``).
+"""
 
 import itertools
 
@@ -7,15 +11,17 @@ import attrs
 from backends import api as backends_api
 from broker.controller import reading
 from broker.core import model
-from broker.core.decide import judge, plan, spec
+from broker.core.decide import judge, spec
 from broker.core.fleet import agents as agents_
 from broker.core.fleet import ledger as ledgers
-from broker.loop import execute
+from broker.loop import execute, pace, turn
+from broker.loop import state as states
 from broker.simulator import documents
 from jnlp import version as jnlp_version
 from tests.model.world import OWNER, URL, Backend, Broken, Nodes, Pause, require
 
 TIME_LIMIT_S = 120.0
+PACE = pace.Pace()
 _REMOVALS = model.RetireAgent | model.SweepInstance | model.SweepNode
 
 
@@ -26,10 +32,8 @@ class Daemon:
         self.world = world
         self.plans_twice = plans_twice  # judge in every cycle that the plan is a fixed point
         self.ids = (f"{n:05d}" for n in itertools.count())
-        self.ledger = model.Ledger()
+        self.state = states.State.fresh()
         self.running = {}  # name -> (coroutine, action, begun at)
-        self.last = None
-        self.views = {}
         self.executor = execute.Executor(
             nodes=Nodes(world),
             backends={name: Backend(world, name) for name in world.platforms},
@@ -42,6 +46,7 @@ class Daemon:
 
     async def _before_end(self, action):
         await Pause()
+        self.state = turn.bury(self.state, action, (), self.world.now)
 
     def _order(self, action):
         template = self.world.policy.template(action.template)
@@ -60,7 +65,14 @@ class Daemon:
 
     async def _fresh_look(self):
         await Pause()
-        return judge.prepare(self._picture(self.views), self.world.policy)
+        before = self.state.world
+        fresh = model.World(
+            now=self.world.now,
+            controller=self._controller(),
+            backends=before.backends if before is not None else {},
+            ledger=self.state.ledger,
+        )
+        return judge.prepare(fresh, self.world.policy)
 
     # --- seeing ---
 
@@ -90,47 +102,51 @@ class Daemon:
         seen = world.platforms[name].visible(owner=OWNER, now=world.now)
         return model.BackendView(synced=True, read_at=world.now, instances=tuple(seen))
 
-    def _picture(self, views):
-        return model.World(
-            now=self.world.now,
-            controller=self._controller(),
-            backends=views,
-            ledger=self.ledger,
-        )
-
     # --- one cycle ---
 
     def cycle(self):
         """Observe, plan, judge the plan, dispatch, and judge once more that it is a fixed point."""
         self._time_out()
-        self.views = {name: self._backend(name) for name in self.world.platforms}
-        seen = attrs.evolve(self._picture(self.views), fresh_ids=self._fresh(), jitter=0.5)
-        made = plan.plan(seen, self.world.policy)
-        self._judge(seen, made)
-        self.ledger = made.ledger
-        for action in made.actions:
-            if action.name in self.running:
-                continue
-            now, policy = self.world.now, self.world.policy
-            self.ledger = ledgers.expect(self.ledger, action, now=now, policy=policy)
+        world, policy = self.world, self.world.policy
+        sightings = turn.Sightings(
+            controller=self._controller(),
+            backends={name: self._backend(name) for name in world.platforms},
+        )
+        before = turn.look(self.state)
+        taken = turn.take_in(before, sightings, policy, world.now, self._dice(16))
+        self.state = taken.state
+        made = taken.state.plan
+        self._judge(taken.state.world, made)
+        require(
+            {a.name for a in taken.orders} == {a.name for a in made.actions} - set(self.running),
+            f"I4: orders {taken.orders}, planned {made.actions}, running {set(self.running)}",
+        )
+        for action in taken.orders:
+            self.state = turn.begin(self.state, action, world.now, policy)
             coroutine = self.executor.attempt(action)
             coroutine.send(None)  # up to its first call to the outside, not beyond
-            self.running[action.name] = (coroutine, action, now)
-        self.last = made
+            self.running[action.name] = (coroutine, action, world.now)
+        require(set(self.running) == set(self.state.running), "what runs is not what is known")
         self._caps_hold(made)
         if not self.plans_twice:
             return made
-        again = plan.plan(attrs.evolve(seen, ledger=self.ledger), self.world.policy)
+        again = turn.take_in(self.state, sightings, policy, world.now, self._dice(16)).state.plan
         # for the rules this is a second look: who was just given work may go after it
         young = {
-            n for n, m in self.ledger.memories.items() if agents_.ASSIGNED in m.executable_urls
+            name
+            for name, memory in self.state.ledger.memories.items()
+            if agents_.ASSIGNED in memory.executable_urls
         }
         more = [action for action in again.actions if action.name not in young]
         require(not more, f"I6: more at once: {more}; before: {self._story(made)}")
         return made
 
-    def _fresh(self):
-        return tuple(itertools.islice(self.ids, 16))
+    def _dice(self, ids=0):
+        return turn.Dice(jitter=0.5, ids=tuple(itertools.islice(self.ids, ids)))
+
+    def next_look(self):
+        """Return the pause that the loop would make now."""
+        return turn.next_look(self.state, PACE, self.world.now)
 
     def _judge(self, seen, made):
         names = [a.name for a in made.actions]
@@ -196,14 +212,7 @@ class Daemon:
 
     def _settle(self, action, outcome):
         del self.running[action.name]
-        template = self.world.policy.template(getattr(action, "template", ""))
-        self.ledger = ledgers.settle(
-            self.ledger,
-            outcome,
-            policy=self.world.policy,
-            jitter=0.5,
-            revision=template.revision if template is not None else "",
-        )
+        self.state = turn.settle(self.state, outcome, self.world.policy, self._dice())
 
     def finish_actions(self):
         """Let everything in flight end."""
@@ -215,8 +224,7 @@ class Daemon:
         for coroutine, _, _ in self.running.values():
             coroutine.close()
         self.running.clear()
-        self.ledger = model.Ledger()
-        self.views = {}
+        self.state = states.State.fresh()
 
     # --- liveness ---
 
@@ -232,9 +240,10 @@ class Daemon:
                 return
             if world.now >= deadline:
                 raise Broken(f"I8: not {what} within {within_s:g} s: {self._story(made)}")
-            due = [at for at in (world.next_at(), made.wake_at) if at is not None]
-            pause = min(due, default=world.now + 5.0) - world.now
-            world.pass_time(min(max(pause, 0.5), 5.0))
+            pause = self.next_look()
+            if (at := world.next_at()) is not None:
+                pause = min(pause, at - world.now)
+            world.pass_time(max(pause, 0.5))
 
     def _story(self, made):
         return (

@@ -15,7 +15,7 @@ from broker.core import model
 from broker.core.model import Phase, Retention, TemplateName
 from broker.simulator.parts import Fate, Kind
 from jnlp import errors as jnlp_errors
-from tests.model.daemon import Daemon, backend_errors
+from tests.model.daemon import PACE, Daemon, backend_errors
 from tests.model.world import OWNER, B, C, World
 
 HOUR_S = 3600.0
@@ -216,7 +216,7 @@ class Run:
 
     def _next_look(self, made):
         """Return when to look again: nothing changes before the next event or the plan's own."""
-        pace = 1.0 if made.active else 5.0
+        pace = max(self.daemon.next_look(), PACE.least_s)
         due = [at for at in (self.world.next_at(), made.wake_at) if at is not None]
         wait = max(min(due, default=self.end_at) - self.world.now, 0.0)
         return self.world.now + pace * max(1, math.ceil(min(wait, 60.0) / pace))

@@ -14,10 +14,14 @@ def look(world: model.World, policy: model.Policy, *, everything: bool) -> model
 
     ``everything``: also agents that have nothing to do, as in a drain.
     """
-    told = evolve(
+    return plans.plan(world, unsparing(policy, everything=everything))
+
+
+def unsparing(policy: model.Policy, *, everything: bool) -> model.Policy:
+    """Return a policy without the limits that keep a broker from removing much at once."""
+    return evolve(
         policy, sweep_share=1.0, resume_grace_s=0.0, draining=policy.draining or everything
     )
-    return plans.plan(world, told)
 
 
 def removals(

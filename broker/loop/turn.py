@@ -1,0 +1,265 @@
+"""The loop, turned by hand: what was seen goes in, a new state, orders and notes come out.
+
+Every function here takes a ``State`` and gives the next one, at once and without a side effect.
+The driver (``reconcile``), the model tests, the simulated days and the commands that look once
+turn the same loop; they differ in who reads, who performs and where the time comes from. Notes
+are values, which whoever drives may log and count. Refuses to know clocks, dice, tasks and logs:
+``now`` and ``Dice`` come in.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import attrs
+from attrs import Factory, frozen
+
+from broker.core import model
+from broker.core.decide import plan as plans
+from broker.core.fleet import latency
+from broker.core.fleet import ledger as ledgers
+from broker.loop import health, last_words
+from broker.loop import state as states
+from broker.loop.health import SourceBack, SourceLost
+from broker.loop.pace import Pace
+from broker.loop.state import State
+
+QUESTIONS = 10
+"""Vanished items asked about in one turn, the others in the next ones."""
+_MAX_DOUBLINGS = 6
+REMOVALS = model.RetireAgent | model.SweepNode | model.SweepInstance
+
+
+@frozen(kw_only=True)
+class Sightings:
+    """The newest view of each source, and whether we may act upon them."""
+
+    controller: model.ControllerView
+    backends: Mapping[model.BackendName, model.BackendView] = Factory(dict)
+    leads: bool = True  # we may act, and could all the time since the first of them began
+    may_order: bool = True  # nobody else claims to be this broker, and it is not stopping
+
+
+@frozen(kw_only=True)
+class Dice:
+    """What was rolled for one turn."""
+
+    jitter: float = 0.0  # 0 to 1
+    ids: tuple[str, ...] = ()  # unused random suffixes for new names
+
+
+# --- notes ---
+
+
+@frozen(kw_only=True)
+class Illegal:
+    """A phase change that is not in the table of the life cycle."""
+
+    old: model.Phase | None
+    new: model.Phase
+
+
+@frozen(kw_only=True)
+class Implausible:
+    """More is left over than may be removed without a person; noted once."""
+
+    text: str
+
+
+@frozen(kw_only=True)
+class HeldBack:
+    """What would have been ordered, had we been allowed to."""
+
+    actions: tuple[model.Action, ...]
+
+
+@frozen(kw_only=True)
+class Cancelled:
+    """An item that was gone before it was seen to start: nobody runs it."""
+
+    item: model.ItemId
+
+
+@frozen(kw_only=True)
+class Elsewhere:
+    """An item that was gone before it was seen to start: it runs on no agent of ours."""
+
+    item: model.ItemId
+
+
+Note = (
+    SourceLost
+    | SourceBack
+    | Illegal
+    | Implausible
+    | HeldBack
+    | latency.Started
+    | latency.Vanished  # its fate is to be asked for, and given to ``learn``
+    | Cancelled
+    | Elsewhere
+)
+
+
+class Turn(NamedTuple):
+    """What follows from an event. Orders are begun in their order; notes are for people."""
+
+    state: State
+    orders: tuple[model.Action, ...]
+    notes: tuple[Note, ...]
+
+
+# --- the turn ---
+
+
+def look(state: State) -> State:
+    """A look begins: it counts as failed until ``take_in`` finds that it has gone well."""
+    return attrs.evolve(state, failures=state.failures + 1)
+
+
+def take_in(
+    state: State, sightings: Sightings, policy: model.Policy, now: float, dice: Dice
+) -> Turn:
+    """Take in what the sources show and decide what is to be done about it."""
+    world = model.World(
+        now=now,
+        controller=sightings.controller,
+        backends=sightings.backends,
+        ledger=state.ledger,
+        fresh_ids=dice.ids,
+        jitter=dice.jitter,
+    )
+    plan = plans.plan(world, policy)
+    world = attrs.evolve(world, ledger=plan.ledger)
+    implausible = next((r.text for r in plan.refusals if r.subject == "sweep"), "")
+    notes: list[Note] = [*health.changes(state.world, world)]
+    notes += [Illegal(old=old, new=new) for old, new in plan.illegal]
+    if implausible and not state.implausible:
+        notes.append(Implausible(text=implausible))
+    wanted = tuple(action for action in plan.actions if action.name not in state.running)
+    orders = wanted if sightings.leads and sightings.may_order else ()
+    if wanted and not orders:
+        notes.append(HeldBack(actions=wanted))
+    known, questions = state.known, state.questions
+    if sightings.leads:
+        compared = latency.look(known, world, plan)
+        questions = (*questions, *compared.vanished)[-states.QUESTIONS_KEPT :]
+        notes += [*compared.started, *questions[:QUESTIONS]]
+        known, questions = compared.known, questions[QUESTIONS:]
+    after = attrs.evolve(
+        state,
+        ledger=plan.ledger,
+        world=world,
+        plan=plan,
+        known=known,
+        questions=questions,
+        unread_since=health.since(state.unread_since, world),
+        implausible=implausible,
+        leads=sightings.leads,
+        failures=0 if world.controller.synced else state.failures,
+    )
+    return Turn(state=after, orders=orders, notes=tuple(notes))
+
+
+def begin(state: State, order: model.Action, now: float, policy: model.Policy) -> State:
+    """Write down an order before it is carried out: one at a time for each agent."""
+    return attrs.evolve(
+        state,
+        ledger=ledgers.expect(state.ledger, order, now=now, policy=policy),
+        running={**state.running, order.name: order},
+    )
+
+
+def settle(state: State, outcome: ledgers.Outcome, policy: model.Policy, dice: Dice) -> State:
+    """Take in how an order ended."""
+    action = outcome.action
+    revision = ""
+    if isinstance(action, model.LaunchAgent):
+        template = policy.template(action.template)
+        revision = template.revision if template is not None else ""
+    done = not outcome.slug and not outcome.withdrawn
+    return attrs.evolve(
+        abandon(state, action.name),
+        ledger=ledgers.settle(
+            state.ledger, outcome, policy=policy, jitter=dice.jitter, revision=revision
+        ),
+        outcomes=(*state.outcomes, outcome)[-states.OUTCOMES_KEPT :],
+        launches=state.launches + (isinstance(action, model.LaunchAgent) and not outcome.slug),
+        ends=state.ends + (isinstance(action, REMOVALS) and done),
+    )
+
+
+def abandon(state: State, name: model.NodeName) -> State:
+    """Forget an order that is left where it is, as if by a kill: how it ended nobody knows."""
+    running = {other: action for other, action in state.running.items() if other != name}
+    return attrs.evolve(state, running=running)
+
+
+def bury(state: State, action: model.Action, lines: Sequence[str], now: float) -> State:
+    """Keep the last words of an agent that is about to be removed."""
+    agent = agent_of(state, action.name)
+    dead = last_words.death_of(action, agent, lines, at=now)
+    # of an end that was put off, or did not come about, nothing is kept
+    earlier = [d for d in state.deaths if d.name != action.name]
+    state = attrs.evolve(state, deaths=(*earlier, dead)[-states.DEATHS_KEPT :])
+    if agent is None or agent.backend is None or agent.template is None:
+        return state
+    if not last_words.is_bad(dead.slug) or dead.text == action.reason:
+        return state
+    # what holds its successors back is said with its reason as well
+    key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
+    told = ledgers.reworded(state.ledger, key, action.reason, dead.text)
+    return attrs.evolve(state, ledger=told)
+
+
+def learn(
+    state: State, vanished: latency.Vanished, *, cancelled: bool, executable_url: str | None
+) -> Turn:
+    """Take in what became of an item that was gone before it was seen to start."""
+    if executable_url is None:
+        if cancelled:
+            ledger = ledgers.cancelled(state.ledger, vanished.item)
+            state = attrs.evolve(state, ledger=ledger)
+        return Turn(state=state, orders=(), notes=(Cancelled(item=vanished.item),))
+    agents = state.plan.agents if state.plan is not None else ()
+    start = latency.claim(vanished, executable_url=executable_url, agents=agents)
+    note = start if start is not None else Elsewhere(item=vanished.item)
+    return Turn(state=state, orders=(), notes=(note,))
+
+
+def change_term(state: State) -> State:
+    """Begin, or cease, to act in another's place: of what was remembered only facts stay."""
+    return attrs.evolve(
+        state, term=state.term + 1, ledger=ledgers.resumed(state.ledger), known=None
+    )
+
+
+def next_look(state: State, pace: Pace, now: float) -> float:
+    """Return the seconds until the next look; who may not act is in no hurry."""
+    pause = pace.idle_s
+    plan = state.plan
+    if state.failures:
+        grown = pace.busy_s * 2.0 ** min(state.failures - 1, _MAX_DOUBLINGS)
+        pause = min(grown, pace.failing_s)
+    elif state.leads and (plan is None or plan.active):
+        pause = pace.busy_s
+    if plan is not None and plan.wake_at is not None and state.leads:
+        pause = min(pause, max(plan.wake_at - now, 0.0))
+    return pause
+
+
+def end_of(
+    state: State, action: model.RetireAgent | model.SweepNode | model.SweepInstance
+) -> tuple[model.TemplateName | None, str]:
+    """Return the template and the slug of an end that a removal has brought about."""
+    memory = state.ledger.memories.get(action.name)
+    slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
+    told = next((d.slug for d in state.deaths if d.name == action.name), slug)
+    return (
+        memory.template if memory is not None else None,
+        told if last_words.is_bad(slug) else slug,
+    )
+
+
+def agent_of(state: State, name: model.NodeName) -> model.Agent | None:
+    """Return an agent as it was at the last look."""
+    agents = state.plan.agents if state.plan is not None else ()
+    return next((agent for agent in agents if agent.name == name), None)

@@ -9,8 +9,10 @@ Refuses to wait for the controller or a backend.
 What a stranger sends costs little (``doors``), is answered 400 in one line where it is no request,
 and is logged once a minute. A document that cannot be made costs that document.
 
-aiohttp's low-level server is enough for a handful of fixed paths: its application framework would
-be a megabyte more in every broker (docs/decisions/0050-memory.md).
+Each path is a route of one application. What holds for every request stands in its middlewares,
+from the outside in: ``_met`` tells the door that a request is whole and turns refusals into lines,
+``_addressed`` refuses foreign hosts, ``_proven`` signs what a command beside us asked. What holds
+for every answer, also for those that no route makes, stands in ``_dressed``.
 """
 
 import asyncio
@@ -18,13 +20,11 @@ import ipaddress
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
+from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
-from aiohttp.web_request import BaseRequest
-from aiohttp.web_response import Response
-from aiohttp.web_server import Server as LowLevelServer
 from attrs import frozen
 
 from broker import presence
@@ -37,6 +37,7 @@ from outside import doors, seldom, speaking
 _LOG = logging.getLogger("broker.status")
 _HEADERS = {
     "Cache-Control": "no-store",
+    "Connection": "close",  # it is for one request: see doors
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
     "Referrer-Policy": "no-referrer",
     "Server": "agent-broker",
@@ -57,7 +58,8 @@ _GOODBYE_S = 1.0
 _DEAR = 9.0
 """How long an answer is good, in times of what it took to make."""
 
-_Answer = Callable[[], Response]
+_Make = Callable[[], web.Response]
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Prove = Callable[[str, str, bytes], str | None]
 
 
@@ -87,62 +89,85 @@ class Server:
         self._source = source
         self._metrics = metrics
         self._limits = limits if limits is not None else doors.Limits()
-        self._served: LowLevelServer | None = None
+        self._runner: web.AppRunner | None = None
         self._door: doors.Door | None = None
         self._told = seldom.Seldom(_LOG)
         self._is_local = True
         self._dear: dict[str, _Made] = {}
         self._left_over: dict[bool, tuple[model.World, model.Plan]] = {}
-        self._answers: dict[str, _Answer] = {
-            "/": self._page,
-            "/healthz": lambda: _verdict(*source.alive()),
-            "/readyz": lambda: _verdict(*source.ready()),
-            "/metrics": self._exposition,
-            **{f"{_API}{name}": self._document(make) for name, make in _DOCUMENTS.items()},
-            f"{_API}leftovers": lambda: _json(self._leftovers(everything=False)),
-            f"{_API}leftovers/all": lambda: _json(self._leftovers(everything=True)),
-        }
 
     async def start(self, *, host: str, port: int) -> str:
         """Listen, and return the page's address. Raises OSError if the port is taken."""
         self._is_local = _is_local(host)
         loop = asyncio.get_running_loop()
-        served = LowLevelServer(self._answer)
+        runner = web.AppRunner(self._application(), shutdown_timeout=_GOODBYE_S)
+        await runner.setup()
+        served = runner.server
+        assert served is not None  # noqa: S101 -- it is set up; for mypy
 
         def speak() -> speaking.Handler:
             return speaking.Handler(served, told=self._told, headers=_HEADERS, loop=loop)
 
         door = doors.Door(speak, limits=self._limits, logger=_LOG)
-        found, bound = await door.open(host=host, port=port)
-        self._served, self._door = served, door
+        try:
+            found, bound = await door.open(host=host, port=port)
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner, self._door = runner, door
         name = f"[{found}]" if ":" in found else found
         return f"http://{name}:{bound}/"
 
     async def aclose(self) -> None:
         """Stop listening; idempotent."""
         door, self._door = self._door, None
-        if door is not None and self._served is not None:
+        runner, self._runner = self._runner, None
+        if door is not None and runner is not None:
             await door.aclose()
-            self._served.pre_shutdown()
-            await self._served.shutdown(_GOODBYE_S)
+            await runner.cleanup()
             door.expel()
 
-    async def _answer(self, request: BaseRequest) -> Response:
+    def _application(self) -> web.Application:
+        source = self._source
+        app = web.Application(middlewares=[self._met, self._addressed, self._proven])
+        app.on_response_prepare.append(_dressed)
+        self._add(app, "/", self._page)
+        self._add(app, "/healthz", lambda: _verdict(*source.alive()))
+        self._add(app, "/readyz", lambda: _verdict(*source.ready()))
+        self._add(app, "/metrics", self._exposition)
+        for name, make in _DOCUMENTS.items():
+            self._add(app, f"{_API}{name}", self._document(make))
+        self._add(app, f"{_API}leftovers", lambda: _json(self._leftovers(everything=False)))
+        self._add(app, f"{_API}leftovers/all", lambda: _json(self._leftovers(everything=True)))
+        return app
+
+    def _add(self, app: web.Application, path: str, make: _Make) -> None:
+        """Answer GET and HEAD at a path by what is made from memory."""
+
+        async def answer(_: web.Request) -> web.Response:
+            return self._made(path, make)
+
+        app.router.add_get(path, answer)
+
+    # --- what holds for every request ---
+
+    @web.middleware
+    async def _met(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Tell the door that a request is whole; answer what is refused in one line."""
         if self._door is not None and (there := self._door.inside.get(request.protocol)):
             there.asked()
-        answer = self._refusal(request) or self._made(request.path)
-        answer.headers.update(_HEADERS)
-        word = request.headers.get(presence.CHALLENGE)
-        if word is not None and answer.status == HTTPStatus.OK:
-            body = answer.body if isinstance(answer.body, bytes) else b""
-            given = self.prove(word, request.path, body)
-            if given is not None:
-                answer.headers[presence.PROOF] = given
-        answer.force_close()  # a connection is for one request: see doors
-        return answer
+        try:
+            return await handler(request)
+        except web.HTTPException as refused:
+            answer = _line(refused.status, f"{refused.status}: {refused.reason}")
+            if (allowed := refused.headers.get(hdrs.ALLOW)) is not None:
+                answer.headers[hdrs.ALLOW] = allowed
+            return answer
 
-    def _refusal(self, request: BaseRequest) -> Response | None:
-        told = request.headers.getall("Host", [])
+    @web.middleware
+    async def _addressed(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Refuse what is asked of another host, or of none."""
+        told = request.headers.getall(hdrs.HOST, [])
         found = _HOST.fullmatch(told[0]) if len(told) == 1 else None
         if found is None and (told or request.version >= HttpVersion11):
             return _line(HTTPStatus.BAD_REQUEST, "no host, or none that there can be")
@@ -154,15 +179,24 @@ class Server:
             )
         if not request.raw_path.startswith("/"):  # as to a proxy: for whatever host it names
             return _line(HTTPStatus.BAD_REQUEST, "a path is expected, not a whole address")
-        if request.path not in self._answers:
-            return _line(HTTPStatus.NOT_FOUND, "404: Not Found")
-        if request.method not in {"GET", "HEAD"}:
-            refused = _line(HTTPStatus.METHOD_NOT_ALLOWED, "405: Method Not Allowed")
-            refused.headers["Allow"] = "GET,HEAD"
-            return refused
-        return None
+        return await handler(request)
 
-    def _made(self, path: str) -> Response:
+    @web.middleware
+    async def _proven(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Prove who answers to whoever brings a word for it."""
+        answer = await handler(request)
+        word = request.headers.get(presence.CHALLENGE)
+        if word is None or answer.status != HTTPStatus.OK or not isinstance(answer, web.Response):
+            return answer
+        body = answer.body if isinstance(answer.body, bytes) else b""
+        given = self.prove(word, request.path, body)
+        if given is not None:
+            answer.headers[presence.PROOF] = given
+        return answer
+
+    # --- the answers ---
+
+    def _made(self, path: str, make: _Make) -> web.Response:
         """Make one answer; a bug costs that answer, and is told once in a while.
 
         One that was dear is given again for a while: whoever asks without end gets a tenth of the
@@ -171,10 +205,10 @@ class Server:
         elapsed = asyncio.get_running_loop().time
         known = self._dear.get(path)
         if known is not None and elapsed() < known.until:
-            return Response(body=known.body, headers={"Content-Type": known.kind})
+            return web.Response(body=known.body, headers={hdrs.CONTENT_TYPE: known.kind})
         began = elapsed()
         try:
-            answer = self._answers[path]()
+            answer = make()
         except Exception as error:  # noqa: BLE001 -- whoever asks again gets the same; the rest lives
             self._told.bug(f"{path} cannot be made, by a bug", error)
             return _line(
@@ -184,20 +218,20 @@ class Server:
             )
         if answer.status == HTTPStatus.OK and isinstance(answer.body, bytes):
             until = elapsed() + _DEAR * (elapsed() - began)
-            kind = answer.headers["Content-Type"]
+            kind = answer.headers[hdrs.CONTENT_TYPE]
             self._dear[path] = _Made(body=answer.body, kind=kind, until=until)
         return answer
 
-    def _page(self) -> Response:
+    def _page(self) -> web.Response:
         return _text(page.render(self._source), kind="text/html")
 
-    def _exposition(self) -> Response:
+    def _exposition(self) -> web.Response:
         body, kind = self._metrics()
-        return Response(body=body, headers={"Content-Type": kind})
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: kind})
 
     def _document(
         self, make: Callable[[StatusSource], documents.Document]
-    ) -> Callable[[], Response]:
+    ) -> Callable[[], web.Response]:
         return lambda: _json(make(self._source))
 
     def _leftovers(self, *, everything: bool) -> documents.Document:
@@ -213,19 +247,25 @@ class Server:
         return documents.leftovers(self._source, planned, everything=everything)
 
 
-def _json(document: documents.Document) -> Response:
+async def _dressed(_: web.Request, answer: web.StreamResponse) -> None:
+    """Give every answer its headers, none of which names what we are made of."""
+    answer.headers.update(_HEADERS)
+    answer.force_close()
+
+
+def _json(document: documents.Document) -> web.Response:
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     return _text(text, kind="application/json")
 
 
-def _line(status: HTTPStatus, text: str) -> Response:
+def _line(status: int, text: str) -> web.Response:
     return _text(f"{text}\n", status=status)
 
 
-def _text(text: str, *, kind: str = "text/plain", status: int = HTTPStatus.OK) -> Response:
+def _text(text: str, *, kind: str = "text/plain", status: int = HTTPStatus.OK) -> web.Response:
     """Return an answer; halves of surrogate pairs, which nobody can read, become ``?``."""
     body = text.encode("utf-8", "replace")
-    return Response(body=body, status=status, content_type=kind, charset="utf-8")
+    return web.Response(body=body, status=status, content_type=kind, charset="utf-8")
 
 
 def _is_address(host: str) -> bool:
@@ -240,5 +280,5 @@ def _is_local(host: str) -> bool:
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
-def _verdict(good: bool, text: str) -> Response:  # noqa: FBT001 -- a pair, unpacked above
+def _verdict(good: bool, text: str) -> web.Response:  # noqa: FBT001 -- a pair, unpacked above
     return _line(HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, text or "ok")

@@ -283,6 +283,52 @@ async def test_no_answer_names_what_we_are_made_of():
             assert (answer.status, answer.headers["Server"]) == (405, "agent-broker")
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n", 200),
+        (b"HEAD / HTTP/1.1\r\nHost: localhost\r\n", 200),
+        (b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n", 421),
+        (b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n", 404),
+        (b"GET /healthz/ HTTP/1.1\r\nHost: localhost\r\n", 404),
+        (b"GET //healthz HTTP/1.1\r\nHost: localhost\r\n", 404),
+        (b"PUT /metrics HTTP/1.1\r\nHost: localhost\r\n", 405),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: a miracle\r\n", 417),
+        (b"GET /healthz HTTP/1.1\r\nHost: a b\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nbad header\r\n", 400),
+    ],
+)
+async def test_every_answer_is_ours_and_ends_its_connection(head, status):
+    """Also those that no route makes: one line, the headers of all, and nothing after it."""
+    async with served() as (server, port):
+        answer = await said(port, head + b"\r\n" + HEALTH)
+        assert not inside(server)
+    told, _, body = answer.partition(b"\r\n\r\n")
+    first, *rest = told.decode().split("\r\n")
+    fields = dict(line.split(": ", 1) for line in rest)
+    assert first.split()[1] == str(status)
+    assert fields["Server"] == "agent-broker"
+    assert fields["Connection"] == "close"
+    assert fields["Content-Security-Policy"].startswith("default-src 'none'")
+    assert fields["Cache-Control"] == "no-store"
+    assert fields["X-Content-Type-Options"] == "nosniff"
+    assert len(body.splitlines()) <= 1
+    if status != 200:
+        assert fields["Content-Type"] == "text/plain; charset=utf-8"
+    assert fields.get("Allow") == ("GET,HEAD" if status == 405 else None)
+
+
+async def test_who_may_send_a_body_gets_no_further_for_it():
+    """``Expect: 100-continue`` is a question; the answer to the request is the same."""
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n"
+    async with served(request_s=2.0) as (server, port):
+        answer = await said(port, head + b"\r\nabc")
+        assert b"HTTP/1.1 405 " in answer
+        assert b" 200 " not in answer
+        assert not inside(server)
+
+
 async def test_a_document_that_cannot_be_made_costs_that_document(caplog, monkeypatch):
     """500 in words, once in the log; page, probes and the other documents are as ever."""
 

@@ -11,7 +11,7 @@ it returns every instance that carries our owner mark, or raises. A partial answ
 
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from attrs import Factory, field, frozen
 
@@ -34,15 +34,34 @@ class InstanceState(enum.Enum):
     EXITED = "exited"
 
 
+ExitSlug = Literal[
+    "exited",
+    "killed",
+    "out-of-memory",
+    "image",
+    "command",
+    "network",
+    "evicted",
+    "platform-lost",
+    "unknown",
+]
+"""What an instance ended of. A closed set: the core knows of each what follows from it."""
+EXIT_SLUGS: tuple[ExitSlug, ...] = get_args(ExitSlug)
+
+
+def exit_slug(told: object) -> ExitSlug:
+    """Return the slug that was read from somewhere; whatever is none is unknown."""
+    return next((slug for slug in EXIT_SLUGS if slug == told), "unknown")
+
+
 @frozen(kw_only=True)
 class Exit:
     """How an instance ended, as far as the platform tells.
 
-    ``slug`` is one of: exited, killed, out-of-memory, image, command, network, evicted,
-    platform-lost, unknown. ``code`` is the exit status (negative: minus the signal's number).
+    ``code`` is the exit status (negative: minus the signal's number).
     """
 
-    slug: str
+    slug: ExitSlug
     code: int | None = None
     message: str = ""
     at: float | None = None
@@ -73,7 +92,7 @@ class Resources:
 
 
 @frozen(kw_only=True)
-class Reach:
+class Route:
     """How the server of a file is reached, where the platform leaves that to us."""
 
     ca_file: str | None = None  # PEM on the broker's machine; None: the system's authorities
@@ -87,7 +106,7 @@ class RemoteFile:
 
     url: str
     name: str
-    reach: Reach = Factory(Reach)
+    route: Route = Factory(Route)
 
 
 @frozen(kw_only=True)
@@ -121,17 +140,46 @@ class Capacity:
     text: str = ""
 
 
+class Reach(enum.Enum):
+    """How far a failure reaches: what else would fail in the same way, just now.
+
+    Only the adapter can know: a registry that does not answer is the trouble of one template, an
+    engine that does not answer that of everybody. The core leaves alone exactly that.
+    """
+
+    LAUNCH = "launch"  # nothing but this start: the next one may go well at once
+    TEMPLATE = "template"  # this template here: its image, its registry, its specification
+    PLACE = "place"  # one host of several; the backend itself goes round it
+    BACKEND = "backend"
+
+
 class BackendError(Exception):
-    """Base of the closed set. ``slug`` is the metric label, ``fault`` says who has to act."""
+    """Base of the closed set. ``slug`` is the metric label, ``fault`` says who has to act.
+
+    ``usual`` is how far one reaches whose adapter says nothing else.
+    """
 
     slug: ClassVar[str] = "bug"
     fault: ClassVar[str] = "us"
+    usual: ClassVar[Reach] = Reach.TEMPLATE
 
-    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
-        """``reason`` is for people and at most 256 characters; ``retry_after`` in seconds."""
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        reach: Reach | None = None,
+        place: str = "",
+    ) -> None:
+        """``reason`` is for people and at most 256 characters; ``retry_after`` in seconds.
+
+        ``place`` names the one that ``Reach.PLACE`` is about, as its configuration does.
+        """
         super().__init__(reason[:256])
         self.reason = reason[:256]
         self.retry_after = retry_after
+        self.reach = reach or (Reach.PLACE if place else self.usual)
+        self.place = place
         self.nothing_left = False  # of ``launch``: it is certain that nothing was made, or stayed
 
 
@@ -140,6 +188,7 @@ class Rejected(BackendError):
 
     slug = "rejected"
     fault = "configuration"
+    usual = Reach.TEMPLATE
 
 
 class NoCapacity(BackendError):
@@ -147,6 +196,7 @@ class NoCapacity(BackendError):
 
     slug = "no-capacity"
     fault = "nobody"
+    usual = Reach.TEMPLATE
 
 
 class Unauthorized(BackendError):
@@ -154,6 +204,7 @@ class Unauthorized(BackendError):
 
     slug = "unauthorized"
     fault = "operator"
+    usual = Reach.BACKEND
 
 
 class Unavailable(BackendError):
@@ -161,6 +212,7 @@ class Unavailable(BackendError):
 
     slug = "unavailable"
     fault = "platform"
+    usual = Reach.BACKEND
 
 
 class Partial(Unavailable):
@@ -185,6 +237,7 @@ class NotFound(BackendError):
 
     slug = "not-found"
     fault = "nobody"
+    usual = Reach.LAUNCH
 
 
 class AlreadyExists(BackendError):
@@ -192,6 +245,7 @@ class AlreadyExists(BackendError):
 
     slug = "already-exists"
     fault = "nobody"
+    usual = Reach.LAUNCH
 
 
 class Backend(Protocol):

@@ -290,7 +290,7 @@ class Broker:
         except OSError as error:
             if not self._disk_full:
                 _LOG.warning("state directory not written", extra={"reason": str(error)})
-                self.recorder.cycle_failed("state")
+                self.recorder.cycle_failed(model.CycleFailure.STATE)
             self._disk_full = True
         else:
             self._disk_full = False

@@ -60,7 +60,7 @@ def build(
     async def look() -> judge.SecondLook:
         return await reconciler.look()
 
-    async def before_end(action: model.Action) -> None:
+    async def before_end(action: model.Removal) -> None:
         await reconciler.before_end(action)
 
     executor = execute.Executor(
@@ -163,7 +163,7 @@ def _order(action: model.LaunchAgent, made: app.Broker) -> execute.Order:
         jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
         work_dir=made.backends[action.backend].work_dir(action.name),
         now=made.watch.now(),
-        reach=controller.reach(),
+        route=controller.route(),
         authorities=authorities,
     )
 

@@ -326,7 +326,7 @@ def _ended(future: "asyncio.Future[None]") -> None:
 
 async def _fetched(file: api.RemoteFile) -> bytes:
     """Return a file for the container, without credentials; redirects are mostly login pages."""
-    url, way = file.url, file.reach
+    url, way = file.url, file.route
     connector = aiohttp.TCPConnector(ssl=connection.context(way))
     try:
         async with (

@@ -1,7 +1,7 @@
 """How a file's server is reached, as an HTTP client wants it.
 
 For the backends that fetch files themselves. Refuses to fetch, and to know why a server is
-trusted: that comes with the file (``api.Reach``).
+trusted: that comes with the file (``api.Route``).
 """
 
 import ssl
@@ -10,14 +10,14 @@ from backends import api
 from outside import tls
 
 
-def context(reach: api.Reach, *, ca_file: str | None = None) -> ssl.SSLContext | bool:
+def context(route: api.Route, *, ca_file: str | None = None) -> ssl.SSLContext | bool:
     """Return what ``aiohttp`` takes as ``ssl``: the authority to trust, or whether to check.
 
     ``ca_file``: an authority of the backend's own, which outranks the file's. Raises Rejected for
     a file that holds no certificates.
     """
-    told = ca_file if ca_file is not None else reach.ca_file
-    if ca_file is None and not reach.verify:
+    told = ca_file if ca_file is not None else route.ca_file
+    if ca_file is None and not route.verify:
         return False
     if told is None:
         return True

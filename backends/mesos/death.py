@@ -13,9 +13,11 @@ from typing import Any
 from backends import api
 from outside import text, typed
 
-_SPECIFICATION = "command"  # what we asked for cannot run: user, command, task definition
+_SPECIFICATION: api.ExitSlug = (
+    "command"  # what we asked for cannot run: user, command, task definition
+)
 
-REASONS: Mapping[str, str] = {
+REASONS: Mapping[str, api.ExitSlug] = {
     "REASON_COMMAND_EXECUTOR_FAILED": "unknown",
     "REASON_CONTAINER_LAUNCH_FAILED": "unknown",  # the message tells image, fetch or else
     "REASON_CONTAINER_LIMITATION": "evicted",
@@ -54,7 +56,7 @@ REASONS: Mapping[str, str] = {
 }
 """Reason to slug, for an end whose message does not say more."""
 
-_STATES: Mapping[str, str] = {
+_STATES: Mapping[str, api.ExitSlug] = {
     "TASK_KILLED": "killed",
     "TASK_LOST": "platform-lost",
     "TASK_DROPPED": "platform-lost",
@@ -138,7 +140,7 @@ def _code(message: str) -> int | None:
 
 def _slug(  # noqa: PLR0911 -- one kind of end, one return
     status: Mapping[str, Any], message: str, code: int | None
-) -> str:
+) -> api.ExitSlug:
     reason, state = status.get("reason"), str(status.get("state", ""))
     if reason == "REASON_CONTAINER_LAUNCH_FAILED":
         if _FETCH.search(message):

@@ -111,7 +111,7 @@ class ProcessBackend:
             try:
                 with _mapped():
                     files = {
-                        file.name: await self._cache.get(file.url, file.reach)
+                        file.name: await self._cache.get(file.url, file.route)
                         for file in spec.files
                     }
                     record = await self._make(spec, files)

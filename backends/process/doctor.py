@@ -66,7 +66,7 @@ def _program(program: str, path: str) -> finding.Finding:
 
 async def _fetched(cache: fetch.FileCache, file: api.RemoteFile) -> finding.Finding:
     try:
-        path = await cache.get(file.url, file.reach)
+        path = await cache.get(file.url, file.route)
         data = path.read_bytes()
     except api.BackendError as error:
         return finding.fail(file.name, error.reason, _HINT)

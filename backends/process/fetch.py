@@ -27,7 +27,7 @@ from backends.process import locks, records, settings
 from outside import counts, files, secrets, text, unreached, waits
 
 _CHUNK = 1 << 18
-_DIRECTLY = api.Reach()
+_DIRECTLY = api.Route()
 _ABOUT_MAX = 65_536
 _PAUSE_DIGITS = 4  # of a time to wait in seconds
 _NEW = "new."  # begins the name of everything that is not complete yet
@@ -49,9 +49,9 @@ class FileCache:
         self._directory = directory
         self._settings = configured
         self._entries: dict[str, _Entry] = {}
-        self._sessions: dict[api.Reach, aiohttp.ClientSession] = {}
+        self._sessions: dict[api.Route, aiohttp.ClientSession] = {}
 
-    async def get(self, url: str, way: api.Reach = _DIRECTLY) -> pathlib.Path:
+    async def get(self, url: str, way: api.Route = _DIRECTLY) -> pathlib.Path:
         """Return the path of a current copy, read-only, for linking.
 
         Raises Rejected (the server says no), Unavailable (network, time-out, 5xx) and OSError.
@@ -87,7 +87,7 @@ class FileCache:
             await session.close()
         self._sessions.clear()
 
-    def _client(self, way: api.Reach) -> aiohttp.ClientSession:
+    def _client(self, way: api.Route) -> aiohttp.ClientSession:
         if way not in self._sessions:
             secrets.register(urllib.parse.urlsplit(way.proxy or "").password)
             context = connection.context(way, ca_file=self._settings.ca_file)
@@ -99,7 +99,7 @@ class FileCache:
             )
         return self._sessions[way]
 
-    async def _update(self, url: str, path: pathlib.Path, way: api.Reach) -> None:
+    async def _update(self, url: str, path: pathlib.Path, way: api.Route) -> None:
         """Bring the copy up to date."""
         headers = {"Accept-Encoding": "identity"}
         if stamp := _known_stamp(path):

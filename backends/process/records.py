@@ -24,10 +24,6 @@ _ODD = frozenset(
     {errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.ENODEV}
 )
 """What reading a file says when somebody put something else there, or took the right away."""
-_SLUGS = (
-    *("exited", "killed", "out-of-memory", "image", "command", "network", "evicted"),
-    *("platform-lost", "unknown"),
-)
 
 
 class OddError(ValueError):
@@ -109,9 +105,8 @@ def supervisor(claim: Mapping[str, Any] | None) -> proc.Process | None:
 
 def end(told: Mapping[str, Any]) -> api.Exit:
     """Return the certificate in ``exit``, whatever it says."""
-    slug = told.get("slug")
     return api.Exit(
-        slug=slug if isinstance(slug, str) and slug in _SLUGS else "unknown",
+        slug=api.exit_slug(told.get("slug")),
         code=typed.integer(told.get("code"), -(1 << 31), 1 << 31),
         message=text.clean(str(told.get("message", "its exit record is damaged"))[:1024]),
         at=typed.number(told.get("at"), 0.0, 1e11),

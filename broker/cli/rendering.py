@@ -65,7 +65,7 @@ def order(
         controller_version="",
         jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
         work_dir=None,
-        reach=settings.controller.reach(),
+        route=settings.controller.route(),
         authorities=authorities,
         now=now,
     )

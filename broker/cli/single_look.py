@@ -173,7 +173,7 @@ async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, l
             outcome = await made.reconciler.executor.perform(action)
             after = turn.settle(made.reconciler.state, outcome, policy, turn.Dice())
             made.reconciler.state = after
-            if outcome.slug or outcome.withdrawn:
+            if outcome.failure is not None or outcome.withdrawn:
                 kept.append({"name": action.name, "reason": outcome.text})
             else:
                 removed.append(action.name)

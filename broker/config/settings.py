@@ -47,9 +47,9 @@ class ControllerSettings:
     placeholder: bool = True
     agents_trust_ca: bool = True
 
-    def reach(self) -> backends_api.Reach:
+    def route(self) -> backends_api.Route:
         """Return how files are fetched from it."""
-        return backends_api.Reach(ca_file=self.ca_file, verify=self.verify, proxy=self.proxy)
+        return backends_api.Route(ca_file=self.ca_file, verify=self.verify, proxy=self.proxy)
 
     def authorities(self) -> tuple[str, ...]:
         """Return what agents are to trust besides their Java's authorities, as PEM texts.

@@ -60,6 +60,7 @@ class Order:
     spec_with: Callable[[jnlp_secret.Secret], backends_api.InstanceSpec]
 
 
+_Leaving = model.RetireAgent | model.SweepNode
 _NOTHING_MADE = (backends_api.Rejected, backends_api.NoCapacity, backends_api.AlreadyExists)
 _LAST_MOMENT = "it was given work in the last moment"
 
@@ -78,7 +79,7 @@ class Executor:
     look: Callable[[], Awaitable[judge.SecondLook]]  # begun after the call, shared by many
     retires_by_offline: Callable[[], bool]  # the controller never loses a returned item
     now: Callable[[], float]
-    before_end: Callable[[model.Action], Awaitable[None]]  # keep the last words of an instance
+    before_end: Callable[[model.Removal], Awaitable[None]]  # keep the last words of an instance
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
     grace_s: float = 10.0
     time_limit_s: float = 120.0
@@ -92,7 +93,8 @@ class Executor:
             return ledgers.Outcome(
                 action=action,
                 at=self.now(),
-                slug="unavailable",
+                failure=model.Failure.UNAVAILABLE,
+                scope=model.Scope.BACKEND,
                 text=f"not done within {self.time_limit_s:g} s",
             )
 
@@ -121,17 +123,20 @@ class Executor:
             return ledgers.Outcome(
                 action=action,
                 at=self.now(),
-                slug=error.slug,
+                failure=model.Failure.of(error.slug),
                 text=error.text,
                 controller=True,
+                scope=_scope_of(error),
                 retry_after=error.retry_after,
             )
         except backends_api.BackendError as error:
             return ledgers.Outcome(
                 action=action,
                 at=self.now(),
-                slug=error.slug,
+                failure=model.Failure.of(error.slug),
                 text=error.reason,
+                scope=model.SCOPES[error.reach],
+                place=error.place,
                 retry_after=error.retry_after,
             )
         return ledgers.Outcome(action=action, at=self.now())
@@ -169,9 +174,9 @@ class Executor:
         if action.online and not self.retires_by_offline():
             # the build may end in this very moment and another item be assigned: an older
             # controller drops an item that finds its node offline
-            await self._changes.seal(action.name, *model.retired_labels(action.slug), busy=True)
+            await self._changes.seal(action.name, *model.retired_labels(action.cause), busy=True)
         else:
-            await self._changes.cordon(action.name, _message(action.slug, action.reason))
+            await self._changes.cordon(action.name, _message(action))
 
     async def _uncordon(self, action: model.UncordonAgent) -> None:
         await self._changes.uncordon(action.name)
@@ -191,9 +196,7 @@ class Executor:
             raise _Withdrawn("it is back")
         await self._remove_node(action, state)
 
-    async def _remove_node(
-        self, action: model.RetireAgent | model.SweepNode, state: jnlp_state.NodeState
-    ) -> None:
+    async def _remove_node(self, action: _Leaving, state: jnlp_state.NodeState) -> None:
         """Delete a node that works on nothing and can be given nothing."""
         if state.is_at_work:
             raise _Withdrawn("it works")
@@ -216,14 +219,13 @@ class Executor:
             return
         raise _Withdrawn(_LAST_MOMENT)
 
-    async def _take_out(self, action: model.RetireAgent | model.SweepNode) -> None:
+    async def _take_out(self, action: _Leaving) -> None:
         """Take an idle agent out of service, so that what is idle afterwards stays idle."""
         by_offline = self.retires_by_offline()
-        slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
         if by_offline:
-            await self._changes.cordon(action.name, _message(slug, action.reason))
+            await self._changes.cordon(action.name, _message(action))
         else:
-            await self._changes.seal(action.name, *model.retired_labels(slug), busy=False)
+            await self._changes.seal(action.name, *model.retired_labels(action.cause), busy=False)
         if not (await self.nodes.read(action.name)).is_at_work:
             return
         if by_offline:
@@ -238,7 +240,7 @@ class Executor:
         await self.before_end(action)
         await self._terminate(action.backend, action.name)
 
-    async def _check(self, action: model.RetireAgent | model.SweepNode) -> None:
+    async def _check(self, action: _Leaving) -> None:
         objection = judge.objection(action, await self.look())
         if objection is not None:
             raise _Withdrawn(objection)
@@ -256,5 +258,11 @@ class Executor:
             return
 
 
-def _message(slug: str, reason: str) -> str:
-    return f"{model.CORDON_MARK} {slug}: {reason}"
+def _message(action: _Leaving | model.CordonAgent) -> str:
+    return f"{model.CORDON_MARK} {action.cause.slug}: {action.reason}"
+
+
+def _scope_of(error: jnlp_errors.JenkinsError) -> model.Scope:
+    """Return how far a controller's refusal of a new node reaches."""
+    is_about_it = isinstance(error, jnlp_errors.BadRequest)  # what this very template sends
+    return model.Scope.TEMPLATE if is_about_it else model.Scope.CONTROLLER

@@ -24,15 +24,14 @@ _CLASS_FILE = re.compile(r"class file version (?P<needs>\d+)\.\d+.*?up to (?P<ha
 """``UnsupportedClassVersionError``: version 52 is Java 8, and so on."""
 _REQUIRED = re.compile(r"requires? Java .*", re.IGNORECASE)
 _BEFORE_JAVA_1 = 44
-JAVA = "java"
 
 
 @frozen(kw_only=True)
-class Cause:
-    """What the last lines say an agent died of. ``slug``: of an end of its own, or empty."""
+class Complaint:
+    """What the last lines say an agent died of. ``cause``: if they name one of its own."""
 
     words: str = ""
-    slug: str = ""
+    cause: model.Cause | None = None
 
 
 async def read(backend: backends_api.Backend, name: str, *, within_s: float) -> Sequence[str]:
@@ -45,50 +44,50 @@ async def read(backend: backends_api.Backend, name: str, *, within_s: float) -> 
     return texts.last_lines(text, _LINES)
 
 
-def cause(lines: Sequence[str]) -> Cause:
+def complaint(lines: Sequence[str]) -> Complaint:
     """Return what the lines say; the last complaint counts, and of a trace its last cause."""
     for line in reversed(lines):
         found = _CLASS_FILE.search(line)
         if found is not None:
             needs, has = (int(found[key]) - _BEFORE_JAVA_1 for key in ("needs", "has"))
-            return Cause(
-                slug=JAVA, words=f"its Java is too old: it is Java {has}, needed is {needs}"
+            return Complaint(
+                cause=model.Cause.LOST_JAVA,
+                words=f"its Java is too old: it is Java {has}, needed is {needs}",
             )
         required = _REQUIRED.search(line)
         if required is not None or "UnsupportedClassVersionError" in line:
             said = required[0] if required is not None else line
-            return Cause(slug=JAVA, words=f"its Java is too old: {texts.clean(said, _LINE)}")
+            return Complaint(
+                cause=model.Cause.LOST_JAVA,
+                words=f"its Java is too old: {texts.clean(said, _LINE)}",
+            )
     for line in reversed(lines):
         inner = _CAUSE.match(line)
         if inner is not None:
-            return Cause(words=texts.clean(inner["words"], _LINE))
+            return Complaint(words=texts.clean(inner["words"], _LINE))
     told = next((line for line in reversed(lines) if line.strip() and not _FRAME.match(line)), "")
-    return Cause(words=texts.clean(told, _LINE).strip())
-
-
-def is_bad(slug: str) -> bool:
-    """Whether an end is an accident, so that its last lines may say why."""
-    return slug.startswith("lost-") or slug == "connect-timeout"
+    return Complaint(words=texts.clean(told, _LINE).strip())
 
 
 def death_of(
-    action: model.Action, agent: model.Agent | None, lines: Sequence[str], *, at: float
+    action: model.Removal,
+    agent: model.Agent | None,
+    lines: Sequence[str],
+    *,
+    at: float,
 ) -> death.Death:
     """Return the certificate."""
     exit_ = agent.instance.exit if agent is not None and agent.instance is not None else None
-    slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
-    said = cause(lines) if is_bad(slug) else Cause()
-    if said.slug:
-        slug = f"lost-{said.slug}"
+    said = complaint(lines) if action.cause.accident else Complaint()
     is_new = bool(said.words) and said.words not in action.reason
-    more = f"; {said.words}" if said.slug else f"; it said last: {said.words}"
+    more = f"; {said.words}" if said.cause else f"; it said last: {said.words}"
     return death.Death(
         name=action.name,
         template=agent.template if agent is not None else None,
         backend=agent.backend if agent is not None else None,
         at=at,
         phase=agent.phase if agent is not None else model.Phase.UNKNOWN,
-        slug=slug,
+        cause=said.cause or action.cause,
         text=action.reason + more if is_new else action.reason,
         exit_code=exit_.code if exit_ is not None else None,
         last_lines=tuple(lines),

@@ -128,7 +128,7 @@ class Reconciler:
         except placeholder.SecondBroker:
             raise
         except Exception:  # noqa: BLE001 -- the loop outlives our bugs
-            self.recorder.cycle_failed("bug")
+            self.recorder.cycle_failed(model.CycleFailure.BUG)
             _LOG.exception("%s failed by a bug", what)
 
     # --- when to look ---
@@ -218,7 +218,7 @@ class Reconciler:
             self._begin(order, group)
         self.persist(self.state.ledger)
         if not sightings.controller.synced:
-            self.recorder.cycle_failed("controller")
+            self.recorder.cycle_failed(model.CycleFailure.CONTROLLER)
         for note in taken.notes:
             self._tell(note, group)
         if self.state.world is not None and self.state.plan is not None:
@@ -316,7 +316,10 @@ class Reconciler:
             except Exception as error:  # noqa: BLE001 -- as in _outlived, and it has an outcome
                 _LOG.exception("%s failed by a bug", verb)
                 outcome = ledgers.Outcome(
-                    action=order, at=self.watch.now(), slug="bug", text=repr(error)[:256]
+                    action=order,
+                    at=self.watch.now(),
+                    failure=model.Failure.BUG,
+                    text=repr(error)[:256],
                 )
             finally:
                 self._tasks.pop(order.name, None)
@@ -330,19 +333,20 @@ class Reconciler:
         verb = ledgers.verb_of(action)
         if outcome.withdrawn:
             _LOG.info("%s withdrawn", verb.value, extra={"reason": outcome.text})
-        elif outcome.slug:
-            extra = {"slug": outcome.slug, "reason": outcome.text}
+        elif outcome.failure is not None:
+            extra = {"slug": outcome.failure.slug, "reason": outcome.text}
             _LOG.warning("%s failed", verb.value, extra=extra)
         else:
             _LOG.info("%s done", verb.value, extra={"seconds": round(seconds, 3)})
-        slug = "withdrawn" if outcome.withdrawn else (outcome.slug or "ok")
+        failed = outcome.failure.slug if outcome.failure is not None else ""
+        slug = "withdrawn" if outcome.withdrawn else failed
         self.recorder.acted(verb, slug, seconds)
         if isinstance(action, model.LaunchAgent):
-            self.recorder.launched(action.template, action.backend, outcome.slug or "ok", seconds)
-        elif isinstance(action, turn.REMOVALS) and slug == "ok":
+            self.recorder.launched(action.template, action.backend, slug, seconds)
+        elif isinstance(action, model.Removal) and not slug:
             self.recorder.ended(*turn.end_of(self.state, action))
 
-    async def before_end(self, action: model.Action) -> None:
+    async def before_end(self, action: model.Removal) -> None:
         """Keep the last words of an agent before its instance is removed."""
         agent = turn.agent_of(self.state, action.name)
         lines: Sequence[str] = ()

@@ -26,7 +26,6 @@ from broker.loop.state import State
 QUESTIONS = 10
 """Vanished items asked about in one turn, the others in the next ones."""
 _MAX_DOUBLINGS = 6
-REMOVALS = model.RetireAgent | model.SweepNode | model.SweepInstance
 
 
 @frozen(kw_only=True)
@@ -129,7 +128,7 @@ def take_in(
     )
     plan = plans.plan(world, policy)
     world = attrs.evolve(world, ledger=plan.ledger)
-    implausible = next((r.text for r in plan.refusals if r.subject == "sweep"), "")
+    implausible = next((r.text for r in plan.refusals if r.implausible), "")
     notes: list[Note] = [*health.changes(state.world, world)]
     notes += [Illegal(old=old, new=new) for old, new in plan.illegal]
     if implausible and not state.implausible:
@@ -175,15 +174,15 @@ def settle(state: State, outcome: ledgers.Outcome, policy: model.Policy, dice: D
     if isinstance(action, model.LaunchAgent):
         template = policy.template(action.template)
         revision = template.revision if template is not None else ""
-    done = not outcome.slug and not outcome.withdrawn
+    done = outcome.failure is None and not outcome.withdrawn
     return attrs.evolve(
         abandon(state, action.name),
         ledger=ledgers.settle(
             state.ledger, outcome, policy=policy, jitter=dice.jitter, revision=revision
         ),
         outcomes=(*state.outcomes, outcome)[-states.OUTCOMES_KEPT :],
-        launches=state.launches + (isinstance(action, model.LaunchAgent) and not outcome.slug),
-        ends=state.ends + (isinstance(action, REMOVALS) and done),
+        launches=state.launches + (isinstance(action, model.LaunchAgent) and done),
+        ends=state.ends + (isinstance(action, model.Removal) and done),
     )
 
 
@@ -193,7 +192,7 @@ def abandon(state: State, name: model.NodeName) -> State:
     return attrs.evolve(state, running=running)
 
 
-def bury(state: State, action: model.Action, lines: Sequence[str], now: float) -> State:
+def bury(state: State, action: model.Removal, lines: Sequence[str], now: float) -> State:
     """Keep the last words of an agent that is about to be removed."""
     agent = agent_of(state, action.name)
     dead = last_words.death_of(action, agent, lines, at=now)
@@ -202,10 +201,11 @@ def bury(state: State, action: model.Action, lines: Sequence[str], now: float) -
     state = attrs.evolve(state, deaths=(*earlier, dead)[-states.DEATHS_KEPT :])
     if agent is None or agent.backend is None or agent.template is None:
         return state
-    if not last_words.is_bad(dead.slug) or dead.text == action.reason:
+    if not dead.cause.accident or dead.text == action.reason:
         return state
     # what holds its successors back is said with its reason as well
-    key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
+    scope = action.cause.scope or model.Scope.TEMPLATE
+    key = ledgers.key_of(scope, agent.backend, agent.template)
     told = ledgers.reworded(state.ledger, key, action.reason, dead.text)
     return attrs.evolve(state, ledger=told)
 
@@ -246,16 +246,13 @@ def next_look(state: State, pace: Pace, now: float) -> float:
     return pause
 
 
-def end_of(
-    state: State, action: model.RetireAgent | model.SweepNode | model.SweepInstance
-) -> tuple[model.TemplateName | None, str]:
-    """Return the template and the slug of an end that a removal has brought about."""
+def end_of(state: State, action: model.Removal) -> tuple[model.TemplateName | None, model.Cause]:
+    """Return the template and the cause of an end that a removal has brought about."""
     memory = state.ledger.memories.get(action.name)
-    slug = action.slug if isinstance(action, model.RetireAgent) else "swept"
-    told = next((d.slug for d in state.deaths if d.name == action.name), slug)
+    told = next((d.cause for d in state.deaths if d.name == action.name), action.cause)
     return (
         memory.template if memory is not None else None,
-        told if last_words.is_bad(slug) else slug,
+        told if action.cause.accident else action.cause,
     )
 
 

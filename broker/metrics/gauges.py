@@ -129,7 +129,10 @@ def recount(
             reading["sources_whole"]["backend", backend] = float(view.whole)
     for key, backoff in plan.ledger.backoffs.items():
         labels = (key.scope.value, key.backend, key.template or "")
-        if backoff.until_at > world.now and labels in reading["backoffs_active"]:
+        configured = key.backend in policy.backends and (
+            key.template is None or policy.template(key.template) is not None
+        )
+        if backoff.until_at > world.now and (configured or key.scope is model.Scope.CONTROLLER):
             reading["backoffs_active"][labels] = 1.0
     reading["cycles_succeeded_timestamp_seconds"][()] = world.now
     return reading

@@ -120,9 +120,9 @@ class PrometheusRecorder:
                     self._template(agent.template), self._backend(agent.backend)
                 ).observe(max(0.0, world.now - agent.created_at))
 
-    def cycle_failed(self, slug: str) -> None:
+    def cycle_failed(self, why: model.CycleFailure) -> None:
         """Count."""
-        self._cycles_failed.labels(_one_of(slug, values.CYCLE_SLUGS)).inc()
+        self._cycles_failed.labels(why.value).inc()
 
     def acted(self, verb: model.Verb, slug: str, seconds: float) -> None:
         """Count and time."""
@@ -139,9 +139,9 @@ class PrometheusRecorder:
         if result == values.OK:
             self._launch_seconds.labels(place).observe(max(0.0, seconds))
 
-    def ended(self, template: str | None, reason: str) -> None:
+    def ended(self, template: str | None, cause: model.Cause) -> None:
         """Count."""
-        self._ended.labels(self._template(template), _one_of(reason, values.END_REASONS)).inc()
+        self._ended.labels(self._template(template), cause.slug).inc()
 
     def queue_latency(self, template: str | None, *, warm: bool, seconds: float) -> None:
         """Put into the histogram that this project is measured by."""

@@ -19,7 +19,7 @@ class Recorder(Protocol):
     def cycle(self, world: model.World, plan: model.Plan, duration_s: float) -> None:
         """A cycle ended well. Exactly one call for each plan."""
 
-    def cycle_failed(self, slug: str) -> None:
+    def cycle_failed(self, why: model.CycleFailure) -> None:
         """A cycle ended with an error."""
 
     def acted(self, verb: model.Verb, slug: str, seconds: float) -> None:
@@ -30,7 +30,7 @@ class Recorder(Protocol):
     ) -> None:
         """A launch ended: node, secret and instance, or an error."""
 
-    def ended(self, template: str | None, reason: str) -> None:
+    def ended(self, template: str | None, cause: model.Cause) -> None:
         """An agent is gone, by our doing or not."""
 
     def queue_latency(self, template: str | None, *, warm: bool, seconds: float) -> None:
@@ -61,7 +61,7 @@ class NullRecorder:
     def cycle(self, world: model.World, plan: model.Plan, duration_s: float) -> None:
         """Discard."""
 
-    def cycle_failed(self, slug: str) -> None:
+    def cycle_failed(self, why: model.CycleFailure) -> None:
         """Discard."""
 
     def acted(self, verb: model.Verb, slug: str, seconds: float) -> None:
@@ -72,7 +72,7 @@ class NullRecorder:
     ) -> None:
         """Discard."""
 
-    def ended(self, template: str | None, reason: str) -> None:
+    def ended(self, template: str | None, cause: model.Cause) -> None:
         """Discard."""
 
     def queue_latency(self, template: str | None, *, warm: bool, seconds: float) -> None:

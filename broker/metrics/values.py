@@ -1,16 +1,20 @@
 """The closed lists of label values. Whatever is on no list is counted under ``OTHER``.
 
 So every series is there from the start with zero, and no remote text ever becomes a label.
-Slugs are taken from the error trees themselves; this file refuses to know where they occur.
+Slugs are those of the core's enums, of calls those of the error trees; this file refuses to know
+where they occur.
 """
 
 from backends import api as backends_api
+from broker.core import model
 from jnlp import errors as jnlp_errors
 
 UNCONFIGURED = "(unconfigured)"
 """Label value for a template or backend that is not configured, or not known."""
 OTHER = "other"
 OK = "ok"
+WITHDRAWN = "withdrawn"
+"""A fresh look showed that an action would have been wrong."""
 
 
 def _slugs(module: object, base: type) -> tuple[str, ...]:
@@ -18,54 +22,18 @@ def _slugs(module: object, base: type) -> tuple[str, ...]:
     return tuple(sorted({str(vars(c)["slug"]) for c in errors}))
 
 
+_CUT_SHORT = ("timeout", "cancelled")  # of calls
+_BUG = model.Failure.BUG.slug
+
 BACKEND_SLUGS = _slugs(backends_api, backends_api.BackendError)
 CONTROLLER_SLUGS = _slugs(jnlp_errors, jnlp_errors.JenkinsError)
-_CUT_SHORT = ("timeout", "cancelled", "bug")
-
-BACKEND_OUTCOMES = tuple(dict.fromkeys((OK, *BACKEND_SLUGS, *_CUT_SHORT, OTHER)))
-CONTROLLER_OUTCOMES = tuple(dict.fromkeys((OK, *CONTROLLER_SLUGS, *_CUT_SHORT, OTHER)))
-RESULTS = tuple(
-    dict.fromkeys((OK, "withdrawn", *BACKEND_SLUGS, *CONTROLLER_SLUGS, *_CUT_SHORT, OTHER))
-)
-"""How an action ends; ``withdrawn``: a fresh look showed that it would have been wrong."""
-CYCLE_SLUGS = tuple(
-    dict.fromkeys((*BACKEND_SLUGS, *CONTROLLER_SLUGS, *_CUT_SHORT, "state", OTHER))
-)
-"""Why a cycle fails; ``state``: the state directory could not be written."""
-
-EXIT_SLUGS = (
-    "exited",
-    "killed",
-    "out-of-memory",
-    "image",
-    "command",
-    "network",
-    "evicted",
-    "platform-lost",
-    "unknown",
-)
-"""``backends.api.Exit.slug``."""
-END_REASONS = (
-    "once",
-    "once-unwitnessed",
-    "max-builds",
-    "max-age",
-    "idle",
-    "drift",
-    "removed",
-    "surplus",
-    "closed",
-    "yield",
-    "drain",
-    "drained",
-    "swept",
-    "connect-timeout",
-    "lost-instance",
-    *(f"lost-{slug}" for slug in EXIT_SLUGS),
-    "lost-java",  # read from its last lines, whatever the platform says
-    OTHER,
-)
-"""Why an agent ended: the slug of its retirement; ``swept`` for what was found left over."""
+BACKEND_OUTCOMES = tuple(dict.fromkeys((OK, *BACKEND_SLUGS, *_CUT_SHORT, _BUG, OTHER)))
+CONTROLLER_OUTCOMES = tuple(dict.fromkeys((OK, *CONTROLLER_SLUGS, *_CUT_SHORT, _BUG, OTHER)))
+RESULTS = (OK, WITHDRAWN, *(failure.slug for failure in model.Failure), OTHER)
+"""How an action ends."""
+CYCLE_SLUGS = tuple(why.value for why in model.CycleFailure)
+END_REASONS = tuple(cause.slug for cause in model.Cause)
+"""Why an agent ended."""
 CALL_KINDS = (
     "look",  # queue and computers, asked together
     "peek",  # the queue's ids, at rest

@@ -22,6 +22,7 @@ from outside import text as outside_text
 Document = dict[str, Any]
 
 _QUOTE = 256
+_WITHOUT_CAUSE = (model.LaunchAgent, model.UncordonAgent)
 
 
 def queue(source: StatusSource) -> Document:
@@ -228,7 +229,7 @@ def _death(dead: death.Death, *, now: float) -> Document:
         "at": _iso(dead.at),
         "age_s": _age(dead.at, now),
         "phase": dead.phase.value,
-        "slug": dead.slug,
+        "slug": dead.cause.slug,
         "text": _quote(dead.text, limit=1024),
         "exit_code": dead.exit_code,
         "last_lines": [_quote(line) for line in dead.last_lines],
@@ -279,9 +280,18 @@ def _action(action: model.Action) -> Document:
         "template": getattr(action, "template", None),
         "backend": getattr(action, "backend", None),
         "item": getattr(action, "item", None),
-        "slug": getattr(action, "slug", None),
+        "slug": _slug_of(action),
         "reason": _quote(action.reason, limit=1024),
     }
+
+
+def _slug_of(action: model.Action) -> str | None:
+    return None if isinstance(action, _WITHOUT_CAUSE) else action.cause.slug
+
+
+def _result(outcome: ledger.Outcome) -> str:
+    failed = outcome.failure.slug if outcome.failure is not None else "ok"
+    return "withdrawn" if outcome.withdrawn else failed
 
 
 def _outcome(outcome: ledger.Outcome, *, now: float) -> Document:
@@ -289,7 +299,7 @@ def _outcome(outcome: ledger.Outcome, *, now: float) -> Document:
         **_action(outcome.action),
         "ended_at": _iso(outcome.at),
         "ended_age_s": _age(outcome.at, now),
-        "result": "withdrawn" if outcome.withdrawn else outcome.slug or "ok",
+        "result": _result(outcome),
         "text": _quote(outcome.text),
     }
 
@@ -304,10 +314,11 @@ def _backoffs(last: model.Plan, *, now: float) -> list[Document]:
             "scope": key.scope.value,
             "backend": key.backend or None,
             "template": key.template,
+            "place": key.place or None,
             "failures": backoff.failures,
             "until_at": _iso(backoff.until_at),
             "until_in_s": _until(backoff.until_at, now),
-            "slug": backoff.slug,
+            "slug": backoff.cause.slug,
             "text": _quote(backoff.reason, limit=1024),
         }
         for key, backoff in last.ledger.backoffs.items()

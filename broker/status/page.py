@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from broker.core import model
 from broker.status import documents, terminal
 from broker.status.source import StatusSource
 from outside import counts
@@ -59,18 +60,7 @@ a { color: inherit; } p { margin: .2rem 0; } p.none { opacity: .72; }
 """
 
 _PHASES = {"idle": "good", "busy": "good", "lost": "bad", "orphan": "bad", "unknown": "bad"}
-_NEEDS_HELP = frozenset(
-    {
-        "no-template",
-        "not-given",
-        "bad-label",
-        "label-unreadable",
-        "set-aside",
-        "back-off",
-        "not-synced",
-    }
-)
-"""Reasons to wait that time does not heal: somebody has to act."""
+_NEEDS_PERSON = frozenset(reason.value for reason in model.WaitReason if reason.needs_person)
 _STALE_S = 60.0
 
 _Row = Mapping[str, Any]
@@ -157,7 +147,7 @@ def _tiles(
     items: Sequence[_Row], agents: Sequence[_Row], held: Sequence[_Row], died: Sequence[_Row]
 ) -> str:
     """Return the page in one line: what to worry about is coloured."""
-    stuck = sum(row["reason"] in _NEEDS_HELP for row in items)
+    stuck = sum(row["reason"] in _NEEDS_PERSON for row in items)
     waits = [row["waiting_age_s"] for row in items if row["waiting_age_s"] is not None]
     longest = f"longest {terminal.seconds(max(waits))}" if waits else "builds"
     phases = Counter(row["phase"] for row in agents)
@@ -253,7 +243,7 @@ def _label(row: _Row) -> str:
 
 def _why(row: _Row) -> str:
     text = _text(row["text"]) or _text(row["controller_text"])
-    css = "bad" if row["reason"] in _NEEDS_HELP else ""
+    css = "bad" if row["reason"] in _NEEDS_PERSON else ""
     return f'<b class="{css}">{_text(row["reason"] or row["stage"])}</b> {text}'
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from broker.core import model
 from outside import text as texts
 
 _CELL = 4096
@@ -53,8 +54,9 @@ def cleaned(value: object) -> object:
 
 
 def is_bad_end(dead: _Row) -> bool:
-    """Whether an agent ended by accident."""
-    return str(dead["slug"]).startswith("lost-") or dead["slug"] == "connect-timeout"
+    """Whether an agent ended by accident; a cause that only a newer broker knows is shown."""
+    cause = model.Cause.find(str(dead["slug"]))
+    return cause is None or cause.accident
 
 
 def render(told: Mapping[str, _Row]) -> str:

@@ -37,7 +37,7 @@ def ordered(scene, name):
 def test_an_agent_that_is_online_at_its_first_look_is_ours_from_the_start():
     """A start faster than a cycle: nobody else can have used it, its template has proved itself."""
     scene = Scene(ONCE)
-    scene.backoff(Scope.TEMPLATE, "t", slug="lost-exited", failures=3)
+    scene.backoff(Scope.TEMPLATE, "t", cause=model.Cause("lost-exited"), failures=3)
     name = scene.agent("t", Phase.IDLE, known=False, age_s=0)
     ordered(scene, name)
     see(scene)
@@ -118,7 +118,7 @@ def test_out_of_service_is_no_proof_of_a_connection(cause):
     """A node that somebody takes offline while its agent starts has not come online."""
     scene = Scene(template("t"))
     name = scene.agent("t", Phase.CONNECTING, age_s=5)
-    scene.backoff(Scope.TEMPLATE, "t", slug="lost-exited")
+    scene.backoff(Scope.TEMPLATE, "t", cause=model.Cause("lost-exited"))
     scene.computers = [
         attrs.evolve(c, offline=True, temporarily_offline=True, offline_cause=cause)
         for c in scene.computers
@@ -136,7 +136,7 @@ def test_a_failed_start_is_counted_once():
     for _ in range(3):
         see(scene)
     (backoff,) = scene.ledger.backoffs.values()
-    assert (1, "lost-out-of-memory") == (backoff.failures, backoff.slug)
+    assert (1, "lost-out-of-memory") == (backoff.failures, backoff.cause.slug)
     assert "exit code -9) before it came online" in backoff.reason
 
 
@@ -154,7 +154,7 @@ def test_who_is_closed_before_its_first_build_is_a_failed_start():
         for _ in range(4):  # it is found out once, and being online clears nothing
             see(scene, takes_work={name: False})
         (backoff,) = scene.ledger.backoffs.values()
-        assert (number + 1, "closed") == (backoff.failures, backoff.slug)
+        assert (number + 1, "closed") == (backoff.failures, backoff.cause.slug)
         pauses.append(backoff.until_at - scene.now)
         scene.now = backoff.until_at + 1
     assert pauses == sorted(set(pauses))

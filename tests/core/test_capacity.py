@@ -147,7 +147,7 @@ def test_gates_of_a_template():
         (lambda s, b: s.dark_backends.add(b), WaitReason.NOT_SYNCED),
         (lambda s, b: s.backoff(Scope.BACKEND, backend=b), WaitReason.BACKOFF),
         (lambda s, b: s.backoff(Scope.TEMPLATE, "t", backend=b), WaitReason.SET_ASIDE),
-        (lambda s, b: s.backoff(Scope.TEMPLATE, "t", backend=b, slug="no-capacity"), WaitReason.NO_ROOM),
+        (lambda s, b: s.backoff(Scope.TEMPLATE, "t", backend=b, cause=model.Failure("no-capacity")), WaitReason.NO_ROOM),
         (lambda s, b: s.capacity.__setitem__(b, backends_api.Capacity(free_instances=0)), WaitReason.NO_ROOM),
     ],
 )  # fmt: skip
@@ -174,7 +174,7 @@ def test_time_alone_helps_at_the_earliest_moment():
 def test_a_controller_that_refuses_nodes_stops_every_template():
     """It is asked again when the pause is over."""
     scene = Scene(T)
-    scene.backoff(Scope.CONTROLLER, slug="forbidden")
+    scene.backoff(Scope.CONTROLLER, cause=model.Failure("forbidden"))
     assert WaitReason.BACKOFF is reason(scene)
     scene.now += 60.0
     assert B == reason(scene)

@@ -56,7 +56,7 @@ async def test_it_is_deleted_at_once():
     name = scene.agent("t", Phase.LOST)
     nodes = Nodes()
     outcome = await executor(nodes, scene).attempt(model.SweepNode(name=name, reason="gone"))
-    assert (outcome.slug, outcome.withdrawn, nodes.calls) == ("", False, ["cordon", "delete"])
+    assert (outcome.failure, outcome.withdrawn, nodes.calls) == (None, False, ["cordon", "delete"])
 
 
 async def test_an_agent_that_could_be_given_work_is_not_deleted_over_a_refusal():
@@ -64,9 +64,9 @@ async def test_an_agent_that_could_be_given_work_is_not_deleted_over_a_refusal()
     scene = worlds.Scene(worlds.template("t"))
     name = scene.agent("t", Phase.IDLE)
     nodes = Nodes(offline=False)
-    action = model.RetireAgent(name=name, backend=None, reason="idle", slug="idle")
+    action = model.RetireAgent(name=name, backend=None, reason="idle", cause=model.Cause("idle"))
     outcome = await executor(nodes, scene).attempt(action)
-    assert (outcome.slug, nodes.calls) == ("unexpected", ["cordon"])
+    assert (outcome.failure, nodes.calls) == (model.Failure.UNEXPECTED, ["cordon"])
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -82,14 +82,14 @@ async def test_a_404_alone_deletes_nothing(exists):
         raise errors.NotFound("POST changeOfflineCause: 404")
 
     nodes.cordon = refused
-    action = model.RetireAgent(name=name, backend=None, reason="idle", slug="idle")
+    action = model.RetireAgent(name=name, backend=None, reason="idle", cause=model.Cause("idle"))
     outcome = await executor(nodes, scene).attempt(action)
     assert outcome.withdrawn == exists
     assert nodes.calls == (["cordon"] if exists else ["cordon", "delete"])
 
 
-@pytest.mark.parametrize("slug", ["", "unexpected"])
-def test_the_pause_before_the_next_try_grows(slug):
+@pytest.mark.parametrize("failure", [None, model.Failure.UNEXPECTED])
+def test_the_pause_before_the_next_try_grows(failure):
     """Whether the controller says that it is done, or not: it is there still."""
     policy = worlds.policy(worlds.template("t"))
     action = model.SweepNode(name=model.NodeName("n"), reason="gone")
@@ -97,7 +97,7 @@ def test_the_pause_before_the_next_try_grows(slug):
     pauses = []
     for _ in range(8):
         ledger = ledgers.expect(ledger, action, now=0.0, policy=policy)
-        outcome = ledgers.Outcome(action=action, at=0.0, slug=slug)
+        outcome = ledgers.Outcome(action=action, at=0.0, failure=failure)
         ledger = ledgers.settle(ledger, outcome, policy=policy, jitter=1.0)
         pauses.append(ledger.expectations["n"].expires_at)
         ledger = attrs.evolve(ledger, expectations={})

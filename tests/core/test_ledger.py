@@ -18,9 +18,9 @@ KEY = ledgers.key_of(Scope.TEMPLATE, B, T)
 LAUNCH = model.LaunchAgent(name=NodeName("o-t-1"), template=T, backend=B, reason="r")
 
 
-def fail(ledger, *, slug="lost-exited", now=NOW, jitter=1.0, **more):
+def fail(ledger, *, cause=model.Cause.LOST_EXITED, now=NOW, jitter=1.0, **more):
     return ledgers.failed(
-        ledger, KEY, slug=slug, reason="said so", now=now, policy=POLICY, jitter=jitter, **more
+        ledger, KEY, cause=cause, reason="said so", now=now, policy=POLICY, jitter=jitter, **more
     )
 
 
@@ -73,47 +73,86 @@ def test_parallel_failures_are_one_failure():
 )
 def test_retry_after_is_honoured_and_never_shortens(slug, retry_after, seconds):
     """The longer of what the platform asks for and what we would wait."""
-    assert seconds == pause(fail(model.Ledger(), slug=slug, retry_after=retry_after))
+    assert seconds == pause(
+        fail(model.Ledger(), cause=model.Failure(slug), retry_after=retry_after)
+    )
 
 
 def test_a_full_platform_is_no_failure():
     """However often it is full, the pause does not grow and nothing is counted."""
     ledger = model.Ledger()
     for number in range(5):
-        ledger = fail(ledger, slug="no-capacity", now=NOW + number * 10)
+        ledger = fail(ledger, cause=model.Failure.NO_CAPACITY, now=NOW + number * 10)
     assert (0, 5.0) == (ledger.backoffs[KEY].failures, pause(ledger, NOW + 40))
 
 
 def test_a_later_failure_never_shortens_a_pause():
     """A set-aside of ten minutes outlives a small error of a launch begun before."""
-    ledger = fail(model.Ledger(), slug="rejected")
-    assert 600.0 == pause(fail(ledger, slug="lost-exited", now=NOW + 1))
+    ledger = fail(model.Ledger(), cause=model.Failure.REJECTED)
+    assert 600.0 == pause(fail(ledger, cause=model.Cause.LOST_EXITED, now=NOW + 1))
 
 
-@pytest.mark.parametrize(
-    ("slug", "controller", "scope"),
-    [
-        ("rejected", False, Scope.TEMPLATE),
-        ("no-capacity", False, Scope.TEMPLATE),
-        ("already-exists", False, Scope.TEMPLATE),
-        ("unauthorized", False, Scope.BACKEND),
-        ("unavailable", False, Scope.BACKEND),
-        ("bug", False, Scope.TEMPLATE),
-        ("bad-request", True, Scope.TEMPLATE),
-        ("forbidden", True, Scope.CONTROLLER),
-        ("unauthorized", True, Scope.CONTROLLER),
-        ("unreachable", True, Scope.CONTROLLER),
-        ("node-exists", True, Scope.CONTROLLER),
-    ],
-)
-def test_whose_problem_a_failed_launch_is(slug, controller, scope):
-    """One row for each error: what is left alone for a while."""
+@pytest.mark.parametrize("scope", Scope)
+def test_exactly_what_a_failure_reaches_is_left_alone(scope):
+    """One key, which names no more than its scope needs."""
     outcome = ledgers.Outcome(
-        action=LAUNCH, at=NOW, slug=slug, text="said so", controller=controller
+        action=LAUNCH,
+        at=NOW,
+        failure=model.Failure.UNAVAILABLE,
+        text="said so",
+        scope=scope,
+        place="host 2",
+        controller=scope is Scope.CONTROLLER,
     )
     settled = ledgers.settle(model.Ledger(), outcome, policy=POLICY, jitter=1.0)
     ((key, backoff),) = settled.backoffs.items()
     assert (scope, "said so") == (key.scope, backoff.reason)
+    named = {Scope.BACKEND, Scope.PLACE, Scope.TEMPLATE, Scope.LAUNCH}
+    assert (B if scope in named else "") == key.backend
+    assert (T if scope in {Scope.TEMPLATE, Scope.LAUNCH} else None) == key.template
+    assert ("host 2" if scope is Scope.PLACE else "") == key.place
+
+
+def test_what_reaches_no_further_than_one_start_costs_no_pause_unless_it_goes_on():
+    """The next one is tried at once; a row of them is no accident."""
+    pauses, now = [], NOW
+    ledger = model.Ledger()
+    key = ledgers.key_of(Scope.LAUNCH, B, T)
+    for _ in range(4):
+        ledger = ledgers.failed(
+            ledger,
+            key,
+            cause=model.Failure.ALREADY_EXISTS,
+            reason="taken",
+            now=now,
+            policy=POLICY,
+            jitter=1.0,
+        )
+        pauses.append(ledger.backoffs[key].until_at - now)
+        now = ledger.backoffs[key].until_at
+    assert pauses == [0.0, 5.0, 10.0, 20.0]
+    worked = ledgers.Outcome(action=LAUNCH, at=now)
+    assert {} == ledgers.settle(ledger, worked, policy=POLICY, jitter=1.0).backoffs
+
+
+def test_a_place_that_failed_long_ago_begins_anew():
+    """Nobody tells that it has served since."""
+    key = ledgers.key_of(Scope.PLACE, B, None, place="host 2")
+
+    def again(ledger, now):
+        return ledgers.failed(
+            ledger,
+            key,
+            cause=model.Failure.UNAVAILABLE,
+            reason="",
+            now=now,
+            policy=POLICY,
+            jitter=1.0,
+        )
+
+    twice = again(again(model.Ledger(), NOW), NOW + 10)
+    assert 2 == twice.backoffs[key].failures
+    assert 1 == again(twice, NOW + 20 + POLICY.backoff_max_s).backoffs[key].failures
 
 
 def test_a_launch_that_works_ends_the_outage():
@@ -122,15 +161,23 @@ def test_a_launch_that_works_ends_the_outage():
     for scope in Scope:
         key = ledgers.key_of(scope, B, T)
         ledger = ledgers.failed(
-            ledger, key, slug="unavailable", reason="", now=NOW, policy=POLICY, jitter=1.0
+            ledger,
+            key,
+            cause=model.Failure.UNAVAILABLE,
+            reason="",
+            now=NOW,
+            policy=POLICY,
+            jitter=1.0,
         )
     worked = ledgers.settle(
         ledger, ledgers.Outcome(action=LAUNCH, at=NOW), policy=POLICY, jitter=1.0
     )
-    assert {Scope.TEMPLATE} == {key.scope for key in worked.backoffs}
-    refused = ledgers.Outcome(action=LAUNCH, at=NOW + 9, slug="unavailable")
+    assert {Scope.TEMPLATE, Scope.PLACE} == {key.scope for key in worked.backoffs}
+    refused = ledgers.Outcome(
+        action=LAUNCH, at=NOW + 9, failure=model.Failure.UNAVAILABLE, scope=Scope.BACKEND
+    )
     half = ledgers.settle(ledger, refused, policy=POLICY, jitter=1.0)
-    assert {Scope.TEMPLATE, Scope.BACKEND} == {key.scope for key in half.backoffs}
+    assert set(Scope) - {Scope.CONTROLLER} == {key.scope for key in half.backoffs}
 
 
 def test_the_launch_budget_is_a_bucket_that_refills():
@@ -167,11 +214,11 @@ RETIRE = model.RetireAgent(name=LAUNCH.name, backend=B, reason="r")
 @pytest.mark.parametrize(
     ("action", "outcome", "left_until"),
     [
-        (LAUNCH, {"slug": "unavailable"}, None),
+        (LAUNCH, {"failure": model.Failure.UNAVAILABLE}, None),
         (LAUNCH, {"withdrawn": True}, None),
         (RETIRE, {"withdrawn": True}, None),
-        (RETIRE, {"slug": "unreachable", "controller": True}, NOW + 5),
-        (RETIRE, {"slug": "unauthorized", "retry_after": 60.0}, NOW + 60),
+        (RETIRE, {"failure": model.Failure.UNREACHABLE, "controller": True}, NOW + 5),
+        (RETIRE, {"failure": model.Failure.UNAUTHORIZED, "retry_after": 60.0}, NOW + 60),
     ],
 )
 def test_what_is_expected_after_an_action_did_not_work(action, outcome, left_until):

@@ -127,7 +127,7 @@ CASES = {
         long("--"),
     ),
     "offline cause": (
-        lambda t: sweeps._slug_of(model.Computer(name="n", offline_cause=state.cause(t))),
+        lambda t: sweeps._cause_of(model.Computer(name="n", offline_cause=state.cause(t))),
         long("&"),
         long("&lt;"),
         long("&#1"),

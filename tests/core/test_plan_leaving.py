@@ -14,11 +14,11 @@ IDLE_600 = Retention(idle_s=600)
 
 
 def retired(made):
-    return {a.slug for a in made.actions if isinstance(a, model.RetireAgent)}
+    return {a.cause.slug for a in made.actions if isinstance(a, model.RetireAgent)}
 
 
 def cordoned(made):
-    return {a.slug for a in made.actions if isinstance(a, model.CordonAgent)}
+    return {a.cause.slug for a in made.actions if isinstance(a, model.CordonAgent)}
 
 
 @pytest.mark.parametrize(
@@ -168,22 +168,22 @@ def test_a_drained_agent_is_removed_with_the_reason_of_its_cordon():
     scene = Scene(template("t"))
     name = scene.agent("t", Phase.DRAINED)
     (action,) = scene.plan().actions
-    assert (action.name, action.slug, action.cordoned) == (name, "once", True)
+    assert (action.name, action.cause.slug, action.cordoned) == (name, "once", True)
 
 
 def test_a_sealed_agent_is_removed_with_the_reason_in_its_labels():
     """Older controllers: it is online, says nothing, and takes nothing."""
     scene = Scene(template("t"))
     name = scene.agent("t", Phase.IDLE)
-    labels = frozenset({name, *model.retired_labels("max-builds")})
+    labels = frozenset({name, *model.retired_labels(model.Cause.MAX_BUILDS)})
     scene.computers[0] = attrs.evolve(scene.computers[0], labels=labels)
     (action,) = scene.plan().actions
-    assert (action.name, action.slug, action.cordoned) == (name, "max-builds", True)
+    assert (action.name, action.cause.slug, action.cordoned) == (name, "max-builds", True)
     scene.computers[0] = attrs.evolve(
         scene.computers[0], labels=frozenset({name, model.RETIRED_LABEL})
     )
     (action,) = scene.plan().actions
-    assert action.slug == "drained"
+    assert action.cause.slug == "drained"
 
 
 def test_a_pipeline_that_asks_for_a_drained_node_gets_it_back():
@@ -245,7 +245,7 @@ def test_a_build_is_told_at_once_what_its_agent_died_of():
     assert scene.plan().actions == ()  # still online: two witnesses
     scene.computers[0] = attrs.evolve(scene.computers[0], offline=True)
     cordon = actions(scene.plan(), model.CordonAgent)[name]
-    assert cordon.slug == "lost-out-of-memory"
+    assert cordon.cause.slug == "lost-out-of-memory"
     assert "over 2 GiB" in cordon.reason
     assert not cordon.online
 
@@ -263,7 +263,7 @@ def test_a_dead_instance_is_cleaned_up_and_counted():
     scene.wait(item(1, "t"))
     made = scene.plan()
     (action,) = actions(made, model.RetireAgent).values()
-    assert action.slug == "lost-exited"
+    assert action.cause.slug == "lost-exited"
     assert "exit code 1) before it came online" in action.reason
     assert reasons(made) == {1: WaitReason.SET_ASIDE}
 
@@ -277,7 +277,7 @@ def test_an_instance_that_somebody_else_removes_is_no_timeout():
     scene.instances[B] = [attrs.evolve(instance, state=stopping, detail="being deleted")]
     action = actions(scene.plan(), model.RetireAgent)[name]
     expected = "its instance is being removed (being deleted)"
-    assert (expected, "lost-instance") == (action.reason, action.slug)
+    assert (expected, "lost-instance") == (action.reason, action.cause.slug)
 
 
 def test_one_that_does_not_come_online_in_time_is_replaced():
@@ -287,7 +287,7 @@ def test_one_that_does_not_come_online_in_time_is_replaced():
     assert scene.plan().actions == ()
     scene.now += 2
     (action,) = scene.plan().actions
-    assert (type(action), action.slug) == (model.RetireAgent, "connect-timeout")
+    assert (type(action), action.cause.slug) == (model.RetireAgent, "connect-timeout")
 
 
 def test_orphans_go_at_the_second_sighting_and_after_a_grace():
@@ -352,7 +352,7 @@ def test_who_was_taken_out_of_service_and_is_not_any_more_is_taken_out_again(ses
     scene.ledger, scene.computers = made.ledger, before
     scene.ledger = attrs.evolve(scene.ledger, session=session)
     again = actions(scene.plan(), model.CordonAgent)
-    assert again[name].slug == "once"
+    assert again[name].cause.slug == "once"
 
 
 def test_draining_retires_the_idle_and_cordons_the_busy():

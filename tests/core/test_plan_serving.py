@@ -114,18 +114,18 @@ def test_a_platform_that_tells_its_room_is_believed():
 
 
 @pytest.mark.parametrize(
-    ("scope", "slug", "reason"),
+    ("scope", "cause", "reason"),
     [
-        (Scope.CONTROLLER, "forbidden", WaitReason.BACKOFF),
-        (Scope.BACKEND, "unavailable", WaitReason.BACKOFF),
-        (Scope.TEMPLATE, "rejected", WaitReason.SET_ASIDE),
-        (Scope.TEMPLATE, "no-capacity", WaitReason.NO_ROOM),
+        (Scope.CONTROLLER, model.Failure.FORBIDDEN, WaitReason.BACKOFF),
+        (Scope.BACKEND, model.Failure.UNAVAILABLE, WaitReason.BACKOFF),
+        (Scope.TEMPLATE, model.Failure.REJECTED, WaitReason.SET_ASIDE),
+        (Scope.TEMPLATE, model.Failure.NO_CAPACITY, WaitReason.NO_ROOM),
     ],
 )
-def test_back_offs_hold_launches_back_and_say_why(scope, slug, reason):
+def test_back_offs_hold_launches_back_and_say_why(scope, cause, reason):
     """A failing scope is left alone until its time, with the last error in words."""
     scene = Scene(MAVEN)
-    scene.backoff(scope, MAVEN.name, slug=slug, for_s=60)
+    scene.backoff(scope, MAVEN.name, cause=cause, for_s=60)
     scene.wait(item(1, "maven"))
     made = scene.plan()
     assert reasons(made) == {1: reason}
@@ -138,7 +138,9 @@ def test_back_offs_hold_launches_back_and_say_why(scope, slug, reason):
 def test_after_a_failure_one_agent_tries_for_all():
     """A template that was set aside does not come back with a crowd."""
     scene = Scene(MAVEN)
-    scene.backoff(Scope.TEMPLATE, MAVEN.name, slug="lost-exited", for_s=-1, failures=3)
+    scene.backoff(
+        Scope.TEMPLATE, MAVEN.name, cause=model.Cause("lost-exited"), for_s=-1, failures=3
+    )
     scene.wait(*(item(n, "maven") for n in range(1, 4)))
     assert launches(scene.plan()) == {"maven": 1}
 

@@ -43,15 +43,15 @@ def test_spent(rule, remembered, more, slug):
     """The first rule that holds is told; an unknown revision is no drift."""
     agent = attrs.evolve(AGENT, memory=attrs.evolve(MEMORY, **remembered), **more)
     found = retention.spent(agent, template("t", retention=Retention(**rule)), now=NOW)
-    assert slug == (None if found is None else found.slug)
+    assert slug == (None if found is None else found.cause.slug)
 
 
 def test_no_template_and_draining_outrank_every_rule():
     """With or without a memory of the agent."""
     for agent in (AGENT, attrs.evolve(AGENT, memory=None)):
-        assert "removed" == retention.spent(agent, None, now=NOW).slug
-        assert "drain" == retention.spent(agent, template("t"), now=NOW, draining=True).slug
-        assert "drain" == retention.spent(agent, None, now=NOW, draining=True).slug
+        assert "removed" == retention.spent(agent, None, now=NOW).cause.slug
+        assert "drain" == retention.spent(agent, template("t"), now=NOW, draining=True).cause.slug
+        assert "drain" == retention.spent(agent, None, now=NOW, draining=True).cause.slug
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_dead_instance_goes_at_once_with_its_node():
     scene = Scene(template("t"))
     name = scene.agent("t", Phase.LOST, exit=DIED, age_s=5)
     (action,) = scene.plan().actions
-    assert (name, "lost-out-of-memory") == (action.name, action.slug)
+    assert (name, "lost-out-of-memory") == (action.name, action.cause.slug)
     assert "limit 1 GiB" in action.reason
 
 
@@ -156,7 +156,7 @@ def objection(scene, action):
 
 
 def retire(name, slug="idle", **more):
-    return model.RetireAgent(name=name, backend=B, reason="r", slug=slug, **more)
+    return model.RetireAgent(name=name, backend=B, reason="r", cause=model.Cause(slug), **more)
 
 
 @pytest.mark.parametrize(

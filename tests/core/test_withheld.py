@@ -36,7 +36,7 @@ def test_a_closed_agent_goes_and_fills_no_cap_for_ever():
     closed(scene, name)
     scene.wait(item(1, "linux"))
     made = scene.plan()
-    assert actions(made, model.RetireAgent)[name].slug == "closed"
+    assert actions(made, model.RetireAgent)[name].cause.slug == "closed"
     assert "accepts no tasks" in actions(made, model.RetireAgent)[name].reason
     assert reasons(made) == {1: WaitReason.CAP_TEMPLATE}
     assert f"{name} is given no work for 5 s: it accepts no tasks" in made.unmet[0].text
@@ -107,29 +107,39 @@ def test_a_removal_of_a_closed_agent_is_not_held_up_by_an_item():
     scene = Scene(LINUX)
     name = scene.agent("linux", Phase.IDLE)
     scene.wait(item(1, "linux"))
-    action = model.RetireAgent(name=name, backend="local", reason="closed", slug="closed")
+    action = model.RetireAgent(
+        name=name, backend="local", reason="closed", cause=model.Cause.CLOSED
+    )
     assert judge.objection(action, judge.prepare(scene.world(), scene.policy)) is not None
     closed(scene, name)
     assert judge.objection(action, judge.prepare(scene.world(), scene.policy)) is None
 
 
 @pytest.mark.parametrize(
-    ("slug", "tried", "more"),
+    ("cause", "tried", "more"),
     [
-        ("closed", None, 1),
-        ("closed", {"phase": Phase.CONNECTING, "age_s": 5}, 0),
-        ("closed", {"phase": Phase.IDLE, "age_s": 20}, 0),
-        ("closed", {"phase": Phase.BUSY, "age_s": 20}, 1),  # it was given something
-        ("closed", {"phase": Phase.IDLE, "age_s": 2000}, 1),  # there may be no work for it
-        ("lost-exited", {"phase": Phase.IDLE, "age_s": 20}, 1),  # being online disproves that
+        (model.Cause.CLOSED, None, 1),
+        (model.Cause.CLOSED, {"phase": Phase.CONNECTING, "age_s": 5}, 0),
+        (model.Cause.CLOSED, {"phase": Phase.IDLE, "age_s": 20}, 0),
+        (model.Cause.CLOSED, {"phase": Phase.BUSY, "age_s": 20}, 1),  # it was given something
+        (
+            model.Cause.CLOSED,
+            {"phase": Phase.IDLE, "age_s": 2000},
+            1,
+        ),  # there may be no work for it
+        (
+            model.Cause.LOST_EXITED,
+            {"phase": Phase.IDLE, "age_s": 20},
+            1,
+        ),  # being online disproves that
     ],
 )
-def test_who_replaces_the_closed_goes_alone_until_it_is_given_work(slug, tried, more):
+def test_who_replaces_the_closed_goes_alone_until_it_is_given_work(cause, tried, more):
     """Whatever closes a large pool closes the next one: not as many as before each time."""
     scene = Scene(template("linux", min_idle=20))
     if tried is not None:
         scene.agent("linux", **tried)
-    scene.backoff(model.Scope.TEMPLATE, "linux", slug=slug, for_s=-1, failures=2)
+    scene.backoff(model.Scope.TEMPLATE, "linux", cause=cause, for_s=-1, failures=2)
     made = scene.plan()
     assert launches(made).get("linux", 0) == more
     if not more:
@@ -271,7 +281,7 @@ def test_who_is_refused_an_item_is_not_protected_by_it():
     name = scene.agent("linux", Phase.IDLE, idle_s=700, promised_at=NOW - 61)
     scene.wait(item(1, "linux", age_s=61))
     made = scene.plan()
-    assert actions(made, model.RetireAgent)[name].slug == "idle"
+    assert actions(made, model.RetireAgent)[name].cause.slug == "idle"
     assert f"{name} is free and refused by the controller to item 1" in made.unmet[0].text
 
 
@@ -303,13 +313,13 @@ def test_a_start_of_a_corrected_definition_is_not_waited_for():
     scene.wait(item(1, "linux"))
     made = scene.plan()
     assert launches(made) == {"linux": 1}
-    assert actions(made, model.RetireAgent)[name].slug == "drift"
+    assert actions(made, model.RetireAgent)[name].cause.slug == "drift"
 
 
 def test_a_start_of_a_template_that_is_gone_is_ended():
     scene = Scene(template("other"))
     name = scene.agent("linux", Phase.CONNECTING, age_s=20)
-    assert actions(scene.plan(), model.RetireAgent)[name].slug == "removed"
+    assert actions(scene.plan(), model.RetireAgent)[name].cause.slug == "removed"
 
 
 def test_one_that_lost_its_connection_is_given_its_time_whatever_its_definition():
@@ -324,7 +334,7 @@ def test_what_was_started_for_a_cancelled_item_goes_when_nothing_could_want_it(p
     name = scene.agent("linux", phase, idle_s=1, age_s=20, item=ItemId(7))
     assert scene.plan().actions == ()
     scene.ledger = ledgers.cancelled(scene.ledger, ItemId(7))
-    assert actions(scene.plan(), model.RetireAgent)[name].slug == "surplus"
+    assert actions(scene.plan(), model.RetireAgent)[name].cause.slug == "surplus"
     scene.wait(item(8, "linux"))
     assert scene.plan().actions == ()
 

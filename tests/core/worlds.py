@@ -146,11 +146,18 @@ class Scene:
         return name
 
     def backoff(
-        self, scope, template_name=None, *, backend=B, slug="unavailable", for_s=60.0, failures=1
+        self,
+        scope,
+        template_name=None,
+        *,
+        backend=B,
+        cause=model.Failure.UNAVAILABLE,
+        for_s=60.0,
+        failures=1,
     ):
         key = ledgers.key_of(scope, backend, template_name)
         value = model.Backoff(
-            failures=failures, until_at=self.now + for_s, reason="said so", slug=slug
+            failures=failures, until_at=self.now + for_s, reason="said so", cause=cause
         )
         self.ledger = evolve(self.ledger, backoffs={**self.ledger.backoffs, key: value})
 

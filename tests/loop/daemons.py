@@ -148,8 +148,8 @@ class Notes(metrics.NullRecorder):
         self.latencies = []
         self.results = collections.Counter()
 
-    def cycle_failed(self, slug):
-        self.failed.append(slug)
+    def cycle_failed(self, why):
+        self.failed.append(why.value)
 
     def queue_latency(self, template, *, warm, seconds):
         self.latencies.append((template, warm, seconds))

@@ -30,16 +30,16 @@ NO_AUTHORITY = [  # agent.jar 3309, a controller whose authority it does not kno
 ]
 
 
-def death(lines, slug="lost-exited", reason="its instance ended"):
-    action = model.RetireAgent(name="a", backend="b", reason=reason, slug=slug)
+def death(lines, cause=model.Cause.LOST_EXITED, reason="its instance ended"):
+    action = model.RetireAgent(name="a", backend="b", reason=reason, cause=cause)
     return last_words.death_of(action, None, lines, at=0.0)
 
 
 def test_a_java_that_is_too_old_is_an_end_of_its_own():
     told = death(OLD_JAVA)
-    assert told.slug == "lost-java"
+    assert told.cause is model.Cause.LOST_JAVA
     assert "its Java is too old: it is Java 11, needed is 17" in told.text
-    assert death(OLD_JAVA, slug="connect-timeout").slug == "lost-java"
+    assert death(OLD_JAVA, cause=model.Cause.CONNECT_TIMEOUT).cause is model.Cause.LOST_JAVA
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,14 @@ def test_a_java_that_is_too_old_is_an_end_of_its_own():
     ],
 )
 def test_other_words_for_it(line):
-    assert last_words.cause(["before", line, "\tat x.y(Z.java:1)"]).slug == "java"
+    assert (
+        last_words.complaint(["before", line, "\tat x.y(Z.java:1)"]).cause is model.Cause.LOST_JAVA
+    )
 
 
 def test_of_a_trace_the_innermost_cause_is_told():
-    told = death(NO_AUTHORITY, slug="connect-timeout")
-    assert told.slug == "connect-timeout"
+    told = death(NO_AUTHORITY, cause=model.Cause.CONNECT_TIMEOUT)
+    assert told.cause is model.Cause.CONNECT_TIMEOUT
     assert told.text.endswith("unable to find valid certification path to requested target")
     assert "22 more" not in told.text
 
@@ -66,16 +68,16 @@ def test_without_a_trace_it_is_the_last_line_and_without_lines_nothing():
 
 
 def test_a_planned_end_is_not_explained_by_what_the_agent_said():
-    assert death(OLD_JAVA, slug="idle", reason="idle for long") == death(
-        OLD_JAVA, slug="idle", reason="idle for long"
+    assert death(OLD_JAVA, cause=model.Cause.IDLE, reason="idle for long") == death(
+        OLD_JAVA, cause=model.Cause.IDLE, reason="idle for long"
     )
-    assert death(OLD_JAVA, slug="idle", reason="idle for long").text == "idle for long"
+    assert death(OLD_JAVA, cause=model.Cause.IDLE, reason="idle for long").text == "idle for long"
 
 
 def test_the_pause_that_follows_says_the_same():
     key = ledgers.key_of(model.Scope.TEMPLATE, model.BackendName("b"), model.TemplateName("t"))
     pause = model.Backoff(
-        failures=1, until_at=9.0, reason="its instance ended", slug="lost-exited"
+        failures=1, until_at=9.0, reason="its instance ended", cause=model.Cause.LOST_EXITED
     )
     ledger = model.Ledger(backoffs={key: pause})
     told = death(OLD_JAVA)

@@ -207,7 +207,11 @@ class Daemon:
         for coroutine, action, begun_at in list(self.running.values()):
             if self.world.now - begun_at >= TIME_LIMIT_S:
                 coroutine.close()
-                late = {"slug": "unavailable", "text": "not done in time"}
+                late = {
+                    "failure": model.Failure.UNAVAILABLE,
+                    "scope": model.Scope.BACKEND,
+                    "text": "not done in time",
+                }
                 self._settle(action, ledgers.Outcome(action=action, at=self.world.now, **late))
 
     def _settle(self, action, outcome):

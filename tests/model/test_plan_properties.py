@@ -94,8 +94,12 @@ def scenes(draw):
     if draw(st.booleans()):
         name = draw(st.sampled_from(["a", "b"]))
         scope = draw(st.sampled_from(list(Scope)))
-        slug = draw(st.sampled_from(["unavailable", "rejected", "no-capacity"]))
-        scene.backoff(scope, name, backend=draw(st.sampled_from([B, C])), slug=slug,
+        cause = draw(
+            st.sampled_from(
+                [model.Failure.UNAVAILABLE, model.Failure.REJECTED, model.Failure.NO_CAPACITY]
+            )
+        )
+        scene.backoff(scope, name, backend=draw(st.sampled_from([B, C])), cause=cause,
                       for_s=draw(st.sampled_from([-5.0, 50.0])))  # fmt: skip
     scene.quieting_down = draw(st.sampled_from([False, False, False, True]))
     if draw(st.sampled_from([False, False, True])):
@@ -266,7 +270,7 @@ def test_more_demand_never_retires_more(scene, label):
     def gone(made):
         return {
             a.name for a in made.actions
-            if isinstance(a, model.RetireAgent) and a.slug != "yield"
+            if isinstance(a, model.RetireAgent) and a.cause is not model.Cause.YIELD
         }  # fmt: skip
 
     before = gone(scene.plan())

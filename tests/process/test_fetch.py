@@ -305,14 +305,14 @@ async def test_the_controllers_authority_is_the_files_too(tmp_path, open_cache):
     async with serving_tls(ours.signed("server", "IP:127.0.0.1")) as url:
         with pytest.raises(api.Unavailable, match="certificate"):
             await open_cache().get(url)
-        for way in (api.Reach(ca_file=ours.file), api.Reach(verify=False)):
+        for way in (api.Route(ca_file=ours.file), api.Route(verify=False)):
             assert (await open_cache().get(url, way)).read_bytes() == b"PK jar"
         with pytest.raises(api.Unavailable, match="certificate"):
-            await open_cache().get(url, api.Reach(ca_file=theirs.file))
+            await open_cache().get(url, api.Route(ca_file=theirs.file))
         own = open_cache(ca_file=ours.file)
-        assert (await own.get(url, api.Reach(ca_file=theirs.file))).read_bytes() == b"PK jar"
+        assert (await own.get(url, api.Route(ca_file=theirs.file))).read_bytes() == b"PK jar"
         with pytest.raises(api.Rejected, match="CA file"):
-            await open_cache().get(url, api.Reach(ca_file=f"{tmp_path}/none.pem"))
+            await open_cache().get(url, api.Route(ca_file=f"{tmp_path}/none.pem"))
 
 
 async def test_the_controllers_proxy_is_the_files_too(server: Server, open_cache):
@@ -330,7 +330,7 @@ async def test_the_controllers_proxy_is_the_files_too(server: Server, open_cache
     async with listening:
         port = listening.sockets[0].getsockname()[1]
         url = "http://controller.invalid/jnlpJars/agent.jar"
-        path = await open_cache().get(url, api.Reach(proxy=f"http://127.0.0.1:{port}"))
+        path = await open_cache().get(url, api.Route(proxy=f"http://127.0.0.1:{port}"))
     assert path.read_bytes() == b"PK jar"
     assert asked == [f"GET {url} HTTP/1.1\r\n".encode()]
     assert server.requests == []
@@ -380,7 +380,7 @@ async def test_the_doctor_asks_for_the_jar_as_a_launch_does(server: Server, tmp_
     assert "redirect" in (await found(api.RemoteFile(url=server.url, name="agent.jar"))).text
     ours = certificates.Authority(tmp_path, "ours")
     async with serving_tls(ours.signed("server", "IP:127.0.0.1")) as url:
-        trusted = api.RemoteFile(url=url, name="agent.jar", reach=api.Reach(ca_file=ours.file))
+        trusted = api.RemoteFile(url=url, name="agent.jar", route=api.Route(ca_file=ours.file))
         assert (await found(trusted)).verdict.value == "ok"
         assert (await found(api.RemoteFile(url=url, name="agent.jar"))).verdict.value == "FAIL"
 
@@ -396,9 +396,9 @@ async def test_what_a_proxy_is_told_comes_back_in_no_words(tmp_path: pathlib.Pat
     made = settings.ProcessSettings(revalidate_after_s=0, download_timeout_s=20)
     cache, told = fetch.FileCache(tmp_path / "cache", made), ""
     with echo.serving(way) as server:
-        reach = api.Reach(proxy=f"http://user:{PASSWORD}@127.0.0.1:{server.port}")
+        route = api.Route(proxy=f"http://user:{PASSWORD}@127.0.0.1:{server.port}")
         try:
-            await cache.get("http://controller.invalid/jnlpJars/agent.jar", reach)
+            await cache.get("http://controller.invalid/jnlpJars/agent.jar", route)
         except api.BackendError as error:
             told = error.reason
         finally:
@@ -453,7 +453,7 @@ async def test_a_pipe_in_the_place_of_an_authority_is_refused(tmp_path: pathlib.
     os.mkfifo(tmp_path / "ca.pem")
     cache = fetch.FileCache(tmp_path / "cache", settings.ProcessSettings())
     with pytest.raises(api.Rejected, match="no regular file"):
-        await cache.get("https://127.0.0.1:1/x", api.Reach(ca_file=str(tmp_path / "ca.pem")))
+        await cache.get("https://127.0.0.1:1/x", api.Route(ca_file=str(tmp_path / "ca.pem")))
     await cache.aclose()
 
 

@@ -75,11 +75,45 @@ def test_every_setting_is_in_the_reference():
 
 
 def test_every_reason_has_an_entry():
-    """Why builds wait and what agents ended of, each exactly once."""
+    """Why builds wait, what agents ended of and how orders fail, each exactly once."""
     entries = re.findall(r"^### (.+)$", (DOCS / "troubleshooting.md").read_text(), re.M)
-    assert sorted([r.value for r in model.WaitReason] + list(values.END_REASONS)) == sorted(
-        entries
-    )
+    members = [*model.WaitReason, *model.Cause, *model.Failure]
+    assert sorted(member.value for member in members) == sorted(entries)
+
+
+def yes(flag):
+    return "yes" if flag else ""
+
+
+def test_the_tables_of_causes_and_failures_are_made_from_the_members():
+    """In their order; what a start that ended so holds back, and whether somebody must act."""
+    causes = [
+        f"| `{c.slug}` | {c.words} | {yes(c.accident)} | {yes(c.needs_person)} "
+        f"| {c.scope.value if c.scope is not None else ''} |"
+        for c in model.Cause
+    ]
+    failures = [f"| `{f.slug}` | {f.words} | {yes(f.needs_person)} |" for f in model.Failure]
+    head = "| slug | what it is | accident | somebody must act | a start that ends so holds back |"
+    made = {
+        "causes": "\n".join([head, "|---|---|---|---|---|", *causes]) + "\n",
+        "failures": "\n".join(
+            ["| slug | what it is | somebody must act |", "|---|---|---|", *failures]
+        )
+        + "\n",
+    }
+    for mark, table in made.items():
+        assert table == table_in(DOCS / "troubleshooting.md", mark, table)
+
+
+def test_the_alerts_and_the_page_know_whom_a_person_must_help():
+    """The manual's query names the reasons to wait that time does not heal, and the ends that are
+    accidents, as the members say."""
+    text = (DOCS / "metrics.md").read_text()
+    asked = re.search(r'items_waiting{reason=~"([^"]+)"}\) > 0', text)
+    assert set(asked[1].split("|")) == {r.value for r in model.WaitReason if r.needs_person}
+    for pattern in re.findall(r'agents_ended_total{reason=~"([^"]+)"', text):
+        found = {c for c in model.Cause if re.fullmatch(pattern, c.slug)}
+        assert found == {c for c in model.Cause if c.accident}
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,9 @@ def full(text: str = "some words") -> FixedSource:
         cordoned=True,
         memory=model.Memory(first_seen_at=NOW - 60, online_at=NOW - 55, builds=1),
     )
-    backoff = model.Backoff(failures=3, until_at=NOW + 120, reason=text, slug="rejected")
+    backoff = model.Backoff(
+        failures=3, until_at=NOW + 120, reason=text, cause=model.Failure.REJECTED
+    )
     launch = model.LaunchAgent(
         name=model.NodeName("o-release-bbbbbb"),
         template=RELEASE.name,
@@ -176,7 +178,9 @@ def full(text: str = "some words") -> FixedSource:
     return FixedSource(
         world=world,
         plan=plan,
-        outcomes=[ledger.Outcome(action=launch, at=NOW - 4, slug="rejected", text=text)],
+        outcomes=[
+            ledger.Outcome(action=launch, at=NOW - 4, failure=model.Failure.REJECTED, text=text)
+        ],
         deaths=[
             death.Death(
                 name=name,
@@ -184,7 +188,7 @@ def full(text: str = "some words") -> FixedSource:
                 backend=local,
                 at=NOW - 30,
                 phase=model.Phase.BUSY,
-                slug="lost-out-of-memory",
+                cause=model.Cause.LOST_MEMORY,
                 text=text,
                 exit_code=137,
                 last_lines=("one", text),
@@ -195,7 +199,7 @@ def full(text: str = "some words") -> FixedSource:
                 backend=local,
                 at=NOW - 20,
                 phase=model.Phase.IDLE,
-                slug="once",
+                cause=model.Cause.ONCE,
                 text="it has had its build",
             ),
         ],

@@ -317,7 +317,7 @@ async def test_a_restart_in_the_midst_of_a_launch(requests):
         )
         outcome = await executor.perform(launch)
         done = requests >= 3  # it asks for the node, the secret plainly, and the page with it
-        assert outcome.slug == ("" if done else "starting")
+        assert outcome.failure is (None if done else model.Failure.STARTING)
         assert seen(platform, stage) == ({"o-t-1"} if done else set())
         assert ("o-t-1" in stage.sim.nodes) == (requests >= 1)
 
@@ -335,18 +335,24 @@ async def test_a_restart_in_every_gap_of_a_retirement(of_version):
             spec = api.InstanceSpec(name="o-t-1", metadata={"owner": "o"}, argv=("agent",))
             await executor.backends[worlds.B].launch(spec)
             stage.server._faults = RestartAfter(stage, requests)
-            retire = model.RetireAgent(name=agent.name, backend=worlds.B, reason="x", slug="idle")
+            retire = model.RetireAgent(
+                name=agent.name, backend=worlds.B, reason="x", cause=model.Cause("idle")
+            )
             first = await executor.perform(retire)
-            assert first.slug in {"", "starting"} or first.withdrawn
+            assert first.failure in {None, model.Failure.STARTING} or first.withdrawn
             item = stage.sim.submit(stage.clock.now, label="linux")
             stage.clock.now += 2.0
-            if first.slug or first.withdrawn:
+            if first.failure or first.withdrawn:
                 again = await executor.perform(
                     model.RetireAgent(
-                        name=agent.name, backend=worlds.B, reason="x", slug="idle", cordoned=True
+                        name=agent.name,
+                        backend=worlds.B,
+                        reason="x",
+                        cause=model.Cause("idle"),
+                        cordoned=True,
                     )
                 )
-                assert (again.slug, again.withdrawn) == ("", False)
+                assert (again.failure, again.withdrawn) == (None, False)
             assert "o-t-1" not in stage.sim.nodes
             assert seen(platform, stage) == set()
             assert stage.sim.items[item].fate is simulation.Fate.OPEN

@@ -133,9 +133,11 @@ async def naive(there, name):
 
 
 async def ours(there, name, **more):
-    action = model.RetireAgent(name=name, backend=None, reason="idle", slug="idle", **more)
+    action = model.RetireAgent(
+        name=name, backend=None, reason="idle", cause=model.Cause("idle"), **more
+    )
     outcome = await there.executor.perform(action)
-    assert outcome.slug == ""
+    assert outcome.failure is None
     return outcome
 
 
@@ -205,8 +207,8 @@ async def test_no_build_is_lost_by_single_use(of_version, expressions):
             there.clock.now += 0.002
             label = expressions[number % len(expressions)]
             there.arrives(-BEFORE_S, AFTER_S, label=label, duration_s=0.002)
-            cordon = model.CordonAgent(name=name, reason="single use", slug="once")
-            assert (await there.executor.perform(cordon)).slug == ""
+            cordon = model.CordonAgent(name=name, reason="single use", cause=model.Cause("once"))
+            assert (await there.executor.perform(cordon)).failure is None
             there.clock.now += 0.005
             await ours(there, name, cordoned=True)
             there.settle(name)
@@ -243,8 +245,8 @@ async def test_a_busy_agent_of_the_oldest_versions_takes_nothing_more():
             there.sim.submit(there.clock.now, label="linux", duration_s=0.02)
             there.clock.now += 0.002
             there.arrives(-BEFORE_S, 0.04, label=(*PLAIN, *ODD)[number % 5], duration_s=0.002)
-            cordon = model.CordonAgent(name=name, reason="single use", slug="once")
-            assert (await there.executor.perform(cordon)).slug == ""
+            cordon = model.CordonAgent(name=name, reason="single use", cause=model.Cause("once"))
+            assert (await there.executor.perform(cordon)).failure is None
             there.clock.now += 0.03
             await ours(there, name, cordoned=True)
             there.settle(name)
@@ -272,9 +274,9 @@ async def test_a_sealed_node_takes_nothing_and_a_pipeline_gets_it_back():
         )
         there.clock.now += 1.0
         there.sim.advance(there.clock.now)
-        cordon = model.CordonAgent(name=name, reason="single use", slug="once")
+        cordon = model.CordonAgent(name=name, reason="single use", cause=model.Cause("once"))
         await there.executor.perform(cordon)
-        assert there.sim.nodes[name].labels == set(model.retired_labels("once"))
+        assert there.sim.nodes[name].labels == set(model.retired_labels(model.Cause.ONCE))
         there.sim.restart(there.clock.now, down_s=1.0)
         there.clock.now += 2.0
         there.sim.connect(there.clock.now, name)
@@ -282,7 +284,7 @@ async def test_a_sealed_node_takes_nothing_and_a_pipeline_gets_it_back():
         there.sim.advance(there.clock.now)
         assert there.sim.items[pipe].stage is simulation.Stage.BUILDABLE
         back = model.UncordonAgent(name=name, reason="a pipeline must go on with it")
-        assert (await there.executor.perform(back)).slug == ""
+        assert (await there.executor.perform(back)).failure is None
         there.settle(name)
         assert there.sim.items[pipe].fate is Fate.DONE
 
@@ -296,7 +298,7 @@ async def test_a_person_deletes_the_node_first(of_version):
             when = there.clock.now + (gap - 0.5) * REQUEST_S
             there.sim.at(when, lambda now, name=name: there.sim.nodes.pop(name, None))
             outcome = await ours(there, name)
-            assert (outcome.slug, outcome.withdrawn) == ("", False)
+            assert (outcome.failure, outcome.withdrawn) == (None, False)
             assert name not in there.sim.nodes
 
 
@@ -311,7 +313,7 @@ async def test_a_late_agent_is_not_swept_with_its_first_build():
                 comes = there.clock.now + there.dice.uniform(-BEFORE_S, AFTER_S)
                 there.sim.at(comes, lambda now, name=name: connect(there.sim, now, name))
                 sweep = model.SweepNode(name=name, reason="its instance is gone")
-                assert (await there.executor.perform(sweep)).slug == ""
+                assert (await there.executor.perform(sweep)).failure is None
                 there.settle(name)
                 assert there.sim.items[number].fate in {Fate.DONE, Fate.CANCELLED, Fate.FAILED}
             assert there.fates()[Fate.FAILED] <= visible(of_version, 150) + 1

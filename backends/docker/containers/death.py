@@ -84,7 +84,7 @@ def refused_by_init(last_words: str) -> str:
     return ""
 
 
-def slug_of_start(words: str) -> str:
+def slug_of_start(words: str) -> api.ExitSlug:
     """Tell whether a start failed for the command, the network or the platform."""
     if _NETWORK.search(words):
         return "network"
@@ -100,7 +100,7 @@ def oom_words(seen: Seen, memory_bytes: int | None) -> str:
     return f"{many} killed for memory{_limit(memory_bytes)}; the agent itself lives on"
 
 
-def _cause(ended: Ended) -> tuple[str, int | None, str]:
+def _cause(ended: Ended) -> tuple[api.ExitSlug, int | None, str]:
     code, number = ended.exit_code, ended.exit_code - 128
     if not ended.started:
         words = ended.error or "it was never started"

@@ -10,6 +10,8 @@ import enum
 
 from attrs import frozen
 
+from backends import api
+
 
 class Where(enum.Enum):
     """Which part of a pod's status gives the reason."""
@@ -22,11 +24,11 @@ class Where(enum.Enum):
 
 @frozen(kw_only=True)
 class Row:
-    """One reason and its meaning; ``slug`` is one of ``api.Exit``."""
+    """One reason and its meaning; ``slug`` is one of ``api.ExitSlug``."""
 
     where: Where
     reason: str
-    slug: str
+    slug: api.ExitSlug
     text: str
 
 
@@ -41,7 +43,7 @@ class Told:
 
     reason: str
     text: str = ""
-    slug: str | None = None
+    slug: api.ExitSlug | None = None
     having: str = ""
     times: int = 1
 
@@ -50,11 +52,11 @@ class Told:
 class Verdict:
     """Why a pod does not run: ``slug`` of its end if it is given up, None if it is waited for."""
 
-    slug: str | None
+    slug: api.ExitSlug | None
     words: str
 
 
-def _rows(where: Where, *told: tuple[str, str, str]) -> tuple[Row, ...]:
+def _rows(where: Where, *told: tuple[str, api.ExitSlug, str]) -> tuple[Row, ...]:
     return tuple(
         Row(where=where, reason=reason, slug=slug, text=text) for reason, slug, text in told
     )

@@ -199,6 +199,12 @@ def _backend_gate(room: Room, template: Template, backend: BackendName) -> Refus
             f"template {template.name} is set aside",
             template.revision,
         ),
+        _backoff_gate(
+            room,
+            ledgers.key_of(Scope.LAUNCH, backend, template.name),
+            f"starts of template {template.name} pause",
+            template.revision,
+        ),
         _probe_gate(room, template, backend),
         _cap_gate(room, backend, view),
         _budget_gate(room, backend),
@@ -213,7 +219,7 @@ def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -
     if revision and backoff.revision and backoff.revision != revision:
         return None  # the definition changed since: try it at once
     reason = WaitReason.BACKOFF
-    if backoff.slug == "no-capacity":
+    if backoff.cause is model.Failure.NO_CAPACITY:
         reason = WaitReason.NO_ROOM
     elif key.scope is Scope.TEMPLATE:
         reason = WaitReason.SET_ASIDE
@@ -233,12 +239,12 @@ def _probe_gate(room: Room, template: Template, backend: BackendName) -> Refused
     one by one after ``backoff_max_s``, for there may be no work.
     """
     backoff = room.ledger.backoffs.get(ledgers.key_of(Scope.TEMPLATE, backend, template.name))
-    if backoff is None or backoff.failures == 0 or backoff.slug == "no-capacity":
+    if backoff is None or backoff.failures == 0 or backoff.cause is model.Failure.NO_CAPACITY:
         return None
     if backoff.revision and backoff.revision != template.revision:
         return None
     pair = template.name, backend
-    untried = room.untried_by_pair[pair] if backoff.slug == agents_.CLOSED else 0
+    untried = room.untried_by_pair[pair] if backoff.cause is model.Cause.CLOSED else 0
     if room.starting_by_pair[pair] + untried == 0:
         return None
     return Refused(

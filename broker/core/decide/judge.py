@@ -71,9 +71,9 @@ def objection(  # noqa: PLR0911 -- one objection, one return
         return "it is back online" if agent.phase is Phase.IDLE else None
     if agent.phase is not Phase.IDLE:
         return None
-    if action.slug.startswith(("lost-", "connect-")):
+    if action.cause.accident:
         return "it came online after all"
-    if action.slug == "closed" and agent.closed:
+    if action.cause is model.Cause.CLOSED and agent.closed:
         return None
     template = policy.template(agent.template) if agent.template is not None else None
     wish = retention.protector(
@@ -81,6 +81,6 @@ def objection(  # noqa: PLR0911 -- one objection, one return
         look.claims.on(agent, template),
         now=look.world.now,
         settle_s=policy.settle_s,
-        over_age=action.slug == "max-age",
+        over_age=action.cause is model.Cause.MAX_AGE,
     )
     return f"item {wish.item.id} could want it" if wish is not None else None

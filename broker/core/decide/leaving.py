@@ -36,7 +36,7 @@ def make_room(draft: drafts.Draft) -> None:
         if agent.name in promised or not _in_scope(draft, agent, starved[0]):
             continue
         text = f"makes room for item {starved[0][0].item.id}"
-        if _retire_idle(draft, agent, retention.Verdict(slug="yield", text=text)):
+        if _retire_idle(draft, agent, retention.Verdict(cause=model.Cause.YIELD, text=text)):
             wanted -= 1
     if wanted > 0 and not any(drafts.is_leaving(agent) for agent in draft.agents):
         _yield_one(draft, starved, waits)
@@ -95,7 +95,7 @@ def _yield_one(
                 draft,
                 most,
                 retention.Verdict(
-                    slug="yield",
+                    cause=model.Cause.YIELD,
                     text=f"its place is due to item {wish.item.id}, waiting for {waited:.0f} s",
                 ),
             )
@@ -180,8 +180,8 @@ def _dead(agent: Agent) -> retention.Verdict | None:
     ended = agent.instance is not None and agent.instance.exit is not None
     if not ended or agent.computer is None or not agent.computer.offline:
         return None
-    slug, text = agents_.why_lost(agent)
-    return retention.Verdict(slug=slug, text=text)
+    cause, text = agents_.why_lost(agent)
+    return retention.Verdict(cause=cause, text=text)
 
 
 def _not_needed(
@@ -194,7 +194,7 @@ def _not_needed(
         excess = tally.staying[template.name] - template.cap
         if excess > 0:
             return retention.Verdict(
-                slug="surplus", text=f"{excess} more than the cap of {template.cap}"
+                cause=model.Cause.SURPLUS, text=f"{excess} more than the cap of {template.cap}"
             )
     if tally.idle[template.name] <= template.min_idle:
         return None
@@ -211,7 +211,9 @@ def _closed(draft: drafts.Draft, agent: Agent) -> retention.Verdict | None:
     """Return a verdict for an agent that accepts no tasks: nobody can ever want it."""
     if not agent.closed:
         return None
-    return retention.Verdict(slug="closed", text=f"it {withheld.words(agent, now=draft.now)}")
+    return retention.Verdict(
+        cause=model.Cause.CLOSED, text=f"it {withheld.words(agent, now=draft.now)}"
+    )
 
 
 def _stop_starting(
@@ -260,14 +262,14 @@ def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) 
         (c for c in claims if c.wish.item.id not in refused or _is_fresh(draft, c.wish)),
         now=draft.now,
         settle_s=draft.policy.settle_s,
-        over_age=verdict.slug == "max-age",
+        over_age=verdict.cause is model.Cause.MAX_AGE,
     )
     if wish is not None:
         _refuse(draft, agent, verdict, f"item {wish.item.id} could want it")
         return False
     draft.actions.append(
         model.RetireAgent(
-            name=agent.name, backend=agent.backend, reason=verdict.text, slug=verdict.slug
+            name=agent.name, backend=agent.backend, reason=verdict.text, cause=verdict.cause
         )
     )
     return True
@@ -289,7 +291,7 @@ def _cordon(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> No
         model.CordonAgent(
             name=agent.name,
             reason=verdict.text,
-            slug=verdict.slug,
+            cause=verdict.cause,
             online=agent.computer is not None and not agent.computer.offline,
         )
     )

@@ -13,15 +13,15 @@ from collections.abc import Iterable, Sequence
 from attrs import Factory, define, field, frozen
 
 from broker.core.demand import wishes as demand
-from broker.core.model import Agent, Template
+from broker.core.model import Agent, Cause, Template
 from outside import counts
 
 
 @frozen(kw_only=True)
 class Verdict:
-    """Why an agent should go. ``slug`` is the metric label of its end."""
+    """Why an agent should go."""
 
-    slug: str
+    cause: Cause
     text: str
 
 
@@ -31,30 +31,33 @@ def spent(  # noqa: PLR0911 -- one rule, one return: the order is the rule
     """Return why an agent has served its time, idle or busy; None if it has not."""
     memory = agent.memory
     if draining:
-        return Verdict(slug="drain", text="the broker is draining")
+        return Verdict(cause=Cause.DRAIN, text="the broker is draining")
     if template is None:
-        return Verdict(slug="removed", text="its template is no longer configured")
+        return Verdict(cause=Cause.REMOVED, text="its template is no longer configured")
     if memory is None:
         return None
     retention = template.retention
     if agent.revision and agent.revision != template.revision:
-        return Verdict(slug="drift", text=f"the definition of template {template.name} changed")
+        return Verdict(
+            cause=Cause.DRIFT, text=f"the definition of template {template.name} changed"
+        )
     if retention.once and memory.builds > 0:
-        return Verdict(slug="once", text="single use: it has had its build")
+        return Verdict(cause=Cause.ONCE, text="single use: it has had its build")
     if retention.once and memory.online_at is not None and not memory.online_witnessed:
         return Verdict(
-            slug="once-unwitnessed",
+            cause=Cause.ONCE_UNWITNESSED,
             text="single use: it may have had a build while the broker was away",
         )
     if retention.max_builds is not None and memory.builds >= retention.max_builds:
         return Verdict(
-            slug="max-builds",
+            cause=Cause.MAX_BUILDS,
             text=f"it has had {memory.builds} of {counts.told(retention.max_builds, 'build')}",
         )
     age = now - agent.created_at if agent.created_at is not None else 0.0
     if retention.max_age_s is not None and age >= retention.max_age_s:
         return Verdict(
-            slug="max-age", text=f"it is {age:.0f} s old, allowed are {retention.max_age_s:.0f} s"
+            cause=Cause.MAX_AGE,
+            text=f"it is {age:.0f} s old, allowed are {retention.max_age_s:.0f} s",
         )
     return None
 
@@ -68,7 +71,7 @@ def idle_too_long(agent: Agent, template: Template, *, now: float) -> Verdict | 
     idle = now - memory.idle_at
     if idle < idle_s:
         return None
-    return Verdict(slug="idle", text=f"idle for {idle:.0f} s, allowed are {idle_s:.0f} s")
+    return Verdict(cause=Cause.IDLE, text=f"idle for {idle:.0f} s, allowed are {idle_s:.0f} s")
 
 
 def unwanted(agent: Agent) -> Verdict | None:
@@ -80,7 +83,7 @@ def unwanted(agent: Agent) -> Verdict | None:
     if memory is None or not memory.item_cancelled or memory.builds > 0:
         return None
     return Verdict(
-        slug="surplus", text=f"item {memory.item}, for which it was started, was cancelled"
+        cause=Cause.SURPLUS, text=f"item {memory.item}, for which it was started, was cancelled"
     )
 
 

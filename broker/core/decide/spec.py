@@ -45,7 +45,7 @@ class Site:
     jar_url: str
     work_dir: str | None  # of this instance, if the backend decides it
     authorities: tuple[str, ...] = ()  # certificates that agents are to trust, PEM
-    reach: backends_api.Reach = Factory(backends_api.Reach)  # of the jar
+    route: backends_api.Route = Factory(backends_api.Route)  # of the jar
     shares: bool = False  # its instances have a directory in common
     now: float
 
@@ -93,7 +93,7 @@ def instance(
         image=launch.image,
         env={**command.env, **names.named(launch.environment, action.name)},
         secret_files=command.secret_files,
-        files=(backends_api.RemoteFile(url=site.jar_url, name=JAR, reach=site.reach),)
+        files=(backends_api.RemoteFile(url=site.jar_url, name=JAR, route=site.route),)
         if brings_jar
         else (),
         resources=launch.resources,

@@ -152,26 +152,33 @@ def _drained(
         name=agent.name,
         backend=agent.backend,
         reason=cause.removeprefix(model.CORDON_MARK).strip() or "out of service and empty",
-        slug=_slug_of(agent.computer),
+        cause=_cause_of(agent.computer),
         cordoned=True,
     )
 
 
-def _slug_of(computer: model.Computer | None) -> str:
-    """Read why an agent was taken out of service: in its offline message, or in its labels."""
+def _cause_of(computer: model.Computer | None) -> model.Cause:
+    """Read why an agent was taken out of service: in its offline message, or in its labels.
+
+    Anybody can write there; what is no cause of ours says nothing.
+    """
     if computer is None:
-        return "drained"
-    found = _SLUG.match(computer.offline_cause)
-    if found is not None:
-        return found[1]
+        return model.Cause.DRAINED
+    written = _SLUG.match(computer.offline_cause)
     mark = f"{model.RETIRED_LABEL}-"
-    return next((t.removeprefix(mark) for t in computer.labels if t.startswith(mark)), "drained")
+    slugs = (
+        [written[1]]
+        if written is not None
+        else sorted(t.removeprefix(mark) for t in computer.labels if t.startswith(mark))
+    )
+    causes = (model.Cause.find(slug) for slug in slugs)
+    return next((cause for cause in causes if cause is not None), model.Cause.DRAINED)
 
 
 def _lost(
     agent: Agent, world: model.World, policy: model.Policy, wishes: Sequence[demand.Wish]
 ) -> model.Action | model.Refusal | float:
-    slug, text = agents_.why_lost(agent)
+    cause, text = agents_.why_lost(agent)
     if is_resting(agent, world.ledger, policy, now=world.now):
         return model.Refusal(subject=agent.name, text=f"{text}, but the controller just started")
     wish = wants_back(agent, wishes, world.ledger)
@@ -180,7 +187,7 @@ def _lost(
             subject=agent.name, text=f"{text}, but item {wish.item.id} must go on with it"
         )
     if agent.instance is not None:
-        return model.RetireAgent(name=agent.name, backend=agent.backend, reason=text, slug=slug)
+        return model.RetireAgent(name=agent.name, backend=agent.backend, reason=text, cause=cause)
     waiting = _second_sighting(agent, policy, now=world.now)
     if waiting is not None:
         return waiting
@@ -234,6 +241,7 @@ def _plausible(
         return list(actions), []
     refusal = model.Refusal(
         subject="sweep",
+        implausible=True,
         text=(
             f"{len(doubtful)} of {counts.told(len(agents), 'agent looks', 'agents look')} "
             f"left over, more than {limit} at once "

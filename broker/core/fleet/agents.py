@@ -19,7 +19,6 @@ from broker.core.model import Agent, Memory, NodeName, Phase, Verb
 
 ASSIGNED = "?"
 """In ``Memory.executable_urls``: at work since the last look, and no URL to be seen yet."""
-CLOSED = "closed"  # slug of a start whose agent was online and given nothing
 
 
 @frozen(kw_only=True)
@@ -328,6 +327,7 @@ def _count_start(
     if memory is None or agent.backend is None or agent.template is None:
         return ledger
     key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
+    launch = ledgers.key_of(model.Scope.LAUNCH, agent.backend, agent.template)
     if memory.online_at is not None:
         before = ledger.backoffs.get(key)
         was_closed = old is not None and old.closed_looks >= model.CLOSED_LOOKS
@@ -335,7 +335,7 @@ def _count_start(
             return ledgers.failed(
                 ledger,
                 key,
-                slug=CLOSED,
+                cause=model.Cause.CLOSED,
                 reason="it was online and given no work: it accepts no tasks",
                 now=world.now,
                 policy=policy,
@@ -344,8 +344,8 @@ def _count_start(
             )
         came = memory.online_witnessed and (old is None or old.online_at is None)
         worked = memory.builds > (old.builds if old is not None else 0)
-        if worked or (came and (before is None or before.slug != CLOSED)):
-            return ledgers.succeeded(ledger, key)
+        if worked or (came and (before is None or before.cause is not model.Cause.CLOSED)):
+            return ledgers.succeeded(ledger, key, launch)
         return ledger
     was_lost = old is not None and old.phase in {Phase.LOST, Phase.GONE}
     leaving = agent.expectation is not None and (
@@ -353,11 +353,11 @@ def _count_start(
     )
     if agent.phase is not Phase.LOST or was_lost or leaving or agent.instance is None:
         return ledger
-    slug, reason = why_lost(agent)
+    cause, reason = why_lost(agent)
     return ledgers.failed(
         ledger,
-        key,
-        slug=slug,
+        launch if cause.scope is model.Scope.LAUNCH else key,
+        cause=cause,
         reason=reason,
         now=world.now,
         policy=policy,
@@ -374,8 +374,8 @@ def _is_taken_back(agent: Agent) -> bool:
     return stops and agent.expectation is not None and agent.expectation.done_at is None
 
 
-def why_lost(agent: Agent) -> tuple[str, str]:
-    """Return a slug and a sentence for an agent that never came online, or did not come back."""
+def why_lost(agent: Agent) -> tuple[model.Cause, str]:
+    """Return a cause and a sentence for an agent that never came online, or did not come back."""
     instance = agent.instance
     if instance is not None and instance.exit is not None:
         end = instance.exit
@@ -383,13 +383,15 @@ def why_lost(agent: Agent) -> tuple[str, str]:
         words = f": {end.message}" if end.message else ""
         came = agent.memory is not None and agent.memory.online_at is not None
         when = "after it had been online" if came else "before it came online"
-        return f"lost-{end.slug}", f"its instance ended ({end.slug}{code}) {when}{words}"
+        return model.Cause.of_exit(
+            end.slug
+        ), f"its instance ended ({end.slug}{code}) {when}{words}"
     if instance is None:
-        return "lost-instance", "its instance is gone"
+        return model.Cause.LOST_INSTANCE, "its instance is gone"
     detail = f" ({instance.detail})" if instance.detail else ""
     if instance.state is backends_api.InstanceState.STOPPING:
-        return "lost-instance", f"its instance is being removed{detail}"
-    return "connect-timeout", f"it did not come online within its deadline{detail}"
+        return model.Cause.LOST_INSTANCE, f"its instance is being removed{detail}"
+    return model.Cause.CONNECT_TIMEOUT, f"it did not come online within its deadline{detail}"
 
 
 _GOING = frozenset({Phase.DRAINED, Phase.LOST, Phase.ORPHAN, Phase.GONE})

@@ -11,14 +11,14 @@ from broker.core import model
 
 @frozen(kw_only=True)
 class Death:
-    """The end of one agent. ``text`` is a sentence for people, ``slug`` the metric label."""
+    """The end of one agent. ``text`` is a sentence for people."""
 
     name: model.NodeName
     template: model.TemplateName | None
     backend: model.BackendName | None
     at: float  # when it was seen to have ended
     phase: model.Phase  # the last one before the end
-    slug: str
+    cause: model.Cause
     text: str
     exit_code: int | None = None  # negative: minus the signal's number
     last_lines: tuple[str, ...] = ()  # of its output, oldest first; remote text

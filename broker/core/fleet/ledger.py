@@ -12,7 +12,16 @@ import attrs
 from attrs import frozen
 
 from broker.core import model
-from broker.core.model import BackoffKey, Expectation, Ledger, NodeName, Scope, Verb
+from broker.core.model import (
+    BackoffKey,
+    Cause,
+    Expectation,
+    Failure,
+    Ledger,
+    NodeName,
+    Scope,
+    Verb,
+)
 
 VISIBLE_S = 30.0
 """How long after its end an action's effect may stay invisible (stale reads, slow listings)."""
@@ -27,29 +36,23 @@ _VERBS: Mapping[type[model.Action], Verb] = {
     model.SweepInstance: Verb.SWEEP,
 }
 
-_SCOPES: Mapping[str, Scope] = {
-    "rejected": Scope.TEMPLATE,
-    "no-capacity": Scope.TEMPLATE,
-    "already-exists": Scope.TEMPLATE,
-    "unauthorized": Scope.BACKEND,
-    "unavailable": Scope.BACKEND,
-    "not-found": Scope.TEMPLATE,
-}
-
 
 @frozen(kw_only=True)
 class Outcome:
-    """How an action ended. ``slug`` is empty on success.
+    """How an action ended. ``failure`` is None on success.
 
-    ``controller`` tells whose error it was; ``withdrawn`` means that nothing was done, because a
-    fresh look showed that it would have been wrong (busy, wanted).
+    ``controller`` tells whose error it was, ``scope`` how far it reaches and ``place`` where that
+    is; ``withdrawn`` means that nothing was done, because a fresh look showed that it would have
+    been wrong (busy, wanted).
     """
 
     action: model.Action
     at: float
-    slug: str = ""
+    failure: Failure | None = None
     text: str = ""
     controller: bool = False
+    scope: Scope = Scope.TEMPLATE
+    place: str = ""
     retry_after: float | None = None
     withdrawn: bool = False
 
@@ -100,7 +103,7 @@ def settle(
     expectation = expectations.pop(action.name, None)
     if expectation is None or expectation.verb is not verb_of(action):
         expectations = dict(ledger.expectations)
-    elif not outcome.slug and not outcome.withdrawn:
+    elif outcome.failure is None and not outcome.withdrawn:
         pause = VISIBLE_S
         if expectation.verb in {Verb.RETIRE, Verb.SWEEP}:
             ledger, tries = _count_removal(ledger, action.name)
@@ -108,7 +111,7 @@ def settle(
         expectations[action.name] = attrs.evolve(
             expectation, done_at=outcome.at, expires_at=outcome.at + pause
         )
-    elif outcome.slug and not isinstance(action, model.LaunchAgent):
+    elif outcome.failure is not None and not isinstance(action, model.LaunchAgent):
         # tried again, but not in the next cycle, and later each time
         ledger, tries = _count_removal(ledger, action.name)
         pause = max(delay(tries, policy=policy, jitter=jitter), outcome.retry_after or 0.0)
@@ -120,8 +123,12 @@ def settle(
         return ledger
     if not outcome.controller:  # the node was made, whatever came after
         ledger = succeeded(ledger, key_of(Scope.CONTROLLER, action.backend, None))
-    if not outcome.slug:
-        return succeeded(ledger, key_of(Scope.BACKEND, action.backend, None))
+    if outcome.failure is None:
+        return succeeded(
+            ledger,
+            key_of(Scope.BACKEND, action.backend, None),
+            key_of(Scope.LAUNCH, action.backend, action.template),
+        )
     return _launch_failed(ledger, action, outcome, policy, jitter, revision)
 
 
@@ -142,13 +149,10 @@ def _launch_failed(
     jitter: float,
     revision: str,
 ) -> Ledger:
-    scope = _SCOPES.get(outcome.slug, Scope.TEMPLATE)
-    if outcome.controller:
-        scope = Scope.TEMPLATE if outcome.slug == "bad-request" else Scope.CONTROLLER
     return failed(
         ledger,
-        key_of(scope, action.backend, action.template),
-        slug=outcome.slug,
+        key_of(outcome.scope, action.backend, action.template, place=outcome.place),
+        cause=outcome.failure or Failure.BUG,
         reason=outcome.text,
         retry_after=outcome.retry_after,
         now=outcome.at,
@@ -178,7 +182,11 @@ def cancelled(ledger: Ledger, item: model.ItemId) -> Ledger:
 
 
 def key_of(
-    scope: Scope, backend: model.BackendName, template: model.TemplateName | None
+    scope: Scope,
+    backend: model.BackendName,
+    template: model.TemplateName | None,
+    *,
+    place: str = "",
 ) -> BackoffKey:
     """Return the key of a back-off: only what its scope needs."""
     match scope:
@@ -186,7 +194,9 @@ def key_of(
             return BackoffKey(scope=scope, backend=model.BackendName(""))
         case Scope.BACKEND:
             return BackoffKey(scope=scope, backend=backend)
-        case Scope.TEMPLATE:
+        case Scope.PLACE:
+            return BackoffKey(scope=scope, backend=backend, place=place)
+        case Scope.TEMPLATE | Scope.LAUNCH:
             return BackoffKey(scope=scope, backend=backend, template=template)
 
 
@@ -201,7 +211,7 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
     ledger: Ledger,
     key: BackoffKey,
     *,
-    slug: str,
+    cause: Cause | Failure,
     reason: str,
     now: float,
     policy: model.Policy,
@@ -212,25 +222,32 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
     """Count a failure of a scope. "No capacity" waits but is not counted as a failure.
 
     Failures while the scope is already left alone belong to attempts begun before: twenty parallel
-    launches into one outage are one failure, not twenty doublings.
+    launches into one outage are one failure, not twenty doublings. What reaches no further than
+    one launch costs no pause, unless the next one in a row fails as well.
     """
     before = ledger.backoffs.get(key)
+    if before is not None and key.scope is Scope.PLACE:
+        # nobody tells when a place has served again: long ago does not count
+        before = before if now < before.until_at + policy.backoff_max_s else None
     failures = before.failures if before is not None else 0
-    if slug == "no-capacity":
+    if cause is Failure.NO_CAPACITY:
         pause = policy.backoff_base_s
     else:
-        if before is None or before.slug == "no-capacity" or now >= before.until_at:
+        if before is None or before.cause is Failure.NO_CAPACITY or now >= before.until_at:
             failures += 1
         pause = delay(failures, policy=policy, jitter=jitter)
-    if slug == "rejected":
+        if key.scope is Scope.LAUNCH:
+            alone = failures == 1
+            pause = 0.0 if alone else delay(failures - 1, policy=policy, jitter=jitter)
+    if cause is Failure.REJECTED:
         pause = max(pause, policy.rejected_retry_s)
     if retry_after is not None:
         pause = max(pause, retry_after)
     until = now + pause
-    if before is not None and before.slug != "no-capacity":
+    if before is not None and before.cause is not Failure.NO_CAPACITY:
         until = max(until, before.until_at)
     backoff = model.Backoff(
-        failures=failures, until_at=until, reason=reason, slug=slug, revision=revision
+        failures=failures, until_at=until, reason=reason, cause=cause, revision=revision
     )
     return attrs.evolve(ledger, backoffs={**ledger.backoffs, key: backoff})
 

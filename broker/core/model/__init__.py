@@ -5,6 +5,7 @@ this file refuses to know them. Times named ``..._at`` are POSIX seconds on the 
 (``broker.clock``), durations end in ``_s``. Changes are made with ``attrs.evolve``.
 """
 
+from broker.core.model.causes import SCOPES, Cause, CycleFailure, Failure, Scope
 from broker.core.model.controller import (
     Computer,
     ControllerView,
@@ -27,13 +28,14 @@ from broker.core.model.fleet import (
     Verb,
     retired_labels,
 )
-from broker.core.model.ledger import Backoff, BackoffKey, Bucket, Ledger, Scope
+from broker.core.model.ledger import Backoff, BackoffKey, Bucket, Ledger
 from broker.core.model.plan import (
     Action,
     CordonAgent,
     LaunchAgent,
     Plan,
     Refusal,
+    Removal,
     RetireAgent,
     SweepInstance,
     SweepNode,
@@ -57,6 +59,7 @@ __all__ = [
     "CLOSED_LOOKS",
     "CORDON_MARK",
     "RETIRED_LABEL",
+    "SCOPES",
     "Action",
     "Agent",
     "BackendName",
@@ -65,10 +68,13 @@ __all__ = [
     "Backoff",
     "BackoffKey",
     "Bucket",
+    "Cause",
     "Computer",
     "ControllerView",
     "CordonAgent",
+    "CycleFailure",
     "Expectation",
+    "Failure",
     "ItemId",
     "KnownLabel",
     "LabelSource",
@@ -82,6 +88,7 @@ __all__ = [
     "Policy",
     "QueueItem",
     "Refusal",
+    "Removal",
     "Retention",
     "RetireAgent",
     "Scope",

@@ -5,6 +5,7 @@ import enum
 from attrs import frozen
 
 from backends import api as backends_api
+from broker.core.model.causes import Cause
 from broker.core.model.controller import Computer, ItemId, NodeName
 from broker.core.model.wanted import BackendName, TemplateName
 
@@ -20,9 +21,9 @@ RETIRED_LABEL = "agent-broker-retired"
 """By this label everybody knows a node that was sealed; its offline message stays empty."""
 
 
-def retired_labels(slug: str) -> tuple[str, str]:
+def retired_labels(cause: Cause) -> tuple[str, str]:
     """Return the labels of a sealed node; the second one tells why it goes."""
-    return RETIRED_LABEL, f"{RETIRED_LABEL}-{slug}"
+    return RETIRED_LABEL, f"{RETIRED_LABEL}-{cause.slug}"
 
 
 @frozen(kw_only=True)

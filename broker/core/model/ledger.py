@@ -1,30 +1,23 @@
 """What is remembered between looks."""
 
-import enum
 from collections.abc import Mapping
 
 from attrs import Factory, frozen
 
+from broker.core.model.causes import Cause, Failure, Scope
 from broker.core.model.controller import ItemId, KnownLabel, NodeName
 from broker.core.model.fleet import Expectation, Memory
 from broker.core.model.wanted import BackendName, TemplateName
 
 
-class Scope(enum.Enum):
-    """What a back-off holds back."""
-
-    CONTROLLER = "controller"  # it refuses to make nodes; ``backend`` is empty
-    BACKEND = "backend"
-    TEMPLATE = "template"
-
-
 @frozen(kw_only=True)
 class BackoffKey:
-    """A whole backend, or one template on one backend."""
+    """What is left alone: the scope tells which of these it needs."""
 
     scope: Scope
     backend: BackendName
     template: TemplateName | None = None
+    place: str = ""  # as the backend calls it
 
 
 @frozen(kw_only=True)
@@ -34,7 +27,7 @@ class Backoff:
     failures: int
     until_at: float
     reason: str
-    slug: str  # metric label: the error's slug
+    cause: Cause | Failure  # how the last start ended, or did not even begin
     revision: str = ""  # of the template: a new definition is tried at once
 
 

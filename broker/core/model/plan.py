@@ -2,9 +2,11 @@
 
 import enum
 from collections.abc import Mapping
+from typing import Self
 
 from attrs import Factory, field, frozen
 
+from broker.core.model.causes import Cause
 from broker.core.model.controller import ItemId, KnownLabel, LabelSource, NodeName
 from broker.core.model.fleet import Agent, Phase
 from broker.core.model.ledger import Ledger
@@ -28,7 +30,7 @@ class CordonAgent:
 
     name: NodeName
     reason: str
-    slug: str = "drained"  # metric label of the end that follows
+    cause: Cause = Cause.DRAINED  # of the end that follows
     online: bool = True  # it could be given another item: old controllers need care
 
 
@@ -48,7 +50,7 @@ class RetireAgent:
     backend: BackendName | None
     reason: str
     cordoned: bool = False  # already out of service and empty: nothing can be lost
-    slug: str = "surplus"  # metric label
+    cause: Cause = Cause.SURPLUS
 
 
 @frozen(kw_only=True)
@@ -57,6 +59,7 @@ class SweepNode:
 
     name: NodeName
     reason: str
+    cause: Cause = Cause.SWEPT
 
 
 @frozen(kw_only=True)
@@ -66,36 +69,51 @@ class SweepInstance:
     name: NodeName
     backend: BackendName
     reason: str
+    cause: Cause = Cause.SWEPT
 
 
+Removal = RetireAgent | SweepNode | SweepInstance
+"""What an agent's life ends with."""
 Action = LaunchAgent | CordonAgent | UncordonAgent | RetireAgent | SweepNode | SweepInstance
 
 
 class WaitReason(enum.Enum):
-    """Why an item waits; the value is the metric label and the API's word."""
+    """Why an item waits; the value is the metric label and the API's word.
+
+    ``needs_person``: time does not heal it, somebody has to act.
+    """
+
+    needs_person: bool
+
+    def __new__(cls, slug: str, needs_person: bool = False) -> Self:  # noqa: FBT001, FBT002 -- members are rows of a table
+        """Make a member whose value is its slug."""
+        member = object.__new__(cls)
+        member._value_ = slug
+        member.needs_person = needs_person
+        return member
 
     AGENT_IDLE = "agent-idle"  # an idle agent fits, the controller will give it the item
     AGENT_STARTING = "agent-starting"
     AGENT_ORDERED = "agent-ordered"
     AGENT_BUSY = "agent-busy"  # pinned to a node that works
-    NOT_GIVEN = "not-given"  # idle agents fit, the controller does not give it to them
+    NOT_GIVEN = "not-given", True  # idle agents fit, the controller does not give it to them
     CAP_TEMPLATE = "cap-template"
     CAP_BACKEND = "cap-backend"
     CAP_TOTAL = "cap-total"
     CAP_STARTING = "cap-starting"
     BUDGET = "launch-budget"
-    BACKOFF = "back-off"
-    SET_ASIDE = "set-aside"
+    BACKOFF = "back-off", True
+    SET_ASIDE = "set-aside", True
     NO_ROOM = "no-room"  # the platform itself is full
     PAUSED = "paused"
-    NO_TEMPLATE = "no-template"
-    BAD_LABEL = "bad-label"
-    LABEL_UNREADABLE = "label-unreadable"
+    NO_TEMPLATE = "no-template", True
+    BAD_LABEL = "bad-label", True
+    LABEL_UNREADABLE = "label-unreadable", True
     QUIET_PERIOD = "quiet-period"
     BLOCKED = "blocked"  # by another build or a resource: more agents do not help
     QUIETING_DOWN = "quieting-down"
     NOT_OURS = "not-ours"  # a node that is not ours will take it
-    NOT_SYNCED = "not-synced"
+    NOT_SYNCED = "not-synced", True
     DRAINING = "draining"
 
 
@@ -118,6 +136,7 @@ class Refusal:
 
     subject: str
     text: str
+    implausible: bool = False  # a sweep of so many at once that a person has to order it
 
 
 @frozen(kw_only=True)

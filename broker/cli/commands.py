@@ -23,7 +23,7 @@ from attrs import frozen
 from backends.kit import finding
 from broker import assembly, clock, config, exits, log, presence, signals, store
 from broker.cli import doctor as doctors
-from broker.cli import rendering, single_look
+from broker.cli import recording, rendering, single_look
 from broker.config import describing, kinds, loading
 from broker.controller import placeholder
 from broker.core.decide import explain as explains
@@ -244,6 +244,11 @@ def schema(_: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Print what is to be done now: by the broker that works here, else by a look of our own."""
+    if options.world is not None:
+        _print_plan(options, recording.replayed(options.world, number=options.number), url=None)
+        return
+    if options.number is not None:
+        raise exits.BadInput("--number is of --world; hint: name the file with --world FILE")
     settings = _settings(options, secrets=False)
     asked = _Asked.of(settings, "plan", "queue", "agents")
     ours = asked.told is not None and asked.told["plan"]["configuration"] == settings.fingerprint
@@ -256,7 +261,30 @@ def plan(options: argparse.Namespace) -> None:
         settings = _settings(options)
         log.configure(level="error", secrets=settings.secrets())
         shown = asyncio.run(single_look.dry(settings))
-    told = _plan_document(shown, url=asked.url if ours else None)
+    _print_plan(options, shown, url=asked.url if ours else None)
+
+
+def record(options: argparse.Namespace) -> None:
+    """Write what is seen to a file, until it is told to end."""
+    if not 0.1 <= options.every <= 3600 or not 0 <= (options.seconds or 0) < 1e8:
+        raise exits.BadInput("--every: allowed: 0.1 to 3600 seconds; --seconds: not below 0")
+    settings = _settings(options)
+    log.configure(level="error", secrets=settings.secrets())
+    asyncio.run(
+        recording.record(
+            settings,
+            options.path,
+            seconds=options.seconds,
+            every_s=options.every,
+            with_names=options.names,
+        )
+    )
+
+
+def _print_plan(
+    options: argparse.Namespace, shown: dict[str, documents.Document], *, url: str | None
+) -> None:
+    told = _plan_document(shown, url=url)
     if options.json:
         _print_json(told)
         return

@@ -108,11 +108,7 @@ def parser() -> argparse.ArgumentParser:
     _config_of(check)
     _json_of(check)
 
-    plan = _command(
-        subs, "plan", commands.plan, "show what would be done now, and why; do nothing"
-    )
-    _config_of(plan)
-    _json_of(plan)
+    _planning(subs)
 
     explain = _command(subs, "explain", commands.explain, "say which template serves a label")
     explain.add_argument("label", metavar="LABEL", help="a label expression; '' for no label")
@@ -166,6 +162,36 @@ def parser() -> argparse.ArgumentParser:
 
     top.epilog = _listed(subs)
     return top
+
+
+def _planning(subs: "argparse._SubParsersAction[_Parser]") -> None:
+    plan = _command(
+        subs, "plan", commands.plan, "show what would be done now, and why; do nothing"
+    )
+    _config_of(plan)
+    plan.add_argument(
+        "--world",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="decide on the last world of a recorded file, without controller and configuration",
+    )
+    plan.add_argument("--number", type=int, metavar="N", help="of --world: its N-th world, from 1")
+    _json_of(plan)
+
+    record = _command(
+        subs, "record", commands.record, "write what is seen to a file, to be replayed"
+    )
+    record.add_argument("path", type=pathlib.Path, metavar="FILE", help="a new file")
+    _config_of(record)
+    record.add_argument(
+        "--seconds", type=float, metavar="S", help="how long (default: until Ctrl-C)"
+    )
+    record.add_argument(
+        "--every", type=float, default=5.0, metavar="S", help="between two looks (default: 5)"
+    )
+    record.add_argument(
+        "--names", action="store_true", help="keep the names of jobs and people (default: hashed)"
+    )
 
 
 def _listed(subs: "argparse._SubParsersAction[_Parser]") -> str:

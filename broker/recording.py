@@ -1,0 +1,330 @@
+"""Worlds, outcomes and arrivals as JSON lines: what was seen and decided, to be replayed later.
+
+A file is one header line and then one line for each record, in the order of time:
+
+* ``world``: everything that a plan is made of, and the policy that was in force;
+* ``outcome``: how an action ended;
+* ``arrival`` and ``departure``: an item came into the queue, or left it; with its label.
+
+Whoever reads it needs no controller, no backend and no secret: ``plan --world``, later the
+simulator of capacity. What a launch hands over (environment, addresses, files) is left out of the
+policy, for secrets may stand there; names of jobs and people are replaced by a hash unless they
+are asked for. A file is bounded: a record that does not fit any more is not written, and the file
+says so in its last line. Refuses to know where worlds come from.
+"""
+
+import enum
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, get_origin
+
+import attrs
+import cattrs
+from attrs import field, frozen
+from cattrs.strategies import configure_tagged_union
+
+import broker
+from broker.core import model
+from broker.core.fleet import ledger as ledgers
+
+FORMAT = "agent-broker-record"
+VERSION = 1
+LIMIT_BYTES = 64 << 20
+"""Of a whole file, written or read."""
+
+
+class RecordError(ValueError):
+    """A line is none of ours; the text says which and why."""
+
+
+class Kind(enum.Enum):
+    """What a line tells."""
+
+    WORLD = "world"
+    OUTCOME = "outcome"
+    ARRIVAL = "arrival"
+    DEPARTURE = "departure"
+    NOTE = "note"
+
+
+@frozen(kw_only=True)
+class World:
+    """One observation with the policy that was in force."""
+
+    at: float
+    world: model.World
+    policy: model.Policy
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How an action ended."""
+
+    at: float
+    outcome: ledgers.Outcome
+
+
+@frozen(kw_only=True)
+class Arrival:
+    """An item that came into the queue."""
+
+    at: float
+    item: model.ItemId
+    label: str | None = None  # as an expression, where it is known
+    task: str = ""  # the job's name, or its hash
+    since_at: float = 0.0  # on the broker's clock: when the controller took it in
+
+
+@frozen(kw_only=True)
+class Departure:
+    """An item that left the queue: a build of it began, or it was cancelled."""
+
+    at: float
+    item: model.ItemId
+    waited_s: float
+
+
+@frozen(kw_only=True)
+class Note:
+    """Something for people: why a file was written, or where it was cut."""
+
+    at: float
+    text: str
+
+
+Record = World | Outcome | Arrival | Departure | Note
+_KINDS: Mapping[type[Record], Kind] = {
+    World: Kind.WORLD,
+    Outcome: Kind.OUTCOME,
+    Arrival: Kind.ARRIVAL,
+    Departure: Kind.DEPARTURE,
+    Note: Kind.NOTE,
+}
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+@frozen
+class Writer:
+    """Writes records to a sink of lines, as far as the limit allows."""
+
+    sink: Callable[[str], object]
+    limit_bytes: int = LIMIT_BYTES
+    with_names: bool = False  # of jobs and people, as they are
+    _state: dict[str, int] = field(factory=lambda: {"bytes": 0, "full": 0})
+
+    def begin(self, *, at: float) -> None:
+        """Write the header."""
+        told = {"format": FORMAT, "version": VERSION, "broker": broker.__version__, "at": at}
+        self._put(told | {"names": self.with_names})
+
+    def add(self, record: Record) -> bool:
+        """Write a record; False: the file is full, and says so."""
+        if self._state["full"]:
+            return False
+        if not self.with_names:
+            record = disguised(record)
+        told = {"kind": _KINDS[type(record)].value, **_converter().unstructure(record)}
+        if self._put(told):
+            return True
+        self._state["full"] = 1
+        note = Note(at=record.at, text=f"full: no more than {self.limit_bytes} bytes are kept")
+        self.sink(_line({"kind": Kind.NOTE.value, **attrs.asdict(note)}))
+        return False
+
+    def _put(self, told: Mapping[str, Any]) -> bool:
+        line = _line(told)
+        if self._state["bytes"] + len(line.encode()) > self.limit_bytes:
+            return False
+        self._state["bytes"] += len(line.encode())
+        self.sink(line)
+        return True
+
+
+def _line(told: Mapping[str, Any]) -> str:
+    return json.dumps(told, ensure_ascii=True, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def changes(before: model.ControllerView | None, world: model.World) -> Iterator[Record]:
+    """Yield who came and who left between two looks; nothing of a look that showed nothing."""
+    view = world.controller
+    if not view.synced:
+        return
+    known = {item.id: item for item in before.items} if before is not None else {}
+    here = {item.id: item for item in view.items}
+    for number, item in here.items():
+        if number not in known:
+            label = world.ledger.labels.get(number)
+            yield Arrival(
+                at=world.now,
+                item=number,
+                label=label.expression if label is not None else item.label_expression,
+                task=item.task_name,
+                since_at=item.in_queue_since_at,
+            )
+    if view.odd_items:
+        return  # whoever is not here may only not have been read
+    for number, item in known.items():
+        if number not in here:
+            waited = max(0.0, world.now - item.in_queue_since_at)
+            yield Departure(at=world.now, item=number, waited_s=waited)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def read(lines: Iterable[str]) -> Iterator[Record]:
+    """Yield the records of a file.
+
+    Raises ``RecordError``: which line, what is wrong with it, what is expected.
+    """
+    numbered = enumerate(lines, 1)
+    first = next(numbered, None)
+    if first is None:
+        raise RecordError("line 1: the file is empty; expected: a header")
+    head = _object(*first)
+    if head.get("format") != FORMAT:
+        raise RecordError(
+            f"line 1: no record of agent-broker; expected: format {FORMAT!r}; "
+            "hint: agent-broker record writes one"
+        )
+    if head.get("version") != VERSION:
+        raise RecordError(
+            f"line 1: version {str(head.get('version'))[:20]!r} of the format; this program "
+            f"reads version {VERSION}"
+        )
+    classes = {kind.value: one for one, kind in _KINDS.items()}
+    for number, line in numbered:
+        told = _object(number, line)
+        one = classes.get(str(told.pop("kind", None)))
+        if one is None:
+            continue  # a later release may tell more
+        try:
+            yield _converter().structure(told, one)
+        except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as error:
+            first_error = cattrs.transform_error(error)[:1]
+            words = first_error[0] if first_error else str(error)
+            raise RecordError(f"line {number}: {words[:200]}") from error
+
+
+def _object(number: int, line: str) -> dict[str, Any]:
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"line {number}: not JSON: {str(error)[:100]}") from None
+    if not isinstance(told, dict):
+        raise RecordError(f"line {number}: expected: a JSON object")
+    return told
+
+
+# --- how values are written --------------------------------------------------------------------
+
+
+@functools.cache
+def _converter() -> cattrs.Converter:
+    made = cattrs.Converter(
+        omit_if_default=True, unstruct_collection_overrides={frozenset: sorted}
+    )
+    configure_tagged_union(model.Action, made, tag_name="action")
+    for one in (model.BackoffKey,):  # a key that is no text: as pairs
+        made.register_unstructure_hook_func(
+            functools.partial(_has_key, one), lambda told: _pairs(made, told)
+        )
+        made.register_structure_hook_func(
+            functools.partial(_has_key, one), lambda told, kind: _from_pairs(made, told, kind)
+        )
+    made.register_unstructure_hook(
+        model.Template,
+        cattrs.gen.make_dict_unstructure_fn(
+            model.Template,
+            made,
+            _cattrs_omit_if_default=True,
+            launch=cattrs.override(omit=True),
+        ),
+    )
+    made.register_structure_hook(
+        model.Template,
+        cattrs.gen.make_dict_structure_fn(model.Template, made, launch=cattrs.override(omit=True)),
+    )
+    return made
+
+
+def _has_key(key: type, kind: Any) -> bool:
+    return get_origin(kind) is not None and getattr(kind, "__args__", (None,))[0] is key
+
+
+def _pairs(made: cattrs.Converter, told: Mapping[Any, Any]) -> list[Any]:
+    return [[made.unstructure(key), made.unstructure(value)] for key, value in told.items()]
+
+
+def _from_pairs(made: cattrs.Converter, told: Any, kind: Any) -> dict[Any, Any]:
+    key, value = kind.__args__
+    return {made.structure(k, key): made.structure(v, value) for k, v in told}
+
+
+# --- names -------------------------------------------------------------------------------------
+
+_SEGMENT = re.compile(r"(?<=/)(?:job|view|user)/[^/]+")
+
+
+def disguised(record: Record) -> Record:
+    """Return a record without the names of jobs and people; alike stay alike."""
+    match record:
+        case World():
+            return attrs.evolve(record, world=_disguised_world(record.world))
+        case Arrival():
+            return attrs.evolve(record, task=_hashed(record.task))
+        case _:
+            return record
+
+
+def _disguised_world(world: model.World) -> model.World:
+    view = world.controller
+    items = tuple(
+        attrs.evolve(
+            item,
+            task_name=_hashed(item.task_name),
+            task_url=_hidden(item.task_url),
+            # of a blocked item it names builds, and nothing is decided on it
+            why="" if item.stage is model.Stage.BLOCKED else item.why,
+        )
+        for item in view.items
+    )
+    computers = tuple(_disguised_computer(one) for one in view.computers)
+    memories = {
+        name: attrs.evolve(one, executable_urls=tuple(map(_hidden, one.executable_urls)))
+        for name, one in world.ledger.memories.items()
+    }
+    return attrs.evolve(
+        world,
+        controller=attrs.evolve(view, items=items, computers=computers),
+        ledger=attrs.evolve(world.ledger, memories=memories),
+    )
+
+
+def _disguised_computer(one: model.Computer) -> model.Computer:
+    is_ours = one.offline_cause.startswith(model.CORDON_MARK)
+    return attrs.evolve(
+        one,
+        executable_urls=tuple(map(_hidden, one.executable_urls)),
+        offline_by=_hashed(one.offline_by),
+        offline_cause=one.offline_cause if is_ours else _hashed(one.offline_cause),
+    )
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12] if text else ""
+
+
+def _hidden(url: str) -> str:
+    """Return an address whose job names are hashed, one by one: a part of a job stays a part."""
+
+    def hidden(found: re.Match[str]) -> str:
+        kind, _, name = found[0].partition("/")
+        return f"{kind}/{_hashed(name)}"
+
+    return _SEGMENT.sub(hidden, url)

@@ -17,7 +17,7 @@ from broker.controller import placeholder, reading
 from broker.core import model
 from broker.core.decide import judge, spec
 from broker.leading import identity, leadership
-from broker.loop import execute, pace, reconcile, state
+from broker.loop import black_box, execute, pace, reconcile, state
 from jnlp import client as jnlp_client
 from jnlp import http as jnlp_http
 from jnlp import secret as jnlp_secret
@@ -86,6 +86,7 @@ def build(
         new_id=_new_id,
         pace=pace.Pace(busy_s=settings.poll.busy_s, idle_s=settings.poll.idle_s),
         persist=lambda ledger: made.keep(ledger, builds),
+        box=black_box.BlackBox(save=files.save),
         ask_item=reader.ask_item,
         leads=lambda: leads.leading,
         state=state.State.fresh(_restored(builds)),

@@ -16,6 +16,7 @@ from broker import app, clock, config, exits, recording
 from broker.cli import single_look
 from broker.core import model
 from broker.core.decide import plan as plans
+from broker.loop import state
 from broker.status import documents, terminal
 from outside import counts, files
 
@@ -94,21 +95,22 @@ async def _follow(
     seconds: float | None,
     every_s: float,
 ) -> None:
-    ledger, looks = model.Ledger(), 0
-    before: model.ControllerView | None = None
+    after, looks = state.State.fresh(), 0
+    seen: model.ControllerView | None = None
     until = None if seconds is None else watch.now() + seconds
     while True:
-        world = await single_look.look(made, watch, ledger)
-        policy = made.policy
-        plan = plans.plan(world, policy)
-        ledger, looks = plan.ledger, looks + 1
+        before, policy = after, made.policy
+        after = await single_look.look(made, watch, before, policy)
+        if after.world is None:
+            raise AssertionError(after)
+        world = attrs.evolve(after.world, ledger=before.ledger)  # what the plan was made of
+        looks += 1
         one_world = recording.World(at=world.now, world=world, policy=policy)
-        told = attrs.evolve(world, ledger=ledger)  # with the labels that this look showed
-        for one in (*recording.changes(before, told), one_world):
+        for one in (*recording.changes(seen, after.world), one_world):
             if not writer.add(one):
                 raise exits.Failed("the file is full; what it holds can be used")
         flush()
-        before = world.controller if world.controller.synced else before
+        seen = world.controller if world.controller.synced else seen
         _say(looks, world)
         if until is not None and watch.now() >= until:
             return

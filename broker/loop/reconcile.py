@@ -25,7 +25,7 @@ from broker.core import model
 from broker.core.decide import judge
 from broker.core.fleet import latency
 from broker.core.fleet import ledger as ledgers
-from broker.loop import execute, health, last_words, observe, turn, watches
+from broker.loop import black_box, execute, health, last_words, observe, turn, watches
 from broker.loop import state as states
 from broker.loop.pace import Pace
 from jnlp import errors as jnlp_errors
@@ -51,6 +51,7 @@ class Reconciler:
     pace: Pace = field(factory=Pace)
     time_limit_s: float = 20.0
     persist: Callable[[model.Ledger], None] = field(default=lambda _: None)
+    box: black_box.BlackBox | None = None
     ask_item: Callable[[int], Awaitable[reading.ItemOutcome]] | None = None
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
 
@@ -210,10 +211,16 @@ class Reconciler:
         return attrs.evolve(seen, controller=controller)
 
     def _take_in(self, sightings: turn.Sightings, group: waits.TaskGroup, began: float) -> None:
-        taken = turn.take_in(
-            self.state, sightings, self.policy(), self.watch.now(), self._dice(_FRESH_IDS)
-        )
+        before, policy, now = self.state, self.policy(), self.watch.now()
+        dice = self._dice(_FRESH_IDS)
+        world = turn.world_of(before, sightings, now, dice)
+        try:
+            taken = turn.take_in(before, sightings, policy, now, dice)
+        except Exception as error:
+            self._keep(black_box.Failure.BUG, repr(error), world, policy)
+            raise
         self.state = taken.state
+        self._keep_what_is_wrong(taken, world, policy)
         for order in taken.orders:
             self._begin(order, group)
         self.persist(self.state.ledger)
@@ -223,6 +230,24 @@ class Reconciler:
             self._tell(note, group)
         if self.state.world is not None and self.state.plan is not None:
             self.recorder.cycle(self.state.world, self.state.plan, self.watch.now() - began)
+
+    def _keep_what_is_wrong(
+        self, taken: turn.Turn, world: model.World, policy: model.Policy
+    ) -> None:
+        for note in taken.notes:
+            if isinstance(note, turn.Illegal):
+                text = f"phase change is not in the table: {note.old} to {note.new}"
+                self._keep(black_box.Failure.PHASE, text, world, policy)
+        plan = taken.state.plan
+        if plan is not None and plan.overshoot:
+            text = f"{plan.overshoot} launches beyond what was wanted, and taken back"
+            self._keep(black_box.Failure.OVERSHOOT, text, world, policy)
+
+    def _keep(
+        self, failure: black_box.Failure, text: str, world: model.World, policy: model.Policy
+    ) -> None:
+        if self.box is not None:
+            self.box.keep(failure, text, world, policy, self.state.outcomes)
 
     def _dice(self, ids: int = 0) -> turn.Dice:
         return turn.Dice(jitter=self.roll(), ids=tuple(self.new_id() for _ in range(ids)))

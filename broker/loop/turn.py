@@ -118,14 +118,7 @@ def take_in(
     state: State, sightings: Sightings, policy: model.Policy, now: float, dice: Dice
 ) -> Turn:
     """Take in what the sources show and decide what is to be done about it."""
-    world = model.World(
-        now=now,
-        controller=sightings.controller,
-        backends=sightings.backends,
-        ledger=state.ledger,
-        fresh_ids=dice.ids,
-        jitter=dice.jitter,
-    )
+    world = world_of(state, sightings, now, dice)
     plan = plans.plan(world, policy)
     world = attrs.evolve(world, ledger=plan.ledger)
     implausible = next((r.text for r in plan.refusals if r.implausible), "")
@@ -156,6 +149,18 @@ def take_in(
         failures=0 if world.controller.synced else state.failures,
     )
     return Turn(state=after, orders=orders, notes=tuple(notes))
+
+
+def world_of(state: State, sightings: Sightings, now: float, dice: Dice) -> model.World:
+    """Return all that a plan is made of: what is seen, and what was remembered before."""
+    return model.World(
+        now=now,
+        controller=sightings.controller,
+        backends=sightings.backends,
+        ledger=state.ledger,
+        fresh_ids=dice.ids,
+        jitter=dice.jitter,
+    )
 
 
 def begin(state: State, order: model.Action, now: float, policy: model.Policy) -> State:

@@ -174,9 +174,9 @@ def test_a_queue_that_is_none(document):
 @pytest.mark.parametrize(
     ("item", "why"),
     [
-        (None, "no object"),
-        ([], "no object"),
-        ("x", "no object"),
+        (None, "not an object"),
+        ([], "not an object"),
+        ("x", "not an object"),
         ({}, "the id of an item is None"),
         ({"id": "7"}, "the id of an item is '7'"),
         ({"id": True}, "the id of an item is True"),

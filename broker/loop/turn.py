@@ -119,7 +119,7 @@ def take_in(
 ) -> Turn:
     """Take in what the sources show and decide what is to be done about it."""
     world = world_of(state, sightings, now, dice)
-    plan = plans.plan(world, policy)
+    plan = plans.plan(world, policy, state.plan)
     world = attrs.evolve(world, ledger=plan.ledger)
     implausible = next((r.text for r in plan.refusals if r.implausible), "")
     notes: list[Note] = [*health.changes(state.world, world)]

@@ -57,6 +57,10 @@ class Draft:
         """Return who could want an agent."""
         return self._claims.on(agent, self.template_of(agent))
 
+    def is_wanted_now(self, agent: Agent) -> bool:
+        """Return whether an item that could run at once wants an agent for certain."""
+        return self._claims.is_wanted_now(agent, self.template_of(agent))
+
 
 def age(wish: demand.Wish) -> tuple[float, int]:
     """Return what sorts wishes, the oldest first."""

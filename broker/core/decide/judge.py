@@ -64,7 +64,7 @@ def objection(  # noqa: PLR0911 -- one objection, one return
         return "it works"
     if agent.computer is None and controller.is_unread(agent.name):
         return "what the controller says of it cannot be read"
-    wish = sweeps.wants_back(agent, look.claims.wishes, look.ledger)
+    wish = sweeps.wants_back(agent, look.claims.naming(agent.name), look.ledger)
     if wish is not None:
         return f"item {wish.item.id} must go on with it"
     if isinstance(action, model.SweepNode) or action.cordoned:

@@ -20,9 +20,13 @@ from broker.core.fleet import agents as agents_
 from broker.core.model import Agent, Phase
 
 
-def plan(world: model.World, policy: model.Policy) -> model.Plan:
-    """Decide everything for one cycle."""
-    agents, ledger, illegal = agents_.observe(world, policy)
+def plan(world: model.World, policy: model.Policy, last: model.Plan | None = None) -> model.Plan:
+    """Decide everything for one cycle.
+
+    ``last``: the plan before this one, of the same owner. It decides nothing: the agents of whom
+    all is as it was are taken from it, and without it the same plan takes longer.
+    """
+    agents, ledger, illegal = agents_.observe(world, policy, last.agents if last else ())
     world = attrs.evolve(world, ledger=ledger)
     if not world.controller.synced:
         return model.Plan(
@@ -144,10 +148,7 @@ def _note_promises(draft: drafts.Draft) -> model.Ledger:
         memory = memories.get(agent.name)
         if memory is None:
             continue
-        is_wanted = memory.free_at is not None and any(
-            claim.sure and claim.wish.kind is demand.Kind.NOW and claim.wish.unmet is None
-            for claim in draft.claims_on(agent)
-        )
+        is_wanted = memory.free_at is not None and draft.is_wanted_now(agent)
         since = memory.promised_at if memory.promised_at is not None else draft.now
         if memory.free_at is not None:
             since = max(since, memory.free_at)  # what it took meanwhile keeps the promise

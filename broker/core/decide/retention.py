@@ -8,12 +8,12 @@ item in the queue could want it: a warm agent too many is cheap, a lost build is
 refuses to launch anything and to know backends.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from attrs import Factory, define, field, frozen
 
 from broker.core.demand import wishes as demand
-from broker.core.model import Agent, Cause, Template
+from broker.core.model import Agent, Cause, NodeName, Template
 from outside import counts
 
 
@@ -90,8 +90,16 @@ def unwanted(agent: Agent) -> Verdict | None:
 def labels_of(agent: Agent, template: Template | None) -> frozenset[str]:
     """Return the labels that the controller sees, or will see, on an agent (with its name)."""
     if agent.computer is not None:
-        return agent.computer.labels | {agent.name}
+        labels = agent.computer.labels
+        return labels if agent.name in labels else labels | {agent.name}
     return (template.labels if template is not None else frozenset()) | {agent.name}
+
+
+def kind_of(agent: Agent, template: Template | None) -> frozenset[str]:
+    """Return these labels without the agent's own name: the same for all of a kind."""
+    if agent.computer is not None:
+        return agent.computer.kind
+    return template.labels - {agent.name} if template is not None else frozenset()
 
 
 @frozen(kw_only=True)
@@ -103,26 +111,78 @@ class Claim:
 
 
 @define(kw_only=True)
+class _OfKind:
+    """Who could want a kind of agent: whole crowds, item by item only if that is asked for."""
+
+    crowds: tuple[tuple[Sequence[demand.Wish], bool], ...]
+    claims: tuple[Claim, ...] | None = None
+    wanted: bool | None = None
+
+
+@define(kw_only=True)
 class Claims:
-    """Who could want an agent, worked out once for each kind of agent that no item tells apart."""
+    """Who could want an agent.
+
+    Worked out once for each kind of agent that no item tells apart, and each crowd of items that
+    want the same.
+    """
 
     wishes: Sequence[demand.Wish]
     _named: frozenset[str] = field(
         init=False,
         default=Factory(lambda self: demand.names_in(self.wishes), takes_self=True),
     )
-    _known: dict[object, tuple[Claim, ...]] = field(init=False, factory=dict)
+    _by_name: Mapping[NodeName, Sequence[demand.Wish]] = field(
+        init=False,
+        default=Factory(lambda self: demand.by_name(self.wishes), takes_self=True),
+    )
+    _crowds: Sequence[Sequence[demand.Wish]] = field(
+        init=False,
+        default=Factory(lambda self: tuple(demand.crowds(self.wishes).values()), takes_self=True),
+    )
+    _places: Mapping[int, int] = field(
+        init=False,
+        default=Factory(
+            lambda self: {id(wish): place for place, wish in enumerate(self.wishes)},
+            takes_self=True,
+        ),
+    )
+    _known: dict[Hashable, _OfKind] = field(init=False, factory=dict)
 
     def on(self, agent: Agent, template: Template | None) -> tuple[Claim, ...]:
         """Return the claims on an agent, in the order of the wishes."""
-        labels = labels_of(agent, template)
+        kind = self._of_kind(agent, template)
+        if kind.claims is None:
+            claims = (Claim(wish=wish, sure=sure) for crowd, sure in kind.crowds for wish in crowd)
+            kind.claims = tuple(sorted(claims, key=lambda claim: self._places[id(claim.wish)]))
+        return kind.claims
+
+    def is_wanted_now(self, agent: Agent, template: Template | None) -> bool:
+        """Return whether an item that could run at once wants an agent for certain."""
+        kind = self._of_kind(agent, template)
+        if kind.wanted is None:
+            kind.wanted = any(
+                sure and wish.kind is demand.Kind.NOW and wish.unmet is None
+                for crowd, sure in kind.crowds
+                for wish in crowd
+            )
+        return kind.wanted
+
+    def naming(self, name: NodeName) -> Sequence[demand.Wish]:
+        """Return the wishes that speak of an agent by its name."""
+        return self._by_name.get(name, ())
+
+    def _of_kind(self, agent: Agent, template: Template | None) -> _OfKind:
         exclusive = template.exclusive if template is not None else True
         own = agent.name if agent.name in self._named else None
-        key = (labels - {agent.name}, exclusive, own)
+        key = (kind_of(agent, template), exclusive, own)
         found = self._known.get(key)
         if found is None:
-            asked = ((w, demand.could_want(w, labels, exclusive)) for w in self.wishes)
-            found = tuple(Claim(wish=w, sure=is_ is True) for w, is_ in asked if is_ is not False)
+            labels = labels_of(agent, template)
+            asked = ((c, demand.could_want(c[0], labels, exclusive)) for c in self._crowds)
+            found = _OfKind(
+                crowds=tuple((crowd, is_ is True) for crowd, is_ in asked if is_ is not False)
+            )
             self._known[key] = found
         return found
 

@@ -9,7 +9,6 @@ person is asked. Pure; refuses to know demand beyond "this item wants exactly th
 import re
 from collections.abc import Iterable, Sequence
 
-import attrs
 from attrs import field, frozen
 
 from backends import api as backends_api
@@ -87,7 +86,7 @@ def pin(
     for wish in wishes:
         agent = present.get(wish.label.node) if wish.label.node is not None else None
         if agent is not None and wants_back(agent, (wish,), ledger) is not None:
-            marked.append(attrs.evolve(wish, pinned=agent.name))
+            marked.append(demand.pinned_to(wish, agent.name))
         else:
             marked.append(wish)
     return tuple(marked)
@@ -109,15 +108,16 @@ def sweep(
     actions: list[model.Action] = []
     refusals: list[model.Refusal] = []
     wake: list[float] = []
+    naming = demand.by_name(wishes)
     for agent in agents:
         if agent.in_flight:
             continue
         step: model.Action | model.Refusal | float | None
         match agent.phase:
             case Phase.DRAINED:
-                step = _drained(agent, world, policy, wishes)
+                step = _drained(agent, world, policy, naming.get(agent.name, ()))
             case Phase.LOST:
-                step = _lost(agent, world, policy, wishes)
+                step = _lost(agent, world, policy, naming.get(agent.name, ()))
             case Phase.ORPHAN:
                 step = _orphan(agent, world, policy)
             case Phase.GONE:
@@ -231,11 +231,11 @@ def _plausible(
     actions: Sequence[model.Action], agents: Sequence[Agent], policy: model.Policy
 ) -> tuple[list[model.Action], list[model.Refusal]]:
     alive: set[NodeName] = {a.name for a in agents if a.phase in {Phase.ORPHAN, Phase.LOST}}
-    doubtful = [
-        a
+    doubtful = {
+        a.name
         for a in actions
         if isinstance(a, model.SweepNode | model.SweepInstance) and a.name in alive
-    ]
+    }
     limit = max(policy.sweep_floor, int(policy.sweep_share * len(agents)))
     if len(doubtful) <= limit:
         return list(actions), []
@@ -248,4 +248,4 @@ def _plausible(
             "is implausible: check the controller and the backends, then run `agent-broker sweep`"
         ),
     )
-    return [a for a in actions if a not in doubtful], [refusal]
+    return [a for a in actions if a.name not in doubtful], [refusal]

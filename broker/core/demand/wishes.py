@@ -16,11 +16,11 @@ caps, agents' states and what follows from a wish.
 import enum
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import attrs
-from attrs import Factory, frozen
+from attrs import Factory, define, field, frozen
 
 from broker.core import model
 from broker.core.demand import labels
@@ -102,6 +102,20 @@ _KINDS: Mapping[Stage, Kind] = {
 }
 
 
+def _crowd_of(wish: "Wish") -> Hashable:
+    canonical = wish.expression.canonical() if wish.expression is not None else None
+    label = wish.label
+    return (
+        canonical,
+        label.source,
+        label.node,
+        wish.pinned,
+        wish.templates,
+        wish.early,
+        wish.kind,
+    )
+
+
 @frozen(kw_only=True)
 class Wish:
     """One item, read. ``unmet`` is set where no agent of ours would help."""
@@ -114,6 +128,36 @@ class Wish:
     early: tuple[TemplateName, ...] = ()  # of these, who starts for an announced item
     pinned: NodeName | None = None  # exactly this agent of ours and no other
     unmet: Unmet | None = None
+    crowd: Hashable = field(  # wishes of one look that want exactly the same have the same
+        eq=False, repr=False, default=Factory(_crowd_of, takes_self=True)
+    )
+
+
+def pinned_to(wish: Wish, name: NodeName) -> Wish:
+    """Return a wish that only this agent of ours can serve."""
+    return attrs.evolve(wish, pinned=name, crowd=(wish.crowd, name))
+
+
+def crowds(wishes: Iterable[Wish]) -> dict[Hashable, list[Wish]]:
+    """Gather those that want exactly the same, in their order."""
+    found: dict[Hashable, list[Wish]] = {}
+    for wish in wishes:
+        crowd = found.get(wish.crowd)
+        if crowd is None:
+            found[wish.crowd] = [wish]
+        else:
+            crowd.append(wish)
+    return found
+
+
+def by_name(wishes: Iterable[Wish]) -> dict[NodeName, list[Wish]]:
+    """Gather the wishes that speak of one node, by its name, in their order."""
+    found: dict[NodeName, list[Wish]] = {}
+    for wish in wishes:
+        for name in {wish.pinned, wish.label.node}:
+            if name is not None:
+                found.setdefault(name, []).append(wish)
+    return found
 
 
 def wishes(
@@ -128,16 +172,18 @@ def wishes(
     in this look, and its item is told so. The same expression is read once.
     """
     names = {c.name for c in view.computers} | set(our_nodes) | _BUILT_IN
-    read = [_label_of(item, view, ledger, names) for item in view.items]
+    read, alike = _gathered(view, ledger, names)
     reader = _Reader(
         view=view,
         templates=templates,
         kinds=tuple((t.name, t.labels) for t in templates),
         our_nodes=our_nodes,
         foreign=_Foreign.of(c for c in view.computers if c.name not in our_nodes),
-        unread=_beyond(label.expression for label in read if label.expression is not None),
+        unread=_beyond(one.label.expression for one in alike if one.label.expression is not None),
     )
-    found = tuple(reader.wish(item, label) for item, label in zip(view.items, read, strict=True))
+    found: list[Wish] = [
+        reader.wish(item, one) for item, one in zip(view.items, read, strict=True)
+    ]
     known = {}
     for wish in found:
         if wish.label.expression is not None:
@@ -145,7 +191,42 @@ def wishes(
             kept = ledger.labels.get(wish.item.id)
             is_kept = wish.label.source is LabelSource.REMEMBERED and kept is not None
             known[wish.item.id] = kept if is_kept and kept is not None else wish.label
-    return found, known
+    return tuple(found), known
+
+
+@define(kw_only=True, eq=False)
+class _Alike:
+    """Items of one look that nothing tells apart but their ids and times."""
+
+    label: KnownLabel
+    first: Wish | None = None  # the wish of the first of them
+
+
+def _gathered(
+    view: model.ControllerView, ledger: model.Ledger, names: AbstractSet[str]
+) -> tuple[list[_Alike], list[_Alike]]:
+    """Read the label of every item, once of those that are alike; return one for each, and all."""
+    by_key: dict[Hashable, _Alike] = {}
+    read = []
+    hooks, labels_ = ledger.hooks, ledger.labels
+    for item in view.items:
+        kept = labels_.get(item.id)
+        pushed = (hooks[item.id],) if item.id in hooks else None
+        key = (
+            item.why,
+            item.label_expression,
+            item.exports_label,
+            item.task_class,
+            item.stage.value,
+            item.stuck,
+            pushed,
+            id(kept),  # it lives as long as the ledger does
+        )
+        alike = by_key.get(key)
+        if alike is None:
+            alike = by_key[key] = _Alike(label=_label_of(item, view, ledger, names))
+        read.append(alike)
+    return read, list(by_key.values())
 
 
 def could_want(wish: Wish, agent_labels: AbstractSet[str], agent_exclusive: bool) -> bool | None:  # noqa: FBT001 -- two facts about an agent, always given together
@@ -181,7 +262,11 @@ def veto(why: str) -> str:
 def names_in(wishes: Iterable[Wish]) -> frozenset[str]:
     """Return every word by which a wish could tell one agent from another of its kind."""
     named: set[str] = set()
+    done: set[Hashable] = set()
     for wish in wishes:
+        if wish.crowd in done:
+            continue
+        done.add(wish.crowd)
         named |= {name for name in (wish.pinned, wish.label.node) if name is not None}
         if wish.expression is not None:
             named |= wish.expression.atoms()
@@ -288,8 +373,28 @@ class _Reader:
     serving: dict[str, tuple[TemplateName, ...]] = Factory(dict)
     hosts: dict[str, NodeName | None] = Factory(dict)
     nearest: dict[str, str] = Factory(dict)
+    crowds: dict[Hashable, int] = Factory(dict)
 
-    def wish(self, item: QueueItem, label: KnownLabel) -> Wish:
+    def wish(self, item: QueueItem, alike: _Alike) -> Wish:
+        """Return the wish of an item: what the first of those alike wants, with its own times."""
+        first = alike.first
+        if first is None:
+            alike.first = first = self._wish(item, alike.label)
+            return first
+        unmet = first.unmet
+        return Wish(
+            item=item,
+            label=first.label,
+            kind=first.kind,
+            expression=first.expression,
+            templates=first.templates,
+            early=first.early,
+            pinned=first.pinned,
+            unmet=_of_another(unmet, item) if unmet is not None else None,
+            crowd=first.crowd,
+        )
+
+    def _wish(self, item: QueueItem, label: KnownLabel) -> Wish:
         kind = _kind(item)
         expression, complaint = self._expression(item, label)
         pinned = self._pinned(item, expression)
@@ -304,8 +409,8 @@ class _Reader:
         if kind is Kind.ANNOUNCED:
             eager = {t.name for t in self.templates if t.start_early}
             wish = attrs.evolve(wish, early=tuple(n for n in wish.templates if n in eager))
-        unmet = self._unmet(wish, complaint)
-        return wish if unmet is None else attrs.evolve(wish, unmet=unmet)
+        crowd = self.crowds.setdefault(_crowd_of(wish), len(self.crowds))
+        return attrs.evolve(wish, unmet=self._unmet(wish, complaint), crowd=crowd)
 
     def _expression(
         self, item: QueueItem, label: KnownLabel
@@ -522,15 +627,32 @@ def _read(text: str, item: QueueItem) -> tuple[labels.Expression | None, str]:
         return labels.atom(text), str(error)
 
 
+def _since(item: QueueItem) -> float:
+    since = item.buildable_since_at
+    return since if since is not None else item.in_queue_since_at
+
+
+def _of_another(unmet: Unmet, item: QueueItem) -> Unmet:
+    """Return the same of another item that wants the same."""
+    return Unmet(
+        item=item.id,
+        reason=unmet.reason,
+        text=unmet.text,
+        template=unmet.template,
+        agent=unmet.agent,
+        label=unmet.label,
+        since_at=_since(item),
+    )
+
+
 def _unmet(wish: Wish, reason: WaitReason, text: str) -> Unmet:
-    since = wish.item.buildable_since_at
     return Unmet(
         item=wish.item.id,
         reason=reason,
         text=text[:_TEXT],
         template=next(iter(wish.templates), None),
         label=wish.label,
-        since_at=since if since is not None else wish.item.in_queue_since_at,
+        since_at=_since(wish.item),
     )
 
 

@@ -7,6 +7,8 @@ never empty (I3). Refuses to know what is wanted and what is to be done.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -35,16 +37,21 @@ class Seen:
 
 
 def observe(
-    world: model.World, policy: model.Policy
+    world: model.World, policy: model.Policy, last: Iterable[Agent] = ()
 ) -> tuple[tuple[Agent, ...], model.Ledger, tuple[tuple[Phase | None, Phase], ...]]:
-    """Return the agents sorted by name, the ledger after this look, and illegal phase changes."""
+    """Return the agents sorted by name, the ledger after this look, and illegal phase changes.
+
+    ``last``: what the look before this one has returned, of the same owner. An agent of whom all
+    sources show the same again is taken from there: that saves time, and changes nothing.
+    """
     ledger = _watch_session(world)
-    agents: list[Agent] = []
+    same = _unchanged(world, ledger, last)
+    agents: list[Agent] = list(same.values())
     illegal: list[tuple[Phase | None, Phase]] = []
     gone: set[NodeName] = set()
     memories = dict(ledger.memories)
     expectations = dict(ledger.expectations)
-    for seen in _gather(world, policy):
+    for seen in _gather(world, policy, same):
         old = memories.get(seen.name)
         memory = remember(old, seen, world=world, ledger=ledger)
         expectation = _still_expected(expectations.get(seen.name), seen, world=world)
@@ -60,6 +67,7 @@ def observe(
             gone.add(seen.name)
             continue
         agents.append(agent)
+    agents.sort(key=lambda agent: agent.name)
     ledger = attrs.evolve(ledger, memories=memories, expectations=expectations)
     return tuple(agents), ledgers.forget(ledger, gone), tuple(illegal)
 
@@ -74,28 +82,97 @@ def _watch_session(world: model.World) -> model.Ledger:
     return attrs.evolve(ledger, session=view.session, session_at=world.now)
 
 
-def _gather(world: model.World, policy: model.Policy) -> list[Seen]:
-    """Collect every name of ours from all sources and from memory, sorted."""
+def _unchanged(
+    world: model.World, ledger: model.Ledger, last: Iterable[Agent]
+) -> dict[NodeName, Agent]:
+    """Return by name the agents of whom all sources show what they showed at the last look."""
+    known = {agent.name: agent for agent in last}
+    if not known or not world.controller.synced:
+        return {}
+    computers = {computer.name: computer for computer in world.controller.computers}
+    same: dict[NodeName, Agent] = {}
+    listed: set[str] = set()
+    twice: set[str] = set()
+    for backend, view in world.backends.items():
+        for instance in view.instances if view.synced else ():
+            name = instance.name
+            if name in listed:
+                twice.add(name)  # of which backend it is, is decided elsewhere
+            listed.add(name)
+            agent = known.get(NodeName(name))
+            if (
+                agent is not None
+                and agent.instance == instance
+                and agent.backend == backend
+                and _stays(agent, computers.get(agent.name), world, ledger)
+            ):
+                same[agent.name] = agent
+    return {n: a for n, a in same.items() if n not in twice} if twice else same
+
+
+def _stays(
+    agent: Agent, computer: model.Computer | None, world: model.World, ledger: model.Ledger
+) -> bool:
+    """Return whether all that is known of an agent, at work or idle, is what was known before.
+
+    Its instance is compared by the caller. No time is part of what such an agent is, and a build
+    that was given to it just now counts only at the next look.
+    """
+    memory = agent.memory
+    if memory is None or computer is None or agent.computer != computer:
+        return False
+    if agent.phase is Phase.BUSY:
+        if memory.busy_session != ledger.session:
+            return False
+    elif agent.phase is not Phase.IDLE:
+        return False
+    name = agent.name
+    return (
+        agent.expectation is None
+        and name not in ledger.expectations
+        and ledger.memories.get(name) == memory
+        and ASSIGNED not in memory.executable_urls
+        and not (computer.offline and memory.closed_at is not None)
+        and name not in world.controller.takes_work
+    )
+
+
+def _gather(
+    world: model.World, policy: model.Policy, without: Mapping[NodeName, Agent]
+) -> list[Seen]:
+    """Collect every other name of ours from all sources and from memory, sorted."""
     computers = {c.name: c for c in world.controller.computers} if world.controller.synced else {}
     placeholder = marks.placeholder_name(policy.owner)
     found: dict[NodeName, marks.Marks | None] = {}
     instances: dict[NodeName, tuple[model.BackendName, backends_api.Instance]] = {}
     for name, computer in computers.items():
+        if name in without:
+            continue
         read = marks.from_description(computer.description)
         if read is not None and read.owner == policy.owner and name != placeholder:
             found[name] = read
     for backend, view in world.backends.items():
         for instance in view.instances if view.synced else ():
-            read = marks.from_metadata(instance.metadata)
+            is_same = instance.name in without
+            read = None if is_same else marks.from_metadata(instance.metadata)
             if read is None or read.owner != policy.owner:
                 continue
             instances[NodeName(instance.name)] = (backend, instance)
             found.setdefault(NodeName(instance.name), read)
     for known in (world.ledger.memories, world.ledger.expectations):
         for name in known:
-            found.setdefault(name, None)
+            if name not in without:
+                found.setdefault(name, None)
+    everybody = all(view.whole for view in world.backends.values())
     return [
-        _seen(name, found[name], computers.get(name), instances.get(name), world=world)
+        _seen(
+            name,
+            found[name],
+            computers.get(name),
+            instances.get(name),
+            world=world,
+            everybody=everybody,
+        )
         for name in sorted(found)
     ]
 
@@ -107,6 +184,7 @@ def _seen(
     placed: tuple[model.BackendName, backends_api.Instance] | None,
     *,
     world: model.World,
+    everybody: bool,
 ) -> Seen:
     backend = placed[0] if placed is not None else (read.backend if read is not None else None)
     if backend is None:
@@ -124,7 +202,6 @@ def _seen(
     else:
         # a backend that is no longer configured cannot be asked about its node: unknown, for ever;
         # what has no node either is gone once everybody who can be asked has answered
-        everybody = all(v.whole for v in world.backends.values())
         backend_synced = computer is None and everybody
     return Seen(
         name=name,
@@ -167,11 +244,18 @@ def remember(
             backend=seen.backend,
         )
     if seen.instance is not None:
-        memory = attrs.evolve(memory, instance_seen=True)
+        memory = _changed(memory, instance_seen=True)
     if not seen.controller_synced:
-        return attrs.evolve(memory, promised_at=None)
+        return _changed(memory, promised_at=None)
     memory = _remember_work(memory, seen.computer, now=now, session=world.controller.session)
     return _remember_refusal(memory, seen, world)
+
+
+def _changed(memory: Memory, **facts: Any) -> Memory:
+    """Return a memory with other facts; the same one if they are what it remembers."""
+    if all(getattr(memory, name) == value for name, value in facts.items()):
+        return memory
+    return attrs.evolve(memory, **facts)
 
 
 def _remember_refusal(memory: Memory, seen: Seen, world: model.World) -> Memory:
@@ -196,15 +280,11 @@ def _remember_work(
         lifecycle.ComputerSight.OFFLINE,
     }:
         since = memory.offline_at if memory.offline_at is not None else now
-        return attrs.evolve(
-            memory, offline_at=since, idle_at=None, free_at=None, executable_urls=()
-        )
+        return _changed(memory, offline_at=since, idle_at=None, free_at=None, executable_urls=())
     is_idle = sight is lifecycle.ComputerSight.IDLE
     if sight in {lifecycle.ComputerSight.CORDONED, lifecycle.ComputerSight.HELD}:
         # out of service hides whether it is connected
-        return attrs.evolve(
-            memory, offline_at=None, idle_at=None, free_at=None, executable_urls=()
-        )
+        return _changed(memory, offline_at=None, idle_at=None, free_at=None, executable_urls=())
     idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
     first = memory.online_at is None
     builds, executable_urls = _look_at_work(memory, computer)
@@ -212,7 +292,7 @@ def _remember_work(
     if not computer.offline and computer.busy_executors < computer.executors:
         took = builds > memory.builds or not set(executable_urls) <= set(memory.executable_urls)
         free_at = now if took or memory.free_at is None else memory.free_at
-    return attrs.evolve(
+    return _changed(
         memory,
         online_at=now if first else memory.online_at,
         online_witnessed=memory.offline_at is not None if first else memory.online_witnessed,

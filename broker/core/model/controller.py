@@ -1,6 +1,7 @@
 """The controller as one read of it showed: queue items, computers."""
 
 import enum
+import functools
 from collections.abc import Mapping
 from typing import NewType
 
@@ -57,6 +58,11 @@ class Computer:
     executable_urls: tuple[str, ...] = ()  # what runs, one entry per busy executor that says so
     labels: frozenset[str] = frozenset()  # includes the node's own name
     description: str = ""
+
+    @functools.cached_property
+    def kind(self) -> frozenset[str]:
+        """The labels without the node's own name: what it has in common with others."""
+        return self.labels - {self.name}
 
 
 @frozen(kw_only=True)

@@ -2,15 +2,22 @@
 
 It answers by method and path, in the order in which they were recorded, the last answer again and
 again. What the recordings do not hold is answered 404 and kept in ``unexpected``.
+
+Where only the meaning of one answer is looked at, and not how it comes, ``canned`` gives it without
+a socket.
 """
 
 import contextlib
+import inspect
 import json
 import pathlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest import mock
 
+import aiohttp
 from aiohttp import test_utils, web
+from aioresponses import aioresponses
 from attrs import define, field
 
 from jnlp import http
@@ -114,6 +121,29 @@ async def serving(handler: Callable[[web.Request], Any], **options: Any) -> Asyn
         yield str(server.make_url("/"))
     finally:
         await server.close()
+
+
+class _Canned(aiohttp.ClientResponse):
+    """An answer that aiohttp 3.14 can make as well: https://github.com/pnuckowski/aioresponses/issues/289."""
+
+    def __init__(self, *args: Any, **told: Any) -> None:
+        if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters:
+            told.setdefault("stream_writer", mock.Mock(output_size=0))
+        super().__init__(*args, **told)
+
+
+@contextlib.asynccontextmanager
+async def canned(asked: str, **answer: Any) -> AsyncIterator[http.Session]:
+    """Give a session whose controller answers GET of this path and query, once, and nothing else.
+
+    What comes between a session and a controller is not tried: what a socket brings and when,
+    large bodies (it has no socket to hold up), redirects, proxies, TLS.
+    """
+    url = "http://controller.example/"
+    with aioresponses() as controller:
+        controller.get(url + asked, response_class=_Canned, **answer)
+        async with http.Session(settings(url)) as session:
+            yield session
 
 
 def settings(url: str, **changes: Any) -> jnlp_settings.Settings:

@@ -1,4 +1,4 @@
-"""The read side against a loopback server: whole reads, halves that do not fit, outcomes."""
+"""The read side: whole reads from a loopback server, halves that do not fit; what answers mean."""
 
 import asyncio
 import email.utils
@@ -56,21 +56,8 @@ async def test_a_peek_shows_the_same_items_as_a_read():
     assert [asked.query["tree"] for asked in controller.seen] == [reading.PEEK_TREE]
 
 
-def queue_of(text):
-    """A controller whose queue is this text."""
-
-    async def handler(_: web.Request) -> web.Response:
-        headers = {"X-Jenkins": "2.528.3", "X-Jenkins-Session": "s"}
-        return web.Response(text=text, content_type="application/json", headers=headers)
-
-    return handler
-
-
 async def peeked(text):
-    async with (
-        recorded.serving(queue_of(text)) as url,
-        http.Session(recorded.settings(url)) as session,
-    ):
+    async with recorded.canned(f"queue/api/json?tree={reading.PEEK_TREE}", body=text) as session:
         return await reading.Reader(session).peek()
 
 
@@ -114,7 +101,6 @@ async def test_a_peek_at_no_queue_is_unknown_and_not_empty(text):
         '{"id": NaN}',
         '{"id": 2, "x": "\\ud800"' + "[" * 9 + "]" * 9 + "}",
         '{"id": 2, "x": ' + "[" * 20 + "]" * 20 + "}",
-        '{"id": 2, "x": "' + "x" * (300 * 1024) + '"}',
         '{"_class": "hudson.model.Queue$LeftItem", "id": 2}',
     ],
 )
@@ -126,6 +112,14 @@ async def test_an_odd_entry_costs_a_peek_that_entry(entry):
         f'{{"id": {largest}, "buildable": "yes"}}]}}'
     )
     assert await peeked(text) == {(1, True), (largest, False)}
+
+
+async def test_an_entry_that_is_too_large_costs_a_peek_that_entry():
+    """It comes in many pieces."""
+    entries = [{"id": 1, "buildable": True}, {"id": 2, "x": "x" * 300 * 1024}, {"id": 3}]
+    answer = {**QUEUE["response"], "json": {"items": entries}}
+    async with recorded.replaying({**QUEUE, "response": answer}) as (session, _):
+        assert await reading.Reader(session).peek() == {(1, True), (3, False)}
 
 
 @pytest.mark.parametrize("ahead", [3600.0, -86400.0, 1.0])
@@ -206,15 +200,10 @@ async def test_cancelling_a_read():
         release.set()
 
 
-def item(number, document):
-    return {
-        "request": {"method": "GET", "path": f"/queue/item/{number}/api/json"},
-        "response": {
-            "status": 200,
-            "headers": {"Content-Type": "application/json"},
-            "json": document,
-        },
-    }
+async def outcome_of(number, **answer):
+    asked = f"queue/item/{number}/api/json?tree=cancelled,executable[url]"
+    async with recorded.canned(asked, **answer) as session:
+        return await reading.Reader(session).item_outcome(number)
 
 
 @pytest.mark.parametrize(
@@ -241,17 +230,13 @@ def item(number, document):
 )
 async def test_what_became_of_an_item(document, expected):
     """Waiting, built, cancelled."""
-    async with recorded.replaying(item(70, document)) as (session, controller):
-        outcome = await reading.Reader(session).item_outcome(70)
+    outcome = await outcome_of(70, payload=document)
     assert (outcome.known, outcome.cancelled, outcome.executable_url) == expected
-    assert controller.seen[0].query == {"tree": "cancelled,executable[url]"}
 
 
 async def test_an_item_that_is_forgotten():
     """After five minutes the controller answers 404."""
-    async with recorded.replaying() as (session, _):
-        outcome = await reading.Reader(session).item_outcome(99999)
-    assert outcome == reading.ItemOutcome(known=False)
+    assert await outcome_of(99999, status=404) == reading.ItemOutcome(known=False)
 
 
 def test_where_the_agent_jar_is():

@@ -321,13 +321,8 @@ async def test_every_recorded_refusal_of_a_node(note, kind, text):
 async def test_statuses_of_controllers_and_proxies(status, kind):
     """Each status has one class; Retry-After is kept where it matters."""
 
-    async def handler(request: web.Request) -> web.Response:
-        return web.Response(status=status, headers={"Retry-After": "7"})
-
-    async with (
-        recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
-    ):
+    later = {"Retry-After": "7"}
+    async with recorded.canned("queue/api/json", status=status, headers=later) as session:
         with pytest.raises(errors.JenkinsError) as raised:
             await session.get_json("queue/api/json")
     assert type(raised.value) is kind
@@ -396,28 +391,14 @@ async def test_a_page_instead_of_json():
 @pytest.mark.parametrize("body", [b'{"items": [', b"", b"\xff\xfe{"])
 async def test_invalid_json(body):
     """What cannot be read is an error, never a guess."""
-
-    async def handler(request: web.Request) -> web.Response:
-        return web.Response(body=body, headers={"Content-Type": "application/json"})
-
-    async with (
-        recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
-    ):
+    async with recorded.canned("queue/api/json", body=body) as session:
         with pytest.raises(errors.Unexpected, match="invalid JSON"):
             await session.get_json("queue/api/json")
 
 
 async def test_a_text_that_is_not_utf_8():
     """A text with broken characters would be sent back broken, so it is refused."""
-
-    async def handler(request: web.Request) -> web.Response:
-        return web.Response(body=b"<slave>\xe9</slave>")
-
-    async with (
-        recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
-    ):
+    async with recorded.canned("computer/a/config.xml", body=b"<slave>\xe9</slave>") as session:
         with pytest.raises(errors.Unexpected, match="not UTF-8"):
             await session.get_text("computer/a/config.xml")
 

@@ -184,22 +184,27 @@ class DockerBackend:
     # --- launching ---
 
     async def _somewhere(self, name: str, plan: container.Plan, files: _Files) -> None:
-        """Try the hosts in order; raises the last refusal."""
-        refusal: api.BackendError = api.Unavailable("no host is left to try")
+        """Try the hosts in order; raises the refusal that reaches least far.
+
+        A host that fails is set aside, for everybody. One that cannot have what this template
+        needs, such as its image, is not: another may, and others may on this one.
+        """
+        refusals: list[api.BackendError] = []
         for place in await self._in_order(name):
             try:
                 if place.host.max_instances is not None:
                     await self._check_room(place, name)
                 await self._on(place, name, plan, files)
             except api.NoCapacity as error:
-                refusal = error
+                refusals.append(error)
             except (api.Unavailable, api.Unauthorized) as error:
-                place.set_aside(error)
-                refusal = error
+                if error.reach in {api.Reach.PLACE, api.Reach.BACKEND}:
+                    place.set_aside(error)
+                refusals.append(error)
             else:
                 place.answered()
                 return
-        raise refusal
+        raise self._pool.refusal(refusals)
 
     async def _in_order(self, name: str) -> Sequence[pool.Place]:
         """The host that has it already, alone; else all that are not set aside."""
@@ -335,11 +340,15 @@ async def _fetched(file: api.RemoteFile) -> bytes:
             session.get(url, allow_redirects=False, proxy=way.proxy) as answer,
         ):
             if answer.status >= 500:
-                raise api.Unavailable(f"{url[:120]} answered {answer.status}")
+                raise api.Unavailable(
+                    f"{url[:120]} answered {answer.status}", reach=api.Reach.TEMPLATE
+                )
             if answer.status != 200:
                 raise api.Rejected(f"{url[:120]} answered {answer.status}")
             return await bodies.read(answer, _FILE_MAX)
     except (bodies.TooLarge, bodies.Unreadable) as error:
         raise api.Rejected(f"cannot fetch {url[:120]}: {error}") from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise api.Unavailable(f"cannot fetch {url[:120]}: {unreached.words(error)}") from error
+        raise api.Unavailable(
+            f"cannot fetch {url[:120]}: {unreached.words(error)}", reach=api.Reach.TEMPLATE
+        ) from error

@@ -213,7 +213,9 @@ class Host:
                 if there is not None and as_ours and not plan.networks:
                     return there.id
                 if time.monotonic() > end:
-                    raise api.Unavailable(f"{taken}, and it cannot be removed") from taken
+                    raise api.Unavailable(
+                        f"{taken}, and it cannot be removed", reach=api.Reach.LAUNCH
+                    ) from taken
                 if there is not None:
                     self._take_back(there.id)  # other ways of secrets, or networks joined half
                 time.sleep(_LOOK_S)

@@ -22,7 +22,7 @@ from attrs import define
 
 from backends import api
 from backends.docker.containers import host
-from outside import waits
+from outside import text, waits
 
 _ASIDE_S = (5.0, 15.0, 60.0, 300.0)
 _PATIENCE_S = 10.0  # with one of several that does not answer
@@ -70,6 +70,30 @@ class Pool:
     def open(self) -> list[Place]:
         """Return those that are not set aside, in order; all if there would be none."""
         return [place for place in self.places if not place.is_aside()] or self.places
+
+    def refusal(self, refusals: Sequence[api.BackendError]) -> api.BackendError:
+        """Return what a launch that no host took is to be told: what reaches least far.
+
+        With its words stand the hosts that are set aside, for they might have taken it.
+        """
+        if not refusals:
+            return api.Unavailable("no host is left to try")
+        narrow = [one for one in refusals if one.reach not in {api.Reach.PLACE, api.Reach.BACKEND}]
+        chosen = (narrow or refusals)[-1]
+        aside = [place for place in self.places if place.is_aside()]
+        if not narrow:
+            everywhere = len(aside) == len(self.places)
+            chosen.reach = api.Reach.BACKEND if everywhere else api.Reach.PLACE
+            chosen.place = "" if everywhere else _owner_of(chosen, self.places)
+            return chosen
+        if aside and len(self.places) > 1:
+            error = aside[0].error
+            more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
+            words = error.reason if error is not None else ""
+            said = f"{chosen.reason}; set aside: {aside[0].host.url}{more} ({words})"
+            chosen.reason = text.clean(said)
+            chosen.args = (chosen.reason,)
+        return chosen
 
     async def list(self) -> Sequence[api.Instance]:
         """Return the instances of all; raises Partial, or an error if none answers."""
@@ -166,6 +190,10 @@ class Pool:
                 missing = error
         errors = [place.error for place in self.places if place.error is not None]
         raise errors[0] if errors and isinstance(missing, api.NotFound) else missing
+
+
+def _owner_of(error: api.BackendError, places: Sequence[Place]) -> str:
+    return next((place.host.url for place in places if place.error is error), "")
 
 
 def _worth(entry: tuple[api.Instance, Place]) -> tuple[bool, float]:

@@ -282,28 +282,44 @@ _PROCESS = (
     r"|storage-opt|storage option|cannot unmarshal|is not a directory|unknown runtime"
     r"|invalid reference|read-only"
 )
-_REFUSALS: tuple[tuple[str, type[api.BackendError], str], ...] = (
+_TEMPLATE, _PLACE = api.Reach.TEMPLATE, api.Reach.PLACE
+
+
+@frozen
+class Refusal:
+    """What some words of an engine mean: the error, how far it reaches, and what to say."""
+
+    words: str  # a regular expression
+    kind: type[api.BackendError]
+    reach: api.Reach
+    meaning: str = ""
+
+
+_REFUSALS = (
     # the host's, whoever asks: another engine may do it, a person has to act
-    (r"client version .{0,40} is too (new|old)", api.Unauthorized, "hint: `api_version`"),
-    (r"HTTP request to an HTTPS server", api.Unauthorized,
-     "hint: `tls: true` of the host"),
+    Refusal(r"client version .{0,40} is too (new|old)", api.Unauthorized, _PLACE,
+            "hint: `api_version`"),
+    Refusal(r"HTTP request to an HTTPS server", api.Unauthorized, _PLACE,
+            "hint: `tls: true` of the host"),
+    # what the template asks for is taken there
+    Refusal(r"port is already allocated|address already in use", api.NoCapacity, _TEMPLATE,
+            "a published port is taken"),
+    Refusal(r"no available (IPv4 |IPv6 )?addresses|could not find an available",
+            api.NoCapacity, _TEMPLATE, "its networks are full"),
     # the host is full or sick
-    (r"port is already allocated|address already in use", api.NoCapacity,
-     "a published port is taken"),
-    (r"no available (IPv4 |IPv6 )?addresses|could not find an available", api.NoCapacity,
-     "its networks are full"),
-    (_SICK, api.Unavailable, ""),
+    Refusal(_SICK, api.Unavailable, _PLACE),
     # the template's
-    (r"unable to find (user|group)|no matching entries in (passwd|group)", api.Rejected,
-     "hint: `user` and `groups` of the template"),
-    (r"network \S{1,80} not found|could not attach to network|No such network", api.Rejected,
-     "hint: `network` of the template"),
-    (r"could not select device driver|gathering device information|device nodes", api.Rejected,
-     "hint: the devices of the template, and the host's drivers for them"),
-    (r"rlimit", api.Rejected, "hint: `ulimits` of the template"),
-    (_VOLUME, api.Rejected,
-     "hint: `volumes` of the template, and the host's drivers for them"),
-    (_PROCESS, api.Rejected, ""),
+    Refusal(r"unable to find (user|group)|no matching entries in (passwd|group)", api.Rejected,
+            _TEMPLATE, "hint: `user` and `groups` of the template"),
+    Refusal(r"network \S{1,80} not found|could not attach to network|No such network",
+            api.Rejected, _TEMPLATE, "hint: `network` of the template"),
+    Refusal(r"could not select device driver|gathering device information|device nodes",
+            api.Rejected, _TEMPLATE,
+            "hint: the devices of the template, and the host's drivers for them"),
+    Refusal(r"rlimit", api.Rejected, _TEMPLATE, "hint: `ulimits` of the template"),
+    Refusal(_VOLUME, api.Rejected, _TEMPLATE,
+            "hint: `volumes` of the template, and the host's drivers for them"),
+    Refusal(_PROCESS, api.Rejected, _TEMPLATE),
 )  # fmt: skip
 """What an engine's words mean, whatever the status beside them; the first that fits."""
 
@@ -316,45 +332,68 @@ _PULL_WRONG = re.compile(
     r"not found|manifest unknown|access denied|does not exist|invalid reference|no matching",
     re.IGNORECASE,
 )
+_HOST_FULL = re.compile(
+    r"no space left on device|cannot allocate memory|too many open files|input/output error"
+    r"|is shutting down",
+    re.IGNORECASE,
+)
 _PULL_AWAY = re.compile(r"dial tcp|no such host|refused|timeout|toomanyrequests", re.IGNORECASE)
 
 
 def refusal(status: int, words: str, *, retry_after: float | None = None) -> api.BackendError:
-    """Map an answer of the engine that is no success; ``words`` are clean."""
+    """Map an answer of the engine that is no success; ``words`` are clean.
+
+    What nobody has heard of reaches as far as the engine, which is ``Reach.PLACE``.
+    """
     if status in {401, 403}:
-        return api.Unauthorized(f"the engine says {status}: {words}")
-    for pattern, kind, meaning in _REFUSALS:
-        if re.search(pattern, words, re.IGNORECASE):
-            if meaning.startswith("hint: "):
-                return kind(f"the engine refuses: {words}; {meaning}")
-            return kind(f"{meaning or 'the engine refuses'}: {words}")
+        return api.Unauthorized(f"the engine says {status}: {words}", reach=_PLACE)
+    for row in _REFUSALS:
+        if re.search(row.words, words, re.IGNORECASE):
+            if row.meaning.startswith("hint: "):
+                return row.kind(f"the engine refuses: {words}; {row.meaning}", reach=row.reach)
+            return row.kind(f"{row.meaning or 'the engine refuses'}: {words}", reach=row.reach)
     if status == 404 and _NO_CONTAINER.search(words):
         return api.NotFound(words)
     if status in {400, 409}:
         return api.Rejected(f"the engine refuses: {words}")
-    return api.Unavailable(f"the engine says {status}: {words}", retry_after=retry_after)
+    return api.Unavailable(
+        f"the engine says {status}: {words}", retry_after=retry_after, reach=_PLACE
+    )
 
 
 def refused_launch(status: int, words: str, *, made: str = "") -> api.BackendError:
     """Map a refused creation or start; ``made`` is the container that it was about.
 
-    Another container that is missing was named by the template.
+    The engine has read what the template asks for, and answers about that: a plugin of it that
+    does not allow it, or an error that nobody has heard of, may mean this template alone. Who is
+    wrong about that costs every template one try. Another container that is missing was named by
+    the template.
     """
     told = refusal(status, words)
     if isinstance(told, api.NotFound) and not (made and made in words):
         return api.Rejected(f"the engine refuses: {words}; hint: the template names it")
+    is_known = any(re.search(row.words, words, re.IGNORECASE) for row in _REFUSALS)
+    if status == 403 or (status == 500 and not is_known):
+        return type(told)(told.reason, retry_after=told.retry_after, reach=_TEMPLATE)
     return told
 
 
 def refused_pull(status: int | None, words: str) -> api.BackendError:
-    """Map what a registry says, by way of the engine; it hides the registry's status."""
+    """Map what a registry says, by way of the engine; it hides the registry's status.
+
+    All of it is the trouble of those who want that image, unless the host's disk is full.
+    """
+    if _HOST_FULL.search(words):
+        return api.Unavailable(f"the image cannot be pulled: {words}", reach=_PLACE)
     if _PULL_AWAY.search(words):
-        return api.Unavailable(f"the registry cannot be reached: {words}")
+        return api.Unavailable(f"the registry cannot be reached: {words}", reach=_TEMPLATE)
     if _PULL_DENIED.search(words) and not _PULL_WRONG.search(words):
-        return api.Unauthorized(f"the registry refuses: {words}; hint: `registries`")
+        return api.Unauthorized(
+            f"the registry refuses: {words}; hint: `registries`", reach=_TEMPLATE
+        )
     if _PULL_WRONG.search(words) or status in {400, 404}:
         return api.Rejected(f"the image cannot be pulled: {words}")
-    return api.Unavailable(f"the image cannot be pulled: {words}")
+    return api.Unavailable(f"the image cannot be pulled: {words}", reach=_TEMPLATE)
 
 
 _TLS = (

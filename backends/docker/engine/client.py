@@ -407,7 +407,10 @@ class Client:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if self._host.tls:
                 self._forget()  # certificates and authority may have been renewed on the disk
-            raise _unreachable(self._host, doing, error) from error
+            told = _unreachable(self._host, doing, error)
+            if pull and _is_silence(error):
+                told.reach = api.Reach.TEMPLATE  # the engine waits for the registry
+            raise told from error
         except (wire.OddError, ValueError, tarfile.TarError) as error:
             raise OddAnswerError(f"{doing}: {self.url}: {answers.innermost(error)}") from error
 
@@ -491,7 +494,13 @@ def _in_time(words: str, layers: Mapping[str, str]) -> Iterator[None]:
     except urllib3.exceptions.TimeoutError as error:
         if not layers:
             raise
-        raise api.Unavailable(words) from error
+        raise api.Unavailable(words, reach=api.Reach.TEMPLATE) from error
+
+
+def _is_silence(error: Exception) -> bool:
+    """Tell whether somebody who took our question does not answer it."""
+    timed_out = isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError)
+    return timed_out and not isinstance(error, urllib3.exceptions.ConnectTimeoutError)
 
 
 def _place(container_id: str) -> str:

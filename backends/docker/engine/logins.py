@@ -3,7 +3,8 @@
 Why not the SDK's own way: it takes a configuration that it cannot read for an empty one, fails for
 all registries where one entry is bad, and waits for ever for a helper, which asks clouds and key
 rings. Read at each pull, so that a renewed password needs no restart. Refuses to know the SDK, and
-to say a password to anybody but the engine: what is read here is shown nowhere.
+to say a password to anybody but the engine: what is read here is shown nowhere. Whatever is wrong
+here concerns only those whose image has to be pulled from that registry.
 """
 
 import base64
@@ -50,7 +51,8 @@ def of_settings(login: settings.Registry, registry: str) -> dict[str, str]:
         why = error.strerror if isinstance(error, OSError) else type(error).__name__
         raise api.Unauthorized(
             f"the password for registry {registry} cannot be read: {why}; "
-            "hint: `registries` of the backend"
+            "hint: `registries` of the backend",
+            reach=api.Reach.TEMPLATE,
         ) from None  # a decoder's error quotes what it could not decode
     secrets.register(password)
     return {"username": login.user, "password": password}
@@ -184,10 +186,11 @@ def _host(key: str) -> str:
 def _odd(path: pathlib.Path, where: str, words: str) -> api.Unauthorized:
     place = f"{path}: {where}: " if where else f"{path}: "
     return api.Unauthorized(
-        f"the Docker configuration cannot be read: {place}{words}; hint: `docker_config`"
+        f"the Docker configuration cannot be read: {place}{words}; hint: `docker_config`",
+        reach=api.Reach.TEMPLATE,
     )
 
 
 def _refused(program: str, words: str) -> api.Unauthorized:
     hint = "hint: the credential helper of the Docker configuration, in the broker's PATH"
-    return api.Unauthorized(f"{program}: {words[:120]}; {hint}")
+    return api.Unauthorized(f"{program}: {words[:120]}; {hint}", reach=api.Reach.TEMPLATE)

@@ -250,7 +250,9 @@ class KubernetesBackend:
         """Return the uid of the pod that has the name, if it is this very order."""
         found = await asked.find_pod(made.name)
         if found is None:
-            raise api.Unavailable(f"pod {made.name!r} went away while it was looked at")
+            raise api.Unavailable(
+                f"pod {made.name!r} went away while it was looked at", reach=api.Reach.LAUNCH
+            )
         if not states.is_ours(found, self._owner):
             raise api.AlreadyExists(f"pod {made.name!r} exists and is not ours")
         annotations = states.part(found, "metadata", "annotations")

@@ -213,7 +213,10 @@ class MesosBackend:
         if name in machine.wants:
             raise await self._cluster.why_not(want)
         if not confirmed:
-            raise api.Unavailable(f"the master has not confirmed the task {name!r} yet")
+            # the agent that was chosen may hang; the master answers
+            raise api.Unavailable(
+                f"the master has not confirmed the task {name!r} yet", reach=api.Reach.LAUNCH
+            )
         if task is None:
             raise api.NoCapacity(f"{name!r} was terminated before an offer came")
         await self._driver.until(

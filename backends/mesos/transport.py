@@ -351,7 +351,9 @@ def _credentials(principal: str, path: str) -> dict[str, str]:
     try:
         secret = files.secret(path, limit=_SECRET_MAX)
     except (OSError, UnicodeError) as error:
-        raise api.Rejected(f"secret_file {path!r} cannot be read: {_reason(error)}") from error
+        raise api.Rejected(
+            f"secret_file {path!r} cannot be read: {_reason(error)}", reach=api.Reach.BACKEND
+        ) from error
     told = base64.b64encode(f"{principal}:{secret}".encode()).decode()
     secrets.register(secret, told)
     return {"Authorization": f"Basic {told}"}
@@ -365,7 +367,9 @@ def _trusted(ca_file: str | None, ciphers: str | None) -> ssl.SSLContext | bool:
         try:
             context.set_ciphers(ciphers)
         except (ssl.SSLError, ValueError) as error:
-            raise api.Rejected(f"tls_ciphers: OpenSSL knows none of {ciphers[:80]!r}") from error
+            raise api.Rejected(
+                f"tls_ciphers: OpenSSL knows none of {ciphers[:80]!r}", reach=api.Reach.BACKEND
+            ) from error
     return context
 
 
@@ -376,7 +380,9 @@ def _authorities(ca_file: str | None) -> ssl.SSLContext:
         return tls.trusting(ca_file)
     except OSError as error:
         words = "it holds no certificate" if isinstance(error, ssl.SSLError) else _reason(error)
-        raise api.Rejected(f"ca_file {ca_file!r} cannot be used: {words}") from error
+        raise api.Rejected(
+            f"ca_file {ca_file!r} cannot be used: {words}", reach=api.Reach.BACKEND
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import errno
+import os
 import pathlib
 import threading
 import weakref
@@ -30,6 +31,17 @@ _END_MARGIN_S = 12.0  # a supervisor gives killed processes 10 s to vanish
 _KILL_S = 10.0
 _RESCAN_S = 30.0  # how often a watch looks for instances that another broker started
 _WORKERS = 4
+_SHORT = frozenset(  # the machine has no more of something
+    {
+        errno.EAGAIN,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EIO,
+    }
+)
 _OUR_FAULT = frozenset(  # what exec says about the command, not about the machine
     {
         errno.ENOENT,
@@ -109,7 +121,7 @@ class ProcessBackend:
                 detail="its files are being prepared",
             )
             try:
-                with _mapped():
+                with _mapped(self._storage.home):
                     files = {
                         file.name: await self._cache.get(file.url, file.route)
                         for file in spec.files
@@ -332,7 +344,11 @@ class ProcessBackend:
             self._remove_failed(spec.name)
         if report.get("slug") == "command" and report.get("errno") in _OUR_FAULT:
             raise api.Rejected(f"{text}; hint: `command`, `java` or PATH of the template")
-        raise api.Unavailable(f"the process could not be started: {text}")
+        machine = report.get("slug") == "platform-lost" or report.get("errno") in _SHORT
+        raise api.Unavailable(
+            f"the process could not be started: {text}",
+            reach=api.Reach.BACKEND if machine or "everybody" in report else api.Reach.TEMPLATE,
+        )
 
     def _remove_failed(self, name: str) -> None:
         with contextlib.suppress(api.NotFound):
@@ -363,16 +379,29 @@ class ProcessBackend:
 
 
 @contextlib.contextmanager
-def _mapped() -> Iterator[None]:
-    """Turn what the operating system refuses into the contract's errors, with its words."""
+def _mapped(home: pathlib.Path | None = None) -> Iterator[None]:
+    """Turn what the operating system refuses into the contract's errors, with its words.
+
+    ``home`` of a launch: what is refused outside is the template's, unless the machine is short.
+    """
     try:
         yield
     except records.OddError as error:
         raise api.Unavailable(text.clean(str(error))) from error
     except OSError as error:
         words = error.strerror or str(error)
+        reach = api.Reach.BACKEND
         if error.filename is not None:
             words += f": {error.filename}"
+            ours = home is None or _is_below(home, error.filename)
+            reach = reach if ours or error.errno in _SHORT else api.Reach.TEMPLATE
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            raise api.Unauthorized(words[:256]) from error
-        raise api.Unavailable(words[:256]) from error
+            raise api.Unauthorized(words[:256], reach=reach) from error
+        raise api.Unavailable(words[:256], reach=reach) from error
+
+
+def _is_below(home: pathlib.Path, name: object) -> bool:
+    """Tell whether a path is in our folders, or one of those they lie in."""
+    path = pathlib.Path(os.fsdecode(name)) if isinstance(name, str | bytes | os.PathLike) else home
+    root = home.parent.parent
+    return path.is_relative_to(root) or root.is_relative_to(path)

@@ -72,12 +72,14 @@ class FileCache:
                     await self._update(url, path, way)
             except TimeoutError:
                 limit = self._settings.download_timeout_s
-                raise api.Unavailable(f"{_short(url)} did not come within {limit:g} s") from None
+                raise api.Unavailable(
+                    f"{_short(url)} did not come within {limit:g} s", reach=api.Reach.TEMPLATE
+                ) from None
             except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
                 raise api.Rejected(f"{_short(url)} is not an HTTP URL") from error
             except aiohttp.ClientError as error:
                 words = f"cannot fetch {_short(url)}: {unreached.words(error)}"
-                raise api.Unavailable(words) from error
+                raise api.Unavailable(words, reach=api.Reach.TEMPLATE) from error
             entry.checked_at = asyncio.get_running_loop().time()
             return path
 
@@ -195,7 +197,7 @@ def _refusal(url: str, status: int, headers: Mapping[str, str]) -> api.BackendEr
     if status >= 500 or status in _AGAIN_LATER:
         after = headers.get("Retry-After", "")
         pause = float(after) if after.isdecimal() and len(after) <= _PAUSE_DIGITS else None
-        return api.Unavailable(words, retry_after=pause)
+        return api.Unavailable(words, retry_after=pause, reach=api.Reach.TEMPLATE)
     if 300 <= status < 400:
         # what follows is often what somebody was let in with
         place = headers.get("Location", "(nowhere)").partition("?")[0].partition("#")[0]

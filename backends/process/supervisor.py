@@ -149,6 +149,7 @@ class Supervisor:
         except OSError as error:
             words = str(error.strerror)
             self.trouble = {"slug": "unknown", "errno": error.errno, "message": words}
+            self.trouble["everybody"] = True  # the group is the backend's
             return False
         self.pipe, out = os.pipe()
         failed, fail = os.pipe()

@@ -276,7 +276,10 @@ def _until(row: _Row) -> str:
 
 def _held_what(row: _Row) -> str:
     if "scope" in row:
-        return _text(" ".join(p for p in (row["template"], row["backend"]) if p) or row["scope"])
+        return _text(
+            " ".join(p for p in (row["template"], row["backend"], row["place"]) if p)
+            or row["scope"]
+        )
     return _text(row["subject"])
 
 

@@ -88,7 +88,9 @@ def render(told: Mapping[str, _Row]) -> str:
             [
                 *(
                     (
-                        " ".join(part for part in (b["template"], b["backend"]) if part)
+                        " ".join(
+                            part for part in (b["template"], b["backend"], b.get("place")) if part
+                        )
                         or b["scope"],
                         seconds(b["until_in_s"]),
                         b["text"],

@@ -100,6 +100,11 @@ TABLE: dict[str, tuple[str, str, type[api.BackendError], str]] = {
     "500-webhook-timeout": ("create", "pods", api.Unavailable, "the API server fails (500): Inte"),
     "504-too-large-resource-version": ("list", "pods", api.Unavailable, "the API server fails ("),
 }
+REACHES = {  # where a class alone does not tell
+    "403-quota-pods": api.Reach.BACKEND,
+    "500-webhook-down": api.Reach.TEMPLATE,
+    "500-webhook-timeout": api.Reach.TEMPLATE,
+}
 SINGLE = [n for n in recorded.names("error-") if "response" in recorded.load(n)]
 
 
@@ -119,6 +124,41 @@ def test_recorded_refusals(name: str) -> None:
     assert cls is type(error)
     assert error.reason.startswith(words), error.reason
     assert len(error.reason) <= 256
+    assert error.reach is REACHES.get(name.removeprefix("error-"), cls.usual)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_what_the_contract_lets_out_reaches_as_far(name: str) -> None:
+    """Our finer classes are not the contract's, and lose nothing on the way."""
+    verb, what, _, _ = TABLE[name]
+    error = errors.mapped(verb, what, answer(recorded.load(f"error-{name}")["response"]))
+    with pytest.raises(api.BackendError) as caught, errors.contract():
+        raise error
+    assert caught.value.reach is error.reach
+    assert type(caught.value).__module__ == "backends.api"
+
+
+def test_a_template_that_is_refused_is_nobody_elses_trouble() -> None:
+    """Whatever an API server says about what a pod is made of; a right or a token is everybody's."""
+    own = {
+        name
+        for name, (verb, what, _, _) in TABLE.items()
+        if (verb, what) == ("create", "pods")
+        and errors.mapped(verb, what, answer(recorded.load(f"error-{name}")["response"])).reach
+        is not api.Reach.BACKEND
+    }
+    everybody = {"403-namespace-terminating", "403-quota-pods", "403-rbac-create", "404-namespace"}
+    busy = {"429-eviction-pdb", "429-flowcontrol-create"}
+    created = {n for n, (verb, what, _, _) in TABLE.items() if (verb, what) == ("create", "pods")}
+    assert created - own == everybody | busy
+
+
+def test_two_writers_under_one_quota_cost_one_launch() -> None:
+    """409 without AlreadyExists: somebody else changed what was read."""
+    words = 'Operation cannot be fulfilled on resourcequotas "q": the object has been modified'
+    told = errors.Answer(status=409, body={"message": words, "reason": "Conflict"})
+    error = errors.mapped("create", "pods", told)
+    assert (api.Unavailable, api.Reach.LAUNCH) == (type(error), error.reach)
 
 
 @pytest.mark.parametrize("name", ["error-500-storage-down", "error-504-storage-hangs"])

@@ -23,6 +23,8 @@ _RIGHTS = re.compile(
     r'User "(?P<user>[^"]+)" cannot (?P<verb>\S+) resource "(?P<what>[^"]+)" in API group '
     r'"(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'
 )
+_PODS = re.compile(r"requested: (count/)?pods=")
+_WEBHOOK = re.compile(r"failed calling webhook|failed to call webhook")
 _LONG_S = 120.0
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -121,8 +123,12 @@ def mapped(verb: str, what: str, answer: Answer, *, hide: Iterable[str] = ()) ->
         case _ if status < 500:
             error = api.Rejected(f"cannot {verb} {what}: {words or status}")
         case _:
+            # a webhook is asked about some pods; which, only its configuration tells
+            asked = verb == "create" and _WEBHOOK.search(words) is not None
             error = api.Unavailable(
-                f"the API server fails ({status}): {words}", retry_after=again_s
+                f"the API server fails ({status}): {words}",
+                retry_after=again_s,
+                reach=api.Reach.TEMPLATE if asked else api.Reach.BACKEND,
             )
     return error
 
@@ -137,7 +143,12 @@ def _forbidden(verb: str, what: str, answer: Answer, words: str) -> api.BackendE
         )
     quota = _QUOTA.search(words)
     if quota is not None:
-        return api.NoCapacity(f"quota {quota[1]} is used up: {quota[2]}")
+        # one more pod is as much for any template; memory and cores are not
+        everybody = _PODS.match(quota[2]) is not None
+        return api.NoCapacity(
+            f"quota {quota[1]} is used up: {quota[2]}",
+            reach=api.Reach.BACKEND if everybody else api.Reach.TEMPLATE,
+        )
     causes = answer.details.get("causes")
     listed = causes if isinstance(causes, list) else []
     kinds = [c.get("reason") for c in listed if isinstance(c, Mapping)]
@@ -159,7 +170,10 @@ def _conflict(verb: str, answer: Answer, words: str) -> api.BackendError:
         return api.AlreadyExists(words)
     if verb == "delete":  # a precondition: what we meant is gone, another has its name
         return api.NotFound(words)
-    return Outdated(words) if verb == "update" else api.Unavailable(words)
+    if verb == "update":
+        return Outdated(words)
+    # two writers met, such as two pods under one quota: the next try finds what is there now
+    return api.Unavailable(words, reach=api.Reach.LAUNCH)
 
 
 @contextlib.contextmanager
@@ -174,6 +188,6 @@ def contract() -> Iterator[None]:
 
 
 def _as(kind: type[api.BackendError], error: api.BackendError) -> api.BackendError:
-    made = kind(error.reason, retry_after=error.retry_after)
+    made = kind(error.reason, retry_after=error.retry_after, reach=error.reach, place=error.place)
     made.nothing_left = error.nothing_left
     return made

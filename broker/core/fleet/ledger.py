@@ -230,16 +230,15 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
         # nobody tells when a place has served again: long ago does not count
         before = before if now < before.until_at + policy.backoff_max_s else None
     failures = before.failures if before is not None else 0
-    if cause is Failure.NO_CAPACITY:
+    alone = key.scope is Scope.LAUNCH
+    if cause is Failure.NO_CAPACITY and not alone:
         pause = policy.backoff_base_s
     else:
         if before is None or before.cause is Failure.NO_CAPACITY or now >= before.until_at:
             failures += 1
-        pause = delay(failures, policy=policy, jitter=jitter)
-        if key.scope is Scope.LAUNCH:
-            alone = failures == 1
-            pause = 0.0 if alone else delay(failures - 1, policy=policy, jitter=jitter)
-    if cause is Failure.REJECTED:
+        counted = failures - 1 if alone else failures
+        pause = delay(counted, policy=policy, jitter=jitter) if counted else 0.0
+    if cause is Failure.REJECTED and not alone:
         pause = max(pause, policy.rejected_retry_s)
     if retry_after is not None:
         pause = max(pause, retry_after)

@@ -1,0 +1,120 @@
+"""From an error to what is left alone: exactly as far as it reaches, and no further."""
+
+import pytest
+
+from backends import api
+from broker.core import model
+from broker.core.fleet import ledger as ledgers
+from broker.core.model import Scope
+from broker.loop import execute
+from jnlp import errors, secret
+from tests.core import worlds
+
+LAUNCH = model.LaunchAgent(
+    name=model.NodeName("n"), template=model.TemplateName("bad"), backend=worlds.B, reason="r"
+)
+CLASSES = [
+    api.Rejected,
+    api.NoCapacity,
+    api.Unauthorized,
+    api.Unavailable,
+    api.NotFound,
+    api.AlreadyExists,
+]
+
+
+class Nodes:
+    """A controller that makes nodes, or says why not."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    async def create(self, definition):
+        if self.error is not None:
+            raise self.error
+
+    async def secret(self, name):
+        return secret.Secret("0" * 64)
+
+    async def delete(self, name):
+        """Be done."""
+
+
+class Backend:
+    """Refuses whatever it is to launch."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def launch(self, spec):
+        raise self.error
+
+
+async def outcome(error, nodes=None):
+    made = execute.Executor(
+        nodes=nodes or Nodes(),
+        backends={worlds.B: Backend(error)},
+        order=lambda _: execute.Order(definition=None, spec_with=lambda _: None),
+        look=None,
+        retires_by_offline=lambda: True,
+        now=lambda: worlds.NOW,
+        before_end=None,
+    )
+    return await made.attempt(LAUNCH)
+
+
+def after(told):
+    """Return what the next look orders for three items: of the same template, and of others."""
+    far = model.BackendName("far")
+    scene = worlds.Scene(
+        worlds.template("bad"), worlds.template("good"), worlds.template("else", backends=(far,))
+    )
+    scene.wait(*(worlds.item(n, label) for n, label in enumerate(("bad", "good", "else"), 1)))
+    scene.ledger = ledgers.settle(scene.ledger, told, policy=scene.policy, jitter=1.0)
+    plan = scene.plan()
+    return plan, {a.template for a in plan.actions if isinstance(a, model.LaunchAgent)}
+
+
+SERVED = {  # of these, when that is left alone
+    Scope.CONTROLLER: set(),
+    Scope.BACKEND: {"else"},
+    Scope.TEMPLATE: {"good", "else"},
+    Scope.PLACE: {"bad", "good", "else"},
+    Scope.LAUNCH: {"bad", "good", "else"},
+}
+
+
+@pytest.mark.parametrize("reach", api.Reach)
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_a_backends_error_holds_back_what_it_reaches(kind, reach):
+    """Whatever its class; and everything else is ordered in the next cycle."""
+    place = "tcp://two" if reach is api.Reach.PLACE else ""
+    told = await outcome(kind("said so", reach=reach, place=place))
+    assert told.failure is model.Failure.of(kind.slug)
+    assert (told.scope, told.place) == (model.SCOPES[reach], place)
+    plan, served = after(told)
+    assert served == SERVED[told.scope]
+    ((key, _),) = plan.ledger.backoffs.items()
+    assert key.place == place
+    for unmet in plan.unmet:
+        if unmet.reason is not model.WaitReason.AGENT_ORDERED:
+            assert "said so" in unmet.text
+            assert ("template bad" if told.scope is Scope.TEMPLATE else "local") in unmet.text
+
+
+@pytest.mark.parametrize("kind", [*errors.JenkinsError.__subclasses__(), errors.JenkinsError])
+async def test_a_controllers_error_holds_back_every_launch_but_for_a_node_it_does_not_take(kind):
+    """No backend is blamed."""
+    told = await outcome(None, Nodes(kind("said so")))
+    assert told.failure is model.Failure.of(kind.slug)
+    own = kind is errors.BadRequest
+    assert told.scope is (Scope.TEMPLATE if own else Scope.CONTROLLER)
+    _, served = after(told)
+    assert served == SERVED[told.scope]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_class_has_a_reach_of_its_own(kind):
+    """What an adapter does not say; a place that is named is one."""
+    assert kind("x").reach is kind.usual
+    assert kind("x", place="tcp://two").reach is api.Reach.PLACE

@@ -51,20 +51,25 @@ class Room:
     holders: list[Agent] = Factory(list)
     shunned: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
     going: list[Agent] = Factory(list)  # of those that take room
+    _said: dict[object, str] = Factory(dict)  # what was worded already: many are refused alike
 
     def words_of_going(
         self, *, template: model.TemplateName | None = None, backend: BackendName | None = None
     ) -> str:
         """Return who of those that fill a cap is on the way out, and what holds them up."""
-        found = [
-            agent
-            for agent in self.going
-            if template in {None, agent.template} and backend in {None, agent.backend}
-        ]
-        if not found:
-            return ""
-        oldest = min(found, key=lambda agent: agents_.leaving_at(agent) or self.now)
-        return f", {len(found)} of them {agents_.leaving_words(oldest, now=self.now)}"
+        key = ("going", template, backend)
+        if key not in self._said:
+            found = [
+                agent
+                for agent in self.going
+                if template in {None, agent.template} and backend in {None, agent.backend}
+            ]
+            text = ""
+            if found:
+                oldest = min(found, key=lambda agent: agents_.leaving_at(agent) or self.now)
+                text = f", {len(found)} of them {agents_.leaving_words(oldest, now=self.now)}"
+            self._said[key] = text
+        return self._said[key]
 
     @property
     def total(self) -> int:
@@ -73,12 +78,15 @@ class Room:
 
     def idlers(self, *, template: str | None = None, backend: str | None = None) -> str:
         """Say which holders of this room serve nobody, and why."""
-        chosen = (
-            a
-            for a in self.holders
-            if template in {None, a.template} and backend in {None, a.backend}
-        )
-        return withheld.summary(chosen, now=self.now, more=self.shunned)
+        key = ("idle", template, backend, len(self.shunned))
+        if key not in self._said:
+            chosen = (
+                a
+                for a in self.holders
+                if template in {None, a.template} and backend in {None, a.backend}
+            )
+            self._said[key] = withheld.summary(chosen, now=self.now, more=self.shunned)
+        return self._said[key]
 
     def take(self, template: Template, backend: BackendName) -> None:
         """Count a launch of this plan."""
@@ -92,6 +100,7 @@ class Room:
 def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> Room:
     """Recount who takes room: every agent that is not gone, with what is in flight (I1)."""
     room = Room(policy=policy, views=world.backends, ledger=world.ledger, now=world.now)
+    since = world.now - policy.backoff_max_s
     for agent in agents:
         if not takes_room(agent):
             continue
@@ -100,15 +109,19 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
         room.holders.append(agent)
         room.by_template[agent.template or ""] += 1
         room.by_backend[agent.backend or ""] += 1
-        is_new = agent.memory is None or agent.memory.online_at is None
-        template = policy.template(agent.template) if agent.template is not None else None
-        if agent.phase in STARTING and is_new and not withheld.is_outdated(agent, template):
+        if agent.phase in STARTING and _is_new(agent, policy):
             room.starting_by_backend[agent.backend or ""] += 1
             room.starting_by_pair[agent.template or "", agent.backend or ""] += 1
-        room.untried_by_pair[agent.template or "", agent.backend or ""] += _is_untried(
-            agent, world.now - policy.backoff_max_s
-        )
+        if _is_untried(agent, since):
+            room.untried_by_pair[agent.template or "", agent.backend or ""] += 1
     return room
+
+
+def _is_new(agent: Agent, policy: model.Policy) -> bool:
+    """Return whether an agent was never online, and is waited for."""
+    template = policy.template(agent.template) if agent.template is not None else None
+    is_new = agent.memory is None or agent.memory.online_at is None
+    return is_new and not withheld.is_outdated(agent, template)
 
 
 def _is_untried(agent: Agent, since: float) -> bool:

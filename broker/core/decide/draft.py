@@ -5,6 +5,8 @@ Only ``plan`` and the steps beside it hold one, within one cycle. Refuses to dec
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from attrs import Factory, define, field
 
@@ -15,6 +17,15 @@ from broker.core.demand import wishes as demand
 from broker.core.model import Agent, NodeName, Template, Unmet, Verb, WaitReason
 
 _LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
+
+
+class Said(NamedTuple):
+    """Why an item waits, or a whole crowd of items."""
+
+    reason: WaitReason
+    text: str
+    template: model.TemplateName | None
+    agent: NodeName | None
 
 
 @define(kw_only=True)
@@ -28,7 +39,10 @@ class Draft:
     room: capacity.Room
     actions: list[model.Action] = Factory(list)
     refusals: list[model.Refusal] = Factory(list)
-    unmet: dict[model.ItemId, Unmet] = Factory(dict)
+    said: dict[model.ItemId, Said] = Factory(dict)  # why who waits; the last word holds
+    wanted: Sequence[demand.Wish] = field(  # see ``wanted_now``
+        init=False, default=Factory(lambda self: wanted_now(self.wishes), takes_self=True)
+    )
     wake: list[float] = Factory(list)
     given: dict[model.ItemId, matching.Supply] = Factory(dict)
     supplies: list[matching.Supply] = Factory(list)
@@ -73,10 +87,10 @@ def is_leaving(agent: Agent) -> bool:
     return agent.cordoned or (agent.expectation is not None and agent.expectation.verb in _LEAVING)
 
 
-def wanted_now(draft: Draft) -> list[demand.Wish]:
+def wanted_now(wishes: Iterable[demand.Wish]) -> list[demand.Wish]:
     """Items that are to be served now: waiting ones, then those that are announced early."""
     now, early = [], []
-    for wish in draft.wishes:
+    for wish in wishes:
         if wish.unmet is not None and wish.kind is not demand.Kind.ANNOUNCED:
             continue
         if wish.kind is demand.Kind.NOW:
@@ -96,12 +110,35 @@ def note(
     agent: NodeName | None = None,
 ) -> None:
     """Write down why an item waits; the last word holds."""
-    draft.unmet[wish.item.id] = Unmet(
-        item=wish.item.id,
-        reason=reason,
-        text=text,
-        template=template if template is not None else next(iter(wish.templates), None),
-        agent=agent,
-        label=wish.label,
-        since_at=age(wish)[0],
-    )
+    if template is None and wish.templates:
+        template = wish.templates[0]
+    draft.said[wish.item.id] = Said(reason, text, template, agent)
+
+
+def note_all(draft: Draft, crowd: Sequence[demand.Wish], reason: WaitReason, text: str) -> None:
+    """Write down why a whole crowd waits: items that the same templates serve."""
+    head = crowd[0]
+    said = Said(reason, text, head.templates[0] if head.templates else None, None)
+    for wish in crowd:
+        draft.said[wish.item.id] = said
+
+
+def unmet(draft: Draft) -> dict[model.ItemId, Unmet]:
+    """Return what was written down, and of the others what their wish says; in their order."""
+    found = {}
+    for wish in draft.wishes:
+        key = wish.item.id
+        said = draft.said.get(key)
+        if said is not None:
+            found[key] = Unmet(
+                item=key,
+                reason=said.reason,
+                text=said.text,
+                template=said.template,
+                agent=said.agent,
+                label=wish.label,
+                since_at=age(wish)[0],
+            )
+        elif wish.unmet is not None:
+            found[key] = wish.unmet
+    return found

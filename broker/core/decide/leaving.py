@@ -102,12 +102,20 @@ def _yield_one(
             return
 
 
+@define(kw_only=True)
+class _Tally:
+    """By template: agents that stay, and of them the idle ones that nobody is promised."""
+
+    staying: Counter[str]
+    idle: Counter[str]
+
+
 def let_go(draft: drafts.Draft) -> None:
     """Cordon or retire whoever has served its time."""
     touched = {action.name for action in draft.actions}
     promised = {supply.name for supply in draft.given.values()}
     tally = _tally(draft, promised)
-    for agent in retention.order(draft.agents):
+    for agent in retention.order(_may_go(draft, touched, promised, tally)):
         if agent.in_flight or agent.name in touched:
             continue
         template = draft.template_of(agent)
@@ -132,6 +140,54 @@ def let_go(draft: drafts.Draft) -> None:
                 tally.staying[agent.template or ""] -= 1
 
 
+def _may_go(
+    draft: drafts.Draft, touched: set[NodeName], promised: set[NodeName], tally: _Tally
+) -> list[Agent]:
+    """Return all agents but those of whom there is nothing to say: idle, and their time is not up.
+
+    One of a template goes with all others of it, for who goes decides who stays warm; where all
+    stay only the end of their time is noted.
+    """
+    at_ease: dict[str, list[Agent]] = {}
+    others: list[Agent] = []
+    for agent in draft.agents:
+        template = draft.template_of(agent) if agent.phase is Phase.IDLE else None
+        if template is None or agent.name in touched or _is_due(draft, agent, template):
+            others.append(agent)
+        elif agent.name not in promised:
+            at_ease.setdefault(template.name, []).append(agent)
+    moving = {agent.template for agent in others if agent.phase is Phase.IDLE}
+    for template in draft.policy.templates:
+        staying = at_ease.get(template.name, [])
+        if template.name in moving or _excess(template, tally) > 0:
+            others.extend(staying)
+        elif tally.idle[template.name] > template.min_idle:
+            idle_s = template.retention.idle_s
+            since = [a.memory.idle_at for a in staying if a.memory is not None]
+            told = [at for at in since if at is not None]
+            if idle_s is not None and told:
+                draft.wake.append(min(told) + idle_s)
+    return others
+
+
+def _is_due(draft: drafts.Draft, agent: Agent, template: Template) -> bool:
+    """Return whether there is anything to say of an idle agent."""
+    memory = agent.memory
+    if agent.expectation is not None or memory is None or memory.item_cancelled or agent.closed:
+        return True
+    now, draining = draft.now, draft.policy.draining
+    return (
+        agents_.ASSIGNED in memory.executable_urls
+        or retention.idle_too_long(agent, template, now=now) is not None
+        or retention.spent(agent, template, now=now, draining=draining) is not None
+    )
+
+
+def _excess(template: Template, tally: _Tally) -> int:
+    """Return how many agents more than its cap a template has."""
+    return tally.staying[template.name] - template.cap if template.cap is not None else 0
+
+
 def _last_build(
     draft: drafts.Draft, agent: Agent, template: Template | None
 ) -> retention.Verdict | None:
@@ -140,14 +196,6 @@ def _last_build(
     if verdict is None and not withheld.is_held(agent):  # whoever holds it wants it kept as it is
         verdict = retention.spent(agent, template, now=draft.now, draining=draft.policy.draining)
     return verdict
-
-
-@define(kw_only=True)
-class _Tally:
-    """By template: agents that stay, and of them the idle ones that nobody is promised."""
-
-    staying: Counter[str]
-    idle: Counter[str]
 
 
 def _tally(draft: drafts.Draft, promised: set[NodeName]) -> _Tally:
@@ -190,12 +238,11 @@ def _not_needed(
     """Judge idleness and caps; ``min_idle`` keeps the youngest."""
     if template is None:
         return None
-    if template.cap is not None:
-        excess = tally.staying[template.name] - template.cap
-        if excess > 0:
-            return retention.Verdict(
-                cause=model.Cause.SURPLUS, text=f"{excess} more than the cap of {template.cap}"
-            )
+    excess = _excess(template, tally)
+    if excess > 0:
+        return retention.Verdict(
+            cause=model.Cause.SURPLUS, text=f"{excess} more than the cap of {template.cap}"
+        )
     if tally.idle[template.name] <= template.min_idle:
         return None
     verdict = retention.unwanted(agent) or retention.idle_too_long(agent, template, now=draft.now)

@@ -7,7 +7,7 @@ world gives the same plan, and after its actions have taken effect it proposes n
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -117,22 +117,17 @@ def _spare(draft: drafts.Draft) -> Counter[str]:
 def _finish(
     draft: drafts.Draft, illegal: tuple[tuple[Phase | None, Phase], ...], overshoot: int
 ) -> model.Plan:
-    for wish in draft.wishes:
-        if wish.unmet is not None and wish.item.id not in draft.unmet:
-            draft.unmet[wish.item.id] = wish.unmet
     ledger = _note_promises(draft)
-    unmet = tuple(
-        draft.unmet[wish.item.id] for wish in draft.wishes if wish.item.id in draft.unmet
-    )
+    unmet = drafts.unmet(draft)
     _wake_for_deadlines(draft)
     later = [at for at in draft.wake if at > draft.now]
     return model.Plan(
         actions=tuple(draft.actions),
-        unmet=unmet,
+        unmet=tuple(unmet.values()),
         refusals=tuple(draft.refusals),
         agents=draft.agents,
         illegal=illegal,
-        counts=_counts(draft),
+        counts=_counts(draft, unmet),
         overshoot=overshoot,
         wake_at=min(later) if later else None,
         active=_is_active(draft),
@@ -144,11 +139,12 @@ def _note_promises(draft: drafts.Draft) -> model.Ledger:
     """Remember since when a free executor fits a waiting item without being given it."""
     ledger = draft.world.ledger
     memories = dict(ledger.memories)
+    anybody = any(w.kind is demand.Kind.NOW and w.unmet is None for w in draft.wishes)
     for agent in draft.agents:
         memory = memories.get(agent.name)
-        if memory is None:
+        if memory is None or (memory.promised_at is None and not anybody):
             continue
-        is_wanted = memory.free_at is not None and draft.is_wanted_now(agent)
+        is_wanted = anybody and memory.free_at is not None and draft.is_wanted_now(agent)
         since = memory.promised_at if memory.promised_at is not None else draft.now
         if memory.free_at is not None:
             since = max(since, memory.free_at)  # what it took meanwhile keeps the promise
@@ -191,12 +187,13 @@ def _counts_builds(draft: drafts.Draft, agent: Agent) -> bool:
     return template.retention.once or template.retention.max_builds is not None
 
 
-def _counts(draft: drafts.Draft) -> dict[model.TemplateName, model.TemplateCount]:
+def _counts(
+    draft: drafts.Draft, unmet: Mapping[model.ItemId, model.Unmet]
+) -> dict[model.TemplateName, model.TemplateCount]:
     served: Counter[str] = Counter()
     for wish in draft.wishes:
-        unmet = draft.unmet.get(wish.item.id)
-        if wish.kind is demand.Kind.NOW and wish.unmet is None and unmet is not None:
-            served[unmet.template or ""] += 1
+        if wish.kind is demand.Kind.NOW and wish.unmet is None and wish.item.id in unmet:
+            served[unmet[wish.item.id].template or ""] += 1
     by_template: dict[str | None, list[Agent]] = {}
     for agent in draft.agents:
         by_template.setdefault(agent.template, []).append(agent)

@@ -7,7 +7,7 @@ will take, fair between kinds of items, then the warm pool. Refuses to let anybo
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import attrs
 
@@ -27,6 +27,7 @@ _TIERS: Mapping[Phase, int] = {
     Phase.UNKNOWN: 2,
     Phase.LAUNCHING: 3,  # and what this plan orders: last, so that it changes nothing else
 }
+_AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
 _TIER_REASON = (
     WaitReason.AGENT_IDLE,
     WaitReason.AGENT_STARTING,
@@ -76,7 +77,7 @@ def serve_from_present(draft: drafts.Draft) -> None:
             draft.shunned.append(supply)
         draft.supplies.append(supply)
     _deal(draft)
-    draft.unserved = [w for w in drafts.wanted_now(draft) if w.item.id not in draft.given]
+    draft.unserved = [w for w in draft.wanted if w.item.id not in draft.given]
 
 
 def _deal(draft: drafts.Draft) -> None:
@@ -84,13 +85,17 @@ def _deal(draft: drafts.Draft) -> None:
     if draft.dealt == len(draft.supplies):
         return
     draft.dealt = len(draft.supplies)
-    wanted = drafts.wanted_now(draft)
-    draft.given = matching.match(wanted, _keep(draft))
+    if not draft.wanted:
+        return
+    before, draft.given = draft.given, matching.match(draft.wanted, _keep(draft))
     said = {a.name: a.instance.detail for a in draft.agents if a.instance is not None}
     offered = {a.name for a in draft.agents if withheld.free_for(a, now=draft.now)}
-    for wish in wanted:
+    for wish in draft.wanted:
         supply = draft.given.get(wish.item.id)
         if supply is not None and wish.kind is demand.Kind.NOW:
+            old = before.get(wish.item.id)
+            if old is not None and old.name == supply.name:
+                continue  # it is written down
             reason = _TIER_REASON[supply.tier]
             words = said.get(supply.name) if reason is WaitReason.AGENT_STARTING else ""
             text = _TIER_TEXT[supply.tier].format(supply.name)
@@ -133,7 +138,7 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
     Where the controller says what speaks against it, ``settle_s`` is long enough.
     """
     promised = agent.memory.promised_at if agent.memory is not None else None
-    if agent.phase not in {Phase.IDLE, Phase.BUSY} or promised is None:
+    if promised is None or agent.phase not in _AT_WORK:
         return frozenset()
     policy = draft.policy
     limits = (policy.settle_s, policy.reservation_s)
@@ -162,7 +167,7 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
     if tier is None or drafts.is_leaving(agent):
         return None
     computer = agent.computer
-    if agent.phase in {Phase.IDLE, Phase.BUSY}:
+    if agent.phase in _AT_WORK:
         if computer is None or computer.offline:
             return None
         slots = computer.executors - computer.busy_executors
@@ -217,9 +222,10 @@ def order(draft: drafts.Draft) -> None:
 
 def _order_round(draft: drafts.Draft) -> None:
     """Order for items that are given to nobody; fair between kinds of items."""
-    crowds: dict[object, list[demand.Wish]] = {}
+    crowds: dict[Hashable, list[demand.Wish]] = {}
     present = {agent.name for agent in draft.agents}
-    for wish in drafts.wanted_now(draft):
+    keys: dict[Hashable, Hashable] = {}
+    for wish in draft.wanted:
         if wish.item.id in draft.given:
             continue
         if wish.pinned is not None and wish.pinned in present:
@@ -231,8 +237,11 @@ def _order_round(draft: drafts.Draft) -> None:
                 agent=wish.pinned,
             )
             continue
-        canonical = wish.expression.canonical() if wish.expression is not None else None
-        crowds.setdefault((wish.kind, wish.templates, canonical), []).append(wish)
+        key = keys.get(wish.crowd)
+        if key is None:
+            canonical = wish.expression.canonical() if wish.expression is not None else None
+            key = keys[wish.crowd] = (wish.kind.value, wish.templates, canonical)
+        crowds.setdefault(key, []).append(wish)
     spare: Counter[str] = Counter()
     turn = itertools.count()
     heap = [(_turn(draft, crowd), next(turn), crowd) for crowd in crowds.values()]
@@ -278,9 +287,8 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
         if placed.until_at is not None:
             draft.wake.append(placed.until_at)
     if refused is not None and not announced:
-        for wish in crowd:
-            drafts.note(draft, wish, refused.reason, refused.text)
-            draft.short.append((wish, refused))
+        drafts.note_all(draft, crowd, refused.reason, refused.text)
+        draft.short.extend((wish, refused) for wish in crowd)
     return False
 
 

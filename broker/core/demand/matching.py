@@ -11,15 +11,17 @@ as one; each item takes the augmenting path that ends at the agent of the lowest
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from broker.core import model
 from broker.core.demand import wishes as demand
 
 
-@frozen(kw_only=True)
+@define(
+    kw_only=True
+)  # a value all the same; there is one for each agent, and frozen ones are dear
 class Supply:
     """Free slots of one agent. Lower ``tier`` first: 0 idle, 1 connecting, 3 ordered."""
 
@@ -77,6 +79,7 @@ def match(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> dict[mod
     """Give as many items as possible a slot; ``wishes`` come oldest first."""
     piles = _pile_up(wishes, supplies)
     crowds = _gather(wishes, piles)
+    soonest = 0  # of the piles that have a free slot, which come in the order of their ranks
     flow: list[dict[int, int]] = [{} for _ in crowds]
     order = {wish.item.id: index for index, crowd in enumerate(crowds) for wish in crowd.wishes}
     closed: set[int] = set()
@@ -84,7 +87,10 @@ def match(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> dict[mod
         index = order[wish.item.id]
         if index in closed:
             continue
-        if _augment(index, crowds, piles, flow):
+        while soonest < len(piles) and piles[soonest].free == 0:
+            soonest += 1
+        least = piles[soonest].rank if soonest < len(piles) else None
+        if _augment(index, crowds, piles, flow, least):
             crowds[index].matched += 1
         else:
             closed.add(index)
@@ -110,27 +116,34 @@ def _pile_up(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> list[
 def _gather(wishes: Sequence[demand.Wish], piles: Sequence[_Pile]) -> list[_Crowd]:
     crowds: dict[object, _Crowd] = {}
     refused = frozenset[model.ItemId]().union(*(pile.members[0].refused for pile in piles))
+    known: dict[tuple[Hashable, model.ItemId | None], _Crowd] = {}
     for wish in wishes:
-        canonical = wish.expression.canonical() if wish.expression is not None else None
         alone = wish.item.id if wish.item.id in refused else None
-        key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind, alone)
-        crowd = crowds.get(key)
+        crowd = known.get((wish.crowd, alone))
         if crowd is None:
-            fitting = [i for i, pile in enumerate(piles) if fits(wish, pile.members[0])]
-            crowd = crowds[key] = _Crowd(wishes=[], piles=fitting)
+            canonical = wish.expression.canonical() if wish.expression is not None else None
+            key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind, alone)
+            crowd = crowds.get(key)
+            if crowd is None:
+                fitting = [i for i, pile in enumerate(piles) if fits(wish, pile.members[0])]
+                crowd = crowds[key] = _Crowd(wishes=[], piles=fitting)
+            known[wish.crowd, alone] = crowd
         crowd.wishes.append(wish)
     return list(crowds.values())
 
 
 def _augment(
-    start: int, crowds: Sequence[_Crowd], piles: Sequence[_Pile], flow: list[dict[int, int]]
+    start: int,
+    crowds: Sequence[_Crowd],
+    piles: Sequence[_Pile],
+    flow: list[dict[int, int]],
+    least: tuple[int, bool] | None,
 ) -> bool:
     """Find the best free slot for one more item of a crowd, re-assigning others along the way."""
     came_from: dict[int, tuple[int, int]] = {}  # crowd -> (previous crowd, pile between)
     frontier = deque([start])
     reached: dict[int, int] = {}  # pile -> the crowd that reached it
     best: int | None = None
-    least = min((pile.rank for pile in piles if pile.free > 0), default=None)
     while frontier and (best is None or piles[best].rank != least):
         crowd = frontier.popleft()
         for pile in crowds[crowd].piles:

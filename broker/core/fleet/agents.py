@@ -130,7 +130,7 @@ def _stays(
     return (
         agent.expectation is None
         and name not in ledger.expectations
-        and ledger.memories.get(name) == memory
+        and (ledger.memories.get(name) is memory or ledger.memories.get(name) == memory)
         and ASSIGNED not in memory.executable_urls
         and not (computer.offline and memory.closed_at is not None)
         and name not in world.controller.takes_work

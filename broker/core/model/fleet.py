@@ -63,6 +63,8 @@ class Phase(enum.Enum):
     UNKNOWN = "unknown"  # a source is not synced
     GONE = "gone"
 
+    __hash__ = object.__hash__  # a plan asks for it more than anything else; Enum's is slow
+
 
 @frozen(kw_only=True)
 class Memory:

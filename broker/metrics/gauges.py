@@ -1,8 +1,9 @@
 """Every gauge, recounted from one ``World`` and one ``Plan``.
 
 Rules: nothing is incremented, so a gauge falls when things vanish; a series exists for every
-configured template, backend and reason, with zero; what belongs to no configured template is
-summed under ``(unconfigured)``. While the controller is not synced, what is derived from its
+configured template, backend and reason, with zero; what is rare (a back-off, and what belongs to
+no configured template, which is summed under ``(unconfigured)``) has one from its first time on,
+and keeps it. While the controller is not synced, what is derived from its
 queue keeps its last value: unknown is not zero, and ``sources_synced`` tells. Pure; refuses to
 know Prometheus.
 """
@@ -18,6 +19,7 @@ from broker.metrics.values import UNCONFIGURED
 Labels = tuple[str, ...]
 Reading = Mapping[str, Mapping[Labels, float]]
 
+_NOTHING: Reading = {}
 _SLOT_STATES = ("idle", "busy", "starting")
 _OF_QUEUE = (
     "slots_demanded",
@@ -67,9 +69,12 @@ GAUGES: Mapping[str, Gauge] = {
 }
 
 
-def zeros(policy: model.Policy) -> dict[str, dict[Labels, float]]:
-    """Return every gauge with every series that the configuration asks for."""
-    templates = [*(t.name for t in policy.templates), UNCONFIGURED]
+def zeros(policy: model.Policy, before: Reading = _NOTHING) -> dict[str, dict[Labels, float]]:
+    """Return every gauge with every series that the configuration asks for.
+
+    Of the rare ones those that there are ``before``.
+    """
+    templates = [t.name for t in policy.templates]
     reading: dict[str, dict[Labels, float]] = {
         "agents_present": {(t, p.value): 0.0 for t in templates for p in model.Phase},
         "agents_counted": {(t,): 0.0 for t in templates},
@@ -89,27 +94,31 @@ def zeros(policy: model.Policy) -> dict[str, dict[Labels, float]]:
             ("controller", ""): 0.0,
             **{("backend", b): 0.0 for b in policy.backends},
         },
-        "backoffs_active": _backoff_zeros(policy),
+        "backoffs_active": {
+            (scope, backend, template): 0.0
+            for scope, backend, template in before.get("backoffs_active", {})
+            if _is_configured(policy, backend, template)
+        },
     }
     for name in GAUGES:
         reading.setdefault(name, {(): 0.0})
+        for labels in before.get(name, {}):
+            if UNCONFIGURED in labels:
+                reading[name].setdefault(labels, 0.0)
     return reading
 
 
-def _backoff_zeros(policy: model.Policy) -> dict[Labels, float]:
-    scopes = model.Scope
-    return {
-        (scopes.CONTROLLER.value, "", ""): 0.0,
-        **{(scopes.BACKEND.value, b, ""): 0.0 for b in policy.backends},
-        **{(scopes.TEMPLATE.value, b, t.name): 0.0 for t in policy.templates for b in t.backends},
-    }
+def _is_configured(policy: model.Policy, backend: str, template: str) -> bool:
+    """Return whether there still is what a back-off is of; empty: it is of none in particular."""
+    known = not backend or backend in policy.backends
+    return known and (not template or policy.template(template) is not None)
 
 
 def recount(
     world: model.World, plan: model.Plan, policy: model.Policy, *, before: Reading
 ) -> dict[str, dict[Labels, float]]:
     """Count everything anew; ``before`` only stands in for what cannot be known now."""
-    reading = zeros(policy)
+    reading = zeros(policy, before)
     known = {t.name for t in policy.templates}
     _count_agents(reading, plan, known)
     if world.controller.synced:
@@ -129,10 +138,7 @@ def recount(
             reading["sources_whole"]["backend", backend] = float(view.whole)
     for key, backoff in plan.ledger.backoffs.items():
         labels = (key.scope.value, key.backend, key.template or "")
-        configured = key.backend in policy.backends and (
-            key.template is None or policy.template(key.template) is not None
-        )
-        if backoff.until_at > world.now and (configured or key.scope is model.Scope.CONTROLLER):
+        if backoff.until_at > world.now and _is_configured(policy, labels[1], labels[2]):
             reading["backoffs_active"][labels] = 1.0
     reading["cycles_succeeded_timestamp_seconds"][()] = world.now
     return reading
@@ -150,12 +156,16 @@ def _count_slots(
 ) -> None:
     for template, count in plan.counts.items():
         name = _known(template, known)
-        reading["slots_demanded"][name,] += count.demand
-        reading["slots_targeted_warm"][name,] += count.warm_target
-        reading["slots_present"][name, "idle"] += count.idle
-        reading["slots_present"][name, "busy"] += count.busy
-        reading["slots_present"][name, "starting"] += count.starting
-        reading["agents_counted"][name,] += count.agents
+        for gauge, labels, amount in (
+            ("slots_demanded", (name,), count.demand),
+            ("slots_targeted_warm", (name,), count.warm_target),
+            ("slots_present", (name, "idle"), count.idle),
+            ("slots_present", (name, "busy"), count.busy),
+            ("slots_present", (name, "starting"), count.starting),
+            ("agents_counted", (name,), count.agents),
+        ):
+            if amount or labels in reading[gauge]:
+                reading[gauge][labels] = reading[gauge].get(labels, 0.0) + amount
 
 
 def _count_items(

@@ -1,7 +1,8 @@
 """The Recorder that Prometheus reads: counters, histograms and the recounted gauges.
 
 Own registry, nothing global but one switch of the library (no ``_created`` series, they double
-what is scraped). Everything is there from the start with zero. Templates that a reload removes
+what is scraped). There from the start, with zero, is what alerts ask for and what each broker
+does; a series of a rare outcome appears with its first event. Templates that a reload removes
 keep their counters (a counter that vanishes loses its last increments) and lose their gauges.
 Refuses to decide what is worth telling.
 """
@@ -69,12 +70,12 @@ class PrometheusRecorder:
         return encoder(self.registry), content_type
 
     def configured(self, policy: model.Policy) -> None:
-        """Create what is missing with zero; gauges of removed templates go."""
+        """Create with zero what is to be there from the start; gauges of removed templates go."""
         self._policy = policy
         self._templates.update(t.name for t in policy.templates)
         self._backends.update(policy.backends)
-        fresh = gauges.zeros(policy)
         old = self._gauges.reading
+        fresh = gauges.zeros(policy, old)
         self._gauges.reading = {
             name: {
                 key: zero if name == "agents_allowed" else old.get(name, {}).get(key, zero)
@@ -82,22 +83,14 @@ class PrometheusRecorder:
             }
             for name, series in fresh.items()
         }
-        for template in (*policy.templates, None):
-            name = values.UNCONFIGURED if template is None else template.name
-            for start in values.STARTS:
-                self._latency.labels(name, start)
-            for reason in values.END_REASONS:
-                self._ended.labels(name, reason)
-            for backend in template.backends if template is not None else ():
-                self._connected.labels(name, backend)
-                for result in values.RESULTS:
-                    self._launched.labels(name, backend, result)
+        for template in policy.templates:
+            for reason in values.ALARMING_ENDS:
+                self._ended.labels(template.name, reason)
+            for backend in template.backends:
+                self._launched.labels(template.name, backend, values.OK)
         for backend in policy.backends:
-            self._launch_seconds.labels(backend)
             for verb in values.BACKEND_VERBS:
-                self._backend_seconds.labels(backend, verb)
-                for outcome in values.BACKEND_OUTCOMES:
-                    self._backend_calls.labels(backend, verb, outcome)
+                self._backend_calls.labels(backend, verb, values.OK)
 
     def cycle(self, world: model.World, plan: model.Plan, duration_s: float) -> None:
         """Recount all gauges; count what this plan says happened just now."""
@@ -208,7 +201,7 @@ class PrometheusRecorder:
         )
         _touch(self._cycles_failed, ((s,) for s in values.CYCLE_SLUGS))
         _touch(self._left, ((o,) for o in values.LEFT_OUTCOMES))
-        _touch(self._acted, ((v.value, r) for v in model.Verb for r in values.RESULTS))
+        _touch(self._acted, ((v.value, values.OK) for v in model.Verb))
         _touch(
             self._illegal,
             (
@@ -218,10 +211,7 @@ class PrometheusRecorder:
                 if not lifecycle.is_legal(old, new)
             ),
         )
-        _touch(
-            self._controller_calls,
-            ((k, o) for k in values.CALL_KINDS for o in values.CONTROLLER_OUTCOMES),
-        )
+        _touch(self._controller_calls, ((kind, values.OK) for kind in values.CALL_KINDS))
 
     def _make_histograms(self) -> None:
         self._latency = self._histogram(
@@ -259,10 +249,6 @@ class PrometheusRecorder:
         self._backend_seconds = self._histogram(
             "backend_calls_ended_seconds", "Duration of calls.", _CALL_BUCKETS, "backend", "verb"
         )
-        for kind in values.CALL_KINDS:
-            self._controller_seconds.labels(kind)
-        for verb in model.Verb:
-            self._acted_seconds.labels(verb.value)
 
     def _make_leadership(self) -> None:
         def gauge(name: str, text: str, *labels: str) -> prometheus_client.Gauge:

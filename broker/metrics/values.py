@@ -1,6 +1,6 @@
 """The closed lists of label values. Whatever is on no list is counted under ``OTHER``.
 
-So every series is there from the start with zero, and no remote text ever becomes a label.
+So there are only so many series, and no remote text ever becomes a label.
 Slugs are those of the core's enums, of calls those of the error trees; this file refuses to know
 where they occur.
 """
@@ -34,6 +34,8 @@ RESULTS = (OK, WITHDRAWN, *(failure.slug for failure in model.Failure), OTHER)
 CYCLE_SLUGS = tuple(why.value for why in model.CycleFailure)
 END_REASONS = tuple(cause.slug for cause in model.Cause)
 """Why an agent ended."""
+ALARMING_ENDS = tuple(cause.slug for cause in model.Cause if cause.accident)
+"""What alerts ask for: of these there is a series from the start, or an increase is missed."""
 CALL_KINDS = (
     "look",  # queue and computers, asked together
     "peek",  # the queue's ids, at rest

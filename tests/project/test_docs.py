@@ -29,7 +29,8 @@ def table_in(path, mark, table):
     return found[2]
 
 
-def families():
+def families(*, used=True):
+    """Return every metric of ours, at rest or after one event of each."""
     template = model.Template(
         name=model.TemplateName("t"),
         labels=frozenset(),
@@ -38,19 +39,45 @@ def families():
     )
     policy = model.Policy(owner="o", templates=(template,), backends={"b": model.BackendPolicy()})
     recorder = metrics.PrometheusRecorder(policy, version="1")
+    if used:
+        recorder.queue_latency("t", warm=True, seconds=1.0)
+        recorder.acted(model.Verb.LAUNCH, "", 1.0)
+        recorder.launched("t", "b", "", 1.0)
+        recorder.controller_call("look", "", 1.0)
+        recorder.backend_call("b", "list", "", 1.0)
+        recorder.led(leading=True, holder="h", transitions=1)
+        recorder.cycle(*one_cycle(), 1.0)
     return [f for f in recorder.registry.collect() if f.name.startswith("jenkins_broker_")]
 
 
+def one_cycle():
+    """Return a world and a plan in which an agent has just come online, and one is backed off."""
+    t, b = model.TemplateName("t"), model.BackendName("b")
+    key = model.BackoffKey(scope=model.Scope.TEMPLATE, backend=b, template=t)
+    backoff = model.Backoff(failures=1, until_at=9.0, reason="", cause=model.Failure.REJECTED)
+    came = model.Memory(first_seen_at=0.0, online_at=1.0, online_witnessed=True)
+    agent = model.Agent(
+        name=model.NodeName("n"), phase=model.Phase.IDLE, template=t, backend=b,
+        created_at=0.0, memory=came,
+    )  # fmt: skip
+    ledger = model.Ledger(backoffs={key: backoff})
+    world = model.World(now=1.0, controller=model.ControllerView(synced=True), backends={})
+    return world, model.Plan(agents=(agent,), ledger=ledger)
+
+
 def test_every_metric_is_documented_and_none_invented():
-    """Name as it is scraped, type, labels and the help text."""
+    """Name as it is scraped, type, labels, how many series there are at rest, the help text."""
     rows = []
+    rest = {family.name: len(family.samples) for family in families(used=False)}
     for family in families():
         labels = sorted({key for sample in family.samples for key in sample.labels} - {"le"})
         name = family.name + ("_total" if family.type == "counter" else "")
-        rows.append(f"| `{name}` | {family.type} | {', '.join(labels)} | {family.documentation} |")
-    table = (
-        "\n".join(["| metric | type | labels | what it is |", "|---|---|---|---|", *rows]) + "\n"
-    )
+        few = rest[family.name] or ""
+        rows.append(
+            f"| `{name}` | {family.type} | {', '.join(labels)} | {few} | {family.documentation} |"
+        )
+    head = ["| metric | type | labels | at rest | what it is |", "|---|---|---|---|---|"]
+    table = "\n".join([*head, *rows]) + "\n"
     assert table == table_in(DOCS / "metrics.md", "metrics", table)
 
 

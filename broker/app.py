@@ -270,6 +270,10 @@ class Broker:
             return False
         views = world.backends.values()
         view = world.controller
+        ended = [outcome.at for outcome in self.outcomes[-1:]]  # what was read before knows less
+        read = (view.read_at, *(one.read_at for one in views))
+        if ended and min(read) < ended[0]:
+            return False
         synced = view.synced and not view.odd_computers and all(v.whole for v in views)
         waits = plan.agents or plan.actions or self.reconciler.state.ledger.expectations
         return synced and not waits

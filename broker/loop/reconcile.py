@@ -25,7 +25,16 @@ from broker.core import model
 from broker.core.decide import judge
 from broker.core.fleet import latency
 from broker.core.fleet import ledger as ledgers
-from broker.loop import black_box, execute, health, last_words, observe, turn, watches
+from broker.loop import (
+    black_box,
+    execute,
+    health,
+    last_words,
+    observe,
+    sources,
+    turn,
+    watches,
+)
 from broker.loop import state as states
 from broker.loop.pace import Pace
 from jnlp import errors as jnlp_errors
@@ -68,8 +77,16 @@ class Reconciler:
     _looked: judge.SecondLook | None = None
     _watches: watches.Watches = field(init=False)
     _watches_are_old: bool = False
+    _sources: sources.Sources = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._sources = sources.Sources(
+            reader=self.reader,
+            backends=self.backends,
+            now=self.watch.now,
+            time_limit_s=self.time_limit_s,
+            news=self.hint,
+        )
         self._watches = watches.Watches(
             backends=self.backends,
             wake=lambda: self.hint() if self.leads() else None,
@@ -96,6 +113,7 @@ class Reconciler:
             while self._tasks:
                 await asyncio.wait(self._tasks.values())
             self._watches.stop()
+            self._sources.forget()
 
     def stop(self) -> None:
         """Order nothing new and return from ``run`` when everything in flight has ended."""
@@ -111,6 +129,7 @@ class Reconciler:
         it. So everything is looked at anew, and what was only followed is listed.
         """
         self.state = turn.change_term(self.state)
+        self._sources.forget()
         self._watches_are_old = True
         self.hint()
 
@@ -181,7 +200,7 @@ class Reconciler:
                 self._watches_are_old = False
                 await self._watches.renew(group)
             term = self.state.term
-            seen = await self._look(term)
+            seen = await self._look(term, group)
             # nothing waits from here on
             sightings = turn.Sightings(
                 controller=seen.controller,
@@ -196,13 +215,8 @@ class Reconciler:
         """Whether we may act, and could all the time since a term was noted."""
         return term == self.state.term and self.leads()
 
-    async def _look(self, term: int) -> observe.Observation:
-        seen = await observe.observe(
-            self.reader,
-            self.backends,
-            now=self.watch.now,
-            time_limit_s=self.time_limit_s,
-        )
+    async def _look(self, term: int, group: waits.TaskGroup) -> observe.Observation:
+        seen = await self._sources.look(group)
         if self._leads_since(term):
             await self._tend(seen.controller)
         controller = await observe.ask_suspects(

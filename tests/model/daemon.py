@@ -14,7 +14,7 @@ from broker.core import model
 from broker.core.decide import judge, spec
 from broker.core.fleet import agents as agents_
 from broker.core.fleet import ledger as ledgers
-from broker.loop import execute, pace, turn
+from broker.loop import execute, pace, sources, turn
 from broker.loop import state as states
 from broker.simulator import documents
 from jnlp import version as jnlp_version
@@ -33,6 +33,7 @@ class Daemon:
         self.plans_twice = plans_twice  # judge in every cycle that the plan is a fixed point
         self.ids = (f"{n:05d}" for n in itertools.count())
         self.state = states.State.fresh()
+        self.reads = {}  # backend -> newest view, since when one is under way, what it will show
         self.running = {}  # name -> (coroutine, action, begun at)
         self.executor = execute.Executor(
             nodes=Nodes(world),
@@ -96,6 +97,20 @@ class Daemon:
         )
 
     def _backend(self, name):
+        """Return the newest view of a backend; of one that is silent it grows old."""
+        now = self.world.now
+        view, asked_at, coming = self.reads.get(name, (model.BackendView(), None, None))
+        if name not in self.world.silent:
+            # what was under way comes first, as it was when its read began
+            view = coming if coming is not None else self._list(name)
+            self.reads[name] = view, None, None
+            return view
+        if asked_at is None:
+            asked_at, coming = now, self._list(name)
+        self.reads[name] = view, asked_at, coming
+        return sources.aged(view, asked_at, now=now, patience_s=sources.PATIENCE_S)
+
+    def _list(self, name):
         world = self.world
         if name in world.dark:
             return model.BackendView(error="no answer", read_at=world.now)
@@ -228,6 +243,7 @@ class Daemon:
         for coroutine, _, _ in self.running.values():
             coroutine.close()
         self.running.clear()
+        self.reads.clear()
         self.state = states.State.fresh()
 
     # --- liveness ---

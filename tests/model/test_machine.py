@@ -151,6 +151,10 @@ class Hostile(stateful.RuleBasedStateMachine):
     def list_fails(self, backend):
         self.world.dark ^= {backend}
 
+    @stateful.rule(backend=st.sampled_from([B, C]))
+    def list_does_not_answer(self, backend):
+        self.world.silent ^= {backend}
+
     @stateful.rule(backend=st.sampled_from([B, C]), reads=st.integers(1, 4))
     def list_is_stale(self, backend, reads):
         self.world.platforms[backend].stale_list(reads=reads)

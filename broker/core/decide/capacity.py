@@ -48,6 +48,7 @@ class Room:
     starting_by_pair: Counter[tuple[str, str]] = Factory(Counter)
     untried_by_pair: Counter[tuple[str, str]] = Factory(Counter)  # online, and given nothing yet
     taken_by_backend: Counter[str] = Factory(Counter)
+    unseen_by_backend: Counter[str] = Factory(Counter)  # ordered, and not in the view yet
     holders: list[Agent] = Factory(list)
     shunned: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
     going: list[Agent] = Factory(list)  # of those that take room
@@ -107,6 +108,8 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
         if agents_.is_going(agent):
             room.going.append(agent)
         room.holders.append(agent)
+        if agent.phase is Phase.LAUNCHING and agent.instance is None:
+            room.unseen_by_backend[agent.backend or ""] += 1
         room.by_template[agent.template or ""] += 1
         room.by_backend[agent.backend or ""] += 1
         if agent.phase in STARTING and _is_new(agent, policy):
@@ -283,7 +286,8 @@ def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Refu
             "starting on it",
         )
     free = view.capacity.free_instances if view.capacity is not None else None
-    if free is not None and room.taken_by_backend[backend] >= free:
+    taken = room.taken_by_backend[backend] + room.unseen_by_backend[backend]
+    if free is not None and taken >= free:
         words = f": {view.capacity.text}" if view.capacity and view.capacity.text else ""
         return Refused(reason=WaitReason.NO_ROOM, text=f"the platform has no room{words}")
     return None

@@ -3,9 +3,12 @@
 Takes a ``World`` and gives the agents of this owner, each with its phase, and the ledger after
 this observation (memories updated, visible expectations dropped, failed starts counted). Rules:
 only names that carry our owner mark are agents (I9); a source that is not synced is unknown,
-never empty (I3). Refuses to know what is wanted and what is to be done.
+never empty (I3); a view is evidence only about what was done before its read began, for each
+source is read at its own pace, and a view may be older than what we did since. Refuses to know
+what is wanted and what is to be done.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -34,6 +37,7 @@ class Seen:
     backend: model.BackendName | None
     backend_synced: bool
     controller_synced: bool
+    read_at: float  # when the older one of the views that tell of it was begun
 
 
 def observe(
@@ -186,18 +190,20 @@ def _seen(
     world: model.World,
     everybody: bool,
 ) -> Seen:
+    remembered = world.ledger.memories.get(name)
     backend = placed[0] if placed is not None else (read.backend if read is not None else None)
     if backend is None:
-        memory = world.ledger.memories.get(name)
         expectation = world.ledger.expectations.get(name)
-        backend = memory.backend if memory is not None else None
+        backend = remembered.backend if remembered is not None else None
         if backend is None and expectation is not None:
             backend = expectation.backend
     view = world.backends.get(backend) if backend is not None else None
+    failed_at = remembered.failed_at if remembered is not None else None
+    since = failed_at if failed_at is not None else -math.inf
+    asked = (view,) if view is not None else world.backends.values()
     if view is not None:
-        remembered = world.ledger.memories.get(name)
         known = remembered is not None and remembered.instance_seen
-        absent = not view.odd and (known or not view.hidden)
+        absent = not view.odd and (known or not view.hidden) and view.read_at >= since
         backend_synced = view.synced and (placed is not None or absent)
     else:
         # a backend that is no longer configured cannot be asked about its node: unknown, for ever;
@@ -211,8 +217,13 @@ def _seen(
         backend=backend,
         backend_synced=backend_synced,
         controller_synced=world.controller.synced
-        and (computer is not None or not world.controller.is_unread(name)),
+        and (computer is not None or _tells_absent(world.controller, name, since=since)),
+        read_at=min(world.controller.read_at, *(one.read_at for one in asked), math.inf),
     )
+
+
+def _tells_absent(view: model.ControllerView, name: NodeName, *, since: float) -> bool:
+    return not view.is_unread(name) and view.read_at >= since
 
 
 def remember(
@@ -327,11 +338,12 @@ def _still_expected(
 ) -> model.Expectation | None:
     if expectation is None:
         return None
+    tells = seen.controller_synced and seen.backend_synced
+    if expectation.done_at is not None and tells and seen.read_at < expectation.done_at:
+        return expectation  # what was read before it was done says nothing of it
     if world.now >= expectation.expires_at:
         return None
-    if expectation.done_at is None:
-        return expectation
-    if not seen.controller_synced or not seen.backend_synced:
+    if expectation.done_at is None or not tells:
         return expectation
     cordoned = seen.computer is not None and lifecycle.is_cordoned(seen.computer)
     visible = ledgers.is_visible(
@@ -370,24 +382,29 @@ def _join(
         computer=seen.computer,
         instance=seen.instance,
         expectation=expectation,
-        memory=_note_phase(memory, phase, now=world.now),
+        memory=_note_phase(memory, phase, now=world.now, read_at=seen.read_at),
         cordoned=seen.computer is not None and lifecycle.is_cordoned(seen.computer),
     )
 
 
-def _note_phase(memory: Memory, phase: Phase, *, now: float) -> Memory:
+def _note_phase(memory: Memory, phase: Phase, *, now: float, read_at: float) -> Memory:
     if memory.phase is not phase or memory.phase_at is None:
         memory = attrs.evolve(memory, phase_at=now)
     if phase in {Phase.ORPHAN, Phase.LOST}:
+        # the same views, looked at again, are not a second sighting
+        is_new = memory.orphan_read_at is None or read_at > memory.orphan_read_at
         return attrs.evolve(
             memory,
             phase=phase,
-            orphan_sightings=memory.orphan_sightings + 1,
+            orphan_sightings=memory.orphan_sightings + is_new,
+            orphan_read_at=read_at if is_new else memory.orphan_read_at,
             orphan_at=memory.orphan_at if memory.orphan_at is not None else now,
         )
     if memory.phase is phase and memory.orphan_at is None:
         return memory
-    return attrs.evolve(memory, phase=phase, orphan_sightings=0, orphan_at=None)
+    return attrs.evolve(
+        memory, phase=phase, orphan_sightings=0, orphan_at=None, orphan_read_at=None
+    )
 
 
 def _count_start(

@@ -91,7 +91,11 @@ def _whose(
     if isinstance(action, model.LaunchAgent):
         return action.template, action.backend
     memory = ledger.memories.get(action.name)
-    return (None, None) if memory is None else (memory.template, memory.backend)
+    if memory is not None:
+        return memory.template, memory.backend
+    if isinstance(action, model.RetireAgent | model.SweepInstance):
+        return None, action.backend
+    return None, None
 
 
 def settle(
@@ -129,7 +133,17 @@ def settle(
             key_of(Scope.BACKEND, action.backend, None),
             key_of(Scope.LAUNCH, action.backend, action.template),
         )
+    ledger = _note_failed(ledger, action.name, at=outcome.at)
     return _launch_failed(ledger, action, outcome, policy, jitter, revision)
+
+
+def _note_failed(ledger: Ledger, name: NodeName, *, at: float) -> Ledger:
+    """Note when a launch failed, if it was looked at meanwhile: only newer views end it."""
+    memory = ledger.memories.get(name)
+    if memory is None:
+        return ledger
+    noted = attrs.evolve(memory, failed_at=at)
+    return attrs.evolve(ledger, memories={**ledger.memories, name: noted})
 
 
 def _count_removal(ledger: Ledger, name: NodeName) -> tuple[Ledger, int]:

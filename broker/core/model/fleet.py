@@ -82,8 +82,10 @@ class Memory:
     template: TemplateName | None = None
     backend: BackendName | None = None
     phase: Phase | None = None  # of the last cycle, only to check that changes are legal
-    orphan_sightings: int = 0
+    orphan_sightings: int = 0  # of views that are newer than the last ones
     orphan_at: float | None = None
+    orphan_read_at: float | None = None  # when the older view of the last sighting was begun
+    failed_at: float | None = None  # its launch: what was read before says nothing of it
     promised_at: float | None = None  # a free slot, wanted by an item and nothing taken, since
     free_at: float | None = None  # online with a free slot and nothing taken, since
     closed_at: float | None = None  # the controller says that it gives it nothing, since ...

@@ -145,14 +145,26 @@ def test_the_alerts_and_the_page_know_whom_a_person_must_help():
 
 @pytest.mark.parametrize(
     "path",
-    [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("examples/*/README.md"))],
+    [
+        *sorted(ROOT.glob("*.md")),
+        *sorted(DOCS.rglob("*.md")),
+        *sorted(ROOT.glob("examples/*/README.md")),
+    ],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_links_lead_somewhere(path):
     """Inside the repository; what is outside is not asked."""
-    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", path.read_text()):
         if "://" not in target:
-            assert (path.parent / target).exists(), target
+            page = (path.parent / target) if target else path
+            assert page.exists(), target
+            assert not anchor or anchor in anchors(page), f"{target}#{anchor}"
+
+
+def anchors(page):
+    """Return what headings of a page are called in links."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 def test_the_examples_of_the_reference_load():

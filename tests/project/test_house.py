@@ -3,9 +3,13 @@
 import importlib
 import pathlib
 import re
+import tomllib
+
+import pytest
 
 from backends import registry
 from tests.contract import conftest as contract
+from tests.project import test_docs as docs
 
 ROOT = pathlib.Path(__file__).parents[2]
 DECISIONS = ROOT / "docs" / "decisions"
@@ -67,6 +71,69 @@ def sources(*patterns):
                     yield path
     for pattern in patterns:
         yield from sorted(ROOT.glob(pattern))
+
+
+# --- rooms ---
+
+
+def rooms(*tops):
+    """Yield every package and folder of code beneath, by its path."""
+    for top in tops:
+        for path in sorted((ROOT / top).rglob("__init__.py")):
+            yield path.parent
+
+
+def test_every_room_is_in_the_manual_of_the_house():
+    """By its path, or as a folder of one that is named."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for room in rooms("backends", "broker", "jnlp", "outside"):
+        path = str(room.relative_to(ROOT))
+        if path.count("/") == 2 and path.startswith("backends/"):
+            row = re.search(rf"^\| `{room.parent.relative_to(ROOT)}/` \|.*$", page, re.M)
+            assert row is not None, path
+            assert f"`{room.name}/`" in row[0], path
+        elif path != "broker":
+            assert re.search(rf"^\| `{path}/` \|", page, re.M), path
+    for module in sorted((ROOT / "broker").glob("[a-z]*.py")):
+        assert f"`broker/{module.name}`" in page, module.name
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/glossary.md", "CONTRIBUTING.md"])
+def test_whatever_path_a_guide_names_exists(page):
+    """Also of folders, and of what is made for a KIND."""
+    text = (ROOT / page).read_text()
+    named = re.findall(r"`((?:backends|broker|docs|examples|jnlp|outside|tests)/[\w./-]*)`", text)
+    for path in named:
+        for kind in (
+            sorted(registry.KINDS) if "KIND" in path and path != "backends/KIND/" else [""]
+        ):
+            assert (ROOT / path.replace("KIND", kind)).exists(), path
+    assert len(named) > 5 or page.endswith("glossary.md")
+
+
+def test_the_targets_that_the_guide_names_exist():
+    """And it names every one."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split())
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert targets == set(re.findall(r"\bmake (?:[A-Z]+=\S+ )*([a-z]+)", text))
+
+
+def test_the_floors_are_those_of_the_contracts():
+    """Drawn from the configuration of import-linter."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    drawn = "```\n"
+    for contract_ in told["contracts"]:
+        if contract_["type"] == "layers":
+            (container,) = contract_["containers"]
+            width = max(len(layer) for layer in contract_["layers"])
+            drawn += f"{container}: {contract_['name']}\n"
+            drawn += "".join(
+                f"    {layer.center(width).rstrip()}\n" for layer in contract_["layers"]
+            )
+            drawn += "\n"
+    drawn = f"{drawn.rstrip()}\n```\n"
+    assert drawn == docs.table_in(ROOT / "docs" / "architecture.md", "floors", drawn)
 
 
 # --- kinds of backends ---

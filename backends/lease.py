@@ -22,7 +22,7 @@ class Record:
 
 
 @frozen(kw_only=True)
-class Seen:
+class SeenRecord:
     """A record as it was at one version."""
 
     record: Record
@@ -37,10 +37,10 @@ class Lease(Protocol):
     where: str
     """The record, in words for people."""
 
-    async def read(self) -> Seen | None:
+    async def read(self) -> SeenRecord | None:
         """Return the record as it is now, never an older one; None if there is none."""
 
-    async def write(self, record: Record, *, over: Seen | None) -> Seen | None:
+    async def write(self, record: Record, *, over: SeenRecord | None) -> SeenRecord | None:
         """Write over what was seen (None: make it); None: somebody else was faster, read again.
 
         After an error the record may have been written.

@@ -94,7 +94,7 @@ def _open(sim: simulation.Simulation) -> int:
 async def main(builds: int, docker: str | None) -> None:
     """Measure and print."""
     watch, sim = clock.Clock(), simulation.Simulation()
-    access = controller.Access(user="u", token="a-token-of-eleven")  # noqa: S106 -- the simulation's
+    access = controller.Accounts(user="u", token="a-token-of-eleven")  # noqa: S106 -- the simulation's
     server = controller.SimulatedController(sim, now=watch.now, access=access)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

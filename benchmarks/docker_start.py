@@ -143,7 +143,7 @@ async def growth(count: int = 1000) -> None:
 
 async def memory() -> None:
     """Print the memory of a broker at rest, with another backend and with this one."""
-    access = controller.Access(user="u", token="t")  # noqa: S106 -- of the simulated controller
+    access = controller.Accounts(user="u", token="t")  # noqa: S106 -- of the simulated controller
     watch = clock.Clock()
     for kind, section in (("process", ""), ("docker", f', hosts: [{{url: "{_ENGINE}"}}]')):
         with tempfile.TemporaryDirectory() as folder:

@@ -127,7 +127,7 @@ def write(kind: str, folder: pathlib.Path, url: str, told: Mapping[str, Any]) ->
 
 async def measure(kind: str, told: Mapping[str, Any]) -> Cost:
     """Run one broker and measure it."""
-    sim, access = simulation.Simulation(), controller.Access(user="u", token=_TOKEN)
+    sim, access = simulation.Simulation(), controller.Accounts(user="u", token=_TOKEN)
     server = controller.SimulatedController(sim, now=clock.Clock().now, access=access)
     with tempfile.TemporaryDirectory() as name:
         async with server, waits.TaskGroup() as group:

@@ -40,7 +40,7 @@ class Broker:
 
     settings: config.Settings
     files: store.FileStore
-    session: jnlp_http.Session
+    session: jnlp_http.ControllerSession
     backends: Mapping[model.BackendName, backends_api.Backend]
     reconciler: reconcile.Reconciler
     recorder: metrics.PrometheusRecorder

@@ -46,7 +46,7 @@ def build(
         leads = leadership.Onlooker() if reads_only else leadership.Always()
     policy = config.policy(settings, wall_now=watch.wall())
     recorder = metrics.PrometheusRecorder(policy, version=broker.__version__)
-    session = jnlp_http.Session(settings.controller.session())
+    session = jnlp_http.ControllerSession(settings.controller.session())
     reader = metrics.MeteredReader(reading.Reader(session), recorder)
     nodes = metrics.MeteredNodes(jnlp_client.NodeClient(session), recorder)
     made_backends = make_backends(settings, files, watch=watch, reads_only=reads_only)

@@ -106,7 +106,7 @@ class FileStore:
         return self.directory / key
 
 
-class Reader(FileStore):
+class ReadOnlyStore(FileStore):
     """The same directory for a command that leaves everything as it is: nothing is written."""
 
     def __init__(self, directory: pathlib.Path) -> None:

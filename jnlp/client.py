@@ -19,7 +19,7 @@ _SECRETS_KEPT = 2048
 class NodeClient:
     """The node calls of one controller. Every method raises any ``JenkinsError``."""
 
-    def __init__(self, session: http.Session) -> None:
+    def __init__(self, session: http.ControllerSession) -> None:
         self._session = session
         self._secrets: dict[str, jnlp_secret.Secret] = {}
         self._secrets_of = ""  # the controller session they belong to

@@ -49,7 +49,7 @@ _WRONG = {
 
 
 @frozen(kw_only=True)
-class Answer:
+class ControllerAnswer:
     """A successful answer: ``json``, ``entries`` or ``text`` by the method that asked.
 
     All may be secret.
@@ -78,7 +78,7 @@ class _Reply:
     body: bytes = field(repr=False)
 
 
-class Session:
+class ControllerSession:
     """One client session to one controller; use as an async context manager or ``aclose`` it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -116,7 +116,7 @@ class Session:
 
     async def get_json(
         self, path: str, params: Mapping[str, str] | None = None, *, limit: int = DOCUMENT_BYTES
-    ) -> Answer:
+    ) -> ControllerAnswer:
         """GET a JSON document; ``path`` is relative to the controller's URL and quoted.
 
         Raises any ``JenkinsError``; ``Unexpected`` for what is not JSON, or more than ``limit``
@@ -132,7 +132,7 @@ class Session:
             raise errors.Unexpected(f"{what}: invalid JSON", status=reply.status) from error
         return _answer(reply, document=document)
 
-    async def get_list(self, path: str, key: str, params: Mapping[str, str]) -> Answer:
+    async def get_list(self, path: str, key: str, params: Mapping[str, str]) -> ControllerAnswer:
         """GET the list that a JSON document has under ``key``, its entries not yet parsed.
 
         Raises any ``JenkinsError``; ``Unexpected`` when there is no such list.
@@ -147,7 +147,9 @@ class Session:
             ) from None
         return _answer(reply, found=found)
 
-    async def get_text(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+    async def get_text(
+        self, path: str, params: Mapping[str, str] | None = None
+    ) -> ControllerAnswer:
         """GET a text document in UTF-8; raises any ``JenkinsError``."""
         what = f"GET {path}"
         reply = await self._get(what, path, params, limit=DOCUMENT_BYTES)
@@ -164,7 +166,7 @@ class Session:
         form: Mapping[str, str] | None = None,
         body: bytes | None = None,
         content_type: str = "application/xml",
-    ) -> Answer:
+    ) -> ControllerAnswer:
         """POST a form or a body; 200, 201, 204 and 302 are success.
 
         With a password, a crumb that the controller no longer takes is renewed and the call made
@@ -423,8 +425,8 @@ def _answer(
     document: Any = None,
     found: jnlp_entries.Entries = jnlp_entries.NONE,
     text: str = "",
-) -> Answer:
-    return Answer(
+) -> ControllerAnswer:
+    return ControllerAnswer(
         status=reply.status,
         json=document,
         entries=found,

@@ -27,7 +27,7 @@ class TooMuch(Exception):  # noqa: N818 -- what it is
 
 
 @frozen
-class Answer:
+class ProgramOutput:
     """How a program ended, and what it said; negative codes are signals."""
 
     code: int
@@ -35,7 +35,7 @@ class Answer:
     complained: bytes
 
 
-def ask(command: Sequence[str], asked: bytes, *, limit: int, within_s: float) -> Answer:
+def ask(command: Sequence[str], asked: bytes, *, limit: int, within_s: float) -> ProgramOutput:
     """Run a program with a text of at most 4 KiB as its input; return what it says.
 
     ``limit``: bytes of each of both outputs. What it has started in its session ends with it; what
@@ -68,7 +68,7 @@ def ask(command: Sequence[str], asked: bytes, *, limit: int, within_s: float) ->
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
-    return Answer(code, told, complained)
+    return ProgramOutput(code, told, complained)
 
 
 def _heard(

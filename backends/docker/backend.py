@@ -183,7 +183,7 @@ class DockerBackend:
 
     # --- launching ---
 
-    async def _somewhere(self, name: str, plan: container.Plan, files: _Files) -> None:
+    async def _somewhere(self, name: str, plan: container.ContainerPlan, files: _Files) -> None:
         """Try the hosts in order; raises the refusal that reaches least far.
 
         A host that fails is set aside, for everybody. One that cannot have what this template
@@ -225,7 +225,9 @@ class DockerBackend:
                 f"{place.host.url} is full: it may have {counts.told(limit, 'container')}"
             )
 
-    async def _on(self, place: pool.Place, name: str, plan: container.Plan, files: _Files) -> None:
+    async def _on(
+        self, place: pool.Place, name: str, plan: container.ContainerPlan, files: _Files
+    ) -> None:
         """Launch on one host, with its image."""
         if plan.pull == "always":
             await self._pull(place, name, plan)
@@ -243,7 +245,7 @@ class DockerBackend:
                 raise api.Rejected(f"{again}, though it was pulled; hint: `platform`") from again
 
     async def _make(
-        self, place: pool.Place, name: str, plan: container.Plan, files: _Files
+        self, place: pool.Place, name: str, plan: container.ContainerPlan, files: _Files
     ) -> None:
         """Run the blocking piece; a cancelled call leaves nothing or a listed instance."""
         cancelled = threading.Event()
@@ -264,7 +266,7 @@ class DockerBackend:
             future.add_done_callback(over)
             raise
 
-    async def _pull(self, place: pool.Place, name: str, plan: container.Plan) -> None:
+    async def _pull(self, place: pool.Place, name: str, plan: container.ContainerPlan) -> None:
         """Wait for the image; whoever else wants it waits for the same pull."""
         key = (place.host.url, plan.image, plan.platform)
         async with self._pull_turn:

@@ -18,7 +18,7 @@ def _fit(text: str) -> str:
     return outside_text.clean(text, _LENGTH)
 
 
-class Verdict(enum.Enum):
+class Grade(enum.Enum):
     """How one check went."""
 
     OK = "ok"
@@ -31,21 +31,21 @@ class Finding:
     """One line: what was looked at, how it is, what to do."""
 
     check: str
-    verdict: Verdict
+    verdict: Grade
     text: str = field(converter=_fit)
     hint: str = field(default="", converter=_fit)
 
 
 def ok(check: str, text: str) -> Finding:
     """Return a finding that asks for nothing."""
-    return Finding(check=check, verdict=Verdict.OK, text=text)
+    return Finding(check=check, verdict=Grade.OK, text=text)
 
 
 def warn(check: str, text: str, hint: str = "") -> Finding:
     """Return a finding of something that may be meant so."""
-    return Finding(check=check, verdict=Verdict.WARN, text=text, hint=hint)
+    return Finding(check=check, verdict=Grade.WARN, text=text, hint=hint)
 
 
 def fail(check: str, text: str, hint: str = "") -> Finding:
     """Return a finding of something that cannot work."""
-    return Finding(check=check, verdict=Verdict.FAIL, text=text, hint=hint)
+    return Finding(check=check, verdict=Grade.FAIL, text=text, hint=hint)

@@ -66,7 +66,7 @@ class KubernetesBackend:
         self._client: client.Client | None = None
         self._reflector: reflector.Reflector | None = None
         self._inquiry = events.Inquiry()
-        self._refused: dict[str, _Refusal] = {}  # by instance
+        self._refused: dict[str, _DeletionRefused] = {}  # by instance
         self._listener: listener.Listener | None = None
         self._closed = False
 
@@ -219,7 +219,7 @@ class KubernetesBackend:
             found = await asked.find_pod(name)
             return found if found is not None and states.is_ours(found, self._owner) else None
 
-        executor = execution.Executor(
+        executor = execution.CommandExecutor(
             await self._access(), timeout_s=self._settings.request_timeout_s
         )
         rules = listener.Rules(find=find, patience_s=self._settings.start_patience_s)
@@ -232,7 +232,7 @@ class KubernetesBackend:
         else:
             self._listener = made
 
-    async def _find(self, name: str) -> states.Seen | None:
+    async def _find(self, name: str) -> states.PodSighting | None:
         """Return our pod of that name: from the picture, else asked for alone."""
         if names.name_problem(name) is not None:
             return None
@@ -277,12 +277,12 @@ class KubernetesBackend:
         except api.BackendError:
             return False
 
-    async def _delete(self, asked: client.Client, found: states.Seen, grace_s: int) -> None:
+    async def _delete(self, asked: client.Client, found: states.PodSighting, grace_s: int) -> None:
         """Delete a pod; that we may not is remembered, so that the listing can say it."""
         try:
             await asked.delete_pod(found.pod, uid=found.uid, grace_s=grace_s)
         except (api.Unauthorized, api.Rejected) as error:
-            old = self._refused.get(found.name, _Refusal(at=self._now()))
+            old = self._refused.get(found.name, _DeletionRefused(at=self._now()))
             new = attrs.evolve(old, why=error.reason, times=old.times + 1)
             self._refused[found.name] = new
             error.retry_after = error.retry_after or new.pause_s
@@ -338,7 +338,7 @@ def _uid(found: client.Object) -> str:
 
 
 @frozen(kw_only=True)
-class _Refusal:
+class _DeletionRefused:
     """Why we may not delete a pod, since when, and how often it was tried."""
 
     why: str = ""

@@ -15,8 +15,7 @@ from attrs import Attribute, field, frozen
 
 from backends.kit import checks, perils, workspaces
 from backends.kit.remarks import Common, Remark
-from backends.kubernetes.pods import merge
-from backends.kubernetes.pods import volumes as pod_sharing
+from backends.kubernetes.pods import merge, volumes
 from outside import files
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -263,7 +262,7 @@ class KubernetesTemplate:
 
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where pods of this template would work together."""
-        yield from pod_sharing.shared(
+        yield from volumes.shared(
             self._body(common),
             work_directory=self.work_directory,
             remote_fs=common.remote_fs or _IMAGE_FS,
@@ -272,7 +271,7 @@ class KubernetesTemplate:
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what cannot be right about this template, and what is dangerous."""
         body = self._body(common)
-        for text in pod_sharing.perilous(body):
+        for text in volumes.perilous(body):
             yield Remark(path=("pod",), text=text, hint=perils.HINT)
         if not self.restricted:
             yield Remark(
@@ -281,10 +280,10 @@ class KubernetesTemplate:
                 "image lets it",
                 hint="true; a container that needs more says so in its own securityContext",
             )
-        for name, meant in pod_sharing.given_variables(body, common.reserved):
+        for name, meant in volumes.given_variables(body, common.reserved):
             yield Remark(
                 path=("pod",),
-                text=f"the broker gives {name} to the container {pod_sharing.AGENT}",
+                text=f"the broker gives {name} to the container {volumes.AGENT}",
                 hint=f"set {meant}" if meant else "leave it out",
                 wrong=True,
             )
@@ -292,7 +291,7 @@ class KubernetesTemplate:
     def _body(self, common: Common) -> Mapping[str, Any]:
         fragments = getattr(common.settings, "pods", {})
         layers = [fragments[name] for name in self.inherits if name in fragments]
-        return pod_sharing.merged([*layers, self.pod])
+        return volumes.merged([*layers, self.pod])
 
     @property
     def lifetime_s(self) -> float | None:

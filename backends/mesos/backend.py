@@ -40,11 +40,11 @@ def create(
     state_dir: pathlib.Path,  # noqa: ARG001 -- part of every factory; the store is all we need
     now: Callable[[], float],
     reading: bool = False,
-) -> "MesosBackend | reader.Reader":
+) -> "MesosBackend | reader.ClusterReader":
     """Build the backend; nothing is asked before the first call."""
     if reading:
         key = driver.key_of(owner, configured)
-        return reader.Reader(configured, identity=lambda: store.load(key))
+        return reader.ClusterReader(configured, identity=lambda: store.load(key))
     driven = driver.Driver(configured, owner=owner, store=store, now=now)
     return MesosBackend(configured, driver=driven, now=now)
 
@@ -65,7 +65,7 @@ class MesosBackend:
         self._driver = driver
         self._cluster = driver.cluster
         told = configured.handover
-        self._door = None if told is None else handover.Door(told, now=now)
+        self._door = None if told is None else handover.HandoverDoor(told, now=now)
         self._now = now
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 

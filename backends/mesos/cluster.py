@@ -160,7 +160,7 @@ class Cluster:
     async def _never(self, need: offers.Need) -> str | None:
         """Say why no agent can ever hold it: only if every agent was read, a moment ago."""
 
-        def read(page: Any) -> tuple[list[offers.Agent], typed.Odd]:
+        def read(page: Any) -> tuple[list[offers.MesosAgent], typed.Odd]:
             every = _entries(page, "slaves")
             return typed.each(every, lambda one: offers.parse_agent(one, role=self._role))
 

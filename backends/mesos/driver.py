@@ -85,7 +85,7 @@ class Driver:
         if self.closed:
             raise api.Unavailable("the backend is closed")
         self.start()
-        if self._session is not None and self._session.phase is session.Phase.SUPERSEDED:
+        if self._session is not None and self._session.phase is session.SessionPhase.SUPERSEDED:
             raise self._trouble.with_traceback(None)  # for minutes, perhaps: nothing to wait for
         failures = self._failures
 
@@ -94,7 +94,7 @@ class Driver:
 
         def connected() -> bool:
             known = self._session
-            return settled() or (known is not None and known.phase is session.Phase.ONLINE)
+            return settled() or (known is not None and known.phase is session.SessionPhase.ONLINE)
 
         within_s = self._settings.request_timeout_s
         if not whole:
@@ -105,7 +105,11 @@ class Driver:
         if machine is not None and not self.closed:
             return machine
         machine = self._session
-        if machine is not None and machine.phase is session.Phase.ONLINE and not self.closed:
+        if (
+            machine is not None
+            and machine.phase is session.SessionPhase.ONLINE
+            and not self.closed
+        ):
             if not whole:
                 return machine
             raise api.Unavailable(await self.awaited(machine))
@@ -122,7 +126,11 @@ class Driver:
 
     def _online(self) -> session.Session | None:
         machine = self._session
-        if machine is None or machine.phase is not session.Phase.ONLINE or not machine.synced:
+        if (
+            machine is None
+            or machine.phase is not session.SessionPhase.ONLINE
+            or not machine.synced
+        ):
             return None
         return machine
 
@@ -200,14 +208,14 @@ class Driver:
             machine = self._session
             if machine is not None:
                 machine.disconnected()
-                if machine.phase is session.Phase.SUPERSEDED and machine.error:
+                if machine.phase is session.SessionPhase.SUPERSEDED and machine.error:
                     machine.error = ""
                     self._trouble = api.Unavailable(_SUPERSEDED)
                     _LOG.error("another broker took our Mesos framework over")
             self._outbox.clear()
             self._failures += 1
             self.notify()
-            gone = machine is not None and machine.phase is session.Phase.REMOVED
+            gone = machine is not None and machine.phase is session.SessionPhase.REMOVED
             anew = gone and machine is not None and machine.framework.id != removed
             removed = machine.framework.id if gone and machine is not None else removed
             if anew or self._now() - began >= _STEADY_S:
@@ -218,7 +226,7 @@ class Driver:
     async def _look_around(self) -> None:
         """Raise Unavailable while another broker holds our framework's stream."""
         machine = self._session
-        if machine is None or machine.phase is not session.Phase.SUPERSEDED:
+        if machine is None or machine.phase is not session.SessionPhase.SUPERSEDED:
             return
         told, _ = await self.cluster.framework(machine.framework.id)
         # a master that was restarted has forgotten it, and one that hides it never shows it
@@ -290,7 +298,7 @@ class Driver:
             )
             if not self.inherits:
                 machine.is_new()
-        if machine.phase is session.Phase.REMOVED:
+        if machine.phase is session.SessionPhase.REMOVED:
             left = await self.cluster.living(machine.framework.id)
             if left:
                 raise api.Unavailable(
@@ -343,7 +351,7 @@ class Driver:
                     self._sending = False
             self.notify()
             self._wishes.clear()
-            if machine.phase is session.Phase.ONLINE:
+            if machine.phase is session.SessionPhase.ONLINE:
                 self.say(machine.tick(self._now()))
                 wait_s = max(0.05, machine.wake_at() - self._now())
             else:

@@ -36,7 +36,7 @@ _KEPT_MAX = 10_000
 
 
 @attrs.define(kw_only=True)
-class _Left:
+class _Deposit:
     """One file that was left at the door; ``content`` is None once it was taken."""
 
     name: str  # of the instance
@@ -44,7 +44,7 @@ class _Left:
     until: float
 
 
-class Door:
+class HandoverDoor:
     """Listens from the first ``open`` on; one object per backend and event loop."""
 
     def __init__(self, told: settings.Handover, *, now: Callable[[], float]) -> None:
@@ -54,7 +54,7 @@ class Door:
         self._opening = asyncio.Lock()
         self._talking: set[asyncio.Task[None]] = set()
         self._base = ""
-        self._left: dict[str, _Left] = {}  # by the token's digest, oldest first
+        self._left: dict[str, _Deposit] = {}  # by the token's digest, oldest first
         self.closed = False
 
     async def open(self) -> None:
@@ -81,7 +81,9 @@ class Door:
         """Leave a file for an instance; returns the URL under which it can be taken once."""
         self._clear_away()
         token = secrets.token_hex(32)
-        self._left[_digest(token)] = _Left(name=name, content=content, until=self._now() + _KEPT_S)
+        self._left[_digest(token)] = _Deposit(
+            name=name, content=content, until=self._now() + _KEPT_S
+        )
         return f"{self._base}{_PATH}{token}"
 
     def withdraw(self, name: str) -> None:

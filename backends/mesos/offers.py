@@ -33,9 +33,9 @@ Operator = Literal["IS", "LIKE", "UNLIKE", "CLUSTER", "UNIQUE", "MAX_PER"]
 class Constraint:
     """As in Marathon. ``CLUSTER`` without a value: wherever the first one went."""
 
-    attribute: str
-    operator: Operator
-    value: str = ""
+    attribute: str  # Of the Mesos agent, or ``@hostname``.
+    operator: Operator  # As in Marathon.
+    value: str = ""  # What it is compared with.
 
     def __attrs_post_init__(self) -> None:
         """Refuse what could not be compared with anything."""
@@ -217,7 +217,7 @@ def match(
 
 
 @frozen(kw_only=True)
-class Agent:
+class MesosAgent:
     """All of one agent, as an operator's view of the cluster shows it."""
 
     hostname: str
@@ -226,7 +226,7 @@ class Agent:
     unreadable: frozenset[str] = frozenset()  # attributes that could not be read
 
 
-def parse_agent(raw: Mapping[str, Any], *, role: str) -> Agent:
+def parse_agent(raw: Mapping[str, Any], *, role: str) -> MesosAgent:
     """Read an agent of the master's ``/slaves``: what it has for ``role`` when it is empty.
 
     Raises KeyError, TypeError, ValueError or AttributeError where it is none.
@@ -244,12 +244,12 @@ def parse_agent(raw: Mapping[str, Any], *, role: str) -> Agent:
         for begin, end in re.findall(r"(\d{1,20})-(\d{1,20})", part.get("ports", ""))
     )
     read, unreadable = _attributes(raw.get("attributes", {}).items(), attributes.of_page)
-    return Agent(
+    return MesosAgent(
         hostname=_text(raw["hostname"]), attributes=read, unreadable=unreadable, totals=totals
     )
 
 
-def never_fits(need: Need, agents: Sequence[Agent]) -> str | None:
+def never_fits(need: Need, agents: Sequence[MesosAgent]) -> str | None:
     """Say why no agent could hold the task even if it were empty, or None if one could."""
     best: list[str] = []
     for agent in agents:
@@ -338,7 +338,7 @@ def _problem(need: Need, bag: _Bag, placed: Sequence[Mapping[str, str]]) -> str 
     return None
 
 
-def _violation(one: Constraint, where: Offer | Agent, values: Sequence[str]) -> str | None:  # noqa: PLR0911 -- one operator, one return
+def _violation(one: Constraint, where: Offer | MesosAgent, values: Sequence[str]) -> str | None:  # noqa: PLR0911 -- one operator, one return
     """Say how an agent breaks a constraint, or None; ``values``: of agents where others run."""
     value = _value(one.attribute, where)
     shown = f"{one.attribute} is {value!r}" if value is not None else f"no {one.attribute}"
@@ -415,7 +415,7 @@ def _take(need: Need, bag: _Bag) -> Placement:
     )
 
 
-def _value(attribute: str, where: Offer | Agent) -> str | None:
+def _value(attribute: str, where: Offer | MesosAgent) -> str | None:
     return where.hostname if attribute == HOSTNAME else where.attributes.get(attribute)
 
 

@@ -15,7 +15,7 @@ from backends.mesos import cluster, instances, records, settings, tasks, transpo
 from outside import counts, text, typed
 
 
-class Reader:
+class ClusterReader:
     """The questions of the contract; ``identity`` gives the framework's id, None without one."""
 
     kind = "mesos"

@@ -14,7 +14,7 @@ SENTINEL = "reconciled."
 _FIRST_S, _MAX_S, _AT_REST_S = 1.0, 60.0, 900.0
 
 
-class Questions:
+class OpenQuestions:
     """Names whose state is asked for, and the time of the next question."""
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ _GRAVES_MAX = 4096
 _USED_MAX = 65_536
 
 
-class Phase(enum.Enum):
+class SessionPhase(enum.Enum):
     """Where the session stands."""
 
     OFFLINE = "offline"
@@ -58,7 +58,7 @@ class Session:
 
     def __init__(self, framework: calls.Framework, *, refuse_s: float) -> None:
         self.framework = framework
-        self.phase = Phase.OFFLINE
+        self.phase = SessionPhase.OFFLINE
         self.heartbeat_s: float | None = None
         self.error = ""  # the master's last ERROR
         self.wants: dict[str, records.Want] = {}
@@ -71,7 +71,7 @@ class Session:
         self.odd: dict[str, str] = {}  # name of a task to why the last word of it was not read
         self.oddities = typed.Odd()  # all that could not be read, since the beginning
         self._suppressed = True  # as the master was told
-        self._questions = reconciliation.Questions()
+        self._questions = reconciliation.OpenQuestions()
 
     @property
     def synced(self) -> bool:
@@ -87,8 +87,8 @@ class Session:
 
     def disconnected(self) -> None:
         """The stream is gone; wishes and facts stay."""
-        if self.phase is Phase.ONLINE:
-            self.phase = Phase.OFFLINE
+        if self.phase is SessionPhase.ONLINE:
+            self.phase = SessionPhase.OFFLINE
 
     def is_new(self) -> None:
         """Nobody has spoken for our framework yet: there is nothing to be known of it."""
@@ -96,13 +96,13 @@ class Session:
 
     def left_alone(self) -> None:
         """Whoever had taken our framework over is gone, and may have left tasks."""
-        if self.phase is Phase.SUPERSEDED:
-            self.phase = Phase.OFFLINE
+        if self.phase is SessionPhase.SUPERSEDED:
+            self.phase = SessionPhase.OFFLINE
             self._questions.synced = False
 
     def renew(self, framework: calls.Framework) -> None:
         """Begin anew under another id; nothing of the removed framework runs any more."""
-        self.framework, self.phase = framework, Phase.OFFLINE
+        self.framework, self.phase = framework, SessionPhase.OFFLINE
         for task in self.tasks.values():
             if task.final is None:
                 task.end("TASK_GONE", "REASON_FRAMEWORK_REMOVED", "the master removed us")
@@ -206,7 +206,7 @@ class Session:
             self.note_used([name])
         if task.unacknowledged is not None or task.is_away:
             self._graves.pop(name, None)
-            self._graves[name] = task.unacknowledged if self.phase is Phase.ONLINE else None
+            self._graves[name] = task.unacknowledged if self.phase is SessionPhase.ONLINE else None
         while len(self._graves) > _GRAVES_MAX:
             self._graves.pop(next(iter(self._graves)))
         said = self._acknowledge(name, task.agent_id, task.unacknowledged)
@@ -233,7 +233,7 @@ class Session:
 
     def tick(self, now: float) -> list[calls.Call]:
         """Say again what has not been answered."""
-        if self.phase is not Phase.ONLINE:
+        if self.phase is not SessionPhase.ONLINE:
             return []
         said: list[calls.Call] = []
         for task in self.tasks.values():
@@ -249,7 +249,7 @@ class Session:
 
     def _say(self, call: calls.Call) -> list[calls.Call]:
         """Nothing can be said while there is no stream: SUBSCRIBE will say it all."""
-        return [call] if self.phase is Phase.ONLINE else []
+        return [call] if self.phase is SessionPhase.ONLINE else []
 
     def _revive(self) -> list[calls.Call]:
         said = self._say(calls.revive_offers(self.framework))
@@ -273,7 +273,7 @@ class Session:
         return said
 
     def _subscribed(self, subscribed: Any, now: float) -> list[calls.Call]:
-        self.phase, self.error = Phase.ONLINE, ""
+        self.phase, self.error = SessionPhase.ONLINE, ""
         self.odd.clear()  # everything is told again
         told = subscribed if isinstance(subscribed, Mapping) else {}
         self.heartbeat_s = typed.number(told.get("heartbeat_interval_seconds"), 0.0, 3600.0)
@@ -478,9 +478,9 @@ class Session:
     def _failed(self, message: str) -> None:
         self.error = message
         if "failed over" in message:
-            self.phase = Phase.SUPERSEDED
+            self.phase = SessionPhase.SUPERSEDED
         elif "removed" in message:
-            self.phase = Phase.REMOVED
+            self.phase = SessionPhase.REMOVED
 
 
 def _list(event: Mapping[str, Any], *path: str) -> Sequence[Any]:

@@ -43,8 +43,9 @@ class Handover:
     url: str = field(
         validator=_like(re.compile(r"https?://[^\s?#@]+"), "https://broker.example.com:8443")
     )
-    # PEM files of the certificate that we show and its key. None: plain HTTP.
+    # PEM file of the certificate that we show. None: plain HTTP.
     cert_file: str | None = field(default=None, validator=checks.absolute)
+    # PEM file of its key.
     key_file: str | None = field(default=None, validator=checks.absolute)
 
     def __attrs_post_init__(self) -> None:
@@ -70,9 +71,9 @@ class MesosSettings:
     role: str = field(default="*", validator=_like(_ROLE, "a role such as ci or ci/large"))
     # Who the tasks run as, unless the template says; on the agents this user has to exist.
     user: str = "jenkins"
-    # Basic authentication at the masters; the file holds the secret and nothing else. Agents are
-    # never given it.
+    # Who we are at the masters (basic authentication). Agents are never given it.
     principal: str | None = None
+    # File with the secret of ``principal``, and nothing else.
     secret_file: str | None = field(default=None, validator=checks.absolute)
     # Where the agents' hosts fetch the agents' secrets, so that nobody else sees them.
     handover: Handover | None = None
@@ -99,8 +100,9 @@ class MesosSettings:
     # Whether agents with GPUs make us offers, for templates with ``gpus``. Masters keep them for
     # frameworks that say so, and so should we: their processors are wanted by those.
     gpus: bool = False
-    # Shown in the master's pages.
+    # Host of the framework, as the master's pages show it.
     hostname: str = ""
+    # Address to which the master's pages link.
     web_url: str = ""
 
     def remarks(self) -> Iterator[Remark]:
@@ -158,8 +160,8 @@ def _is_open(path: str) -> bool:
 class Network:
     """How a task is connected. ``host``: as the agent's host."""
 
-    mode: Literal["host", "bridge", "cni"] = "host"
-    name: str = ""  # of the CNI or Docker network
+    mode: Literal["host", "bridge", "cni"] = "host"  # host: as the agent's host.
+    name: str = ""  # Of the CNI or Docker network.
     # Ports in the container, each mapped to a port of the offer; ``$PORT0`` and so on tell which.
     ports: tuple[int, ...] = ()
 
@@ -168,14 +170,14 @@ class Network:
 class Volume:
     """One volume: from the host, from a volume driver, in memory, or from the sandbox."""
 
-    container_path: str
-    host_path: str | None = None
-    read_only: bool = False
-    driver: str | None = None  # of Docker, such as rexray (EBS) or an NFS driver
-    driver_name: str | None = None  # of the volume, for the driver
-    driver_options: Mapping[str, str] = field(factory=dict)
-    tmpfs_bytes: int | None = None  # in memory, of this size
-    sandbox_path: str | None = None
+    container_path: str  # Where it appears.
+    host_path: str | None = None  # A path of the agent's host.
+    read_only: bool = False  # Mount it read-only.
+    driver: str | None = None  # A volume driver of Docker, such as rexray (EBS) or one for NFS.
+    driver_name: str | None = None  # Name of the volume, for the driver.
+    driver_options: Mapping[str, str] = field(factory=dict)  # Options of the driver.
+    tmpfs_bytes: int | None = None  # In memory, of this size.
+    sandbox_path: str | None = None  # A folder of the sandbox, which goes with the task.
 
     def __attrs_post_init__(self) -> None:
         """Refuse a volume from nowhere, and one from two places."""
@@ -193,34 +195,36 @@ class Volume:
 class Uri:
     """What the fetcher brings into the sandbox before the start, such as a Java archive."""
 
-    value: str
-    extract: bool = True
-    executable: bool = False
-    cache: bool = True
-    output_file: str | None = None
+    value: str  # Its address.
+    extract: bool = True  # Unpack an archive.
+    executable: bool = False  # Make it executable.
+    cache: bool = True  # Let the agent's host keep it for the next task.
+    output_file: str | None = None  # What it is called in the sandbox. None: as in its address.
 
 
 @frozen(kw_only=True)
 class MesosTemplate:
     """Settings of one template on this backend. Cores and memory are the template's own."""
 
-    # Cores and bytes asked of the scheduler where the template's ``resources`` say nothing.
+    # Cores asked for where the template's ``resources`` say nothing.
     default_cpus: float = field(default=1.0, validator=checks.between(0.01, 1024))
+    # Memory asked for where they say nothing.
     default_memory_bytes: int = field(default=1 << 30, validator=checks.between(32 << 20, 1 << 42))
     # Bytes of disk, 0: not asked for. Agents without a disk isolator only count it.
     disk_bytes: int = field(default=0, validator=checks.between(0, 1 << 50))
+    # GPUs of each task; ``gpus`` of the backend has to be true.
     gpus: int = field(default=0, validator=checks.between(0, 64))
     # Who runs containers with an image: Mesos itself or the Docker daemon of the agent.
     containerizer: Literal["mesos", "docker"] = "mesos"
     # The hard limits of ``resources`` apart from what is reserved (needs Mesos 1.10 agents).
     limits: bool = False
-    user: str | None = None  # None: the backend's
-    network: Network = field(factory=Network)
-    volumes: tuple[Volume, ...] = ()
-    uris: tuple[Uri, ...] = ()
-    constraints: tuple[offers.Constraint, ...] = ()
-    privileged: bool = False
-    docker_parameters: Mapping[str, str] = field(factory=dict)  # of "docker run"
+    user: str | None = None  # Who the task runs as. None: the backend's.
+    network: Network = field(factory=Network)  # How a task is connected.
+    volumes: tuple[Volume, ...] = ()  # Mounts.
+    uris: tuple[Uri, ...] = ()  # What the fetcher brings into the sandbox, such as a Java archive.
+    constraints: tuple[offers.Constraint, ...] = ()  # On which Mesos agents, by their attributes.
+    privileged: bool = False  # Every build is root on the agent's host.
+    docker_parameters: Mapping[str, str] = field(factory=dict)  # Options of "docker run".
     # How the agent's secret reaches its task. "fetch", the default where the backend has a
     # `handover`: Mesos' fetcher asks the broker for it, once. The other two have to be chosen,
     # because others see it for a moment at each start. "volume": a secret volume (the Mesos agents

@@ -101,7 +101,7 @@ class ProcessBackend:
         self._workers = concurrent.futures.ThreadPoolExecutor(_WORKERS, "process-work")
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._preparing: dict[str, api.Instance] = {}
-        self._working: dict[str, asyncio.Future[storage.Record | None]] = {}
+        self._working: dict[str, asyncio.Future[storage.InstanceRecord | None]] = {}
         self._cleaned = reading  # who only reads clears nothing away
         self._closed = False
 
@@ -259,7 +259,7 @@ class ProcessBackend:
 
     async def _make(
         self, spec: api.InstanceSpec, files: Mapping[str, pathlib.Path]
-    ) -> storage.Record | None:
+    ) -> storage.InstanceRecord | None:
         """Make and start in a thread; a cancelled call leaves nothing or a listed instance."""
         cancelled = threading.Event()
         future = self._submit(self._workers, self._make_now, spec, files, cancelled)
@@ -280,7 +280,7 @@ class ProcessBackend:
 
     def _make_now(
         self, spec: api.InstanceSpec, files: Mapping[str, pathlib.Path], cancelled: threading.Event
-    ) -> storage.Record | None:
+    ) -> storage.InstanceRecord | None:
         """Fill, publish, start; blocking."""
         home, wanted = self._storage.path(spec.name), launching.digest(spec)
         if self._storage.digest(spec.name) is None:
@@ -354,10 +354,10 @@ class ProcessBackend:
         with contextlib.suppress(api.NotFound):
             self._finish(self._ask_to_end(name, 0.0))
 
-    def _ask_to_end(self, name: str, grace_s: float) -> storage.Record:
+    def _ask_to_end(self, name: str, grace_s: float) -> storage.InstanceRecord:
         return self._storage.ask_to_end(name, grace_s=max(0.0, grace_s))
 
-    def _finish(self, record: storage.Record) -> None:
+    def _finish(self, record: storage.InstanceRecord) -> None:
         """Kill what is left and remove it; blocking."""
         left = self._storage.end_now(record, within_s=_KILL_S)
         if left:

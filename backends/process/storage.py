@@ -44,7 +44,7 @@ _DEEP = 200  # directories within each other that a recursive removal surely bea
 
 
 @frozen(kw_only=True)
-class Record:
+class InstanceRecord:
     """One instance as its directory shows it."""
 
     instance: api.Instance
@@ -133,7 +133,7 @@ class Storage:
         except FileNotFoundError:  # removed meanwhile
             return False
 
-    def read_all(self) -> tuple[list[Record], typed.Odd]:
+    def read_all(self) -> tuple[list[InstanceRecord], typed.Odd]:
         """All instances, and what could not be read; those that vanish meanwhile are left out."""
         boot = kernel.boot_id()
         there = self.names()
@@ -142,7 +142,7 @@ class Storage:
             self._claims.pop(name, None)
         failed: list[OSError] = []
 
-        def read(name: str) -> Record | None:
+        def read(name: str) -> InstanceRecord | None:
             try:
                 return self.read(name, boot=boot)
             except OSError as error:  # the machine's: then nothing is known of the others either
@@ -183,7 +183,7 @@ class Storage:
             self._claims[name] = claim
         return claim
 
-    def read(self, name: str, *, boot: str, ends: bool = False) -> Record | None:
+    def read(self, name: str, *, boot: str, ends: bool = False) -> InstanceRecord | None:
         """One instance, or None when there is none. ``boot`` is ``kernel.boot_id()``.
 
         Raises OddError unless it ``ends``.
@@ -210,7 +210,7 @@ class Storage:
             state = api.InstanceState.STOPPING
         if not paths.is_directory(path):
             return None
-        return Record(
+        return InstanceRecord(
             instance=api.Instance(
                 name=name,
                 state=state,
@@ -252,7 +252,7 @@ class Storage:
 
     # --- ending ---
 
-    def ask_to_end(self, name: str, *, grace_s: float) -> Record:
+    def ask_to_end(self, name: str, *, grace_s: float) -> InstanceRecord:
         """Tell the supervisor to end the agent; raises NotFound. Nobody can start it after."""
         with contextlib.suppress(OSError):  # disk full: a supervisor that comes now sees it go
             self.give_up(name)
@@ -265,7 +265,7 @@ class Storage:
             proc.send(record.supervisor, signal.SIGTERM)
         return record
 
-    def end_now(self, record: Record, *, within_s: float) -> list[int]:
+    def end_now(self, record: InstanceRecord, *, within_s: float) -> list[int]:
         """Kill whatever is left of it; return the processes that do not die."""
         supervisor = record.supervisor
         if supervisor is not None:
@@ -278,7 +278,7 @@ class Storage:
             proc.reap(supervisor.pid)
         return proc.kill_marked(record.token, within_s=within_s) if record.token else []
 
-    def remove(self, record: Record) -> None:
+    def remove(self, record: InstanceRecord) -> None:
         """Remove all it left on the disk; raises NotFound when it is gone already.
 
         A successor under the same name is not touched: another broker may have been faster.

@@ -336,7 +336,7 @@ def doctor(options: argparse.Namespace) -> None:
     found = asyncio.run(_examine(settings, options))
     if options.json:
         _print_json([{**attrs.asdict(f), "verdict": f.verdict.value} for f in found])
-    bad = sum(f.verdict is finding.Verdict.FAIL for f in found)
+    bad = sum(f.verdict is finding.Grade.FAIL for f in found)
     if bad:
         raise exits.Failed(f"{bad} of {counts.told(len(found), 'check')} failed")
 
@@ -456,7 +456,7 @@ async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Docu
     if options.url is not None:
         return await _page(options.url, names), options.url
     settings = _settings(options, secrets=False)
-    note = presence.noted(store.Reader(settings.state_dir))
+    note = presence.noted(store.ReadOnlyStore(settings.state_dir))
     if note is not None:
         with contextlib.suppress(presence.NoAnswer):
             told = await presence.ask(note.url, names, note=note)
@@ -497,7 +497,7 @@ class _Asked:
     @classmethod
     def of(cls, settings: config.Settings, *names: str) -> "_Asked":
         """Ask; a broker of another state directory, owner or controller is none."""
-        note = presence.noted(store.Reader(settings.state_dir))
+        note = presence.noted(store.ReadOnlyStore(settings.state_dir))
         if note is None:
             return cls(None, None)
         try:

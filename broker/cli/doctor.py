@@ -45,11 +45,11 @@ async def examine(
     lease: leases.Lease | None = None,
 ) -> AsyncIterator[finding.Finding]:
     """Yield what is found, as it is found; ``probe`` names a node that may be made and removed."""
-    async with http.Session(settings.controller.session()) as session:
+    async with http.ControllerSession(settings.controller.session()) as session:
         reached = False
         async for one in _controller(settings, session, now):
             yield one
-            reached = reached or (one.check == "controller" and one.verdict is finding.Verdict.OK)
+            reached = reached or (one.check == "controller" and one.verdict is finding.Grade.OK)
         if reached:
             async for one in _permissions(session, probe):
                 yield one
@@ -102,7 +102,7 @@ async def running(
 
 
 async def _controller(
-    settings: config.Settings, session: http.Session, now: Callable[[], float]
+    settings: config.Settings, session: http.ControllerSession, now: Callable[[], float]
 ) -> AsyncIterator[finding.Finding]:
     asked = now()
     try:
@@ -149,7 +149,7 @@ def _what_to_do(error: errors.JenkinsError) -> str:
             return "is controller.url the controller's own address, with its path?"
 
 
-async def _who(settings: config.Settings, session: http.Session) -> finding.Finding:
+async def _who(settings: config.Settings, session: http.ControllerSession) -> finding.Finding:
     try:
         told = (await session.get_json("whoAmI/api/json")).json
     except errors.JenkinsError as error:
@@ -168,7 +168,9 @@ async def _who(settings: config.Settings, session: http.Session) -> finding.Find
 # --- permissions -------------------------------------------------------------------------------
 
 
-async def _permissions(session: http.Session, probe: str | None) -> AsyncIterator[finding.Finding]:
+async def _permissions(
+    session: http.ControllerSession, probe: str | None
+) -> AsyncIterator[finding.Finding]:
     """Try each on a node of our own that is made for it and removed again."""
     if probe is None:
         yield finding.warn("permissions", "to make and remove nodes was not tried", _READ_ONLY)
@@ -187,7 +189,7 @@ async def _permissions(session: http.Session, probe: str | None) -> AsyncIterato
         ),
     )
     yield made
-    if made.verdict is not finding.Verdict.OK:
+    if made.verdict is not finding.Grade.OK:
         yield finding.warn("permissions", "the others cannot be tried without a node")
         return
     try:
@@ -197,20 +199,20 @@ async def _permissions(session: http.Session, probe: str | None) -> AsyncIterato
             "Agent/Configure", lambda: nodes.seal(probe, model.RETIRED_LABEL, busy=True)
         )
         safe = jnlp_version.safe_to_retire_by_offline(session.version)
-        if configured.verdict is finding.Verdict.FAIL and safe:
+        if configured.verdict is finding.Grade.FAIL and safe:
             yield finding.warn(configured.check, configured.text, "needed before 2.528.1 only")
         else:
             yield configured
         yield await _kept(session, probe)
     finally:
         gone = await _tried("Agent/Delete", lambda: nodes.delete(probe))
-    if gone.verdict is finding.Verdict.FAIL:
+    if gone.verdict is finding.Grade.FAIL:
         yield finding.fail(gone.check, gone.text, f"{gone.hint}; remove node {probe} by hand")
     else:
         yield gone
 
 
-async def _kept(session: http.Session, probe: str) -> finding.Finding:
+async def _kept(session: http.ControllerSession, probe: str) -> finding.Finding:
     """Look whether a reload of Configuration as Code leaves our nodes alone.
 
     It deletes every node that its YAML does not list, if that lists any (``jnlp.node``).
@@ -247,7 +249,7 @@ async def _tried(permission: str, call: Callable[[], Awaitable[object]]) -> find
     return finding.ok(permission, "granted")
 
 
-async def _jobs(session: http.Session) -> finding.Finding:
+async def _jobs(session: http.ControllerSession) -> finding.Finding:
     """Without Job/Read a full queue looks empty: tell that apart."""
     try:
         jobs = await _count(session, "api/json", "jobs", "jobs[name]")
@@ -275,7 +277,7 @@ async def _jobs(session: http.Session) -> finding.Finding:
     )
 
 
-async def _count(session: http.Session, path: str, key: str, tree: str) -> int:
+async def _count(session: http.ControllerSession, path: str, key: str, tree: str) -> int:
     """Count the entries of a list. Raises any ``JenkinsError``."""
     answer = await session.get_list(path, key, {"tree": tree})
     try:
@@ -440,7 +442,7 @@ async def _lease(lease: leases.Lease, *, tries: bool) -> finding.Finding:
     return finding.ok("lease", f"{_held(lease, seen)}; may be read, made and written")
 
 
-def _held(lease: leases.Lease, seen: leases.Seen | None) -> str:
+def _held(lease: leases.Lease, seen: leases.SeenRecord | None) -> str:
     if seen is None:
         return f"{lease.where} is not there yet"
     holder = seen.record.holder
@@ -450,7 +452,9 @@ def _held(lease: leases.Lease, seen: leases.Seen | None) -> str:
 # --- the second opinion ------------------------------------------------------------------------
 
 
-async def _second_opinion(settings: config.Settings, session: http.Session) -> finding.Finding:
+async def _second_opinion(
+    settings: config.Settings, session: http.ControllerSession
+) -> finding.Finding:
     """Ask with python-jenkins what we asked ourselves; compare what does not change by the way."""
     check = "second opinion"
     try:

@@ -89,7 +89,7 @@ async def built(
     settings: config.Settings, watch: clock.Clock, *, reads_only: bool
 ) -> AsyncIterator[app.Broker]:
     """Yield a broker that does not run; who does not only read holds the state directory."""
-    kind = store.Reader if reads_only else store.FileStore
+    kind = store.ReadOnlyStore if reads_only else store.FileStore
     try:
         files = kind(settings.state_dir)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # then it holds nothing

@@ -31,7 +31,7 @@ _UNFIT = re.compile("[\x00\ud800-\udfff]")  # no path, variable or output can ha
 
 
 @frozen
-class Fault:
+class TextProblem:
     """Something wrong with the text itself."""
 
     path: Path
@@ -46,7 +46,7 @@ class Tree:
 
     data: Any
     lines: dict[Path, int] = Factory(dict)
-    faults: list[Fault] = Factory(list)
+    faults: list[TextProblem] = Factory(list)
     whole: bool = True  # False: it could not be read to its end, ``data`` says nothing
 
     def line(self, path: Path) -> int:
@@ -64,21 +64,21 @@ def parse(text: str) -> Tree:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         words = f"not YAML: the character U+{error.character:04X} is not allowed"
-        return evolve(tree, faults=[Fault((), line, words)], whole=False)
+        return evolve(tree, faults=[TextProblem((), line, words)], whole=False)
     try:
         node = loader.get_single_node()
         if node is None:
             return tree
-        reader = _Reader(loader, tree)
+        reader = _TreeBuilder(loader, tree)
         data = reader.read(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(text for text in (error.context, error.problem) if text)
-        tree.faults.append(Fault((), mark.line + 1 if mark else 1, f"not YAML: {words}"))
+        tree.faults.append(TextProblem((), mark.line + 1 if mark else 1, f"not YAML: {words}"))
         return evolve(tree, whole=False)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a character of more than 21 bits
         line = loader.line + 1
-        tree.faults.append(Fault((), line, f"not YAML: {str(error)[:200]}"))
+        tree.faults.append(TextProblem((), line, f"not YAML: {str(error)[:200]}"))
         return evolve(tree, whole=False)
     finally:
         loader.dispose()
@@ -109,7 +109,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-class _Reader:
+class _TreeBuilder:
     def __init__(self, loader: _Loader, tree: Tree) -> None:
         self._loader = loader
         self._tree = tree
@@ -135,7 +135,7 @@ class _Reader:
         kind = node.tag.rpartition(":")[2]
         if kind in _SHORT and len(node.value) > _MAX_NUMBER:
             self._tree.faults.append(
-                Fault(path, line, f"too long for a {_SHORT[kind]}; hint: put it in quotes")
+                TextProblem(path, line, f"too long for a {_SHORT[kind]}; hint: put it in quotes")
             )
             return None
         try:
@@ -145,11 +145,13 @@ class _Reader:
         except Exception:  # noqa: BLE001 -- its constructors raise what comes to their mind
             what = _SHORT.get(kind, kind)
             text = f"looks like a {what} and is not one; hint: put it in quotes"
-            self._tree.faults.append(Fault(path, line, text))
+            self._tree.faults.append(TextProblem(path, line, text))
             return None
         if isinstance(value, str) and (found := _UNFIT.search(value)):
             code = f"U+{ord(found[0]):04X}"
-            self._tree.faults.append(Fault(path, line, f"the character {code} is not allowed"))
+            self._tree.faults.append(
+                TextProblem(path, line, f"the character {code} is not allowed")
+            )
             return None
         return value
 
@@ -166,17 +168,19 @@ class _Reader:
         for key, value in pairs:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                self._tree.faults.append(Fault(path, line, "a key that is not plain text"))
+                self._tree.faults.append(TextProblem(path, line, "a key that is not plain text"))
                 continue
             name = str(key.value)
             where = (*path, name)
             if _UNFIT.search(name):
-                self._tree.faults.append(Fault(path, line, "a key with an odd character"))
+                self._tree.faults.append(TextProblem(path, line, "a key with an odd character"))
                 continue
             if name in own:
                 first = self._tree.lines[where]
                 self._tree.faults.append(
-                    Fault(where, line, f"given twice, first in line {first}", "keep one of them")
+                    TextProblem(
+                        where, line, f"given twice, first in line {first}", "keep one of them"
+                    )
                 )
                 continue
             own.add(name)

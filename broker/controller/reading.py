@@ -52,7 +52,7 @@ class ItemOutcome:
 class Reader:
     """Reads one controller."""
 
-    def __init__(self, session: http.Session) -> None:
+    def __init__(self, session: http.ControllerSession) -> None:
         self._session = session
 
     async def read(
@@ -157,12 +157,12 @@ class Reader:
         """Return where the controller serves its own agent.jar, without authentication."""
         return f"{self._session.url}jnlpJars/agent.jar"
 
-    async def _queue(self, now: Callable[[], float]) -> tuple[http.Answer, float]:
+    async def _queue(self, now: Callable[[], float]) -> tuple[http.ControllerAnswer, float]:
         asked = now()
         answer = await self._session.get_list("queue/api/json", "items", {"tree": QUEUE_TREE})
         return answer, skew(answer.date, asked=asked, answered=now())
 
-    async def _computers(self) -> http.Answer:
+    async def _computers(self) -> http.ControllerAnswer:
         tree = {"tree": COMPUTER_TREE}
         return await self._session.get_list("computer/api/json", "computer", tree)
 

@@ -38,7 +38,7 @@ class Candidate:
     """What one broker knows. Times are on its own clock."""
 
     me: str
-    seen: lease.Seen | None = None  # the last record, also when it is gone
+    seen: lease.SeenRecord | None = None  # the last record, also when it is gone
     gone: bool = False  # the last look found no record
     changed_at: float = 0.0  # when ``seen`` was seen to change
     known: bool = False  # nothing of ours is under way or lost since the last look
@@ -63,7 +63,7 @@ class Write:
     """Write a record over what was seen; None: make it."""
 
     record: lease.Record
-    over: lease.Seen | None
+    over: lease.SeenRecord | None
 
 
 @frozen(kw_only=True)
@@ -145,7 +145,7 @@ def _leave(candidate: Candidate, *, now: float, stamp: str) -> Step:
 
 
 def looked(
-    candidate: Candidate, seen: lease.Seen | None, *, now: float, terms: Terms
+    candidate: Candidate, seen: lease.SeenRecord | None, *, now: float, terms: Terms
 ) -> Candidate:
     """Take in what a look showed; ``now`` is after the answer."""
     holder = seen.record.holder if seen is not None else candidate.holder
@@ -163,7 +163,7 @@ def looked(
 
 
 def wrote(
-    candidate: Candidate, seen: lease.Seen, *, began: float, now: float, terms: Terms
+    candidate: Candidate, seen: lease.SeenRecord, *, began: float, now: float, terms: Terms
 ) -> Candidate:
     """Take in that a write succeeded."""
     mine = seen.record.holder == candidate.me

@@ -138,7 +138,7 @@ async def play(
         log.configure(form="console", level="error", secrets=[_TOKEN])
         watch = clock.Clock()
         sim = simulation.Simulation()
-        access = controller.Access(user="demo", token=_TOKEN)
+        access = controller.Accounts(user="demo", token=_TOKEN)
         async with controller.SimulatedController(sim, now=watch.now, access=access) as server:
             settings = loading.parse(
                 _CONFIG.format(
@@ -297,7 +297,7 @@ class _Stage:
     def _cancel_waiting(self) -> None:
         """Take what has no agent yet out of the queue: nobody waits for it any more."""
         for item in list(self.sim.wanted):
-            if item.stage is not simulation.Stage.PENDING:
+            if item.stage is not simulation.ItemClass.PENDING:
                 self.sim.cancel(self.watch.now(), item.id)
 
     async def _until_ended(self, made: app.Broker, life: asyncio.Task[None]) -> None:

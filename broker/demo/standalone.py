@@ -47,7 +47,7 @@ async def serve(*, listen: str) -> None:
 async def _serve(listen: str, asked: asyncio.Event) -> None:
     host, _, port = listen.rpartition(":")
     dice = random.Random()  # noqa: S311 -- only a stream of builds
-    access = accesses.Access(user="demo", token=_TOKEN)
+    access = accesses.Accounts(user="demo", token=_TOKEN)
     server = controller.SimulatedController(
         simulation.Simulation(), now=clock.Clock().now, access=access
     )

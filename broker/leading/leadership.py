@@ -198,7 +198,7 @@ class Elected:
     async def _ask(self, step: election.Look | election.Write, *, began: float) -> None:
         """Ask the platform; what becomes of it decides the next step."""
         trouble = ""
-        seen: leases.Seen | None = None
+        seen: leases.SeenRecord | None = None
         try:
             async with waits.timeout(self._limit()):
                 if isinstance(step, election.Look):

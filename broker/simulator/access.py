@@ -44,7 +44,7 @@ _NEEDED = {
 
 
 @define(kw_only=True)
-class Access:
+class Accounts:
     """Who may come in, and with what. Without a user everybody may do everything."""
 
     user: str | None = None
@@ -92,7 +92,7 @@ class Access:
     def _forbidden(self, permission: str) -> web.Response:
         group, _, name = permission.partition("/")
         text = f"{self.user} is missing the {permission} permission"
-        answer = pages.refusal(simulation.Refused(403, text))
+        answer = pages.refusal(simulation.SimulatedRefusal(403, text))
         answer.headers["X-You-Are-Authenticated-As"] = str(self.user)
         answer.headers["X-Required-Permission"] = f"{_CLASSES[group]}.{name}"
         return answer

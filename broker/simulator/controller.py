@@ -21,13 +21,12 @@ from aiohttp import web
 from attrs import define, field
 
 from broker.simulator import access as accesses
-from broker.simulator import documents, faults, nodes, pages, parts, simulation
-from broker.simulator import why as words
-from broker.simulator.access import Access
+from broker.simulator import documents, faults, inventory, nodes, pages, reasons, simulation
+from broker.simulator.access import Accounts
 from jnlp import version as jnlp_version
 from outside import waits
 
-__all__ = ["Access", "SimulatedController"]
+__all__ = ["Accounts", "SimulatedController"]
 
 _PING_S = 1.0
 _DELAY = re.compile(r"(\d+)(?:sec)?")
@@ -49,14 +48,14 @@ class SimulatedController:
         sim: simulation.Simulation,
         *,
         now: Callable[[], float],
-        access: Access | None = None,
-        locale: words.Language = "en",
+        access: Accounts | None = None,
+        locale: reasons.Language = "en",
         prefix: str = "",
     ) -> None:
         """``prefix`` is the path under which it lives, like ``/jenkins``; ``locale`` the JVM's."""
         self.sim = sim
         self.now = now
-        self.access = access or Access()
+        self.access = access or Accounts()
         self.locale = locale
         self.prefix = prefix
         self.url = ""
@@ -150,7 +149,7 @@ class SimulatedController:
         if answer is None:
             try:
                 answer = await self._route(request, path)
-            except simulation.Refused as refused:
+            except simulation.SimulatedRefusal as refused:
                 answer = pages.refusal(refused)
         self._changed.set()
         if isinstance(answer, web.Response) and answer.content_type == "application/json":
@@ -184,12 +183,12 @@ class SimulatedController:
     async def _route(self, request: web.Request, path: str) -> web.StreamResponse:
         if path in {"computer/doCreateItem", "queue/cancelItem"}:
             if request.method != "POST":
-                raise simulation.Refused(404)
+                raise simulation.SimulatedRefusal(404)
             return await (self._create if path.startswith("c") else self._cancel)(request)
         if path == "configuration-as-code/" and self.sim.casc:
-            raise simulation.Refused(403)
+            raise simulation.SimulatedRefusal(403)
         if path == "computer/createItem":
-            raise simulation.Refused(400, "No mode given")
+            raise simulation.SimulatedRefusal(400, "No mode given")
         if path.startswith("simulated-agent/"):
             return await self._agent(request, path.partition("/")[2])
         if path.startswith("computer/") and not path.startswith("computer/api/"):
@@ -224,7 +223,7 @@ class SimulatedController:
             case [""] | ["login"] | ["computer"]:
                 return pages.page("Dashboard")
             case _:
-                raise simulation.Refused(404)
+                raise simulation.SimulatedRefusal(404)
 
     def _who(self, request: web.Request, what: str) -> web.Response:
         if what == "whoAmI":
@@ -249,30 +248,30 @@ class SimulatedController:
             case ["item", number, "api", "json"]:
                 item = self.sim.items.get(int(number)) if number.isdecimal() else None
                 if item is None or not self._is_known(item):
-                    raise simulation.Refused(404)
+                    raise simulation.SimulatedRefusal(404)
                 told = documents.item(self.sim, item, now=now, url=url, language=language)
                 if sees:
                     return self._document(request, told)
                 if not self.access.may("Job/Discover"):
-                    raise simulation.Refused(404)
+                    raise simulation.SimulatedRefusal(404)
                 where = f"job/{item.job}/"
-                raise simulation.Refused(403, f"Please log in to access {where}")
+                raise simulation.SimulatedRefusal(403, f"Please log in to access {where}")
             case _:
-                raise simulation.Refused(404)
+                raise simulation.SimulatedRefusal(404)
 
     def _is_known(self, item: simulation.Item) -> bool:
         if item.fate is simulation.Fate.LOST:
             return False
         if item.left_at is None:
             return True
-        return self.now() - item.left_at <= parts.LEFT_KEPT_S
+        return self.now() - item.left_at <= inventory.LEFT_KEPT_S
 
     def _document(self, request: web.Request, told: documents.Document) -> web.Response:
         text = request.query.get("tree")
         tree = documents.parse_tree(text) if text is not None else None
         return _json(documents.pruned(told, tree))
 
-    def _language(self, request: web.Request) -> words.Language:
+    def _language(self, request: web.Request) -> reasons.Language:
         told = request.headers.get("Accept-Language")
         if told is None:
             return self.locale
@@ -281,7 +280,7 @@ class SimulatedController:
     async def _job(self, request: web.Request, path: str) -> web.StreamResponse:
         found = re.fullmatch(r"job/([^/]+)/build(?:WithParameters)?", path)
         if found is None or request.method != "POST":
-            raise simulation.Refused(404)
+            raise simulation.SimulatedRefusal(404)
         form = await _form(request)
         delay = _DELAY.fullmatch(form.get("delay", ""))
         waits = self.sim.waiting_for(found[1])
@@ -299,7 +298,7 @@ class SimulatedController:
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         told = (await _form(request)).get("id", "")
         if not self.access.may("Job/Cancel"):
-            raise simulation.Refused(422)
+            raise simulation.SimulatedRefusal(422)
         self.sim.cancel(self.now(), int(told) if told.isdecimal() else -1)
         return web.Response(status=204)
 
@@ -312,7 +311,7 @@ class SimulatedController:
     async def _node(self, request: web.Request, name: str, rest: str) -> web.StreamResponse:
         if name in documents.built_in_paths(self.sim):
             if rest != "api/json":
-                raise simulation.Refused(400)
+                raise simulation.SimulatedRefusal(400)
             return self._document(request, documents.built_in(self.sim, url=self.url))
         if request.method != "POST":
             node = self.sim.computer(name)
@@ -342,7 +341,7 @@ class SimulatedController:
         """Hold an agent's request open for as long as it is connected."""
         given = request.headers.get("X-Agent-Secret", "")
         if not secrets.compare_digest(given, documents.secret_of(name)):
-            raise simulation.Refused(403)
+            raise simulation.SimulatedRefusal(403)
         self.sim.connect(self.now(), name)
         channel = self._channels[name] = _Channel()
         self._changed.set()

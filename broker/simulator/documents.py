@@ -12,9 +12,8 @@ from typing import Any
 from urllib import parse
 from xml.sax import saxutils
 
-from broker.simulator import simulation
-from broker.simulator import why as words
-from broker.simulator.simulation import Kind, Stage
+from broker.simulator import reasons, simulation
+from broker.simulator.simulation import ItemClass, TaskKind
 from jnlp import node as jnlp_node
 from jnlp import version as jnlp_version
 
@@ -22,16 +21,16 @@ Document = dict[str, Any]
 Tree = Mapping[str, Any]
 
 _TASKS = {
-    Kind.FREESTYLE: "hudson.model.FreeStyleProject",
-    Kind.PIPELINE: (
+    TaskKind.FREESTYLE: "hudson.model.FreeStyleProject",
+    TaskKind.PIPELINE: (
         "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecution$PlaceholderTask"
     ),
-    Kind.MATRIX: "hudson.matrix.MatrixConfiguration",
+    TaskKind.MATRIX: "hudson.matrix.MatrixConfiguration",
 }
 _RUNS = {
-    Kind.FREESTYLE: "hudson.model.FreeStyleBuild",
-    Kind.PIPELINE: f"{_TASKS[Kind.PIPELINE]}$PlaceholderExecutable",
-    Kind.MATRIX: "hudson.matrix.MatrixRun",
+    TaskKind.FREESTYLE: "hudson.model.FreeStyleBuild",
+    TaskKind.PIPELINE: f"{_TASKS[TaskKind.PIPELINE]}$PlaceholderExecutable",
+    TaskKind.MATRIX: "hudson.matrix.MatrixRun",
 }
 _OPEN = simulation.Fate.OPEN
 _CLASS_ONLY = {"offlineCause"}
@@ -96,11 +95,11 @@ def root(sim: simulation.Simulation) -> Document:
 
 
 def queue(
-    sim: simulation.Simulation, *, now: float, url: str, language: words.Language
+    sim: simulation.Simulation, *, now: float, url: str, language: reasons.Language
 ) -> Document:
     """Return ``/queue/api/json``: waiting and blocked items first, the oldest buildable last."""
-    early = [i for i in sim.wanted if i.stage in {Stage.WAITING, Stage.BLOCKED}]
-    late = [i for i in reversed(sim.wanted) if i.stage in {Stage.BUILDABLE, Stage.PENDING}]
+    early = [i for i in sim.wanted if i.stage in {ItemClass.WAITING, ItemClass.BLOCKED}]
+    late = [i for i in reversed(sim.wanted) if i.stage in {ItemClass.BUILDABLE, ItemClass.PENDING}]
     return {
         "_class": "hudson.model.Queue",
         "discoverableItems": [],
@@ -120,55 +119,55 @@ def item(
     *,
     now: float,
     url: str,
-    language: words.Language,
+    language: reasons.Language,
 ) -> Document:
     """Return one item, also one that has left."""
-    name = "BuildableItem" if told.stage is Stage.PENDING else told.stage.value
+    name = "BuildableItem" if told.stage is ItemClass.PENDING else told.stage.value
     document: Document = {
         "_class": f"hudson.model.Queue${name}",
         "actions": [],
-        "blocked": told.stage is Stage.BLOCKED,
-        "buildable": told.stage in {Stage.BUILDABLE, Stage.PENDING},
+        "blocked": told.stage is ItemClass.BLOCKED,
+        "buildable": told.stage in {ItemClass.BUILDABLE, ItemClass.PENDING},
         "id": told.id,
         "inQueueSince": _ms(told.in_queue_since),
         "params": "",
-        "stuck": words.is_stuck(sim, told),
+        "stuck": reasons.is_stuck(sim, told),
         "task": _task(sim, told, url),
         "url": f"queue/item/{told.id}/",
-        "why": words.why(sim, told, now=now, language=language),
+        "why": reasons.why(sim, told, now=now, language=language),
     }
     match told.stage:
-        case Stage.WAITING:
+        case ItemClass.WAITING:
             document["timestamp"] = _ms(told.quiet_until)
-        case Stage.LEFT:
+        case ItemClass.LEFT:
             started = told.started_at is not None
             document["cancelled"] = told.fate is simulation.Fate.CANCELLED
             document["executable"] = _run(told, url) if started else None
         case _:
             document["buildableStartMilliseconds"] = _ms(told.buildable_since or now)
-            if told.stage is not Stage.BLOCKED:
-                document["pending"] = told.stage is Stage.PENDING
+            if told.stage is not ItemClass.BLOCKED:
+                document["pending"] = told.stage is ItemClass.PENDING
     return document
 
 
 def _task(sim: simulation.Simulation, told: simulation.Item, url: str) -> Document:
     document: Document = {"_class": _TASKS[told.kind]}
     match told.kind:
-        case Kind.FREESTYLE:
+        case TaskKind.FREESTYLE:
             document |= {
                 "name": told.job,
                 "url": f"{url}job/{told.job}/",
                 "color": "notbuilt",
                 "labelExpression": told.label,
             }
-        case Kind.MATRIX:
+        case TaskKind.MATRIX:
             document |= {
                 "name": told.cell,
                 "url": f"{url}job/{told.job}/{parse.quote(told.cell, safe='=,&')}/",
                 "color": "notbuilt",
                 "labelExpression": None,
             }
-        case Kind.PIPELINE:
+        case TaskKind.PIPELINE:
             # the plugin that goes with an old controller exports nothing but the class
             if jnlp_version.at_least(sim.version, (2, 277), (2, 277, 1)):
                 document |= {
@@ -185,7 +184,7 @@ def _run(told: simulation.Item, url: str) -> Document:
         "number": told.number,
         "url": f"{url}job/{told.job}/{told.number}/",
     }
-    if told.kind is not Kind.PIPELINE:
+    if told.kind is not TaskKind.PIPELINE:
         document["queueId"] = told.id
     return document
 
@@ -213,7 +212,7 @@ def computers(sim: simulation.Simulation, *, url: str) -> Document:
 
 def built_in(sim: simulation.Simulation, *, url: str) -> Document:
     """Return the controller's own computer, where the pipelines themselves run."""
-    runs = [i for i in sim.items.values() if i.kind is Kind.PIPELINE and i.fate is _OPEN]
+    runs = [i for i in sim.items.values() if i.kind is TaskKind.PIPELINE and i.fate is _OPEN]
     told = computer(sim.built_in, url=url)
     told["oneOffExecutors"] = [
         {
@@ -274,7 +273,7 @@ def _executor(number: int, slot: simulation.Slot, url: str) -> Document:
     running = slot.item if slot.running else None
     run: Document | None = None
     if running is not None:
-        part = "part of " if running.kind is Kind.PIPELINE else ""
+        part = "part of " if running.kind is TaskKind.PIPELINE else ""
         run = _run(running, url)
         run["fullDisplayName"] = f"{part}{running.job} #{running.number}"
     return {

@@ -17,7 +17,7 @@ _SLOW_S = 0.5
 
 
 @define(kw_only=True)
-class _Fault:
+class _ScriptedFault:
     pattern: str
     kind: Kind
     times: int
@@ -28,12 +28,12 @@ class _Fault:
 class Faults:
     """Faults that wait for their request."""
 
-    _waiting: list[_Fault] = field(factory=list)
+    _waiting: list[_ScriptedFault] = field(factory=list)
     _last: dict[str, str] = field(factory=dict)  # JSON by path, for stale reads
 
     def add(self, pattern: str, kind: Kind, *, times: int, method: str | None) -> None:
         """Let the next requests that fit go wrong."""
-        fault = _Fault(pattern=pattern, kind=kind, times=times, method=method)
+        fault = _ScriptedFault(pattern=pattern, kind=kind, times=times, method=method)
         self._waiting.append(fault)
 
     def remember(self, path: str, answer: web.Response) -> None:

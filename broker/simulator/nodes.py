@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from broker.simulator import documents, pages, parts, simulation
+from broker.simulator import documents, inventory, pages, simulation
 from jnlp import node as jnlp_node
 from jnlp import version as jnlp_version
 
@@ -29,7 +29,7 @@ Form = Mapping[str, str]
 def create(sim: simulation.Simulation, form: Form, *, now: float) -> None:
     """Carry out ``doCreateItem``. Raises ``Refused``."""
     if "json" not in form:
-        raise simulation.Refused(400, parts.NO_FORM)
+        raise simulation.SimulatedRefusal(400, inventory.NO_FORM)
     name = form.get("name", "")
     _check_name(sim, name)
     try:
@@ -37,9 +37,9 @@ def create(sim: simulation.Simulation, form: Form, *, now: float) -> None:
         launcher = told.get("launcher", {})
         bindable = not launcher or "stapler-class" in launcher or "$class" in launcher
     except (ValueError, AttributeError, TypeError) as error:
-        raise simulation.Refused(500) from error
+        raise simulation.SimulatedRefusal(500) from error
     if form.get("type") not in _TYPES or not bindable:
-        raise simulation.Refused(500)
+        raise simulation.SimulatedRefusal(500)
     properties = told.get("nodeProperties")
     known = sim.casc == "new" and isinstance(properties, dict)
     count = str(told.get("numExecutors", 1))
@@ -59,16 +59,16 @@ def create(sim: simulation.Simulation, form: Form, *, now: float) -> None:
 
 def _check_name(sim: simulation.Simulation, name: str) -> None:
     if not name:
-        raise simulation.Refused(400, "Query parameter 'name' is required")
+        raise simulation.SimulatedRefusal(400, "Query parameter 'name' is required")
     if name in {".", ".."}:
-        raise simulation.Refused(400, f"{name}  is not an allowed name")
+        raise simulation.SimulatedRefusal(400, f"{name}  is not an allowed name")
     bad = _BAD_IN_NAME.search(name)
     if bad is not None:
-        raise simulation.Refused(400, f"{bad[0]}  is an unsafe character")
+        raise simulation.SimulatedRefusal(400, f"{bad[0]}  is an unsafe character")
     if name in sim.nodes:
-        raise simulation.Refused(400, f"Agent called  {name}  already exists")
+        raise simulation.SimulatedRefusal(400, f"Agent called  {name}  already exists")
     if len(name) > _LONGEST_NAME:
-        raise simulation.Refused(500)
+        raise simulation.SimulatedRefusal(500)
 
 
 def show(
@@ -85,9 +85,9 @@ def show(
         case "jenkins-agent.jnlp" if jnlp_version.at_least(sim.version, (2, 264), (2, 277, 1)):
             return _jnlp(node, url)
         case "doDelete":
-            raise simulation.Refused(405)
+            raise simulation.SimulatedRefusal(405)
         case _:
-            raise simulation.Refused(404)
+            raise simulation.SimulatedRefusal(404)
 
 
 def _jnlp(node: simulation.Node, url: str) -> web.Response:
@@ -103,9 +103,9 @@ def configure(sim: simulation.Simulation, node: simulation.Node, text: str, *, n
         wanted = jnlp_node.labels_of(text)
         exclusive = jnlp_node.is_exclusive(text)
     except ValueError as error:
-        raise simulation.Refused(400, "No name is specified") from error
+        raise simulation.SimulatedRefusal(400, "No name is specified") from error
     if not name:
-        raise simulation.Refused(400, "No name is specified")
+        raise simulation.SimulatedRefusal(400, "No name is specified")
     sim.configure(
         now,
         node.name,
@@ -143,5 +143,5 @@ def operate(
             sim.delete_node(now, node.name)
             return ""
         case _:
-            raise simulation.Refused(404)
+            raise simulation.SimulatedRefusal(404)
     return f"{node.name}/"

@@ -9,7 +9,7 @@ import html
 
 from aiohttp import web
 
-from broker.simulator import parts, simulation
+from broker.simulator import inventory, simulation
 
 _IDENTITY = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAsimulated"
 """The public key that agents pin; nobody checks it here."""
@@ -49,10 +49,10 @@ def bare(status: int, text: str) -> web.Response:
     )
 
 
-def refusal(refused: simulation.Refused) -> web.Response:
+def refusal(refused: simulation.SimulatedRefusal) -> web.Response:
     """Return what the controller says to a request that it refuses."""
     status, text = refused.status, html.escape(refused.text)
-    if status == 404 or refused.text == parts.NO_FORM:
+    if status == 404 or refused.text == inventory.NO_FORM:
         return bare(status, refused.text or "Not Found")
     if status == 400 and not text:
         return web.Response(status=400)

@@ -14,11 +14,28 @@ import heapq
 import itertools
 from collections.abc import Callable
 
-from broker.simulator import parts
-from broker.simulator.parts import Fate, Item, Kind, Node, Refused, Slot, Stage
+from broker.simulator import inventory
+from broker.simulator.inventory import (
+    Fate,
+    Item,
+    ItemClass,
+    Node,
+    SimulatedRefusal,
+    Slot,
+    TaskKind,
+)
 from jnlp import version as jnlp_version
 
-__all__ = ["Fate", "Item", "Kind", "Node", "Refused", "Simulation", "Slot", "Stage"]
+__all__ = [
+    "Fate",
+    "Item",
+    "ItemClass",
+    "Node",
+    "SimulatedRefusal",
+    "Simulation",
+    "Slot",
+    "TaskKind",
+]
 
 
 class Simulation:
@@ -29,7 +46,7 @@ class Simulation:
         *,
         version: str = "2.528.3",
         built_in_executors: int = 0,
-        handover_s: float = parts.HANDOVER_S,
+        handover_s: float = inventory.HANDOVER_S,
         casc: str = "",
     ) -> None:
         """``casc``: Configuration as Code is not there, "old", or "new" (it may keep nodes)."""
@@ -47,7 +64,7 @@ class Simulation:
         self._ids = itertools.count(1)
         self._numbers: dict[str, int] = {}
         self._order = itertools.count()
-        self._timers: list[parts.Due] = []
+        self._timers: list[inventory.Due] = []
         self._refuses_by_schedule = jnlp_version.schedule_only_refuses(version)
         self._keeps_items = jnlp_version.safe_to_retire_by_offline(version)
         name = "master" if not jnlp_version.at_least(version, (2, 307), (2, 319, 1)) else ""
@@ -75,7 +92,7 @@ class Simulation:
 
     def at(self, at: float, what: Callable[[float], None]) -> None:
         """Let something happen when that time has come, be it in the midst of something else."""
-        heapq.heappush(self._timers, parts.Due(at, next(self._order), what))
+        heapq.heappush(self._timers, inventory.Due(at, next(self._order), what))
 
     # --- jobs ---
 
@@ -87,7 +104,7 @@ class Simulation:
         label: str | None = None,
         cell: str | None = None,
         duration_s: float = 1.0,
-        kind: Kind = Kind.FREESTYLE,
+        kind: TaskKind = TaskKind.FREESTYLE,
         quiet_s: float = 0.0,
         concurrent: bool = True,
     ) -> int:
@@ -104,7 +121,7 @@ class Simulation:
             concurrent=concurrent,
             in_queue_since=now,
             quiet_until=now + quiet_s,
-            stage=Stage.WAITING,
+            stage=ItemClass.WAITING,
             number=number,
         )
         self.items[item.id] = item
@@ -117,17 +134,17 @@ class Simulation:
     def waiting_for(self, job: str) -> Item | None:
         """Return a job's item in the queue, if any."""
         return next(
-            (i for i in self.wanted if i.job == job and i.stage is not Stage.PENDING), None
+            (i for i in self.wanted if i.job == job and i.stage is not ItemClass.PENDING), None
         )
 
     def cancel(self, now: float, item_id: int) -> None:
-        """Cancel a queued item. Raises ``Refused`` as recorded (404 unknown, 500 twice)."""
+        """Cancel a queued item. Raises ``SimulatedRefusal``: 404 unknown, 500 twice."""
         self.advance(now)
         item = self.items.get(item_id)
         if item is None:
-            raise Refused(404)
-        if item.stage is Stage.LEFT:
-            raise Refused(500)
+            raise SimulatedRefusal(404)
+        if item.stage is ItemClass.LEFT:
+            raise SimulatedRefusal(500)
         for node in self.all_nodes():
             for slot in node.slots:
                 if slot.item is item:  # assigned, its thread has not started yet
@@ -137,7 +154,7 @@ class Simulation:
 
     def _leave(self, item: Item, now: float) -> None:
         self.wanted.remove(item)
-        item.stage = Stage.LEFT
+        item.stage = ItemClass.LEFT
         item.left_at = now
 
     # --- the scheduler ---
@@ -145,12 +162,16 @@ class Simulation:
     def maintain(self, now: float) -> None:
         """One run of the queue: move items on and hand them to executors."""
         for item in list(self.wanted):
-            if item.stage is Stage.WAITING and now >= item.quiet_until:
-                item.stage, item.buildable_since = Stage.BUILDABLE, now
-            if item.stage in {Stage.BUILDABLE, Stage.BLOCKED}:
+            if item.stage is ItemClass.WAITING and now >= item.quiet_until:
+                item.stage, item.buildable_since = ItemClass.BUILDABLE, now
+            if item.stage in {ItemClass.BUILDABLE, ItemClass.BLOCKED}:
                 item.blocked_by = None if item.concurrent else self._running_of(item.job)
-                item.stage = Stage.BUILDABLE if item.blocked_by is None else Stage.BLOCKED
-            if item.stage is Stage.BUILDABLE and not self.quieting_down and not self.is_down(now):
+                item.stage = ItemClass.BUILDABLE if item.blocked_by is None else ItemClass.BLOCKED
+            if (
+                item.stage is ItemClass.BUILDABLE
+                and not self.quieting_down
+                and not self.is_down(now)
+            ):
                 self._assign(item, now)
 
     def _running_of(self, job: str) -> int | None:
@@ -165,7 +186,7 @@ class Simulation:
             slot = next((s for s in node.slots if s.item is None), None)
             if slot is not None and self.takes(node) and item.fits(node):
                 slot.item, slot.running = item, False
-                item.stage, item.node = Stage.PENDING, node.name
+                item.stage, item.node = ItemClass.PENDING, node.name
                 begin = functools.partial(self._begin, item, node, slot)
                 self.at(now + self.handover_s, begin)
                 return
@@ -177,13 +198,13 @@ class Simulation:
 
     def _begin(self, item: Item, node: Node, slot: Slot, now: float) -> None:
         """The executor's thread looks at its node once more."""
-        if slot.item is not item or item.stage is not Stage.PENDING:
+        if slot.item is not item or item.stage is not ItemClass.PENDING:
             return
         if node.online and (node.built_in or self.nodes.get(node.name) is node):
             self._leave(item, now)
             slot.running = True
             item.started_at, item.node_since = now, node.connected_at
-            if now < node.swapped_at + parts.SWAP_S:  # "no longer a configured node for NAME"
+            if now < node.swapped_at + inventory.SWAP_S:  # "no longer a configured node for NAME"
                 self._finish(item, node, slot, now, fate=Fate.FAILED)
                 return
             self.at(now + item.duration_s, functools.partial(self._finish, item, node, slot))
@@ -191,7 +212,7 @@ class Simulation:
         slot.item = None
         item.node = None
         if self._keeps_items:
-            item.stage = Stage.BUILDABLE
+            item.stage = ItemClass.BUILDABLE
             self.maintain(now)
         else:
             self._leave(item, now)
@@ -210,7 +231,7 @@ class Simulation:
         item.fate = fate
         self.maintain(now)
 
-    def _kill_builds(self, node: Node, now: float, *, but: Kind | None = None) -> None:
+    def _kill_builds(self, node: Node, now: float, *, but: TaskKind | None = None) -> None:
         for slot in node.slots:
             if slot.item is not None and slot.running and slot.item.kind is not but:
                 slot.item.fate = Fate.FAILED
@@ -220,10 +241,10 @@ class Simulation:
     def _lose_channel(self, node: Node, now: float) -> bool:
         """Fail what builds there; return whether a pipeline's step holds on, for minutes."""
         node.connected, node.parted_at = False, now
-        self._kill_builds(node, now, but=Kind.PIPELINE)
+        self._kill_builds(node, now, but=TaskKind.PIPELINE)
         holds = any(slot.running for slot in node.slots)
         if holds:
-            self.at(now + parts.PIPELINE_WAITS_S, functools.partial(self._give_up, node, now))
+            self.at(now + inventory.PIPELINE_WAITS_S, functools.partial(self._give_up, node, now))
         return holds
 
     # --- nodes ---
@@ -233,17 +254,17 @@ class Simulation:
         return [self.built_in, *self.nodes.values()]
 
     def node(self, name: str) -> Node:
-        """Return a node. Raises ``Refused`` with 404."""
+        """Return a node. Raises ``SimulatedRefusal`` with 404."""
         node = self.nodes.get(name)
         if node is None or not node.slots:  # without executors it has no computer to act on
-            raise Refused(404)
+            raise SimulatedRefusal(404)
         return node
 
     def computer(self, name: str) -> Node:
-        """Return a node that has a computer, or what is left of one. Raises ``Refused``, 404."""
+        """Return a node, or what is left of its computer. Raises ``SimulatedRefusal``: 404."""
         node = self.ghosts.get(name) or self.node(name)
         if not node.slots:
-            raise Refused(404)
+            raise SimulatedRefusal(404)
         return node
 
     def create_node(self, now: float, node: Node) -> None:
@@ -273,7 +294,7 @@ class Simulation:
         node.swapped_at = now
         if scheduled and not self._refuses_by_schedule and node.connected and node.accepting:
             if node.idle:
-                self.at(now + parts.DISCONNECT_S, lambda then: self._part(node, then))
+                self.at(now + inventory.DISCONNECT_S, lambda then: self._part(node, then))
             else:
                 node.accepting = False
         self.maintain(now)
@@ -328,11 +349,11 @@ class Simulation:
         self.maintain(now)
 
     def connect(self, now: float, name: str) -> None:
-        """An agent comes. Raises ``Refused`` (404 no such node, 400 already connected)."""
+        """An agent comes. Raises ``SimulatedRefusal``: 404 no such node, 400 connected."""
         self.advance(now)
         node = self.node(name)
         if node.connected:
-            raise Refused(400, f"{name} is already connected to this controller")
+            raise SimulatedRefusal(400, f"{name} is already connected to this controller")
         node.connected, node.connected_at, node.launch_failed = True, now, False
         for slot in node.slots:
             if slot.item is not None and slot.item.is_overdue:
@@ -390,11 +411,11 @@ class Simulation:
         if item is None:
             return
         if not running:  # assigned only: still in the saved queue
-            item.stage, item.node = Stage.BUILDABLE, None
-        elif item.kind is Kind.PIPELINE and item.started_at is not None:
+            item.stage, item.node = ItemClass.BUILDABLE, None
+        elif item.kind is TaskKind.PIPELINE and item.started_at is not None:
             item.pinned = item.node
             item.duration_s = max(0.0, item.duration_s - (now - item.started_at))
-            item.stage, item.left_at = Stage.BUILDABLE, None
+            item.stage, item.left_at = ItemClass.BUILDABLE, None
             self.wanted.append(item)
         else:
             item.fate, item.ended_at = Fate.FAILED, now

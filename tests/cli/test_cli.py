@@ -419,7 +419,7 @@ async def test_status_asks_whoever_listens_where_no_note_leads(path):
         code, _, err = await ran("plan", "--config", path)  # nothing is decided by its word
         assert "asked" not in err
         presence.withdraw(store.FileStore(settings.state_dir))
-        assert presence.noted(store.Reader(settings.state_dir)) is None
+        assert presence.noted(store.ReadOnlyStore(settings.state_dir)) is None
         assert (await ran("status", "--config", path))[0] == 0
 
 

@@ -36,7 +36,7 @@ templates:
 async def surgery(tmp_path, *, permissions=BROKER, more="command: [/bin/sh]", **sim):
     """A controller that says yes to ``permissions``, and a configuration for it."""
     simulated = simulation.Simulation(**sim)
-    access = accesses.Access(user="u", token=TOKEN, permissions=frozenset(permissions))
+    access = accesses.Accounts(user="u", token=TOKEN, permissions=frozenset(permissions))
     async with controller.SimulatedController(simulated, now=time.time, access=access) as server:
         path = tmp_path / "broker.yaml"
         path.write_text(CONFIG.format(url=server.url, folder=tmp_path, more=more))
@@ -54,7 +54,7 @@ async def doctor(path, *, token=TOKEN, probe="o-doctor-1"):
         for backend in backends.values():
             await backend.aclose()
     assert token not in repr(found)
-    return any(f.verdict is finding.Verdict.FAIL for f in found), {f.check: f for f in found}
+    return any(f.verdict is finding.Grade.FAIL for f in found), {f.check: f for f in found}
 
 
 async def test_all_is_well(tmp_path):
@@ -222,7 +222,7 @@ async def test_without_an_instance_identity_no_agent_comes_by_tcp():
     ):
         url = f"http://127.0.0.1:{server.port}/"
         found = await doctors._way_in(client, url, tunnel.Connection())
-    assert found.verdict is finding.Verdict.FAIL
+    assert found.verdict is finding.Grade.FAIL
     assert "no instance identity" in found.text
     assert "websocket" in found.hint
 
@@ -268,7 +268,7 @@ async def test_the_rights_on_the_lease_are_tried_and_nobody_loses_it():
     """Not there: made, free for whoever comes. Held: neither holder nor times change."""
     async with fake.Cluster().serving() as cluster:
         found = await lease_finding(cluster)
-        assert (finding.Verdict.OK, True) == (found.verdict, "not there yet" in found.text)
+        assert (finding.Grade.OK, True) == (found.verdict, "not there yet" in found.text)
         spec = cluster.leases["agent-broker-o"]["spec"]
         assert "holderIdentity" not in spec
         spec |= {"holderIdentity": "one_1", "renewTime": "2026-11-24T00:00:00.000000Z"}
@@ -285,7 +285,7 @@ async def test_a_right_on_the_lease_that_is_missing_is_named(verb):
         await lease_finding(cluster)
         cluster.fail(f"{verb} leases", "error-403-rbac-list")
         found = await lease_finding(cluster)
-    assert finding.Verdict.FAIL is found.verdict
+    assert finding.Grade.FAIL is found.verdict
     assert found.hint.startswith(f"{verb} leases")
 
 
@@ -293,7 +293,7 @@ async def test_read_only_the_lease_is_only_read():
     """And the doctor says that the rest was not tried."""
     async with fake.Cluster().serving() as cluster:
         found = await lease_finding(cluster, probe=None)
-        assert finding.Verdict.WARN is found.verdict
+        assert finding.Grade.WARN is found.verdict
         assert {} == cluster.leases
         assert ["get leases"] == cluster.verbs()
 

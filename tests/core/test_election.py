@@ -17,7 +17,7 @@ def record(holder, **more):
 
 
 def seen(holder, version="1", **more):
-    return lease.Seen(record=record(holder, **more), version=version, uid="u")
+    return lease.SeenRecord(record=record(holder, **more), version=version, uid="u")
 
 
 def known(holder, **more):

@@ -3,8 +3,7 @@
 import threading
 import time
 
-from backends.docker.engine import answers
-from backends.docker.engine import events as follow
+from backends.docker.engine import answers, events
 from tests import patience
 from tests.docker import recorded
 
@@ -24,10 +23,10 @@ class Told:
         self._ended.wait(10)
 
 
-def followed(events: list[answers.Event], *, now: float = 0.0) -> tuple[follow.Follower, int]:
+def followed(heard: list[answers.Event], *, now: float = 0.0) -> tuple[events.Follower, int]:
     wakes: list[int] = []
-    engine = Told(events)
-    follower = follow.Follower(engine, {}, wake=lambda: wakes.append(1), now=lambda: now)
+    engine = Told(heard)
+    follower = events.Follower(engine, {}, wake=lambda: wakes.append(1), now=lambda: now)
     follower.start()
     assert engine.told.wait(5)
     count = len(wakes)
@@ -35,8 +34,8 @@ def followed(events: list[answers.Event], *, now: float = 0.0) -> tuple[follow.F
 
 
 def recorded_life(name: str, *, without_end: bool = True) -> list[answers.Event]:
-    events = [answers.event(entry) for entry in recorded.load(f"events-{name}")]
-    return [e for e in events if e.action != "destroy" or not without_end]
+    heard = [answers.event(entry) for entry in recorded.load(f"events-{name}")]
+    return [e for e in heard if e.action != "destroy" or not without_end]
 
 
 def test_a_life_is_remembered_until_its_container_is_destroyed():
@@ -93,9 +92,9 @@ class Brief:
 
 def test_a_stream_that_ends_at_once_is_opened_ever_more_seldom(monkeypatch):
     """Though it tells something each time: that is always the same."""
-    monkeypatch.setattr(follow, "_RETRY_S", (0.05, 0.1, 0.2, 0.4))
+    monkeypatch.setattr(events, "_RETRY_S", (0.05, 0.1, 0.2, 0.4))
     engine = Brief()
-    follower = follow.Follower(engine, {}, wake=lambda: None, now=lambda: 1e10)
+    follower = events.Follower(engine, {}, wake=lambda: None, now=lambda: 1e10)
     follower.start()
     end = time.monotonic() + patience.seconds(20)
     while len(engine.opened) < 5:

@@ -15,8 +15,7 @@ from backends import api
 from backends.docker import backend as docker_engine
 from backends.docker import settings
 from backends.docker.containers import container
-from backends.docker.engine import answers, client
-from backends.docker.engine import events as follow
+from backends.docker.engine import answers, client, events
 from backends.kit import names
 from outside import text
 from tests.docker import recorded, rough
@@ -355,7 +354,7 @@ def following(engine: rough.Engine, wakes: list[int], **changes: object):
     one = client.Client(
         settings.Host(url=engine.url), settings.DockerSettings(timeout_s=10.0, **changes)
     )
-    return one, follow.Follower(
+    return one, events.Follower(
         one, {"x": "y"}, wake=lambda: wakes.append(1), now=lambda: 1795477200.0
     )
 
@@ -415,10 +414,10 @@ class Buggy:
 
 def test_the_thread_outlives_a_bug_and_says_so(caplog, monkeypatch):
     """The stream is told as closed meanwhile, and everybody is woken: the list is asked."""
-    monkeypatch.setattr(follow, "_RETRY_S", (0.3,))
+    monkeypatch.setattr(events, "_RETRY_S", (0.3,))
     wakes: list[int] = []
     one = Buggy()
-    follower = follow.Follower(one, {}, wake=lambda: wakes.append(1), now=lambda: 2.0)
+    follower = events.Follower(one, {}, wake=lambda: wakes.append(1), now=lambda: 2.0)
     with caplog.at_level(logging.WARNING):
         follower.start()
         until(lambda: one.calls == 1 and follower.stream() == 0 and wakes)
@@ -440,7 +439,7 @@ def test_a_time_to_come_does_not_make_us_deaf():
             begun(lambda: None)
             yield answers.Event(id="c1", action="die", at=9e9)
 
-    follower = follow.Follower(Once(), {}, wake=lambda: None, now=lambda: 5000.0)
+    follower = events.Follower(Once(), {}, wake=lambda: None, now=lambda: 5000.0)
     follower.start()
     until(lambda: len(asked) > 1)
     follower.close()

@@ -20,7 +20,7 @@ IMAGE = "registry.example:5000/builds/maven:1"
 WITHIN_S = 20.0  # for what takes parts of a second
 
 
-def plan(**changes: object) -> container.Plan:
+def plan(**changes: object) -> container.ContainerPlan:
     spec = api.InstanceSpec(
         name="a1", metadata={}, image=IMAGE, secret_files={"agent-secret": SECRET}
     )

@@ -101,7 +101,7 @@ class Stage:
         self.watch = clock.Clock()
         self.sim = simulation.Simulation(version=version)
         self.server = controller.SimulatedController(
-            self.sim, now=self.watch.now, access=controller.Access(user="u", token=TOKEN)
+            self.sim, now=self.watch.now, access=controller.Accounts(user="u", token=TOKEN)
         )
         self.server.requests = Requests()
         self.state = folder / "state"

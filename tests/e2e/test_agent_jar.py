@@ -107,7 +107,7 @@ async def test_a_build_runs_on_an_agent_started_from_agent_jar(
     java.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{program}' \"$@\"\n")
     java.chmod(0o755)
     watch, sim = clock.Clock(), simulation.Simulation(version=version)
-    access = controller.Access(user="u", token="a-token-of-eleven")
+    access = controller.Accounts(user="u", token="a-token-of-eleven")
     async with controller.SimulatedController(sim, now=watch.now, access=access) as server:
         settings = loading.parse(
             CONFIG.format(url=server.url, state=tmp_path / "state", java=java, connect=connect),

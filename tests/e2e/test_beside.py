@@ -21,7 +21,7 @@ import pytest
 from broker.cli import main as cli
 from broker.core.fleet import marks
 from broker.demo import image
-from broker.simulator import parts
+from broker.simulator import inventory
 from tests import patience
 from tests.docker import engines
 from tests.e2e import stage as stages
@@ -297,7 +297,7 @@ async def at_work(kind, folder, *, listen="127.0.0.1:0"):
 async def play(stage, it):
     while True:
         for name in set(it.connects()):
-            with contextlib.suppress(parts.Refused):
+            with contextlib.suppress(inventory.SimulatedRefusal):
                 if not stage.sim.nodes[name].connected:
                     stage.sim.connect(stage.watch.now(), name)
         await asyncio.sleep(0.05)

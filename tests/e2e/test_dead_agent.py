@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from broker.core import model
-from broker.simulator.simulation import Kind
+from broker.simulator.simulation import TaskKind
 from tests.e2e import stage as stages
 
 
@@ -15,7 +15,9 @@ async def test_a_pipeline_is_told_what_its_agent_died_of(tmp_path, version):
     """Killed from outside, in the midst of a step; the broker marks the node, and keeps it."""
     async with stages.Stage(tmp_path, version=version) as stage:
         await stage.start()
-        number = stage.server.submit(job="wf", label="pool", duration_s=60.0, kind=Kind.PIPELINE)
+        number = stage.server.submit(
+            job="wf", label="pool", duration_s=60.0, kind=TaskKind.PIPELINE
+        )
         item = stage.sim.items[number]
         await stage.until(lambda: item.started_at is not None, "the step")
         node = stage.sim.nodes[item.node]

@@ -96,7 +96,7 @@ async def test_a_controller_that_is_away_at_the_start_and_later_costs_nothing(tm
 async def test_the_process_does_not_grow_with_the_agents_it_has_had(tmp_path):
     """After 40 single-use agents it holds no more than after 20."""
     watch, sim = clock.Clock(), simulation.Simulation()
-    access = controller.Access(user="u", token="a-token-of-eleven")
+    access = controller.Accounts(user="u", token="a-token-of-eleven")
     async with controller.SimulatedController(sim, now=watch.now, access=access) as server:
         clockwork = asyncio.create_task(server.run(), name="clockwork")
         async with broker_growth.running(tmp_path, server) as pid:

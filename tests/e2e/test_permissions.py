@@ -23,7 +23,7 @@ async def test_a_broker_that_may_not_make_nodes_says_which_permission_it_lacks(t
     """Not ready, with the controller's own word for it, and ready as soon as it is granted."""
     watch, sim = clock.Clock(), simulation.Simulation()
     allowed = access.ALL - {"Agent/Create", "Overall/Administer"}
-    mine = access.Access(user="u", token=TOKEN, permissions=allowed)
+    mine = access.Accounts(user="u", token=TOKEN, permissions=allowed)
     async with controller.SimulatedController(sim, now=watch.now, access=mine) as server:
         settings = loading.parse(
             CONFIG.format(url=server.url, state=tmp_path / "state"),

@@ -141,7 +141,7 @@ def test_a_secret_does_not_show_itself(form):
         credentials=jnlp_settings.Credentials(user="u", secret=secret),
         proxy="http://u:hunter2@p/",
     )
-    session = jnlp_http.Session(held)
+    session = jnlp_http.ControllerSession(held)
     for one in (secret, held, session, vars(session), [held], attrs.evolve(held)):
         shown_as = {"repr": repr(one), "str": str(one), "format": f"{one}"}[form]
         assert "hunter2" not in shown_as

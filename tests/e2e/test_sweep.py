@@ -34,7 +34,7 @@ WITHIN_S = 60.0
 @contextlib.asynccontextmanager
 async def controlled():
     watch, sim = clock.Clock(), simulation.Simulation()
-    told = access.Access(user="u", token=TOKEN)
+    told = access.Accounts(user="u", token=TOKEN)
     async with controller.SimulatedController(sim, now=watch.now, access=told) as server:
         yield sim, server, watch
 

@@ -62,7 +62,7 @@ class Stage:
 @contextlib.asynccontextmanager
 async def stage(folder: pathlib.Path, *, down: bool = False) -> AsyncIterator[Stage]:
     watch, sim = clock.Clock(), simulation.Simulation()
-    mine = access.Access(user="u", token=TOKEN, permissions=access.ALL - {"Overall/Administer"})
+    mine = access.Accounts(user="u", token=TOKEN, permissions=access.ALL - {"Overall/Administer"})
     async with (
         controller.SimulatedController(sim, now=watch.now, access=mine) as server,
         fake.Cluster().serving() as near,

@@ -33,7 +33,7 @@ async def examined(
         orders={"maven": test_backend.spec("a1", options=options)},
         now=lambda: time.time() + late_s,
     ):
-        if one.check not in found or found[one.check].verdict is finding.Verdict.OK:
+        if one.check not in found or found[one.check].verdict is finding.Grade.OK:
             found[one.check] = one
     return found
 
@@ -42,7 +42,7 @@ def bad(found: Found) -> dict[str, str]:
     return {
         check: one.verdict.value
         for check, one in found.items()
-        if one.verdict is not finding.Verdict.OK
+        if one.verdict is not finding.Grade.OK
     }
 
 
@@ -192,6 +192,6 @@ async def test_steps_in_other_containers_are_looked_at(cluster: fake.Cluster) ->
     without = await examined(cluster, options=options)
 
     assert "create pods/exec; for in-container" in with_it["rights"].text
-    assert finding.Verdict.OK is with_it["template maven"].verdict
-    assert finding.Verdict.OK is without["rights"].verdict
+    assert finding.Grade.OK is with_it["template maven"].verdict
+    assert finding.Grade.OK is without["rights"].verdict
     assert "has no section `in_container`" in without["template maven"].text

@@ -116,7 +116,7 @@ async def test_the_doctor_says_what_is_open(
     assert [] == await doctor._doors(told, closed)
     token.chmod(0o644)
     on_wire = await examined(cluster, token_file=str(token))
-    assert on_wire["open door"].verdict is finding.Verdict.WARN
+    assert on_wire["open door"].verdict is finding.Grade.WARN
 
 
 # --- files -------------------------------------------------------------------------------------

@@ -117,7 +117,9 @@ async def _lease(told: settings.KubernetesSettings) -> list[str]:
             *await said(held.read()),
             *await said(held.write(record, over=None)),
             *await said(
-                held.write(record, over=lease.Seen(record=record, version="1", uid="u", raw=LEASE))
+                held.write(
+                    record, over=lease.SeenRecord(record=record, version="1", uid="u", raw=LEASE)
+                )
             ),
         ]
     finally:
@@ -129,7 +131,7 @@ LEASE = {"kind": "Lease", "metadata": {"name": "l", "resourceVersion": "1"}, "sp
 
 async def _exec(told: settings.KubernetesSettings) -> list[str]:
     found = await access.find(told, clock=time.monotonic)
-    executor = execution.Executor(found, timeout_s=5)
+    executor = execution.CommandExecutor(found, timeout_s=5)
     try:
         return await said(executor.do("a1", "side", ["sh", "-c", "true"]))
     finally:

@@ -108,8 +108,8 @@ REACHES = {  # where a class alone does not tell
 SINGLE = [n for n in recorded.names("error-") if "response" in recorded.load(n)]
 
 
-def answer(response: dict) -> errors.Answer:
-    return errors.Answer(
+def answer(response: dict) -> errors.ErrorAnswer:
+    return errors.ErrorAnswer(
         status=response["status"], body=response["body"], headers=response["headers"]
     )
 
@@ -186,7 +186,7 @@ def test_the_server_says_when_to_ask_again(name: str, seconds: float | None) -> 
 
 def test_a_secret_in_the_server_s_words_is_blanked_out() -> None:
     """An API server may quote what it could not read."""
-    told = errors.Answer(status=422, body={"message": 'invalid value "hunter2": too short'})
+    told = errors.ErrorAnswer(status=422, body={"message": 'invalid value "hunter2": too short'})
 
     error = errors.mapped("create", "secrets", told, hide=["hunter2"])
 
@@ -196,7 +196,7 @@ def test_a_secret_in_the_server_s_words_is_blanked_out() -> None:
 
 def test_a_redirect_is_no_answer() -> None:
     """Somebody's login page stands where the API server should."""
-    error = errors.mapped("list", "pods", errors.Answer(status=302))
+    error = errors.mapped("list", "pods", errors.ErrorAnswer(status=302))
 
     assert "correct `server`" in error.reason
 

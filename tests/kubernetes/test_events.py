@@ -16,23 +16,23 @@ from tests import patience
 from tests.kubernetes import fake, recorded, test_backend
 
 # recording: what its events would say of a pod that is still mute, by how it begins
-TOLD: dict[str, table.Verdict | None] = {
-    "pod-10-pending-unschedulable-cpu": table.Verdict(
+TOLD: dict[str, table.PodObstacle | None] = {
+    "pod-10-pending-unschedulable-cpu": table.PodObstacle(
         slug=None, words="no node fits (FailedScheduling): 0/1 nodes are available: 1 Insuff"
     ),
-    "pod-11-pending-unschedulable-selector": table.Verdict(
+    "pod-11-pending-unschedulable-selector": table.PodObstacle(
         slug=None,
         words="no node fits (FailedScheduling): 0/1 nodes are available: 1 node(s) didn't",
     ),
-    "pod-20-image-pull-backoff": table.Verdict(
+    "pod-20-image-pull-backoff": table.PodObstacle(
         slug=None, words="an image is being pulled (Pulling): Pulling image"
     ),
-    "pod-24-volume-secret-missing": table.Verdict(
+    "pod-24-volume-secret-missing": table.PodObstacle(
         slug="command",
         words="a volume refers to something that is not there (FailedMount): MountVolume.SetUp "
         'failed for volume "s" : secret "absent" not found',
     ),
-    "pod-43-deleted-during-creation": table.Verdict(
+    "pod-43-deleted-during-creation": table.PodObstacle(
         slug=None, words='no node fits (FailedScheduling): running Bind plugin "DefaultBinder"'
     ),
 }
@@ -117,7 +117,7 @@ class Source:
         return recorded.load("pod-24")["coreEvents"]
 
 
-def mute(number: int) -> states.Seen:
+def mute(number: int) -> states.PodSighting:
     pod = copy.deepcopy(recorded.events("pod-24")[2][2])
     pod["metadata"] |= {"uid": f"u{number}", "creationTimestamp": "2001-01-01T00:00:00Z"}
     for condition in pod["status"]["conditions"]:

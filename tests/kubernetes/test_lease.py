@@ -92,7 +92,7 @@ def test_what_a_refusal_means(name: str) -> None:
     """Who was faster is told apart from what is not allowed."""
     verb, cls = REFUSED[name]
     told = recorded.load(name)["response"]
-    answer = errors.Answer(status=told["status"], body=told["body"], headers=told["headers"])
+    answer = errors.ErrorAnswer(status=told["status"], body=told["body"], headers=told["headers"])
     assert cls is type(errors.mapped(verb, "leases", answer))
 
 

@@ -77,7 +77,7 @@ async def _write_lease(url: str) -> Any:
     record = lease.Record(holder="h", lease_s=15, acquired="", renewed="", transitions=0)
     try:
         return await held.write(
-            record, over=lease.Seen(record=record, version="1", uid="u", raw=LEASE)
+            record, over=lease.SeenRecord(record=record, version="1", uid="u", raw=LEASE)
         )
     finally:
         await held.aclose()
@@ -85,7 +85,7 @@ async def _write_lease(url: str) -> Any:
 
 async def _exec(url: str) -> None:
     found = await access.find(told(url), clock=time.monotonic)
-    executor = execution.Executor(found, timeout_s=5)
+    executor = execution.CommandExecutor(found, timeout_s=5)
     try:
         await executor.do("a1", "side", ["true"])
     finally:

@@ -563,7 +563,7 @@ def test_no_change_of_a_recorded_pod_harms_the_others(pair: tuple[Pod, Pod]) -> 
 )  # fmt: skip
 def test_refusals_events_and_ends_of_any_kind_are_read(body: Any, status: int) -> None:
     """Causes of numbers and the like: an error of the contract, in bounded and printable words."""
-    answer = errors.Answer(status=status, body=body, headers={"Retry-After": str(body)})
+    answer = errors.ErrorAnswer(status=status, body=body, headers={"Retry-After": str(body)})
     error = errors.mapped("create", "pods", answer)
     assert isinstance(error, api.BackendError)
     assert fit(error.reason)
@@ -652,7 +652,7 @@ def test_no_text_of_a_server_is_dear(number: int) -> None:
         lambda: events.judge([{"reason": "FailedMount", "message": words, "count": 9}]),
         *(
             lambda status=status: errors.mapped(
-                "create", "pods", errors.Answer(status=status, body={"message": words})
+                "create", "pods", errors.ErrorAnswer(status=status, body={"message": words})
             )
             for status in (403, 409, 422, 500)
         ),

@@ -80,7 +80,7 @@ class Controller:
 
     async def peek(self):
         await self._ask("peek")
-        ready = {simulation.Stage.BUILDABLE, simulation.Stage.PENDING}
+        ready = {simulation.ItemClass.BUILDABLE, simulation.ItemClass.PENDING}
         return frozenset((item.id, item.stage in ready) for item in self.sim.wanted)
 
     async def ask_item(self, number):

@@ -43,7 +43,7 @@ class Memory:
         if over != self.shared["seen"]:
             return None
         self.shared["version"] += 1
-        seen = lease.Seen(record=record, version=str(self.shared["version"]), uid="U-1")
+        seen = lease.SeenRecord(record=record, version=str(self.shared["version"]), uid="U-1")
         self.shared["seen"] = seen
         return seen
 

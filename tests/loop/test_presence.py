@@ -26,7 +26,7 @@ async def test_the_broker_of_this_state_directory_proves_itself(tmp_path):
     files = store.FileStore(tmp_path / "state")
     server, note = await serving(files)
     try:
-        read = presence.noted(store.Reader(tmp_path / "state"))
+        read = presence.noted(store.ReadOnlyStore(tmp_path / "state"))
         assert read == note
         told = await presence.ask(read.url, ("plan", "leftovers/all"), note=read)
         assert told["plan"]["owner"] == "o"
@@ -110,7 +110,7 @@ def test_a_page_for_all_the_world_is_asked_on_this_machine(url, asked):
 
 def test_a_reader_of_the_state_directory_leaves_it_alone(tmp_path):
     """It makes nothing, holds nothing and writes nothing, there or not."""
-    reader = store.Reader(tmp_path / "state")
+    reader = store.ReadOnlyStore(tmp_path / "state")
     assert reader.load("holder") is None
     with pytest.raises(OSError, match="reads"):
         reader.save("holder", "x")
@@ -118,6 +118,6 @@ def test_a_reader_of_the_state_directory_leaves_it_alone(tmp_path):
         reader.locked()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    assert store.Reader(tmp_path / "file").load("holder") is None
+    assert store.ReadOnlyStore(tmp_path / "file").load("holder") is None
     store.FileStore(tmp_path / "state").save("holder", json.dumps("me"))
     assert reader.load("holder") == '"me"'

@@ -26,7 +26,7 @@ SECRET = "5ecret" * 10
 
 @pytest_asyncio.fixture
 async def door():
-    one = handover.Door(DOOR, now=time.time)
+    one = handover.HandoverDoor(DOOR, now=time.time)
     await one.open()
     yield one
     await one.aclose()
@@ -109,7 +109,7 @@ async def test_over_tls(authority):
         DOOR, url="https://127.0.0.1:0", cert_file=str(authority / "IP.pem"),
         key_file=str(authority / "IP.pem"),
     )  # fmt: skip
-    one = handover.Door(told, now=time.time)
+    one = handover.HandoverDoor(told, now=time.time)
     await one.open()
     url = one.leave("a1", SECRET)
     context = ssl.create_default_context(cafile=str(authority / "ours.pem"))
@@ -123,7 +123,7 @@ async def test_a_door_that_cannot_be_opened_is_told(door):
         attrs.evolve(DOOR, listen=f"127.0.0.1:{port}"),
         attrs.evolve(DOOR, url="https://x", cert_file="/no/such", key_file="/no/such"),
     ):
-        second = handover.Door(told, now=time.time)
+        second = handover.HandoverDoor(told, now=time.time)
         with pytest.raises(api.Rejected, match=r"handover: cannot listen on 127\.0"):
             await second.open()
         await second.aclose()

@@ -8,8 +8,7 @@ import random
 import pytest
 
 from backends import api
-from backends.mesos import cluster, offers, session, settings, statuses
-from backends.mesos import records as facts
+from backends.mesos import cluster, offers, records, session, settings, statuses
 from tests.contract import checks
 from tests.mesos.test_session import kinds, offer, online, want
 from tests.mesos.test_wire import OURS, RECORDED, broker, listed_soon, served, spec
@@ -173,13 +172,13 @@ def test_mutated_recordings_never_raise(seed):
             assert isinstance(call["type"], str)
         now += 0.5
         heard += 1
-        if made.phase is not session.Phase.ONLINE:
+        if made.phase is not session.SessionPhase.ONLINE:
             made.left_alone()
             made.renew(OURS)
             made.subscribe()
             made.receive({"type": "SUBSCRIBED", "subscribed": {}}, now)
     assert heard > 1000
-    assert facts.alive(made.tasks) is not None
+    assert records.alive(made.tasks) is not None
 
 
 class Pages:
@@ -209,9 +208,9 @@ async def test_pages_raise_our_own_errors_only():
     """Every place of the pages that we read, with every odd value."""
     need = offers.Need(name="n", scalars={"cpus": 1000}, ports=1, constraints=(
         offers.Constraint(attribute="os", operator="IS", value="linux"),))  # fmt: skip
-    wanted = facts.Want(need=need, info={})
+    wanted = records.Want(need=need, info={})
     identity = "fa7a75d4-36a2-434f-99c1-fb69c24140c7-0026"
-    task = facts.Task(name="n", agent_id="fa7a75d4-36a2-434f-99c1-fb69c24140c7-S0")
+    task = records.Task(name="n", agent_id="fa7a75d4-36a2-434f-99c1-fb69c24140c7-S0")
     tried = 0
     for path, document in recorded_pages().items():
         every = [*places(document)]

@@ -170,10 +170,10 @@ def test_recorded_streams_leave_the_session_right(scenario, name):
 
 
 PHASES = {
-    ("14-subscribe-twice", "stream-1"): session.Phase.SUPERSEDED,
-    ("15-failover-timeout", "stream-after-timeout"): session.Phase.REMOVED,
-    ("15-failover-timeout", "stream-zero-after"): session.Phase.REMOVED,
-    ("16-teardown", "stream-after-teardown"): session.Phase.REMOVED,
+    ("14-subscribe-twice", "stream-1"): session.SessionPhase.SUPERSEDED,
+    ("15-failover-timeout", "stream-after-timeout"): session.SessionPhase.REMOVED,
+    ("15-failover-timeout", "stream-zero-after"): session.SessionPhase.REMOVED,
+    ("16-teardown", "stream-after-teardown"): session.SessionPhase.REMOVED,
 }
 
 
@@ -186,7 +186,7 @@ def test_only_an_error_of_the_master_ends_a_session(scenario, name):
     for one in told.events:
         machine.receive(one["event"], one["t"])
     first = told.told()[0]["type"] == "SUBSCRIBED"
-    usual = session.Phase.ONLINE if first else session.Phase.OFFLINE
+    usual = session.SessionPhase.ONLINE if first else session.SessionPhase.OFFLINE
     assert PHASES.get((scenario, name), usual) is machine.phase
     assert bool(machine.error) == ("ERROR" in [event["type"] for event in told.told()])
 

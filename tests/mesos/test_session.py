@@ -513,9 +513,9 @@ def test_a_kill_is_repeated_until_the_end():
 @pytest.mark.parametrize(
     ("message", "phase"),
     [
-        ("Framework failed over", session.Phase.SUPERSEDED),
-        ("Framework has been removed", session.Phase.REMOVED),
-        ("Not authorized to register framework with roles { ci }", session.Phase.ONLINE),
+        ("Framework failed over", session.SessionPhase.SUPERSEDED),
+        ("Framework has been removed", session.SessionPhase.REMOVED),
+        ("Not authorized to register framework with roles { ci }", session.SessionPhase.ONLINE),
     ],
 )
 def test_what_the_master_says_last(message, phase):
@@ -525,7 +525,7 @@ def test_what_the_master_says_last(message, phase):
     made_phase = made.phase
     assert (phase, message) == (made_phase, made.error)
     made.disconnected()
-    assert (made.phase is phase) == (phase is not session.Phase.ONLINE)
+    assert (made.phase is phase) == (phase is not session.SessionPhase.ONLINE)
 
 
 def test_a_refused_accept_gives_the_offer_back():

@@ -305,7 +305,7 @@ def test_what_surrounds_a_task(containerizer):
         (lambda: settings.Volume(container_path="/x"), "needs one of host_path"),
         (lambda: settings.Volume(container_path="/x", host_path="/y", driver="d"), "needs one of host_path"),
         (lambda: settings.Volume(container_path="/x", driver="d"), "needs driver_name"),
-        (lambda: offers.Constraint(attribute="a", operator="LIKE", value="("), r"no pattern"),
+        (lambda: offers.Constraint(attribute="a", operator="LIKE", value="("), r"not a pattern"),
         (lambda: offers.Constraint(attribute="a", operator="LIKE"), "LIKE needs a value"),
         (lambda: offers.Constraint(attribute="a", operator="MAX_PER", value="few"), "MAX_PER needs a number"),
         (lambda: offers.Constraint(attribute="a", operator="UNIQUE", value="1"), "hint: MAX_PER"),

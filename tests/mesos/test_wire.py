@@ -451,7 +451,7 @@ async def test_a_call_that_is_refused_before_the_stream_tells_why_is_no_reason_t
     served.silent = False
 
     async def told() -> bool:
-        return first._driver._session.phase is session.Phase.SUPERSEDED
+        return first._driver._session.phase is session.SessionPhase.SUPERSEDED
 
     await checks.until("it hears that it lost", told, within_s=5)
     assert 1 == served.subscribes

@@ -33,7 +33,7 @@ class Server:
     def write(self, record, over):
         if (over.version if over else None) != (self.seen.version if self.seen else None):
             return None
-        self.seen = lease.Seen(record=record, version=str(next(self.versions)), uid="u")
+        self.seen = lease.SeenRecord(record=record, version=str(next(self.versions)), uid="u")
         self.history.append(record.holder)
         return self.seen
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from broker.core import model
 from broker.core.model import Retention, TemplateName
-from broker.simulator import parts
+from broker.simulator import inventory
 from jnlp import errors as jnlp_errors
 from tests.model.daemon import Daemon, backend_errors
 from tests.model.world import OWNER, B, C, World
@@ -106,7 +106,7 @@ class Hostile(stateful.RuleBasedStateMachine):
         label=st.sampled_from(LABELS),
         seconds=st.sampled_from([0.5, 10.0, 90.0]),
         quiet_s=st.sampled_from([0.0, 0.0, 5.0]),
-        kind=st.sampled_from(list(parts.Kind)),
+        kind=st.sampled_from(list(inventory.TaskKind)),
         many=st.integers(1, 3),
         concurrent=st.booleans(),
     )

@@ -13,7 +13,7 @@ from backends import memory
 from broker.core import model
 from broker.core.fleet import marks
 from broker.core.model import BackendName
-from broker.simulator import documents, parts, simulation
+from broker.simulator import documents, inventory, simulation
 from jnlp import errors as jnlp_errors
 from jnlp import secret as jnlp_secret
 from jnlp import state as jnlp_state
@@ -58,7 +58,7 @@ class Nodes:
         world.strike("create")
         require(definition.name not in world.created, f"I5: {definition.name} is used again")
         world.created.add(definition.name)
-        node = parts.Node(
+        node = inventory.Node(
             name=definition.name,
             labels=frozenset(definition.labels),
             executors=definition.executors,
@@ -184,7 +184,7 @@ class World:
         other = marks.Marks(owner="other", template="t", backend=B, revision="r", created_at=START)
         self.sim.create_node(
             self.now,
-            parts.Node(
+            inventory.Node(
                 name=FOREIGN_NODE, labels=frozenset({"pet"}), description=other.description()
             ),
         )
@@ -193,7 +193,7 @@ class World:
                 name=FOREIGN_NODE, metadata=other.metadata(FOREIGN_NODE), argv=("x",)
             )
             platform.start(wanted, owner="other", now=self.now)
-        place = parts.Node(name=f"{OWNER}-placeholder", labels=frozenset())
+        place = inventory.Node(name=f"{OWNER}-placeholder", labels=frozenset())
         self.sim.create_node(self.now, place)
 
     # --- faults ---
@@ -306,7 +306,7 @@ class World:
         self.must_be_ours(name)
         try:
             what(self.now, name, *more, **named)
-        except parts.Refused as refused:
+        except inventory.SimulatedRefusal as refused:
             raise jnlp_errors.NotFound(str(refused)) from refused
 
     def must_be_ours(self, name):
@@ -333,8 +333,8 @@ class World:
         for platform in self.platforms.values():
             require(FOREIGN_NODE in platform._cells, "I9: a foreign instance was terminated")
         for item in self.sim.items.values():
-            require(item.fate is not parts.Fate.LOST, f"item {item.id} was lost")
-            if item.fate is parts.Fate.FAILED:
+            require(item.fate is not inventory.Fate.LOST, f"item {item.id} was lost")
+            if item.fate is inventory.Fate.FAILED:
                 require(item.id in self.excused, f"I2: the build of item {item.id} died of us")
 
     def waiting(self):
@@ -343,6 +343,6 @@ class World:
         return [
             item
             for item in self.sim.items.values()
-            if item.fate is parts.Fate.OPEN
+            if item.fate is inventory.Fate.OPEN
             and (item.pinned is not None or any(item.expression.matches(x) for x in served))
         ]

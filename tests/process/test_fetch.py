@@ -347,7 +347,7 @@ async def test_the_doctor_looks_for_the_program_as_a_supervisor_does(tmp_path):
         told = settings.ProcessSettings(path=path)
         rows = doctor.examine(told, owner="o", orders={"t": order, "u": order}, now=time.time)
         found = [row async for row in rows]
-        assert all("Java" in row.hint for row in found if row.verdict is finding.Verdict.FAIL)
+        assert all("Java" in row.hint for row in found if row.verdict is finding.Grade.FAIL)
         return [row.verdict.value for row in found]
 
     assert await verdicts("java", "-jar", path=str(tmp_path)) == ["ok"]

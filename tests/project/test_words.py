@@ -117,3 +117,88 @@ def test_the_search_finds_what_it_is_for():
     )
     assert [] == [p for p in WRONG if not any(re.search(p, text) for text in bad)]
     assert len(TEXTS) > 3000
+
+
+# --- names ---
+
+SYNONYMS = {
+    r"promis|reserv(?!ation_bytes)|shun|dealt|_deal$|nominee": "nominate",
+    r"slave|worker": "agent",
+    r"\bjob": "item",
+    r"spawn|provision(?!er)": "launch",
+    r"destroy|\bkill_instance": "terminate",
+    r"blacklist|quarantin|sulk": "set aside",
+    r"garbage|cleanup|reaper": "sweep, leftover",
+    r"\bscan|snapshot": "look, view",
+    r"master(?!s?$)": "controller (Mesos has masters)",
+}
+"""What a class or function is not called, by the glossary, and the word that it is."""
+
+NOT_YET = {
+    "broker/core/decide/plan.py:_note_promises",
+    "broker/core/decide/serving.py:_deal",
+}
+"""To be renamed: this may only become shorter."""
+
+PLATFORMS = {
+    "backends/mesos/offers.py:is_reserved": "Mesos' word for resources of a role",
+    "backends/mesos/transport.py": "Mesos' own masters",
+    "backends/process/proc.py": "the kernel's words",
+    "backends/process/supervisor.py": "the kernel's words",
+    "broker/simulator/controller.py:_job": "Jenkins' path",
+    "broker/cli/doctor.py:_jobs": "Jenkins' jobs are what is looked at",
+}
+"""Where a platform's own word is the right one."""
+
+TWICE = {
+    "Asked", "Backend", "Claim", "Client", "Cluster", "Connection", "Entry", "Event", "Found",
+    "Handover", "HighAvailability", "Host", "Kind", "Limits", "Look", "Made", "Memory", "Nodes",
+    "NotFound", "Odd", "OddError", "Parser", "Places", "Pool", "Reader", "Refused", "Resources",
+    "Retention", "Seen", "Settings", "Stage", "Style", "Template", "Unauthorized", "Volume", "Where",
+}  # fmt: skip
+"""Class names of two meanings, or of one in two layers (the file's shape and the core's value): may only become fewer."""
+
+
+def definitions():
+    """Yield path, name and whether it is a class, of everything that we define."""
+    for package in PACKAGES:
+        for path in sorted((house.ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield (
+                        str(path.relative_to(house.ROOT)),
+                        node.name,
+                        isinstance(node, ast.ClassDef),
+                    )
+
+
+def test_names_are_the_glossarys():
+    """No forbidden synonym in the name of a class or a function, but those that are listed."""
+    found = set()
+    for path, name, _ in definitions():
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+        if path in PLATFORMS or f"{path}:{name}" in PLATFORMS:
+            continue
+        if any(re.search(pattern, words) for pattern in SYNONYMS):
+            found.add(f"{path}:{name}")
+    assert found - NOT_YET == set(), SYNONYMS
+    assert NOT_YET - found == set(), "renamed: take it off the list"
+
+
+def test_a_class_name_has_one_meaning():
+    """Defined once in the whole product, but those that are listed."""
+    places = {}
+    for path, name, is_class in definitions():
+        if is_class:
+            places.setdefault(name.lstrip("_"), set()).add(path)
+    twice = {name for name, paths in places.items() if len(paths) > 1}
+    assert twice - TWICE == set(), {name: places[name] for name in twice - TWICE}
+    assert TWICE - twice == set(), "unique by now: take it off the list"
+
+
+def test_every_word_that_steers_is_in_the_glossary():
+    """The classes of the core's values are words of it."""
+    page = (house.ROOT / "docs" / "glossary.md").read_text().lower()
+    for word in ("agent", "item", "computer", "template", "policy", "world", "plan", "expectation",
+                 "ledger", "phase", "outcome", "wish", "supply", "verdict", "lease", "nominate"):  # fmt: skip
+        assert re.search(rf"^\| [^|]*\b{word}\b[^|]* \|", page, re.M), word

@@ -13,7 +13,7 @@ import attrs
 
 from broker.core import model
 from broker.core.model import Phase, Retention, TemplateName
-from broker.simulator.parts import Fate, Kind
+from broker.simulator.inventory import Fate, TaskKind
 from jnlp import errors as jnlp_errors
 from tests.model.daemon import PACE, Daemon, backend_errors
 from tests.model.world import OWNER, B, C, World
@@ -105,15 +105,17 @@ class Run:
     def _arrive(self):
         dice = self.demand
         label = dice.choices([name for name, _ in LABELS], [weight for _, weight in LABELS])[0]
-        kind = dice.choice(list(Kind))
-        many = {Kind.FREESTYLE: 1, Kind.PIPELINE: dice.randint(1, 3), Kind.MATRIX: 3}[kind]
+        kind = dice.choice(list(TaskKind))
+        many = {TaskKind.FREESTYLE: 1, TaskKind.PIPELINE: dice.randint(1, 3), TaskKind.MATRIX: 3}[
+            kind
+        ]
         if dice.random() < 0.03:
             many = dice.randint(8, 20)
         for _ in range(many):
             self.world.sim.submit(
                 self.world.now, job=f"job-{dice.randrange(40)}", label=label, kind=kind,
                 duration_s=min(dice.lognormvariate(4.0, 1.2), 3000.0), concurrent=many > 1,
-                quiet_s=5.0 if kind is Kind.FREESTYLE else 0.0,
+                quiet_s=5.0 if kind is TaskKind.FREESTYLE else 0.0,
             )  # fmt: skip
 
     def _fault(self):

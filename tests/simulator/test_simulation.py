@@ -2,8 +2,8 @@
 
 import pytest
 
-from broker.simulator import documents, simulation, why
-from broker.simulator.simulation import Fate, Kind, Node, Refused, Stage
+from broker.simulator import documents, reasons, simulation
+from broker.simulator.simulation import Fate, ItemClass, Node, SimulatedRefusal, TaskKind
 
 OLD, NEW = "2.263.4", "2.528.3"
 
@@ -20,7 +20,7 @@ def node(name, *labels, online=True, **more):
 
 
 def text(sim, item_id, *, now=0.0, language="en"):
-    return why.why(sim, sim.items[item_id], now=now, language=language)
+    return reasons.why(sim, sim.items[item_id], now=now, language=language)
 
 
 def test_the_life_of_an_item():
@@ -28,11 +28,11 @@ def test_the_life_of_an_item():
     sim = made(NEW, node("a", "x"))
     number = sim.submit(0.0, label="x", quiet_s=5.0, duration_s=3.0)
     item = sim.items[number]
-    assert item.stage is Stage.WAITING
+    assert item.stage is ItemClass.WAITING
     sim.advance(5.0)
-    assert item.stage is Stage.PENDING
+    assert item.stage is ItemClass.PENDING
     sim.advance(5.0 + sim.handover_s)
-    assert (item.stage, item.fate, item.node) == (Stage.LEFT, Fate.OPEN, "a")
+    assert (item.stage, item.fate, item.node) == (ItemClass.LEFT, Fate.OPEN, "a")
     sim.advance(9.0)
     assert (item.fate, item.ended_at) == (Fate.DONE, pytest.approx(8.0, abs=0.01))
     assert sim.nodes["a"].idle
@@ -44,11 +44,11 @@ def test_a_job_that_is_not_concurrent_waits_for_itself():
     first = sim.submit(0.0, job="j", label="x", concurrent=False, duration_s=10.0)
     sim.advance(1.0)
     second = sim.submit(1.0, job="j", label="x", concurrent=False)
-    assert sim.items[second].stage is Stage.BLOCKED
+    assert sim.items[second].stage is ItemClass.BLOCKED
     assert text(sim, second) == "Build #1 is already in progress (ETA: N/A)"
     sim.advance(11.0)
     assert sim.items[first].fate is Fate.DONE
-    assert sim.items[second].stage in {Stage.PENDING, Stage.LEFT}
+    assert sim.items[second].stage in {ItemClass.PENDING, ItemClass.LEFT}
 
 
 @pytest.mark.parametrize(("version", "fate"), [(OLD, Fate.LOST), (NEW, Fate.OPEN)])
@@ -57,7 +57,7 @@ def test_the_lost_item_race(version, fate, how):
     """Assigned, and then the node goes: old versions drop the item, newer ones put it back."""
     sim = made(version, node("a", "x"))
     number = sim.submit(0.0, label="x")
-    assert sim.items[number].stage is Stage.PENDING
+    assert sim.items[number].stage is ItemClass.PENDING
     if how == "offline":
         sim.take_offline(0.0005, "a", "bye")
     else:
@@ -65,7 +65,9 @@ def test_the_lost_item_race(version, fate, how):
     sim.advance(1.0)
     assert sim.items[number].fate is fate
     assert (sim.items[number] in sim.wanted) == (fate is Fate.OPEN)
-    assert sim.items[number].stage is (Stage.LEFT if fate is Fate.LOST else Stage.BUILDABLE)
+    assert sim.items[number].stage is (
+        ItemClass.LEFT if fate is Fate.LOST else ItemClass.BUILDABLE
+    )
 
 
 def test_a_label_swap_loses_nothing():
@@ -104,7 +106,7 @@ def test_an_agent_that_goes_takes_its_build_along():
     assert sim.items[number].fate is Fate.FAILED
     assert not sim.nodes["a"].online
     sim.connect(3.0, "a")
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(SimulatedRefusal) as raised:
         sim.connect(3.0, "a")
     assert raised.value.status == 400
 
@@ -117,7 +119,7 @@ def test_a_pipelines_step_waits_for_its_agent(away_s, fate, ended_at):
     """Five minutes; what has ended meanwhile is told when the agent is back."""
     sim = made(NEW, node("a", "x", online=False))
     sim.connect(0.0, "a")
-    number = sim.submit(0.0, label="x", duration_s=10.0, kind=Kind.PIPELINE)
+    number = sim.submit(0.0, label="x", duration_s=10.0, kind=TaskKind.PIPELINE)
     sim.advance(1.0)
     sim.disconnect(2.0, "a")
     shown = documents.computer(sim.nodes["a"], url="http://c/")
@@ -139,7 +141,7 @@ def test_temporarily_offline_takes_no_more_work_but_finishes():
     waiting = sim.submit(1.0, label="x")
     sim.advance(20.0)
     assert sim.items[running].fate is Fate.DONE
-    assert sim.items[waiting].stage is Stage.BUILDABLE
+    assert sim.items[waiting].stage is ItemClass.BUILDABLE
     sim.toggle(20.0, "a", "")
     sim.advance(30.0)
     assert sim.items[waiting].fate is Fate.DONE
@@ -157,7 +159,7 @@ def test_a_restart():
     """Queue and nodes stay, freestyle builds die, a pipeline wants exactly its node back."""
     sim = made(NEW, node("a", "x"), node("b", "x"))
     free = sim.submit(0.0, label="x", duration_s=100.0)
-    pipe = sim.submit(0.0, label="x", duration_s=100.0, kind=Kind.PIPELINE)
+    pipe = sim.submit(0.0, label="x", duration_s=100.0, kind=TaskKind.PIPELINE)
     sim.advance(1.0)
     waiting = sim.submit(1.0, label="y")
     before = sim.session
@@ -193,7 +195,7 @@ def test_cancelling():
     sim.cancel(1.0, number)
     assert sim.items[number].fate is Fate.CANCELLED
     for wrong, status in ((number, 500), (999, 404)):
-        with pytest.raises(Refused) as raised:
+        with pytest.raises(SimulatedRefusal) as raised:
             sim.cancel(2.0, wrong)
         assert raised.value.status == status
 
@@ -240,8 +242,8 @@ def test_stuck_tells_a_label_that_nobody_serves():
     """Recordings queue/14 and 15."""
     sim = made()
     served_by_nobody, unlabelled = sim.submit(0.0, label="x"), sim.submit(0.0)
-    assert why.is_stuck(sim, sim.items[served_by_nobody])
-    assert not why.is_stuck(sim, sim.items[unlabelled])
+    assert reasons.is_stuck(sim, sim.items[served_by_nobody])
+    assert not reasons.is_stuck(sim, sim.items[unlabelled])
 
 
 @pytest.mark.parametrize(

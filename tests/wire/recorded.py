@@ -133,7 +133,7 @@ class _Canned(aiohttp.ClientResponse):
 
 
 @contextlib.asynccontextmanager
-async def canned(asked: str, **answer: Any) -> AsyncIterator[http.Session]:
+async def canned(asked: str, **answer: Any) -> AsyncIterator[http.ControllerSession]:
     """Give a session whose controller answers GET of this path and query, once, and nothing else.
 
     What comes between a session and a controller is not tried: what a socket brings and when,
@@ -142,7 +142,7 @@ async def canned(asked: str, **answer: Any) -> AsyncIterator[http.Session]:
     url = "http://controller.example/"
     with aioresponses() as controller:
         controller.get(url + asked, response_class=_Canned, **answer)
-        async with http.Session(settings(url)) as session:
+        async with http.ControllerSession(settings(url)) as session:
             yield session
 
 
@@ -166,11 +166,11 @@ def password() -> jnlp_settings.Credentials:
 @contextlib.asynccontextmanager
 async def replaying(
     *exchanges: dict[str, Any], **changes: Any
-) -> AsyncIterator[tuple[http.Session, Controller]]:
+) -> AsyncIterator[tuple[http.ControllerSession, Controller]]:
     """Serve exchanges and give a session to them."""
     controller = Controller(exchanges=list(exchanges))
     async with (
         serving(controller.handle) as url,
-        http.Session(settings(url, **changes)) as session,
+        http.ControllerSession(settings(url, **changes)) as session,
     ):
         yield session, controller

@@ -57,7 +57,7 @@ class Host:
 async def hosts(**may):
     clock = Clock()
     sim = simulation.Simulation(version="2.263.4")
-    rules = access.Access(user="u", token="a-token", **may)
+    rules = access.Accounts(user="u", token="a-token", **may)
     server = controllers.SimulatedController(sim, now=clock.read, access=rules)
     credentials = jnlp_settings.Credentials(user="u", secret=jnlp_secret.Secret("a-token"))
     async with contextlib.AsyncExitStack() as stack:
@@ -65,7 +65,7 @@ async def hosts(**may):
 
         async def host():
             settings = recorded.settings(server.url, credentials=credentials)
-            session = await stack.enter_async_context(http.Session(settings))
+            session = await stack.enter_async_context(http.ControllerSession(settings))
             nodes = client.NodeClient(session)
             return Host(server, clock, reading.Reader(session), nodes, {})
 

@@ -45,7 +45,7 @@ class Stage:
     clock: Clock
     sim: simulation.Simulation
     server: controllers.SimulatedController
-    session: http.Session
+    session: http.ControllerSession
 
     @property
     def reader(self):
@@ -67,7 +67,7 @@ async def staged(*, password=False, of_version="2.263.4", through=None, timeout_
     """A controller with a queue, and our session to it; ``through`` gives a proxy's address."""
     clock = Clock()
     sim = simulation.Simulation(version=of_version)
-    may = access.Access(user="u", token=TOKEN, password=PASSWORD)
+    may = access.Accounts(user="u", token=TOKEN, password=PASSWORD)
     server = controllers.SimulatedController(sim, now=clock.read, access=may, prefix="/jenkins")
     async with contextlib.AsyncExitStack() as stack:
         url = (await stack.enter_async_context(server)).url
@@ -82,7 +82,7 @@ async def staged(*, password=False, of_version="2.263.4", through=None, timeout_
             timeout_s=timeout_s,
             proxy=proxy,
         )
-        session = await stack.enter_async_context(http.Session(settings))
+        session = await stack.enter_async_context(http.ControllerSession(settings))
         yield Stage(clock, sim, server, session)
 
 
@@ -242,7 +242,7 @@ async def test_a_url_that_is_no_jenkins(answer, text):
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         view = await observe.read_controller(reading.Reader(session), now=lambda: 0.0)
     assert not view.synced
@@ -382,7 +382,7 @@ async def test_a_queue_of_five_thousand():
     templates = tuple(worlds.template(f"t{n}", f"label-{n}") for n in range(50))
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         began = time.process_time()
         view = await reading.Reader(session).read(lambda: worlds.NOW)
@@ -405,7 +405,7 @@ async def test_a_controller_that_speaks_another_language_whatever_is_asked():
         stage.server._language = lambda _request: "de"
         stage.sim.create_node(0.0, simulation.Node(name="z", labels=frozenset()))
         stage.sim.submit(worlds.NOW, label="linux")
-        stage.sim.submit(worlds.NOW, label="linux", kind=simulation.Kind.PIPELINE)
+        stage.sim.submit(worlds.NOW, label="linux", kind=simulation.TaskKind.PIPELINE)
         view = await stage.read()
         wishes, _ = demand.wishes(view, (TEMPLATE,), model.Ledger(), {})
         assert [bool(wish.templates) for wish in wishes] == [False, True]

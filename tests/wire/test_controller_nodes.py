@@ -96,7 +96,7 @@ async def test_create_on_a_controller_that_speaks_another_language(exists, kind)
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         with pytest.raises(errors.JenkinsError) as raised:
             await client.NodeClient(session).create(definition())
@@ -165,7 +165,7 @@ async def test_a_controller_that_tells_secrets_plainly():
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         nodes = client.NodeClient(session)
         with pytest.raises(errors.NotFound):
@@ -190,7 +190,7 @@ async def test_an_encrypted_or_foreign_file_is_refused_unquoted():
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         with pytest.raises(errors.Unexpected, match="9 characters") as raised:
             await client.NodeClient(session).secret("a")
@@ -246,7 +246,7 @@ async def test_a_404_of_a_proxy_is_no_word_that_a_node_is_gone(listed):
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         with pytest.raises(errors.Unexpected):
             await client.NodeClient(session).read("idle-9")
@@ -364,7 +364,7 @@ async def test_unsealing_lets_a_node_take_items_again():
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         nodes = client.NodeClient(session)
         for _ in range(2):
@@ -389,7 +389,7 @@ async def test_other_languages_survive_a_swap():
     bodies = []
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         await client.NodeClient(session).seal("idle-1", "out", busy=True)
     assert b"f&#252;r M&#252;ller &#9731;" in bodies[0]

@@ -154,7 +154,7 @@ async def test_one_failed_half_fails_the_read(broken):
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         with pytest.raises(errors.Starting):
             await reading.Reader(session).read(lambda: 0.0)
@@ -190,7 +190,7 @@ async def test_cancelling_a_read():
         return web.Response()
 
     async with recorded.serving(handler) as url:
-        async with http.Session(recorded.settings(url)) as session:
+        async with http.ControllerSession(recorded.settings(url)) as session:
             task = asyncio.create_task(reading.Reader(session).read(lambda: 0.0))
             async with patience.limit(5):
                 await arrived.wait()
@@ -241,6 +241,6 @@ async def test_an_item_that_is_forgotten():
 
 def test_where_the_agent_jar_is():
     """Below the controller's URL, prefix included."""
-    session = http.Session(recorded.settings("http://x:8080/ci"))
+    session = http.ControllerSession(recorded.settings("http://x:8080/ci"))
     url = reading.Reader(session).agent_jar_url()
     assert url == "http://x:8080/ci/jnlpJars/agent.jar"

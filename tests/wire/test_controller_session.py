@@ -71,7 +71,7 @@ async def test_a_path_prefix_is_kept():
     controller = recorded.Controller(exchanges=[QUEUE], prefix="/ci/jenkins")
     async with recorded.serving(controller.handle) as url:
         for base in (url + "ci/jenkins", url + "ci/jenkins/"):
-            async with http.Session(recorded.settings(base)) as session:
+            async with http.ControllerSession(recorded.settings(base)) as session:
                 assert session.url.endswith("/ci/jenkins/")
                 await session.get_json("queue/api/json")
     assert controller.paths() == ["GET /ci/jenkins/queue/api/json"] * 2
@@ -87,7 +87,7 @@ async def test_gzip_is_unpacked():
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         assert (await session.get_json("queue/api/json")).json == {"items": []}
 
@@ -162,7 +162,7 @@ async def test_posts_at_the_same_time_share_one_renewal():
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url, credentials=recorded.password())) as session,
+        http.ControllerSession(recorded.settings(url, credentials=recorded.password())) as session,
     ):
         await asyncio.gather(*(session.post("x") for _ in range(12)))
     assert crumbs == 2
@@ -259,7 +259,7 @@ async def test_the_header_names_the_permission_where_the_page_does_not():
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         with pytest.raises(errors.Forbidden) as raised:
             await session.get_text("computer/x/config.xml")
@@ -354,7 +354,7 @@ async def test_redirects_that_are_no_success(location, posted, text):
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         with pytest.raises(errors.Unexpected, match=text):
             await send(session, CREATED if posted else QUEUE)
@@ -372,7 +372,7 @@ async def test_redirects_that_end_a_form(location):
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         assert (await session.post("computer/a/doDelete")).status == 302
 
@@ -416,7 +416,7 @@ async def test_a_cut_answer():
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        async with http.Session(recorded.settings(f"http://127.0.0.1:{port}")) as session:
+        async with http.ControllerSession(recorded.settings(f"http://127.0.0.1:{port}")) as session:
             with pytest.raises(errors.Unreachable, match="cut off"):
                 await session.get_json("queue/api/json")
 
@@ -433,7 +433,7 @@ async def test_something_that_does_not_speak_http():
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        async with http.Session(recorded.settings(f"http://127.0.0.1:{port}")) as session:
+        async with http.ControllerSession(recorded.settings(f"http://127.0.0.1:{port}")) as session:
             with pytest.raises(errors.Unreachable) as raised:
                 await session.get_json("queue/api/json")
     shown = everything_shown(raised.value)
@@ -443,7 +443,7 @@ async def test_something_that_does_not_speak_http():
 
 async def test_nobody_listens(unused_tcp_port):
     """A refused connection is unreachable."""
-    async with http.Session(recorded.settings(f"http://127.0.0.1:{unused_tcp_port}")) as session:
+    async with http.ControllerSession(recorded.settings(f"http://127.0.0.1:{unused_tcp_port}")) as session:
         with pytest.raises(errors.Unreachable):
             await session.get_json("queue/api/json")
 
@@ -461,7 +461,7 @@ async def test_an_answer_that_does_not_come():
         return response
 
     async with recorded.serving(handler) as url:
-        async with http.Session(recorded.settings(url, timeout_s=0.1)) as session:
+        async with http.ControllerSession(recorded.settings(url, timeout_s=0.1)) as session:
             for path in ("headers", "body"):
                 with pytest.raises(errors.Unreachable, match=r"no answer within 0\.1 s"):
                     await session.get_json(path)
@@ -478,7 +478,7 @@ async def test_cancellation_is_not_swallowed():
         return web.Response()
 
     async with recorded.serving(handler) as url:
-        async with http.Session(recorded.settings(url)) as session:
+        async with http.ControllerSession(recorded.settings(url)) as session:
             task = asyncio.create_task(session.get_json("queue/api/json"))
             async with patience.limit(5):
                 await arrived.wait()
@@ -502,7 +502,7 @@ async def test_an_answer_that_is_too_large(packed):
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url, max_bytes=1_000_000)) as session,
+        http.ControllerSession(recorded.settings(url, max_bytes=1_000_000)) as session,
     ):
         with pytest.raises(errors.Unexpected, match="larger than 1000000 bytes"):
             await session.get_json("queue/api/json")
@@ -531,7 +531,7 @@ async def test_a_secret_that_is_refused_is_read_again(is_password, tmp_path):
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url, credentials=credentials)) as session,
+        http.ControllerSession(recorded.settings(url, credentials=credentials)) as session,
     ):
         words = "token revoked or expired" if not is_password else "user and password right"
         with pytest.raises(errors.Unauthorized, match=words):
@@ -567,7 +567,7 @@ async def test_a_crumb_that_nobody_could_send(crumb, words):
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url, credentials=recorded.password())) as session,
+        http.ControllerSession(recorded.settings(url, credentials=recorded.password())) as session,
     ):
         with pytest.raises(errors.Unexpected, match=words):
             await session.post("x", form={})
@@ -610,7 +610,7 @@ async def test_an_answer_without_end(handler, kind, words):
     """One clear error, and no more memory than the limit: for each way of asking."""
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url, timeout_s=30.0)) as session,
+        http.ControllerSession(recorded.settings(url, timeout_s=30.0)) as session,
     ):
         if handler is slow_drip:
             session._settings = attrs.evolve(session._settings, timeout_s=1.0)
@@ -635,7 +635,7 @@ async def test_a_huge_error_page_is_not_read_to_its_end():
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url, max_bytes=1_000_000)) as session,
+        http.ControllerSession(recorded.settings(url, max_bytes=1_000_000)) as session,
     ):
         with pytest.raises(errors.Starting, match="Starting Jenkins"):
             await session.get_json("queue/api/json")
@@ -650,7 +650,7 @@ async def test_a_page_that_quotes_secrets_is_not_quoted():
 
     async with (
         recorded.serving(handler) as url,
-        http.Session(recorded.settings(url)) as session,
+        http.ControllerSession(recorded.settings(url)) as session,
     ):
         with pytest.raises(errors.Unexpected, match="hidden") as raised:
             await session.get_text("computer/a/")
@@ -668,7 +668,7 @@ async def test_a_proxy_is_used_and_its_password_is_not_shown():
         proxy = url.replace("http://", "http://me:proxy-pass@").rstrip("/")
         changed = recorded.settings("http://controller.invalid/", proxy=proxy)
         assert "proxy-pass" not in repr(changed)
-        async with http.Session(changed) as session:
+        async with http.ControllerSession(changed) as session:
             await session.get_json("queue/api/json")
     assert controller.seen[0].headers["host"] == "controller.invalid"
     assert "proxy-authorization" in controller.seen[0].headers
@@ -678,7 +678,7 @@ async def test_a_proxy_that_is_down(unused_tcp_port):
     """A proxy that cannot be reached is unreachable, without its password in the message."""
     proxy = f"http://me:proxy-pass@127.0.0.1:{unused_tcp_port}"
     changed = recorded.settings("http://controller.invalid/", proxy=proxy)
-    async with http.Session(changed) as session:
+    async with http.ControllerSession(changed) as session:
         with pytest.raises(errors.Unreachable) as raised:
             await session.get_json("queue/api/json")
     assert "proxy-pass" not in everything_shown(raised.value)
@@ -707,11 +707,11 @@ async def test_certificates(certificate):
     context.load_cert_chain(pem, key)
     controller = recorded.Controller(exchanges=[QUEUE])
     async with recorded.serving(controller.handle, scheme="https", ssl=context) as url:
-        async with http.Session(recorded.settings(url)) as session:
+        async with http.ControllerSession(recorded.settings(url)) as session:
             with pytest.raises(errors.Unreachable, match=r"(?i)certificate"):
                 await session.get_json("queue/api/json")
         for changes in ({"ca_file": str(pem)}, {"verify": False}):
-            async with http.Session(recorded.settings(url, **changes)) as session:
+            async with http.ControllerSession(recorded.settings(url, **changes)) as session:
                 await session.get_json("queue/api/json")
     assert len(controller.seen) == 2
 
@@ -729,15 +729,15 @@ async def test_certificates(certificate):
 def test_settings_that_cannot_work(changes, text):
     """They are refused when the session is made, and no password is quoted."""
     with pytest.raises(ValueError, match=text) as raised:
-        http.Session(recorded.settings(**changes))
+        http.ControllerSession(recorded.settings(**changes))
     assert "secret-word" not in str(raised.value)
 
 
 def test_nothing_secret_in_representations():
     """Credentials, settings, answers and sessions may be logged."""
     changed = recorded.settings("http://x/")
-    answer = http.Answer(status=200, text="11a0-body", json={"crumb": "11a0-crumb"})
-    shown = f"{changed!r} {changed.credentials} {http.Session(changed)!r} {answer!r} {answer}"
+    answer = http.ControllerAnswer(status=200, text="11a0-body", json={"crumb": "11a0-crumb"})
+    shown = f"{changed!r} {changed.credentials} {http.ControllerSession(changed)!r} {answer!r} {answer}"
     assert recorded.TOKEN not in shown
     assert "11a0" not in shown.replace(recorded.TOKEN, "")
     assert repr(jnlp_secret.Secret("x")) == str(jnlp_secret.Secret("y")) == "Secret(...)"

@@ -124,7 +124,7 @@ async def test_no_secret_comes_back(way, is_password):
     )
     with echo.serving(way, first=crumbs) as server, whatever_is_logged() as logged:
         settings = recorded.settings(server.url, credentials=credentials, timeout_s=30.0)
-        async with http.Session(settings) as session:
+        async with http.ControllerSession(settings) as session:
             output = await everything(session, way)
         output += "".join(stream.getvalue() for stream in logged.values())
     for secret in secrets_of(is_password):
@@ -140,7 +140,7 @@ async def test_a_proxy_that_echoes_is_told_nothing_that_is_shown():
 
         proxy = f"http://someone:{quote(PROXY)}@127.0.0.1:{server.port}"
         settings = recorded.settings("http://controller.invalid/", proxy=proxy)
-        async with http.Session(settings) as session:
+        async with http.ControllerSession(settings) as session:
             output = await everything(session, "proxy")
         output += "".join(stream.getvalue() for stream in logged.values())
     assert server.was_sent(PROXY)
@@ -158,7 +158,7 @@ async def test_secrets_of_agents_never_come_back():
         return f"HTTP/1.1 500 X {text}\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
 
     with echo.serving(first) as server:
-        async with http.Session(recorded.settings(server.url)) as session:
+        async with http.ControllerSession(recorded.settings(server.url)) as session:
             output = await everything(session, "secrets")
     assert echo.found(AGENT_SECRET, output) == []
     assert echo.found(AGENT_SECRET.upper(), output) == []

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
 async def strangers(version="2.263.4", **more):
     """Give a function that runs calls of python-jenkins, and the simulation."""
     sim = simulation.Simulation(version=version)
-    may = access.Access(**{"user": "admin", "token": "t", "password": "p", **more})
+    may = access.Accounts(**{"user": "admin", "token": "t", "password": "p", **more})
     clock = itertools.count(1_000_000)
     server = controllers.SimulatedController(sim, now=lambda: float(next(clock)), access=may)
     async with server:

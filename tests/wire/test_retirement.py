@@ -18,7 +18,7 @@ from broker.core import model
 from broker.core.decide import judge
 from broker.loop import execute
 from broker.simulator import controller as controllers
-from broker.simulator import parts, simulation
+from broker.simulator import inventory, simulation
 from broker.simulator.simulation import Fate
 from jnlp import client, http, version
 from tests.core import worlds
@@ -85,7 +85,7 @@ class Place:
         self.sim.advance(self.clock.now)
         for item in list(self.sim.wanted):
             self.sim.cancel(self.clock.now, item.id)
-        with contextlib.suppress(simulation.Refused):
+        with contextlib.suppress(simulation.SimulatedRefusal):
             self.sim.delete_node(self.clock.now, name)
 
     def fates(self) -> collections.Counter:
@@ -98,7 +98,7 @@ async def place(of_version, seed):
     sim = simulation.Simulation(version=of_version)
     paced = Paced(sim, now=clock.read)
     paced.clock = clock
-    async with paced, http.Session(recorded.settings(paced.url)) as session:
+    async with paced, http.ControllerSession(recorded.settings(paced.url)) as session:
         reader = reading.Reader(session)
         nodes = client.NodeClient(session)
 
@@ -233,7 +233,7 @@ async def test_what_is_left_on_the_oldest_versions():
                 there.settle(name)
             fates = there.fates()
             hurt[way] = fates[Fate.LOST] + fates[Fate.FAILED]
-    assert hurt[ours] <= tries * 2 * (REQUEST_S + parts.HANDOVER_S) / 0.007
+    assert hurt[ours] <= tries * 2 * (REQUEST_S + inventory.HANDOVER_S) / 0.007
     assert hurt[ours] < hurt[delete_alone]
 
 
@@ -262,7 +262,7 @@ def visible(of_version, tries):
     """How many builds may fail, red, for starting while their node is being replaced."""
     if of_version == NEW:
         return 0
-    return 3 * tries * parts.SWAP_S / (BEFORE_S + AFTER_S)
+    return 3 * tries * inventory.SWAP_S / (BEFORE_S + AFTER_S)
 
 
 async def test_a_sealed_node_takes_nothing_and_a_pipeline_gets_it_back():
@@ -270,7 +270,7 @@ async def test_a_sealed_node_takes_nothing_and_a_pipeline_gets_it_back():
     async with place(MIDDLE, seed=5) as there:
         name = there.agent()
         pipe = there.sim.submit(
-            there.clock.now, label="linux", duration_s=60, kind=simulation.Kind.PIPELINE
+            there.clock.now, label="linux", duration_s=60, kind=simulation.TaskKind.PIPELINE
         )
         there.clock.now += 1.0
         there.sim.advance(there.clock.now)
@@ -282,7 +282,7 @@ async def test_a_sealed_node_takes_nothing_and_a_pipeline_gets_it_back():
         there.sim.connect(there.clock.now, name)
         there.clock.now += 1.0
         there.sim.advance(there.clock.now)
-        assert there.sim.items[pipe].stage is simulation.Stage.BUILDABLE
+        assert there.sim.items[pipe].stage is simulation.ItemClass.BUILDABLE
         back = model.UncordonAgent(name=name, reason="a pipeline must go on with it")
         assert (await there.executor.perform(back)).failure is None
         there.settle(name)
@@ -321,5 +321,5 @@ async def test_a_late_agent_is_not_swept_with_its_first_build():
 
 
 def connect(sim, now, name):
-    with contextlib.suppress(simulation.Refused):
+    with contextlib.suppress(simulation.SimulatedRefusal):
         sim.connect(now, name)

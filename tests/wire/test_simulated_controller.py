@@ -17,9 +17,9 @@ import recorded
 import yarl
 from attrs import define
 
-from broker.simulator import access, parts, simulation
+from broker.simulator import access, inventory, simulation
 from broker.simulator import controller as controllers
-from broker.simulator.simulation import Kind, Node
+from broker.simulator.simulation import Node, TaskKind
 from jnlp import client, errors, http, node
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
@@ -76,7 +76,7 @@ class Stage:
         return self.sim.submit(self.clock.now, job=job, label=label, duration_s=900.0, **more)
 
     def pipeline(self, label=None, job="wf"):
-        return self.submit(job, label, kind=Kind.PIPELINE)
+        return self.submit(job, label, kind=TaskKind.PIPELINE)
 
     def wait(self, seconds=1.0):
         self.clock.now += seconds
@@ -114,7 +114,7 @@ async def staged(*, user=USER, built_in=1, locale="en"):
     clock = Clock()
     sim = simulation.Simulation(version=OLD, built_in_executors=built_in)
     sim.built_in.labels = frozenset({"built-in", "controller", "master"})
-    may = access.Access(user=user, token=TOKEN, password=PASSWORD)
+    may = access.Accounts(user=user, token=TOKEN, password=PASSWORD)
     server = controllers.SimulatedController(sim, now=clock.read, access=may, locale=locale)
     async with (
         server,
@@ -244,7 +244,7 @@ def occupied(s):
 
 def matrix(s, job, axes):
     for cell, label in axes:
-        s.submit(job, label, kind=Kind.MATRIX, cell=cell)
+        s.submit(job, label, kind=TaskKind.MATRIX, cell=cell)
 
 
 MX = (("PY=3.9,label=mx-linux", "mx-linux"), ("PY=3.9,label=mx-win", "mx-win"))
@@ -407,7 +407,7 @@ async def test_what_it_takes_silently_we_do_not_send(note):
         async with staged() as stage:
             credentials = jnlp_settings.Credentials(user=USER, secret=jnlp_secret.Secret(TOKEN))
             settings = recorded.settings(stage.server.url, credentials=credentials)
-            async with http.Session(settings) as session:
+            async with http.ControllerSession(settings) as session:
                 with pytest.raises(errors.BadRequest, match="node not sent"):
                     await client.NodeClient(session).create(wanted)
             assert (stage.sim.nodes, stage.server.requests) == ({}, [])
@@ -466,9 +466,9 @@ async def test_deleting_a_node_that_works():
         fates = stage.sim.items
         await replay(stage, "nodes/07-delete-while-building")
         assert [item.fate.value for item in fates.values()] == ["open", "failed"]
-        stage.wait(parts.PIPELINE_WAITS_S)
+        stage.wait(inventory.PIPELINE_WAITS_S)
         assert [item.fate.value for item in fates.values()] == ["failed", "failed"]
-        with pytest.raises(simulation.Refused):
+        with pytest.raises(simulation.SimulatedRefusal):
             stage.sim.computer("busy-1")
 
 
@@ -528,10 +528,10 @@ async def test_what_the_queue_shows_to_whom():
     """Nothing without Job/Read, names with Job/Discover (permissions/02)."""
     async with staged(user="broker") as stage:
         stage.node("z")
-        by_id = {89: ("fs-nobody", "nobody-serves-this", Kind.FREESTYLE, None)}
-        by_id[92] = ("mx", "mx-linux", Kind.MATRIX, MX[0][0])
-        by_id[93] = ("mx", "mx-win", Kind.MATRIX, MX[1][0])
-        by_id[94] = ("wf-foo", "foo", Kind.PIPELINE, None)
+        by_id = {89: ("fs-nobody", "nobody-serves-this", TaskKind.FREESTYLE, None)}
+        by_id[92] = ("mx", "mx-linux", TaskKind.MATRIX, MX[0][0])
+        by_id[93] = ("mx", "mx-win", TaskKind.MATRIX, MX[1][0])
+        by_id[94] = ("wf-foo", "foo", TaskKind.PIPELINE, None)
         for number, (job, label, kind, cell) in by_id.items():
             stage.sim._ids = itertools.count(number)
             stage.submit(job, label, kind=kind, cell=cell)

@@ -43,7 +43,7 @@ _SHARES_PER_CORE = 1024
 
 
 @frozen(kw_only=True)
-class Plan:
+class ContainerPlan:
     """What to send: a body for the creation, and what has to be in the container before the start.
 
     ``folders`` have to belong to ``ids``; empty where the user is known to the image only.
@@ -64,7 +64,7 @@ class Plan:
     hands_on: bool  # its builds have the engine, and can give its mounts to other containers
     secrets: Mapping[str, str] = field(repr=False)
 
-    def with_secrets(self, folder: str) -> "Plan":
+    def with_secrets(self, folder: str) -> "ContainerPlan":
         """Return the same with the engine's ``folder`` for the secrets."""
         mount = {"Type": "bind", "Source": folder, "Target": SECRETS, "ReadOnly": True}
         told = _section(self.body, "HostConfig")
@@ -111,7 +111,7 @@ def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
     return options
 
 
-def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
+def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ContainerPlan:
     """Return what to send; raises Rejected."""
     options = options_of(spec)
     body = _merged(_body(spec, options), options.docker)
@@ -137,7 +137,7 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> Plan:
         **own.label(),
         DIGEST: _digest(spec, body, options.networks),
     }
-    return Plan(
+    return ContainerPlan(
         container=container_name(spec.name, prefix=prefix),
         image=str(body["Image"]),
         platform=options.platform,
@@ -175,7 +175,7 @@ def mounts_of(options: settings.DockerTemplate) -> Iterator[workspaces.Mount]:
 
 
 def archive(
-    plan: Plan, files: Mapping[str, bytes], *, secrets: bool, folders: bool
+    plan: ContainerPlan, files: Mapping[str, bytes], *, secrets: bool, folders: bool
 ) -> bytes | None:
     """Return the tar file of what has to be put in, relative to ``archive_at``; None: nothing.
 

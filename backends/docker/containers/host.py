@@ -104,7 +104,7 @@ class Host:
     # --- launch ---
 
     def make(
-        self, plan: container.Plan, files: Mapping[str, bytes], cancelled: threading.Event
+        self, plan: container.ContainerPlan, files: Mapping[str, bytes], cancelled: threading.Event
     ) -> None:
         """Create, put secrets and files in, start; blocking. Adopts one of the same digest.
 
@@ -122,7 +122,7 @@ class Host:
         finally:
             self._making.discard(name)
 
-    def _folder_for(self, name: str, plan: container.Plan) -> str | None:
+    def _folder_for(self, name: str, plan: container.ContainerPlan) -> str | None:
         """Return a folder with the secrets that the engine sees, perhaps; None: it does not."""
         if not plan.secrets or plan.hands_on:
             return None
@@ -133,7 +133,7 @@ class Host:
         return self._handover.give(name, plan.secrets, plan.ids)
 
     def _make_with(
-        self, folder: str, plan: container.Plan, files: Mapping[str, bytes],
+        self, folder: str, plan: container.ContainerPlan, files: Mapping[str, bytes],
         cancelled: threading.Event,
     ) -> bool:  # fmt: skip
         """Make it with a mount for the secrets; False if perhaps that was what failed."""
@@ -149,7 +149,7 @@ class Host:
         self._take_if_gone(plan)
         return True
 
-    def _take_if_gone(self, plan: container.Plan) -> None:
+    def _take_if_gone(self, plan: container.ContainerPlan) -> None:
         """Remove the secrets of a container that surely is not there; others may yet start."""
         try:
             self.client.inspect(plan.container)
@@ -159,7 +159,8 @@ class Host:
             pass  # what nobody needs in a while goes by itself
 
     def _make(
-        self, plan: container.Plan, files: Mapping[str, bytes], cancelled: threading.Event,
+        self, plan: container.ContainerPlan, files: Mapping[str, bytes],
+        cancelled: threading.Event,
         *, mounted: bool,
     ) -> bool:  # fmt: skip
         """Return whether it runs now: a cancelled one was taken back."""
@@ -180,7 +181,12 @@ class Host:
         return started
 
     def _put(
-        self, made: str, plan: container.Plan, files: Mapping[str, bytes], *, mounted: bool
+        self,
+        made: str,
+        plan: container.ContainerPlan,
+        files: Mapping[str, bytes],
+        *,
+        mounted: bool,
     ) -> None:
         """Put in what neither a mount nor the image provides."""
         needed = bool(plan.folders) and (plan.fresh_folders or not self._provides(made, plan))
@@ -188,7 +194,7 @@ class Host:
         if archive is not None:
             self.client.put(made, plan.archive_at, archive)
 
-    def _provides(self, made: str, plan: container.Plan) -> bool:
+    def _provides(self, made: str, plan: container.ContainerPlan) -> bool:
         """Tell whether the image has the folders, for that user; it is looked at once."""
         key = (self.client.inspect(made).image, plan.kin)
         if key not in self._provided:
@@ -196,7 +202,7 @@ class Host:
             self._provided[key] = all(owner == plan.ids[0] for owner in owners)
         return self._provided[key]
 
-    def _created_or_there(self, plan: container.Plan, *, mounted: bool) -> str | None:
+    def _created_or_there(self, plan: container.ContainerPlan, *, mounted: bool) -> str | None:
         """Return the id of a container that has to be started; None if it runs already.
 
         The engine reserves a name before it shows its container, and frees it after.
@@ -221,7 +227,7 @@ class Host:
                 time.sleep(_LOOK_S)
 
     def _taken_by(
-        self, plan: container.Plan, taken: client.NameTakenError
+        self, plan: container.ContainerPlan, taken: client.NameTakenError
     ) -> answers.Inspected | None:
         """Return the container that has the name, if it is seen; raises AlreadyExists."""
         try:

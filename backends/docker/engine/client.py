@@ -80,7 +80,7 @@ class Client:
         self._host = host
         self._settings = configured
         self._lock = threading.Lock()
-        self._session: wire.Session | None = None
+        self._session: wire.Connections | None = None
         self._closing = threading.Event()
         self._closed = False
         threads = sum(lane.value for lane in Lane)
@@ -138,7 +138,7 @@ class Client:
                 session.told(dict, "GET", f"{_place(name)}/json", limit=_INSPECT_MAX)
             )
 
-    def create(self, plan: container.Plan) -> str:
+    def create(self, plan: container.ContainerPlan) -> str:
         """Return the id of a new container. Raises NoImageError, NameTakenError."""
         query = {"name": plan.container}
         if plan.platform is not None:
@@ -211,7 +211,7 @@ class Client:
             told = answers.security_options(session.told(dict, "GET", "/info", limit=_INSPECT_MAX))
             return any(word in option for option in told for word in _REMAPPING)
 
-    def start(self, container_id: str, plan: container.Plan) -> None:
+    def start(self, container_id: str, plan: container.ContainerPlan) -> None:
         """Join the networks and start; raises StartError when the engine says no."""
         endpoint = {"Aliases": list(plan.aliases)} if plan.aliases else {}
         with self._answers("cannot start a container") as session:
@@ -392,7 +392,7 @@ class Client:
     # --- connection ---
 
     @contextlib.contextmanager
-    def _answers(self, doing: str, *, pull: bool = False) -> Iterator[wire.Session]:
+    def _answers(self, doing: str, *, pull: bool = False) -> Iterator[wire.Connections]:
         """Give the session; turn what goes wrong into the contract's errors."""
         try:
             yield self._connect()
@@ -418,7 +418,7 @@ class Client:
         limit = self._settings.timeout_s + more_s
         return wire.Waits(silence_s=limit, within_s=limit)
 
-    def _connect(self) -> wire.Session:
+    def _connect(self) -> wire.Connections:
         with self._lock:
             if self._closed:
                 raise api.Unavailable("the backend is closed")
@@ -426,7 +426,7 @@ class Client:
                 self._session = self._open()
             return self._session
 
-    def _open(self) -> wire.Session:
+    def _open(self) -> wire.Connections:
         """Connect with a version that both sides know, whatever the environment says."""
         session = self._made()
         try:
@@ -436,7 +436,7 @@ class Client:
             raise
         return session
 
-    def _version(self, session: wire.Session) -> str:
+    def _version(self, session: wire.Connections) -> str:
         """Return the newest version that both know: also of an engine that has no old ones."""
         told = session.told(dict, "GET", "/version", limit=_INSPECT_MAX)
         newest = answers.version(told.get("ApiVersion"))
@@ -451,9 +451,9 @@ class Client:
         major, minor = max(oldest, min(newest, _NEWEST))
         return f"{major}.{minor}"
 
-    def _made(self) -> wire.Session:
+    def _made(self) -> wire.Connections:
         try:
-            return wire.Session(
+            return wire.Connections(
                 self._host,
                 timeout_s=self._settings.timeout_s,
                 connections=sum(lane.value for lane in Lane),

@@ -36,7 +36,7 @@ _LOG = logging.getLogger("backends.docker.follow")
 
 
 @define
-class _Memory:
+class _EventMemory:
     """Of one container; sets, because a new connection tells old events again."""
 
     oom_at: set[float] = field(factory=set)
@@ -60,7 +60,7 @@ class Follower:
         self._wake = wake
         self._now = now
         self._lock = threading.Lock()
-        self._memory: dict[str, _Memory] = {}
+        self._memory: dict[str, _EventMemory] = {}
         self._away: list[tuple[float, float]] = []
         self._lost_at: float | None = None
         self._since = 1
@@ -97,7 +97,7 @@ class Follower:
     def seen(self, container_id: str) -> death.Seen:
         """Return what the events told of a container."""
         with self._lock:
-            memory = self._memory.get(container_id, _Memory())
+            memory = self._memory.get(container_id, _EventMemory())
             return death.Seen(
                 oom_at=tuple(sorted(memory.oom_at)), signals=tuple(sorted(memory.signals))
             )
@@ -193,7 +193,7 @@ class Follower:
                 return True
             if event.id not in self._memory and len(self._memory) >= _SEEN_KEPT:
                 del self._memory[next(iter(self._memory))]
-            memory = self._memory.setdefault(event.id, _Memory())
+            memory = self._memory.setdefault(event.id, _EventMemory())
             if event.action == "oom":
                 memory.oom_at.add(at)
                 if len(memory.oom_at) > _KEPT:

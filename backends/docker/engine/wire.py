@@ -138,7 +138,7 @@ class _UnixPool(unixconn.UnixHTTPConnectionPool):
         return _UnixConnection(self.base_url, self.socket_path)
 
 
-class _Connection(HTTPConnection):
+class _EngineConnection(HTTPConnection):
     def connect(self) -> None:
         super().connect()
         if self.sock is not None:
@@ -146,10 +146,10 @@ class _Connection(HTTPConnection):
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = _EngineConnection
 
 
-class Session:
+class Connections:
     """Connections to one engine."""
 
     def __init__(self, host: settings.Host, *, timeout_s: float, connections: int) -> None:
@@ -187,7 +187,7 @@ class Session:
     def stream(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None,
         body: bytes | None = None, headers: Mapping[str, str] | None = None, waits: Waits,
-    ) -> Iterator["Answer"]:  # fmt: skip
+    ) -> Iterator["EngineAnswer"]:  # fmt: skip
         """Give the answer to read; its connection is kept only if it was read to its end.
 
         Raises as ``ask``.
@@ -208,7 +208,7 @@ class Session:
             decode_content=False,
             timeout=urllib3.Timeout(connect=min(_CONNECT_S, waits.silence_s), read=None),
         )
-        answer = Answer(response, _THIS_CALL.sock)
+        answer = EngineAnswer(response, _THIS_CALL.sock)
         try:
             answer.check()
             yield answer
@@ -221,7 +221,7 @@ class Session:
             response.release_conn()
 
 
-class Answer:
+class EngineAnswer:
     """An answer that is being read."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse, sock: socket.socket | None) -> None:

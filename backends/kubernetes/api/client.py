@@ -435,7 +435,7 @@ def _event(line: bytes) -> Event:
     if kind == "ERROR":
         code = typed.integer(thing.get("code"), 0, 599) if isinstance(thing, dict) else None
         status = code if code is not None and code >= _REFUSED else _FAILED
-        raise errors.mapped("watch", "pods", errors.Answer(status=status, body=thing))
+        raise errors.mapped("watch", "pods", errors.ErrorAnswer(status=status, body=thing))
     if not isinstance(kind, str) or not isinstance(thing, dict):
         raise errors.Odd("the watch sends something that is not an event")
     return Event(kind=kind, object=thing)
@@ -462,7 +462,7 @@ def _items(page: Object, kind: str) -> list[Any]:
     return found or []
 
 
-async def refusal(answer: aiohttp.ClientResponse) -> errors.Answer:
+async def refusal(answer: aiohttp.ClientResponse) -> errors.ErrorAnswer:
     """Read what the server says of a request that it does not serve."""
     raw = b""
     with contextlib.suppress(bodies.Unreadable):
@@ -470,7 +470,7 @@ async def refusal(answer: aiohttp.ClientResponse) -> errors.Answer:
     body: Any = raw.decode("utf-8", "replace")
     with contextlib.suppress(ValueError):
         body = decoding.loads(raw)
-    return errors.Answer(status=answer.status, body=body, headers=answer.headers)
+    return errors.ErrorAnswer(status=answer.status, body=body, headers=answer.headers)
 
 
 @contextlib.contextmanager

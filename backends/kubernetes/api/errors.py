@@ -56,7 +56,7 @@ class Large(api.Unavailable):
 
 
 @frozen(kw_only=True)
-class Answer:
+class ErrorAnswer:
     """A refusal as it came: status, headers, body (text when it is not JSON)."""
 
     status: int
@@ -96,7 +96,9 @@ class Answer:
         return typed.number(told, 0.0, _LONG_S)
 
 
-def mapped(verb: str, what: str, answer: Answer, *, hide: Iterable[str] = ()) -> api.BackendError:
+def mapped(
+    verb: str, what: str, answer: ErrorAnswer, *, hide: Iterable[str] = ()
+) -> api.BackendError:
     """Return the contract's error for a refusal of ``verb`` (as in RBAC) on ``what`` (``pods``).
 
     ``hide``: secrets that are not registered, blanked out of the server's words.
@@ -133,7 +135,7 @@ def mapped(verb: str, what: str, answer: Answer, *, hide: Iterable[str] = ()) ->
     return error
 
 
-def _forbidden(verb: str, what: str, answer: Answer, words: str) -> api.BackendError:
+def _forbidden(verb: str, what: str, answer: ErrorAnswer, words: str) -> api.BackendError:
     rights = _RIGHTS.search(words)
     if rights is not None:
         where = f" in namespace {rights['namespace']}" if rights["namespace"] else ""
@@ -159,13 +161,13 @@ def _forbidden(verb: str, what: str, answer: Answer, words: str) -> api.BackendE
     return api.Unauthorized(f"not allowed to {verb} {what}: {words}")
 
 
-def _not_found(answer: Answer, words: str) -> api.BackendError:
+def _not_found(answer: ErrorAnswer, words: str) -> api.BackendError:
     if answer.details.get("kind") == "namespaces":
         return api.Unauthorized(f"{words}; hint: create it, or correct `namespace`")
     return api.NotFound(words)
 
 
-def _conflict(verb: str, answer: Answer, words: str) -> api.BackendError:
+def _conflict(verb: str, answer: ErrorAnswer, words: str) -> api.BackendError:
     if answer.reason == "AlreadyExists":
         return api.AlreadyExists(words)
     if verb == "delete":  # a precondition: what we meant is gone, another has its name

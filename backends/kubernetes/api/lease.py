@@ -43,7 +43,7 @@ class KubernetesLease:
         known = self._client.namespace if self._client is not None else self._settings.namespace
         return f"lease {known}/{self._name}" if known else f"lease {self._name}"
 
-    async def read(self) -> lease.Seen | None:
+    async def read(self) -> lease.SeenRecord | None:
         """Return the lease as it is now."""
         with errors.contract():
             asked = await self._open()
@@ -52,7 +52,9 @@ class KubernetesLease:
             except api.NotFound:
                 return None
 
-    async def write(self, record: lease.Record, *, over: lease.Seen | None) -> lease.Seen | None:
+    async def write(
+        self, record: lease.Record, *, over: lease.SeenRecord | None
+    ) -> lease.SeenRecord | None:
         """Create the lease, or replace the version that was seen."""
         with errors.contract():
             asked = await self._open()
@@ -71,7 +73,7 @@ class KubernetesLease:
             await self._client.aclose()
 
     def _manifest(
-        self, record: lease.Record, namespace: str, over: lease.Seen | None
+        self, record: lease.Record, namespace: str, over: lease.SeenRecord | None
     ) -> dict[str, Any]:
         made: dict[str, Any] = {
             "apiVersion": "coordination.k8s.io/v1",
@@ -105,7 +107,7 @@ class KubernetesLease:
         return await access.find(self._settings, clock=clock)
 
 
-def _seen(found: client.Object) -> lease.Seen:
+def _seen(found: client.Object) -> lease.SeenRecord:
     """Read an answer, tolerating a spec that somebody else has written."""
     metadata, spec = states.part(found, "metadata"), found.get("spec") or {}
     version = metadata.get("resourceVersion")
@@ -125,7 +127,7 @@ def _seen(found: client.Object) -> lease.Seen:
         transitions=_number(spec.get("leaseTransitions"), 1 << 31),
     )
     uid = typed.words(metadata.get("uid"), 128)
-    return lease.Seen(record=record, version=version, uid=uid, raw=found)
+    return lease.SeenRecord(record=record, version=version, uid=uid, raw=found)
 
 
 def _number(told: object, most: int) -> int:

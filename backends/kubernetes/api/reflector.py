@@ -47,12 +47,12 @@ _VERSION = re.compile(r"[\w.:-]{1,128}")
 class Picture:
     """All pods of one owner at one moment, and those that went without our doing."""
 
-    pods: tuple[states.Seen, ...]
+    pods: tuple[states.PodSighting, ...]
     departed: tuple[api.Instance, ...] = ()
     odd: str = ""  # why some pods cannot be told from others': any that is not here may be one
 
 
-_Pods = dict[str, states.Seen]  # by the pod's name: a namespace has one of a name
+_Pods = dict[str, states.PodSighting]  # by the pod's name: a namespace has one of a name
 
 
 @define
@@ -129,7 +129,7 @@ class Reflector:
             odd=odd,
         )
 
-    def find(self, pod: str) -> states.Seen | None:
+    def find(self, pod: str) -> states.PodSighting | None:
         """Return a pod by its name from the picture, if it is being kept."""
         return self._pods.get(pod) if self.live else None
 
@@ -291,7 +291,7 @@ class Reflector:
                 del self._pods[known.pod]
                 self._gone(seen.after(known))
 
-    def _gone(self, pod: states.Seen) -> None:
+    def _gone(self, pod: states.PodSighting) -> None:
         if pod.name in self._forgotten:
             del self._forgotten[pod.name]
         else:

@@ -97,7 +97,7 @@ class Execution:
                 await self._wire.close()
 
 
-class Executor:
+class CommandExecutor:
     """Runs commands in the pods of one namespace of one API server."""
 
     def __init__(self, found: access.Access, *, timeout_s: float) -> None:
@@ -165,17 +165,17 @@ class Executor:
                     protocols=(channels.V5, channels.V4),
                     max_msg_size=_MESSAGE,
                 )
-            except _Refused as refused:
+            except _UpgradeRefused as refused:
                 if refused.answer.status != 401 or not token or renewed:
                     mapped = errors.mapped("create", "pods/exec", refused.answer)
                     raise mapped from refused
         raise AssertionError  # the second pass returns or raises
 
 
-class _Refused(Exception):  # noqa: N818 -- what happened
+class _UpgradeRefused(Exception):  # noqa: N818 -- what happened
     """The API server's answer instead of an upgrade."""
 
-    def __init__(self, answer: errors.Answer) -> None:
+    def __init__(self, answer: errors.ErrorAnswer) -> None:
         super().__init__(answer.message)
         self.answer = answer
 
@@ -188,7 +188,7 @@ async def _with_words(
     if answer.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
         return answer
     try:
-        raise _Refused(await client.refusal(answer))
+        raise _UpgradeRefused(await client.refusal(answer))
     finally:
         answer.close()
 

@@ -71,7 +71,7 @@ class Served:
 
 
 @frozen(kw_only=True)
-class Order:
+class CommandOrder:
     """One command; the environment may hold secrets of the build."""
 
     container: str
@@ -126,7 +126,7 @@ def files(name: str, shown: str, served: Served, *, directory: str) -> dict[str,
 # --- what it asks for --------------------------------------------------------------------------
 
 
-def read_order(body: bytes) -> Order:
+def read_order(body: bytes) -> CommandOrder:
     r"""Read what the program sends: texts that end with NUL.
 
     Container, directory, ``0`` or ``1`` for input, the count of arguments, the arguments; the
@@ -145,7 +145,7 @@ def read_order(body: bytes) -> Order:
     if not directory.startswith(b"/"):
         raise Malformed("the directory is not absolute")
     before, _, now = rest.partition(b"\0\0") if rest[:1] != b"\0" else (b"", b"", rest[1:])
-    return Order(
+    return CommandOrder(
         container=name,
         directory=directory,
         has_input=has_input == b"1",
@@ -172,7 +172,7 @@ def _added(
 # --- how a foreign shell is told ---------------------------------------------------------------
 
 
-def line(order: Order, mark: str) -> bytes:
+def line(order: CommandOrder, mark: str) -> bytes:
     """Return what ``READ`` reads; the first line of its output is its process id.
 
     The shell becomes the command. With input it stays beside it, says the ``mark`` on standard

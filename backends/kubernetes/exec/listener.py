@@ -72,13 +72,13 @@ class Listener:
         told: settings.InContainer,
         *,
         rules: Rules,
-        executor: execution.Executor,
+        executor: execution.CommandExecutor,
         limits: doors.Limits = LIMITS,
     ) -> None:
         self._told = told
         self._rules = rules
         self._executor = executor
-        self._sessions: dict[_Key, sessions.Session] = {}
+        self._sessions: dict[_Key, sessions.Command] = {}
         self._arrived = asyncio.Event()
         self._strangers = asyncio.Semaphore(_STRANGERS)
         self._closing = False
@@ -216,7 +216,7 @@ class Listener:
             raise web.HTTPServiceUnavailable(text="125 too many long commands at a time\n")
 
     async def _carried(
-        self, request: web.Request, session: sessions.Session, body: bytes
+        self, request: web.Request, session: sessions.Command, body: bytes
     ) -> web.StreamResponse:
         pod = session.agent
         answer = _stream()
@@ -246,7 +246,7 @@ class Listener:
         self._working.add(task)
         task.add_done_callback(self._working.discard)
 
-    def _begin(self, request: web.Request, pod: str, told: str) -> sessions.Session:
+    def _begin(self, request: web.Request, pod: str, told: str) -> sessions.Command:
         key = (pod, request.match_info["id"])
         if self._closing:
             raise web.HTTPServiceUnavailable(text="125 the broker is being stopped\n")
@@ -261,7 +261,7 @@ class Listener:
         if len(known) >= _KEPT:
             raise web.HTTPServiceUnavailable(text="125 too many commands in a minute\n")
         busy = sum(not s.ended.is_set() for s in known)
-        session = sessions.Session(agent=pod, digest=told, executor=self._executor)
+        session = sessions.Command(agent=pod, digest=told, executor=self._executor)
         self._sessions[key] = session
         if busy >= _MANY:
             session.refuse(f"{busy} commands run in this pod already")
@@ -341,7 +341,7 @@ class Listener:
     def _key(request: web.Request) -> _Key:
         return request.match_info["pod"], request.match_info["id"]
 
-    async def _awaited(self, request: web.Request, within_s: float) -> sessions.Session:
+    async def _awaited(self, request: web.Request, within_s: float) -> sessions.Command:
         """Return the session that is meant; it may be a moment behind."""
         key = self._key(request)
         with contextlib.suppress(TimeoutError):

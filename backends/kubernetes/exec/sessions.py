@@ -47,7 +47,7 @@ class Result:
     message: str = ""
 
 
-class Refused(Exception):  # noqa: N818 -- what happened
+class OrderRefused(Exception):  # noqa: N818 -- what happened
     """The command could not be run; carries the result."""
 
     def __init__(self, message: str, code: int = incontainer.CANNOT_RUN) -> None:
@@ -60,12 +60,12 @@ class _Abandoned(Exception):  # noqa: N818 -- what happened
 
 
 @define(eq=False, kw_only=True)
-class Session:
+class Command:
     """One command."""
 
     agent: str  # its pod's name
     digest: str = field(repr=False)
-    executor: execution.Executor
+    executor: execution.CommandExecutor
     container: str = ""
     pid: int | None = None
     result: Result | None = None
@@ -90,7 +90,7 @@ class Session:
             await self._limited(order, look, stdout, patience_s)
         except incontainer.Malformed as error:
             self._why = str(error)
-        except Refused as refused:
+        except OrderRefused as refused:
             self.result = refused.result
         except _Abandoned:
             self.result = Result(code=incontainer.CANNOT_RUN, message=await self._end())
@@ -105,7 +105,7 @@ class Session:
             self._close()
 
     async def _limited(
-        self, order: incontainer.Order, look: Look, stdout: Sink, patience_s: float
+        self, order: incontainer.CommandOrder, look: Look, stdout: Sink, patience_s: float
     ) -> None:
         try:
             async with waits.timeout(None) as self._limit:
@@ -180,33 +180,33 @@ class Session:
     # --- the steps ---
 
     async def _room(self, look: Look, patience_s: float) -> None:
-        """Wait until the container runs. Raises Refused if it never will."""
+        """Wait until the container runs. Raises OrderRefused if it never will."""
         loop = asyncio.get_running_loop()
         began, said = loop.time(), ""
         while True:
             seen = await _patiently(look)
             if seen is None:
-                raise Refused("the pod is gone")
+                raise OrderRefused("the pod is gone")
             obstacle = containers.obstacle(seen, self.container)
             if obstacle is None:
                 return
             waited_s = loop.time() - began
             patient_s = patience_s if obstacle.is_trouble else _ROOM_S
             if obstacle.is_final or waited_s >= patient_s:
-                raise Refused(obstacle.text)
+                raise OrderRefused(obstacle.text)
             if waited_s >= _LOOK_S and obstacle.text != said:
                 said = obstacle.text
                 await self._say(f"in-container: waiting: {said}\n".encode())
             await asyncio.sleep(_LOOK_S / 5 if waited_s < _LOOK_S else _LOOK_S)
 
-    async def _command(self, order: incontainer.Order, stdout: Sink) -> Result:
+    async def _command(self, order: incontainer.CommandOrder, stdout: Sink) -> Result:
 
         async def ask() -> execution.Execution:
             return await self.executor.open(self.agent, self.container, incontainer.READ)
 
         self._running = running = await _patiently(ask)
         try:
-            with waits.Ungrouped(Refused, api.BackendError, ConnectionError):
+            with waits.Ungrouped(OrderRefused, api.BackendError, ConnectionError):
                 _check_input(order, running)
                 mark = secrets.token_hex(16)
                 await running.send(incontainer.line(order, mark))
@@ -249,7 +249,9 @@ class Session:
         if not line_end and len(head) < _FIRST_LINE:
             return head
         if not number.isdigit():
-            raise Refused(f"the shell of container {self.container} says something of its own")
+            raise OrderRefused(
+                f"the shell of container {self.container} says something of its own"
+            )
         self.pid = int(number)
         self.started.set()
         if words:
@@ -265,9 +267,9 @@ class Session:
             return Result(code=status.code)
         said = text.clean(words.decode("utf-8", "replace")) or status.message
         if status.is_missing or status.code == incontainer.NO_SHELL:
-            raise Refused(f"{where} has no shell, sh", code=incontainer.NO_SHELL)
+            raise OrderRefused(f"{where} has no shell, sh", code=incontainer.NO_SHELL)
         if self.pid is None:
-            raise Refused(said or f"{where} ends with {status.code} before the command")
+            raise OrderRefused(said or f"{where} ends with {status.code} before the command")
         raise errors.Lost(f"{where}: {said}")
 
     async def _say(self, data: bytes) -> None:
@@ -321,8 +323,8 @@ async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
         await asyncio.sleep(_LOOK_S)
 
 
-def _check_input(order: incontainer.Order, running: execution.Execution) -> None:
+def _check_input(order: incontainer.CommandOrder, running: execution.Execution) -> None:
     if order.has_input and not running.ends_input:
-        raise Refused(
+        raise OrderRefused(
             "the API server cannot end a command's input (Kubernetes 1.30 can); hint: </dev/null"
         )

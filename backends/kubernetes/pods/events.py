@@ -36,7 +36,7 @@ class Source(Protocol):
 
 @frozen(kw_only=True)
 class _Asked:
-    verdict: table.Verdict | None = None
+    verdict: table.PodObstacle | None = None
     again_at: float
     pause_s: float = _FIRST_S
 
@@ -49,12 +49,12 @@ class Inquiry:
         self._quiet_until = 0.0
         self._said = False
 
-    def told(self, pod: states.Seen) -> table.Verdict | None:
+    def told(self, pod: states.PodSighting) -> table.PodObstacle | None:
         """Return what is known of a pod."""
         known = self._asked.get(pod.uid)
         return None if known is None else known.verdict
 
-    async def ask(self, source: Source, pods: Iterable[states.Seen], *, now: float) -> None:
+    async def ask(self, source: Source, pods: Iterable[states.PodSighting], *, now: float) -> None:
         """Ask about at most one of these pods, if it is time to; ``now`` in POSIX seconds."""
         mute = {pod.uid: pod for pod in pods if pod.mute and pod.waited_s(now) >= _FIRST_S}
         self._asked = {uid: known for uid, known in self._asked.items() if uid in mute}
@@ -88,7 +88,7 @@ class Inquiry:
             _LOG.warning("why pods do not start may stay unknown", extra={"reason": error.reason})
 
 
-def judge(told: Sequence[Mapping[str, Any]]) -> table.Verdict | None:
+def judge(told: Sequence[Mapping[str, Any]]) -> table.PodObstacle | None:
     """Return what the latest event that says anything means, or None."""
     known = [(row, event) for event in told if (row := _row(event)) is not None]
     if not known:
@@ -97,7 +97,7 @@ def judge(told: Sequence[Mapping[str, Any]]) -> table.Verdict | None:
     if not row.text:
         return None
     words = f"{row.text} ({row.reason}): {states.words(event, 'message')}"
-    return table.Verdict(slug=row.slug, words=words[:_WORDS])
+    return table.PodObstacle(slug=row.slug, words=words[:_WORDS])
 
 
 def _row(event: Mapping[str, Any]) -> table.Told | None:

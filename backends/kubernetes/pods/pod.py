@@ -21,8 +21,7 @@ from backends import api
 from backends.kit import names
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
-from backends.kubernetes.pods import merge
-from backends.kubernetes.pods import volumes as sharing
+from backends.kubernetes.pods import merge, volumes
 
 AGENT = "jnlp"
 """The container that the agent runs in."""
@@ -116,7 +115,7 @@ def make(
             pod = _merged(spec, options, fragments or {}, windows=True)
     except merge.MergeError as error:
         raise api.Rejected(str(error)) from error
-    sharing.named(pod, spec.name)
+    volumes.named(pod, spec.name)
     _complete(pod, spec, options)
     _mark(pod, spec, owner)
     secret_files = dict(spec.secret_files)
@@ -316,10 +315,10 @@ def _group(body: Manifest) -> int | None:
 
 def _add_secret(body: Manifest, agent: Manifest, name: str, *, shared: bool) -> None:
     """Mount the secret into the agent's container alone; its group may read it, or all."""
-    volumes = [v for v in body.get("volumes", []) if v["name"] != _SECRETS_VOLUME]
+    others = [v for v in body.get("volumes", []) if v["name"] != _SECRETS_VOLUME]
     mode = 0o440 if shared else 0o444
     source = {"secretName": name, "defaultMode": mode}
-    body["volumes"] = [*volumes, {"name": _SECRETS_VOLUME, "secret": source}]
+    body["volumes"] = [*others, {"name": _SECRETS_VOLUME, "secret": source}]
     mounts = [
         m
         for m in agent.get("volumeMounts", [])
@@ -343,9 +342,9 @@ def _add_program(
     except ValueError as error:
         raise api.Rejected(str(error)) from error
     item = {"key": incontainer.PROGRAM, "path": incontainer.PROGRAM, "mode": 0o555}
-    volumes = [v for v in body["volumes"] if v["name"] != _PROGRAM_VOLUME]
+    others = [v for v in body["volumes"] if v["name"] != _PROGRAM_VOLUME]
     source = {"secretName": name, "items": [item]}
-    body["volumes"] = [*volumes, {"name": _PROGRAM_VOLUME, "secret": source}]
+    body["volumes"] = [*others, {"name": _PROGRAM_VOLUME, "secret": source}]
     agent = next(c for c in body["containers"] if c["name"] == AGENT)
     mounts = [m for m in agent["volumeMounts"] if m["mountPath"] != incontainer.PATH]
     mount = {"name": _PROGRAM_VOLUME, "mountPath": incontainer.PATH, "readOnly": True}

@@ -89,7 +89,7 @@ def typed_as(value: Any) -> str:
 
 
 @frozen(kw_only=True)
-class Seen:
+class PodSighting:
     """All that is kept of one version of a pod of ours."""
 
     pod: str  # its name
@@ -98,7 +98,7 @@ class Seen:
     speaker: str  # the container whose output tells most
     instance: api.Instance
     since: float | None  # when it last came a step forward
-    stuck: table.Verdict | None = None  # why it does not, as far as its status tells
+    stuck: table.PodObstacle | None = None  # why it does not, as far as its status tells
     mute: bool = False  # it does not run yet, and its status does not tell why
     gone: api.Exit  # why, if it is gone with this as its last sight
     end: api.Exit | None = None  # how it had ended before it was deleted
@@ -111,7 +111,7 @@ class Seen:
         return self.instance.name
 
     def at(
-        self, now: float, *, patience_s: float, told: table.Verdict | None = None
+        self, now: float, *, patience_s: float, told: table.PodObstacle | None = None
     ) -> api.Instance:
         """Return what a listing shows.
 
@@ -135,7 +135,7 @@ class Seen:
         """Return for how long it has not come a step forward."""
         return 0.0 if self.since is None else now - self.since
 
-    def after(self, before: "Seen | None") -> "Seen":
+    def after(self, before: "PodSighting | None") -> "PodSighting":
         """Return the same with what an earlier version told: an end before a deletion counts."""
         if before is None or before.uid != self.uid:
             return self
@@ -155,7 +155,7 @@ class Seen:
         )
 
 
-def see(pod: Pod) -> Seen:
+def see(pod: Pod) -> PodSighting:
     """Read a pod of ours (``is_ours``); never raises, whatever the pod says."""
     try:
         problem = next(_problems(pod), "")
@@ -166,7 +166,7 @@ def see(pod: Pod) -> Seen:
     return unreadable(pod, problem)
 
 
-def _see(pod: Pod) -> Seen:
+def _see(pod: Pod) -> PodSighting:
     metadata = part(pod, "metadata")
     state, detail, end = _judged(pod)
     stopping = state is api.InstanceState.STOPPING
@@ -186,7 +186,7 @@ def _see(pod: Pod) -> Seen:
     stuck = _stuck(pod) if starting else None
     steps = [instance.created_at, _last_change(pod)]
     failed = _failed_inits(pod)
-    return Seen(
+    return PodSighting(
         pod=_name(metadata),
         uid=str(metadata["uid"]),
         version=typed.words(metadata.get("resourceVersion"), _WORD),
@@ -200,11 +200,11 @@ def _see(pod: Pod) -> Seen:
     )
 
 
-def unreadable(pod: Pod, problem: str) -> Seen:
+def unreadable(pod: Pod, problem: str) -> PodSighting:
     """Return a pod of ours of which nothing more is known: neither ended nor gone."""
     metadata = part(pod, "metadata")
     detail = text.clean(f"the pod cannot be read: {problem}", _WORDS)
-    return Seen(
+    return PodSighting(
         pod=_name(metadata),
         uid=typed.words(metadata.get("uid"), 128),
         version=typed.words(metadata.get("resourceVersion"), _WORD),
@@ -369,7 +369,7 @@ def _of_container(container: Pod, at: float | None) -> api.Exit | None:
 # --- words for what goes on --------------------------------------------------------------------
 
 
-def _stuck(pod: Pod) -> table.Verdict | None:
+def _stuck(pod: Pod) -> table.PodObstacle | None:
     """Judge the first container that waits for a reason in the table."""
     for container in (_agent(pod), *_inits(pod), *_others(pod)):
         waiting = part(container, "state", "waiting")
@@ -378,7 +378,7 @@ def _stuck(pod: Pod) -> table.Verdict | None:
             name = _name(container)
             whose = "" if name == pods.AGENT else f"container {name}: "
             said = f"{whose}{row.text} ({row.reason}): {words(waiting, 'message')}"
-            return table.Verdict(slug=row.slug, words=said[:_WORDS])
+            return table.PodObstacle(slug=row.slug, words=said[:_WORDS])
     return None
 
 

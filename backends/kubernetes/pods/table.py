@@ -49,7 +49,7 @@ class Told:
 
 
 @frozen(kw_only=True)
-class Verdict:
+class PodObstacle:
     """Why a pod does not run: ``slug`` of its end if it is given up, None if it is waited for."""
 
     slug: api.ExitSlug | None

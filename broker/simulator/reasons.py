@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from broker.simulator import simulation
-from broker.simulator.simulation import Stage
+from broker.simulator.simulation import ItemClass
 
 Language = Literal["en", "de"]
 
@@ -46,22 +46,22 @@ def why(
 ) -> str | None:
     """Return the text of an item at ``now``; None for one that has left."""
     match item.stage:
-        case Stage.LEFT:
+        case ItemClass.LEFT:
             return None
-        case Stage.WAITING:
+        case ItemClass.WAITING:
             left = item.quiet_until - now
             if left <= 0:
                 return _say("finished", language)
             return _say("quiet", language, _span(left, language))
-        case Stage.BLOCKED:
+        case ItemClass.BLOCKED:
             return _say("blocked", language, str(item.blocked_by))
-        case Stage.BUILDABLE | Stage.PENDING:
+        case ItemClass.BUILDABLE | ItemClass.PENDING:
             return _buildable(sim, item, language)
 
 
 def is_stuck(sim: simulation.Simulation, item: simulation.Item) -> bool:
     """Return whether an item is buildable and its label has no online node."""
-    if item.stage not in {Stage.BUILDABLE, Stage.PENDING} or label_name(item) is None:
+    if item.stage not in {ItemClass.BUILDABLE, ItemClass.PENDING} or label_name(item) is None:
         return False
     return not any(node.online and node.slots for node in _matching(sim, item))
 

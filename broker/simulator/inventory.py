@@ -29,7 +29,7 @@ NO_FORM = "This page expects a form submission"
 """What the servlet container says to ``doCreateItem`` without a form (recording ``nodes/02``)."""
 
 
-class Stage(enum.Enum):
+class ItemClass(enum.Enum):
     """Where an item is."""
 
     WAITING = "WaitingItem"
@@ -49,7 +49,7 @@ class Fate(enum.Enum):
     CANCELLED = "cancelled"
 
 
-class Kind(enum.Enum):
+class TaskKind(enum.Enum):
     """What kind of task an item is of; they tell different things of themselves."""
 
     FREESTYLE = "freestyle"
@@ -57,7 +57,7 @@ class Kind(enum.Enum):
     MATRIX = "matrix"  # a cell
 
 
-class Refused(Exception):  # noqa: N818 -- what it is
+class SimulatedRefusal(Exception):  # noqa: N818 -- what it is
     """The controller says no: an HTTP status and, for some, a text (header ``X-Error``)."""
 
     def __init__(self, status: int, text: str = "") -> None:
@@ -73,14 +73,14 @@ class Item:
 
     id: int
     job: str
-    kind: Kind
+    kind: TaskKind
     label: str | None
     cell: str  # of a matrix: its axes
     duration_s: float
     concurrent: bool
     in_queue_since: float
     quiet_until: float
-    stage: Stage
+    stage: ItemClass
     number: int
     fate: Fate = Fate.OPEN
     buildable_since: float | None = None

@@ -151,9 +151,9 @@ PLATFORMS = {
 """Where a platform's own word is the right one."""
 
 TWICE = {
-    "Asked", "Backend", "Claim", "Client", "Cluster", "Connection", "Entry", "Event", "Found",
+    "Asked", "Backend", "Claim", "Client", "Cluster", "Connection", "Entry", "Event", "Failure", "Found",
     "Handover", "HighAvailability", "Host", "Kind", "Limits", "Look", "Made", "Memory", "Nodes",
-    "NotFound", "Odd", "OddError", "Parser", "Places", "Pool", "Reader", "Refused", "Resources",
+    "Note", "NotFound", "Odd", "Outcome", "State", "World", "OddError", "Parser", "Places", "Pool", "Reader", "Refused", "Resources",
     "Retention", "Seen", "Settings", "Stage", "Style", "Template", "Unauthorized", "Volume", "Where",
 }  # fmt: skip
 """Class names of two meanings, or of one in two layers (the file's shape and the core's value): may only become fewer."""

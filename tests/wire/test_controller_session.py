@@ -416,7 +416,9 @@ async def test_a_cut_answer():
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        async with http.ControllerSession(recorded.settings(f"http://127.0.0.1:{port}")) as session:
+        async with http.ControllerSession(
+            recorded.settings(f"http://127.0.0.1:{port}")
+        ) as session:
             with pytest.raises(errors.Unreachable, match="cut off"):
                 await session.get_json("queue/api/json")
 
@@ -433,7 +435,9 @@ async def test_something_that_does_not_speak_http():
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        async with http.ControllerSession(recorded.settings(f"http://127.0.0.1:{port}")) as session:
+        async with http.ControllerSession(
+            recorded.settings(f"http://127.0.0.1:{port}")
+        ) as session:
             with pytest.raises(errors.Unreachable) as raised:
                 await session.get_json("queue/api/json")
     shown = everything_shown(raised.value)
@@ -443,7 +447,9 @@ async def test_something_that_does_not_speak_http():
 
 async def test_nobody_listens(unused_tcp_port):
     """A refused connection is unreachable."""
-    async with http.ControllerSession(recorded.settings(f"http://127.0.0.1:{unused_tcp_port}")) as session:
+    async with http.ControllerSession(
+        recorded.settings(f"http://127.0.0.1:{unused_tcp_port}")
+    ) as session:
         with pytest.raises(errors.Unreachable):
             await session.get_json("queue/api/json")
 

@@ -141,7 +141,7 @@ class Failure(enum.Enum):
 
     # a backend's
     REJECTED = "rejected", "the platform refuses what the template or the configuration says", True
-    NO_CAPACITY = "no-capacity", "the platform is full; that is no failure"
+    NO_CAPACITY = "no-capacity", "the platform is full; that is not a failure"
     UNAVAILABLE = "unavailable", "the platform, or what it needs, does not answer in time"
     PARTIAL = "partial", "a list is not whole"
     ALREADY_EXISTS = "already-exists", "the name is taken by something else"

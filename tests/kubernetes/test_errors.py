@@ -156,7 +156,7 @@ def test_a_template_that_is_refused_is_nobody_elses_trouble() -> None:
 def test_two_writers_under_one_quota_cost_one_launch() -> None:
     """409 without AlreadyExists: somebody else changed what was read."""
     words = 'Operation cannot be fulfilled on resourcequotas "q": the object has been modified'
-    told = errors.Answer(status=409, body={"message": words, "reason": "Conflict"})
+    told = errors.ErrorAnswer(status=409, body={"message": words, "reason": "Conflict"})
     error = errors.mapped("create", "pods", told)
     assert (api.Unavailable, api.Reach.LAUNCH) == (type(error), error.reach)
 

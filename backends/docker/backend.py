@@ -29,6 +29,7 @@ _RESCAN_S = 30.0
 _FETCH_S = 60.0
 _FILE_MAX = 256 << 20
 _PROGRESS_S = 0.5
+_NOTHING_MADE = (api.Rejected, api.NoCapacity, api.AlreadyExists)
 _Files = Mapping[str, bytes]  # by name, fetched for the container
 
 
@@ -149,9 +150,8 @@ class DockerBackend:
         total = sum(limit or 0 for limit in limits)
         if any(limit is None for limit in limits):
             return None
-        with contextlib.suppress(api.Partial):
-            await self._pool.list()
-        free = max(0, total - self._pool.count() - len(self._preparing))
+        used = await self._pool.names() | self._preparing.keys()
+        free = max(0, total - len(used))
         return api.Capacity(
             free_instances=free,
             text=f"{free} of {counts.told(total, 'container is', 'containers are')} free",
@@ -192,9 +192,8 @@ class DockerBackend:
         refusals: list[api.BackendError] = []
         for place in await self._in_order(name):
             try:
-                if place.host.max_instances is not None:
-                    await self._check_room(place, name)
-                await self._on(place, name, plan, files)
+                await self._pool.check_room(place, name)
+                await self._made_on(place, name, plan, files)
             except api.NoCapacity as error:
                 refusals.append(error)
             except (api.Unavailable, api.Unauthorized) as error:
@@ -217,13 +216,22 @@ class DockerBackend:
                         return [place]
         return places
 
-    async def _check_room(self, place: pool.Place, name: str) -> None:
-        there = {one.name for one in (await place.host.list()).instances} - {name}
-        limit = place.host.max_instances
-        if limit is not None and len(there) >= limit:
-            raise api.NoCapacity(
-                f"{place.host.url} is full: it may have {counts.told(limit, 'container')}"
-            )
+    async def _made_on(
+        self, place: pool.Place, name: str, plan: container.Plan, files: _Files
+    ) -> None:
+        """Launch on one host, whose room counts it from now on unless nothing can be left."""
+        try:
+            await self._on(place, name, plan, files)
+        except api.BackendError as error:
+            if error.nothing_left or isinstance(error, _NOTHING_MADE):
+                place.made.pop(name, None)
+            else:
+                place.took(name)
+            raise
+        except BaseException:
+            place.took(name)  # cancelled: what was begun may yet be there
+            raise
+        place.took(name)
 
     async def _on(
         self, place: pool.Place, name: str, plan: container.ContainerPlan, files: _Files

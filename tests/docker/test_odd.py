@@ -42,10 +42,12 @@ def labels(name: str, **changes: object) -> dict[str, object]:
 def backend(engine: rough.Engine, **told: object):
     """Give a backend and what runs coroutines for it."""
     configured = settings.DockerSettings(
-        hosts=(settings.Host(url=engine.url),),
-        timeout_s=10.0,
-        docker_config="/nonexistent",
-        **told,
+        **{
+            "hosts": (settings.Host(url=engine.url),),
+            "timeout_s": 10.0,
+            "docker_config": "/nonexistent",
+            **told,
+        }
     )
     made = docker_engine.create(
         configured, owner=OWNER, store=None, state_dir=None, now=lambda: 1795477200.0

@@ -15,14 +15,15 @@ engines show one name (a call that timed out, and yet took effect), the later on
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Sequence
 
 import attrs
-from attrs import define
+from attrs import Factory, define
 
 from backends import api
 from backends.docker.containers import host
-from outside import text, waits
+from outside import counts, text, waits
 
 _ASIDE_S = (5.0, 15.0, 60.0, 300.0)
 _PATIENCE_S = 10.0  # with one of several that does not answer
@@ -39,6 +40,25 @@ class Place:
     stream: int = 0  # of events, that was open when it was set aside
     picture: Sequence[api.Instance] | None = None
     odd: str = ""  # why the picture is not whole
+    made: dict[str, float] = Factory(dict)  # names since the picture: when made; inf: being made
+
+    def names(self) -> set[str]:
+        """Return what takes room: the last picture, and what was made since it was taken."""
+        return {one.name for one in self.picture or ()} | self.made.keys()
+
+    def show(self, instances: Sequence[api.Instance], odd: str, *, began: float) -> None:
+        """Take a new picture, whose listing began at this loop time."""
+        self.picture, self.odd = instances, odd
+        self.made = {name: at for name, at in self.made.items() if at >= began}
+
+    def took(self, name: str) -> None:
+        """Note that it has a container that the picture may not show yet."""
+        self.made[name] = asyncio.get_running_loop().time()
+
+    def lost(self, name: str) -> None:
+        """Note that it has no container of this name."""
+        self.made.pop(name, None)
+        self.picture = self.picture and [one for one in self.picture if one.name != name]
 
     def set_aside(self, error: api.BackendError) -> None:
         """Ask others first for a while."""
@@ -97,7 +117,7 @@ class Pool:
 
     async def list(self) -> Sequence[api.Instance]:
         """Return the instances of all; raises Partial, or an error if none answers."""
-        asked = self.open()
+        asked, began = self.open(), asyncio.get_running_loop().time()
         answers = await asyncio.gather(
             *(self._pictured(place) for place in asked), return_exceptions=True
         )
@@ -108,7 +128,7 @@ class Pool:
                 raise answer
             else:
                 place.answered()
-                place.picture, place.odd = answer.instances, answer.odd
+                place.show(answer.instances, answer.odd, began=began)
         failed = [place.error for place in self.places if place.error is not None]
         if len(failed) == len(self.places):
             raise failed[0]
@@ -123,6 +143,23 @@ class Pool:
             lead = "" if odd else "not all engines are known: "
             raise api.Partial(f"{lead}{words}", seen=found, odd=bool(odd))
         return found
+
+    async def check_room(self, place: Place, name: str) -> None:
+        """Take a place of a host's ``max_instances`` for a name; raises NoCapacity if it is full.
+
+        By its last picture and what was made since, so that no launch has to list.
+        """
+        limit = place.host.max_instances
+        if limit is not None:
+            if place.picture is None:
+                began = asyncio.get_running_loop().time()
+                listing = await self._pictured(place)
+                place.show(listing.instances, listing.odd, began=began)
+            if len(place.names() - {name}) >= limit:
+                raise api.NoCapacity(
+                    f"{place.host.url} is full: it may have {counts.told(limit, 'container')}"
+                )
+        place.made[name] = math.inf  # nothing was waited for since the count
 
     async def _pictured(self, place: Place) -> host.Listing:
         """Ask one; nobody waits for it longer than is good for the others."""
@@ -150,9 +187,15 @@ class Pool:
                         await gone[1].host.terminate(one.name, grace_s=0)
         return [one for one, _ in found.values()]
 
-    def count(self) -> int:
-        """Return how many instances the last pictures of the open ones show."""
-        return sum(len(place.picture or ()) for place in self.open())
+    async def names(self) -> set[str]:
+        """Return what takes room on the open ones, by their last pictures.
+
+        Lists them only if one was never listed: a look lists everybody once, just before.
+        """
+        if any(place.picture is None for place in self.open()):
+            with contextlib.suppress(api.Partial):
+                await self.list()
+        return set().union(*(place.names() for place in self.open()))
 
     async def terminate(self, name: str, *, grace_s: float) -> None:
         """End it wherever it is; raises NotFound only if no engine can have it."""
@@ -164,7 +207,7 @@ class Pool:
         errors = {id(place): place.error for place in self.places if place not in asked}
         for place, result in zip(asked, results, strict=True):
             if result is None or isinstance(result, api.NotFound):
-                place.picture = place.picture and [i for i in place.picture if i.name != name]
+                place.lost(name)
             elif isinstance(result, api.BackendError):
                 errors[id(place)] = result
             else:

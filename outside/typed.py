@@ -55,7 +55,10 @@ def number(value: Any, low: float, high: float) -> float | None:
     """Return a number, clamped; None for what is none (a truth value, NaN, a text)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124
         return None
-    return float(min(max(value, low), high))
+    try:
+        return float(min(max(value, low), high))
+    except OverflowError:  # a whole number beyond every float, where there is no limit
+        return high if value > 0 else low
 
 
 def integer(value: Any, low: int, high: int) -> int | None:

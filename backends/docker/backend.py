@@ -217,7 +217,7 @@ class DockerBackend:
         return places
 
     async def _made_on(
-        self, place: pool.Place, name: str, plan: container.Plan, files: _Files
+        self, place: pool.Place, name: str, plan: container.ContainerPlan, files: _Files
     ) -> None:
         """Launch on one host, whose room counts it from now on unless nothing can be left."""
         try:

@@ -214,6 +214,12 @@ def test_numbers_are_clamped(value, number, integer):
     assert typed.integer(value, 0, 100) == integer
 
 
+def test_a_whole_number_beyond_every_float_has_the_limit_too():
+    """Also where there is none on that side."""
+    inf = float("inf")
+    assert (inf, 0.0) == (typed.number(10**400, 0, inf), typed.number(-(10**400), 0.0, inf))
+
+
 def test_one_odd_entry_costs_that_entry():
     """Whatever goes wrong with it; how many, and why, is told."""
     good, odd = typed.each([1, 0, "x", 2, 0, None], lambda n: 2 / n)

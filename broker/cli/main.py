@@ -2,7 +2,7 @@
 
 0 done; 1 failed, said in one line; 2 the configuration or the arguments are wrong, nothing was
 started; 3 refused (another broker works here, a sweep without a yes). Refuses to hold the work of
-a command: that is in ``commands``.
+a command: those are in the modules beside it, one for each group.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 import broker
 from broker import config, exits, output
-from broker.cli import commands
+from broker.cli import asking, configuring, running
 from broker.status import terminal
 from outside import waits
 
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         prog=top.prog, metavar="COMMAND", required=True, help=argparse.SUPPRESS
     )
 
-    run = _command(subs, "run", commands.run, "work for the configured controller")
+    run = _command(subs, "run", running.run, "work for the configured controller")
     _config_of(run)
     run.add_argument(
         "--drain",
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         help="on SIGTERM let every agent go after its build (default: keep them)",
     )
 
-    demo = _command(subs, "demo", commands.demo, "show it at work on a simulated controller")
+    demo = _command(subs, "demo", running.demo, "show it at work on a simulated controller")
     demo.add_argument(
         "--seconds", type=float, default=60.0, help="how long to feed the queue (default: 60)"
     )
@@ -104,31 +104,31 @@ def parser() -> argparse.ArgumentParser:
     )
     _json_of(demo)
 
-    check = _command(subs, "check-config", commands.check_config, "read the configuration, only")
+    check = _command(
+        subs, "check-config", configuring.check_config, "read the configuration, only"
+    )
     _config_of(check)
     _json_of(check)
 
     _planning(subs)
 
-    explain = _command(subs, "explain", commands.explain, "say which template serves a label")
+    explain = _command(subs, "explain", configuring.explain, "say which template serves a label")
     explain.add_argument("label", metavar="LABEL", help="a label expression; '' for no label")
     _config_of(explain)
     _json_of(explain)
 
     render = _command(
-        subs, "render", commands.render, "show what a backend would create for a template"
+        subs, "render", configuring.render, "show what a backend would create for a template"
     )
     render.add_argument("template", metavar="TEMPLATE", help="name of a template")
     _config_of(render)
 
-    status = _command(subs, "status", commands.status, "ask the running broker why builds wait")
+    status = _command(subs, "status", asking.status, "ask the running broker why builds wait")
     _config_of(status)
     status.add_argument("--url", help="its status page (default: from the configuration)")
     _json_of(status)
 
-    sweep = _command(
-        subs, "sweep", commands.sweep, "find, and with --yes remove, what is left over"
-    )
+    sweep = _command(subs, "sweep", asking.sweep, "find, and with --yes remove, what is left over")
     _config_of(sweep)
     sweep.add_argument(
         "--all", action="store_true", help="every agent that does not work, and the placeholder"
@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     _json_of(sweep)
 
     doctor = _command(
-        subs, "doctor", commands.doctor, "check the controller, permissions, ports and backends"
+        subs, "doctor", asking.doctor, "check the controller, permissions, ports and backends"
     )
     _config_of(doctor)
     doctor.add_argument(
@@ -155,19 +155,19 @@ def parser() -> argparse.ArgumentParser:
     )
     _json_of(doctor)
 
-    init = _command(subs, "init", commands.init, "write a configuration with comments")
+    init = _command(subs, "init", configuring.init, "write a configuration with comments")
     init.add_argument("path", nargs="?", type=pathlib.Path, default=_CONFIG, metavar="PATH")
 
-    _command(subs, "schema", commands.schema, "print the configuration's JSON Schema, for editors")
+    _command(
+        subs, "schema", configuring.schema, "print the configuration's JSON Schema, for editors"
+    )
 
     top.epilog = _listed(subs)
     return top
 
 
 def _planning(subs: "argparse._SubParsersAction[_Parser]") -> None:
-    plan = _command(
-        subs, "plan", commands.plan, "show what would be done now, and why; do nothing"
-    )
+    plan = _command(subs, "plan", asking.plan, "show what would be done now, and why; do nothing")
     _config_of(plan)
     plan.add_argument(
         "--world",
@@ -179,7 +179,7 @@ def _planning(subs: "argparse._SubParsersAction[_Parser]") -> None:
     _json_of(plan)
 
     record = _command(
-        subs, "record", commands.record, "write what is seen to a file, to be replayed"
+        subs, "record", asking.record, "write what is seen to a file, to be replayed"
     )
     record.add_argument("path", type=pathlib.Path, metavar="FILE", help="a new file")
     _config_of(record)

@@ -1,0 +1,102 @@
+"""``check-config``, ``explain``, ``render``, ``init``, ``schema``: the configuration alone.
+
+Refuses to ask controller or backends.
+"""
+
+import argparse
+import shlex
+
+import attrs
+
+from broker import clock, config, exits
+from broker.cli import rendering, shared
+from broker.config import describing, kinds
+from broker.core.decide import explain as explains
+from broker.core.demand import labels
+from outside import counts
+
+
+def check_config(options: argparse.Namespace) -> None:
+    """Say whether the configuration can be used, and what is odd about it."""
+    try:
+        settings = shared.settings_of(options)
+    except config.ConfigError as error:
+        if options.json:
+            shared.print_json(
+                {"file": str(options.config), "good": False, "problems": error.documents()}
+            )
+        raise
+    policy = config.policy(settings, wall_now=clock.Clock().wall())
+    if options.json:
+        shared.print_json(
+            {
+                "good": True,
+                "file": str(options.config),
+                "owner": settings.owner,
+                "templates": [t.name for t in policy.templates],
+                "backends": {name: entry.kind for name, entry in settings.backends.items()},
+                "warnings": [w.told(str(options.config)) for w in settings.warnings],
+            }
+        )
+        return
+    for warning in settings.warnings:
+        print(f"warning: {warning.told(str(options.config))}")
+    backends = ", ".join(f"{name} ({entry.kind})" for name, entry in settings.backends.items())
+    print(
+        f"{options.config}: good; owner {settings.owner}, "
+        f"{counts.told(len(policy.templates), 'template')}, "
+        f"backends {backends}"
+    )
+
+
+def explain(options: argparse.Namespace) -> None:
+    """Say which templates would serve a label and what the others lack."""
+    settings = shared.settings_of(options, secrets=False)
+    policy = config.policy(settings, wall_now=clock.Clock().wall())
+    try:
+        answers = explains.explain_label(options.label, policy)
+    except labels.LabelError as error:
+        raise exits.BadInput(f"label {options.label!r}: {error}") from error
+    if options.json:
+        shared.print_json([attrs.asdict(answer) for answer in answers])
+        return
+    shared.print_table(
+        [("template", "serves", "why"), *((a.template, _yes(a.serves), a.text) for a in answers)]
+    )
+
+
+def _yes(value: bool) -> str:  # noqa: FBT001 -- a word for a value
+    return "yes" if value else "no"
+
+
+def render(options: argparse.Namespace) -> None:
+    """Print what each backend of a template would create for one agent."""
+    settings = shared.settings_of(options, secrets=False)
+    wall_now = clock.Clock().wall()
+    policy = config.policy(settings, wall_now=wall_now)
+    try:
+        shown = rendering.render(settings, policy, template=options.template, now=wall_now)
+    except rendering.NotShown as error:
+        raise exits.BadInput(str(error)) from error
+    for name, text in shown.items():
+        print(f"---\n# backend {name}\n{text}", end="")
+
+
+def init(options: argparse.Namespace) -> None:
+    """Write a commented configuration; never over another file."""
+    try:
+        with options.path.open("x", encoding="utf-8") as file:
+            file.write(describing.sample_config())
+    except FileExistsError:
+        raise exits.Refused(f"{options.path} exists; hint: name another file") from None
+    except OSError as error:
+        raise exits.BadInput(f"{options.path}: {error.strerror}") from error
+    check = ["agent-broker", "check-config"]
+    if str(options.path) != "broker.yaml":  # what it looks for by itself
+        check += ["--config", str(options.path)]
+    print(f"{options.path} written; next: edit it, then {shlex.join(check)}")
+
+
+def schema(_: argparse.Namespace) -> None:
+    """Print the JSON Schema."""
+    shared.print_json(describing.schema(kinds.classes()))

@@ -1,0 +1,92 @@
+"""``run`` and ``demo``: a broker at work.
+
+Refuses to hold rules: the broker is built by ``assembly``, and runs by itself.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+
+from broker import assembly, clock, config, exits, log, signals, store
+from broker.cli import shared
+from broker.config import kinds
+from broker.controller import placeholder
+
+_LOG = logging.getLogger("broker.commands")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Work until a signal."""
+    settings = shared.settings_of(options)
+    log.configure(form=settings.log.format, level=settings.log.level, secrets=settings.secrets())
+    for warning in settings.warnings:
+        _LOG.warning("configuration", extra={"reason": warning.told(str(options.config))})
+    with shared.state_dir(settings) as files:
+        asyncio.run(_run(settings, files, options))
+
+
+async def _run(
+    settings: config.Settings, files: store.FileStore, options: argparse.Namespace
+) -> None:
+    if options.drain and settings.high_availability is not None:
+        raise exits.BadInput(
+            "--drain and high_availability: the other replica would start again what this one "
+            "lets go; hint: to leave for good run one broker without high_availability"
+        )
+    watch = clock.Clock()
+    try:
+        made = assembly.build(
+            settings, files, watch=watch, leads=assembly.elect(settings, watch=watch)
+        )
+    except ValueError as error:
+        raise exits.BadInput(str(error)) from error
+    gc.collect()
+    gc.freeze()  # what was loaded stays: the collector need not look at it again
+    try:
+        with signals.obeyed(made, drain=options.drain, load=lambda: shared.settings_of(options)):
+            await made.run()
+    except placeholder.SecondBroker as error:
+        raise exits.Refused(str(error)) from error
+    except OSError as error:
+        raise exits.Failed(f"cannot serve {settings.listen}: {error.strerror or error}") from error
+    except asyncio.CancelledError:
+        raise exits.Failed(
+            "left at once; agents and nodes stay, the next start adopts them"
+        ) from None
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Show it at work without a Jenkins and without Java."""
+    from broker.demo import scenario, standalone  # noqa: PLC0415 -- only the demo pays for it
+
+    if options.controller_only:
+        try:
+            asyncio.run(standalone.serve(listen=options.listen))
+        except (OSError, ValueError) as error:
+            raise exits.BadInput(f"--listen {options.listen}: {error}") from error
+        return
+
+    try:
+        told = asyncio.run(
+            scenario.play(
+                seconds=options.seconds,
+                listen=options.listen,
+                quiet=options.json,
+                kinds=kinds.classes(),
+                backend=options.backend,
+                stay=options.stay,
+            )
+        )
+    except scenario.Trouble as error:
+        raise exits.Failed(str(error)) from error
+    except asyncio.CancelledError:
+        raise exits.Failed("left at once; every agent of the demo was ended") from None
+    if options.json:
+        shared.print_json(told)
+    if any(
+        told[name] for name in ("left_over", "builds_lost", "builds_failed", "builds_unserved")
+    ):
+        raise exits.Failed(
+            "a build was lost, failed or not served, or something is left: see above"
+        )

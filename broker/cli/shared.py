@@ -1,0 +1,55 @@
+"""What the commands share: the configuration that is read, and how things are printed.
+
+Refuses to know a command.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from broker import config, exits, store
+from broker.config import kinds, loading
+from broker.status import terminal
+
+
+def settings_of(options: argparse.Namespace, *, secrets: bool = True) -> config.Settings:
+    """Read the configuration; ``secrets`` only for what needs them. Raises ``ConfigError``."""
+    return loading.load(options.config, kinds.classes(), environ=os.environ, secrets=secrets)
+
+
+def print_json(value: object) -> None:
+    """Print a document for programs; its texts are harmless to a terminal all the same."""
+    print(json.dumps(terminal.cleaned(value), indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows for people."""
+    print(terminal.table(rows))
+
+
+@contextlib.contextmanager
+def state_dir(settings: config.Settings, *, busy: str = "") -> Iterator[store.FileStore]:
+    """Hold it; ``busy`` says what it means that a broker does."""
+    try:
+        files = store.FileStore(settings.state_dir)
+        held = files.locked()
+        held.__enter__()
+    except store.StateDirTaken as error:
+        raise exits.Refused(busy or str(error)) from error
+    except OSError as error:
+        raise exits.BadInput(
+            f"state_dir {settings.state_dir}: {error.strerror or error}; hint: a directory of "
+            f"user {os.geteuid()}"
+        ) from error
+    try:
+        yield files
+    finally:
+        held.__exit__(None, None, None)
+
+
+def note(text: str) -> None:
+    """Say something beside the output."""
+    print(terminal.plain(text), file=sys.stderr)

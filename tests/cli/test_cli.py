@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 from broker import exits, presence, store
-from broker.cli import commands as works
+from broker.cli import configuring
 from broker.cli import main as cli
 from broker.config import kinds, loading
 from broker.status import Server, documents, terminal
@@ -365,7 +365,7 @@ async def test_an_error_that_quotes_others_is_printed_clean(path, capsys, monkey
     def refused(_):
         raise exits.Failed(f"controller: {HOSTILE}\nERROR forged")
 
-    monkeypatch.setattr(works, "explain", refused)
+    monkeypatch.setattr(configuring, "explain", refused)
     assert cli.main(["explain", "x", "--config", path]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1

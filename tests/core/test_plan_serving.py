@@ -44,7 +44,7 @@ def test_several_executors_are_counted_in_slots():
     assert launches(scene.plan()) == {"big": 2}
 
 
-def test_the_free_slot_of_an_agent_that_goes_is_promised_to_nobody():
+def test_the_free_slot_of_an_agent_that_goes_is_nominated_to_nobody():
     """It is taken out of service with its last build on it, so its item needs another agent now."""
     scene = Scene(template("big", executors=2, retention=Retention(max_builds=3)))
     scene.wait(item(1, "big"))
@@ -199,7 +199,7 @@ def test_a_cancelled_item_releases_its_agent():
 def test_an_agent_that_gets_no_work_is_not_counted_for_ever():
     """Reservations expire: idle, fitting, and yet the controller gives it nothing."""
     scene = Scene(MAVEN)
-    scene.agent("maven", Phase.IDLE, promised_at=NOW - 61)
+    scene.agent("maven", Phase.IDLE, nominated_at=NOW - 61)
     scene.wait(item(1, "maven", age_s=61))
     made = scene.plan()
     assert launches(made) == {"maven": 1}
@@ -211,7 +211,7 @@ def test_an_item_that_two_agents_were_not_given_gets_no_third():
     scene = Scene(MAVEN)
     scene.wait(item(1, "maven", why="‘u’ lacks permission to run on ‘o-maven-a1’"))
     for _ in range(2):
-        scene.agent("maven", Phase.IDLE, promised_at=NOW - 61)
+        scene.agent("maven", Phase.IDLE, nominated_at=NOW - 61)
     made = scene.plan()
     assert launches(made) == {}
     assert reasons(made) == {1: WaitReason.NOT_GIVEN}

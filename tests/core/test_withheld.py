@@ -92,11 +92,11 @@ def test_what_the_controller_says_is_counted_and_forgotten(takes, looks):
 
 def test_only_suspects_are_asked():
     scene = Scene(template("linux", executors=2))
-    wanted = scene.agent("linux", Phase.IDLE, promised_at=NOW - withheld.SUSPECT_S)
+    wanted = scene.agent("linux", Phase.IDLE, nominated_at=NOW - withheld.SUSPECT_S)
     scene.agent("linux", Phase.IDLE)
-    scene.agent("linux", Phase.IDLE, promised_at=NOW - 1)
-    scene.agent("linux", Phase.BUSY, busy=2, promised_at=NOW - 9)
-    scene.agent("linux", Phase.DRAINED, promised_at=NOW - 9)
+    scene.agent("linux", Phase.IDLE, nominated_at=NOW - 1)
+    scene.agent("linux", Phase.BUSY, busy=2, nominated_at=NOW - 9)
+    scene.agent("linux", Phase.DRAINED, nominated_at=NOW - 9)
     known = scene.agent("linux", Phase.IDLE)
     closed(scene, known)
     world = scene.world()
@@ -248,14 +248,14 @@ def test_a_free_executor_that_is_refused_for_long_is_no_supply_for_that_item(pha
         ("Waiting for next available executor on ‘linux’", 61, 1),
     ):
         scene = Scene(template("linux", executors=2))
-        scene.agent("linux", phase, promised_at=NOW - waited)
+        scene.agent("linux", phase, nominated_at=NOW - waited)
         scene.wait(item(1, "linux", why=why, age_s=waited))
         assert sum(launches(scene.plan()).values()) == ordered, (why, waited)
 
 
 def test_a_busy_agents_free_executor_still_serves_the_items_it_was_not_refused():
     scene = Scene(template("linux", executors=2))
-    name = scene.agent("linux", Phase.BUSY, promised_at=NOW - 20)
+    name = scene.agent("linux", Phase.BUSY, nominated_at=NOW - 20)
     scene.wait(item(1, "linux", why=VETO, age_s=20), item(2, "linux", age_s=1))
     made = scene.plan()
     assert launches(made) == {"linux": 1}
@@ -266,11 +266,11 @@ def test_a_busy_agents_free_executor_still_serves_the_items_it_was_not_refused()
 def test_an_agent_that_took_something_is_not_called_refused():
     """Short builds one after the other: at each look an executor is free and something waits."""
     scene = Scene(template("linux", executors=2))
-    name = scene.agent("linux", Phase.BUSY, promised_at=NOW - 70)
+    name = scene.agent("linux", Phase.BUSY, nominated_at=NOW - 70)
     remembered(scene, name, executable_urls=("http://c/job/x/earlier/",), free_at=NOW - 70)
     scene.wait(item(1, "linux", age_s=70))
     made = scene.plan()
-    assert made.ledger.memories[name].promised_at == NOW
+    assert made.ledger.memories[name].nominated_at == NOW
     scene.ledger = made.ledger
     scene.now = NOW + 10
     assert launches(scene.plan()) == {}
@@ -278,7 +278,7 @@ def test_an_agent_that_took_something_is_not_called_refused():
 
 def test_who_is_refused_an_item_is_not_protected_by_it():
     scene = Scene(template("linux", cap=1))
-    name = scene.agent("linux", Phase.IDLE, idle_s=700, promised_at=NOW - 61)
+    name = scene.agent("linux", Phase.IDLE, idle_s=700, nominated_at=NOW - 61)
     scene.wait(item(1, "linux", age_s=61))
     made = scene.plan()
     assert actions(made, model.RetireAgent)[name].cause.slug == "idle"

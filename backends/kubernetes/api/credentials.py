@@ -46,7 +46,7 @@ def read(path: str | None, context: str | None) -> dict[str, Any]:
     import yaml  # noqa: PLC0415 -- as below
     from kubernetes import config  # noqa: PLC0415 -- large
 
-    said, hidden = _Said(), set[str]()
+    said, hidden = _Answered(), set[str]()
     logging.basicConfig(handlers=[said], level=logging.ERROR)
     try:
         found = _read(path, context, hidden)
@@ -138,7 +138,7 @@ def _texts(told: Any, key: str = "") -> Iterator[str]:
         yield told
 
 
-class _Said(logging.Handler):
+class _Answered(logging.Handler):
     """Keeps what the package only logs."""
 
     def __init__(self) -> None:

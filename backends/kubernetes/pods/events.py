@@ -27,7 +27,7 @@ _EVERY_S = 5.0  # between two requests: 2000 brokers may have the same trouble a
 _REFUSED_S = 600.0  # until a missing right is tried again
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """Who can be asked."""
 
     async def events_of(self, uid: str) -> list[dict[str, Any]]:
@@ -54,7 +54,9 @@ class Inquiry:
         known = self._asked.get(pod.uid)
         return None if known is None else known.verdict
 
-    async def ask(self, source: Source, pods: Iterable[states.PodSighting], *, now: float) -> None:
+    async def ask(
+        self, source: EventSource, pods: Iterable[states.PodSighting], *, now: float
+    ) -> None:
         """Ask about at most one of these pods, if it is time to; ``now`` in POSIX seconds."""
         mute = {pod.uid: pod for pod in pods if pod.mute and pod.waited_s(now) >= _FIRST_S}
         self._asked = {uid: known for uid, known in self._asked.items() if uid in mute}

@@ -50,7 +50,7 @@ class Room:
     taken_by_backend: Counter[str] = Factory(Counter)
     unseen_by_backend: Counter[str] = Factory(Counter)  # ordered, and not in the view yet
     holders: list[Agent] = Factory(list)
-    shunned: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
+    passed_over: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
     going: list[Agent] = Factory(list)  # of those that take room
     _said: dict[object, str] = Factory(dict)  # what was worded already: many are refused alike
 
@@ -79,14 +79,14 @@ class Room:
 
     def idlers(self, *, template: str | None = None, backend: str | None = None) -> str:
         """Say which holders of this room serve nobody, and why."""
-        key = ("idle", template, backend, len(self.shunned))
+        key = ("idle", template, backend, len(self.passed_over))
         if key not in self._said:
             chosen = (
                 a
                 for a in self.holders
                 if template in {None, a.template} and backend in {None, a.backend}
             )
-            self._said[key] = withheld.summary(chosen, now=self.now, more=self.shunned)
+            self._said[key] = withheld.summary(chosen, now=self.now, more=self.passed_over)
         return self._said[key]
 
     def take(self, template: Template, backend: BackendName) -> None:

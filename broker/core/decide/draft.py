@@ -44,10 +44,10 @@ class Draft:
         init=False, default=Factory(lambda self: wanted_now(self.wishes), takes_self=True)
     )
     wake: list[float] = Factory(list)
-    given: dict[model.ItemId, matching.Supply] = Factory(dict)
+    nominated: dict[model.ItemId, matching.Supply] = Factory(dict)
     supplies: list[matching.Supply] = Factory(list)
-    dealt: int | None = None  # how many supplies there were when ``given`` was worked out
-    shunned: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
+    matched: int | None = None  # how many supplies there were when ``nominated`` was worked out
+    passed_over: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
     refused: dict[NodeName, frozenset[model.ItemId]] = Factory(dict)  # by whom, to which items
     unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already
     launches: Counter[str] = Factory(Counter)

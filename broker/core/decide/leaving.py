@@ -29,11 +29,11 @@ def make_room(draft: drafts.Draft) -> None:
         return
     # a single-use agent leaves, too, but only when its build ends: that may take hours
     wanted = len(starved) - sum(_is_going(agent) for agent in draft.agents)
-    promised = {supply.name for supply in draft.given.values()}
+    nominated = {supply.name for supply in draft.nominated.values()}
     for agent in retention.order(a for a in draft.agents if a.phase is Phase.IDLE):
         if wanted <= 0:
             return
-        if agent.name in promised or not _in_scope(draft, agent, starved[0]):
+        if agent.name in nominated or not _in_scope(draft, agent, starved[0]):
             continue
         text = f"makes room for item {starved[0][0].item.id}"
         if _retire_idle(draft, agent, retention.Verdict(cause=model.Cause.YIELD, text=text)):
@@ -104,7 +104,7 @@ def _yield_one(
 
 @define(kw_only=True)
 class _Tally:
-    """By template: agents that stay, and of them the idle ones that nobody is promised."""
+    """By template: agents that stay, and of them the idle ones without a nominated item."""
 
     staying: Counter[str]
     idle: Counter[str]
@@ -113,9 +113,9 @@ class _Tally:
 def let_go(draft: drafts.Draft) -> None:
     """Cordon or retire whoever has served its time."""
     touched = {action.name for action in draft.actions}
-    promised = {supply.name for supply in draft.given.values()}
-    tally = _tally(draft, promised)
-    for agent in retention.order(_may_go(draft, touched, promised, tally)):
+    nominated = {supply.name for supply in draft.nominated.values()}
+    tally = _tally(draft, nominated)
+    for agent in retention.order(_may_go(draft, touched, nominated, tally)):
         if agent.in_flight or agent.name in touched:
             continue
         template = draft.template_of(agent)
@@ -129,8 +129,8 @@ def let_go(draft: drafts.Draft) -> None:
             if verdict is not None:
                 _cordon(draft, agent, verdict)
         elif agent.phase is Phase.CONNECTING:
-            _stop_starting(draft, agent, template, promised, tally)
-        elif agent.phase is Phase.IDLE and agent.name not in promised:
+            _stop_starting(draft, agent, template, nominated, tally)
+        elif agent.phase is Phase.IDLE and agent.name not in nominated:
             verdict = _closed(draft, agent) or (
                 retention.spent(agent, template, now=draft.now, draining=draft.policy.draining)
                 or _not_needed(draft, agent, template, tally)
@@ -141,7 +141,7 @@ def let_go(draft: drafts.Draft) -> None:
 
 
 def _may_go(
-    draft: drafts.Draft, touched: set[NodeName], promised: set[NodeName], tally: _Tally
+    draft: drafts.Draft, touched: set[NodeName], nominated: set[NodeName], tally: _Tally
 ) -> list[Agent]:
     """Return all agents but those of whom there is nothing to say: idle, and their time is not up.
 
@@ -154,7 +154,7 @@ def _may_go(
         template = draft.template_of(agent) if agent.phase is Phase.IDLE else None
         if template is None or agent.name in touched or _is_due(draft, agent, template):
             others.append(agent)
-        elif agent.name not in promised:
+        elif agent.name not in nominated:
             at_ease.setdefault(template.name, []).append(agent)
     moving = {agent.template for agent in others if agent.phase is Phase.IDLE}
     for template in draft.policy.templates:
@@ -198,7 +198,7 @@ def _last_build(
     return verdict
 
 
-def _tally(draft: drafts.Draft, promised: set[NodeName]) -> _Tally:
+def _tally(draft: drafts.Draft, nominated: set[NodeName]) -> _Tally:
     going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
     gone = [
         a
@@ -211,7 +211,7 @@ def _tally(draft: drafts.Draft, promised: set[NodeName]) -> _Tally:
         if a.phase is Phase.IDLE
         and not a.closed
         and not drafts.is_leaving(a)
-        and a.name not in promised
+        and a.name not in nominated
         and a.name not in going
     ]
     return _Tally(
@@ -267,7 +267,7 @@ def _stop_starting(
     draft: drafts.Draft,
     agent: Agent,
     template: Template | None,
-    promised: set[NodeName],
+    nominated: set[NodeName],
     tally: _Tally,
 ) -> None:
     """Let an agent go that was never online, when there is nothing left to wait for."""
@@ -280,7 +280,7 @@ def _stop_starting(
         return
     spare = template is not None and tally.idle[template.name] >= template.min_idle
     verdict = retention.unwanted(agent)
-    if verdict is not None and spare and agent.name not in promised:
+    if verdict is not None and spare and agent.name not in nominated:
         _retire_idle(draft, agent, verdict)
 
 

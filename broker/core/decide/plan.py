@@ -78,9 +78,9 @@ def _unused(
 def _clamp(draft: drafts.Draft) -> int:
     """Take back launches beyond demand + warm target, counted independently of the rules above.
 
-    Demand is what the present agents cannot serve however the items are dealt out (the matching is
-    a maximum); the warm target is short of the agents that are idle or on their way and promised
-    to nobody. Returns how many there were. It must be 0: the rules never order too much.
+    Demand is what the present agents cannot serve however the items are nominated (the matching is
+    a maximum); the warm target is short of the agents that are idle or on their way and have no
+    nominated item. Returns how many there were. It must be 0: the rules never order too much.
     """
     if not draft.launches:
         return 0
@@ -104,9 +104,9 @@ def _clamp(draft: drafts.Draft) -> int:
 
 
 def _spare(draft: drafts.Draft) -> Counter[str]:
-    """Count by template the agents that are idle or on their way and promised to nobody."""
+    """Count by template the agents that are idle or on their way and nominated to nobody."""
     offered = {supply.name for supply in draft.supplies if supply.slots > 0}
-    offered -= {supply.name for supply in draft.given.values()}
+    offered -= {supply.name for supply in draft.nominated.values()}
     return Counter(
         agent.template or ""
         for agent in draft.agents
@@ -117,7 +117,7 @@ def _spare(draft: drafts.Draft) -> Counter[str]:
 def _finish(
     draft: drafts.Draft, illegal: tuple[tuple[Phase | None, Phase], ...], overshoot: int
 ) -> model.Plan:
-    ledger = _note_promises(draft)
+    ledger = _note_nominations(draft)
     unmet = drafts.unmet(draft)
     _wake_for_deadlines(draft)
     later = [at for at in draft.wake if at > draft.now]
@@ -135,21 +135,21 @@ def _finish(
     )
 
 
-def _note_promises(draft: drafts.Draft) -> model.Ledger:
+def _note_nominations(draft: drafts.Draft) -> model.Ledger:
     """Remember since when a free executor fits a waiting item without being given it."""
     ledger = draft.world.ledger
     memories = dict(ledger.memories)
     anybody = any(w.kind is demand.Kind.NOW and w.unmet is None for w in draft.wishes)
     for agent in draft.agents:
         memory = memories.get(agent.name)
-        if memory is None or (memory.promised_at is None and not anybody):
+        if memory is None or (memory.nominated_at is None and not anybody):
             continue
         is_wanted = anybody and memory.free_at is not None and draft.is_wanted_now(agent)
-        since = memory.promised_at if memory.promised_at is not None else draft.now
+        since = memory.nominated_at if memory.nominated_at is not None else draft.now
         if memory.free_at is not None:
-            since = max(since, memory.free_at)  # what it took meanwhile keeps the promise
-        if memory.promised_at != (since if is_wanted else None):
-            memories[agent.name] = attrs.evolve(memory, promised_at=since if is_wanted else None)
+            since = max(since, memory.free_at)  # what it took meanwhile keeps the nomination
+        if memory.nominated_at != (since if is_wanted else None):
+            memories[agent.name] = attrs.evolve(memory, nominated_at=since if is_wanted else None)
     return attrs.evolve(ledger, memories=memories)
 
 

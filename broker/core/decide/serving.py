@@ -59,7 +59,7 @@ def serve_from_present(draft: drafts.Draft) -> None:
         refused = _refused(draft, agent)
         if refused:
             draft.refused[agent.name] = refused
-            draft.room.shunned[agent.name] = (
+            draft.room.passed_over[agent.name] = (
                 f"is free and refused by the controller to {_many(refused)}"
             )
             draft.refusals.append(
@@ -70,28 +70,28 @@ def serve_from_present(draft: drafts.Draft) -> None:
                 )
             )
         if refused and agent.phase is Phase.IDLE:  # it has taken nothing at all: not for others
-            draft.shunned.append(supply)
+            draft.passed_over.append(supply)
             continue
         if refused:
             supply = attrs.evolve(supply, refused=refused)
-            draft.shunned.append(supply)
+            draft.passed_over.append(supply)
         draft.supplies.append(supply)
-    _deal(draft)
-    draft.unserved = [w for w in draft.wanted if w.item.id not in draft.given]
+    _nominate(draft)
+    draft.unserved = [w for w in draft.wanted if w.item.id not in draft.nominated]
 
 
-def _deal(draft: drafts.Draft) -> None:
+def _nominate(draft: drafts.Draft) -> None:
     """Match every item that is to be served with the supplies there are, and write it down."""
-    if draft.dealt == len(draft.supplies):
+    if draft.matched == len(draft.supplies):
         return
-    draft.dealt = len(draft.supplies)
+    draft.matched = len(draft.supplies)
     if not draft.wanted:
         return
-    before, draft.given = draft.given, matching.match(draft.wanted, _keep(draft))
+    before, draft.nominated = draft.nominated, matching.match(draft.wanted, _keep(draft))
     said = {a.name: a.instance.detail for a in draft.agents if a.instance is not None}
     offered = {a.name for a in draft.agents if withheld.free_for(a, now=draft.now)}
     for wish in draft.wanted:
-        supply = draft.given.get(wish.item.id)
+        supply = draft.nominated.get(wish.item.id)
         if supply is not None and wish.kind is demand.Kind.NOW:
             old = before.get(wish.item.id)
             if old is not None and old.name == supply.name:
@@ -133,16 +133,16 @@ def _many(items: frozenset[model.ItemId]) -> str:
 
 
 def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
-    """Return the items whose reservation has expired: long enough promised, and not taken.
+    """Return the items whose reservation has expired: long enough nominated, and not taken.
 
     Where the controller says what speaks against it, ``settle_s`` is long enough.
     """
-    promised = agent.memory.promised_at if agent.memory is not None else None
-    if promised is None or agent.phase not in _AT_WORK:
+    nominated = agent.memory.nominated_at if agent.memory is not None else None
+    if nominated is None or agent.phase not in _AT_WORK:
         return frozenset()
     policy = draft.policy
     limits = (policy.settle_s, policy.reservation_s)
-    if draft.now - promised < min(limits):
+    if draft.now - nominated < min(limits):
         return frozenset()
     found = set()
     for claim in draft.claims_on(agent):
@@ -151,7 +151,7 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
             continue
         vetoed = bool(demand.veto(wish.item.why))
         # an idle agent has taken nothing at all since then, so it counts for nobody
-        since = promised if agent.phase is Phase.IDLE else max(promised, drafts.age(wish)[0])
+        since = nominated if agent.phase is Phase.IDLE else max(nominated, drafts.age(wish)[0])
         due = since + (min(limits) if vetoed else limits[1])
         if draft.now >= due:
             found.add(wish.item.id)
@@ -205,17 +205,17 @@ def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:
 def order(draft: drafts.Draft) -> None:
     """Order agents for items that nobody present will serve, and for the warm pool.
 
-    After each round all items are dealt out again, the new orders included: an item that may run
+    After each round all items are nominated anew, the new orders included: an item that may run
     on several kinds of agents leaves the one to those that need just it, and is ordered another.
     """
     while True:
-        served = len(draft.given)
+        served = len(draft.nominated)
         draft.short.clear()
         _order_round(draft)
-        _deal(draft)
+        _nominate(draft)
         refusals = _keep_warm(draft)
-        _deal(draft)
-        if len(draft.given) == served:  # nothing new, or orders that serve nobody
+        _nominate(draft)
+        if len(draft.nominated) == served:  # nothing new, or orders that serve nobody
             break
     draft.refusals.extend(refusals)
 
@@ -226,7 +226,7 @@ def _order_round(draft: drafts.Draft) -> None:
     present = {agent.name for agent in draft.agents}
     keys: dict[Hashable, Hashable] = {}
     for wish in draft.wanted:
-        if wish.item.id in draft.given:
+        if wish.item.id in draft.nominated:
             continue
         if wish.pinned is not None and wish.pinned in present:
             drafts.note(
@@ -303,7 +303,7 @@ def _more_would_not_help(
     head = crowd[0]
     fitting = [
         s.name
-        for s in draft.shunned
+        for s in draft.passed_over
         if head.item.id in s.refused or (not s.refused and matching.fits(head, s))
     ]
     if len(fitting) <= len(crowd):
@@ -375,12 +375,12 @@ def _keep_warm(draft: drafts.Draft) -> list[model.Refusal]:
 
 
 def _warm(draft: drafts.Draft) -> Counter[str]:
-    """Count by template the agents that are, or will be, idle and promised to nobody."""
-    promised = {supply.name for supply in draft.given.values()}
+    """Count by template the agents that are, or will be, idle and without a nominated item."""
+    nominated = {supply.name for supply in draft.nominated.values()}
     busy = {agent.name for agent in draft.agents if agent.phase is Phase.BUSY}
     coming = {s.name: s.template for s in draft.supplies if s.slots > 0 and s.name not in busy}
     # one that is being retired is idle in the controller until it is gone: not replaced yet
     idle = {a.name: a.template for a in draft.agents if a.phase is Phase.IDLE and not a.closed}
     return Counter(
-        template or "" for name, template in {**coming, **idle}.items() if name not in promised
+        template or "" for name, template in {**coming, **idle}.items() if name not in nominated
     )

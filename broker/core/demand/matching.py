@@ -189,9 +189,9 @@ def _hand_out(
 ) -> dict[model.ItemId, Supply]:
     # never a list of all slots: a remote says how many there are
     slots = [(s for s in pile.members for _ in range(s.slots)) for pile in piles]
-    given: dict[model.ItemId, Supply] = {}
+    nominated: dict[model.ItemId, Supply] = {}
     for crowd, flows in zip(crowds, flow, strict=True):
         takes = [next(slots[pile]) for pile, n in sorted(flows.items()) for _ in range(n)]
         for wish, supply in zip(crowd.wishes[: crowd.matched], takes, strict=True):
-            given[wish.item.id] = supply
-    return given
+            nominated[wish.item.id] = supply
+    return nominated

@@ -257,7 +257,7 @@ def remember(
     if seen.instance is not None:
         memory = _changed(memory, instance_seen=True)
     if not seen.controller_synced:
-        return _changed(memory, promised_at=None)
+        return _changed(memory, nominated_at=None)
     memory = _remember_work(memory, seen.computer, now=now, session=world.controller.session)
     return _remember_refusal(memory, seen, world)
 

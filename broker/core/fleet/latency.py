@@ -5,7 +5,7 @@ next synced read is compared with it. An item that is gone is looked for among t
 agents newly run: by URL where the task tells one (a build's URL is its task's URL with one number
 in it; a Pipeline placeholder has its run's own URL), else, for a task without any URL (Pipeline
 before workflow-durable-task-step 2.38, recording ``queue/20-pipeline-node-label``), by the agent
-promised to it and by template, oldest item first.
+nominated to it and by template, oldest item first.
 
 Error, stated once: a start is noticed at the read after it, so ``waited_s`` is too long by up to
 one poll interval and never too short, but for the time between our clock and the controller's.
@@ -41,7 +41,7 @@ class Waiter:
     ready_at: float  # since when only an executor was missing, as well as we know
     held_at: float = 0.0  # the last read that showed it in the quiet period or blocked
     template: TemplateName | None = None
-    agent: NodeName | None = None  # promised to it
+    agent: NodeName | None = None  # nominated to it
     task_url: str = ""
 
 

@@ -29,7 +29,7 @@ def suspects(
         memory = ledger.memories.get(computer.name)
         if memory is None or computer.offline or computer.busy_executors >= computer.executors:
             continue
-        since = memory.promised_at
+        since = memory.nominated_at
         if memory.closed_at is not None or (since is not None and now - since >= SUSPECT_S):
             found.append((memory.closed_looks, computer.name))
     return tuple(name for _, name in sorted(found)[:_MOST_ASKED])

@@ -86,7 +86,7 @@ class Memory:
     orphan_at: float | None = None
     orphan_read_at: float | None = None  # when the older view of the last sighting was begun
     failed_at: float | None = None  # its launch: what was read before says nothing of it
-    promised_at: float | None = None  # a free slot, wanted by an item and nothing taken, since
+    nominated_at: float | None = None  # a free slot, wanted by an item and nothing taken, since
     free_at: float | None = None  # online with a free slot and nothing taken, since
     closed_at: float | None = None  # the controller says that it gives it nothing, since ...
     closed_looks: int = 0  # ... and said so this often

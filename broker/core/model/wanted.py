@@ -85,7 +85,7 @@ class Policy:
     cap: int | None = None
     max_starting: int | None = None
     placeholder: bool = True  # keep one never-connected node so that ``why`` names labels
-    reservation_s: float = 60.0  # how long an idle agent may stay promised and not be taken
+    reservation_s: float = 60.0  # how long an idle agent may stay nominated and not be taken
     orphan_grace_s: float = 30.0  # second sighting at least this much after the first
     yield_after_s: float = 60.0  # a label that waits this long on a shared cap gets a turn
     launch_timeout_s: float = 120.0  # one launch action: node, secret, instance

@@ -94,7 +94,8 @@ class Executor:
                 action=action,
                 at=self.now(),
                 failure=model.Failure.UNAVAILABLE,
-                scope=model.Scope.BACKEND,
+                # a backend that does not answer anybody shows in its listing; a pull may take long
+                scope=model.Scope.TEMPLATE,
                 text=f"not done within {self.time_limit_s:g} s",
             )
 

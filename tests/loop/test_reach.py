@@ -1,5 +1,7 @@
 """From an error to what is left alone: exactly as far as it reaches, and no further."""
 
+import asyncio
+
 import pytest
 
 from backends import api
@@ -50,17 +52,20 @@ class Backend:
         raise self.error
 
 
-async def outcome(error, nodes=None):
-    made = execute.Executor(
+def executor(backend, nodes=None):
+    return execute.Executor(
         nodes=nodes or Nodes(),
-        backends={worlds.B: Backend(error)},
+        backends={worlds.B: backend},
         order=lambda _: execute.Order(definition=None, spec_with=lambda _: None),
         look=None,
         retires_by_offline=lambda: True,
         now=lambda: worlds.NOW,
         before_end=None,
     )
-    return await made.attempt(LAUNCH)
+
+
+async def outcome(error, nodes=None):
+    return await executor(Backend(error), nodes).attempt(LAUNCH)
 
 
 def after(told):
@@ -118,3 +123,17 @@ def test_every_class_has_a_reach_of_its_own(kind):
     """What an adapter does not say; a place that is named is one."""
     assert kind("x").reach is kind.usual
     assert kind("x", place="tcp://two").reach is api.Reach.PLACE
+
+
+async def test_a_launch_that_takes_too_long_is_its_templates_trouble():
+    """A slow pull, for example; a backend that answers nobody cannot be listed either."""
+
+    class Slow:
+        async def launch(self, spec):
+            await asyncio.Event().wait()
+
+    made = executor(Slow())
+    made.time_limit_s = 0.01
+    told = await made.perform(LAUNCH)
+    assert (told.failure, told.scope) == (model.Failure.UNAVAILABLE, Scope.TEMPLATE)
+    assert after(told)[1] == SERVED[Scope.TEMPLATE]

@@ -224,7 +224,6 @@ class Daemon:
                 coroutine.close()
                 late = {
                     "failure": model.Failure.UNAVAILABLE,
-                    "scope": model.Scope.BACKEND,
                     "text": "not done in time",
                 }
                 self._settle(action, ledgers.Outcome(action=action, at=self.world.now, **late))

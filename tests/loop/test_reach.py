@@ -11,6 +11,7 @@ from broker.core.model import Scope
 from broker.loop import execute
 from jnlp import errors, secret
 from tests.core import worlds
+from tests.loop.daemons import LOCAL, Daemon, template
 
 LAUNCH = model.LaunchAgent(
     name=model.NodeName("n"), template=model.TemplateName("bad"), backend=worlds.B, reason="r"
@@ -137,3 +138,24 @@ async def test_a_launch_that_takes_too_long_is_its_templates_trouble():
     told = await made.perform(LAUNCH)
     assert (told.failure, told.scope) == (model.Failure.UNAVAILABLE, Scope.TEMPLATE)
     assert after(told)[1] == SERVED[Scope.TEMPLATE]
+
+
+@pytest.mark.looptime
+async def test_beside_a_template_whose_registry_is_away_others_are_served_as_ever():
+    """Five minutes of it: each build of another template waits no longer than without."""
+    waits = {}
+    for broken in (False, True):
+        async with Daemon(template("bad"), template("good")) as made:
+            if broken:
+                away = api.Unavailable("the registry cannot be reached", reach=api.Reach.TEMPLATE)
+                made.platforms[LOCAL].fail_next(away, template="bad", times=1000)
+                for _ in range(3):
+                    made.submit("bad", duration_s=1.0)
+            for _ in range(10):
+                made.submit("good", duration_s=20.0)
+                await asyncio.sleep(30)
+            told = [seconds for name, _, seconds in made.notes.latencies if name == "good"]
+            assert len(told) == 10
+            waits[broken] = max(told)
+            assert made.notes.results["launch", "unavailable"] <= (12 if broken else 0)
+    assert waits[True] <= waits[False] + 1.0

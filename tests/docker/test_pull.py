@@ -103,7 +103,7 @@ async def test_the_progress_of_a_pull_is_what_the_agent_waits_for(rig, plain):
             assert not detail or detail.startswith(
                 (f"pulling {image}: ", "its container is being made")
             )
-            return detail if "0 of 1 layers are here" in detail else None
+            return detail if "0 of 1 layer is here" in detail else None
 
         await checks.until("the progress is told", counted, within_s=WITHIN_S)
         assert not launch.done()
@@ -200,6 +200,7 @@ async def test_a_login_that_is_missing_or_wrong(how, engine_url, closed, tmp_pat
         with pytest.raises(api.Unauthorized, match=r"the registry refuses: .*`registries`") as end:
             await rig.backend.launch(rig.spec("a1", image=image, pull="always"))
         assert "not-the-one" not in str(end.value)
+        assert end.value.reach is api.Reach.TEMPLATE
         assert {} == await checks.listed(rig.backend)
 
 
@@ -228,6 +229,7 @@ async def test_a_credential_helper_that_fails(
         with pytest.raises(api.Unauthorized, match=f"{words}; hint: the credential helper") as end:
             await rig.backend.launch(rig.spec("a1", image=image, pull="always"))
         assert "not-this-secret" not in str(end.value)
+        assert end.value.reach is api.Reach.TEMPLATE
 
 
 async def test_a_password_that_cannot_be_read(engine_url, closed):
@@ -284,8 +286,9 @@ async def test_a_registry_that_is_down(rig):
         image = f"{address}/x:1"
         await rig.sdk("tag", "agent-broker-demo:local", image.removesuffix(":1"), "1")
         await rig.backend.launch(rig.spec("a1", image=image, pull="if-missing"))
-        with pytest.raises(api.Unavailable, match="the registry cannot be reached"):
+        with pytest.raises(api.Unavailable, match="the registry cannot be reached") as end:
             await rig.backend.launch(rig.spec("a2", image=image, pull="always"))
+        assert end.value.reach is api.Reach.TEMPLATE
     assert ["a1"] == list(await checks.listed(rig.backend))
 
 
@@ -301,8 +304,9 @@ async def test_a_pull_that_takes_too_long(speed, words, engine_url, plain):
         rig_with(engine_url, pull_timeout_s=1.0) as rig,
     ):
         image = pushed.replace(plain.address, line.address)
-        with pytest.raises(api.Unavailable, match=words):
+        with pytest.raises(api.Unavailable, match=words) as end:
             await rig.backend.launch(rig.spec("a1", image=image, pull="if-missing"))
+        assert end.value.reach is api.Reach.TEMPLATE
 
         async def ended() -> bool:
             return not line.tasks

@@ -5,7 +5,7 @@ now. Refuses to launch anything.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import attrs
 from attrs import define
@@ -19,6 +19,8 @@ from broker.core.fleet import agents as agents_
 from broker.core.fleet import withheld
 from broker.core.model import Agent, NodeName, Phase, Template, WaitReason
 
+_Helps = Callable[[Agent], bool]
+
 
 def make_room(draft: drafts.Draft) -> None:
     """Let idle agents of other kinds go, or one busy one after its build, for those who wait."""
@@ -30,10 +32,11 @@ def make_room(draft: drafts.Draft) -> None:
     # a single-use agent leaves, too, but only when its build ends: that may take hours
     wanted = len(starved) - sum(_is_going(agent) for agent in draft.agents)
     nominated = {supply.name for supply in draft.nominated.values()}
+    helps = _helps(draft, *starved[0])
     for agent in retention.order(a for a in draft.agents if a.phase is Phase.IDLE):
         if wanted <= 0:
             return
-        if agent.name in nominated or not _in_scope(draft, agent, starved[0]):
+        if agent.name in nominated or not helps(agent):
             continue
         text = f"makes room for item {starved[0][0].item.id}"
         if _retire_idle(draft, agent, retention.Verdict(cause=model.Cause.YIELD, text=text)):
@@ -49,22 +52,18 @@ def _is_going(agent: Agent) -> bool:
     return drafts.is_leaving(agent) or agent.phase is Phase.DRAINED
 
 
-def _in_scope(
-    draft: drafts.Draft, agent: Agent, short: tuple[demand.Wish, capacity.Refused]
-) -> bool:
-    """Return whether the room of this agent would help: same backend, or a total cap."""
-    wish, refused = short
-    if agent.template in wish.templates:
-        return False
-    if refused.reason is WaitReason.CAP_TOTAL:
-        return True
+def _helps(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Refused) -> _Helps:
+    """Return which agents' room would help an item: on its backends, or any for a total cap."""
     backends = {
         backend
         for name in wish.templates
         if (template := draft.policy.template(name)) is not None
         for backend in template.backends
     }
-    return agent.backend in backends
+    anywhere = refused.reason is WaitReason.CAP_TOTAL
+    return lambda agent: (
+        agent.template not in wish.templates and (anywhere or agent.backend in backends)
+    )
 
 
 def _yield_one(
@@ -72,34 +71,46 @@ def _yield_one(
     starved: Sequence[tuple[demand.Wish, capacity.Refused]],
     waits: Mapping[model.ItemId, float],
 ) -> None:
+    in_vain: set[Hashable] = set()
     for wish, refused in starved:
         due = waits[wish.item.id] + draft.policy.yield_after_s
         if draft.now < due:
             draft.wake.append(due)
             continue
-        fewest = min((draft.room.by_template[name] for name in wish.templates), default=0)
-        holders = [
-            agent
-            for agent in retention.order(draft.agents)
-            if agent.phase is Phase.BUSY
-            and not agent.in_flight
-            and not agent.cordoned
-            and _in_scope(draft, agent, (wish, refused))
-            # with none at all its turn has come; else swapping places would help nobody
-            and (draft.room.by_template[agent.template or ""] > fewest + 1 or fewest == 0)
-        ]
-        if holders:
-            most = max(holders, key=lambda a: draft.room.by_template[a.template or ""])
-            waited = draft.now - waits[wish.item.id]
-            _cordon(
-                draft,
-                most,
-                retention.Verdict(
-                    cause=model.Cause.YIELD,
-                    text=f"its place is due to item {wish.item.id}, waiting for {waited:.0f} s",
-                ),
-            )
-            return
+        alike = (wish.templates, refused.reason)
+        if alike in in_vain:
+            continue
+        holders = _holders(draft, wish, refused)
+        if not holders:
+            in_vain.add(alike)
+            continue
+        most = max(holders, key=lambda a: draft.room.by_template[a.template or ""])
+        waited = draft.now - waits[wish.item.id]
+        _cordon(
+            draft,
+            most,
+            retention.Verdict(
+                cause=model.Cause.YIELD,
+                text=f"its place is due to item {wish.item.id}, waiting for {waited:.0f} s",
+            ),
+        )
+        return
+
+
+def _holders(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Refused) -> list[Agent]:
+    """Return the agents at work whose place could be due to an item, the oldest first."""
+    fewest = min((draft.room.by_template[name] for name in wish.templates), default=0)
+    helps = _helps(draft, wish, refused)
+    return retention.order(
+        agent
+        for agent in draft.agents
+        if agent.phase is Phase.BUSY
+        and not agent.in_flight
+        and not agent.cordoned
+        and helps(agent)
+        # with none at all its turn has come; else swapping places would help nobody
+        and (draft.room.by_template[agent.template or ""] > fewest + 1 or fewest == 0)
+    )
 
 
 @define(kw_only=True)

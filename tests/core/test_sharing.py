@@ -66,7 +66,7 @@ def world_of(dice):
             builds=dice.randint(0, 3),
             known=dice.random() < 0.85,
             revision=dice.choice(["r1", "r1", "r0"]),
-            **({"promised_at": NOW - 100, "free_at": NOW - 200} if dice.random() < 0.3 else {}),
+            **({"nominated_at": NOW - 100, "free_at": NOW - 200} if dice.random() < 0.3 else {}),
             **({"closed_at": NOW - 50, "closed_looks": 2} if dice.random() < 0.1 else {}),
             **({"item_cancelled": True} if dice.random() < 0.1 else {}),
         )

@@ -237,6 +237,9 @@ def _converter() -> cattrs.Converter:
         made.register_structure_hook_func(
             functools.partial(_has_key, one), lambda told, kind: _from_pairs(made, told, kind)
         )
+    made.register_structure_hook_func(
+        lambda kind: kind == model.Cause | model.Failure, lambda told, _: _cause_of(told)
+    )
     made.register_unstructure_hook(
         model.Template,
         cattrs.gen.make_dict_unstructure_fn(
@@ -251,6 +254,15 @@ def _converter() -> cattrs.Converter:
         cattrs.gen.make_dict_structure_fn(model.Template, made, launch=cattrs.override(omit=True)),
     )
     return made
+
+
+def _cause_of(slug: Any) -> model.Cause | model.Failure:
+    """Return whatever of both is meant: no slug is one of both."""
+    known: tuple[model.Cause | model.Failure, ...] = (*model.Cause, *model.Failure)
+    for one in known:
+        if one.slug == slug:
+            return one
+    raise ValueError(f"found {str(slug)[:80]!r}; allowed: the slug of a cause or a failure")
 
 
 def _has_key(key: type, kind: Any) -> bool:

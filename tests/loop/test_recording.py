@@ -52,14 +52,15 @@ def test_the_plan_of_what_comes_back_is_the_same(scene):
     assert told.actions == plans.plan(world, scene.policy).actions
 
 
-def test_what_is_remembered_comes_back():
-    """Back-offs are kept by a key that is no text."""
+@pytest.mark.parametrize("cause", [*model.Cause, *model.Failure], ids=lambda cause: cause.slug)
+def test_what_is_remembered_comes_back(cause):
+    """Back-offs are kept by a key that is no text; what they began with may be a cause or a failure."""
     key = model.BackoffKey(
         scope=Scope.TEMPLATE, backend=BackendName("b"), template=TemplateName("t")
     )
     scene = worlds.Scene(worlds.template("t"))
     scene.agent("t", phase=Phase.BUSY)
-    backoff = model.Backoff(failures=2, until_at=5.0, reason="away", slug="unavailable")
+    backoff = model.Backoff(failures=2, until_at=5.0, reason="away", cause=cause)
     world = scene.world()
     world = attrs.evolve(world, ledger=attrs.evolve(world.ledger, backoffs={key: backoff}))
     (there,) = back(recording.World(at=1.0, world=world, policy=scene.policy), with_names=True)
@@ -83,7 +84,9 @@ def test_outcomes_of_every_action(action):
     """With their error, if there was one."""
     for outcome in (
         ledgers.Outcome(action=action, at=2.0),
-        ledgers.Outcome(action=action, at=2.0, slug="rejected", text="no", retry_after=3.0),
+        ledgers.Outcome(
+            action=action, at=2.0, failure=model.Failure.REJECTED, text="no", retry_after=3.0
+        ),
     ):
         assert [recording.Outcome(at=2.0, outcome=outcome)] == back(
             recording.Outcome(at=2.0, outcome=outcome)

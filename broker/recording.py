@@ -132,7 +132,7 @@ class Writer:
         if self._put(told):
             return True
         self._state["full"] = 1
-        note = Note(at=record.at, text=f"full: no more than {self.limit_bytes} bytes are kept")
+        note = Note(at=record.at, text=f"full: the limit is {self.limit_bytes}, in bytes")
         self.sink(_line({"kind": Kind.NOTE.value, **attrs.asdict(note)}))
         return False
 

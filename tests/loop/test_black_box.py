@@ -30,10 +30,10 @@ async def test_a_bug_leaves_the_world_it_came_from(monkeypatch):
     files = Files()
     real = turn.plans.plan
 
-    def broken(world, policy):
+    def broken(world, policy, last=None):
         if len(world.controller.items) == 3:
             raise KeyError("three is too much")
-        return real(world, policy)
+        return real(world, policy, last)
 
     async with Daemon() as made:
         made.loop.box = black_box.BlackBox(save=files.save)
@@ -53,7 +53,7 @@ async def test_a_bug_leaves_the_world_it_came_from(monkeypatch):
     note, world, *outcomes = recording.read(files[key].splitlines())
     assert "three is too much" in note.text
     assert 3 == len(world.world.controller.items)
-    assert [False] * len(outcomes) == [bool(one.outcome.slug) for one in outcomes]
+    assert [False] * len(outcomes) == [bool(one.outcome.failure) for one in outcomes]
     assert outcomes
     with pytest.raises(KeyError, match="three is too much"):
         broken(world.world, world.policy)
@@ -64,9 +64,9 @@ async def test_an_illegal_phase_and_an_overshoot_are_kept(monkeypatch):
     files = Files()
     real = turn.plans.plan
 
-    def odd(world, policy):
+    def odd(world, policy, last):
         return attrs.evolve(
-            real(world, policy), illegal=((model.Phase.GONE, model.Phase.IDLE),), overshoot=2
+            real(world, policy, last), illegal=((model.Phase.GONE, model.Phase.IDLE),), overshoot=2
         )
 
     monkeypatch.setattr(turn.plans, "plan", odd)

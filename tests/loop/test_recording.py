@@ -146,7 +146,7 @@ def test_a_file_is_bounded_and_says_so():
     lines = written(record, record, record, limit_bytes=size + 10)
     *_, first, note = recording.read(lines)
     assert isinstance(first, recording.World)
-    assert note.text == f"full: no more than {size + 10} bytes are kept"
+    assert note.text == f"full: the limit is {size + 10}, in bytes"
     assert 3 == len(lines)
 
 

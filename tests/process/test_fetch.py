@@ -375,7 +375,7 @@ async def test_the_doctor_asks_for_the_jar_as_a_launch_does(server: Server, tmp_
     server.content = b"PK jar"
     assert (await found(api.RemoteFile(url=server.url, name="agent.jar"))).verdict.value == "ok"
     server.content = b"<html>"
-    assert "no jar" in (await found(api.RemoteFile(url=server.url, name="agent.jar"))).text
+    assert "not a jar" in (await found(api.RemoteFile(url=server.url, name="agent.jar"))).text
     server.says(302, Location="/login")
     assert "redirect" in (await found(api.RemoteFile(url=server.url, name="agent.jar"))).text
     ours = certificates.Authority(tmp_path, "ours")

@@ -151,7 +151,7 @@ async def play(
                 environ={"DEMO_TOKEN": _TOKEN},
                 base=base,
             )
-            stage = _Stage(
+            stage = _Performance(
                 sim=sim,
                 server=server,
                 watch=watch,
@@ -207,7 +207,7 @@ def _dice() -> random.Random:
 
 
 @define(kw_only=True, eq=False)
-class _Stage:
+class _Performance:
     sim: simulation.Simulation
     server: controller.SimulatedController
     watch: clock.Clock

@@ -24,7 +24,7 @@ def placed(scene):
 
 def reason(scene):
     found = placed(scene)
-    return found.reason if isinstance(found, capacity.Refused) else found
+    return found.reason if isinstance(found, capacity.Shortage) else found
 
 
 @pytest.mark.parametrize(

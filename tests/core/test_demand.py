@@ -8,7 +8,7 @@ from broker.controller import reading
 from broker.core import model
 from broker.core.demand import labels
 from broker.core.demand import wishes as demand
-from broker.core.demand.wishes import Kind
+from broker.core.demand.wishes import WishKind
 from broker.core.model import (
     KnownLabel,
     LabelSource,
@@ -27,104 +27,107 @@ PLACEHOLDER = "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecutio
 
 # recording -> names of the nodes that existed, and per item: label, where it was learnt, kind
 RECORDED = {
-    "01-freestyle-label-nobody-serves": (["off-1"], {4: ("nobody-serves-this", WHY, Kind.NOW)}),
+    "01-freestyle-label-nobody-serves": (
+        ["off-1"],
+        {4: ("nobody-serves-this", WHY, WishKind.NOW)},
+    ),
     "02-freestyle-label-expression": (
         ["off-1"],
-        {5: ("linux&&(docker||!arm)", WHY, Kind.NOW)},
+        {5: ("linux&&(docker||!arm)", WHY, WishKind.NOW)},
     ),
-    "03-freestyle-no-label-all-busy": (["off-1"], {7: (None, NONE, Kind.NOW)}),
-    "04-freestyle-tied-to-offline-node": (["off-1"], {8: ("off-1", EXPR, Kind.NOW)}),
-    "05-freestyle-label-of-offline-node": (["off-1"], {9: ("offlabel", EXPR, Kind.NOW)}),
-    "06-freestyle-label-of-two-offline-nodes": (["off-1"], {10: ("pair", WHY, Kind.NOW)}),
+    "03-freestyle-no-label-all-busy": (["off-1"], {7: (None, NONE, WishKind.NOW)}),
+    "04-freestyle-tied-to-offline-node": (["off-1"], {8: ("off-1", EXPR, WishKind.NOW)}),
+    "05-freestyle-label-of-offline-node": (["off-1"], {9: ("offlabel", EXPR, WishKind.NOW)}),
+    "06-freestyle-label-of-two-offline-nodes": (["off-1"], {10: ("pair", WHY, WishKind.NOW)}),
     "07-freestyle-quiet-period": (
         ["off-1"],
-        {11: ("nobody-serves-this", EXPR, Kind.ANNOUNCED)},
+        {11: ("nobody-serves-this", EXPR, WishKind.ANNOUNCED)},
     ),
-    "08-freestyle-blocked-by-own-build": (["off-1"], {13: ("built-in", EXPR, Kind.LATER)}),
-    "09-freestyle-parameterised": (["off-1"], {14: ("gpu", WHY, Kind.NOW)}),
-    "10-freestyle-quoted-label": (["off-1"], {15: ("label with space", WHY, Kind.NOW)}),
-    "11-freestyle-label-busy-node": (["off-1"], {17: ("built-in", EXPR, Kind.NOW)}),
+    "08-freestyle-blocked-by-own-build": (["off-1"], {13: ("built-in", EXPR, WishKind.LATER)}),
+    "09-freestyle-parameterised": (["off-1"], {14: ("gpu", WHY, WishKind.NOW)}),
+    "10-freestyle-quoted-label": (["off-1"], {15: ("label with space", WHY, WishKind.NOW)}),
+    "11-freestyle-label-busy-node": (["off-1"], {17: ("built-in", EXPR, WishKind.NOW)}),
     "12-freestyle-expression-busy-node": (
         ["off-1"],
-        {19: ("built-in && controller", EXPR, Kind.NOW)},
+        {19: ("built-in && controller", EXPR, WishKind.NOW)},
     ),
-    "13-freestyle-label-no-agents-at-all": ([], {47: ("nobody-serves-this", WHY, Kind.NOW)}),
+    "13-freestyle-label-no-agents-at-all": ([], {47: ("nobody-serves-this", WHY, WishKind.NOW)}),
     "14-freestyle-label-no-executors-at-all": (
         [],
-        {59: ("nobody-serves-this", EXPR, Kind.NOW)},
+        {59: ("nobody-serves-this", EXPR, WishKind.NOW)},
     ),
-    "15-freestyle-no-label-no-executors-at-all": ([], {65: (None, NONE, Kind.NOW)}),
+    "15-freestyle-no-label-no-executors-at-all": ([], {65: (None, NONE, WishKind.NOW)}),
     "16-freestyle-no-label-no-executors-one-offline-agent": (
         ["unrelated"],
-        {68: (None, NONE, Kind.NOW)},
+        {68: (None, NONE, WishKind.NOW)},
     ),
     "17-freestyle-no-label-one-offline-normal-agent": (
         ["unrelated"],
-        {69: (None, NONE, Kind.NOW)},
+        {69: (None, NONE, WishKind.NOW)},
     ),
-    "20-pipeline-node-label": (["off-1"], {21: ("foo", WHY, Kind.NOW)}),
-    "21-pipeline-node-expression": (["off-1"], {23: ("linux&&(docker||!arm)", WHY, Kind.NOW)}),
-    "22-pipeline-node-no-label": (["off-1"], {26: (None, NONE, Kind.NOW)}),
+    "20-pipeline-node-label": (["off-1"], {21: ("foo", WHY, WishKind.NOW)}),
+    "21-pipeline-node-expression": (["off-1"], {23: ("linux&&(docker||!arm)", WHY, WishKind.NOW)}),
+    "22-pipeline-node-no-label": (["off-1"], {26: (None, NONE, WishKind.NOW)}),
     "23-pipeline-parallel": (
         ["off-1"],
-        {28: ("pa&&x", WHY, Kind.NOW), 29: ("pb", WHY, Kind.NOW)},
+        {28: ("pa&&x", WHY, WishKind.NOW), 29: ("pb", WHY, WishKind.NOW)},
     ),
-    "24-pipeline-label-no-agents-at-all": ([], {49: ("foo", WHY, Kind.NOW)}),
+    "24-pipeline-label-no-agents-at-all": ([], {49: ("foo", WHY, WishKind.NOW)}),
     "25-pipeline-label-one-unrelated-offline-agent": (
         ["unrelated"],
-        {54: ("foo", WHY, Kind.NOW)},
+        {54: ("foo", WHY, WishKind.NOW)},
     ),
-    "26-pipeline-label-node-created-not-connected": (["foo-1"], {56: (None, ONE, Kind.NOW)}),
+    "26-pipeline-label-node-created-not-connected": (["foo-1"], {56: (None, ONE, WishKind.NOW)}),
     "27-pipeline-label-two-nodes-not-connected": (
         ["foo-1", "foo-2"],
-        {58: ("foo", WHY, Kind.NOW)},
+        {58: ("foo", WHY, WishKind.NOW)},
     ),
-    "28-pipeline-label-no-executors-at-all": ([], {61: (None, DARK, Kind.NOW)}),
+    "28-pipeline-label-no-executors-at-all": ([], {61: (None, DARK, WishKind.NOW)}),
     "29-pipeline-label-no-executors-one-offline-agent": (
         ["unrelated"],
-        {67: ("foo", WHY, Kind.NOW)},
+        {67: ("foo", WHY, WishKind.NOW)},
     ),
     "30-matrix-label-axis": (
         ["off-1"],
-        {31: ("mx-linux", WHY, Kind.NOW), 32: ("mx-win", WHY, Kind.NOW)},
+        {31: ("mx-linux", WHY, WishKind.NOW), 32: ("mx-win", WHY, WishKind.NOW)},
     ),
     "31-matrix-label-expression-axis": (
         ["off-1"],
-        {34: ("windows||macos", WHY, Kind.NOW), 35: ("linux&&docker", WHY, Kind.NOW)},
+        {34: ("windows||macos", WHY, WishKind.NOW), 35: ("linux&&docker", WHY, WishKind.NOW)},
     ),
     "32-matrix-no-agents-at-all": (
         [],
-        {51: ("mx-linux", WHY, Kind.NOW), 52: ("mx-win", WHY, Kind.NOW)},
+        {51: ("mx-linux", WHY, WishKind.NOW), 52: ("mx-win", WHY, WishKind.NOW)},
     ),
     "33-matrix-no-executors-at-all": (
         [],
-        {63: (None, DARK, Kind.NOW), 64: (None, DARK, Kind.NOW)},
+        {63: (None, DARK, WishKind.NOW), 64: (None, DARK, WishKind.NOW)},
     ),
-    "34-pipeline-label-only-a-zero-executor-node": ([], {126: ("foo", WHY, Kind.NOW)}),
+    "34-pipeline-label-only-a-zero-executor-node": ([], {126: ("foo", WHY, WishKind.NOW)}),
     "35-label-two-nodes-both-busy": (
         ["two-1", "two-2"],
         {
-            129: ("two", WHY, Kind.NOW),
-            131: ("two-1", EXPR, Kind.NOW),
-            132: ("two", WHY, Kind.NOW),
+            129: ("two", WHY, WishKind.NOW),
+            131: ("two-1", EXPR, WishKind.NOW),
+            132: ("two", WHY, WishKind.NOW),
         },
     ),
     "36-label-one-node-busy-one-marked-offline": (
         ["two-1", "two-2"],
-        {134: ("two", WHY, Kind.NOW), 136: ("two", WHY, Kind.NOW)},
+        {134: ("two", WHY, WishKind.NOW), 136: ("two", WHY, WishKind.NOW)},
     ),
     "37-label-both-nodes-marked-offline": (
         ["two-1", "two-2"],
-        {137: ("two", WHY, Kind.NOW), 139: ("two", WHY, Kind.NOW)},
+        {137: ("two", WHY, WishKind.NOW), 139: ("two", WHY, WishKind.NOW)},
     ),
     "38-quieting-down": (
         ["two-1", "two-2"],
-        {140: ("two", EXPR, Kind.NOW), 141: ("nobody-serves-this", EXPR, Kind.NOW)},
+        {140: ("two", EXPR, WishKind.NOW), 141: ("nobody-serves-this", EXPR, WishKind.NOW)},
     ),
     "40-life-of-an-item": ([], {}),
     "50-language-of-why-on-a-german-controller": (
         [],
-        {122: ("nobody-serves-this", WHY, Kind.NOW), 124: ("foo", WHY, Kind.NOW)},
+        {122: ("nobody-serves-this", WHY, WishKind.NOW), 124: ("foo", WHY, WishKind.NOW)},
     ),
 }
 
@@ -386,11 +389,11 @@ def test_items_without_a_label():
 @pytest.mark.parametrize(
     ("more", "kind", "reason"),
     [
-        ({"stage": Stage.WAITING, "why": "In the quiet period. Expires in 3 sec"}, Kind.ANNOUNCED, WaitReason.QUIET_PERIOD),
-        ({"stage": Stage.BLOCKED, "why": "Build #1 is already in progress"}, Kind.LATER, WaitReason.BLOCKED),
-        ({"stage": Stage.PENDING}, Kind.STARTED, None),
-        ({"task_class": "org.jenkinsci.plugins.workflow.job.WorkflowJob"}, Kind.NOT_DEMAND, None),
-        ({"task_class": "hudson.matrix.MatrixProject"}, Kind.NOT_DEMAND, None),
+        ({"stage": Stage.WAITING, "why": "In the quiet period. Expires in 3 sec"}, WishKind.ANNOUNCED, WaitReason.QUIET_PERIOD),
+        ({"stage": Stage.BLOCKED, "why": "Build #1 is already in progress"}, WishKind.LATER, WaitReason.BLOCKED),
+        ({"stage": Stage.PENDING}, WishKind.STARTED, None),
+        ({"task_class": "org.jenkinsci.plugins.workflow.job.WorkflowJob"}, WishKind.NOT_DEMAND, None),
+        ({"task_class": "hudson.matrix.MatrixProject"}, WishKind.NOT_DEMAND, None),
     ],
 )  # fmt: skip
 def test_what_is_no_demand_now(more, kind, reason):

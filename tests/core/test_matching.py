@@ -18,7 +18,7 @@ def wish(number, text, **more):
     return demand.Wish(
         item=model.QueueItem(id=ItemId(number), stage=model.Stage.BUILDABLE),
         label=KnownLabel(source=LabelSource.WHY, expression=text),
-        kind=demand.Kind.NOW,
+        kind=demand.WishKind.NOW,
         expression=labels.parse(text),
         **more,
     )
@@ -115,9 +115,9 @@ def _size(wishes, slots):
         ({}, "b", False),
         ({"pinned": NodeName("o-0")}, "", True),
         ({"pinned": NodeName("o-9")}, "a", False),
-        ({"kind": demand.Kind.ANNOUNCED}, "a", False),
-        ({"kind": demand.Kind.ANNOUNCED, "early": (TemplateName("t"),)}, "a", True),
-        ({"kind": demand.Kind.STARTED}, "a", False),
+        ({"kind": demand.WishKind.ANNOUNCED}, "a", False),
+        ({"kind": demand.WishKind.ANNOUNCED, "early": (TemplateName("t"),)}, "a", True),
+        ({"kind": demand.WishKind.STARTED}, "a", False),
         ({"label": KnownLabel(source=LabelSource.NO_LABEL), "expression": None}, "a", False),
         ({"label": KnownLabel(source=LabelSource.UNREADABLE), "expression": None}, "a", False),
     ],

@@ -81,7 +81,7 @@ def claims(kind, source, *, age_s, text="t"):
     return retention.Claims(wishes=(wish,)).on(AGENT, template("t"))
 
 
-K, WHY, DARK = demand.Kind, LabelSource.WHY, LabelSource.UNREADABLE
+K, WHY, DARK = demand.WishKind, LabelSource.WHY, LabelSource.UNREADABLE
 
 
 @pytest.mark.parametrize(

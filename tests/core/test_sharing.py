@@ -247,7 +247,9 @@ def assert_claimed(scene, agents, ledger):
         asked = [(w, demand.could_want(w, has, exclusive)) for w in wishes]
         expected = [(w, is_ is True) for w, is_ in asked if is_ is not False]
         assert [(c.wish, c.sure) for c in claims.on(agent, wanted)] == expected
-        at_once = [w for w, sure in expected if sure and w.kind is demand.Kind.NOW and not w.unmet]
+        at_once = [
+            w for w, sure in expected if sure and w.kind is demand.WishKind.NOW and not w.unmet
+        ]
         assert claims.is_wanted_now(agent, wanted) == bool(at_once)
         about = [w for w in wishes if agent.name in {w.pinned, w.label.node}]
         assert list(claims.naming(agent.name)) == about

@@ -17,7 +17,7 @@ def ended(name: str, **changes: object) -> death.Ended:
     """Return a recorded death: the last inspect and what the events told until then."""
     shown = answers.inspected(load(f"container-{name}")["inspect_exited"]["body"])
     told = [answers.event(entry) for entry in load(f"events-{name}")]
-    seen = death.Seen(
+    seen = death.EventTrace(
         oom_at=tuple(e.at for e in told if e.action == "oom"),
         signals=tuple((e.at, int(e.attributes["signal"])) for e in told if e.action == "kill"),
     )

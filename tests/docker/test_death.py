@@ -36,18 +36,18 @@ def test_what_a_real_engine_showed(name, slug, code, words):
 
 def test_a_kill_long_after_the_oom_of_a_child_is_a_kill():
     """OOMKilled is true then, and the kill was the cause."""
-    seen = death.Seen(oom_at=(AT - 60,))
+    seen = death.EventTrace(oom_at=(AT - 60,))
     assert ("killed", -9) == end(137, oom_killed=True, seen=seen)
 
 
 def test_the_kernel_kills_the_main_process_soon_after_the_event():
     """The event and the end lie together."""
-    assert ("out-of-memory", -9) == end(137, seen=death.Seen(oom_at=(AT - 1,)))
+    assert ("out-of-memory", -9) == end(137, seen=death.EventTrace(oom_at=(AT - 1,)))
 
 
 def test_a_sigkill_by_the_engine_is_no_oom_though_one_was_just_before():
     """Whoever sent the signal is the cause."""
-    seen = death.Seen(oom_at=(AT - 1,), signals=((AT - 0.1, 9),))
+    seen = death.EventTrace(oom_at=(AT - 1,), signals=((AT - 0.1, 9),))
     assert ("killed", -9) == end(137, oom_killed=True, seen=seen)
 
 
@@ -122,7 +122,7 @@ def test_every_code_has_a_certificate():
 
 def test_a_child_that_was_killed_for_memory_is_told_while_the_agent_lives():
     """That is the death that users never find."""
-    assert "" == death.oom_words(death.Seen(), None)
-    words = death.oom_words(death.Seen(oom_at=(AT,)), 512 << 20)
+    assert "" == death.oom_words(death.EventTrace(), None)
+    words = death.oom_words(death.EventTrace(oom_at=(AT,)), 512 << 20)
     assert "a process in it was killed for memory (limit 512 MiB)" in words
     assert words.endswith("the agent itself lives on")

@@ -283,7 +283,8 @@ def test_who_does_not_say_since_when_waits_since_it_was_seen(told):
     """Not since 1970: it is not the first in the row, nor the longest wait of all figures."""
     silent = one(inQueueSince=told, buildableStartMilliseconds=told)
     wishes = [
-        demand.Wish(item=item, label=LABEL, kind=demand.Kind.NOW) for item in (silent, one(id=8))
+        demand.Wish(item=item, label=LABEL, kind=demand.WishKind.NOW)
+        for item in (silent, one(id=8))
     ]
     assert [8, 7] == [wish.item.id for wish in sorted(wishes, key=draft.age)]
     known = None

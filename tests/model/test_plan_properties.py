@@ -307,7 +307,7 @@ def test_an_idle_agent_that_somebody_could_want_stays(scene):
             continue
         own = scene.policy.template(agent.template)
         sure = [c.wish for c in retention.Claims(wishes=wishes).on(agent, own) if c.sure]
-        assert [w for w in sure if w.kind is not demand.Kind.LATER] == []
+        assert [w for w in sure if w.kind is not demand.WishKind.LATER] == []
 
 
 @given(scene=scenes())

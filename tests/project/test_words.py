@@ -150,8 +150,8 @@ PLATFORMS = {
 TWICE = {
     "Asked", "Backend", "Claim", "Client", "Cluster", "Connection", "Entry", "Event", "Failure", "Found",
     "Handover", "HighAvailability", "Host", "Kind", "Limits", "Look", "Made", "Memory", "Nodes",
-    "Note", "NotFound", "Odd", "Outcome", "State", "World", "OddError", "Parser", "Places", "Pool", "Reader", "Refusal", "Refused", "Resources",
-    "Retention", "Seen", "Settings", "Stage", "Style", "Template", "Unauthorized", "Volume", "Where",
+    "Note", "NotFound", "Odd", "Outcome", "State", "World", "OddError", "Parser", "Places", "Pool", "Refusal", "Resources",
+    "Retention", "Settings", "Style", "Template", "Unauthorized", "Volume", "Where",
 }  # fmt: skip
 """Class names of two meanings, or of one in two layers (the file's shape and the core's value): may only become fewer."""
 

@@ -37,7 +37,7 @@ _NETWORK = re.compile(r"network \S+ not found|could not attach to network", re.I
 
 
 @frozen(kw_only=True)
-class Seen:
+class EventTrace:
     """What the events told of one container while we listened; POSIX seconds."""
 
     oom_at: tuple[float, ...] = ()
@@ -55,7 +55,7 @@ class Ended:
     started: bool = True
     finished_at: float | None = None
     memory_bytes: int | None = None
-    seen: Seen = Factory(Seen)
+    seen: EventTrace = Factory(EventTrace)
     by_us: bool = False
     away: tuple[tuple[float, float], ...] = field(default=())  # the engine did not answer
 
@@ -91,7 +91,7 @@ def slug_of_start(words: str) -> api.ExitSlug:
     return "command" if _COMMAND.search(words) else "unknown"
 
 
-def oom_words(seen: Seen, memory_bytes: int | None) -> str:
+def oom_words(seen: EventTrace, memory_bytes: int | None) -> str:
     """Say that a process was killed for memory in a container that lives on; empty if none was."""
     if not seen.oom_at:
         return ""

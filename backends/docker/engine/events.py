@@ -94,11 +94,11 @@ class Follower:
         with self._lock:
             return 0 if self._end is None else self._streams
 
-    def seen(self, container_id: str) -> death.Seen:
+    def seen(self, container_id: str) -> death.EventTrace:
         """Return what the events told of a container."""
         with self._lock:
             memory = self._memory.get(container_id, _EventMemory())
-            return death.Seen(
+            return death.EventTrace(
                 oom_at=tuple(sorted(memory.oom_at)), signals=tuple(sorted(memory.signals))
             )
 

@@ -26,7 +26,7 @@ SHARED = frozenset({WaitReason.CAP_BACKEND, WaitReason.CAP_TOTAL})
 
 
 @frozen(kw_only=True)
-class Refused:
+class Shortage:
     """Why there is no agent now; ``until_at`` if time alone helps."""
 
     reason: WaitReason
@@ -148,52 +148,52 @@ def takes_room(agent: Agent) -> bool:
     return not agent.instance.spent
 
 
-def place(room: Room, template: Template) -> BackendName | Refused:
+def place(room: Room, template: Template) -> BackendName | Shortage:
     """Choose the first backend of a template that has room, or say why none has."""
     blocked = _template_gate(room, template)
     if blocked is not None:
         return blocked
-    refusals: list[tuple[BackendName, Refused]] = []
+    refusals: list[tuple[BackendName, Shortage]] = []
     for backend in template.backends:
         refused = _backend_gate(room, template, backend)
         if refused is None:
             return backend
         refusals.append((backend, refused))
     if not refusals:
-        return Refused(
+        return Shortage(
             reason=WaitReason.SET_ASIDE, text=f"template {template.name} has no backend"
         )
     untils = [r.until_at for _, r in refusals if r.until_at is not None]
-    return Refused(
+    return Shortage(
         reason=refusals[0][1].reason,
         text="; ".join(f"{backend}: {refused.text}" for backend, refused in refusals),
         until_at=min(untils) if untils else None,
     )
 
 
-def _template_gate(room: Room, template: Template) -> Refused | None:
+def _template_gate(room: Room, template: Template) -> Shortage | None:
     policy = room.policy
     if policy.draining:
-        return Refused(reason=WaitReason.DRAINING, text="the broker is draining")
+        return Shortage(reason=WaitReason.DRAINING, text="the broker is draining")
     if template.paused:
-        return Refused(reason=WaitReason.PAUSED, text=f"template {template.name} is paused")
+        return Shortage(reason=WaitReason.PAUSED, text=f"template {template.name} is paused")
     held = room.by_template[template.name]
     if template.cap is not None and held >= template.cap:
-        return Refused(
+        return Shortage(
             reason=WaitReason.CAP_TEMPLATE,
             text=f"template {template.name} has {held} of {counts.told(template.cap, 'agent')}"
             + room.words_of_going(template=template.name)
             + room.idlers(template=template.name),
         )
     if policy.cap is not None and room.total >= policy.cap:
-        return Refused(
+        return Shortage(
             reason=WaitReason.CAP_TOTAL,
             text=f"{room.total} of {counts.told(policy.cap, 'agent')} in all"
             f"{room.words_of_going()}{room.idlers()}",
         )
     starting = sum(room.starting_by_backend.values())
     if policy.max_starting is not None and starting >= policy.max_starting:
-        return Refused(
+        return Shortage(
             reason=WaitReason.CAP_STARTING,
             text=f"{starting} of {counts.told(policy.max_starting, 'agent is', 'agents are')} "
             "starting",
@@ -202,11 +202,11 @@ def _template_gate(room: Room, template: Template) -> Refused | None:
     return _backoff_gate(room, key, "the controller refuses new nodes", "")
 
 
-def _backend_gate(room: Room, template: Template, backend: BackendName) -> Refused | None:
+def _backend_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:
     view = room.views.get(backend)
     if view is None or not view.synced:
         words = f" ({view.error})" if view is not None and view.error else ""
-        return Refused(reason=WaitReason.NOT_SYNCED, text=f"its state is unknown{words}")
+        return Shortage(reason=WaitReason.NOT_SYNCED, text=f"its state is unknown{words}")
     gates = (
         _backoff_gate(room, ledgers.key_of(Scope.BACKEND, backend, None), "backing off", ""),
         _backoff_gate(
@@ -228,7 +228,7 @@ def _backend_gate(room: Room, template: Template, backend: BackendName) -> Refus
     return next((refused for refused in gates if refused is not None), None)
 
 
-def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -> Refused | None:
+def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -> Shortage | None:
     backoff = room.ledger.backoffs.get(key)
     if backoff is None or room.now >= backoff.until_at:
         return None
@@ -241,14 +241,14 @@ def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -
         reason = WaitReason.SET_ASIDE
     left = backoff.until_at - room.now
     failures = f" after {counts.told(backoff.failures, 'failure')}" if backoff.failures > 1 else ""
-    return Refused(
+    return Shortage(
         reason=reason,
         text=f"{what}{failures}, tried again in {left:.0f} s: {backoff.reason}",
         until_at=backoff.until_at,
     )
 
 
-def _probe_gate(room: Room, template: Template, backend: BackendName) -> Refused | None:
+def _probe_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:
     """After a failure one agent goes first; the others follow when it is online.
 
     Where the failure was that agents were online and closed, they follow when it is at work, and
@@ -263,24 +263,24 @@ def _probe_gate(room: Room, template: Template, backend: BackendName) -> Refused
     untried = room.untried_by_pair[pair] if backoff.cause is model.Cause.CLOSED else 0
     if room.starting_by_pair[pair] + untried == 0:
         return None
-    return Refused(
+    return Shortage(
         reason=WaitReason.SET_ASIDE,
         text=f"one agent of {template.name} is tried first after a failure: {backoff.reason}",
     )
 
 
-def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Refused | None:
+def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Shortage | None:
     limits = room.policy.backends.get(backend, model.BackendPolicy())
     held = room.by_backend[backend]
     if limits.cap is not None and held >= limits.cap:
         words = room.words_of_going(backend=backend) + room.idlers(backend=backend)
-        return Refused(
+        return Shortage(
             reason=WaitReason.CAP_BACKEND,
             text=f"{held} of {counts.told(limits.cap, 'agent')} on it{words}",
         )
     starting = room.starting_by_backend[backend]
     if limits.max_starting is not None and starting >= limits.max_starting:
-        return Refused(
+        return Shortage(
             reason=WaitReason.CAP_STARTING,
             text=f"{starting} of {counts.told(limits.max_starting, 'agent is', 'agents are')} "
             "starting on it",
@@ -289,18 +289,18 @@ def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Refu
     taken = room.taken_by_backend[backend] + room.unseen_by_backend[backend]
     if free is not None and taken >= free:
         words = f": {view.capacity.text}" if view.capacity and view.capacity.text else ""
-        return Refused(reason=WaitReason.NO_ROOM, text=f"the platform has no room{words}")
+        return Shortage(reason=WaitReason.NO_ROOM, text=f"the platform has no room{words}")
     return None
 
 
-def _budget_gate(room: Room, backend: BackendName) -> Refused | None:
+def _budget_gate(room: Room, backend: BackendName) -> Shortage | None:
     limits = room.policy.backends.get(backend, model.BackendPolicy())
     bucket = ledgers.refilled(room.ledger.buckets.get(backend), limits, now=room.now)
     left = bucket.tokens - room.taken_by_backend[backend]
     if left >= 1.0:
         return None
     wait_s = (1.0 - left) / limits.launch_rate
-    return Refused(
+    return Shortage(
         reason=WaitReason.BUDGET,
         text=f"launch budget of {limits.launch_rate:g} per second is used up",
         until_at=room.now + wait_s,

@@ -51,7 +51,7 @@ class Draft:
     refused: dict[NodeName, frozenset[model.ItemId]] = Factory(dict)  # by whom, to which items
     unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already
     launches: Counter[str] = Factory(Counter)
-    short: list[tuple[demand.Wish, capacity.Refused]] = Factory(list)
+    short: list[tuple[demand.Wish, capacity.Shortage]] = Factory(list)
     ids: list[str] = Factory(list)
     _claims: retention.Claims = field(
         init=False,
@@ -91,9 +91,9 @@ def wanted_now(wishes: Iterable[demand.Wish]) -> list[demand.Wish]:
     """Items that are to be served now: waiting ones, then those that are announced early."""
     now, early = [], []
     for wish in wishes:
-        if wish.unmet is not None and wish.kind is not demand.Kind.ANNOUNCED:
+        if wish.unmet is not None and wish.kind is not demand.WishKind.ANNOUNCED:
             continue
-        if wish.kind is demand.Kind.NOW:
+        if wish.kind is demand.WishKind.NOW:
             now.append(wish)
         elif wish.early:
             early.append(wish)

@@ -46,7 +46,7 @@ def _ask(
         why = f"has {has}{lacks}"
     if serves and room is not None:
         placed = capacity.place(room, template)
-        if isinstance(placed, capacity.Refused):
+        if isinstance(placed, capacity.Shortage):
             why += f"; not now: {placed.text}"
         else:
             why += f"; would start on backend {placed}"

@@ -52,7 +52,7 @@ def _is_going(agent: Agent) -> bool:
     return drafts.is_leaving(agent) or agent.phase is Phase.DRAINED
 
 
-def _helps(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Refused) -> _Helps:
+def _helps(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Shortage) -> _Helps:
     """Return which agents' room would help an item: on its backends, or any for a total cap."""
     backends = {
         backend
@@ -68,7 +68,7 @@ def _helps(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Refused) ->
 
 def _yield_one(
     draft: drafts.Draft,
-    starved: Sequence[tuple[demand.Wish, capacity.Refused]],
+    starved: Sequence[tuple[demand.Wish, capacity.Shortage]],
     waits: Mapping[model.ItemId, float],
 ) -> None:
     in_vain: set[Hashable] = set()
@@ -97,7 +97,7 @@ def _yield_one(
         return
 
 
-def _holders(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Refused) -> list[Agent]:
+def _holders(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Shortage) -> list[Agent]:
     """Return the agents at work whose place could be due to an item, the oldest first."""
     fewest = min((draft.room.by_template[name] for name in wish.templates), default=0)
     helps = _helps(draft, wish, refused)

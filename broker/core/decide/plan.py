@@ -139,7 +139,7 @@ def _note_nominations(draft: drafts.Draft) -> model.Ledger:
     """Remember since when a free executor fits a waiting item without being given it."""
     ledger = draft.world.ledger
     memories = dict(ledger.memories)
-    anybody = any(w.kind is demand.Kind.NOW and w.unmet is None for w in draft.wishes)
+    anybody = any(w.kind is demand.WishKind.NOW and w.unmet is None for w in draft.wishes)
     for agent in draft.agents:
         memory = memories.get(agent.name)
         if memory is None or (memory.nominated_at is None and not anybody):
@@ -171,7 +171,7 @@ def _is_active(draft: drafts.Draft) -> bool:
     """Return whether to poll fast: something waits, starts or leaves, or is for single use."""
     if draft.actions or any(a.in_flight for a in draft.agents):
         return True
-    if any(w.kind in {demand.Kind.NOW, demand.Kind.ANNOUNCED} for w in draft.wishes):
+    if any(w.kind in {demand.WishKind.NOW, demand.WishKind.ANNOUNCED} for w in draft.wishes):
         return True
     moving = capacity.STARTING | {Phase.DRAINED, Phase.LOST, Phase.ORPHAN, Phase.GONE}
     return any(
@@ -192,7 +192,7 @@ def _counts(
 ) -> dict[model.TemplateName, model.TemplateCount]:
     served: Counter[str] = Counter()
     for wish in draft.wishes:
-        if wish.kind is demand.Kind.NOW and wish.unmet is None and wish.item.id in unmet:
+        if wish.kind is demand.WishKind.NOW and wish.unmet is None and wish.item.id in unmet:
             served[unmet[wish.item.id].template or ""] += 1
     by_template: dict[str | None, list[Agent]] = {}
     for agent in draft.agents:

@@ -162,7 +162,7 @@ class Claims:
         kind = self._of_kind(agent, template)
         if kind.wanted is None:
             kind.wanted = any(
-                sure and wish.kind is demand.Kind.NOW and wish.unmet is None
+                sure and wish.kind is demand.WishKind.NOW and wish.unmet is None
                 for crowd, sure in kind.crowds
                 for wish in crowd
             )
@@ -204,11 +204,11 @@ def protector(
     idle_at = agent.memory.idle_at if agent.memory is not None else None
     for claim in claims:
         wish = claim.wish
-        if over_age and wish.kind is demand.Kind.LATER:
+        if over_age and wish.kind is demand.WishKind.LATER:
             continue
         if not claim.sure:
             since = max(wish.item.in_queue_since_at, idle_at if idle_at is not None else now)
-            if wish.kind is not demand.Kind.NOW or now - since >= settle_s:
+            if wish.kind is not demand.WishKind.NOW or now - since >= settle_s:
                 continue
         return wish
     return None

@@ -92,7 +92,7 @@ def _nominate(draft: drafts.Draft) -> None:
     offered = {a.name for a in draft.agents if withheld.free_for(a, now=draft.now)}
     for wish in draft.wanted:
         supply = draft.nominated.get(wish.item.id)
-        if supply is not None and wish.kind is demand.Kind.NOW:
+        if supply is not None and wish.kind is demand.WishKind.NOW:
             old = before.get(wish.item.id)
             if old is not None and old.name == supply.name:
                 continue  # it is written down
@@ -147,7 +147,7 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
     found = set()
     for claim in draft.claims_on(agent):
         wish = claim.wish
-        if not claim.sure or wish.kind is not demand.Kind.NOW or wish.unmet is not None:
+        if not claim.sure or wish.kind is not demand.WishKind.NOW or wish.unmet is not None:
             continue
         vetoed = bool(demand.veto(wish.item.why))
         # an idle agent has taken nothing at all since then, so it counts for nobody
@@ -255,13 +255,13 @@ def _order_round(draft: drafts.Draft) -> None:
 def _turn(draft: drafts.Draft, crowd: Sequence[demand.Wish]) -> tuple[int, int, float, int]:
     head = crowd[0]
     held = min((draft.room.by_template[name] for name in head.templates), default=0)
-    return (int(head.kind is not demand.Kind.NOW), held, *drafts.age(head))
+    return (int(head.kind is not demand.WishKind.NOW), held, *drafts.age(head))
 
 
 def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str]) -> bool:
     """Serve the oldest item of a crowd; on refusal note the reason for the whole crowd."""
     head = crowd[0]
-    announced = head.kind is demand.Kind.ANNOUNCED
+    announced = head.kind is demand.WishKind.ANNOUNCED
     names = head.early if announced else head.templates
     templates = [t for name in names if (t := draft.policy.template(name)) is not None]
     for template in templates:
@@ -272,9 +272,9 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
     refused = _more_would_not_help(draft, crowd)
     for template in templates if refused is None else ():
         placed = capacity.place(draft.room, template)
-        if not isinstance(placed, capacity.Refused):
+        if not isinstance(placed, capacity.Shortage):
             if not draft.ids:
-                refused = capacity.Refused(
+                refused = capacity.Shortage(
                     reason=WaitReason.BUDGET, text="more launches follow in the next cycle"
                 )
                 break
@@ -294,7 +294,7 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
 
 def _more_would_not_help(
     draft: drafts.Draft, crowd: Sequence[demand.Wish]
-) -> capacity.Refused | None:
+) -> capacity.Shortage | None:
     """Refuse a third agent for an item that was given neither of two that fit.
 
     Something that we do not see speaks against it (a permission, a plugin's veto). The first agent
@@ -309,7 +309,7 @@ def _more_would_not_help(
     if len(fitting) <= len(crowd):
         return None
     words = f": {crowd[0].item.why[:120]}" if crowd[0].item.why else ""
-    return capacity.Refused(
+    return capacity.Shortage(
         reason=WaitReason.NOT_GIVEN,
         text=f"{', '.join(fitting[:3])} fit and are free, the controller gives none this item"
         f"{words}",
@@ -362,7 +362,7 @@ def _keep_warm(draft: drafts.Draft) -> list[model.Refusal]:
             if not draft.ids:
                 break
             placed = capacity.place(draft.room, template)
-            if isinstance(placed, capacity.Refused):
+            if isinstance(placed, capacity.Shortage):
                 text = f"{missing - number} fewer than wanted: {placed.text}"
                 refusals.append(model.Refusal(subject=f"warm pool of {template.name}", text=text))
                 if placed.until_at is not None:

@@ -57,7 +57,7 @@ def wants_back(
     if _has_ended(agent):
         return None
     for wish in wishes:
-        if wish.kind is not demand.Kind.NOW:
+        if wish.kind is not demand.WishKind.NOW:
             continue
         if wish.pinned == agent.name:
             return wish

@@ -47,7 +47,7 @@ def fits(wish: demand.Wish, supply: Supply) -> bool:
     """
     if wish.item.id in supply.refused:
         return False
-    if wish.kind is demand.Kind.ANNOUNCED and supply.template not in wish.early:
+    if wish.kind is demand.WishKind.ANNOUNCED and supply.template not in wish.early:
         return False
     if wish.pinned is not None:
         return wish.pinned == supply.name

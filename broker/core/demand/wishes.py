@@ -84,7 +84,7 @@ _TEXT = 1024  # characters of a reason
 _QUOTED = 200  # characters of an expression in a reason
 
 
-class Kind(enum.Enum):
+class WishKind(enum.Enum):
     """Whether an item needs an agent."""
 
     NOW = "now"
@@ -94,11 +94,11 @@ class Kind(enum.Enum):
     NOT_DEMAND = "not-demand"  # runs on the controller, without an executor
 
 
-_KINDS: Mapping[Stage, Kind] = {
-    Stage.WAITING: Kind.ANNOUNCED,
-    Stage.BLOCKED: Kind.LATER,
-    Stage.BUILDABLE: Kind.NOW,
-    Stage.PENDING: Kind.STARTED,
+_KINDS: Mapping[Stage, WishKind] = {
+    Stage.WAITING: WishKind.ANNOUNCED,
+    Stage.BLOCKED: WishKind.LATER,
+    Stage.BUILDABLE: WishKind.NOW,
+    Stage.PENDING: WishKind.STARTED,
 }
 
 
@@ -122,7 +122,7 @@ class Wish:
 
     item: QueueItem
     label: KnownLabel
-    kind: Kind
+    kind: WishKind
     expression: labels.Expression | None = None  # None: no label, or not readable
     templates: tuple[TemplateName, ...] = ()  # in order of preference
     early: tuple[TemplateName, ...] = ()  # of these, who starts for an announced item
@@ -173,7 +173,7 @@ def wishes(
     """
     names = {c.name for c in view.computers} | set(our_nodes) | _BUILT_IN
     read, alike = _gathered(view, ledger, names)
-    reader = _Reader(
+    reader = _WishReader(
         view=view,
         templates=templates,
         kinds=tuple((t.name, t.labels) for t in templates),
@@ -234,7 +234,7 @@ def could_want(wish: Wish, agent_labels: AbstractSet[str], agent_exclusive: bool
 
     ``agent_labels`` holds the agent's own name, too.
     """
-    if wish.kind in {Kind.STARTED, Kind.NOT_DEMAND}:
+    if wish.kind in {WishKind.STARTED, WishKind.NOT_DEMAND}:
         return False
     if wish.pinned is not None:
         return wish.pinned in agent_labels
@@ -360,7 +360,7 @@ class _Foreign:
 
 
 @frozen(kw_only=True)
-class _Reader:
+class _WishReader:
     """Everything that all items of one look share."""
 
     view: model.ControllerView
@@ -406,7 +406,7 @@ class _Reader:
             templates=self._templates(label, expression, pinned),
             pinned=pinned,
         )
-        if kind is Kind.ANNOUNCED:
+        if kind is WishKind.ANNOUNCED:
             eager = {t.name for t in self.templates if t.start_early}
             wish = attrs.evolve(wish, early=tuple(n for n in wish.templates if n in eager))
         crowd = self.crowds.setdefault(_crowd_of(wish), len(self.crowds))
@@ -455,13 +455,13 @@ class _Reader:
 
     def _unmet(self, wish: Wish, complaint: str) -> Unmet | None:
         match wish.kind:
-            case Kind.STARTED | Kind.NOT_DEMAND:
+            case WishKind.STARTED | WishKind.NOT_DEMAND:
                 return None
-            case Kind.LATER:
+            case WishKind.LATER:
                 return _unmet(wish, WaitReason.BLOCKED, wish.item.why or "blocked")
-            case Kind.ANNOUNCED:
+            case WishKind.ANNOUNCED:
                 return _unmet(wish, WaitReason.QUIET_PERIOD, wish.item.why or "quiet period")
-            case Kind.NOW:
+            case WishKind.NOW:
                 pass
         if self.view.quieting_down:
             return _unmet(
@@ -599,9 +599,9 @@ def _pinned_node(why: str) -> str:
     return words[0] if len(words) > 2 and words[1] == "not" and words[2] else ""
 
 
-def _kind(item: QueueItem) -> Kind:
+def _kind(item: QueueItem) -> WishKind:
     if item.task_class.endswith(_FLYWEIGHTS):
-        return Kind.NOT_DEMAND
+        return WishKind.NOT_DEMAND
     return _KINDS[item.stage]
 
 

@@ -177,7 +177,7 @@ def judge_ms(agents: int, items: int, rounds: int) -> float:
     case = Case(name="", items=items, agents=agents, labels=20)
     ledger = _settled(case, wanted).ledger
     removals = [
-        model.RetireAgent(name=name, backend=_BACKEND, reason="idle", slug="idle")
+        model.RetireAgent(name=name, backend=_BACKEND, reason="idle", cause=model.Cause.IDLE)
         for name in ledger.memories
     ]
     for action in removals:

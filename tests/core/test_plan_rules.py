@@ -4,11 +4,11 @@ import attrs
 import pytest
 
 from broker.core import model
-from broker.core.decide import capacity, leaving, plan, serving
+from broker.core.decide import capacity, leaving, leftovers, plan, serving
 from broker.core.decide import draft as drafts
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
-from broker.core.model import BackendName, Phase, WaitReason
+from broker.core.model import BackendName, Phase, Stage, WaitReason
 from tests.core.worlds import NOW, B, Scene, actions, item, launches, template
 
 OTHER = BackendName("other")
@@ -267,3 +267,79 @@ def test_idle_agents_make_room_one_for_each_item_that_is_blocked():
         scene.agent("a", Phase.IDLE)
     scene.wait(item(1, "b"), item(2, "b"))
     assert len(actions(scene.plan(), model.RetireAgent)) == 2
+
+
+# --- what mutants showed to be held by nothing ---
+
+
+def test_an_agent_that_makes_room_is_retired_once():
+    """Its time may be up as well; there is one action for one agent."""
+    scene = Scene(template("a", retention=model.Retention(idle_s=10)), template("b"), cap=1)
+    scene.agent("a", Phase.IDLE, idle_s=100)
+    scene.wait(item(1, "b"))
+    (action,) = scene.plan().actions
+    assert action.cause is model.Cause.YIELD
+
+
+def test_of_those_that_stay_the_next_end_is_noted_when_another_one_goes():
+    """Nothing else would wake the loop in time."""
+    scene = Scene(template("t", retention=model.Retention(idle_s=600)))
+    scene.agent("t", Phase.IDLE, idle_s=601, age_s=900)
+    scene.agent("t", Phase.IDLE, idle_s=580, age_s=800)
+    scene.agent("t", Phase.IDLE, idle_s=590, age_s=700)
+    made = scene.plan()
+    assert (len(made.actions), made.wake_at) == (1, NOW + 10)
+    scene = Scene(template("t", retention=model.Retention(idle_s=600)))
+    scene.agent("t", Phase.IDLE, idle_s=580)
+    scene.agent("t", Phase.IDLE, idle_s=590)
+    made = scene.plan()
+    assert (made.actions, made.wake_at) == ((), NOW + 10)
+
+
+def test_who_stays_warm_is_not_waited_for():
+    """Its time never ends."""
+    scene = Scene(template("t", min_idle=1, retention=model.Retention(idle_s=600)))
+    scene.agent("t", Phase.IDLE, idle_s=590)
+    assert scene.plan().wake_at is None
+
+
+def test_an_agent_that_starts_for_a_cancelled_item_stays_for_another():
+    """It is nominated for it: to stop it and order another one would cost the time twice."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.CONNECTING, age_s=5.0, item_cancelled=True)
+    assert set(actions(scene.plan(), model.RetireAgent)) == {name}
+    scene.wait(item(1, "t"))
+    assert scene.plan().actions == ()
+
+
+def test_only_an_item_that_could_run_at_once_brings_its_agent_back():
+    """A blocked one may be blocked for days."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.DRAINED)
+    about = {"why": f"Must run on {name} not x", "task_class": "org.PlaceholderTask"}
+    scene.wait(item(1, stage=Stage.BLOCKED, **about))
+    assert actions(scene.plan(), model.UncordonAgent) == {}
+    scene.items = [item(1, **about)]
+    assert set(actions(scene.plan(), model.UncordonAgent)) == {name}
+
+
+def test_leftovers_of_a_broker_that_drains_are_its_idle_agents_as_well():
+    """Nobody has to ask for everything."""
+    scene = Scene(template("t"), draining=True)
+    scene.agent("t", Phase.IDLE)
+    look = leftovers.look(scene.world(), scene.policy, everything=False)
+    assert len(leftovers.removals(look)) == 1
+
+
+def test_who_leaves_another_backend_is_not_told_of_this_one():
+    """What fills a cap, and what holds it up, is of the same backend."""
+    scene = Scene(template("t", backends=(B,)), template("u", backends=(OTHER,)))
+    scene.policy = attrs.evolve(scene.policy, backends={
+        B: model.BackendPolicy(cap=1), OTHER: model.BackendPolicy(cap=1),
+    })  # fmt: skip
+    scene.agent("t", Phase.BUSY)
+    scene.agent("u", Phase.DRAINED, backend=OTHER)
+    scene.wait(item(1, "t"), item(2, "u"))
+    told = {unmet.item: unmet.text for unmet in scene.plan().unmet}
+    assert "of them leaving" not in told[1]
+    assert "1 of them leaving" in told[2]

@@ -2,8 +2,9 @@
 
 ``python benchmarks/hung_engine.py [--count N] [--tree FOLDER]`` starts a simulated controller here
 and two brokers as programs, one after another in turns: one with the process backend alone, one
-with an engine beside it that accepts every connection and says nothing. A build is submitted, its
-agent is a real process, and what is measured is the time from the queue to the start of the build.
+with an engine beside it that accepts every connection and says nothing. A build is submitted, long
+enough to be seen, or its agent would serve the next one. Its agent is a real process, and what is
+measured is the time from the queue to the start of the build.
 ``--tree``: of another checkout, to compare.
 """
 
@@ -28,6 +29,7 @@ _CONFIG = """\
 owner: {owner}
 controller: {{url: "{url}"}}
 state_dir: {folder}/state
+listen: 127.0.0.1:0
 backends:
   local: {{kind: process, directory: {folder}/agents}}
 {engine}
@@ -92,10 +94,10 @@ async def _cold_starts(count: int, *, port: int | None, tree: pathlib.Path) -> l
                 await asyncio.sleep(8.0)
                 for _ in range(count):
                     began = time.monotonic()
-                    number = server.submit(job="b", label="linux", duration_s=0.5)
+                    number = server.submit(job="b", label="linux", duration_s=2.5)
                     await _until(functools.partial(_has_started, sim, number))
                     took.append(time.monotonic() - began)
-                    await asyncio.sleep(random.uniform(6.0, 8.0))  # noqa: S311 -- until it is at rest
+                    await asyncio.sleep(random.uniform(9.0, 11.0))  # noqa: S311 -- until it is at rest
             clockwork.cancel()
     return took
 

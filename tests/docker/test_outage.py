@@ -113,16 +113,18 @@ async def test_a_host_that_is_away_is_passed_over(engine_url):
 
 
 async def test_a_host_that_is_full_is_passed_over(engine_url):
-    """And when all are full that is no capacity, with the figures."""
-    async with engines.proxied(engine_url) as one, engines.proxied(engine_url) as two:
-        hosts = [settings.Host(url=proxy.url, max_instances=1) for proxy in (one, two)]
+    """And when all are full that is no capacity, with the figures; nobody lists for it."""
+    with engines.own_engine() as engine:
+        await engines.with_image(engine.url)
+        hosts = [settings.Host(url=url, max_instances=1) for url in (engine.url, engine_url)]
         rig = Rig(engine_url, backend_on(*hosts))
         async with cleaned(rig):
             assert 2 == (await rig.backend.capacity()).free_instances
             await rig.backend.launch(rig.spec("a1"))
+            await rig.backend.launch(rig.spec("a2"))
             with pytest.raises(api.NoCapacity, match=r"unix:.* is full: it may have 1 container$"):
-                await rig.backend.launch(rig.spec("a2"))
-            assert ["a1"] == list(await checks.listed(rig.backend))
+                await rig.backend.launch(rig.spec("a3"))
+            assert ["a1", "a2"] == sorted(await checks.listed(rig.backend))
 
 
 async def test_a_host_that_goes_away_keeps_its_instances_in_the_list(engine_url):

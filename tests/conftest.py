@@ -10,6 +10,7 @@ import threading
 import hypothesis
 import pytest
 import pytest_timeout
+from hypothesis import strategies as st
 
 from outside import secrets
 from tests import leftovers, patience, programs
@@ -69,8 +70,17 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Setting
     return True
 
 
+def _nothing(_: None) -> None:
+    """Be a test of Hypothesis."""
+
+
 def pytest_collection_finish() -> None:
-    """Let the garbage collector look at what tests make, not at the tests again and again."""
+    """Let the garbage collector look at what tests make, not at the tests again and again.
+
+    Before that Hypothesis has to make its own dice: it asks the collector who holds them, and what
+    is set aside is not asked.
+    """
+    hypothesis.settings(max_examples=1, database=None)(hypothesis.given(st.none())(_nothing))()
     gc.collect()
     gc.freeze()
 

@@ -14,6 +14,7 @@ from attrs import define, field
 
 from broker.core import model
 from broker.core.fleet import ledger as ledgers
+from outside import text as texts
 
 _LOG = logging.getLogger("broker.black_box")
 _PAUSE_S = 60.0
@@ -67,7 +68,7 @@ def _told(
     lines: list[str] = []
     writer = recording.Writer(lines.append, limit_bytes=_LIMIT_BYTES)
     writer.begin(at=world.now)
-    writer.add(recording.Note(at=world.now, text=text[:500]))
+    writer.add(recording.Note(at=world.now, text=texts.clean(text, 500)))
     writer.add(recording.World(at=world.now, world=world, policy=policy))
     for outcome in reversed(outcomes):  # the newest are not what is left out
         writer.add(recording.Outcome(at=outcome.at, outcome=outcome))

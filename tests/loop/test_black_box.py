@@ -8,6 +8,7 @@ import pytest
 from broker import recording
 from broker.core import model
 from broker.loop import black_box, turn
+from outside import secrets
 from tests.core import worlds
 from tests.loop.daemons import Daemon
 
@@ -87,3 +88,15 @@ def test_once_a_minute_at_most():
         world = attrs.evolve(scene.world(), now=worlds.NOW + second)
         box.keep(black_box.Failure.BUG, "x", world, scene.policy)
     assert 3 == len(written)
+
+
+def test_no_secret_that_a_bug_quotes_is_kept():
+    """The words of an exception may hold whatever it was raised over."""
+    written = []
+    secrets.register("hunter2-hunter2")
+    box = black_box.BlackBox(save=lambda key, text: written.append(text))
+    scene = worlds.Scene(worlds.template("t"))
+    box.keep(black_box.Failure.BUG, "KeyError('hunter2-hunter2')", scene.world(), scene.policy)
+    (text,) = written
+    assert "KeyError" in text
+    assert "hunter2" not in text

@@ -7,8 +7,9 @@ from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import capacity
 from broker.core.fleet import agents as agents_
+from broker.core.fleet import ledger as ledgers
 from broker.core.model import BackendName, Phase, Scope, WaitReason
-from tests.core.worlds import NOW, B, Scene, template
+from tests.core.worlds import NOW, B, Scene, item, template
 
 C = BackendName("two")
 T = template("t", backends=(B, C))
@@ -107,6 +108,37 @@ def test_who_fills_a_cap_while_it_leaves_is_said(limit, words, spent, node):
     scene = _capped(limit)
     leaving(scene, spent=spent, node=node)
     assert placed(scene).text == f"{words}, 1 of them leaving for 46 s: {BY}"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"cap": 3}, "3 of 3 agents in all, 2 of them only ordered"),
+        ({"backend": model.BackendPolicy(cap=3)}, "local: 3 of 3 agents on it, 2 of them only ordered"),
+        ({"backend": model.BackendPolicy(max_starting=2)},
+         "local: 2 of 2 agents are starting on it, so far only ordered"),
+        ({"max_starting": 2}, "2 of 2 agents are starting, so far only ordered"),
+    ],
+)  # fmt: skip
+def test_who_is_only_ordered_is_not_told_as_if_there(more, words):
+    """By this very plan, or by one before it, and not seen yet."""
+    scene = Scene(template("t"), **more)
+    scene.agent("t", Phase.BUSY)
+    scene.wait(*(item(n, "t") for n in (1, 2, 3)))
+    made = scene.plan()
+    assert words == made.unmet[-1].text
+    scene.ledger = made.ledger
+    for action in made.actions:
+        scene.ledger = ledgers.expect(scene.ledger, action, now=NOW, policy=scene.policy)
+    assert words == scene.plan().unmet[-1].text
+
+
+def test_who_of_a_template_is_only_ordered_is_told():
+    """Of this template, not of others."""
+    scene = Scene(template("t", cap=2), template("u"))
+    scene.agent("t", Phase.BUSY)
+    scene.wait(item(1, "u"), item(2, "t"), item(3, "t"))
+    assert "template t has 2 of 2 agents, 1 of them only ordered" == scene.plan().unmet[-1].text
 
 
 def test_since_when_an_agent_leaves_may_be_unknown():

@@ -42,7 +42,9 @@ def drafted(scene):
 def order_too_much(draft, name, count):
     """Launch as a rule with a bug would: whatever is wanted."""
     for _ in range(count):
-        serving._launch(draft, draft.policy.template(name), B, "a bug")
+        serving._order_one(draft, draft.policy.template(name), B)
+    draft.actions.clear()
+    serving._launch_ordered(draft)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,41 @@ def test_several_executors_are_counted_in_slots():
     assert launches(scene.plan()) == {"big": 2}
 
 
+def test_an_order_whose_item_another_one_serves_too_is_taken_back():
+    """The second one has two slots, and each of the items may take one."""
+    scene = Scene(template("z", "x"), template("a", "x", "y", executors=2), cap=2)
+    scene.wait(item(1, "x", age_s=9), item(2, "y", age_s=8), item(3, "z&&!x"))
+    made = scene.plan()
+    assert {"a": 1} == launches(made)
+    (launch,) = actions(made, model.LaunchAgent).values()
+    assert "item 1 waits for 'x', and 1 more item" == launch.reason
+    scene = Scene(template("z", "x", min_idle=1), template("a", "x", "y", executors=2))
+    scene.wait(item(1, "x", age_s=9), item(2, "y", age_s=8))
+    made = scene.plan()
+    assert {"z": 1, "a": 1} == launches(made)  # it is a warm one now
+    assert ["item 1 waits for 'x', and 1 more item", "keeps 1 agent warm"] == sorted(
+        a.reason for a in made.actions
+    )
+
+
+def test_an_order_that_is_taken_back_gives_its_place_to_the_next():
+    """The caps are counted without it, within the same plan."""
+    scene = Scene(template("z", "x"), template("a", "x", "y", executors=2), template("q"), cap=2)
+    scene.wait(item(1, "x", age_s=9), item(2, "y", age_s=8), item(3, "q", age_s=7))
+    assert {"a": 1, "q": 1} == launches(scene.plan())
+
+
+def test_an_item_in_its_quiet_period_says_who_is_ordered_for_it():
+    """Beside what it waits for."""
+    scene = Scene(template("eager", start_early=True))
+    scene.wait(item(1, "eager", why="In the quiet period", stage=Stage.WAITING))
+    made = scene.plan()
+    (wait,) = made.unmet
+    assert WaitReason.QUIET_PERIOD is wait.reason
+    assert "In the quiet period; agent o-eager-n0 is ordered for it" == wait.text
+    assert 0 == made.counts["eager"].demand
+
+
 def test_the_free_slot_of_an_agent_that_goes_is_nominated_to_nobody():
     """It is taken out of service with its last build on it, so its item needs another agent now."""
     scene = Scene(template("big", executors=2, retention=Retention(max_builds=3)))

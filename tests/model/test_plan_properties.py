@@ -369,3 +369,50 @@ def test_shifting_moves_what_it_should():
     assert there.controller.items[0].in_queue_since_at == NOW + 9
     (memory,) = there.ledger.memories.values()
     assert memory.idle_at == NOW - 50
+
+
+@st.composite
+def crowded(draw):
+    """A world with room for many orders, of templates that may serve the same items."""
+    templates = (
+        template(
+            name,
+            name,
+            "x",
+            executors=draw(st.integers(1, 3)),
+            min_idle=draw(st.integers(0, 1)),
+            start_early=draw(st.booleans()),
+        )
+        for name in ("z", "a")
+    )
+    scene = Scene(*templates, cap=draw(st.none() | st.integers(1, 6)))
+    for number in range(1, draw(st.integers(1, 9)) + 1):
+        stage = draw(st.sampled_from([Stage.BUILDABLE, Stage.BUILDABLE, Stage.WAITING]))
+        label = draw(st.sampled_from(["a", "z", "x", "a||z"]))
+        age_s = draw(st.sampled_from([1.0, 2.0, 3.0]))
+        scene.wait(item(number, label, stage=stage, why=WHYS.get(stage), age_s=age_s))
+    return scene
+
+
+@given(scene=scenes() | crowded())
+def test_what_launches_say_is_what_waits_say(scene):
+    """A launch is for an item that waits for this very agent, or for the warm pool."""
+    made = scene.plan()
+    ordered = {a.name: a for a in made.actions if isinstance(a, model.LaunchAgent)}
+    waits = {u.item: u for u in made.unmet}
+    expected = {u.agent for u in made.unmet} & ordered.keys()
+    assert expected == {name for name, action in ordered.items() if action.item is not None}
+    for name, action in ordered.items():
+        if action.item is None:
+            assert scene.policy.template(action.template).min_idle > 0
+        else:
+            assert f"item {action.item} waits" in action.reason
+            assert (name, action.template) == (
+                waits[action.item].agent,
+                waits[action.item].template,
+            )
+            assert f"agent {name} is ordered for it" in waits[action.item].text
+    there = {a.name for a in made.agents}
+    assert {
+        u.agent for u in made.unmet if u.reason is model.WaitReason.AGENT_ORDERED
+    } <= there | ordered.keys()

@@ -49,6 +49,7 @@ class Room:
     untried_by_pair: Counter[tuple[str, str]] = Factory(Counter)  # online, and given nothing yet
     taken_by_backend: Counter[str] = Factory(Counter)
     unseen_by_backend: Counter[str] = Factory(Counter)  # ordered, and not in the view yet
+    ordered_by_template: Counter[str] = Factory(Counter)  # by this plan, or unseen
     holders: list[Agent] = Factory(list)
     passed_over: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
     going: list[Agent] = Factory(list)  # of those that take room
@@ -96,6 +97,16 @@ class Room:
         self.starting_by_backend[backend] += 1
         self.starting_by_pair[template.name, backend] += 1
         self.taken_by_backend[backend] += 1
+        self.ordered_by_template[template.name] += 1
+
+    def give_back(self, template: Template, backend: BackendName) -> None:
+        """Count a launch of this plan no longer."""
+        self.by_template[template.name] -= 1
+        self.by_backend[backend] -= 1
+        self.starting_by_backend[backend] -= 1
+        self.starting_by_pair[template.name, backend] -= 1
+        self.taken_by_backend[backend] -= 1
+        self.ordered_by_template[template.name] -= 1
 
 
 def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> Room:
@@ -110,6 +121,7 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
         room.holders.append(agent)
         if agent.phase is Phase.LAUNCHING and agent.instance is None:
             room.unseen_by_backend[agent.backend or ""] += 1
+            room.ordered_by_template[agent.template or ""] += 1
         room.by_template[agent.template or ""] += 1
         room.by_backend[agent.backend or ""] += 1
         if agent.phase in STARTING and _is_new(agent, policy):
@@ -148,6 +160,13 @@ def takes_room(agent: Agent) -> bool:
     return not agent.instance.spent
 
 
+def _ordered(ordered: int, held: int) -> str:
+    """Say how many of those that fill a cap are ordered, and not there yet."""
+    if ordered == 0:
+        return ""
+    return ", so far only ordered" if ordered >= held else f", {ordered} of them only ordered"
+
+
 def place(room: Room, template: Template) -> BackendName | Shortage:
     """Choose the first backend of a template that has room, or say why none has."""
     blocked = _template_gate(room, template)
@@ -182,6 +201,7 @@ def _template_gate(room: Room, template: Template) -> Shortage | None:
         return Shortage(
             reason=WaitReason.CAP_TEMPLATE,
             text=f"template {template.name} has {held} of {counts.told(template.cap, 'agent')}"
+            + _ordered(room.ordered_by_template[template.name], held)
             + room.words_of_going(template=template.name)
             + room.idlers(template=template.name),
         )
@@ -189,6 +209,7 @@ def _template_gate(room: Room, template: Template) -> Shortage | None:
         return Shortage(
             reason=WaitReason.CAP_TOTAL,
             text=f"{room.total} of {counts.told(policy.cap, 'agent')} in all"
+            f"{_ordered(room.ordered_by_template.total(), room.total)}"
             f"{room.words_of_going()}{room.idlers()}",
         )
     starting = sum(room.starting_by_backend.values())
@@ -196,7 +217,7 @@ def _template_gate(room: Room, template: Template) -> Shortage | None:
         return Shortage(
             reason=WaitReason.CAP_STARTING,
             text=f"{starting} of {counts.told(policy.max_starting, 'agent is', 'agents are')} "
-            "starting",
+            f"starting{_ordered(room.ordered_by_template.total(), starting)}",
         )
     key = ledgers.key_of(Scope.CONTROLLER, BackendName(""), None)
     return _backoff_gate(room, key, "the controller refuses new nodes", "")
@@ -272,22 +293,23 @@ def _probe_gate(room: Room, template: Template, backend: BackendName) -> Shortag
 def _cap_gate(room: Room, backend: BackendName, view: model.BackendView) -> Shortage | None:
     limits = room.policy.backends.get(backend, model.BackendPolicy())
     held = room.by_backend[backend]
+    ordered = room.taken_by_backend[backend] + room.unseen_by_backend[backend]
     if limits.cap is not None and held >= limits.cap:
         words = room.words_of_going(backend=backend) + room.idlers(backend=backend)
         return Shortage(
             reason=WaitReason.CAP_BACKEND,
-            text=f"{held} of {counts.told(limits.cap, 'agent')} on it{words}",
+            text=f"{held} of {counts.told(limits.cap, 'agent')} on it"
+            f"{_ordered(ordered, held)}{words}",
         )
     starting = room.starting_by_backend[backend]
     if limits.max_starting is not None and starting >= limits.max_starting:
         return Shortage(
             reason=WaitReason.CAP_STARTING,
             text=f"{starting} of {counts.told(limits.max_starting, 'agent is', 'agents are')} "
-            "starting on it",
+            f"starting on it{_ordered(ordered, starting)}",
         )
     free = view.capacity.free_instances if view.capacity is not None else None
-    taken = room.taken_by_backend[backend] + room.unseen_by_backend[backend]
-    if free is not None and taken >= free:
+    if free is not None and ordered >= free:
         words = f": {view.capacity.text}" if view.capacity and view.capacity.text else ""
         return Shortage(reason=WaitReason.NO_ROOM, text=f"the platform has no room{words}")
     return None

@@ -28,6 +28,14 @@ class Said(NamedTuple):
     agent: NodeName | None
 
 
+class OrderedAgent(NamedTuple):
+    """An agent that this plan orders; for whom is known when all are nominated."""
+
+    name: NodeName
+    template: Template
+    backend: model.BackendName
+
+
 @define(kw_only=True)
 class Draft:
     """The plan while it is written."""
@@ -50,6 +58,7 @@ class Draft:
     passed_over: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
     refused: dict[NodeName, frozenset[model.ItemId]] = Factory(dict)  # by whom, to which items
     unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already
+    orders: dict[NodeName, OrderedAgent] = Factory(dict)
     launches: Counter[str] = Factory(Counter)
     short: list[tuple[demand.Wish, capacity.Shortage]] = Factory(list)
     ids: list[str] = Factory(list)

@@ -92,25 +92,30 @@ def _nominate(draft: drafts.Draft) -> None:
     offered = {a.name for a in draft.agents if withheld.free_for(a, now=draft.now)}
     for wish in draft.wanted:
         supply = draft.nominated.get(wish.item.id)
-        if supply is not None and wish.kind is demand.WishKind.NOW:
-            old = before.get(wish.item.id)
-            if old is not None and old.name == supply.name:
-                continue  # it is written down
-            reason = _TIER_REASON[supply.tier]
-            words = said.get(supply.name) if reason is WaitReason.AGENT_STARTING else ""
-            text = _TIER_TEXT[supply.tier].format(supply.name)
-            veto = demand.veto(wish.item.why) if supply.name in offered else ""
-            if veto and reason is WaitReason.AGENT_IDLE:
-                reason = WaitReason.NOT_GIVEN
-                text = f"agent {supply.name} is free and fits, but the controller says: {veto}"
-            drafts.note(
-                draft,
-                wish,
-                reason,
-                f"{text}: {words}" if words else text,
-                template=supply.template,
-                agent=supply.name,
-            )
+        if supply is None:
+            continue
+        old = before.get(wish.item.id)
+        if old is not None and old.name == supply.name:
+            continue  # it is written down
+        reason = _TIER_REASON[supply.tier]
+        text = _TIER_TEXT[supply.tier].format(supply.name)
+        if wish.kind is not demand.WishKind.NOW:
+            if wish.unmet is None or reason is WaitReason.AGENT_IDLE:
+                continue  # what it waits for is all that there is to say
+            reason, text = wish.unmet.reason, f"{wish.unmet.text}; {text}"
+        words = said.get(supply.name) if reason is WaitReason.AGENT_STARTING else ""
+        veto = demand.veto(wish.item.why) if supply.name in offered else ""
+        if veto and reason is WaitReason.AGENT_IDLE:
+            reason = WaitReason.NOT_GIVEN
+            text = f"agent {supply.name} is free and fits, but the controller says: {veto}"
+        drafts.note(
+            draft,
+            wish,
+            reason,
+            f"{text}: {words}" if words else text,
+            template=supply.template,
+            agent=supply.name,
+        )
 
 
 def _keep(draft: drafts.Draft) -> list[matching.Supply]:
@@ -207,17 +212,64 @@ def order(draft: drafts.Draft) -> None:
 
     After each round all items are nominated anew, the new orders included: an item that may run
     on several kinds of agents leaves the one to those that need just it, and is ordered another.
+    Whom an order serves is therefore known only at the end, and said there.
     """
     while True:
         served = len(draft.nominated)
         draft.short.clear()
         _order_round(draft)
         _nominate(draft)
+        _take_back(draft)
         refusals = _keep_warm(draft)
         _nominate(draft)
-        if len(draft.nominated) == served:  # nothing new, or orders that serve nobody
+        if len(draft.nominated) == served:  # nothing new, or orders for the warm pool alone
             break
     draft.refusals.extend(refusals)
+    _launch_ordered(draft)
+
+
+def _take_back(draft: drafts.Draft) -> None:
+    """Withdraw what this plan ordered and nobody needs: another order has a slot for its item."""
+    needed = {supply.name for supply in draft.nominated.values()}
+    idle = [order for order in draft.orders.values() if order.name not in needed]
+    if not idle:
+        return
+    warm = _warm(draft)
+    for order in reversed(idle):
+        if warm[order.template.name] > order.template.min_idle:
+            warm[order.template.name] -= 1
+            del draft.orders[order.name]
+            draft.launches[order.template.name] -= 1
+            draft.room.give_back(order.template, order.backend)
+    present = {agent.name for agent in draft.agents}
+    draft.supplies = [s for s in draft.supplies if s.name in present or s.name in draft.orders]
+    draft.matched = len(draft.supplies)  # those that went served nobody
+
+
+def _launch_ordered(draft: drafts.Draft) -> None:
+    """Make launches of the orders: for the items that each is nominated to, or for the pool."""
+    served: dict[model.NodeName, list[demand.Wish]] = {name: [] for name in draft.orders}
+    for wish in draft.wanted if draft.orders else ():
+        supply = draft.nominated.get(wish.item.id)
+        if supply is not None and supply.name in served:
+            served[supply.name].append(wish)
+    for order in draft.orders.values():
+        wishes = served[order.name]
+        if wishes:
+            reason = f"item {wishes[0].item.id} waits for {_words(wishes[0])}"
+            others = len(wishes) - 1
+            reason += f", and {counts.told(others, 'more item')}" if others else ""
+        else:
+            reason = f"keeps {counts.told(order.template.min_idle, 'agent')} warm"
+        draft.actions.append(
+            model.LaunchAgent(
+                name=order.name,
+                template=order.template.name,
+                backend=order.backend,
+                reason=reason,
+                item=wishes[0].item.id if wishes else None,
+            )
+        )
 
 
 def _order_round(draft: drafts.Draft) -> None:
@@ -279,8 +331,7 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
                 )
                 break
             spare[template.name] += template.executors - 1
-            reason = f"item {head.item.id} waits for {_words(head)}"
-            _launch(draft, template, placed, reason, item=head.item.id)
+            _order_one(draft, template, placed)
             crowd.pop(0)
             return True
         refused = refused if refused is not None else placed
@@ -324,20 +375,9 @@ def _words(wish: demand.Wish) -> str:
     return f"'{wish.label.expression}'"
 
 
-def _launch(
-    draft: drafts.Draft,
-    template: Template,
-    backend: model.BackendName,
-    reason: str,
-    *,
-    item: model.ItemId | None = None,
-) -> None:
+def _order_one(draft: drafts.Draft, template: Template, backend: model.BackendName) -> None:
     name = marks.node_name(draft.policy.owner, template.name, draft.ids.pop(0))
-    draft.actions.append(
-        model.LaunchAgent(
-            name=name, template=template.name, backend=backend, reason=reason, item=item
-        )
-    )
+    draft.orders[name] = drafts.OrderedAgent(name=name, template=template, backend=backend)
     draft.launches[template.name] += 1
     draft.supplies.append(
         matching.Supply(
@@ -368,9 +408,7 @@ def _keep_warm(draft: drafts.Draft) -> list[model.Refusal]:
                 if placed.until_at is not None:
                     draft.wake.append(placed.until_at)
                 break
-            _launch(
-                draft, template, placed, f"keeps {counts.told(template.min_idle, 'agent')} warm"
-            )
+            _order_one(draft, template, placed)
     return refusals
 
 

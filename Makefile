@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # the ranges of pyproject.toml allow today
 LOCKED ?=
 
+# each test worker, and each broker that a test starts, would compile everything again
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test soak check lock clean
 
 demo: $(VENV)/.installed

@@ -52,17 +52,17 @@ async def _serve(listen: str, asked: asyncio.Event) -> None:
         simulation.Simulation(), now=clock.Clock().now, access=access
     )
     url = await server.start(host=host or "127.0.0.1", port=int(port))
-    print(
-        _WELCOME.format(
-            url=url,
-            labels=", ".join(repr(label) for label in _LABELS),
-            python=sys.executable,
-            agent=pathlib.Path(controller.__file__).with_name("agent.py"),
-            token=_TOKEN,
-        ),
-        flush=True,
-    )
     try:
+        print(
+            _WELCOME.format(
+                url=url,
+                labels=", ".join(repr(label) for label in _LABELS),
+                python=sys.executable,
+                agent=pathlib.Path(controller.__file__).with_name("agent.py"),
+                token=_TOKEN,
+            ),
+            flush=True,
+        )
         async with waits.TaskGroup() as group:
             clockwork = group.create_task(server.run(), name="simulated controller")
             feeding = group.create_task(_feed(server, dice), name="feed")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import sys
 import time
 
 import aiohttp
@@ -18,6 +17,7 @@ from broker.config import kinds, loading
 from broker.simulator import access as accesses
 from broker.simulator import controller, simulation
 from jnlp import tunnel
+from tests.cli.test_cli import ran
 from tests.kubernetes import fake
 
 BROKER = accesses.ALL - {"Overall/Administer"}
@@ -307,10 +307,6 @@ async def test_the_command_asks_about_the_lease(tmp_path, monkeypatch):
             path.read_text()
             + f"high_availability: {{{where}}}\nbackends: {{c: {{kind: kubernetes, {where}}}}}\n"
         )
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "broker", "doctor", "--try", "--json", "--config", str(path)),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        out, _ = await process.communicate()
+        _, out, _ = await ran("doctor", "--try", "--json", "--config", str(path))
     rows = {row["check"]: row for row in json.loads(out)}
     assert "ok" == rows["lease"]["verdict"]

@@ -1,43 +1,27 @@
 """Record what a controller shows, and decide on it anew without that controller."""
 
-import asyncio
 import json
-import os
-import sys
 
 import pytest
 
 from broker import recording
-from tests import patience
+from tests.cli.test_cli import ran
 from tests.e2e import stage as stages
 
 
-async def ran(folder, *arguments):
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "broker", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env={**os.environ, "TOKEN": stages.TOKEN},
-    )
-    said, words = await patience.wait_for(process.communicate(), 60)
-    return process.returncode, said.decode(), words.decode()
-
-
-async def test_what_was_recorded_is_planned_elsewhere(tmp_path):
+async def test_what_was_recorded_is_planned_elsewhere(tmp_path, monkeypatch):
     """The same orders, with the controller gone and no configuration there; nothing was made."""
+    monkeypatch.setenv("TOKEN", stages.TOKEN)
     record = tmp_path / "seen.jsonl"
     async with stages.Stage(tmp_path) as stage:
         stage.submit("pool")
         stage.submit("nobody")
         before = set(stage.sim.nodes)
-        code, _, words = await ran(
-            tmp_path, "record", str(record), "--config", str(stage.config), "--seconds", "0.3",
+        code, _, words = await ran("record", str(record), "--config", str(stage.config), "--seconds", "0.3",
             "--every", "0.1",
         )  # fmt: skip
         assert code == 0, words
-        code, live, words = await ran(tmp_path, "plan", "--json", "--config", str(stage.config))
+        code, live, words = await ran("plan", "--json", "--config", str(stage.config))
         assert code == 0, words
         assert before == set(stage.sim.nodes)
     assert record.stat().st_mode & 0o777 == 0o600
@@ -46,7 +30,7 @@ async def test_what_was_recorded_is_planned_elsewhere(tmp_path):
     kinds = [type(one) for one in recording.read(text.splitlines())]
     assert 2 == kinds.count(recording.Arrival)
     assert kinds.count(recording.World) >= 1
-    code, replayed, words = await ran(tmp_path, "plan", "--world", str(record), "--json")
+    code, replayed, words = await ran("plan", "--world", str(record), "--json")
     assert code == 0, words
     live, replayed = json.loads(live), json.loads(replayed)
     assert [a["verb"] for a in live["actions"]] == ["launch"]
@@ -56,7 +40,7 @@ async def test_what_was_recorded_is_planned_elsewhere(tmp_path):
     assert replayed["waits"] == [
         {**w, "text": r["text"]} for w, r in zip(live["waits"], replayed["waits"], strict=True)
     ]
-    code, _, words = await ran(tmp_path, "record", str(record), "--config", str(stage.config))
+    code, _, words = await ran("record", str(record), "--config", str(stage.config))
     assert (3, f"agent-broker: {record} exists; hint: name another file\n") == (code, words)
 
 
@@ -75,7 +59,7 @@ async def test_what_cannot_be_replayed_is_wrong_input(tmp_path, arguments, text,
     file = tmp_path / "x.jsonl"
     if text is not None:
         file.write_text(text)
-    code, _, said = await ran(tmp_path, "plan", "--world", str(file), *arguments)
+    code, _, said = await ran("plan", "--world", str(file), *arguments)
     assert code == 2
     assert words in said
     assert 1 == len(said.splitlines())
@@ -83,5 +67,5 @@ async def test_what_cannot_be_replayed_is_wrong_input(tmp_path, arguments, text,
 
 async def test_a_number_needs_a_file(tmp_path):
     """It is of the file's worlds."""
-    code, _, said = await ran(tmp_path, "plan", "--number", "1")
+    code, _, said = await ran("plan", "--number", "1")
     assert (2, True) == (code, "--world FILE" in said)

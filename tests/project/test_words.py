@@ -4,6 +4,7 @@
 """
 
 import ast
+import functools
 import re
 
 import pytest
@@ -83,14 +84,17 @@ def pages():
                 )
 
 
-TEXTS = [*messages(), *pages()]
+@functools.cache
+def texts():
+    """Return all of them, read when the first test asks."""
+    return [*messages(), *pages()]
 
 
 @pytest.mark.parametrize("pattern", sorted(WRONG))
 def test_no_text_for_people_says_the_opposite_of_what_it_means(pattern):
     """Messages, log lines, help texts and documents."""
     wrong = re.compile(pattern)
-    found = [f"{place}: {text.strip()[:160]}" for place, text in TEXTS if wrong.search(text)]
+    found = [f"{place}: {text.strip()[:160]}" for place, text in texts() if wrong.search(text)]
     assert found == [], f"write instead: {WRONG[pattern]}"
 
 
@@ -116,7 +120,7 @@ def test_the_search_finds_what_it_is_for():
         "informations",
     )
     assert [] == [p for p in WRONG if not any(re.search(p, text) for text in bad)]
-    assert len(TEXTS) > 3000
+    assert len(texts()) > 3000
 
 
 # --- names ---

@@ -70,7 +70,7 @@ def documentation(tree):
 def pages():
     """Yield place and text of every line of the documents, without its code and quotations."""
     for path in house.sources("*.md"):
-        if path.name != "glossary.md" and "tests" not in path.parts:
+        if path.name != "glossary.md" and "tests" not in path.relative_to(house.ROOT).parts:
             text = re.sub(
                 r"```.*?```",
                 lambda found: "\n" * found[0].count("\n"),

@@ -1,5 +1,6 @@
 """Who would serve a label, and why not that one."""
 
+import attrs
 import pytest
 
 from broker.core.decide import capacity, explain
@@ -31,7 +32,19 @@ def test_each_template_answers_for_itself():
 
 def test_no_label_at_all():
     """Goes to those that take it."""
-    assert {"maven": False, "any": True} == {n: serves for n, (serves, _) in answers(" ").items()}
+    assert {
+        "maven": (False, "takes no items without a label"),
+        "any": (True, "takes items without a label"),
+    } == answers(" ")
+
+
+def test_whatever_is_missing_is_said_to_those_that_do_not_serve():
+    """Whoever serves lacks nothing, though the expression names more."""
+    assert (False, "has linux, does not have a, b") == answers("b && a")["any"]
+    assert (True, "has linux") == answers("linux || windows")["any"]
+    scene = Scene(attrs.evolve(template("bare"), labels=frozenset()))
+    (answer,) = explain.explain_label("x", scene.policy)
+    assert "has no label, does not have x" == answer.text
 
 
 def test_with_the_room_of_this_moment():
@@ -40,10 +53,13 @@ def test_with_the_room_of_this_moment():
     room = capacity.count(
         scene.world(), scene.policy, agents_.observe(scene.world(), scene.policy)[0]
     )
-    assert answers("maven", room)["maven"][1].endswith(f"would start on backend {B}")
+    assert (True, f"has linux, maven; would start on backend {B}") == answers("maven", room)[
+        "maven"
+    ]
+    assert (False, "has linux, does not have maven") == answers("maven", room)["any"]
     scene = Scene(*SCENE_TEMPLATES, cap=0)
     room = capacity.count(scene.world(), scene.policy, ())
-    assert "not now: 0 of 0 agents in all" in answers("maven", room)["maven"][1]
+    assert "has linux, maven; not now: 0 of 0 agents in all" == answers("maven", room)["maven"][1]
 
 
 def test_a_malformed_expression_is_told_as_such():

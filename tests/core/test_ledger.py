@@ -286,3 +286,151 @@ def test_a_back_off_holds_for_its_whole_scope():
         for scope in (Scope.CONTROLLER, Scope.BACKEND, Scope.TEMPLATE)
     ]
     assert [1, 2, 4] == keys
+
+
+# --- a change of who acts, and better words ---
+
+
+def test_of_what_was_remembered_only_facts_stay_when_another_begins_to_act():
+    """As after a restart: who was online, its builds and sessions; no orders, pauses, clocks."""
+    T2 = NodeName("o-t-2")
+    memory = model.Memory(
+        first_seen_at=1.0, created_at=2.0, online_at=3.0, online_witnessed=True, idle_at=4.0,
+        busy_session="s1", builds=5, executable_urls=("u",), template=T, backend=B,
+        nominated_at=6.0, closed_looks=2, removals=3,
+    )  # fmt: skip
+    before = model.Ledger(
+        memories={LAUNCH.name: memory, T2: model.Memory(first_seen_at=1.0, builds=1)},
+        expectations=ledgers.expect(model.Ledger(), LAUNCH, now=NOW, policy=POLICY).expectations,
+        backoffs=fail(model.Ledger()).backoffs,
+        buckets={B: model.Bucket(tokens=0.0, at=NOW)},
+        labels={model.ItemId(1): model.KnownLabel(source=model.LabelSource.NO_LABEL)},
+        waits={model.ItemId(1): 1.0},
+        session="s1",
+        session_at=7.0,
+        cycle=9,
+    )
+    kept = model.Memory(
+        first_seen_at=1.0, online_at=3.0, builds=5, executable_urls=("u",), busy_session="s1"
+    )
+    assert model.Ledger(
+        memories={LAUNCH.name: kept},
+        labels=before.labels,
+        session="s1",
+        session_at=7.0,
+        cycle=9,
+    ) == ledgers.resumed(before)
+
+
+def test_a_failure_is_told_better_when_more_is_known():
+    """Nothing else of it changes; a failure that came after it keeps its own words."""
+    ledger = fail(model.Ledger())
+    after = ledgers.reworded(ledger, KEY, "said so", "its Java is too old")
+    assert "its Java is too old" == after.backoffs[KEY].reason
+    assert ledger == ledgers.reworded(after, KEY, "its Java is too old", "said so")
+    assert ledgers.reworded(ledger, KEY, "something else", "x") is ledger
+    assert ledgers.reworded(model.Ledger(), KEY, "said so", "x") == model.Ledger()
+
+
+# --- how an order ended ---
+
+RETIRE = model.RetireAgent(name=LAUNCH.name, backend=B, reason="r", cause=model.Cause.IDLE)
+
+
+def settled(ledger, action, *, at=NOW, revision="", **more):
+    outcome = ledgers.Outcome(action=action, at=at, **more)
+    return ledgers.settle(ledger, outcome, policy=POLICY, jitter=1.0, revision=revision)
+
+
+def ordered(action, ledger=None):
+    before = ledger or model.Ledger(memories={LAUNCH.name: model.Memory(first_seen_at=NOW)})
+    return ledgers.expect(before, action, now=NOW, policy=POLICY)
+
+
+def test_a_removal_that_was_done_and_does_not_show_waits_longer_each_time():
+    """First as long as a listing may lag; then tries are counted, one by one."""
+    ledger, waited = None, []
+    for _ in range(5):
+        ledger = settled(ordered(RETIRE, ledger), RETIRE)
+        expectation = ledger.expectations[LAUNCH.name]
+        assert NOW == expectation.done_at
+        waited.append(expectation.expires_at - NOW)
+    assert [30.0, 30.0, 30.0, 40.0, 80.0] == waited
+    assert 5 == ledger.memories[LAUNCH.name].removals
+
+
+def test_a_removal_that_failed_is_tried_again_later_each_time():
+    """Or when the platform says; until then nothing else is done to its agent."""
+    ledger, waited = None, []
+    for retry_after in (None, None, 60.0):
+        ledger = settled(
+            ordered(RETIRE, ledger),
+            RETIRE,
+            failure=model.Failure.UNAVAILABLE,
+            retry_after=retry_after,
+        )
+        expectation = ledger.expectations[LAUNCH.name]
+        assert NOW == expectation.done_at
+        waited.append(expectation.expires_at - NOW)
+    assert [5.0, 10.0, 60.0] == waited
+    assert {} == ledger.backoffs
+
+
+def test_a_failed_launch_says_of_which_definition_and_for_how_long():
+    """All that the platform told stays with the pause."""
+    ledger = settled(
+        ordered(LAUNCH),
+        LAUNCH,
+        failure=model.Failure.UNAVAILABLE,
+        text="the registry is away",
+        retry_after=77.0,
+        revision="r7",
+    )
+    assert {
+        KEY: model.Backoff(
+            failures=1,
+            until_at=NOW + 77.0,
+            reason="the registry is away",
+            cause=model.Failure.UNAVAILABLE,
+            revision="r7",
+        )
+    } == ledger.backoffs
+    assert {} == ledger.expectations
+    assert NOW == ledger.memories[LAUNCH.name].failed_at
+
+
+@pytest.mark.parametrize("controller", [True, False])
+def test_a_node_that_was_made_ends_the_controllers_pause(controller):
+    """Whatever the backend said after it; where the controller refused again it goes on."""
+    key = ledgers.key_of(Scope.CONTROLLER, B, None)
+    pausing = ledgers.failed(
+        model.Ledger(),
+        key,
+        cause=model.Failure.FORBIDDEN,
+        reason="no",
+        now=NOW,
+        policy=POLICY,
+        jitter=1.0,
+    )
+    scope = Scope.CONTROLLER if controller else Scope.TEMPLATE
+    after = settled(
+        ordered(LAUNCH, pausing),
+        LAUNCH,
+        failure=model.Failure.FORBIDDEN,
+        controller=controller,
+        scope=scope,
+    )
+    assert {key if controller else KEY} == set(after.backoffs)
+
+
+def test_an_order_of_which_nothing_is_known_changes_no_other():
+    """An outcome that comes twice, or after a change of term, leaves what is under way alone."""
+    ledger = ordered(LAUNCH)
+    assert ledger.expectations == settled(ledger, RETIRE).expectations
+    assert {} == settled(model.Ledger(), RETIRE).expectations
+
+
+def test_an_item_that_nobody_was_started_for_changes_nothing():
+    """The very ledger comes back."""
+    ledger = ordered(LAUNCH)
+    assert ledgers.cancelled(ledger, model.ItemId(99)) is ledger

@@ -12,7 +12,7 @@ import pytest
 from broker.controller import reading
 from broker.core import model
 from broker.core.decide import sweep as sweeps
-from broker.core.demand import labels
+from broker.core.demand import labels, queue_texts
 from broker.core.demand import wishes as demand
 from broker.core.fleet import marks
 from broker.leading import identity
@@ -93,7 +93,7 @@ CASES = {
         long("\ud800"),
     ),
     "reasons of an item": (
-        lambda t: demand.veto(reading.parse_queue([queue_of(why=t)], 0.0)[0][0].why),
+        lambda t: queue_texts.veto(reading.parse_queue([queue_of(why=t)], 0.0)[0][0].why),
         long("; "),
         long("‘; "),
         long("’; "),

@@ -7,7 +7,7 @@ import pytest
 
 from broker.core import model
 from broker.core.decide import judge, plan
-from broker.core.demand import wishes as demand
+from broker.core.demand import queue_texts
 from broker.core.fleet import ledger as ledgers
 from broker.core.fleet import withheld
 from broker.core.model import ItemId, Phase, WaitReason
@@ -300,7 +300,7 @@ def test_who_is_refused_an_item_is_not_protected_by_it():
     ],
 )
 def test_the_controllers_own_texts_are_no_veto(why, veto):
-    assert demand.veto(why) == veto
+    assert queue_texts.veto(why) == veto
 
 
 # --- what was started for nothing ---

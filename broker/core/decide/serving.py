@@ -14,7 +14,7 @@ import attrs
 from broker.core import model
 from broker.core.decide import capacity, retention
 from broker.core.decide import draft as drafts
-from broker.core.demand import matching
+from broker.core.demand import matching, queue_texts
 from broker.core.demand import wishes as demand
 from broker.core.fleet import marks, withheld
 from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
@@ -104,7 +104,7 @@ def _nominate(draft: drafts.Draft) -> None:
                 continue  # what it waits for is all that there is to say
             reason, text = wish.unmet.reason, f"{wish.unmet.text}; {text}"
         words = said.get(supply.name) if reason is WaitReason.AGENT_STARTING else ""
-        veto = demand.veto(wish.item.why) if supply.name in offered else ""
+        veto = queue_texts.veto(wish.item.why) if supply.name in offered else ""
         if veto and reason is WaitReason.AGENT_IDLE:
             reason = WaitReason.NOT_GIVEN
             text = f"agent {supply.name} is free and fits, but the controller says: {veto}"
@@ -154,7 +154,7 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
         wish = claim.wish
         if not claim.sure or wish.kind is not demand.WishKind.NOW or wish.unmet is not None:
             continue
-        vetoed = bool(demand.veto(wish.item.why))
+        vetoed = bool(queue_texts.veto(wish.item.why))
         # an idle agent has taken nothing at all since then, so it counts for nobody
         since = nominated if agent.phase is Phase.IDLE else max(nominated, drafts.age(wish)[0])
         due = since + (min(limits) if vetoed else limits[1])

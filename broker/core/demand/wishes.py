@@ -5,8 +5,7 @@ An item that nothing of ours can serve gets the reason instead.
 The label of an item is read, best source first, from: a push hook; the quoted label in ``why``
 (also what it said of this item in an earlier cycle: the label of an item never changes, but the
 text hides it once a node of the label exists); ``labelExpression``; an earlier cycle; the single
-node that the text names. Facts: ``hudson/model/Queue.java`` (``BuildableItem.getCauseOfBlockage``,
-2.263 to master), recordings ``queue/*``. The texts are English (``Accept-Language: en``).
+node that the text names (``queue_texts``).
 
 Only an item that is buildable and not pending is demand. Waiting ones (quiet period) are
 announced, blocked ones come later, flyweights run on the controller itself. Pure; refuses to know
@@ -14,16 +13,14 @@ caps, agents' states and what follows from a wish.
 """
 
 import enum
-import functools
-import itertools
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import attrs
 from attrs import Factory, define, field, frozen
 
 from broker.core import model
-from broker.core.demand import labels
+from broker.core.demand import labels, nearest, queue_texts
 from broker.core.model import (
     ItemId,
     KnownLabel,
@@ -37,32 +34,6 @@ from broker.core.model import (
     WaitReason,
 )
 
-_LABEL_TEXTS = (
-    ("There are no nodes with the label ‘", "’"),
-    ("All nodes of label ‘", "’ are offline"),
-    ("’ doesn’t have label ‘", "’"),
-)
-"""What stands before and after a label."""
-_BUSY = "Waiting for next available executor on ‘"
-_OFFLINE = "’ is offline"
-_PINNED = "Must run on "
-_RESERVED = "’ is reserved for jobs with matching label expression"
-_ANYWHERE = "Waiting for next available executor"
-_ORDINARY = (
-    ("Waiting for next available executor", ""),
-    ("There are no nodes with the label ‘", "’"),
-    ("All nodes of label ‘", "’ are offline"),
-    ("Must run on ", ""),
-    ("In the quiet period", ""),
-    ("Finished waiting", ""),
-    ("", "is about to shut down"),
-)
-_ORDINARY_OF_A_NODE = (
-    _OFFLINE,
-    _RESERVED,
-    "’ is not accepting tasks",
-)
-"""What the controller itself says of an item for which there is no free executor that fits."""
 _BUILT_IN = frozenset({"master", "Built-In Node", "Jenkins"})
 """Display names of the controller's own node (renamed in 2.307)."""
 
@@ -75,7 +46,6 @@ _FLYWEIGHTS = (
     ".BuildFlow",
 )
 _MATRIX_CELL = ".MatrixConfiguration"
-_MAX_ATOMS, _MAX_FLIPS = 12, 3
 LOOK_LABELS = 16384
 """Labels in all the different expressions that one look reads, the short ones first."""
 _NEAREST = 32  # of those that nobody serves, so many are told who comes nearest, ...
@@ -249,16 +219,6 @@ def could_want(wish: Wish, agent_labels: AbstractSet[str], agent_exclusive: bool
             return None if wish.expression is None else wish.expression.matches(agent_labels)
 
 
-def veto(why: str) -> str:
-    """Return what speaks against a free executor that fits: a plugin's words, or a permission's.
-
-    The controller lists its reasons (``CompositeCauseOfBlockage``, joined by "; ") only while an
-    executor of the label is free and accepts tasks: what is none of its own is a refusal.
-    """
-    said = (part.strip() for part in _reasons(why))
-    return "; ".join(part for part in said if part and not _is_ordinary(part))
-
-
 def names_in(wishes: Iterable[Wish]) -> frozenset[str]:
     """Return every word by which a wish could tell one agent from another of its kind."""
     named: set[str] = set()
@@ -292,7 +252,7 @@ def _label_of(  # noqa: PLR0911 -- one source, one return: the order is the rule
         pushed = ledger.hooks[item.id]
         source = LabelSource.NO_LABEL if pushed is None else LabelSource.HOOK
         return KnownLabel(source=source, expression=pushed)
-    name, node = _in_text(item.why, names)
+    name, node = queue_texts.label_or_node(item.why, names)
     if name is not None:
         return KnownLabel(source=LabelSource.WHY, expression=name)
     kept = ledger.labels.get(item.id)
@@ -308,27 +268,12 @@ def _label_of(  # noqa: PLR0911 -- one source, one return: the order is the rule
     return KnownLabel(source=LabelSource.NO_LABEL if unlabelled else LabelSource.UNREADABLE)
 
 
-def _in_text(why: str, names: AbstractSet[str]) -> tuple[str | None, NodeName | None]:
-    """Return the label that the text names, or else the node; ``names`` are those of all nodes."""
-    for before, after in _LABEL_TEXTS:
-        label = _between(why, before, after)
-        if label:
-            return label, None
-    busy = _between(why, _BUSY, "’")
-    if busy:
-        if busy in names:
-            return None, NodeName(busy)
-        return busy, None
-    node = _offline_node(why) or _pinned_node(why)
-    return None, NodeName(node) if node else None
-
-
 def _has_no_label(item: QueueItem, view: model.ControllerView) -> bool:
-    if _RESERVED in item.why:
+    if queue_texts.has_no_label(item.why):
         return True
     if item.exports_label and not item.task_class.endswith(_MATRIX_CELL):
         return True
-    if not item.why.startswith(_ANYWHERE):
+    if not queue_texts.waits_for_any(item.why):
         return False
     if any(computer.name not in _BUILT_IN for computer in view.computers):
         return True  # with a node at all, the text would name a label
@@ -427,7 +372,7 @@ class _WishReader:
         return _read(text, item)
 
     def _pinned(self, item: QueueItem, expression: labels.Expression | None) -> NodeName | None:
-        found = _pinned_node(item.why)
+        found = queue_texts.pinned_node(item.why)
         if found and found in self.our_nodes:
             return NodeName(found)
         if expression is None or expression.op is not labels.Op.ATOM:
@@ -504,7 +449,7 @@ class _WishReader:
             said = f"no template serves '{_cut(text)}'"
             cheap = labels.size(text) <= _NEAREST_SIZE and len(text) <= _TEXT
             if cheap and len(self.nearest) < _NEAREST:
-                said += _nearest(text, self.kinds)
+                said += nearest.template(text, self.kinds)
             self.nearest[text] = said
         return self.nearest[text]
 
@@ -536,67 +481,6 @@ class _WishReader:
                     "the controller's own names it while the placeholder node is there and texts "
                     "are English; a plugin's words hide it",
                 )
-
-
-def _reasons(why: str) -> Iterator[str]:
-    """Yield the reasons of a composite text; what stands in the quotes of a name divides none."""
-    begin = at = opening = closing = 0
-    while (at := why.find("; ", at)) >= 0:
-        opening = _next(why, "‘", at, opening)
-        closing = _next(why, "’", at, closing)
-        if closing < 0 or 0 <= opening < closing:
-            yield why[begin:at]
-            begin = at + 2
-        at += 2
-    yield why[begin:]
-
-
-def _next(text: str, mark: str, at: int, known: int) -> int:
-    """Return where a mark comes next, -1 for nowhere; ``known`` is the answer of an earlier place.
-
-    Asked for one place after the other it reads each character once.
-    """
-    return known if known < 0 or known >= at > 0 else text.find(mark, at)
-
-
-def _is_ordinary(reason: str) -> bool:
-    if any(reason.startswith(begin) and reason.endswith(end) for begin, end in _ORDINARY):
-        return True
-    if not reason.startswith("‘"):
-        return False
-    if reason.endswith(_ORDINARY_OF_A_NODE):
-        return True
-    return _LABEL_TEXTS[2][0] in reason and reason.endswith("’")
-
-
-def _between(text: str, before: str, after: str) -> str:
-    """Return what stands between two texts, or an empty text. Reads each character once."""
-    begin = text.find(before)
-    if begin < 0:
-        return ""
-    begin += len(before)
-    end = text.find(after, begin + 1)
-    return text[begin:end] if end > begin else ""
-
-
-def _offline_node(why: str) -> str:
-    """Return the node that the text says is offline."""
-    end = why.find(_OFFLINE)
-    while end >= 0:
-        begin = why.find("‘", why.rfind("’", 0, end) + 1, end)
-        if 0 <= begin < end - 1:
-            return why[begin + 1 : end]
-        end = why.find(_OFFLINE, end + 1)
-    return ""
-
-
-def _pinned_node(why: str) -> str:
-    """Return the node of ``Must run on NODE not OTHER``."""
-    begin = why.find(_PINNED)
-    if begin < 0:
-        return ""
-    words = why[begin + len(_PINNED) :].split(" ", 3)
-    return words[0] if len(words) > 2 and words[1] == "not" and words[2] else ""
 
 
 def _kind(item: QueueItem) -> WishKind:
@@ -662,32 +546,3 @@ def _cut(text: str) -> str:
 
 def _short(text: str | None) -> str:
     return repr(_cut(text or ""))
-
-
-@functools.lru_cache(maxsize=1024)
-def _nearest(text: str, kinds: tuple[tuple[TemplateName, frozenset[str]], ...]) -> str:
-    """Say which template comes nearest to an expression, and what would have to change."""
-    expression = labels.parse(text)
-    best: tuple[int, str] | None = None
-    for name, has in kinds:
-        flips = _flips(expression, has)
-        if flips is None:
-            continue
-        lacks = sorted(flips - has)
-        surplus = sorted(flips & has)
-        words = [f"lacks {', '.join(lacks)}"] if lacks else []
-        words += [f"must not have {', '.join(surplus)}"] if surplus else []
-        near = (len(flips), f"the nearest, {name}, {' and '.join(words)}")
-        if best is None or near[0] < best[0]:
-            best = near
-    return "" if best is None else f"; {best[1]}"
-
-
-def _flips(expression: labels.Expression, has: frozenset[str]) -> frozenset[str] | None:
-    """Return the smallest set of labels to add or take away so that the expression matches."""
-    atoms = sorted(expression.atoms())[:_MAX_ATOMS]
-    for size in range(1, _MAX_FLIPS + 1):
-        for chosen in itertools.combinations(atoms, size):
-            if expression.matches(has ^ frozenset(chosen)):
-                return frozenset(chosen)
-    return None

@@ -13,7 +13,7 @@ import pytest_timeout
 from hypothesis import strategies as st
 
 from outside import secrets
-from tests import leftovers, patience, programs
+from tests import forked, leftovers, patience, programs
 
 _LOOK_S = 2.0
 _LEFT = pytest.StashKey[list[leftovers.Leftover]]()
@@ -88,6 +88,7 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run for a process that a test has left; workers have ended by now."""
+    forked.end()
     if hasattr(session.config, "workerinput"):
         return
     factory = getattr(session.config, "_tmp_path_factory", None)

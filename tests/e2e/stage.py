@@ -16,7 +16,7 @@ import attrs
 from broker import clock
 from broker.core.fleet import marks
 from broker.simulator import controller, simulation
-from tests import patience
+from tests import forked, patience
 
 OWNER = "e2e"
 PLACEHOLDER = marks.placeholder_name(OWNER)
@@ -142,18 +142,15 @@ class Stage:
 
     # --- brokers ---
 
-    async def start(self, *arguments, config=None, user=None):
+    async def start(self, *arguments, config=None):
         """Start a broker; return its process."""
         said = self.folder / f"broker-{len(self.brokers)}.log"
         with said.open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "broker", "run"),
-                *("--config", str(config or self.config), *arguments),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+            process = await forked.start(
+                *("run", "--config", str(config or self.config), *arguments),
+                output=log,
+                cwd=self.folder,
                 env={**os.environ, "TOKEN": TOKEN},
-                user=user,
             )
         process.said = said
         process.asked_before = len(self.server.requests)

@@ -217,12 +217,12 @@ class Platform:
         """All instances of one owner as a listing shows them. Raises scripted faults."""
         self.advance(now)
         late = self._strike("list", None, None)
-        seen = [(cell.owner, cell.seen()) for cell in self._cells.values()]
+        instances = [(cell.owner, cell.seen()) for cell in self._cells.values()]
         if self._stale_reads:
             self._stale_reads -= 1
-            seen = self._stale
+            instances = self._stale
         _answer(late)
-        return [instance for whose, instance in seen if whose == owner]
+        return [instance for whose, instance in instances if whose == owner]
 
     def free(self) -> int | None:
         """Places left; dead instances take one until they are removed. None: endless."""
@@ -354,14 +354,14 @@ class MemoryBackend:
 
     async def watch(self) -> AsyncIterator[None]:
         """Wake after every change, at the latest a quarter of a second later."""
-        seen = self.platform.version
+        version = self.platform.version
         while not self._closed:
             due = self.platform.wake_at()
             wait_s = _WATCH_S if due is None else min(_WATCH_S, max(0.0, due - self._now()))
             await self._sleep(wait_s)
             self.platform.advance(self._now())
-            if self.platform.version != seen:
-                seen = self.platform.version
+            if self.platform.version != version:
+                version = self.platform.version
                 yield
 
     async def terminate(self, name: str, *, grace_s: float) -> None:  # noqa: ARG002 -- an instance in memory ends as scripted

@@ -77,7 +77,7 @@ KINDS = {
             factory="backends.kubernetes.backend:create",
             launch_style="entry-point",
             renderer="backends.kubernetes.pods.pod:render",
-            lease_settings="backends.kubernetes.settings:Cluster",
+            lease_settings="backends.kubernetes.settings:ClusterSettings",
             lease="backends.kubernetes.api.lease:create",
             examiner="backends.kubernetes.doctor:examine",
         ),

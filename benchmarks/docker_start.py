@@ -79,7 +79,7 @@ async def launch(count: int = 20) -> None:
     """Print the launch rate of the backend, and that of the engine without it."""
     await image.build(_ENGINE)
     backend = _backend()
-    bare = client.Client(settings.Host(url=_ENGINE), settings.DockerSettings())
+    bare = client.Engine(settings.Host(url=_ENGINE), settings.DockerSettings())
     await backend.list()
     body = {
         "Image": image.NAME,

@@ -97,7 +97,7 @@ async def rate(told: settings.KubernetesSettings, tested: api.Backend, count: in
     alone, ours = [], []
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
-        async def plain(made: pod.Made) -> None:
+        async def plain(made: pod.Manifests) -> None:
             async with session.post(f"{url}/pods", json=made.pod) as answer:
                 uid = (await answer.json())["metadata"]["uid"]
             async with session.post(f"{url}/secrets", json=made.secret(uid)) as answer:

@@ -14,7 +14,7 @@ from attrs import define, evolve
 
 import broker
 from backends import api as backends_api
-from broker import clock, config, metrics, presence, status, store
+from broker import clock, config, metrics, page_address, status, store
 from broker.controller import placeholder
 from broker.core import model
 from broker.core.fleet import death
@@ -91,7 +91,7 @@ class Broker:
         return self.reconciler.state.deaths
 
     @property
-    def leadership(self) -> leadership.State:
+    def leadership(self) -> leadership.LeadershipState:
         """Whether this broker acts, and who does."""
         return self.leads.state()
 
@@ -232,7 +232,7 @@ class Broker:
     async def _serve(self) -> None:
         if self.settings.listen is None:
             with contextlib.suppress(OSError):  # then a command asks in vain, and looks by itself
-                presence.withdraw(self.files)
+                page_address.withdraw(self.files)
             return
         self._server = status.Server(self, metrics=self.recorder.render)
         host, port = self.settings.listen
@@ -243,11 +243,11 @@ class Broker:
     def _announce(self, server: status.Server) -> None:
         """Let commands beside us find the page, and know that it is ours."""
         try:
-            note = presence.announce(self.files, self.page)
+            note = page_address.announce(self.files, self.page)
         except OSError as error:
             _LOG.warning("state directory not written", extra={"reason": str(error)})
             return
-        server.prove = functools.partial(presence.proof, note.key)
+        server.prove = functools.partial(page_address.proof, note.key)
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()

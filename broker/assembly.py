@@ -55,7 +55,7 @@ def build(
     }
     builds = store.Builds(files)
     reconciler: reconcile.Reconciler  # the three below need each other, once they run
-    made: app.Broker
+    assembled: app.Broker
 
     async def look() -> judge.SecondLook:
         return await reconciler.look()
@@ -66,7 +66,7 @@ def build(
     executor = execute.Executor(
         nodes=nodes,
         backends=backends,
-        order=lambda action: _order(action, made),
+        order=lambda action: _order(action, assembled),
         look=look,
         retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(session.version),
         now=watch.now,
@@ -79,19 +79,19 @@ def build(
         backends=backends,
         executor=executor,
         place=_place(settings, files, nodes, watch, leads) if policy.placeholder else None,
-        policy=lambda: made.policy,
+        policy=lambda: assembled.policy,
         recorder=recorder,
         watch=watch,
         roll=random.random,
         new_id=_new_id,
         pace=pace.Pace(busy_s=settings.poll.busy_s, idle_s=settings.poll.idle_s),
-        persist=lambda ledger: made.keep(ledger, builds),
+        persist=lambda ledger: assembled.keep(ledger, builds),
         box=black_box.BlackBox(save=files.save),
         ask_item=reader.ask_item,
         leads=lambda: leads.leading,
         state=state.State.fresh(_restored(builds)),
     )
-    made = app.Broker(
+    assembled = app.Broker(
         settings=settings,
         files=files,
         session=session,
@@ -101,7 +101,7 @@ def build(
         watch=watch,
         leads=leads,
     )
-    return made
+    return assembled
 
 
 def elect(settings: config.Settings, *, watch: clock.Clock) -> leadership.Leadership:
@@ -146,24 +146,24 @@ def _new_id() -> str:
     return "".join(secrets.choice(_SUFFIX) for _ in range(_SUFFIX_LENGTH))
 
 
-def _order(action: model.LaunchAgent, made: app.Broker) -> execute.Order:
-    template = made.policy.template(action.template)
+def _order(action: model.LaunchAgent, broker: app.Broker) -> execute.Order:
+    template = broker.policy.template(action.template)
     if template is None:
         raise backends_api.Rejected(f"template {action.template} is no longer configured")
-    kind = registry.kind(made.settings.backends[action.backend].kind)
-    controller = made.settings.controller
+    kind = registry.kind(broker.settings.backends[action.backend].kind)
+    controller = broker.settings.controller
     try:
         authorities = controller.authorities()
     except (OSError, ValueError) as error:
         raise backends_api.Rejected(f"controller.ca_file: {error}"[:256]) from error
     site = spec.Site(
-        owner=made.settings.owner,
+        owner=broker.settings.owner,
         style=spec.Style(kind.launch_style),
         shares=kind.shares,
-        controller_version=made.session.version,
+        controller_version=broker.session.version,
         jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
-        work_dir=made.backends[action.backend].work_dir(action.name),
-        now=made.watch.now(),
+        work_dir=broker.backends[action.backend].work_dir(action.name),
+        now=broker.watch.now(),
         route=controller.route(),
         authorities=authorities,
     )

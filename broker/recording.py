@@ -40,7 +40,7 @@ class RecordError(ValueError):
     """A line is none of ours; the text says which and why."""
 
 
-class Kind(enum.Enum):
+class RecordKind(enum.Enum):
     """What a line tells."""
 
     WORLD = "world"
@@ -51,7 +51,7 @@ class Kind(enum.Enum):
 
 
 @frozen(kw_only=True)
-class World:
+class RecordedWorld:
     """One observation with the policy that was in force."""
 
     at: float
@@ -60,7 +60,7 @@ class World:
 
 
 @frozen(kw_only=True)
-class Outcome:
+class RecordedOutcome:
     """How an action ended."""
 
     at: float
@@ -95,13 +95,13 @@ class Note:
     text: str
 
 
-Record = World | Outcome | Arrival | Departure | Note
-_KINDS: Mapping[type[Record], Kind] = {
-    World: Kind.WORLD,
-    Outcome: Kind.OUTCOME,
-    Arrival: Kind.ARRIVAL,
-    Departure: Kind.DEPARTURE,
-    Note: Kind.NOTE,
+Record = RecordedWorld | RecordedOutcome | Arrival | Departure | Note
+_KINDS: Mapping[type[Record], RecordKind] = {
+    RecordedWorld: RecordKind.WORLD,
+    RecordedOutcome: RecordKind.OUTCOME,
+    Arrival: RecordKind.ARRIVAL,
+    Departure: RecordKind.DEPARTURE,
+    Note: RecordKind.NOTE,
 }
 
 
@@ -133,7 +133,7 @@ class Writer:
             return True
         self._state["full"] = 1
         note = Note(at=record.at, text=f"full: the limit is {self.limit_bytes}, in bytes")
-        self.sink(_line({"kind": Kind.NOTE.value, **attrs.asdict(note)}))
+        self.sink(_line({"kind": RecordKind.NOTE.value, **attrs.asdict(note)}))
         return False
 
     def _put(self, told: Mapping[str, Any]) -> bool:
@@ -154,10 +154,10 @@ def changes(before: model.ControllerView | None, world: model.World) -> Iterator
     view = world.controller
     if not view.synced:
         return
-    known = {item.id: item for item in before.items} if before is not None else {}
+    waiting = {item.id: item for item in before.items} if before is not None else {}
     here = {item.id: item for item in view.items}
     for number, item in here.items():
-        if number not in known:
+        if number not in waiting:
             label = world.ledger.labels.get(number)
             yield Arrival(
                 at=world.now,
@@ -168,7 +168,7 @@ def changes(before: model.ControllerView | None, world: model.World) -> Iterator
             )
     if view.odd_items:
         return  # whoever is not here may only not have been read
-    for number, item in known.items():
+    for number, item in waiting.items():
         if number not in here:
             waited = max(0.0, world.now - item.in_queue_since_at)
             yield Departure(at=world.now, item=number, waited_s=waited)
@@ -199,12 +199,12 @@ def read(lines: Iterable[str]) -> Iterator[Record]:
         )
     classes = {kind.value: one for one, kind in _KINDS.items()}
     for number, line in numbered:
-        told = _object(number, line)
-        one = classes.get(str(told.pop("kind", None)))
+        raw = _object(number, line)
+        one = classes.get(str(raw.pop("kind", None)))
         if one is None:
             continue  # a later release may tell more
         try:
-            yield _converter().structure(told, one)
+            yield _converter().structure(raw, one)
         except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as error:
             first_error = cattrs.transform_error(error)[:1]
             words = first_error[0] if first_error else str(error)
@@ -226,34 +226,36 @@ def _object(number: int, line: str) -> dict[str, Any]:
 
 @functools.cache
 def _converter() -> cattrs.Converter:
-    made = cattrs.Converter(
+    converter = cattrs.Converter(
         omit_if_default=True, unstruct_collection_overrides={frozenset: sorted}
     )
-    configure_tagged_union(model.Action, made, tag_name="action")
+    configure_tagged_union(model.Action, converter, tag_name="action")
     for one in (model.BackoffKey,):  # a key that is no text: as pairs
-        made.register_unstructure_hook_func(
-            functools.partial(_has_key, one), lambda told: _pairs(made, told)
+        converter.register_unstructure_hook_func(
+            functools.partial(_has_key, one), lambda told: _pairs(converter, told)
         )
-        made.register_structure_hook_func(
-            functools.partial(_has_key, one), lambda told, kind: _from_pairs(made, told, kind)
+        converter.register_structure_hook_func(
+            functools.partial(_has_key, one), lambda told, kind: _from_pairs(converter, told, kind)
         )
-    made.register_structure_hook_func(
+    converter.register_structure_hook_func(
         lambda kind: kind == model.Cause | model.Failure, lambda told, _: _cause_of(told)
     )
-    made.register_unstructure_hook(
+    converter.register_unstructure_hook(
         model.Template,
         cattrs.gen.make_dict_unstructure_fn(
             model.Template,
-            made,
+            converter,
             _cattrs_omit_if_default=True,
             launch=cattrs.override(omit=True),
         ),
     )
-    made.register_structure_hook(
+    converter.register_structure_hook(
         model.Template,
-        cattrs.gen.make_dict_structure_fn(model.Template, made, launch=cattrs.override(omit=True)),
+        cattrs.gen.make_dict_structure_fn(
+            model.Template, converter, launch=cattrs.override(omit=True)
+        ),
     )
-    return made
+    return converter
 
 
 def _cause_of(slug: Any) -> model.Cause | model.Failure:
@@ -286,7 +288,7 @@ _SEGMENT = re.compile(r"(?<=/)(?:job|view|user)/[^/]+")
 def disguised(record: Record) -> Record:
     """Return a record without the names of jobs and people; alike stay alike."""
     match record:
-        case World():
+        case RecordedWorld():
             return attrs.evolve(record, world=_disguised_world(record.world))
         case Arrival():
             return attrs.evolve(record, task=_hashed(record.task))

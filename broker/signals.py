@@ -20,7 +20,7 @@ Load = Callable[[], config.Settings]
 
 
 @contextlib.contextmanager
-def obeyed(made: app.Broker, *, drain: bool, load: Load | None) -> Iterator[None]:
+def obeyed(broker: app.Broker, *, drain: bool, load: Load | None) -> Iterator[None]:
     """React to signals while inside; must run in the broker's event loop and task."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -33,12 +33,12 @@ def obeyed(made: app.Broker, *, drain: bool, load: Load | None) -> Iterator[None
             _LOG.warning("leaving at once")
             task.cancel()
         elif drain:
-            made.drain()
+            broker.drain()
         else:
-            _LOG.info("stopping", extra={"in_flight": made.reconciler.in_flight})
-            made.stop()
+            _LOG.info("stopping", extra={"in_flight": broker.reconciler.in_flight})
+            broker.stop()
 
-    with _read_aside(made, load) as again:
+    with _read_aside(broker, load) as again:
         for number, react in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, again)):
             loop.add_signal_handler(number, react)
         try:
@@ -67,7 +67,7 @@ def awaited() -> Iterator[asyncio.Event]:
 
 
 @contextlib.contextmanager
-def _read_aside(made: app.Broker, load: Load | None) -> Iterator[Callable[[], None]]:
+def _read_aside(broker: app.Broker, load: Load | None) -> Iterator[Callable[[], None]]:
     """Give what reads the configuration again, in a thread: a lease is renewed meanwhile.
 
     There is one thread, so the last reading that was asked for is in force at the end.
@@ -87,7 +87,7 @@ def _read_aside(made: app.Broker, load: Load | None) -> Iterator[Callable[[], No
         if reading.cancelled():
             return
         try:
-            made.reload(reading.result())
+            broker.reload(reading.result())
         except config.ConfigError as error:
             _LOG.error("configuration not reloaded", extra={"reason": str(error)})
         except Exception:  # noqa: BLE001 -- a mistake of ours ends no broker, and swallows no later SIGHUP

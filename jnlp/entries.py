@@ -125,13 +125,13 @@ def _end(body: bytes, at: int) -> tuple[int, bool]:
     Raises ``ValueError`` where it does not end.
     """
     if body[at : at + 1] not in {b"{", b"["}:
-        found = _SCALAR.match(body, at)
-        if found is None:
+        match_ = _SCALAR.match(body, at)
+        if match_ is None:
             raise ValueError("invalid JSON: no value where one is expected")
-        return found.end(), False
-    found = _VALUE.match(body, at)
-    if found is not None:
-        return found.end(), False
+        return match_.end(), False
+    match_ = _VALUE.match(body, at)
+    if match_ is not None:
+        return match_.end(), False
     depth = 0
     for piece in _PIECE.finditer(body, at, at + _MAX_WALK):
         if piece[0] in {b"{", b"["}:

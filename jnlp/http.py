@@ -26,8 +26,8 @@ from multidict import CIMultiDictProxy
 from jnlp import answers, errors
 from jnlp import entries as jnlp_entries
 from jnlp import secret as jnlp_secret
-from jnlp.settings import Credentials, Settings
-from outside import bodies, files, secrets, tls, unreached, waits
+from jnlp.settings import ControllerAccess, Credentials
+from outside import bodies, connect_errors, files, secrets, tls, waits
 from outside import text as outside_text
 
 _HEADER_BYTES = 65536  # group headers of a large directory service exceed aiohttp's 8190
@@ -81,7 +81,7 @@ class _Reply:
 class ControllerSession:
     """One client session to one controller; use as an async context manager or ``aclose`` it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ControllerAccess) -> None:
         """Raise ``ValueError`` for a URL or CA file that cannot be used."""
         self.url = _base_url(settings.url)
         self.version = ""
@@ -140,12 +140,12 @@ class ControllerSession:
         what = f"GET {path}"
         reply = await self._get_json(what, path, params, limit=self._settings.max_bytes)
         try:
-            found = jnlp_entries.Entries(reply.body, key)
+            entries = jnlp_entries.Entries(reply.body, key)
         except ValueError as error:
             raise errors.Unexpected(
                 f"{what}: {error}; is the URL a Jenkins controller's?", status=reply.status
             ) from None
-        return _answer(reply, found=found)
+        return _answer(reply, found=entries)
 
     async def get_text(
         self, path: str, params: Mapping[str, str] | None = None
@@ -324,7 +324,7 @@ class ControllerSession:
             # what follows may be what the other side sent, in a form that nobody knows
             failed = f"no HTTP answer: {error.message.splitlines()[0].split(chr(39))[0][:80]}"
         except (aiohttp.ClientError, OSError) as error:
-            failed = unreached.words(error)
+            failed = connect_errors.words(error)
         # neither chained nor raised above: the library's errors show the request's headers in
         # their repr, and with them who we are
         raise errors.Unreachable(f"{what}: {failed}")
@@ -408,7 +408,7 @@ def _base_url(text: str) -> str:
     return str(url).rstrip("/") + "/"
 
 
-def _ssl(settings: Settings) -> ssl.SSLContext | bool:
+def _ssl(settings: ControllerAccess) -> ssl.SSLContext | bool:
     if not settings.verify:
         return False
     if settings.ca_file is None:

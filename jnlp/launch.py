@@ -35,7 +35,7 @@ SECRET_FILE = "agent-secret"  # noqa: S105 - the name of a file, not a secret
 """Name of the file, inside the directory of secrets, that holds the agent's secret."""
 
 
-class Style(enum.Enum):
+class OptionStyle(enum.Enum):
     """Which options an agent.jar knows."""
 
     POSITIONAL = "positional"  # hudson.remoting.jnlp.Main SECRET NAME
@@ -97,20 +97,20 @@ it, and builds' tools have a use for it.
 """
 
 
-def remoting_style(controller_version: str) -> Style:
+def remoting_style(controller_version: str) -> OptionStyle:
     """Tell what the agent.jar of a controller knows, from the header ``X-Jenkins``."""
     if version.at_least(controller_version, (2, 462), (2, 462, 1)):
-        return Style.NAMED_WITH_LIMIT
+        return OptionStyle.NAMED_WITH_LIMIT
     if version.at_least(controller_version, (2, 440), (2, 440, 1)):
-        return Style.NAMED
-    return Style.POSITIONAL
+        return OptionStyle.NAMED
+    return OptionStyle.POSITIONAL
 
 
 def java_command(
     inbound: Inbound,
     *,
     jar: str,
-    style: Style,
+    style: OptionStyle,
     java: str = "java",
     jvm_options: tuple[str, ...] = (),
     reconnect_for_s: float | None = None,
@@ -132,7 +132,7 @@ def java_command(
         *(("-jar-cache", jar_cache) if jar_cache is not None else ()),
     )
     secret = f"@{inbound.secret_path}"
-    if style is Style.POSITIONAL:
+    if style is OptionStyle.POSITIONAL:
         main = ("-cp", jar, "hudson.remoting.jnlp.Main", "-headless")
         arguments = (*main, *options, secret, inbound.name)
     else:
@@ -144,7 +144,7 @@ def java_command(
 
 
 def image_command(
-    inbound: Inbound, *, style: Style, jvm_options: tuple[str, ...] = ()
+    inbound: Inbound, *, style: OptionStyle, jvm_options: tuple[str, ...] = ()
 ) -> LaunchCommand:
     """Let the entry point of an agent image do it (``jenkins/inbound-agent`` and its kin).
 
@@ -166,7 +166,7 @@ def own_command(inbound: Inbound, argv: tuple[str, ...]) -> LaunchCommand:
 
 
 def image_environment(
-    inbound: Inbound, *, style: Style, jvm_options: tuple[str, ...] = ()
+    inbound: Inbound, *, style: OptionStyle, jvm_options: tuple[str, ...] = ()
 ) -> dict[str, str]:
     """Return the variables that the entry scripts of old and new agent images share.
 
@@ -184,7 +184,7 @@ def image_environment(
             env["JENKINS_PROTOCOLS"] = " -protocols ".join(inbound.connection.protocols)
     if jvm_options:
         env["JENKINS_JAVA_OPTS"] = " ".join(jvm_options)
-        if style is Style.POSITIONAL:
+        if style is OptionStyle.POSITIONAL:
             env["JAVA_OPTS"] = " ".join(jvm_options)
     return env
 
@@ -233,22 +233,22 @@ def _connection_options(inbound: Inbound) -> tuple[str, ...]:
             return (*direct, "-instanceIdentity", identity, *protocols)
 
 
-def _trust_options(inbound: Inbound, style: Style) -> tuple[str, ...]:
+def _trust_options(inbound: Inbound, style: OptionStyle) -> tuple[str, ...]:
     """Return the options for a private authority, where there is a question that they are for."""
     transport = inbound.connection.transport
     if not inbound.url.startswith("https:") or transport is tunnel.Transport.DIRECT:
         return ()
-    if style is Style.POSITIONAL and transport is tunnel.Transport.WEBSOCKET:
+    if style is OptionStyle.POSITIONAL and transport is tunnel.Transport.WEBSOCKET:
         return ()  # refused beside it: such an agent trusts what its Java trusts
     return tuple(part for text in inbound.authorities for part in ("-cert", text))
 
 
-def _reconnect_options(style: Style, reconnect_for_s: float | None) -> tuple[str, ...]:
+def _reconnect_options(style: OptionStyle, reconnect_for_s: float | None) -> tuple[str, ...]:
     if reconnect_for_s is None:
         return ()
     if reconnect_for_s <= 0:
         # the spelling that every version of both classes takes
         return ("-noreconnect",)
-    if style is Style.NAMED_WITH_LIMIT:
+    if style is OptionStyle.NAMED_WITH_LIMIT:
         return ("-noReconnectAfter", f"{max(1, round(reconnect_for_s))}s")
     return ()

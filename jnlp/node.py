@@ -264,7 +264,7 @@ def _children(config_xml: str) -> tuple[dict[str, _Element], int]:
 
     Only direct children: a launcher or a property of a plugin may have a ``label`` of its own.
     """
-    found: dict[str, _Element] = {}
+    elements: dict[str, _Element] = {}
     open_tags: list[tuple[str, int, int]] = []
     for tag in _tags(config_xml):
         if tag.closes:
@@ -272,7 +272,7 @@ def _children(config_xml: str) -> tuple[dict[str, _Element], int]:
                 raise ValueError(f"{_NOT_ONE}: </{tag.name[:80]}> closes nothing")
             _, start, content = open_tags.pop()
             if not open_tags:
-                return found, tag.start
+                return elements, tag.start
         elif tag.is_empty:
             start, content = tag.start, tag.start
         else:
@@ -280,7 +280,7 @@ def _children(config_xml: str) -> tuple[dict[str, _Element], int]:
             continue
         if len(open_tags) == 1:
             text = "" if tag.is_empty else config_xml[content : tag.start]
-            found.setdefault(tag.name, _Element(start=start, end=tag.end, content=text))
+            elements.setdefault(tag.name, _Element(start=start, end=tag.end, content=text))
     raise ValueError(f"{_NOT_ONE}: no root element that is closed")
 
 
@@ -329,10 +329,10 @@ def _tags(xml: str) -> Iterator[_Tag]:
 def _end_of_tag(xml: str, start: int) -> int:
     """Return where a tag ends; in quotes everything is text."""
     at = start + 1
-    while (found := _NO_TEXT.search(xml, at)) is not None:
-        if found[0] == ">":
-            return found.end()
-        at = xml.find(found[0], found.end()) + 1
-        if found[0] == "<" or at == 0:
+    while (mark := _NO_TEXT.search(xml, at)) is not None:
+        if mark[0] == ">":
+            return mark.end()
+        at = xml.find(mark[0], mark.end()) + 1
+        if mark[0] == "<" or at == 0:
             break
     raise ValueError(f"{_NOT_ONE}: a tag that does not end")

@@ -22,7 +22,7 @@ class Credentials:
 
 
 @frozen(kw_only=True)
-class Settings:
+class ControllerAccess:
     """How a controller is reached."""
 
     url: str  # with path prefix, without user; "/" at the end is added

@@ -174,38 +174,38 @@ def _check_not_direct(
 
 def _host_port(name: str, text: str, *, allowed: str) -> Tunnel:
     value = text.strip()
-    found = repr(text)
+    quoted = repr(text)
     host, colon, port = value.rpartition(":")
     if not colon:
         raise ConnectionSettingError(
             name,
-            found,
+            quoted,
             allowed=allowed,
             hint="a colon is missing; agent.jar ends with 255 on this",
         )
     if not host and not port:
         raise ConnectionSettingError(
-            name, found, allowed=allowed, hint="it names neither host nor port; leave it out"
+            name, quoted, allowed=allowed, hint="it names neither host nor port; leave it out"
         )
     if value.startswith("["):
-        _check_ipv6(name, found, host, port)
+        _check_ipv6(name, quoted, host, port)
     elif ":" in host:
         hint = "write an IPv6 address as [ADDRESS]:PORT; a URL is not allowed here"
-        raise ConnectionSettingError(name, found, allowed=allowed, hint=hint)
+        raise ConnectionSettingError(name, quoted, allowed=allowed, hint=hint)
     elif host and not _HOST.fullmatch(host):
         raise ConnectionSettingError(
-            name, found, allowed=allowed, hint=f"{host!r} is not a host name"
+            name, quoted, allowed=allowed, hint=f"{host!r} is not a host name"
         )
     if not port:
         return Tunnel(host=host, port=None)
     if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= _MAX_PORT):
         raise ConnectionSettingError(
-            name, found, allowed=allowed, hint=f"the port must be 1 to {_MAX_PORT}"
+            name, quoted, allowed=allowed, hint=f"the port must be 1 to {_MAX_PORT}"
         )
     return Tunnel(host=host.strip("[]"), port=int(port))
 
 
-def _check_ipv6(name: str, found: str, host: str, port: str) -> None:
+def _check_ipv6(name: str, quoted: str, host: str, port: str) -> None:
     try:
         ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]"))
         good = host.endswith("]") and bool(port)
@@ -214,7 +214,7 @@ def _check_ipv6(name: str, found: str, host: str, port: str) -> None:
     if not good:
         raise ConnectionSettingError(
             name,
-            found,
+            quoted,
             allowed="[IPv6]:PORT",
             hint="after a bracket come an IPv6 address, a closing bracket, a colon and the port",
         )

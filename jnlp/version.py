@@ -15,11 +15,11 @@ _LTS_PARTS = 3
 
 def parse(version: str) -> tuple[int, ...] | None:
     """Return the numeric parts, or None if the text does not begin with a version."""
-    found = _NUMBER.match(version)
-    if found is None:
+    number = _NUMBER.match(version)
+    if number is None:
         return None
     try:
-        return tuple(int(part) for part in found[1].split("."))
+        return tuple(int(part) for part in number[1].split("."))
     except ValueError:  # more digits than int() takes: not a version
         return None
 

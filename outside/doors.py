@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from attrs import frozen
 
-from outside import seldom
+from outside import limited_log
 
 _BACKLOG = 1024  # whoever waits there costs us nothing
 _BREATH_S = 0.5  # when the process has no descriptor left
@@ -28,7 +28,7 @@ _BUSY_S = 1.0  # an answer that is not taken within this may make room for other
 
 
 @frozen(kw_only=True)
-class Limits:
+class DoorLimits:
     """What one door bears of strangers."""
 
     connections: int = 64
@@ -39,7 +39,7 @@ class Limits:
     takes_bodies: bool = False  # what is more than that waits until its sender is let in
 
 
-class Connection(asyncio.Protocol):
+class LimitedConnection(asyncio.Protocol):
     """One client, counted and limited; another protocol speaks with it."""
 
     def __init__(self, door: "Door", inner: asyncio.Protocol, address: str) -> None:
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         limits = self._door.limits
         if self._taken > limits.request_bytes and not self.is_known:
             if not limits.takes_bodies:
-                self._door.told.info("a request was too large", remote=self.address)
+                self._door.log.info("a request was too large", remote=self.address)
                 self.abort()
                 return
             if self._transport is not None and not self._waits:
@@ -142,14 +142,14 @@ class Door:
         self,
         speak: Callable[[], asyncio.Protocol],
         *,
-        limits: Limits,
+        limits: DoorLimits,
         logger: logging.Logger,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.limits = limits
-        self.inside: dict[asyncio.BaseProtocol, Connection] = {}  # strangers
-        self.known: dict[asyncio.BaseProtocol, Connection] = {}
-        self.told = seldom.Seldom(logger)
+        self.inside: dict[asyncio.BaseProtocol, LimitedConnection] = {}  # strangers
+        self.known: dict[asyncio.BaseProtocol, LimitedConnection] = {}
+        self.log = limited_log.LimitedLog(logger)
         self._tls = tls
         self._greeting: set[asyncio.Task[None]] = set()
         self._speak = speak
@@ -159,11 +159,11 @@ class Door:
     async def open(self, *, host: str, port: int) -> tuple[str, int]:
         """Listen at every address of the host; return the first. Raises OSError."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(
+        addresses = await loop.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         try:
-            for family, kind, protocol, _, address in dict.fromkeys(found):
+            for family, kind, protocol, _, address in dict.fromkeys(addresses):
                 self._listen(family, kind, protocol, address)
         except OSError:
             self._close_listening()
@@ -196,18 +196,18 @@ class Door:
     # --- inside ---
 
     def _listen(self, family: int, kind: int, protocol: int, address: tuple[object, ...]) -> None:
-        made = socket.socket(family, kind, protocol)
-        self._listening.append(made)
-        made.setblocking(False)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening = socket.socket(family, kind, protocol)
+        self._listening.append(listening)
+        listening.setblocking(False)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         with contextlib.suppress(OSError, AttributeError):
             # so long Linux keeps a silent connection to itself: no descriptor, no place of ours
             seconds = math.ceil(self.limits.request_s)
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
-        made.bind(address)
-        made.listen(_BACKLOG)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
 
     def _close_listening(self) -> None:
         for one in self._listening:
@@ -220,10 +220,10 @@ class Door:
             try:
                 await self._let_in(listening)
             except OSError as error:
-                self.told.warning("no connection can be taken", reason=str(error))
+                self.log.warning("no connection can be taken", reason=str(error))
                 await asyncio.sleep(_BREATH_S)
             except Exception as error:  # noqa: BLE001 -- the door outlives our bugs
-                self.told.bug("a connection was not taken, by a bug", error)
+                self.log.bug("a connection was not taken, because of a bug", error)
                 await asyncio.sleep(_BREATH_S)
 
     async def _let_in(self, listening: socket.socket) -> None:
@@ -234,7 +234,7 @@ class Door:
             come.close()
             await asyncio.sleep(0)
             return
-        one = Connection(self, self._speak(), group)
+        one = LimitedConnection(self, self._speak(), group)
         if self._tls is None:
             await self._greet(one, come)
             return
@@ -243,7 +243,7 @@ class Door:
         self._greeting.add(one.greeting)
         one.greeting.add_done_callback(self._greeting.discard)
 
-    async def _greet(self, one: Connection, come: socket.socket) -> None:
+    async def _greet(self, one: LimitedConnection, come: socket.socket) -> None:
         loop, seconds = asyncio.get_running_loop(), self.limits.request_s
         try:
             await loop.connect_accepted_socket(
@@ -271,8 +271,8 @@ class Door:
         most = Counter(one.address for one in inside).most_common(1)[0][0]
         return self._expels([one for one in inside if one.address == most])
 
-    def _expels(self, some: Sequence[Connection]) -> bool:
-        self.told.info("more connections than are taken", remote=some[0].address)
+    def _expels(self, some: Sequence[LimitedConnection]) -> bool:
+        self.log.info("more connections than are taken", remote=some[0].address)
         going = _longest(one for one in some if not one.has_asked)
         if going is None:
             going = _longest(some)
@@ -283,7 +283,7 @@ class Door:
         return True
 
 
-def _longest(some: Iterable[Connection]) -> Connection | None:
+def _longest(some: Iterable[LimitedConnection]) -> LimitedConnection | None:
     return min(some, key=lambda one: one.since, default=None)
 
 
@@ -291,9 +291,9 @@ def group_of(peer: Sequence[object] | None) -> str:
     """Return what counts as one address: of IPv6 a network of 64 bits, which one host may own."""
     text = str(peer[0]) if peer else ""
     with contextlib.suppress(ValueError):
-        found = ipaddress.ip_address(text.partition("%")[0])
-        if isinstance(found, ipaddress.IPv6Address):
-            if found.ipv4_mapped is not None:
-                return str(found.ipv4_mapped)
-            return str(ipaddress.ip_network((found, 64), strict=False))
+        address = ipaddress.ip_address(text.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address):
+            if address.ipv4_mapped is not None:
+                return str(address.ipv4_mapped)
+            return str(ipaddress.ip_network((address, 64), strict=False))
     return text

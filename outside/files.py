@@ -22,7 +22,7 @@ def read(
     """Return the content of a regular file of at most ``limit`` bytes; links are followed.
 
     ``owners``: users whose file it has to be. Raises OSError, whose ``strerror`` is fit for
-    people: also for what is no regular file, and for one that is larger or somebody else's.
+    people: also for what is not a regular file, and for one that is larger or somebody else's.
     """
     _check(pathlib.Path(path).stat(), path)  # opening a device may do something
     # without O_NONBLOCK a FIFO that was put there in between would hold us up
@@ -120,4 +120,4 @@ def check_owner(
 def _check(found: os.stat_result, path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(found.st_mode):
         what = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
-        raise OSError(errno.EINVAL, f"{what}, no regular file", os.fspath(path))
+        raise OSError(errno.EINVAL, f"{what}, not a regular file", os.fspath(path))

@@ -31,7 +31,7 @@ class ProgramOutput:
     """How a program ended, and what it said; negative codes are signals."""
 
     code: int
-    told: bytes
+    printed: bytes
     complained: bytes
 
 
@@ -58,7 +58,7 @@ def ask(command: Sequence[str], asked: bytes, *, limit: int, within_s: float) ->
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(asked)
             process.stdin.close()
-            told, complained = _heard(process, process.stdout, process.stderr, limit, end)
+            printed, complained = _heard(process, process.stdout, process.stderr, limit, end)
             while not _has_ended(process):
                 if time.monotonic() >= end:
                     raise TimeoutError
@@ -68,7 +68,7 @@ def ask(command: Sequence[str], asked: bytes, *, limit: int, within_s: float) ->
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
-    return ProgramOutput(code, told, complained)
+    return ProgramOutput(code, printed, complained)
 
 
 def _heard(

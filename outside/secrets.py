@@ -35,7 +35,7 @@ _pools: dict[str, _Pool] = {}
 _ordered: tuple[str, ...] = ()
 
 
-def register(*found: str | None, pool: str = "") -> None:
+def register(*words: str | None, pool: str = "") -> None:
     """Keep these texts out of everything that is shown; empty ones are nothing.
 
     Of each pool the latest are kept: what a remote renews as it likes (cookies) has one of its
@@ -43,7 +43,7 @@ def register(*found: str | None, pool: str = "") -> None:
     """
     forms = _pools.setdefault(pool, collections.OrderedDict())
     changed = False
-    for secret in found:
+    for secret in words:
         if not secret or len(secret) < _SHORTEST:
             continue
         if secret in forms:
@@ -74,12 +74,12 @@ def blanked(text: str) -> str:
     return text
 
 
-def without(text: str, *found: str) -> str:
+def without(text: str, *words: str) -> str:
     """Return a text without any form of these secrets, which are not registered.
 
     For those of one request, of which there are too many to keep in mind.
     """
-    forms = {form for secret in found if len(secret) >= _SHORTEST for form in _forms_of(secret)}
+    forms = {form for secret in words if len(secret) >= _SHORTEST for form in _forms_of(secret)}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, HIDDEN)
     return text

@@ -18,7 +18,7 @@ def trusting(path: str | os.PathLike[str]) -> ssl.SSLContext:
 
     Raises OSError, of which ssl.SSLError is one.
     """
-    told = files.read(path, limit=_LIMIT).decode("ascii", "ignore")
-    if "-----BEGIN" not in told:
+    pem = files.read(path, limit=_LIMIT).decode("ascii", "ignore")
+    if "-----BEGIN" not in pem:
         raise OSError(errno.EINVAL, "it holds no certificate", os.fspath(path))
-    return ssl.create_default_context(cadata=told)
+    return ssl.create_default_context(cadata=pem)

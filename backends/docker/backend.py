@@ -23,7 +23,7 @@ from backends.docker import settings
 from backends.docker.containers import container, host, pool
 from backends.docker.engine import client
 from backends.kit import connection
-from outside import bodies, counts, unreached, waits
+from outside import bodies, connect_errors, counts, waits
 
 _RESCAN_S = 30.0
 _FETCH_S = 60.0
@@ -107,12 +107,12 @@ class DockerBackend:
         preparing = dict(self._preparing)
         hidden: api.Partial | None = None
         try:
-            found = await self._pool.list()
+            instances = await self._pool.list()
         except api.Partial as error:
-            found, hidden = error.seen, error
-        names = {one.name for one in found}
+            instances, hidden = error.seen, error
+        names = {one.name for one in instances}
         # made and published while we read, or still being made: never left out
-        everything = [*found, *(one for name, one in preparing.items() if name not in names)]
+        everything = [*instances, *(one for name, one in preparing.items() if name not in names)]
         if hidden is not None:
             raise api.Partial(hidden.reason, seen=everything, odd=hidden.odd)
         return everything
@@ -224,7 +224,7 @@ class DockerBackend:
             await self._on(place, name, plan, files)
         except api.BackendError as error:
             if error.nothing_left or isinstance(error, _NOTHING_MADE):
-                place.made.pop(name, None)
+                place.launched.pop(name, None)
             else:
                 place.took(name)
             raise
@@ -285,7 +285,7 @@ class DockerBackend:
                     place.host.client.pull,
                     plan.image,
                     plan.platform,
-                    lambda told: self._progress.update({key: told}),
+                    lambda progress: self._progress.update({key: progress}),
                 )
                 self._pulls[key] = future
 
@@ -296,8 +296,8 @@ class DockerBackend:
 
                 future.add_done_callback(over)
         while not future.done():
-            told = self._progress.get(key, "asking the registry")
-            detail = f"pulling {plan.image[:120]}: {told}"
+            progress = self._progress.get(key, "asking the registry")
+            detail = f"pulling {plan.image[:120]}: {progress}"
             self._preparing[name] = attrs.evolve(self._preparing[name], detail=detail)
             await asyncio.wait([future], timeout=_PROGRESS_S)
             if self._closed:
@@ -360,5 +360,5 @@ async def _fetched(file: api.RemoteFile) -> bytes:
         raise api.Rejected(f"cannot fetch {url[:120]}: {error}") from error
     except (aiohttp.ClientError, TimeoutError) as error:
         raise api.Unavailable(
-            f"cannot fetch {url[:120]}: {unreached.words(error)}", reach=api.Reach.TEMPLATE
+            f"cannot fetch {url[:120]}: {connect_errors.words(error)}", reach=api.Reach.TEMPLATE
         ) from error

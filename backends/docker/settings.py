@@ -344,7 +344,7 @@ class DockerTemplate:
         for path in (*(("docker", str(key)) for key in self.docker), *inner):
             word = _WORDS.get(path[-1].lower(), path[-1])
             if path[-1] != word:
-                yield Remark(path=path, text="is written otherwise", hint=word, wrong=True)
+                yield Remark(path=path, text="is spelled differently", hint=word, wrong=True)
         if host.get("AutoRemove"):
             yield Remark(
                 path=("docker", "HostConfig", "AutoRemove"),
@@ -364,29 +364,29 @@ class DockerTemplate:
             )
 
 
-def _perils(told: DockerTemplate) -> Iterator[Remark]:
+def _perils(template: DockerTemplate) -> Iterator[Remark]:
     """Say what gives builds the engine, its host, or a way to become root."""
     from backends.docker.containers import container  # noqa: PLC0415 -- it is made of these settings
 
-    raw = told.docker.get("HostConfig")
+    raw = template.docker.get("HostConfig")
     host = raw if isinstance(raw, dict) else {}
-    found: list[tuple[tuple[str | int, ...], str | None]] = [
+    places: list[tuple[tuple[str | int, ...], str | None]] = [
         (mount.path, perils.of_folder(mount.source, _MACHINE))
-        for mount in container.mounts_of(told)
+        for mount in container.mounts_of(template)
     ]
-    found += [(("docker", "HostConfig", key), text) for key, text in _raw_perils(host)]
-    found.append((("cap_add",), perils.of_capabilities(told.cap_add, _MACHINE)))
-    if told.network == "host" and "NetworkMode" not in host:
-        found.append((("network",), f"{_SEES} {_OF_THE_HOST['NetworkMode']} of {_MACHINE}"))
-    if told.devices:
-        found.append((("devices",), f"every build of this template has devices of {_MACHINE}"))
-    if not told.no_new_privileges:
+    places += [(("docker", "HostConfig", key), text) for key, text in _raw_perils(host)]
+    places.append((("cap_add",), perils.of_capabilities(template.cap_add, _MACHINE)))
+    if template.network == "host" and "NetworkMode" not in host:
+        places.append((("network",), f"{_SEES} {_OF_THE_HOST['NetworkMode']} of {_MACHINE}"))
+    if template.devices:
+        places.append((("devices",), f"every build of this template has devices of {_MACHINE}"))
+    if not template.no_new_privileges:
         text = "every build of this template can become root in its container"
-        found.append((("no_new_privileges",), text))
-    if "ALL" not in {name.upper() for name in told.cap_drop}:
+        places.append((("no_new_privileges",), text))
+    if "ALL" not in {name.upper() for name in template.cap_drop}:
         text = "whoever is root in the container keeps the engine's own capabilities"
-        found.append((("cap_drop",), text))
-    for path, words in found:
+        places.append((("cap_drop",), text))
+    for path, words in places:
         if words is not None:
             yield Remark(path=path, text=words, hint=perils.HINT)
 

@@ -16,12 +16,14 @@ def context(route: api.Route, *, ca_file: str | None = None) -> ssl.SSLContext |
     ``ca_file``: an authority of the backend's own, which outranks the file's. Raises Rejected for
     a file that holds no certificates.
     """
-    told = ca_file if ca_file is not None else route.ca_file
+    authority = ca_file if ca_file is not None else route.ca_file
     if ca_file is None and not route.verify:
         return False
-    if told is None:
+    if authority is None:
         return True
     try:
-        return tls.trusting(told)
+        return tls.trusting(authority)
     except OSError as error:
-        raise api.Rejected(f"the CA file {told[:120]!r} cannot be used: {error}"[:256]) from error
+        raise api.Rejected(
+            f"the CA file {authority[:120]!r} cannot be used: {error}"[:256]
+        ) from error

@@ -44,19 +44,19 @@ def find(mounts: Iterable[Mount], remote_fs: str) -> Iterator[Shared]:
     mounts = [_normal(mount) for mount in mounts]
     root = normal(remote_fs)
     below = posixpath.join(root, _WORKSPACES)
-    told = set()
+    yielded = set()
     for place in (root, below):
         over = [mount for mount in mounts if _covers(mount.target, place)]
         if not over:
             continue
         deepest = max(reversed(over), key=lambda mount: len(mount.target))
         inside = posixpath.relpath(place, deepest.target)
-        if (where := _shared(deepest, inside)) and deepest not in told:
-            told.add(deepest)
+        if (where := _shared(deepest, inside)) and deepest not in yielded:
+            yielded.add(deepest)
             yield Shared(where=where, path=deepest.path)
     for mount in mounts:
-        if mount.target != below and _covers(below, mount.target) and mount not in told:
-            told.add(mount)
+        if mount.target != below and _covers(below, mount.target) and mount not in yielded:
+            yielded.add(mount)
             if where := _shared(mount, "."):
                 yield Shared(where=where, path=mount.path)
 

@@ -63,7 +63,7 @@ class KubernetesBackend:
         self._owner = owner
         self._now = now
         self._opening = asyncio.Lock()
-        self._client: client.Client | None = None
+        self._client: client.ApiServer | None = None
         self._reflector: reflector.Reflector | None = None
         self._inquiry = events.Inquiry()
         self._refused: dict[str, _DeletionRefused] = {}  # by instance
@@ -75,20 +75,20 @@ class KubernetesBackend:
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Create the pod and its secret; a pod that is ours already is adopted."""
         with errors.contract():
-            made = self._make(spec)
+            manifests = self._make(spec)
             asked, _ = await self._open()
             fresh = True
             try:
-                uid = _uid(await asked.create_pod(made.pod))
+                uid = _uid(await asked.create_pod(manifests.pod))
             except api.AlreadyExists:
-                uid, fresh = await self._adopt(asked, made), False
+                uid, fresh = await self._adopt(asked, manifests), False
             if not spec.secret_files:
                 return
             try:
-                await _give_secret(asked, made, uid, fresh=fresh)
+                await _give_secret(asked, manifests, uid, fresh=fresh)
             except api.BackendError as error:
                 # it would wait for its secret for ever
-                error.nothing_left = fresh and await self._take_back(made, uid)
+                error.nothing_left = fresh and await self._take_back(manifests, uid)
                 raise
 
     async def list(self) -> Sequence[api.Instance]:
@@ -101,7 +101,7 @@ class KubernetesBackend:
             await self._inquiry.ask(asked, picture.pods, now=self._now())
             now, patience_s = self._now(), self._settings.start_patience_s
             seen = [
-                one.at(now, patience_s=patience_s, told=self._inquiry.told(one))
+                one.at(now, patience_s=patience_s, told=self._inquiry.obstacle_of(one))
                 for one in picture.pods
             ]
             found = [*(self._kept_back(one) for one in seen), *picture.departed]
@@ -132,22 +132,22 @@ class KubernetesBackend:
         """
         with errors.contract():
             asked, kept = await self._open()
-            found = await self._find(name)
-            if found is None:
+            sighting = await self._find(name)
+            if sighting is None:
                 if kept.departed(name):
                     kept.forget(name)
                 raise api.NotFound(f"no pod of instance {name[:80]!r}")
-            if not found.uid:
-                raise errors.Odd(
-                    f"pod {found.pod} cannot be deleted safely: its uid cannot be read"
+            if not sighting.uid:
+                raise errors.OddAnswer(
+                    f"pod {sighting.pod} cannot be deleted safely: its uid cannot be read"
                 )
             kept.forget(name)
             # with a grace of 0 the object would go at once, whatever still runs
             grace = max(1, math.ceil(grace_s))
-            await self._delete(asked, found, grace)
+            await self._delete(asked, sighting, grace)
             with contextlib.suppress(api.BackendError):  # the cluster collects it, only later
-                await asked.delete_secret(found.pod)
-            await self._gone(name, found.uid, within_s=grace + _END_MARGIN_S)
+                await asked.delete_secret(sighting.pod)
+            await self._gone(name, sighting.uid, within_s=grace + _END_MARGIN_S)
 
     async def capacity(self) -> api.Capacity | None:
         """Unknown: the scheduler decides, and says why not in the pod's state."""
@@ -159,12 +159,12 @@ class KubernetesBackend:
         """Last lines of the agent's container, or of the one that failed before it."""
         with errors.contract():
             asked, _ = await self._open()
-            found = await self._find(name)
-            if found is None:
+            sighting = await self._find(name)
+            if sighting is None:
                 raise api.NotFound(f"no pod of instance {name[:80]!r}")
             if tail <= 0:
                 return ""
-            return await asked.log(found.pod, container=found.speaker, tail=tail)
+            return await asked.log(sighting.pod, container=sighting.speaker, tail=tail)
 
     def work_dir(self, name: str) -> str | None:  # noqa: ARG002 -- the same in every pod
         """Leave it to the template: the default of both sides is that of the agent images."""
@@ -180,7 +180,7 @@ class KubernetesBackend:
 
     # --- inside ---
 
-    def _make(self, spec: api.InstanceSpec) -> pod.Made:
+    def _make(self, spec: api.InstanceSpec) -> pod.Manifests:
         told = self._settings.in_container
         authority = None
         if told is not None and told.ca_file is not None:
@@ -188,14 +188,14 @@ class KubernetesBackend:
         served = pod.serving(self._settings, authority=authority)
         return pod.make(spec, owner=self._owner, fragments=self._settings.pods, served=served)
 
-    async def _open(self) -> tuple[client.Client, reflector.Reflector]:
+    async def _open(self) -> tuple[client.ApiServer, reflector.Reflector]:
         """Find the cluster at the first call; a failure is tried again at the next."""
         async with self._opening:
             if self._closed:
                 raise api.Unavailable("the backend is closed")
             if self._client is None or self._reflector is None:
                 found = await self._access()
-                self._client = client.Client(self._settings, found, again=self._access)
+                self._client = client.ApiServer(self._settings, found, again=self._access)
                 self._reflector = reflector.Reflector(
                     self._client,
                     owner=self._owner,
@@ -210,8 +210,8 @@ class KubernetesBackend:
 
     async def _serve(self) -> None:
         """Answer ``in-container``; who only looks at the cluster, and not watches it, does not."""
-        told = self._settings.in_container
-        if told is None or self._listener is not None:
+        configured = self._settings.in_container
+        if configured is None or self._listener is not None:
             return
         asked, _ = await self._open()
 
@@ -223,82 +223,84 @@ class KubernetesBackend:
             await self._access(), timeout_s=self._settings.request_timeout_s
         )
         rules = listener.Rules(find=find, patience_s=self._settings.start_patience_s)
-        made = listener.Listener(told, rules=rules, executor=executor)
+        serving = listener.Listener(configured, rules=rules, executor=executor)
         try:
-            await made.start()
+            await serving.start()
         except api.Unauthorized as error:  # no reason not to watch; the next watch tries again
             await executor.aclose()
             _LOG.error("in-container is not served", extra={"reason": error.reason})
         else:
-            self._listener = made
+            self._listener = serving
 
     async def _find(self, name: str) -> states.PodSighting | None:
         """Return our pod of that name: from the picture, else asked for alone."""
         if names.name_problem(name) is not None:
             return None
         asked, kept = await self._open()
-        seen = kept.find(pod.pod_name(name))
-        if seen is None:
+        sighting = kept.find(pod.pod_name(name))
+        if sighting is None:
             # not in the picture proves nothing: it may have been created a moment ago
             found = await asked.find_pod(pod.pod_name(name))
             if found is None or not states.is_ours(found, self._owner):
                 return None
-            seen = states.see(found)
-        return seen if seen.name == name else None
+            sighting = states.see(found)
+        return sighting if sighting.name == name else None
 
-    async def _adopt(self, asked: client.Client, made: pod.Made) -> str:
+    async def _adopt(self, asked: client.ApiServer, manifests: pod.Manifests) -> str:
         """Return the uid of the pod that has the name, if it is this very order."""
-        found = await asked.find_pod(made.name)
-        if found is None:
+        there = await asked.find_pod(manifests.name)
+        if there is None:
             raise api.Unavailable(
-                f"pod {made.name!r} went away while it was looked at", reach=api.Reach.LAUNCH
+                f"pod {manifests.name!r} went away while it was looked at", reach=api.Reach.LAUNCH
             )
-        if not states.is_ours(found, self._owner):
-            raise api.AlreadyExists(f"pod {made.name!r} exists and is not ours")
-        annotations = states.part(found, "metadata", "annotations")
-        if annotations.get(pod.DIGEST) != made.digest:
+        if not states.is_ours(there, self._owner):
+            raise api.AlreadyExists(f"pod {manifests.name!r} exists and is not ours")
+        annotations = states.part(there, "metadata", "annotations")
+        if annotations.get(pod.DIGEST) != manifests.digest:
             raise api.AlreadyExists(
-                f"pod {made.name!r} exists and was made from another specification"
+                f"pod {manifests.name!r} exists and was made from another specification"
             )
-        if states.deleting(found):
-            raise api.AlreadyExists(f"pod {made.name!r} of an earlier order is still ending")
-        return _uid(found)
+        if states.deleting(there):
+            raise api.AlreadyExists(f"pod {manifests.name!r} of an earlier order is still ending")
+        return _uid(there)
 
-    async def _take_back(self, made: pod.Made, uid: str) -> bool:
+    async def _take_back(self, manifests: pod.Manifests, uid: str) -> bool:
         """Delete a pod that was just made, and wait for it; tell whether it is certainly gone."""
         asked, kept = await self._open()
-        name = str(made.pod["metadata"]["annotations"][pod.NAME])
+        name = str(manifests.pod["metadata"]["annotations"][pod.NAME])
         kept.forget(name)
         try:
-            await asked.delete_pod(made.name, uid=uid, grace_s=1)
+            await asked.delete_pod(manifests.name, uid=uid, grace_s=1)
             return await self._gone(name, uid, within_s=1 + _END_MARGIN_S)
         except api.NotFound:
             return True
         except api.BackendError:
             return False
 
-    async def _delete(self, asked: client.Client, found: states.PodSighting, grace_s: int) -> None:
+    async def _delete(
+        self, asked: client.ApiServer, sighting: states.PodSighting, grace_s: int
+    ) -> None:
         """Delete a pod; that we may not is remembered, so that the listing can say it."""
         try:
-            await asked.delete_pod(found.pod, uid=found.uid, grace_s=grace_s)
+            await asked.delete_pod(sighting.pod, uid=sighting.uid, grace_s=grace_s)
         except (api.Unauthorized, api.Rejected) as error:
-            old = self._refused.get(found.name, _DeletionRefused(at=self._now()))
+            old = self._refused.get(sighting.name, _DeletionRefused(at=self._now()))
             new = attrs.evolve(old, why=error.reason, times=old.times + 1)
-            self._refused[found.name] = new
+            self._refused[sighting.name] = new
             error.retry_after = error.retry_after or new.pause_s
             raise
-        self._refused.pop(found.name, None)
+        self._refused.pop(sighting.name, None)
 
-    def _kept_back(self, seen: api.Instance) -> api.Instance:
+    def _kept_back(self, instance: api.Instance) -> api.Instance:
         """Say of an instance that we were not allowed to remove it."""
-        refusal = self._refused.get(seen.name)
-        if refusal is None or seen.state is api.InstanceState.STOPPING:
-            return seen
+        refusal = self._refused.get(instance.name)
+        if refusal is None or instance.state is api.InstanceState.STOPPING:
+            return instance
         return attrs.evolve(
-            seen,
+            instance,
             detail=f"we are not allowed to delete it: {refusal.why}"[:256],
             leaving_at=refusal.at,
-            spent=seen.state is api.InstanceState.EXITED,
+            spent=instance.state is api.InstanceState.EXITED,
         )
 
     async def _gone(self, name: str, uid: str, *, within_s: float) -> bool:
@@ -316,9 +318,11 @@ class KubernetesBackend:
         return False
 
 
-async def _give_secret(asked: client.Client, made: pod.Made, uid: str, *, fresh: bool) -> None:
+async def _give_secret(
+    asked: client.ApiServer, manifests: pod.Manifests, uid: str, *, fresh: bool
+) -> None:
     """Create the secret, owned by the pod."""
-    manifest = made.secret(uid)
+    manifest = manifests.secret(uid)
     try:
         await asked.create_secret(manifest)
     except api.AlreadyExists:
@@ -326,14 +330,14 @@ async def _give_secret(asked: client.Client, made: pod.Made, uid: str, *, fresh:
             return  # of the first order; one name has one secret
         # of an earlier pod of this name, and about to be collected
         with contextlib.suppress(api.NotFound):
-            await asked.delete_secret(made.name)
+            await asked.delete_secret(manifests.name)
         await asked.create_secret(manifest)
 
 
 def _uid(found: client.Object) -> str:
     uid = states.part(found, "metadata").get("uid")
     if not isinstance(uid, str) or not uid:
-        raise errors.Odd("the API server shows a pod without a uid")
+        raise errors.OddAnswer("the API server shows a pod without a uid")
     return uid
 
 

@@ -56,7 +56,7 @@ EXEC = tuple(Right(verb=v, resource="pods/exec", why="in-container") for v in ("
 
 
 async def examine(
-    told: settings.KubernetesSettings,
+    configured: settings.KubernetesSettings,
     *,
     owner: str,
     orders: Mapping[str, api.InstanceSpec],
@@ -64,32 +64,32 @@ async def examine(
 ) -> AsyncIterator[finding.Finding]:
     """Yield what is found; ``orders`` by template, as they would be given to ``launch``."""
     try:
-        found = await access.find(told, clock=asyncio.get_running_loop().time)
-        asked = client.Client(told, found)
+        reached = await access.find(configured, clock=asyncio.get_running_loop().time)
+        asked = client.ApiServer(configured, reached)
     except api.BackendError as error:
         yield _failed("access", error)
         return
     try:
         version = await asked.ask("get", "/version")
         number = states.word(version, "gitVersion") or "of no version"
-        yield finding.ok("version", text.clean(f"{found.server} is Kubernetes {number}"))
-        for one in await _doors(told, found):
+        yield finding.ok("version", text.clean(f"{reached.server} is Kubernetes {number}"))
+        for one in await _doors(configured, reached):
             yield one
         yield await _namespace(asked)
-        rights = RIGHTS if told.in_container is None else (*RIGHTS, *EXEC)
+        rights = RIGHTS if configured.in_container is None else (*RIGHTS, *EXEC)
         async for one in _rights(asked, rights):
             yield one
         yield await _quotas(asked)
         for template, order in orders.items():
-            check, served = f"template {template}", pod.serving(told, authority=None)
+            check, served = f"template {template}", pod.serving(configured, authority=None)
             try:
-                made = pod.make(order, owner=owner, fragments=told.pods, served=served)
+                manifests = pod.make(order, owner=owner, fragments=configured.pods, served=served)
             except api.Rejected as error:
                 yield _failed(check, error)
                 continue
-            async for one in _template(asked, check, made, now):
+            async for one in _template(asked, check, manifests, now):
                 yield one
-        yield await _second_opinion(told, found, owner, asked)
+        yield await _second_opinion(configured, reached, owner, asked)
     except api.BackendError as error:
         yield _failed("access", error)
     finally:
@@ -100,23 +100,25 @@ def _failed(check: str, error: api.BackendError) -> finding.Finding:
     return finding.fail(check, error.reason, f"to be solved by: {error.fault}")
 
 
-async def _doors(told: settings.KubernetesSettings, found: access.Access) -> list[finding.Finding]:
+async def _doors(
+    configured: settings.KubernetesSettings, reached: access.Access
+) -> list[finding.Finding]:
     """Say what others could listen to or read on the way to the cluster."""
     doors: list[finding.Finding] = []
     check = "open door"
-    if settings.in_the_clear(found.server) and await found.tokens.get() is not None:
+    if settings.in_the_clear(reached.server) and await reached.tokens.get() is not None:
         words = "the token and every agent's secret travel in the clear"
-        doors.append(finding.warn(check, f"{found.server} is not https: {words}", "https"))
-    if found.tls is not None and found.tls.verify_mode is ssl.CERT_NONE:
+        doors.append(finding.warn(check, f"{reached.server} is not https: {words}", "https"))
+    if reached.tls is not None and reached.tls.verify_mode is ssl.CERT_NONE:
         words = "whoever stands in between gets the token and every agent's secret"
         doors.append(
             finding.warn(
                 check,
-                f"the API server's certificate is not looked at: {words}",
+                f"the API server's certificate is not verified: {words}",
                 "certificate-authority in the kubeconfig, not insecure-skip-tls-verify",
             )
         )
-    named = (told.kubeconfig, told.token_file)
+    named = (configured.kubeconfig, configured.token_file)
     doors += [
         finding.warn(check, f"every user of this machine may read {name}", "chmod 600, or 0440")
         for name in named
@@ -125,23 +127,25 @@ async def _doors(told: settings.KubernetesSettings, found: access.Access) -> lis
     return doors
 
 
-async def _namespace(asked: client.Client) -> finding.Finding:
+async def _namespace(asked: client.ApiServer) -> finding.Finding:
     check = "namespace"
     try:
-        told = await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}")
+        namespace = await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}")
     except errors.NoRight:
         return finding.ok(
             check,
-            f"{asked.namespace} cannot be looked at (no right to), but rights inside it exist",
+            f"{asked.namespace} cannot be read (it is not permitted), but rights inside it exist",
         )
     except api.BackendError as error:
         return finding.fail(check, error.reason)
-    if states.part(told, "status").get("phase") == "Terminating":
+    if states.part(namespace, "status").get("phase") == "Terminating":
         return finding.fail(check, f"{asked.namespace} is being deleted", "another `namespace`")
     return finding.ok(check, f"{asked.namespace} exists")
 
 
-async def _rights(asked: client.Client, rights: Iterable[Right]) -> AsyncIterator[finding.Finding]:
+async def _rights(
+    asked: client.ApiServer, rights: Iterable[Right]
+) -> AsyncIterator[finding.Finding]:
     missing = [right for right in rights if not await _may(asked, right)]
     needed = [str(right) for right in missing if not right.why]
     where = f"in namespace {asked.namespace}"
@@ -154,7 +158,7 @@ async def _rights(asked: client.Client, rights: Iterable[Right]) -> AsyncIterato
             yield finding.warn("rights", f"missing {where}: {right}; for {right.why}", _ROLE)
 
 
-async def _may(asked: client.Client, right: Right) -> bool:
+async def _may(asked: client.ApiServer, right: Right) -> bool:
     resource, _, sub = right.resource.partition("/")
     attributes = {"namespace": asked.namespace, "verb": right.verb, "resource": resource}
     if sub:
@@ -168,22 +172,22 @@ async def _may(asked: client.Client, right: Right) -> bool:
     told = await asked.ask("create", path, body=review)
     status = told.get("status")
     if not isinstance(status, Mapping) or not isinstance(status.get("allowed"), bool):
-        raise errors.Odd("the answer is not a SelfSubjectAccessReview")
+        raise errors.OddAnswer("the answer is not a SelfSubjectAccessReview")
     return bool(status["allowed"])
 
 
-async def _quotas(asked: client.Client) -> finding.Finding:
+async def _quotas(asked: client.ApiServer) -> finding.Finding:
     check = "quota"
     try:
-        told = await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}/resourcequotas")
+        quotas = await asked.ask("get", f"/api/v1/namespaces/{asked.namespace}/resourcequotas")
     except errors.NoRight:
         return finding.ok(
-            check, "cannot be looked at (no right to); a full one is reported when it is met"
+            check, "cannot be read (it is not permitted); a full one is reported when it is met"
         )
     except api.BackendError as error:
         return finding.warn(check, error.reason)
     rows, full = [], False
-    for quota in states.entries(told, "items"):
+    for quota in states.entries(quotas, "items"):
         status, name = (
             states.part(quota, "status"),
             states.word(states.part(quota, "metadata"), "name"),
@@ -211,7 +215,7 @@ def _share(used: object, limit: object) -> float:
 
 
 async def _template(
-    asked: client.Client, check: str, made: pod.Made, now: Callable[[], float]
+    asked: client.ApiServer, check: str, made: pod.Manifests, now: Callable[[], float]
 ) -> AsyncIterator[finding.Finding]:
     try:
         would = await asked.create_pod(made.pod, dry_run=True)
@@ -235,7 +239,7 @@ async def _template(
             yield missing
 
 
-async def _pull_secret(asked: client.Client, check: str, name: str) -> finding.Finding | None:
+async def _pull_secret(asked: client.ApiServer, check: str, name: str) -> finding.Finding | None:
     """Look for a secret to pull images with, where we may: a broker needs no right to read any."""
     try:
         path = f"/api/v1/namespaces/{asked.namespace}/secrets/{urllib.parse.quote(name, safe='')}"
@@ -251,7 +255,10 @@ async def _pull_secret(asked: client.Client, check: str, name: str) -> finding.F
 
 
 async def _second_opinion(
-    told: settings.KubernetesSettings, found: access.Access, owner: str, asked: client.Client
+    configured: settings.KubernetesSettings,
+    reached: access.Access,
+    owner: str,
+    asked: client.ApiServer,
 ) -> finding.Finding:
     """Ask with the generated client what we asked ourselves."""
     check = "second opinion"
@@ -267,11 +274,11 @@ async def _second_opinion(
     ours: set[str] = set()
     async for page in asked.list_pods(pod.selector(owner)):
         ours |= {states.word(states.part(_section(one), "metadata"), "name") for one in page.pods}
-    token = await found.tokens.get()
+    token = await reached.tokens.get()
     try:
         async with waits.timeout(_LIMIT_S):
             theirs = await asyncio.to_thread(
-                _ask_stranger, package, told, found, token, pod.selector(owner)
+                _ask_stranger, package, configured, reached, token, pod.selector(owner)
             )
     except Exception as error:  # noqa: BLE001 -- it passes on whatever its HTTP library raises
         words = text.clean(str(getattr(error, "reason", "")) or type(error).__name__, 200)
@@ -282,7 +289,7 @@ async def _second_opinion(
             check,
             f"the official client sees {counts.told(len(theirs), 'pod')} of ours, we "
             f"{len(ours)}: {differ}",
-            "do agents start or end just now? then ask again",
+            "are agents starting or ending right now? then run it again",
         )
     return finding.ok(
         check, f"the official client agrees: {counts.told(len(ours), 'pod')} of ours"
@@ -291,30 +298,32 @@ async def _second_opinion(
 
 def _ask_stranger(
     package: Any,
-    told: settings.KubernetesSettings,
-    found: access.Access,
+    configured: settings.KubernetesSettings,
+    reached: access.Access,
     token: str | None,
     selector: str,
 ) -> set[str]:
     """Runs in a thread: that client waits."""
     configuration = package.client.Configuration()
-    if told.kubeconfig is not None or told.context is not None:
+    if configured.kubeconfig is not None or configured.context is not None:
         package.config.load_kube_config(
-            config_file=told.kubeconfig,
-            context=told.context,
+            config_file=configured.kubeconfig,
+            context=configured.context,
             client_configuration=configuration,
             persist_config=False,
         )
     else:
-        authority = pathlib.Path(told.ca_file) if told.ca_file else access.ACCOUNT / "ca.crt"
-        configuration.host = found.server
+        authority = (
+            pathlib.Path(configured.ca_file) if configured.ca_file else access.ACCOUNT / "ca.crt"
+        )
+        configuration.host = reached.server
         configuration.ssl_ca_cert = None if paths.is_missing(authority) else str(authority)
         if token is not None:  # where its releases of today and before look for it
             bearer = f"Bearer {token}"
             configuration.api_key = {"BearerToken": bearer, "authorization": bearer}
     with package.client.ApiClient(configuration) as session:
         answer = package.client.CoreV1Api(session).list_namespaced_pod(
-            found.namespace,
+            reached.namespace,
             label_selector=selector,
             _request_timeout=_LIMIT_S,
             _preload_content=False,

@@ -118,7 +118,7 @@ class InContainer:
 
 
 @frozen(kw_only=True)
-class Cluster:
+class ClusterSettings:
     """How a cluster is reached: part of the backend's settings, and all that a lease needs."""
 
     # Where the agents' pods live, or the lease. None: the namespace of the service account or of
@@ -175,7 +175,7 @@ def is_open(path: str) -> bool:
 
 
 @frozen(kw_only=True)
-class KubernetesSettings(Cluster):
+class KubernetesSettings(ClusterSettings):
     """Settings of the backend."""
 
     # Seconds for one request but lists and watches. An API server whose storage hangs answers 504

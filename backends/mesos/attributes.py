@@ -80,7 +80,7 @@ def is_written(value: str, told: str) -> bool:
 def _number(value: Any) -> str:
     number = typed.number(value, -_HUGE, _HUGE)
     if number is None or abs(number) == _HUGE:
-        raise ValueError("an attribute that is neither a text nor a number of a size")
+        raise ValueError("an attribute that is neither a text nor a number of an allowed size")
     plain = format(decimal.Decimal(f"{number:.15g}"), "f")
     plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
     return "0" if plain == "-0" else plain

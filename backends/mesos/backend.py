@@ -86,8 +86,8 @@ class MesosBackend:
                 )
             if machine.was_used(spec.name):
                 raise api.AlreadyExists(
-                    f"a task {spec.name!r} has been there; an id is used once, since its executor "
-                    "may still live, and its agent would abort"
+                    f"a task {spec.name!r} was there before; an id is used once, since its "
+                    "executor may still live, and its agent would abort"
                 )
             info = tasks.info(
                 spec,
@@ -117,22 +117,22 @@ class MesosBackend:
         known = [task for task in machine.tasks.values() if task.labels is not None]
         if len(known) < len(machine.tasks):
             unread = unread or "the labels of some tasks are not known yet"
-        found, odd = typed.each(known, instances.instance)
+        read, odd = typed.each(known, instances.instance)
         waits = "" if machine.synced else await self._driver.awaited(machine)
         if reason := odd.words("task") or unread or _unheard(machine) or waits:
-            raise api.Partial(reason, seen=found, odd=True)
-        return found
+            raise api.Partial(reason, seen=read, odd=True)
+        return read
 
     async def watch(self) -> AsyncIterator[None]:
         """Wake with every update of a task; ends when the backend is closed."""
         self._driver.start()
-        seen = self._driver.changes
+        version = self._driver.changes
         with self._driver.listening() as waker:
             while not self._driver.closed:
                 await waker.wait()
                 waker.clear()
-                if self._driver.changes != seen and not self._driver.closed:
-                    seen = self._driver.changes
+                if self._driver.changes != version and not self._driver.closed:
+                    version = self._driver.changes
                     yield
 
     async def terminate(self, name: str, *, grace_s: float) -> None:
@@ -246,26 +246,26 @@ class MesosBackend:
         unknown = {name for name, task in machine.tasks.items() if task.labels is None}
         if not unknown and not self._driver.inherits:
             return ""
-        found, odd = await self._cluster.tasks(machine.framework.id)
+        by_name, odd = await self._cluster.tasks(machine.framework.id)
         silent = {
             name: str(task["slave_id"])
-            for name, task in found.items()
+            for name, task in by_name.items()
             if task["state"] == "TASK_UNREACHABLE" and "slave_id" in task
         }
         self._driver.say(machine.adopt(silent, self._now()))
-        machine.note_used(found)
+        machine.note_used(by_name)
         self._driver.inherits = bool(odd)
         lacking = False
         for name in unknown | set(silent):
             task = machine.tasks.get(name)
             if task is None:
                 continue
-            if name not in found and not odd:
+            if name not in by_name and not odd:
                 raise api.Unauthorized(
                     f"the master's page /tasks does not show our task {name!r}; "
                     "hint: the ACLs view_frameworks and view_tasks"
                 )
-            read, damaged = typed.each([found.get(name)], tasks.labels_of)
+            read, damaged = typed.each([by_name.get(name)], tasks.labels_of)
             lacking = lacking or bool(damaged)
             for labels in read:
                 task.labels = labels

@@ -71,12 +71,12 @@ class Cluster:
         An agent that does not answer now is told to end them when it comes back.
         """
         over = records.TERMINAL | {"TASK_UNREACHABLE"}
-        found, odd = await self.tasks(framework)
+        by_name, odd = await self.tasks(framework)
         if odd:
             raise api.Unavailable(
                 odd.words("task of our old framework", "tasks of our old framework")
             )
-        return [name for name, task in found.items() if task.get("state") not in over]
+        return [name for name, task in by_name.items() if task.get("state") not in over]
 
     async def why_not(self, want: records.Want) -> api.BackendError:
         """Return the error that says why nothing that was offered fits."""
@@ -124,23 +124,23 @@ class Cluster:
 
     async def _tasks_of(self, framework: str) -> list[Any]:
         """Return all, page by page, oldest first; a page that fails fails the whole."""
-        found: list[Any] = []
+        tasks: list[Any] = []
         for _ in range(_PAGES_MAX):
             page = await self._link.page(
                 "/master/tasks",
                 framework_id=framework,
                 limit=str(_PAGE),
-                offset=str(len(found)),
+                offset=str(len(tasks)),
                 order="asc",
             )
             part = _member(page, "tasks")
             if not isinstance(part, list) or len(part) > _PAGE:
                 raise api.Unavailable("the master's page /tasks answers something else")
-            found += part
+            tasks += part
             if len(part) < _PAGE:
-                return found
+                return tasks
         raise api.Unavailable(
-            f"the master's page /tasks has no end after {counts.told(len(found), 'task')}"
+            f"the master's page /tasks has no end after {counts.told(len(tasks), 'task')}"
         )
 
     async def _known_for_a_while(
@@ -149,13 +149,13 @@ class Cluster:
         """Return what a page told, asked again when that is older than ``at_most_s``."""
         now = asyncio.get_running_loop().time
         async with self._asking:
-            at, known = self._known.get(path, (-math.inf, None))
+            at, value = self._known.get(path, (-math.inf, None))
             if now() - at >= at_most_s:
                 page = await self._link.page(path)
                 with _understood(f"the master's page {path}"):
-                    known = read(page)
-                self._known[path] = now(), known
-            return known  # type: ignore[no-any-return]  # of what ``read`` returned
+                    value = read(page)
+                self._known[path] = now(), value
+            return value  # type: ignore[no-any-return]  # of what ``read`` returned
 
     async def _never(self, need: offers.Need) -> str | None:
         """Say why no agent can ever hold it: only if every agent was read, a moment ago."""

@@ -55,18 +55,18 @@ def container(
         if template.network.mode == "cni":
             docker["network_infos"] = [{"name": template.network.name}]
         return docker | ({"volumes": volumes} if volumes else {})
-    told: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     if spec.image is not None:
         image = {"type": "DOCKER", "docker": {"name": spec.image}}
-        told["mesos"] = {"image": image}
+        parts["mesos"] = {"image": image}
     if volumes:
-        told["volumes"] = volumes
+        parts["volumes"] = volumes
     if template.network.mode == "cni":
         network: dict[str, Any] = {"name": template.network.name}
         if template.network.ports:
             network["port_mappings"] = _mappings(template.network)
-        told["network_infos"] = [network]
-    return {"type": "MESOS", **told} if told else {}
+        parts["network_infos"] = [network]
+    return {"type": "MESOS", **parts} if parts else {}
 
 
 def _docker(spec: api.InstanceSpec, template: settings.MesosTemplate) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _mappings(network: settings.Network) -> list[dict[str, Any]]:
 
 
 def _volume(volume: settings.Volume) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    info: dict[str, Any] = {
         "container_path": volume.container_path,
         "mode": "RO" if volume.read_only else "RW",
     }
@@ -103,12 +103,12 @@ def _volume(volume: settings.Volume) -> dict[str, Any]:
         if volume.driver_options:
             pairs = [{"key": k, "value": v} for k, v in volume.driver_options.items()]
             source["driver_options"] = {"parameter": pairs}
-        told["source"] = {"type": "DOCKER_VOLUME", "docker_volume": source}
+        info["source"] = {"type": "DOCKER_VOLUME", "docker_volume": source}
     elif volume.sandbox_path is not None:
-        told["source"] = {
+        info["source"] = {
             "type": "SANDBOX_PATH",
             "sandbox_path": {"type": "SELF", "path": volume.sandbox_path},
         }
     elif volume.host_path is not None:
-        told["host_path"] = volume.host_path
-    return told
+        info["host_path"] = volume.host_path
+    return info

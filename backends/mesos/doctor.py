@@ -19,16 +19,16 @@ _HINT = "--launcher=linux and --isolation=...,filesystem/linux,volume/secret; or
 
 
 async def examine(
-    told: settings.MesosSettings,
+    configured: settings.MesosSettings,
     *,
     owner: str,  # noqa: ARG001 -- part of every examiner
     orders: Mapping[str, api.InstanceSpec],
     now: Callable[[], float],  # noqa: ARG001 -- part of every examiner; nothing is timed
 ) -> AsyncIterator[finding.Finding]:
     """Yield what is found; ``orders`` by template, as they would be given to ``launch``."""
-    link = transport.Link(told)
+    link = transport.Link(configured)
     try:
-        asked = cluster.Cluster(link, role=told.role)
+        asked = cluster.Cluster(link, role=configured.role)
         agents = await asked.agents()
         yield finding.ok("agents", f"the master shows {counts.told(len(agents), 'Mesos agent')}")
         by_volume = [name for name, order in orders.items() if _by_volume(order)]

@@ -315,17 +315,17 @@ class Driver:
         return identity
 
     def _framework(self, identity: str) -> calls.Framework:
-        told = self._settings
+        configured = self._settings
         return calls.Framework(
             id=identity,
-            name=f"{told.name} {self._owner}",
-            user=told.user,
-            role=told.role,
-            failover_timeout_s=told.failover_timeout_s,
-            principal=told.principal,
-            hostname=told.hostname,
-            web_url=told.web_url,
-            gpus=told.gpus,
+            name=f"{configured.name} {self._owner}",
+            user=configured.user,
+            role=configured.role,
+            failover_timeout_s=configured.failover_timeout_s,
+            principal=configured.principal,
+            hostname=configured.hostname,
+            web_url=configured.web_url,
+            gpus=configured.gpus,
         )
 
     async def _speak(self, stream: transport.Stream, machine: session.Session) -> None:

@@ -47,8 +47,8 @@ class _Deposit:
 class HandoverDoor:
     """Listens from the first ``open`` on; one object per backend and event loop."""
 
-    def __init__(self, told: settings.Handover, *, now: Callable[[], float]) -> None:
-        self._told = told
+    def __init__(self, configured: settings.Handover, *, now: Callable[[], float]) -> None:
+        self._settings = configured
         self._now = now
         self._server: asyncio.Server | None = None
         self._opening = asyncio.Lock()
@@ -62,7 +62,7 @@ class HandoverDoor:
         async with self._opening:
             if self._server is not None or self.closed:
                 return
-            host, _, port = self._told.listen.rpartition(":")
+            host, _, port = self._settings.listen.rpartition(":")
             try:
                 context = self._context()
                 self._server = await asyncio.start_server(
@@ -71,10 +71,10 @@ class HandoverDoor:
             except (OSError, ValueError) as error:
                 words = getattr(error, "strerror", None) or str(error)
                 raise api.Rejected(
-                    text.clean(f"handover: cannot listen on {self._told.listen}: {words}")
+                    text.clean(f"handover: cannot listen on {self._settings.listen}: {words}")
                 ) from error
             chosen = self._server.sockets[0].getsockname()[1]
-            url = self._told.url.rstrip("/")
+            url = self._settings.url.rstrip("/")
             self._base = url.removesuffix(":0") + f":{chosen}" if url.endswith(":0") else url
 
     def leave(self, name: str, content: str) -> str:
@@ -103,10 +103,10 @@ class HandoverDoor:
             await asyncio.wait(self._talking)
 
     def _context(self) -> ssl.SSLContext | None:
-        if self._told.cert_file is None:
+        if self._settings.cert_file is None:
             return None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._told.cert_file, self._told.key_file)
+        context.load_cert_chain(self._settings.cert_file, self._settings.key_file)
         return context
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -149,7 +149,7 @@ def parse(raw: Mapping[str, Any]) -> Offer:
     host = address.get(first) or address.get(second) or hostname
     start = raw.get("unavailability", {}).get("start", {}).get("nanoseconds")
     if start is not None and (start := typed.number(start, 0, 1e22)) is None:
-        raise ValueError("a maintenance that begins at no time")
+        raise ValueError("maintenance that does not say when it begins")
     read, unreadable = _attributes(
         [(one["name"], one) for one in raw.get("attributes", ())], attributes.of_offer
     )
@@ -346,7 +346,7 @@ def _violation(one: Constraint, where: Offer | MesosAgent, values: Sequence[str]
         return f"{one.attribute} cannot be read"
     if one.operator == "UNLIKE":
         broken = value is not None and _is_like(value, one.value)
-        return f"{shown}, not to be LIKE {one.value!r}" if broken else None
+        return f"{shown}, which UNLIKE {one.value!r} excludes" if broken else None
     if value is None:
         return f"{shown}, which {one.operator} needs"
     if one.operator == "LIKE" and not _is_like(value, one.value):
@@ -420,18 +420,18 @@ def _value(attribute: str, where: Offer | MesosAgent) -> str | None:
 
 
 def _attributes(
-    told: Iterable[tuple[Any, Any]], read: Callable[[Any], str]
+    listed: Iterable[tuple[Any, Any]], read: Callable[[Any], str]
 ) -> tuple[dict[str, str], frozenset[str]]:
     """Return attributes by name, and the names of those that could not be read."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     unreadable = set()
-    for name, raw in told:
+    for name, raw in listed:
         good, _ = typed.each([raw], read)
         if good:
-            found[_text(name)] = good[0]
+            texts[_text(name)] = good[0]
         else:
             unreadable.add(_text(name))
-    return found, frozenset(unreadable)
+    return texts, frozenset(unreadable)
 
 
 def _is_resource(raw: Any) -> bool:

@@ -36,18 +36,20 @@ class ClusterReader:
         """
         self._refuse_when_closed()
         identity = self._identity()
-        told, awaited = await self._cluster.framework(identity or "-")
+        framework, awaited = await self._cluster.framework(identity or "-")
         if identity is None:
             return []  # no broker of this state directory has ever been there
-        if told is None and not awaited and self._settings.principal is not None:
+        if framework is None and not awaited and self._settings.principal is not None:
             raise api.Unauthorized(
                 "the master does not show our framework; hint: the ACL view_frameworks"
             )
-        found, odd = typed.each(_tasks_of(told or {}), lambda raw: instances.instance(_task(raw)))
+        seen, odd = typed.each(
+            _tasks_of(framework or {}), lambda raw: instances.instance(_task(raw))
+        )
         if odd:
             raise api.Partial(
                 odd.words("task of the master's page", "tasks of the master's page"),
-                seen=found,
+                seen=seen,
                 odd=True,
             )
         if awaited:
@@ -55,9 +57,9 @@ class ClusterReader:
             raise api.Partial(
                 "the master was restarted and waits for "
                 f"{counts.told(len(awaited), 'agent')}, such as {names}",
-                seen=found,
+                seen=seen,
             )
-        return found
+        return seen
 
     async def capacity(self) -> api.Capacity | None:
         """Unknown, as ever."""
@@ -91,11 +93,11 @@ class ClusterReader:
             raise api.Unavailable("the backend is closed")
 
 
-def _tasks_of(told: Mapping[str, Any]) -> list[Any]:
+def _tasks_of(framework: Mapping[str, Any]) -> list[Any]:
     """Return those that run, may run, or are over and not yet acknowledged."""
     every: list[Any] = []
     for kind in ("tasks", "unreachable_tasks"):
-        part = told.get(kind, [])
+        part = framework.get(kind, [])
         if not isinstance(part, list):
             raise api.Unavailable("the master's page /frameworks answers something else")
         every += part

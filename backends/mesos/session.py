@@ -163,13 +163,13 @@ class Session:
         self.wants |= {one.need.name: one for one in wants}
         return self._revive()
 
-    def adopt(self, found: Mapping[str, str], now: float) -> list[calls.Call]:
+    def adopt(self, agents: Mapping[str, str], now: float) -> list[calls.Call]:
         """Take tasks (name to agent) of an earlier life whose agents do not answer.
 
         No update tells of them: only the master's page does.
         """
         known = self.tasks.keys() | self._graves.keys()
-        new = {name: agent for name, agent in found.items() if name not in known}
+        new = {name: agent for name, agent in agents.items() if name not in known}
         for name, agent in new.items():
             self.wants.pop(name, None)
             self.tasks[name] = records.Task(
@@ -318,16 +318,16 @@ class Session:
             every |= {offer.id: offer for offer in read}
         good = [offer for offer in every.values() if offer.lasts_until(now + _MAINTENANCE_S)]
         needs = [want.need for want in self.wants.values()]
-        found = offers.match(needs, good, records.placed(self.tasks))
-        for name, miss in found.misses.items():
+        matching = offers.match(needs, good, records.placed(self.tasks))
+        for name, miss in matching.misses.items():
             self.wants[name].miss = miss
         for want in self.wants.values():
             want.offers_seen += len(every)
         said: list[calls.Call] = []
-        for offer_ids, placements in found.accepted:
+        for offer_ids, placements in matching.accepted:
             said += self._accept(offer_ids, placements, now)
         bad = every.keys() - {offer.id for offer in good}
-        if declined := [*found.declined, *sorted(bad), *unread]:
+        if declined := [*matching.declined, *sorted(bad), *unread]:
             said.append(
                 calls.decline_offers(self.framework, offer_ids=declined, refuse_s=self._refuse_s)
             )

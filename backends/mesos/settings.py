@@ -118,7 +118,7 @@ class MesosSettings:
             yield Remark(
                 path=("handover", "url"),
                 text="the agents' secrets travel in the clear",
-                hint="cert_file and key_file, or a proxy with TLS before it",
+                hint="cert_file and key_file, or a proxy with TLS in front of it",
             )
         if self.secret_file is not None and self.principal is None:
             yield Remark(path=("secret_file",), text="it is not used without `principal`")

@@ -122,7 +122,7 @@ def info(
     template, secrets = check(spec), way(spec, configured)
     if template.gpus and not configured.gpus:
         raise api.Rejected("no agent with GPUs makes us offers; hint: `gpus: true` of the backend")
-    told: dict[str, Any] = {
+    ours: dict[str, Any] = {
         "name": spec.name,
         "task_id": {"value": spec.name},
         "command": _command(spec, template, configured, handed),
@@ -136,18 +136,18 @@ def info(
         }
     container = containers.container(spec, template, secret_volumes=secret_volumes)
     if container:
-        told["container"] = container
+        ours["container"] = container
     if template.max_completion_time_s is not None:
-        told["max_completion_time"] = _nanoseconds(template.max_completion_time_s)
+        ours["max_completion_time"] = _nanoseconds(template.max_completion_time_s)
     if template.health_command is not None:
-        told["health_check"] = {
+        ours["health_check"] = {
             "type": "COMMAND",
             "command": {"value": template.health_command, "shell": True},
         }
     if template.limits and (limits := _limits(spec)):
-        told["limits"] = limits
-    merged: dict[str, Any] = _merge(told, template.raw)
-    merged["task_id"], merged["labels"] = told["task_id"], _both(told, merged)
+        ours["limits"] = limits
+    merged: dict[str, Any] = _merge(ours, template.raw)
+    merged["task_id"], merged["labels"] = ours["task_id"], _both(ours, merged)
     if "container" in merged:
         merged["container"] = names.named(merged["container"], spec.name)
     return merged
@@ -155,15 +155,15 @@ def info(
 
 def placed(wanted: Mapping[str, Any], placement: offers.Placement) -> dict[str, Any]:
     """Return the TaskInfo with what the offer decides: agent, resources, host ports, traits."""
-    told = {
+    task = {
         **wanted,
         "agent_id": {"value": placement.agent_id},
         "resources": [*placement.resources, *wanted.get("resources", ())],
     }
     if placement.traits:
         traits = {"key": f"{PREFIX}{_TRAITS}", "value": json.dumps(dict(placement.traits))}
-        told["labels"] = {"labels": [*wanted.get("labels", {}).get("labels", ()), traits]}
-    return _with_ports(told, placement.ports) if placement.ports else told
+        task["labels"] = {"labels": [*wanted.get("labels", {}).get("labels", ()), traits]}
+    return _with_ports(task, placement.ports) if placement.ports else task
 
 
 # --- and back ---
@@ -352,14 +352,14 @@ def _limits(spec: api.InstanceSpec) -> dict[str, Any]:
     return limits
 
 
-def _with_ports(told: dict[str, Any], ports: Sequence[int]) -> dict[str, Any]:
+def _with_ports(task: dict[str, Any], ports: Sequence[int]) -> dict[str, Any]:
     """Give the port mappings, in their order, the host ports that were offered."""
 
     def filled(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         pairs = zip(mappings, ports, strict=False)
         return [{**mapping, "host_port": port} for mapping, port in pairs]
 
-    container = dict(told.get("container", {}))
+    container = dict(task.get("container", {}))
     if "port_mappings" in container.get("docker", {}):
         docker = container["docker"]
         container["docker"] = {**docker, "port_mappings": filled(docker["port_mappings"])}
@@ -367,13 +367,13 @@ def _with_ports(told: dict[str, Any], ports: Sequence[int]) -> dict[str, Any]:
     if networks and "port_mappings" in networks[0]:
         first = {**networks[0], "port_mappings": filled(networks[0]["port_mappings"])}
         container["network_infos"] = [first, *networks[1:]]
-    variables = [*told["command"].get("environment", {}).get("variables", ())]
+    variables = [*task["command"].get("environment", {}).get("variables", ())]
     variables += [
         {"name": f"PORT{number}", "type": "VALUE", "value": str(port)}
         for number, port in enumerate(ports)
     ]
-    command = {**told["command"], "environment": {"variables": variables}}
-    return {**told, "command": command} | ({"container": container} if container else {})
+    command = {**task["command"], "environment": {"variables": variables}}
+    return {**task, "command": command} | ({"container": container} if container else {})
 
 
 def _merge(told: Any, raw: Any) -> Any:

@@ -24,7 +24,7 @@ from attrs import frozen
 
 from backends import api
 from backends.mesos import calls, recordio, settings, zookeeper
-from outside import bodies, files, secrets, text, tls, typed, unreached, waits
+from outside import bodies, connect_errors, files, secrets, text, tls, typed, waits
 
 _SCHEDULER = "/api/v1/scheduler"
 _STREAM_ID = "Mesos-Stream-Id"
@@ -72,7 +72,7 @@ class Link:
             ]
         self._leader: str | None = None
         self._next = 0
-        self._made: aiohttp.ClientSession | None = None
+        self._open_session: aiohttp.ClientSession | None = None
         self._credentials: dict[str, str] = {}
 
     @property
@@ -176,8 +176,8 @@ class Link:
 
     async def aclose(self) -> None:
         """Close all connections; idempotent."""
-        if self._made is not None:
-            await self._made.close()
+        if self._open_session is not None:
+            await self._open_session.close()
 
     # --- inside ---
 
@@ -317,19 +317,19 @@ class Link:
         return headers | self._credentials
 
     def _session(self) -> aiohttp.ClientSession:
-        if self._made is None:
-            told = self._settings
-            if told.principal is not None and told.secret_file is not None:
-                self._credentials = _credentials(told.principal, told.secret_file)
-            self._made = aiohttp.ClientSession(
+        if self._open_session is None:
+            configured = self._settings
+            if configured.principal is not None and configured.secret_file is not None:
+                self._credentials = _credentials(configured.principal, configured.secret_file)
+            self._open_session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    ssl=_trusted(told.ca_file, told.tls_ciphers), limit=16
+                    ssl=_trusted(configured.ca_file, configured.tls_ciphers), limit=16
                 ),
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
-        return self._made
+        return self._open_session
 
 
 def _event(record: bytes) -> Mapping[str, Any] | None:
@@ -413,7 +413,7 @@ def _refusal(status: int, words: str, *, who: str = "master") -> api.BackendErro
     words = text.clean(words, 200) or f"HTTP {status}"
     if status in {401, 403}:
         return api.Unauthorized(
-            f"the {who} does not let us: {words}; hint: `principal` and `secret_file`"
+            f"the {who} refuses us access: {words}; hint: `principal` and `secret_file`"
         )
     if 400 <= status < 500:
         return BadCall(f"the {who} cannot use what we say: {words}")
@@ -432,5 +432,5 @@ def _words(error: BaseException) -> str:
         return f"it does not speak TLS as we do: {words}; hint: http:// or https://, `tls_ciphers`"
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno is None:
         words = type(error.os_error).__name__
-        return f"it breaks the TLS handshake off: {words}; hint: `tls_ciphers`, its own settings"
-    return unreached.words(error)
+        return f"it breaks off the TLS handshake: {words}; hint: `tls_ciphers`, its own settings"
+    return connect_errors.words(error)

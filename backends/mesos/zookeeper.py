@@ -46,15 +46,15 @@ class Address:
 
 def parse(told: str) -> Address:
     """Read ``zk://[user:password@]host[:port],.../path``; raises ValueError."""
-    found = _ADDRESS.fullmatch(told)
-    if found is None:
+    parts = _ADDRESS.fullmatch(told)
+    if parts is None:
         raise ValueError("not a zk://host:port,.../path address")
     hosts = []
-    for one in found["hosts"].split(","):
+    for one in parts["hosts"].split(","):
         name, _, port = one.rpartition(":") if ":" in one else (one, "", "2181")
         hosts.append((name, int(port)))
-    path = "/" + found["path"].strip("/")
-    return Address(hosts=tuple(hosts), path=path, credentials=found["user"])
+    path = "/" + parts["path"].strip("/")
+    return Address(hosts=tuple(hosts), path=path, credentials=parts["user"])
 
 
 async def leader(address: Address, *, timeout_s: float) -> tuple[str, int]:

@@ -148,17 +148,17 @@ class ProcessBackend:
             ):
                 self._watcher.add(record.supervisor)
             preparing.pop(record.instance.name, None)
-        found = [record.instance for record in read]
+        instances = [record.instance for record in read]
         with _mapped():
-            found += [
+            instances += [
                 instance
                 for name, instance in preparing.items()
                 # published while we read: shown as it was, not left out
                 if name in self._preparing or paths.is_directory(self._storage.path(name))
             ]
         if odd:
-            raise api.Partial(odd.words("instance"), seen=found, odd=True)
-        return found
+            raise api.Partial(odd.words("instance"), seen=instances, odd=True)
+        return instances
 
     async def watch(self) -> AsyncIterator[None]:
         """Wake at the moment an instance ends; ends when the backend is closed or cannot list."""
@@ -305,7 +305,7 @@ class ProcessBackend:
             self._start(spec)
         return self._storage.read(spec.name, boot=kernel.boot_id())
 
-    def _places(self, spec: api.InstanceSpec) -> launching.Places:
+    def _places(self, spec: api.InstanceSpec) -> launching.InstancePaths:
         """Return the paths of an instance."""
         home, options = self._storage.path(spec.name), launching.check(spec)
         work, cgroup = home / "work", None
@@ -320,7 +320,7 @@ class ProcessBackend:
             work = home / "work" if outside is None else work
         if self._settings.cgroup is not None:
             cgroup = f"{self._settings.cgroup}/{self._storage.slug}.{spec.name}"
-        return launching.Places(
+        return launching.InstancePaths(
             home=home, work=work, shared=self._shared, cgroup=cgroup, outside=outside
         )
 
@@ -386,7 +386,7 @@ def _mapped(home: pathlib.Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except records.OddError as error:
+    except records.OddFileError as error:
         raise api.Unavailable(text.clean(str(error))) from error
     except OSError as error:
         words = error.strerror or str(error)

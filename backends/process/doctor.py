@@ -20,23 +20,26 @@ _PROGRAM_HINT = (
     "install it (agents need Java), or say where it is: `java` or `command` of the template, "
     "`path` of the backend"
 )
-_HINT = "controller.agent_url, ca_file and proxy, or the backend's own ca_file; no login before it"
+_HINT = (
+    "controller.agent_url, ca_file and proxy, or the backend's own ca_file; "
+    "no login page in front of it"
+)
 
 
 async def examine(
-    told: settings.ProcessSettings,
+    configured: settings.ProcessSettings,
     *,
     owner: str,  # noqa: ARG001 -- the shape of all examiners
     orders: Mapping[str, api.InstanceSpec],
     now: Callable[[], float],  # noqa: ARG001 -- likewise
 ) -> AsyncIterator[finding.Finding]:
     """Yield one finding for each program and each file; ``orders`` by template."""
-    for program, path in dict.fromkeys(_called(told, order) for order in orders.values()):
+    for program, path in dict.fromkeys(_called(configured, order) for order in orders.values()):
         if _is_told(program, path):
             yield _program(program, path)
     wanted = dict.fromkeys(file for order in orders.values() for file in order.files)
     with tempfile.TemporaryDirectory(prefix="agent-broker-doctor-") as folder:
-        cache = fetch.FileCache(pathlib.Path(folder), told)
+        cache = fetch.FileCache(pathlib.Path(folder), configured)
         try:
             for file in wanted:
                 yield await _fetched(cache, file)

@@ -24,7 +24,7 @@ from attrs import define, field
 from backends import api
 from backends.kit import connection
 from backends.process import locks, records, settings
-from outside import counts, files, secrets, text, unreached, waits
+from outside import connect_errors, counts, files, secrets, text, waits
 
 _CHUNK = 1 << 18
 _DIRECTLY = api.Route()
@@ -35,7 +35,7 @@ _AGAIN_LATER = (408, 425, 429)
 
 
 @define
-class _Entry:
+class _CachedUrl:
     """One URL: its lock, and when it was last known to be current (loop time)."""
 
     lock: asyncio.Lock = field(factory=asyncio.Lock)
@@ -48,7 +48,7 @@ class FileCache:
     def __init__(self, directory: pathlib.Path, configured: settings.ProcessSettings) -> None:
         self._directory = directory
         self._settings = configured
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _CachedUrl] = {}
         self._sessions: dict[api.Route, aiohttp.ClientSession] = {}
 
     async def get(self, url: str, way: api.Route = _DIRECTLY) -> pathlib.Path:
@@ -56,7 +56,7 @@ class FileCache:
 
         Raises Rejected (the server says no), Unavailable (network, time-out, 5xx) and OSError.
         """
-        entry = self._entries.setdefault(url, _Entry())
+        entry = self._entries.setdefault(url, _CachedUrl())
         path = self._directory / hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()
         async with entry.lock:
             now = asyncio.get_running_loop().time()
@@ -78,7 +78,7 @@ class FileCache:
             except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
                 raise api.Rejected(f"{_short(url)} is not an HTTP URL") from error
             except aiohttp.ClientError as error:
-                words = f"cannot fetch {_short(url)}: {unreached.words(error)}"
+                words = f"cannot fetch {_short(url)}: {connect_errors.words(error)}"
                 raise api.Unavailable(words, reach=api.Reach.TEMPLATE) from error
             entry.checked_at = asyncio.get_running_loop().time()
             return path

@@ -56,13 +56,13 @@ def descendants(pid: int) -> list[int]:
     """Return every process below ``pid``, zombies too; a picture that may miss the newest."""
     fast = os.path.exists(f"/proc/{pid}/task/{pid}/children")
     parents = {} if fast else _children_by_parent()
-    found, todo = [], [pid]
+    pids, todo = [], [pid]
     while todo:
         parent = todo.pop()
         below = _children(parent) if fast else parents.get(parent, [])
-        found += below
+        pids += below
         todo += below
-    return found
+    return pids
 
 
 def _children(pid: int) -> list[int]:

@@ -31,7 +31,7 @@ _REPORT_MAX = 65536
 
 
 @frozen(kw_only=True)
-class Places:
+class InstancePaths:
     """The paths of one instance."""
 
     home: pathlib.Path
@@ -79,7 +79,7 @@ def fill(
     stage: pathlib.Path,
     spec: api.InstanceSpec,
     *,
-    places: Places,
+    places: InstancePaths,
     files: Mapping[str, pathlib.Path],
     configured: settings.ProcessSettings,
     owner: str,
@@ -130,7 +130,7 @@ def _plan(
     template: settings.ProcessTemplate,
     configured: settings.ProcessSettings,
     *,
-    places: Places,
+    places: InstancePaths,
     token: str,
 ) -> dict[str, Any]:
     """Return what the supervisor is told; the keys are its own."""

@@ -76,11 +76,11 @@ def _end_of(path: str, limit: int) -> bytes:
     if not stat.S_ISREG(os.lstat(path).st_mode):
         return b""
     with os.fdopen(os.open(path, flags), "rb") as file:
-        told = os.fstat(file.fileno())
-        if not stat.S_ISREG(told.st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             return b""
-        if told.st_size > limit:
-            file.seek(told.st_size - limit)
+        if status.st_size > limit:
+            file.seek(status.st_size - limit)
             return _LEFT_OUT + file.read(limit)
         return file.read(limit)
 

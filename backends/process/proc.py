@@ -91,7 +91,7 @@ def reap(pid: int) -> None:
 def marked(token: str) -> list[int]:
     """Return the living processes that carry an instance's token in their environment."""
     wanted = f"{MARK}={token}".encode()
-    found = []
+    pids = []
     for entry in _PROC.iterdir():
         if not entry.name.isdecimal():
             continue
@@ -100,8 +100,8 @@ def marked(token: str) -> list[int]:
         except OSError:  # gone, or of another user: not one of ours
             continue
         if wanted in environment.split(b"\0"):
-            found.append(int(entry.name))
-    return found
+            pids.append(int(entry.name))
+    return pids
 
 
 def kill(pids: Iterable[int]) -> None:

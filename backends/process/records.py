@@ -26,14 +26,14 @@ _ODD = frozenset(
 """What reading a file says when somebody put something else there, or took the right away."""
 
 
-class OddError(ValueError):
+class OddFileError(ValueError):
     """A file says what no broker wrote; the text is for people."""
 
 
 def read(path: pathlib.Path) -> dict[str, Any] | None:
     """Return an object; None when there is no such file; empty when it is damaged (power loss).
 
-    Raises OddError for what is no file of ours, and OSError for what is the machine's.
+    Raises OddFileError for what is no file of ours, and OSError for what is the machine's.
     """
     try:
         value = json.loads(files.read(path, limit=_LIMIT))
@@ -42,7 +42,7 @@ def read(path: pathlib.Path) -> dict[str, Any] | None:
     except OSError as error:
         if error.errno not in _ODD:
             raise
-        raise OddError(f"{path.name}: {error.strerror or error}") from error
+        raise OddFileError(f"{path.name}: {error.strerror or error}") from error
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -51,26 +51,26 @@ def read(path: pathlib.Path) -> dict[str, Any] | None:
 def about(path: pathlib.Path, name: str) -> dict[str, Any] | None:
     """Return what ``instance.json`` says, each part of its type; None when there is none.
 
-    Raises OddError. A damaged one (power loss) has all parts, but they say nothing.
+    Raises OddFileError. A damaged one (power loss) has all parts, but they say nothing.
     """
-    told = read(path)
-    if told is None:
+    record = read(path)
+    if record is None:
         return None
-    metadata, token = told.get("metadata", {}), told.get("token", "")
+    metadata, token = record.get("metadata", {}), record.get("token", "")
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise OddError("instance.json: its metadata is not a section of texts")
+        raise OddFileError("instance.json: its metadata is not a section of texts")
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise OddError("instance.json: its token is not a token")
+        raise OddFileError("instance.json: its token is not a token")
     return {
         "name": name,
         "metadata": metadata,
-        "created_at": typed.number(told.get("created_at"), 0.0, 1e11),
-        "uptime": typed.number(told.get("uptime"), -1e11, 1e11) or 0.0,
-        "boot": typed.words(told.get("boot"), 64),
+        "created_at": typed.number(record.get("created_at"), 0.0, 1e11),
+        "uptime": typed.number(record.get("uptime"), -1e11, 1e11) or 0.0,
+        "boot": typed.words(record.get("boot"), 64),
         "token": token,
-        "digest": typed.words(told.get("digest"), 128),
-        "work": _own_path(told.get("work"), name),
-        "cgroup": _own_path(told.get("cgroup"), name),
+        "digest": typed.words(record.get("digest"), 128),
+        "work": _own_path(record.get("work"), name),
+        "cgroup": _own_path(record.get("cgroup"), name),
     }
 
 

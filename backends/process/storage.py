@@ -155,14 +155,14 @@ class Storage:
         return [record for record in found if record is not None], odd
 
     def _about(self, name: str, *, ends: bool = False) -> dict[str, Any] | None:
-        """Return the description of an instance; None: there is none. Raises OddError.
+        """Return the description of an instance; None: there is none. Raises OddFileError.
 
         One that was read before is believed when something odd lies there now. One that ``ends``
         need not have any.
         """
         try:
             about = records.about(self.path(name) / "instance.json", name)
-        except records.OddError:
+        except records.OddFileError:
             if name not in self._known and not ends:
                 raise
             known: dict[str, Any] = self._known.get(name) or records.nothing(name)
@@ -175,7 +175,7 @@ class Storage:
         """Return who has an instance; None: nobody yet. What was read before is believed."""
         try:
             claim = records.read(self.path(name) / "supervisor")
-        except records.OddError:
+        except records.OddFileError:
             if name not in self._claims and not ends:
                 raise
             return self._claims.get(name, {})
@@ -186,7 +186,7 @@ class Storage:
     def read(self, name: str, *, boot: str, ends: bool = False) -> InstanceRecord | None:
         """One instance, or None when there is none. ``boot`` is ``kernel.boot_id()``.
 
-        Raises OddError unless it ``ends``.
+        Raises OddFileError unless it ``ends``.
         """
         path = self.path(name)
         if not paths.is_directory(path) or not self._is_one_of(name, files.owners(self.home)):
@@ -203,7 +203,7 @@ class Storage:
         running = process is not None and proc.alive(process)
         try:
             ending = records.read(path / "exit")  # after alive(): it is written before
-        except records.OddError:
+        except records.OddFileError:
             ending = None if running else {}
         state, end = _judge(claim, ending, process=process, running=running, boot=boot)
         if state is not api.InstanceState.EXITED and os.path.lexists(path / "stop"):

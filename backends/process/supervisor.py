@@ -159,13 +159,13 @@ class Supervisor:
         os.close(out)
         os.close(fail)
         os.set_blocking(self.pipe, False)
-        told = b""
+        trouble = b""
         while part := os.read(failed, 4096):  # the end comes with the execution
-            told += part
+            trouble += part
         os.close(failed)
-        if told:
-            self.trouble = json.loads(told)
-        return not told
+        if trouble:
+            self.trouble = json.loads(trouble)
+        return not trouble
 
     def _become_agent(self, out: int, fail: int) -> None:
         """Turn the forked child into the agent; never returns."""
@@ -186,13 +186,13 @@ class Supervisor:
         except BaseException as error:  # noqa: BLE001 -- whatever it is, the child must not go on as a second supervisor
             words = str(error)
         finally:
-            told = {
+            trouble = {
                 "slug": "command" if step.startswith("execute") else "unknown",
                 "code": code,
                 "errno": number,
                 "message": f"cannot {step[:200]}: {words}"[:_MESSAGE_MAX],
             }
-            os.write(fail, json.dumps(told).encode())
+            os.write(fail, json.dumps(trouble).encode())
             os._exit(code)
 
     def _shape_process(self) -> None:

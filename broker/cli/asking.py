@@ -17,7 +17,7 @@ import attrs
 from attrs import frozen
 
 from backends.kit import finding
-from broker import assembly, clock, config, exits, log, presence, store
+from broker import assembly, clock, config, exits, log, page_address, store
 from broker.cli import doctor as doctors
 from broker.cli import recording, shared, single_look
 from broker.status import documents, terminal
@@ -242,10 +242,10 @@ async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Docu
     if options.url is not None:
         return await _page(options.url, names), options.url
     settings = shared.settings_of(options, secrets=False)
-    note = presence.noted(store.ReadOnlyStore(settings.state_dir))
+    note = page_address.noted(store.ReadOnlyStore(settings.state_dir))
     if note is not None:
-        with contextlib.suppress(presence.NoAnswer):
-            told = await presence.ask(note.url, names, note=note)
+        with contextlib.suppress(page_address.NoAnswer):
+            told = await page_address.ask(note.url, names, note=note)
             return _owned(settings, told, note.url), note.url
     if settings.listen is None:
         raise exits.BadInput("listen is off in the configuration; hint: name the page with --url")
@@ -257,8 +257,8 @@ async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Docu
 async def _page(url: str, names: Sequence[str]) -> dict[str, documents.Document]:
     url = url.rstrip("/")
     try:
-        return await presence.ask(url, names, note=None)
-    except presence.NoAnswer as error:
+        return await page_address.ask(url, names, note=None)
+    except page_address.NoAnswer as error:
         raise exits.Failed(f"no broker answers at {url}: {error}; hint: is it running?") from error
 
 
@@ -283,12 +283,12 @@ class _Asked:
     @classmethod
     def of(cls, settings: config.Settings, *names: str) -> "_Asked":
         """Ask; a broker of another state directory, owner or controller is none."""
-        note = presence.noted(store.ReadOnlyStore(settings.state_dir))
+        note = page_address.noted(store.ReadOnlyStore(settings.state_dir))
         if note is None:
             return cls(None, None)
         try:
-            told = asyncio.run(presence.ask(note.url, names, note=note))
-        except presence.NoAnswer:
+            told = asyncio.run(page_address.ask(note.url, names, note=note))
+        except page_address.NoAnswer:
             return cls(None, None)
         if any(one.get("owner") != settings.owner for one in told.values()):
             return cls(None, None)

@@ -35,12 +35,12 @@ def check_config(options: argparse.Namespace) -> None:
                 "owner": settings.owner,
                 "templates": [t.name for t in policy.templates],
                 "backends": {name: entry.kind for name, entry in settings.backends.items()},
-                "warnings": [w.told(str(options.config)) for w in settings.warnings],
+                "warnings": [w.line_in(str(options.config)) for w in settings.warnings],
             }
         )
         return
     for warning in settings.warnings:
-        print(f"warning: {warning.told(str(options.config))}")
+        print(f"warning: {warning.line_in(str(options.config))}")
     backends = ", ".join(f"{name} ({entry.kind})" for name, entry in settings.backends.items())
     print(
         f"{options.config}: good; owner {settings.owner}, "

@@ -20,14 +20,14 @@ from backends import api as backends_api
 from backends import lease as leases
 from backends import registry
 from backends.kit import finding
-from broker import config, presence, store
+from broker import config, page_address, store
 from broker.cli import rendering
 from broker.controller import reading
 from broker.core import model
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
 from jnlp import version as jnlp_version
-from outside import counts, text, tls, unreached, waits
+from outside import connect_errors, counts, text, tls, waits
 
 _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
@@ -69,12 +69,12 @@ async def running(
     settings: config.Settings, files: store.FileStore
 ) -> AsyncIterator[finding.Finding]:
     """Say what the broker says of itself that works with this state directory."""
-    check, note = "running broker", presence.noted(files)
+    check, note = "running broker", page_address.noted(files)
     if note is None:
         return  # none has ever served a page from this state directory
     try:
-        told = (await presence.ask(note.url, ("plan",), note=note))["plan"]
-    except presence.NoAnswer:
+        told = (await page_address.ask(note.url, ("plan",), note=note))["plan"]
+    except page_address.NoAnswer:
         yield finding.ok(check, f"none answers at {note.url}: everything is asked from here")
         return
     if told.get("owner") != settings.owner:
@@ -307,7 +307,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 yield finding.fail(
                     "agents",
-                    f"{way.transport.value}, from here: {unreached.words(error)}",
+                    f"{way.transport.value}, from here: {connect_errors.words(error)}",
                     "check controller.agent_url, the tunnel and firewalls; agents may stand "
                     "elsewhere in the network than this machine",
                 )

@@ -26,7 +26,7 @@ def replayed(path: pathlib.Path, *, number: int | None) -> dict[str, documents.D
 
     Return the documents that a running broker would give. Raises BadInput.
     """
-    worlds = [one for one in records(path) if isinstance(one, recording.World)]
+    worlds = [one for one in records(path) if isinstance(one, recording.RecordedWorld)]
     if not worlds:
         raise exits.BadInput(f"{path}: holds no world; hint: agent-broker record writes some")
     if number is not None and not 1 <= number <= len(worlds):
@@ -105,7 +105,7 @@ async def _follow(
             raise AssertionError(after)
         world = attrs.evolve(after.world, ledger=before.ledger)  # what the plan was made of
         looks += 1
-        one_world = recording.World(at=world.now, world=world, policy=policy)
+        one_world = recording.RecordedWorld(at=world.now, world=world, policy=policy)
         for one in (*recording.changes(seen, after.world), one_world):
             if not writer.add(one):
                 raise exits.Failed("the file is full; what it holds can be used")

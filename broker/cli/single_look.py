@@ -41,7 +41,7 @@ class Looked:
     version: str = broker.__version__
     outcomes: Sequence[ledgers.Outcome] = ()
     deaths: Sequence[death.Death] = ()
-    leadership: leaderships.State = field(factory=leaderships.State)
+    leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)
 
     def now(self) -> float:
         """Return the moment of the look."""

@@ -78,8 +78,8 @@ class Builder:
             kinds=self.kinds, notes=self.notes, document=document, backends=backends
         )
         templates = tuple(
-            makes.template(name, told, sections.get(name, {}))
-            for name, told in document.templates.items()
+            makes.template(name, entry, sections.get(name, {}))
+            for name, entry in document.templates.items()
         )
         if not templates and not self.notes.problems:
             self.notes.bad(("templates",), "found none; allowed: one or more")
@@ -97,8 +97,8 @@ class Builder:
             advanced=document.advanced,
             templates=tuple(t for t in templates if t is not None),
             warmth={
-                model.TemplateName(name): templating.warmth(told.warm)
-                for name, told in document.templates.items()
+                model.TemplateName(name): templating.warmth(entry.warm)
+                for name, entry in document.templates.items()
             },
             high_availability=replicas,
             fingerprint=_fingerprint(data),
@@ -123,11 +123,11 @@ class Builder:
             return {}
         sections: dict[str, dict[str, Any]] = {}
         merged: dict[str, Any] = {}
-        for name, told in templates.items():
-            if not isinstance(told, dict):
-                merged[name] = told
+        for name, entry in templates.items():
+            if not isinstance(entry, dict):
+                merged[name] = entry
                 continue
-            whole = _merge(defaults or {}, told)
+            whole = _merge(defaults or {}, entry)
             sections[name] = {k: whole.pop(k) for k in list(whole) if k in self.kinds}
             merged[name] = whole
         plain["templates"] = merged
@@ -159,57 +159,59 @@ class Builder:
         if document.advanced.backoff_max_s < document.advanced.backoff_base_s:
             self.notes.bad(("advanced", "backoff_max"), "shorter than advanced.backoff_base")
 
-    def _controller(self, told: shape.Controller) -> ControllerSettings | None:
+    def _controller(self, section: shape.Controller) -> ControllerSettings | None:
         where: tree.Path = ("controller",)
-        url = self._url((*where, "url"), told.url)
+        url = self._url((*where, "url"), section.url)
         agent_url = url
-        if told.agent_url is not None:
-            agent_url = self._url((*where, "agent_url"), told.agent_url)
-        if told.token is not None and told.password is not None:
+        if section.agent_url is not None:
+            agent_url = self._url((*where, "agent_url"), section.agent_url)
+        if section.token is not None and section.password is not None:
             self.notes.bad((*where, "password"), "given beside a token", "keep the token")
         secret = self._secret(
-            (*where, "token" if told.token is not None else "password"),
-            told.token if told.token is not None else told.password,
+            (*where, "token" if section.token is not None else "password"),
+            section.token if section.token is not None else section.password,
         )
-        if told.user is None and (told.token is not None or told.password is not None):
+        if section.user is None and (section.token is not None or section.password is not None):
             self.notes.bad((*where, "user"), "missing, and a token or password is given")
-        if told.user is not None and told.token is None and told.password is None:
+        if section.user is not None and section.token is None and section.password is None:
             self.notes.bad((*where, "token"), "missing, and a user is given", "token: file:PATH")
-        if not told.verify:
+        if not section.verify:
             self.notes.warn((*where, "verify"), "false: anybody may pose as the controller")
-        if told.user is None:
+        if section.user is None:
             self.notes.warn((*where, "user"), "missing: the broker works as anonymous")
         else:
             exposure.check_url(self.notes, (*where, "url"), url, "the token travels")
-        ca_file = self._authority((*where, "ca_file"), told.ca_file)
-        proxy = self._proxy((*where, "proxy"), told.proxy)
+        ca_file = self._authority((*where, "ca_file"), section.ca_file)
+        proxy = self._proxy((*where, "proxy"), section.proxy)
         if url is None or agent_url is None:
             return None
         credentials = None
-        if told.user is not None and secret is not None:
+        if section.user is not None and secret is not None:
             credentials = jnlp_settings.Credentials(
-                user=told.user,
+                user=section.user,
                 secret=secret,
-                is_password=told.token is None,
-                secret_file=self._file_of(told.token if told.token is not None else told.password),
+                is_password=section.token is None,
+                secret_file=self._file_of(
+                    section.token if section.token is not None else section.password
+                ),
             )
         return ControllerSettings(
             url=url,
             agent_url=agent_url,
             credentials=credentials,
             ca_file=ca_file,
-            verify=told.verify,
+            verify=section.verify,
             proxy=proxy,
-            timeout_s=told.timeout_s,
-            placeholder=told.placeholder,
-            agents_trust_ca=told.agents_trust_ca,
+            timeout_s=section.timeout_s,
+            placeholder=section.placeholder,
+            agents_trust_ca=section.agents_trust_ca,
         )
 
-    def _authority(self, path: tree.Path, told: str | None) -> str | None:
+    def _authority(self, path: tree.Path, path_text: str | None) -> str | None:
         """Return the path of the PEM file; it is read here to be sure of it."""
-        if told is None:
+        if path_text is None:
             return None
-        ca_file = str(self.base / told)
+        ca_file = str(self.base / path_text)
         try:
             if not paths.is_regular(ca_file):
                 self.notes.bad(path, f"found {ca_file}, which is not a file")
@@ -242,16 +244,16 @@ class Builder:
             return None
         return text if text.endswith("/") else f"{text}/"
 
-    def _proxy(self, path: tree.Path, told: str | None) -> str | None:
+    def _proxy(self, path: tree.Path, setting: str | None) -> str | None:
         """Return the proxy's URL; one with a password is only referred to."""
-        if told is None:
+        if setting is None:
             return None
-        if told.startswith(("file:", "env:")):
-            secret = self._secret(path, told)
+        if setting.startswith(("file:", "env:")):
+            secret = self._secret(path, setting)
             text = secret.reveal() if secret is not None else None
         else:
-            text = told
-            if "@" in told:
+            text = setting
+            if "@" in setting:
                 self.notes.bad(
                     path,
                     "found a URL with a user (not shown); allowed: a URL, file:PATH or env:NAME",
@@ -265,14 +267,14 @@ class Builder:
             exposure.check_url(self.notes, path, text, "the proxy's password travels")
         return text
 
-    def _secret(self, path: tree.Path, told: str | None) -> jnlp_secret.Secret | None:
-        if told is None or not self.fetches:
+    def _secret(self, path: tree.Path, setting: str | None) -> jnlp_secret.Secret | None:
+        if setting is None or not self.fetches:
             return None
-        if told.startswith("file:"):
-            file = self.base / told.removeprefix("file:")
+        if setting.startswith("file:"):
+            file = self.base / setting.removeprefix("file:")
             exposure.check_secret_file(self.notes, path, file)
         try:
-            return values.resolve(told, base=self.base, environ=self.environ)
+            return values.resolve(setting, base=self.base, environ=self.environ)
         except values.Bad as error:
             self.notes.bad(path, f"found {error.found}; allowed: {error.allowed}", error.hint)
             return None
@@ -282,14 +284,14 @@ class Builder:
         kind, _, name = (told or "").partition(":")
         return (self.base / name).absolute() if kind == "file" else None
 
-    def _listen(self, told: str | None) -> tuple[str, int] | None:
-        if told is None:
+    def _listen(self, setting: str | None) -> tuple[str, int] | None:
+        if setting is None:
             return None
-        host, colon, port = told.rpartition(":")
+        host, colon, port = setting.rpartition(":")
         if not colon or not port.isdecimal() or int(port) > _MAX_PORT or not host:
             self.notes.bad(
                 ("listen",),
-                f"found {values.shown(told)}; allowed: HOST:PORT or off",
+                f"found {values.shown(setting)}; allowed: HOST:PORT or off",
                 "127.0.0.1:8087",
             )
             return None
@@ -297,24 +299,24 @@ class Builder:
 
     # --- backends ---
 
-    def _backends(self, told: Any) -> dict[model.BackendName, BackendSettings]:
-        found: dict[model.BackendName, BackendSettings] = {}
-        if not isinstance(told, dict):
+    def _backends(self, section: Any) -> dict[model.BackendName, BackendSettings]:
+        backends: dict[model.BackendName, BackendSettings] = {}
+        if not isinstance(section, dict):
             self.notes.bad(
-                ("backends",), f"found {values.shown(told)}; allowed: NAME with its settings"
+                ("backends",), f"found {values.shown(section)}; allowed: NAME with its settings"
             )
-            return found
-        if not told:
+            return backends
+        if not section:
             self.notes.bad(
                 ("backends",), "found none; allowed: one or more", "leave it out for processes"
             )
-        for name, entry in told.items():
-            made = self._backend(("backends", name), entry)
+        for name, entry in section.items():
+            settings = self._backend(("backends", name), entry)
             if not values.NAME.fullmatch(name):
                 self.notes.bad(("backends", name), f"a name has {values.NAME_WORDS}")
-            elif made is not None:
-                found[model.BackendName(name)] = made
-        return found
+            elif settings is not None:
+                backends[model.BackendName(name)] = settings
+        return backends
 
     def _backend(self, path: tree.Path, entry: Any) -> BackendSettings | None:
         if not isinstance(entry, dict):
@@ -369,14 +371,14 @@ def _is_url(text: str) -> bool:
 
 def _mended(plain: Mapping[str, Any]) -> shape.Document:
     """Return the document without what could not be read, so that the rest is checked, too."""
-    known, of_template = (
+    names, of_template = (
         {reading.key_of(a) for a in attrs.fields(cls)} for cls in (shape.Document, shape.Template)
     )
     good: dict[str, Any] = {
         key: value
         for key, value in plain.items()
         if key != "templates"
-        and key in known
+        and key in names
         and reading.read(shape.Document, {**_EMPTY, key: value}, (), [])
     }
     templates = plain.get("templates")
@@ -384,12 +386,12 @@ def _mended(plain: Mapping[str, Any]) -> shape.Document:
         name: {"labels": "x"}
         | {
             key: value
-            for key, value in told.items()
+            for key, value in entry.items()
             if key in of_template
             and reading.read(shape.Template, {"labels": "x", key: value}, (), [])
         }
-        for name, told in (templates.items() if isinstance(templates, dict) else ())
-        if isinstance(told, dict)
+        for name, entry in (templates.items() if isinstance(templates, dict) else ())
+        if isinstance(entry, dict)
     }
     mended: shape.Document = reading.read(shape.Document, {**_EMPTY, **good}, (), [])
     return mended

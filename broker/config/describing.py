@@ -32,32 +32,32 @@ _PLAIN: Mapping[Any, dict[str, Any]] = {
 
 def schema(kinds: Mapping[str, KindClasses]) -> dict[str, Any]:
     """Return a JSON Schema (2020-12) of the whole file."""
-    made = _object(shape.Document)
+    document = _object(shape.Document)
     template = _object(shape.Template)
     for name, kind in kinds.items():
         template["properties"][name] = _object(kind.template_settings)
-    made["properties"]["templates"]["additionalProperties"] = template
-    made["properties"]["templates"]["propertyNames"] = {"pattern": _NAMED}
-    made["properties"]["defaults"] = {**template, "required": []}
-    made["properties"]["backends"] = {
+    document["properties"]["templates"]["additionalProperties"] = template
+    document["properties"]["templates"]["propertyNames"] = {"pattern": _NAMED}
+    document["properties"]["defaults"] = {**template, "required": []}
+    document["properties"]["backends"] = {
         "type": "object",
         "propertyNames": {"pattern": _NAMED},
         "additionalProperties": {"oneOf": [_backend(n, k) for n, k in sorted(kinds.items())]},
-        "description": made["properties"]["backends"]["description"],
+        "description": document["properties"]["backends"]["description"],
     }
     shared = _object(shape.HighAvailability)
     for kind in kinds.values():
         if kind.lease is not None:
             shared["properties"] |= _object(kind.lease)["properties"]
-    text = made["properties"]["high_availability"]["description"]
-    made["properties"]["high_availability"] = {
+    text = document["properties"]["high_availability"]["description"]
+    document["properties"]["high_availability"] = {
         "anyOf": [shared, {"type": "null"}],
         "description": text,
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Configuration of the Jenkins Agent Broker",
-        **made,
+        **document,
     }
 
 
@@ -80,19 +80,19 @@ def _object(cls: type[Any]) -> dict[str, Any]:
 def _field(attribute: "attrs.Attribute[Any]") -> dict[str, Any]:
     kind, optional = reading.optional_of(attribute.type)
     if attribute.name.endswith("_s") and kind is float:
-        made: dict[str, Any] = {"type": "string", "pattern": _DURATION}
+        described: dict[str, Any] = {"type": "string", "pattern": _DURATION}
     elif attribute.name.endswith("_bytes") and kind is int:
-        made = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": _SIZE}]}
+        described = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": _SIZE}]}
     elif "choices" in attribute.metadata:
-        made = {"enum": list(attribute.metadata["choices"])}
+        described = {"enum": list(attribute.metadata["choices"])}
     else:
-        made = _type(kind)
+        described = _type(kind)
     words = [w for w in (attribute.metadata.get("word"),) if w is not None]
     if words or optional:
         more = [{"enum": [*words, *([False] if "off" in words else [])]}] if words else []
-        made = {"anyOf": [made, *more, *([{"type": "null"}] if optional else [])]}
+        described = {"anyOf": [described, *more, *([{"type": "null"}] if optional else [])]}
     text = attribute.metadata.get("doc")
-    return {**made, "description": text} if text else made
+    return {**described, "description": text} if text else described
 
 
 def _type(kind: Any) -> dict[str, Any]:

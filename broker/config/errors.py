@@ -32,7 +32,7 @@ class Problem:
         hint = f"; hint: {self.hint}" if self.hint else ""
         return outside_text.clean(f"{where}{self.text}{hint}", _LINE)
 
-    def told(self, name: str) -> str:
+    def line_in(self, name: str) -> str:
         """Return that line with the file's name and the line in it before."""
         return f"{name}:{self.line}: {self.words()}"
 

@@ -18,7 +18,7 @@ _PROMISED_S = 13.0  # of the 15 s that a fail-over may take; the rest is for loo
 
 
 def high_availability(
-    told: Any,
+    section: Any,
     kinds: Mapping[str, KindClasses],
     notes: collector.Notes,
     *,
@@ -26,10 +26,10 @@ def high_availability(
     backends: Mapping[model.BackendName, BackendSettings],
 ) -> HighAvailability | None:
     """Return the checked section; None when there is none, or when it has problems."""
-    if told is None:
+    if section is None:
         return None
-    if not isinstance(told, dict):
-        notes.bad(_PATH, f"found {values.shown(told)}; allowed: a section of settings")
+    if not isinstance(section, dict):
+        notes.bad(_PATH, f"found {values.shown(section)}; allowed: a section of settings")
         return None
     _check_backends(kinds, notes, backends)
     kind, own_class = next(
@@ -38,7 +38,9 @@ def high_availability(
     if own_class is None:
         notes.bad(_PATH, "no kind of backend that is known here holds a lease")
         return None
-    shared, own = reading.read_both(shape.HighAvailability, own_class, told, _PATH, notes.problems)
+    shared, own = reading.read_both(
+        shape.HighAvailability, own_class, section, _PATH, notes.problems
+    )
     if shared is None or own is None:
         return None
     _check_durations(shared, notes)

@@ -63,16 +63,16 @@ def parse(
         told = {problem.path for problem in problems}
         problems += _located((p for p in builder.notes.problems if p.path not in told), read)
     problems.sort(key=lambda problem: problem.line)
-    raise ConfigError(tuple(p.told(name) for p in problems), tuple(problems))
+    raise ConfigError(tuple(p.line_in(name) for p in problems), tuple(problems))
 
 
 def _located(problems: Iterable[Problem], read: tree.Tree) -> Iterator[Problem]:
     """Say where each problem or warning stands; one of the defaults is told once, where it is."""
-    seen = set()
+    yielded = set()
     for problem in problems:
         path, default = problem.path, ("defaults", *problem.path[2:])
         if path[:1] == ("templates",) and path not in read.lines and default in read.lines:
             path = default if len(default) > 1 else path
-        if (path, problem.text) not in seen:
-            seen.add((path, problem.text))
+        if (path, problem.text) not in yielded:
+            yielded.add((path, problem.text))
             yield attrs.evolve(problem, path=path, line=read.line(path))

@@ -69,14 +69,14 @@ def read_each(
     cls: type[Any], data: Mapping[str, Any], path: tree.Path, problems: list[Problem]
 ) -> Any:
     """Like ``read``, for a class that checks itself: it stops at its first wrong value."""
-    found: list[Problem] = []
-    made = read(cls, data, path, found)
-    for key, value in data.items() if found and isinstance(data, Mapping) else ():
+    own: list[Problem] = []
+    read_value = read(cls, data, path, own)
+    for key, value in data.items() if own and isinstance(data, Mapping) else ():
         alone: list[Problem] = []
         read(cls, {key: value}, path, alone)
-        found += [p for p in alone if p not in found and p.path[: len(path) + 1] == (*path, key)]
-    problems.extend(found)
-    return made
+        own += [p for p in alone if p not in own and p.path[: len(path) + 1] == (*path, key)]
+    problems.extend(own)
+    return read_value
 
 
 def read_both(
@@ -182,11 +182,11 @@ def _choice(choices: tuple[str, ...]) -> Callable[[Any], str]:
 
 
 def _make() -> cattrs.Converter:
-    made = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
-    made.register_structure_hook(str, _strict(str, "a text"))
-    made.register_structure_hook(int, _strict(int, "a whole number"))
-    made.register_structure_hook(bool, _strict(bool, "true or false"))
-    made.register_structure_hook(float, _number)
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook(str, _strict(str, "a text"))
+    converter.register_structure_hook(int, _strict(int, "a whole number"))
+    converter.register_structure_hook(bool, _strict(bool, "true or false"))
+    converter.register_structure_hook(float, _number)
     for kind, parse in (
         (shape.SecretRef, values.reference),
         (shape.TimeOfDay, schedule.parse_time),
@@ -194,11 +194,15 @@ def _make() -> cattrs.Converter:
         (shape.Labels, _labels),
         (shape.Cap, _cap),
     ):
-        made.register_structure_hook_func(_is(kind), _via(parse))
-    made.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(made, cls))
-    made.register_structure_hook_func(_is_dict, lambda value, cls: _dict(made, value, cls))
-    made.register_structure_hook_func(_is_tuple, lambda value, cls: _tuple(made, value, cls))
-    return made
+        converter.register_structure_hook_func(_is(kind), _via(parse))
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(converter, cls))
+    converter.register_structure_hook_func(
+        _is_dict, lambda value, cls: _dict(converter, value, cls)
+    )
+    converter.register_structure_hook_func(
+        _is_tuple, lambda value, cls: _tuple(converter, value, cls)
+    )
+    return converter
 
 
 def _is(kind: object) -> Callable[[Any], bool]:
@@ -227,14 +231,14 @@ def _tuple(made: cattrs.Converter, value: object, cls: Any) -> tuple[Any, ...]:
     return tuple(made.structure(value, kind))
 
 
-def _class_hook(made: cattrs.Converter, cls: type[Any]) -> Callable[[Any, Any], Any]:
+def _class_hook(converter: cattrs.Converter, cls: type[Any]) -> Callable[[Any, Any], Any]:
     overrides: dict[str, Any] = {
         attribute.name: gen.override(rename=key_of(attribute), struct_hook=_field_hook(attribute))
         for attribute in attrs.fields(cls)
     }
     inner = gen.make_dict_structure_fn(
         cls,
-        made,
+        converter,
         _cattrs_forbid_extra_keys=True,
         _cattrs_detailed_validation=True,
         **overrides,

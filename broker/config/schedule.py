@@ -47,7 +47,7 @@ def min_idle(base: int, windows: Sequence[Window], *, zone: str, at: float) -> i
 
 def parse_days(text: str) -> frozenset[int]:
     """Read ``mon-fri``, ``sat,sun``, ``fri-mon`` or ``daily``. Raises ValueError."""
-    found: set[int] = set()
+    days: set[int] = set()
     for part in text.lower().replace(" ", "").split(","):
         if part == "daily":
             return frozenset(range(len(DAYS)))
@@ -55,11 +55,11 @@ def parse_days(text: str) -> frozenset[int]:
         if first not in DAYS or (dash and last not in DAYS):
             raise ValueError("days like mon-fri, sat,sun or daily")
         day, end = DAYS.index(first), DAYS.index(last if dash else first)
-        found.add(day)
+        days.add(day)
         while day != end:
             day = (day + 1) % len(DAYS)
-            found.add(day)
-    return frozenset(found)
+            days.add(day)
+    return frozenset(days)
 
 
 def parse_time(value: str | int) -> int:

@@ -67,9 +67,9 @@ class ControllerSettings:
         """Read a PEM file. Raises ValueError for one without a certificate, and OSError."""
         return trust.certificates(files.read(path, limit=_CA_BYTES).decode("ascii", "replace"))
 
-    def session(self) -> jnlp_settings.Settings:
+    def session(self) -> jnlp_settings.ControllerAccess:
         """Return what the HTTP session wants."""
-        return jnlp_settings.Settings(
+        return jnlp_settings.ControllerAccess(
             url=self.url,
             credentials=self.credentials,
             ca_file=self.ca_file,

@@ -46,15 +46,15 @@ class Templates:
     places: dict[tuple[model.BackendName, str], str] = field(factory=dict)  # whose they are
 
     def template(
-        self, name: str, told: shape.Template, sections: Mapping[str, Any]
+        self, name: str, section: shape.Template, sections: Mapping[str, Any]
     ) -> model.Template | None:
         """Return a template; None when its connection cannot be."""
         path: tree.Path = ("templates", name)
-        self._check_template(path, name, told)
-        chosen = self._chosen(path, told)
-        connection = self._connection((*path, "connect"), told.connect)
+        self._check_template(path, name, section)
+        chosen = self._chosen(path, section)
+        connection = self._connection((*path, "connect"), section.connect)
         platform = self._platform(path, chosen, sections)
-        self._judge(path, name, told, platform)
+        self._judge(path, name, section, platform)
         if connection is None:
             return None
         controller = self.document.controller
@@ -65,36 +65,36 @@ class Templates:
         launch = model.LaunchSettings(
             connection=connection,
             agent_url=agent_url if agent_url.endswith("/") else f"{agent_url}/",
-            remote_fs=told.remote_fs,
-            image=told.image,
-            command=told.command,
-            java=told.java,
-            jvm_options=told.jvm_options,
-            heap_share=told.heap_share,
-            environment=told.environment,
-            resources=backends_api.Resources(**attrs.asdict(told.resources)),
-            reconnect_for_s=told.reconnect_for_s,
+            remote_fs=section.remote_fs,
+            image=section.image,
+            command=section.command,
+            java=section.java,
+            jvm_options=section.jvm_options,
+            heap_share=section.heap_share,
+            environment=section.environment,
+            resources=backends_api.Resources(**attrs.asdict(section.resources)),
+            reconnect_for_s=section.reconnect_for_s,
             platform=platform,
         )
         template = model.Template(
             name=model.TemplateName(name),
-            labels=frozenset(told.labels),
+            labels=frozenset(section.labels),
             backends=chosen,
             revision="",
-            executors=told.executors,
-            exclusive=told.mode == "exclusive",
-            takes_unlabelled=told.takes_unlabelled,
-            start_early=told.start_early,
-            paused=told.paused,
-            cap=told.cap,
-            min_idle=told.warm.min_idle,
-            retention=self._retention((*path, "retention"), told.retention, platform),
-            connect_deadline_s=told.connect_deadline_s,
+            executors=section.executors,
+            exclusive=section.mode == "exclusive",
+            takes_unlabelled=section.takes_unlabelled,
+            start_early=section.start_early,
+            paused=section.paused,
+            cap=section.cap,
+            min_idle=section.warm.min_idle,
+            retention=self._retention((*path, "retention"), section.retention, platform),
+            connect_deadline_s=section.connect_deadline_s,
             launch=launch,
         )
         return attrs.evolve(template, revision=revision(template))
 
-    def _check_template(self, path: tree.Path, name: str, told: shape.Template) -> None:
+    def _check_template(self, path: tree.Path, name: str, section: shape.Template) -> None:
         if not values.NAME.fullmatch(name):
             self.notes.bad(path, f"a name has {values.NAME_WORDS}")
         full = marks.node_name(self.document.owner, name, _SUFFIX)
@@ -106,7 +106,7 @@ class Templates:
                 f"{_MAX_NAME}",
                 "a shorter owner or template name",
             )
-        for number, label in enumerate(told.labels):
+        for number, label in enumerate(section.labels):
             for text in jnlp_node.label_problems(label):
                 self.notes.bad((*path, "labels", number), text)
             odd = _ODD_IN_LABELS.search(label)
@@ -118,33 +118,33 @@ class Templates:
                     "blanks stand between labels, and nothing around them",
                 )
         for name_, value, least in (
-            (("executors",), told.executors, 1),
-            (("cap",), told.cap, 0),
-            (("warm", "min_idle"), told.warm.min_idle, 0),
-            (("retention", "max_builds"), told.retention.max_builds, 1),
+            (("executors",), section.executors, 1),
+            (("cap",), section.cap, 0),
+            (("warm", "min_idle"), section.warm.min_idle, 0),
+            (("retention", "max_builds"), section.retention.max_builds, 1),
         ):
             self.notes.at_least((*path, *name_), value, least)
-        if told.takes_unlabelled and told.mode == "exclusive":
+        if section.takes_unlabelled and section.mode == "exclusive":
             self.notes.bad(
                 (*path, "takes_unlabelled"),
                 "true, and mode is exclusive: the controller gives such agents only builds that "
                 "ask for a label",
                 "mode: normal",
             )
-        if told.command is not None and not told.command:
+        if section.command is not None and not section.command:
             self.notes.bad((*path, "command"), "found none; allowed: a program, or leave it out")
-        self.notes.positive((*path, "connect_deadline"), told.connect_deadline_s)
-        self._check_environment((*path, "environment"), told.environment)
-        self._check_resources((*path, "resources"), told.resources)
-        self._check_warm(path, told)
-        self._check_retention(path, told)
+        self.notes.positive((*path, "connect_deadline"), section.connect_deadline_s)
+        self._check_environment((*path, "environment"), section.environment)
+        self._check_resources((*path, "resources"), section.resources)
+        self._check_warm(path, section)
+        self._check_retention(path, section)
 
-    def _check_resources(self, path: tree.Path, told: shape.Resources) -> None:
+    def _check_resources(self, path: tree.Path, section: shape.Resources) -> None:
         for name in ("cpu_limit", "cpu_shares"):
-            value = getattr(told, name)
+            value = getattr(section, name)
             if value is not None and value <= 0:
                 self.notes.bad((*path, name), f"found {value:g}; allowed: more than 0")
-        limit, reserved = told.memory_bytes, told.memory_reservation_bytes
+        limit, reserved = section.memory_bytes, section.memory_reservation_bytes
         if limit is not None and reserved is not None and reserved > limit:
             self.notes.bad(
                 (*path, "memory_reservation"), "more than memory", "memory is the limit"
@@ -167,21 +167,21 @@ class Templates:
                     "every build can read it; secrets belong into the controller's credentials",
                 )
 
-    def _check_warm(self, path: tree.Path, told: shape.Template) -> None:
-        most = max(
-            [told.warm.min_idle]
-            + [w.min_idle for w in (told.warm.schedule.windows if told.warm.schedule else ())]
-        )
-        if told.cap is not None and 0 <= told.cap < most:
+    def _check_warm(self, path: tree.Path, section: shape.Template) -> None:
+        schedule = section.warm.schedule
+        windows = schedule.windows if schedule is not None else ()
+        most = max([section.warm.min_idle, *(window.min_idle for window in windows)])
+        if section.cap is not None and 0 <= section.cap < most:
             self.notes.bad(
                 (*path, "warm"),
-                f"{counts.told(most, 'agent is', 'agents are')} to be idle, and cap is {told.cap}",
+                f"{counts.told(most, 'agent is', 'agents are')} to be idle, "
+                f"and cap is {section.cap}",
             )
-        for number, window in enumerate(told.warm.schedule.windows if told.warm.schedule else ()):
+        for number, window in enumerate(windows):
             where = (*path, "warm", "schedule", "windows", number, "min_idle")
             self.notes.at_least(where, window.min_idle, 0)
-        if told.warm.schedule is not None:
-            zone = told.warm.schedule.zone
+        if schedule is not None:
+            zone = schedule.zone
             try:
                 zoneinfo.ZoneInfo(zone)
             except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
@@ -190,22 +190,22 @@ class Templates:
                     f"found {values.shown(zone)}; allowed: a time zone like Europe/Berlin",
                 )
 
-    def _check_retention(self, path: tree.Path, told: shape.Template) -> None:
-        keep = told.retention
+    def _check_retention(self, path: tree.Path, section: shape.Template) -> None:
+        keep = section.retention
         where = (*path, "retention")
         self.notes.positive((*where, "max_age"), keep.max_age_s)
-        if keep.once and told.executors > 1:
+        if keep.once and section.executors > 1:
             self.notes.bad(
                 (*where, "once"),
-                f"true, and executors is {told.executors}: one build leaves the others no slot",
+                f"true, and executors is {section.executors}: one build leaves the others no slot",
                 "executors: 1",
             )
         if keep.once and keep.max_builds not in {None, 1}:
             self.notes.bad((*where, "max_builds"), "given beside once", "keep one of them")
-        if keep.max_builds is not None and told.executors > 1:
+        if keep.max_builds is not None and section.executors > 1:
             self.notes.warn(
                 (*where, "max_builds"),
-                f"with {counts.told(told.executors, 'executor')}, builds that run at the same "
+                f"with {counts.told(section.executors, 'executor')}, builds that run at the same "
                 "time may exceed it",
             )
 
@@ -229,31 +229,33 @@ class Templates:
     def _chosen(
         self,
         path: tree.Path,
-        told: shape.Template,
+        section: shape.Template,
     ) -> tuple[model.BackendName, ...]:
-        if told.backends is None:
+        if section.backends is None:
             return tuple(self.backends)
-        for number, name in enumerate(told.backends):
+        for number, name in enumerate(section.backends):
             if name not in self.backends:
                 self.notes.bad(
                     (*path, "backends", number),
                     f"found {values.shown(name)}; allowed: {', '.join(self.backends) or 'none'}",
                     reading.guess(name, self.backends),
                 )
-        if not told.backends:
+        if not section.backends:
             self.notes.bad(
                 (*path, "backends"), "found none; allowed: one or more, or leave it out"
             )
-        return tuple(model.BackendName(name) for name in told.backends)
+        return tuple(model.BackendName(name) for name in section.backends)
 
-    def _connection(self, path: tree.Path, told: shape.Connect) -> jnlp_tunnel.Connection | None:
+    def _connection(
+        self, path: tree.Path, section: shape.Connect
+    ) -> jnlp_tunnel.Connection | None:
         try:
             return jnlp_tunnel.connection(
-                transport=jnlp_tunnel.Transport(told.mode),
-                tunnel=told.tunnel,
-                direct=told.direct,
-                instance_identity=told.instance_identity,
-                protocols=told.protocols,
+                transport=jnlp_tunnel.Transport(section.mode),
+                tunnel=section.tunnel,
+                direct=section.direct,
+                instance_identity=section.instance_identity,
+                protocols=section.protocols,
             )
         except jnlp_tunnel.ConnectionSettingError as error:
             self.notes.bad(
@@ -288,7 +290,7 @@ class Templates:
         self,
         path: tree.Path,
         name: str,
-        told: shape.Template,
+        section: shape.Template,
         platform: Mapping[model.BackendName, Any],
     ) -> None:
         """Note what the settings for each kind say about themselves, backend by backend."""
@@ -297,16 +299,16 @@ class Templates:
             common = remarks.Common(
                 settings=entry.settings,
                 name=name,
-                remote_fs=told.remote_fs,
-                image=told.image,
-                environment=told.environment,
+                remote_fs=section.remote_fs,
+                image=section.image,
+                environment=section.environment,
                 reserved=jnlp_launch.VARIABLES,
-                alone=told.cap == 1,
+                alone=section.cap == 1,
             )
             self.notes.remarks((*path, entry.kind), remarks.of_template(options, common))
             for shared in remarks.shares(options, common):
                 setting = ("remote_fs",) if shared.path is None else (entry.kind, *shared.path)
-                self._check_shared((*path, *setting), (backend, shared.where), name, told.cap)
+                self._check_shared((*path, *setting), (backend, shared.where), name, section.cap)
 
     def _check_shared(
         self,
@@ -341,7 +343,7 @@ def _spelled(character: str) -> str:
 
 def revision(template: model.Template) -> str:
     """Return a short text that changes with what an agent is, not with when it goes."""
-    told = (
+    parts = (
         sorted(template.labels),
         template.executors,
         template.exclusive,
@@ -350,7 +352,7 @@ def revision(template: model.Template) -> str:
             for a in attrs.fields(model.LaunchSettings)
         },
     )
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:10]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
 
 
 def _plain(value: Any) -> Any:
@@ -364,13 +366,13 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def warmth(told: shape.Warm) -> Warmth:
+def warmth(section: shape.Warm) -> Warmth:
     """Return how many agents to keep idle, by the week."""
-    week = told.schedule
+    week = section.schedule
     if week is None:
-        return Warmth(base=told.min_idle)
+        return Warmth(base=section.min_idle)
     return Warmth(
-        base=told.min_idle,
+        base=section.min_idle,
         zone=week.zone,
         windows=tuple(
             schedule.Window(days=w.days, start_min=w.start, end_min=w.end, min_idle=w.min_idle)

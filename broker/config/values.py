@@ -60,13 +60,13 @@ def shown_url(text: str) -> str:
 def duration(value: object) -> float:
     """Read ``90s``, ``10m``, ``1h30m``, ``250ms`` or ``2d`` as seconds."""
     text = value.strip() if isinstance(value, str) and len(value) <= _MOST_WRITTEN else ""
-    found = _DURATION.fullmatch(text)
-    if not text or found is None:
+    parts = _DURATION.fullmatch(text)
+    if not text or parts is None:
         hint = f"write {value}s" if isinstance(value, int | float) and value is not True else ""
         raise Bad(shown(value), "a duration like 30s, 10m, 1h30m or 250ms", hint)
     seconds = math.fsum(
         float(number) * _SECONDS[unit]
-        for unit, number in found.groupdict().items()
+        for unit, number in parts.groupdict().items()
         if number is not None
     )
     if seconds > _LONGEST_S:
@@ -99,14 +99,17 @@ def reference(value: object) -> str:
     )
 
 
-def resolve(told: str, *, base: pathlib.Path, environ: Mapping[str, str]) -> jnlp_secret.Secret:
+def resolve(
+    reference: str, *, base: pathlib.Path, environ: Mapping[str, str]
+) -> jnlp_secret.Secret:
     """Fetch a secret; a relative path starts at ``base``. Raises ``Bad``, without its content."""
-    kind, _, name = told.partition(":")
+    kind, _, name = reference.partition(":")
     if kind == "env":
         text = environ.get(name)
         if not text:
             raise Bad(
-                f"{told}, but the environment variable is {'empty' if text == '' else 'not set'}",
+                f"{reference}, but the environment variable is "
+                f"{'empty' if text == '' else 'not set'}",
                 "a variable that holds the secret",
             )
     else:
@@ -114,13 +117,15 @@ def resolve(told: str, *, base: pathlib.Path, environ: Mapping[str, str]) -> jnl
             text = files.secret(base / name, limit=_SECRET_BYTES)
         except OSError as error:
             if error.errno == errno.ENODATA:
-                raise Bad(f"{told}, which is empty", "one line: the secret") from error
+                raise Bad(f"{reference}, which is empty", "one line: the secret") from error
             words = error.strerror or str(error)
-            raise Bad(f"{told}: {words}", "a file that the broker may read") from error
+            raise Bad(f"{reference}: {words}", "a file that the broker may read") from error
     text = text.removeprefix("\ufeff").strip()
     if not text or len(text.splitlines()) > 1:
         what = "holds several lines" if text else "is empty"
-        raise Bad(f"{told}, which {what}", "one line: the secret")
+        raise Bad(f"{reference}, which {what}", "one line: the secret")
     if found := files.unseen(text):
-        raise Bad(f"{told}, which holds {found}", "the secret alone", "write it anew, by hand")
+        raise Bad(
+            f"{reference}, which holds {found}", "the secret alone", "write it anew, by hand"
+        )
     return jnlp_secret.Secret(text)

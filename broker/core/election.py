@@ -54,7 +54,7 @@ class Candidate:
 
 
 @frozen(kw_only=True)
-class Look:
+class Read:
     """Read the record."""
 
 
@@ -78,7 +78,7 @@ class Left:
     """There is nothing more to do: we hold nothing."""
 
 
-Step = Look | Write | Wait | Left
+Step = Read | Write | Wait | Left
 
 
 def acts_until(candidate: Candidate, terms: Terms) -> float | None:
@@ -107,7 +107,7 @@ def step(candidate: Candidate, *, now: float, terms: Terms, stamp: str) -> Step:
     if candidate.leaving:
         return _leave(candidate, now=now, stamp=stamp)
     if not candidate.known:
-        return Look() if now >= candidate.next_at else Wait(until=candidate.next_at)
+        return Read() if now >= candidate.next_at else Wait(until=candidate.next_at)
     if leads(candidate, now=now, terms=terms) and now < candidate.next_at:
         return Wait(until=candidate.next_at)
     free = free_at(candidate, terms)
@@ -115,7 +115,7 @@ def step(candidate: Candidate, *, now: float, terms: Terms, stamp: str) -> Step:
         over = None if candidate.gone else candidate.seen
         return Write(record=_claim(candidate, terms, stamp), over=over)
     if now >= candidate.next_at:
-        return Look()
+        return Read()
     return Wait(until=min(free, candidate.next_at))
 
 
@@ -134,7 +134,7 @@ def _claim(candidate: Candidate, terms: Terms, stamp: str) -> lease.Record:
 def _leave(candidate: Candidate, *, now: float, stamp: str) -> Step:
     """Give the lease back, if it is ours."""
     if not candidate.known:
-        return Look() if now >= candidate.next_at else Wait(until=candidate.next_at)
+        return Read() if now >= candidate.next_at else Wait(until=candidate.next_at)
     if candidate.holder != candidate.me or candidate.gone or candidate.seen is None:
         return Left()
     record = attrs.evolve(candidate.seen.record, holder="", lease_s=1, renewed=stamp)

@@ -145,7 +145,7 @@ async def play(
                     url=server.url,
                     state=base / "state",
                     listen=free,
-                    **where.told,
+                    **where.configuration,
                 ),
                 kinds,
                 environ={"DEMO_TOKEN": _TOKEN},
@@ -166,18 +166,18 @@ async def play(
 
 
 @frozen(kw_only=True)
-class _Where:
+class _DemoBackend:
     """Where the agents run: in words, and what the configuration is told."""
 
     agents: str
-    told: Mapping[str, str]
+    configuration: Mapping[str, str]
 
 
-def _process() -> _Where:
+def _process() -> _DemoBackend:
     agent = pathlib.Path(controller.__file__).with_name("agent.py")
-    return _Where(
+    return _DemoBackend(
         agents="local processes",
-        told={
+        configuration={
             "owner": "demo",
             "backend": "kind: process",
             "defaults": _PROCESS.format(python=sys.executable, agent=agent),
@@ -185,16 +185,16 @@ def _process() -> _Where:
     )
 
 
-async def _docker() -> _Where:
+async def _docker() -> _DemoBackend:
     """Put the image into the engine; the owner is new each time, the engine may be shared."""
     engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
         await image.build(engine)
     except image.ImageError as error:
         raise Trouble(str(error)) from error
-    return _Where(
+    return _DemoBackend(
         agents=f"containers of {engine}",
-        told={
+        configuration={
             "owner": f"demo-{secrets.token_hex(3)}",
             "backend": f'kind: docker, hosts: [{{url: "{engine}"}}]',
             "defaults": _DOCKER.format(agent=image.AGENT, image=image.NAME),
@@ -224,33 +224,33 @@ class _Performance:
             print(text, flush=True)
 
     async def run(self, settings: config.Settings) -> dict[str, Any]:
-        made = assembly.build(settings, store.FileStore(settings.state_dir), watch=self.watch)
+        broker = assembly.build(settings, store.FileStore(settings.state_dir), watch=self.watch)
         try:
             with waits.Ungrouped(OSError):
-                await self._play(made)
+                await self._play(broker)
         except OSError as raised:
             raise Trouble(f"{raised}; hint: --listen 127.0.0.1:0") from None
         finally:
-            await made.aclose()
+            await broker.aclose()
             left = await self._clean_up(settings)
-        return self._sum_up(made, left)
+        return self._sum_up(broker, left)
 
-    async def _play(self, made: app.Broker) -> None:
+    async def _play(self, broker: app.Broker) -> None:
         async with waits.TaskGroup() as group:
             clockwork = group.create_task(self.server.run(), name="simulated controller")
-            life = group.create_task(made.run(ready=self._welcome), name="broker")
-            show = group.create_task(self._progress(made), name="progress")
-            with signals.obeyed(made, drain=True, load=None):
-                await self._feed(made)
-                await self._until_served(made)
-                if self.stay and not made.draining:
+            life = group.create_task(broker.run(ready=self._welcome), name="broker")
+            show = group.create_task(self._progress(broker), name="progress")
+            with signals.obeyed(broker, drain=True, load=None):
+                await self._feed(broker)
+                await self._until_served(broker)
+                if self.stay and not broker.draining:
                     show.cancel()
-                    await self._until_asked(made)
-                if made.draining:
+                    await self._until_asked(broker)
+                if broker.draining:
                     self._cancel_waiting()
                 else:
-                    made.drain()
-                await self._until_ended(made, life)
+                    broker.drain()
+                await self._until_ended(broker, life)
             show.cancel()
             clockwork.cancel()
 
@@ -264,12 +264,12 @@ class _Performance:
         self.say(f"It feeds a queue and {'stays until Ctrl-C' if self.stay else end}.")
         self.say()
 
-    async def _feed(self, made: app.Broker) -> None:
+    async def _feed(self, broker: app.Broker) -> None:
         """Submit builds: single ones, now and then a burst, and one that nobody can serve."""
         until = self.watch.now() + self.seconds * _FEED_SHARE
         nobody = self.server.submit(job="train-model", label="gpu && linux", duration_s=1.0)
         weights = [job[3] for job in _JOBS]
-        while self.watch.now() < until and not made.draining:
+        while self.watch.now() < until and not broker.draining:
             burst = self.dice.choice((1, 1, 2, 4))
             for name, label, seconds, _ in self.dice.choices(_JOBS, weights, k=burst):
                 spread = self.dice.uniform(0.5, 1.5)
@@ -277,20 +277,20 @@ class _Performance:
             await asyncio.sleep(self.dice.uniform(0.5, 4.0))
         self.sim.cancel(self.watch.now(), nobody)
 
-    async def _until_served(self, made: app.Broker) -> None:
+    async def _until_served(self, broker: app.Broker) -> None:
         """Wait for the last build, but not for ever: a demo that cannot serve says so and ends."""
         until = self.watch.now() + self.seconds
-        while self._is_open() and self.watch.now() < until and not made.draining:  # noqa: ASYNC110 -- a plain machine rings no bell
+        while self._is_open() and self.watch.now() < until and not broker.draining:  # noqa: ASYNC110 -- a plain machine rings no bell
             await asyncio.sleep(0.2)
-        if made.draining:
+        if broker.draining:
             self.say(_ASKED)
         elif not self.stay:
             self.say("the queue is empty: draining" if not self._is_open() else _EARLY)
 
-    async def _until_asked(self, made: app.Broker) -> None:
+    async def _until_asked(self, broker: app.Broker) -> None:
         """Keep the page for whoever looks at it."""
-        self.say(_STAYS.format(page=made.page))
-        while not made.draining:  # noqa: ASYNC110 -- as above
+        self.say(_STAYS.format(page=broker.page))
+        while not broker.draining:  # noqa: ASYNC110 -- as above
             await asyncio.sleep(0.2)
         self.say("draining")
 
@@ -300,22 +300,22 @@ class _Performance:
             if item.stage is not simulation.ItemClass.PENDING:
                 self.sim.cancel(self.watch.now(), item.id)
 
-    async def _until_ended(self, made: app.Broker, life: asyncio.Task[None]) -> None:
+    async def _until_ended(self, broker: app.Broker, life: asyncio.Task[None]) -> None:
         """Wait until no agent is left; what then is left is removed and counted."""
         done, _ = await asyncio.wait([life], timeout=_DRAIN_S)
         if not done:
-            made.stop()
+            broker.stop()
             await life
 
     def _is_open(self) -> bool:
         return any(i.fate is simulation.Fate.OPEN for i in self.sim.items.values())
 
-    async def _progress(self, made: app.Broker) -> None:
+    async def _progress(self, broker: app.Broker) -> None:
         """Print who waits and why, and what the agents do."""
         began = self.watch.now()
         while True:
             await asyncio.sleep(_PROGRESS_S)
-            plan = made.plan
+            plan = broker.plan
             if plan is None:
                 continue
             phases = Counter(agent.phase.value for agent in plan.agents)
@@ -340,7 +340,7 @@ class _Performance:
             await backend.aclose()
         return len(left)
 
-    def _sum_up(self, made: app.Broker, left: int) -> dict[str, Any]:
+    def _sum_up(self, broker: app.Broker, left: int) -> dict[str, Any]:
         items = self.sim.items.values()
         served = [i for i in items if i.fate is simulation.Fate.DONE]
         builds = Counter(item.node for item in served)
@@ -356,9 +356,9 @@ class _Performance:
             builds_unserved=sum(i.fate is simulation.Fate.OPEN for i in items),
             waited_warm_s=tuple(sorted(waits[True])),
             waited_cold_s=tuple(sorted(waits[False])),
-            agents_started=made.reconciler.state.launches,
+            agents_started=broker.reconciler.state.launches,
             agents_reused=sum(count > 1 for count in builds.values()),
-            agents_retired=made.reconciler.state.ends,
+            agents_retired=broker.reconciler.state.ends,
             left_over=left,
         )
         self._tell(summary)
@@ -378,11 +378,11 @@ class _Performance:
             ("waited, warm agent", summary.waited_warm_s),
             ("waited, cold start", summary.waited_cold_s),
         ):
-            told = _quantiles(waited)
-            if told["count"]:
+            quantiles = _quantiles(waited)
+            if quantiles["count"]:
                 self.say(
-                    f"  {name} median {told['median']:.3f} s, p95 {told['p95']:.3f} s "
-                    f"({counts.told(told['count'], 'build')})"
+                    f"  {name} median {quantiles['median']:.3f} s, p95 {quantiles['p95']:.3f} s "
+                    f"({counts.told(quantiles['count'], 'build')})"
                 )
         self.say(
             f"  agents started     {summary.agents_started}, reused {summary.agents_reused}, "

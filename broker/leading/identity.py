@@ -73,7 +73,7 @@ class Standing:
 
 
 def decide(
-    seen: Claim | None,
+    claim: Claim | None,
     questions: AbstractSet[str],
     standing: Standing,
     *,
@@ -87,11 +87,11 @@ def decide(
     Whose claim has not waits for the answer.
     """
     own = standing.question if standing.asked_at is not None else None
-    if seen is not None and seen.holder == standing.mine.holder:
+    if claim is not None and claim.holder == standing.mine.holder:
         standing = evolve(standing, works=True, stood=True, asked_at=None)
         # ours may have been left standing, too
         return (Step.ANSWER if questions else Step.WORK), standing
-    if standing.is_ours(seen):
+    if standing.is_ours(claim):
         return Step.TAKE, evolve(standing, works=True, asked_at=None)
     if standing.asked_at is None:
         asked = evolve(standing, asked_at=now, questions=standing.questions + 1)

@@ -25,7 +25,7 @@ _FIRST_S = 30.0
 
 
 @frozen(kw_only=True)
-class State:
+class LeadershipState:
     """How it stands, for people and metrics."""
 
     leading: bool = True
@@ -48,7 +48,7 @@ class Leadership(Protocol):
     def claim(self) -> str | None:
         """What all brokers that share this leadership have in common; None if there is one."""
 
-    def state(self) -> State:
+    def state(self) -> LeadershipState:
         """Return how it stands."""
 
     async def run(self, changed: Callable[[], None]) -> None:
@@ -64,9 +64,9 @@ class Always:
     leading = True
     claim = None
 
-    def state(self) -> State:
+    def state(self) -> LeadershipState:
         """Return that we lead."""
-        return State()
+        return LeadershipState()
 
     async def run(self, changed: Callable[[], None]) -> None:
         """There is nothing to keep up."""
@@ -91,7 +91,7 @@ class Elected:
     watch: clock.Clock
     elapsed: Callable[[], float] = clock.elapsed
     _candidate: election.Candidate = field(init=False)
-    _told: tuple[bool, str, int] = (False, "", 0)  # what ``changed`` was last called for
+    _noted: tuple[bool, str, int] = (False, "", 0)  # what ``changed`` was last called for
     _trouble: str = ""
     _holder: str = ""
     _since: float | None = None
@@ -112,15 +112,15 @@ class Elected:
         seen = self._candidate.seen
         return "".join(c for c in seen.uid if c.isalnum()).lower() if seen is not None else None
 
-    def state(self) -> State:
+    def state(self) -> LeadershipState:
         """Return how it stands."""
-        seen = self._candidate.seen
-        return State(
+        record = self._candidate.seen
+        return LeadershipState(
             leading=self.leading,
             shared=True,
             holder=self._candidate.holder,
             since=self._since,
-            transitions=seen.record.transitions if seen is not None else 0,
+            transitions=record.record.transitions if record is not None else 0,
             reason=self._reason(),
             reached=not self._trouble,
         )
@@ -165,7 +165,7 @@ class Elected:
         match step:
             case election.Wait(until=until):
                 await self._sleep(self._within(until - now))
-            case election.Look() | election.Write():
+            case election.Read() | election.Write():
                 await self._ask(step, began=now)
             case election.Left():
                 pass
@@ -195,29 +195,29 @@ class Elected:
         except TimeoutError:
             return
 
-    async def _ask(self, step: election.Look | election.Write, *, began: float) -> None:
+    async def _ask(self, step: election.Read | election.Write, *, began: float) -> None:
         """Ask the platform; what becomes of it decides the next step."""
         trouble = ""
-        seen: leases.SeenRecord | None = None
+        record: leases.SeenRecord | None = None
         try:
             async with waits.timeout(self._limit()):
-                if isinstance(step, election.Look):
-                    seen = await self.lease.read()
+                if isinstance(step, election.Read):
+                    record = await self.lease.read()
                 else:
-                    seen = await self.lease.write(step.record, over=step.over)
+                    record = await self.lease.write(step.record, over=step.over)
         except TimeoutError:
             trouble = "no answer in time"
         except backends_api.BackendError as error:
             trouble = error.reason
-        now, known = self.elapsed(), self._candidate
+        now, before = self.elapsed(), self._candidate
         if trouble:
-            new = election.unanswered(known, began=began, now=now, terms=self.terms)
-        elif isinstance(step, election.Look):
-            new = election.looked(known, seen, now=now, terms=self.terms)
-        elif seen is None:
-            new = election.beaten(known, now=now, terms=self.terms)
+            new = election.unanswered(before, began=began, now=now, terms=self.terms)
+        elif isinstance(step, election.Read):
+            new = election.looked(before, record, now=now, terms=self.terms)
+        elif record is None:
+            new = election.beaten(before, now=now, terms=self.terms)
         else:
-            new = election.wrote(known, seen, began=began, now=now, terms=self.terms)
+            new = election.wrote(before, record, began=began, now=now, terms=self.terms)
         self._take(new, trouble)
 
     def _take(self, new: election.Candidate, trouble: str) -> None:
@@ -229,11 +229,11 @@ class Elected:
             self._holder, self._since = new.holder, self.watch.now()
 
     def _tell(self, changed: Callable[[], None]) -> None:
-        state, (led, *_) = self.state(), self._told
+        state, (led, *_) = self.state(), self._noted
         now = (state.leading, state.holder, state.transitions)
-        if now == self._told:
+        if now == self._noted:
             return
-        self._told = now
+        self._noted = now
         if state.leading and not led:
             _LOG.info("leading", extra={"lease": self.lease.where, "identity": self.me})
         elif led and not state.leading:

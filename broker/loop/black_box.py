@@ -69,7 +69,7 @@ def _told(
     writer = recording.Writer(lines.append, limit_bytes=_LIMIT_BYTES)
     writer.begin(at=world.now)
     writer.add(recording.Note(at=world.now, text=texts.clean(text, 500)))
-    writer.add(recording.World(at=world.now, world=world, policy=policy))
+    writer.add(recording.RecordedWorld(at=world.now, world=world, policy=policy))
     for outcome in reversed(outcomes):  # the newest are not what is left out
-        writer.add(recording.Outcome(at=outcome.at, outcome=outcome))
+        writer.add(recording.RecordedOutcome(at=outcome.at, outcome=outcome))
     return "".join(lines)

@@ -82,12 +82,12 @@ class Accounts:
     def _needed(self, path: str, *, toggles_on: bool) -> str:
         if path in {"computer/doCreateItem", "computer/createItem"}:
             return "Agent/Create"
-        found = _NODE.fullmatch(path)
-        if found is None:
+        parts = _NODE.fullmatch(path)
+        if parts is None:
             return ""
-        if found["verb"] == "toggleOffline":
+        if parts["verb"] == "toggleOffline":
             return "Agent/Connect" if toggles_on else "Agent/Disconnect"
-        return _NEEDED.get(found["verb"], "")
+        return _NEEDED.get(parts["verb"], "")
 
     def _forbidden(self, permission: str) -> web.Response:
         group, _, name = permission.partition("/")

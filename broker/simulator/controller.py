@@ -241,17 +241,17 @@ class SimulatedController:
         sees = self.access.may("Job/Read")
         match rest:
             case ["api", "json"]:
-                told = documents.queue(self.sim, now=now, url=url, language=language)
+                document = documents.queue(self.sim, now=now, url=url, language=language)
                 if not sees:
-                    told = documents.hidden(told, discover=self.access.may("Job/Discover"))
-                return self._document(request, told)
+                    document = documents.hidden(document, discover=self.access.may("Job/Discover"))
+                return self._document(request, document)
             case ["item", number, "api", "json"]:
                 item = self.sim.items.get(int(number)) if number.isdecimal() else None
                 if item is None or not self._is_known(item):
                     raise simulation.SimulatedRefusal(404)
-                told = documents.item(self.sim, item, now=now, url=url, language=language)
+                document = documents.item(self.sim, item, now=now, url=url, language=language)
                 if sees:
-                    return self._document(request, told)
+                    return self._document(request, document)
                 if not self.access.may("Job/Discover"):
                     raise simulation.SimulatedRefusal(404)
                 where = f"job/{item.job}/"
@@ -278,17 +278,17 @@ class SimulatedController:
         return "de" if told.lower().startswith("de") else "en"
 
     async def _job(self, request: web.Request, path: str) -> web.StreamResponse:
-        found = re.fullmatch(r"job/([^/]+)/build(?:WithParameters)?", path)
-        if found is None or request.method != "POST":
+        parts = re.fullmatch(r"job/([^/]+)/build(?:WithParameters)?", path)
+        if parts is None or request.method != "POST":
             raise simulation.SimulatedRefusal(404)
         form = await _form(request)
         delay = _DELAY.fullmatch(form.get("delay", ""))
-        waits = self.sim.waiting_for(found[1])
+        waits = self.sim.waiting_for(parts[1])
         if waits is not None and not form.keys() - {"delay"}:
             number = waits.id  # two triggers without parameters are one item
         else:
             number = self.submit(
-                job=found[1],
+                job=parts[1],
                 label=form.get("label") or None,
                 duration_s=float(form.get("duration", "1")),
                 quiet_s=float(delay[1]) if delay else 0.0,

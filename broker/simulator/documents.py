@@ -115,55 +115,55 @@ def hidden(told: Document, *, discover: bool) -> Document:
 
 def item(
     sim: simulation.Simulation,
-    told: simulation.Item,
+    waiting: simulation.Item,
     *,
     now: float,
     url: str,
     language: reasons.Language,
 ) -> Document:
     """Return one item, also one that has left."""
-    name = "BuildableItem" if told.stage is ItemClass.PENDING else told.stage.value
+    name = "BuildableItem" if waiting.stage is ItemClass.PENDING else waiting.stage.value
     document: Document = {
         "_class": f"hudson.model.Queue${name}",
         "actions": [],
-        "blocked": told.stage is ItemClass.BLOCKED,
-        "buildable": told.stage in {ItemClass.BUILDABLE, ItemClass.PENDING},
-        "id": told.id,
-        "inQueueSince": _ms(told.in_queue_since),
+        "blocked": waiting.stage is ItemClass.BLOCKED,
+        "buildable": waiting.stage in {ItemClass.BUILDABLE, ItemClass.PENDING},
+        "id": waiting.id,
+        "inQueueSince": _ms(waiting.in_queue_since),
         "params": "",
-        "stuck": reasons.is_stuck(sim, told),
-        "task": _task(sim, told, url),
-        "url": f"queue/item/{told.id}/",
-        "why": reasons.why(sim, told, now=now, language=language),
+        "stuck": reasons.is_stuck(sim, waiting),
+        "task": _task(sim, waiting, url),
+        "url": f"queue/item/{waiting.id}/",
+        "why": reasons.why(sim, waiting, now=now, language=language),
     }
-    match told.stage:
+    match waiting.stage:
         case ItemClass.WAITING:
-            document["timestamp"] = _ms(told.quiet_until)
+            document["timestamp"] = _ms(waiting.quiet_until)
         case ItemClass.LEFT:
-            started = told.started_at is not None
-            document["cancelled"] = told.fate is simulation.Fate.CANCELLED
-            document["executable"] = _run(told, url) if started else None
+            started = waiting.started_at is not None
+            document["cancelled"] = waiting.fate is simulation.Fate.CANCELLED
+            document["executable"] = _run(waiting, url) if started else None
         case _:
-            document["buildableStartMilliseconds"] = _ms(told.buildable_since or now)
-            if told.stage is not ItemClass.BLOCKED:
-                document["pending"] = told.stage is ItemClass.PENDING
+            document["buildableStartMilliseconds"] = _ms(waiting.buildable_since or now)
+            if waiting.stage is not ItemClass.BLOCKED:
+                document["pending"] = waiting.stage is ItemClass.PENDING
     return document
 
 
-def _task(sim: simulation.Simulation, told: simulation.Item, url: str) -> Document:
-    document: Document = {"_class": _TASKS[told.kind]}
-    match told.kind:
+def _task(sim: simulation.Simulation, item: simulation.Item, url: str) -> Document:
+    document: Document = {"_class": _TASKS[item.kind]}
+    match item.kind:
         case TaskKind.FREESTYLE:
             document |= {
-                "name": told.job,
-                "url": f"{url}job/{told.job}/",
+                "name": item.job,
+                "url": f"{url}job/{item.job}/",
                 "color": "notbuilt",
-                "labelExpression": told.label,
+                "labelExpression": item.label,
             }
         case TaskKind.MATRIX:
             document |= {
-                "name": told.cell,
-                "url": f"{url}job/{told.job}/{parse.quote(told.cell, safe='=,&')}/",
+                "name": item.cell,
+                "url": f"{url}job/{item.job}/{parse.quote(item.cell, safe='=,&')}/",
                 "color": "notbuilt",
                 "labelExpression": None,
             }
@@ -171,21 +171,21 @@ def _task(sim: simulation.Simulation, told: simulation.Item, url: str) -> Docume
             # the plugin that goes with an old controller exports nothing but the class
             if jnlp_version.at_least(sim.version, (2, 277), (2, 277, 1)):
                 document |= {
-                    "name": f"part of {told.job} #{told.number}",
-                    "url": f"job/{told.job}/{told.number}/",
-                    "fullDisplayName": f"part of {told.job} #{told.number}",
+                    "name": f"part of {item.job} #{item.number}",
+                    "url": f"job/{item.job}/{item.number}/",
+                    "fullDisplayName": f"part of {item.job} #{item.number}",
                 }
     return document
 
 
-def _run(told: simulation.Item, url: str) -> Document:
+def _run(item: simulation.Item, url: str) -> Document:
     document: Document = {
-        "_class": _RUNS[told.kind],
-        "number": told.number,
-        "url": f"{url}job/{told.job}/{told.number}/",
+        "_class": _RUNS[item.kind],
+        "number": item.number,
+        "url": f"{url}job/{item.job}/{item.number}/",
     }
-    if told.kind is not TaskKind.PIPELINE:
-        document["queueId"] = told.id
+    if item.kind is not TaskKind.PIPELINE:
+        document["queueId"] = item.id
     return document
 
 
@@ -213,8 +213,8 @@ def computers(sim: simulation.Simulation, *, url: str) -> Document:
 def built_in(sim: simulation.Simulation, *, url: str) -> Document:
     """Return the controller's own computer, where the pipelines themselves run."""
     runs = [i for i in sim.items.values() if i.kind is TaskKind.PIPELINE and i.fate is _OPEN]
-    told = computer(sim.built_in, url=url)
-    told["oneOffExecutors"] = [
+    document = computer(sim.built_in, url=url)
+    document["oneOffExecutors"] = [
         {
             "currentExecutable": {
                 "_class": "org.jenkinsci.plugins.workflow.job.WorkflowRun",
@@ -225,8 +225,8 @@ def built_in(sim: simulation.Simulation, *, url: str) -> Document:
         }
         for run in runs
     ]
-    told["idle"] = told["idle"] and not runs
-    return told
+    document["idle"] = document["idle"] and not runs
+    return document
 
 
 def built_in_paths(sim: simulation.Simulation) -> set[str]:
@@ -239,11 +239,11 @@ def computer(node: simulation.Node, *, url: str) -> Document:
     """Return one computer."""
     kind = "hudson.model.Hudson$MasterComputer"
     labels = node.labels
-    told: Document = {}
+    document: Document = {}
     if not node.built_in:
         kind = "hudson.slaves.SlaveComputer"
         labels = labels | {node.name} if node.executors else frozenset()
-        told["absoluteRemotePath"] = node.remote_fs if node.connected else None
+        document["absoluteRemotePath"] = node.remote_fs if node.connected else None
     icon = "computer-user-offline" if node.offline_message is not None else "computer-x"
     icon = "computer" if node.online else icon
     return {
@@ -265,7 +265,7 @@ def computer(node: simulation.Node, *, url: str) -> Document:
         "offlineCauseReason": _reason(node),
         "oneOffExecutors": [],
         "temporarilyOffline": node.offline_message is not None,
-        **told,
+        **document,
     }
 
 
@@ -355,18 +355,18 @@ def parse_tree(text: str) -> Tree:
 
 
 def _level(parts: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     name = ""
     while parts:
         part = parts.pop(0)
         if part == "[":
-            found[name] = _level(parts)
+            fields[name] = _level(parts)
         elif part == "]":
-            return found
+            return fields
         elif part != ",":
             name = part.strip()
-            found[name] = {}
-    return found
+            fields[name] = {}
+    return fields
 
 
 def pruned(document: Any, tree: Tree | None) -> Any:

@@ -33,26 +33,26 @@ def create(sim: simulation.Simulation, form: Form, *, now: float) -> None:
     name = form.get("name", "")
     _check_name(sim, name)
     try:
-        told = json.loads(form["json"])
-        launcher = told.get("launcher", {})
+        definition = json.loads(form["json"])
+        launcher = definition.get("launcher", {})
         bindable = not launcher or "stapler-class" in launcher or "$class" in launcher
     except (ValueError, AttributeError, TypeError) as error:
         raise simulation.SimulatedRefusal(500) from error
     if form.get("type") not in _TYPES or not bindable:
         raise simulation.SimulatedRefusal(500)
-    properties = told.get("nodeProperties")
-    known = sim.casc == "new" and isinstance(properties, dict)
-    count = str(told.get("numExecutors", 1))
+    properties = definition.get("nodeProperties")
+    knows_properties = sim.casc == "new" and isinstance(properties, dict)
+    count = str(definition.get("numExecutors", 1))
     node = simulation.Node(
         name=name,  # the name inside the JSON counts for nothing
-        labels=frozenset(str(told.get("labelString", "")).split()),
+        labels=frozenset(str(definition.get("labelString", "")).split()),
         executors=int(count) if re.fullmatch(r"-?\d+", count) else 0,
-        exclusive=told.get("mode") == "EXCLUSIVE",
-        description=str(told.get("nodeDescription", "")),
-        remote_fs=str(told.get("remoteFS", "")),
+        exclusive=definition.get("mode") == "EXCLUSIVE",
+        description=str(definition.get("nodeDescription", "")),
+        remote_fs=str(definition.get("remoteFS", "")),
         tunnel=str(launcher.get("tunnel", "")) if launcher else "",
         websocket=bool(launcher) and launcher.get("webSocket") is True,
-        kept=known and jnlp_node.KEEP_PROPERTY.replace(".", "-") in properties,
+        kept=knows_properties and jnlp_node.KEEP_PROPERTY.replace(".", "-") in properties,
     )
     sim.create_node(now, node)
 

@@ -27,12 +27,12 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 from attrs import frozen
 
-from broker import presence
+from broker import page_address
 from broker.core import model
 from broker.core.decide import leftovers
 from broker.status import documents, page
 from broker.status.source import StatusSource
-from outside import doors, seldom, speaking
+from outside import doors, http_handler, limited_log
 
 _LOG = logging.getLogger("broker.status")
 _HEADERS = {
@@ -75,7 +75,7 @@ class _Made:
 class Server:
     """Serves one source; ``metrics`` gives an exposition and its content type.
 
-    ``prove`` is ``presence.proof`` with the key of this life.
+    ``prove`` is ``page_address.proof`` with the key of this life.
     """
 
     def __init__(
@@ -83,15 +83,15 @@ class Server:
         source: StatusSource,
         *,
         metrics: Callable[[], tuple[bytes, str]],
-        limits: doors.Limits | None = None,
+        limits: doors.DoorLimits | None = None,
     ) -> None:
         self.prove: _Prove = lambda word, path, body: None  # noqa: ARG005 -- until there is a key
         self._source = source
         self._metrics = metrics
-        self._limits = limits if limits is not None else doors.Limits()
+        self._limits = limits if limits is not None else doors.DoorLimits()
         self._runner: web.AppRunner | None = None
         self._door: doors.Door | None = None
-        self._told = seldom.Seldom(_LOG)
+        self._log = limited_log.LimitedLog(_LOG)
         self._is_local = True
         self._dear: dict[str, _Made] = {}
         self._left_over: dict[bool, tuple[model.World, model.Plan]] = {}
@@ -105,8 +105,8 @@ class Server:
         served = runner.server
         assert served is not None  # noqa: S101 -- it is set up; for mypy
 
-        def speak() -> speaking.Handler:
-            return speaking.Handler(served, told=self._told, headers=_HEADERS, loop=loop)
+        def speak() -> http_handler.Handler:
+            return http_handler.Handler(served, log=self._log, headers=_HEADERS, loop=loop)
 
         door = doors.Door(speak, limits=self._limits, logger=_LOG)
         try:
@@ -185,13 +185,13 @@ class Server:
     async def _proven(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Prove who answers to whoever brings a word for it."""
         answer = await handler(request)
-        word = request.headers.get(presence.CHALLENGE)
+        word = request.headers.get(page_address.CHALLENGE)
         if word is None or answer.status != HTTPStatus.OK or not isinstance(answer, web.Response):
             return answer
         body = answer.body if isinstance(answer.body, bytes) else b""
         given = self.prove(word, request.path, body)
         if given is not None:
-            answer.headers[presence.PROOF] = given
+            answer.headers[page_address.PROOF] = given
         return answer
 
     # --- the answers ---
@@ -210,7 +210,7 @@ class Server:
         try:
             answer = make()
         except Exception as error:  # noqa: BLE001 -- whoever asks again gets the same; the rest lives
-            self._told.bug(f"{path} cannot be made, by a bug", error)
+            self._log.bug(f"{path} cannot be made, by a bug", error)
             return _line(
                 HTTPStatus.INTERNAL_SERVER_ERROR,
                 f"{path} cannot be made, by a bug of the broker ({type(error).__name__}); its log "

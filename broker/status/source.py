@@ -43,7 +43,7 @@ class StatusSource(Protocol):
         """The last agents that ended, oldest first; bounded."""
 
     @property
-    def leadership(self) -> leadership.State:
+    def leadership(self) -> leadership.LeadershipState:
         """Whether this broker acts, and who does."""
 
     def now(self) -> float:

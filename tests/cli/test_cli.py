@@ -16,7 +16,7 @@ import sys
 import attrs
 import pytest
 
-from broker import exits, presence, store
+from broker import exits, page_address, store
 from broker.cli import configuring
 from broker.cli import main as cli
 from broker.config import kinds, loading
@@ -324,8 +324,8 @@ async def beside(path, source):
     source.fingerprint = settings.fingerprint
     server = Server(source, metrics=lambda: (b"", "text/plain"))
     url = await server.start(host="127.0.0.1", port=0)
-    note = presence.announce(store.FileStore(settings.state_dir), url)
-    server.prove = functools.partial(presence.proof, note.key)
+    note = page_address.announce(store.FileStore(settings.state_dir), url)
+    server.prove = functools.partial(page_address.proof, note.key)
     try:
         yield source, url
     finally:
@@ -409,13 +409,13 @@ async def test_status_asks_whoever_listens_where_no_note_leads(path):
         file = pathlib.Path(path)
         file.write_text(file.read_text().replace('"off"', url.removeprefix("http://").rstrip("/")))
         settings = loading.load(file, kinds.classes(), environ={}, secrets=False)
-        presence.announce(store.FileStore(settings.state_dir), "http://127.0.0.1:1/")
+        page_address.announce(store.FileStore(settings.state_dir), "http://127.0.0.1:1/")
         code, out, _ = await ran("status", "--config", path)
         assert (code, out.startswith("owner o, ready")) == (0, True)
         code, _, err = await ran("plan", "--config", path)  # nothing is decided by its word
         assert "asked" not in err
-        presence.withdraw(store.FileStore(settings.state_dir))
-        assert presence.noted(store.ReadOnlyStore(settings.state_dir)) is None
+        page_address.withdraw(store.FileStore(settings.state_dir))
+        assert page_address.noted(store.ReadOnlyStore(settings.state_dir)) is None
         assert (await ran("status", "--config", path))[0] == 0
 
 

@@ -256,7 +256,8 @@ async def lease_finding(cluster, *, probe="o-doctor-1"):
     from backends.kubernetes.api import lease
 
     it = lease.create(
-        settings.Cluster(namespace=cluster.namespace, server=cluster.url), name="agent-broker-o"
+        settings.ClusterSettings(namespace=cluster.namespace, server=cluster.url),
+        name="agent-broker-o",
     )
     try:
         return await doctors._lease(it, tries=probe is not None)

@@ -29,7 +29,7 @@ async def test_what_was_recorded_is_planned_elsewhere(tmp_path, monkeypatch):
     assert not [word for word in (stages.TOKEN, "job-pool", "job-nobody") if word in text]
     kinds = [type(one) for one in recording.read(text.splitlines())]
     assert 2 == kinds.count(recording.Arrival)
-    assert kinds.count(recording.World) >= 1
+    assert kinds.count(recording.RecordedWorld) >= 1
     code, replayed, words = await ran("plan", "--world", str(record), "--json")
     assert code == 0, words
     live, replayed = json.loads(live), json.loads(replayed)

@@ -290,7 +290,7 @@ def test_any_file_is_good_or_has_problems(content):
         path.unlink()
 
 
-# --- what is no regular file -------------------------------------------------------------------
+# --- what is not a regular file -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -341,7 +341,7 @@ def test_a_configuration_that_is_no_file_is_refused_at_once(odd_file, capsys):
     """Also when a SIGHUP has it read again: the next reading is not held up."""
     assert within(lambda: cli.main(["check-config", "--config", str(odd_file)])) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no regular file" in line or "larger than" in line
+    assert "not a regular file" in line or "larger than" in line
 
     def again():
         try:

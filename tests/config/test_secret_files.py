@@ -40,7 +40,9 @@ def _of_cluster(path: pathlib.Path) -> str:
 def _of_a_refused_session(path: pathlib.Path) -> str:
     """As a secret is read again when the controller refuses the one before."""
     refused = jnlp.Credentials(user="u", secret=jnlp_secret.Secret("before"), secret_file=path)
-    session = http.ControllerSession(jnlp.Settings(url="http://127.0.0.1:1/", credentials=refused))
+    session = http.ControllerSession(
+        jnlp.ControllerAccess(url="http://127.0.0.1:1/", credentials=refused)
+    )
     if not session._has_other_secret(refused):
         raise values.Bad("nothing new", "another secret")
     return session._credentials.secret.reveal()

@@ -198,7 +198,7 @@ def test_every_variable_that_we_give_is_known_as_ours(connection):
         connection=connection,
     )
     given = set(jnlp_launch.command_environment(inbound))
-    for style in jnlp_launch.Style:
+    for style in jnlp_launch.OptionStyle:
         given |= set(jnlp_launch.image_environment(inbound, style=style, jvm_options=("-Xmx1m",)))
     assert given - {"JAVA_OPTS"} <= set(jnlp_launch.VARIABLES)
 

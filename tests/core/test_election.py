@@ -5,7 +5,7 @@ import pytest
 
 from backends import lease
 from broker.core import election
-from broker.core.election import Candidate, Left, Look, Terms, Wait, Write
+from broker.core.election import Candidate, Left, Read, Terms, Wait, Write
 
 TERMS = Terms(lease_s=10, renew_deadline_s=6.0, retry_s=2.0)
 ME, OTHER = "me", "other"
@@ -34,7 +34,7 @@ MINE = record(ME, acquired="now", renewed="now", transitions=4)
     ("candidate", "now", "step"),
     [
         # nothing is known yet
-        (Candidate(me=ME), 0.0, Look()),
+        (Candidate(me=ME), 0.0, Read()),
         (Candidate(me=ME, next_at=5.0), 3.0, Wait(until=5.0)),  # nobody answered
         # there is no lease, and never was: ours at once
         (
@@ -44,11 +44,11 @@ MINE = record(ME, acquired="now", renewed="now", transitions=4)
         ),
         # another holds it
         (known(OTHER), 101.0, Wait(until=102.0)),
-        (known(OTHER), 102.0, Look()),
+        (known(OTHER), 102.0, Read()),
         (known(OTHER, next_at=111.0), 109.0, Wait(until=110.0)),  # not later than it is free
         (known(OTHER), 110.0, Write(record=MINE, over=seen(OTHER))),
         # the holder's promise counts, not ours
-        (known(OTHER, seen=seen(OTHER, lease_s=30)), 111.0, Look()),
+        (known(OTHER, seen=seen(OTHER, lease_s=30)), 111.0, Read()),
         (
             known(OTHER, seen=seen(OTHER, lease_s=0)),
             110.0,
@@ -76,14 +76,14 @@ MINE = record(ME, acquired="now", renewed="now", transitions=4)
             101.0,
             Write(record=record(ME, renewed="now"), over=None),
         ),
-        (attrs.evolve(LEADER, known=False), 102.0, Look()),  # an answer was lost
+        (attrs.evolve(LEADER, known=False), 102.0, Read()),  # an answer was lost
         # leaving
         (
             election.leave(LEADER),
             101.0,
             Write(record=record("", lease_s=1, renewed="now"), over=seen(ME)),
         ),
-        (election.leave(attrs.evolve(LEADER, known=False)), 101.0, Look()),
+        (election.leave(attrs.evolve(LEADER, known=False)), 101.0, Read()),
         (election.leave(known(OTHER)), 101.0, Left()),
         (election.leave(known("")), 101.0, Left()),
         (election.leave(attrs.evolve(LEADER, gone=True)), 101.0, Left()),
@@ -166,7 +166,7 @@ def test_who_sees_another_in_its_place_stops_at_once():
 def test_who_was_beaten_looks_at_once_but_does_not_spin():
     """The first time without a pause, then once in a retry period."""
     first = election.beaten(LEADER, now=102.0, terms=TERMS)
-    assert Look() == election.step(first, now=102.0, terms=TERMS, stamp="now")
+    assert Read() == election.step(first, now=102.0, terms=TERMS, stamp="now")
     looked = election.looked(first, seen("", "2"), now=102.0, terms=TERMS)
     second = election.beaten(looked, now=102.1, terms=TERMS)
     assert Wait(until=104.0) == election.step(second, now=102.1, terms=TERMS, stamp="now")
@@ -175,7 +175,7 @@ def test_who_was_beaten_looks_at_once_but_does_not_spin():
 def test_a_lost_answer_is_looked_up_before_anything_is_written():
     """The write may have succeeded: over the old version it would only be beaten by itself."""
     lost = election.unanswered(LEADER, began=102.0, now=105.0, terms=TERMS)
-    assert Look() == election.step(lost, now=105.0, terms=TERMS, stamp="now")
+    assert Read() == election.step(lost, now=105.0, terms=TERMS, stamp="now")
     found = election.looked(lost, seen(ME, "2"), now=105.1, terms=TERMS)
     assert election.leads(found, now=105.9, terms=TERMS)  # by the write before
     step = election.step(found, now=105.1, terms=TERMS, stamp="now")

@@ -46,7 +46,7 @@ def test_a_refusal_is_mapped_with_the_engines_words(case):
     told = ERRORS[case]
     words = told["body"]["message"]
     if "_start_" in case or case == "404_container_start":
-        error = answers.refused_launch(told["status"], words, made="nosuch")
+        error = answers.refused_launch(told["status"], words, container_id="nosuch")
     elif "_pull_" in case:
         error = answers.refused_pull(told["status"], words)
     else:
@@ -84,7 +84,7 @@ def test_what_a_registry_says(words, kind):
 def test_a_listing_is_read():
     """Names are not needed: whose a container is stands in its labels."""
     (entry,) = recorded.load("list-by-label")["body"]
-    found = answers.found(entry)
+    found = answers.listed(entry)
     assert ({"broker.agent": "ls1"}, "running", 1795477184.0, ()) == (
         found.labels, found.state, found.created_at, found.ports
     )  # fmt: skip
@@ -94,7 +94,7 @@ def test_published_ports_are_told_once():
     """The engine lists one per address family."""
     port = {"PrivatePort": 80, "PublicPort": 32768, "Type": "tcp"}
     ports = [{**port, "IP": "0.0.0.0"}, {**port, "IP": "::"}, {"PrivatePort": 81, "Type": "tcp"}]
-    assert ("32768->80/tcp",) == answers.found({"Id": "x", "Ports": ports}).ports
+    assert ("32768->80/tcp",) == answers.listed({"Id": "x", "Ports": ports}).ports
 
 
 def test_the_engines_time_is_read_and_year_one_is_never():
@@ -117,5 +117,5 @@ def test_published_ports_are_those_of_ipv4_where_there_are_any():
         {"IP": "::", "PrivatePort": 53, "PublicPort": 53, "Type": "udp"},
         {"PrivatePort": 22, "Type": "tcp"},
     ]
-    found = answers.found({"Id": "x", "Ports": told})
+    found = answers.listed({"Id": "x", "Ports": told})
     assert ("32774->80/tcp", "53->53/udp") == found.ports

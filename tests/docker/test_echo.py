@@ -51,7 +51,7 @@ async def test_no_secret_comes_back(way, login, tmp_path):
     lines = io.StringIO()
     log.configure(form="json", level="debug", stream=lines)
     with echo.serving(way, first=version) as server:
-        one = client.Client(
+        one = client.Engine(
             settings.Host(url=f"tcp://127.0.0.1:{server.port}"),
             settings.DockerSettings(timeout_s=10.0, **configured(tmp_path, entry)),
         )
@@ -82,7 +82,7 @@ async def test_a_stream_that_tells_the_login_back(tmp_path):
 
     with rough.engine() as made:
         made.answer("POST", "/images/create", tell)
-        one = client.Client(
+        one = client.Engine(
             settings.Host(url=made.url),
             settings.DockerSettings(timeout_s=10.0, **configured(tmp_path, entry)),
         )

@@ -11,7 +11,7 @@ from tests.docker import recorded
 class Told:
     """Stands in for the client: it tells these events once, then the stream is open."""
 
-    def __init__(self, events: list[answers.Event]) -> None:
+    def __init__(self, events: list[answers.ContainerEvent]) -> None:
         self._events = events
         self._ended = threading.Event()
         self.told = threading.Event()
@@ -23,7 +23,9 @@ class Told:
         self._ended.wait(10)
 
 
-def followed(heard: list[answers.Event], *, now: float = 0.0) -> tuple[events.Follower, int]:
+def followed(
+    heard: list[answers.ContainerEvent], *, now: float = 0.0
+) -> tuple[events.Follower, int]:
     wakes: list[int] = []
     engine = Told(heard)
     follower = events.Follower(engine, {}, wake=lambda: wakes.append(1), now=lambda: now)
@@ -33,7 +35,7 @@ def followed(heard: list[answers.Event], *, now: float = 0.0) -> tuple[events.Fo
     return follower, count
 
 
-def recorded_life(name: str, *, without_end: bool = True) -> list[answers.Event]:
+def recorded_life(name: str, *, without_end: bool = True) -> list[answers.ContainerEvent]:
     heard = [answers.event(entry) for entry in recorded.load(f"events-{name}")]
     return [e for e in heard if e.action != "destroy" or not without_end]
 
@@ -61,7 +63,9 @@ def test_signals_are_remembered():
 
 def test_a_flood_of_oom_wakes_once_and_is_not_kept_without_end():
     """A container that is short of memory has dozens a second."""
-    flood = [answers.Event(id="c", action="oom", at=float(number)) for number in range(1, 500)]
+    flood = [
+        answers.ContainerEvent(id="c", action="oom", at=float(number)) for number in range(1, 500)
+    ]
     follower, wakes = followed(flood)
     assert 1 == wakes
     assert 100 == len(follower.seen("c").oom_at)

@@ -39,7 +39,7 @@ async def mounted(rig: Rig, name: str) -> bool:
 
 def test_a_secret_is_given_once_and_taken(memory):
     """Nobody but the broker may enter the folder; afterwards nothing is there."""
-    hands = handover.Handover("ours", "unix:///s")
+    hands = handover.SecretFolders("ours", "unix:///s")
     folder = pathlib.Path(hands.give("a1", {"agent-secret": SECRET}))
     assert SECRET == (folder / "agent-secret").read_text()
     assert 0o700 == folder.parent.stat().st_mode & 0o777
@@ -54,12 +54,12 @@ def test_a_secret_is_given_once_and_taken(memory):
 def test_owners_and_hosts_have_folders_of_their_own():
     """Two brokers on one machine do not clear away each other's."""
     pairs = [("ours", "unix:///s"), ("theirs", "unix:///s"), ("ours", "unix:///t")]
-    assert 3 == len({handover.Handover(*pair).give("a1", {"x": "y"}) for pair in pairs})
+    assert 3 == len({handover.SecretFolders(*pair).give("a1", {"x": "y"}) for pair in pairs})
 
 
 def test_what_a_killed_broker_left_goes_after_a_while():
     """Not at once: another process may have made it for a container that is not listed yet."""
-    hands = handover.Handover("ours", "unix:///s")
+    hands = handover.SecretFolders("ours", "unix:///s")
     for name in ("alive", "left"):
         hands.give(name, {"x": "y"})
     hands.keep({"alive"}, now=time.time())
@@ -71,7 +71,7 @@ def test_what_a_killed_broker_left_goes_after_a_while():
 @pytest.mark.parametrize("how", ["open", "link", "missing"])
 def test_a_folder_that_is_not_ours_alone_is_not_used(how, memory, monkeypatch):
     """Somebody may have made it first, to read along."""
-    hands = handover.Handover("ours", "unix:///s")
+    hands = handover.SecretFolders("ours", "unix:///s")
     path = pathlib.Path(hands.give("a1", {"x": "y"})).parent
     hands.take("a1")
     if how == "open":
@@ -82,7 +82,7 @@ def test_a_folder_that_is_not_ours_alone_is_not_used(how, memory, monkeypatch):
         path.symlink_to(memory / "elsewhere")
     else:
         monkeypatch.setattr(handover, "MEMORY", memory / "missing")
-        hands = handover.Handover("ours", "unix:///s")
+        hands = handover.SecretFolders("ours", "unix:///s")
     assert hands.give("a1", {"x": "y"}) is None
 
 
@@ -153,7 +153,7 @@ async def test_a_half_made_container_of_an_earlier_life_gets_its_secret(rig):
             with contextlib.ExitStack() as stack:
                 if fault:  # then it came without a mount
                     patch = stack.enter_context(pytest.MonkeyPatch.context())
-                    patch.setattr(handover.Handover, "give", lambda *_: None)
+                    patch.setattr(handover.SecretFolders, "give", lambda *_: None)
                 with pytest.raises(api.Unavailable, match="killed here"):
                     await earlier.launch(spec)
             await earlier.aclose()
@@ -195,7 +195,7 @@ async def test_engines_that_remap_owners_are_not_shared_with(rig, memory):
 def test_a_secret_is_for_its_user_alone_where_that_can_be(uid, umask, memory):
     """Whatever the umask; where the broker may not say whose it is, the folder above is closed."""
     wanted = os.geteuid() if uid == "ours" else uid
-    hands = handover.Handover("ours", "unix:///s")
+    hands = handover.SecretFolders("ours", "unix:///s")
     before = os.umask(umask)
     try:
         folder = pathlib.Path(hands.give("a1", {"agent-secret": SECRET}, (wanted, wanted)))

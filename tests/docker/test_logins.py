@@ -102,12 +102,12 @@ def test_a_mark_of_byte_order_is_no_mistake(tmp_path):
 def test_a_pipe_or_device_is_not_opened(tmp_path):
     """It would hold up the pull for ever."""
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(api.Unauthorized, match="no regular file"):
+    with pytest.raises(api.Unauthorized, match="not a regular file"):
         logins.of_config(str(tmp_path), "reg.example")
     os.mkfifo(tmp_path / "password")
     for path in (tmp_path / "password", pathlib.Path("/dev/zero"), tmp_path):
         login = settings.Registry(user="bob", password_file=str(path))
-        with pytest.raises(api.Unauthorized, match="no regular file"):
+        with pytest.raises(api.Unauthorized, match="not a regular file"):
             logins.of_settings(login, "reg.example")
 
 

@@ -353,7 +353,7 @@ ODD_EVENTS = [
 
 
 def following(engine: rough.Engine, wakes: list[int], **changes: object):
-    one = client.Client(
+    one = client.Engine(
         settings.Host(url=engine.url), settings.DockerSettings(timeout_s=10.0, **changes)
     )
     return one, events.Follower(
@@ -408,7 +408,7 @@ class Buggy:
         begun(lambda: None)
         if self.calls < 3:
             raise ZeroDivisionError("a bug")
-        yield answers.Event(id="c1", action="die", at=1.0)
+        yield answers.ContainerEvent(id="c1", action="die", at=1.0)
         self.open = True
         while self.open:
             time.sleep(0.01)
@@ -439,7 +439,7 @@ def test_a_time_to_come_does_not_make_us_deaf():
         def events(self, labels, since, begun):
             asked.append(since)
             begun(lambda: None)
-            yield answers.Event(id="c1", action="die", at=9e9)
+            yield answers.ContainerEvent(id="c1", action="die", at=9e9)
 
     follower = events.Follower(Once(), {}, wake=lambda: None, now=lambda: 5000.0)
     follower.start()

@@ -32,7 +32,7 @@ async def test_it_follows_nothing_clears_nothing_away_and_ends_nothing(
     """Old secrets of others stay, and no thread listens for a command that looks once."""
     await rig.backend.launch(rig.spec("a1"))
     await rig.running("a1")
-    hands = handover.Handover(f"{rig.prefix}ours", rig.url)
+    hands = handover.SecretFolders(f"{rig.prefix}ours", rig.url)
     assert hands.give("left", {"x": "secret"}) is not None
     for path in memory.glob("agent-broker-*/left"):
         os.utime(path, (1, 1))

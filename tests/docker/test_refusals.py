@@ -27,7 +27,7 @@ def test_the_recording_is_whole():
 @pytest.mark.parametrize("told", REFUSALS, ids=lambda told: told["case"])
 def test_a_refusal_is_the_templates(told):
     """With the engine's words, whatever status it has for them."""
-    error = answers.refused_launch(told["status"], told["message"], made="c" * 64)
+    error = answers.refused_launch(told["status"], told["message"], container_id="c" * 64)
     assert type(error) is (api.NoCapacity if told["case"] in FULL else api.Rejected)
     assert error.reach is api.Reach.TEMPLATE
     assert not error.place
@@ -78,7 +78,7 @@ def test_no_engine_is_set_aside_for_it(told):
 )  # fmt: skip
 def test_what_is_the_hosts_stays_the_hosts(status, words, kind, reach):
     """A full disk is no template's mistake, and a plugin's no is no missing device."""
-    error = answers.refused_launch(status, words, made="c" * 64)
+    error = answers.refused_launch(status, words, container_id="c" * 64)
     assert (kind, reach) == (type(error), error.reach)
 
 

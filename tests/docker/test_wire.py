@@ -27,7 +27,7 @@ def plan(**changes: object) -> container.ContainerPlan:
     return container.plan(spec, owner="ours")
 
 
-def events(one: client.Client) -> list[object]:
+def events(one: client.Engine) -> list[object]:
     return list(one.events({"x": "y"}, 1, lambda _: None))
 
 
@@ -55,9 +55,9 @@ BYTES_VERBS = {
 VERBS = {**JSON_VERBS, **BYTES_VERBS}
 
 
-def made(url: str, **changes: object) -> client.Client:
+def made(url: str, **changes: object) -> client.Engine:
     told = {"timeout_s": 5.0, "pull_timeout_s": 5.0, "docker_config": "/nonexistent", **changes}
-    return client.Client(settings.Host(url=url), settings.DockerSettings(**told))
+    return client.Engine(settings.Host(url=url), settings.DockerSettings(**told))
 
 
 async def said(url: str, verb: str, **changes: object) -> BaseException | None:
@@ -99,7 +99,7 @@ async def test_no_redirect_is_followed_by_any_verb(status, monkeypatch):
                 engine.url, verb, registries={"registry.example:5000": login}, timeout_s=5.0
             )
             assert isinstance(error, api.Unavailable), (verb, error)
-            assert "sends us elsewhere" in error.reason, verb
+            assert "redirects us" in error.reason, verb
         assert [] == elsewhere.requests
         assert any("X-Registry-Auth" in asked.head for asked in engine.requests)
         assert any(SECRET.encode() in asked.body for asked in engine.requests)
@@ -111,7 +111,7 @@ async def test_not_even_when_it_is_asked_for_its_version():
         head = f"HTTP/1.1 307 Go\r\nLocation: {elsewhere.url}version\r\n"
         engine.answer("GET", "/version", head.encode() + b"Content-Length: 0\r\n\r\n")
         error = await said(engine.url, "list")
-        assert "sends us elsewhere" in error.reason
+        assert "redirects us" in error.reason
         assert [] == elsewhere.requests
 
 

@@ -12,14 +12,14 @@ PARSERS = {
     "init": lambda said: death.refused_by_init(said),
     "start": lambda said: death.slug_of_start(said[:256]),
     "refusal": lambda said: answers.refusal(500, said[:1024]),
-    "launch": lambda said: answers.refused_launch(404, said[:1024], made="c"),
+    "launch": lambda said: answers.refused_launch(404, said[:1024], container_id="c"),
     "pull": lambda said: answers.refused_pull(None, said[:1024]),
     "tls": lambda said: answers.refused_tls("tcp://x:1", said[:1024]),
     "version": lambda said: answers.version(said),
     "image": lambda said: reference.problem(said),
     "registry": lambda said: reference.registry_of(said),
     "to pull": lambda said: reference.to_pull(said),
-    "found": lambda said: answers.found({"Id": said, "State": said, "Labels": {"a": said}}),
+    "found": lambda said: answers.listed({"Id": said, "State": said, "Labels": {"a": said}}),
     "inspected": lambda said: answers.inspected(
         {"Id": "x", "Config": {}, "State": {"Status": "exited", "Error": said, "FinishedAt": said}}
     ),

@@ -136,7 +136,7 @@ def test_a_secret_does_not_show_itself(form):
     from jnlp import settings as jnlp_settings
 
     secret = jnlp_secret.Secret("hunter2")
-    held = jnlp_settings.Settings(
+    held = jnlp_settings.ControllerAccess(
         url="http://c/",
         credentials=jnlp_settings.Credentials(user="u", secret=secret),
         proxy="http://u:hunter2@p/",

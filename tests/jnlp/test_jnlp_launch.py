@@ -17,7 +17,7 @@ DIRECT = tunnel.connection(
 )
 WEBSOCKET = tunnel.connection(tunnel.Transport.WEBSOCKET)
 TUNNEL = tunnel.connection(tunnel="localhost:50555")
-STYLES = list(launch.Style)
+STYLES = list(launch.OptionStyle)
 
 
 def inbound(**changes):
@@ -32,7 +32,7 @@ def inbound(**changes):
     return launch.Inbound(**{**values, **changes})
 
 
-def command(style=launch.Style.NAMED_WITH_LIMIT, reconnect_for_s=None, **changes):
+def command(style=launch.OptionStyle.NAMED_WITH_LIMIT, reconnect_for_s=None, **changes):
     return launch.java_command(
         inbound(**changes), jar="agent.jar", style=style, reconnect_for_s=reconnect_for_s
     )
@@ -57,7 +57,7 @@ def test_old_style_is_what_connected(recording, note, changes):
     (run,) = (run for run in runs if run["note"].startswith(note))
     words = run["command"].split()
     name, secret = words[-1], words[-2]
-    made = command(launch.Style.POSITIONAL, name=name, work_dir=name, **changes).argv
+    made = command(launch.OptionStyle.POSITIONAL, name=name, work_dir=name, **changes).argv
     assert made[-2:] == ("@${secrets}/agent-secret", name)
     assert sorted(made) == sorted(
         ["@${secrets}/agent-secret" if w == secret else w for w in words]
@@ -77,7 +77,9 @@ def test_old_style_direct_is_what_connected():
         instance_identity=identity,
         protocols=("JNLP4-connect",),
     )
-    made = command(launch.Style.POSITIONAL, name="tun-1", work_dir="tun-1", connection=connection)
+    made = command(
+        launch.OptionStyle.POSITIONAL, name="tun-1", work_dir="tun-1", connection=connection
+    )
     assert sorted(made.argv[:-2]) == sorted(words[:-2])
 
 
@@ -101,7 +103,7 @@ def test_new_style(connection, options):
     made = launch.java_command(
         inbound(connection=connection),
         jar="/cache/agent.jar",
-        style=launch.Style.NAMED,
+        style=launch.OptionStyle.NAMED,
         java="/opt/java/bin/java",
         jvm_options=("-Xmx128m", "-XX:+UseSerialGC"),
     )
@@ -125,14 +127,14 @@ def test_new_style(connection, options):
 @pytest.mark.parametrize(
     ("style", "seconds", "expected"),
     [
-        (launch.Style.NAMED_WITH_LIMIT, None, ()),
-        (launch.Style.NAMED_WITH_LIMIT, 600.0, ("-noReconnectAfter", "600s")),
-        (launch.Style.NAMED_WITH_LIMIT, 0.2, ("-noReconnectAfter", "1s")),
-        (launch.Style.NAMED_WITH_LIMIT, 0.0, ("-noreconnect",)),
-        (launch.Style.NAMED, 600.0, ()),
-        (launch.Style.NAMED, 0, ("-noreconnect",)),
-        (launch.Style.POSITIONAL, 600.0, ()),
-        (launch.Style.POSITIONAL, 0, ("-noreconnect",)),
+        (launch.OptionStyle.NAMED_WITH_LIMIT, None, ()),
+        (launch.OptionStyle.NAMED_WITH_LIMIT, 600.0, ("-noReconnectAfter", "600s")),
+        (launch.OptionStyle.NAMED_WITH_LIMIT, 0.2, ("-noReconnectAfter", "1s")),
+        (launch.OptionStyle.NAMED_WITH_LIMIT, 0.0, ("-noreconnect",)),
+        (launch.OptionStyle.NAMED, 600.0, ()),
+        (launch.OptionStyle.NAMED, 0, ("-noreconnect",)),
+        (launch.OptionStyle.POSITIONAL, 600.0, ()),
+        (launch.OptionStyle.POSITIONAL, 0, ("-noreconnect",)),
     ],
 )
 def test_how_long_an_agent_tries_to_come_back(style, seconds, expected):
@@ -176,10 +178,12 @@ def test_the_environment_of_an_image(style):
 
 def test_the_environment_of_an_image_by_websocket_and_direct():
     """No pair that the entry script would turn into a refusal of agent.jar."""
-    websocket = launch.image_environment(inbound(connection=WEBSOCKET), style=launch.Style.NAMED)
+    websocket = launch.image_environment(
+        inbound(connection=WEBSOCKET), style=launch.OptionStyle.NAMED
+    )
     assert websocket["JENKINS_WEB_SOCKET"] == "true"
     assert "JENKINS_TUNNEL" not in websocket
-    direct = launch.image_environment(inbound(connection=DIRECT), style=launch.Style.NAMED)
+    direct = launch.image_environment(inbound(connection=DIRECT), style=launch.OptionStyle.NAMED)
     assert "JENKINS_URL" not in direct
     assert direct["JENKINS_DIRECT_CONNECTION"] == "ci:50000"
     assert direct["JENKINS_INSTANCE_IDENTITY"] == IDENTITY
@@ -191,8 +195,8 @@ def test_the_environment_of_an_image_by_websocket_and_direct():
 @pytest.mark.parametrize(
     ("style", "names"),
     [
-        (launch.Style.POSITIONAL, {"JENKINS_JAVA_OPTS", "JAVA_OPTS"}),
-        (launch.Style.NAMED, {"JENKINS_JAVA_OPTS"}),
+        (launch.OptionStyle.POSITIONAL, {"JENKINS_JAVA_OPTS", "JAVA_OPTS"}),
+        (launch.OptionStyle.NAMED, {"JENKINS_JAVA_OPTS"}),
     ],
 )
 def test_jvm_options_of_an_image(style, names):
@@ -217,7 +221,7 @@ def test_the_variables_of_an_own_program():
     assert direct["JENKINS_URL"] == "http://localhost:8080/"
 
 
-@pytest.mark.parametrize("style", launch.Style)
+@pytest.mark.parametrize("style", launch.OptionStyle)
 def test_a_jar_cache_is_named_only_where_agents_share_one(style):
     """Without the option the jars lie in the work directory and are gone with it."""
     told = launch.java_command(inbound(), jar="a.jar", style=style, jar_cache="/shared/jars").argv
@@ -243,9 +247,9 @@ def test_a_private_authority_is_given_to_agent_jar_certificate_by_certificate(st
 @pytest.mark.parametrize(
     ("style", "changes"),
     [
-        (launch.Style.NAMED, {"url": "http://ci/"}),
-        (launch.Style.NAMED, {"connection": DIRECT}),
-        (launch.Style.POSITIONAL, {"connection": WEBSOCKET}),
+        (launch.OptionStyle.NAMED, {"url": "http://ci/"}),
+        (launch.OptionStyle.NAMED, {"connection": DIRECT}),
+        (launch.OptionStyle.POSITIONAL, {"connection": WEBSOCKET}),
     ],
 )
 def test_where_the_option_would_be_useless_or_refused_it_is_left_out(style, changes):
@@ -254,7 +258,7 @@ def test_where_the_option_would_be_useless_or_refused_it_is_left_out(style, chan
 
 def test_by_websocket_the_named_style_takes_it():
     """Since remoting 3184, and that style begins with 3206."""
-    assert "-cert" in command(launch.Style.NAMED, **{**HTTPS, "connection": WEBSOCKET}).argv
+    assert "-cert" in command(launch.OptionStyle.NAMED, **{**HTTPS, "connection": WEBSOCKET}).argv
 
 
 def test_a_bundle_is_taken_apart():

@@ -51,17 +51,17 @@ def test_where_a_schedule_closes_no_connection(text, quiet):
 @pytest.mark.parametrize(
     ("text", "style"),
     [
-        ("2.263.4", launch.Style.POSITIONAL),
-        ("2.426.3", launch.Style.POSITIONAL),
-        ("2.439", launch.Style.POSITIONAL),
-        ("2.440.1", launch.Style.NAMED),
-        ("2.440", launch.Style.NAMED),
-        ("2.452.4", launch.Style.NAMED),
-        ("2.462.1", launch.Style.NAMED_WITH_LIMIT),
-        ("2.462.1.3", launch.Style.NAMED_WITH_LIMIT),
-        ("2.568.2", launch.Style.NAMED_WITH_LIMIT),
-        ("", launch.Style.POSITIONAL),
-        ("unknown", launch.Style.POSITIONAL),
+        ("2.263.4", launch.OptionStyle.POSITIONAL),
+        ("2.426.3", launch.OptionStyle.POSITIONAL),
+        ("2.439", launch.OptionStyle.POSITIONAL),
+        ("2.440.1", launch.OptionStyle.NAMED),
+        ("2.440", launch.OptionStyle.NAMED),
+        ("2.452.4", launch.OptionStyle.NAMED),
+        ("2.462.1", launch.OptionStyle.NAMED_WITH_LIMIT),
+        ("2.462.1.3", launch.OptionStyle.NAMED_WITH_LIMIT),
+        ("2.568.2", launch.OptionStyle.NAMED_WITH_LIMIT),
+        ("", launch.OptionStyle.POSITIONAL),
+        ("unknown", launch.OptionStyle.POSITIONAL),
     ],
 )
 def test_the_style_of_the_bundled_agent(text, style):

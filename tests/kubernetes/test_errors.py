@@ -205,7 +205,7 @@ def test_a_server_s_wish_counts_for_its_priority_level() -> None:
     """Lists and creations share a level; leases have another, and others are not known yet."""
     told = answer(recorded.load("error-429-flowcontrol-list")["response"])
     level = told.headers["X-Kubernetes-Pf-Prioritylevel-Uid"]
-    shared = throttling.Manners()
+    shared = throttling.Throttle()
     shared.learn(("create", "pods"), {"X-Kubernetes-Pf-Prioritylevel-Uid": level}, None, now=0.0)
     shared.learn(("update", "leases"), {"X-Kubernetes-Pf-Prioritylevel-Uid": "x"}, None, now=0.0)
     shared.learn(("list", "pods"), told.headers, told.retry_after, now=10.0)
@@ -219,7 +219,7 @@ def test_a_server_s_wish_counts_for_its_priority_level() -> None:
 
 def test_without_a_level_each_sort_of_request_counts_for_itself() -> None:
     """As behind a proxy that answers 429 itself."""
-    alone = throttling.Manners()
+    alone = throttling.Throttle()
     alone.learn(("list", "pods"), {}, 5.0, now=0.0)
 
     assert 5.0 == alone.wait_s(("list", "pods"), now=0.0)

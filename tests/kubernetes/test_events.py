@@ -143,7 +143,7 @@ async def test_asking_is_seldom_and_fair() -> None:
     assert pauses == sorted(pauses)
     assert [15.0, 20.0, 40.0] == pauses[:3]  # the others are asked about in between
     assert len(source.asked) <= 3 * 7
-    assert all(inquiry.told(pod) is not None for pod in pods)
+    assert all(inquiry.obstacle_of(pod) is not None for pod in pods)
 
 
 async def test_a_pod_that_starts_is_forgotten() -> None:
@@ -156,7 +156,7 @@ async def test_a_pod_that_starts_is_forgotten() -> None:
     await pass_time(inquiry, source, [mute(1)], 1)
 
     assert [(0.0, "u0")] == source.asked
-    assert inquiry.told(mute(0)) is None
+    assert inquiry.obstacle_of(mute(0)) is None
 
 
 async def test_a_busy_server_is_left_alone() -> None:

@@ -174,6 +174,6 @@ async def test_what_is_no_request_is_answered_in_one_line(caplog):
             assert got.startswith(b"HTTP/1.0 400 ")
             assert b"aiohttp" not in got
             assert got.endswith(b"\r\n\r\n400: Bad Request\n")
-    lines = [one for one in caplog.records if one.message == "no HTTP request"]
+    lines = [one for one in caplog.records if one.message == "not an HTTP request"]
     assert len(lines) <= 1
     assert not any(one.exc_info for one in caplog.records)

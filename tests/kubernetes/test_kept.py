@@ -14,7 +14,7 @@ LIFE = recorded.events("pod-45")
 MARKS = test_pod.made(test_pod.PLAIN, owner="ours").pod["metadata"]
 
 
-def life(number: int) -> list[client.Event]:
+def life(number: int) -> list[client.WatchEvent]:
     """One recorded life, as a pod of ours."""
     events = []
     for _, kind, thing in LIFE:
@@ -22,7 +22,7 @@ def life(number: int) -> list[client.Event]:
         told["metadata"] |= {"name": f"a{number}", "uid": f"u{number}"}
         told["metadata"] |= {"labels": MARKS["labels"]}
         told["metadata"] |= {"annotations": {**MARKS["annotations"], pod.NAME: f"a{number}"}}
-        events.append(client.Event(kind=kind, object=told))
+        events.append(client.WatchEvent(kind=kind, object=told))
     return events
 
 
@@ -31,14 +31,14 @@ class Scripted:
 
     def __init__(self, pods: list[dict[str, Any]]) -> None:
         self.pods = pods
-        self.told: asyncio.Queue[list[client.Event]] = asyncio.Queue()
+        self.told: asyncio.Queue[list[client.WatchEvent]] = asyncio.Queue()
 
     async def list_pods(self, selector: str) -> AsyncGenerator[client.Page, None]:
         yield client.Page(pods=self.pods, version="1")
 
     async def watch_pods(
         self, selector: str, version: str
-    ) -> AsyncGenerator[list[client.Event], None]:
+    ) -> AsyncGenerator[list[client.WatchEvent], None]:
         yield []
         while True:
             yield await self.told.get()

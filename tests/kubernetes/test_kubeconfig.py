@@ -79,7 +79,7 @@ def plugin(tmp_path: pathlib.Path, package: None) -> Plugin:
 
 
 async def opened(path: str, clock: Clock | None = None) -> access.Access:
-    told = settings.Cluster(kubeconfig=path, context="work")
+    told = settings.ClusterSettings(kubeconfig=path, context="work")
     return await kubeconfig.load(told, clock=clock or Clock())
 
 

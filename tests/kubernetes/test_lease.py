@@ -30,7 +30,9 @@ async def opened(cluster: fake.Cluster) -> AsyncIterator[Make]:
     made = []
 
     def make(**told: object) -> leases.KubernetesLease:
-        configured = settings.Cluster(**{"namespace": "agents", "server": cluster.url, **told})
+        configured = settings.ClusterSettings(
+            **{"namespace": "agents", "server": cluster.url, **told}
+        )
         made.append(leases.create(configured, name=NAME))
         return made[-1]
 

@@ -93,7 +93,7 @@ async def _exec(url: str) -> None:
 
 
 async def _ask(url: str) -> Any:
-    asked = client.Client(told(url), await access.find(told(url), clock=time.monotonic))
+    asked = client.ApiServer(told(url), await access.find(told(url), clock=time.monotonic))
     try:
         return await asked.ask("create", "/apis/authorization.k8s.io/v1/x", body={})
     finally:
@@ -101,7 +101,7 @@ async def _ask(url: str) -> Any:
 
 
 async def _events(url: str) -> Any:
-    asked = client.Client(told(url), await access.find(told(url), clock=time.monotonic))
+    asked = client.ApiServer(told(url), await access.find(told(url), clock=time.monotonic))
     try:
         return await asked.events_of("u1")
     finally:

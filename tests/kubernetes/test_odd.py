@@ -445,7 +445,7 @@ async def test_a_bug_of_ours_does_not_end_the_following(
     bugs = [ZeroDivisionError("ours")]
     apply = reflector.Reflector._apply
 
-    def buggy(self: reflector.Reflector, event: client.Event) -> str | None:
+    def buggy(self: reflector.Reflector, event: client.WatchEvent) -> str | None:
         if bugs:
             raise bugs.pop()
         return apply(self, event)
@@ -549,8 +549,8 @@ def test_no_change_of_a_recorded_pod_harms_the_others(pair: tuple[Pod, Pod]) -> 
             assert all(fit(words) for words in said), said
         assert one.departed(1.0).exit is not None
     for kind in ("ADDED", "MODIFIED", "DELETED"):
-        with contextlib.suppress(errors.Odd):
-            kept._apply(client.Event(kind=kind, object=changed))
+        with contextlib.suppress(errors.OddAnswer):
+            kept._apply(client.WatchEvent(kind=kind, object=changed))
     containers.obstacle(changed, "side")
 
 
@@ -672,5 +672,5 @@ def _seconds(work: Callable[[], object]) -> float:
 def _odd_or(work: Callable[[], object]) -> object:
     try:
         return work()
-    except (errors.Odd, ValueError) as error:
+    except (errors.OddAnswer, ValueError) as error:
         return error

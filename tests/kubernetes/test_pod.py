@@ -103,7 +103,7 @@ CASES = {
 }
 
 
-def made(spec: api.InstanceSpec, owner: str = "ci") -> pod.Made:
+def made(spec: api.InstanceSpec, owner: str = "ci") -> pod.Manifests:
     return pod.make(spec, owner=owner, fragments=FRAGMENTS, served=SERVED)
 
 

@@ -45,7 +45,7 @@ async def test_a_new_authority_in_the_same_file_needs_no_restart(
         made = backend.KubernetesBackend(
             settings.KubernetesSettings(**where), owner="ours", now=time.time
         )
-        held = lease.create(settings.Cluster(**where), name="agent-broker-ours")
+        held = lease.create(settings.ClusterSettings(**where), name="agent-broker-ours")
         try:
             assert list(await made.list()) == []
             assert await held.read() is None

@@ -42,7 +42,7 @@ def bare(policy):
 def test_the_plan_of_what_comes_back_is_the_same(scene):
     """Whatever was seen: worlds and policies survive the way through a file."""
     world = scene.world()
-    one = recording.World(at=world.now, world=world, policy=scene.policy)
+    one = recording.RecordedWorld(at=world.now, world=world, policy=scene.policy)
     (there,) = back(one, with_names=True)
     assert there.world == world
     assert there.policy == bare(scene.policy)
@@ -63,7 +63,9 @@ def test_what_is_remembered_comes_back(cause):
     backoff = model.Backoff(failures=2, until_at=5.0, reason="away", cause=cause)
     world = scene.world()
     world = attrs.evolve(world, ledger=attrs.evolve(world.ledger, backoffs={key: backoff}))
-    (there,) = back(recording.World(at=1.0, world=world, policy=scene.policy), with_names=True)
+    (there,) = back(
+        recording.RecordedWorld(at=1.0, world=world, policy=scene.policy), with_names=True
+    )
     assert there.world == world
 
 
@@ -88,8 +90,8 @@ def test_outcomes_of_every_action(action):
             action=action, at=2.0, failure=model.Failure.REJECTED, text="no", retry_after=3.0
         ),
     ):
-        assert [recording.Outcome(at=2.0, outcome=outcome)] == back(
-            recording.Outcome(at=2.0, outcome=outcome)
+        assert [recording.RecordedOutcome(at=2.0, outcome=outcome)] == back(
+            recording.RecordedOutcome(at=2.0, outcome=outcome)
         )
 
 
@@ -113,7 +115,7 @@ def named(**more):
     )
     world = attrs.evolve(worlds.Scene(worlds.template("t")).world(), controller=view)
     policy = worlds.policy(worlds.template("t", launch=launch(SECRET)))
-    return recording.World(at=1.0, world=world, policy=policy), recording.Arrival(
+    return recording.RecordedWorld(at=1.0, world=world, policy=policy), recording.Arrival(
         at=1.0, item=model.ItemId(1), label="linux", task="payroll"
     )
 
@@ -145,7 +147,7 @@ def test_a_file_is_bounded_and_says_so():
     size = len("".join(written(record)))
     lines = written(record, record, record, limit_bytes=size + 10)
     *_, first, note = recording.read(lines)
-    assert isinstance(first, recording.World)
+    assert isinstance(first, recording.RecordedWorld)
     assert note.text == f"full: the limit is {size + 10}, in bytes"
     assert 3 == len(lines)
 

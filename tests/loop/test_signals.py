@@ -96,7 +96,7 @@ async def test_a_pipe_in_the_place_of_the_configuration_swallows_no_later_signal
     ):
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: caplog.records, within_s=60)
-        assert "no regular file" in caplog.records[0].reason
+        assert "not a regular file" in caplog.records[0].reason
         path.unlink()
         path.write_text("owner: o\ncontroller: {url: 'https://c/'}\ntemplates: {t: {labels: l}}\n")
         os.kill(os.getpid(), signal.SIGHUP)

@@ -147,9 +147,9 @@ def test_what_is_no_file_holds_up_nothing(tmp_path):
     os.mkfifo(tmp_path / "lock")
     (tmp_path / "zero").symlink_to("/dev/zero")
     for key in ("builds.json", "zero"):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             files.load(key)
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         store.Builds(files).restore()
     with files.locked():
         pass

@@ -101,7 +101,7 @@ class Broker:
         def arrive():
             if world.lost():
                 return
-            if isinstance(step, election.Look):
+            if isinstance(step, election.Read):
                 answer = world.server.seen
             else:
                 answer = world.server.write(step.record, step.over)
@@ -113,7 +113,7 @@ class Broker:
                 return
             self.asking = None
             at = {"now": self.clock(), "terms": world.terms}
-            if isinstance(step, election.Look):
+            if isinstance(step, election.Read):
                 self.candidate = election.looked(self.candidate, answer, **at)
             elif answer is None:
                 self.candidate = election.beaten(self.candidate, **at)

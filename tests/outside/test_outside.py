@@ -16,7 +16,7 @@ import pytest
 from aiohttp import test_utils, web
 from hypothesis import strategies as st
 
-from outside import bodies, files, secrets, text, tls, typed, unreached
+from outside import bodies, connect_errors, files, secrets, text, tls, typed
 
 TOKEN = "11b4a9f3-Ü+/ö?\"<'&c0ffee"
 AGENT = "0123456789abcdef" * 4
@@ -171,7 +171,7 @@ def test_only_regular_files_are_read(tmp_path):
     with pytest.raises(OSError, match="larger than 5 bytes"):
         files.read(tmp_path / "good", limit=5)
     for path in (tmp_path / "fifo", "/dev/zero"):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             files.read(path, limit=100)
     with pytest.raises(OSError, match="a directory"):
         files.read(tmp_path, limit=100)
@@ -259,7 +259,7 @@ async def test_who_was_not_reached_is_told_in_our_words(url, expected):
         async with aiohttp.ClientSession() as session:
             with pytest.raises(aiohttp.ClientError) as caught:
                 await session.get(url.format(**ports))
-    words = unreached.words(caught.value)
+    words = connect_errors.words(caught.value)
     assert words.startswith(expected.format(**ports))
     assert "ssl:" not in words
     assert "_ssl.c" not in words
@@ -267,9 +267,9 @@ async def test_who_was_not_reached_is_told_in_our_words(url, expected):
 
 def test_other_errors_keep_their_words():
     """Cleaned; one without words is called by its name."""
-    assert unreached.words(OSError(5, "broken\nline")) == "[Errno 5] broken line"
-    assert unreached.words(aiohttp.ServerDisconnectedError()) == "Server disconnected"
-    assert unreached.words(TimeoutError()) == "TimeoutError"
+    assert connect_errors.words(OSError(5, "broken\nline")) == "[Errno 5] broken line"
+    assert connect_errors.words(aiohttp.ServerDisconnectedError()) == "Server disconnected"
+    assert connect_errors.words(TimeoutError()) == "TimeoutError"
 
 
 # --- whom we trust ------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_an_authority_is_read_whatever_lies_there(tmp_path):
         "-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n"
     )
     for name, words in (
-        ("pipe", "no regular file"),
+        ("pipe", "not a regular file"),
         ("empty", "no certificate"),
         ("text", r"[a-z]"),
     ):

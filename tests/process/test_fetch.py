@@ -452,7 +452,7 @@ async def test_a_pipe_in_the_place_of_an_authority_is_refused(tmp_path: pathlib.
     """The library would wait for it, and the broker with it."""
     os.mkfifo(tmp_path / "ca.pem")
     cache = fetch.FileCache(tmp_path / "cache", settings.ProcessSettings())
-    with pytest.raises(api.Rejected, match="no regular file"):
+    with pytest.raises(api.Rejected, match="not a regular file"):
         await cache.get("https://127.0.0.1:1/x", api.Route(ca_file=str(tmp_path / "ca.pem")))
     await cache.aclose()
 

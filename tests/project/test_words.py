@@ -151,13 +151,21 @@ PLATFORMS = {
 }
 """Where a platform's own word is the right one."""
 
-TWICE = {
-    "Asked", "Backend", "Claim", "Client", "Cluster", "Connection", "Entry", "Event", "Failure", "Found",
-    "Handover", "HighAvailability", "Host", "Kind", "Limits", "Look", "Made", "Memory", "Nodes",
-    "Note", "NotFound", "Odd", "Outcome", "State", "World", "OddError", "Parser", "Places", "Pool", "Refusal", "Resources",
-    "Retention", "Settings", "Style", "Template", "Unauthorized", "Volume", "Where",
-}  # fmt: skip
-"""Class names of two meanings, or of one in two layers (the file's shape and the core's value): may only become fewer."""
+LAYERS = {
+    "Backend": "the section of the file, and the contract",
+    "HighAvailability": "the section of the file, and the settings in force",
+    "Host": "an engine as the settings name it, and the verbs of the contract on it",
+    "NotFound": "the same answer of a platform and of Jenkins",
+    "Resources": "the section of the file, and what a platform is told",
+    "Retention": "the section of the file, and the core's value",
+    "Template": "the section of the file, and the core's value",
+    "Unauthorized": "the same answer of a platform and of Jenkins",
+    "Volume": "a volume of a template, as Docker and as Mesos have it",
+}
+"""Class names that are defined twice because one idea has two layers (or two platforms): which."""
+
+TWICE = {"Claim", "Failure", "Memory", "Nodes", "Parser"}
+"""Class names of two meanings: may only become fewer."""
 
 
 def definitions():
@@ -187,14 +195,15 @@ def test_names_are_the_glossarys():
 
 
 def test_a_class_name_has_one_meaning():
-    """Defined once in the whole product, but those that are listed."""
+    """Defined once in the whole product, but for the layers of one idea."""
     places = {}
     for path, name, is_class in definitions():
         if is_class:
             places.setdefault(name.lstrip("_"), set()).add(path)
     twice = {name for name, paths in places.items() if len(paths) > 1}
-    assert twice - TWICE == set(), {name: places[name] for name in twice - TWICE}
-    assert TWICE - twice == set(), "unique by now: take it off the list"
+    unlisted = twice - TWICE - set(LAYERS)
+    assert unlisted == set(), {name: places[name] for name in unlisted}
+    assert (TWICE | set(LAYERS)) - twice == set(), "unique by now: take it off the list"
 
 
 def test_every_word_that_steers_is_in_the_glossary():

@@ -38,7 +38,7 @@ class FixedSource:
     deaths: list[death.Death] = field(factory=list)
     is_ready: tuple[bool, str] = (True, "ok")
     is_alive: tuple[bool, str] = (True, "ok")
-    leadership: leaderships.State = field(factory=leaderships.State)
+    leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)
 
     def now(self):
         return NOW

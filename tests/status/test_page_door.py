@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from broker.status import Server, documents
-from outside import doors, seldom
+from outside import doors, limited_log
 from tests import patience
 from tests.status import status_source
 
@@ -29,7 +29,7 @@ async def served(*, metrics=b"m 1\n", source=None, **limits):
     server = Server(
         source or status_source.full(),
         metrics=lambda: (metrics, "text/plain; version=0.0.4; charset=utf-8"),
-        limits=doors.Limits(**limits),
+        limits=doors.DoorLimits(**limits),
     )
     url = await server.start(host="127.0.0.1", port=0)
     try:
@@ -417,7 +417,9 @@ def test_lines_that_others_can_cause_are_seldom(caplog):
     """The first at once, then one in a while that says how many were left out."""
     caplog.set_level(logging.INFO)
     clock = [1000.0]
-    told = seldom.Seldom(logging.getLogger("seldom"), every_s=60, elapsed=lambda: clock[0])
+    told = limited_log.LimitedLog(
+        logging.getLogger("seldom"), every_s=60, elapsed=lambda: clock[0]
+    )
     for _ in range(500):
         told.info("a thing", remote="r")
     told.info("another thing")

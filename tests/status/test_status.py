@@ -250,10 +250,13 @@ async def test_not_ready_and_not_alive_are_said(served):
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (leadership.State(), None),
-        (leadership.State(shared=True, holder="me_1", since=status_source.NOW - 9), "leads"),
+        (leadership.LeadershipState(), None),
         (
-            leadership.State(
+            leadership.LeadershipState(shared=True, holder="me_1", since=status_source.NOW - 9),
+            "leads",
+        ),
+        (
+            leadership.LeadershipState(
                 leading=False,
                 shared=True,
                 holder="other_1",
@@ -263,7 +266,7 @@ async def test_not_ready_and_not_alive_are_said(served):
             "standby: other_1 leads",
         ),
         (
-            leadership.State(leading=False, shared=True, reason=status_source.HOSTILE),
+            leadership.LeadershipState(leading=False, shared=True, reason=status_source.HOSTILE),
             "standby: ",
         ),
     ],

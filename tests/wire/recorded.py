@@ -146,14 +146,14 @@ async def canned(asked: str, **answer: Any) -> AsyncIterator[http.ControllerSess
             yield session
 
 
-def settings(url: str, **changes: Any) -> jnlp_settings.Settings:
+def settings(url: str, **changes: Any) -> jnlp_settings.ControllerAccess:
     """Settings with an API token, unless changed."""
     values: dict[str, Any] = {
         "url": url,
         "credentials": jnlp_settings.Credentials(user="admin", secret=jnlp_secret.Secret(TOKEN)),
         "timeout_s": 5.0,
     }
-    return jnlp_settings.Settings(**{**values, **changes})
+    return jnlp_settings.ControllerAccess(**{**values, **changes})
 
 
 def password() -> jnlp_settings.Credentials:

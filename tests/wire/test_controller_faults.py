@@ -72,7 +72,7 @@ async def staged(*, password=False, of_version="2.263.4", through=None, timeout_
     async with contextlib.AsyncExitStack() as stack:
         url = (await stack.enter_async_context(server)).url
         proxy = await stack.enter_async_context(through()) if through else None
-        settings = jnlp_settings.Settings(
+        settings = jnlp_settings.ControllerAccess(
             url=url,
             credentials=jnlp_settings.Credentials(
                 user="u",

@@ -26,7 +26,7 @@ _HELPS = f"{container.PREFIX}helps"
 
 
 def remove_folders(
-    engine: client.Client, *, labels: Mapping[str, str], image: str, called: str
+    engine: client.Engine, *, labels: Mapping[str, str], image: str, called: str
 ) -> None:
     """Remove the folders of a container that runs no more; raises Unavailable, try again then.
 
@@ -48,7 +48,7 @@ def remove_folders(
 
 
 def remove_volumes(
-    engine: client.Client, *, labels: Mapping[str, str], marks: Mapping[str, str]
+    engine: client.Engine, *, labels: Mapping[str, str], marks: Mapping[str, str]
 ) -> None:
     """Remove the volumes of a container that is gone; raises Unavailable."""
     for volume in host_paths.read(labels, labels.get(container.NAME, "")).volumes:
@@ -56,7 +56,7 @@ def remove_volumes(
 
 
 def sweep_volumes(
-    engine: client.Client, *, marks: Mapping[str, str], needed: Collection[str]
+    engine: client.Engine, *, marks: Mapping[str, str], needed: Collection[str]
 ) -> None:
     """Remove volumes with our marks whose instance is none of ``needed``; raises Unavailable."""
     for volume, labels in engine.volumes(marks).items():
@@ -65,7 +65,7 @@ def sweep_volumes(
             _remove_volume(engine, volume, marks)
 
 
-def _remove_volume(engine: client.Client, volume: str, marks: Mapping[str, str]) -> None:
+def _remove_volume(engine: client.Engine, volume: str, marks: Mapping[str, str]) -> None:
     try:
         there = engine.volumes(marks).get(volume)
         if there is not None:

@@ -165,13 +165,13 @@ def render(spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner
 
 def mounts_of(options: settings.DockerTemplate) -> Iterator[workspaces.Mount]:
     """Yield everything that agents of a template have mounted."""
-    told = {"Mounts": list(_mounts(options))}
+    host = {"Mounts": list(_mounts(options))}
     raw = _section(options.docker, "HostConfig")
     typed: list[host_paths.Path] = []
     if "Mounts" not in raw:
         typed = [("volumes", number) for number in range(len(options.volumes))]
         typed.append(("docker_socket",))
-    yield from host_paths.mounts({**told, **raw}, typed)
+    yield from host_paths.mounts({**host, **raw}, typed)
 
 
 def archive(

@@ -27,7 +27,7 @@ MEMORY = pathlib.Path("/dev/shm")  # noqa: S108 -- a folder of our own in it, ch
 _STALE_S = 600.0
 
 
-class Handover:
+class SecretFolders:
     """The secrets of one owner's instances on one host."""
 
     def __init__(self, owner: str, url: str) -> None:

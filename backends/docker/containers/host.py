@@ -80,9 +80,9 @@ class Host:
         self._prefix = configured.name_prefix
         self._making_s = max(_MAKING_S, 3 * configured.timeout_s)
         self._now = now
-        self.client = client.Client(host, configured)
+        self.client = client.Engine(host, configured)
         self._follower = events.Follower(self.client, self._owner, wake=wake, now=now)
-        self._handover = handover.Handover(owner, host.url)
+        self._handover = handover.SecretFolders(owner, host.url)
         # whether the engine sees our files; None: only a launch can tell
         self._shares = None if host.url.startswith("unix:") else False
         self._provided: dict[tuple[str, str], bool] = {}
@@ -164,35 +164,37 @@ class Host:
         *, mounted: bool,
     ) -> bool:  # fmt: skip
         """Return whether it runs now: a cancelled one was taken back."""
-        made = self._created_or_there(plan, mounted=mounted)
-        if made is None:
+        created_id = self._created_or_there(plan, mounted=mounted)
+        if created_id is None:
             return True
         started = False
         try:
-            self._put(made, plan, files, mounted=mounted)
+            self._put(created_id, plan, files, mounted=mounted)
             if not cancelled.is_set():
-                self.client.start(made, plan)
+                self.client.start(created_id, plan)
                 started = True
         except client.StartError as failed:
             raise failed.error from failed
         finally:
             if not started:
-                self._take_back(made)
+                self._take_back(created_id)
         return started
 
     def _put(
         self,
-        made: str,
+        container_id: str,
         plan: container.ContainerPlan,
         files: Mapping[str, bytes],
         *,
         mounted: bool,
     ) -> None:
         """Put in what neither a mount nor the image provides."""
-        needed = bool(plan.folders) and (plan.fresh_folders or not self._provides(made, plan))
+        needed = bool(plan.folders) and (
+            plan.fresh_folders or not self._provides(container_id, plan)
+        )
         archive = container.archive(plan, files, secrets=not mounted, folders=needed)
         if archive is not None:
-            self.client.put(made, plan.archive_at, archive)
+            self.client.put(container_id, plan.archive_at, archive)
 
     def _provides(self, made: str, plan: container.ContainerPlan) -> bool:
         """Tell whether the image has the folders, for that user; it is looked at once."""
@@ -258,16 +260,18 @@ class Host:
         self.follow()
         found, odd = await self.client.call(client.Lane.READ, self.client.list, self._owner)
         named, nameless = self._named(found)
-        known = {one.id for one in named.values()}
+        ids = {one.id for one in named.values()}
         # of one that cannot be read secrets and volumes may still be needed
         if not self._reading and not odd and not nameless:
             needed = {*named, *self._making}
             self._handover.keep(needed, now=self._now())
             if not self._volumes_swept:
                 await self._sweep_volumes(needed)
-        self._certificates = {k: v for k, v in self._certificates.items() if k in known}
-        self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in known}
-        seen = await asyncio.gather(*(self._instance(name, one) for name, one in named.items()))
+        self._certificates = {k: v for k, v in self._certificates.items() if k in ids}
+        self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in ids}
+        instances = await asyncio.gather(
+            *(self._instance(name, one) for name, one in named.items())
+        )
         damaged = [name for name, one in named.items() if _metadata(one) is None]
         reasons = [
             odd.words("container"),
@@ -277,19 +281,19 @@ class Host:
             f"the labels of {', '.join(damaged[:3])} are damaged" if damaged else "",
         ]
         return Listing(
-            instances=tuple(instance for instance in seen if instance is not None),
+            instances=tuple(instance for instance in instances if instance is not None),
             odd=text.clean("; ".join(f"{self.url}: {reason}" for reason in reasons if reason)),
         )
 
-    def _named(self, found: Sequence[answers.Found]) -> tuple[dict[str, answers.Found], int]:
+    def _named(self, listed: Sequence[answers.Listed]) -> tuple[dict[str, answers.Listed], int]:
         """Return ours by the instance's name, and of how many the name cannot be told.
 
         An image that was made of an agent's container has its labels, and so has whatever runs
         from it: of several the one that is called so is the agent.
         """
-        named: dict[str, answers.Found] = {}
+        named: dict[str, answers.Listed] = {}
         nameless = 0
-        for one in found:
+        for one in listed:
             if not one.flawed and not _has(one.labels, self._owner):
                 continue  # the engine does not know the filter
             name = container.name_of(one.labels, one.names, prefix=self._prefix)
@@ -300,43 +304,43 @@ class Host:
                 named[name] = one if one.id else attrs.evolve(one, id=called)
         return named, nameless
 
-    def _is_called(self, one: answers.Found, name: str) -> bool:
+    def _is_called(self, one: answers.Listed, name: str) -> bool:
         return container.container_name(name, prefix=self._prefix) in one.names
 
-    async def _instance(self, name: str, found: answers.Found) -> api.Instance | None:
+    async def _instance(self, name: str, listed: answers.Listed) -> api.Instance | None:
         """Return what a listing shows of a container; None if it has just gone."""
-        state = _STATES.get(found.state, api.InstanceState.RUNNING)
+        state = _STATES.get(listed.state, api.InstanceState.RUNNING)
         instance = api.Instance(
-            name=name, state=state, metadata=_metadata(found) or {}, created_at=found.created_at
+            name=name, state=state, metadata=_metadata(listed) or {}, created_at=listed.created_at
         )
         if name in self._ending:
             return attrs.evolve(instance, state=api.InstanceState.STOPPING)
         if state is api.InstanceState.RUNNING:
-            return attrs.evolve(instance, detail=text.clean(await self._detail(found)))
-        failed = found.state == "created" and name not in self._making
+            return attrs.evolve(instance, detail=text.clean(await self._detail(listed)))
+        failed = listed.state == "created" and name not in self._making
         if failed or state is api.InstanceState.EXITED:
-            return await self._ended(instance, found)
+            return await self._ended(instance, listed)
         return instance
 
-    async def _detail(self, found: answers.Found) -> str:
+    async def _detail(self, listed: answers.Listed) -> str:
         """What a person should know of a container that runs."""
-        seen = self._follower.seen(found.id)
-        if seen.oom_at and found.id not in self._memory_limits:
+        trace = self._follower.seen(listed.id)
+        if trace.oom_at and listed.id not in self._memory_limits:
             with contextlib.suppress(api.NotFound, client.OddAnswerError):
-                there = await self._inspect(found.id)
-                self._memory_limits[found.id] = there.memory_bytes
+                there = await self._inspect(listed.id)
+                self._memory_limits[listed.id] = there.memory_bytes
         words = [
-            death.oom_words(seen, self._memory_limits.get(found.id)),
-            "somebody paused it" if found.state == "paused" else "",
-            f"ports {', '.join(found.ports)}" if found.ports else "",
+            death.oom_words(trace, self._memory_limits.get(listed.id)),
+            "somebody paused it" if listed.state == "paused" else "",
+            f"ports {', '.join(listed.ports)}" if listed.ports else "",
         ]
         return "; ".join(word for word in words if word)
 
-    async def _ended(self, instance: api.Instance, found: answers.Found) -> api.Instance | None:
+    async def _ended(self, instance: api.Instance, listed: answers.Listed) -> api.Instance | None:
         """Add how it ended; a created one has ended only if its start failed, or never comes."""
-        if found.id not in self._certificates:
+        if listed.id not in self._certificates:
             try:
-                there = await self._inspect(found.id)
+                there = await self._inspect(listed.id)
             except api.NotFound:
                 return None
             except client.OddAnswerError as error:
@@ -349,7 +353,7 @@ class Host:
             if there.state in {"running", "restarting", "paused"}:
                 return attrs.evolve(instance, state=_STATES[there.state])
             await self._heard(there)
-            self._certificates[found.id] = death.certificate(
+            self._certificates[listed.id] = death.certificate(
                 death.Ended(
                     exit_code=there.exit_code,
                     oom_killed=there.oom_killed,
@@ -358,12 +362,12 @@ class Host:
                     started=there.started,
                     finished_at=there.finished_at,
                     memory_bytes=there.memory_bytes,
-                    seen=self._follower.seen(found.id),
+                    seen=self._follower.seen(listed.id),
                     away=self._follower.away(),
                 )
             )
         return attrs.evolve(
-            instance, state=api.InstanceState.EXITED, exit=self._certificates[found.id]
+            instance, state=api.InstanceState.EXITED, exit=self._certificates[listed.id]
         )
 
     def _is_left(self, instance: api.Instance) -> bool:
@@ -395,8 +399,8 @@ class Host:
         """
 
         def told() -> bool:
-            seen = self._follower.seen(there.id)
-            why = there.exit_code != _SIGKILLED or seen.oom_at or seen.signals
+            trace = self._follower.seen(there.id)
+            why = there.exit_code != _SIGKILLED or trace.oom_at or trace.signals
             return bool(why) and self._follower.heard_of_end(there.id)
 
         ended_at = there.finished_at
@@ -447,7 +451,7 @@ class Host:
         except api.BackendError:
             self._volumes_swept = False
 
-    def _places(self, there: answers.Inspected) -> host_paths.Places:
+    def _places(self, there: answers.Inspected) -> host_paths.Belongings:
         return host_paths.read(there.labels, there.labels.get(container.NAME, ""))
 
     def _remove_folders(self, there: answers.Inspected) -> None:
@@ -516,7 +520,7 @@ def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return all(labels.get(key) == text for key, text in wanted.items())
 
 
-def _metadata(found: answers.Found) -> dict[str, str] | None:
+def _metadata(found: answers.Listed) -> dict[str, str] | None:
     """Return what we wrote on a container; None if it is damaged, or only a part can be read."""
     try:
         return None if found.flawed else container.read_metadata(found.labels)

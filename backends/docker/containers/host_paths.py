@@ -21,7 +21,7 @@ LABEL = "agent-broker.places"
 
 
 @frozen(kw_only=True)
-class Places:
+class Belongings:
     """What goes with a container: ``folders`` as (directory, entry in it), and named volumes."""
 
     folders: tuple[tuple[str, str], ...] = ()
@@ -38,17 +38,17 @@ class Places:
         return {LABEL: json.dumps(told)}
 
 
-def read(labels: Mapping[str, str], name: str) -> Places:
+def read(labels: Mapping[str, str], name: str) -> Belongings:
     """Return what goes with a container of ours, as far as it is named by the instance."""
     try:
         told = json.loads(labels.get(LABEL, "{}"))
         folders = tuple((str(above), str(entry)) for above, entry in told.get("folders", ()))
         volumes = tuple(str(volume) for volume in told.get("volumes", ()))
     except (ValueError, TypeError, AttributeError):
-        return Places()
+        return Belongings()
     if not name:
-        return Places()
-    return Places(
+        return Belongings()
+    return Belongings(
         folders=tuple(
             (above, entry)
             for above, entry in folders
@@ -60,7 +60,7 @@ def read(labels: Mapping[str, str], name: str) -> Places:
 
 def settled(
     host: Mapping[str, Any], name: str, marks: Mapping[str, str]
-) -> tuple[dict[str, Any], Places]:
+) -> tuple[dict[str, Any], Belongings]:
     """Return a HostConfig with the instance's name in its mounts, and what goes with it.
 
     Binds of an agent's own folder are given in the engine's short form: only for that it makes
@@ -76,26 +76,26 @@ def settled(
             folders[_folder(source, name)] = None
         binds.append(names.named(bind, name))
     for mount in _list(host.get("Mounts")):
-        told = names.named(mount, name)
+        mounted = names.named(mount, name)
         source = str(mount.get("Source") or "") if isinstance(mount, Mapping) else ""
         if source and names.is_own(source) and mount.get("Type") == "bind":
             folders[_folder(source, name)] = None
             mode = ":ro" if mount.get("ReadOnly") else ""
-            binds.append(f"{told['Source']}:{told['Target']}{mode}")
+            binds.append(f"{mounted['Source']}:{mounted['Target']}{mode}")
             continue
         if source and names.is_own(source) and mount.get("Type") == "volume":
-            volumes[told["Source"]] = None
-            options = told.get("VolumeOptions") or {}
+            volumes[mounted["Source"]] = None
+            options = mounted.get("VolumeOptions") or {}
             labels = {**(options.get("Labels") or {}), **marks}
-            told = {**told, "VolumeOptions": {**options, "Labels": labels}}
-        mounts.append(told)
+            mounted = {**mounted, "VolumeOptions": {**options, "Labels": labels}}
+        mounts.append(mounted)
     made = {**host}
     for key, found in (("Binds", binds), ("Mounts", mounts)):
         if found or host.get(key):
             made[key] = found
         if not found:
             made.pop(key, None)
-    return made, Places(folders=tuple(folders), volumes=tuple(volumes))
+    return made, Belongings(folders=tuple(folders), volumes=tuple(volumes))
 
 
 Path = tuple[str | int, ...]

@@ -40,24 +40,24 @@ class Place:
     stream: int = 0  # of events, that was open when it was set aside
     picture: Sequence[api.Instance] | None = None
     odd: str = ""  # why the picture is not whole
-    made: dict[str, float] = Factory(dict)  # names since the picture: when made; inf: being made
+    launched: dict[str, float] = Factory(dict)  # names since the picture: when; inf: just now
 
     def names(self) -> set[str]:
         """Return what takes room: the last picture, and what was made since it was taken."""
-        return {one.name for one in self.picture or ()} | self.made.keys()
+        return {one.name for one in self.picture or ()} | self.launched.keys()
 
     def show(self, instances: Sequence[api.Instance], odd: str, *, began: float) -> None:
         """Take a new picture, whose listing began at this loop time."""
         self.picture, self.odd = instances, odd
-        self.made = {name: at for name, at in self.made.items() if at >= began}
+        self.launched = {name: at for name, at in self.launched.items() if at >= began}
 
     def took(self, name: str) -> None:
         """Note that it has a container that the picture may not show yet."""
-        self.made[name] = asyncio.get_running_loop().time()
+        self.launched[name] = asyncio.get_running_loop().time()
 
     def lost(self, name: str) -> None:
         """Note that it has no container of this name."""
-        self.made.pop(name, None)
+        self.launched.pop(name, None)
         self.picture = self.picture and [one for one in self.picture if one.name != name]
 
     def set_aside(self, error: api.BackendError) -> None:
@@ -135,14 +135,14 @@ class Pool:
         for place in self.places:
             if place.error is not None and place.picture is not None:
                 place.picture = [_out_of_sight(one, place.host.url) for one in place.picture]
-        found = await self._without_doubles()
+        instances = await self._without_doubles()
         unseen = [place.error for place in self.places if place.picture is None and place.error]
         odd = [place.odd for place in self.places if place.odd]
         if unseen or odd:
             words = "; ".join([*odd, *(error.reason for error in unseen)])
             lead = "" if odd else "not all engines are known: "
-            raise api.Partial(f"{lead}{words}", seen=found, odd=bool(odd))
-        return found
+            raise api.Partial(f"{lead}{words}", seen=instances, odd=bool(odd))
+        return instances
 
     async def check_room(self, place: Place, name: str) -> None:
         """Take a place of a host's ``max_instances`` for a name; raises NoCapacity if it is full.
@@ -159,7 +159,7 @@ class Pool:
                 raise api.NoCapacity(
                     f"{place.host.url} is full: it may have {counts.told(limit, 'container')}"
                 )
-        place.made[name] = math.inf  # nothing was waited for since the count
+        place.launched[name] = math.inf  # nothing was waited for since the count
 
     async def _pictured(self, place: Place) -> host.Listing:
         """Ask one; nobody waits for it longer than is good for the others."""
@@ -173,19 +173,19 @@ class Pool:
 
     async def _without_doubles(self) -> Sequence[api.Instance]:
         """Return the last pictures as one; of two containers of one name the better stays."""
-        found: dict[str, tuple[api.Instance, Place]] = {}
+        by_name: dict[str, tuple[api.Instance, Place]] = {}
         for place in self.places:
             for one in place.picture or ():
-                other = found.get(one.name)
+                other = by_name.get(one.name)
                 if other is None:
-                    found[one.name] = (one, place)
+                    by_name[one.name] = (one, place)
                     continue
                 kept, gone = sorted((other, (one, place)), key=_worth)
-                found[one.name] = kept
+                by_name[one.name] = kept
                 if not self._reading and not gone[1].error and not kept[1].error:
                     with contextlib.suppress(api.BackendError):  # or at the next listing
                         await gone[1].host.terminate(one.name, grace_s=0)
-        return [one for one, _ in found.values()]
+        return [one for one, _ in by_name.values()]
 
     async def names(self) -> set[str]:
         """Return what takes room on the open ones, by their last pictures.
@@ -246,4 +246,4 @@ def _worth(entry: tuple[api.Instance, Place]) -> tuple[bool, float]:
 
 
 def _out_of_sight(instance: api.Instance, url: str) -> api.Instance:
-    return attrs.evolve(instance, detail=f"{url} does not answer; this is how it was")
+    return attrs.evolve(instance, detail=f"{url} does not answer; this is what it showed last")

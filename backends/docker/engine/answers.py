@@ -26,7 +26,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 @frozen(kw_only=True)
-class Found:
+class Listed:
     """A container in a listing; what cannot be read of it is empty."""
 
     id: str
@@ -57,7 +57,7 @@ class Inspected:
 
 
 @frozen(kw_only=True)
-class Event:
+class ContainerEvent:
     """What happened to a container; ``at`` is the engine's clock, POSIX seconds, if it told."""
 
     id: str
@@ -91,7 +91,7 @@ def _stamp(told: Any) -> float | None:
     return moment + float(fraction or 0)
 
 
-def found(entry: Any) -> Found:
+def listed(entry: Any) -> Listed:
     """Read an entry of a listing. Raises ValueError for what is none.
 
     An odd value costs that value: an unknown state is taken for running, never for an end.
@@ -99,7 +99,7 @@ def found(entry: Any) -> Found:
     if not isinstance(entry, Mapping):
         raise ValueError("an entry that is not a container")  # noqa: TRY004 -- the caller's one kind
     names, labels = entry.get("Names"), _texts(entry.get("Labels"))
-    return Found(
+    return Listed(
         id=_id(entry.get("Id")),
         labels=labels,
         flawed=not labels or len(labels) < len(entry["Labels"]),
@@ -114,7 +114,7 @@ def found(entry: Any) -> Found:
     )
 
 
-def _ports(told: Any) -> tuple[str, ...]:
+def _ports(listed: Any) -> tuple[str, ...]:
     """Return published ports; a random one is another one on IPv6: the usual one is enough."""
     published = [
         (
@@ -122,7 +122,7 @@ def _ports(told: Any) -> tuple[str, ...]:
             f"->{port.get('PrivatePort')}/{typed.words(port.get('Type'), 8)}",
             port["PublicPort"],
         )
-        for port in (told[:_PORTS_MAX] if isinstance(told, list) else ())
+        for port in (listed[:_PORTS_MAX] if isinstance(listed, list) else ())
         if isinstance(port, Mapping)
         and all(isinstance(port.get(key), int) for key in ("PublicPort", "PrivatePort"))
     ]
@@ -168,16 +168,16 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
     )
 
 
-def event(told: Any) -> Event:
+def event(raw: Any) -> ContainerEvent:
     """Read an event. Raises ValueError for what is none; an odd time is unknown."""
-    if not isinstance(told, Mapping):
+    if not isinstance(raw, Mapping):
         raise ValueError("something that is not an event")  # noqa: TRY004 -- as above
-    actor = _section(told.get("Actor"))
-    nanoseconds = typed.number(told.get("timeNano"), 0.0, math.inf)
-    at = nanoseconds / 1e9 if nanoseconds else _moment(told.get("time"))
-    return Event(
+    actor = _section(raw.get("Actor"))
+    nanoseconds = typed.number(raw.get("timeNano"), 0.0, math.inf)
+    at = nanoseconds / 1e9 if nanoseconds else _moment(raw.get("time"))
+    return ContainerEvent(
         id=_id(actor.get("ID")),
-        action=typed.words(told.get("Action"), _WORD_MAX),
+        action=typed.words(raw.get("Action"), _WORD_MAX),
         at=at if at is not None and at <= _TIME_MAX else None,
         attributes=_texts(actor.get("Attributes")),
     )
@@ -193,22 +193,22 @@ def security_options(info: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(told)
 
 
-def progress(told: Any) -> tuple[str, str, str]:
+def progress(line: Any) -> tuple[str, str, str]:
     """Read a line of a pull: error, layer, what is done with it. Raises ValueError.
 
     The layer is empty where the line is about none.
     """
-    if not isinstance(told, Mapping):
+    if not isinstance(line, Mapping):
         raise ValueError("a line that is not part of a pull")  # noqa: TRY004 -- as above
-    if "error" in told or "errorDetail" in told:
-        detail = _section(told.get("errorDetail")).get("message")
-        words = typed.words(told.get("error"), _PATH_MAX) or typed.words(detail, _PATH_MAX)
+    if "error" in line or "errorDetail" in line:
+        detail = _section(line.get("errorDetail")).get("message")
+        words = typed.words(line.get("error"), _PATH_MAX) or typed.words(detail, _PATH_MAX)
         return text.clean(words) or "no reason is given", "", ""
-    layer = typed.words(told.get("id"), _WORD_MAX) if "progressDetail" in told else ""
-    return "", layer, typed.words(told.get("status"), _WORD_MAX)
+    layer = typed.words(line.get("id"), _WORD_MAX) if "progressDetail" in line else ""
+    return "", layer, typed.words(line.get("status"), _WORD_MAX)
 
 
-def made(told: Mapping[str, Any]) -> str:
+def created_id(told: Mapping[str, Any]) -> str:
     """Return the id of a container that was created. Raises ValueError."""
     found_id = _id(told.get("Id"))
     if not found_id:
@@ -286,7 +286,7 @@ _TEMPLATE, _PLACE = api.Reach.TEMPLATE, api.Reach.PLACE
 
 
 @frozen
-class Refusal:
+class RefusalWords:
     """What some words of an engine mean: the error, how far it reaches, and what to say."""
 
     words: str  # a regular expression
@@ -297,29 +297,29 @@ class Refusal:
 
 _REFUSALS = (
     # the host's, whoever asks: another engine may do it, a person has to act
-    Refusal(r"client version .{0,40} is too (new|old)", api.Unauthorized, _PLACE,
+    RefusalWords(r"client version .{0,40} is too (new|old)", api.Unauthorized, _PLACE,
             "hint: `api_version`"),
-    Refusal(r"HTTP request to an HTTPS server", api.Unauthorized, _PLACE,
+    RefusalWords(r"HTTP request to an HTTPS server", api.Unauthorized, _PLACE,
             "hint: `tls: true` of the host"),
     # what the template asks for is taken there
-    Refusal(r"port is already allocated|address already in use", api.NoCapacity, _TEMPLATE,
+    RefusalWords(r"port is already allocated|address already in use", api.NoCapacity, _TEMPLATE,
             "a published port is taken"),
-    Refusal(r"no available (IPv4 |IPv6 )?addresses|could not find an available",
+    RefusalWords(r"no available (IPv4 |IPv6 )?addresses|could not find an available",
             api.NoCapacity, _TEMPLATE, "its networks are full"),
     # the host is full or sick
-    Refusal(_SICK, api.Unavailable, _PLACE),
+    RefusalWords(_SICK, api.Unavailable, _PLACE),
     # the template's
-    Refusal(r"unable to find (user|group)|no matching entries in (passwd|group)", api.Rejected,
-            _TEMPLATE, "hint: `user` and `groups` of the template"),
-    Refusal(r"network \S{1,80} not found|could not attach to network|No such network",
+    RefusalWords(r"unable to find (user|group)|no matching entries in (passwd|group)",
+            api.Rejected, _TEMPLATE, "hint: `user` and `groups` of the template"),
+    RefusalWords(r"network \S{1,80} not found|could not attach to network|No such network",
             api.Rejected, _TEMPLATE, "hint: `network` of the template"),
-    Refusal(r"could not select device driver|gathering device information|device nodes",
+    RefusalWords(r"could not select device driver|gathering device information|device nodes",
             api.Rejected, _TEMPLATE,
             "hint: the devices of the template, and the host's drivers for them"),
-    Refusal(r"rlimit", api.Rejected, _TEMPLATE, "hint: `ulimits` of the template"),
-    Refusal(_VOLUME, api.Rejected, _TEMPLATE,
+    RefusalWords(r"rlimit", api.Rejected, _TEMPLATE, "hint: `ulimits` of the template"),
+    RefusalWords(_VOLUME, api.Rejected, _TEMPLATE,
             "hint: `volumes` of the template, and the host's drivers for them"),
-    Refusal(_PROCESS, api.Rejected, _TEMPLATE),
+    RefusalWords(_PROCESS, api.Rejected, _TEMPLATE),
 )  # fmt: skip
 """What an engine's words mean, whatever the status beside them; the first that fits."""
 
@@ -361,21 +361,21 @@ def refusal(status: int, words: str, *, retry_after: float | None = None) -> api
     )
 
 
-def refused_launch(status: int, words: str, *, made: str = "") -> api.BackendError:
-    """Map a refused creation or start; ``made`` is the container that it was about.
+def refused_launch(status: int, words: str, *, container_id: str = "") -> api.BackendError:
+    """Map a refused creation or start; ``container_id`` is the container that it was about.
 
     The engine has read what the template asks for, and answers about that: a plugin of it that
     does not allow it, or an error that nobody has heard of, may mean this template alone. Who is
     wrong about that costs every template one try. Another container that is missing was named by
     the template.
     """
-    told = refusal(status, words)
-    if isinstance(told, api.NotFound) and not (made and made in words):
+    error = refusal(status, words)
+    if isinstance(error, api.NotFound) and not (container_id and container_id in words):
         return api.Rejected(f"the engine refuses: {words}; hint: the template names it")
     is_known = any(re.search(row.words, words, re.IGNORECASE) for row in _REFUSALS)
     if status == 403 or (status == 500 and not is_known):
-        return type(told)(told.reason, retry_after=told.retry_after, reach=_TEMPLATE)
-    return told
+        return type(error)(error.reason, retry_after=error.retry_after, reach=_TEMPLATE)
+    return error
 
 
 def refused_pull(status: int | None, words: str) -> api.BackendError:

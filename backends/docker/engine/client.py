@@ -72,7 +72,7 @@ class StartError(Exception):
         self.error = error
 
 
-class Client:
+class Engine:
     """One engine. The methods block; ``call`` runs them in a thread."""
 
     def __init__(self, host: settings.Host, configured: settings.DockerSettings) -> None:
@@ -123,19 +123,19 @@ class Client:
 
     # --- containers ---
 
-    def list(self, labels: Mapping[str, str]) -> tuple[list[answers.Found], typed.Odd]:
+    def list(self, labels: Mapping[str, str]) -> tuple[list[answers.Listed], typed.Odd]:
         """Every container with these labels, in any state, and what of the list is none."""
         wanted = [f"{key}={text}" for key, text in labels.items()]
         query = {"all": 1, "filters": json.dumps({"label": wanted})}
         with self._answers("cannot list containers") as session:
-            told = session.told(list, "GET", "/containers/json", query=query)
-            return typed.each(told, answers.found)
+            entries = session.ask_json(list, "GET", "/containers/json", query=query)
+            return typed.each(entries, answers.listed)
 
     def inspect(self, name: str) -> answers.Inspected:
         """Look at one; raises NotFound, and OddAnswerError."""
         with self._answers(f"cannot look at {name!r}") as session:
             return answers.inspected(
-                session.told(dict, "GET", f"{_place(name)}/json", limit=_INSPECT_MAX)
+                session.ask_json(dict, "GET", f"{_place(name)}/json", limit=_INSPECT_MAX)
             )
 
     def create(self, plan: container.ContainerPlan) -> str:
@@ -146,7 +146,7 @@ class Client:
         body = json.dumps(dict(plan.body)).encode()
         with self._answers("cannot create a container") as session:
             try:
-                told = session.told(
+                answer = session.ask_json(
                     dict, "POST", "/containers/create", query=query, body=body, headers=_JSON
                 )
             except wire.RefusedError as error:
@@ -155,7 +155,7 @@ class Client:
                 if error.status == 409:
                     raise NameTakenError(error.words) from error
                 raise answers.refused_launch(error.status, error.words) from error
-            return answers.made(told)
+            return answers.created_id(answer)
 
     def put(self, container_id: str, path: str, archive: bytes) -> None:
         """Unpack a tar file in a container."""
@@ -202,14 +202,16 @@ class Client:
                     return None
                 raise
             if len(head) < tarfile.BLOCKSIZE:
-                raise wire.OddError("the archive ends early")
+                raise wire.OddReplyError("the archive ends early")
             return tarfile.TarInfo.frombuf(head, "utf-8", "replace").uid
 
     def remaps_files(self) -> bool:
         """Tell whether containers see other owners or labels of files than the host."""
         with self._answers("cannot ask what the engine is") as session:
-            told = answers.security_options(session.told(dict, "GET", "/info", limit=_INSPECT_MAX))
-            return any(word in option for option in told for word in _REMAPPING)
+            options = answers.security_options(
+                session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX)
+            )
+            return any(word in option for option in options for word in _REMAPPING)
 
     def start(self, container_id: str, plan: container.ContainerPlan) -> None:
         """Join the networks and start; raises StartError when the engine says no."""
@@ -226,8 +228,10 @@ class Client:
                     )
                 session.ask("POST", f"{_place(container_id)}/start")
             except wire.RefusedError as error:
-                told = answers.refused_launch(error.status, error.words, made=container_id)
-                raise StartError(told) from error
+                refused = answers.refused_launch(
+                    error.status, error.words, container_id=container_id
+                )
+                raise StartError(refused) from error
 
     def stop(self, container_id: str, grace_s: int) -> None:
         """Signal, wait, kill; a paused one is let go on first."""
@@ -269,8 +273,8 @@ class Client:
         """
         self._begin_helper(name, body, labels)
         with self._answers("cannot run a helper") as session:
-            told = session.told(dict, "POST", f"{_place(name)}/wait")
-            code = answers.status_code(told)
+            answer = session.ask_json(dict, "POST", f"{_place(name)}/wait")
+            code = answers.status_code(answer)
         words = self.logs(name, 1, has_terminal=False) if code else ""
         self.remove(name)
         return text.clean(words) or f"it ended with {code}" if code else ""
@@ -306,7 +310,7 @@ class Client:
         wanted = [f"{key}={value}" for key, value in labels.items()]
         query = {"filters": json.dumps({"label": wanted})}
         with self._answers("cannot list volumes") as session:
-            return answers.volumes(session.told(dict, "GET", "/volumes", query=query))
+            return answers.volumes(session.ask_json(dict, "GET", "/volumes", query=query))
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume; raises NotFound, and Rejected while a container has it."""
@@ -337,7 +341,7 @@ class Client:
         ):
             for line in answer.lines():
                 if line is None:
-                    raise wire.OddError("a line of its progress is too long")
+                    raise wire.OddReplyError("a line of its progress is too long")
                 if not line.strip():
                     continue
                 error, layer, status = answers.progress(wire.read_json(line))
@@ -364,7 +368,7 @@ class Client:
 
     def events(
         self, labels: Mapping[str, str], since: int, begun: Callable[[Callable[[], None]], None]
-    ) -> Iterator[answers.Event | None]:
+    ) -> Iterator[answers.ContainerEvent | None]:
         """Yield events until the stream ends, None for one that cannot be read.
 
         ``begun`` is given the way to end it from outside. An engine that goes away ends the
@@ -411,7 +415,7 @@ class Client:
             if pull and _is_silence(error):
                 told.reach = api.Reach.TEMPLATE  # the engine waits for the registry
             raise told from error
-        except (wire.OddError, ValueError, tarfile.TarError) as error:
+        except (wire.OddReplyError, ValueError, tarfile.TarError) as error:
             raise OddAnswerError(f"{doing}: {self.url}: {answers.innermost(error)}") from error
 
     def _waits(self, more_s: float = 0.0) -> wire.Waits:
@@ -428,7 +432,7 @@ class Client:
 
     def _open(self) -> wire.Connections:
         """Connect with a version that both sides know, whatever the environment says."""
-        session = self._made()
+        session = self._connections()
         try:
             session.version = self._settings.api_version or self._version(session)
         except BaseException:
@@ -438,11 +442,11 @@ class Client:
 
     def _version(self, session: wire.Connections) -> str:
         """Return the newest version that both know: also of an engine that has no old ones."""
-        told = session.told(dict, "GET", "/version", limit=_INSPECT_MAX)
-        newest = answers.version(told.get("ApiVersion"))
+        answer = session.ask_json(dict, "GET", "/version", limit=_INSPECT_MAX)
+        newest = answers.version(answer.get("ApiVersion"))
         if newest is None:
-            raise wire.OddError("what is there gives no version of the Engine's API")
-        oldest = answers.version(told.get("MinAPIVersion")) or _OLDEST
+            raise wire.OddReplyError("whatever answers there gives no version of the Engine's API")
+        oldest = answers.version(answer.get("MinAPIVersion")) or _OLDEST
         if newest < _OLDEST:
             raise api.Unauthorized(
                 f"the engine at {self.url} speaks API {newest[0]}.{newest[1]}; 1.40 is needed "
@@ -451,7 +455,7 @@ class Client:
         major, minor = max(oldest, min(newest, _NEWEST))
         return f"{major}.{minor}"
 
-    def _made(self) -> wire.Connections:
+    def _connections(self) -> wire.Connections:
         try:
             return wire.Connections(
                 self._host,
@@ -511,11 +515,11 @@ def _quoted(name: str) -> str:
     return urllib.parse.quote(name, safe="")
 
 
-def _event(line: bytes | None) -> answers.Event | None:
+def _event(line: bytes | None) -> answers.ContainerEvent | None:
     """Read one; one that is none costs itself, never the stream."""
     try:
         return None if line is None else answers.event(wire.read_json(line))
-    except (wire.OddError, ValueError):
+    except (wire.OddReplyError, ValueError):
         return None
 
 

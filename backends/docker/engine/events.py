@@ -49,7 +49,7 @@ class Follower:
 
     def __init__(
         self,
-        engine: client.Client,
+        engine: client.Engine,
         labels: Mapping[str, str],
         *,
         wake: Callable[[], None],
@@ -125,7 +125,7 @@ class Follower:
                     if time.monotonic() - opened > _SHORT_S:  # else the old ones, told again
                         pauses = self._pauses()
                     if event is None:
-                        self._say(f"{self._engine.url} reports one that cannot be read")
+                        self._say(f"{self._engine.url} reports an event that cannot be read")
                     if event is None or self._is_news(event):
                         self._wake()
             except api.BackendError as error:  # the listing says so, too
@@ -141,12 +141,12 @@ class Follower:
         if time.monotonic() >= self._quiet_until and not self._closing.is_set():
             self._quiet_until = time.monotonic() + _QUIET_S
             _LOG.warning(
-                "the events of an engine are not heard, it is tried again: %s",
+                "the events of an engine cannot be followed, trying again: %s",
                 text.clean(trouble),
                 exc_info=bug,
             )
 
-    def _is_news(self, event: answers.Event) -> bool:
+    def _is_news(self, event: answers.ContainerEvent) -> bool:
         """Remember an event; return whether to wake: not for one that is told again."""
         now = self._now()
         at = now if event.at is None else event.at
@@ -179,7 +179,7 @@ class Follower:
             if self._lost_at is None:
                 self._lost_at = self._now()
 
-    def _note(self, event: answers.Event, at: float, now: float) -> bool:
+    def _note(self, event: answers.ContainerEvent, at: float, now: float) -> bool:
         """Remember what only events tell; return whether a listing could show something new.
 
         A container that is short of memory has dozens of ``oom`` a second, for hours.

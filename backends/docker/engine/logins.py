@@ -74,15 +74,15 @@ def of_config(folder: str | None, registry: str) -> dict[str, str]:
     if helper:
         if not isinstance(helper, str) or not _PROGRAM.fullmatch(helper):
             raise _odd(path, "credHelpers or credsStore", "found no name of a helper")
-        found = of_helper(helper, server)
-        if found is not None:
-            return found
+        login = of_helper(helper, server)
+        if login is not None:
+            return login
     entries = _section(config.get("auths", {}), path, "auths")
     for key in (registry, server, *entries):
         if key in entries and _host(key) == registry:
-            found = _entry(entries[key], path, key, registry)
-            if found:
-                return found
+            login = _entry(entries[key], path, key, registry)
+            if login:
+                return login
     return {}
 
 
@@ -90,16 +90,16 @@ def of_helper(name: str, server: str) -> dict[str, str] | None:
     """Ask a credential helper of Docker; None if it knows nothing. Raises Unauthorized."""
     program = f"docker-credential-{name}"
     try:
-        told = programs.ask(
+        output = programs.ask(
             [program, "get"], server.encode(), limit=_HELPER_MAX, within_s=_HELPER_S
         )
-        if told.code != 0:
-            words = (told.told + told.complained).decode("utf-8", "replace")
+        if output.code != 0:
+            words = (output.printed + output.complained).decode("utf-8", "replace")
             if _NOT_THERE in words:
                 return None
-            raise _refused(program, text.clean(words, 120) or f"exit code {told.code}")
-        found = json.loads(told.told)
-        user, secret = str(found["Username"]), str(found["Secret"])
+            raise _refused(program, text.clean(words, 120) or f"exit code {output.code}")
+        login = json.loads(output.printed)
+        user, secret = str(login["Username"]), str(login["Secret"])
     except TimeoutError:
         raise _refused(program, f"no answer within {_HELPER_S:g} s") from None
     except programs.TooMuch as error:

@@ -63,7 +63,7 @@ class RefusedError(Exception):
         self.retry_after = retry_after
 
 
-class OddError(Exception):
+class OddReplyError(Exception):
     """An answer is not what an engine answers: its type, size or packing."""
 
 
@@ -145,7 +145,7 @@ class _EngineConnection(HTTPConnection):
             self.sock = _Plain(fileno=self.sock.detach())
 
 
-class _Pool(urllib3.HTTPConnectionPool):
+class _ConnectionPool(urllib3.HTTPConnectionPool):
     ConnectionCls = _EngineConnection
 
 
@@ -169,19 +169,21 @@ class Connections:
     ) -> bytes:  # fmt: skip
         """Return the body of an answer, unpacked.
 
-        Raises ``RefusedError``, ``OddError``, and what urllib3 and the operating system raise.
+        Raises ``RefusedError``, ``OddReplyError``, and what urllib3 and the system raise.
         """
         with self.stream(
             method, path, query=query, body=body, headers=headers, waits=waits or self._waits
         ) as answer:
             return answer.whole(limit)
 
-    def told(self, kind: type[Any], method: str, path: str, **asked: Any) -> Any:
+    def ask_json(self, kind: type[Any], method: str, path: str, **asked: Any) -> Any:
         """Return the answer's JSON, which is a ``kind``; raises as ``ask``."""
-        found = read_json(self.ask(method, path, **{"limit": JSON_MAX, **asked}))
-        if not isinstance(found, kind):
-            raise OddError(f"{path} answers with {_kind(found)} in place of {_kind(kind())}")
-        return found
+        document = read_json(self.ask(method, path, **{"limit": JSON_MAX, **asked}))
+        if not isinstance(document, kind):
+            raise OddReplyError(
+                f"{path} answers with {_kind(document)} in place of {_kind(kind())}"
+            )
+        return document
 
     @contextlib.contextmanager
     def stream(
@@ -242,21 +244,23 @@ class EngineAnswer:
         if status in _REDIRECTS:
             where = text.clean(self._response.headers.get("Location", ""), 80)
             raise RefusedError(
-                status, f"it sends us elsewhere ({where}), and is not followed; hint: `url`", None
+                status,
+                f"it redirects us to {where or 'nowhere'}, which is not followed; hint: `url`",
+                None,
             )
         after = self._response.headers.get("Retry-After", "")
         seconds = float(after) if re.fullmatch("[0-9]{1,7}", after) else None
         raise RefusedError(status, self._words(), seconds)
 
     def whole(self, limit: int) -> bytes:
-        """Return the body to its end, unpacked. Raises ``OddError``."""
+        """Return the body to its end, unpacked. Raises ``OddReplyError``."""
         body, ended = self._begin(limit)
         if not ended:
-            raise OddError(f"the answer is larger than {counts.told(limit, 'byte')}")
+            raise OddReplyError(f"the answer is larger than {counts.told(limit, 'byte')}")
         return body
 
     def first(self, size: int) -> bytes:
-        """Return the first bytes, fewer if there are no more. Raises ``OddError``."""
+        """Return the first bytes, fewer if there are no more. Raises ``OddReplyError``."""
         self._check_unpacked()
         data = bytearray()
         while len(data) < size and (piece := self._read(size - len(data))):
@@ -264,7 +268,7 @@ class EngineAnswer:
         return bytes(data)
 
     def lines(self, longest: int = LINE_MAX) -> Iterator[bytes | None]:
-        """Yield each line as it comes; None for one that is too long. Raises ``OddError``."""
+        """Yield each line as it comes; None for one too long. Raises ``OddReplyError``."""
         self._check_unpacked()
         rest, skipped, began = bytearray(), 0, time.monotonic()
         for piece in self._pieces():
@@ -281,37 +285,37 @@ class EngineAnswer:
             if not rest and not skipped:
                 began = time.monotonic()
             elif late or skipped > _SKIPPED_MAX:
-                raise OddError("a line of the answer has no end")
+                raise OddReplyError("a line of the answer has no end")
         if rest or skipped:
             yield None if skipped else bytes(rest)
 
     def output(self, *, multiplexed: bool, kept: int, limit: int) -> tuple[bytes, bool]:
         """Return the last ``kept`` bytes of a container's output, and whether that is all.
 
-        Raises ``OddError`` for more than ``limit`` bytes, and for frames that are none.
+        Raises ``OddReplyError`` for more than ``limit`` bytes, and for frames that are none.
         """
         self._check_unpacked()
-        tail, seen, frames = bytearray(), 0, _Frames()
+        tail, size, frames = bytearray(), 0, _Frames()
         for piece in self._pieces():
-            seen += len(piece)
-            if seen > limit:
-                raise OddError(f"the output is larger than {counts.told(limit, 'byte')}")
+            size += len(piece)
+            if size > limit:
+                raise OddReplyError(f"the output is larger than {counts.told(limit, 'byte')}")
             for part in frames.contents(piece) if multiplexed else (piece,):
                 tail += part
             if len(tail) > 2 * kept:
                 del tail[:-kept]
         if not frames.complete:
-            raise OddError("the output ends amid a frame")
-        return bytes(tail[-kept:]), seen <= kept
+            raise OddReplyError("the output ends in the middle of a frame")
+        return bytes(tail[-kept:]), size <= kept
 
     # --- inside ---
 
     def _words(self) -> str:
         """Return the engine's words about a refusal: its message, or whatever came."""
         said = b""
-        with contextlib.suppress(OddError, urllib3.exceptions.HTTPError, OSError):
+        with contextlib.suppress(OddReplyError, urllib3.exceptions.HTTPError, OSError):
             said, _ = self._begin(_ERROR_MAX)
-        with contextlib.suppress(OddError):
+        with contextlib.suppress(OddReplyError):
             told = read_json(said)
             if isinstance(told, dict) and isinstance(told.get("message"), str):
                 return text.clean(told["message"], _WORDS_MAX)
@@ -327,13 +331,13 @@ class EngineAnswer:
                 if not body.add(piece):
                     return body.data, False
         except bodies.Unreadable as error:
-            raise OddError(str(error)) from None
+            raise OddReplyError(str(error)) from None
         return body.data, True
 
     def _check_unpacked(self) -> None:
         packing = self._response.headers.get("Content-Encoding", "").strip().lower()
         if packing not in {"", "identity"}:
-            raise OddError(f"a stream is packed as {text.clean(packing, 40)!r}")
+            raise OddReplyError(f"a stream is packed as {text.clean(packing, 40)!r}")
 
     def _pieces(self) -> Iterator[bytes]:
         while piece := self._read(_PIECE):
@@ -344,7 +348,7 @@ class EngineAnswer:
 
 
 class _Frames:
-    """Takes output apart that engines send in frames; raises ``OddError``."""
+    """Takes output apart that engines send in frames; raises ``OddReplyError``."""
 
     def __init__(self) -> None:
         self._head = bytearray()
@@ -368,18 +372,18 @@ class _Frames:
             at += len(part)
             if len(self._head) == _FRAME:
                 if self._head[0] not in _FRAME_TYPES or any(self._head[1:4]):
-                    raise OddError("the output is not in frames, or reports an error")
+                    raise OddReplyError("the output is not in frames, or reports an error")
                 self._left = int.from_bytes(self._head[4:], "big")
                 self._head.clear()
 
 
 def read_json(data: bytes) -> Any:
-    """Return what JSON says; numbers without end are clamped. Raises ``OddError``."""
+    """Return what JSON says; numbers without end are clamped. Raises ``OddReplyError``."""
     try:
         return json.loads(data, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         words = "too deep" if isinstance(error, RecursionError) else text.clean(str(error), 80)
-        raise OddError(f"the answer is not JSON: {words}") from None
+        raise OddReplyError(f"the answer is not JSON: {words}") from None
 
 
 def _integer(digits: str) -> int:
@@ -402,7 +406,7 @@ def _pool(host: settings.Host, connections: int) -> tuple[urllib3.HTTPConnection
     parts = urllib.parse.urlsplit(host.url)
     place, prefix = parts.hostname or "", parts.path.rstrip("/")
     if not host.tls and parts.scheme != "https":
-        return _Pool(place, parts.port, maxsize=connections), prefix
+        return _ConnectionPool(place, parts.port, maxsize=connections), prefix
     return (
         urllib3.HTTPSConnectionPool(
             place, parts.port, maxsize=connections, ssl_context=_context(host)

@@ -114,29 +114,31 @@ def checked(server: str) -> str:
 
 
 async def find(
-    told: settings.Cluster,
+    configured: settings.ClusterSettings,
     *,
     clock: Callable[[], float],
     environ: Mapping[str, str] | None = None,
     account: pathlib.Path = ACCOUNT,
 ) -> Access:
     """Return how to reach the cluster of these settings. Raises Unauthorized, Unavailable."""
-    if told.kubeconfig is not None or told.context is not None:
+    if configured.kubeconfig is not None or configured.context is not None:
         from backends.kubernetes.api import kubeconfig  # noqa: PLC0415 -- it makes an Access
 
-        return await kubeconfig.load(told, clock=clock)
+        return await kubeconfig.load(configured, clock=clock)
     environ = os.environ if environ is None else environ
-    token = pathlib.Path(told.token_file) if told.token_file else account / "token"
+    token = pathlib.Path(configured.token_file) if configured.token_file else account / "token"
     tokens: Tokens = FileToken(token, clock)
-    if told.token_file is None and told.server is not None and paths.is_missing(token):
+    if configured.token_file is None and configured.server is not None and paths.is_missing(token):
         tokens = NoToken()
-    authority = pathlib.Path(told.ca_file) if told.ca_file else account / "ca.crt"
-    server = told.server or _in_cluster(environ)
+    authority = pathlib.Path(configured.ca_file) if configured.ca_file else account / "ca.crt"
+    server = configured.server or _in_cluster(environ)
     return Access(
         server=checked(server),
-        namespace=told.namespace or _namespace(account / "namespace"),
+        namespace=configured.namespace or _namespace(account / "namespace"),
         tokens=tokens,
-        tls=context(authority, told=told.ca_file is not None) if server[:6] == "https:" else None,
+        tls=context(authority, told=configured.ca_file is not None)
+        if server[:6] == "https:"
+        else None,
     )
 
 

@@ -20,7 +20,7 @@ from attrs import frozen
 from backends import api
 from backends.kubernetes import settings
 from backends.kubernetes.api import access, decoding, errors, throttling
-from outside import bodies, text, typed, unreached
+from outside import bodies, connect_errors, text, typed
 
 _LOG = logging.getLogger("backends.kubernetes")
 _MIB = 1 << 20
@@ -43,7 +43,7 @@ Object = dict[str, Any]
 
 
 @frozen(kw_only=True)
-class Event:
+class WatchEvent:
     """One change that a watch tells; ``kind`` is ADDED, MODIFIED, DELETED or BOOKMARK."""
 
     kind: str
@@ -58,30 +58,30 @@ class Page:
     version: str
 
 
-class Client:
+class ApiServer:
     """One API server, one namespace."""
 
     def __init__(
         self,
-        told: settings.KubernetesSettings,
-        found: access.Access,
+        configured: settings.KubernetesSettings,
+        reached: access.Access,
         *,
         again: Callable[[], Awaitable[access.Access]] | None = None,
     ) -> None:
         """``again`` finds the access anew: what stands in files is renewed there."""
-        self._told = told
-        self._found = found
+        self._settings = configured
+        self._access = reached
         self._again = again
-        self._found_at = float("-inf")  # the last time that it was found anew
-        self._session = _session(found)
+        self._access_at = float("-inf")  # the last time that it was found anew
+        self._session = _session(reached)
         self._warned: set[str] = set()
-        self._manners = throttling.Manners()
+        self._manners = throttling.Throttle()
         self._watching: set[aiohttp.ClientResponse] = set()
 
     @property
     def namespace(self) -> str:
         """Where the pods live."""
-        return self._found.namespace
+        return self._access.namespace
 
     async def aclose(self) -> None:
         """Let go of the connections and end the watches; idempotent."""
@@ -97,7 +97,7 @@ class Client:
         A page of pods that are larger than pods are is asked for again with fewer of them. The
         entries are as they came: not all need be sections.
         """
-        size, more, count = self._told.page_size, "", 0
+        size, more, count = self._settings.page_size, "", 0
         while True:
             query = {"labelSelector": selector, "limit": str(size)}
             if more:
@@ -107,7 +107,7 @@ class Client:
                     "list",
                     "pods",
                     query=query,
-                    timeout_s=self._told.list_timeout_s,
+                    timeout_s=self._settings.list_timeout_s,
                     limit=_PAGE_BYTES,
                 )
             except errors.Large:
@@ -115,16 +115,16 @@ class Client:
                     raise
                 size = max(1, size // _LESS)
                 continue
-            found, meta = _items(page, "PodList"), page["metadata"]
-            count += len(found)
+            pods, meta = _items(page, "PodList"), page["metadata"]
+            count += len(pods)
             if count > _MOST_PODS:
                 raise errors.Large(f"the list goes on after {_MOST_PODS} pods")
-            yield Page(pods=found, version=meta["resourceVersion"])
+            yield Page(pods=pods, version=meta["resourceVersion"])
             before, more = more, meta.get("continue") or ""
             if not more:
                 break
             if more == before or not isinstance(more, str) or len(more) > _CONTINUE:
-                raise errors.Odd("the list of pods goes on in a way that cannot be followed")
+                raise errors.OddAnswer("the list of pods goes on in a way that cannot be followed")
         if not count:
             await self._check_namespace()
 
@@ -136,7 +136,9 @@ class Client:
             metadata = found.get("metadata") if isinstance(found, dict) else None
             if isinstance(metadata, dict) and metadata.get("name") == name:
                 return found  # type: ignore[no-any-return]  # just looked at
-            raise errors.Odd(f"asked for pod {name}, the API server answers with another object")
+            raise errors.OddAnswer(
+                f"asked for pod {name}, the API server answers with another object"
+            )
         return None
 
     async def events_of(self, uid: str) -> list[Object]:
@@ -162,7 +164,7 @@ class Client:
     async def log(self, name: str, *, container: str, tail: int) -> str:
         """Return the last lines of a container, fit to be shown; none while it has not started."""
         query = {"container": container, "tailLines": str(tail), "limitBytes": str(_LOG_BYTES)}
-        limits = aiohttp.ClientTimeout(total=self._told.request_timeout_s)
+        limits = aiohttp.ClientTimeout(total=self._settings.request_timeout_s)
         try:
             async with self._answer("get", "pods/log", name=name, query=query, limits=limits) as a:
                 raw, _ = await bodies.begin(a, _LOG_BYTES)
@@ -171,26 +173,28 @@ class Client:
         lines = text.last_lines(raw.decode("utf-8", "replace"), tail, _LOG_LINE)
         return "".join(f"{line}\n" for line in lines)
 
-    async def watch_pods(self, selector: str, version: str) -> AsyncGenerator[list[Event], None]:
+    async def watch_pods(
+        self, selector: str, version: str
+    ) -> AsyncGenerator[list[WatchEvent], None]:
         """Yield changes in batches, first an empty one once connected; ends as the server ends.
 
         Raises Expired when the version is too old, Lost when the connection breaks or is silent
-        too long, Odd for what is no event, and the others.
+        too long, OddAnswer for what is no event, and the others.
         """
         query = {
             "watch": "1",
             "labelSelector": selector,
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(int(self._told.watch_timeout_s)),
+            "timeoutSeconds": str(int(self._settings.watch_timeout_s)),
         }
-        silence_s = self._told.watch_silence_s
+        silence_s = self._settings.watch_silence_s
         limits = aiohttp.ClientTimeout(
-            total=self._told.watch_timeout_s + silence_s, sock_read=silence_s
+            total=self._settings.watch_timeout_s + silence_s, sock_read=silence_s
         )
         async with self._answer("watch", "pods", query=query, limits=limits) as answer:
             if answer.headers.get("Content-Encoding", "identity") != "identity":
-                raise errors.Odd("the watch is packed, which was not asked for")
+                raise errors.OddAnswer("the watch is packed, which was not asked for")
             lines = Lines()
             self._watching.add(answer)
             try:
@@ -247,11 +251,11 @@ class Client:
 
     def _url(self, what: str, name: str | None) -> str:
         group = "apis/coordination.k8s.io/v1" if what == "leases" else "api/v1"
-        base = f"{self._found.server}/{group}/namespaces/{self.namespace}"
+        base = f"{self._access.server}/{group}/namespaces/{self.namespace}"
         if what == "namespaces":
             return base
         if what.startswith("/"):
-            return f"{self._found.server}{what}"
+            return f"{self._access.server}{what}"
         kind, _, sub = what.partition("/")
         path = f"{base}/{kind}"
         if name is not None:
@@ -269,7 +273,7 @@ class Client:
         timeout_s: float | None = None,
         limit: int = _OBJECT_BYTES,
     ) -> Object:
-        limits = aiohttp.ClientTimeout(total=timeout_s or self._told.request_timeout_s)
+        limits = aiohttp.ClientTimeout(total=timeout_s or self._settings.request_timeout_s)
         async with self._answer(
             verb, what, name=name, query=query, body=body, limits=limits
         ) as told:
@@ -277,9 +281,9 @@ class Client:
         try:
             answer = decoding.loads(raw)
         except ValueError:  # whose words may quote it
-            raise errors.Odd(f"the answer to {verb} {what} is not JSON") from None
+            raise errors.OddAnswer(f"the answer to {verb} {what} is not JSON") from None
         if not isinstance(answer, dict):
-            raise errors.Odd(f"the answer to {verb} {what} is not an object")
+            raise errors.OddAnswer(f"the answer to {verb} {what} is not an object")
         return answer
 
     async def _do(
@@ -292,7 +296,7 @@ class Client:
         hide: list[str] | None = None,
     ) -> None:
         """Ask for something whose answer says no more than that it was done."""
-        limits = aiohttp.ClientTimeout(total=self._told.request_timeout_s)
+        limits = aiohttp.ClientTimeout(total=self._settings.request_timeout_s)
         async with self._answer(
             verb, what, name=name, body=body, limits=limits, hide=hide
         ) as answer:
@@ -328,13 +332,13 @@ class Client:
     async def _find_anew(self) -> None:
         """Reach the cluster as the files say now; at most once in a while."""
         now = _clock()()
-        if self._again is None or now - self._found_at < _ANEW_S or self._session.closed:
+        if self._again is None or now - self._access_at < _ANEW_S or self._session.closed:
             return
-        self._found_at = now
+        self._access_at = now
         with contextlib.suppress(api.BackendError):  # then it stays as it was
             found = await self._again()
             if not self._session.closed:
-                old, self._found, self._session = self._session, found, _session(found)
+                old, self._access, self._session = self._session, found, _session(found)
                 await old.close()
 
     @contextlib.asynccontextmanager
@@ -360,7 +364,7 @@ class Client:
         for renewed in (False, True):
             if self._session.closed:
                 raise errors.Lost("the backend is closed")
-            token = await self._found.tokens.get(renew=renewed)
+            token = await self._access.tokens.get(renew=renewed)
             with _lost(verb, what):
                 async with self._session.request(
                     _METHODS.get(verb, "GET"),
@@ -426,19 +430,19 @@ class Lines:
         return [line for line in complete if line.strip()]
 
 
-def _event(line: bytes) -> Event:
+def _event(line: bytes) -> WatchEvent:
     try:
         told = decoding.loads(line)
     except ValueError:
-        raise errors.Odd("the watch sends a line that is not JSON") from None
+        raise errors.OddAnswer("the watch sends a line that is not JSON") from None
     kind, thing = (told.get("type"), told.get("object")) if isinstance(told, dict) else (None,) * 2
     if kind == "ERROR":
         code = typed.integer(thing.get("code"), 0, 599) if isinstance(thing, dict) else None
         status = code if code is not None and code >= _REFUSED else _FAILED
         raise errors.mapped("watch", "pods", errors.ErrorAnswer(status=status, body=thing))
     if not isinstance(kind, str) or not isinstance(thing, dict):
-        raise errors.Odd("the watch sends something that is not an event")
-    return Event(kind=kind, object=thing)
+        raise errors.OddAnswer("the watch sends something that is not an event")
+    return WatchEvent(kind=kind, object=thing)
 
 
 _REFUSED, _FAILED = 400, 500
@@ -449,17 +453,17 @@ def _items(page: Object, kind: str) -> list[Any]:
 
     Servers before 1.28 say null for an empty one (``GetList`` of etcd3/store.go).
     """
-    found, metadata = page.get("items"), page.get("metadata")
+    items, metadata = page.get("items"), page.get("metadata")
     whole = page.get("kind") == kind and "items" in page and isinstance(metadata, dict)
     version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
     if (
         not whole
-        or not (found is None or isinstance(found, list))
+        or not (items is None or isinstance(items, list))
         or not isinstance(version, str)
         or not _VERSION.fullmatch(version)
     ):
-        raise errors.Odd(f"the answer to a list is not a {kind}")
-    return found or []
+        raise errors.OddAnswer(f"the answer to a list is not a {kind}")
+    return items or []
 
 
 async def refusal(answer: aiohttp.ClientResponse) -> errors.ErrorAnswer:
@@ -494,4 +498,4 @@ def _clock() -> Callable[[], float]:
 
 def words_of(error: BaseException) -> str:
     """Return an error's own words; those of an HTTP library may quote what came."""
-    return unreached.words(error)
+    return connect_errors.words(error)

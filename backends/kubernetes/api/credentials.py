@@ -49,25 +49,27 @@ def read(path: str | None, context: str | None) -> dict[str, Any]:
     said, hidden = _Answered(), set[str]()
     logging.basicConfig(handlers=[said], level=logging.ERROR)
     try:
-        found = _read(path, context, hidden)
-        if found["token"] is None and found["certificate"] is None and said.words:
-            found = {"error": _shown(said.words[-1]), "plugin": True}
+        document = _read(path, context, hidden)
+        if document["token"] is None and document["certificate"] is None and said.words:
+            document = {"error": _shown(said.words[-1]), "plugin": True}
     except yaml.YAMLError:  # whose words quote the line
-        found = {"error": "it is not YAML"}
+        document = {"error": "it is not YAML"}
     except RecursionError:
-        found = {"error": "it is nested too deeply"}
+        document = {"error": "it is nested too deeply"}
     except OSError as error:
-        found = {"error": f"{error.filename}: {error.strerror}" if error.filename else str(error)}
+        document = {
+            "error": f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        }
     except (config.ConfigException, ValueError) as error:
-        found = {"error": _shown(str(error)), "plugin": True}
-    return {**found, "secrets": sorted(hidden)}
+        document = {"error": _shown(str(error)), "plugin": True}
+    return {**document, "secrets": sorted(hidden)}
 
 
 def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, Any]:
     from kubernetes import client, config  # noqa: PLC0415 -- large
     from kubernetes.config import kube_config  # noqa: PLC0415 -- as above
 
-    made: Any = client.Configuration()
+    configuration: Any = client.Configuration()
     paths = path or str(config.KUBE_CONFIG_DEFAULT_LOCATION)
     for one in paths.split(os.pathsep):
         _check(pathlib.Path(one).expanduser())
@@ -79,19 +81,19 @@ def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, 
     loader: Any = kube_config.KubeConfigLoader(
         config_dict=merged.config, active_context=context, config_base_path=None
     )
-    loader.load_and_set(made)
-    found = {
-        "server": made.host,
+    loader.load_and_set(configuration)
+    document = {
+        "server": configuration.host,
         "namespace": loader.current_context["context"].get("namespace"),
-        "token": _token(made),
+        "token": _token(configuration),
         "left_s": _left(getattr(loader, "expiry", None)),
-        "verify": bool(made.verify_ssl),
-        "authority": _text(made.ssl_ca_cert),
-        "certificate": _text(made.cert_file),
-        "key": _text(made.key_file),
+        "verify": bool(configuration.verify_ssl),
+        "authority": _text(configuration.ssl_ca_cert),
+        "certificate": _text(configuration.cert_file),
+        "key": _text(configuration.key_file),
     }
-    hidden |= {found[key] for key in ("token", "key") if found[key]}
-    return found
+    hidden |= {document[key] for key in ("token", "key") if document[key]}
+    return document
 
 
 def _check(path: pathlib.Path) -> None:
@@ -105,18 +107,18 @@ def _look_at(merged: Any) -> set[str]:
     hidden: set[str] = set()
     for kind, inner in (("users", "user"), ("clusters", "cluster")):
         for entry in merged.get(kind) or ():  # the package's own nodes: a value, and its file
-            told = entry.value.get(inner) if isinstance(entry.value, dict) else None
-            if not isinstance(told, dict):
+            section = entry.value.get(inner) if isinstance(entry.value, dict) else None
+            if not isinstance(section, dict):
                 continue
             folder = pathlib.Path(entry.path).parent
             for key in _FILES:
-                if isinstance(told.get(key), str):
-                    _check(folder / told[key])
-            for url in (told.get("server"), told.get("proxy-url")):
+                if isinstance(section.get(key), str):
+                    _check(folder / section[key])
+            for url in (section.get("server"), section.get("proxy-url")):
                 password = urllib.parse.urlsplit(url).password if isinstance(url, str) else None
                 hidden |= {password, urllib.parse.unquote(password)} if password else set()
             if kind == "users":
-                hidden |= set(_texts(told))
+                hidden |= set(_texts(section))
     return hidden
 
 
@@ -124,18 +126,18 @@ _OPEN = frozenset({*_FILES, "username", "command", "apiVersion", "args", "name",
 _LEAST = 6  # characters of what is taken for a secret where no key says so
 
 
-def _texts(told: Any, key: str = "") -> Iterator[str]:
+def _texts(node: Any, key: str = "") -> Iterator[str]:
     """Yield every text of a user's entry that may be a secret."""
-    if isinstance(told, dict):
-        for name, value in told.items():
+    if isinstance(node, dict):
+        for name, value in node.items():
             # of an environment the values are what nobody should see
             if name not in _OPEN:
                 yield from _texts(value, str(name))
-    elif isinstance(told, list | tuple):
-        for value in told:
+    elif isinstance(node, list | tuple):
+        for value in node:
             yield from _texts(value, key)
-    elif isinstance(told, str) and len(told) >= _LEAST and not key.endswith("Mode"):
-        yield told
+    elif isinstance(node, str) and len(node) >= _LEAST and not key.endswith("Mode"):
+        yield node
 
 
 class _Answered(logging.Handler):

@@ -22,16 +22,16 @@ def loads(raw: bytes) -> Any:
 
     Integers too long for anything come as infinite floats, what is nested too deeply as None.
     """
-    told = raw.decode("utf-8", "replace")
+    document = raw.decode("utf-8", "replace")
     try:
-        return json.loads(told)
+        return json.loads(document)
     except RecursionError:
-        told = _flattened(told)
+        document = _flattened(document)
     except ValueError:
-        if not re.search(rf"\d{{{_DIGITS + 1}}}", told):
+        if not re.search(rf"\d{{{_DIGITS + 1}}}", document):
             raise
     try:
-        return json.loads(told, parse_int=_integer)
+        return json.loads(document, parse_int=_integer)
     except RecursionError as error:  # who called us is deep in the stack
         raise ValueError("nested too deeply") from error
 
@@ -42,20 +42,20 @@ def _integer(digits: str) -> float:
     return -math.inf if digits.startswith("-") else math.inf
 
 
-def _flattened(told: str) -> str:
+def _flattened(document: str) -> str:
     """Put null in the place of what is nested too deeply. Raises ValueError for too much."""
     kept: list[str] = []
     depth = at = start = count = 0
-    while (found := _STEP.match(told, at)) is not None:
-        at, count = found.end(), count + 1
+    while (step := _STEP.match(document, at)) is not None:
+        at, count = step.end(), count + 1
         if count > _BRACKETS:
             raise ValueError("nested too deeply, and too often")
-        if found[1]:
+        if step[1]:
             depth += 1
             if depth == _DEEPEST + 1:
-                kept += [told[start : at - 1], "null"]
-        elif found[2]:
+                kept += [document[start : at - 1], "null"]
+        elif step[2]:
             depth -= 1
             if depth == _DEEPEST:
                 start = at
-    return "".join([*kept, told[start:] if depth <= _DEEPEST else ""])
+    return "".join([*kept, document[start:] if depth <= _DEEPEST else ""])

@@ -47,7 +47,7 @@ class Outdated(api.Unavailable):
     """What was to be replaced has changed since it was read."""
 
 
-class Odd(api.Unavailable):
+class OddAnswer(api.Unavailable):
     """Something that the server sends is not what it ought to be."""
 
 
@@ -183,7 +183,7 @@ def contract() -> Iterator[None]:
     """Let only the contract's own classes out."""
     try:
         yield
-    except (Expired, Lost, Outdated, Odd, Large) as error:
+    except (Expired, Lost, Outdated, OddAnswer, Large) as error:
         raise _as(api.Unavailable, error) from error
     except NoRight as error:
         raise _as(api.Unauthorized, error) from error

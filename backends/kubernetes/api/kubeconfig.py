@@ -37,8 +37,8 @@ _SAID_BYTES = 1 << 16  # what a plugin may complain with; the rest is thrown awa
 class Lent:
     """What a kubeconfig says; read again in time, and when it was refused."""
 
-    def __init__(self, told: settings.Cluster, clock: Callable[[], float]) -> None:
-        self._told = told
+    def __init__(self, told: settings.ClusterSettings, clock: Callable[[], float]) -> None:
+        self._settings = told
         self._clock = clock  # seconds, monotonic
         self._reading = asyncio.Lock()
         self._readings = 0
@@ -59,14 +59,14 @@ class Lent:
 
     async def open(self) -> access.Access:
         """Read for the first time. Raises Unauthorized."""
-        found = await self._read()
-        server = str(found["server"])
+        credentials = await self._read()
+        server = str(credentials["server"])
         if server.startswith("https:"):
-            self._tls = _context(found)
-        self._take(found)
+            self._tls = _context(credentials)
+        self._take(credentials)
         return access.Access(
-            server=access.checked(self._told.server or server),
-            namespace=self._told.namespace or found["namespace"] or "default",
+            server=access.checked(self._settings.server or server),
+            namespace=self._settings.namespace or credentials["namespace"] or "default",
             tokens=self,
             tls=self._tls,
         )
@@ -90,31 +90,33 @@ class Lent:
     async def _read(self) -> dict[str, Any]:
         if importlib.util.find_spec("kubernetes") is None:
             raise api.Unauthorized(_MISSING)
-        where = self._told.kubeconfig or ""
+        where = self._settings.kubeconfig or ""
         try:
             async with waits.timeout(_LIMIT_S):
-                code, told, said = await _ask(where, self._told.context or "")
+                code, document, said = await _ask(where, self._settings.context or "")
         except TimeoutError as error:
             raise api.Unauthorized(
                 f"kubeconfig {where}: not read within {_LIMIT_S:g} s; hint: its plugin"
             ) from error
         except OSError as error:
-            raise api.Unavailable(f"kubeconfig {where}: no process for it: {error}") from error
-        found: dict[str, Any] = {}
+            raise api.Unavailable(
+                f"kubeconfig {where}: no process can be started to read it: {error}"
+            ) from error
+        credentials: dict[str, Any] = {}
         if code == 0:
-            found = json.loads(told)
-            secrets.register(*found.get("secrets", ()))
+            credentials = json.loads(document)
+            secrets.register(*credentials.get("secrets", ()))
         words = text.last_lines(said, 1)
         if code != 0:  # a traceback, whose words may quote the file
             why = f" ({words[0].partition(':')[0]})" if words else ""
             raise api.Unauthorized(f"kubeconfig {where}: its reader ended with code {code}{why}")
-        if "error" in found:
-            why = f": {words[0]}" if words and found.get("plugin") else ""
-            raise api.Unauthorized(text.clean(f"kubeconfig {where}: {found['error']}{why}"))
-        return found
+        if "error" in credentials:
+            why = f": {words[0]}" if words and credentials.get("plugin") else ""
+            raise api.Unauthorized(text.clean(f"kubeconfig {where}: {credentials['error']}{why}"))
+        return credentials
 
 
-async def load(told: settings.Cluster, *, clock: Callable[[], float]) -> access.Access:
+async def load(told: settings.ClusterSettings, *, clock: Callable[[], float]) -> access.Access:
     """Return how to reach the cluster of a context. Raises Unauthorized."""
     return await Lent(told, clock).open()
 
@@ -134,7 +136,7 @@ async def _ask(path: str, context: str) -> tuple[int, bytes, str]:
     try:
         assert child.stdout is not None  # noqa: S101 -- a pipe; for mypy
         assert child.stderr is not None  # noqa: S101 -- as above
-        told, said = await asyncio.gather(
+        document, said = await asyncio.gather(
             _read(child.stdout, _TOLD_BYTES), _read(child.stderr, _SAID_BYTES)
         )
         await child.wait()
@@ -143,7 +145,7 @@ async def _ask(path: str, context: str) -> tuple[int, bytes, str]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
-    return child.returncode or 0, told, said.decode("utf-8", "replace")
+    return child.returncode or 0, document, said.decode("utf-8", "replace")
 
 
 async def _read(stream: asyncio.StreamReader, limit: int) -> bytes:
@@ -154,23 +156,23 @@ async def _read(stream: asyncio.StreamReader, limit: int) -> bytes:
     return bytes(kept)
 
 
-def _context(found: dict[str, Any]) -> ssl.SSLContext:
+def _context(credentials: dict[str, Any]) -> ssl.SSLContext:
     try:
-        made = ssl.create_default_context(cadata=found["authority"])
+        context = ssl.create_default_context(cadata=credentials["authority"])
     except (ssl.SSLError, ValueError) as error:
         words = getattr(error, "reason", None) or error
         raise api.Unauthorized(f"cannot use the authority of the kubeconfig: {words}") from error
-    if not found["verify"]:
-        made.check_hostname = False
-        made.verify_mode = ssl.CERT_NONE
-    return made
+    if not credentials["verify"]:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
-def _identify(context: ssl.SSLContext, found: dict[str, Any]) -> None:
+def _identify(context: ssl.SSLContext, credentials: dict[str, Any]) -> None:
     """Show a client's certificate on connections from now on."""
     try:
         with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
-            file.write(f"{found['certificate']}\n{found['key'] or ''}\n")
+            file.write(f"{credentials['certificate']}\n{credentials['key'] or ''}\n")
             file.flush()
             context.load_cert_chain(file.name)
     except (OSError, ssl.SSLError) as error:

@@ -22,7 +22,7 @@ _VERSION = re.compile(r"[\w.:-]{1,128}")
 _LONGEST_S = 86_400  # whoever asks for more has made a mistake
 
 
-def create(configured: settings.Cluster, *, name: str) -> "KubernetesLease":
+def create(configured: settings.ClusterSettings, *, name: str) -> "KubernetesLease":
     """Build the adapter; nothing is touched before the first call."""
     return KubernetesLease(configured, name=name)
 
@@ -30,11 +30,13 @@ def create(configured: settings.Cluster, *, name: str) -> "KubernetesLease":
 class KubernetesLease:
     """``backends.lease.Lease`` in one namespace of one cluster."""
 
-    def __init__(self, configured: settings.Cluster, *, name: str) -> None:
-        told = {a.name: getattr(configured, a.name) for a in attrs.fields(settings.Cluster)}
+    def __init__(self, configured: settings.ClusterSettings, *, name: str) -> None:
+        told = {
+            a.name: getattr(configured, a.name) for a in attrs.fields(settings.ClusterSettings)
+        }
         self._settings = settings.KubernetesSettings(**told)
         self._name = name
-        self._client: client.Client | None = None
+        self._client: client.ApiServer | None = None
         self._closed = False
 
     @property
@@ -75,31 +77,31 @@ class KubernetesLease:
     def _manifest(
         self, record: lease.Record, namespace: str, over: lease.SeenRecord | None
     ) -> dict[str, Any]:
-        made: dict[str, Any] = {
+        manifest: dict[str, Any] = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": {"name": self._name, "namespace": namespace},
             "spec": {},
         }
         if over is not None:
-            made = copy.deepcopy(over.raw)
-            made["metadata"]["resourceVersion"] = over.version
+            manifest = copy.deepcopy(over.raw)
+            manifest["metadata"]["resourceVersion"] = over.version
         # null: left out, as the server wants it for what is empty
-        made["spec"] = (made.get("spec") or {}) | {
+        manifest["spec"] = (manifest.get("spec") or {}) | {
             "holderIdentity": record.holder or None,
             "leaseDurationSeconds": record.lease_s or None,
             "acquireTime": record.acquired or None,
             "renewTime": record.renewed or None,
             "leaseTransitions": record.transitions,
         }
-        return made
+        return manifest
 
-    async def _open(self) -> client.Client:
+    async def _open(self) -> client.ApiServer:
         if self._closed:
             raise api.Unavailable("the lease is closed")
         if self._client is None:
             found = await self._access()
-            self._client = client.Client(self._settings, found, again=self._access)
+            self._client = client.ApiServer(self._settings, found, again=self._access)
         return self._client
 
     async def _access(self) -> access.Access:
@@ -107,18 +109,18 @@ class KubernetesLease:
         return await access.find(self._settings, clock=clock)
 
 
-def _seen(found: client.Object) -> lease.SeenRecord:
+def _seen(raw: client.Object) -> lease.SeenRecord:
     """Read an answer, tolerating a spec that somebody else has written."""
-    metadata, spec = states.part(found, "metadata"), found.get("spec") or {}
+    metadata, spec = states.part(raw, "metadata"), raw.get("spec") or {}
     version = metadata.get("resourceVersion")
     if (
-        found.get("kind") != "Lease"
+        raw.get("kind") != "Lease"
         or not isinstance(version, str)
         or not _VERSION.fullmatch(version)
         or not isinstance(spec, dict)
-        or _is_deep(found)
+        or _is_deep(raw)
     ):
-        raise errors.Odd("the answer is not a lease")
+        raise errors.OddAnswer("the answer is not a lease")
     record = lease.Record(
         holder=states.words(spec, "holderIdentity"),
         lease_s=_number(spec.get("leaseDurationSeconds"), _LONGEST_S),
@@ -127,7 +129,7 @@ def _seen(found: client.Object) -> lease.SeenRecord:
         transitions=_number(spec.get("leaseTransitions"), 1 << 31),
     )
     uid = typed.words(metadata.get("uid"), 128)
-    return lease.SeenRecord(record=record, version=version, uid=uid, raw=found)
+    return lease.SeenRecord(record=record, version=version, uid=uid, raw=raw)
 
 
 def _number(told: object, most: int) -> int:

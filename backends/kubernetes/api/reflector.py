@@ -56,7 +56,7 @@ _Pods = dict[str, states.PodSighting]  # by the pod's name: a namespace has one 
 
 
 @define
-class _Found:
+class _FullList:
     """A full list."""
 
     pods: _Pods
@@ -75,7 +75,7 @@ class Reflector:
 
     def __init__(
         self,
-        asked: client.Client,
+        asked: client.ApiServer,
         *,
         owner: str,
         selector: str,
@@ -151,32 +151,32 @@ class Reflector:
         while self._kept:
             await self._changed.wait()
             yield
-        self._kept, known = True, False
+        self._kept, has_listed = True, False
         loop = asyncio.get_running_loop()
         listed, pause_s = loop.time(), 0.0
         try:
             while True:
                 try:
-                    found = await self._list()
+                    full = await self._list()
                     listed = loop.time()
-                    first, known = not known, True
-                    if self._replace(found) and not first:
+                    first, has_listed = not has_listed, True
+                    if self._replace(full) and not first:
                         self._tell()
                         yield
-                    async with contextlib.aclosing(self._follow(found.version)) as followed:
+                    async with contextlib.aclosing(self._follow(full.version)) as followed:
                         async for _ in followed:
                             yield
                 except errors.Expired:  # anew at once, but where each list is too old at once
                     quick = loop.time() - listed < _SHORT_S
                     pause_s = min(max(2 * pause_s, _SHORT_S), _LONG_S) if quick else 0.0
                     await asyncio.sleep(pause_s)
-                except errors.Odd as error:
+                except errors.OddAnswer as error:
                     self._say(error.reason)
                     await asyncio.sleep(_ODD_S)
                 except api.BackendError:
                     raise
                 except Exception:  # noqa: BLE001 -- whoever follows outlives our bugs, and says so
-                    _LOG.exception("following the pods failed by a bug, begins anew")
+                    _LOG.exception("following the pods failed, because of a bug; beginning anew")
                     await asyncio.sleep(_ODD_S)
         except (asyncio.CancelledError, GeneratorExit):
             self._pods, self._departed = {}, {}
@@ -222,50 +222,50 @@ class Reflector:
     def _say(self, reason: str) -> None:
         """Log what cannot be read, once until it is something else."""
         if reason != self._said:
-            _LOG.warning("the list of pods is odd", extra={"reason": reason})
+            _LOG.warning("the list of pods cannot be read in full", extra={"reason": reason})
         self._said = reason
 
-    async def _list(self) -> _Found:
+    async def _list(self) -> _FullList:
         """Return all our pods; complete but for what is odd, or an error."""
-        found = _Found(pods={}, reasons={})
+        listed = _FullList(pods={}, reasons={})
         async with contextlib.aclosing(self._client.list_pods(self._selector)) as pages:
             async for page in pages:
-                found.version = page.version
+                listed.version = page.version
                 for number, pod in enumerate(page.pods):
                     if number % _PIECE == 0:
                         await asyncio.sleep(0)
-                    self._take(found, pod)
-        if found.odd:
-            self._say(found.odd)
-        return found
+                    self._take(listed, pod)
+        if listed.odd:
+            self._say(listed.odd)
+        return listed
 
-    def _take(self, found: _Found, pod: client.Object) -> None:
+    def _take(self, listed: _FullList, pod: client.Object) -> None:
         try:
             if not states.is_ours(pod, self._owner):
                 return
-        except errors.Odd as error:
-            found.count += 1
-            if len(found.reasons) < _REASONS:
-                found.reasons[error.reason] = None
+        except errors.OddAnswer as error:
+            listed.count += 1
+            if len(listed.reasons) < _REASONS:
+                listed.reasons[error.reason] = None
             return
         seen = states.see(pod)
-        if seen.pod in found.pods:  # which of them is the pod?
+        if seen.pod in listed.pods:  # which of them is the pod?
             seen = states.unreadable(pod, "it is listed twice")
-        found.pods[seen.pod] = seen
+        listed.pods[seen.pod] = seen
 
-    def _replace(self, found: _Found) -> bool:
+    def _replace(self, listed: _FullList) -> bool:
         """Take over a full list; what is missing in it is gone, unless it may be what is odd.
 
         Tell whether anything changed.
         """
-        before, self._odd = self._pods, found.odd
-        self._pods = {name: pod.after(before.get(name)) for name, pod in found.pods.items()}
-        for pod in before.values() if not found.odd else ():
-            if pod.pod not in found.pods or found.pods[pod.pod].uid != pod.uid:
+        before, self._odd = self._pods, listed.odd
+        self._pods = {name: pod.after(before.get(name)) for name, pod in listed.pods.items()}
+        for pod in before.values() if not listed.odd else ():
+            if pod.pod not in listed.pods or listed.pods[pod.pod].uid != pod.uid:
                 self._gone(pod)
         return self._pods != before
 
-    def _apply(self, event: client.Event) -> str | None:
+    def _apply(self, event: client.WatchEvent) -> str | None:
         """Take over one change; return the version that it brings. Raises Odd."""
         metadata = states.part(event.object, "metadata")
         version = metadata.get("resourceVersion")
@@ -274,22 +274,24 @@ class Reflector:
         fit = isinstance(version, str) and _VERSION.fullmatch(version)
         return version if fit else None
 
-    def _change(self, event: client.Event) -> None:
+    def _change(self, event: client.WatchEvent) -> None:
         pod = event.object
         is_ours = states.is_ours(pod, self._owner)
-        seen = states.see(pod)
-        known = self._pods.get(seen.pod)
+        sighting = states.see(pod)
+        before = self._pods.get(sighting.pod)
         if event.kind != "DELETED":
             if is_ours:
-                self._pods[seen.pod] = seen.after(known)
+                self._pods[sighting.pod] = sighting.after(before)
                 if len(self._pods) > _MOST:
                     raise errors.Large(f"there are more than {_MOST} pods")
-        elif known is not None:
-            if not seen.uid:
-                raise errors.Odd(f"pod {seen.pod} is deleted, and its uid cannot be read")
-            if known.uid == seen.uid:
-                del self._pods[known.pod]
-                self._gone(seen.after(known))
+        elif before is not None:
+            if not sighting.uid:
+                raise errors.OddAnswer(
+                    f"pod {sighting.pod} is deleted, and its uid cannot be read"
+                )
+            if before.uid == sighting.uid:
+                del self._pods[before.pod]
+                self._gone(sighting.after(before))
 
     def _gone(self, pod: states.PodSighting) -> None:
         if pod.name in self._forgotten:

@@ -13,7 +13,7 @@ _LEVEL = "X-Kubernetes-Pf-Prioritylevel-Uid"
 Sort = tuple[str, str]  # verb and resource, as in RBAC
 
 
-class Manners:
+class Throttle:
     """What is remembered of one API server's wishes."""
 
     def __init__(self) -> None:

@@ -44,19 +44,19 @@ def frame(channel: int, data: bytes) -> bytes:
 def status(raw: bytes) -> Status:
     """Read the message on the channel of the status."""
     try:
-        told = decoding.loads(raw[:_STATUS_BYTES])
+        document = decoding.loads(raw[:_STATUS_BYTES])
     except ValueError:
-        told = None
-    if not isinstance(told, Mapping) or not isinstance(told.get("status"), str):
-        return Status(message="the API server's word on the end cannot be understood")
-    if told["status"] == "Success":
+        document = None
+    if not isinstance(document, Mapping) or not isinstance(document.get("status"), str):
+        return Status(message="what the API server says of its end cannot be understood")
+    if document["status"] == "Success":
         return Status(code=0)
-    codes = [_code(cause) for cause in _causes(told)]
-    known = [code for code in codes if code is not None]
-    words = typed.words(told.get("message"), _STATUS_BYTES)
+    codes = [_code(cause) for cause in _causes(document)]
+    exit_codes = [code for code in codes if code is not None]
+    words = typed.words(document.get("message"), _STATUS_BYTES)
     return Status(
-        code=known[0] if known else None,
-        is_missing=not known and _NO_PROGRAM.search(words) is not None,
+        code=exit_codes[0] if exit_codes else None,
+        is_missing=not exit_codes and _NO_PROGRAM.search(words) is not None,
         message=text.clean(words),
     )
 

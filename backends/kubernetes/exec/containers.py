@@ -26,11 +26,11 @@ class Obstacle:
 
 def obstacle(pod: Pod, name: str) -> Obstacle | None:
     """Return what keeps a command from being run in a container, or None."""
-    known = [name_of(c) for c in _beside(pod)]
+    names = [name_of(c) for c in _beside(pod)]
     if name == pods.AGENT:
         return Obstacle(text=f"{name} is this container itself", is_final=True)
-    if name not in known:
-        others = text.clean(", ".join(known)) or "none"
+    if name not in names:
+        others = text.clean(", ".join(names)) or "none"
         shown = text.clean(name, 80)
         return Obstacle(
             text=f"no container {shown!r} in this pod; others there: {others}", is_final=True
@@ -52,7 +52,7 @@ def _of_state(pod: Pod, name: str) -> Obstacle | None:
         return Obstacle(text=f"container {name} is dead ({words})", is_final=True)
     waiting = states.part(state, "waiting")
     reason = states.word(waiting, "reason") or "not yet started"
-    row = table.find(table.Where.WAITING, reason)
+    row = table.find(table.StatusPart.WAITING, reason)
     if row is None:
         return Obstacle(text=f"container {name} does not run yet ({reason})")
     told = states.words(waiting, "message")

@@ -100,12 +100,12 @@ class Execution:
 class CommandExecutor:
     """Runs commands in the pods of one namespace of one API server."""
 
-    def __init__(self, found: access.Access, *, timeout_s: float) -> None:
-        self._found = found
+    def __init__(self, reached: access.Access, *, timeout_s: float) -> None:
+        self._access = reached
         self._timeout_s = timeout_s
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=found.tls or True, limit=0, force_close=True, socket_factory=_socket
+                ssl=reached.tls or True, limit=0, force_close=True, socket_factory=_socket
             ),
             middlewares=(_with_words,),  # before any redirect would be followed
             headers={"Accept-Encoding": "identity"},
@@ -119,7 +119,7 @@ class CommandExecutor:
 
     async def open(self, pod: str, container: str, command: Sequence[str]) -> Execution:
         """Run a command. Raises the contract's errors, and Lost."""
-        where = f"{self._found.server}/api/v1/namespaces/{self._found.namespace}/pods"
+        where = f"{self._access.server}/api/v1/namespaces/{self._access.namespace}/pods"
         url = f"{where}/{urllib.parse.quote(pod, safe='')}/exec"
         query = [
             ("container", container),
@@ -156,7 +156,7 @@ class CommandExecutor:
         for renewed in (False, True):
             if self._session.closed:
                 raise errors.Lost("the backend is closed")
-            token = await self._found.tokens.get(renew=renewed)
+            token = await self._access.tokens.get(renew=renewed)
             try:
                 return await self._session.ws_connect(
                     url,

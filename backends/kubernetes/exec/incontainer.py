@@ -107,7 +107,7 @@ def files(name: str, shown: str, served: Served, *, directory: str) -> dict[str,
     program = _SOURCE.read_text(encoding="ascii")
     program = program.replace("@URL@", f"{served.url.rstrip('/')}/v1/{name}")
     program = program.replace("@SETTINGS@", f"{directory}/{SETTINGS}")
-    told = [
+    options = [
         "silent",
         "no-buffer",
         "globoff",
@@ -116,11 +116,11 @@ def files(name: str, shown: str, served: Served, *, directory: str) -> dict[str,
         'header = "Expect:"',
         f'header = "Authorization: Bearer {shown}"',
     ]
-    made = {PROGRAM: program}
+    contents = {PROGRAM: program}
     if served.authority is not None:
-        made[AUTHORITY] = served.authority
-        told.append(f'cacert = "{directory}/{AUTHORITY}"')
-    return {**made, SETTINGS: "".join(f"{line}\n" for line in told)}
+        contents[AUTHORITY] = served.authority
+        options.append(f'cacert = "{directory}/{AUTHORITY}"')
+    return {**contents, SETTINGS: "".join(f"{line}\n" for line in options)}
 
 
 # --- what it asks for --------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from attrs import frozen
 from backends import api
 from backends.kubernetes import settings
 from backends.kubernetes.exec import execution, incontainer, sessions
-from outside import doors, speaking, waits
+from outside import doors, http_handler, waits
 
 _LOG = logging.getLogger("backends.kubernetes")
 _MANY = 32  # commands at a time of one agent
@@ -43,7 +43,7 @@ _OF_ONE_AGENT = 5 * _MANY  # connections: a command has four, and asks for its e
 _KEPT = 16 * _MANY  # commands of one agent, running and ended, that are kept in mind
 _HEADERS = {"Server": "agent-broker"}
 
-LIMITS = doors.Limits(
+LIMITS = doors.DoorLimits(
     connections=128,
     per_address=96,  # a build may begin some twenty commands at once; nodes may hide their pods
     request_s=10.0,
@@ -69,13 +69,13 @@ class Listener:
 
     def __init__(
         self,
-        told: settings.InContainer,
+        configured: settings.InContainer,
         *,
         rules: Rules,
         executor: execution.CommandExecutor,
-        limits: doors.Limits = LIMITS,
+        limits: doors.DoorLimits = LIMITS,
     ) -> None:
-        self._told = told
+        self._settings = configured
         self._rules = rules
         self._executor = executor
         self._sessions: dict[_Key, sessions.Command] = {}
@@ -93,7 +93,7 @@ class Listener:
 
     async def start(self) -> tuple[str, int]:
         """Listen; return the address. Raises Unauthorized: it is the operator's to mend."""
-        host, port = settings.address(self._told.listen)
+        host, port = settings.address(self._settings.listen)
         runner = web.AppRunner(
             self._application(),
             access_log=None,
@@ -104,22 +104,23 @@ class Listener:
         await runner.setup()
         try:
             door = self._made_door(runner)
-            found, bound = await door.open(host=host, port=port)
+            bound_host, bound = await door.open(host=host, port=port)
         except (OSError, ssl.SSLError) as error:
             await runner.cleanup()
             raise api.Unauthorized(
-                f"in_container: cannot listen on {self._told.listen}: {error.strerror or error}"
+                f"in_container: cannot listen on {self._settings.listen}: "
+                f"{error.strerror or error}"
             ) from error
-        self._runner, self._door, self.address = runner, door, (found, bound)
-        _LOG.info("in-container is served", extra={"address": f"{found}:{bound}"})
-        return found, bound
+        self._runner, self._door, self.address = runner, door, (bound_host, bound)
+        _LOG.info("in-container is served", extra={"address": f"{bound_host}:{bound}"})
+        return bound_host, bound
 
     def _made_door(self, runner: web.AppRunner) -> doors.Door:
         loop, served = asyncio.get_running_loop(), runner.server
         assert served is not None  # noqa: S101 -- it is set up; for mypy
 
-        def speak() -> speaking.Handler:
-            return speaking.Handler(served, told=door.told, headers=_HEADERS, loop=loop)
+        def speak() -> http_handler.Handler:
+            return http_handler.Handler(served, log=door.log, headers=_HEADERS, loop=loop)
 
         door = doors.Door(speak, limits=self._limits, logger=_LOG, tls=self._tls())
         return door
@@ -138,7 +139,7 @@ class Listener:
         with contextlib.suppress(TimeoutError):
             async with waits.timeout(_GOODBYE_S):
                 for session in asking:
-                    await session.told.wait()
+                    await session.result_taken.wait()
                 while self._working:
                     await asyncio.wait(self._working)
         for task in self._working:
@@ -166,10 +167,10 @@ class Listener:
         return app
 
     def _tls(self) -> ssl.SSLContext | None:
-        if self._told.cert_file is None:
+        if self._settings.cert_file is None:
             return None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._told.cert_file, self._told.key_file)
+        context.load_cert_chain(self._settings.cert_file, self._settings.key_file)
         return context
 
     # --- the requests ---
@@ -194,7 +195,7 @@ class Listener:
             there.let_in()
 
     async def _run(self, request: web.Request) -> web.StreamResponse:
-        pod, told = await self._proven(request)
+        pod, digest = await self._proven(request)
         taken = 0
         try:
             body = bytearray()
@@ -202,7 +203,7 @@ class Listener:
                 taken += len(piece)
                 self._take(pod, len(piece), of=taken)
                 body += piece
-            return await self._carried(request, self._begin(request, pod, told), bytes(body))
+            return await self._carried(request, self._begin(request, pod, digest), bytes(body))
         finally:
             self._orders[pod] -= taken
             self._orders += Counter()  # drop those without any
@@ -246,7 +247,7 @@ class Listener:
         self._working.add(task)
         task.add_done_callback(self._working.discard)
 
-    def _begin(self, request: web.Request, pod: str, told: str) -> sessions.Command:
+    def _begin(self, request: web.Request, pod: str, digest: str) -> sessions.Command:
         key = (pod, request.match_info["id"])
         if self._closing:
             raise web.HTTPServiceUnavailable(text="125 the broker is being stopped\n")
@@ -254,14 +255,14 @@ class Listener:
             raise web.HTTPConflict(text="125 this order was given before\n")
         now = asyncio.get_running_loop().time()
         for old, session in list(self._sessions.items()):
-            kept_s = _SOON_S if session.told.is_set() else _KEPT_S
+            kept_s = _SOON_S if session.result_taken.is_set() else _KEPT_S
             if session.ended.is_set() and session.ended_at < now - kept_s:
                 del self._sessions[old]
         known = [s for s in self._sessions.values() if s.agent == pod]
         if len(known) >= _KEPT:
             raise web.HTTPServiceUnavailable(text="125 too many commands in a minute\n")
         busy = sum(not s.ended.is_set() for s in known)
-        session = sessions.Command(agent=pod, digest=told, executor=self._executor)
+        session = sessions.Command(agent=pod, digest=digest, executor=self._executor)
         self._sessions[key] = session
         if busy >= _MANY:
             session.refuse(f"{busy} commands run in this pod already")
@@ -301,7 +302,7 @@ class Listener:
     async def _exit(self, request: web.Request) -> web.Response:
         session = await self._awaited(request, 0.0)
         await session.ended.wait()
-        session.told.set()
+        session.result_taken.set()
         assert session.result is not None  # noqa: S101 -- set before the event; for mypy
         words = " ".join(session.result.message.split())
         return web.Response(text=f"{session.result.code} {words}")
@@ -365,15 +366,15 @@ class Listener:
         except api.BackendError as error:
             raise web.HTTPServiceUnavailable(text=f"125 {error.reason}\n") from error
         annotations = (found or {}).get("metadata", {}).get("annotations") or {}
-        told = str(annotations.get(incontainer.DIGEST, ""))
-        self._check(request, told)
+        digest = str(annotations.get(incontainer.DIGEST, ""))
+        self._check(request, digest)
         self._let_in(request, pod)
-        return pod, told
+        return pod, digest
 
     @staticmethod
-    def _check(request: web.Request, told: str) -> None:
+    def _check(request: web.Request, digest: str) -> None:
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-        if scheme != "Bearer" or not incontainer.fits(shown, told):
+        if scheme != "Bearer" or not incontainer.fits(shown, digest):
             raise web.HTTPUnauthorized(text="125 the broker does not know this agent's token\n")
 
 

@@ -71,7 +71,7 @@ class Command:
     result: Result | None = None
     started: asyncio.Event = field(factory=asyncio.Event)  # or ended before
     ended: asyncio.Event = field(factory=asyncio.Event)
-    told: asyncio.Event = field(factory=asyncio.Event)  # somebody took the result
+    result_taken: asyncio.Event = field(factory=asyncio.Event)  # somebody took the result
     ended_at: float = 0.0
     _stderr: Sink | None = None
     _listening: asyncio.Event = field(factory=asyncio.Event)
@@ -99,7 +99,7 @@ class Command:
             self.result = Result(code=incontainer.CANNOT_RUN, message=await self._end())
         except ConnectionError:
             self._why = _GONE
-            self.told.set()
+            self.result_taken.set()
             await self._end()
         finally:
             self._close()
@@ -174,7 +174,7 @@ class Command:
 
     def leave(self) -> None:
         """End the command of a caller that is no more; nobody will ask how it ended."""
-        self.told.set()
+        self.result_taken.set()
         self.abandon(_GONE)
 
     # --- the steps ---

@@ -35,7 +35,7 @@ class EventSource(Protocol):
 
 
 @frozen(kw_only=True)
-class _Asked:
+class _PodInquiry:
     verdict: table.PodObstacle | None = None
     again_at: float
     pause_s: float = _FIRST_S
@@ -45,13 +45,13 @@ class Inquiry:
     """Asks about pods that stay mute, and remembers the answers while they do."""
 
     def __init__(self) -> None:
-        self._asked: dict[str, _Asked] = {}  # by uid
+        self._inquiries: dict[str, _PodInquiry] = {}  # by uid
         self._quiet_until = 0.0
         self._said = False
 
-    def told(self, pod: states.PodSighting) -> table.PodObstacle | None:
+    def obstacle_of(self, pod: states.PodSighting) -> table.PodObstacle | None:
         """Return what is known of a pod."""
-        known = self._asked.get(pod.uid)
+        known = self._inquiries.get(pod.uid)
         return None if known is None else known.verdict
 
     async def ask(
@@ -59,28 +59,32 @@ class Inquiry:
     ) -> None:
         """Ask about at most one of these pods, if it is time to; ``now`` in POSIX seconds."""
         mute = {pod.uid: pod for pod in pods if pod.mute and pod.waited_s(now) >= _FIRST_S}
-        self._asked = {uid: known for uid, known in self._asked.items() if uid in mute}
-        due = [uid for uid in mute if uid not in self._asked or self._asked[uid].again_at <= now]
+        self._inquiries = {uid: inquiry for uid, inquiry in self._inquiries.items() if uid in mute}
+        due = [
+            uid
+            for uid in mute
+            if uid not in self._inquiries or self._inquiries[uid].again_at <= now
+        ]
         if now < self._quiet_until or not due:
             return
         self._quiet_until = now + _EVERY_S
         uid = min(due, key=self._urgency)
-        known = self._asked.get(uid) or _Asked(again_at=now)
+        inquiry = self._inquiries.get(uid) or _PodInquiry(again_at=now)
         try:
             verdict = judge(await source.events_of(uid))
         except api.BackendError as error:
             self._refused(error, now)
             return
-        self._asked[uid] = evolve(
-            known,
+        self._inquiries[uid] = evolve(
+            inquiry,
             verdict=verdict,
-            again_at=now + known.pause_s,
-            pause_s=min(2 * known.pause_s, _LONGEST_S),
+            again_at=now + inquiry.pause_s,
+            pause_s=min(2 * inquiry.pause_s, _LONGEST_S),
         )
 
     def _urgency(self, uid: str) -> float:
         """Whoever was never asked about comes first."""
-        return self._asked[uid].again_at if uid in self._asked else 0.0
+        return self._inquiries[uid].again_at if uid in self._inquiries else 0.0
 
     def _refused(self, error: api.BackendError, now: float) -> None:
         lasting = isinstance(error, errors.NoRight)
@@ -90,19 +94,19 @@ class Inquiry:
             _LOG.warning("why pods do not start may stay unknown", extra={"reason": error.reason})
 
 
-def judge(told: Sequence[Mapping[str, Any]]) -> table.PodObstacle | None:
+def judge(events: Sequence[Mapping[str, Any]]) -> table.PodObstacle | None:
     """Return what the latest event that says anything means, or None."""
-    known = [(row, event) for event in told if (row := _row(event)) is not None]
-    if not known:
+    fitting = [(row, event) for event in events if (row := _row(event)) is not None]
+    if not fitting:
         return None
-    row, event = max(known, key=lambda pair: _order(pair[1]))
+    row, event = max(fitting, key=lambda pair: _order(pair[1]))
     if not row.text:
         return None
     words = f"{row.text} ({row.reason}): {states.words(event, 'message')}"
     return table.PodObstacle(slug=row.slug, words=words[:_WORDS])
 
 
-def _row(event: Mapping[str, Any]) -> table.Told | None:
+def _row(event: Mapping[str, Any]) -> table.EventRow | None:
     reason, words = states.word(event, "reason"), states.words(event, "message")
     times = typed.integer(event.get("count"), 1, 1 << 31) or 1
     fits = (

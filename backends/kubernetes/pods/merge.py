@@ -181,7 +181,7 @@ def _keyed(
 
 
 def _index(entries: list[Layer], rule: _Keyed, where: str) -> dict[tuple[Any, ...], Layer]:
-    found: dict[tuple[Any, ...], Layer] = {}
+    index: dict[tuple[Any, ...], Layer] = {}
     for number, entry in enumerate(entries):
         key = tuple(entry.get(name, default) for name, default in rule.keys.items())
         missing = [n for n, part in zip(rule.keys, key, strict=True) if part in (_MISSING, None)]
@@ -189,10 +189,10 @@ def _index(entries: list[Layer], rule: _Keyed, where: str) -> dict[tuple[Any, ..
             raise MergeError(f"{where}[{number}]", f"has no {missing[0]!r}")
         if not all(isinstance(part, str | int) for part in key):
             raise MergeError(f"{where}[{number}]", f"{' and '.join(rule.keys)} must be plain")
-        if key in found:
+        if key in index:
             raise MergeError(where, f"{', '.join(map(str, key))} is there twice")
-        found[key] = entry
-    return found
+        index[key] = entry
+    return index
 
 
 def _without_marks(value: Any) -> Any:

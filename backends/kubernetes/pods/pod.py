@@ -46,7 +46,7 @@ Manifest = dict[str, Any]
 
 
 @frozen(kw_only=True)
-class Made:
+class Manifests:
     """What to create for one instance; the secret is not part of any ``repr``."""
 
     name: str
@@ -54,7 +54,7 @@ class Made:
     secret_files: Mapping[str, str]
 
     def __repr__(self) -> str:
-        return f"Made(name={self.name!r})"
+        return f"Manifests(name={self.name!r})"
 
     @property
     def digest(self) -> str:
@@ -103,7 +103,7 @@ def make(
     owner: str,
     fragments: Mapping[str, Any] | None = None,
     served: incontainer.Served | None = None,
-) -> Made:
+) -> Manifests:
     """Return what to create. Raises Rejected for what cannot be a pod.
 
     ``served``: where ``in-container`` reaches the broker, if it does.
@@ -121,7 +121,7 @@ def make(
     secret_files = dict(spec.secret_files)
     if options.in_container:  # after the digest, which leaves secrets out
         secret_files |= _add_program(pod, spec, served)
-    return Made(name=pod_name(spec.name), pod=pod, secret_files=secret_files)
+    return Manifests(name=pod_name(spec.name), pod=pod, secret_files=secret_files)
 
 
 def _merged(
@@ -256,16 +256,18 @@ def _literal(text: str) -> str:
     return text.replace("$", "$$") if "$(" in text or "$$" in text else text
 
 
-def _resources(told: api.Resources) -> Manifest:
+def _resources(wanted: api.Resources) -> Manifest:
     """Return limits and requests; what is not told is left to the namespace's LimitRange."""
-    made = {
-        "limits": {"memory": _bytes(told.memory_bytes), "cpu": _cores(told.cpu_limit)},
+    resources = {
+        "limits": {"memory": _bytes(wanted.memory_bytes), "cpu": _cores(wanted.cpu_limit)},
         "requests": {
-            "memory": _bytes(told.memory_reservation_bytes),
-            "cpu": _cores(told.cpu_shares),
+            "memory": _bytes(wanted.memory_reservation_bytes),
+            "cpu": _cores(wanted.cpu_shares),
         },
     }
-    known = {key: {k: v for k, v in part.items() if v is not None} for key, part in made.items()}
+    known = {
+        key: {k: v for k, v in part.items() if v is not None} for key, part in resources.items()
+    }
     return {key: part for key, part in known.items() if part}
 
 
@@ -335,7 +337,9 @@ def _add_program(
     if served is None:
         raise api.Rejected("in_container is on, but the backend has no section `in_container`")
     if _is_windows(pod):
-        raise api.Rejected("in_container needs a POSIX shell, which Windows containers have not")
+        raise api.Rejected(
+            "in_container needs a POSIX shell, which Windows containers do not have"
+        )
     name, body = pod_name(spec.name), pod["spec"]
     try:
         token = incontainer.token(name, spec.secret_files)

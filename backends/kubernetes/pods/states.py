@@ -52,12 +52,12 @@ _SIGNALLED = 128  # exit codes above it are 128 and the number of the signal
 def is_ours(pod: Any, owner: str) -> bool:
     """Tell whether a pod carries all marks of an owner.
 
-    Raises ``errors.Odd`` for one of which nobody can tell: it may be ours.
+    Raises ``errors.OddAnswer`` for one of which nobody can tell: it may be ours.
     """
     metadata = _section(pod, "metadata", "a pod")
     name = metadata.get("name")
     if not isinstance(name, str) or not _POD_NAME.fullmatch(name):
-        raise errors.Odd("a pod without a readable name")
+        raise errors.OddAnswer("a pod without a readable name")
     labels, annotations = (
         _section(metadata, key, f"pod {name}") if metadata.get(key) is not None else {}
         for key in ("labels", "annotations")
@@ -65,21 +65,21 @@ def is_ours(pod: Any, owner: str) -> bool:
     marks = pods.owner_labels(owner)
     strange = [key for key in marks if not isinstance(labels.get(key, ""), str)]
     if strange:
-        raise errors.Odd(f"pod {name}: its label {strange[0]} is not a text")
+        raise errors.OddAnswer(f"pod {name}: its label {strange[0]} is not a text")
     if not marks.items() <= labels.items() or pods.NAME not in annotations:
         return False
     called = annotations[pods.NAME]
     if not isinstance(called, str) or names.name_problem(called) is not None:
-        raise errors.Odd(f"pod {name}: its annotation {pods.NAME} is not a name")
+        raise errors.OddAnswer(f"pod {name}: its annotation {pods.NAME} is not a name")
     if not _metadata(pod):
-        raise errors.Odd(f"pod {name}: its annotation {pods.METADATA} cannot be read")
+        raise errors.OddAnswer(f"pod {name}: its annotation {pods.METADATA} cannot be read")
     return pods.pod_name(called) == name  # else somebody's copy of one of ours
 
 
 def _section(value: Any, key: str, whose: str) -> Mapping[str, Any]:
     inner = value.get(key) if isinstance(value, Mapping) else None
     if not isinstance(inner, Mapping):
-        raise errors.Odd(f"{whose}: its {key} {typed_as(inner)}")
+        raise errors.OddAnswer(f"{whose}: its {key} {typed_as(inner)}")
     return inner
 
 
@@ -254,11 +254,11 @@ def _odd_entries(listed: Any) -> Iterator[str]:
             yield f"[{number}] {typed_as(entry)}"
         elif state is not None and not isinstance(state, Mapping):
             yield f"[{number}].state {typed_as(state)}"
-        for kind, told in state.items() if isinstance(state, Mapping) else ():
+        for kind, detail in state.items() if isinstance(state, Mapping) else ():
             where = f"[{number}].state.{text.clean(str(kind), _WORD)}"
-            if told is not None and not isinstance(told, Mapping):
-                yield f"{where} {typed_as(told)}"
-            elif kind == "terminated" and told is not None and _no_code(told):
+            if detail is not None and not isinstance(detail, Mapping):
+                yield f"{where} {typed_as(detail)}"
+            elif kind == "terminated" and detail is not None and _no_code(detail):
                 yield f"{where}.exitCode is not a number"
         if isinstance(state, Mapping) and sum(state.get(kind) is not None for kind in _STATES) > 1:
             yield f"[{number}].state is several at once"
@@ -313,7 +313,7 @@ def _end(pod: Pod) -> api.Exit:
     status, agent = part(pod, "status"), _agent(pod)
     at = _time(_terminated(agent).get("finishedAt")) or _last_change(pod)
     reason, said = word(status, "reason"), words(status, "message")
-    told = table.find(table.Where.POD, reason) or _disruption(pod)
+    told = table.find(table.StatusPart.POD, reason) or _disruption(pod)
     if told is not None:
         message = f"{told.text}: {said}" if said else told.text
         return api.Exit(slug=told.slug, message=message[:_WORDS], at=at)
@@ -348,7 +348,7 @@ def _of_container(container: Pod, at: float | None) -> api.Exit | None:
     name, code = _name(container), _whole(ended.get("exitCode"))
     whose = "" if name == pods.AGENT else f"container {name}: "
     said = words(ended, "message")
-    row = table.find(table.Where.TERMINATED, word(ended, "reason"))
+    row = table.find(table.StatusPart.TERMINATED, word(ended, "reason"))
     number = _whole(ended.get("signal")) or (0 if code is None else code - _SIGNALLED)
     if row is not None:
         slug, what = row.slug, row.text
@@ -373,7 +373,7 @@ def _stuck(pod: Pod) -> table.PodObstacle | None:
     """Judge the first container that waits for a reason in the table."""
     for container in (_agent(pod), *_inits(pod), *_others(pod)):
         waiting = part(container, "state", "waiting")
-        row = table.find(table.Where.WAITING, word(waiting, "reason"))
+        row = table.find(table.StatusPart.WAITING, word(waiting, "reason"))
         if row is not None:
             name = _name(container)
             whose = "" if name == pods.AGENT else f"container {name}: "
@@ -448,15 +448,18 @@ def _holders(pod: Pod) -> list[str]:
     return [text.clean(typed.words(one, _LONG), _WORD) or "?" for one in listed]
 
 
-def _disruption(pod: Pod) -> table.Row | None:
+def _disruption(pod: Pod) -> table.StatusRow | None:
     condition = _condition(pod, "DisruptionTarget")
     if condition.get("status") != "True":
         return None
     reason = word(condition, "reason")
-    unknown = table.Row(
-        where=table.Where.CONDITION, reason=reason, slug="evicted", text=f"disrupted: {reason}"
+    unknown = table.StatusRow(
+        where=table.StatusPart.CONDITION,
+        reason=reason,
+        slug="evicted",
+        text=f"disrupted: {reason}",
     )
-    return table.find(table.Where.CONDITION, reason) or unknown
+    return table.find(table.StatusPart.CONDITION, reason) or unknown
 
 
 # --- reading a pod without trusting it ---------------------------------------------------------
@@ -551,12 +554,14 @@ def _metadata(pod: Pod) -> dict[str, str]:
     """Read the metadata back; a pod whose marks were damaged shows none, and is left alone."""
     said = part(pod, "metadata", "annotations").get(pods.METADATA)
     try:
-        told = decoding.loads(said.encode("utf-8", "replace")) if isinstance(said, str) else None
+        metadata = (
+            decoding.loads(said.encode("utf-8", "replace")) if isinstance(said, str) else None
+        )
     except ValueError:
         return {}
-    if not isinstance(told, dict) or not all(isinstance(v, str) for v in told.values()):
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         return {}
-    return told
+    return metadata
 
 
 def _whole(value: Any) -> int | None:

@@ -13,7 +13,7 @@ from attrs import frozen
 from backends import api
 
 
-class Where(enum.Enum):
+class StatusPart(enum.Enum):
     """Which part of a pod's status gives the reason."""
 
     WAITING = "a container waits"
@@ -23,17 +23,17 @@ class Where(enum.Enum):
 
 
 @frozen(kw_only=True)
-class Row:
+class StatusRow:
     """One reason and its meaning; ``slug`` is one of ``api.ExitSlug``."""
 
-    where: Where
+    where: StatusPart
     reason: str
     slug: api.ExitSlug
     text: str
 
 
 @frozen(kw_only=True)
-class Told:
+class EventRow:
     """What an event says of a pod that does not run yet.
 
     ``slug``: to be given up for that after a while; None: it may well start yet. An empty text:
@@ -56,15 +56,15 @@ class PodObstacle:
     words: str
 
 
-def _rows(where: Where, *told: tuple[str, api.ExitSlug, str]) -> tuple[Row, ...]:
+def _rows(where: StatusPart, *told: tuple[str, api.ExitSlug, str]) -> tuple[StatusRow, ...]:
     return tuple(
-        Row(where=where, reason=reason, slug=slug, text=text) for reason, slug, text in told
+        StatusRow(where=where, reason=reason, slug=slug, text=text) for reason, slug, text in told
     )
 
 
 TABLE = (
     *_rows(
-        Where.WAITING,
+        StatusPart.WAITING,
         ("ErrImagePull", "image", "the image cannot be pulled"),
         ("ImagePullBackOff", "image", "the image cannot be pulled"),
         (
@@ -88,14 +88,14 @@ TABLE = (
         ("CrashLoopBackOff", "exited", "it ends again and again"),
     ),
     *_rows(
-        Where.TERMINATED,
+        StatusPart.TERMINATED,
         ("OOMKilled", "out-of-memory", "killed for using more memory than its limit"),
         ("StartError", "command", "could not be started"),
         ("ContainerCannotRun", "command", "could not be started"),
         ("ContainerStatusUnknown", "unknown", "the node does not know what became of it"),
     ),
     *_rows(
-        Where.POD,
+        StatusPart.POD,
         ("Evicted", "evicted", "evicted by its node"),
         ("Preempting", "evicted", "made room on its node"),
         ("Terminated", "platform-lost", "its node was shut down"),
@@ -104,7 +104,7 @@ TABLE = (
         ("DeadlineExceeded", "killed", "older than its active deadline"),
     ),
     *_rows(
-        Where.CONDITION,
+        StatusPart.CONDITION,
         ("PreemptionByScheduler", "evicted", "made room for pods of higher priority"),
         ("EvictionByEvictionAPI", "evicted", "evicted by somebody, as when a node is drained"),
         (
@@ -120,42 +120,42 @@ TABLE = (
 # Only what can name nothing but a mistake in the template ends a pod: what nodes, networks and
 # storage have trouble with they may overcome, and a second pod would not fare better.
 EVENTS = (
-    Told(
+    EventRow(
         reason="FailedMount",
         having="not found",
         times=4,  # our own secret comes a moment after its pod, and may be missed once or twice
         slug="command",
         text="a volume refers to something that is not there",
     ),
-    Told(reason="FailedMount", text="a volume cannot be mounted"),
-    Told(reason="FailedMapVolume", text="a volume cannot be mounted"),
-    Told(
+    EventRow(reason="FailedMount", text="a volume cannot be mounted"),
+    EventRow(reason="FailedMapVolume", text="a volume cannot be mounted"),
+    EventRow(
         reason="FailedAttachVolume",
         having="Multi-Attach",
         text="a volume is still attached to another node",
     ),
-    Told(reason="FailedAttachVolume", text="a volume cannot be attached to the node"),
-    Told(reason="FailedCreatePodSandBox", text="its network or sandbox cannot be made"),
-    Told(reason="FailedPodSandBoxStatus", text="its sandbox does not answer"),
-    Told(reason="NetworkNotReady", text="its node has no network"),
-    Told(reason="NodeNotReady", text="its node is not ready"),
-    Told(reason="FailedCreatePodContainer", text="its containers cannot be made"),
-    Told(reason="FailedPrepareDynamicResources", text="its devices cannot be prepared"),
-    Told(reason="FailedSync", text="its node cannot make it"),
-    Told(reason="FailedToRetrieveImagePullSecret", text="an image pull secret is not there"),
-    Told(reason="FailedScheduling", text="no node fits"),
-    Told(reason="TriggeredScaleUp", text="no node fits; one is being added"),
-    Told(reason="Nominated", text="no node fits; one is being added"),
-    Told(reason="NotTriggerScaleUp", text="no node fits, and none will be added"),
-    Told(reason="Pulling", text="an image is being pulled"),
+    EventRow(reason="FailedAttachVolume", text="a volume cannot be attached to the node"),
+    EventRow(reason="FailedCreatePodSandBox", text="its network or sandbox cannot be made"),
+    EventRow(reason="FailedPodSandBoxStatus", text="its sandbox does not answer"),
+    EventRow(reason="NetworkNotReady", text="its node has no network"),
+    EventRow(reason="NodeNotReady", text="its node is not ready"),
+    EventRow(reason="FailedCreatePodContainer", text="its containers cannot be made"),
+    EventRow(reason="FailedPrepareDynamicResources", text="its devices cannot be prepared"),
+    EventRow(reason="FailedSync", text="its node cannot make it"),
+    EventRow(reason="FailedToRetrieveImagePullSecret", text="an image pull secret is not there"),
+    EventRow(reason="FailedScheduling", text="no node fits"),
+    EventRow(reason="TriggeredScaleUp", text="no node fits; one is being added"),
+    EventRow(reason="Nominated", text="no node fits; one is being added"),
+    EventRow(reason="NotTriggerScaleUp", text="no node fits, and none will be added"),
+    EventRow(reason="Pulling", text="an image is being pulled"),
     *(
-        Told(reason=reason)
+        EventRow(reason=reason)
         for reason in ["Scheduled", "SuccessfulAttachVolume", "Pulled", "Created", "Started"]
     ),
 )
 
 
-def find(where: Where, reason: object) -> Row | None:
+def find(where: StatusPart, reason: object) -> StatusRow | None:
     """Return the row of a reason, or None."""
     return _BY_REASON.get((where, str(reason)))
 

@@ -50,12 +50,12 @@ def shared(
 ) -> Iterator[workspaces.Shared]:
     """Yield where the pods of a template would work together."""
     sources = {str(v.get("name")): _source(v) for v in _entries(body.get("volumes"))}
-    told = set()
+    yielded = set()
     for container in _entries(body.get("containers")):
         found = workspaces.find(_mounts(container, sources, work_directory), remote_fs)
         for place in found:
-            if place.where not in told:
-                told.add(place.where)
+            if place.where not in yielded:
+                yielded.add(place.where)
                 yield workspaces.Shared(where=place.where, path=("pod",))
 
 
@@ -81,13 +81,13 @@ def perilous(body: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{container.get('name')}, {words}"
 
 
-def _peril_of(told: Mapping[str, Any]) -> str | None:
+def _peril_of(context: Mapping[str, Any]) -> str | None:
     """Return the worst that a container's securityContext opens."""
-    if told.get("privileged") is True:
+    if context.get("privileged") is True:
         return f"privileged: {perils.is_root(_NODE)}"
-    added = _section(told.get("capabilities")).get("add")
+    added = _section(context.get("capabilities")).get("add")
     words = perils.of_capabilities(map(str, added if isinstance(added, list) else ()), _NODE)
-    if words is None and told.get("allowPrivilegeEscalation") is True:
+    if words is None and context.get("allowPrivilegeEscalation") is True:
         words = "allowPrivilegeEscalation: a build can become root in it"
     return words
 

@@ -149,7 +149,7 @@ def _command(
         return jnlp_launch.own_command(inbound, launch.command)
     if site.style is Style.ENTRY_POINT:
         # an old image knows JAVA_OPTS only, which every Java tool of a build takes for its own
-        old = style is jnlp_launch.Style.POSITIONAL
+        old = style is jnlp_launch.OptionStyle.POSITIONAL
         options = launch.jvm_options if old else jvm_options(launch)
         return jnlp_launch.image_command(inbound, style=style, jvm_options=options)
     return jnlp_launch.java_command(

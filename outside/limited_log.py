@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 
 
-class Seldom:
+class LimitedLog:
     """Lines that others can cause as often as they like: each at most once in a while.
 
     The next one says how many were left out. ``what`` is one of few constant texts.
@@ -21,7 +21,7 @@ class Seldom:
         self._logger = logger
         self._every_s = every_s
         self._elapsed = elapsed
-        self._told: dict[str, tuple[float, int]] = {}
+        self._lines: dict[str, tuple[float, int]] = {}
 
     def info(self, what: str, **fields: object) -> None:
         """Write a line that says nothing is wrong with us."""
@@ -39,10 +39,10 @@ class Seldom:
         self, level: int, what: str, error: BaseException | None, fields: Mapping[str, object]
     ) -> None:
         now = self._elapsed()
-        told_at, left_out = self._told.get(what, (-self._every_s, 0))
+        told_at, left_out = self._lines.get(what, (-self._every_s, 0))
         if now - told_at < self._every_s:
-            self._told[what] = (told_at, left_out + 1)
+            self._lines[what] = (told_at, left_out + 1)
             return
-        self._told[what] = (now, 0)
+        self._lines[what] = (now, 0)
         more = {"left_out": left_out} if left_out else {}
         self._logger.log(level, what, exc_info=error, extra={**fields, **more})

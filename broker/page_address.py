@@ -21,7 +21,7 @@ import yarl
 from attrs import field, frozen
 
 from backends import api as backends_api
-from outside import bodies, unreached
+from outside import bodies, connect_errors
 from outside import secrets as known_secrets
 
 NOTE = "page"
@@ -34,7 +34,7 @@ LIMIT = 64 << 20
 
 
 @frozen(kw_only=True)
-class Note:
+class PageAddress:
     """Where the page of a broker is, and the key of its life."""
 
     url: str  # ends with "/"
@@ -52,12 +52,12 @@ class NoAnswer(Exception):  # noqa: N818 -- what it is
     """Nobody answers as a broker does; ``str`` says what was found."""
 
 
-def announce(files: backends_api.Store, url: str) -> Note:
+def announce(files: backends_api.Store, url: str) -> PageAddress:
     """Note where the page is, with a new key. Raises OSError."""
-    made = Note(url=url, key=secrets.token_hex(32))
-    known_secrets.register(made.key)
-    files.save(NOTE, json.dumps({"url": made.url, "key": made.key}))
-    return made
+    address = PageAddress(url=url, key=secrets.token_hex(32))
+    known_secrets.register(address.key)
+    files.save(NOTE, json.dumps({"url": address.url, "key": address.key}))
+    return address
 
 
 def withdraw(files: backends_api.Store) -> None:
@@ -66,45 +66,47 @@ def withdraw(files: backends_api.Store) -> None:
         files.save(NOTE, "{}")
 
 
-def noted(files: Loads) -> Note | None:
+def noted(files: Loads) -> PageAddress | None:
     """Return the note of the broker that was last started here; None without one."""
     try:
-        told = json.loads(files.load(NOTE) or "{}")
-        made = Note(url=str(told["url"]), key=str(told["key"]))
+        saved = json.loads(files.load(NOTE) or "{}")
+        address = PageAddress(url=str(saved["url"]), key=str(saved["key"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    known_secrets.register(made.key)
-    return made if made.url else None
+    known_secrets.register(address.key)
+    return address if address.url else None
 
 
 def proof(key: str, word: str, path: str, body: bytes) -> str | None:
     """Return what proves to whoever chose the word that this answer is ours; None for no word."""
     if not _WORD.fullmatch(word):
         return None
-    told = f"{word}\n{path}\n{hashlib.sha256(body).hexdigest()}"
-    return hmac.new(key.encode(), told.encode(), hashlib.sha256).hexdigest()
+    signed = f"{word}\n{path}\n{hashlib.sha256(body).hexdigest()}"
+    return hmac.new(key.encode(), signed.encode(), hashlib.sha256).hexdigest()
 
 
-async def ask(url: str, names: Sequence[str], *, note: Note | None) -> dict[str, dict[str, Any]]:
+async def ask(
+    url: str, names: Sequence[str], *, note: PageAddress | None
+) -> dict[str, dict[str, Any]]:
     """Return documents of the API by name. With a ``note`` whoever answers has to prove himself.
 
     Raises NoAnswer.
     """
-    told: dict[str, dict[str, Any]] = {}
+    documents: dict[str, dict[str, Any]] = {}
     try:
         base = yarl.URL(reachable(url))
         async with aiohttp.ClientSession(
             auto_decompress=False, timeout=aiohttp.ClientTimeout(total=_ASK_S)
         ) as session:
             for name in names:
-                told[name] = await _document(session, base / "api/v1" / name, note)
+                documents[name] = await _document(session, base / "api/v1" / name, note)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
-        raise NoAnswer(unreached.words(error)) from error
-    return told
+        raise NoAnswer(connect_errors.words(error)) from error
+    return documents
 
 
 async def _document(
-    session: aiohttp.ClientSession, url: yarl.URL, note: Note | None
+    session: aiohttp.ClientSession, url: yarl.URL, note: PageAddress | None
 ) -> dict[str, Any]:
     word = secrets.token_hex(16)
     async with session.get(url, headers={CHALLENGE: word}, allow_redirects=False) as answer:
@@ -129,9 +131,9 @@ def reachable(url: str) -> str:
     """Return the address as a client on the same machine calls it; none listens *at* 0.0.0.0."""
     try:
         parts = yarl.URL(url)
-        found = ipaddress.ip_address(parts.host or "")
+        host = ipaddress.ip_address(parts.host or "")
     except ValueError:
         return url
-    if not found.is_unspecified:
+    if not host.is_unspecified:
         return url
-    return str(parts.with_host("127.0.0.1" if found.version == 4 else "::1"))
+    return str(parts.with_host("127.0.0.1" if host.version == 4 else "::1"))

@@ -12,7 +12,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server
 
-from outside import seldom
+from outside import limited_log
 
 LINGER_S = 1.0
 """How long what nobody reads is still taken, so that its sender sees the answer."""
@@ -25,7 +25,7 @@ class Handler(RequestHandler):
         self,
         manager: Server,
         *,
-        told: seldom.Seldom,
+        log: limited_log.LimitedLog,
         headers: Mapping[str, str],
         **more: object,
     ) -> None:
@@ -35,7 +35,7 @@ class Handler(RequestHandler):
             "auto_decompress": False,  # no body is made a thousand times larger
         }
         super().__init__(manager, **ours, **more)  # type: ignore[arg-type]  # its own
-        self._told = told
+        self._log = log
         self._headers = headers
 
     def handle_error(
@@ -47,9 +47,9 @@ class Handler(RequestHandler):
     ) -> Response:
         """Answer what is no request; the rest cannot happen, and is told if it does."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc is not None:
-            self._told.bug("an answer cannot be made, by a bug", exc)
+            self._log.bug("an answer cannot be made, because of a bug", exc)
         else:
-            self._told.info("no HTTP request", remote=str(request.remote))
+            self._log.info("not an HTTP request", remote=str(request.remote))
         if request.writer.output_size > 0:
             raise ConnectionError("half an answer was sent")
         text = f"{status}: {HTTPStatus(status).phrase}\n"
@@ -61,8 +61,8 @@ class Handler(RequestHandler):
         """Tell what aiohttp would log with a traceback, once in a while."""
         error = more.get("exc_info")
         if isinstance(error, RequestPayloadError):  # a body that is none
-            self._told.info("no HTTP request", remote="")
+            self._log.info("not an HTTP request", remote="")
         elif isinstance(error, BaseException):
-            self._told.bug("a connection failed by a bug", error)
+            self._log.bug("a connection failed, because of a bug", error)
         else:
-            self._told.warning("a connection failed", reason=str(args[0]) if args else "")
+            self._log.warning("a connection failed", reason=str(args[0]) if args else "")

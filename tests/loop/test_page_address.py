@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from broker import presence, store
+from broker import page_address, store
 from broker.status import Server
 from outside import secrets
 from tests.status import status_source
@@ -16,8 +16,8 @@ async def serving(files, *, key=None, source=None):
     """A page, announced in a state directory; with ``key`` it proves with another one."""
     server = Server(source or status_source.full(), metrics=lambda: (b"", "text/plain"))
     url = await server.start(host="127.0.0.1", port=0)
-    note = presence.announce(files, url)
-    server.prove = functools.partial(presence.proof, key or note.key)
+    note = page_address.announce(files, url)
+    server.prove = functools.partial(page_address.proof, key or note.key)
     return server, note
 
 
@@ -26,14 +26,14 @@ async def test_the_broker_of_this_state_directory_proves_itself(tmp_path):
     files = store.FileStore(tmp_path / "state")
     server, note = await serving(files)
     try:
-        read = presence.noted(store.ReadOnlyStore(tmp_path / "state"))
+        read = page_address.noted(store.ReadOnlyStore(tmp_path / "state"))
         assert read == note
-        told = await presence.ask(read.url, ("plan", "leftovers/all"), note=read)
+        told = await page_address.ask(read.url, ("plan", "leftovers/all"), note=read)
         assert told["plan"]["owner"] == "o"
         assert told["leftovers/all"]["everything"] is True
     finally:
         await server.aclose()
-    assert stat.S_IMODE((tmp_path / "state" / presence.NOTE).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "state" / page_address.NOTE).stat().st_mode) == 0o600
     assert note.key not in repr(note)
     assert secrets.blanked(f"x{note.key}x") != f"x{note.key}x"
 
@@ -43,28 +43,28 @@ async def test_nobody_else_is_taken_for_it(tmp_path):
     files = store.FileStore(tmp_path / "state")
     server, note = await serving(files, key="0" * 64)
     try:
-        with pytest.raises(presence.NoAnswer, match="not the broker of this state directory"):
-            await presence.ask(note.url, ("plan",), note=note)
-        assert (await presence.ask(note.url, ("plan",), note=None))["plan"]["owner"] == "o"
+        with pytest.raises(page_address.NoAnswer, match="not the broker of this state directory"):
+            await page_address.ask(note.url, ("plan",), note=note)
+        assert (await page_address.ask(note.url, ("plan",), note=None))["plan"]["owner"] == "o"
     finally:
         await server.aclose()
-    with pytest.raises(presence.NoAnswer):
-        await presence.ask(note.url, ("plan",), note=note)
+    with pytest.raises(page_address.NoAnswer):
+        await page_address.ask(note.url, ("plan",), note=note)
 
 
 async def test_a_proof_is_good_for_one_word_one_document_and_one_body(tmp_path):
     """So what was overheard proves nothing, and nothing can be put in between."""
-    given = presence.proof("k" * 64, "a" * 32, "/api/v1/plan", b"{}")
+    given = page_address.proof("k" * 64, "a" * 32, "/api/v1/plan", b"{}")
     others = (
-        presence.proof("x" * 64, "a" * 32, "/api/v1/plan", b"{}"),
-        presence.proof("k" * 64, "b" * 32, "/api/v1/plan", b"{}"),
-        presence.proof("k" * 64, "a" * 32, "/api/v1/queue", b"{}"),
-        presence.proof("k" * 64, "a" * 32, "/api/v1/plan", b"{ }"),
+        page_address.proof("x" * 64, "a" * 32, "/api/v1/plan", b"{}"),
+        page_address.proof("k" * 64, "b" * 32, "/api/v1/plan", b"{}"),
+        page_address.proof("k" * 64, "a" * 32, "/api/v1/queue", b"{}"),
+        page_address.proof("k" * 64, "a" * 32, "/api/v1/plan", b"{ }"),
     )
     assert given is not None
     assert given not in others
     for word in ("", "a" * 31, "A" * 32, "a" * 65, "a" * 31 + "\n", "é" * 32):
-        assert presence.proof("k" * 64, word, "/", b"") is None
+        assert page_address.proof("k" * 64, word, "/", b"") is None
 
 
 @pytest.mark.parametrize(
@@ -83,15 +83,15 @@ async def test_a_proof_is_good_for_one_word_one_document_and_one_body(tmp_path):
 def test_a_damaged_note_is_none(tmp_path, text):
     """As a power loss may leave it."""
     files = store.FileStore(tmp_path)
-    files.save(presence.NOTE, text)
-    assert presence.noted(files) is None
+    files.save(page_address.NOTE, text)
+    assert page_address.noted(files) is None
 
 
 async def test_what_answers_something_else_is_no_broker(tmp_path):
     """No document, and no traceback."""
     for url in ("nonsense", "http://127.0.0.1:1/", "http://[::1/", "ftp://h/", "http://h:99999/"):
-        with pytest.raises(presence.NoAnswer):
-            await presence.ask(url, ("plan",), note=None)
+        with pytest.raises(page_address.NoAnswer):
+            await page_address.ask(url, ("plan",), note=None)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_what_answers_something_else_is_no_broker(tmp_path):
 )
 def test_a_page_for_all_the_world_is_asked_on_this_machine(url, asked):
     """Nobody listens at the address that means every address."""
-    assert asked == presence.reachable(url)
+    assert asked == page_address.reachable(url)
 
 
 def test_a_reader_of_the_state_directory_leaves_it_alone(tmp_path):

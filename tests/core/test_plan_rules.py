@@ -33,7 +33,6 @@ def drafted(scene):
         agents=found,
         wishes=tuple(sorted(wishes, key=drafts.age)),
         room=capacity.count(world, scene.policy, found),
-        ids=list(world.fresh_ids),
     )
     serving.serve_from_present(draft)
     return draft

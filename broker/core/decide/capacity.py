@@ -46,7 +46,6 @@ class Room:
     by_backend: Counter[str] = Factory(Counter)
     starting_by_backend: Counter[str] = Factory(Counter)
     starting_by_pair: Counter[tuple[str, str]] = Factory(Counter)
-    untried_by_pair: Counter[tuple[str, str]] = Factory(Counter)  # online, and given nothing yet
     taken_by_backend: Counter[str] = Factory(Counter)
     unseen_by_backend: Counter[str] = Factory(Counter)  # ordered, and not in the view yet
     ordered_by_template: Counter[str] = Factory(Counter)  # by this plan, or unseen
@@ -72,6 +71,16 @@ class Room:
                 text = f", {len(found)} of them {agents_.leaving_words(oldest, now=self.now)}"
             self._said[key] = text
         return self._said[key]
+
+    def has_untried(self, template: Template, backend: BackendName) -> bool:
+        """Return whether somebody is online, and given nothing yet."""
+        since = self.now - self.policy.backoff_max_s
+        return any(
+            agent.template == template.name
+            and agent.backend == backend
+            and _is_untried(agent, since)
+            for agent in self.holders
+        )
 
     @property
     def total(self) -> int:
@@ -111,38 +120,40 @@ class Room:
 
 def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> Room:
     """Recount who takes room: every agent that is not gone, with what is in flight (I1)."""
-    room = Room(policy=policy, views=world.backends, ledger=world.ledger, now=world.now)
-    since = world.now - policy.backoff_max_s
-    for agent in agents:
-        if not takes_room(agent):
+    gone, going = Phase.GONE, agents_.GOING
+    holders = [a for a in agents if a.phase is not gone or takes_room(a)]
+    room = Room(
+        policy=policy,
+        views=world.backends,
+        ledger=world.ledger,
+        now=world.now,
+        holders=holders,
+        going=[agent for agent in holders if agent.phase in going],
+        by_template=Counter(agent.template or "" for agent in holders),
+        by_backend=Counter(agent.backend or "" for agent in holders),
+    )
+    for agent in holders:
+        if agent.phase not in STARTING:
             continue
-        if agents_.is_going(agent):
-            room.going.append(agent)
-        room.holders.append(agent)
         if agent.phase is Phase.LAUNCHING and agent.instance is None:
             room.unseen_by_backend[agent.backend or ""] += 1
             room.ordered_by_template[agent.template or ""] += 1
-        room.by_template[agent.template or ""] += 1
-        room.by_backend[agent.backend or ""] += 1
-        if agent.phase in STARTING and _is_new(agent, policy):
+        if _is_new(agent, policy):
             room.starting_by_backend[agent.backend or ""] += 1
             room.starting_by_pair[agent.template or "", agent.backend or ""] += 1
-        if _is_untried(agent, since):
-            room.untried_by_pair[agent.template or "", agent.backend or ""] += 1
     return room
 
 
 def _is_new(agent: Agent, policy: model.Policy) -> bool:
     """Return whether an agent was never online, and is waited for."""
-    template = policy.template(agent.template) if agent.template is not None else None
     is_new = agent.memory is None or agent.memory.online_at is None
-    return is_new and not withheld.is_outdated(agent, template)
+    return is_new and not withheld.is_outdated(agent, policy.by_name.get(agent.template))
 
 
 def _is_untried(agent: Agent, since: float) -> bool:
     """Return whether it may yet show, as others did not, that it is given work."""
     memory = agent.memory
-    if agent.phase is not Phase.IDLE or agent.closed or agents_.is_going(agent) or memory is None:
+    if agent.phase is not Phase.IDLE or agent.closed or memory is None:
         return False
     return memory.builds == 0 and memory.online_at is not None and memory.online_at > since
 
@@ -281,8 +292,8 @@ def _probe_gate(room: Room, template: Template, backend: BackendName) -> Shortag
     if backoff.revision and backoff.revision != template.revision:
         return None
     pair = template.name, backend
-    untried = room.untried_by_pair[pair] if backoff.cause is model.Cause.CLOSED else 0
-    if room.starting_by_pair[pair] + untried == 0:
+    untried = backoff.cause is model.Cause.CLOSED and room.has_untried(template, backend)
+    if room.starting_by_pair[pair] == 0 and not untried:
         return None
     return Shortage(
         reason=WaitReason.SET_ASIDE,

@@ -3,18 +3,20 @@
 Only ``plan`` and the steps beside it hold one, within one cycle. Refuses to decide anything.
 """
 
+import functools
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from attrs import Factory, define, field
+from attrs import Factory, define
 
 from broker.core import model
 from broker.core.decide import capacity, retention
 from broker.core.demand import matching
 from broker.core.demand import wishes as demand
-from broker.core.model import Agent, NodeName, Template, Unmet, Verb, WaitReason
+from broker.core.model import Agent, NodeName, Phase, Template, Unmet, Verb, WaitReason
 
 _LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
 
@@ -36,9 +38,9 @@ class OrderedAgent(NamedTuple):
     backend: model.BackendName
 
 
-@define(kw_only=True)
+@define(kw_only=True, slots=False)
 class Draft:
-    """The plan while it is written."""
+    """The plan while it is written; what is asked of all agents is worked out once, if at all."""
 
     world: model.World
     policy: model.Policy
@@ -48,9 +50,6 @@ class Draft:
     actions: list[model.Action] = Factory(list)
     refusals: list[model.Refusal] = Factory(list)
     said: dict[model.ItemId, Said] = Factory(dict)  # why who waits; the last word holds
-    wanted: Sequence[demand.Wish] = field(  # see ``wanted_now``
-        init=False, default=Factory(lambda self: wanted_now(self.wishes), takes_self=True)
-    )
     wake: list[float] = Factory(list)
     nominated: dict[model.ItemId, matching.Supply] = Factory(dict)
     supplies: list[matching.Supply] = Factory(list)
@@ -60,21 +59,97 @@ class Draft:
     unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already
     orders: dict[NodeName, OrderedAgent] = Factory(dict)
     launches: Counter[str] = Factory(Counter)
-    short: list[tuple[demand.Wish, capacity.Shortage]] = Factory(list)
-    ids: list[str] = Factory(list)
-    _claims: retention.Claims = field(
-        init=False,
-        default=Factory(lambda self: retention.Claims(wishes=self.wishes), takes_self=True),
-    )
+    short: list[tuple[Sequence[demand.Wish], capacity.Shortage]] = Factory(list)  # crowds
 
-    @property
+    @functools.cached_property
     def now(self) -> float:
-        """Return the time of the look."""
+        """The time of the look."""
         return self.world.now
+
+    @functools.cached_property
+    def wanted(self) -> Sequence[demand.Wish]:
+        """The items that are to be served now: see ``wanted_now``."""
+        return wanted_now(self.wishes)
+
+    @functools.cached_property
+    def present(self) -> Mapping[NodeName, Agent]:
+        """The agents by name."""
+        return {agent.name: agent for agent in self.agents}
+
+    @functools.cached_property
+    def pinned(self) -> Sequence[demand.Wish]:
+        """Those that want one of the present agents and no other."""
+        return [w for w in self.wanted if w.pinned is not None and w.pinned in self.present]
+
+    @functools.cached_property
+    def crowds(self) -> Sequence[Sequence[demand.Wish]]:
+        """All others, by what they want."""
+        pinned = {wish.item.id for wish in self.pinned}
+        found: dict[Hashable, list[demand.Wish]] = {}
+        keys: dict[Hashable, list[demand.Wish]] = {}
+        for wish in self.wanted:
+            crowd = keys.get(wish.crowd)
+            if wish.item.id in pinned:
+                continue
+            if crowd is None:
+                canonical = wish.expression.canonical() if wish.expression is not None else None
+                crowd = found.setdefault((wish.kind, wish.templates, canonical), [])
+                keys[wish.crowd] = crowd
+            crowd.append(wish)
+        return list(found.values())
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """Suffixes for new names that no agent has had, and no label expression speaks of (I5)."""
+        known = {agent.name for agent in self.agents} | demand.names_in(self.wishes)
+        used = {name.rpartition("-")[2] for name in known}
+        return [suffix for suffix in self.world.fresh_ids if suffix not in used]
+
+    @functools.cached_property
+    def leaving(self) -> frozenset[NodeName]:
+        """Who takes no more work by our doing."""
+        return frozenset(
+            agent.name
+            for agent in self.agents
+            if agent.cordoned
+            or (agent.expectation is not None and agent.expectation.verb in _LEAVING)
+        )
+
+    @functools.cached_property
+    def closed(self) -> frozenset[NodeName]:
+        """Who is given no work by the controller, and serves nobody."""
+        return frozenset(agent.name for agent in self.agents if agent.closed)
+
+    @functools.cached_property
+    def spent(self) -> Mapping[NodeName, retention.Verdict]:
+        """Who of those at work and idle has served its time, and why."""
+        found = {}
+        templates, now, draining = self.policy.by_name, self.now, self.policy.draining
+        for agent in self.within(Phase.IDLE, Phase.BUSY):
+            template = templates.get(agent.template)
+            verdict = retention.spent(agent, template, now=now, draining=draining)
+            if verdict is not None:
+                found[agent.name] = verdict
+        return found
+
+    @functools.cached_property
+    def _by_phase(self) -> Mapping[Phase, Sequence[Agent]]:
+        found: dict[Phase, list[Agent]] = {}
+        for agent in self.agents:
+            found.setdefault(agent.phase, []).append(agent)
+        return found
+
+    @functools.cached_property
+    def _claims(self) -> retention.Claims:
+        return retention.Claims(wishes=self.wishes)
+
+    def within(self, *phases: Phase) -> Iterator[Agent]:
+        """Yield the agents that are in these phases, phase by phase."""
+        return itertools.chain.from_iterable(self._by_phase.get(p, ()) for p in phases)
 
     def template_of(self, agent: Agent) -> Template | None:
         """Return the template of an agent, if it is still configured."""
-        return self.policy.template(agent.template) if agent.template is not None else None
+        return self.policy.by_name.get(agent.template)
 
     def claims_on(self, agent: Agent) -> tuple[retention.Claim, ...]:
         """Return who could want an agent."""
@@ -85,24 +160,21 @@ class Draft:
         return self._claims.is_wanted_now(agent, self.template_of(agent))
 
 
-def age(wish: demand.Wish) -> tuple[float, int]:
+def age(wish: demand.Wish) -> tuple[float, model.ItemId]:
     """Return what sorts wishes, the oldest first."""
-    since = wish.item.buildable_since_at or wish.item.in_queue_since_at
-    return (since or math.inf, wish.item.id)  # whoever does not tell gets ahead of nobody
-
-
-def is_leaving(agent: Agent) -> bool:
-    """Return whether an agent takes no more work by our doing."""
-    return agent.cordoned or (agent.expectation is not None and agent.expectation.verb in _LEAVING)
+    item = wish.item
+    # whoever does not tell gets ahead of nobody
+    return (item.buildable_since_at or item.in_queue_since_at or math.inf, item.id)
 
 
 def wanted_now(wishes: Iterable[demand.Wish]) -> list[demand.Wish]:
     """Items that are to be served now: waiting ones, then those that are announced early."""
     now, early = [], []
+    at_once, announced = demand.WishKind.NOW, demand.WishKind.ANNOUNCED
     for wish in wishes:
-        if wish.unmet is not None and wish.kind is not demand.WishKind.ANNOUNCED:
+        if wish.unmet is not None and wish.kind is not announced:
             continue
-        if wish.kind is demand.WishKind.NOW:
+        if wish.kind is at_once:
             now.append(wish)
         elif wish.early:
             early.append(wish)
@@ -136,17 +208,18 @@ def unmet(draft: Draft) -> dict[model.ItemId, Unmet]:
     """Return what was written down, and of the others what their wish says; in their order."""
     found = {}
     for wish in draft.wishes:
-        key = wish.item.id
+        since, key = age(wish)
         said = draft.said.get(key)
         if said is not None:
+            reason, text, template, agent = said
             found[key] = Unmet(
                 item=key,
-                reason=said.reason,
-                text=said.text,
-                template=said.template,
-                agent=said.agent,
+                reason=reason,
+                text=text,
+                template=template,
+                agent=agent,
                 label=wish.label,
-                since_at=age(wish)[0],
+                since_at=since,
             )
         elif wish.unmet is not None:
             found[key] = wish.unmet

@@ -24,16 +24,16 @@ _Helps = Callable[[Agent], bool]
 
 def make_room(draft: drafts.Draft) -> None:
     """Let idle agents of other kinds go, or one busy one after its build, for those who wait."""
-    starved = [(w, r) for w, r in draft.short if r.reason in capacity.SHARED]
+    starved = [(w, r) for crowd, r in draft.short if r.reason in capacity.SHARED for w in crowd]
     waits = {w.item.id: draft.world.ledger.waits.get(w.item.id, draft.now) for w, _ in starved}
     draft.world = attrs.evolve(draft.world, ledger=attrs.evolve(draft.world.ledger, waits=waits))
     if not starved:
         return
     # a single-use agent leaves, too, but only when its build ends: that may take hours
-    wanted = len(starved) - sum(_is_going(agent) for agent in draft.agents)
+    wanted = len(starved) - sum(_is_going(draft, agent) for agent in draft.agents)
     nominated = {supply.name for supply in draft.nominated.values()}
     helps = _helps(draft, *starved[0])
-    for agent in retention.order(a for a in draft.agents if a.phase is Phase.IDLE):
+    for agent in retention.order(draft.within(Phase.IDLE)):
         if wanted <= 0:
             return
         if agent.name in nominated or not helps(agent):
@@ -41,15 +41,15 @@ def make_room(draft: drafts.Draft) -> None:
         text = f"makes room for item {starved[0][0].item.id}"
         if _retire_idle(draft, agent, retention.Verdict(cause=model.Cause.YIELD, text=text)):
             wanted -= 1
-    if wanted > 0 and not any(drafts.is_leaving(agent) for agent in draft.agents):
+    if wanted > 0 and not draft.leaving:
         _yield_one(draft, starved, waits)
 
 
-def _is_going(agent: Agent) -> bool:
+def _is_going(draft: drafts.Draft, agent: Agent) -> bool:
     """Return whether an agent is being removed: its room is free in a moment."""
     if agent.phase is Phase.BUSY:
         return False
-    return drafts.is_leaving(agent) or agent.phase is Phase.DRAINED
+    return agent.name in draft.leaving or agent.phase is Phase.DRAINED
 
 
 def _helps(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Shortage) -> _Helps:
@@ -103,9 +103,8 @@ def _holders(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Shortage)
     helps = _helps(draft, wish, refused)
     return retention.order(
         agent
-        for agent in draft.agents
-        if agent.phase is Phase.BUSY
-        and not agent.in_flight
+        for agent in draft.within(Phase.BUSY)
+        if not agent.in_flight
         and not agent.cordoned
         and helps(agent)
         # with none at all its turn has come; else swapping places would help nobody
@@ -136,14 +135,15 @@ def let_go(draft: drafts.Draft) -> None:
             text = f"it {withheld.words(agent, now=draft.now)}: hands off"
             draft.refusals.append(model.Refusal(subject=agent.name, text=text))
         if agent.phase is Phase.BUSY and not agent.cordoned:
-            verdict = _last_build(draft, agent, template)
+            verdict = _last_build(draft, agent)
             if verdict is not None:
                 _cordon(draft, agent, verdict)
         elif agent.phase is Phase.CONNECTING:
             _stop_starting(draft, agent, template, nominated, tally)
         elif agent.phase is Phase.IDLE and agent.name not in nominated:
-            verdict = _closed(draft, agent) or (
-                retention.spent(agent, template, now=draft.now, draining=draft.policy.draining)
+            verdict = (
+                _closed(draft, agent)
+                or draft.spent.get(agent.name)
                 or _not_needed(draft, agent, template, tally)
             )
             if verdict is not None and _retire_idle(draft, agent, verdict):
@@ -154,20 +154,23 @@ def let_go(draft: drafts.Draft) -> None:
 def _may_go(
     draft: drafts.Draft, touched: set[NodeName], nominated: set[NodeName], tally: _Tally
 ) -> list[Agent]:
-    """Return all agents but those of whom there is nothing to say: idle, and their time is not up.
+    """Return the agents of whom there is anything to say.
 
-    One of a template goes with all others of it, for who goes decides who stays warm; where all
-    stay only the end of their time is noted.
+    An idle one of a template goes with all others of it, for who goes decides who stays warm;
+    where all stay only the end of their time is noted.
     """
+    others = [*draft.within(Phase.CONNECTING, Phase.HELD)]
+    others += [a for a in draft.within(Phase.BUSY) if _last_build(draft, a) or withheld.is_held(a)]
     at_ease: dict[str, list[Agent]] = {}
-    others: list[Agent] = []
-    for agent in draft.agents:
-        template = draft.template_of(agent) if agent.phase is Phase.IDLE else None
+    moving: set[str | None] = set()
+    templates = draft.policy.by_name
+    for agent in draft.within(Phase.IDLE):
+        template = templates.get(agent.template)
         if template is None or agent.name in touched or _is_due(draft, agent, template):
             others.append(agent)
+            moving.add(agent.template)
         elif agent.name not in nominated:
             at_ease.setdefault(template.name, []).append(agent)
-    moving = {agent.template for agent in others if agent.phase is Phase.IDLE}
     for template in draft.policy.templates:
         staying = at_ease.get(template.name, [])
         if template.name in moving or _excess(template, tally) > 0:
@@ -184,13 +187,13 @@ def _may_go(
 def _is_due(draft: drafts.Draft, agent: Agent, template: Template) -> bool:
     """Return whether there is anything to say of an idle agent."""
     memory = agent.memory
-    if agent.expectation is not None or memory is None or memory.item_cancelled or agent.closed:
+    if agent.expectation is not None or memory is None or memory.item_cancelled:
         return True
-    now, draining = draft.now, draft.policy.draining
     return (
-        agents_.ASSIGNED in memory.executable_urls
-        or retention.idle_too_long(agent, template, now=now) is not None
-        or retention.spent(agent, template, now=now, draining=draining) is not None
+        agent.name in draft.spent
+        or agent.name in draft.closed
+        or agents_.ASSIGNED in memory.executable_urls
+        or retention.idle_too_long(agent, template, now=draft.now) is not None
     )
 
 
@@ -199,35 +202,23 @@ def _excess(template: Template, tally: _Tally) -> int:
     return tally.staying[template.name] - template.cap if template.cap is not None else 0
 
 
-def _last_build(
-    draft: drafts.Draft, agent: Agent, template: Template | None
-) -> retention.Verdict | None:
+def _last_build(draft: drafts.Draft, agent: Agent) -> retention.Verdict | None:
     """Return why the present build of an agent is to be its last."""
     verdict = _dead(agent)
     if verdict is None and not withheld.is_held(agent):  # whoever holds it wants it kept as it is
-        verdict = retention.spent(agent, template, now=draft.now, draining=draft.policy.draining)
+        verdict = draft.spent.get(agent.name)
     return verdict
 
 
 def _tally(draft: drafts.Draft, nominated: set[NodeName]) -> _Tally:
     going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
-    gone = [
-        a
-        for a in draft.agents
-        if capacity.takes_room(a) and (a.name in going or drafts.is_leaving(a))
-    ]
-    idle = [
-        a
-        for a in draft.agents
-        if a.phase is Phase.IDLE
-        and not a.closed
-        and not drafts.is_leaving(a)
-        and a.name not in nominated
-        and a.name not in going
-    ]
+    going |= draft.leaving
+    gone = [draft.present[name] for name in going]
+    others = going | nominated | draft.closed
     return _Tally(
-        staying=draft.room.by_template - Counter(a.template or "" for a in gone),
-        idle=Counter(a.template or "" for a in idle),
+        staying=draft.room.by_template
+        - Counter(a.template or "" for a in gone if capacity.takes_room(a)),
+        idle=Counter(a.template or "" for a in draft.within(Phase.IDLE) if a.name not in others),
     )
 
 

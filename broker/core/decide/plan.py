@@ -7,7 +7,7 @@ world gives the same plan, and after its actions have taken effect it proposes n
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import attrs
 
@@ -17,7 +17,7 @@ from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
-from broker.core.model import Agent, Phase
+from broker.core.model import Phase
 
 
 def plan(world: model.World, policy: model.Policy, last: model.Plan | None = None) -> model.Plan:
@@ -47,7 +47,6 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
         agents=agents,
         wishes=tuple(sorted(wishes, key=drafts.age)),
         room=capacity.count(world, policy, agents),
-        ids=_unused(world.fresh_ids, agents, wishes),
     )
     serving.serve_from_present(draft)
     if not world.controller.quieting_down:
@@ -64,15 +63,6 @@ def _blind(world: model.World) -> model.Refusal:
     return model.Refusal(
         subject="controller", text=f"its state is unknown, so nothing is decided{words}"
     )
-
-
-def _unused(
-    suffixes: Iterable[str], agents: Iterable[Agent], wishes: Iterable[demand.Wish]
-) -> list[str]:
-    """Drop what an agent has had, or a label expression speaks of (I5)."""
-    known = {agent.name for agent in agents} | demand.names_in(wishes)
-    used = {name.rpartition("-")[2] for name in known}
-    return [suffix for suffix in suffixes if suffix not in used]
 
 
 def _clamp(draft: drafts.Draft) -> int:
@@ -138,33 +128,41 @@ def _finish(
 def _note_nominations(draft: drafts.Draft) -> model.Ledger:
     """Remember since when a free executor fits a waiting item without being given it."""
     ledger = draft.world.ledger
-    memories = dict(ledger.memories)
     anybody = any(w.kind is demand.WishKind.NOW and w.unmet is None for w in draft.wishes)
+    noted = {}
     for agent in draft.agents:
-        memory = memories.get(agent.name)
-        if memory is None or (memory.nominated_at is None and not anybody):
+        memory = agent.memory
+        if memory is None:
             continue
-        is_wanted = anybody and memory.free_at is not None and draft.is_wanted_now(agent)
-        since = memory.nominated_at if memory.nominated_at is not None else draft.now
-        if memory.free_at is not None:
-            since = max(since, memory.free_at)  # what it took meanwhile keeps the nomination
-        if memory.nominated_at != (since if is_wanted else None):
-            memories[agent.name] = attrs.evolve(memory, nominated_at=since if is_wanted else None)
-    return attrs.evolve(ledger, memories=memories)
+        could = anybody and memory.free_at is not None
+        if not could and memory.nominated_at is None:
+            continue
+        since = None
+        if could and draft.is_wanted_now(agent):
+            since = memory.nominated_at if memory.nominated_at is not None else draft.now
+            # what it took meanwhile keeps the nomination
+            since = max(since, memory.free_at or 0.0)
+        if memory.nominated_at != since:
+            noted[agent.name] = attrs.evolve(memory, nominated_at=since)
+    return attrs.evolve(ledger, memories={**ledger.memories, **noted}) if noted else ledger
 
 
 def _wake_for_deadlines(draft: drafts.Draft) -> None:
-    for agent in draft.agents:
+    draft.wake.extend(a.expectation.expires_at for a in draft.agents if a.expectation is not None)
+    for agent in draft.within(Phase.CONNECTING):
         memory, template = agent.memory, draft.template_of(agent)
-        if agent.expectation is not None:
-            draft.wake.append(agent.expectation.expires_at)
-        if memory is None or template is None:
-            continue
-        if agent.phase is Phase.CONNECTING and memory.offline_at is not None:
+        if memory is not None and template is not None and memory.offline_at is not None:
             since = max(memory.offline_at, memory.created_at or 0.0)
             draft.wake.append(since + template.connect_deadline_s)
-        if template.retention.max_age_s is not None and agent.created_at is not None:
-            draft.wake.append(agent.created_at + template.retention.max_age_s)
+    allowed_s = {
+        template.name: template.retention.max_age_s
+        for template in draft.policy.templates
+        if template.retention.max_age_s is not None
+    }
+    for agent in draft.agents if allowed_s else ():
+        age_s = allowed_s.get(agent.template or model.TemplateName(""))
+        if age_s is not None and agent.created_at is not None and agent.memory is not None:
+            draft.wake.append(agent.created_at + age_s)
 
 
 def _is_active(draft: drafts.Draft) -> bool:
@@ -173,46 +171,45 @@ def _is_active(draft: drafts.Draft) -> bool:
         return True
     if any(w.kind in {demand.WishKind.NOW, demand.WishKind.ANNOUNCED} for w in draft.wishes):
         return True
-    moving = capacity.STARTING | {Phase.DRAINED, Phase.LOST, Phase.ORPHAN, Phase.GONE}
-    return any(
-        (a.phase in moving and capacity.takes_room(a)) or _counts_builds(draft, a)
-        for a in draft.agents
-    )
-
-
-def _counts_builds(draft: drafts.Draft, agent: Agent) -> bool:
-    template = draft.template_of(agent)
-    if template is None or agent.phase not in {Phase.IDLE, Phase.BUSY}:
-        return False
-    return template.retention.once or template.retention.max_builds is not None
+    if any(capacity.takes_room(a) for a in draft.within(*capacity.STARTING, *agents_.GOING)):
+        return True
+    counted = {
+        template.name
+        for template in draft.policy.templates
+        if template.retention.once or template.retention.max_builds is not None
+    }
+    return any(a.template in counted for a in draft.within(Phase.IDLE, Phase.BUSY))
 
 
 def _counts(
     draft: drafts.Draft, unmet: Mapping[model.ItemId, model.Unmet]
 ) -> dict[model.TemplateName, model.TemplateCount]:
     served: Counter[str] = Counter()
+    at_once = demand.WishKind.NOW
     for wish in draft.wishes:
-        if wish.kind is demand.WishKind.NOW and wish.unmet is None and wish.item.id in unmet:
+        if wish.kind is at_once and wish.unmet is None and wish.item.id in unmet:
             served[unmet[wish.item.id].template or ""] += 1
-    by_template: dict[str | None, list[Agent]] = {}
-    for agent in draft.agents:
-        by_template.setdefault(agent.template, []).append(agent)
-    counts = {}
-    for template in draft.policy.templates:
-        mine = by_template.get(template.name, [])
-        idle = busy = 0
-        for agent in mine:
-            if agent.computer is not None and not agent.computer.offline:
-                busy += agent.computer.busy_executors
-                idle += agent.computer.executors - agent.computer.busy_executors
-        starting = sum(a.phase in capacity.STARTING for a in mine)
-        counts[template.name] = model.TemplateCount(
+    idle: Counter[str | None] = Counter()
+    busy: Counter[str | None] = Counter()
+    online = Counter(
+        (a.template, a.computer.executors, a.computer.busy_executors)
+        for a in draft.agents
+        if a.computer is not None and not a.computer.offline
+    )
+    for (name, executors, busy_executors), agents in online.items():
+        busy[name] += agents * busy_executors
+        idle[name] += agents * (executors - busy_executors)
+    starting = Counter(agent.template for agent in draft.within(*capacity.STARTING))
+    held = Counter(agent.template for agent in draft.room.holders)
+    return {
+        template.name: model.TemplateCount(
             demand=served[template.name],
             warm_target=template.min_idle,
-            idle=idle,
-            busy=busy,
-            starting=starting * template.executors,
-            agents=sum(capacity.takes_room(a) for a in mine),
+            idle=idle[template.name],
+            busy=busy[template.name],
+            starting=starting[template.name] * template.executors,
+            agents=held[template.name],
             launches=draft.launches[template.name],
         )
-    return counts
+        for template in draft.policy.templates
+    }

@@ -7,7 +7,7 @@ will take, fair between kinds of items, then the warm pool. Refuses to let anybo
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -45,10 +45,12 @@ _TIER_TEXT = (
 def serve_from_present(draft: drafts.Draft) -> None:
     """Match waiting items with the free slots of the agents that are there."""
     for agent in draft.agents:
+        if agent.phase not in _TIERS or agent.name in draft.leaving:
+            continue
         supply = _supply(draft, agent)
         if supply is None:
             continue
-        if agent.closed:  # certain: it serves nobody, and another agent may well be given work
+        if agent.name in draft.closed:  # certain: another agent may well be given work
             draft.refusals.append(
                 model.Refusal(
                     subject=agent.name,
@@ -56,7 +58,9 @@ def serve_from_present(draft: drafts.Draft) -> None:
                 )
             )
             continue
-        refused = _refused(draft, agent)
+        memory = agent.memory
+        nominated = memory is not None and memory.nominated_at is not None
+        refused = _refused(draft, agent) if nominated else None
         if refused:
             draft.refused[agent.name] = refused
             draft.room.passed_over[agent.name] = (
@@ -88,40 +92,38 @@ def _nominate(draft: drafts.Draft) -> None:
     if not draft.wanted:
         return
     before, draft.nominated = draft.nominated, matching.match(draft.wanted, _keep(draft))
-    said = {a.name: a.instance.detail for a in draft.agents if a.instance is not None}
-    offered = {a.name for a in draft.agents if withheld.free_for(a, now=draft.now)}
     for wish in draft.wanted:
         supply = draft.nominated.get(wish.item.id)
         if supply is None:
             continue
         old = before.get(wish.item.id)
-        if old is not None and old.name == supply.name:
-            continue  # it is written down
-        reason = _TIER_REASON[supply.tier]
-        text = _TIER_TEXT[supply.tier].format(supply.name)
-        if wish.kind is not demand.WishKind.NOW:
-            if wish.unmet is None or reason is WaitReason.AGENT_IDLE:
-                continue  # what it waits for is all that there is to say
-            reason, text = wish.unmet.reason, f"{wish.unmet.text}; {text}"
-        words = said.get(supply.name) if reason is WaitReason.AGENT_STARTING else ""
-        veto = queue_texts.veto(wish.item.why) if supply.name in offered else ""
+        if old is None or old.name != supply.name:  # else it is written down
+            _note_nominated(draft, wish, supply)
+
+
+def _note_nominated(draft: drafts.Draft, wish: demand.Wish, supply: matching.Supply) -> None:
+    reason = _TIER_REASON[supply.tier]
+    text = _TIER_TEXT[supply.tier].format(supply.name)
+    agent = draft.present.get(supply.name)  # None: it is ordered by this plan
+    if wish.kind is not demand.WishKind.NOW:
+        if wish.unmet is None or reason is WaitReason.AGENT_IDLE:
+            return  # what it waits for is all that there is to say
+        reason, text = wish.unmet.reason, f"{wish.unmet.text}; {text}"
+    elif agent is not None and reason is WaitReason.AGENT_STARTING:
+        if agent.instance is not None and agent.instance.detail:
+            text = f"{text}: {agent.instance.detail}"
+    elif agent is not None and withheld.free_for(agent, now=draft.now):
+        veto = queue_texts.veto(wish.item.why)
         if veto and reason is WaitReason.AGENT_IDLE:
             reason = WaitReason.NOT_GIVEN
             text = f"agent {supply.name} is free and fits, but the controller says: {veto}"
-        drafts.note(
-            draft,
-            wish,
-            reason,
-            f"{text}: {words}" if words else text,
-            template=supply.template,
-            agent=supply.name,
-        )
+    drafts.note(draft, wish, reason, text, template=supply.template, agent=supply.name)
 
 
 def _keep(draft: drafts.Draft) -> list[matching.Supply]:
     """Mark for each template those that come last as the ones to keep warm."""
     left = {t.name: t.min_idle for t in draft.policy.templates}
-    busy = {agent.name for agent in draft.agents if agent.phase is Phase.BUSY}
+    busy = {agent.name for agent in draft.within(Phase.BUSY)}
     marked = []
     for supply in sorted(draft.supplies, key=lambda s: (s.tier, s.name), reverse=True):
         kept = supply.template is not None and left.get(supply.template, 0) > 0
@@ -167,18 +169,13 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
 
 def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
     """Return the free slots of an agent, or None if it will not serve anybody."""
-    template = draft.template_of(agent)
-    tier = _TIERS.get(agent.phase)
-    if tier is None or drafts.is_leaving(agent):
-        return None
+    template = draft.policy.by_name.get(agent.template)
     computer = agent.computer
     if agent.phase in _AT_WORK:
         if computer is None or computer.offline:
             return None
         slots = computer.executors - computer.busy_executors
-        if agent.phase is Phase.BUSY and retention.spent(
-            agent, template, now=draft.now, draining=draft.policy.draining
-        ):
+        if agent.name in draft.spent and agent.phase is Phase.BUSY:
             return None  # it is being taken out of service, its free slots with it
     else:
         # the definition may be what keeps it from coming: another one is due
@@ -193,7 +190,7 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         labels=retention.labels_of(agent, template),
         exclusive=template.exclusive if template is not None else True,
         slots=slots,
-        tier=tier,
+        tier=_TIERS[agent.phase],
     )
 
 
@@ -274,13 +271,8 @@ def _launch_ordered(draft: drafts.Draft) -> None:
 
 def _order_round(draft: drafts.Draft) -> None:
     """Order for items that are given to nobody; fair between kinds of items."""
-    crowds: dict[Hashable, list[demand.Wish]] = {}
-    present = {agent.name for agent in draft.agents}
-    keys: dict[Hashable, Hashable] = {}
-    for wish in draft.wanted:
-        if wish.item.id in draft.nominated:
-            continue
-        if wish.pinned is not None and wish.pinned in present:
+    for wish in draft.pinned:
+        if wish.item.id not in draft.nominated:
             drafts.note(
                 draft,
                 wish,
@@ -288,15 +280,11 @@ def _order_round(draft: drafts.Draft) -> None:
                 f"it must run on agent {wish.pinned} and nowhere else",
                 agent=wish.pinned,
             )
-            continue
-        key = keys.get(wish.crowd)
-        if key is None:
-            canonical = wish.expression.canonical() if wish.expression is not None else None
-            key = keys[wish.crowd] = (wish.kind.value, wish.templates, canonical)
-        crowds.setdefault(key, []).append(wish)
+    served = draft.nominated.keys()
+    crowds = ([w for w in crowd if w.item.id not in served] for crowd in draft.crowds)
     spare: Counter[str] = Counter()
     turn = itertools.count()
-    heap = [(_turn(draft, crowd), next(turn), crowd) for crowd in crowds.values()]
+    heap = [(_turn(draft, crowd), next(turn), crowd) for crowd in crowds if crowd]
     heapq.heapify(heap)
     while heap:
         _, _, crowd = heapq.heappop(heap)
@@ -339,7 +327,7 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
             draft.wake.append(placed.until_at)
     if refused is not None and not announced:
         drafts.note_all(draft, crowd, refused.reason, refused.text)
-        draft.short.extend((wish, refused) for wish in crowd)
+        draft.short.append((crowd, refused))
     return False
 
 
@@ -415,10 +403,12 @@ def _keep_warm(draft: drafts.Draft) -> list[model.Refusal]:
 def _warm(draft: drafts.Draft) -> Counter[str]:
     """Count by template the agents that are, or will be, idle and without a nominated item."""
     nominated = {supply.name for supply in draft.nominated.values()}
-    busy = {agent.name for agent in draft.agents if agent.phase is Phase.BUSY}
-    coming = {s.name: s.template for s in draft.supplies if s.slots > 0 and s.name not in busy}
     # one that is being retired is idle in the controller until it is gone: not replaced yet
-    idle = {a.name: a.template for a in draft.agents if a.phase is Phase.IDLE and not a.closed}
-    return Counter(
-        template or "" for name, template in {**coming, **idle}.items() if name not in nominated
+    others = nominated | draft.closed
+    warm = Counter(a.template or "" for a in draft.within(Phase.IDLE) if a.name not in others)
+    warm.update(
+        supply.template or ""
+        for supply in draft.supplies
+        if supply.tier > 0 and supply.slots > 0 and supply.name not in nominated
     )
+    return warm

@@ -81,6 +81,9 @@ def pin(
     wishes: Iterable[demand.Wish], agents: Iterable[Agent], ledger: model.Ledger
 ) -> tuple[demand.Wish, ...]:
     """Mark the items that must go on with exactly one agent: no other can serve them."""
+    wishes = tuple(wishes)
+    if all(wish.label.node is None for wish in wishes):
+        return wishes
     present = {agent.name: agent for agent in agents}
     marked = []
     for wish in wishes:
@@ -108,8 +111,9 @@ def sweep(
     actions: list[model.Action] = []
     refusals: list[model.Refusal] = []
     wake: list[float] = []
-    naming = demand.by_name(wishes)
-    for agent in agents:
+    ending = [agent for agent in agents if agent.phase in agents_.GOING]
+    naming = demand.by_name(wishes) if ending else {}
+    for agent in ending:
         if agent.in_flight:
             continue
         step: model.Action | model.Refusal | float | None
@@ -130,7 +134,7 @@ def sweep(
             refusals.append(step)
         elif step is not None:
             actions.append(step)
-    kept, refused = _plausible(actions, agents, policy)
+    kept, refused = _plausible(actions, ending, policy, of=len(agents))
     return Sweep(actions=tuple(kept), refusals=(*refusals, *refused), wake_at=tuple(wake))
 
 
@@ -228,22 +232,22 @@ def _second_sighting(agent: Agent, policy: model.Policy, *, now: float) -> float
 
 
 def _plausible(
-    actions: Sequence[model.Action], agents: Sequence[Agent], policy: model.Policy
+    actions: Sequence[model.Action], ending: Sequence[Agent], policy: model.Policy, *, of: int
 ) -> tuple[list[model.Action], list[model.Refusal]]:
-    alive: set[NodeName] = {a.name for a in agents if a.phase in {Phase.ORPHAN, Phase.LOST}}
+    alive: set[NodeName] = {a.name for a in ending if a.phase in {Phase.ORPHAN, Phase.LOST}}
     doubtful = {
         a.name
         for a in actions
         if isinstance(a, model.SweepNode | model.SweepInstance) and a.name in alive
     }
-    limit = max(policy.sweep_floor, int(policy.sweep_share * len(agents)))
+    limit = max(policy.sweep_floor, int(policy.sweep_share * of))
     if len(doubtful) <= limit:
         return list(actions), []
     refusal = model.Refusal(
         subject="sweep",
         implausible=True,
         text=(
-            f"{len(doubtful)} of {counts.told(len(agents), 'agent looks', 'agents look')} "
+            f"{len(doubtful)} of {counts.told(of, 'agent looks', 'agents look')} "
             f"left over, more than {limit} at once "
             "is implausible: check the controller and the backends, then run `agent-broker sweep`"
         ),

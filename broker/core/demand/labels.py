@@ -65,7 +65,7 @@ class Op(enum.Enum):
 _STRENGTH = {Op.IFF: 0, Op.IMPLIES: 1, Op.OR: 2, Op.AND: 3, Op.NOT: 4, Op.ATOM: 5}
 
 
-@frozen
+@frozen(slots=False)  # with slots attrs would make every look at a field slow
 class Expression:
     """A parsed expression: an atom with a name, or an operator over its parts."""
 

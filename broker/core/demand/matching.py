@@ -78,15 +78,15 @@ class _Crowd:
 def match(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> dict[model.ItemId, Supply]:
     """Give as many items as possible a slot; ``wishes`` come oldest first."""
     piles = _pile_up(wishes, supplies)
-    crowds = _gather(wishes, piles)
+    crowds, order = _gather(wishes, piles)
     soonest = 0  # of the piles that have a free slot, which come in the order of their ranks
     flow: list[dict[int, int]] = [{} for _ in crowds]
-    order = {wish.item.id: index for index, crowd in enumerate(crowds) for wish in crowd.wishes}
     closed: set[int] = set()
-    for wish in wishes:
-        index = order[wish.item.id]
+    for index in order:
         if index in closed:
             continue
+        if len(closed) == len(crowds):
+            break
         while soonest < len(piles) and piles[soonest].free == 0:
             soonest += 1
         least = piles[soonest].rank if soonest < len(piles) else None
@@ -107,29 +107,37 @@ def _pile_up(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> list[
         rank = supply.rank
         labels = supply.labels - {supply.name}
         key = (rank, supply.template, labels, supply.exclusive, own, supply.refused)
-        pile = piles.setdefault(key, _Pile(members=[], rank=rank, free=0))
+        pile = piles.get(key)
+        if pile is None:
+            pile = piles[key] = _Pile(members=[], rank=rank, free=0)
         pile.members.append(supply)
         pile.free += supply.slots
     return sorted(piles.values(), key=lambda pile: (pile.rank, pile.members[0].name))
 
 
-def _gather(wishes: Sequence[demand.Wish], piles: Sequence[_Pile]) -> list[_Crowd]:
-    crowds: dict[object, _Crowd] = {}
+def _gather(
+    wishes: Sequence[demand.Wish], piles: Sequence[_Pile]
+) -> tuple[list[_Crowd], list[int]]:
+    """Return the crowds, and of which of them each item is."""
+    crowds: list[_Crowd] = []
+    order: list[int] = []
     refused = frozenset[model.ItemId]().union(*(pile.members[0].refused for pile in piles))
-    known: dict[tuple[Hashable, model.ItemId | None], _Crowd] = {}
+    by_key: dict[Hashable, int] = {}
+    known: dict[Hashable, int] = {}
     for wish in wishes:
         alone = wish.item.id if wish.item.id in refused else None
-        crowd = known.get((wish.crowd, alone))
-        if crowd is None:
+        group = wish.crowd if alone is None else (wish.crowd, alone)
+        index = known.get(group)
+        if index is None:
             canonical = wish.expression.canonical() if wish.expression is not None else None
             key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind, alone)
-            crowd = crowds.get(key)
-            if crowd is None:
+            index = known[group] = by_key.setdefault(key, len(crowds))
+            if index == len(crowds):
                 fitting = [i for i, pile in enumerate(piles) if fits(wish, pile.members[0])]
-                crowd = crowds[key] = _Crowd(wishes=[], piles=fitting)
-            known[wish.crowd, alone] = crowd
-        crowd.wishes.append(wish)
-    return list(crowds.values())
+                crowds.append(_Crowd(wishes=[], piles=fitting))
+        order.append(index)
+        crowds[index].wishes.append(wish)
+    return crowds, order
 
 
 def _augment(

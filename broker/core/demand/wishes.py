@@ -63,6 +63,8 @@ class WishKind(enum.Enum):
     STARTED = "started"  # already given to an executor
     NOT_DEMAND = "not-demand"  # runs on the controller, without an executor
 
+    __hash__ = object.__hash__  # as of ``Phase``
+
 
 _KINDS: Mapping[Stage, WishKind] = {
     Stage.WAITING: WishKind.ANNOUNCED,
@@ -70,6 +72,10 @@ _KINDS: Mapping[Stage, WishKind] = {
     Stage.BUILDABLE: WishKind.NOW,
     Stage.PENDING: WishKind.STARTED,
 }
+
+
+_NOBODYS = frozenset({WishKind.STARTED, WishKind.NOT_DEMAND})
+"""Kinds of wishes that no agent serves any more, or ever."""
 
 
 def _crowd_of(wish: "Wish") -> Hashable:
@@ -141,7 +147,9 @@ def wishes(
     Costs no more than ``LOOK_LABELS`` allow, whatever waits: an expression beyond that is not read
     in this look, and its item is told so. The same expression is read once.
     """
-    names = {c.name for c in view.computers} | set(our_nodes) | _BUILT_IN
+    if not view.items:
+        return (), {}
+    names = {c.name for c in view.computers} | our_nodes.keys() | _BUILT_IN
     read, alike = _gathered(view, ledger, names)
     reader = _WishReader(
         view=view,
@@ -154,13 +162,14 @@ def wishes(
     found: list[Wish] = [
         reader.wish(item, one) for item, one in zip(view.items, read, strict=True)
     ]
+    remembered = LabelSource.REMEMBERED
     known = {}
     for wish in found:
-        if wish.label.expression is not None:
+        label = wish.label
+        if label.expression is not None:
             # a text that was read once stays what it was, whatever it says later
-            kept = ledger.labels.get(wish.item.id)
-            is_kept = wish.label.source is LabelSource.REMEMBERED and kept is not None
-            known[wish.item.id] = kept if is_kept and kept is not None else wish.label
+            kept = ledger.labels.get(wish.item.id) if label.source is remembered else None
+            known[wish.item.id] = kept if kept is not None else label
     return tuple(found), known
 
 
@@ -187,7 +196,7 @@ def _gathered(
             item.label_expression,
             item.exports_label,
             item.task_class,
-            item.stage.value,
+            item.stage,
             item.stuck,
             pushed,
             id(kept),  # it lives as long as the ledger does
@@ -204,19 +213,19 @@ def could_want(wish: Wish, agent_labels: AbstractSet[str], agent_exclusive: bool
 
     ``agent_labels`` holds the agent's own name, too.
     """
-    if wish.kind in {WishKind.STARTED, WishKind.NOT_DEMAND}:
+    if wish.kind in _NOBODYS:
         return False
     if wish.pinned is not None:
         return wish.pinned in agent_labels
+    if wish.expression is not None:
+        return wish.expression.matches(agent_labels)
     match wish.label.source:
         case LabelSource.NO_LABEL:
             return not agent_exclusive
-        case LabelSource.UNREADABLE:
-            return None
         case LabelSource.SINGLE_NODE:
             return True if wish.label.node in agent_labels else None
         case _:
-            return None if wish.expression is None else wish.expression.matches(agent_labels)
+            return None
 
 
 def names_in(wishes: Iterable[Wish]) -> frozenset[str]:

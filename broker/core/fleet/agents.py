@@ -9,8 +9,9 @@ what is wanted and what is to be done.
 """
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -49,13 +50,14 @@ def observe(
     sources show the same again is taken from there: that saves time, and changes nothing.
     """
     ledger = _watch_session(world)
-    same = _unchanged(world, ledger, last)
+    computers = {c.name: c for c in world.controller.computers} if world.controller.synced else {}
+    same = _unchanged(world, ledger, last, computers)
     agents: list[Agent] = list(same.values())
     illegal: list[tuple[Phase | None, Phase]] = []
     gone: set[NodeName] = set()
     memories = dict(ledger.memories)
     expectations = dict(ledger.expectations)
-    for seen in _gather(world, policy, same):
+    for seen in _gather(world, policy, computers, same):
         old = memories.get(seen.name)
         memory = remember(old, seen, world=world, ledger=ledger)
         expectation = _still_expected(expectations.get(seen.name), seen, world=world)
@@ -71,7 +73,7 @@ def observe(
             gone.add(seen.name)
             continue
         agents.append(agent)
-    agents.sort(key=lambda agent: agent.name)
+    agents.sort(key=operator.attrgetter("name"))
     ledger = attrs.evolve(ledger, memories=memories, expectations=expectations)
     return tuple(agents), ledgers.forget(ledger, gone), tuple(illegal)
 
@@ -87,86 +89,83 @@ def _watch_session(world: model.World) -> model.Ledger:
 
 
 def _unchanged(
-    world: model.World, ledger: model.Ledger, last: Iterable[Agent]
+    world: model.World,
+    ledger: model.Ledger,
+    last: Iterable[Agent],
+    computers: Mapping[NodeName, model.Computer],
 ) -> dict[NodeName, Agent]:
-    """Return by name the agents of whom all sources show what they showed at the last look."""
-    known = {agent.name: agent for agent in last}
-    if not known or not world.controller.synced:
-        return {}
-    computers = {computer.name: computer for computer in world.controller.computers}
-    same: dict[NodeName, Agent] = {}
-    listed: set[str] = set()
-    twice: set[str] = set()
-    for backend, view in world.backends.items():
-        for instance in view.instances if view.synced else ():
-            name = instance.name
-            if name in listed:
-                twice.add(name)  # of which backend it is, is decided elsewhere
-            listed.add(name)
-            agent = known.get(NodeName(name))
-            if (
-                agent is not None
-                and agent.instance == instance
-                and agent.backend == backend
-                and _stays(agent, computers.get(agent.name), world, ledger)
-            ):
-                same[agent.name] = agent
-    return {n: a for n, a in same.items() if n not in twice} if twice else same
+    """Return by name the agents of whom all sources show what they showed at the last look.
 
-
-def _stays(
-    agent: Agent, computer: model.Computer | None, world: model.World, ledger: model.Ledger
-) -> bool:
-    """Return whether all that is known of an agent, at work or idle, is what was known before.
-
-    Its instance is compared by the caller. No time is part of what such an agent is, and a build
-    that was given to it just now counts only at the next look.
+    Those at work or idle alone: no time is part of what such an agent is, and a build that was
+    given to it just now counts only at the next look.
     """
-    memory = agent.memory
-    if memory is None or computer is None or agent.computer != computer:
-        return False
-    if agent.phase is Phase.BUSY:
-        if memory.busy_session != ledger.session:
-            return False
-    elif agent.phase is not Phase.IDLE:
-        return False
-    name = agent.name
-    return (
-        agent.expectation is None
-        and name not in ledger.expectations
-        and (ledger.memories.get(name) is memory or ledger.memories.get(name) == memory)
-        and ASSIGNED not in memory.executable_urls
-        and not (computer.offline and memory.closed_at is not None)
-        and name not in world.controller.takes_work
-    )
+    if not last or not world.controller.synced:
+        return {}
+    listed = {name: one.instances for name, one in world.backends.items() if one.synced}
+    instances = {name: {one.name: one for one in seen} for name, seen in listed.items()}
+    others = _listed_twice(listed.values()) | ledger.expectations.keys()
+    others |= world.controller.takes_work.keys()
+    nothing: Mapping[str, backends_api.Instance] = {}
+    memories, session = ledger.memories, ledger.session
+    idle, busy = Phase.IDLE, Phase.BUSY
+    same = {}
+    for agent in last:
+        name, phase, memory = agent.name, agent.phase, agent.memory
+        if (
+            (phase is idle or phase is busy)
+            and name not in others
+            and agent.expectation is None
+            and memory is not None
+            and (phase is idle or memory.busy_session == session)
+            and ((kept := memories.get(name)) is memory or kept == memory)
+            and (computer := computers.get(name)) is not None
+            and computer == agent.computer
+            and agent.backend is not None
+            and (instance := instances.get(agent.backend, nothing).get(name)) is not None
+            and instance == agent.instance
+            and ASSIGNED not in memory.executable_urls
+            and not (computer.offline and memory.closed_at is not None)
+        ):
+            same[name] = agent
+    return same
+
+
+def _listed_twice(
+    listed: Collection[Sequence[backends_api.Instance]],
+) -> set[str]:
+    """Return the names of which it is to be decided where they run."""
+    names = [one.name for seen in listed for one in seen]
+    if len(set(names)) == len(names):
+        return set()
+    return {name for name, times in Counter(names).items() if times > 1}
 
 
 def _gather(
-    world: model.World, policy: model.Policy, without: Mapping[NodeName, Agent]
+    world: model.World,
+    policy: model.Policy,
+    computers: Mapping[NodeName, model.Computer],
+    without: Mapping[NodeName, Agent],
 ) -> list[Seen]:
     """Collect every other name of ours from all sources and from memory, sorted."""
-    computers = {c.name: c for c in world.controller.computers} if world.controller.synced else {}
     placeholder = marks.placeholder_name(policy.owner)
     found: dict[NodeName, marks.Marks | None] = {}
     instances: dict[NodeName, tuple[model.BackendName, backends_api.Instance]] = {}
-    for name, computer in computers.items():
-        if name in without:
-            continue
-        read = marks.from_description(computer.description)
+    for name in computers.keys() - without.keys():
+        read = marks.from_description(computers[name].description)
         if read is not None and read.owner == policy.owner and name != placeholder:
             found[name] = read
     for backend, view in world.backends.items():
         for instance in view.instances if view.synced else ():
-            is_same = instance.name in without
-            read = None if is_same else marks.from_metadata(instance.metadata)
+            if instance.name in without:
+                continue
+            read = marks.from_metadata(instance.metadata)
             if read is None or read.owner != policy.owner:
                 continue
             instances[NodeName(instance.name)] = (backend, instance)
             found.setdefault(NodeName(instance.name), read)
-    for known in (world.ledger.memories, world.ledger.expectations):
-        for name in known:
-            if name not in without:
-                found.setdefault(name, None)
+    known = world.ledger.memories.keys() | world.ledger.expectations.keys()
+    for name in known - without.keys():
+        found.setdefault(name, None)
     everybody = all(view.whole for view in world.backends.values())
     return [
         _seen(
@@ -491,12 +490,8 @@ def why_lost(agent: Agent) -> tuple[model.Cause, str]:
     return model.Cause.CONNECT_TIMEOUT, f"it did not come online within its deadline{detail}"
 
 
-_GOING = frozenset({Phase.DRAINED, Phase.LOST, Phase.ORPHAN, Phase.GONE})
-
-
-def is_going(agent: Agent) -> bool:
-    """Return whether only the removal of an agent is left to be done."""
-    return agent.phase in _GOING
+GOING = frozenset({Phase.DRAINED, Phase.LOST, Phase.ORPHAN, Phase.GONE})
+"""Phases in which only the removal of an agent is left to be done."""
 
 
 def leaving_at(agent: Agent) -> float | None:

@@ -1,7 +1,6 @@
 """The controller as one read of it showed: queue items, computers."""
 
 import enum
-import functools
 from collections.abc import Mapping
 from typing import NewType
 
@@ -22,6 +21,8 @@ class Stage(enum.Enum):
     BLOCKED = "blocked"
     BUILDABLE = "buildable"
     PENDING = "pending"  # given to an executor that has not started yet
+
+    __hash__ = object.__hash__  # as of ``Phase``
 
 
 @frozen(kw_only=True)
@@ -59,7 +60,7 @@ class Computer:
     labels: frozenset[str] = frozenset()  # includes the node's own name
     description: str = ""
 
-    @functools.cached_property
+    @property
     def kind(self) -> frozenset[str]:
         """The labels without the node's own name: what it has in common with others."""
         return self.labels - {self.name}
@@ -108,6 +109,8 @@ class LabelSource(enum.Enum):
     SINGLE_NODE = "the single node that has it"
     NO_LABEL = "the item has no label"
     UNREADABLE = "not readable"
+
+    __hash__ = object.__hash__  # as of ``Phase``
 
 
 @frozen(kw_only=True)

@@ -97,7 +97,7 @@ class Policy:
     sweep_share: float = 0.5  # more than this share of all instances (and more than
     sweep_floor: int = 10  # this many) to sweep at once is implausible and refused
     draining: bool = False  # launch nothing, retire everything that is idle
-    _by_name: Mapping[str, Template] = field(
+    by_name: Mapping[str | None, Template] = field(
         init=False,
         repr=False,
         eq=False,
@@ -106,4 +106,4 @@ class Policy:
 
     def template(self, name: str) -> Template | None:
         """The template of that name, if it is still configured."""
-        return self._by_name.get(name)
+        return self.by_name.get(name)

@@ -18,9 +18,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest
 
-# what `make test` leaves out: more seeds, versions and rounds of the same
+# what `make test` leaves out: more seeds, versions, rounds and examples of the same
 soak: $(VENV)/.installed-dev
-	$(BIN)/pytest -m soak
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m 'soak or hypothesis'
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

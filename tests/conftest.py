@@ -125,12 +125,16 @@ def _no_secrets_of_other_tests():
 
 hypothesis.settings.register_profile(
     "local",
+    max_examples=40,  # `make soak` adds more: no test says how many by itself
     deadline=None,  # shared machines are slow at times
     print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.register_profile(
     "ci", parent=hypothesis.settings.get_profile("local"), derandomize=True
+)
+hypothesis.settings.register_profile(
+    "soak", parent=hypothesis.settings.get_profile("local"), max_examples=200
 )
 hypothesis.settings.register_profile(
     "hunt",

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import config
@@ -120,7 +120,9 @@ def test_there_are_forty():
     assert len(ODD) >= 40
 
 
-@pytest.mark.parametrize("where", ["", "    ", "      "])
+@pytest.mark.parametrize(
+    "where", ["    ", *(pytest.param(one, marks=pytest.mark.soak) for one in ("", "      "))]
+)
 def test_sixty_thousand_unknown_keys_take_no_time(where):
     """At the top, in a template, in an environment: told in one line, within a second or so."""
     text = GOOD.rstrip("\n") + "\n"
@@ -218,7 +220,6 @@ def damaged(dice, text):
 
 
 @given(st.integers(0, 1 << 32))
-@settings(max_examples=120)
 def test_a_damaged_example_is_good_or_has_problems(seed):
     """Whatever an editor, a merge or a template engine made of it."""
     dice = random.Random(seed)
@@ -257,7 +258,6 @@ def _paths(value, path=()):
 
 
 @given(st.integers(0, 1 << 32), _VALUES)
-@settings(max_examples=120)
 def test_any_value_anywhere_is_good_or_has_problems(seed, value):
     """Every place of an example, with something of any type in it."""
     dice = random.Random(seed)
@@ -271,14 +271,12 @@ def test_any_value_anywhere_is_good_or_has_problems(seed, value):
 
 
 @given(st.text(max_size=400))
-@settings(max_examples=150)
 def test_any_text_is_good_or_has_problems(text):
     """Whatever it is."""
     problems(text)
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=60)
 def test_any_file_is_good_or_has_problems(content):
     """Bytes, too."""
     path = pathlib.Path(f"/tmp/agent-broker-hostile-{os.getpid()}")

@@ -10,7 +10,7 @@ import attrs
 import jsonschema
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import config
@@ -309,7 +309,6 @@ def _only_problems(text):
     assert all(len(line) < 4096 for line in str(error).splitlines())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(_KEYS, _NONSENSE, max_size=8))
 def test_nonsense_never_ends_in_a_traceback(told):
     """Whatever the structure, the answer is settings or problems with a line."""
@@ -321,7 +320,6 @@ def test_nonsense_never_ends_in_a_traceback(told):
     )
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="ab:- \n\t{}[]&*!|>'\"%@#,?~<.0\x00\x85é\u2028", max_size=60))
 def test_text_that_is_hardly_yaml_never_ends_in_a_traceback(text):
     """Tags, anchors, control characters, unfinished flows."""

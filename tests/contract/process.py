@@ -23,7 +23,7 @@ _MAX_INSTANCES = 150
 class ProcessHarness:
     kind = "process"
     within_s = 15.0
-    burst = 100
+    burst = 30  # each has an interpreter that watches it
     lacks: Mapping[str, str] = {
         "list-part unavailable": "what cannot be read is remembered, or costs its instance only",
         "terminate unavailable": "an odd file is in the way of no removal",

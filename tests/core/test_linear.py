@@ -333,7 +333,7 @@ def test_a_look_at_any_number_of_expressions_costs_its_budget():
 
 def test_what_was_read_is_remembered_up_to_a_limit():
     """However many there are."""
-    for number in range(500):
+    for number in range(200):
         labels.parse(f"x{number}||" + _label(number)[:3000].rpartition("||")[0])
     assert labels._known._weight <= labels._REMEMBERED
 

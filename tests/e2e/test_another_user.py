@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -35,18 +36,26 @@ def as_ours(*command):
         *(programs.need("setpriv"), f"--reuid={OURS}", f"--regid={OURS}", "--clear-groups"),
         # the interpreter of the tests may lie where only root may read
         *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
-        *(sys.executable, "-B", "-m", "broker", *command),
+        *(sys.executable, "-B", *command),
     )
 
 
-async def ran(stage, command):
-    """Run a command as the broker's user; return its code and its words."""
+EACH = """
+import json, sys
+from broker.cli import main as cli
+for arguments in json.loads(sys.argv[1]):
+    print(f"code {cli.main(arguments)}", flush=True)
+"""
+
+
+async def ran(folder, *commands):
+    """Run commands as the broker's user, in one process; return code and words of each."""
     process = await asyncio.create_subprocess_exec(
-        *as_ours(command, "--config", str(stage.config)),
+        *as_ours("-c", EACH, json.dumps(commands)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "TOKEN": stages.TOKEN, "HOME": str(stage.folder)},
+        env={**os.environ, "TOKEN": stages.TOKEN, "HOME": str(folder)},
     )
     try:
         said, _ = await patience.wait_for(process.communicate(), 60)
@@ -54,7 +63,9 @@ async def ran(stage, command):
         process.kill()
         await process.wait()
         raise
-    return process.returncode, said.decode()
+    *parts, rest = re.split(r"code (\d)\n", said.decode())
+    assert (0, "") == (process.returncode, rest), said
+    return list(zip(map(int, parts[1::2]), parts[::2], strict=True))
 
 
 def state(stage, *, owner):
@@ -74,33 +85,40 @@ async def test_a_state_directory_of_another_user_is_refused(folder):
     """Whoever owns it may put anything in its place; also a command that reads believes nothing."""
     async with stages.Stage(folder) as stage:
         state(stage, owner=THEIRS)
-        for command in ("run", "plan", "sweep"):
-            code, said = await ran(stage, command)
-            assert (command, code) == (command, 2)
+        commands = [(name, "--config", str(stage.config)) for name in ("run", "plan", "sweep")]
+        for code, said in await ran(folder, *commands):
+            assert code == 2, said
             assert f"state_dir {stage.state}: belongs to user {THEIRS}" in said
         assert [] == list(stage.state.iterdir())
         assert stage.sim.nodes == {}
 
 
-@pytest.mark.parametrize("how", ["file", "hard link", "symbolic link", "pipe"])
-async def test_a_forged_note_leads_nowhere(folder, how):
+async def test_a_forged_note_leads_nowhere(folder):
     """A command that reads asks no server that another user named, and looks by itself."""
+    ways = ("file", "hard link", "symbolic link", "pipe")
     with echo.serving("page 200") as forger:
         async with stages.Stage(folder) as stage:
-            state(stage, owner=OURS)
-            note, page = folder / "note", stage.state / "page"
-            theirs(note, f'{{"url": "{forger.url}", "key": "{"0" * 64}"}}')
-            match how:
-                case "file":
-                    theirs(page, note.read_text())
-                case "hard link":
-                    os.link(note, page)
-                case "symbolic link":
-                    page.symlink_to(note)
-                case "pipe":
-                    os.mkfifo(page, 0o666)
-            code, said = await ran(stage, "plan")
-            assert (code, "nothing to do" in said or "would" in said) == (0, True), said
+            commands = []
+            for way in ways:
+                stage.write_config(state=folder / f"state of {way}")
+                state(stage, owner=OURS)
+                note, page = folder / f"note of {way}", stage.state / "page"
+                theirs(note, f'{{"url": "{forger.url}", "key": "{"0" * 64}"}}')
+                match way:
+                    case "file":
+                        theirs(page, note.read_text())
+                    case "hard link":
+                        os.link(note, page)
+                    case "symbolic link":
+                        page.symlink_to(note)
+                    case "pipe":
+                        os.mkfifo(page, 0o666)
+                config = folder / f"broker of {way}.yaml"
+                config.write_text(stage.config.read_text())
+                commands.append(("plan", "--config", str(config)))
+            found = zip(ways, await ran(folder, *commands), strict=True)
+            for way, (code, said) in found:
+                assert (code, "nothing to do" in said or "would" in said) == (0, True), (way, said)
             assert forger.requests == []
 
 
@@ -110,7 +128,7 @@ async def test_a_lock_of_another_user_is_refused(folder):
         state(stage, owner=OURS)
         theirs(stage.state / "lock")
         (stage.state / "lock").chmod(0o666)
-        code, said = await ran(stage, "run")
+        ((code, said),) = await ran(folder, ("run", "--config", str(stage.config)))
         assert (code, f"belongs to user {THEIRS}" in said) == (2, True), said
 
 
@@ -156,8 +174,7 @@ async def test_no_agent_is_made_where_another_user_can_exchange_it(folder, where
             await stage.kill(process)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "theirs"])
-async def test_what_is_put_in_place_of_its_files_while_it_works(folder, kind):
+async def test_what_is_put_in_place_of_its_files_while_it_works(folder):
     """It goes on, serves, and writes nowhere else."""
     async with stages.Stage(folder) as stage:
         state(stage, owner=OURS)
@@ -167,22 +184,23 @@ async def test_what_is_put_in_place_of_its_files_while_it_works(folder, kind):
         target = folder / "elsewhere"
         theirs(target, "as it was")
         target.chmod(0o666)
-        for name in ("builds.json", "page", "lock"):
-            path = stage.state / name
-            path.unlink(missing_ok=True)
-            match kind:
-                case "pipe":
-                    os.mkfifo(path, 0o666)
-                case "folder":
-                    path.mkdir()
-                case "link":
-                    path.symlink_to(target)
-                case "theirs":
-                    theirs(path, "{}")
-        stage.submit("pool")
-        await stage.until_served()
-        assert process.returncode is None
-        assert target.read_text() == "as it was"
+        for kind in ("pipe", "link", "theirs", "folder"):
+            for name in ("builds.json", "page", "lock"):
+                path = stage.state / name
+                path.unlink(missing_ok=True)
+                match kind:
+                    case "pipe":
+                        os.mkfifo(path, 0o666)
+                    case "folder":
+                        path.mkdir()
+                    case "link":
+                        path.symlink_to(target)
+                    case "theirs":
+                        theirs(path, "{}")
+            stage.submit("pool")
+            await stage.until_served()
+            assert (kind, None) == (kind, process.returncode)
+            assert (kind, "as it was") == (kind, target.read_text())
         process.terminate()
         ended = await stage.ended(process)
         assert "Traceback" not in ended.said
@@ -194,7 +212,7 @@ async def started(stage):
     said = stage.folder / "broker.log"
     with said.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *as_ours("run", "--config", str(stage.config)),
+            *as_ours("-m", "broker", "run", "--config", str(stage.config)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -12,7 +12,7 @@ import pytest
 from backends import api
 from backends.kit import finding
 from backends.kubernetes import doctor, settings
-from backends.kubernetes.api import access, kubeconfig
+from backends.kubernetes.api import access, credentials, kubeconfig
 from broker.config import errors as config_errors
 from broker.config import kinds, loading
 from outside import secrets
@@ -158,22 +158,34 @@ async def test_a_token_or_authority_that_is_no_plain_file_is_refused(
 
 @pytest.mark.parametrize("how", ODD)
 @pytest.mark.parametrize("where", ["itself", "tokenFile", "client-key", "certificate-authority"])
-async def test_a_kubeconfig_names_plain_files_alone(
+def test_a_kubeconfig_names_plain_files_alone(
     where: str, how: str, tmp_path: pathlib.Path
 ) -> None:
     """Itself, and what it names."""
+    path, odd = _kubeconfig_with(where, how, tmp_path)
+    assert str(odd) in credentials.read(path, "work")["error"]
+
+
+async def test_what_is_no_plain_file_is_said_of_a_kubeconfig(tmp_path: pathlib.Path) -> None:
+    """Nobody waits for the child that reads it."""
+    path, odd = _kubeconfig_with("tokenFile", "fifo", tmp_path)
+    began = time.monotonic()
+    with pytest.raises(api.Unauthorized) as raised:
+        await test_kubeconfig.opened(path)
+    assert time.monotonic() - began < kubeconfig._LIMIT_S / 2
+    assert str(odd) in raised.value.reason
+
+
+def _kubeconfig_with(where: str, how: str, folder: pathlib.Path) -> tuple[str, pathlib.Path]:
+    """Write one with something odd in it; return both."""
     pytest.importorskip("kubernetes", reason="the extra `kubernetes` is not installed")
-    odd = tmp_path / "odd"
+    odd = folder / "odd"
     ODD[how](odd)
     user: dict[str, object] = {"token": "t" * 20}
     user |= {where: "odd"} if where in {"tokenFile", "client-key"} else {}
     authority = {where: "odd"} if where == "certificate-authority" else {}
-    path = test_kubeconfig.write(tmp_path, "https://k.example", user, **authority)
-    began = time.monotonic()
-    with pytest.raises(api.Unauthorized) as raised:
-        await test_kubeconfig.opened(str(odd) if where == "itself" else path)
-    assert time.monotonic() - began < kubeconfig._LIMIT_S / 2
-    assert str(odd) in raised.value.reason
+    path = test_kubeconfig.write(folder, "https://k.example", user, **authority)
+    return str(odd) if where == "itself" else path, odd
 
 
 @pytest.mark.parametrize("content", ["", "two words", "two\nlines", "b\u00e4d", "a\0b"])

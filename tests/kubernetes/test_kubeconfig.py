@@ -233,7 +233,9 @@ async def test_a_reading_has_a_time_limit(
         await opened(write(tmp_path, "http://127.0.0.1:9", plugin.user))
 
 
-@pytest.mark.parametrize("where", ["", ">&2"], ids=["answer", "complaint"])
+@pytest.mark.parametrize(
+    "where", ["", pytest.param(">&2", marks=pytest.mark.soak)], ids=["answer", "complaint"]
+)
 async def test_a_plugin_that_says_without_end(
     where: str, tmp_path: pathlib.Path, plugin: Plugin
 ) -> None:
@@ -379,14 +381,3 @@ async def test_a_context_that_is_not_there(make: Make, tmp_path: pathlib.Path) -
     path = write(tmp_path, "http://127.0.0.1:9", {})
     with pytest.raises(api.Unauthorized, match="kubeconfig"):
         await make(kubeconfig=path, context="absent", server=None, namespace=None).list()
-
-
-def test_the_package_is_not_imported() -> None:
-    """No broker pays for it: a child reads the kubeconfig."""
-    code = (
-        "import sys, backends.kubernetes.backend, backends.kubernetes.api.kubeconfig, broker.assembly;"
-        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('kubernetes', 'docker')))"
-    )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert "[]\n" == told.stdout

@@ -188,7 +188,6 @@ LAYERS = st.fixed_dictionaries(
 )
 
 
-@hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(LAYERS, LAYERS)
 def test_laying_twice_changes_nothing(under: dict[str, Any], over: dict[str, Any]) -> None:
     """Idempotent, and the layers themselves are never changed."""
@@ -199,7 +198,6 @@ def test_laying_twice_changes_nothing(under: dict[str, Any], over: dict[str, Any
     assert before == (under, over)
 
 
-@hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(LAYERS, LAYERS, LAYERS)
 def test_fragments_may_be_made_of_fragments(
     a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]
@@ -208,7 +206,6 @@ def test_fragments_may_be_made_of_fragments(
     assert merge.merge(merge.merge(a, b), c) == merge.merge(a, merge.merge(b, c))
 
 
-@hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(LAYERS)
 def test_nothing_is_lost_or_shared(layer: dict[str, Any]) -> None:
     """Over nothing and under nothing a layer stays what it is, in a copy of its own."""

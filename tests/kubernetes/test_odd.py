@@ -525,7 +525,6 @@ class _Script:
         yield client.Page(pods=self.found, version="1")
 
 
-@hypothesis.settings(max_examples=200, deadline=None)
 @hypothesis.given(_mutated())
 def test_no_change_of_a_recorded_pod_harms_the_others(pair: tuple[Pod, Pod]) -> None:
     """Only our own errors leave a parser, and only where nobody can tell whose the pod is."""
@@ -554,7 +553,6 @@ def test_no_change_of_a_recorded_pod_harms_the_others(pair: tuple[Pod, Pod]) -> 
     containers.obstacle(changed, "side")
 
 
-@hypothesis.settings(max_examples=200, deadline=None)
 @hypothesis.given(
     st.recursive(_ODD, lambda i: st.lists(i, max_size=3) | st.dictionaries(
         st.sampled_from("message reason details causes kind retryAfterSeconds status code count "
@@ -574,7 +572,6 @@ def test_refusals_events_and_ends_of_any_kind_are_read(body: Any, status: int) -
     assert ended_.code is None or 0 <= ended_.code <= 255
 
 
-@hypothesis.settings(max_examples=200, deadline=None)
 @hypothesis.given(
     st.binary(max_size=200) | st.text(alphabet='[]{}",:\\9a', max_size=300).map(str.encode)
 )

@@ -196,7 +196,6 @@ def test_any_instance_name_gives_a_dns_name(name: str) -> None:
 
 
 @hypothesis.given(st.text(max_size=90), st.dictionaries(st.sampled_from(names.KEYS), st.text()))
-@hypothesis.settings(max_examples=60, deadline=None)
 def test_metadata_is_kept_whatever_it_holds(owner: str, metadata: dict[str, str]) -> None:
     """Annotations carry any text as ASCII; the owner becomes legal labels."""
     manifest = made(attrs.evolve(PLAIN, metadata=metadata), owner).pod
@@ -231,7 +230,6 @@ def test_values_arrive_as_they_are(value: str) -> None:
     assert value == expanded(agent["args"][0])
 
 
-@hypothesis.settings(max_examples=80, deadline=None)
 @hypothesis.given(test_merge.LAYERS)
 def test_whatever_a_user_writes_the_agent_stays_ours(layer: dict[str, Any]) -> None:
     """One agent's container, its secret mounted, the marks in place, never restarted."""

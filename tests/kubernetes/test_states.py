@@ -308,7 +308,6 @@ _STATUS = st.fixed_dictionaries(
 )
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
 @hypothesis.given(
     st.one_of(
         st.dictionaries(_KEYS, _ANY, max_size=4),

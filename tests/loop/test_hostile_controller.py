@@ -11,7 +11,7 @@ import logging
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker import log, metrics
@@ -199,7 +199,6 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(CHANGES, CHANGES)
 @example([(0, "put", ODD[0])], [(1, "put", ODD[0])])
 def test_whatever_stands_anywhere(of_queue, of_computers):

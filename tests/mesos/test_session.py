@@ -282,7 +282,7 @@ class Conversation(stateful.RuleBasedStateMachine):
         return bool(need.constraints) and agent.hostname in there
 
 
-Conversation.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+Conversation.TestCase.settings = settings(stateful_step_count=40)
 test_any_order_of_events = Conversation.TestCase
 
 

@@ -207,7 +207,6 @@ class Hostile(stateful.RuleBasedStateMachine):
 
 TestHostile = Hostile.TestCase
 TestHostile.settings = hypothesis.settings(
-    max_examples=120,
     stateful_step_count=30,
     # a failure is told as it was found: making it smaller takes minutes (phases=None does it)
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate],

@@ -177,7 +177,7 @@ def _order(action: model.LaunchAgent, broker: app.Broker) -> execute.Order:
 def _place(
     settings: config.Settings,
     files: store.FileStore,
-    nodes: placeholder.Nodes,
+    nodes: placeholder.PlaceholderNodes,
     watch: clock.Clock,
     leads: leadership.Leadership,
 ) -> placeholder.Placeholder:

@@ -54,7 +54,7 @@ def _say(code: int, *lines: str) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
+class _ArgumentParser(argparse.ArgumentParser):
     """One whose words are the same on every Python: no colours, no guesses."""
 
     def __init__(self, **told: Any) -> None:
@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = _Parser(
+    top = _ArgumentParser(
         prog="agent-broker",
         usage="%(prog)s [-h] [--version] COMMAND ...",
         description="Starts, keeps warm, reuses and retires the agents of one Jenkins controller.",
@@ -166,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _planning(subs: "argparse._SubParsersAction[_Parser]") -> None:
+def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     plan = _command(subs, "plan", asking.plan, "show what would be done now, and why; do nothing")
     _config_of(plan)
     plan.add_argument(
@@ -194,7 +194,7 @@ def _planning(subs: "argparse._SubParsersAction[_Parser]") -> None:
     )
 
 
-def _listed(subs: "argparse._SubParsersAction[_Parser]") -> str:
+def _listed(subs: "argparse._SubParsersAction[_ArgumentParser]") -> str:
     """Return the commands as a table: argparse makes another one on every Python."""
     texts = {name: str(made.description).rstrip(".") for name, made in subs.choices.items()}
     lines = [f"  {name:13} {text[0].lower()}{text[1:]}" for name, text in texts.items()]
@@ -203,7 +203,7 @@ def _listed(subs: "argparse._SubParsersAction[_Parser]") -> str:
 
 
 def _command(
-    subs: "argparse._SubParsersAction[_Parser]",
+    subs: "argparse._SubParsersAction[_ArgumentParser]",
     name: str,
     command: Command,
     text: str,

@@ -19,7 +19,7 @@ from jnlp import errors as jnlp_errors
 from jnlp import node as jnlp_node
 
 
-class Nodes(Protocol):
+class PlaceholderNodes(Protocol):
     """What is needed of the controller's write side."""
 
     async def create(self, definition: jnlp_node.NodeDefinition) -> None:
@@ -70,7 +70,7 @@ _ANSWERS = 10
 class Placeholder:
     """Keeps the node in place and answers whether this broker may work."""
 
-    nodes: Nodes
+    nodes: PlaceholderNodes
     owner: str
     standing: identity.Standing
     challenge_s: float
@@ -93,15 +93,15 @@ class Placeholder:
         ours = marks.placeholder_name(self.owner), marks.question_name(self.owner, before.question)
         if any(view.is_unread(name) for name in ours):
             return before.works  # what is not seen may be there
-        computer, seen = self._seen(view)
+        computer, claim = self._seen(view)
         questions = self._questions(view)
         step, standing = identity.decide(
-            seen, questions, before, now=now, challenge_s=self.challenge_s
+            claim, questions, before, now=now, challenge_s=self.challenge_s
         )
-        self.doubt = self._doubt(seen, step)
+        self.doubt = self._doubt(claim, step)
         match step:
             case identity.Step.REFUSE:
-                holder = seen.holder if seen is not None else "unknown"
+                holder = claim.holder if claim is not None else "unknown"
                 raise SecondBroker(
                     f"another broker ({holder}) works for owner {self.owner!r} on this "
                     "controller; hint: every broker needs an owner name of its own, or stop "

@@ -80,7 +80,7 @@ class Reader:
                 f"{queue_answer.session or 'absent'} and {computer_answer.session or 'absent'})"
             )
         items, odd_items = parse_queue(queue_answer.entries, skew_s)
-        seen, odd_computers = parse_computers(computer_answer.entries, skew_s)
+        computers, odd_computers = parse_computers(computer_answer.entries, skew_s)
         return model.ControllerView(
             synced=True,
             read_at=began,
@@ -88,7 +88,7 @@ class Reader:
             session=queue_answer.session,
             quieting_down=any(item.why == _SHUTTING_DOWN for item in items),
             items=items,
-            computers=seen,
+            computers=computers,
             odd_items=odd_items.words("item of the queue", "items of the queue"),
             odd_computers=odd_computers.words(),
             odd_names=odd_computers.names,
@@ -113,11 +113,11 @@ class Reader:
         """
         with waits.Ungrouped(errors.JenkinsError):
             async with waits.TaskGroup() as group:
-                told = {
+                asked = {
                     model.NodeName(name): group.create_task(self._counts(name), name=f"ask {name}")
                     for name in names
                 }
-        counts = {name: task.result() for name, task in told.items()}
+        counts = {name: task.result() for name, task in asked.items()}
         return {
             name: idle > 0 or busy >= total
             for name, (busy, idle, total) in counts.items()
@@ -193,14 +193,14 @@ def parse_queue(
         item = _value(entry)
         if isinstance(item, dict) and _text(item, "_class").endswith("$LeftItem"):
             return None
-        found = _item(item, skew_s)
-        if found.id in ids:
-            raise ValueError(f"two items have the id {found.id}")
-        ids.add(found.id)
-        return found
+        parsed = _item(item, skew_s)
+        if parsed.id in ids:
+            raise ValueError(f"two items have the id {parsed.id}")
+        ids.add(parsed.id)
+        return parsed
 
-    found, odd = _each(entries, read, "queue")
-    return tuple(item for item in found if item is not None), odd
+    parsed, odd = _each(entries, read, "queue")
+    return tuple(item for item in parsed if item is not None), odd
 
 
 @frozen(kw_only=True)
@@ -241,13 +241,13 @@ def parse_computers(
         odd_names.add(name)  # until it has been read
         if is_second:
             raise ValueError(f"two computers have the name {name}")
-        found = _computer(state.parse(computer), skew_s)
+        parsed = _computer(state.parse(computer), skew_s)
         odd_names.remove(name)
-        return found
+        return parsed
 
-    found, odd = _each(entries, read, "computers")
+    parsed, odd = _each(entries, read, "computers")
     return (
-        tuple(computer for computer in found if computer.name not in odd_names),
+        tuple(computer for computer in parsed if computer.name not in odd_names),
         OddComputers(odd=odd, names=frozenset(odd_names), nameless=nameless),
     )
 
@@ -281,21 +281,21 @@ def _glimpse(entry: Any) -> tuple[int, bool] | None:
     return _id(item), item.get("buildable") is True
 
 
-def _computer(seen: state.NodeState, skew_s: float) -> model.Computer:
-    since = seen.offline_since
+def _computer(live: state.NodeState, skew_s: float) -> model.Computer:
+    since = live.offline_since
     return model.Computer(
-        name=model.NodeName(seen.name),
-        offline=seen.offline,
-        temporarily_offline=seen.temporarily_offline,
-        offline_cause=seen.offline_cause,
-        offline_by=seen.offline_by,
+        name=model.NodeName(live.name),
+        offline=live.offline,
+        temporarily_offline=live.temporarily_offline,
+        offline_cause=live.offline_cause,
+        offline_by=live.offline_by,
         offline_since_at=since - skew_s if since is not None else None,
-        idle=seen.idle,
-        executors=seen.executors,
-        busy_executors=seen.busy_executors,
-        executable_urls=seen.busy_urls,
-        labels=frozenset(seen.labels),
-        description=seen.description,
+        idle=live.idle,
+        executors=live.executors,
+        busy_executors=live.busy_executors,
+        executable_urls=live.busy_urls,
+        labels=frozenset(live.labels),
+        description=live.description,
     )
 
 

@@ -145,31 +145,31 @@ def _leave(candidate: Candidate, *, now: float, stamp: str) -> Step:
 
 
 def looked(
-    candidate: Candidate, seen: lease.SeenRecord | None, *, now: float, terms: Terms
+    candidate: Candidate, record: lease.SeenRecord | None, *, now: float, terms: Terms
 ) -> Candidate:
     """Take in what a look showed; ``now`` is after the answer."""
-    holder = seen.record.holder if seen is not None else candidate.holder
+    holder = record.record.holder if record is not None else candidate.holder
     again = now if holder == candidate.me else now + terms.retry_s
-    known = attrs.evolve(candidate, known=True, gone=seen is None, next_at=again)
-    if seen is None or seen == candidate.seen:
-        return known
-    lost = seen.record.holder != candidate.me
+    after = attrs.evolve(candidate, known=True, gone=record is None, next_at=again)
+    if record is None or record == candidate.seen:
+        return after
+    lost = record.record.holder != candidate.me
     return attrs.evolve(
-        known,
-        seen=seen,
+        after,
+        seen=record,
         changed_at=now,
         began_at=None if lost else candidate.began_at,
     )
 
 
 def wrote(
-    candidate: Candidate, seen: lease.SeenRecord, *, began: float, now: float, terms: Terms
+    candidate: Candidate, record: lease.SeenRecord, *, began: float, now: float, terms: Terms
 ) -> Candidate:
     """Take in that a write succeeded."""
-    mine = seen.record.holder == candidate.me
+    mine = record.record.holder == candidate.me
     return attrs.evolve(
         candidate,
-        seen=seen,
+        seen=record,
         gone=False,
         changed_at=now,
         known=True,

@@ -21,7 +21,7 @@ _PAUSE_S = 60.0
 _LIMIT_BYTES = 8 << 20
 
 
-class Failure(enum.Enum):
+class Breakdown(enum.Enum):
     """What has gone wrong with us."""
 
     BUG = "bug"
@@ -34,11 +34,11 @@ class BlackBox:
     """Keeps the last failure of each kind."""
 
     save: Callable[[str, str], None]  # a key and its text, durably; raises OSError
-    _kept_at: dict[Failure, float] = field(factory=dict)
+    _kept_at: dict[Breakdown, float] = field(factory=dict)
 
     def keep(
         self,
-        failure: Failure,
+        failure: Breakdown,
         text: str,
         world: model.World,
         policy: model.Policy,

@@ -58,11 +58,11 @@ def idle_words(world: model.World, unread_since: Mapping[str, float], *, now: fl
     whole = CONTROLLER in errors or (world.backends and len(backends) == len(world.backends))
     if not whole:
         return ""
-    told = [
+    silent = [
         f"{name} not read for {(now - unread_since[name]) / 60:.0f} min: {error}"
         for name, error in errors.items()
     ]
-    return "; ".join(told)
+    return "; ".join(silent)
 
 
 def changes(before: model.World | None, now: model.World) -> tuple[SourceLost | SourceBack, ...]:

@@ -231,7 +231,7 @@ class Reconciler:
         try:
             taken = turn.take_in(before, sightings, policy, now, dice)
         except Exception as error:
-            self._keep(black_box.Failure.BUG, repr(error), world, policy)
+            self._keep(black_box.Breakdown.BUG, repr(error), world, policy)
             raise
         self.state = taken.state
         self._keep_what_is_wrong(taken, world, policy)
@@ -251,14 +251,14 @@ class Reconciler:
         for note in taken.notes:
             if isinstance(note, turn.Illegal):
                 text = f"phase change is not in the table: {note.old} to {note.new}"
-                self._keep(black_box.Failure.PHASE, text, world, policy)
+                self._keep(black_box.Breakdown.PHASE, text, world, policy)
         plan = taken.state.plan
         if plan is not None and plan.overshoot:
             text = f"{plan.overshoot} launches beyond what was wanted, and taken back"
-            self._keep(black_box.Failure.OVERSHOOT, text, world, policy)
+            self._keep(black_box.Breakdown.OVERSHOOT, text, world, policy)
 
     def _keep(
-        self, failure: black_box.Failure, text: str, world: model.World, policy: model.Policy
+        self, failure: black_box.Breakdown, text: str, world: model.World, policy: model.Policy
     ) -> None:
         if self.box is not None:
             self.box.keep(failure, text, world, policy, self.state.outcomes)

@@ -340,15 +340,15 @@ def _sources(world: model.World | None, policy: model.Policy, *, now: float) -> 
     ]
     for name in dict.fromkeys((*policy.backends, *(world.backends if world is not None else ()))):
         view = world.backends.get(name) if world is not None else None
-        seen = view if view is not None else model.BackendView()
+        shown = view if view is not None else model.BackendView()
         rows.append(
             {
                 "source": "backend",
                 "backend": name,
-                **_freshness(seen, now=now),
+                **_freshness(shown, now=now),
                 "version": "",
                 "quieting_down": False,
-                "capacity": _quote(seen.capacity.text) if seen.capacity is not None else "",
+                "capacity": _quote(shown.capacity.text) if shown.capacity is not None else "",
             }
         )
     return rows

@@ -151,7 +151,7 @@ def _tiles(
     waits = [row["waiting_age_s"] for row in items if row["waiting_age_s"] is not None]
     longest = f"longest {terminal.seconds(max(waits))}" if waits else "builds"
     phases = Counter(row["phase"] for row in agents)
-    told = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
+    by_phase = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
     return (
         '<div class="tiles">'
         + "".join(
@@ -165,7 +165,7 @@ def _tiles(
                     "bad",
                     "nothing will start by itself",
                 ),
-                (len(agents), counts.told(len(agents), "agent"), "", told or "none"),
+                (len(agents), counts.told(len(agents), "agent"), "", by_phase or "none"),
                 (len(held), f"{len(held)} held back", "wait", "after failures or by a rule"),
                 (len(died), f"{len(died)} died", "bad", "of the last ends"),
             )

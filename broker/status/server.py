@@ -93,7 +93,7 @@ class Server:
         self._door: doors.Door | None = None
         self._log = limited_log.LimitedLog(_LOG)
         self._is_local = True
-        self._dear: dict[str, _Made] = {}
+        self._costly: dict[str, _Made] = {}
         self._left_over: dict[bool, tuple[model.World, model.Plan]] = {}
 
     async def start(self, *, host: str, port: int) -> str:
@@ -110,12 +110,12 @@ class Server:
 
         door = doors.Door(speak, limits=self._limits, logger=_LOG)
         try:
-            found, bound = await door.open(host=host, port=port)
+            bound_host, bound = await door.open(host=host, port=port)
         except OSError:
             await runner.cleanup()
             raise
         self._runner, self._door = runner, door
-        name = f"[{found}]" if ":" in found else found
+        name = f"[{bound_host}]" if ":" in bound_host else bound_host
         return f"http://{name}:{bound}/"
 
     async def aclose(self) -> None:
@@ -167,12 +167,12 @@ class Server:
     @web.middleware
     async def _addressed(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Refuse what is asked of another host, or of none."""
-        told = request.headers.getall(hdrs.HOST, [])
-        found = _HOST.fullmatch(told[0]) if len(told) == 1 else None
-        if found is None and (told or request.version >= HttpVersion11):
+        hosts = request.headers.getall(hdrs.HOST, [])
+        parts = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if parts is None and (hosts or request.version >= HttpVersion11):
             return _line(HTTPStatus.BAD_REQUEST, "no host, or none that there can be")
-        host = found["name"].strip("[]") if found is not None else ""
-        if self._is_local and found and not (host == "localhost" or _is_address(host)):
+        host = parts["name"].strip("[]") if parts is not None else ""
+        if self._is_local and parts and not (host == "localhost" or _is_address(host)):
             return _line(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "asked under a foreign host name; use the address of the page",
@@ -203,7 +203,7 @@ class Server:
         loop's time for it, and no more.
         """
         elapsed = asyncio.get_running_loop().time
-        known = self._dear.get(path)
+        known = self._costly.get(path)
         if known is not None and elapsed() < known.until:
             return web.Response(body=known.body, headers={hdrs.CONTENT_TYPE: known.kind})
         began = elapsed()
@@ -219,7 +219,7 @@ class Server:
         if answer.status == HTTPStatus.OK and isinstance(answer.body, bytes):
             until = elapsed() + _DEAR * (elapsed() - began)
             kind = answer.headers[hdrs.CONTENT_TYPE]
-            self._dear[path] = _Made(body=answer.body, kind=kind, until=until)
+            self._costly[path] = _Made(body=answer.body, kind=kind, until=until)
         return answer
 
     def _page(self) -> web.Response:
@@ -238,12 +238,12 @@ class Server:
         """Plan once more, at most once for each look."""
         world, planned = self._source.world, None
         if world is not None:
-            known = self._left_over.get(everything)
-            if known is None or known[0] is not world:
+            kept = self._left_over.get(everything)
+            if kept is None or kept[0] is not world:
                 policy = self._source.policy
-                known = (world, leftovers.look(world, policy, everything=everything))
-                self._left_over[everything] = known
-            planned = known[1]
+                kept = (world, leftovers.look(world, policy, everything=everything))
+                self._left_over[everything] = kept
+            planned = kept[1]
         return documents.leftovers(self._source, planned, everything=everything)
 
 

@@ -335,7 +335,7 @@ def test_what_was_read_is_remembered_up_to_a_limit():
     """However many there are."""
     for number in range(200):
         labels.parse(f"x{number}||" + _label(number)[:3000].rpartition("||")[0])
-    assert labels._known._weight <= labels._REMEMBERED
+    assert labels._cache._weight <= labels._REMEMBERED
 
 
 def test_a_label_that_is_too_long_is_told_as_such():

@@ -67,7 +67,7 @@ def test_idle(idle_s, idle_at, goes):
     assert goes is (found is not None)
 
 
-def claims(kind, source, *, age_s, text="t"):
+def interests(kind, source, *, age_s, text="t"):
     known = source is not LabelSource.UNREADABLE
     item = model.QueueItem(
         id=model.ItemId(1), stage=model.Stage.BUILDABLE, in_queue_since_at=NOW - age_s
@@ -78,7 +78,7 @@ def claims(kind, source, *, age_s, text="t"):
         kind=kind,
         expression=labels.parse(text) if known else None,
     )
-    return retention.Claims(wishes=(wish,)).on(AGENT, template("t"))
+    return retention.Interests(wishes=(wish,)).for_agent(AGENT, template("t"))
 
 
 K, WHY, DARK = demand.WishKind, LabelSource.WHY, LabelSource.UNREADABLE
@@ -103,16 +103,16 @@ K, WHY, DARK = demand.WishKind, LabelSource.WHY, LabelSource.UNREADABLE
 def test_who_keeps_an_idle_agent(asked, age_s, over_age, kept):
     """What could want it keeps it; what cannot be read only until the controller had its chance."""
     found = retention.protector(
-        AGENT, claims(*asked, age_s=age_s), now=NOW, settle_s=15.0, over_age=over_age
+        AGENT, interests(*asked, age_s=age_s), now=NOW, settle_s=15.0, over_age=over_age
     )
     assert kept is (found is not None)
 
 
 def test_other_labels_claim_nothing():
     """Nor does a negated name of its own; a name of its own does."""
-    assert claims(K.NOW, WHY, age_s=1, text="u") == ()
-    assert claims(K.NOW, WHY, age_s=1, text="t&&!o-t-1") == ()
-    assert len(claims(K.NOW, WHY, age_s=1, text="o-t-1")) == 1
+    assert interests(K.NOW, WHY, age_s=1, text="u") == ()
+    assert interests(K.NOW, WHY, age_s=1, text="t&&!o-t-1") == ()
+    assert len(interests(K.NOW, WHY, age_s=1, text="o-t-1")) == 1
 
 
 def test_the_oldest_goes_first():

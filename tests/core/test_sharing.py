@@ -239,20 +239,20 @@ def test_an_agent_is_claimed_by_whom_each_item_alone_could_want_it(seed):
 def assert_claimed(scene, agents, ledger):
     ours = {a.name: a.template for a in agents if a.template is not None}
     wishes, _ = demand.wishes(scene.world().controller, scene.policy.templates, ledger, ours)
-    claims = retention.Claims(wishes=wishes)
+    interests = retention.Interests(wishes=wishes)
     for agent in agents:
         wanted = scene.policy.template(agent.template) if agent.template else None
         exclusive = wanted.exclusive if wanted else True
         has = retention.labels_of(agent, wanted)
         asked = [(w, demand.could_want(w, has, exclusive)) for w in wishes]
         expected = [(w, is_ is True) for w, is_ in asked if is_ is not False]
-        assert [(c.wish, c.sure) for c in claims.on(agent, wanted)] == expected
+        assert [(c.wish, c.sure) for c in interests.for_agent(agent, wanted)] == expected
         at_once = [
             w for w, sure in expected if sure and w.kind is demand.WishKind.NOW and not w.unmet
         ]
-        assert claims.is_wanted_now(agent, wanted) == bool(at_once)
+        assert interests.is_wanted_now(agent, wanted) == bool(at_once)
         about = [w for w in wishes if agent.name in {w.pinned, w.label.node}]
-        assert list(claims.naming(agent.name)) == about
+        assert list(interests.naming(agent.name)) == about
 
 
 @pytest.mark.parametrize("seed", range(6))

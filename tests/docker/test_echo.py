@@ -14,7 +14,7 @@ from backends.docker.containers import container
 from backends.docker.engine import client
 from broker import log
 from tests import echo
-from tests.docker import rough
+from tests.docker import scripted_engine
 from tests.docker.test_wire import BYTES_VERBS, JSON_VERBS, SECRET, _caught
 
 PASSWORD = 'p4ss/w"ord+of=the&registry'
@@ -39,7 +39,7 @@ def configured(tmp_path, entry: object) -> dict[str, object]:
 
 
 def version(request: echo.Request) -> bytes | None:
-    return echo.reply(rough.VERSION) if request.target == "/version" else None
+    return echo.reply(scripted_engine.VERSION) if request.target == "/version" else None
 
 
 @pytest.mark.parametrize("way", echo.WAYS)
@@ -78,9 +78,9 @@ async def test_a_stream_that_tells_the_login_back(tmp_path):
     def tell(request: echo.Request, sock) -> None:
         said = request.everything()
         line = {"status": said, "id": said, "progressDetail": {"x": said}}
-        sock.sendall(rough.lines(line, {"error": f"denied: {said}"}))
+        sock.sendall(scripted_engine.lines(line, {"error": f"denied: {said}"}))
 
-    with rough.engine() as made:
+    with scripted_engine.engine() as made:
         made.answer("POST", "/images/create", tell)
         one = client.Engine(
             settings.Host(url=made.url),
@@ -106,11 +106,11 @@ async def test_an_agent_that_prints_its_secret(tmp_path):
         "State": {"Status": "exited", "ExitCode": 127, "Error": said.decode(),
                   "StartedAt": "2026-01-01T00:00:00Z", "FinishedAt": "2026-01-01T00:00:01Z"},
     }  # fmt: skip
-    with rough.engine() as made:
+    with scripted_engine.engine() as made:
         made.answer("GET", "/containers/json", [entry])
         made.answer("GET", "/json", looked)
-        made.answer("GET", "/logs", rough.TO_THE_END + frames)
-        made.answer("GET", "/archive", rough.refusal(404, "Could not find the file /x"))
+        made.answer("GET", "/logs", scripted_engine.TO_THE_END + frames)
+        made.answer("GET", "/archive", scripted_engine.refusal(404, "Could not find the file /x"))
         one = backend.create(
             settings.DockerSettings(hosts=(settings.Host(url=made.url),)),
             owner="ours", store=None, state_dir=None, now=lambda: 2e9,

@@ -8,7 +8,7 @@ from backends import api
 from backends.docker import settings
 from backends.docker.containers import host, pool
 from broker.loop import observe
-from tests.docker import rough
+from tests.docker import scripted_engine
 from tests.docker.test_odd import backend, entry
 
 
@@ -19,7 +19,7 @@ def listings(engine):
 @pytest.mark.parametrize("limit", [None, 3])
 def test_a_look_lists_an_engine_once(limit):
     """The instances and the free room are told by the same answer."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         engine.answer("GET", "/containers/json", [entry("a1"), entry("a2")])
         host_ = settings.Host(url=engine.url, max_instances=limit)
         with backend(engine, hosts=(host_,)) as (made, run):

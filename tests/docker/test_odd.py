@@ -18,7 +18,7 @@ from backends.docker.containers import container
 from backends.docker.engine import answers, client, events
 from backends.kit import names
 from outside import text
-from tests.docker import recorded, rough
+from tests.docker import recorded, scripted_engine
 
 OWNER = "ours"
 METADATA = {names.OWNER: OWNER, "template": "maven", "revision": "0123456789", "created": "1.5"}
@@ -39,7 +39,7 @@ def labels(name: str, **changes: object) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def backend(engine: rough.Engine, **told: object):
+def backend(engine: scripted_engine.Engine, **told: object):
     """Give a backend and what runs coroutines for it."""
     configured = settings.DockerSettings(
         **{
@@ -59,7 +59,9 @@ def backend(engine: rough.Engine, **told: object):
             runner.run(made.aclose())
 
 
-def listed(engine: rough.Engine, entries: list[object]) -> tuple[dict[str, api.Instance], str]:
+def listed(
+    engine: scripted_engine.Engine, entries: list[object]
+) -> tuple[dict[str, api.Instance], str]:
     """Return what a listing of these shows, and why it is not whole."""
     engine.answer("GET", "/containers/json", entries)
     with backend(engine) as (made, run):
@@ -131,7 +133,7 @@ def test_there_are_fifty_of_them():
 
 @pytest.fixture(scope="module")
 def engine():
-    with rough.engine() as made:
+    with scripted_engine.engine() as made:
         yield made
 
 
@@ -190,7 +192,7 @@ def test_an_image_made_of_an_agent_has_its_labels(engine):
 # --- looked at -----------------------------------------------------------------------------------
 
 
-def ended(engine: rough.Engine, inspect: object, *, state: str = "exited"):
+def ended(engine: scripted_engine.Engine, inspect: object, *, state: str = "exited"):
     """Return what is told of a container that has ended, and whose inspect is this."""
     engine.answer("GET", "/json", b"")
     del engine.answers["GET", "/json"]
@@ -238,7 +240,9 @@ def test_an_end_with_odd_facts(changes, engine):
 def test_an_engine_that_fails_while_it_is_looked_at(engine):
     """That is no oddness of one: nothing is known."""
     engine.answer("GET", "/containers/json", [entry("odd", State="exited")])
-    engine.answer("GET", f"/{entry('odd')['Id']}/json", rough.refusal(503, "is shutting down"))
+    engine.answer(
+        "GET", f"/{entry('odd')['Id']}/json", scripted_engine.refusal(503, "is shutting down")
+    )
     with backend(engine) as (made, run), pytest.raises(api.Unavailable, match="shutting down"):
         run(made.list())
 
@@ -290,7 +294,7 @@ def _mutated(draw, base):
 @pytest.fixture(scope="module")
 def standing():
     """Give an engine of its own, and one backend on it: to make one takes its time."""
-    with rough.engine() as made, backend(made) as (one, run):
+    with scripted_engine.engine() as made, backend(made) as (one, run):
         told = recorded.load("container-exit3")["inspect_exited"]["body"]
         made.answer("GET", "/containers/json", [])
         made.answer("GET", "/json", told)
@@ -352,7 +356,7 @@ ODD_EVENTS = [
 ]  # fmt: skip
 
 
-def following(engine: rough.Engine, wakes: list[int], **changes: object):
+def following(engine: scripted_engine.Engine, wakes: list[int], **changes: object):
     one = client.Engine(
         settings.Host(url=engine.url), settings.DockerSettings(timeout_s=10.0, **changes)
     )
@@ -371,7 +375,7 @@ def until(what, *, within_s: float = 30.0) -> None:
 def test_odd_events_are_wake_ups_and_the_stream_goes_on(caplog):
     """What comes after them is heard on the same connection, and remembered."""
     last = {"Action": "die", "Actor": {"ID": "c9"}, "timeNano": 1795477200 * 10**9}
-    told = rough.lines(*ODD_EVENTS, last).removesuffix(rough.chunk(b""))
+    told = scripted_engine.lines(*ODD_EVENTS, last).removesuffix(scripted_engine.chunk(b""))
 
     def send(_, sock) -> None:
         sock.sendall(told)
@@ -379,7 +383,7 @@ def test_odd_events_are_wake_ups_and_the_stream_goes_on(caplog):
 
     async def go() -> None:
         wakes: list[int] = []
-        with rough.engine() as engine:
+        with scripted_engine.engine() as engine:
             engine.answer("GET", "/events", send)
             one, follower = following(engine, wakes)
             follower.start()
@@ -450,7 +454,7 @@ def test_a_time_to_come_does_not_make_us_deaf():
 
 def test_an_engine_that_talks_without_end_wakes_the_loop_once_at_a_time():
     """A hundred thousand events are not a hundred thousand callbacks of the loop."""
-    with rough.engine() as engine, backend(engine) as (made, run):
+    with scripted_engine.engine() as engine, backend(engine) as (made, run):
 
         async def count() -> int:
             loop, calls = asyncio.get_running_loop(), 0

@@ -11,7 +11,7 @@ from backends import api
 from backends.docker import backend as docker_engine
 from backends.docker import settings
 from backends.docker.engine import answers
-from tests.docker import recorded, rough
+from tests.docker import recorded, scripted_engine
 from tests.docker.test_odd import OWNER, backend
 
 REFUSALS = [told for told in recorded.load("refusals") if told["stage"] != "ok"]
@@ -37,12 +37,12 @@ def test_a_refusal_is_the_templates(told):
 @pytest.mark.parametrize("told", REFUSALS, ids=lambda told: told["case"])
 def test_no_engine_is_set_aside_for_it(told):
     """The next launch, of another template, is made as if nothing had been."""
-    refused = rough.refusal(told["status"], told["message"])
+    refused = scripted_engine.refusal(told["status"], told["message"])
     place = ("POST", "/create") if told["stage"] == "create" else ("POST", "/start")
     plain = settings.DockerTemplate(user="image")
     spec = api.InstanceSpec(name="a1", metadata={"owner": OWNER}, image="x", options=plain)
-    with rough.engine() as engine:
-        engine.answer("DELETE", "c" * 64, rough.refusal(404, "No such container: c"))
+    with scripted_engine.engine() as engine:
+        engine.answer("DELETE", "c" * 64, scripted_engine.refusal(404, "No such container: c"))
         engine.answer(*place, refused)
         engine.answer("POST", "/connect", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         with backend(engine) as (made, run):
@@ -115,7 +115,7 @@ SPEC = api.InstanceSpec(
     image="reg.example/x",
     options=settings.DockerTemplate(user="image"),
 )
-NO_IMAGE = rough.refusal(404, "No such image: reg.example/x:latest")
+NO_IMAGE = scripted_engine.refusal(404, "No such image: reg.example/x:latest")
 
 
 @contextlib.contextmanager
@@ -148,11 +148,11 @@ def works(engine):
 def test_an_unreachable_registry_costs_nobody_else_anything(engines):
     """Each engine is asked, none is set aside, and the error says that it is this template's."""
     with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(rough.engine()) for _ in range(engines)]
+        found = [stack.enter_context(scripted_engine.engine()) for _ in range(engines)]
         for engine in found:
             engine.answer("POST", "/containers/create", NO_IMAGE)
             words = "Get https://reg.example/v2/: dial tcp 192.0.2.1:443: connect: refused"
-            engine.answer("POST", "/images/create", rough.refusal(500, words))
+            engine.answer("POST", "/images/create", scripted_engine.refusal(500, words))
         made, run = stack.enter_context(pool_of(*found))
         with pytest.raises(api.Unavailable, match="registry cannot be reached") as caught:
             run(made.launch(SPEC))
@@ -171,7 +171,10 @@ def test_an_unreachable_registry_costs_nobody_else_anything(engines):
 def test_an_odd_entry_of_the_docker_configuration_costs_nobody_else_anything(config, tmp_path):
     """It is told with the file; a template whose image is there starts on the same engine."""
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with rough.engine() as engine, pool_of(engine, docker_config=tmp_path) as (made, run):
+    with (
+        scripted_engine.engine() as engine,
+        pool_of(engine, docker_config=tmp_path) as (made, run),
+    ):
         engine.answer("POST", "/containers/create", NO_IMAGE)
         with pytest.raises(api.Unauthorized, match=f"{tmp_path}/config.json") as caught:
             run(made.launch(SPEC))
@@ -183,8 +186,8 @@ def test_an_odd_entry_of_the_docker_configuration_costs_nobody_else_anything(con
 
 def test_a_full_host_of_several_is_set_aside_and_named():
     """The other one serves; when both are full it is the whole backend's trouble."""
-    sick = rough.refusal(500, "write /var/lib/docker/x: no space left on device")
-    with rough.engine() as first, rough.engine() as second:
+    sick = scripted_engine.refusal(500, "write /var/lib/docker/x: no space left on device")
+    with scripted_engine.engine() as first, scripted_engine.engine() as second:
         with pool_of(first, second) as (made, run):
             first.answer("POST", "/containers/create", sick)
             works(second)
@@ -192,7 +195,7 @@ def test_a_full_host_of_several_is_set_aside_and_named():
             assert aside(made) == [first.url]
             second.answer("POST", "/containers/create", NO_IMAGE)
             words = "dial tcp: lookup reg.example: no such host"
-            second.answer("POST", "/images/create", rough.refusal(500, words))
+            second.answer("POST", "/images/create", scripted_engine.refusal(500, words))
             with pytest.raises(api.Unavailable) as caught:
                 run(made.launch(attrs.evolve(SPEC, name="a2")))
             assert caught.value.reach is api.Reach.TEMPLATE
@@ -212,7 +215,7 @@ def test_a_volume_that_is_called_like_an_image_is_no_missing_image():
 
 async def test_a_name_that_is_no_image_is_refused_at_once():
     """And nothing else: without a word to the engine, so another template is served."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         engine.answer("POST", "/start", b"HTTP/1.1 204 No\r\nConnection: close\r\n\r\n")
 
         def go() -> None:

@@ -13,7 +13,7 @@ from backends.docker import settings
 from backends.docker.containers import container
 from backends.docker.engine import client, wire
 from tests import bombs, echo, patience
-from tests.docker import rough
+from tests.docker import scripted_engine
 
 SECRET = "5eab3a1cf0" * 6 + "beef"  # an agent's, as a controller makes them
 IMAGE = "registry.example:5000/builds/maven:1"
@@ -88,11 +88,11 @@ async def test_no_redirect_is_followed_by_any_verb(status, monkeypatch):
     """Neither the registry's password nor the agent's secret goes anywhere else."""
     monkeypatch.setenv("REGISTRY", "the-password")
     login = settings.Registry(user="u", password_env="REGISTRY")
-    with echo.serving("json 200") as elsewhere, rough.engine() as engine:
+    with echo.serving("json 200") as elsewhere, scripted_engine.engine() as engine:
         for method in ("GET", "POST", "PUT", "DELETE"):
             head = f"HTTP/1.1 {status} Go\r\nLocation: {elsewhere.url}x\r\n"
             engine.answer(method, "", head.encode() + b"Content-Length: 0\r\n\r\n")
-        engine.answer("GET", "/version", rough.VERSION)
+        engine.answer("GET", "/version", scripted_engine.VERSION)
         engine.answers = dict(reversed(engine.answers.items()))
         for verb in VERBS:
             error = await said(
@@ -107,7 +107,7 @@ async def test_no_redirect_is_followed_by_any_verb(status, monkeypatch):
 
 async def test_not_even_when_it_is_asked_for_its_version():
     """The first of all requests."""
-    with echo.serving("json 200") as elsewhere, rough.engine() as engine:
+    with echo.serving("json 200") as elsewhere, scripted_engine.engine() as engine:
         head = f"HTTP/1.1 307 Go\r\nLocation: {elsewhere.url}version\r\n"
         engine.answer("GET", "/version", head.encode() + b"Content-Length: 0\r\n\r\n")
         error = await said(engine.url, "list")
@@ -140,10 +140,10 @@ WHERE = {
 @pytest.mark.parametrize("verb", ODD)
 async def test_a_wrong_type_is_an_error(verb):
     """Never an empty listing, a container that is gone or a bug."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         for body in (*ODD[verb], DEEP, b'{"a":' * 100_000):
             length = b"Content-Length: %d\r\n\r\n" % len(body)
-            engine.answer(*WHERE[verb], rough.HEAD + length + body)
+            engine.answer(*WHERE[verb], scripted_engine.HEAD + length + body)
             error = await said(engine.url, "list" if verb == "version" else verb)
             assert isinstance(error, api.Unavailable), (body[:40], error)
             assert not isinstance(error, api.Partial)
@@ -152,8 +152,8 @@ async def test_a_wrong_type_is_an_error(verb):
 @pytest.mark.parametrize("line", [b"[]", b"1", b"null", b"<html>", b"{", DEEP])
 async def test_progress_that_is_none_is_an_error(line):
     """A pull whose words cannot be read has not gone well."""
-    with rough.engine() as engine:
-        engine.answer("POST", "/images/create", rough.lines({"status": "x"}, line))
+    with scripted_engine.engine() as engine:
+        engine.answer("POST", "/images/create", scripted_engine.lines({"status": "x"}, line))
         assert isinstance(await said(engine.url, "pull"), api.Unavailable)
 
 
@@ -163,8 +163,8 @@ async def test_progress_that_is_none_is_an_error(line):
 )  # fmt: skip
 async def test_an_odd_error_of_a_pull_is_an_error(told):
     """Whatever it holds."""
-    with rough.engine() as engine:
-        engine.answer("POST", "/images/create", rough.lines(told))
+    with scripted_engine.engine() as engine:
+        engine.answer("POST", "/images/create", scripted_engine.lines(told))
         assert isinstance(await said(engine.url, "pull"), api.BackendError)
 
 
@@ -175,8 +175,8 @@ async def test_an_odd_error_of_a_pull_is_an_error(told):
 )
 async def test_an_archive_that_is_none(archive):
     """Packed ones are not unpacked: nobody asked for it."""
-    with rough.engine() as engine:
-        engine.answer("GET", "/archive", rough.TO_THE_END + archive)
+    with scripted_engine.engine() as engine:
+        engine.answer("GET", "/archive", scripted_engine.TO_THE_END + archive)
         for verb in ("get", "owner"):
             error = await said(engine.url, verb)
             assert error is None or isinstance(error, api.Unavailable), error
@@ -192,8 +192,10 @@ async def test_a_sparse_file_in_an_archive_fills_no_memory():
     head = bytearray(head[:483].ljust(483, b"\0") + b"\x80" + (1 << 40).to_bytes(11, "big"))
     head = head.ljust(512, b"\0")
     head[148:156] = b"%06o\0 " % sum(head[:148] + b"        " + head[156:])
-    with rough.engine() as engine:
-        engine.answer("GET", "/archive", rough.TO_THE_END + bytes(head) + bytes(512 + 1024))
+    with scripted_engine.engine() as engine:
+        engine.answer(
+            "GET", "/archive", scripted_engine.TO_THE_END + bytes(head) + bytes(512 + 1024)
+        )
         tracemalloc.start()
         try:
             error = await said(engine.url, "get")
@@ -225,7 +227,7 @@ LIMITS = {
 async def test_a_body_without_end_is_left_at_its_limit(verb, status):
     """No more is read than could be used."""
     method, end, limit = LIMITS[verb]
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         head = f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n".encode()
         engine.answer(method, end, engine.pieces(head, MANY))
         error = await said(engine.url, verb)
@@ -240,7 +242,7 @@ async def test_a_bomb_is_not_unpacked(verb, status):
     """A gigabyte in a megabyte."""
     method, end, limit = LIMITS[verb]
     bomb = bombs.packed(bytes(1 << 20), 1024)
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         head = f"HTTP/1.1 {status}\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
         engine.answer(method, end, head.encode() + bomb)
         tracemalloc.start()
@@ -256,28 +258,32 @@ async def test_a_bomb_is_not_unpacked(verb, status):
 @pytest.mark.parametrize("verb", ["pull", "events", "logs", "owner"])
 async def test_a_stream_that_is_packed_is_none(verb):
     """It was asked for as it is."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         for method, end in (("POST", "/create"), ("GET", "/events"), ("GET", "/logs"),
                             ("GET", "/archive")):  # fmt: skip
-            engine.answer(method, end, rough.GZIP + gzip.compress(b'{"status": "x"}\n' * 100))
+            engine.answer(
+                method, end, scripted_engine.GZIP + gzip.compress(b'{"status": "x"}\n' * 100)
+            )
         assert isinstance(await said(engine.url, verb), api.Unavailable)
 
 
 async def test_an_answer_that_is_packed_in_a_way_that_we_know():
     """Proxies do that."""
-    with rough.engine() as engine:
-        engine.answer("GET", "/containers/json", rough.GZIP + gzip.compress(b"[]"))
+    with scripted_engine.engine() as engine:
+        engine.answer("GET", "/containers/json", scripted_engine.GZIP + gzip.compress(b"[]"))
         assert await said(engine.url, "list") is None
-        engine.answer("GET", "/containers/json", rough.GZIP + b"[]")
+        engine.answer("GET", "/containers/json", scripted_engine.GZIP + b"[]")
         assert isinstance(await said(engine.url, "list"), api.Unavailable)
 
 
 @pytest.mark.parametrize("verb", ["pull", "events"])
 async def test_a_line_without_end_is_not_kept(verb):
     """Of progress it is an error, of events the connection is tried again."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         for method, end in (("POST", "/images/create"), ("GET", "/events")):
-            engine.answer(method, end, engine.pieces(rough.CHUNKED, rough.chunk(MANY)))
+            engine.answer(
+                method, end, engine.pieces(scripted_engine.CHUNKED, scripted_engine.chunk(MANY))
+            )
         tracemalloc.start()
         try:
             error = await said(engine.url, verb)
@@ -291,8 +297,8 @@ async def test_a_line_without_end_is_not_kept(verb):
 async def test_a_long_line_costs_itself():
     """The next event is heard."""
     good = {"Action": "die", "Actor": {"ID": "c1"}, "timeNano": 10**18}
-    with rough.engine() as engine:
-        engine.answer("GET", "/events", rough.lines({"x": "y" * (2 << 20)}, good))
+    with scripted_engine.engine() as engine:
+        engine.answer("GET", "/events", scripted_engine.lines({"x": "y" * (2 << 20)}, good))
         one = made(engine.url)
         told = await asyncio.to_thread(events, one)
         await asyncio.to_thread(one.close)
@@ -306,12 +312,12 @@ DRIPS = {
     "headers": (b"HTTP/1.1 200 OK\r\n", b"x"),
     "more headers": (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
     "not yet": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "body": (rough.TO_THE_END, b" "),
-    "length": (rough.HEAD + b"Content-Length: 1000000\r\n\r\n", b" "),
-    "chunks": (rough.CHUNKED, rough.chunk(b" ")),
-    "size of a chunk": (rough.CHUNKED, b"0"),
-    "words about a chunk": (rough.CHUNKED + b"1;", b"x"),
-    "trailer": (rough.CHUNKED + b"0\r\n", b"X: y\r\n"),
+    "body": (scripted_engine.TO_THE_END, b" "),
+    "length": (scripted_engine.HEAD + b"Content-Length: 1000000\r\n\r\n", b" "),
+    "chunks": (scripted_engine.CHUNKED, scripted_engine.chunk(b" ")),
+    "size of a chunk": (scripted_engine.CHUNKED, b"0"),
+    "words about a chunk": (scripted_engine.CHUNKED + b"1;", b"x"),
+    "trailer": (scripted_engine.CHUNKED + b"0\r\n", b"X: y\r\n"),
     "refusal": (b"HTTP/1.1 500 No\r\nConnection: close\r\n\r\n", b" "),
 }
 
@@ -319,10 +325,13 @@ DRIPS = {
 @pytest.mark.parametrize("where", DRIPS)
 async def test_an_answer_that_drips_for_ever_ends_in_time(where):
     """By the time limit of the call; the thread is free then."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         for method in ("GET", "POST", "PUT", "DELETE"):
-            engine.answer(method, "", rough.drip(*DRIPS[where]))
-        engine.answers = {("GET", "/version"): echo.reply(rough.VERSION), **engine.answers}
+            engine.answer(method, "", scripted_engine.drip(*DRIPS[where]))
+        engine.answers = {
+            ("GET", "/version"): echo.reply(scripted_engine.VERSION),
+            **engine.answers,
+        }
         began = time.monotonic()
         errors = await asyncio.gather(
             *(
@@ -339,8 +348,8 @@ async def test_an_answer_that_drips_for_ever_ends_in_time(where):
 
 async def test_the_version_that_drips():
     """It holds the lock of all who want to connect."""
-    with rough.engine() as engine:
-        engine.answer("GET", "/version", rough.drip(rough.TO_THE_END, b" "))
+    with scripted_engine.engine() as engine:
+        engine.answer("GET", "/version", scripted_engine.drip(scripted_engine.TO_THE_END, b" "))
         error = await said(engine.url, "list", timeout_s=0.5)
         assert isinstance(error, api.Unavailable)
 
@@ -368,8 +377,12 @@ async def test_an_engine_that_reads_nothing(tmp_path):
 async def test_a_line_that_drips_ends_the_stream_of_events(monkeypatch):
     """Something always comes, so no silence is noticed; no event does."""
     monkeypatch.setattr(wire, "_LINE_S", 0.3)
-    with rough.engine() as engine:
-        engine.answer("GET", "/events", rough.drip(rough.CHUNKED, rough.chunk(b" ")))
+    with scripted_engine.engine() as engine:
+        engine.answer(
+            "GET",
+            "/events",
+            scripted_engine.drip(scripted_engine.CHUNKED, scripted_engine.chunk(b" ")),
+        )
         error = await said(engine.url, "events")
         assert isinstance(error, api.Unavailable)
         assert "has no end" in error.reason
@@ -384,8 +397,8 @@ def frame(kind: int, data: bytes, size: int | None = None) -> bytes:
 
 
 async def output(body: bytes, *, has_terminal: bool = False) -> str | BaseException:
-    with rough.engine() as engine:
-        engine.answer("GET", "/logs", rough.TO_THE_END + body)
+    with scripted_engine.engine() as engine:
+        engine.answer("GET", "/logs", scripted_engine.TO_THE_END + body)
         one = made(engine.url)
         try:
             return await asyncio.to_thread(one.logs, "a1", 5, has_terminal=has_terminal)
@@ -438,8 +451,8 @@ async def test_of_much_output_the_end_is_kept():
 
 async def test_output_without_end():
     """An error, in time and memory."""
-    with rough.engine() as engine:
-        engine.answer("GET", "/logs", engine.pieces(rough.TO_THE_END, frame(1, MANY)))
+    with scripted_engine.engine() as engine:
+        engine.answer("GET", "/logs", engine.pieces(scripted_engine.TO_THE_END, frame(1, MANY)))
         assert "larger than" in str(await said(engine.url, "logs"))
         assert engine.sent < 48 << 20
 
@@ -457,10 +470,10 @@ async def test_a_version_that_both_know(newest, oldest, spoken):
 
     def strict(request: echo.Request, sock) -> None:
         version = request.target.partition("/v")[2].partition("/")[0]
-        told = rough.refusal(400, f"client version {version} is too old")
+        told = scripted_engine.refusal(400, f"client version {version} is too old")
         sock.sendall(echo.reply([]) if version == spoken else told)
 
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         told = {"ApiVersion": newest} | ({"MinAPIVersion": oldest} if oldest else {})
         engine.answer("GET", "/version", told)
         engine.answer("GET", "/containers/json", strict)
@@ -470,12 +483,12 @@ async def test_a_version_that_both_know(newest, oldest, spoken):
 
 async def test_an_engine_that_is_too_old_or_refuses_our_version():
     """A person has to act, whatever the template."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         engine.answer("GET", "/version", {"ApiVersion": "1.39"})
         error = await said(engine.url, "create")
         assert isinstance(error, api.Unauthorized)
         words = "client version 1.41 is too old. Minimum supported API version is 1.44"
-        engine.answer("POST", "/create", rough.refusal(400, words))
+        engine.answer("POST", "/create", scripted_engine.refusal(400, words))
         error = await said(engine.url, "create", api_version="1.41")
         assert isinstance(error, api.Unauthorized)
         assert "hint: `api_version`" in error.reason
@@ -483,12 +496,12 @@ async def test_an_engine_that_is_too_old_or_refuses_our_version():
 
 async def test_an_engine_that_was_replaced_is_asked_again_what_it_speaks():
     """By one that does not know the version any more."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         one = made(engine.url)
         assert ([], False) == _plain(await asyncio.to_thread(one.list, {}))
         engine.answer("GET", "/version", {"ApiVersion": "1.52", "MinAPIVersion": "1.51"})
         engine.answer("GET", "/v1.50/containers/json",
-                      rough.refusal(400, "client version 1.50 is too old."))  # fmt: skip
+                      scripted_engine.refusal(400, "client version 1.50 is too old."))  # fmt: skip
         with pytest.raises(api.Unauthorized):
             await asyncio.to_thread(one.list, {})
         assert ([], False) == _plain(await asyncio.to_thread(one.list, {}))
@@ -506,10 +519,13 @@ def _plain(told) -> tuple[list[object], bool]:
 async def test_a_404_of_a_proxy_is_no_container_that_is_gone():
     """What is not there is removed from the controller: it has to be said by an engine."""
     page = b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n<html>nginx</html>"
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         for method in ("GET", "POST", "PUT", "DELETE"):
             engine.answer(method, "", page)
-        engine.answers = {("GET", "/version"): echo.reply(rough.VERSION), **engine.answers}
+        engine.answers = {
+            ("GET", "/version"): echo.reply(scripted_engine.VERSION),
+            **engine.answers,
+        }
         for verb in VERBS:
             error = await said(engine.url, verb)
             expected = api.Rejected if verb == "pull" else api.Unavailable
@@ -526,7 +542,7 @@ async def test_connections_are_used_again():
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                body = json.dumps(rough.VERSION if b"/version" in head else []).encode()
+                body = json.dumps(scripted_engine.VERSION if b"/version" in head else []).encode()
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
                 )

@@ -107,8 +107,8 @@ async def test_the_doctor_says_what_is_open(
     )
     told = settings.KubernetesSettings(token_file=str(token))
     said = [one.text for one in await doctor._doors(told, found)]
-    assert ["is not https", "is not looked at", "may read"] == [
-        next(w for w in ("is not https", "is not looked at", "may read") if w in text)
+    assert ["is not https", "is not verified", "may read"] == [
+        next(w for w in ("is not https", "is not verified", "may read") if w in text)
         for text in said
     ]
     closed = attrs.evolve(found, server="https://k", tls=ssl.create_default_context())

@@ -86,7 +86,7 @@ def test_once_a_minute_at_most():
     scene = worlds.Scene(worlds.template("t"))
     for second in range(130):
         world = attrs.evolve(scene.world(), now=worlds.NOW + second)
-        box.keep(black_box.Failure.BUG, "x", world, scene.policy)
+        box.keep(black_box.Breakdown.BUG, "x", world, scene.policy)
     assert 3 == len(written)
 
 
@@ -96,7 +96,7 @@ def test_no_secret_that_a_bug_quotes_is_kept():
     secrets.register("hunter2-hunter2")
     box = black_box.BlackBox(save=lambda key, text: written.append(text))
     scene = worlds.Scene(worlds.template("t"))
-    box.keep(black_box.Failure.BUG, "KeyError('hunter2-hunter2')", scene.world(), scene.policy)
+    box.keep(black_box.Breakdown.BUG, "KeyError('hunter2-hunter2')", scene.world(), scene.policy)
     (text,) = written
     assert "KeyError" in text
     assert "hunter2" not in text

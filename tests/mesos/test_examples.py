@@ -98,10 +98,11 @@ def test_the_pod_and_its_broker_agree():
 
 def test_manners_pay():
     """A small cluster: who suppresses and refuses for long is served sooner, with fewer calls."""
-    from tests.mesos import manners
+    from tests.mesos import many_frameworks
 
     good, rude = (
-        manners.simulate(frameworks=100, seconds=30, manners=polite) for polite in (True, False)
+        many_frameworks.simulate(frameworks=100, seconds=30, manners=polite)
+        for polite in (True, False)
     )
     assert good["median_s"] < rude["median_s"]
     assert good["p99_s"] < rude["p99_s"]

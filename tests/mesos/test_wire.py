@@ -464,7 +464,7 @@ async def test_an_id_is_used_once(served, broker):
     await first.launch(spec("a1"))
     await first.launch(spec("a1"))  # the same again is no other task
     await first.terminate("a1", grace_s=0)
-    with pytest.raises(api.AlreadyExists, match="'a1' has been there"):
+    with pytest.raises(api.AlreadyExists, match="'a1' was there before"):
         await first.launch(spec("a1"))
     served.machine.refused_users.add("jenkins")
     with pytest.raises(api.Rejected):
@@ -473,7 +473,7 @@ async def test_an_id_is_used_once(served, broker):
     await first.launch(spec("a2"))
     await first.aclose()
     second = broker(served.base)
-    with pytest.raises(api.AlreadyExists, match="'a1' has been there"):
+    with pytest.raises(api.AlreadyExists, match="'a1' was there before"):
         await second.launch(spec("a1"))
     assert ["a2"] == list(await listed_soon(second))
     launched = [task.name for task in served.machine.completed if task.name == "a1"]

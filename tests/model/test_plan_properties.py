@@ -306,7 +306,7 @@ def test_an_idle_agent_that_somebody_could_want_stays(scene):
         if not isinstance(action, model.RetireAgent) or agent.phase is not Phase.IDLE:
             continue
         own = scene.policy.template(agent.template)
-        sure = [c.wish for c in retention.Claims(wishes=wishes).on(agent, own) if c.sure]
+        sure = [c.wish for c in retention.Interests(wishes=wishes).for_agent(agent, own) if c.sure]
         assert [w for w in sure if w.kind is not demand.WishKind.LATER] == []
 
 

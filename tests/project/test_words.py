@@ -164,8 +164,8 @@ LAYERS = {
 }
 """Class names that are defined twice because one idea has two layers (or two platforms): which."""
 
-TWICE = {"Claim", "Failure", "Memory", "Nodes", "Parser"}
-"""Class names of two meanings: may only become fewer."""
+TWICE: set[str] = set()
+"""Class names of two meanings: there are none, and none may come."""
 
 
 def definitions():

@@ -60,15 +60,15 @@ class Room:
         """Return who of those that fill a cap is on the way out, and what holds them up."""
         key = ("going", template, backend)
         if key not in self._said:
-            found = [
+            going = [
                 agent
                 for agent in self.going
                 if template in {None, agent.template} and backend in {None, agent.backend}
             ]
             text = ""
-            if found:
-                oldest = min(found, key=lambda agent: agents_.leaving_at(agent) or self.now)
-                text = f", {len(found)} of them {agents_.leaving_words(oldest, now=self.now)}"
+            if going:
+                oldest = min(going, key=lambda agent: agents_.leaving_at(agent) or self.now)
+                text = f", {len(going)} of them {agents_.leaving_words(oldest, now=self.now)}"
             self._said[key] = text
         return self._said[key]
 

@@ -140,8 +140,8 @@ class Draft:
         return found
 
     @functools.cached_property
-    def _claims(self) -> retention.Claims:
-        return retention.Claims(wishes=self.wishes)
+    def _interests(self) -> retention.Interests:
+        return retention.Interests(wishes=self.wishes)
 
     def within(self, *phases: Phase) -> Iterator[Agent]:
         """Yield the agents that are in these phases, phase by phase."""
@@ -151,13 +151,13 @@ class Draft:
         """Return the template of an agent, if it is still configured."""
         return self.policy.by_name.get(agent.template)
 
-    def claims_on(self, agent: Agent) -> tuple[retention.Claim, ...]:
+    def interests_in(self, agent: Agent) -> tuple[retention.Interest, ...]:
         """Return who could want an agent."""
-        return self._claims.on(agent, self.template_of(agent))
+        return self._interests.for_agent(agent, self.template_of(agent))
 
     def is_wanted_now(self, agent: Agent) -> bool:
         """Return whether an item that could run at once wants an agent for certain."""
-        return self._claims.is_wanted_now(agent, self.template_of(agent))
+        return self._interests.is_wanted_now(agent, self.template_of(agent))
 
 
 def age(wish: demand.Wish) -> tuple[float, model.ItemId]:
@@ -206,13 +206,13 @@ def note_all(draft: Draft, crowd: Sequence[demand.Wish], reason: WaitReason, tex
 
 def unmet(draft: Draft) -> dict[model.ItemId, Unmet]:
     """Return what was written down, and of the others what their wish says; in their order."""
-    found = {}
+    reasons = {}
     for wish in draft.wishes:
         since, key = age(wish)
         said = draft.said.get(key)
         if said is not None:
             reason, text, template, agent = said
-            found[key] = Unmet(
+            reasons[key] = Unmet(
                 item=key,
                 reason=reason,
                 text=text,
@@ -222,5 +222,5 @@ def unmet(draft: Draft) -> dict[model.ItemId, Unmet]:
                 since_at=since,
             )
         elif wish.unmet is not None:
-            found[key] = wish.unmet
-    return found
+            reasons[key] = wish.unmet
+    return reasons

@@ -27,7 +27,7 @@ class SecondLook:
     policy: model.Policy
     ledger: model.Ledger
     agents: Mapping[NodeName, Agent]
-    claims: retention.Claims
+    interests: retention.Interests
 
 
 def prepare(world: model.World, policy: model.Policy) -> SecondLook:
@@ -42,7 +42,7 @@ def prepare(world: model.World, policy: model.Policy) -> SecondLook:
         policy=policy,
         ledger=ledger,
         agents={agent.name: agent for agent in agents},
-        claims=retention.Claims(wishes=wishes),
+        interests=retention.Interests(wishes=wishes),
     )
 
 
@@ -64,7 +64,7 @@ def objection(  # noqa: PLR0911 -- one objection, one return
         return "it works"
     if agent.computer is None and controller.is_unread(agent.name):
         return "what the controller says of it cannot be read"
-    wish = sweeps.wants_back(agent, look.claims.naming(agent.name), look.ledger)
+    wish = sweeps.wants_back(agent, look.interests.naming(agent.name), look.ledger)
     if wish is not None:
         return f"item {wish.item.id} must go on with it"
     if isinstance(action, model.SweepNode) or action.cordoned:
@@ -78,7 +78,7 @@ def objection(  # noqa: PLR0911 -- one objection, one return
     template = policy.template(agent.template) if agent.template is not None else None
     wish = retention.protector(
         agent,
-        look.claims.on(agent, template),
+        look.interests.for_agent(agent, template),
         now=look.world.now,
         settle_s=policy.settle_s,
         over_age=action.cause is model.Cause.MAX_AGE,

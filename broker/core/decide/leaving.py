@@ -305,10 +305,10 @@ def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) 
         return False
     refused = draft.refused.get(agent.name, frozenset())
     is_useless = agent.closed or withheld.is_outdated(agent, draft.template_of(agent))
-    claims = () if is_useless else draft.claims_on(agent)
+    interests = () if is_useless else draft.interests_in(agent)
     wish = retention.protector(
         agent,
-        (c for c in claims if c.wish.item.id not in refused or _is_fresh(draft, c.wish)),
+        (c for c in interests if c.wish.item.id not in refused or _is_fresh(draft, c.wish)),
         now=draft.now,
         settle_s=draft.policy.settle_s,
         over_age=verdict.cause is model.Cause.MAX_AGE,

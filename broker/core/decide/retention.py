@@ -103,7 +103,7 @@ def kind_of(agent: Agent, template: Template | None) -> frozenset[str]:
 
 
 @frozen(kw_only=True)
-class Claim:
+class Interest:
     """An item that could want an agent. ``sure`` False: whether it could is not known."""
 
     wish: demand.Wish
@@ -115,12 +115,12 @@ class _OfKind:
     """Who could want a kind of agent: whole crowds, item by item only if that is asked for."""
 
     crowds: tuple[tuple[Sequence[demand.Wish], bool], ...]
-    claims: tuple[Claim, ...] | None = None
+    interests: tuple[Interest, ...] | None = None
     wanted: bool | None = None
 
 
 @define(kw_only=True)
-class Claims:
+class Interests:
     """Who could want an agent.
 
     Worked out once for each kind of agent that no item tells apart, and each crowd of items that
@@ -149,13 +149,17 @@ class Claims:
     )
     _known: dict[Hashable, _OfKind] = field(init=False, factory=dict)
 
-    def on(self, agent: Agent, template: Template | None) -> tuple[Claim, ...]:
-        """Return the claims on an agent, in the order of the wishes."""
+    def for_agent(self, agent: Agent, template: Template | None) -> tuple[Interest, ...]:
+        """Return the interests in an agent, in the order of the wishes."""
         kind = self._of_kind(agent, template)
-        if kind.claims is None:
-            claims = (Claim(wish=wish, sure=sure) for crowd, sure in kind.crowds for wish in crowd)
-            kind.claims = tuple(sorted(claims, key=lambda claim: self._places[id(claim.wish)]))
-        return kind.claims
+        if kind.interests is None:
+            interests = (
+                Interest(wish=wish, sure=sure) for crowd, sure in kind.crowds for wish in crowd
+            )
+            kind.interests = tuple(
+                sorted(interests, key=lambda interest: self._places[id(interest.wish)])
+            )
+        return kind.interests
 
     def is_wanted_now(self, agent: Agent, template: Template | None) -> bool:
         """Return whether an item that could run at once wants an agent for certain."""
@@ -176,20 +180,20 @@ class Claims:
         exclusive = template.exclusive if template is not None else True
         own = agent.name if agent.name in self._named else None
         key = (kind_of(agent, template), exclusive, own)
-        found = self._known.get(key)
-        if found is None:
+        of_kind = self._known.get(key)
+        if of_kind is None:
             labels = labels_of(agent, template)
             asked = ((c, demand.could_want(c[0], labels, exclusive)) for c in self._crowds)
-            found = _OfKind(
+            of_kind = _OfKind(
                 crowds=tuple((crowd, is_ is True) for crowd, is_ in asked if is_ is not False)
             )
-            self._known[key] = found
-        return found
+            self._known[key] = of_kind
+        return of_kind
 
 
 def protector(
     agent: Agent,
-    claims: Iterable[Claim],
+    interests: Iterable[Interest],
     *,
     now: float,
     settle_s: float,
@@ -202,11 +206,11 @@ def protector(
     not keep an agent past its maximum age (``over_age``).
     """
     idle_at = agent.memory.idle_at if agent.memory is not None else None
-    for claim in claims:
-        wish = claim.wish
+    for interest in interests:
+        wish = interest.wish
         if over_age and wish.kind is demand.WishKind.LATER:
             continue
-        if not claim.sure:
+        if not interest.sure:
             since = max(wish.item.in_queue_since_at, idle_at if idle_at is not None else now)
             if wish.kind is not demand.WishKind.NOW or now - since >= settle_s:
                 continue

@@ -152,9 +152,9 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
     if draft.now - nominated < min(limits):
         return frozenset()
     found = set()
-    for claim in draft.claims_on(agent):
-        wish = claim.wish
-        if not claim.sure or wish.kind is not demand.WishKind.NOW or wish.unmet is not None:
+    for interest in draft.interests_in(agent):
+        wish = interest.wish
+        if not interest.sure or wish.kind is not demand.WishKind.NOW or wish.unmet is not None:
             continue
         vetoed = bool(queue_texts.veto(wish.item.why))
         # an idle agent has taken nothing at all since then, so it counts for nobody

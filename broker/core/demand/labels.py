@@ -172,12 +172,12 @@ def parse(text: str) -> Expression:
 
     What was parsed last is remembered.
     """
-    found = _known.get(text)
-    if found is None:
-        found = _known.keep(text, _parsed(text))
-    if isinstance(found, LabelError):
-        raise found.with_traceback(None)
-    return found
+    parsed = _cache.get(text)
+    if parsed is None:
+        parsed = _cache.keep(text, _parsed(text))
+    if isinstance(parsed, LabelError):
+        raise parsed.with_traceback(None)
+    return parsed
 
 
 def _parsed(text: str) -> Expression | LabelError:
@@ -185,15 +185,15 @@ def _parsed(text: str) -> Expression | LabelError:
         return TooLong(f"{counts.told(len(text), 'character')}, {MAX_LENGTH} are read")
     try:
         parser = _Parser(tokens=collections.deque(_tokens(text)))
-        found = parser.iff(0)
+        expression = parser.iff(0)
         if parser.tokens:
             raise parser.unexpected("an operator or the end")
     except LabelError as error:
         return error
-    return found
+    return expression
 
 
-class _Memory:
+class _ParsedExpressions:
     """What was parsed, the latest; the same is asked for in every look."""
 
     def __init__(self) -> None:
@@ -220,7 +220,7 @@ def _weight(text: str) -> int:
     return size(text) + len(text) // 32
 
 
-_known = _Memory()
+_cache = _ParsedExpressions()
 
 
 @frozen
@@ -233,12 +233,12 @@ class _Token:
 def _tokens(text: str) -> Iterator[_Token]:
     position = 0
     while position < len(text):
-        found = _TOKEN.match(text, position)
-        if found is None:
+        match = _TOKEN.match(text, position)
+        if match is None:
             raise LabelError(f"unexpected {text[position]!r} at character {position + 1}")
-        if found.lastgroup != "blank":
-            yield _Token(found.lastgroup or "", found[0], position + 1)
-        position = found.end()
+        if match.lastgroup != "blank":
+            yield _Token(match.lastgroup or "", match[0], position + 1)
+        position = match.end()
 
 
 @define

@@ -123,15 +123,15 @@ def _gather(
     order: list[int] = []
     refused = frozenset[model.ItemId]().union(*(pile.members[0].refused for pile in piles))
     by_key: dict[Hashable, int] = {}
-    known: dict[Hashable, int] = {}
+    by_wish: dict[Hashable, int] = {}
     for wish in wishes:
         alone = wish.item.id if wish.item.id in refused else None
         group = wish.crowd if alone is None else (wish.crowd, alone)
-        index = known.get(group)
+        index = by_wish.get(group)
         if index is None:
             canonical = wish.expression.canonical() if wish.expression is not None else None
             key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind, alone)
-            index = known[group] = by_key.setdefault(key, len(crowds))
+            index = by_wish[group] = by_key.setdefault(key, len(crowds))
             if index == len(crowds):
                 fitting = [i for i, pile in enumerate(piles) if fits(wish, pile.members[0])]
                 crowds.append(_Crowd(wishes=[], piles=fitting))

@@ -116,24 +116,24 @@ def pinned_to(wish: Wish, name: NodeName) -> Wish:
 
 def crowds(wishes: Iterable[Wish]) -> dict[Hashable, list[Wish]]:
     """Gather those that want exactly the same, in their order."""
-    found: dict[Hashable, list[Wish]] = {}
+    by_crowd: dict[Hashable, list[Wish]] = {}
     for wish in wishes:
-        crowd = found.get(wish.crowd)
+        crowd = by_crowd.get(wish.crowd)
         if crowd is None:
-            found[wish.crowd] = [wish]
+            by_crowd[wish.crowd] = [wish]
         else:
             crowd.append(wish)
-    return found
+    return by_crowd
 
 
 def by_name(wishes: Iterable[Wish]) -> dict[NodeName, list[Wish]]:
     """Gather the wishes that speak of one node, by its name, in their order."""
-    found: dict[NodeName, list[Wish]] = {}
+    speaking: dict[NodeName, list[Wish]] = {}
     for wish in wishes:
         for name in {wish.pinned, wish.label.node}:
             if name is not None:
-                found.setdefault(name, []).append(wish)
-    return found
+                speaking.setdefault(name, []).append(wish)
+    return speaking
 
 
 def wishes(
@@ -159,18 +159,18 @@ def wishes(
         foreign=_Foreign.of(c for c in view.computers if c.name not in our_nodes),
         unread=_beyond(one.label.expression for one in alike if one.label.expression is not None),
     )
-    found: list[Wish] = [
+    all_wishes: list[Wish] = [
         reader.wish(item, one) for item, one in zip(view.items, read, strict=True)
     ]
     remembered = LabelSource.REMEMBERED
     known = {}
-    for wish in found:
+    for wish in all_wishes:
         label = wish.label
         if label.expression is not None:
             # a text that was read once stays what it was, whatever it says later
             kept = ledger.labels.get(wish.item.id) if label.source is remembered else None
             known[wish.item.id] = kept if kept is not None else label
-    return tuple(found), known
+    return tuple(all_wishes), known
 
 
 @define(kw_only=True, eq=False)
@@ -506,12 +506,12 @@ def _read(text: str, item: QueueItem) -> tuple[labels.Expression | None, str]:
     typed = item.label_expression
     if typed is not None and typed != text and labels.is_quoted(typed):
         try:
-            told = labels.parse(typed)
+            meant = labels.parse(typed)
         except labels.LabelError:
             pass
         else:
-            if told.op is labels.Op.ATOM and told.name == text:
-                return told, ""
+            if meant.op is labels.Op.ATOM and meant.name == text:
+                return meant, ""
     try:
         return labels.parse(text), ""
     except labels.TooLong as error:

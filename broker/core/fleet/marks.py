@@ -73,15 +73,15 @@ def from_description(description: str) -> Marks | None:
 
 def from_metadata(metadata: Mapping[str, str]) -> Marks | None:
     """Read the marks of an instance; None if any is missing, or cannot be ours."""
-    told = [metadata.get(key, "") for key in ("owner", "template", "backend", "revision")]
+    values = [metadata.get(key, "") for key in ("owner", "template", "backend", "revision")]
     created_at = _moment(metadata.get("created", ""))
-    if created_at is None or not all(0 < len(value) <= _VALUE_LENGTH for value in told):
+    if created_at is None or not all(0 < len(value) <= _VALUE_LENGTH for value in values):
         return None
     return Marks(
-        owner=told[0],
-        template=model.TemplateName(told[1]),
-        backend=model.BackendName(told[2]),
-        revision=told[3],
+        owner=values[0],
+        template=model.TemplateName(values[1]),
+        backend=model.BackendName(values[2]),
+        revision=values[3],
         created_at=created_at,
     )
 

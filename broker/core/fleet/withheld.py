@@ -24,15 +24,15 @@ def suspects(
 
     The ones that have been asked least often come first, and not too many at once.
     """
-    found = []
+    closed = []
     for computer in view.computers:
         memory = ledger.memories.get(computer.name)
         if memory is None or computer.offline or computer.busy_executors >= computer.executors:
             continue
         since = memory.nominated_at
         if memory.closed_at is not None or (since is not None and now - since >= SUSPECT_S):
-            found.append((memory.closed_looks, computer.name))
-    return tuple(name for _, name in sorted(found)[:_MOST_ASKED])
+            closed.append((memory.closed_looks, computer.name))
+    return tuple(name for _, name in sorted(closed)[:_MOST_ASKED])
 
 
 def free_for(agent: Agent, *, now: float) -> bool:

@@ -1,7 +1,7 @@
 """2000 brokers on one master, with and without manners: how long from demand to launch?
 
 A simulation on the machines of both sides (the product's own session, the tests' master that keeps
-to the recordings), in simulated time. ``python -m tests.mesos.manners [frameworks [seconds]]``.
+to the recordings), in simulated time. ``python -m tests.mesos.many_frameworks [frameworks [seconds]]``.
 Without manners: never suppressed, and refusals of five seconds, the master's default.
 """
 

@@ -145,7 +145,7 @@ class ControllerSession:
             raise errors.Unexpected(
                 f"{what}: {error}; is the URL a Jenkins controller's?", status=reply.status
             ) from None
-        return _answer(reply, found=entries)
+        return _answer(reply, entries=entries)
 
     async def get_text(
         self, path: str, params: Mapping[str, str] | None = None
@@ -423,13 +423,13 @@ def _answer(
     reply: _Reply,
     *,
     document: Any = None,
-    found: jnlp_entries.Entries = jnlp_entries.NONE,
+    entries: jnlp_entries.Entries = jnlp_entries.NONE,
     text: str = "",
 ) -> ControllerAnswer:
     return ControllerAnswer(
         status=reply.status,
         json=document,
-        entries=found,
+        entries=entries,
         text=text,
         version=_told(reply.headers, "X-Jenkins"),
         session=_told(reply.headers, "X-Jenkins-Session"),

@@ -159,13 +159,13 @@ def _base64_forms(data: bytes) -> set[str]:
     return forms
 
 
-def _hidden_run(found: re.Match[str]) -> str:
+def _hidden_run(match: re.Match[str]) -> str:
     """Blank a run of base64 in which an agent's secret stands."""
-    run = found[0].replace("-", "+").replace("_", "/")
+    run = match[0].replace("-", "+").replace("_", "/")
     for skipped in range(4):
         part = run[skipped:]
         if len(part) % 4 == 1:  # that is no end of base64
             part = part[:-1]
         if _HEX_64.search(base64.b64decode(part + "=" * (-len(part) % 4))):
             return HIDDEN
-    return found[0]
+    return match[0]

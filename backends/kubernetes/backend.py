@@ -100,11 +100,11 @@ class KubernetesBackend:
             self._refused = {name: why for name, why in self._refused.items() if name in there}
             await self._inquiry.ask(asked, picture.pods, now=self._now())
             now, patience_s = self._now(), self._settings.start_patience_s
-            seen = [
+            instances = [
                 one.at(now, patience_s=patience_s, told=self._inquiry.obstacle_of(one))
                 for one in picture.pods
             ]
-            found = [*(self._kept_back(one) for one in seen), *picture.departed]
+            found = [*(self._kept_back(one) for one in instances), *picture.departed]
             if picture.odd:
                 raise api.Partial(picture.odd, seen=found, odd=True)
             return found

@@ -116,12 +116,12 @@ class Storage:
         try:
             ours = files.owners(self.home)
             with os.scandir(self.home) as entries:
-                found = sorted(e.name for e in entries if not e.name.startswith("."))
+                listed = sorted(e.name for e in entries if not e.name.startswith("."))
         except FileNotFoundError:
             return []
         return [
             name
-            for name in found
+            for name in listed
             if names.name_problem(name) is None
             and os.path.lexists(self.path(name) / "instance.json")
             and self._is_one_of(name, ours)

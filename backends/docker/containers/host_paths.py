@@ -89,13 +89,13 @@ def settled(
             labels = {**(options.get("Labels") or {}), **marks}
             mounted = {**mounted, "VolumeOptions": {**options, "Labels": labels}}
         mounts.append(mounted)
-    made = {**host}
+    host_config = {**host}
     for key, found in (("Binds", binds), ("Mounts", mounts)):
         if found or host.get(key):
-            made[key] = found
+            host_config[key] = found
         if not found:
-            made.pop(key, None)
-    return made, Belongings(folders=tuple(folders), volumes=tuple(volumes))
+            host_config.pop(key, None)
+    return host_config, Belongings(folders=tuple(folders), volumes=tuple(volumes))
 
 
 Path = tuple[str | int, ...]

@@ -252,11 +252,11 @@ def _section(told: Any) -> Mapping[str, Any]:
     return told if isinstance(told, Mapping) else {}
 
 
-def _texts(told: Any) -> dict[str, str]:
+def _texts(section: Any) -> dict[str, str]:
     """Return the entries that are texts."""
 
     def entries() -> Iterator[tuple[str, str]]:
-        for number, (key, value) in enumerate(_section(told).items()):
+        for number, (key, value) in enumerate(_section(section).items()):
             if number >= _LABELS_MAX:
                 return
             if isinstance(value, str):

@@ -65,9 +65,12 @@ def configure(
 
 
 def _add_bound(record: logging.LogRecord) -> bool:
+    """Add what is bound; what is not known of an event has no field."""
     for key, value in _BOUND.get().items():
         if not hasattr(record, key):
             setattr(record, key, value)
+    for key in [k for k, v in vars(record).items() if v is None and k not in _STANDARD]:
+        delattr(record, key)
     return True
 
 

@@ -21,7 +21,7 @@ import yarl
 from attrs import field, frozen
 
 from backends import api as backends_api
-from outside import bodies, connect_errors
+from outside import bodies, odd_json, unreached
 from outside import secrets as known_secrets
 
 NOTE = "page"
@@ -52,7 +52,11 @@ class NoAnswer(Exception):  # noqa: N818 -- what it is
     """Nobody answers as a broker does; ``str`` says what was found."""
 
 
-def announce(files: backends_api.Store, url: str) -> PageAddress:
+class NotABroker(NoAnswer):
+    """Somebody else answers."""
+
+
+def announce(files: backends_api.Store, url: str) -> Note:
     """Note where the page is, with a new key. Raises OSError."""
     address = PageAddress(url=url, key=secrets.token_hex(32))
     known_secrets.register(address.key)
@@ -99,10 +103,12 @@ async def ask(
             auto_decompress=False, timeout=aiohttp.ClientTimeout(total=_ASK_S)
         ) as session:
             for name in names:
-                documents[name] = await _document(session, base / "api/v1" / name, note)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
-        raise NoAnswer(connect_errors.words(error)) from error
-    return documents
+                told[name] = await _document(session, base / "api/v1" / name, note)
+    except aiohttp.ClientResponseError as error:
+        raise NotABroker(unreached.words(error)) from error
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise NoAnswer(unreached.words(error)) from error
+    return told
 
 
 async def _document(
@@ -111,19 +117,22 @@ async def _document(
     word = secrets.token_hex(16)
     async with session.get(url, headers={CHALLENGE: word}, allow_redirects=False) as answer:
         if answer.status != 200:
-            raise NoAnswer(f"{url.path} was answered {answer.status}")
+            raise NotABroker(f"{url.path} was answered {answer.status}")
         try:
             body = await bodies.read(answer, LIMIT)
         except (bodies.TooLarge, bodies.Unreadable) as error:
-            raise NoAnswer(f"{url.path}: {error}") from error
+            raise NotABroker(f"{url.path}: {error}") from error
         given = answer.headers.get(PROOF, "")
     if note is not None:
         expected = proof(note.key, word, url.path, body)
         if expected is None or not hmac.compare_digest(expected.encode(), given.encode()):
             raise NoAnswer("whoever answers there is not the broker of this state directory")
-    read = json.loads(body)
-    if not isinstance(read, dict):
-        raise NoAnswer(f"{url.path} is not a document")
+    try:
+        read = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise NotABroker(f"{url.path} is {odd_json.words(error)}") from error
+    if not isinstance(read, dict) or not isinstance(read.get("owner"), str):
+        raise NotABroker(f"{url.path} names no owner")
     return read
 
 

@@ -29,6 +29,7 @@ from cattrs.strategies import configure_tagged_union
 import broker
 from broker.core import model
 from broker.core.fleet import ledger as ledgers
+from outside import odd_json
 
 FORMAT = "agent-broker-record"
 VERSION = 1
@@ -178,7 +179,7 @@ def changes(before: model.ControllerView | None, world: model.World) -> Iterator
 
 
 def read(lines: Iterable[str]) -> Iterator[Record]:
-    """Yield the records of a file.
+    """Yield the records of a file, a line at a time.
 
     Raises ``RecordError``: which line, what is wrong with it, what is expected.
     """
@@ -215,7 +216,7 @@ def _object(number: int, line: str) -> dict[str, Any]:
     try:
         told = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"line {number}: not JSON: {str(error)[:100]}") from None
+        raise RecordError(f"line {number}: {odd_json.words(error)}") from None
     if not isinstance(told, dict):
         raise RecordError(f"line {number}: expected: a JSON object")
     return told

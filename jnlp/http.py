@@ -26,8 +26,8 @@ from multidict import CIMultiDictProxy
 from jnlp import answers, errors
 from jnlp import entries as jnlp_entries
 from jnlp import secret as jnlp_secret
-from jnlp.settings import ControllerAccess, Credentials
-from outside import bodies, connect_errors, files, secrets, tls, waits
+from jnlp.settings import Credentials, Settings
+from outside import bodies, files, odd_json, secrets, tls, unreached, waits
 from outside import text as outside_text
 
 _HEADER_BYTES = 65536  # group headers of a large directory service exceed aiohttp's 8190
@@ -129,7 +129,9 @@ class ControllerSession:
         try:
             document = json.loads(reply.body)
         except (ValueError, RecursionError) as error:
-            raise errors.Unexpected(f"{what}: invalid JSON", status=reply.status) from error
+            raise errors.Unexpected(
+                f"{what}: the answer is {odd_json.words(error)}", status=reply.status
+            ) from error
         return _answer(reply, document=document)
 
     async def get_list(self, path: str, key: str, params: Mapping[str, str]) -> ControllerAnswer:

@@ -21,7 +21,7 @@ def words(error: BaseException, limit: int = 200) -> str:
         said = getattr(inner, "verify_message", None) or str(inner)
         return text.clean(f"the certificate of {_place(error)} is not trusted: {said}", limit)
     if not isinstance(error, aiohttp.ClientConnectorError):
-        return text.clean(str(error) or type(error).__name__, limit)
+        return text.clean(_plain(error), limit)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return text.clean(
             f"{_place(error)} does not speak TLS as we do: {_said(error.os_error)}; "
@@ -29,6 +29,18 @@ def words(error: BaseException, limit: int = 200) -> str:
             limit,
         )
     return text.clean(f"cannot connect to {_place(error)}: {_said(error.os_error)}", limit)
+
+
+def _plain(error: BaseException) -> str:
+    if type(error) is aiohttp.ClientResponseError:  # of the parser: nobody here raises by status
+        return "the answer is not HTTP"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the connection was closed without an answer"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror and not error.filename:
+        return _said(error)
+    return str(error) or type(error).__name__
 
 
 def _place(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:

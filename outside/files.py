@@ -9,7 +9,8 @@ import os
 import pathlib
 import stat
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import BinaryIO
 
 from outside import counts, paths
 
@@ -24,18 +25,44 @@ def read(
     ``owners``: users whose file it has to be. Raises OSError, whose ``strerror`` is fit for
     people: also for what is not a regular file, and for one that is larger or somebody else's.
     """
+    with _opened(path) as file:
+        if owners is not None:
+            check_owner(os.fstat(file.fileno()), owners, path)
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise _too_large(path, limit)
+    return data
+
+
+def lines(path: str | os.PathLike[str], *, limit: int) -> Iterator[bytes]:
+    """Yield the lines of a regular file of at most ``limit`` bytes as they are asked for.
+
+    Each with its end, if it has one. Raises OSError as ``read`` does.
+    """
+    left = limit
+    with _opened(path) as file:
+        while line := file.readline(left + 1):
+            left -= len(line)
+            if left < 0:
+                raise _too_large(path, limit)
+            yield line
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
     _check(pathlib.Path(path).stat(), path)  # opening a device may do something
     # without O_NONBLOCK a FIFO that was put there in between would hold us up
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        _check(found, path)
-        if owners is not None:
-            check_owner(found, owners, path)
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"larger than {counts.told(limit, 'byte')}", os.fspath(path))
-    return data
+    file = os.fdopen(handle, "rb")
+    try:
+        _check(os.fstat(handle), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _too_large(path: str | os.PathLike[str], limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"larger than {counts.told(limit, 'byte')}", os.fspath(path))
 
 
 def secret(path: str | os.PathLike[str], *, limit: int = 16_384) -> str:

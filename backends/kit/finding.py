@@ -5,12 +5,20 @@ what is said here is fit for a terminal, whoever has written it.
 """
 
 import enum
+from collections.abc import Mapping
 
 from attrs import field, frozen
 
 from outside import text as outside_text
 
 _LENGTH = 1024
+_WHOSE: Mapping[str, str] = {
+    "us": "a mistake of the broker's: please report it",
+    "configuration": "correct the configuration",
+    "operator": "give the broker the right, or other credentials, there",
+    "platform": "is it up, and reachable from here?",
+    "nobody": "time helps, or more room there",
+}
 
 
 def _fit(text: str) -> str:
@@ -49,3 +57,8 @@ def warn(check: str, text: str, hint: str = "") -> Finding:
 def fail(check: str, text: str, hint: str = "") -> Finding:
     """Return a finding of something that cannot work."""
     return Finding(check=check, verdict=Grade.FAIL, text=text, hint=hint)
+
+
+def whose(fault: str) -> str:
+    """Return a hint out of the ``fault`` of a backend's error: who has to act, and how."""
+    return _WHOSE[fault]

@@ -97,7 +97,7 @@ async def examine(
 
 
 def _failed(check: str, error: api.BackendError) -> finding.Finding:
-    return finding.fail(check, error.reason, f"to be solved by: {error.fault}")
+    return finding.fail(check, error.reason, finding.whose(error.fault))
 
 
 async def _doors(
@@ -268,7 +268,7 @@ async def _second_opinion(
         return finding.warn(
             check,
             "the official package is not installed",
-            "pip install 'jenkins-agent-broker[kubernetes]'",
+            "pip install kubernetes",
         )
     # ours first: what it refuses to read need not be read by somebody who knows no limits
     ours: set[str] = set()

@@ -35,7 +35,7 @@ async def examine(
         if by_volume and agents:
             yield await _volumes(asked, agents, by_volume)
     except api.BackendError as error:
-        yield finding.fail("agents", error.reason, f"to be solved by: {error.fault}")
+        yield finding.fail("agents", error.reason, finding.whose(error.fault))
     finally:
         await link.aclose()
 

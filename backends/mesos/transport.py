@@ -24,7 +24,7 @@ from attrs import frozen
 
 from backends import api
 from backends.mesos import calls, recordio, settings, zookeeper
-from outside import bodies, connect_errors, files, secrets, text, tls, typed, waits
+from outside import bodies, files, odd_json, secrets, text, tls, typed, unreached, waits
 
 _SCHEDULER = "/api/v1/scheduler"
 _STREAM_ID = "Mesos-Stream-Id"
@@ -292,7 +292,7 @@ class Link:
         except (bodies.TooLarge, bodies.Unreadable) as error:
             raise api.Unavailable(text.clean(f"{page}: {error}")) from error
         except (ValueError, RecursionError) as error:
-            raise api.Unavailable(text.clean(f"{page} is not JSON: {error}")) from error
+            raise api.Unavailable(f"{page} is {odd_json.words(error)}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise api.Unavailable(f"{page}: {_words(error)}") from error
 

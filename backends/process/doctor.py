@@ -62,7 +62,7 @@ def _is_told(program: str, path: str) -> bool:
 def _program(program: str, path: str) -> finding.Finding:
     found = shutil.which(program, path=path)
     if found is not None:
-        return finding.ok(program, f"is {found}")
+        return finding.ok(program, "is there" if found == program else f"found at {found}")
     where = "" if os.sep in program else f" in PATH {path}"
     return finding.fail(program, f"no such program{where}", _PROGRAM_HINT)
 

@@ -55,8 +55,6 @@ def plan(options: argparse.Namespace) -> None:
 
 def record(options: argparse.Namespace) -> None:
     """Write what is seen to a file, until it is told to end."""
-    if not 0.1 <= options.every <= 3600 or not 0 <= (options.seconds or 0) < 1e8:
-        raise exits.BadInput("--every: allowed: 0.1 to 3600 seconds; --seconds: not below 0")
     settings = shared.settings_of(options)
     log.configure(level="error", secrets=settings.secrets())
     asyncio.run(
@@ -228,9 +226,8 @@ def status(options: argparse.Namespace) -> None:
     try:
         print(terminal.render(told))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise exits.Failed(
-            f"what answers at {url} is not a broker of this version: {error!r}"
-        ) from error
+        words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise exits.Failed(f"the broker at {url} is not of this version: {words}") from error
 
 
 async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Document], str]:
@@ -257,8 +254,12 @@ async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Docu
 async def _page(url: str, names: Sequence[str]) -> dict[str, documents.Document]:
     url = url.rstrip("/")
     try:
-        return await page_address.ask(url, names, note=None)
-    except page_address.NoAnswer as error:
+        return await presence.ask(url, names, note=None)
+    except presence.NotABroker as error:
+        raise exits.Failed(
+            f"what answers at {url} is not a broker: {error}; hint: which address does its log name?"
+        ) from error
+    except presence.NoAnswer as error:
         raise exits.Failed(f"no broker answers at {url}: {error}; hint: is it running?") from error
 
 

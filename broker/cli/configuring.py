@@ -85,12 +85,10 @@ def render(options: argparse.Namespace) -> None:
 def init(options: argparse.Namespace) -> None:
     """Write a commented configuration; never over another file."""
     try:
-        with options.path.open("x", encoding="utf-8") as file:
+        with shared.new_file(options.path, mode=0o666) as file:
             file.write(describing.sample_config())
-    except FileExistsError:
-        raise exits.Refused(f"{options.path} exists; hint: name another file") from None
     except OSError as error:
-        raise exits.BadInput(f"{options.path}: {error.strerror}") from error
+        raise exits.Failed(f"{options.path}: cannot be written: {error.strerror}") from error
     check = ["agent-broker", "check-config"]
     if str(options.path) != "broker.yaml":  # what it looks for by itself
         check += ["--config", str(options.path)]

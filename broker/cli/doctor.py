@@ -128,10 +128,11 @@ async def _controller(
         yield finding.ok("version", f"Jenkins {answer.version}")
     ahead = reading.skew(answer.date, asked=asked, answered=answered)
     if abs(ahead) > _SKEW_BAD_S:
-        way = "ahead" if ahead > 0 else "behind"
-        yield finding.warn("clock", f"it is {abs(ahead):.0f} s {way}", "keep both clocks by NTP")
+        way = "ahead of" if ahead > 0 else "behind"
+        words = f"the controller's is {abs(ahead):.0f} s {way} ours"
+        yield finding.warn("clock", words, "keep both clocks by NTP")
     else:
-        yield finding.ok("clock", f"differs by {abs(ahead):.0f} s")
+        yield finding.ok("clock", f"the controller's differs from ours by {abs(ahead):.0f} s")
     yield await _who(settings, session)
 
 
@@ -158,11 +159,13 @@ async def _who(settings: config.Settings, session: http.ControllerSession) -> fi
     anonymous = bool(told.get("anonymous")) if isinstance(told, dict) else True
     given = settings.controller.credentials
     if given is None:
-        return finding.warn("credentials", f"none are configured: works as {name}", _USER_HINT)
+        return finding.warn(
+            "credentials", f"none are configured: we work as {name or 'nobody'}", _USER_HINT
+        )
     if anonymous:
         return finding.fail("credentials", "the controller takes us for anonymous", _USER_HINT)
     kind = "password" if given.is_password else "API token"
-    return finding.ok("credentials", f"{name}, by {kind}")
+    return finding.ok("credentials", f"we work as {name}, by {kind}")
 
 
 # --- permissions -------------------------------------------------------------------------------
@@ -173,7 +176,9 @@ async def _permissions(
 ) -> AsyncIterator[finding.Finding]:
     """Try each on a node of our own that is made for it and removed again."""
     if probe is None:
-        yield finding.warn("permissions", "to make and remove nodes was not tried", _READ_ONLY)
+        yield finding.warn(
+            "permissions", "whether nodes may be made and removed was not tried", _READ_ONLY
+        )
         return
     nodes = jnlp_client.NodeClient(session)
     made = await _tried(
@@ -297,7 +302,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
         context = tls.trusting(settings.controller.ca_file)
     ways = dict.fromkeys(t.launch.connection for t in settings.templates if not t.launch.command)
     if not ways:
-        yield finding.ok("agents", "all templates bring a program of their own: nothing to try")
+        yield finding.ok("agents", "every template brings a program of its own: nothing to try")
         return
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as client:
         for way in ways:
@@ -307,7 +312,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 yield finding.fail(
                     "agents",
-                    f"{way.transport.value}, from here: {connect_errors.words(error)}",
+                    f"tried from here by {way.transport.value}: {unreached.words(error)}",
                     "check controller.agent_url, the tunnel and firewalls; agents may stand "
                     "elsewhere in the network than this machine",
                 )
@@ -387,14 +392,15 @@ async def _backend(name: model.BackendName, backend: backends_api.Backend) -> fi
             instances = await backend.list()
             room = await backend.capacity()
     except backends_api.BackendError as error:
-        return finding.fail(check, error.reason, f"to be solved by: {error.fault}")
+        return finding.fail(check, error.reason, finding.whose(error.fault))
     except TimeoutError:
         return finding.fail(
             check, f"no answer within {_LIMIT_S:.0f} s", "is it reachable from here?"
         )
     more = f"; {room.text}" if room is not None and room.text else ""
     return finding.ok(
-        check, f"{backend.kind} answers, {counts.told(len(instances), 'instance')} of ours{more}"
+        check,
+        f"answers (kind {backend.kind}), {counts.told(len(instances), 'instance')} of ours{more}",
     )
 
 
@@ -423,7 +429,9 @@ async def _lease(lease: leases.Lease, *, tries: bool) -> finding.Finding:
             seen = await lease.read()
             if not tries:
                 return finding.warn(
-                    "lease", f"{_held(lease, seen)}; to write it was not tried", _READ_ONLY
+                    "lease",
+                    f"{_held(lease, seen)}; whether it may be written was not tried",
+                    _READ_ONLY,
                 )
             right = "create"
             nobody = leases.Record(holder="", lease_s=1, acquired="", renewed="", transitions=0)
@@ -460,9 +468,7 @@ async def _second_opinion(
     try:
         stranger = importlib.import_module("jenkins")
     except ImportError:
-        return finding.warn(
-            check, "python-jenkins is not installed", "pip install 'jenkins-agent-broker[doctor]'"
-        )
+        return finding.warn(check, "python-jenkins is not installed", "pip install python-jenkins")
     try:
         ours = len(await jnlp_client.NodeClient(session).node_names())
         async with waits.timeout(2 * _LIMIT_S):

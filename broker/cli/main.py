@@ -7,18 +7,23 @@ a command: those are in the modules beside it, one for each group.
 
 import argparse
 import contextlib
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+import yarl
 
 import broker
 from broker import config, exits, output
 from broker.cli import asking, configuring, running
+from broker.config import values
 from broker.status import terminal
 from outside import waits
 
 OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
+_NAME = "agent-broker"
 _CONFIG = pathlib.Path("broker.yaml")
 
 Command = Callable[[argparse.Namespace], None]
@@ -35,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         return _say(BAD_INPUT, *error.lines)
     except exits.BadInput as error:
-        return _say(BAD_INPUT, f"agent-broker: {error}")
+        return _say(BAD_INPUT, str(error))
     except exits.Refused as error:
-        return _say(REFUSED, f"agent-broker: {error}")
+        return _say(REFUSED, str(error))
     except exits.Failed as error:
-        return _say(FAILED, f"agent-broker: {error}")
+        return _say(FAILED, str(error))
     except output.ReaderGone:
         pass
     except KeyboardInterrupt:
@@ -50,22 +55,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(code: int, *lines: str) -> int:
     with contextlib.suppress(OSError):  # then the exit code is all that can be said
         for line in lines:  # it may quote what others sent
-            print(terminal.plain(line), file=sys.stderr)
+            print(f"{_NAME}: {terminal.plain(line)}", file=sys.stderr)
     return code
 
 
-class _ArgumentParser(argparse.ArgumentParser):
-    """One whose words are the same on every Python: no colours, no guesses."""
+class _Parser(argparse.ArgumentParser):
+    """One whose words are the same on every Python: no colours, no guesses.
+
+    What is wrong is said as everywhere, in one line.
+    """
 
     def __init__(self, **told: Any) -> None:
         super().__init__(**told)
         self.color = self.suggest_on_error = False
 
+    def error(self, message: str) -> NoReturn:
+        """End with what is wrong with the arguments, and where it is said how they are."""
+        words = message.removeprefix("argument ")
+        raise exits.BadInput(f"{words}; hint: {self.prog} --help")
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = _ArgumentParser(
-        prog="agent-broker",
+    top = _Parser(
+        prog=_NAME,
         usage="%(prog)s [-h] [--version] COMMAND ...",
         description="Starts, keeps warm, reuses and retires the agents of one Jenkins controller.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -85,10 +98,17 @@ def parser() -> argparse.ArgumentParser:
 
     demo = _command(subs, "demo", running.demo, "show it at work on a simulated controller")
     demo.add_argument(
-        "--seconds", type=float, default=60.0, help="how long to feed the queue (default: 60)"
+        "--seconds",
+        type=_seconds(1, 86_400),
+        default=60.0,
+        metavar="S",
+        help="how long it is to take (default: 60)",
     )
     demo.add_argument(
-        "--listen", default="127.0.0.1:8087", help="status page (default: 127.0.0.1:8087)"
+        "--listen",
+        type=_address,
+        metavar="HOST:PORT",
+        help="status page (default: 127.0.0.1:8087), or the only controller (127.0.0.1:8088)",
     )
     demo.add_argument(
         "--backend",
@@ -125,7 +145,9 @@ def parser() -> argparse.ArgumentParser:
 
     status = _command(subs, "status", asking.status, "ask the running broker why builds wait")
     _config_of(status)
-    status.add_argument("--url", help="its status page (default: from the configuration)")
+    status.add_argument(
+        "--url", type=_page, help="its status page (default: from the configuration)"
+    )
     _json_of(status)
 
     sweep = _command(subs, "sweep", asking.sweep, "find, and with --yes remove, what is left over")
@@ -175,7 +197,9 @@ def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         metavar="FILE",
         help="decide on the last world of a recorded file, without controller and configuration",
     )
-    plan.add_argument("--number", type=int, metavar="N", help="of --world: its N-th world, from 1")
+    plan.add_argument(
+        "--number", type=_number, metavar="N", help="of --world: its N-th world, from 1"
+    )
     _json_of(plan)
 
     record = _command(
@@ -184,17 +208,61 @@ def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     record.add_argument("path", type=pathlib.Path, metavar="FILE", help="a new file")
     _config_of(record)
     record.add_argument(
-        "--seconds", type=float, metavar="S", help="how long (default: until Ctrl-C)"
+        "--seconds",
+        type=_seconds(0, 1e8),
+        metavar="S",
+        help="how long (default: until Ctrl-C)",
     )
     record.add_argument(
-        "--every", type=float, default=5.0, metavar="S", help="between two looks (default: 5)"
+        "--every",
+        type=_seconds(0.1, 3600),
+        default=5.0,
+        metavar="S",
+        help="between two looks (default: 5)",
     )
     record.add_argument(
         "--names", action="store_true", help="keep the names of jobs and people (default: hashed)"
     )
 
 
-def _listed(subs: "argparse._SubParsersAction[_ArgumentParser]") -> str:
+def _seconds(least: float, most: float) -> Callable[[str], float]:
+    """Return what reads seconds within limits."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            number = float(text)
+            if math.isfinite(number) and least <= number <= most:
+                return number
+        raise _wrong(text, f"seconds, a number from {least:g} to {most:.0f}")
+
+    return read
+
+
+def _number(text: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0:
+        return int(text)
+    raise _wrong(text, "a number from 1 on")
+
+
+def _address(text: str) -> str:
+    if values.address(text) is None:
+        raise _wrong(text, "HOST:PORT, such as 127.0.0.1:8087")
+    return text
+
+
+def _page(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        url = yarl.URL(text)
+        if url.scheme in {"http", "https"} and url.host and url.port:
+            return text
+    raise _wrong(text, "an address such as http://127.0.0.1:8087")
+
+
+def _wrong(text: str, allowed: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"found {values.shown(text)}; allowed: {allowed}")
+
+
+def _listed(subs: "argparse._SubParsersAction[_Parser]") -> str:
     """Return the commands as a table: argparse makes another one on every Python."""
     texts = {name: str(made.description).rstrip(".") for name, made in subs.choices.items()}
     lines = [f"  {name:13} {text[0].lower()}{text[1:]}" for name, text in texts.items()]

@@ -4,21 +4,19 @@ Both only read. Refuses to know how a record is written: that is ``broker.record
 """
 
 import asyncio
-import os
 import pathlib
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 
 import broker
-from broker import app, clock, config, exits, recording
-from broker.cli import single_look
+from broker import app, clock, config, exits, recording, signals
+from broker.cli import shared, single_look
 from broker.core import model
 from broker.core.decide import plan as plans
 from broker.loop import state
-from broker.status import documents, terminal
-from outside import counts, files
+from broker.status import documents
+from outside import counts, files, waits
 
 
 def replayed(path: pathlib.Path, *, number: int | None) -> dict[str, documents.Document]:
@@ -26,14 +24,15 @@ def replayed(path: pathlib.Path, *, number: int | None) -> dict[str, documents.D
 
     Return the documents that a running broker would give. Raises BadInput.
     """
-    worlds = [one for one in records(path) if isinstance(one, recording.RecordedWorld)]
-    if not worlds:
+    one, count = None, 0
+    for record in records(path):
+        if isinstance(record, recording.World):
+            count += 1
+            one = record if number in {None, count} else one
+    if not count:
         raise exits.BadInput(f"{path}: holds no world; hint: agent-broker record writes some")
-    if number is not None and not 1 <= number <= len(worlds):
-        raise exits.BadInput(
-            f"{path}: no world {number}; it holds {counts.told(len(worlds), 'world')}"
-        )
-    one = worlds[-1 if number is None else number - 1]
+    if one is None:
+        raise exits.BadInput(f"{path}: no world {number}; it holds {counts.told(count, 'world')}")
     seen = single_look.Looked(
         policy=one.policy,
         world=one.world,
@@ -46,18 +45,28 @@ def replayed(path: pathlib.Path, *, number: int | None) -> dict[str, documents.D
     return {name: make(seen) for name, make in made_of.items()}
 
 
-def records(path: pathlib.Path) -> list[recording.Record]:
-    """Read a whole file. Raises BadInput, which names file and line."""
+def records(path: pathlib.Path) -> Iterator[recording.Record]:
+    """Read a file line by line. Raises BadInput, which names file and line."""
     try:
-        text = files.read(path, limit=2 * recording.LIMIT_BYTES).decode()
-        return list(recording.read(text.splitlines()))
+        yield from recording.read(_whole_lines(path))
     except recording.RecordError as error:
         line, _, words = str(error).removeprefix("line ").partition(": ")
         raise exits.BadInput(f"{path}:{line}: {words}") from error
     except UnicodeDecodeError:
         raise exits.BadInput(f"{path}: not UTF-8 text") from None
+    except FileNotFoundError:
+        raise exits.BadInput(
+            f"{path}: there is no such file; hint: agent-broker record writes one"
+        ) from None
     except OSError as error:
-        raise exits.BadInput(f"{path}: {error.strerror or error}") from error
+        raise exits.BadInput(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _whole_lines(path: pathlib.Path) -> Iterator[str]:
+    """Leave out a last line without an end: it is still being written, or was cut off."""
+    for number, line in enumerate(files.lines(path, limit=2 * recording.LIMIT_BYTES)):
+        if number == 0 or line.endswith(b"\n"):
+            yield line.decode()
 
 
 async def record(
@@ -68,22 +77,33 @@ async def record(
     every_s: float,
     with_names: bool,
 ) -> None:
-    """Look again and again and write what is seen, until the time is over or Ctrl-C.
+    """Look again and again and write what is seen, until the time is over or a signal comes.
 
-    The file is new and only its owner's. Raises BadInput, Failed.
+    The file is new and only its owner's. Raises BadInput, Refused, and Failed if it is full.
     """
     watch = clock.Clock()
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise exits.Refused(f"{path} exists; hint: name another file") from None
-    except OSError as error:
-        raise exits.BadInput(f"{path}: {error.strerror}") from error
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        writer = recording.Writer(file.write, with_names=with_names)
-        writer.begin(at=watch.now())
+    with signals.awaited() as asked:
         async with single_look.built(settings, watch, reads_only=True) as made:
-            await _follow(made, watch, writer, file.flush, seconds=seconds, every_s=every_s)
+            with shared.new_file(path, mode=0o600) as file:
+                writer = recording.Writer(file.write, with_names=with_names)
+                writer.begin(at=watch.now())
+                if seconds is None:
+                    shared.note(f"recording to {path}; Ctrl-C ends it")
+                async with waits.TaskGroup() as group:
+                    following = group.create_task(
+                        _follow(made, watch, writer, file.flush, seconds=seconds, every_s=every_s),
+                        name="record",
+                    )
+                    ending = group.create_task(_end(following, asked), name="signal")
+                    await asyncio.wait({following})
+                    ending.cancel()
+    shared.note(f"{path} is complete")
+
+
+async def _end(following: asyncio.Task[None], asked: asyncio.Event) -> None:
+    """End a recording when a signal comes: each line that was written is a whole one."""
+    await asked.wait()
+    following.cancel()
 
 
 async def _follow(
@@ -100,16 +120,19 @@ async def _follow(
     until = None if seconds is None else watch.now() + seconds
     while True:
         before, policy = after, made.policy
-        after = await single_look.look(made, watch, before, policy)
+        after = await single_look.look(made, watch, before, policy)  # failed or not
         if after.world is None:
             raise AssertionError(after)
         world = attrs.evolve(after.world, ledger=before.ledger)  # what the plan was made of
         looks += 1
-        one_world = recording.RecordedWorld(at=world.now, world=world, policy=policy)
-        for one in (*recording.changes(seen, after.world), one_world):
-            if not writer.add(one):
-                raise exits.Failed("the file is full; what it holds can be used")
-        flush()
+        one_world = recording.World(at=world.now, world=world, policy=policy)
+        try:
+            for one in (*recording.changes(seen, after.world), one_world):
+                if not writer.add(one):
+                    raise exits.Failed("the file is full; what it holds can be used")
+            flush()
+        except OSError as error:
+            raise exits.Failed(f"the file cannot be written: {error.strerror or error}") from error
         seen = world.controller if world.controller.synced else seen
         _say(looks, world)
         if until is not None and watch.now() >= until:
@@ -120,4 +143,6 @@ async def _follow(
 def _say(looks: int, world: model.World) -> None:
     items = counts.told(len(world.controller.items), "item")
     words = f"{items} in the queue" if world.controller.synced else world.controller.error
-    print(terminal.plain(f"{counts.told(looks, 'look')}, {words}"), file=sys.stderr)
+    shared.note(
+        "; ".join([f"{counts.told(looks, 'look')}: {words}", *single_look.troubles(world)])
+    )

@@ -13,6 +13,8 @@ from broker.cli import shared
 from broker.config import kinds
 from broker.controller import placeholder
 
+_PAGE, _CONTROLLER = "127.0.0.1:8087", "127.0.0.1:8088"
+"""Where the demo serves: its page where that of any broker is, a controller alone beside it."""
 _LOG = logging.getLogger("broker.commands")
 
 
@@ -61,17 +63,18 @@ def demo(options: argparse.Namespace) -> None:
     from broker.demo import scenario, standalone  # noqa: PLC0415 -- only the demo pays for it
 
     if options.controller_only:
+        listen = options.listen or _CONTROLLER
         try:
-            asyncio.run(standalone.serve(listen=options.listen))
-        except (OSError, ValueError) as error:
-            raise exits.BadInput(f"--listen {options.listen}: {error}") from error
+            asyncio.run(standalone.serve(listen=listen))
+        except OSError as error:
+            raise exits.Failed(f"cannot serve {listen}: {error.strerror or error}") from error
         return
 
     try:
         told = asyncio.run(
             scenario.play(
                 seconds=options.seconds,
-                listen=options.listen,
+                listen=options.listen or _PAGE,
                 quiet=options.json,
                 kinds=kinds.classes(),
                 backend=options.backend,

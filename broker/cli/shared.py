@@ -7,8 +7,10 @@ import argparse
 import contextlib
 import json
 import os
+import pathlib
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 from broker import config, exits, store
 from broker.config import kinds, loading
@@ -48,6 +50,22 @@ def state_dir(settings: config.Settings, *, busy: str = "") -> Iterator[store.Fi
         yield files
     finally:
         held.__exit__(None, None, None)
+
+
+def new_file(path: pathlib.Path, *, mode: int) -> TextIO:
+    """Open a new file to write text to; the umask may take from ``mode``.
+
+    Raises Refused where there is one, and BadInput.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        raise exits.Refused(f"{path} exists; hint: name another file") from None
+    except FileNotFoundError:
+        raise exits.BadInput(f"{path}: there is no folder {path.parent}; hint: make it") from None
+    except OSError as error:
+        raise exits.BadInput(f"{path}: cannot be written: {error.strerror}") from error
+    return os.fdopen(handle, "w", encoding="utf-8")
 
 
 def note(text: str) -> None:

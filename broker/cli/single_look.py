@@ -79,7 +79,7 @@ async def dry(settings: config.Settings) -> dict[str, documents.Document]:
     """Look once; return the documents that a running broker would give. Raises Failed."""
     watch = clock.Clock()
     async with built(settings, watch, reads_only=True) as made:
-        seen = shown(made, await look(made, watch, state.State.fresh(), made.policy))
+        seen = shown(made, await good_look(made, watch, state.State.fresh(), made.policy))
         made_of = {"plan": documents.plan, "queue": documents.queue, "agents": documents.agents}
         return {name: make(seen) for name, make in made_of.items()}
 
@@ -110,7 +110,7 @@ async def built(
 async def look(
     made: app.Broker, watch: clock.Clock, before: state.State, policy: model.Policy
 ) -> state.State:
-    """Turn the loop once, with what is remembered of an earlier look. Raises Failed."""
+    """Turn the loop once, with what is remembered of an earlier look; it may show nothing."""
     seen = await observe.observe(
         made.reconciler.reader, made.backends, now=watch.now, time_limit_s=_ASK_S
     )
@@ -118,7 +118,14 @@ async def look(
         controller=seen.controller, backends=seen.backends, leads=False, may_order=False
     )
     dice = turn.Dice(ids=tuple(made.reconciler.new_id() for _ in range(64)))
-    after = turn.take_in(before, sightings, policy, watch.now(), dice).state
+    return turn.take_in(before, sightings, policy, watch.now(), dice).state
+
+
+async def good_look(
+    made: app.Broker, watch: clock.Clock, before: state.State, policy: model.Policy
+) -> state.State:
+    """Look once, and warn of backends. Raises Failed when the controller cannot be read."""
+    after = await look(made, watch, before, policy)
     if after.world is not None:
         complain(after.world)
     return after
@@ -193,13 +200,13 @@ async def _twice(
 ) -> state.State:
     """Return the state after a second look; ``first`` is called after the first one."""
     policy = leftovers.unsparing(made.policy, everything=everything)
-    after = await look(made, watch, state.State.fresh(), policy)
+    after = await good_look(made, watch, state.State.fresh(), policy)
     seen = shown(made, after)
     first(seen.world)
     if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.plan.agents):
         print(f"looking again in {policy.orphan_grace_s:.0f} s", file=sys.stderr)
         await asyncio.sleep(policy.orphan_grace_s)
-    return await look(made, watch, after, policy)
+    return await good_look(made, watch, after, policy)
 
 
 def _nobody_claims(made: app.Broker, world: model.World) -> None:

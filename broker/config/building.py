@@ -41,7 +41,6 @@ from outside import paths
 
 _LEAST_POLL_S = 0.25
 _DEFAULT_BACKENDS = {"local": {"kind": "process"}}
-_MAX_PORT = 65535
 _EMPTY: Mapping[str, Any] = {"owner": "o", "controller": {"url": "http://c/"}, "templates": {}}
 
 
@@ -287,15 +286,14 @@ class Builder:
     def _listen(self, setting: str | None) -> tuple[str, int] | None:
         if setting is None:
             return None
-        host, colon, port = setting.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > _MAX_PORT or not host:
+        found = values.address(told)
+        if found is None:
             self.notes.bad(
                 ("listen",),
                 f"found {values.shown(setting)}; allowed: HOST:PORT or off",
                 "127.0.0.1:8087",
             )
-            return None
-        return host.removeprefix("[").removesuffix("]"), int(port)
+        return found
 
     # --- backends ---
 

@@ -175,7 +175,7 @@ listen: 127.0.0.1:8087              # status page and metrics; off: none
 backends:
   local:
     kind: process                   # agents as processes of this machine
-    cap: 10                         # agents on it; 20 unless it is said (at most 4 a processor)
+    cap: 10                         # agents on it; default: 20, at most 4 a processor
 
 defaults:                           # every template starts from these
   retention:

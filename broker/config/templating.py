@@ -106,9 +106,10 @@ class Templates:
                 f"{_MAX_NAME}",
                 "a shorter owner or template name",
             )
-        for number, label in enumerate(section.labels):
+        for number, label in enumerate(told.labels):
+            apart = f"labels: [{', '.join(label.split())}]" if len(label.split()) > 1 else ""
             for text in jnlp_node.label_problems(label):
-                self.notes.bad((*path, "labels", number), text)
+                self.notes.bad((*path, "labels", number), text, apart)
             odd = _ODD_IN_LABELS.search(label)
             if odd is not None:
                 self.notes.warn(

@@ -29,6 +29,7 @@ _UNITS: Mapping[str, int] = {
 _SECRET_BYTES = 16_384
 _LONGEST_S = 100 * 365.25 * 86_400
 _LARGEST = 1 << 63
+_MOST_PORT = 65_535
 _MOST_WRITTEN = 64  # characters of a duration or size, more are none
 
 
@@ -55,6 +56,15 @@ def shown_url(text: str) -> str:
     before, at, after = text.rpartition("@")
     scheme = before.partition("://")[0] + "://" if "://" in before else ""
     return shown(f"{scheme}(hidden)@{after}" if at else text)
+
+
+def address(text: str) -> tuple[str, int] | None:
+    """Read ``HOST:PORT``; None for anything else. An IPv6 host stands in brackets."""
+    host, colon, port = text.rpartition(":")
+    is_number = port.isascii() and port.isdecimal() and len(port) <= 5
+    if not (colon and host and is_number) or int(port) > _MOST_PORT:
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def duration(value: object) -> float:
@@ -111,6 +121,7 @@ def resolve(
                 f"{reference}, but the environment variable is "
                 f"{'empty' if text == '' else 'not set'}",
                 "a variable that holds the secret",
+                f"export {name}=…",
             )
     else:
         try:

@@ -7,12 +7,10 @@ afterwards, also after Ctrl-C. Refuses to be the broker: it configures one like 
 
 import asyncio
 import contextlib
-import errno
 import os
 import pathlib
 import random
 import secrets
-import socket
 import statistics
 import sys
 import tempfile
@@ -27,7 +25,7 @@ from backends import api as backends_api
 from broker import app, assembly, clock, config, log, signals, store
 from broker.config import loading
 from broker.core import model
-from broker.demo import image
+from broker.demo import free_port, image
 from broker.simulator import controller, simulation
 from outside import counts, waits
 
@@ -38,6 +36,7 @@ _DRAIN_S = 30.0
 _SEED = 7
 _EARLY = "builds are still waiting: draining all the same"
 _STAYS = "all is done; the page stays at {page} until Ctrl-C"
+_NOBODY = "the build that asks for a gpu is cancelled now, as no template could ever serve it"
 _ENDED = "The page ended with the demo; `agent-broker demo --stay` keeps it until Ctrl-C."
 _ASKED = "ending early: what waits is cancelled, what runs is finished (again: leave at once)"
 
@@ -89,19 +88,6 @@ class Trouble(Exception):  # noqa: N818 -- what it is
     """The demo cannot go on."""
 
 
-def _free(listen: str) -> str:
-    """Return the address, with a free port if its own is taken: no demo fails for that."""
-    host, _, port = listen.rpartition(":")
-    if not port.isdecimal():
-        return listen  # the configuration has the words for it
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host.strip("[]"), int(port)), family=family).close()
-    except (OSError, OverflowError) as error:
-        return f"{host}:0" if getattr(error, "errno", 0) == errno.EADDRINUSE else listen
-    return listen
-
-
 @frozen(kw_only=True)
 class Summary:
     """What happened, counted by the simulation."""
@@ -132,7 +118,7 @@ async def play(
     ``seconds``: about how long; ``stay``: when the queue is empty go on until a signal comes.
     """
     where = await _docker() if backend == "docker" else _process()
-    free = _free(listen)
+    free = free_port.instead_of(listen)
     with tempfile.TemporaryDirectory(prefix="agent-broker-demo-") as folder:
         base = pathlib.Path(folder)
         log.configure(form="console", level="error", secrets=[_TOKEN])
@@ -259,7 +245,7 @@ class _Performance:
         self.say(f"one, agents are {self.agents} (a stand-in for agent.jar, no Java needed).")
         self.say(f"Status page: {made.page}   metrics: {made.page}metrics")
         if self.taken:
-            self.say(f"({self.taken} is taken by another program, so the page is on a free port.)")
+            self.say(free_port.words(self.taken, "the page"))
         end = f"ends by itself within about {counts.told(round(self.seconds), 'second')}"
         self.say(f"It feeds a queue and {'stays until Ctrl-C' if self.stay else end}.")
         self.say()
@@ -276,6 +262,7 @@ class _Performance:
                 self.server.submit(job=name, label=label, duration_s=seconds * spread)
             await asyncio.sleep(self.dice.uniform(0.5, 4.0))
         self.sim.cancel(self.watch.now(), nobody)
+        self.say(_NOBODY)
 
     async def _until_served(self, broker: app.Broker) -> None:
         """Wait for the last build, but not for ever: a demo that cannot serve says so and ends."""

@@ -10,6 +10,8 @@ import random
 import sys
 
 from broker import clock, signals
+from broker.config import values
+from broker.demo import free_port
 from broker.simulator import access as accesses
 from broker.simulator import controller, simulation
 from outside import waits
@@ -25,7 +27,7 @@ SIMULATED controller at {url} (no Jenkins): every few seconds a build asks for
 cat >try.yaml <<END
 owner: try
 controller: {{url: "{url}", user: demo, token: "env:DEMO_TOKEN"}}
-listen: 127.0.0.1:8088
+state_dir: try-state
 templates:
   linux:
     labels: linux
@@ -34,7 +36,11 @@ templates:
 END
 export DEMO_TOKEN={token}
 agent-broker doctor --config try.yaml
-agent-broker run --config try.yaml
+agent-broker plan --config try.yaml
+agent-broker run --drain --config try.yaml
+
+To end it without leaving anything: Ctrl-C there (--drain ends the agents, too),
+then Ctrl-C here, then rm -r try.yaml try-state
 """
 
 
@@ -45,13 +51,26 @@ async def serve(*, listen: str) -> None:
 
 
 async def _serve(listen: str, asked: asyncio.Event) -> None:
-    host, _, port = listen.rpartition(":")
+    free = free_port.instead_of(listen)
+    host, port = values.address(free) or ("127.0.0.1", 0)
     dice = random.Random()  # noqa: S311 -- only a stream of builds
     access = accesses.Accounts(user="demo", token=_TOKEN)
     server = controller.SimulatedController(
         simulation.Simulation(), now=clock.Clock().now, access=access
     )
-    url = await server.start(host=host or "127.0.0.1", port=int(port))
+    url = await server.start(host=host, port=port)
+    if free != listen:
+        print(free_port.words(listen, "the controller"))
+    print(
+        _WELCOME.format(
+            url=url,
+            labels=", ".join(repr(label) for label in _LABELS),
+            python=sys.executable,
+            agent=pathlib.Path(controller.__file__).with_name("agent.py"),
+            token=_TOKEN,
+        ),
+        flush=True,
+    )
     try:
         print(
             _WELCOME.format(

@@ -3,12 +3,18 @@
 import asyncio
 import contextlib
 import json
+import pathlib
+import re
+import sys
 import time
+import tomllib
 
 import aiohttp
 import pytest
 from aiohttp import test_utils, web
 
+import broker
+from backends import api
 from backends.kit import finding
 from broker import assembly, clock, store
 from broker.cli import doctor as doctors
@@ -311,3 +317,25 @@ async def test_the_command_asks_about_the_lease(tmp_path, monkeypatch):
         _, out, _ = await ran("doctor", "--try", "--json", "--config", str(path))
     rows = {row["check"]: row for row in json.loads(out)}
     assert "ok" == rows["lease"]["verdict"]
+
+
+def test_whoever_is_at_fault_there_is_a_hint():
+    """Of every error that a backend can raise."""
+    kinds = [api.BackendError, *api.BackendError.__subclasses__()]
+    assert len(kinds) > 5
+    assert all(finding.whose(kind.fault) for kind in kinds)
+
+
+def test_what_cannot_be_installed_by_that_name_is_not_named():
+    """Nobody has to know how the broker was installed to follow a hint."""
+    root = pathlib.Path(broker.__file__).parents[1]
+    texts = [
+        path.read_text() for room in ("broker", "backends") for path in (root / room).rglob("*.py")
+    ]
+    hints = {name for text in texts for name in re.findall(r"pip install ([\w'.\[\]-]+)", text)}
+    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = declared["optional-dependencies"]
+    packages = {
+        re.split(r"[<>=]", one)[0] for name in ("doctor", "kubernetes") for one in extras[name]
+    }
+    assert hints == packages

@@ -1,6 +1,9 @@
 """Record what a controller shows, and decide on it anew without that controller."""
 
 import json
+import os
+import signal
+import sys
 
 import pytest
 
@@ -50,8 +53,10 @@ async def test_what_was_recorded_is_planned_elsewhere(tmp_path, monkeypatch):
         ([], "", "x.jsonl:1: the file is empty"),
         ([], "nonsense", "x.jsonl:1: not JSON"),
         ([], '{"format": "agent-broker-record", "version": 1}', "holds no world"),
-        ([], None, "No such file"),
-        (["--number", "3"], None, "No such file"),
+        ([], '{"format": "agent-broker-record", "version": 1}\n{"kind"', "holds no world"),
+        ([], '{"format": "agent-broker-record", "version": 1}\n{"kind"\n', "2: not JSON at"),
+        ([], None, "there is no such file"),
+        (["--number", "3"], None, "there is no such file"),
     ],
 )
 async def test_what_cannot_be_replayed_is_wrong_input(tmp_path, arguments, text, words):
@@ -69,3 +74,54 @@ async def test_a_number_needs_a_file(tmp_path):
     """It is of the file's worlds."""
     code, _, said = await ran("plan", "--number", "1")
     assert (2, True) == (code, "--world FILE" in said)
+
+
+async def test_a_controller_that_does_not_answer_is_recorded_as_such(tmp_path):
+    """From the first look on; Ctrl-C is how it ends, and leaves a file that can be replayed."""
+    record, config = tmp_path / "seen.jsonl", tmp_path / "broker.yaml"
+    config.write_text(
+        "owner: o\ncontroller: {url: 'http://127.0.0.1:1/', user: u, token: 'env:TOKEN'}\n"
+        "listen: off\ntemplates: {t: {labels: t, command: [x]}}\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "broker", "record", str(record), "--every", "0.1"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "TOKEN": stages.TOKEN},
+    )
+    said = b""
+    while b"3 looks: unreachable: " not in said:
+        line = await patience.wait_for(process.stderr.readline(), 60)
+        assert line, said
+        said += line
+    assert said.startswith(f"recording to {record}; Ctrl-C ends it\n1 look: ".encode())
+    process.send_signal(signal.SIGINT)
+    *_, last = (await patience.wait_for(process.communicate(), 60))[1].splitlines()
+    assert (0, f"{record} is complete".encode()) == (process.returncode, last)
+    worlds = [
+        o
+        for o in recording.read(record.read_text().splitlines())
+        if isinstance(o, recording.World)
+    ]
+    assert len(worlds) >= 3
+    assert {(False, True)} == {
+        (w.world.controller.synced, "cannot connect" in w.world.controller.error) for w in worlds
+    }
+    code, replayed, words = await ran(tmp_path, "plan", "--world", str(record))
+    assert (0, True) == (code, "nothing is decided" in replayed), words
+
+
+@pytest.mark.parametrize("command", [["record"], ["init"]])
+async def test_a_new_file_in_no_folder(tmp_path, command):
+    """It is said which folder; and where the configuration is wrong no file is made."""
+    (tmp_path / "broker.yaml").write_text(
+        "owner: o\ncontroller: {url: 'http://127.0.0.1:1/'}\nlisten: off\n"
+        "templates: {t: {labels: t, command: [x]}}\n"
+    )
+    code, _, said = await ran(tmp_path, *command, "nowhere/x")
+    words = "agent-broker: nowhere/x: there is no folder nowhere; hint: make it\n"
+    assert (2, words) == (code, said)
+    (tmp_path / "broker.yaml").write_text("owner: o\n")
+    code, _, said = await ran(tmp_path, "record", "x")
+    assert (2, False) == (code, (tmp_path / "x").exists())

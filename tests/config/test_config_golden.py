@@ -61,7 +61,7 @@ def test_the_command_ends_with_2_and_tells_programs_the_same(tmp_path, capsys):
     told = json.loads(out)
     assert told["good"] is False
     lines = [
-        f"{path}:{p['line']}: {p['setting']}: {p['text']}"
+        f"agent-broker: {path}:{p['line']}: {p['setting']}: {p['text']}"
         + (f"; hint: {p['hint']}" * bool(p["hint"]))
         for p in told["problems"]
     ]

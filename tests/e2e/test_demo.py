@@ -78,6 +78,7 @@ async def test_it_stays_for_whoever_looks_at_its_page(tmp_path):
         line = await patience.wait_for(demo.stdout.readline(), 40)
         assert line, said.decode()
         said += line
+    assert b"the build that asks for a gpu is cancelled now" in said
     (page,) = re.findall(rb"stays at http://([\d.:]+)/", said)
     reader, writer = await asyncio.open_connection(*page.decode().split(":"))
     writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")

@@ -43,6 +43,17 @@ def test_bound_fields_appear_also_in_tasks(written):
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
+def test_what_is_not_known_has_no_field(written, form):
+    """No null, and no None: whoever reads it would look for what it means."""
+    log.configure(form=form, stream=written)
+    with log.bound(cycle=None):
+        logging.getLogger("broker.x").info("item started", extra={"item": None, "warm": False})
+    said = written.getvalue()
+    assert not [word for word in ("item=", '"item"', "cycle", "null", "None") if word in said]
+    assert "warm" in said
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
 def test_secrets_are_blanked_wherever_they_stand(written, form):
     """In messages, fields and tracebacks; an image digest is no secret."""
     log.configure(form=form, stream=written, secrets=["hunter2-token"])

@@ -5,6 +5,7 @@ import json
 import stat
 
 import pytest
+from aiohttp import test_utils, web
 
 from broker import page_address, store
 from broker.status import Server
@@ -50,6 +51,29 @@ async def test_nobody_else_is_taken_for_it(tmp_path):
         await server.aclose()
     with pytest.raises(page_address.NoAnswer):
         await page_address.ask(note.url, ("plan",), note=note)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (404, b"{}", "was answered 404"),
+        (302, b"{}", "was answered 302"),
+        (200, b"<html>", "is not JSON at character 1"),
+        (200, b"[]", "names no owner"),
+        (200, b'{"owner": null}', "names no owner"),
+    ],
+)
+async def test_who_is_no_broker_is_told_apart(status, body, words):
+    """From nobody at all: another program has that port."""
+
+    async def answer(_):
+        return web.Response(status=status, body=body)
+
+    app = web.Application()
+    app.router.add_get("/{any:.*}", answer)
+    async with test_utils.TestServer(app) as server:
+        with pytest.raises(presence.NotABroker, match=words):
+            await presence.ask(str(server.make_url("/")), ("plan",), note=None)
 
 
 async def test_a_proof_is_good_for_one_word_one_document_and_one_body(tmp_path):

@@ -1,6 +1,8 @@
 """The door to the outside: text, secrets, bodies, files, single values."""
 
+import asyncio
 import base64
+import functools
 import gzip
 import html
 import json
@@ -16,7 +18,7 @@ import pytest
 from aiohttp import test_utils, web
 from hypothesis import strategies as st
 
-from outside import bodies, connect_errors, files, secrets, text, tls, typed
+from outside import bodies, files, odd_json, secrets, text, tls, typed, unreached
 
 TOKEN = "11b4a9f3-Ü+/ö?\"<'&c0ffee"
 AGENT = "0123456789abcdef" * 4
@@ -266,10 +268,49 @@ async def test_who_was_not_reached_is_told_in_our_words(url, expected):
 
 
 def test_other_errors_keep_their_words():
-    """Cleaned; one without words is called by its name."""
-    assert connect_errors.words(OSError(5, "broken\nline")) == "[Errno 5] broken line"
-    assert connect_errors.words(aiohttp.ServerDisconnectedError()) == "Server disconnected"
-    assert connect_errors.words(TimeoutError()) == "TimeoutError"
+    """Cleaned, without numbers; one without words is called by its name."""
+    assert unreached.words(OSError(5, "broken\nline")) == "broken line"
+    assert unreached.words(OSError("odd")) == "odd"
+    assert unreached.words(FileNotFoundError(2, "gone", "x")) == "[Errno 2] gone: 'x'"
+    assert unreached.words(ValueError()) == "ValueError"
+
+
+async def test_an_answer_that_is_none_is_told_in_our_words():
+    """Of a program that speaks something else, closes, or says nothing."""
+
+    async def answer(reader, writer, data):
+        await reader.readline()
+        writer.write(data)
+        writer.close()
+
+    for data, expected in (
+        (b"SSH-2.0-x\r\n\r\n", "the answer is not HTTP"),
+        (b"", "the connection was closed without an answer"),
+    ):
+        server = await asyncio.start_server(functools.partial(answer, data=data), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.ClientError) as caught:
+                await session.get(f"http://127.0.0.1:{port}/")
+        assert expected == unreached.words(caught.value)
+    assert unreached.words(TimeoutError()) == "no answer in time"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("{'a': 1}", "not JSON at character 2"),
+        ('{\n"a":\n}', "not JSON at line 3, character 1"),
+        (" \n", "not JSON, but empty"),
+        (b"\xff\xfe{", "not JSON"),
+        ("[" * 100_000, "not JSON that can be read: nested too deeply"),
+    ],
+)
+def test_what_is_not_json_is_told_with_where(data, expected):
+    """Not in the library's words."""
+    with pytest.raises((ValueError, RecursionError)) as caught:
+        json.loads(data)
+    assert expected == odd_json.words(caught.value)
 
 
 # --- whom we trust ------------------------------------------------------------------------------

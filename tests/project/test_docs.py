@@ -6,10 +6,12 @@
 import os
 import pathlib
 import re
+import shlex
 
 import pytest
 
 from broker import metrics
+from broker.cli import main
 from broker.config import describing, kinds, loading
 from broker.core import model
 from broker.metrics import values
@@ -104,8 +106,13 @@ def test_every_setting_is_in_the_reference():
 def test_every_reason_has_an_entry():
     """Why builds wait, what agents ended of and how orders fail, each exactly once."""
     entries = re.findall(r"^### (.+)$", (DOCS / "troubleshooting.md").read_text(), re.M)
-    members = [*model.WaitReason, *model.Cause, *model.Failure]
-    assert sorted(member.value for member in members) == sorted(entries)
+    wanted = [m.value for m in (*model.WaitReason, *model.Cause, *model.Failure)]
+    page = "docs/troubleshooting.md"
+    missing = [f"### {one}" for one in wanted if one not in entries]
+    assert missing == [], f"{page} has no such heading: say there what it means, what to do"
+    unknown = [f"### {one}" for one in entries if one not in wanted]
+    assert unknown == [], f"{page} has a heading of no reason, cause or failure"
+    assert [one for one in entries if entries.count(one) > 1] == [], f"{page} has it twice"
 
 
 def yes(flag):
@@ -179,14 +186,67 @@ def test_the_examples_of_the_reference_load():
     assert len(made.templates) == 5
 
 
-def test_the_commands_of_the_readme_exist():
-    """Each line of the README's list of commands is a command with these options."""
-    from broker.cli import main
+def commands_of(page):
+    """Yield what a reader would type, of every block of a page, word by word."""
+    inside = False
+    for line in page.read_text().replace("\\\n", " ").splitlines():
+        if line.lstrip().startswith("```"):
+            inside = not inside
+        elif inside and re.match(r"\s*(?:\$ )?(agent-broker|export) ", line):
+            lexer = shlex.shlex(
+                line.strip().removeprefix("$ "), posix=True, punctuation_chars="&|;<>"
+            )
+            lexer.whitespace_split = True
+            words = list(lexer)
+            while words:
+                end = next(
+                    (i for i, word in enumerate(words) if word in {"&&", "|", ";", ">"}),
+                    len(words),
+                )
+                yield words[:end]
+                words = words[end + 1 :]
 
-    text = (ROOT / "README.md").read_text()
-    lines = re.findall(r"^agent-broker (.+?)(?:  +#.*)?$", text, re.M)
-    assert len(lines) >= 7
-    for line in lines:
-        import shlex
 
-        main.parser().parse_args(shlex.split(line))
+def test_the_commands_of_the_readme_do_what_they_say(tmp_path, monkeypatch, capsys):
+    """In their order, in an empty folder beside the examples; those that ask somebody are parsed."""
+    commands = list(commands_of(ROOT / "README.md"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.delenv("JENKINS_TOKEN", raising=False)
+    done = set()
+    for words in commands:
+        if words[0] == "export":
+            name, _, value = words[1].partition("=")
+            monkeypatch.setenv(name, value)
+            continue
+        options = main.parser().parse_args(words[1:])
+        done.add(words[1])
+        if words[1] in {"init", "check-config", "explain", "render"}:
+            assert main.main(words[1:]) == 0, capsys.readouterr().err
+        elif hasattr(options, "config"):  # the file that it would read is there
+            loading.load(options.config, kinds.classes(), environ=os.environ)
+    assert done >= {"init", "check-config", "doctor", "plan", "run", "status", "explain", "render"}
+    assert "maven" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *sorted(ROOT.glob("*.md")),
+        *sorted(DOCS.rglob("*.md")),
+        *sorted(ROOT.glob("examples/*/*.md")),
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_the_commands_of_a_page_can_be_typed(path):
+    """Each names a command with options that it has."""
+    for words in commands_of(path):
+        if words[0] == "agent-broker" and len(words) > 1:
+            main.parser().parse_args(words[1:])
+
+
+def test_the_configuration_of_the_readme_loads():
+    """As it stands there, with its variable set."""
+    text = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    made = loading.parse(text, kinds.classes(), environ={"JENKINS_TOKEN": "x"})
+    assert [t.name for t in made.templates] == ["linux"]

@@ -9,7 +9,7 @@ from prometheus_client import parser
 from backends import api as backends_api
 from broker import metrics
 from broker.core import model
-from broker.metrics import values
+from broker.metrics import gauges, values
 from jnlp import errors as jnlp_errors
 from tests.status import status_source
 
@@ -284,3 +284,38 @@ async def test_a_request_to_the_controller_is_counted_by_its_slug(recorder):
         of(scraped(recorder), "controller_calls_ended_total", kind="look", outcome="forbidden")
         == 1
     )
+
+
+def test_every_gauge_is_set_by_the_recount():
+    """From a world that shows something of each: one that nobody counts would stay at zero."""
+    template, backend = status_source.RELEASE.name, model.BackendName("local")
+    key = model.BackoffKey(scope=model.Scope.BACKEND, backend=backend, template=None)
+    backoff = model.Backoff(failures=1, until_at=99.0, reason="", cause=model.Failure.REJECTED)
+    world = model.World(
+        now=50.0,
+        controller=model.ControllerView(synced=True, quieting_down=True),
+        backends={backend: model.BackendView(synced=True)},
+    )
+    plan = model.Plan(
+        agents=(
+            model.Agent(name="n", phase=model.Phase.IDLE, template=template, backend=backend),
+        ),
+        unmet=(model.Unmet(item=1, reason=model.WaitReason.PAUSED, text="x", since_at=10.0),),
+        counts={
+            template: model.TemplateCount(
+                demand=1, warm_target=1, idle=1, busy=1, starting=1, agents=1
+            )
+        },
+        overshoot=1,
+        ledger=model.Ledger(backoffs={key: backoff}),
+    )
+    before = gauges.zeros(POLICY)
+    found = gauges.recount(world, plan, POLICY, before=before)
+    assert found.keys() == before.keys() == gauges.GAUGES.keys()
+    told = {name for name in found if found[name] != before[name]}
+    assert told == set(found) - {"agents_allowed"}, "a gauge that no recount sets"
+    for name, gauge in gauges.GAUGES.items():
+        assert {len(labels) for labels in found[name]} == {len(gauge.labels)}, name
+    assert found["agents_allowed"] == {
+        (t.name,): float("inf") if t.cap is None else float(t.cap) for t in POLICY.templates
+    }

@@ -29,6 +29,24 @@ def test_the_documents_are_as_agreed(name):
     assert golden.read_text() == text
 
 
+@pytest.mark.parametrize("limit", [f.name for f in attrs.fields(model.Retention)])
+def test_every_limit_of_retention_is_shown(limit):
+    """Each under its own name; one without end is none."""
+    is_time = limit.endswith("_s")
+    value = 7.0 if is_time else True if limit == "once" else 7
+    source = status_source.full()
+    for given, expected in ((value, value), *(((float("inf"), None),) if is_time else ())):
+        keep = attrs.evolve(model.Retention(idle_s=None), **{limit: given})
+        template = attrs.evolve(status_source.RELEASE, retention=keep)
+        source.policy = attrs.evolve(status_source.POLICY, templates=(template,))
+        (row, *_) = documents.templates(source)["templates"]
+        none = {
+            f.name: getattr(model.Retention(idle_s=None), f.name)
+            for f in attrs.fields(model.Retention)
+        }
+        assert row["retention"] == {**none, limit: expected}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_before_the_first_look_the_fields_are_there_and_empty(name):
     """Null is unknown, a list is empty, nothing fails."""

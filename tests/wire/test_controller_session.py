@@ -392,7 +392,7 @@ async def test_a_page_instead_of_json():
 async def test_invalid_json(body):
     """What cannot be read is an error, never a guess."""
     async with recorded.canned("queue/api/json", body=body) as session:
-        with pytest.raises(errors.Unexpected, match="invalid JSON"):
+        with pytest.raises(errors.Unexpected, match="not JSON"):
             await session.get_json("queue/api/json")
 
 

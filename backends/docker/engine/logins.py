@@ -19,7 +19,7 @@ from typing import Any
 from backends import api
 from backends.docker import settings
 from backends.docker.engine import reference
-from outside import files, programs, secrets, text
+from outside import files, odd_json, programs, secrets, text
 
 _HELPER_S = 30.0
 _HELPER_MAX = 1 << 20
@@ -133,10 +133,8 @@ def _read(path: pathlib.Path) -> Any:
         raise _odd(path, "", error.strerror or "it cannot be read") from error
     try:
         return json.loads(raw.decode("utf-8-sig")) if raw.strip() else {}
-    except json.JSONDecodeError as error:
-        raise _odd(path, "", f"not JSON: line {error.lineno}: {error.msg}") from None
-    except (ValueError, RecursionError):
-        raise _odd(path, "", "not JSON") from None
+    except (ValueError, RecursionError) as error:
+        raise _odd(path, "", odd_json.words(error)) from None
 
 
 def _section(told: Any, path: pathlib.Path, where: str) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ from docker.transport import unixconn
 from urllib3.connection import HTTPConnection
 
 from backends.docker import settings
-from outside import bodies, counts, files, text, tls
+from outside import bodies, counts, files, odd_json, text, tls
 
 _CONNECT_S = 5.0
 _PIECE = 64 << 10
@@ -382,8 +382,7 @@ def read_json(data: bytes) -> Any:
     try:
         return json.loads(data, parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        words = "too deep" if isinstance(error, RecursionError) else text.clean(str(error), 80)
-        raise OddReplyError(f"the answer is not JSON: {words}") from None
+        raise OddError(f"the answer is {odd_json.words(error)}") from None
 
 
 def _integer(digits: str) -> int:

@@ -23,9 +23,7 @@ from backends.kubernetes import settings
 from backends.kubernetes.api import access
 from outside import secrets, text, waits
 
-_MISSING = (
-    "a kubeconfig needs the official package; hint: pip install jenkins-agent-broker[kubernetes]"
-)
+_MISSING = "a kubeconfig needs the official package; hint: pip install kubernetes"
 _CHILD = "from backends.kubernetes.api import credentials; credentials.tell(*sys.argv[1:])"
 _LIMIT_S = 60.0  # plugins ask the network
 _SHARE = 0.8  # of its life, after which a token is renewed

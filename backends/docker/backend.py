@@ -144,17 +144,18 @@ class DockerBackend:
             await self._pool.terminate(name, grace_s=grace_s)
 
     async def capacity(self) -> api.Capacity | None:
-        """Free room under every host's ``max_instances``, or None where one has no limit."""
+        """Free room under every host's ``max_instances``, unless one has none; who is left out."""
         self._begin()
         limits = [place.host.max_instances for place in self._pool.open()]
-        total = sum(limit or 0 for limit in limits)
+        total, twins = sum(limit or 0 for limit in limits), self._pool.twins()
         if any(limit is None for limit in limits):
-            return None
+            return api.Capacity(text=twins) if twins else None
         used = await self._pool.names() | self._preparing.keys()
         free = max(0, total - len(used))
         return api.Capacity(
             free_instances=free,
-            text=f"{free} of {counts.told(total, 'container is', 'containers are')} free",
+            text=f"{free} of {counts.told(total, 'container is', 'containers are')} free"
+            f"{f'; {twins}' if twins else ''}",
         )
 
     async def logs(self, name: str, *, tail: int) -> str:
@@ -178,8 +179,7 @@ class DockerBackend:
         self._closed = True
         for waker in self._wakers:
             waker.set()
-        for place in self._pool.places:
-            await asyncio.to_thread(place.host.close)
+        await asyncio.to_thread(self._pool.close)
 
     # --- launching ---
 

@@ -74,6 +74,7 @@ def engine() -> Iterator[Engine]:
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dkr-"))
     path = str(folder / "s")
     made = Engine(f"unix://{path}")
+    made.answer("GET", "/info", {"ID": folder.name, "Name": "rough", "SecurityOptions": []})
     closing = threading.Event()
 
     class Handler(socketserver.StreamRequestHandler):

@@ -101,6 +101,11 @@ class Host:
         """Return the number of the open stream of events; 0: none, the engine is away."""
         return self._follower.stream()
 
+    async def identity(self) -> str:
+        """Return what tells its engine from another; empty if it does not say."""
+        self.follow()
+        return await self.client.call(client.Lane.READ, self.client.identity)
+
     # --- launch ---
 
     def make(

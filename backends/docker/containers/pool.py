@@ -10,13 +10,18 @@ always could. They are tried in a thread, so nobody waits for a machine that is 
 What was there may not vanish from the list. Of an engine that answered before, the last picture
 stays. Of one that never did, since the broker started, nothing is known: the list is then
 ``Partial``, which says that what is neither in it nor was ever in one may still be alive. If two
-engines show one name (a call that timed out, and yet took effect), the later one is removed.
+engines show one name (a call that timed out, and yet took effect), the later one is removed. So
+two addresses of one engine must not both be listed: each container would be its own double. Of
+several hosts each is asked which engine it is before it is listed, again after each failure, and
+of two with one answer the later one in the configuration is left out.
 """
 
 import asyncio
 import contextlib
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 import attrs
 from attrs import Factory, define
@@ -25,8 +30,11 @@ from backends import api
 from backends.docker.containers import host
 from outside import counts, text, waits
 
+T = TypeVar("T")
 _ASIDE_S = (5.0, 15.0, 60.0, 300.0)
 _PATIENCE_S = 10.0  # with one of several that does not answer
+_TWIN_S = 300.0  # until one that is left out is asked again: its name may lead elsewhere by then
+_LOG = logging.getLogger("backends.docker.pool")
 
 
 @define(eq=False)
@@ -40,7 +48,10 @@ class Place:
     stream: int = 0  # of events, that was open when it was set aside
     picture: Sequence[api.Instance] | None = None
     odd: str = ""  # why the picture is not whole
-    launched: dict[str, float] = Factory(dict)  # names since the picture: when; inf: just now
+    made: dict[str, float] = Factory(dict)  # names since the picture: when made; inf: being made
+    identity: str = ""  # of its engine, as it was told last
+    ask_at: float = -math.inf  # loop time: when it is to be asked which engine it is
+    twin: "Place | None" = None  # an earlier one that leads to the same engine
 
     def names(self) -> set[str]:
         """Return what takes room: the last picture, and what was made since it was taken."""
@@ -66,6 +77,7 @@ class Place:
         self.failures += 1
         self.error, self.stream = error, self.host.stream()
         self.aside_until = asyncio.get_running_loop().time() + (error.retry_after or pause)
+        self.ask_at = -math.inf
 
     def answered(self) -> None:
         """Forget the failures."""
@@ -85,7 +97,57 @@ class Pool:
 
     def __init__(self, hosts: Sequence[host.Host], *, reading: bool = False) -> None:
         self._reading = reading
-        self.places = [Place(one) for one in hosts]
+        self.everywhere = tuple(Place(one) for one in hosts)
+        self.places = list(self.everywhere)  # without those that lead to an engine once more
+
+    def close(self) -> None:
+        """Let go of every engine; blocking."""
+        for place in self.everywhere:
+            place.host.close()
+
+    def twins(self) -> str:
+        """Say which hosts are left out, and why; empty if none is."""
+        return "; ".join(
+            f"{place.host.url} is left out: it leads to the same engine as {place.twin.host.url}"
+            for place in self.everywhere
+            if place.twin is not None
+        )
+
+    async def _to_list(self) -> Sequence[Place]:
+        """Return those to list: each engine once, and of several none that is not known."""
+        if len(self.everywhere) == 1:
+            return self.places
+        now = asyncio.get_running_loop().time()
+        due = [
+            one
+            for one in (*self.open(), *(one for one in self.everywhere if one.twin is not None))
+            if one.ask_at <= now
+        ]
+        told = await asyncio.gather(*(self._identity(one) for one in due), return_exceptions=True)
+        for place, answer in zip(due, told, strict=True):
+            if isinstance(answer, str):
+                place.identity, place.ask_at = answer, math.inf
+            elif not isinstance(answer, api.BackendError):
+                raise answer
+            elif place.twin is None:
+                place.set_aside(answer)
+            else:
+                place.ask_at = now + _TWIN_S
+        before, known = self.twins(), dict[str, Place]()
+        for place in self.everywhere:
+            place.twin = known.setdefault(place.identity, place) if place.identity else place
+            place.twin = None if place.twin is place else place.twin
+            if place.twin is not None:
+                place.picture, place.ask_at = None, min(place.ask_at, now + _TWIN_S)
+                place.made.clear()
+        self.places = [place for place in self.everywhere if place.twin is None]
+        if (words := self.twins()) and words != before:
+            hint = "name it once; clones of one machine need names of their own"
+            _LOG.warning("host left out", extra={"reason": f"{words}; hint: {hint}"})
+        return [place for place in self.open() if place.ask_at > now]
+
+    async def _identity(self, place: Place) -> str:
+        return await self._patiently(place, place.host.identity())
 
     def open(self) -> list[Place]:
         """Return those that are not set aside, in order; all if there would be none."""
@@ -117,7 +179,7 @@ class Pool:
 
     async def list(self) -> Sequence[api.Instance]:
         """Return the instances of all; raises Partial, or an error if none answers."""
-        asked, began = self.open(), asyncio.get_running_loop().time()
+        asked, began = await self._to_list(), asyncio.get_running_loop().time()
         answers = await asyncio.gather(
             *(self._pictured(place) for place in asked), return_exceptions=True
         )
@@ -162,10 +224,13 @@ class Pool:
         place.launched[name] = math.inf  # nothing was waited for since the count
 
     async def _pictured(self, place: Place) -> host.Listing:
+        return await self._patiently(place, place.host.list())
+
+    async def _patiently(self, place: Place, asked: Coroutine[Any, Any, T]) -> T:
         """Ask one; nobody waits for it longer than is good for the others."""
         try:
-            async with waits.timeout(None if len(self.places) == 1 else _PATIENCE_S):
-                return await place.host.list()
+            async with waits.timeout(None if len(self.everywhere) == 1 else _PATIENCE_S):
+                return await asked
         except TimeoutError as error:
             raise api.Unavailable(
                 f"{place.host.url}: no answer within {_PATIENCE_S:g} s"

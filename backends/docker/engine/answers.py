@@ -193,7 +193,19 @@ def security_options(info: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(told)
 
 
-def progress(line: Any) -> tuple[str, str, str]:
+def identity(info: Mapping[str, Any]) -> str:
+    """Return what tells one engine from another; empty if it does not say.
+
+    Its ID and the name of its machine: engines whose disks were cloned have one ID.
+    """
+    number, machine = (
+        typed.words(info.get("ID"), _WORD_MAX * 4),
+        typed.words(info.get("Name"), _WORD_MAX * 4),
+    )
+    return f"{number} {machine}" if number else ""
+
+
+def progress(told: Any) -> tuple[str, str, str]:
     """Read a line of a pull: error, layer, what is done with it. Raises ValueError.
 
     The layer is empty where the line is about none.

@@ -213,6 +213,11 @@ class Engine:
             )
             return any(word in option for option in options for word in _REMAPPING)
 
+    def identity(self) -> str:
+        """Return what tells this engine from another; empty if it does not say."""
+        with self._answers("cannot ask what the engine is") as session:
+            return answers.identity(session.told(dict, "GET", "/info", limit=_INSPECT_MAX))
+
     def start(self, container_id: str, plan: container.ContainerPlan) -> None:
         """Join the networks and start; raises StartError when the engine says no."""
         endpoint = {"Aliases": list(plan.aliases)} if plan.aliases else {}

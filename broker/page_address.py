@@ -21,7 +21,7 @@ import yarl
 from attrs import field, frozen
 
 from backends import api as backends_api
-from outside import bodies, odd_json, unreached
+from outside import bodies, connect_errors, odd_json
 from outside import secrets as known_secrets
 
 NOTE = "page"
@@ -56,7 +56,7 @@ class NotABroker(NoAnswer):
     """Somebody else answers."""
 
 
-def announce(files: backends_api.Store, url: str) -> Note:
+def announce(files: backends_api.Store, url: str) -> PageAddress:
     """Note where the page is, with a new key. Raises OSError."""
     address = PageAddress(url=url, key=secrets.token_hex(32))
     known_secrets.register(address.key)
@@ -103,12 +103,12 @@ async def ask(
             auto_decompress=False, timeout=aiohttp.ClientTimeout(total=_ASK_S)
         ) as session:
             for name in names:
-                told[name] = await _document(session, base / "api/v1" / name, note)
+                documents[name] = await _document(session, base / "api/v1" / name, note)
     except aiohttp.ClientResponseError as error:
-        raise NotABroker(unreached.words(error)) from error
+        raise NotABroker(connect_errors.words(error)) from error
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise NoAnswer(unreached.words(error)) from error
-    return told
+        raise NoAnswer(connect_errors.words(error)) from error
+    return documents
 
 
 async def _document(

@@ -26,8 +26,8 @@ from multidict import CIMultiDictProxy
 from jnlp import answers, errors
 from jnlp import entries as jnlp_entries
 from jnlp import secret as jnlp_secret
-from jnlp.settings import Credentials, Settings
-from outside import bodies, files, odd_json, secrets, tls, unreached, waits
+from jnlp.settings import ControllerAccess, Credentials
+from outside import bodies, connect_errors, files, odd_json, secrets, tls, waits
 from outside import text as outside_text
 
 _HEADER_BYTES = 65536  # group headers of a large directory service exceed aiohttp's 8190

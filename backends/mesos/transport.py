@@ -24,7 +24,7 @@ from attrs import frozen
 
 from backends import api
 from backends.mesos import calls, recordio, settings, zookeeper
-from outside import bodies, files, odd_json, secrets, text, tls, typed, unreached, waits
+from outside import bodies, connect_errors, files, odd_json, secrets, text, tls, typed, waits
 
 _SCHEDULER = "/api/v1/scheduler"
 _STREAM_ID = "Mesos-Stream-Id"

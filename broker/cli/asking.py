@@ -254,12 +254,12 @@ async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Docu
 async def _page(url: str, names: Sequence[str]) -> dict[str, documents.Document]:
     url = url.rstrip("/")
     try:
-        return await presence.ask(url, names, note=None)
-    except presence.NotABroker as error:
+        return await page_address.ask(url, names, note=None)
+    except page_address.NotABroker as error:
         raise exits.Failed(
-            f"what answers at {url} is not a broker: {error}; hint: which address does its log name?"
+            f"what answers at {url} is not a broker: {error}; hint: its log names its address"
         ) from error
-    except presence.NoAnswer as error:
+    except page_address.NoAnswer as error:
         raise exits.Failed(f"no broker answers at {url}: {error}; hint: is it running?") from error
 
 

@@ -312,7 +312,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 yield finding.fail(
                     "agents",
-                    f"tried from here by {way.transport.value}: {unreached.words(error)}",
+                    f"tried from here by {way.transport.value}: {connect_errors.words(error)}",
                     "check controller.agent_url, the tunnel and firewalls; agents may stand "
                     "elsewhere in the network than this machine",
                 )

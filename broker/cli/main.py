@@ -59,7 +59,7 @@ def _say(code: int, *lines: str) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
+class _ArgumentParser(argparse.ArgumentParser):
     """One whose words are the same on every Python: no colours, no guesses.
 
     What is wrong is said as everywhere, in one line.
@@ -77,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = _Parser(
+    top = _ArgumentParser(
         prog=_NAME,
         usage="%(prog)s [-h] [--version] COMMAND ...",
         description="Starts, keeps warm, reuses and retires the agents of one Jenkins controller.",
@@ -262,7 +262,7 @@ def _wrong(text: str, allowed: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(f"found {values.shown(text)}; allowed: {allowed}")
 
 
-def _listed(subs: "argparse._SubParsersAction[_Parser]") -> str:
+def _listed(subs: "argparse._SubParsersAction[_ArgumentParser]") -> str:
     """Return the commands as a table: argparse makes another one on every Python."""
     texts = {name: str(made.description).rstrip(".") for name, made in subs.choices.items()}
     lines = [f"  {name:13} {text[0].lower()}{text[1:]}" for name, text in texts.items()]

@@ -26,7 +26,7 @@ def replayed(path: pathlib.Path, *, number: int | None) -> dict[str, documents.D
     """
     one, count = None, 0
     for record in records(path):
-        if isinstance(record, recording.World):
+        if isinstance(record, recording.RecordedWorld):
             count += 1
             one = record if number in {None, count} else one
     if not count:
@@ -125,7 +125,7 @@ async def _follow(
             raise AssertionError(after)
         world = attrs.evolve(after.world, ledger=before.ledger)  # what the plan was made of
         looks += 1
-        one_world = recording.World(at=world.now, world=world, policy=policy)
+        one_world = recording.RecordedWorld(at=world.now, world=world, policy=policy)
         try:
             for one in (*recording.changes(seen, after.world), one_world):
                 if not writer.add(one):

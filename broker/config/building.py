@@ -286,7 +286,7 @@ class Builder:
     def _listen(self, setting: str | None) -> tuple[str, int] | None:
         if setting is None:
             return None
-        found = values.address(told)
+        found = values.address(setting)
         if found is None:
             self.notes.bad(
                 ("listen",),

@@ -106,7 +106,7 @@ class Templates:
                 f"{_MAX_NAME}",
                 "a shorter owner or template name",
             )
-        for number, label in enumerate(told.labels):
+        for number, label in enumerate(section.labels):
             apart = f"labels: [{', '.join(label.split())}]" if len(label.split()) > 1 else ""
             for text in jnlp_node.label_problems(label):
                 self.notes.bad((*path, "labels", number), text, apart)

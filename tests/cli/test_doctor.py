@@ -5,7 +5,6 @@ import contextlib
 import json
 import pathlib
 import re
-import sys
 import time
 import tomllib
 

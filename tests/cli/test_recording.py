@@ -1,5 +1,6 @@
 """Record what a controller shows, and decide on it anew without that controller."""
 
+import asyncio
 import json
 import os
 import signal
@@ -8,8 +9,21 @@ import sys
 import pytest
 
 from broker import recording
+from broker.cli import main as cli
+from tests import patience
 from tests.cli.test_cli import ran
 from tests.e2e import stage as stages
+
+
+async def recorder(folder, *arguments):
+    """Start a recording; it is ended by a signal, which only a process of its own can be sent."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "broker", "record", "--every", "0.1", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+        env={**os.environ, "TOKEN": stages.TOKEN},
+    )
 
 
 async def test_what_was_recorded_is_planned_elsewhere(tmp_path, monkeypatch):
@@ -20,10 +34,11 @@ async def test_what_was_recorded_is_planned_elsewhere(tmp_path, monkeypatch):
         stage.submit("pool")
         stage.submit("nobody")
         before = set(stage.sim.nodes)
-        code, _, words = await ran("record", str(record), "--config", str(stage.config), "--seconds", "0.3",
-            "--every", "0.1",
-        )  # fmt: skip
-        assert code == 0, words
+        process = await recorder(
+            tmp_path, str(record), "--config", str(stage.config), "--seconds", "0.3"
+        )
+        words = (await patience.wait_for(process.communicate(), 60))[1].decode()
+        assert 0 == process.returncode, words
         code, live, words = await ran("plan", "--json", "--config", str(stage.config))
         assert code == 0, words
         assert before == set(stage.sim.nodes)
@@ -43,8 +58,6 @@ async def test_what_was_recorded_is_planned_elsewhere(tmp_path, monkeypatch):
     assert replayed["waits"] == [
         {**w, "text": r["text"]} for w, r in zip(live["waits"], replayed["waits"], strict=True)
     ]
-    code, _, words = await ran("record", str(record), "--config", str(stage.config))
-    assert (3, f"agent-broker: {record} exists; hint: name another file\n") == (code, words)
 
 
 @pytest.mark.parametrize(
@@ -83,13 +96,7 @@ async def test_a_controller_that_does_not_answer_is_recorded_as_such(tmp_path):
         "owner: o\ncontroller: {url: 'http://127.0.0.1:1/', user: u, token: 'env:TOKEN'}\n"
         "listen: off\ntemplates: {t: {labels: t, command: [x]}}\n"
     )
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "broker", "record", str(record), "--every", "0.1"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=tmp_path,
-        env={**os.environ, "TOKEN": stages.TOKEN},
-    )
+    process = await recorder(tmp_path, str(record))
     said = b""
     while b"3 looks: unreachable: " not in said:
         line = await patience.wait_for(process.stderr.readline(), 60)
@@ -102,26 +109,31 @@ async def test_a_controller_that_does_not_answer_is_recorded_as_such(tmp_path):
     worlds = [
         o
         for o in recording.read(record.read_text().splitlines())
-        if isinstance(o, recording.World)
+        if isinstance(o, recording.RecordedWorld)
     ]
     assert len(worlds) >= 3
     assert {(False, True)} == {
         (w.world.controller.synced, "cannot connect" in w.world.controller.error) for w in worlds
     }
-    code, replayed, words = await ran(tmp_path, "plan", "--world", str(record))
+    code, replayed, words = await ran("plan", "--world", str(record))
     assert (0, True) == (code, "nothing is decided" in replayed), words
 
 
-@pytest.mark.parametrize("command", [["record"], ["init"]])
-async def test_a_new_file_in_no_folder(tmp_path, command):
-    """It is said which folder; and where the configuration is wrong no file is made."""
+@pytest.mark.parametrize("command", ["record", "init"])
+def test_a_new_file_that_cannot_be_made(tmp_path, capsys, monkeypatch, command):
+    """Nothing is written over; it is said which folder is not there; a wrong configuration makes none."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "broker.yaml").write_text(
         "owner: o\ncontroller: {url: 'http://127.0.0.1:1/'}\nlisten: off\n"
         "templates: {t: {labels: t, command: [x]}}\n"
     )
-    code, _, said = await ran(tmp_path, *command, "nowhere/x")
+    code = cli.main([command, "nowhere/x"])
     words = "agent-broker: nowhere/x: there is no folder nowhere; hint: make it\n"
-    assert (2, words) == (code, said)
+    assert (2, words) == (code, capsys.readouterr().err)
+    (tmp_path / "there").write_text("kept")
+    code = cli.main([command, "there"])
+    words = "agent-broker: there exists; hint: name another file\n"
+    assert (3, words) == (code, capsys.readouterr().err)
+    assert "kept" == (tmp_path / "there").read_text()
     (tmp_path / "broker.yaml").write_text("owner: o\n")
-    code, _, said = await ran(tmp_path, "record", "x")
-    assert (2, False) == (code, (tmp_path / "x").exists())
+    assert (2, False) == (cli.main(["record", "x"]), (tmp_path / "x").exists())

@@ -9,14 +9,14 @@ import pytest
 
 from backends import api
 from backends.docker import settings
-from tests.docker import rough
+from tests.docker import scripted_engine
 from tests.docker.test_odd import backend, entry
 
 INFO = {"ID": "one", "Name": "machine", "SecurityOptions": []}
 
 
 @contextlib.contextmanager
-def twice(engine: rough.Engine):
+def twice(engine: scripted_engine.Engine):
     """Give both addresses of an engine, the second by a link to its socket."""
     socket = pathlib.Path(engine.url.removeprefix("unix://"))
     link = socket.with_name("other")
@@ -27,7 +27,7 @@ def twice(engine: rough.Engine):
         link.unlink()
 
 
-def asked(engine: rough.Engine, end: str, method: str = "GET") -> int:
+def asked(engine: scripted_engine.Engine, end: str, method: str = "GET") -> int:
     return sum(
         one.method == method and one.target.partition("?")[0].endswith(end)
         for one in engine.requests
@@ -37,7 +37,7 @@ def asked(engine: rough.Engine, end: str, method: str = "GET") -> int:
 @pytest.mark.parametrize("limit", [None, 5])
 def test_an_engine_by_two_addresses_is_listed_once_and_loses_nothing(caplog, limit):
     """The later address is left out, which the page and the log say; once, not in every look."""
-    with rough.engine() as engine, twice(engine) as (first, second):
+    with scripted_engine.engine() as engine, twice(engine) as (first, second):
         engine.answer("GET", "/containers/json", [entry("a1"), entry("a2")])
         hosts = [settings.Host(url=one.url, max_instances=limit) for one in (first, second)]
         with (
@@ -68,7 +68,7 @@ def test_an_engine_by_two_addresses_is_listed_once_and_loses_nothing(caplog, lim
 )
 def test_engines_that_are_not_one_are_all_listed(one, other):
     """Whatever makes them alike."""
-    with rough.engine() as first, rough.engine() as second:
+    with scripted_engine.engine() as first, scripted_engine.engine() as second:
         first.answer("GET", "/info", one)
         second.answer("GET", "/info", other)
         first.answer("GET", "/containers/json", [entry("a1")])
@@ -81,9 +81,9 @@ def test_engines_that_are_not_one_are_all_listed(one, other):
 
 def test_who_does_not_say_which_engine_it_is_is_not_listed():
     """It may be the one that is listed already; it is asked again, and left out then."""
-    with rough.engine() as engine, twice(engine) as (first, second):
+    with scripted_engine.engine() as engine, twice(engine) as (first, second):
         engine.answer("GET", "/containers/json", [entry("a1")])
-        engine.answer("GET", "/info", rough.refusal(500, "not now"))
+        engine.answer("GET", "/info", scripted_engine.refusal(500, "not now"))
         with backend(engine, hosts=(first, second)) as (made, run):
             for _ in range(2):
                 with pytest.raises(api.BackendError):
@@ -97,7 +97,11 @@ def test_who_does_not_say_which_engine_it_is_is_not_listed():
 
 def test_an_address_that_leads_elsewhere_by_now_is_taken_in(monkeypatch):
     """It is asked again after a while."""
-    with rough.engine() as engine, rough.engine() as moved, twice(engine) as (first, second):
+    with (
+        scripted_engine.engine() as engine,
+        scripted_engine.engine() as moved,
+        twice(engine) as (first, second),
+    ):
         engine.answer("GET", "/containers/json", [entry("a1")])
         moved.answer("GET", "/containers/json", [entry("a2")])
         with backend(engine, hosts=(first, second)) as (made, run):

@@ -72,8 +72,8 @@ async def test_who_is_no_broker_is_told_apart(status, body, words):
     app = web.Application()
     app.router.add_get("/{any:.*}", answer)
     async with test_utils.TestServer(app) as server:
-        with pytest.raises(presence.NotABroker, match=words):
-            await presence.ask(str(server.make_url("/")), ("plan",), note=None)
+        with pytest.raises(page_address.NotABroker, match=words):
+            await page_address.ask(str(server.make_url("/")), ("plan",), note=None)
 
 
 async def test_a_proof_is_good_for_one_word_one_document_and_one_body(tmp_path):

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import test_utils, web
 from hypothesis import strategies as st
 
-from outside import bodies, files, odd_json, secrets, text, tls, typed, unreached
+from outside import bodies, connect_errors, files, odd_json, secrets, text, tls, typed
 
 TOKEN = "11b4a9f3-Ü+/ö?\"<'&c0ffee"
 AGENT = "0123456789abcdef" * 4
@@ -269,10 +269,10 @@ async def test_who_was_not_reached_is_told_in_our_words(url, expected):
 
 def test_other_errors_keep_their_words():
     """Cleaned, without numbers; one without words is called by its name."""
-    assert unreached.words(OSError(5, "broken\nline")) == "broken line"
-    assert unreached.words(OSError("odd")) == "odd"
-    assert unreached.words(FileNotFoundError(2, "gone", "x")) == "[Errno 2] gone: 'x'"
-    assert unreached.words(ValueError()) == "ValueError"
+    assert connect_errors.words(OSError(5, "broken\nline")) == "broken line"
+    assert connect_errors.words(OSError("odd")) == "odd"
+    assert connect_errors.words(FileNotFoundError(2, "gone", "x")) == "[Errno 2] gone: 'x'"
+    assert connect_errors.words(ValueError()) == "ValueError"
 
 
 async def test_an_answer_that_is_none_is_told_in_our_words():
@@ -292,8 +292,8 @@ async def test_an_answer_that_is_none_is_told_in_our_words():
         async with server, aiohttp.ClientSession() as session:
             with pytest.raises(aiohttp.ClientError) as caught:
                 await session.get(f"http://127.0.0.1:{port}/")
-        assert expected == unreached.words(caught.value)
-    assert unreached.words(TimeoutError()) == "no answer in time"
+        assert expected == connect_errors.words(caught.value)
+    assert connect_errors.words(TimeoutError()) == "no answer in time"
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Place:
     stream: int = 0  # of events, that was open when it was set aside
     picture: Sequence[api.Instance] | None = None
     odd: str = ""  # why the picture is not whole
-    made: dict[str, float] = Factory(dict)  # names since the picture: when made; inf: being made
+    launched: dict[str, float] = Factory(dict)  # names since the picture: when; inf: just now
     identity: str = ""  # of its engine, as it was told last
     ask_at: float = -math.inf  # loop time: when it is to be asked which engine it is
     twin: "Place | None" = None  # an earlier one that leads to the same engine
@@ -139,7 +139,7 @@ class Pool:
             place.twin = None if place.twin is place else place.twin
             if place.twin is not None:
                 place.picture, place.ask_at = None, min(place.ask_at, now + _TWIN_S)
-                place.made.clear()
+                place.launched.clear()
         self.places = [place for place in self.everywhere if place.twin is None]
         if (words := self.twins()) and words != before:
             hint = "name it once; clones of one machine need names of their own"

@@ -205,7 +205,7 @@ def identity(info: Mapping[str, Any]) -> str:
     return f"{number} {machine}" if number else ""
 
 
-def progress(told: Any) -> tuple[str, str, str]:
+def progress(line: Any) -> tuple[str, str, str]:
     """Read a line of a pull: error, layer, what is done with it. Raises ValueError.
 
     The layer is empty where the line is about none.

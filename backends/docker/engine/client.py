@@ -216,7 +216,7 @@ class Engine:
     def identity(self) -> str:
         """Return what tells this engine from another; empty if it does not say."""
         with self._answers("cannot ask what the engine is") as session:
-            return answers.identity(session.told(dict, "GET", "/info", limit=_INSPECT_MAX))
+            return answers.identity(session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX))
 
     def start(self, container_id: str, plan: container.ContainerPlan) -> None:
         """Join the networks and start; raises StartError when the engine says no."""

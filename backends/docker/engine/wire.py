@@ -382,7 +382,7 @@ def read_json(data: bytes) -> Any:
     try:
         return json.loads(data, parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise OddError(f"the answer is {odd_json.words(error)}") from None
+        raise OddReplyError(f"the answer is {odd_json.words(error)}") from None
 
 
 def _integer(digits: str) -> int:

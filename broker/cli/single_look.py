@@ -175,7 +175,7 @@ async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, l
         removed: list[str] = []
         for action in doing:
             policy = made.policy
-            after = turn.begin(made.reconciler.state, action, watch.now(), policy)
+            after = turn.begin(made.reconciler.state, (action,), watch.now(), policy)
             made.reconciler.state = after
             outcome = await made.reconciler.executor.perform(action)
             after = turn.settle(made.reconciler.state, outcome, policy, turn.Dice())

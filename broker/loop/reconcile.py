@@ -235,6 +235,7 @@ class Reconciler:
             raise
         self.state = taken.state
         self._keep_what_is_wrong(taken, world, policy)
+        self.state = turn.begin(self.state, taken.orders, self.watch.now(), self.policy())
         for order in taken.orders:
             self._begin(order, group)
         self.persist(self.state.ledger)
@@ -337,7 +338,6 @@ class Reconciler:
     # --- orders ---
 
     def _begin(self, order: model.Action, group: waits.TaskGroup) -> None:
-        self.state = turn.begin(self.state, order, self.watch.now(), self.policy())
         verb = ledgers.verb_of(order).value
         task = group.create_task(self._perform(order), name=f"{verb} {order.name}")
         self._tasks[order.name] = task
@@ -413,7 +413,7 @@ class Reconciler:
                     backends=self.state.world.backends if self.state.world is not None else {},
                     ledger=self.state.ledger,
                 )
-                self._looked = judge.prepare(world, self.policy())
+                self._looked = judge.prepare(world, self.policy(), self.state.plan)
             return self._looked
 
 

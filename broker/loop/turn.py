@@ -163,12 +163,12 @@ def world_of(state: State, sightings: Sightings, now: float, dice: Dice) -> mode
     )
 
 
-def begin(state: State, order: model.Action, now: float, policy: model.Policy) -> State:
-    """Write down an order before it is carried out: one at a time for each agent."""
+def begin(state: State, orders: Sequence[model.Action], now: float, policy: model.Policy) -> State:
+    """Write down orders before they are carried out: one at a time for each agent."""
     return attrs.evolve(
         state,
-        ledger=ledgers.expect(state.ledger, order, now=now, policy=policy),
-        running={**state.running, order.name: order},
+        ledger=ledgers.expect(state.ledger, *orders, now=now, policy=policy),
+        running={**state.running, **{order.name: order for order in orders}},
     )
 
 

@@ -257,7 +257,7 @@ def assert_claimed(scene, agents, ledger):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_removal_is_judged_on_a_shared_look_as_on_one_of_its_own(seed):
-    """Whatever else is judged on it, and in whatever order."""
+    """Whatever else is judged on it, in whatever order, and whatever plan was there before."""
     for scene, world, last in looks(seed):
         made = plan.plan(world, scene.policy, last)
         removals = [
@@ -265,7 +265,7 @@ def test_a_removal_is_judged_on_a_shared_look_as_on_one_of_its_own(seed):
             for agent in made.agents
             for cause in (model.Cause.IDLE, model.Cause.MAX_AGE, model.Cause.CONNECT_TIMEOUT)
         ]
-        shared = judge.prepare(attrs.evolve(world, ledger=scene.ledger), scene.policy)
+        shared = judge.prepare(attrs.evolve(world, ledger=scene.ledger), scene.policy, made)
         for action in removals:
             alone = judge.prepare(attrs.evolve(world, ledger=scene.ledger), scene.policy)
             assert judge.objection(action, shared) == judge.objection(action, alone)

@@ -137,7 +137,7 @@ class Daemon:
             f"I4: orders {taken.orders}, planned {made.actions}, running {set(self.running)}",
         )
         for action in taken.orders:
-            self.state = turn.begin(self.state, action, world.now, policy)
+            self.state = turn.begin(self.state, (action,), world.now, policy)
             coroutine = self.executor.attempt(action)
             coroutine.send(None)  # up to its first call to the outside, not beyond
             self.running[action.name] = (coroutine, action, world.now)

@@ -23,6 +23,8 @@ from broker.core.fleet import ledger as ledgers
 from broker.core.fleet import lifecycle, marks
 from broker.core.model import Agent, Memory, NodeName, Phase, Verb
 
+_AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
+
 ASSIGNED = "?"
 """In ``Memory.executable_urls``: at work since the last look, and no URL to be seen yet."""
 
@@ -66,7 +68,8 @@ def observe(
         agent = _join(seen, memory, expectation, world=world, policy=policy)
         if old is not None and not lifecycle.is_legal(old.phase, agent.phase):
             illegal.append((old.phase, agent.phase))
-        ledger = _count_start(ledger, agent, old, world=world, policy=policy)
+        if agent.phase not in _AT_WORK or agent.closed or ledger.backoffs:
+            ledger = _count_start(ledger, agent, old, world=world, policy=policy)
         if agent.memory is not None:
             memories[seen.name] = agent.memory
         if agent.phase is Phase.GONE and agent.instance is None and expectation is None:
@@ -231,30 +234,24 @@ def remember(
     """Return the memory of a name after this look. Unsynced sources change nothing."""
     now = world.now
     read = seen.marks
-    memory = old
-    if memory is None:
-        memory = Memory(first_seen_at=now)
-        expectation = ledger.expectations.get(seen.name)
-        if expectation is not None:
-            memory = attrs.evolve(
-                memory,
-                created_at=expectation.since_at,
-                # our own launch of this life: it may be online before it is first looked at
-                offline_at=expectation.since_at if expectation.verb is Verb.LAUNCH else None,
-                template=expectation.template,
-                backend=expectation.backend,
-                item=expectation.item,
-            )
+    facts: dict[str, Any] = {}
+    expectation = ledger.expectations.get(seen.name) if old is None else None
+    if expectation is not None:
+        facts.update(
+            created_at=expectation.since_at,
+            # our own launch of this life: it may be online before it is first looked at
+            offline_at=expectation.since_at if expectation.verb is Verb.LAUNCH else None,
+            template=expectation.template,
+            backend=expectation.backend,
+            item=expectation.item,
+        )
     if read is not None and (old is None or old.template is None):
         # a clock that went back between two lives must not make an agent younger than now
-        memory = attrs.evolve(
-            memory,
-            created_at=min(read.created_at, now),
-            template=read.template,
-            backend=seen.backend,
-        )
+        created_at = min(read.created_at, now)
+        facts.update(created_at=created_at, template=read.template, backend=seen.backend)
     if seen.instance is not None:
-        memory = _changed(memory, instance_seen=True)
+        facts.update(instance_seen=True)
+    memory = Memory(first_seen_at=now, **facts) if old is None else _changed(old, **facts)
     if not seen.controller_synced:
         return _changed(memory, nominated_at=None)
     memory = _remember_work(memory, seen.computer, now=now, session=world.controller.session)
@@ -263,9 +260,10 @@ def remember(
 
 def _changed(memory: Memory, **facts: Any) -> Memory:
     """Return a memory with other facts; the same one if they are what it remembers."""
-    if all(getattr(memory, name) == value for name, value in facts.items()):
-        return memory
-    return attrs.evolve(memory, **facts)
+    for name, value in facts.items():
+        if getattr(memory, name) != value:
+            return attrs.evolve(memory, **facts)
+    return memory
 
 
 def _remember_refusal(memory: Memory, seen: Seen, world: model.World) -> Memory:
@@ -322,6 +320,8 @@ def _look_at_work(memory: Memory, computer: model.Computer) -> tuple[int, tuple[
     not have started yet, nor ever do so. From the next look on it counts, whatever became of it:
     an empty text if its URL stays hidden, or the URL that it shows now.
     """
+    if computer.idle and not memory.executable_urls:
+        return memory.builds, ()
     before = Counter(memory.executable_urls)
     urls = () if computer.idle else computer.executable_urls
     hidden = 0 if computer.idle else max(1, computer.busy_executors) - len(urls)
@@ -386,23 +386,31 @@ def _join(
     )
 
 
+_LEFT_OVER = frozenset({Phase.ORPHAN, Phase.LOST})
+
+
 def _note_phase(memory: Memory, phase: Phase, *, now: float, read_at: float) -> Memory:
-    if memory.phase is not phase or memory.phase_at is None:
-        memory = attrs.evolve(memory, phase_at=now)
-    if phase in {Phase.ORPHAN, Phase.LOST}:
+    since = memory.phase_at if memory.phase is phase and memory.phase_at is not None else now
+    if phase in _LEFT_OVER:
         # the same views, looked at again, are not a second sighting
         is_new = memory.orphan_read_at is None or read_at > memory.orphan_read_at
         return attrs.evolve(
             memory,
             phase=phase,
+            phase_at=since,
             orphan_sightings=memory.orphan_sightings + is_new,
             orphan_read_at=read_at if is_new else memory.orphan_read_at,
             orphan_at=memory.orphan_at if memory.orphan_at is not None else now,
         )
-    if memory.phase is phase and memory.orphan_at is None:
+    if memory.phase is phase and memory.phase_at == since and memory.orphan_at is None:
         return memory
     return attrs.evolve(
-        memory, phase=phase, orphan_sightings=0, orphan_at=None, orphan_read_at=None
+        memory,
+        phase=phase,
+        phase_at=since,
+        orphan_sightings=0,
+        orphan_at=None,
+        orphan_read_at=None,
     )
 
 

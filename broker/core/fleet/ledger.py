@@ -62,26 +62,25 @@ def verb_of(action: model.Action) -> Verb:
     return _VERBS[type(action)]
 
 
-def expect(ledger: Ledger, action: model.Action, *, now: float, policy: model.Policy) -> Ledger:
-    """Write down an action before it starts (I4: one per agent)."""
-    template, backend = _whose(ledger, action)
-    expectation = Expectation(
-        verb=verb_of(action),
-        name=action.name,
-        template=template,
-        backend=backend,
-        since_at=now,
-        expires_at=now + policy.launch_timeout_s + VISIBLE_S,
-        reason=action.reason,
-        item=action.item if isinstance(action, model.LaunchAgent) else None,
-    )
-    expectations = {**ledger.expectations, action.name: expectation}
-    buckets = ledger.buckets
-    if isinstance(action, model.LaunchAgent):
-        limits = policy.backends.get(action.backend, model.BackendPolicy())
-        bucket = refilled(ledger.buckets.get(action.backend), limits, now=now)
-        spent = attrs.evolve(bucket, tokens=bucket.tokens - 1.0)
-        buckets = {**buckets, action.backend: spent}
+def expect(ledger: Ledger, *actions: model.Action, now: float, policy: model.Policy) -> Ledger:
+    """Write down actions before they start (I4: one per agent)."""
+    expectations, buckets = dict(ledger.expectations), dict(ledger.buckets)
+    for action in actions:
+        template, backend = _whose(ledger, action)
+        expectations[action.name] = Expectation(
+            verb=verb_of(action),
+            name=action.name,
+            template=template,
+            backend=backend,
+            since_at=now,
+            expires_at=now + policy.launch_timeout_s + VISIBLE_S,
+            reason=action.reason,
+            item=action.item if isinstance(action, model.LaunchAgent) else None,
+        )
+        if isinstance(action, model.LaunchAgent):
+            limits = policy.backends.get(action.backend, model.BackendPolicy())
+            bucket = refilled(buckets.get(action.backend), limits, now=now)
+            buckets[action.backend] = attrs.evolve(bucket, tokens=bucket.tokens - 1.0)
     return attrs.evolve(ledger, expectations=expectations, buckets=buckets)
 
 

@@ -26,6 +26,8 @@ class InstanceSight(enum.Enum):
     ENDED = "ended"
     UNKNOWN = "unknown"
 
+    __hash__ = object.__hash__  # as of ``Phase``
+
 
 class ComputerSight(enum.Enum):
     """What the controller shows of a name."""
@@ -37,6 +39,8 @@ class ComputerSight(enum.Enum):
     IDLE = "idle"
     BUSY = "busy"
     UNKNOWN = "unknown"
+
+    __hash__ = object.__hash__  # as of ``Phase``
 
 
 _I = InstanceSight

@@ -75,7 +75,7 @@ def from_metadata(metadata: Mapping[str, str]) -> Marks | None:
     """Read the marks of an instance; None if any is missing, or cannot be ours."""
     values = [metadata.get(key, "") for key in ("owner", "template", "backend", "revision")]
     created_at = _moment(metadata.get("created", ""))
-    if created_at is None or not all(0 < len(value) <= _VALUE_LENGTH for value in values):
+    if created_at is None or not all(values) or max(map(len, values)) > _VALUE_LENGTH:
         return None
     return Marks(
         owner=values[0],

@@ -22,32 +22,34 @@ from outside import text as outside_text
 Document = dict[str, Any]
 
 _QUOTE = 256
+_FIRST_YEAR, _LAST_YEAR = -62135596800.0, 253402300799.0  # POSIX: begin of 1, end of 9999
 _WITHOUT_CAUSE = (model.LaunchAgent, model.UncordonAgent)
 
 
-def queue(source: StatusSource) -> Document:
-    """Return who waits, the longest first, and why."""
-    world, plan = source.world, source.plan
-    document = _head(source)
-    document["items"] = []
-    if world is None or plan is None:
-        return document
-    unmet = {u.item: u for u in plan.unmet}
-    items = {i.id: i for i in world.controller.items}
-    rows = [
-        _item(key, items.get(key), unmet.get(key), now=source.now())
-        for key in dict.fromkeys((*unmet, *items))
-    ]
-    document["items"] = sorted(rows, key=lambda row: (-(row["waiting_age_s"] or 0.0), row["id"]))
-    return document
+def queue(source: StatusSource, *, most: int | None = None) -> Document:
+    """Return who waits, the longest first, and why; no more than ``most``."""
+    world, plan, now = source.world, source.plan, source.now()
+    unmet = {u.item: u for u in plan.unmet} if plan is not None else {}
+    known = world.controller.items if world is not None and plan is not None else ()
+    items = {i.id: i for i in known}
+    keys = sorted(
+        dict.fromkeys((*unmet, *items)),
+        key=lambda key: (-(_age(_since(items.get(key), unmet.get(key)), now) or 0.0), key),
+    )
+    return {
+        **_head(source),
+        "total": len(keys),
+        "items": [_item(key, items.get(key), unmet.get(key), now=now) for key in keys[:most]],
+    }
 
 
-def agents(source: StatusSource) -> Document:
-    """Return the agents by name, and the last deaths, newest first."""
+def agents(source: StatusSource, *, most: int | None = None) -> Document:
+    """Return the agents by name, no more than ``most``, and the last deaths, newest first."""
     document = _head(source)
-    plan = source.plan
     now = source.now()
-    document["agents"] = [_agent(a, now=now) for a in plan.agents] if plan is not None else []
+    present = source.plan.agents if source.plan is not None else ()
+    document["total"] = len(present)
+    document["agents"] = [_agent(a, now=now) for a in present[:most]]
     document["deaths"] = [_death(d, now=now) for d in reversed(source.deaths)]
     return document
 
@@ -71,8 +73,11 @@ def templates(source: StatusSource) -> Document:
     return document
 
 
-def plan(source: StatusSource) -> Document:
-    """Return what is to be done now, what is held back and why, and what was done last."""
+def plan(source: StatusSource, *, most: int | None = None) -> Document:
+    """Return what is to be done now, what is held back and why, and what was done last.
+
+    No more than ``most`` actions and refusals.
+    """
     document = _head(source)
     last, world, now = source.plan, source.world, source.now()
     document.update(
@@ -83,8 +88,8 @@ def plan(source: StatusSource) -> Document:
         wake_in_s=_until(last.wake_at, now) if last is not None else None,
         draining=source.policy.draining,
         configuration=source.fingerprint,
-        actions=[_action(a) for a in last.actions] if last is not None else [],
-        refusals=[_refusal(r) for r in last.refusals] if last is not None else [],
+        actions=[_action(a) for a in last.actions[:most]] if last is not None else [],
+        refusals=[_refusal(r) for r in last.refusals[:most]] if last is not None else [],
         backoffs=_backoffs(last, now=now) if last is not None else [],
         outcomes=[_outcome(o, now=now) for o in reversed(source.outcomes)],
         sources=_sources(world, source.policy, now=now),
@@ -128,12 +133,18 @@ def _head(source: StatusSource) -> Document:
     }
 
 
+def _since(item: model.QueueItem | None, unmet: model.Unmet | None) -> float | None:
+    if unmet is not None and unmet.since_at:
+        return unmet.since_at
+    if item is None:
+        return None
+    return item.buildable_since_at or item.in_queue_since_at or None  # 0.0: it is not told
+
+
 def _item(
     key: model.ItemId, item: model.QueueItem | None, unmet: model.Unmet | None, *, now: float
 ) -> Document:
-    since = unmet.since_at if unmet is not None and unmet.since_at else None
-    if since is None and item is not None:
-        since = item.buildable_since_at or item.in_queue_since_at or None  # 0.0: it is not told
+    since = _since(item, unmet)
     label = unmet.label if unmet is not None else None
     return {
         "id": key,
@@ -370,21 +381,23 @@ def _quote(text: str, *, limit: int = _QUOTE) -> str:
 
 def _iso(at: float | None) -> str | None:
     """Return ISO 8601 in UTC to the millisecond; None for what is no time."""
-    if at is None or not math.isfinite(at):
+    if at is None or not _is_time(at):
         return None
-    try:
-        moment = dt.datetime.fromtimestamp(at, dt.UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
+    moment = dt.datetime.fromtimestamp(at, dt.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _is_time(at: float) -> bool:
+    """Return whether there is a date for it; nan is none."""
+    return _FIRST_YEAR <= at < _LAST_YEAR
+
+
 def _age(at: float | None, now: float) -> float | None:
-    return None if _iso(at) is None or at is None else round(max(0.0, now - at), 3)
+    return None if at is None or not _is_time(at) else round(max(0.0, now - at), 3)
 
 
 def _until(at: float | None, now: float) -> float | None:
-    return None if _iso(at) is None or at is None else round(max(0.0, at - now), 3)
+    return None if at is None or not _is_time(at) else round(max(0.0, at - now), 3)
 
 
 def _finite(value: float | None) -> float | None:

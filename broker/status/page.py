@@ -69,27 +69,28 @@ _Column = tuple[str, str, Callable[[_Row], str]]  # head, class, cell (HTML)
 
 def render(source: StatusSource) -> str:
     """Return the whole page."""
-    plan = documents.plan(source)
-    queue = documents.queue(source)
-    agents = documents.agents(source)
+    plan = documents.plan(source, most=_SHOWN)
+    queue = documents.queue(source, most=_SHOWN)
+    agents = documents.agents(source, most=_SHOWN)
     templates = documents.templates(source)
     held = [*plan["backoffs"], *plan["refusals"]]
+    held_total = len(plan["backoffs"]) + len(source.plan.refusals if source.plan else ())
     died = [d for d in agents["deaths"] if terminal.is_bad_end(d)]
     gone = [d for d in agents["deaths"] if not terminal.is_bad_end(d)]
     parts = [
         _header(plan),
-        _tiles(queue["items"], agents["agents"], held, died),
+        _tiles(source.plan, queue, held_total, died),
         _table(
             "Sources",
             [s for s in plan["sources"] if s["error"] or not s["synced"]],
             _SOURCES,
             alarm=True,
         ),
-        _table("Waiting builds", queue["items"], _QUEUE, "Nothing waits."),
-        _table("Held back", held, _HELD, alarm=True),
+        _table("Waiting builds", queue["items"], _QUEUE, "Nothing waits.", total=queue["total"]),
+        _table("Held back", held, _HELD, total=held_total, alarm=True),
         _table("Died", died, _DEATHS, alarm=True),
         _table("Templates", templates["templates"], _TEMPLATES, "No template is configured."),
-        _table("Agents", agents["agents"], _AGENTS, "There is no agent."),
+        _table("Agents", agents["agents"], _AGENTS, "There is no agent.", total=agents["total"]),
         _table("Gone as planned", gone, _DEATHS),
         _table("Last actions", plan["outcomes"], _OUTCOMES, "Nothing was done yet."),
         _table(
@@ -105,7 +106,7 @@ def render(source: StatusSource) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="refresh" content="{_REFRESH_S}">'
-        f"<title>{len(queue['items'])} waiting · {_text(plan['owner'])} · agent broker</title>"
+        f"<title>{queue['total']} waiting · {_text(plan['owner'])} · agent broker</title>"
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
     )
 
@@ -143,14 +144,13 @@ def _header(plan: _Row) -> str:
     )
 
 
-def _tiles(
-    items: Sequence[_Row], agents: Sequence[_Row], held: Sequence[_Row], died: Sequence[_Row]
-) -> str:
+def _tiles(plan: model.Plan | None, queue: _Row, held_total: int, died: Sequence[_Row]) -> str:
     """Return the page in one line: what to worry about is coloured."""
-    stuck = sum(row["reason"] in _NEEDS_PERSON for row in items)
-    waits = [row["waiting_age_s"] for row in items if row["waiting_age_s"] is not None]
+    agents = plan.agents if plan is not None else ()
+    stuck = sum(unmet.reason.needs_person for unmet in plan.unmet) if plan is not None else 0
+    waits = [row["waiting_age_s"] for row in queue["items"] if row["waiting_age_s"] is not None]
     longest = f"longest {terminal.seconds(max(waits))}" if waits else "builds"
-    phases = Counter(row["phase"] for row in agents)
+    phases = Counter(agent.phase.value for agent in agents)
     by_phase = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
     return (
         '<div class="tiles">'
@@ -158,7 +158,7 @@ def _tiles(
             f'<div class="tile"><b class="{css if count else ""}">{words}</b>'
             f'<span class="quiet">{_text(text)}</span></div>'
             for count, words, css, text in (
-                (len(items), f"{len(items)} waiting", "wait", longest),
+                (queue["total"], f"{queue['total']} waiting", "wait", longest),
                 (
                     stuck,
                     counts.told(stuck, "needs help", "need help"),
@@ -166,7 +166,7 @@ def _tiles(
                     "nothing will start by itself",
                 ),
                 (len(agents), counts.told(len(agents), "agent"), "", by_phase or "none"),
-                (len(held), f"{len(held)} held back", "wait", "after failures or by a rule"),
+                (held_total, f"{held_total} held back", "wait", "after failures or by a rule"),
                 (len(died), f"{len(died)} died", "bad", "of the last ends"),
             )
         )
@@ -180,13 +180,18 @@ def _table(
     columns: Iterable[_Column],
     nothing: str = "",
     *,
+    total: int | None = None,
     alarm: bool = False,
 ) -> str:
-    """Return a section; none at all when it has no rows and nothing to say about that."""
+    """Return a section; none at all when it has no rows and nothing to say about that.
+
+    ``total``: how many rows there are, if not all are given.
+    """
     if not rows:
         text = f'<p class="none">{nothing}</p>'
         return f"<section><h2>{title}</h2>{text}</section>" if nothing else ""
     columns = tuple(columns)
+    total = len(rows) if total is None else total
     names = "".join(f'<th class="{css}">{name}</th>' for name, css, _ in columns)
     body = "".join(
         "<tr>"
@@ -196,11 +201,7 @@ def _table(
         + "</tr>"
         for row in rows[:_SHOWN]
     )
-    more = (
-        f'<p class="none">and {len(rows) - _SHOWN} more, see the JSON</p>'
-        if len(rows) > _SHOWN
-        else ""
-    )
+    more = f'<p class="none">and {total - _SHOWN} more, see the JSON</p>' if total > _SHOWN else ""
     mark = ' class="alarm"' if alarm else ""
     return (
         f'<section{mark}><h2>{title}</h2><div class="scroll"><table><thead><tr>{names}</tr>'

@@ -1,9 +1,12 @@
 """What one plan costs: items x agents x distinct labels, and the judgement of many removals.
 
 Run: ``python -m benchmarks.plan_scale [--rounds N]``. Every round plans a world whose views are
-new objects, as a look makes them, with the ledger of the plan before it. Median of the processor
-time in milliseconds; the growth exponent is the slope of a line through the sizes of a kind, both
-axes logarithmic: 1 grows with the number of agents and items, 2 with its square.
+new objects, as a look makes them, with the ledger of the plan before it. Median and range of the
+processor time in milliseconds. Others on the machine slow everything down, so a yardstick (a plain
+loop) is timed before and after each plan: "as if quiet" is the median of what a plan would take
+where the yardstick takes 3 ms. The growth exponent is the slope of a line through these, by the
+sizes of a kind, both axes logarithmic: 1 grows with the number of agents and items, 2 with its
+square.
 """
 
 import argparse
@@ -25,6 +28,7 @@ _OWNER = "scale"
 _NOW = 1_700_000_000.0
 _BACKEND = model.BackendName("local")
 _TEMPLATES = 20
+_YARDSTICK_MS = 3.0
 _GROWTH = (0.25, 0.5, 1.0, 2.0)
 _IDS = tuple(f"n{number}" for number in range(64))
 
@@ -147,15 +151,34 @@ def world(case: Case, wanted: model.Policy, ledger: model.Ledger) -> model.World
     )
 
 
-def plan_ms(case: Case, rounds: int) -> float:
-    """Return the median of a plan of a broker that has been at work for some looks."""
+@attrs.frozen
+class Took:
+    """Milliseconds of each round, and what they would be on a quiet machine."""
+
+    measured: list[float]
+    quiet: list[float]
+
+
+def plan_ms(case: Case, rounds: int) -> Took:
+    """Plan for a broker that has been at work for some looks."""
     wanted = policy()
     last = _settled(case, wanted)
-    took = []
+    took = Took([], [])
     for _ in range(rounds):
         seen = world(case, wanted, last.ledger)
-        took.append(_spent_ms(lambda seen=seen: plans.plan(seen, wanted, last)))
-    return statistics.median(took)
+        before = _spent_ms(_yardstick)
+        measured = _spent_ms(lambda seen=seen: plans.plan(seen, wanted, last))
+        yardstick = (before + _spent_ms(_yardstick)) / 2
+        took.measured.append(measured)
+        took.quiet.append(measured / yardstick * _YARDSTICK_MS)
+    return took
+
+
+def _yardstick() -> None:
+    total, last = 0, {}
+    for number in range(60_000):
+        total += number
+        last[number & 255] = total
 
 
 def _settled(case: Case, wanted: model.Policy) -> model.Plan:
@@ -219,18 +242,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--no-judge", action="store_true")
-    told = parser.parse_args()
-    print("| what waits | items | agents | labels | median ms | allowed ms | growth n^ |")
-    print("|---|---|---|---|---|---|---|")
+    arguments = parser.parse_args()
+    print("| what waits | items | agents | labels | ms | range | as if quiet | allowed | growth |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for case in CASES:
-        took = [plan_ms(case.sized(factor), told.rounds) for factor in _GROWTH]
+        took = [plan_ms(case.sized(factor), arguments.rounds) for factor in _GROWTH]
+        quiet = [statistics.median(one.quiet) for one in took]
         limit = f"{case.limit_ms:g}" if math.isfinite(case.limit_ms) else ""
+        here = _GROWTH.index(1.0)
+        measured = took[here].measured
         print(
             f"| {case.name} | {case.items} | {case.agents} | {case.labels} "
-            f"| {took[_GROWTH.index(1.0)]:.1f} | {limit} | {exponent(list(_GROWTH), took):.2f} |",
+            f"| {statistics.median(measured):.1f} | {min(measured):.1f} to {max(measured):.1f} "
+            f"| {quiet[here]:.1f} | {limit} | {exponent(list(_GROWTH), quiet):.2f} |",
             flush=True,
         )
-    if not told.no_judge:
+    if not arguments.no_judge:
         agents, items = 1000, 500
         print(f"\n{agents} removals judged, {items} items waiting: ", end="", flush=True)
         print(f"{judge_ms(agents, items, 1):.0f} ms")

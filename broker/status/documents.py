@@ -10,6 +10,7 @@ HTTP and HTML. ``docs/metrics.md`` lists the fields; they are stable, new ones m
 import datetime as dt
 import math
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from backends import api as backends_api
@@ -20,14 +21,18 @@ from broker.status.source import StatusSource
 from outside import text as outside_text
 
 Document = dict[str, Any]
+Rows = Callable[[Iterable[Document]], Iterable[Document]]
 
 _QUOTE = 256
 _FIRST_YEAR, _LAST_YEAR = -62135596800.0, 253402300799.0  # POSIX: begin of 1, end of 9999
 _WITHOUT_CAUSE = (model.LaunchAgent, model.UncordonAgent)
 
 
-def queue(source: StatusSource, *, most: int | None = None) -> Document:
-    """Return who waits, the longest first, and why; no more than ``most``."""
+def queue(source: StatusSource, *, most: int | None = None, rows: Rows = list) -> Document:
+    """Return who waits, the longest first, and why; no more than ``most``.
+
+    ``rows``: what its many rows are put into; ``iter`` leaves them to be made one by one.
+    """
     world, plan, now = source.world, source.plan, source.now()
     unmet = {u.item: u for u in plan.unmet} if plan is not None else {}
     known = world.controller.items if world is not None and plan is not None else ()
@@ -39,17 +44,20 @@ def queue(source: StatusSource, *, most: int | None = None) -> Document:
     return {
         **_head(source),
         "total": len(keys),
-        "items": [_item(key, items.get(key), unmet.get(key), now=now) for key in keys[:most]],
+        "items": rows(_item(key, items.get(key), unmet.get(key), now=now) for key in keys[:most]),
     }
 
 
-def agents(source: StatusSource, *, most: int | None = None) -> Document:
-    """Return the agents by name, no more than ``most``, and the last deaths, newest first."""
+def agents(source: StatusSource, *, most: int | None = None, rows: Rows = list) -> Document:
+    """Return the agents by name, no more than ``most``, and the last deaths, newest first.
+
+    ``rows``: as of ``queue``.
+    """
     document = _head(source)
     now = source.now()
     present = source.plan.agents if source.plan is not None else ()
     document["total"] = len(present)
-    document["agents"] = [_agent(a, now=now) for a in present[:most]]
+    document["agents"] = rows(_agent(a, now=now) for a in present[:most])
     document["deaths"] = [_death(d, now=now) for d in reversed(source.deaths)]
     return document
 

@@ -16,11 +16,13 @@ for every answer, also for those that no route makes, stands in ``_dressed``.
 """
 
 import asyncio
+import functools
 import ipaddress
+import itertools
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -45,8 +47,8 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _DOCUMENTS: dict[str, Callable[[StatusSource], documents.Document]] = {
-    "queue": documents.queue,
-    "agents": documents.agents,
+    "queue": functools.partial(documents.queue, rows=iter),
+    "agents": functools.partial(documents.agents, rows=iter),
     "templates": documents.templates,
     "plan": documents.plan,
 }
@@ -58,7 +60,10 @@ _GOODBYE_S = 1.0
 _DEAR = 9.0
 """How long an answer is good, in times of what it took to make."""
 
-_Make = Callable[[], web.Response]
+_SLICE = 100
+"""Rows that are made before the loop goes round: some milliseconds."""
+
+_Make = Callable[[], web.Response | Awaitable[web.Response]]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Prove = Callable[[str, str, bytes], str | None]
 
@@ -143,9 +148,11 @@ class Server:
 
     def _add(self, app: web.Application, path: str, make: _Make) -> None:
         """Answer GET and HEAD at a path by what is made from memory."""
+        one_at_a_time = asyncio.Lock()
 
         async def answer(_: web.Request) -> web.Response:
-            return self._made(path, make)
+            async with one_at_a_time:
+                return await self._made(path, make)
 
         app.router.add_get(path, answer)
 
@@ -196,7 +203,7 @@ class Server:
 
     # --- the answers ---
 
-    def _made(self, path: str, make: _Make) -> web.Response:
+    async def _made(self, path: str, make: _Make) -> web.Response:
         """Make one answer; a bug costs that answer, and is told once in a while.
 
         One that was dear is given again for a while: whoever asks without end gets a tenth of the
@@ -208,7 +215,7 @@ class Server:
             return web.Response(body=known.body, headers={hdrs.CONTENT_TYPE: known.kind})
         began = elapsed()
         try:
-            answer = make()
+            answer = made if isinstance(made := make(), web.Response) else await made
         except Exception as error:  # noqa: BLE001 -- whoever asks again gets the same; the rest lives
             self._log.bug(f"{path} cannot be made, by a bug", error)
             return _line(
@@ -231,8 +238,8 @@ class Server:
 
     def _document(
         self, make: Callable[[StatusSource], documents.Document]
-    ) -> Callable[[], web.Response]:
-        return lambda: _json(make(self._source))
+    ) -> Callable[[], Awaitable[web.Response]]:
+        return lambda: json_in_slices(make(self._source))
 
     def _leftovers(self, *, everything: bool) -> documents.Document:
         """Plan once more, at most once for each look."""
@@ -254,8 +261,27 @@ async def _dressed(_: web.Request, answer: web.StreamResponse) -> None:
 
 
 def _json(document: documents.Document) -> web.Response:
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    return _text(text, kind="application/json")
+    return _text(_dumped(document), kind="application/json")
+
+
+async def json_in_slices(document: documents.Document) -> web.Response:
+    """Return the same as ``_json``; between some rows of an iterator the loop goes round."""
+    fields = []
+    for name, value in document.items():
+        if isinstance(value, Iterator):
+            parts = []
+            while rows := [_dumped(row) for row in itertools.islice(value, _SLICE)]:
+                parts.append(", ".join(rows))
+                await asyncio.sleep(0)
+            text = f"[{', '.join(parts)}]"
+        else:
+            text = _dumped(value)
+        fields.append(f"{_dumped(name)}: {text}")
+    return _text(f"{{{', '.join(fields)}}}", kind="application/json")
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _line(status: int, text: str) -> web.Response:

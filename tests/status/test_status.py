@@ -1,5 +1,6 @@
 """The page and the JSON: what the person on call sees, from one fixed moment of a broker."""
 
+import asyncio
 import html.parser
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 
 from broker.core import model
 from broker.leading import leadership
-from broker.status import Server, documents, page, terminal
+from broker.status import Server, documents, page, server, terminal
 from tests.status import status_source
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "status"
@@ -304,3 +305,22 @@ def test_page_and_terminal_say_who_leads(state, words):
         assert words in shown
         assert ("STANDBY" in line) is not state.leading
         assert (", leads as me_1" in line) is state.leading
+
+
+async def test_many_rows_are_made_slice_by_slice():
+    """The loop goes round between them, and the answer is the document."""
+    turns = []
+
+    async def watch():
+        while True:
+            turns.append(len(made))
+            await asyncio.sleep(0)
+
+    made = []
+    rows = (made.append(n) or {"id": n} for n in range(1000))
+    watching = asyncio.create_task(watch())
+    answer = await server.json_in_slices({"owner": "o", "items": rows, "total": 1000})
+    watching.cancel()
+    expected = {"owner": "o", "items": [{"id": n} for n in range(1000)], "total": 1000}
+    assert json.loads(answer.body) == expected
+    assert len({count for count in turns if 0 < count < 1000}) >= 5

@@ -73,26 +73,26 @@ async def running(
     if note is None:
         return  # none has ever served a page from this state directory
     try:
-        told = (await page_address.ask(note.url, ("plan",), note=note))["plan"]
+        plan = (await page_address.ask(note.url, ("plan",), note=note))["plan"]
     except page_address.NoAnswer:
         yield finding.ok(check, f"none answers at {note.url}: everything is asked from here")
         return
-    if told.get("owner") != settings.owner:
+    if plan.get("owner") != settings.owner:
         yield finding.warn(
             check,
-            f"{note.url} is that of owner {told.get('owner')}",
+            f"{note.url} is that of owner {plan.get('owner')}",
             "one state_dir for each owner; a change of the owner needs a restart",
         )
         return
-    if told.get("ready"):
+    if plan.get("ready"):
         yield finding.ok(check, f"{note.url} says that it is ready")
     else:
-        yield finding.warn(check, f"{note.url} is not ready: {told.get('ready_text')}")
-    for source in told.get("sources", ()):
+        yield finding.warn(check, f"{note.url} is not ready: {plan.get('ready_text')}")
+    for source in plan.get("sources", ()):
         if not source.get("synced") or source.get("error"):
             name = source.get("backend") or "controller"
             yield finding.warn(check, f"it does not read all of {name}: {source.get('error')}")
-    if told.get("configuration") != settings.fingerprint:
+    if plan.get("configuration") != settings.fingerprint:
         yield finding.warn(
             check, "it works by another configuration than this file", "SIGHUP, or a restart"
         )
@@ -152,11 +152,11 @@ def _what_to_do(error: errors.JenkinsError) -> str:
 
 async def _who(settings: config.Settings, session: http.ControllerSession) -> finding.Finding:
     try:
-        told = (await session.get_json("whoAmI/api/json")).json
+        whoever = (await session.get_json("whoAmI/api/json")).json
     except errors.JenkinsError as error:
         return finding.warn("credentials", f"whoAmI: {error.text}")
-    name = text.clean(str(told.get("name", "")), 80) if isinstance(told, dict) else ""
-    anonymous = bool(told.get("anonymous")) if isinstance(told, dict) else True
+    name = text.clean(str(whoever.get("name", "")), 80) if isinstance(whoever, dict) else ""
+    anonymous = bool(whoever.get("anonymous")) if isinstance(whoever, dict) else True
     given = settings.controller.credentials
     if given is None:
         return finding.warn(
@@ -355,17 +355,17 @@ def _elsewhere(url: str, status: int, expected: AbstractSet[int]) -> finding.Fin
 
 
 async def _agent_port(
-    url: str, told: Mapping[str, str], way: tunnel.Connection
+    url: str, headers: Mapping[str, str], way: tunnel.Connection
 ) -> finding.Finding:
     """Try the port that the controller announces, or the tunnel in its place."""
-    number = told.get("X-Jenkins-JNLP-Port", "")
+    number = headers.get("X-Jenkins-JNLP-Port", "")
     if not (number.isascii() and number.isdecimal() and len(number) <= 5):
         return finding.fail(
             "agents",
             "the controller announces no agent port",
             "Manage Jenkins, Security: TCP port for inbound agents; or connect.mode websocket",
         )
-    if not told.get("X-Instance-Identity"):
+    if not headers.get("X-Instance-Identity"):
         return finding.fail(
             "agents",
             "the controller has no instance identity: agents by TCP cannot connect",
@@ -373,7 +373,9 @@ async def _agent_port(
             "or connect.mode websocket, which needs none",
         )
     through = tunnel.parse_tunnel(way.tunnel) if way.tunnel is not None else None
-    named = text.name(told.get("X-Jenkins-JNLP-Host", ""))  # hudson.TcpSlaveAgentListener.hostName
+    named = text.name(
+        headers.get("X-Jenkins-JNLP-Host", "")
+    )  # hudson.TcpSlaveAgentListener.hostName
     host = (through.host if through else None) or named or yarl.URL(url).host or ""
     port = (through.port if through else None) or int(number)
     return await _port(host, port, "through the tunnel" if through else "agent port")
@@ -408,15 +410,15 @@ async def _beyond(
     settings: config.Settings, name: model.BackendName, now: Callable[[], float]
 ) -> AsyncIterator[finding.Finding]:
     """Look at what only the kind of a backend knows of, such as rights and quotas."""
-    told = settings.backends[name]
-    if registry.kind(told.kind).examiner is None:
+    entry = settings.backends[name]
+    if registry.kind(entry.kind).examiner is None:
         return
     orders: dict[str, backends_api.InstanceSpec] = {}
     for template in config.policy(settings, wall_now=now()).templates:
         if name in template.backends:
             orders[template.name] = rendering.order(settings, template, name, now())
     async for one in registry.examine(
-        told.kind, told.settings, owner=settings.owner, orders=orders, now=now
+        entry.kind, entry.settings, owner=settings.owner, orders=orders, now=now
     ):
         yield one
 
@@ -426,18 +428,18 @@ async def _lease(lease: leases.Lease, *, tries: bool) -> finding.Finding:
     right = "get"
     try:
         async with waits.timeout(_LIMIT_S):
-            seen = await lease.read()
+            record = await lease.read()
             if not tries:
                 return finding.warn(
                     "lease",
-                    f"{_held(lease, seen)}; whether it may be written was not tried",
+                    f"{_held(lease, record)}; whether it may be written was not tried",
                     _READ_ONLY,
                 )
             right = "create"
             nobody = leases.Record(holder="", lease_s=1, acquired="", renewed="", transitions=0)
             made = await lease.write(nobody, over=None)
             right = "update"
-            present = made or seen
+            present = made or record
             if present is not None:  # what leads may be faster: that proves the right as well
                 await lease.write(present.record, over=present)
     except backends_api.BackendError as error:
@@ -447,7 +449,7 @@ async def _lease(lease: leases.Lease, *, tries: bool) -> finding.Finding:
         return finding.fail(
             "lease", f"no answer within {_LIMIT_S:.0f} s", "is it reachable from here?"
         )
-    return finding.ok("lease", f"{_held(lease, seen)}; may be read, made and written")
+    return finding.ok("lease", f"{_held(lease, record)}; may be read, made and written")
 
 
 def _held(lease: leases.Lease, seen: leases.SeenRecord | None) -> str:
@@ -491,17 +493,17 @@ async def _second_opinion(
 
 def _ask_stranger(stranger: Any, settings: config.Settings) -> tuple[str, int]:
     """Runs in a thread: that library waits."""
-    told = settings.controller
-    given = told.credentials
+    controller = settings.controller
+    given = controller.credentials
     server = stranger.Jenkins(
-        told.url,
+        controller.url,
         username=given.user if given else None,
         password=given.secret.reveal() if given else None,
         timeout=int(_LIMIT_S),
     )
-    server._session.verify = told.ca_file or told.verify  # noqa: SLF001 -- it offers no other way
-    if told.proxy is not None:
-        server._session.proxies = {"http": told.proxy, "https": told.proxy}  # noqa: SLF001 -- as above
+    server._session.verify = controller.ca_file or controller.verify  # noqa: SLF001 -- it offers no other way
+    if controller.proxy is not None:
+        server._session.proxies = {"http": controller.proxy, "https": controller.proxy}  # noqa: SLF001 -- as above
     names = [one["name"] for one in server.get_nodes()]
     own = {"(built-in)", "(master)", "Built-In Node", "master"}
     return str(server.get_version()), sum(name not in own for name in names)

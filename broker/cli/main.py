@@ -17,7 +17,7 @@ import yarl
 
 import broker
 from broker import config, exits, output
-from broker.cli import asking, configuring, running
+from broker.cli import configuring, inspection, running
 from broker.config import values
 from broker.status import terminal
 from outside import waits
@@ -143,14 +143,16 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("template", metavar="TEMPLATE", help="name of a template")
     _config_of(render)
 
-    status = _command(subs, "status", asking.status, "ask the running broker why builds wait")
+    status = _command(subs, "status", inspection.status, "ask the running broker why builds wait")
     _config_of(status)
     status.add_argument(
         "--url", type=_page, help="its status page (default: from the configuration)"
     )
     _json_of(status)
 
-    sweep = _command(subs, "sweep", asking.sweep, "find, and with --yes remove, what is left over")
+    sweep = _command(
+        subs, "sweep", inspection.sweep, "find, and with --yes remove, what is left over"
+    )
     _config_of(sweep)
     sweep.add_argument(
         "--all", action="store_true", help="every agent that does not work, and the placeholder"
@@ -163,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     _json_of(sweep)
 
     doctor = _command(
-        subs, "doctor", asking.doctor, "check the controller, permissions, ports and backends"
+        subs, "doctor", inspection.doctor, "check the controller, permissions, ports and backends"
     )
     _config_of(doctor)
     doctor.add_argument(
@@ -189,7 +191,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
-    plan = _command(subs, "plan", asking.plan, "show what would be done now, and why; do nothing")
+    plan = _command(
+        subs, "plan", inspection.plan, "show what would be done now, and why; do nothing"
+    )
     _config_of(plan)
     plan.add_argument(
         "--world",
@@ -203,7 +207,7 @@ def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     _json_of(plan)
 
     record = _command(
-        subs, "record", asking.record, "write what is seen to a file, to be replayed"
+        subs, "record", inspection.record, "write what is seen to a file, to be replayed"
     )
     record.add_argument("path", type=pathlib.Path, metavar="FILE", help="a new file")
     _config_of(record)

@@ -32,12 +32,12 @@ def render(
         raise NotShown(f"no template {template[:80]!r}; known: {known}")
     shown: dict[model.BackendName, str] = {}
     for name in wanted.backends:
-        told = settings.backends[name]
-        if registry.kind(told.kind).renderer is None:
+        entry = settings.backends[name]
+        if registry.kind(entry.kind).renderer is None:
             continue
         wish = order(settings, wanted, name, now)
         try:
-            shown[name] = registry.render(told.kind, told.settings, wish, owner=settings.owner)
+            shown[name] = registry.render(entry.kind, entry.settings, wish, owner=settings.owner)
         except backends_api.Rejected as error:
             raise NotShown(f"template {template}, backend {name}: {error.reason}") from error
     if not shown:

@@ -37,7 +37,7 @@ def plan(options: argparse.Namespace) -> None:
     if options.number is not None:
         raise exits.BadInput("--number is of --world; hint: name the file with --world FILE")
     settings = shared.settings_of(options, secrets=False)
-    asked = _Asked.of(settings, "plan", "queue", "agents")
+    asked = _RunningBroker.of(settings, "plan", "queue", "agents")
     ours = asked.told is not None and asked.told["plan"]["configuration"] == settings.fingerprint
     if asked.told is not None and ours:
         asked.say()
@@ -71,29 +71,29 @@ def record(options: argparse.Namespace) -> None:
 def _print_plan(
     options: argparse.Namespace, shown: dict[str, documents.Document], *, url: str | None
 ) -> None:
-    told = _plan_document(shown, url=url)
+    document = _plan_document(shown, url=url)
     if options.json:
-        shared.print_json(told)
+        shared.print_json(document)
         return
-    actions = [(a["verb"], a["name"], a["reason"]) for a in told["actions"]]
+    actions = [(a["verb"], a["name"], a["reason"]) for a in document["actions"]]
     print(
         terminal.table([("would", "agent", "because"), *actions]) if actions else "nothing to do"
     )
     for title, rows in (
-        ("under way", [(a["name"], a["verb"], a["reason"]) for a in told["under_way"]]),
-        ("waits", [(w["item"], w["reason"], w["text"]) for w in told["waits"]]),
-        ("held back", [(h["subject"], "", h["text"]) for h in told["held_back"]]),
+        ("under way", [(a["name"], a["verb"], a["reason"]) for a in document["under_way"]]),
+        ("waits", [(w["item"], w["reason"], w["text"]) for w in document["waits"]]),
+        ("held back", [(h["subject"], "", h["text"]) for h in document["held_back"]]),
     ):
         if rows:
             print()
             shared.print_table([(title, "", "why"), *rows])
 
 
-def _plan_document(told: dict[str, documents.Document], *, url: str | None) -> dict[str, Any]:
-    agents = told["agents"]["agents"]
+def _plan_document(shown: dict[str, documents.Document], *, url: str | None) -> dict[str, Any]:
+    agents = shown["agents"]["agents"]
     return {
         "asked": url,
-        "actions": told["plan"]["actions"],
+        "actions": shown["plan"]["actions"],
         "under_way": [
             {"name": a["name"], "verb": a["in_flight"]["verb"], "reason": a["in_flight"]["reason"]}
             for a in agents
@@ -106,10 +106,10 @@ def _plan_document(told: dict[str, documents.Document], *, url: str | None) -> d
                 "text": i["text"],
                 "template": i["template"],
             }
-            for i in told["queue"]["items"]
+            for i in shown["queue"]["items"]
             if i["reason"] is not None
         ],
-        "held_back": told["plan"]["refusals"],
+        "held_back": shown["plan"]["refusals"],
         "agents": [{key: a[key] for key in ("name", "phase", "template")} for a in agents],
     }
 
@@ -120,19 +120,19 @@ def doctor(options: argparse.Namespace) -> None:
         raise exits.BadInput("--try and --read-only: one of them")
     settings = shared.settings_of(options)
     log.configure(level="error", secrets=settings.secrets())
-    found = asyncio.run(_examine(settings, options))
+    findings = asyncio.run(_examine(settings, options))
     if options.json:
-        shared.print_json([{**attrs.asdict(f), "verdict": f.verdict.value} for f in found])
-    bad = sum(f.verdict is finding.Grade.FAIL for f in found)
+        shared.print_json([{**attrs.asdict(f), "verdict": f.verdict.value} for f in findings])
+    bad = sum(f.verdict is finding.Grade.FAIL for f in findings)
     if bad:
-        raise exits.Failed(f"{bad} of {counts.told(len(found), 'check')} failed")
+        raise exits.Failed(f"{bad} of {counts.told(len(findings), 'check')} failed")
 
 
 async def _examine(
     settings: config.Settings, options: argparse.Namespace
 ) -> list[finding.Finding]:
     watch = clock.Clock()
-    found: list[finding.Finding] = []
+    findings: list[finding.Finding] = []
     shared = settings.high_availability
     lease = assembly.make_lease(shared) if shared is not None else None
     async with (
@@ -145,13 +145,13 @@ async def _examine(
         running = doctors.running(settings, made.files)
         checks = doctors.examine(settings, made.backends, now=watch.now, probe=probe, lease=lease)
         async for one in _chained(running, checks):
-            found.append(one)
+            findings.append(one)
             if not options.json:
                 check, said = terminal.plain(one.check), terminal.plain(one.text)
                 print(f"{one.verdict.value:4}  {check:18}  {said}", flush=True)
                 if one.hint:
                     print(f"{'':26}-> {terminal.plain(one.hint)}")
-    return found
+    return findings
 
 
 async def _chained(*parts: AsyncIterator[finding.Finding]) -> AsyncIterator[finding.Finding]:
@@ -167,28 +167,28 @@ def sweep(options: argparse.Namespace) -> None:
         return
     settings = shared.settings_of(options, secrets=False)
     name = "leftovers/all" if options.all else "leftovers"
-    asked = _Asked.of(settings, name)
+    asked = _RunningBroker.of(settings, name)
     if asked.told is not None:
         asked.say()
-        told = asked.told[name]
+        document = asked.told[name]
     else:
         settings = shared.settings_of(options)
         log.configure(level="error", secrets=settings.secrets())
-        told = asyncio.run(single_look.leftover(settings, everything=options.all))
-    found = [{"name": a["name"], "reason": a["reason"]} for a in told["leftovers"]]
-    kept = [{"name": r["subject"], "reason": r["text"]} for r in told["kept"]]
-    _print_swept(options, found, [], kept)
-    if not found:
+        document = asyncio.run(single_look.leftover(settings, everything=options.all))
+    rows = [{"name": a["name"], "reason": a["reason"]} for a in document["leftovers"]]
+    kept = [{"name": r["subject"], "reason": r["text"]} for r in document["kept"]]
+    _print_swept(options, rows, [], kept)
+    if not rows:
         return
     if asked.told is not None:
-        left = counts.told(len(found), "is left over", "are left over")
+        left = counts.told(len(rows), "is left over", "are left over")
         way = "to remove every agent, stop it with SIGTERM after run --drain"
         raise exits.Refused(
             f"{left}; the broker that works here removes what nobody needs by itself; hint: {way}"
             if options.all
             else f"{left}; the broker that works here removes what is left over by itself"
         )
-    raise exits.Refused(f"{len(found)} would be removed; hint: add --yes")
+    raise exits.Refused(f"{len(rows)} would be removed; hint: add --yes")
 
 
 def _clear(options: argparse.Namespace) -> None:
@@ -201,16 +201,16 @@ def _clear(options: argparse.Namespace) -> None:
 
 def _print_swept(
     options: argparse.Namespace,
-    found: single_look.Rows,
+    rows: single_look.Rows,
     removed: list[str],
     kept: single_look.Rows,
 ) -> None:
     if options.json:
-        shared.print_json({"found": found, "removed": removed, "kept": kept})
+        shared.print_json({"found": rows, "removed": removed, "kept": kept})
         return
-    if not found and not kept:
+    if not rows and not kept:
         print("nothing is left over")
-    for row in found:
+    for row in rows:
         state = "removed" if row["name"] in removed else "left over"
         print(terminal.plain(f"{state}: {row['name']}: {row['reason']}"))
     for row in kept:
@@ -219,12 +219,12 @@ def _print_swept(
 
 def status(options: argparse.Namespace) -> None:
     """Ask the running broker."""
-    told, url = asyncio.run(_status(options))
+    shown, url = asyncio.run(_status(options))
     if options.json:
-        shared.print_json(told)
+        shared.print_json(shown)
         return
     try:
-        print(terminal.render(told))
+        print(terminal.render(shown))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise exits.Failed(f"the broker at {url} is not of this version: {words}") from error
@@ -264,25 +264,25 @@ async def _page(url: str, names: Sequence[str]) -> dict[str, documents.Document]
 
 
 def _owned(
-    settings: config.Settings, told: dict[str, documents.Document], url: str
+    settings: config.Settings, shown: dict[str, documents.Document], url: str
 ) -> dict[str, documents.Document]:
-    owner = told["plan"].get("owner")
+    owner = shown["plan"].get("owner")
     if owner != settings.owner:
         raise exits.Failed(
             f"the broker at {url} is that of owner {owner}, not of {settings.owner}"
         )
-    return told
+    return shown
 
 
 @frozen
-class _Asked:
+class _RunningBroker:
     """What the broker said that works with this state directory; nothing if none answers."""
 
     url: str | None
     told: dict[str, documents.Document] | None
 
     @classmethod
-    def of(cls, settings: config.Settings, *names: str) -> "_Asked":
+    def of(cls, settings: config.Settings, *names: str) -> "_RunningBroker":
         """Ask; a broker of another state directory, owner or controller is none."""
         note = page_address.noted(store.ReadOnlyStore(settings.state_dir))
         if note is None:

@@ -259,7 +259,9 @@ def _page(text: str) -> str:
         url = yarl.URL(text)
         if url.scheme in {"http", "https"} and url.host and url.port:
             return text
-    raise _wrong(text, "an address such as http://127.0.0.1:8087")
+    raise argparse.ArgumentTypeError(
+        f"found {values.shown_url(text)}; allowed: an address such as http://127.0.0.1:8087"
+    )
 
 
 def _wrong(text: str, allowed: str) -> argparse.ArgumentTypeError:

@@ -59,19 +59,9 @@ async def _serve(listen: str, asked: asyncio.Event) -> None:
         simulation.Simulation(), now=clock.Clock().now, access=access
     )
     url = await server.start(host=host, port=port)
-    if free != listen:
-        print(free_port.words(listen, "the controller"))
-    print(
-        _WELCOME.format(
-            url=url,
-            labels=", ".join(repr(label) for label in _LABELS),
-            python=sys.executable,
-            agent=pathlib.Path(controller.__file__).with_name("agent.py"),
-            token=_TOKEN,
-        ),
-        flush=True,
-    )
     try:
+        if free != listen:
+            print(free_port.words(listen, "the controller"))
         print(
             _WELCOME.format(
                 url=url,

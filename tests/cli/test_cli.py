@@ -293,14 +293,21 @@ def test_a_controller_alone_ends_on_a_signal_wherever_it_was_started(number):
     )
     try:
         assert served.stdout.readline().startswith("SIMULATED controller at http://127.0.0.1:")
-        while "agent-broker run" not in served.stdout.readline():
-            pass  # all that is said before it serves
+        said = ""
+        while "then Ctrl-C here" not in said:  # all that is said before it serves
+            line = served.stdout.readline()
+            assert line, said
+            said += line
         served.send_signal(number)
-        _, err = served.communicate(timeout=patience.seconds(30))
+        out, err = served.communicate(timeout=patience.seconds(30))
     finally:
         served.kill()
         served.wait()
-    assert (served.returncode, err) == (0, "")
+    assert (served.returncode, out, err) == (0, "", "")
+    config = said.partition("<<END\n")[2].partition("END\n")[0]
+    made = loading.parse(config, kinds.classes(), environ={"DEMO_TOKEN": "x"})
+    assert made.listen == ("127.0.0.1", 8087)
+    assert "agent-broker run --drain --config try.yaml" in said
 
 
 # --- status ---

@@ -70,6 +70,7 @@ async def _serve(listen: str, asked: asyncio.Event) -> None:
                 agent=pathlib.Path(controller.__file__).with_name("agent.py"),
                 token=_TOKEN,
             ),
+            end="",
             flush=True,
         )
         async with waits.TaskGroup() as group:

@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from broker.core import model
@@ -155,6 +155,7 @@ class Builds:
             session = str(read["session"])
             # without a name a later session could not be told from this one
             since = float(read["since"]) if session else None
+            trials = dict(_trial(told) for told in read.get("trials", ()))
         except (
             ValueError,
             ArithmeticError,
@@ -165,7 +166,7 @@ class Builds:
         ):
             return model.Ledger()
         self._written = text
-        return model.Ledger(session=session, session_at=since, memories=memories)
+        return model.Ledger(session=session, session_at=since, memories=memories, trials=trials)
 
     def keep(self, ledger: model.Ledger) -> None:
         """Write what changed since the last call. Raises OSError."""
@@ -174,7 +175,15 @@ class Builds:
             for name, memory in sorted(ledger.memories.items())
             if memory.online_at is not None
         }
-        told = {"session": ledger.session, "since": ledger.session_at, "agents": agents}
+        told = {
+            "session": ledger.session,
+            "since": ledger.session_at,
+            "agents": agents,
+            "trials": [
+                [pair.template, pair.backend, trial.revision, trial.online]
+                for pair, trial in ledger.trials.items()
+            ],
+        }
         text = json.dumps(told, separators=(",", ":"))
         if text != self._written:
             self._store.save(_BUILDS, text)
@@ -189,6 +198,16 @@ def _told(memory: model.Memory) -> Mapping[str, Any]:
         "urls": memory.executable_urls,
         "session": memory.busy_session,
     }
+
+
+def _trial(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Trial]:
+    template, backend, revision, online = told
+    pair = model.BackoffKey(
+        scope=model.Scope.TEMPLATE,
+        backend=model.BackendName(str(backend)),
+        template=model.TemplateName(str(template)),
+    )
+    return pair, model.Trial(revision=str(revision), online=int(online))
 
 
 def _memory(told: Mapping[str, Any]) -> model.Memory:

@@ -14,6 +14,7 @@ import attrs
 from attrs import Factory, frozen
 
 from broker.core import model
+from broker.core.decide import capacity
 from broker.core.decide import plan as plans
 from broker.core.fleet import latency
 from broker.core.fleet import ledger as ledgers
@@ -175,6 +176,8 @@ def begin(state: State, orders: Sequence[model.Action], now: float, policy: mode
 def settle(state: State, outcome: ledgers.Outcome, policy: model.Policy, dice: Dice) -> State:
     """Take in how an order ended."""
     action = outcome.action
+    if outcome.failure is model.Failure.NO_CAPACITY and isinstance(action, model.LaunchAgent):
+        outcome = attrs.evolve(outcome, held=held_by(state, action.backend))
     revision = ""
     if isinstance(action, model.LaunchAgent):
         template = policy.template(action.template)
@@ -189,6 +192,24 @@ def settle(state: State, outcome: ledgers.Outcome, policy: model.Policy, dice: D
         launches=state.launches + (isinstance(action, model.LaunchAgent) and done),
         ends=state.ends + (isinstance(action, model.Removal) and done),
     )
+
+
+def held_by(state: State, backend: model.BackendName) -> int:
+    """Return how many instances a backend holds: those that it showed, and that it took since."""
+    agents = state.plan.agents if state.plan is not None else ()
+    shown = {
+        agent.name
+        for agent in agents
+        if agent.backend == backend and agent.instance is not None and capacity.takes_room(agent)
+    }
+    taken = {
+        name
+        for name, flight in state.ledger.expectations.items()
+        if flight.verb is model.Verb.LAUNCH
+        and flight.backend == backend
+        and flight.done_at is not None
+    }
+    return len(shown | taken)
 
 
 def abandon(state: State, name: model.NodeName) -> State:

@@ -9,7 +9,7 @@ from broker.core.decide import capacity
 from broker.core.fleet import agents as agents_
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import BackendName, Phase, Scope, WaitReason
-from tests.core.worlds import NOW, B, Scene, item, template
+from tests.core.worlds import NOW, B, Scene, item, launches, template
 
 C = BackendName("two")
 T = template("t", backends=(B, C))
@@ -244,3 +244,119 @@ def test_the_room_of_a_plan_shrinks_with_each_launch():
         assert expected == getattr(found, "reason", found)
         if found == B:
             room.take(scene.policy.templates[0], B)
+
+
+# --- a platform that has no room ---
+
+
+def full(scene, *, held, for_s, scope=Scope.TEMPLATE):
+    key = ledgers.key_of(scope, B, scene.policy.templates[0].name)
+    backoff = model.Backoff(
+        failures=0,
+        refusals=3,
+        held=held,
+        until_at=NOW + for_s,
+        reason="quota",
+        cause=model.Failure.NO_CAPACITY,
+    )
+    scene.ledger = attrs.evolve(scene.ledger, backoffs={key: backoff}, windows={key: 1})
+
+
+@pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.BACKEND])
+@pytest.mark.parametrize(("there", "goes"), [(3, False), (2, True), (1, True)])
+def test_a_full_platform_is_asked_at_once_when_one_of_ours_has_gone(scope, there, goes):
+    """There may be room for as many as it has held; for more it is asked when the pause is over."""
+    scene = Scene(template("t"))
+    for _ in range(there):
+        scene.agent("t", Phase.BUSY)
+    full(scene, held=3, for_s=60.0, scope=scope)
+    assert (B if goes else WaitReason.NO_ROOM) == reason(scene)
+
+
+@pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.BACKEND])
+def test_a_full_platform_is_asked_for_one(scope):
+    """However many wait, and however much room there may be by now."""
+    scene = Scene(template("t"))
+    full(scene, held=3, for_s=0.0, scope=scope)
+    scene.wait(*(item(n, "t") for n in range(9)))
+    made = scene.plan()
+    assert {"t": 1} == launches(made)
+    texts = {u.text for u in made.unmet if u.reason is WaitReason.NO_ROOM}
+    assert {"local: the platform had no room, and is asked for one agent first: quota"} == texts
+
+
+def test_one_template_that_is_too_big_leaves_the_others_their_room():
+    """Whose refusal it was waits; nobody else."""
+    scene = Scene(template("big"), template("t"))
+    full(scene, held=0, for_s=60.0)
+    scene.wait(item(1, "big"), item(2, "t"))
+    made = scene.plan()
+    assert {"t": 1} == launches(made)
+    words = "local: the platform has no room for template big, asked again in 60 s: quota"
+    assert words == made.unmet[0].text
+
+
+def test_so_many_as_a_platform_took_are_asked_for_and_one_more_with_each_answer():
+    """Eight at first; what is not answered yet counts, what is answered does not."""
+    scene = Scene(template("t"), backend=model.BackendPolicy(max_starting=None, launch_burst=99))
+    scene.wait(*(item(n, "t") for n in range(60)))
+    made = scene.plan()
+    assert {"t": ledgers.FIRST_WINDOW} == launches(made)
+    held = [u for u in made.unmet if u.reason is WaitReason.CAP_STARTING]
+    assert (
+        "local: 8 starts are not answered yet: more follow when the platform has taken these"
+        == held[0].text
+    )
+    ledger = scene.ledger
+    for order in made.actions:
+        ledger = ledgers.expect(ledger, order, now=NOW, policy=scene.policy)
+    for order in made.actions[:3]:
+        ledger = ledgers.settle(
+            ledger, ledgers.Outcome(action=order, at=NOW), policy=scene.policy, jitter=1.0
+        )
+    scene.ledger = ledger
+    assert {"t": 6} == launches(scene.plan())  # eleven at once, five of which are under way
+
+
+# --- a definition that has to prove itself ---
+
+
+@pytest.mark.parametrize(
+    ("online", "revision", "tried"),
+    [(0, "r1", 2), (1, "r1", 4), (2, "r1", 8), (6, "r1", 8), (6, "r0", 2)],
+)
+def test_a_new_definition_starts_few_agents_at_a_time(online, revision, tried):
+    """Two, and twice as many with each that comes online; what another one proved says nothing."""
+    scene = Scene(template("t"))
+    key = ledgers.key_of(Scope.TEMPLATE, B, "t")
+    trial = model.Trial(revision=revision, online=online)
+    scene.ledger = attrs.evolve(scene.ledger, trials={key: trial})
+    scene.wait(*(item(n, "t") for n in range(20)))
+    assert {"t": tried} == launches(scene.plan())
+
+
+def test_it_is_said_why_few_are_started():
+    """With how many have come online."""
+    scene = Scene(template("t"))
+    scene.wait(*(item(n, "t") for n in range(5)))
+    scene.ledger = attrs.evolve(scene.ledger, trials={})
+    said = scene.plan().unmet[-1]
+    assert WaitReason.TRIAL is said.reason
+    assert (
+        "local: template t as it is now has brought no agent online there yet: 2 agents start first"
+        == said.text
+    )
+
+
+def test_an_agent_that_comes_online_proves_its_definition():
+    """Seen at a start of ours as well; that of an older definition proves nothing."""
+    scene = Scene(template("t"))
+    scene.ledger = attrs.evolve(scene.ledger, trials={})
+    scene.agent("t", Phase.IDLE, known=False)
+    scene.agent("t", Phase.IDLE, known=False, revision="r0")
+    scene.agent("t", Phase.CONNECTING, known=False, age_s=1)
+    key = ledgers.key_of(Scope.TEMPLATE, B, "t")
+    ledger = scene.plan().ledger
+    assert {key: model.Trial(revision="r1", online=1)} == ledger.trials
+    scene.ledger = ledger
+    assert ledger.trials == scene.plan().ledger.trials

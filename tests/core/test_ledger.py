@@ -79,11 +79,14 @@ def test_retry_after_is_honoured_and_never_shortens(slug, retry_after, seconds):
 
 
 def test_a_full_platform_is_no_failure():
-    """However often it is full, the pause does not grow and nothing is counted."""
-    ledger = model.Ledger()
-    for number in range(5):
-        ledger = fail(ledger, cause=model.Failure.NO_CAPACITY, now=NOW + number * 10)
-    assert (0, 5.0) == (ledger.backoffs[KEY].failures, pause(ledger, NOW + 40))
+    """However often it is full nothing is counted; it is asked less often each time, to a limit."""
+    ledger, now, waited = model.Ledger(), NOW, []
+    for _ in range(7):
+        ledger = fail(ledger, cause=model.Failure.NO_CAPACITY, now=now)
+        waited.append(pause(ledger, now))
+        now += pause(ledger, now)
+    assert [5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 120.0] == waited
+    assert 0 == ledger.backoffs[KEY].failures
 
 
 def test_a_later_failure_never_shortens_a_pause():

@@ -41,6 +41,17 @@ def item(number, label=None, *, why=None, age_s=1.0, stage=Stage.BUILDABLE, **mo
     return model.QueueItem(**{**fields, **more})
 
 
+def trials(templates):
+    """What is remembered of templates that have proved themselves wherever they may run."""
+    return {
+        ledgers.key_of(model.Scope.TEMPLATE, name, t.name): model.Trial(
+            revision=t.revision, online=ledgers.ENOUGH_ONLINE
+        )
+        for t in templates
+        for name in t.backends
+    }
+
+
 class Scene:
     """What the sources show; methods add to it and return the agent's name."""
 
@@ -49,7 +60,9 @@ class Scene:
         self.items = []
         self.computers = []
         self.instances = {name: [] for name in self.policy.backends}
-        self.ledger = model.Ledger(session="s1", session_at=NOW - 3600)
+        self.ledger = model.Ledger(
+            session="s1", session_at=NOW - 3600, trials=trials(self.policy.templates)
+        )
         self.version = "2.528.3"
         self.synced = True
         self.dark_backends = set()

@@ -169,4 +169,6 @@ async def test_a_new_term_knows_builds_but_no_whole_life():
         kept = made.loop.state.ledger
         assert kept.session_at is not None
         session = {"session": kept.session, "session_at": kept.session_at}
-        assert attrs.evolve(kept, memories={}, cycle=0) == model.Ledger(**session)
+        assert attrs.evolve(kept, memories={}, cycle=0) == model.Ledger(
+            **session, trials=kept.trials
+        )

@@ -175,3 +175,18 @@ def test_odd_numbers_and_depths_count_as_none(tmp_path, text):
     files = store.FileStore(tmp_path)
     files.save("builds.json", text)
     assert store.Builds(files).restore() == model.Ledger()
+
+
+def test_what_proved_itself_is_remembered(tmp_path):
+    """A restart of ours costs no template its trust; what a file of before did not tell is none."""
+    files = store.FileStore(tmp_path)
+    pair = model.BackoffKey(
+        scope=model.Scope.TEMPLATE,
+        backend=model.BackendName("local"),
+        template=model.TemplateName("t"),
+    )
+    ledger = model.Ledger(trials={pair: model.Trial(revision="r1", online=3)})
+    store.Builds(files).keep(ledger)
+    assert ledger.trials == store.Builds(files).restore().trials
+    files.save("builds.json", '{"session": "s", "since": 1, "agents": {}}')
+    assert {} == store.Builds(files).restore().trials

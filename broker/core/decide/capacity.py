@@ -21,6 +21,9 @@ from outside import counts
 STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
 """Phases that count against the caps on starting agents (a CONNECTING one only until online)."""
 
+_FIRST_TRIED = 2
+"""Agents that a new definition starts at first."""
+
 SHARED = frozenset({WaitReason.CAP_BACKEND, WaitReason.CAP_TOTAL})
 """Refusals that another template's agents cause: somebody may be asked to make room."""
 
@@ -47,6 +50,7 @@ class Room:
     starting_by_backend: Counter[str] = Factory(Counter)
     starting_by_pair: Counter[tuple[str, str]] = Factory(Counter)
     taken_by_backend: Counter[str] = Factory(Counter)
+    asked: Counter[model.BackoffKey] = Factory(Counter)  # ordered, and not answered yet
     unseen_by_backend: Counter[str] = Factory(Counter)  # ordered, and not in the view yet
     ordered_by_template: Counter[str] = Factory(Counter)  # by this plan, or unseen
     holders: list[Agent] = Factory(list)
@@ -106,6 +110,7 @@ class Room:
         self.starting_by_backend[backend] += 1
         self.starting_by_pair[template.name, backend] += 1
         self.taken_by_backend[backend] += 1
+        self.ask(backend, template.name)
         self.ordered_by_template[template.name] += 1
 
     def give_back(self, template: Template, backend: BackendName) -> None:
@@ -115,7 +120,15 @@ class Room:
         self.starting_by_backend[backend] -= 1
         self.starting_by_pair[template.name, backend] -= 1
         self.taken_by_backend[backend] -= 1
+        self.ask(backend, template.name, -1)
         self.ordered_by_template[template.name] -= 1
+
+    def ask(
+        self, backend: BackendName, template: model.TemplateName | None, number: int = 1
+    ) -> None:
+        """Count starts that the backend has not answered."""
+        self.asked[ledgers.key_of(Scope.BACKEND, backend, None)] += number
+        self.asked[ledgers.key_of(Scope.TEMPLATE, backend, template)] += number
 
 
 def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> Room:
@@ -137,6 +150,9 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
             continue
         if agent.phase is Phase.LAUNCHING and agent.instance is None:
             room.unseen_by_backend[agent.backend or ""] += 1
+        flight = agent.expectation
+        if flight is not None and flight.verb is model.Verb.LAUNCH and flight.done_at is None:
+            room.ask(agent.backend or BackendName(""), agent.template)
             room.ordered_by_template[agent.template or ""] += 1
         if _is_new(agent, policy):
             room.starting_by_backend[agent.backend or ""] += 1
@@ -239,14 +255,11 @@ def _backend_gate(room: Room, template: Template, backend: BackendName) -> Short
     if view is None or not view.synced:
         words = f" ({view.error})" if view is not None and view.error else ""
         return Shortage(reason=WaitReason.NOT_SYNCED, text=f"its state is unknown{words}")
+    whole = ledgers.key_of(Scope.BACKEND, backend, None)
+    pair = ledgers.key_of(Scope.TEMPLATE, backend, template.name)
     gates = (
-        _backoff_gate(room, ledgers.key_of(Scope.BACKEND, backend, None), "backing off", ""),
-        _backoff_gate(
-            room,
-            ledgers.key_of(Scope.TEMPLATE, backend, template.name),
-            f"template {template.name} is set aside",
-            template.revision,
-        ),
+        _backoff_gate(room, whole, "backing off", ""),
+        _backoff_gate(room, pair, f"template {template.name} is set aside", template.revision),
         _backoff_gate(
             room,
             ledgers.key_of(Scope.LAUNCH, backend, template.name),
@@ -254,6 +267,9 @@ def _backend_gate(room: Room, template: Template, backend: BackendName) -> Short
             template.revision,
         ),
         _probe_gate(room, template, backend),
+        _trial_gate(room, template, pair),
+        _window_gate(room, pair),
+        _window_gate(room, whole),
         _cap_gate(room, backend, view),
         _budget_gate(room, backend),
     )
@@ -266,10 +282,18 @@ def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -
         return None
     if revision and backoff.revision and backoff.revision != revision:
         return None  # the definition changed since: try it at once
-    reason = WaitReason.BACKOFF
     if backoff.cause is model.Failure.NO_CAPACITY:
-        reason = WaitReason.NO_ROOM
-    elif key.scope is Scope.TEMPLATE:
+        if backoff.held is not None and room.by_backend[key.backend] < backoff.held:
+            return None  # one of ours has gone since: there may be room for as many again
+        left = backoff.until_at - room.now
+        whom = f" for template {key.template}" if key.template is not None else ""
+        return Shortage(
+            reason=WaitReason.NO_ROOM,
+            text=f"the platform has no room{whom}, asked again in {left:.0f} s: {backoff.reason}",
+            until_at=backoff.until_at,
+        )
+    reason = WaitReason.BACKOFF
+    if key.scope is Scope.TEMPLATE:
         reason = WaitReason.SET_ASIDE
     left = backoff.until_at - room.now
     failures = f" after {counts.told(backoff.failures, 'failure')}" if backoff.failures > 1 else ""
@@ -298,6 +322,40 @@ def _probe_gate(room: Room, template: Template, backend: BackendName) -> Shortag
     return Shortage(
         reason=WaitReason.SET_ASIDE,
         text=f"one agent of {template.name} is tried first after a failure: {backoff.reason}",
+    )
+
+
+def _trial_gate(room: Room, template: Template, pair: model.BackoffKey) -> Shortage | None:
+    """Start few agents of a definition that has brought few online: twice as many with each."""
+    trial = room.ledger.trials.get(pair)
+    online = trial.online if trial is not None and trial.revision == template.revision else 0
+    if online >= ledgers.ENOUGH_ONLINE:
+        return None
+    most = _FIRST_TRIED * 2**online
+    if room.starting_by_pair[template.name, pair.backend] < most:
+        return None
+    words = f"only {counts.told(online, 'agent')}" if online else "no agent"
+    return Shortage(
+        reason=WaitReason.TRIAL,
+        text=f"template {template.name} as it is now has brought {words} online there yet: "
+        f"{counts.told(most, 'agent starts', 'agents start')} first",
+    )
+
+
+def _window_gate(room: Room, key: model.BackoffKey) -> Shortage | None:
+    """Ask for no more at once than the platform has taken before; after a refusal for one."""
+    if room.asked[key] < ledgers.window(room.ledger, key):
+        return None
+    backoff = room.ledger.backoffs.get(key)
+    if backoff is not None and backoff.cause is model.Failure.NO_CAPACITY:
+        return Shortage(
+            reason=WaitReason.NO_ROOM,
+            text=f"the platform had no room, and is asked for one agent first: {backoff.reason}",
+        )
+    asked = counts.told(room.asked[key], "start is", "starts are")
+    return Shortage(
+        reason=WaitReason.CAP_STARTING,
+        text=f"{asked} not answered yet: more follow when the platform has taken these",
     )
 
 

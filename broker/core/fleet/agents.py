@@ -68,7 +68,8 @@ def observe(
         agent = _join(seen, memory, expectation, world=world, policy=policy)
         if old is not None and not lifecycle.is_legal(old.phase, agent.phase):
             illegal.append((old.phase, agent.phase))
-        if agent.phase not in _AT_WORK or agent.closed or ledger.backoffs:
+        is_new = old is None or old.online_at is None
+        if agent.phase not in _AT_WORK or agent.closed or is_new or ledger.backoffs:
             ledger = _count_start(ledger, agent, old, world=world, policy=policy)
         if agent.memory is not None:
             memories[seen.name] = agent.memory
@@ -446,6 +447,10 @@ def _count_start(
                 jitter=world.jitter,
                 revision=agent.revision,
             )
+        if old is None or old.online_at is None:
+            template = policy.template(agent.template)
+            if template is not None and template.revision == agent.revision:
+                ledger = ledgers.proved(ledger, key, agent.revision)
         came = memory.online_witnessed and (old is None or old.online_at is None)
         worked = memory.builds > (old.builds if old is not None else 0)
         if worked or (came and (before is None or before.cause is not model.Cause.CLOSED)):

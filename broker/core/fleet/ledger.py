@@ -6,7 +6,7 @@ scope and is cleared by a success. A fresh ledger is always a correct start. Thi
 to read a clock or roll dice: ``now`` and ``jitter`` (0 to 1) come in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 from attrs import frozen
@@ -26,6 +26,13 @@ from broker.core.model import (
 VISIBLE_S = 30.0
 """How long after its end an action's effect may stay invisible (stale reads, slow listings)."""
 _MAX_DOUBLINGS = 16
+ROOM_MAX_S = 120.0
+"""A platform that is full is asked again this often at least."""
+FIRST_WINDOW = 8
+"""Starts that a backend of which nothing is known is asked for at once."""
+_MOST_AT_ONCE = 1024
+ENOUGH_ONLINE = 6
+"""Agents that came online: what has brought as many starts without a limit of its own."""
 
 _VERBS: Mapping[type[model.Action], Verb] = {
     model.LaunchAgent: Verb.LAUNCH,
@@ -55,6 +62,7 @@ class Outcome:
     place: str = ""
     retry_after: float | None = None
     withdrawn: bool = False
+    held: int | None = None  # agents that the backend held when it refused for want of room
 
 
 def verb_of(action: model.Action) -> Verb:
@@ -126,12 +134,13 @@ def settle(
         return ledger
     if not outcome.controller:  # the node was made, whatever came after
         ledger = succeeded(ledger, key_of(Scope.CONTROLLER, action.backend, None))
+    if outcome.withdrawn:
+        return ledger
+    backend = key_of(Scope.BACKEND, action.backend, None)
+    pair = key_of(Scope.TEMPLATE, action.backend, action.template)
     if outcome.failure is None:
-        return succeeded(
-            ledger,
-            key_of(Scope.BACKEND, action.backend, None),
-            key_of(Scope.LAUNCH, action.backend, action.template),
-        )
+        ledger = _had_room(_widened(ledger, backend, pair), backend, pair)
+        return succeeded(ledger, backend, key_of(Scope.LAUNCH, action.backend, action.template))
     ledger = _note_failed(ledger, action.name, at=outcome.at)
     return _launch_failed(ledger, action, outcome, policy, jitter, revision)
 
@@ -172,7 +181,29 @@ def _launch_failed(
         policy=policy,
         jitter=jitter,
         revision=revision,
+        held=outcome.held,
     )
+
+
+def window(ledger: Ledger, key: BackoffKey) -> int:
+    """Return how many starts of a scope may be asked for and not be answered yet."""
+    return ledger.windows.get(key, FIRST_WINDOW)
+
+
+def _widened(ledger: Ledger, *keys: BackoffKey) -> Ledger:
+    """Ask for one more at once: so many doubles with every answer, as long as there is room."""
+    wider = {key: min(window(ledger, key) + 1, _MOST_AT_ONCE) for key in keys}
+    return attrs.evolve(ledger, windows={**ledger.windows, **wider})
+
+
+def proved(ledger: Ledger, pair: BackoffKey, revision: str) -> Ledger:
+    """Count an agent of a definition that came online."""
+    before = ledger.trials.get(pair)
+    online = before.online if before is not None and before.revision == revision else 0
+    if online >= ENOUGH_ONLINE:
+        return ledger
+    trial = model.Trial(revision=revision, online=online + 1)
+    return attrs.evolve(ledger, trials={**ledger.trials, pair: trial})
 
 
 def reworded(ledger: Ledger, key: BackoffKey, before: str, after: str) -> Ledger:
@@ -213,10 +244,13 @@ def key_of(
             return BackoffKey(scope=scope, backend=backend, template=template)
 
 
-def delay(failures: int, *, policy: model.Policy, jitter: float) -> float:
+def delay(
+    failures: int, *, policy: model.Policy, jitter: float, most_s: float | None = None
+) -> float:
     """Return the seconds to wait after so many failures in a row: exponential, half jitter."""
     doublings = min(max(failures, 1) - 1, _MAX_DOUBLINGS)
-    full = min(policy.backoff_base_s * 2.0**doublings, policy.backoff_max_s)
+    most_s = policy.backoff_max_s if most_s is None else most_s
+    full = min(policy.backoff_base_s * 2.0**doublings, most_s)
     return full * (0.5 + 0.5 * min(max(jitter, 0.0), 1.0))
 
 
@@ -231,8 +265,9 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
     jitter: float,
     retry_after: float | None = None,
     revision: str = "",
+    held: int | None = None,
 ) -> Ledger:
-    """Count a failure of a scope. "No capacity" waits but is not counted as a failure.
+    """Count a failure of a scope. "No capacity" waits as long, but is not counted as a failure.
 
     Failures while the scope is already left alone belong to attempts begun before: twenty parallel
     launches into one outage are one failure, not twenty doublings. What reaches no further than
@@ -244,9 +279,16 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
         before = before if now < before.until_at + policy.backoff_max_s else None
     failures = before.failures if before is not None else 0
     alone = key.scope is Scope.LAUNCH
-    if cause is Failure.NO_CAPACITY and not alone:
-        pause = policy.backoff_base_s
+    refusals = before.refusals if before is not None else 0
+    full = cause is Failure.NO_CAPACITY and not alone
+    if full:
+        if before is None or refusals == 0 or now >= before.until_at:
+            refusals += 1
+        most_s = min(ROOM_MAX_S, policy.backoff_max_s)
+        pause = delay(refusals, policy=policy, jitter=jitter, most_s=most_s)
+        ledger = attrs.evolve(ledger, windows={**ledger.windows, key: 1})
     else:
+        refusals = 0
         if before is None or before.cause is Failure.NO_CAPACITY or now >= before.until_at:
             failures += 1
         counted = failures - 1 if alone else failures
@@ -259,14 +301,33 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
     if before is not None and before.cause is not Failure.NO_CAPACITY:
         until = max(until, before.until_at)
     backoff = model.Backoff(
-        failures=failures, until_at=until, reason=reason, cause=cause, revision=revision
+        failures=failures,
+        until_at=until,
+        reason=reason,
+        cause=cause,
+        revision=revision,
+        refusals=refusals,
+        held=held if full else None,
     )
     return attrs.evolve(ledger, backoffs={**ledger.backoffs, key: backoff})
 
 
 def succeeded(ledger: Ledger, *keys: BackoffKey) -> Ledger:
-    """Forget the failures of these scopes."""
-    if not any(key in ledger.backoffs for key in keys):
+    """Forget the failures of these scopes; a platform that had no room may have none still."""
+    return _without(ledger, [k for k in keys if (b := ledger.backoffs.get(k)) and not _is_full(b)])
+
+
+def _had_room(ledger: Ledger, *keys: BackoffKey) -> Ledger:
+    """Forget that there was no room."""
+    return _without(ledger, [k for k in keys if (b := ledger.backoffs.get(k)) and _is_full(b)])
+
+
+def _is_full(backoff: model.Backoff) -> bool:
+    return backoff.cause is Failure.NO_CAPACITY
+
+
+def _without(ledger: Ledger, keys: Sequence[BackoffKey]) -> Ledger:
+    if not keys:
         return ledger
     kept = {key: value for key, value in ledger.backoffs.items() if key not in keys}
     return attrs.evolve(ledger, backoffs=kept)
@@ -309,6 +370,7 @@ def resumed(ledger: Ledger) -> Ledger:
     """
     return Ledger(
         cycle=ledger.cycle,
+        trials=ledger.trials,
         labels=ledger.labels,
         session=ledger.session,
         session_at=ledger.session_at,

@@ -28,7 +28,7 @@ from broker.core.model.fleet import (
     Verb,
     retired_labels,
 )
-from broker.core.model.ledger import Backoff, BackoffKey, Bucket, Ledger
+from broker.core.model.ledger import Backoff, BackoffKey, Bucket, Ledger, Trial
 from broker.core.model.plan import (
     Action,
     CordonAgent,
@@ -98,6 +98,7 @@ __all__ = [
     "Template",
     "TemplateCount",
     "TemplateName",
+    "Trial",
     "UncordonAgent",
     "Unmet",
     "Verb",

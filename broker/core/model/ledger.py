@@ -29,6 +29,8 @@ class Backoff:
     reason: str
     cause: Cause | Failure  # how the last start ended, or did not even begin
     revision: str = ""  # of the template: a new definition is tried at once
+    refusals: int = 0  # for want of room, in a row; of these ``failures`` counts none
+    held: int | None = None  # agents that the backend held when it had no room for another one
 
 
 @frozen(kw_only=True)
@@ -37,6 +39,14 @@ class Bucket:
 
     tokens: float
     at: float
+
+
+@frozen(kw_only=True)
+class Trial:
+    """How far a template's definition has proved itself on a backend."""
+
+    revision: str
+    online: int = 0  # agents of it that came online; counted as far as it matters
 
 
 @frozen(kw_only=True)
@@ -49,6 +59,8 @@ class Ledger:
     hooks: Mapping[ItemId, str | None] = Factory(dict)  # pushed labels; the hook comes later
     backoffs: Mapping[BackoffKey, Backoff] = Factory(dict)
     buckets: Mapping[BackendName, Bucket] = Factory(dict)
+    windows: Mapping[BackoffKey, int] = Factory(dict)  # starts that may be asked for at once
+    trials: Mapping[BackoffKey, Trial] = Factory(dict)  # of a template on a backend
     session: str = ""  # controller session of the last synced read ...
     session_at: float | None = None  # ... and when it was first seen
     waits: Mapping[ItemId, float] = Factory(dict)  # first time seen blocked by a shared cap

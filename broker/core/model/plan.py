@@ -101,6 +101,7 @@ class WaitReason(enum.Enum):
     CAP_BACKEND = "cap-backend"
     CAP_TOTAL = "cap-total"
     CAP_STARTING = "cap-starting"
+    TRIAL = "trial"  # a definition that has brought few agents online yet starts few at a time
     BUDGET = "launch-budget"
     BACKOFF = "back-off", True
     SET_ASIDE = "set-aside", True

@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from attrs import define, evolve
 
@@ -20,7 +21,7 @@ from broker.core import model
 from broker.core.fleet import death
 from broker.core.fleet import ledger as ledgers
 from broker.leading import leadership
-from broker.loop import health, reconcile
+from broker.loop import ending, health, reconcile
 from jnlp import errors as jnlp_errors
 from jnlp import http as jnlp_http
 from outside import waits
@@ -29,6 +30,12 @@ _LOG = logging.getLogger("broker.app")
 _LAG_S = 1.0
 _BEAT_LATE_S = 60.0
 """A controller that does not answer is no reason to restart: see ``health``."""
+CLOSE_S = 8.0
+"""For letting go of all connections, once what was in flight has ended."""
+END_S = 30.0
+"""Within this an end has come: what is in flight, the lease, ``CLOSE_S``, and whatever hangs."""
+_DRAIN_SAID_S = 5.0
+_LEFT_SHOWN = 100
 HOLDER = "holder"
 """Key in the store: who this broker was in its lives so far."""
 _HOLDERS_KEPT = 8
@@ -47,6 +54,9 @@ class Broker:
     watch: clock.Clock
     leads: leadership.Leadership
     draining: bool = False
+    drain_s: float = math.inf  # for how long at most
+    left: str = ""  # what a drain has not waited for any longer
+    ends_within: Callable[[float], None] = lambda _: None  # told the seconds that an end may take
     version: str = broker.__version__
     page: str = ""  # address of the status page once it is served
     _server: status.Server | None = None
@@ -161,12 +171,17 @@ class Broker:
             await self.aclose()
 
     def stop(self) -> None:
-        """Order nothing new, finish what is in flight, keep the agents."""
+        """Order nothing new, finish what is in flight, keep the agents; ends within ``END_S``."""
+        self.ends_within(END_S)
         self.reconciler.stop()
 
-    def drain(self) -> None:
-        """Launch nothing more, let every agent go after its build, then stop."""
+    def drain(self, within_s: float = math.inf) -> None:
+        """Launch nothing more, let every agent go after its build, then stop.
+
+        When ``within_s`` are over it stops with what is ``left``.
+        """
         _LOG.info("draining begun")
+        self.drain_s = within_s
         self.draining = True
         self.reconciler.hint()
 
@@ -187,13 +202,25 @@ class Broker:
         _LOG.info("configuration reloaded")
 
     async def aclose(self) -> None:
-        """Let go of every connection; idempotent."""
-        if self._server is not None:
-            await self._server.aclose()
-            self._server = None
-        for backend in self.backends.values():
-            await backend.aclose()
-        await self.session.aclose()
+        """Let go of every connection, of those that hang within ``CLOSE_S``; idempotent."""
+        server, self._server = self._server, None
+        closing: dict[str, Callable[[], Awaitable[None]]] = {
+            **{f"backend {name}": backend.aclose for name, backend in self.backends.items()},
+            "controller": self.session.aclose,
+        }
+        if server is not None:
+            closing["status page"] = server.aclose
+        async with waits.TaskGroup() as group:
+            tasks = {
+                name: group.create_task(_closed(name, close), name=f"close {name}")
+                for name, close in closing.items()
+            }
+            await asyncio.wait(tasks.values(), timeout=CLOSE_S)
+            late = [name for name, task in tasks.items() if not task.done()]
+            for name in late:
+                tasks[name].cancel()
+        if late:
+            _LOG.warning("not closed in time", extra={"sources": ", ".join(late)})
 
     def _led(self) -> None:
         """Act, or cease to act, as the leadership says."""
@@ -257,11 +284,25 @@ class Broker:
             self.recorder.loop_lag(max(0.0, loop.time() - due))
 
     async def _end_when_empty(self) -> None:
-        """After a drain: stop once no agent is left."""
-        while not (self.draining and self._is_empty()):  # noqa: ASYNC110 -- the loop itself rings no bell
+        """After a drain: stop once no agent is left, or its time is over; say what is awaited."""
+        while not self.draining:  # noqa: ASYNC110 -- the loop itself rings no bell
             await asyncio.sleep(self.settings.poll.busy_s)
-        self._drained = True
+        began = said_at = self.watch.now()
+        while not self._is_empty():
+            now = self.watch.now()
+            if now - began >= self.drain_s:
+                self.left = self._awaited(_LEFT_SHOWN)
+                break
+            if now - said_at >= _DRAIN_SAID_S:
+                said_at = now
+                _LOG.info("draining waits", extra={"waits_for": self._awaited()})
+            await asyncio.sleep(self.settings.poll.busy_s)
+        self._drained = not self.left
         self.stop()
+
+    def _awaited(self, most: int = ending.SHOWN) -> str:
+        words = ending.waits_for(self.reconciler.state, now=self.watch.now(), most=most)
+        return words or "a look that is newer than what was done last"
 
     def _is_empty(self) -> bool:
         """Whether everybody who can be asked shows no agent, and none is on its way."""
@@ -298,6 +339,14 @@ class Broker:
             self._disk_full = True
         else:
             self._disk_full = False
+
+
+async def _closed(name: str, close: Callable[[], Awaitable[None]]) -> None:
+    """Close something; a bug of it is not to keep the others open."""
+    try:
+        await close()
+    except Exception:  # noqa: BLE001 -- as said
+        _LOG.exception("%s was not closed", name)
 
 
 def _first(group: BaseExceptionGroup[placeholder.SecondBroker]) -> BaseException:

@@ -16,12 +16,18 @@ from broker import app, config
 
 _LOG = logging.getLogger("broker.signals")
 
+AT_ONCE_S = 1.0
+"""How long the second signal waits for what does not end by itself."""
+
 Load = Callable[[], config.Settings]
 
 
 @contextlib.contextmanager
-def obeyed(broker: app.Broker, *, drain: bool, load: Load | None) -> Iterator[None]:
-    """React to signals while inside; must run in the broker's event loop and task."""
+def obeyed(broker: app.Broker, *, drain_s: float | None, load: Load | None) -> Iterator[None]:
+    """React to signals while inside; must run in the broker's event loop and task.
+
+    ``drain_s``: the first one drains, for so long at most; None: it does not.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     asked = 0
@@ -31,9 +37,10 @@ def obeyed(broker: app.Broker, *, drain: bool, load: Load | None) -> Iterator[No
         asked += 1
         if asked > 1 and task is not None:
             _LOG.warning("leaving at once")
+            broker.ends_within(AT_ONCE_S)
             task.cancel()
-        elif drain:
-            broker.drain()
+        elif drain_s is not None:
+            broker.drain(drain_s)
         else:
             _LOG.info("stopping", extra={"in_flight": broker.reconciler.in_flight})
             broker.stop()

@@ -14,6 +14,7 @@ import pathlib
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 import aiohttp
 import attrs
@@ -29,6 +30,7 @@ _RESCAN_S = 30.0
 _FETCH_S = 60.0
 _FILE_MAX = 256 << 20
 _PROGRESS_S = 0.5
+_CLOSE_S = 5.0  # for calls under way at the end, then their connections are cut
 _NOTHING_MADE = (api.Rejected, api.NoCapacity, api.AlreadyExists)
 _Files = Mapping[str, bytes]  # by name, fetched for the container
 
@@ -173,13 +175,18 @@ class DockerBackend:
         return None
 
     async def aclose(self) -> None:
-        """Wait for calls under way, then let go; instances live on."""
+        """Wait for calls under way, but for none that hangs, and let go; instances live on."""
         if self._closed:
             return
         self._closed = True
         for waker in self._wakers:
             waker.set()
-        await asyncio.to_thread(self._pool.close)
+        hosts = [place.host for place in self._pool.places]
+        if under_way := frozenset[asyncio.Future[Any]]().union(*(one.leave() for one in hosts)):
+            await asyncio.wait(under_way, timeout=_CLOSE_S)
+        await asyncio.gather(*(asyncio.to_thread(one.close) for one in hosts))
+        if left := [future for future in under_way if not future.done()]:
+            await asyncio.wait(left, timeout=_CLOSE_S)  # what was cut off knows it at once
 
     # --- launching ---
 

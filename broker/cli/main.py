@@ -92,8 +92,12 @@ def parser() -> argparse.ArgumentParser:
     _config_of(run)
     run.add_argument(
         "--drain",
-        action="store_true",
-        help="on SIGTERM let every agent go after its build (default: keep them)",
+        nargs="?",
+        type=_duration,
+        const=math.inf,
+        metavar="DURATION",
+        help="on SIGTERM let every agent go after its build (default: keep them), for so long at "
+        "most: 15m, 1h30m",
     )
 
     demo = _command(subs, "demo", running.demo, "show it at work on a simulated controller")
@@ -188,6 +192,15 @@ def parser() -> argparse.ArgumentParser:
 
     top.epilog = _listed(subs)
     return top
+
+
+def _duration(text: str) -> float:
+    """Read a duration as the configuration writes it; argparse says the rest."""
+    try:
+        return values.duration(text)
+    except values.Bad as error:
+        hint = f"; hint: {error.hint}" if error.hint else ""
+        raise argparse.ArgumentTypeError(f"{error}{hint}") from None
 
 
 def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:

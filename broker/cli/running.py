@@ -7,15 +7,19 @@ import argparse
 import asyncio
 import gc
 import logging
+import os
+import threading
 
 from broker import assembly, clock, config, exits, log, signals, store
 from broker.cli import shared
 from broker.config import kinds
 from broker.controller import placeholder
+from broker.core.fleet import withheld
 
 _PAGE, _CONTROLLER = "127.0.0.1:8087", "127.0.0.1:8088"
 """Where the demo serves: its page where that of any broker is, a controller alone beside it."""
 _LOG = logging.getLogger("broker.commands")
+_SAID_S = 0.2  # for the last line of the log, should nobody take it
 
 
 def run(options: argparse.Namespace) -> None:
@@ -31,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
 async def _run(
     settings: config.Settings, files: store.FileStore, options: argparse.Namespace
 ) -> None:
-    if options.drain and settings.high_availability is not None:
+    if options.drain is not None and settings.high_availability is not None:
         raise exits.BadInput(
             "--drain and high_availability: the other replica would start again what this one "
             "lets go; hint: to leave for good run one broker without high_availability"
@@ -43,10 +47,11 @@ async def _run(
         )
     except ValueError as error:
         raise exits.BadInput(str(error)) from error
+    made.ends_within = _end_by_force
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not look at it again
     try:
-        with signals.obeyed(made, drain=options.drain, load=lambda: shared.settings_of(options)):
+        with signals.obeyed(made, drain_s=options.drain, load=lambda: shared.settings_of(options)):
             await made.run()
     except placeholder.SecondBroker as error:
         raise exits.Refused(str(error)) from error
@@ -56,6 +61,27 @@ async def _run(
         raise exits.Failed(
             "left at once; agents and nodes stay, the next start adopts them"
         ) from None
+    if made.left:
+        raise exits.Failed(
+            f"draining was given up after {withheld.duration(options.drain)}; left: {made.left}"
+        )
+
+
+def _end_by_force(within_s: float) -> None:
+    """End the process when the time is over, whatever thread still waits for somebody."""
+    for after_s, end in ((within_s, _say_who_hangs), (within_s + _SAID_S, _exit)):
+        timer = threading.Timer(after_s, end)
+        timer.daemon = True
+        timer.start()
+
+
+def _say_who_hangs() -> None:
+    names = [one.name for one in threading.enumerate() if not one.daemon]
+    _LOG.warning("ended by force", extra={"threads": ", ".join(names)})
+
+
+def _exit() -> None:
+    os._exit(1)  # as main does for what has failed
 
 
 def demo(options: argparse.Namespace) -> None:

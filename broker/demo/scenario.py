@@ -7,6 +7,7 @@ afterwards, also after Ctrl-C. Refuses to be the broker: it configures one like 
 
 import asyncio
 import contextlib
+import math
 import os
 import pathlib
 import random
@@ -226,7 +227,7 @@ class _Performance:
             clockwork = group.create_task(self.server.run(), name="simulated controller")
             life = group.create_task(broker.run(ready=self._welcome), name="broker")
             show = group.create_task(self._progress(broker), name="progress")
-            with signals.obeyed(broker, drain=True, load=None):
+            with signals.obeyed(broker, drain_s=math.inf, load=None):
                 await self._feed(broker)
                 await self._until_served(broker)
                 if self.stay and not broker.draining:

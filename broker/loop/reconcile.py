@@ -14,7 +14,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import assert_never
 
-import attrs
 from attrs import define, field
 
 from backends import api as backends_api
@@ -27,6 +26,7 @@ from broker.core.fleet import latency
 from broker.core.fleet import ledger as ledgers
 from broker.loop import (
     black_box,
+    ending,
     execute,
     health,
     last_words,
@@ -42,6 +42,8 @@ from outside import waits
 
 _LOG = logging.getLogger("broker.reconcile")
 _FRESH_IDS = 64
+FINISH_S = 15.0
+"""How long the end waits for what is in flight: then it is left where it is, as by a kill."""
 
 
 @define(kw_only=True, eq=False)
@@ -59,6 +61,7 @@ class Reconciler:
     new_id: Callable[[], str]
     pace: Pace = field(factory=Pace)
     time_limit_s: float = 20.0
+    finish_s: float = FINISH_S
     persist: Callable[[model.Ledger], None] = field(default=lambda _: None)
     box: black_box.BlackBox | None = None
     ask_item: Callable[[int], Awaitable[reading.ItemOutcome]] | None = None
@@ -71,6 +74,9 @@ class Reconciler:
     place_trouble: str = ""  # why the placeholder node is not as it should be
     _hint: asyncio.Event = field(factory=asyncio.Event)
     _tasks: dict[model.NodeName, asyncio.Task[None]] = field(factory=dict)
+    _asking: set[asyncio.Task[None]] = field(factory=set)  # what became of items
+    _peeking: asyncio.Task[None] | None = None
+    _happened: bool = False  # a hint has come since the last look began
     _stopping: bool = False
     _looking: asyncio.Lock = field(factory=asyncio.Lock)
     _looks_begun: int = 0
@@ -81,11 +87,11 @@ class Reconciler:
 
     def __attrs_post_init__(self) -> None:
         self._sources = sources.Sources(
-            reader=self.reader,
+            read_controller=self._read_controller,
             backends=self.backends,
             now=self.watch.now,
             time_limit_s=self.time_limit_s,
-            news=self.hint,
+            news=self._hint.set,
         )
         self._watches = watches.Watches(
             backends=self.backends,
@@ -96,6 +102,7 @@ class Reconciler:
 
     def hint(self) -> None:
         """Wake the loop; carries nothing."""
+        self._happened = True
         self._hint.set()
 
     @property
@@ -104,21 +111,37 @@ class Reconciler:
         return len(self._tasks)
 
     async def run(self) -> None:
-        """Run until ``stop``; then wait for what is in flight."""
+        """Run until ``stop``; then wait for what is in flight, ``finish_s`` at most."""
+        self._sources.forget()  # by an earlier run, which was cancelled
         async with waits.TaskGroup() as group:
             self._watches.start(group)
             while not self._stopping:
                 await self.cycle(group)
-                await self._wait()
-            while self._tasks:
-                await asyncio.wait(self._tasks.values())
+                await self._wait(group)
+            await self._finish()
             self._watches.stop()
             self._sources.forget()
+            for task in self._asking:
+                task.cancel()
 
     def stop(self) -> None:
         """Order nothing new and return from ``run`` when everything in flight has ended."""
         self._stopping = True
+        self._sources.forget()  # nobody waits for what a read would show
         self._hint.set()
+
+    async def _finish(self) -> None:
+        """Wait for what is in flight; what hangs is left where it is, and named."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=self.finish_s)
+        if not self._tasks:
+            return
+        _LOG.warning(
+            "not ended in time and left to the next start",
+            extra={"orders": ending.orders(self.state.running), "seconds": self.finish_s},
+        )
+        for task in self._tasks.values():
+            task.cancel()
 
     # --- one of several brokers ---
 
@@ -153,15 +176,18 @@ class Reconciler:
 
     # --- when to look ---
 
-    async def _wait(self) -> None:
+    async def _wait(self, group: waits.TaskGroup) -> None:
         pause = turn.next_look(self.state, self.pace, self.watch.now())
         await asyncio.sleep(self.pace.least_s)
         left = pause - self.pace.least_s
         while left > 0 and not await self._hinted(min(left, self.pace.busy_s)):
             left -= self.pace.busy_s
-            if left > 0 and self.leads() and await self._has_news():
-                break
+            if left > 0 and self.leads():
+                self._begin_peek(group)
         self._hint.clear()
+        if self._peeking is not None:
+            self._peeking.cancel()  # what it would find out the look shows
+            self._peeking = None
 
     async def _hinted(self, within_s: float) -> bool:
         try:
@@ -170,6 +196,17 @@ class Reconciler:
         except TimeoutError:
             return False
         return True
+
+    def _begin_peek(self, group: waits.TaskGroup) -> None:
+        """Peek at the queue beside the loop: a controller that does not answer holds up nobody."""
+        if self._peeking is None and not self._sources.is_reading_controller:
+            self._peeking = group.create_task(self._peek(), name="peek at the queue")
+
+    async def _peek(self) -> None:
+        with self._outlived("peek"):
+            if await self._has_news():
+                self.hint()
+        self._peeking = None
 
     async def _has_news(self) -> bool:
         """Peek at the queue; return whether a look is worth it. What it shows decides nothing."""
@@ -200,8 +237,11 @@ class Reconciler:
                 self._watches_are_old = False
                 await self._watches.renew(group)
             term = self.state.term
-            seen = await self._look(term, group)
+            happened, self._happened = self._happened, False
+            seen = await self._sources.look(group, something_happened=happened)
             # nothing waits from here on
+            if self._stopping:
+                return
             sightings = turn.Sightings(
                 controller=seen.controller,
                 backends=seen.backends,
@@ -215,14 +255,15 @@ class Reconciler:
         """Whether we may act, and could all the time since a term was noted."""
         return term == self.state.term and self.leads()
 
-    async def _look(self, term: int, group: waits.TaskGroup) -> observe.Observation:
-        seen = await self._sources.look(group)
+    async def _read_controller(self) -> model.ControllerView:
+        """Read all that a look wants of the controller, and keep the placeholder in its place."""
+        term = self.state.term
+        view = await observe.read_controller(self.reader, now=self.watch.now, to_order=True)
         if self._leads_since(term):
-            await self._tend(seen.controller)
-        controller = await observe.ask_suspects(
-            self.reader, seen.controller, self.state.ledger, at=self.watch.now()
+            await self._tend(view)
+        return await observe.ask_suspects(
+            self.reader, view, self.state.ledger, at=self.watch.now()
         )
-        return attrs.evolve(seen, controller=controller)
 
     def _take_in(self, sightings: turn.Sightings, group: waits.TaskGroup, began: float) -> None:
         before, policy, now = self.state, self.policy(), self.watch.now()
@@ -294,7 +335,9 @@ class Reconciler:
                 self._tell_start(note)
             case latency.Vanished():
                 if self.ask_item is not None and not self._stopping:
-                    group.create_task(self._ask(note, group), name=f"ask item {note.item}")
+                    task = group.create_task(self._ask(note, group), name=f"ask item {note.item}")
+                    self._asking.add(task)
+                    task.add_done_callback(self._asking.discard)
             case turn.Cancelled():
                 self.recorder.left("cancelled")
             case turn.Elsewhere():

@@ -8,7 +8,7 @@ are values, which whoever drives may log and count. Refuses to know clocks, dice
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import attrs
 from attrs import Factory, frozen
@@ -27,6 +27,8 @@ from broker.loop.state import State
 QUESTIONS = 10
 """Vanished items asked about in one turn, the others in the next ones."""
 _MAX_DOUBLINGS = 6
+
+V = TypeVar("V", model.ControllerView, model.BackendView)
 
 
 @frozen(kw_only=True)
@@ -154,14 +156,24 @@ def take_in(
 
 def world_of(state: State, sightings: Sightings, now: float, dice: Dice) -> model.World:
     """Return all that a plan is made of: what is seen, and what was remembered before."""
+    last = state.world
+    backends = last.backends if last is not None else {}
     return model.World(
         now=now,
-        controller=sightings.controller,
-        backends=sightings.backends,
+        controller=_later(last.controller if last is not None else None, sightings.controller),
+        backends={
+            name: _later(backends.get(name), view) for name, view in sightings.backends.items()
+        },
         ledger=state.ledger,
         fresh_ids=dice.ids,
         jitter=dice.jitter,
     )
+
+
+def _later(last: V | None, view: V) -> V:
+    """Return the newest view: what was read before the last one says nothing any more."""
+    is_old = last is not None and view.synced and view.read_at < last.read_at
+    return last if is_old and last is not None else view
 
 
 def begin(state: State, orders: Sequence[model.Action], now: float, policy: model.Policy) -> State:

@@ -351,6 +351,8 @@ def test_a_changed_definition_waits_until_the_build_has_started():
     made = scene.plan()
     assert made.actions == ()
     scene.ledger = made.ledger
+    assert scene.plan().actions == (), "the same view again is no second look"
+    scene.now += 1.0
     assert {name} == set(actions(scene.plan(), model.CordonAgent))
 
 

@@ -1,6 +1,7 @@
 """How the loop ends: what is in flight is finished, nothing new begins, no task is forgotten."""
 
 import asyncio
+import logging
 
 import pytest
 
@@ -29,16 +30,24 @@ async def test_stop_waits_for_what_is_in_flight_and_begins_nothing():
         assert 2 == made.controller.asked["create"]
 
 
-async def test_stop_is_not_held_up_longer_than_the_time_limit_of_an_action():
-    """A platform that hangs is no reason to hang."""
+async def test_what_hangs_is_left_where_it_is_and_named(caplog):
+    """A platform that hangs is no reason to hang: the next life finishes it or cleans it up."""
+    before = asyncio.all_tasks()
     async with Daemon() as made:
         made.platforms[LOCAL].hang_next()
         made.submit()
         await asyncio.sleep(5)
+        (name,) = made.loop.state.running
         made.loop.stop()
-        await asyncio.sleep(made.policy.launch_timeout_s)
+        await asyncio.sleep(made.loop.finish_s - 0.1)
+        assert not made.life.done()
+        with caplog.at_level(logging.WARNING):
+            await asyncio.sleep(0.2)
         assert made.life.done()
+        made.life.result()
         assert 0 == made.loop.in_flight
+        assert [f"launch {name} on local"] == [one.orders for one in caplog.records]
+    assert before == asyncio.all_tasks()
 
 
 async def test_stop_at_rest_is_immediate():

@@ -43,7 +43,7 @@ async def test_the_loop_goes_on_while_the_configuration_is_read():
         assert may_end.wait(10)
         return mine
 
-    with signals.obeyed(made, drain=False, load=load):
+    with signals.obeyed(made, drain_s=None, load=load):
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: begun)
         os.kill(os.getpid(), signal.SIGHUP)
@@ -62,7 +62,7 @@ async def test_a_configuration_that_cannot_be_used_is_said(caplog):
     def load():
         raise config.ConfigError(("broker.yaml:3: wrong",))
 
-    with caplog.at_level(logging.ERROR), signals.obeyed(made, drain=False, load=load):
+    with caplog.at_level(logging.ERROR), signals.obeyed(made, drain_s=None, load=load):
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: caplog.records)
 
@@ -78,7 +78,7 @@ async def test_a_reading_that_is_under_way_at_the_end_is_dropped():
         begun.set()
         may_end.wait(10)
 
-    with signals.obeyed(made, drain=False, load=load):
+    with signals.obeyed(made, drain_s=None, load=load):
         os.kill(os.getpid(), signal.SIGHUP)
         await until(begun.is_set)
     may_end.set()
@@ -92,7 +92,7 @@ async def test_a_pipe_in_the_place_of_the_configuration_swallows_no_later_signal
     made, path = Running(), tmp_path / "broker.yaml"
     os.mkfifo(path)
     with signals.obeyed(
-        made, drain=False, load=lambda: loading.load(path, kinds.classes(), environ={})
+        made, drain_s=None, load=lambda: loading.load(path, kinds.classes(), environ={})
     ):
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: caplog.records, within_s=60)
@@ -113,7 +113,7 @@ async def test_a_mistake_of_ours_in_reading_is_said_and_no_more(caplog):
             raise found
         return found
 
-    with signals.obeyed(made, drain=False, load=load):
+    with signals.obeyed(made, drain_s=None, load=load):
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: caplog.records)
         os.kill(os.getpid(), signal.SIGHUP)

@@ -10,7 +10,7 @@ from broker.loop import pace, sources
 from tests.loop.daemons import LOCAL, OTHER, Daemon, template
 
 pytestmark = pytest.mark.looptime
-HERE = template("here", backends=(OTHER,))
+HERE = template("here", backends=(OTHER,), retention=model.Retention(idle_s=5.0))
 THERE = template("there", retention=model.Retention(idle_s=5.0))
 
 
@@ -32,13 +32,13 @@ async def cold_starts(count, *, hung):
         if hung:
             hang(made)
         waited = []
-        for _ in range(count):
+        for number in range(count):
             item = made.sim.items[made.submit("here", duration_s=1.0)]
             at = made.watch.now()
             while item.started_at is None:
                 await asyncio.sleep(0.05)
             waited.append(item.started_at - at)
-            await asyncio.sleep(90.0)  # its agent goes
+            await asyncio.sleep(15.0 + number * 0.37)  # its agent goes; at any moment of a second
         assert made.loop.state.world.backends[LOCAL].synced is not hung
         return waited
 
@@ -166,6 +166,158 @@ async def test_one_listing_per_backend_is_under_way():
         made.submit("nobody")
         await asyncio.sleep(60)
         assert 1 == most[0]
+
+
+# --- the controller is one of them ---
+
+
+async def test_a_hung_controller_holds_up_nobody_but_what_it_alone_can_tell():
+    """The loop turns, backends are seen as they are, and how orders end is taken in."""
+    async with Daemon(THERE) as made:
+        await asyncio.sleep(0.5)
+        made.controller.slow_s = 1.5
+        made.submit("there", duration_s=500.0)
+        while not made.loop.in_flight:
+            await asyncio.sleep(0.1)
+        made.controller.hanging = {"read", "peek"}
+        await asyncio.sleep(60)
+        assert 0 == made.loop.in_flight
+        assert made.watch.now() - made.loop.beat_at <= made.loop.pace.idle_s
+        world = made.loop.state.world
+        assert made.watch.now() - world.backends[LOCAL].read_at <= made.loop.pace.idle_s
+        assert 1 == len(world.backends[LOCAL].instances)
+        assert [None] == [outcome.failure for outcome in made.loop.state.outcomes]
+
+
+async def test_a_hung_controller_is_known_to_hang_as_soon_as_its_time_is_over():
+    """At rest too: nobody waits for the next look of a quiet time."""
+    quiet = pace.Pace(idle_s=300.0, busy_s=300.0)
+    async with Daemon(THERE, pace=quiet) as made:
+        await asyncio.sleep(10)
+        made.controller.hanging = {"read"}
+        at = made.watch.now()
+        made.loop.hint()
+        await asyncio.sleep(sources.PATIENCE_S - 0.1)
+        assert made.loop.state.world.controller.synced
+        await asyncio.sleep(0.2)
+        view = made.loop.state.world.controller
+        assert (False, "unreachable: no answer within 5 s") == (view.synced, view.error)
+        assert at <= view.read_at < at + 0.2
+        assert {"controller": view.read_at + 5} == {
+            name: pytest.approx(since, abs=0.1)
+            for name, since in made.loop.state.unread_since.items()
+        }
+
+
+async def test_nothing_is_ordered_and_nothing_goes_by_what_a_hung_controller_showed():
+    """What has to be done is done on its next answer, by what that shows."""
+    async with Daemon(THERE) as made:
+        made.submit("there", duration_s=3.0)
+        await asyncio.sleep(8)
+        kept = set(made.instances)
+        made.controller.slow_s = 30.0  # for what is asked from now on
+        await asyncio.sleep(6)
+        asked = dict(made.controller.asked)
+        for _ in range(2):
+            made.submit("there", duration_s=60.0)
+        await asyncio.sleep(20)  # idle for long, and two wait
+        assert not made.loop.state.world.controller.synced
+        assert () == made.loop.state.plan.actions
+        assert kept == made.instances
+        assert {"read"} >= {v for v, n in made.controller.asked.items() if n != asked.get(v)}
+        made.controller.slow_s = 0.0
+        await asyncio.sleep(30)
+        assert ["done", "open", "open"] == made.fates()
+        assert 2 == len(made.instances), "one of them is the one that was there"
+
+
+async def test_a_controller_that_is_always_slow_is_served():
+    """Its views are some seconds old, the loop turns without waiting, and nothing is ordered twice."""
+    async with Daemon(THERE) as made:
+        made.controller.slow_s = 4.0
+        await asyncio.sleep(20)
+        lost, beats = [], set()
+        for number in range(120):
+            if number % 20 == 0:
+                made.submit("there", duration_s=4.0)
+            await asyncio.sleep(1.0)
+            lost += [1] * (not made.loop.state.world.controller.synced)
+            beats.add(made.loop.beat_at)
+        assert [] == lost
+        assert len(beats) > 60, "a look each second, not one in each read"
+        await asyncio.sleep(120)
+        assert {"done"} == set(made.fates())
+        assert made.controller.asked["create"] <= len(made.fates())
+        assert set(made.sim.nodes) == made.instances
+
+
+async def test_a_slow_controller_is_not_read_without_a_pause():
+    """What has just come is taken in, and not asked for again in the same moment."""
+    async with Daemon(THERE) as made:
+        made.controller.slow_s = 2.0
+        await asyncio.sleep(20)
+        for _ in range(3):
+            made.submit("nobody-serves-it")
+        before = len(made.controller.reads)
+        for _ in range(30):
+            made.submit("nobody-serves-it")  # each view is another one
+            await asyncio.sleep(2.0)
+        assert 20 == pytest.approx(len(made.controller.reads) - before, abs=3), "two seconds and one"
+
+
+async def test_what_happens_during_a_read_of_the_controller_is_read_anew():
+    """The view that comes shows what was before, and is not enough, however quiet the times."""
+    quiet = pace.Pace(idle_s=300.0, busy_s=300.0)
+    async with Daemon(THERE, pace=quiet) as made:
+        await asyncio.sleep(10)
+        made.controller.slow_s = 3.0
+        made.loop.hint()
+        await asyncio.sleep(1.5)
+        at = made.watch.now()
+        made.loop.hint()
+        await asyncio.sleep(6)
+        assert made.loop.state.world.controller.read_at >= at
+
+
+async def test_a_peek_that_hangs_holds_up_nobody():
+    """A hint is obeyed while it is under way."""
+    async with Daemon(THERE) as made:
+        await asyncio.sleep(12)
+        made.controller.hanging = {"peek"}
+        await asyncio.sleep(4)
+        before = len(made.controller.reads)
+        made.loop.hint()
+        await asyncio.sleep(0.05)
+        assert before + 1 == len(made.controller.reads)
+
+
+async def test_a_bug_in_a_late_read_of_the_controller_is_counted():
+    """As one in a read that is waited for: such a look has failed."""
+    async with Daemon(THERE) as made:
+        await asyncio.sleep(12)
+
+        async def read(now, *, to_order=False):
+            await asyncio.sleep(3.0)
+            raise KeyError("ours")
+
+        made.controller.read = read
+        await asyncio.sleep(30)
+        assert {"bug"} == set(made.notes.failed)
+        assert not made.life.done()
+
+
+async def test_who_stops_does_not_wait_for_a_hung_controller():
+    """Neither in the first look, nor later."""
+    for after_s in (0.5, 12.0):
+        before = asyncio.all_tasks()
+        async with Daemon(THERE) as made:
+            made.controller.hanging = {"read", "peek", "item"}
+            await asyncio.sleep(after_s)
+            made.loop.stop()
+            await asyncio.sleep(0.2)
+            assert made.life.done()
+            made.life.result()
+        assert before == asyncio.all_tasks()
 
 
 async def test_the_end_leaves_no_read_behind():

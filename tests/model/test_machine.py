@@ -9,7 +9,7 @@ from broker.core import model
 from broker.core.model import Retention, TemplateName
 from broker.simulator import inventory
 from jnlp import errors as jnlp_errors
-from tests.model.daemon import Daemon, backend_errors
+from tests.model.daemon import CONTROLLER, Daemon, backend_errors
 from tests.model.world import OWNER, B, C, World
 
 LABELS = ["a", "b", "a&&linux", "b||a", "linux&&!b", "nobody"]
@@ -151,9 +151,9 @@ class Hostile(stateful.RuleBasedStateMachine):
     def list_fails(self, backend):
         self.world.dark ^= {backend}
 
-    @stateful.rule(backend=st.sampled_from([B, C]))
-    def list_does_not_answer(self, backend):
-        self.world.silent ^= {backend}
+    @stateful.rule(source=st.sampled_from([B, C, CONTROLLER]))
+    def source_does_not_answer(self, source):
+        self.world.silent ^= {source}
 
     @stateful.rule(backend=st.sampled_from([B, C]), reads=st.integers(1, 4))
     def list_is_stale(self, backend, reads):

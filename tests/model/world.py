@@ -170,7 +170,7 @@ class World:
         self.connects_s = connects_s
         self.slow_s = []  # extra seconds until the next agents connect
         self.dark = set()  # backends that do not answer
-        self.silent = set()  # backends whose listing is under way, and does not end
+        self.silent = set()  # sources whose read is under way, and does not end
         self.mute = False  # the controller does not answer
         self.faults = {}  # point -> errors to raise there, one a call
         self.created = set()

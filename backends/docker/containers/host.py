@@ -17,6 +17,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -515,10 +516,15 @@ class Host:
     async def _inspect(self, name: str) -> answers.Inspected:
         return await self.client.call(client.Lane.READ, self.client.inspect, name)
 
+    def leave(self) -> frozenset[asyncio.Future[Any]]:
+        """Begin nothing more; return the calls that are under way."""
+        self._follower.leave()
+        return self.client.leave()
+
     def close(self) -> None:
-        """Let go; blocking."""
-        self._follower.close()
+        """Let go of every connection, and of the thread that reads the events; blocking."""
         self.client.close()
+        self._follower.close()
 
 
 def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""The Engine's API: blocking calls, in few threads, with typed answers and the contract's errors.
+"""The Engine's API: blocking calls in threads, with typed answers and the contract's errors.
 
 What is sent and what is answered is in the words of that API, so it can be compared with
 recordings. Refuses to know how bytes travel (``wire``), instances, owners and asyncio tasks.
@@ -15,6 +15,7 @@ import ssl
 import tarfile
 import threading
 import urllib.parse
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -81,10 +82,10 @@ class Engine:
         self._settings = configured
         self._lock = threading.Lock()
         self._session: wire.Connections | None = None
+        self._sessions: weakref.WeakSet[wire.Connections] = weakref.WeakSet()  # and earlier ones
         self._closing = threading.Event()
         self._closed = False
-        threads = sum(lane.value for lane in Lane)
-        self._threads = concurrent.futures.ThreadPoolExecutor(threads, "docker")
+        self._under_way: set[asyncio.Future[Any]] = set()  # all but pulls
         self._lanes = {lane: asyncio.Semaphore(lane.value) for lane in Lane}
 
     async def begin(
@@ -93,16 +94,14 @@ class Engine:
         """Begin to run a method in a thread, as soon as its lane is free."""
         free = self._lanes[lane]
         await free.acquire()
-        try:
-            if lane is Lane.PULL:
-                begun = _apart(functools.partial(work, *args, **kwargs))
-            else:
-                begun = self._threads.submit(work, *args, **kwargs)
-        except RuntimeError as error:
+        if self._closing.is_set():
             free.release()
-            raise api.Unavailable("the backend is closed") from error
-        future = asyncio.wrap_future(begun)
+            raise api.Unavailable("the backend is closed")
+        future = asyncio.wrap_future(_apart(functools.partial(work, *args, **kwargs)))
         future.add_done_callback(lambda _: free.release())
+        if lane is not Lane.PULL:
+            self._under_way.add(future)
+            future.add_done_callback(self._under_way.discard)
         return future
 
     async def call(
@@ -111,15 +110,19 @@ class Engine:
         """Run a method in a thread; a cancelled call may still come to its end there."""
         return await (await self.begin(lane, work, *args, **kwargs))
 
-    def close(self) -> None:
-        """Wait for the calls under way but pulls, let go of threads and connections; blocking."""
+    def leave(self) -> frozenset[asyncio.Future[Any]]:
+        """Begin no further call, and give pulls up; return the other calls that are under way."""
         self._closing.set()
-        self._threads.shutdown(wait=True)
+        return frozenset(self._under_way)
+
+    def close(self) -> None:
+        """Let go of every connection: what is under way fails, however long the engine hangs."""
+        self._closing.set()
         with self._lock:
             self._closed = True
-            if self._session is not None:
-                self._session.close()
-                self._session = None
+            for session in self._sessions:
+                session.close()
+            self._session = None
 
     # --- containers ---
 
@@ -429,11 +432,16 @@ class Engine:
 
     def _connect(self) -> wire.Connections:
         with self._lock:
-            if self._closed:
-                raise api.Unavailable("the backend is closed")
+            if self._session is not None and not self._closed:
+                return self._session
+        made = self._open()  # several at once, perhaps: one that hangs is not to hold up others
+        with self._lock:
             if self._session is None:
-                self._session = self._open()
-            return self._session
+                self._session = made
+            kept = self._session
+        if kept is not made:
+            made.close()
+        return kept
 
     def _open(self) -> wire.Connections:
         """Connect with a version that both sides know, whatever the environment says."""
@@ -462,7 +470,7 @@ class Engine:
 
     def _connections(self) -> wire.Connections:
         try:
-            return wire.Connections(
+            made = wire.Connections(
                 self._host,
                 timeout_s=self._settings.timeout_s,
                 connections=sum(lane.value for lane in Lane),
@@ -474,6 +482,11 @@ class Engine:
             raise api.Unauthorized(
                 f"{self.url}: {words}; hint: `ca_file`, `cert_file`, `key_file` of the host"
             ) from error
+        with self._lock:
+            if self._closed:
+                raise api.Unavailable("the backend is closed")
+            self._sessions.add(made)
+        return made
 
     def _forget(self) -> None:
         with self._lock:
@@ -481,7 +494,11 @@ class Engine:
 
 
 def _apart(work: Callable[[], _T]) -> concurrent.futures.Future[_T]:
-    """Run in a thread that nobody waits for at the end: a registry may be silent for minutes."""
+    """Run in a thread that the end of the process does not wait for.
+
+    A registry, an engine or who knows its address may be silent for minutes. How many there are
+    at a time the lanes say.
+    """
     future: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
     def run() -> None:
@@ -491,7 +508,7 @@ def _apart(work: Callable[[], _T]) -> concurrent.futures.Future[_T]:
             future.set_exception(error)
 
     future.set_running_or_notify_cancel()
-    threading.Thread(target=run, name="docker-pull", daemon=True).start()
+    threading.Thread(target=run, name="docker", daemon=True).start()
     return future
 
 

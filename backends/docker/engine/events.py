@@ -27,7 +27,7 @@ _SHORT_S = 1.0  # a stream that ends sooner is none
 _AGAIN_S = 2.0  # an engine that starts still finds out what became of its containers
 _AWAY_KEPT = 16
 _KEPT = 100  # of one container, of each kind
-_JOIN_S = 5.0  # an engine that says nothing must not hold up our end; the thread is a daemon
+_JOIN_S = 1.0  # its connection is gone, and the thread is a daemon
 _SEEN_KEPT = 4096
 _QUIET_S = 60.0  # between two lines of the log
 _SIGNAL = re.compile("[0-9]{1,3}")
@@ -80,12 +80,16 @@ class Follower:
                 )
                 self._thread.start()
 
-    def close(self) -> None:
-        """End the stream and the thread; blocking."""
+    def leave(self) -> None:
+        """End the stream."""
         self._closing.set()
         with self._lock:
             if self._end is not None:
                 self._end()
+
+    def close(self) -> None:
+        """End the stream, and wait for the thread; blocking."""
+        self.leave()
         if self._thread is not None:
             self._thread.join(_JOIN_S)
 

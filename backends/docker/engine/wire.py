@@ -75,15 +75,45 @@ class Waits:
     within_s: float = math.inf
 
 
+class _Sockets:
+    """The sockets of the calls that are under way; any thread may end them all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: set[socket.socket] = set()
+        self._ended = False
+
+    def hold(self, sock: socket.socket) -> None:
+        """Note that a call waits for it; raises ConnectionError when all have ended."""
+        with self._lock:
+            if self._ended:
+                raise ConnectionError("the connection was given up")
+            self._held.add(sock)
+
+    def release(self, sock: socket.socket | None) -> None:
+        if sock is not None:
+            with self._lock:
+                self._held.discard(sock)
+
+    def end(self) -> None:
+        """Whoever waits for one sees its end, and nobody waits for one any more."""
+        with self._lock:
+            self._ended = True
+            for sock in self._held:
+                _end(sock)
+
+
 class _Call(threading.local):
     """Of the call that this thread is at."""
 
     silence_s: float = _CONNECT_S
     end: float = math.inf  # time.monotonic()
     sock: socket.socket | None = None
+    sockets: _Sockets | None = None
 
-    def begin(self, waits: Waits) -> None:
+    def begin(self, waits: Waits, sockets: _Sockets) -> None:
         self.silence_s, self.end = waits.silence_s, time.monotonic() + waits.within_s
+        self.sock, self.sockets = None, sockets
 
     def pace(self, sock: socket.socket) -> None:
         """Let the next wait of a socket end in time; raises TimeoutError if it is over."""
@@ -91,6 +121,8 @@ class _Call(threading.local):
         if left <= 0:
             raise TimeoutError("timed out")
         sock.settimeout(left)
+        if self.sock is not sock and self.sockets is not None:
+            self.sockets.hold(sock)
         self.sock = sock
 
 
@@ -157,9 +189,11 @@ class Connections:
         self.version: str | None = None
         self._waits = Waits(silence_s=timeout_s, within_s=timeout_s)
         self._pool, self._prefix = _pool(host, connections)
+        self._sockets = _Sockets()
 
     def close(self) -> None:
-        """Let go of connections that nobody uses."""
+        """Let go of every connection; calls under way in other threads fail."""
+        self._sockets.end()
         self._pool.close()
 
     def ask(
@@ -198,12 +232,22 @@ class Connections:
         if query:
             url = f"{url}?{urllib.parse.urlencode(query)}"
         sent = {"Accept-Encoding": "identity", "User-Agent": "agent-broker", **(headers or {})}
-        _THIS_CALL.begin(waits)
+        _THIS_CALL.begin(waits, self._sockets)
+        try:
+            with self._answered(method, url, body=body, headers=sent, waits=waits) as answer:
+                yield answer
+        finally:
+            self._sockets.release(_THIS_CALL.sock)
+
+    @contextlib.contextmanager
+    def _answered(
+        self, method: str, url: str, *, body: bytes | None, headers: dict[str, str], waits: Waits
+    ) -> Iterator["EngineAnswer"]:
         response = self._pool.urlopen(
             method,
             url,
             body=body,
-            headers=sent,
+            headers=headers,
             redirect=False,
             retries=False,
             preload_content=False,
@@ -233,8 +277,7 @@ class EngineAnswer:
     def end(self) -> None:
         """End it from any thread: whoever reads it sees its end."""
         if self._sock is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # no word of TLS is awaited
+            _end(self._sock)
 
     def check(self) -> None:
         """Raise ``RefusedError`` for what is no success."""
@@ -375,6 +418,11 @@ class _Frames:
                     raise OddReplyError("the output is not in frames, or reports an error")
                 self._left = int.from_bytes(self._head[4:], "big")
                 self._head.clear()
+
+
+def _end(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # no word of TLS is awaited
 
 
 def read_json(data: bytes) -> Any:

@@ -149,7 +149,8 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
         return frozenset()
     policy = draft.policy
     limits = (policy.settle_s, policy.reservation_s)
-    if draft.now - nominated < min(limits):
+    seen_at = draft.world.controller.read_at  # that nothing was taken since then nobody knows
+    if seen_at - nominated < min(limits):
         return frozenset()
     found = set()
     for interest in draft.interests_in(agent):
@@ -160,7 +161,7 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
         # an idle agent has taken nothing at all since then, so it counts for nobody
         since = nominated if agent.phase is Phase.IDLE else max(nominated, drafts.age(wish)[0])
         due = since + (min(limits) if vetoed else limits[1])
-        if draft.now >= due:
+        if seen_at >= due:
             found.add(wish.item.id)
         else:
             draft.wake.append(due)

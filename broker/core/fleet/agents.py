@@ -85,9 +85,12 @@ def observe(
 def _watch_session(world: model.World) -> model.Ledger:
     ledger = attrs.evolve(world.ledger, cycle=world.ledger.cycle + 1)
     view = world.controller
+    if not view.synced:
+        return ledger
+    ledger = attrs.evolve(ledger, seen_at=view.read_at)
     # a time to come was written by an earlier life of ours, whose clock was ahead
     known = ledger.session_at is not None and ledger.session_at <= world.now
-    if not view.synced or (view.session == ledger.session and known):
+    if view.session == ledger.session and known:
         return ledger
     return attrs.evolve(ledger, session=view.session, session_at=world.now)
 
@@ -255,6 +258,8 @@ def remember(
     memory = Memory(first_seen_at=now, **facts) if old is None else _changed(old, **facts)
     if not seen.controller_synced:
         return _changed(memory, nominated_at=None)
+    if old is not None and world.ledger.seen_at == world.controller.read_at:
+        return memory  # the view of the last look, once more: a second look is another view
     memory = _remember_work(memory, seen.computer, now=now, session=world.controller.session)
     return _remember_refusal(memory, seen, world)
 

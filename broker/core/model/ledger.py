@@ -63,5 +63,6 @@ class Ledger:
     trials: Mapping[BackoffKey, Trial] = Factory(dict)  # of a template on a backend
     session: str = ""  # controller session of the last synced read ...
     session_at: float | None = None  # ... and when it was first seen
+    seen_at: float | None = None  # when that read began: nothing is learnt of one view twice
     waits: Mapping[ItemId, float] = Factory(dict)  # first time seen blocked by a shared cap
     cycle: int = 0

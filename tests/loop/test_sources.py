@@ -262,7 +262,9 @@ async def test_a_slow_controller_is_not_read_without_a_pause():
         for _ in range(30):
             made.submit("nobody-serves-it")  # each view is another one
             await asyncio.sleep(2.0)
-        assert 20 == pytest.approx(len(made.controller.reads) - before, abs=3), "two seconds and one"
+        assert 20 == pytest.approx(len(made.controller.reads) - before, abs=3), (
+            "two seconds and one"
+        )
 
 
 async def test_what_happens_during_a_read_of_the_controller_is_read_anew():

@@ -86,6 +86,16 @@ class Broker:
         return self.reconciler.state.world
 
     @property
+    def as_of(self) -> Mapping[str, float]:
+        """When the last good read of each source began."""
+        return self.reconciler.state.as_of
+
+    @property
+    def unread_since(self) -> Mapping[str, float]:
+        """Since when a source is unknown, those that are."""
+        return self.reconciler.state.unread_since
+
+    @property
     def plan(self) -> model.Plan | None:
         """The last plan."""
         return self.reconciler.state.plan
@@ -287,7 +297,7 @@ class Broker:
         """After a drain: stop once no agent is left, or its time is over; say what is awaited."""
         while not self.draining:  # noqa: ASYNC110 -- the loop itself rings no bell
             await asyncio.sleep(self.settings.poll.busy_s)
-        began = said_at = self.watch.now()
+        began, said_at = self.watch.now(), -math.inf
         while not self._is_empty():
             now = self.watch.now()
             if now - began >= self.drain_s:

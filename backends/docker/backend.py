@@ -181,7 +181,7 @@ class DockerBackend:
         self._closed = True
         for waker in self._wakers:
             waker.set()
-        hosts = [place.host for place in self._pool.places]
+        hosts = [place.host for place in self._pool.everywhere]
         if under_way := frozenset[asyncio.Future[Any]]().union(*(one.leave() for one in hosts)):
             await asyncio.wait(under_way, timeout=_CLOSE_S)
         await asyncio.gather(*(asyncio.to_thread(one.close) for one in hosts))

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from attrs import field, frozen
 
@@ -41,6 +41,8 @@ class Looked:
     version: str = broker.__version__
     outcomes: Sequence[ledgers.Outcome] = ()
     deaths: Sequence[death.Death] = ()
+    as_of: Mapping[str, float] = field(factory=dict)
+    unread_since: Mapping[str, float] = field(factory=dict)
     leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)
 
     def now(self) -> float:
@@ -141,6 +143,8 @@ def shown(made: app.Broker, after: state.State) -> Looked:
         plan=after.plan,
         fingerprint=made.settings.fingerprint,
         at=after.world.now,
+        as_of=after.as_of,
+        unread_since=after.unread_since,
     )
 
 

@@ -47,6 +47,18 @@ def since(before: Mapping[str, float], world: model.World) -> dict[str, float]:
     return {name: before.get(name, world.now) for name in unread(world)}
 
 
+def as_of(before: Mapping[str, float], world: model.World) -> dict[str, float]:
+    """Return when the last read began (POSIX seconds) of which each source is known."""
+    views = {f"backend {name}": view.read_at for name, view in world.backends.items()}
+    views[CONTROLLER] = world.controller.read_at
+    lost = unread(world)
+    return {
+        name: before[name] if name in lost else at
+        for name, at in views.items()
+        if name not in lost or name in before
+    }
+
+
 def idle_words(world: model.World, unread_since: Mapping[str, float], *, now: float) -> str:
     """Say that nothing can be done for long, and why; empty where something can."""
     errors = {

@@ -31,6 +31,7 @@ class State:
     deaths: tuple[death.Death, ...] = ()  # the last ones, oldest first
     outcomes: tuple[ledgers.Outcome, ...] = ()  # the last ones, oldest first
     unread_since: Mapping[str, float] = Factory(dict)  # sources, by name; see ``health``
+    as_of: Mapping[str, float] = Factory(dict)  # when the last good read of each began
     implausible: str = ""  # why more is left over than we dare to remove
     leads: bool = True  # whether we might act at the last look
     term: int = 0  # of leading, begun or ended

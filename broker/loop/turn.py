@@ -147,6 +147,7 @@ def take_in(
         known=known,
         questions=questions,
         unread_since=health.since(state.unread_since, world),
+        as_of=health.as_of(state.as_of, world),
         implausible=implausible,
         leads=sightings.leads,
         failures=0 if world.controller.synced else state.failures,

@@ -87,7 +87,7 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
     No more than ``most`` actions and refusals.
     """
     document = _head(source)
-    last, world, now = source.plan, source.world, source.now()
+    last, now = source.plan, source.now()
     document.update(
         cycle=last.ledger.cycle if last is not None else None,
         active=last.active if last is not None else None,
@@ -100,7 +100,7 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
         refusals=[_refusal(r) for r in last.refusals[:most]] if last is not None else [],
         backoffs=_backoffs(last, now=now) if last is not None else [],
         outcomes=[_outcome(o, now=now) for o in reversed(source.outcomes)],
-        sources=_sources(world, source.policy, now=now),
+        sources=_sources(source, now=now),
     )
     return document
 
@@ -345,13 +345,14 @@ def _backoffs(last: model.Plan, *, now: float) -> list[Document]:
     ]
 
 
-def _sources(world: model.World | None, policy: model.Policy, *, now: float) -> list[Document]:
+def _sources(source: StatusSource, *, now: float) -> list[Document]:
+    world, policy = source.world, source.policy
     controller = world.controller if world is not None else model.ControllerView()
     rows: list[Document] = [
         {
             "source": "controller",
             "backend": None,
-            **_freshness(controller, now=now),
+            **_freshness(source, "controller", controller, now=now),
             "version": _quote(controller.version),
             "quieting_down": controller.quieting_down,
             "capacity": "",
@@ -364,7 +365,7 @@ def _sources(world: model.World | None, policy: model.Policy, *, now: float) -> 
             {
                 "source": "backend",
                 "backend": name,
-                **_freshness(shown, now=now),
+                **_freshness(source, f"backend {name}", shown, now=now),
                 "version": "",
                 "quieting_down": False,
                 "capacity": _quote(shown.capacity.text) if shown.capacity is not None else "",
@@ -373,12 +374,25 @@ def _sources(world: model.World | None, policy: model.Policy, *, now: float) -> 
     return rows
 
 
-def _freshness(view: model.ControllerView | model.BackendView, *, now: float) -> Document:
+def _freshness(
+    source: StatusSource,
+    name: str,
+    view: model.ControllerView | model.BackendView,
+    *,
+    now: float,
+) -> Document:
+    """Return how old a view is; of an unknown source as of when it was known, and since when."""
     at = view.read_at or None
+    as_of = at if view.synced else source.as_of.get(name)
+    since = None if view.synced else source.unread_since.get(name)
     return {
         "synced": view.synced,
         "read_at": _iso(at),
         "read_age_s": _age(at, now),
+        "as_of": _iso(as_of),
+        "as_of_age_s": _age(as_of, now),
+        "unknown_since": _iso(since),
+        "unknown_age_s": _age(since, now),
         "error": _quote(view.error or getattr(view, "hidden", "") or view.odd, limit=512),
     }
 

@@ -3,7 +3,7 @@
 Refuses to know who provides it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from broker.core import model
@@ -29,6 +29,14 @@ class StatusSource(Protocol):
     @property
     def world(self) -> model.World | None:
         """The last observation; None before the first."""
+
+    @property
+    def as_of(self) -> Mapping[str, float]:
+        """When the last good read of each source began: ``controller``, ``backend NAME``."""
+
+    @property
+    def unread_since(self) -> Mapping[str, float]:
+        """Since when a source is unknown, those that are; named alike, POSIX seconds both."""
 
     @property
     def plan(self) -> model.Plan | None:

@@ -157,6 +157,9 @@ def test_a_source_that_grows_old_is_told_once_and_is_unread_since(name):
     assert [0, 0, 1] == [len(notes(m, health.SourceBack)) for m in (first, second, third)]
     assert {name: NOW + 90.0} == first.state.unread_since == second.state.unread_since
     assert {} == third.state.unread_since
+    # as of when each is known: of the one that is lost, as long as it is
+    assert NOW == first.state.as_of[name] == second.state.as_of[name]
+    assert {"controller": NOW + 100.0, "backend local": NOW + 100.0} == third.state.as_of
 
 
 def test_a_view_that_is_old_but_known_gives_what_it_shows_no_second_time():

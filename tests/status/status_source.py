@@ -33,6 +33,8 @@ class FixedSource:
     fingerprint: str = "f00d"
     policy: model.Policy = POLICY
     world: model.World | None = None
+    as_of: dict[str, float] = field(factory=dict)
+    unread_since: dict[str, float] = field(factory=dict)
     plan: model.Plan | None = None
     outcomes: list[ledger.Outcome] = field(factory=list)
     deaths: list[death.Death] = field(factory=list)
@@ -177,6 +179,8 @@ def full(text: str = "some words") -> FixedSource:
     )
     return FixedSource(
         world=world,
+        as_of={"controller": NOW - 0.5, "backend local": NOW - 0.5, f"backend {far}": NOW - 70},
+        unread_since={f"backend {far}": NOW - 60},
         plan=plan,
         outcomes=[
             ledger.Outcome(action=launch, at=NOW - 4, failure=model.Failure.REJECTED, text=text)

@@ -100,11 +100,6 @@ class Pool:
         self.everywhere = tuple(Place(one) for one in hosts)
         self.places = list(self.everywhere)  # without those that lead to an engine once more
 
-    def close(self) -> None:
-        """Let go of every engine; blocking."""
-        for place in self.everywhere:
-            place.host.close()
-
     def twins(self) -> str:
         """Say which hosts are left out, and why; empty if none is."""
         return "; ".join(

@@ -42,7 +42,7 @@ def waits_for(state: State, *, now: float, most: int = SHOWN) -> str:
     known = {agent.name for agent in plan.agents}
     others = [_order(action) for name, action in state.running.items() if name not in known]
     unseen = [
-        f"{name} ({expected.verb.value} not to be seen yet)"
+        f"{name} ({expected.verb.value} cannot be seen yet)"
         for name, expected in state.ledger.expectations.items()
         if name not in known and name not in state.running
     ]

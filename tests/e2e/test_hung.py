@@ -7,7 +7,7 @@ import signal
 import pytest
 import yaml
 
-from tests.docker import rough
+from tests.docker import scripted_engine
 from tests.e2e import stage
 
 THERE = "  there: {labels: there, backends: [there], image: any, command: [agent]%s}\n"
@@ -108,7 +108,7 @@ def is_asked(engine):
 
 async def test_the_second_signal_ends_at_once_what_waits_for_an_engine(tmp_path):
     """A launch is under way on it, in a thread that nobody can end."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         hanging(engine)
         async with stage.Stage(tmp_path) as made:
             beside(made, {"kind": "docker", "hosts": [{"url": engine.url}]})
@@ -127,7 +127,7 @@ async def test_the_second_signal_ends_at_once_what_waits_for_an_engine(tmp_path)
 @pytest.mark.soak
 async def test_a_launch_that_hangs_in_an_engine_is_left_to_the_next_start(tmp_path):
     """It is named in one line, and the end comes within its bound."""
-    with rough.engine() as engine:
+    with scripted_engine.engine() as engine:
         hanging(engine)
         async with stage.Stage(tmp_path) as made:
             beside(made, {"kind": "docker", "hosts": [{"url": engine.url}]})

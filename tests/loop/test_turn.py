@@ -51,7 +51,7 @@ def launched(scene, state=None):
     """Turn once, and begin what is ordered; return the order and the state after it."""
     made = taken(state or state_of(scene), scene)
     (order,) = made.orders
-    return order, turn.begin(made.state, order, scene.now, scene.policy)
+    return order, turn.begin(made.state, (order,), scene.now, scene.policy)
 
 
 def outcome(order, *, at=NOW, **more):
@@ -373,7 +373,7 @@ def test_an_outcome_of_one_leaves_the_others_alone():
     made = taken(state_of(scene), scene)
     state = made.state
     for order in made.orders:
-        state = turn.begin(state, order, NOW, scene.policy)
+        state = turn.begin(state, (order,), NOW, scene.policy)
     one, other = made.orders
     state = turn.settle(state, outcome(one, **FAILED), scene.policy, DICE)
     assert {other.name: other} == state.running
@@ -558,7 +558,7 @@ def test_whatever_is_seen_the_same_views_order_nothing_twice(phases, items, know
         assert number == 0 or () == made.orders
         state = made.state
         for order in made.orders:
-            state = turn.begin(state, order, NOW, scene.policy)
+            state = turn.begin(state, (order,), NOW, scene.policy)
             ordered.append(order.name)
     assert len(ordered) == len(set(ordered))
     assert set(ordered) == set(state.running)

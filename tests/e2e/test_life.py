@@ -76,9 +76,10 @@ async def test_sigterm_finishes_what_is_in_flight(made):
 
 async def test_sigterm_twice_leaves_at_once(made):
     """What hangs holds nobody up who insists; the next start finishes the work."""
-    made.server.fail_next("computer/doCreateItem", "timeout", times=1000, method="POST")
     made.write_config(templates=stage.TEMPLATES)
     broker = await made.start()
+    await made.until(lambda: made.sim.nodes, "it works: the placeholder is there")
+    made.server.fail_next("computer/doCreateItem", "timeout", times=1000, method="POST")
     made.submit("pool", duration_s=0.1)
     await made.server.requests.next_that(lambda _, path: path.endswith("doCreateItem"))
     broker.send_signal(signal.SIGTERM)

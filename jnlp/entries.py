@@ -104,6 +104,11 @@ class Entry:
     def __init__(self, text: bytes = b"", *, odd: str = "") -> None:
         self._text, self._odd = text, odd
 
+    @property
+    def text(self) -> bytes | None:
+        """Its bytes, which mean the same whenever they are read; None of one that is odd."""
+        return None if self._odd else self._text
+
     def parse(self) -> Any:
         """Return its value. Raises ``OddEntry``."""
         if self._odd:

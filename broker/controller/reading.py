@@ -10,7 +10,7 @@ evaluation of everything else. All times are put on the broker's clock here.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from attrs import frozen
@@ -49,11 +49,44 @@ class ItemOutcome:
     executable_url: str | None = None  # the build it became
 
 
+T = TypeVar("T")
+
+
+class Known(Generic[T]):
+    """What the entries of the last read have meant: the same bytes are not read again.
+
+    So what has not changed is the same object as before, which spares whoever compares the two.
+    Holds the entries of two reads at most.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[bytes, T] = {}
+        self._now: dict[bytes, T] = {}
+        self._skew_s = 0.0
+
+    def begin(self, skew_s: float) -> None:
+        """Begin a read; times are put on our clock, so the controller's has to be the same."""
+        self._last = self._now if skew_s == self._skew_s else {}
+        self._now, self._skew_s = {}, skew_s
+
+    def of(self, entry: Any) -> T | None:
+        """Return what an entry meant at the last read, if it was there."""
+        key = entry.text if isinstance(entry, jnlp_entries.Entry) else None
+        return self._last.get(key) if key is not None else None
+
+    def keep(self, entry: Any, value: T) -> None:
+        """Note what an entry means."""
+        if isinstance(entry, jnlp_entries.Entry) and entry.text is not None:
+            self._now[entry.text] = value
+
+
 class Reader:
     """Reads one controller."""
 
     def __init__(self, session: http.ControllerSession) -> None:
         self._session = session
+        self._items: Known[model.QueueItem] = Known()
+        self._seen: Known[model.Computer] = Known()
 
     async def read(
         self, now: Callable[[], float], *, to_order: bool = False
@@ -79,8 +112,8 @@ class Reader:
                 "the controller restarted between two reads (X-Jenkins-Session "
                 f"{queue_answer.session or 'absent'} and {computer_answer.session or 'absent'})"
             )
-        items, odd_items = parse_queue(queue_answer.entries, skew_s)
-        computers, odd_computers = parse_computers(computer_answer.entries, skew_s)
+        items, odd_items = parse_queue(queue_answer.entries, skew_s, self._items)
+        computers, odd_computers = parse_computers(computer_answer.entries, skew_s, self._seen)
         return model.ControllerView(
             synced=True,
             read_at=began,
@@ -180,7 +213,7 @@ def skew(date: float | None, *, asked: float, answered: float) -> float:
 
 
 def parse_queue(
-    entries: Iterable[Any], skew_s: float
+    entries: Iterable[Any], skew_s: float, known: Known[model.QueueItem] | None = None
 ) -> tuple[tuple[model.QueueItem, ...], typed.Odd]:
     """Read the items of ``queue/api/json``; items that have left are dropped.
 
@@ -188,12 +221,17 @@ def parse_queue(
     no list.
     """
     ids: set[int] = set()
+    known = known if known is not None else Known()
+    known.begin(skew_s)
 
     def read(entry: Any) -> model.QueueItem | None:
-        item = _value(entry)
-        if isinstance(item, dict) and _text(item, "_class").endswith("$LeftItem"):
-            return None
-        parsed = _item(item, skew_s)
+        parsed = known.of(entry)
+        if parsed is None:
+            item = _value(entry)
+            if isinstance(item, dict) and _text(item, "_class").endswith("$LeftItem"):
+                return None
+            parsed = _item(item, skew_s)
+        known.keep(entry, parsed)
         if parsed.id in ids:
             raise ValueError(f"two items have the id {parsed.id}")
         ids.add(parsed.id)
@@ -217,7 +255,7 @@ class OddComputers:
 
 
 def parse_computers(
-    entries: Iterable[Any], skew_s: float = 0.0
+    entries: Iterable[Any], skew_s: float = 0.0, known: Known[model.Computer] | None = None
 ) -> tuple[tuple[model.Computer, ...], OddComputers]:
     """Read ``computer/api/json``; the controller's own node keeps the name it shows.
 
@@ -227,12 +265,15 @@ def parse_computers(
     names: set[str] = set()
     odd_names: set[model.NodeName] = set()
     nameless = False
+    known = known if known is not None else Known()
+    known.begin(skew_s)
 
     def read(entry: Any) -> model.Computer:
         nonlocal nameless
+        parsed, computer = known.of(entry), None
         try:
-            computer = _value(entry)
-            name = model.NodeName(state.name_of(computer))
+            computer = _value(entry) if parsed is None else None
+            name = model.NodeName(state.name_of(computer)) if parsed is None else parsed.name
         except (ValueError, errors.JenkinsError):
             nameless = True
             raise
@@ -241,7 +282,8 @@ def parse_computers(
         odd_names.add(name)  # until it has been read
         if is_second:
             raise ValueError(f"two computers have the name {name}")
-        parsed = _computer(state.parse(computer), skew_s)
+        parsed = _computer(state.parse(computer), skew_s) if parsed is None else parsed
+        known.keep(entry, parsed)
         odd_names.remove(name)
         return parsed
 
@@ -250,9 +292,6 @@ def parse_computers(
         tuple(computer for computer in parsed if computer.name not in odd_names),
         OddComputers(odd=odd, names=frozenset(odd_names), nameless=nameless),
     )
-
-
-T = TypeVar("T")
 
 
 def _each(

@@ -298,3 +298,48 @@ def test_who_does_not_say_since_when_waits_since_it_was_seen(told):
     source = status_source.FixedSource(world=world, plan=model.Plan())
     (row,) = documents.queue(source)["items"]
     assert (None, None, None) == (row["waiting_since_at"], row["waiting_age_s"], row["queued_at"])
+
+
+# --- what has not changed ---
+
+
+def as_entries(key, *values):
+    return entries.Entries(json.dumps({key: values}).encode(), key)
+
+
+def test_an_entry_in_the_same_bytes_is_not_read_again():
+    """It is the very object of the read before; what changed, came or was away is read."""
+    known = reading.Known()
+    other = {**IDLE, "displayName": "z"}
+    first = reading.parse_computers(as_entries("computer", IDLE, other), 0.0, known)[0]
+    busy = {**other, "idle": False}
+    second = reading.parse_computers(as_entries("computer", busy, IDLE), 0.0, known)[0]
+    assert second[1] is first[0]
+    assert (first[1].idle, second[0].idle) == (True, False)
+    reading.parse_computers(as_entries("computer"), 0.0, known)
+    (third,) = reading.parse_computers(as_entries("computer", IDLE), 0.0, known)[0]
+    assert third == first[0]
+    assert third is not first[0]
+
+
+def test_what_is_odd_is_odd_whether_it_was_known_or_not():
+    """Two of one name, the one before them included; an entry that cannot be read, each time."""
+    known = reading.Known()
+    for _ in range(2):
+        document = as_entries("computer", IDLE, {**IDLE, "idle": True}, {"displayName": 7})
+        computers, odd = reading.parse_computers(document, 0.0, known)
+        assert ((), True) == (computers, odd.nameless)
+        assert frozenset({IDLE["displayName"]}) == odd.names
+
+
+def test_an_item_is_read_again_when_the_controllers_clock_has_changed():
+    """Its times are on ours."""
+    known = reading.Known()
+    item = {"id": 1, "_class": "x$BuildableItem", "inQueueSince": 10_000_000}
+    read = [
+        reading.parse_queue(as_entries("items", item), skew_s, known)[0][0]
+        for skew_s in (0.0, 0.0, 60.0, 0.0)
+    ]
+    assert read[1] is read[0]
+    assert [10_000.0, 10_000.0, 9_940.0, 10_000.0] == [one.in_queue_since_at for one in read]
+    assert reading.parse_queue(as_entries("items", item, item), 0.0, known)[1].count == 1

@@ -176,6 +176,8 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         if computer is None or computer.offline:
             return None
         slots = computer.executors - computer.busy_executors
+        if slots <= 0:
+            return None
         if agent.name in draft.spent and agent.phase is Phase.BUSY:
             return None  # it is being taken out of service, its free slots with it
     else:

@@ -126,7 +126,7 @@ def _unchanged(
             and (phase is idle or memory.busy_session == session)
             and ((kept := memories.get(name)) is memory or kept == memory)
             and (computer := computers.get(name)) is not None
-            and computer == agent.computer
+            and (computer is agent.computer or computer == agent.computer)
             and agent.backend is not None
             and (instance := instances.get(agent.backend, nothing).get(name)) is not None
             and instance == agent.instance

@@ -2,7 +2,7 @@
 
 Run: ``python -m benchmarks.plan_scale [--rounds N]``. Every round plans a world as a look makes
 it, with the ledger of the plan before it: instances are new objects, computers and items the same
-ones where the controller says the same of them (``reading.Known``), and one of fifty is new.
+ones where the controller says the same of them (``reading.LastRead``), and one of fifty is new.
 Median and range of the processor time in milliseconds. Others on the machine slow everything down,
 so a yardstick (a plain loop) is timed before and after each plan: "as if quiet" is the median of
 what a plan would take where the yardstick takes 3 ms. The growth exponent is the slope of a line

@@ -52,7 +52,7 @@ class ItemOutcome:
 T = TypeVar("T")
 
 
-class Known(Generic[T]):
+class LastRead(Generic[T]):
     """What the entries of the last read have meant: the same bytes are not read again.
 
     So what has not changed is the same object as before, which spares whoever compares the two.
@@ -85,8 +85,8 @@ class Reader:
 
     def __init__(self, session: http.ControllerSession) -> None:
         self._session = session
-        self._items: Known[model.QueueItem] = Known()
-        self._seen: Known[model.Computer] = Known()
+        self._items: LastRead[model.QueueItem] = LastRead()
+        self._seen: LastRead[model.Computer] = LastRead()
 
     async def read(
         self, now: Callable[[], float], *, to_order: bool = False
@@ -213,7 +213,7 @@ def skew(date: float | None, *, asked: float, answered: float) -> float:
 
 
 def parse_queue(
-    entries: Iterable[Any], skew_s: float, known: Known[model.QueueItem] | None = None
+    entries: Iterable[Any], skew_s: float, known: LastRead[model.QueueItem] | None = None
 ) -> tuple[tuple[model.QueueItem, ...], typed.Odd]:
     """Read the items of ``queue/api/json``; items that have left are dropped.
 
@@ -221,7 +221,7 @@ def parse_queue(
     no list.
     """
     ids: set[int] = set()
-    known = known if known is not None else Known()
+    known = known if known is not None else LastRead()
     known.begin(skew_s)
 
     def read(entry: Any) -> model.QueueItem | None:
@@ -255,7 +255,7 @@ class OddComputers:
 
 
 def parse_computers(
-    entries: Iterable[Any], skew_s: float = 0.0, known: Known[model.Computer] | None = None
+    entries: Iterable[Any], skew_s: float = 0.0, known: LastRead[model.Computer] | None = None
 ) -> tuple[tuple[model.Computer, ...], OddComputers]:
     """Read ``computer/api/json``; the controller's own node keeps the name it shows.
 
@@ -265,7 +265,7 @@ def parse_computers(
     names: set[str] = set()
     odd_names: set[model.NodeName] = set()
     nameless = False
-    known = known if known is not None else Known()
+    known = known if known is not None else LastRead()
     known.begin(skew_s)
 
     def read(entry: Any) -> model.Computer:

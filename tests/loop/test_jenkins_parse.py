@@ -309,7 +309,7 @@ def as_entries(key, *values):
 
 def test_an_entry_in_the_same_bytes_is_not_read_again():
     """It is the very object of the read before; what changed, came or was away is read."""
-    known = reading.Known()
+    known = reading.LastRead()
     other = {**IDLE, "displayName": "z"}
     first = reading.parse_computers(as_entries("computer", IDLE, other), 0.0, known)[0]
     busy = {**other, "idle": False}
@@ -324,7 +324,7 @@ def test_an_entry_in_the_same_bytes_is_not_read_again():
 
 def test_what_is_odd_is_odd_whether_it_was_known_or_not():
     """Two of one name, the one before them included; an entry that cannot be read, each time."""
-    known = reading.Known()
+    known = reading.LastRead()
     for _ in range(2):
         document = as_entries("computer", IDLE, {**IDLE, "idle": True}, {"displayName": 7})
         computers, odd = reading.parse_computers(document, 0.0, known)
@@ -334,7 +334,7 @@ def test_what_is_odd_is_odd_whether_it_was_known_or_not():
 
 def test_an_item_is_read_again_when_the_controllers_clock_has_changed():
     """Its times are on ours."""
-    known = reading.Known()
+    known = reading.LastRead()
     item = {"id": 1, "_class": "x$BuildableItem", "inQueueSince": 10_000_000}
     read = [
         reading.parse_queue(as_entries("items", item), skew_s, known)[0][0]

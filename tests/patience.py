@@ -52,6 +52,15 @@ def _processors() -> float:
     return count
 
 
+def fifty_ms() -> float:
+    """Return the processor's seconds that 50 ms of an ordinary machine take on this one, now."""
+    began = time.thread_time()
+    total = 0
+    for number in range(250_000):
+        total += number & 3
+    return 4 * (time.thread_time() - began)
+
+
 def _work_s() -> float:
     """Return the processor's seconds for a piece of work; others' work does not count."""
     began = time.thread_time()

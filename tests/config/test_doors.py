@@ -264,7 +264,10 @@ def test_a_cap_is_a_number_or_a_word(told):
 
 def test_the_sample_says_that_there_is_a_cap():
     """Whoever begins reads it there."""
-    assert "20 unless it is said" in describing.sample_config()
+    assert (
+        "cap: 10                         # agents on it; default: 20, at most 4 a processor"
+        in describing.sample_config()
+    )
 
 
 @pytest.mark.parametrize(("uid", "said"), [(0, 1), (1000, 0)])

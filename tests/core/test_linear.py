@@ -1,8 +1,8 @@
 """Every reader of remote text takes time in proportion to the text, whatever is in it (K1).
 
 Each is given 64 KB made for it: the beginnings that it looks for, again and again, and never the
-end. Time is measured in turns of a loop of plain Python, so that a slow machine is no failure;
-50 ms are what such a loop takes for ``_TURNS`` turns on an ordinary one.
+end. Time is measured by a piece of work (``patience.fifty_ms``), so that a slow machine is no
+failure.
 """
 
 import time
@@ -18,11 +18,10 @@ from broker.core.fleet import marks
 from broker.leading import identity
 from jnlp import answers, entries, errors, node, secret, state, version
 from outside import secrets, text, typed
+from tests import patience
 from tests.core import worlds
 
 SIZE = 65536
-_TURNS = 1_000_000
-"""Of the loop in ``_pace``: 50 ms on an ordinary machine."""
 
 
 def long(*parts):
@@ -273,15 +272,6 @@ CASES = {
 }
 
 
-def _pace() -> float:
-    """Return the seconds that 50 ms of an ordinary machine take on this one, now."""
-    began = time.thread_time()
-    total = 0
-    for number in range(_TURNS // 4):
-        total += number & 3
-    return 4 * (time.thread_time() - began)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_reader_is_done_in_50_ms(name):
     """For the worst that anybody could think of; only our own errors leave it."""
@@ -290,7 +280,7 @@ def test_a_reader_is_done_in_50_ms(name):
     for worst in inputs:
         best = float("inf")
         for _ in range(3):  # another process may have disturbed one of them
-            limit = _pace()
+            limit = patience.fifty_ms()
             began = time.thread_time()
             try:
                 read(worst)
@@ -319,7 +309,7 @@ def test_a_look_at_any_number_of_expressions_costs_its_budget():
     scene.wait(*many, worlds.item(5000, "l7 && linux"))
     spent = []
     for _ in range(3):
-        limit = _pace()
+        limit = patience.fifty_ms()
         began = time.thread_time()
         made = scene.plan()
         spent.append((time.thread_time() - began) / limit)

@@ -32,8 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many more than processors: the longest tests mostly wait for processes."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
+    """Twice as many as processors: a third of the time tests wait, for processes and sockets."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_configure() -> None:

@@ -13,7 +13,7 @@ KEPT = [
 ]
 CASES = [
     pytest.param(seed, 2.0, name, marks=[pytest.mark.soak] * seed) for seed in range(2) for name in simulator.POLICIES
-] + [(int(seed), float(hours), name) for seed, hours, name in KEPT]  # fmt: skip
+] + [pytest.param(int(seed), float(hours), name, marks=pytest.mark.soak) for seed, hours, name in KEPT]  # fmt: skip
 
 
 @pytest.mark.parametrize(("seed", "hours", "policy_name"), CASES)
@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_run():
 def test_without_faults_no_build_fails_and_warm_agents_pay():
     """The figures are worth comparing: a warm pool costs idle hours and saves waiting."""
     cold, warm = (
-        simulator.run(3, hours=2.0, policy_name=name, faults=False) for name in ("default", "warm")
+        simulator.run(3, hours=1.0, policy_name=name, faults=False) for name in ("default", "warm")
     )
     assert (0, 0) == (cold.excused, warm.excused)
     assert cold.builds == warm.builds

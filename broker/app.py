@@ -101,6 +101,11 @@ class Broker:
         return self.reconciler.state.plan
 
     @property
+    def last_read(self) -> tuple[model.World, model.Plan] | None:
+        """The last observation, and its plan, of which the controller was a part."""
+        return self.reconciler.state.last_read
+
+    @property
     def outcomes(self) -> Sequence[ledgers.Outcome]:
         """The last actions that ended."""
         return self.reconciler.state.outcomes

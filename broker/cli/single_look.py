@@ -41,6 +41,7 @@ class Looked:
     version: str = broker.__version__
     outcomes: Sequence[ledgers.Outcome] = ()
     deaths: Sequence[death.Death] = ()
+    last_read: tuple[model.World, model.Plan] | None = None
     as_of: Mapping[str, float] = field(factory=dict)
     unread_since: Mapping[str, float] = field(factory=dict)
     leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)

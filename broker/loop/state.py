@@ -25,6 +25,7 @@ class State:
     ledger: model.Ledger = Factory(model.Ledger)
     world: model.World | None = None  # the last views of all sources, and the ledger after them
     plan: model.Plan | None = None  # what followed from them
+    last_read: tuple[model.World, model.Plan] | None = None  # both, when the controller was read
     running: Mapping[model.NodeName, model.Action] = Factory(dict)  # one action for each agent
     known: latency.Known | None = None  # who waited at the last look, to see who starts
     questions: tuple[latency.Vanished, ...] = ()  # gone before they were seen to start

@@ -144,6 +144,7 @@ def take_in(
         ledger=plan.ledger,
         world=world,
         plan=plan,
+        last_read=(world, plan) if world.controller.synced else state.last_read,
         known=known,
         questions=questions,
         unread_since=health.since(state.unread_since, world),

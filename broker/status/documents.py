@@ -23,6 +23,7 @@ from outside import text as outside_text
 Document = dict[str, Any]
 Rows = Callable[[Iterable[Document]], Iterable[Document]]
 
+_CONTROLLER = "controller"
 _QUOTE = 256
 _FIRST_YEAR, _LAST_YEAR = -62135596800.0, 253402300799.0  # POSIX: begin of 1, end of 9999
 _WITHOUT_CAUSE = (model.LaunchAgent, model.UncordonAgent)
@@ -33,7 +34,7 @@ def queue(source: StatusSource, *, most: int | None = None, rows: Rows = list) -
 
     ``rows``: what its many rows are put into; ``iter`` leaves them to be made one by one.
     """
-    world, plan, now = source.world, source.plan, source.now()
+    world, plan, now = *_read(source), source.now()
     unmet = {u.item: u for u in plan.unmet} if plan is not None else {}
     known = world.controller.items if world is not None and plan is not None else ()
     items = {i.id: i for i in known}
@@ -55,7 +56,8 @@ def agents(source: StatusSource, *, most: int | None = None, rows: Rows = list) 
     """
     document = _head(source)
     now = source.now()
-    present = source.plan.agents if source.plan is not None else ()
+    _, plan = _read(source)
+    present = plan.agents if plan is not None else ()
     document["total"] = len(present)
     document["agents"] = rows(_agent(a, now=now) for a in present[:most])
     document["deaths"] = [_death(d, now=now) for d in reversed(source.deaths)]
@@ -119,6 +121,17 @@ def leftovers(source: StatusSource, planned: model.Plan | None, *, everything: b
     }
 
 
+def _read(source: StatusSource) -> tuple[model.World | None, model.Plan | None]:
+    """Return the last look, or while the controller does not answer the last one at which it did.
+
+    What waits and who works does not cease because nobody can ask; the head says of when it is.
+    """
+    world = source.world
+    if world is None or world.controller.synced or source.last_read is None:
+        return world, source.plan
+    return source.last_read
+
+
 def _head(source: StatusSource) -> Document:
     world = source.world
     ready, why = source.ready()
@@ -131,6 +144,10 @@ def _head(source: StatusSource) -> Document:
         "observed_at": _iso(at),
         "observed_age_s": _age(at, now),
         "synced": world is not None and world.controller.synced,
+        "as_of": _iso(source.as_of.get(_CONTROLLER)),
+        "as_of_age_s": _age(source.as_of.get(_CONTROLLER), now),
+        "unknown_since": _iso(source.unread_since.get(_CONTROLLER)),
+        "unknown_age_s": _age(source.unread_since.get(_CONTROLLER), now),
         "ready": ready,
         "ready_text": _quote(why),
         "leading": led.leading,
@@ -350,9 +367,9 @@ def _sources(source: StatusSource, *, now: float) -> list[Document]:
     controller = world.controller if world is not None else model.ControllerView()
     rows: list[Document] = [
         {
-            "source": "controller",
+            "source": _CONTROLLER,
             "backend": None,
-            **_freshness(source, "controller", controller, now=now),
+            **_freshness(source, _CONTROLLER, controller, now=now),
             "version": _quote(controller.version),
             "quieting_down": controller.quieting_down,
             "capacity": "",

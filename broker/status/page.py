@@ -77,6 +77,8 @@ def render(source: StatusSource) -> str:
     held_total = len(plan["backoffs"]) + len(source.plan.refusals if source.plan else ())
     died = [d for d in agents["deaths"] if terminal.is_bad_end(d)]
     gone = [d for d in agents["deaths"] if not terminal.is_bad_end(d)]
+    old = terminal.as_of(queue)
+    of = f' <span class="bad">{_text(old)}</span>' if old else ""
     parts = [
         _header(plan),
         _tiles(source.plan, queue, held_total, died),
@@ -86,11 +88,23 @@ def render(source: StatusSource) -> str:
             _SOURCES,
             alarm=True,
         ),
-        _table("Waiting builds", queue["items"], _QUEUE, "Nothing waits.", total=queue["total"]),
+        _table(
+            f"Waiting builds{of}",
+            queue["items"],
+            _QUEUE,
+            "Nothing waited." if old else "Nothing waits.",
+            total=queue["total"],
+        ),
         _table("Held back", held, _HELD, total=held_total, alarm=True),
         _table("Died", died, _DEATHS, alarm=True),
         _table("Templates", templates["templates"], _TEMPLATES, "No template is configured."),
-        _table("Agents", agents["agents"], _AGENTS, "There is no agent.", total=agents["total"]),
+        _table(
+            f"Agents{of}",
+            agents["agents"],
+            _AGENTS,
+            "There was no agent." if old else "There is no agent.",
+            total=agents["total"],
+        ),
         _table("Gone as planned", gone, _DEATHS),
         _table("Last actions", plan["outcomes"], _OUTCOMES, "Nothing was done yet."),
         _table(

@@ -43,6 +43,10 @@ class StatusSource(Protocol):
         """The last plan; None before the first."""
 
     @property
+    def last_read(self) -> tuple[model.World, model.Plan] | None:
+        """The last observation, and its plan, of which the controller was a part."""
+
+    @property
     def outcomes(self) -> Sequence[ledger.Outcome]:
         """The last actions that ended, oldest first; bounded."""
 

@@ -59,6 +59,14 @@ def is_bad_end(dead: _Row) -> bool:
     return cause is None or cause.accident
 
 
+def as_of(head: _Row) -> str:
+    """Return of when a document is, while the controller does not answer; else nothing."""
+    if head.get("unknown_since") is None:
+        return ""
+    since = f"unknown for {seconds(head['unknown_age_s'])}"
+    return f"as of {head['as_of'][11:19]} UTC, {since}" if head["as_of"] else since
+
+
 def render(told: Mapping[str, _Row]) -> str:
     """Return what the person on call wants to know first, from all four documents."""
     plan, items = told["plan"], told["queue"]["items"]
@@ -69,13 +77,15 @@ def render(told: Mapping[str, _Row]) -> str:
         state += f", STANDBY ({plan['standby_text']})"
     elif plan["leader"]:
         state += f", leads as {plan['leader']}"
+    of = as_of(told["queue"])
+    of = f" ({of})" if of else ""
     parts = [
         plain(
             f"owner {plan['owner']}, {state}, read {seconds(plan['observed_age_s'])} ago, "
             f"overshoot {plan['overshoot']}"
         ),
         _part(
-            "waiting",
+            f"waiting{of}",
             ("item", "label", "waits", "reason", "why"),
             [
                 (i["id"], i["label"], seconds(i["waiting_age_s"]), i["reason"], i["text"])
@@ -115,7 +125,7 @@ def render(told: Mapping[str, _Row]) -> str:
             ],
         ),
         _part(
-            "agents" + "".join(f", {n} {phase}" for phase, n in sorted(phases.items())),
+            "agents" + "".join(f", {n} {phase}" for phase, n in sorted(phases.items())) + of,
             ("agent", "phase", "age", "builds", "backend", "runs"),
             [
                 (

@@ -562,3 +562,37 @@ def test_whatever_is_seen_the_same_views_order_nothing_twice(phases, items, know
             ordered.append(order.name)
     assert len(ordered) == len(set(ordered))
     assert set(ordered) == set(state.running)
+
+
+# --- what stays known ---
+
+
+def test_the_last_look_at_which_the_controller_answered_is_kept():
+    """For people alone: nothing is decided by it."""
+    scene = waiting()
+    first = taken(state_of(scene), scene).state
+    assert (first.world, first.plan) == first.last_read
+    silent = model.ControllerView(read_at=NOW + 1, error="unreachable: no answer")
+    second = taken(first, scene, now=NOW + 1, controller=silent).state
+    assert first.last_read == second.last_read
+    assert () == second.plan.unmet
+    third = taken(second, scene, now=NOW + 2).state
+    assert (third.world, third.plan) == third.last_read
+
+
+def test_a_backend_holds_what_it_showed_and_what_it_took_since():
+    """Of which a refusal for want of room is told; not what is asked for, nor what is elsewhere."""
+    scene = Scene(template("t"), template("u", backends=(model.BackendName("other"),)))
+    scene.agent("t", Phase.BUSY)
+    scene.agent("u", Phase.BUSY, backend=model.BackendName("other"))
+    scene.wait(item(1, "t"), item(2, "t"), item(3, "t"))
+    made = taken(state_of(scene), scene)
+    state = turn.begin(made.state, made.orders, NOW, scene.policy)
+    assert 1 == turn.held_by(state, B)
+    took, refused, _ = made.orders
+    state = turn.settle(state, outcome(took), scene.policy, DICE)
+    assert 2 == turn.held_by(state, B)
+    failure = {"failure": model.Failure.NO_CAPACITY, "text": "full"}
+    state = turn.settle(state, outcome(refused, **failure), scene.policy, DICE)
+    (backoff,) = state.ledger.backoffs.values()
+    assert (2, 1, 0) == (backoff.held, backoff.refusals, backoff.failures)

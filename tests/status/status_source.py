@@ -36,6 +36,7 @@ class FixedSource:
     as_of: dict[str, float] = field(factory=dict)
     unread_since: dict[str, float] = field(factory=dict)
     plan: model.Plan | None = None
+    last_read: tuple[model.World, model.Plan] | None = None
     outcomes: list[ledger.Outcome] = field(factory=list)
     deaths: list[death.Death] = field(factory=list)
     is_ready: tuple[bool, str] = (True, "ok")

@@ -324,3 +324,50 @@ async def test_many_rows_are_made_slice_by_slice():
     expected = {"owner": "o", "items": [{"id": n} for n in range(1000)], "total": 1000}
     assert json.loads(answer.body) == expected
     assert len({count for count in turns if 0 < count < 1000}) >= 5
+
+
+# --- a controller that does not answer ---
+
+
+def away(*, before):
+    """A broker whose controller was read ``before``, and is away for 40 s."""
+    known = status_source.full()
+    world = attrs.evolve(
+        known.world, controller=model.ControllerView(error="unreachable: no answer")
+    )
+    return attrs.evolve(
+        known,
+        world=world,
+        plan=model.Plan(),
+        last_read=(known.world, known.plan) if before else None,
+        as_of={"controller": status_source.NOW - 41.0} if before else {},
+        unread_since={"controller": status_source.NOW - 40.0},
+    )
+
+
+def test_what_waited_still_waits_while_nobody_can_ask():
+    """Queue and agents as they were, with of when that is and since when nobody knows more."""
+    source, known = away(before=True), status_source.full()
+    for document, key in ((documents.queue, "items"), (documents.agents, "agents")):
+        told = document(source)
+        assert told[key] == document(known)[key]
+        assert told["synced"] is False
+        assert (41.0, 40.0) == (told["as_of_age_s"], told["unknown_age_s"])
+    shown = page.render(source)
+    words = "as of 20:25:59 UTC, unknown for 40 s"
+    assert f'<h2>Waiting builds <span class="bad">{words}</span></h2>' in shown
+    assert f'<h2>Agents <span class="bad">{words}</span></h2>' in shown
+    told = {name: getattr(documents, name)(source) for name in NAMES}
+    assert f"waiting ({words}):" in terminal.render(told)
+
+
+def test_a_controller_that_was_never_read_shows_nothing_of_a_queue():
+    """Not that nothing waits."""
+    shown = page.render(away(before=False))
+    assert "Nothing waits." not in shown
+    assert '<h2>Waiting builds <span class="bad">unknown for 40 s</span></h2>' in shown
+
+
+def test_nothing_is_said_of_an_old_queue_while_the_controller_answers():
+    """The page is as calm as ever."""
+    assert "unknown for" not in page.render(status_source.full())

@@ -576,7 +576,8 @@ def test_the_last_look_at_which_the_controller_answered_is_kept():
     second = taken(first, scene, now=NOW + 1, controller=silent).state
     assert first.last_read == second.last_read
     assert () == second.plan.unmet
-    third = taken(second, scene, now=NOW + 2).state
+    again = attrs.evolve(scene.world().controller, read_at=NOW + 2)
+    third = taken(second, scene, now=NOW + 2, controller=again).state
     assert (third.world, third.plan) == third.last_read
 
 

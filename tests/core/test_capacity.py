@@ -53,7 +53,8 @@ def test_who_takes_room(phase, counts, starts):
 def test_one_that_lost_its_connection_is_not_starting():
     """It was online once: it does not hold back those that start."""
     scene = Scene(template("t"), max_starting=1)
-    scene.agent("t", Phase.CONNECTING, online_at=NOW - 100)
+    scene.agent("t", Phase.CONNECTING, online_at=NOW - 100, offline_at=NOW - 5)
+    assert [Phase.CONNECTING] == [agent.phase for agent in scene.plan().agents]
     assert B == reason(scene)
 
 
@@ -360,3 +361,270 @@ def test_an_agent_that_comes_online_proves_its_definition():
     assert {key: model.Trial(revision="r1", online=1)} == ledger.trials
     scene.ledger = ledger
     assert ledger.trials == scene.plan().ledger.trials
+
+
+# --- the whole sentence of each gate ---
+
+
+def whole(scene):
+    """Return reason, words and seconds until it may be otherwise."""
+    found = placed(scene)
+    left = None if found.until_at is None else found.until_at - scene.now
+    return found.reason, found.text, left
+
+
+def of_backend(**limits):
+    return {"backend": model.BackendPolicy(**limits)}
+
+
+R = WaitReason
+ONE = "1 of 1 agent is starting"
+TWO = "2 of 2 agents are starting"
+
+
+@pytest.mark.parametrize(
+    ("starting", "of_template", "limits", "said"),
+    [
+        (0, {}, {"draining": True}, (R.DRAINING, "the broker is draining", None)),
+        (0, {"paused": True}, {}, (R.PAUSED, "template t is paused", None)),
+        (0, {"backends": ()}, {}, (R.SET_ASIDE, "template t has no backend", None)),
+        (1, {"cap": 1}, {}, (R.CAP_TEMPLATE, "template t has 1 of 1 agent", None)),
+        (2, {"cap": 2}, {}, (R.CAP_TEMPLATE, "template t has 2 of 2 agents", None)),
+        (1, {}, {"cap": 1}, (R.CAP_TOTAL, "1 of 1 agent in all", None)),
+        (2, {}, {"cap": 2}, (R.CAP_TOTAL, "2 of 2 agents in all", None)),
+        (1, {}, {"max_starting": 1}, (R.CAP_STARTING, ONE, None)),
+        (2, {}, {"max_starting": 2}, (R.CAP_STARTING, TWO, None)),
+        (1, {}, of_backend(cap=1), (R.CAP_BACKEND, "local: 1 of 1 agent on it", None)),
+        (2, {}, of_backend(cap=2), (R.CAP_BACKEND, "local: 2 of 2 agents on it", None)),
+        (1, {}, of_backend(max_starting=1), (R.CAP_STARTING, f"local: {ONE} on it", None)),
+        (2, {}, of_backend(max_starting=2), (R.CAP_STARTING, f"local: {TWO} on it", None)),
+        (0, {}, of_backend(launch_rate=0.5, launch_burst=0),
+         (R.BUDGET, "local: launch budget of 0.5 per second is used up", 2.0)),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_limit(starting, of_template, limits, said):
+    """In full, for one and for several."""
+    scene = Scene(template("t", **of_template), **limits)
+    for _ in range(starting):
+        scene.agent("t", Phase.CONNECTING, age_s=5)
+    assert said == whole(scene)
+
+
+FAILURES = [(1, ""), (2, " after 2 failures"), (3, " after 3 failures")]
+
+
+@pytest.mark.parametrize(("failures", "after"), FAILURES)
+@pytest.mark.parametrize(
+    ("scope", "wait", "what"),
+    [
+        (Scope.CONTROLLER, R.BACKOFF, "the controller refuses new nodes"),
+        (Scope.BACKEND, R.BACKOFF, "local: backing off"),
+        (Scope.TEMPLATE, R.SET_ASIDE, "local: template t is set aside"),
+        (Scope.LAUNCH, R.BACKOFF, "local: starts of template t pause"),
+    ],
+)
+def test_what_is_said_of_a_pause(scope, wait, what, failures, after):
+    """What pauses, after how many failures, until when, and why; at its end nothing is said."""
+    scene = Scene(template("t"))
+    scene.backoff(scope, "t", failures=failures, for_s=42.0)
+    assert (wait, f"{what}{after}, tried again in 42 s: said so", 42.0) == whole(scene)
+    scene.now += 42.0
+    assert B == placed(scene)
+
+
+@pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.LAUNCH, Scope.BACKEND])
+def test_a_pause_is_of_one_backend_and_one_template(scope):
+    """What happened to others stops nobody; but a backend pauses for all of its templates."""
+    scene = Scene(template("t"), template("u"))
+    scene.backoff(scope, "u")
+    assert (R.BACKOFF if scope is Scope.BACKEND else B) == reason(scene)
+    scene = Scene(T)
+    scene.backoff(scope, "t", backend=C)
+    assert B == placed(scene)
+
+
+@pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.LAUNCH])
+def test_a_pause_is_of_one_definition(scope):
+    """A changed one starts at once."""
+    scene = Scene(template("t"))
+    scene.backoff(scope, "t")
+    ((key, backoff),) = scene.ledger.backoffs.items()
+    for revision, paused in (("r1", True), ("r0", False)):
+        told = attrs.evolve(backoff, revision=revision)
+        scene.ledger = attrs.evolve(scene.ledger, backoffs={key: told})
+        assert paused is isinstance(placed(scene), capacity.Shortage)
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (model.BackendView(synced=False, error="no answer"), " (no answer)"),
+        (model.BackendView(synced=False), ""),
+        (None, ""),
+    ],
+)
+def test_what_is_said_of_a_backend_that_does_not_answer(view, words):
+    """With its own words where it has any; it may never have been looked at."""
+    scene = Scene(template("t"))
+    world = attrs.evolve(scene.world(), backends={B: view} if view is not None else {})
+    found = capacity.place(capacity.count(world, scene.policy, ()), scene.policy.templates[0])
+    assert (R.NOT_SYNCED, f"local: its state is unknown{words}") == (found.reason, found.text)
+
+
+@pytest.mark.parametrize(
+    ("free", "text", "said"),
+    [
+        (0, "quota of 3 is used", "local: the platform has no room: quota of 3 is used"),
+        (0, "", "local: the platform has no room"),
+        (1, "one is free", None),
+        (None, "unlimited", None),
+    ],
+)
+def test_what_a_platform_says_of_its_room(free, text, said):
+    """Told as it says it; where it counts nothing it refuses nothing."""
+    scene = Scene(template("t"))
+    scene.capacity[B] = backends_api.Capacity(free_instances=free, text=text)
+    if said is None:
+        assert B == placed(scene)
+    else:
+        assert (R.NO_ROOM, said, None) == whole(scene)
+
+
+def test_what_none_of_several_backends_can_is_said_of_each():
+    """In the order of the template."""
+    scene = Scene(T)
+    scene.dark_backends.add(B)
+    scene.backoff(Scope.BACKEND, backend=C, for_s=20.0)
+    words = (
+        "local: its state is unknown (no answer); two: backing off, tried again in 20 s: said so"
+    )
+    assert (R.NOT_SYNCED, words, 20.0) == whole(scene)
+
+
+def test_a_backend_without_limits_of_its_own_has_the_usual_ones():
+    """Whoever asks need not have told any."""
+    scene = Scene(template("t"))
+    policy = attrs.evolve(scene.policy, backends={})
+    room = capacity.count(scene.world(), policy, ())
+    assert B == capacity.place(room, policy.templates[0])
+
+
+# --- one first after a failure ---
+
+
+@pytest.mark.parametrize(
+    ("cause", "failures", "there", "tried"),
+    [
+        (model.Cause.CLOSED, 1, {"phase": Phase.IDLE}, True),
+        (model.Cause.CLOSED, 1, {"phase": Phase.CONNECTING, "age_s": 5}, True),
+        (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "builds": 1}, False),
+        (model.Cause.CLOSED, 1, {"phase": Phase.BUSY}, False),
+        (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "known": False}, True),
+        (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "online_at": NOW - 300}, False),
+        (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "online_at": NOW - 299}, True),
+        (model.Cause.LOST_EXITED, 1, {"phase": Phase.IDLE}, False),
+        (model.Cause.LOST_EXITED, 1, {"phase": Phase.CONNECTING, "age_s": 5}, True),
+        (model.Cause.LOST_EXITED, 0, {"phase": Phase.CONNECTING, "age_s": 5}, False),
+        (model.Failure.NO_CAPACITY, 1, {"phase": Phase.CONNECTING, "age_s": 5}, False),
+    ],
+)
+def test_one_goes_first_after_a_failure(cause, failures, there, tried):
+    """Until it is online; where others came online and were closed, until it is at work."""
+    scene = Scene(template("t"), backoff_max_s=300.0)
+    scene.agent("t", **{"age_s": 100.0, **there})
+    scene.backoff(Scope.TEMPLATE, "t", cause=cause, failures=failures, for_s=0.0)
+    words = "local: one agent of t is tried first after a failure: said so"
+    if tried:
+        assert (R.SET_ASIDE, words, None) == whole(scene)
+    else:
+        assert B == placed(scene)
+
+
+# --- of whom it is said that they serve nobody, or leave ---
+
+
+def test_only_who_fills_a_cap_is_told_of():
+    """Of the template, of the backend, or of all."""
+    scene = Scene(template("t", cap=2), template("u", backends=(C,)))
+    held = scene.agent("t", Phase.HELD)
+    scene.agent("t", Phase.BUSY)
+    elsewhere = scene.agent("u", Phase.HELD, backend=C)
+    told = f"; of these serve nobody: {held} is held for 0 s"
+
+    def said(**policy):
+        scene.policy = attrs.evolve(scene.policy, **policy)
+        return placed(scene).text
+
+    assert f"template t has 2 of 2 agents{told}" == said()
+    uncapped = tuple(attrs.evolve(t, cap=None) for t in scene.policy.templates)
+    limits = {B: model.BackendPolicy(cap=2)}
+    assert f"local: 2 of 2 agents on it{told}" == said(templates=uncapped, backends=limits)
+    assert f"3 of 3 agents in all{told}, {elsewhere} is held for 0 s" == said(cap=3)
+
+
+def test_who_leaves_is_told_of_where_it_fills_the_cap():
+    """Not where another template's agents do."""
+    scene = Scene(template("t", cap=1), template("u"))
+    scene.agent("t", Phase.BUSY)
+    scene.agent("u", Phase.LOST, exit=backends_api.Exit(slug="exited", code=0))
+    assert "template t has 1 of 1 agent" == placed(scene).text
+
+
+def test_what_was_said_to_one_is_not_said_to_another():
+    """Many are refused alike, not all; and who is passed over is known later."""
+    scene = Scene(template("t", cap=1), template("u", cap=1), template("v", cap=1))
+    held = scene.agent("t", Phase.HELD)
+    leaves = scene.agent("u", Phase.LOST, exit=backends_api.Exit(slug="exited", code=0))
+    idle = scene.agent("v", Phase.IDLE)
+    found, ledger, _ = agents_.observe(scene.world(), scene.policy)
+    room = capacity.count(attrs.evolve(scene.world(), ledger=ledger), scene.policy, found)
+    nobody = "; of these serve nobody"
+    full = "1 of 1 agent"
+
+    def said():
+        return [capacity.place(room, t).text for t in scene.policy.templates]
+
+    first = [
+        f"template t has {full}{nobody}: {held} is held for 0 s",
+        f"template u has {full}, 1 of them leaving for 0 s",
+        f"template v has {full}",
+    ]
+    assert first == said()
+    assert leaves in {agent.name for agent in room.going}
+    room.passed_over[idle] = "is kept"
+    assert [*first[:2], f"{first[2]}{nobody}: {idle} is kept"] == said()
+
+
+def test_each_of_a_plan_counts():
+    """Taken twice and given back once is once."""
+    scene = Scene(template("t"))
+    room = capacity.count(scene.world(), scene.policy, ())
+    (t,) = scene.policy.templates
+    for times in (1, 2):
+        room.take(t, B)
+        assert {times} == _counts(room)
+    room.give_back(t, B)
+    assert {1} == _counts(room)
+
+
+def _counts(room):
+    return {
+        room.by_template["t"],
+        room.by_backend[B],
+        room.starting_by_backend[B],
+        room.starting_by_pair["t", B],
+        room.taken_by_backend[B],
+        room.ordered_by_template["t"],
+        *room.asked.values(),
+    }
+
+
+def test_what_was_never_seen_takes_room_while_it_is_ordered():
+    """And what is gone for good takes none."""
+    agent = model.Agent(name=model.NodeName("o-t-1"), phase=Phase.GONE)
+    order = model.Expectation(
+        verb=model.Verb.LAUNCH, name=agent.name, template=None, backend=B, since_at=NOW,
+        expires_at=NOW + 9,
+    )  # fmt: skip
+    assert not capacity.takes_room(agent)
+    assert capacity.takes_room(attrs.evolve(agent, expectation=order))

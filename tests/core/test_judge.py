@@ -159,3 +159,22 @@ def test_an_item_whose_label_nobody_can_read_keeps_an_agent_for_a_moment():
     assert "item 7 could want it" == objection(scene, retire(fresh))
     old = scene.agent("t", Phase.IDLE, idle_s=600.0)
     assert objection(scene, retire(old)) is None
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_an_item_without_a_label_could_want_whom_it_is_given_to(exclusive):
+    """Its template says whether it takes such items."""
+    scene = Scene(attrs.evolve(T, exclusive=exclusive, takes_unlabelled=not exclusive))
+    name = scene.agent("t", Phase.IDLE)
+    scene.wait(item(7))
+    found = objection(scene, retire(name))
+    assert (None if exclusive else "item 7 could want it") == found
+
+
+def test_an_item_that_waits_for_another_agent_keeps_that_one_alone():
+    """Though its label fits both."""
+    scene = Scene(T)
+    meant, other = scene.agent("t", Phase.IDLE), scene.agent("t", Phase.IDLE)
+    scene.wait(item(7, "linux", why=f"Must run on {meant} not {other}"))
+    assert "item 7 must go on with it" == objection(scene, retire(meant))
+    assert objection(scene, retire(other)) is None

@@ -340,9 +340,9 @@ def test_a_failure_is_told_better_when_more_is_known():
 RETIRE = model.RetireAgent(name=LAUNCH.name, backend=B, reason="r", cause=model.Cause.IDLE)
 
 
-def settled(ledger, action, *, at=NOW, revision="", **more):
+def settled(ledger, action, *, at=NOW, revision="", policy=POLICY, **more):
     outcome = ledgers.Outcome(action=action, at=at, **more)
-    return ledgers.settle(ledger, outcome, policy=POLICY, jitter=1.0, revision=revision)
+    return ledgers.settle(ledger, outcome, policy=policy, jitter=1.0, revision=revision)
 
 
 def ordered(action, ledger=None):
@@ -437,3 +437,64 @@ def test_an_item_that_nobody_was_started_for_changes_nothing():
     """The very ledger comes back."""
     ledger = ordered(LAUNCH)
     assert ledgers.cancelled(ledger, model.ItemId(99)) is ledger
+
+
+KNOWN = model.Memory(first_seen_at=NOW, template=T, backend=B)
+
+
+@pytest.mark.parametrize(
+    ("action", "memory", "template", "backend", "item"),
+    [
+        (attrs.evolve(LAUNCH, item=model.ItemId(7)), None, T, B, model.ItemId(7)),
+        (attrs.evolve(LAUNCH, item=model.ItemId(7)), model.Memory(first_seen_at=NOW), T, B, 7),
+        (RETIRE, KNOWN, T, B, None),
+        (RETIRE, None, None, B, None),
+        (model.SweepInstance(name=LAUNCH.name, backend=B, reason="r"), None, None, B, None),
+        (model.SweepNode(name=LAUNCH.name, reason="r"), None, None, None, None),
+        (model.SweepNode(name=LAUNCH.name, reason="r"), KNOWN, T, B, None),
+        (model.CordonAgent(name=LAUNCH.name, reason="r"), KNOWN, T, B, None),
+    ],
+)
+def test_all_that_is_known_of_an_order_is_written_down(action, memory, template, backend, item):
+    """Whose it is, from the order or from what is remembered; why, and what it is for."""
+    ledger = model.Ledger(memories={LAUNCH.name: memory} if memory is not None else {})
+    (written,) = ledgers.expect(ledger, action, now=NOW, policy=POLICY).expectations.items()
+    order = model.Expectation(
+        verb=ledgers.verb_of(action),
+        name=LAUNCH.name,
+        template=template,
+        backend=backend,
+        since_at=NOW,
+        expires_at=NOW + POLICY.launch_timeout_s + ledgers.VISIBLE_S,
+        reason="r",
+        item=item,
+    )
+    assert (LAUNCH.name, order) == written
+
+
+@pytest.mark.parametrize(
+    ("base_s", "done", "failed"),
+    [(40.0, [30.0, 80.0, 160.0], [40.0, 80.0, 160.0]), (0.25, [30.0] * 3, [0.25, 0.5, 1.0])],
+)
+def test_how_long_a_removal_waits_is_the_pauses_of_the_policy(base_s, done, failed):
+    """The first that was done waits for nothing but a listing that lags."""
+    policy = attrs.evolve(POLICY, backoff_base_s=base_s)
+    for failure, waits in ((None, done), (model.Failure.UNAVAILABLE, failed)):
+        ledger, waited = None, []
+        for _ in waits:
+            ledger = settled(ordered(RETIRE, ledger), RETIRE, failure=failure, policy=policy)
+            waited.append(ledger.expectations[LAUNCH.name].expires_at - NOW)
+        assert waits == waited
+
+
+def test_a_cancelled_item_is_noted_with_whom_it_was_started_for():
+    """And with nobody else."""
+    other = NodeName("o-t-2")
+    ledger = model.Ledger(
+        memories={
+            LAUNCH.name: attrs.evolve(KNOWN, item=model.ItemId(7)),
+            other: attrs.evolve(KNOWN, item=model.ItemId(8)),
+        }
+    )
+    memories = ledgers.cancelled(ledger, model.ItemId(7)).memories
+    assert [True, False] == [memories[n].item_cancelled for n in (LAUNCH.name, other)]

@@ -67,17 +67,82 @@ def test_idle(idle_s, idle_at, goes):
     assert goes is (found is not None)
 
 
-def interests(kind, source, *, age_s, text="t"):
+ONCE = {"once": True}
+DRAIN = {"draining": True}
+
+
+@pytest.mark.parametrize(
+    ("rule", "builds", "more", "text"),
+    [
+        ({}, 0, DRAIN, "the broker is draining"),
+        ({}, 0, {"revision": "r0"}, "the definition of template t changed"),
+        (ONCE, 1, {}, "single use: it has had its build"),
+        (ONCE, 0, {}, "single use: it may have had a build while the broker was away"),
+        ({"max_builds": 1}, 1, {}, "it has had 1 of 1 build"),
+        ({"max_builds": 2}, 3, {}, "it has had 3 of 2 builds"),
+        ({"max_age_s": 60.0}, 0, {}, "it is 100 s old, allowed are 60 s"),
+    ],
+)
+def test_what_is_said_of_one_that_has_served_its_time(rule, builds, more, text):
+    """In full: it is what people read of an agent that goes."""
+    memory = attrs.evolve(MEMORY, builds=builds, online_witnessed=False)
+    agent = attrs.evolve(AGENT, memory=memory, revision=more.get("revision", "r1"))
+    found = retention.spent(
+        agent, template("t", retention=Retention(**rule)), now=NOW, draining=more is DRAIN
+    )
+    assert text == found.text
+
+
+def test_what_is_said_of_one_that_nobody_needs():
+    """Its template is gone, it was idle for too long, or its item was cancelled."""
+    memory = attrs.evolve(MEMORY, item=model.ItemId(7), item_cancelled=True)
+    allowed = template("t", retention=Retention(idle_s=45.0))
+    assert [
+        (model.Cause.REMOVED, "its template is no longer configured"),
+        (model.Cause.IDLE, "idle for 60 s, allowed are 45 s"),
+        (model.Cause.SURPLUS, "item 7, for which it was started, was cancelled"),
+    ] == [
+        (found.cause, found.text)
+        for found in (
+            retention.spent(AGENT, None, now=NOW),
+            retention.idle_too_long(AGENT, allowed, now=NOW),
+            retention.unwanted(attrs.evolve(AGENT, memory=memory)),
+        )
+    ]
+
+
+def test_an_age_that_nobody_knows_is_none():
+    """However short the life that is allowed."""
+    brief = template("t", retention=Retention(max_age_s=1.0))
+    assert retention.spent(attrs.evolve(AGENT, created_at=None), brief, now=NOW) is None
+
+
+def test_the_labels_of_an_agent_are_the_controllers_and_its_name():
+    """Until there is a node, those of its template; of neither, its name alone."""
+    for shown in ({"x"}, {"x", AGENT.name}):
+        computer = model.Computer(name=AGENT.name, labels=frozenset(shown))
+        agent = attrs.evolve(AGENT, computer=computer)
+        assert {"x", AGENT.name} == retention.labels_of(agent, template("t"))
+        assert {"x"} == retention.kind_of(agent, template("t"))
+    assert {"t", AGENT.name} == retention.labels_of(AGENT, template("t"))
+    assert {AGENT.name} == retention.labels_of(AGENT, None)
+
+
+def asked(kind, source, *, age_s, text="t"):
     known = source is not LabelSource.UNREADABLE
     item = model.QueueItem(
         id=model.ItemId(1), stage=model.Stage.BUILDABLE, in_queue_since_at=NOW - age_s
     )
-    wish = demand.Wish(
+    return demand.Wish(
         item=item,
         label=KnownLabel(source=source, expression=text if known else None),
         kind=kind,
         expression=labels.parse(text) if known else None,
     )
+
+
+def interests(kind, source, **more):
+    wish = asked(kind, source, **more)
     return retention.Interests(wishes=(wish,)).for_agent(AGENT, template("t"))
 
 
@@ -106,6 +171,28 @@ def test_who_keeps_an_idle_agent(asked, age_s, over_age, kept):
         AGENT, interests(*asked, age_s=age_s), now=NOW, settle_s=15.0, over_age=over_age
     )
     assert kept is (found is not None)
+
+
+def test_what_does_not_keep_it_leaves_the_word_to_the_next():
+    """A blocked item, and one that had its chance, before one that could want it."""
+    wishes = (
+        asked(K.LATER, WHY, age_s=900),
+        asked(K.NOW, DARK, age_s=900),
+        asked(K.NOW, WHY, age_s=1),
+    )
+    said = retention.Interests(wishes=wishes).for_agent(AGENT, template("t"))
+    assert wishes == tuple(interest.wish for interest in said)
+    limits = {"now": NOW, "settle_s": 15.0}
+    assert wishes[2] is retention.protector(AGENT, said, over_age=True, **limits)
+    assert wishes[0] is retention.protector(AGENT, said, **limits)
+
+
+@pytest.mark.parametrize("memory", [None, attrs.evolve(MEMORY, idle_at=None)])
+def test_since_when_it_is_idle_may_be_unknown(memory):
+    """Then what cannot be read has not had its chance yet."""
+    agent = attrs.evolve(AGENT, memory=memory)
+    unread = interests(K.NOW, DARK, age_s=9000)
+    assert retention.protector(agent, unread, now=NOW, settle_s=15.0) is unread[0].wish
 
 
 def test_other_labels_claim_nothing():

@@ -207,6 +207,32 @@ def test_a_launch_says_for_whom_it_is(label, words):
     assert scene.plan().actions == (expected,)
 
 
+@pytest.mark.parametrize(
+    ("waiting", "executors", "min_idle", "reason", "first"),
+    [
+        (2, 2, 0, "item 1 waits for 't', and 1 more item", 1),
+        (3, 3, 0, "item 1 waits for 't', and 2 more items", 1),
+        (0, 1, 1, "keeps 1 agent warm", None),
+    ],
+)
+def test_a_launch_for_several_items_or_none_says_so(waiting, executors, min_idle, reason, first):
+    """The first item stands for all; the warm pool has none."""
+    scene = Scene(template("t", executors=executors, min_idle=min_idle))
+    scene.wait(*(item(n, "t") for n in range(1, waiting + 1)))
+    (action,) = scene.plan().actions
+    assert (action.reason, action.item) == (reason, first)
+
+
+@pytest.mark.parametrize(("exclusive", "since"), [(False, NOW), (True, None)])
+def test_an_item_without_a_label_wants_who_takes_such_items(exclusive, since):
+    """It is remembered since when one is free for it."""
+    more = {"exclusive": exclusive, "takes_unlabelled": not exclusive}
+    scene = Scene(template("t", **more))
+    name = scene.agent("t", Phase.IDLE, free_at=NOW - 5)
+    scene.wait(item(1))
+    assert scene.plan().ledger.memories[name].nominated_at == since
+
+
 def test_an_order_is_offered_as_its_agent_will_be():
     """The whole of it: the items of this very plan are matched with it."""
     scene = Scene(template("t", "x", exclusive=True, executors=2))

@@ -118,6 +118,15 @@ def test_an_online_agent_without_an_instance_makes_no_room():
     assert (let_go(draft), draft.actions, draft.refusals) == (False, [], [])
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_an_item_without_a_label_keeps_who_takes_such_items(exclusive):
+    """An exclusive agent is for those who ask for its label."""
+    scene = Scene(template("t", exclusive=exclusive, takes_unlabelled=not exclusive))
+    scene.agent("t", Phase.IDLE)
+    scene.wait(item(1))
+    assert let_go(drafted(scene)) is exclusive
+
+
 @pytest.mark.parametrize(("cause", "goes"), [(Cause.MAX_AGE, True), (Cause.IDLE, False)])
 def test_a_blocked_item_keeps_nobody_beyond_its_age(cause, goes):
     """It may be blocked for ever."""

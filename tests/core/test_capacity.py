@@ -443,13 +443,21 @@ def test_a_pause_is_of_one_backend_and_one_template(scope):
     assert B == placed(scene)
 
 
-@pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.LAUNCH])
-def test_a_pause_is_of_one_definition(scope):
-    """A changed one starts at once."""
+@pytest.mark.parametrize(
+    ("scope", "of_any"),
+    [
+        (Scope.CONTROLLER, True),
+        (Scope.BACKEND, True),
+        (Scope.TEMPLATE, False),
+        (Scope.LAUNCH, False),
+    ],
+)
+def test_which_pauses_end_with_a_new_definition(scope, of_any):
+    """What was refused to a template's start; not what the controller or the platform refuses."""
     scene = Scene(template("t"))
     scene.backoff(scope, "t")
     ((key, backoff),) = scene.ledger.backoffs.items()
-    for revision, paused in (("r1", True), ("r0", False)):
+    for revision, paused in (("r1", True), ("r0", of_any)):
         told = attrs.evolve(backoff, revision=revision)
         scene.ledger = attrs.evolve(scene.ledger, backoffs={key: told})
         assert paused is isinstance(placed(scene), capacity.Shortage)
@@ -507,6 +515,47 @@ def test_a_backend_without_limits_of_its_own_has_the_usual_ones():
     policy = attrs.evolve(scene.policy, backends={})
     room = capacity.count(scene.world(), policy, ())
     assert B == capacity.place(room, policy.templates[0])
+
+
+@pytest.mark.parametrize(
+    ("online", "starting", "words"),
+    [
+        (0, 2, "no agent online there yet: 2 agents start first"),
+        (1, 4, "only 1 agent online there yet: 4 agents start first"),
+        (2, 8, "only 2 agents online there yet: 8 agents start first"),
+    ],
+)
+def test_what_is_said_of_a_definition_on_trial(online, starting, words):
+    """How many have come, and how many may be on their way; one fewer is no reason."""
+    scene = Scene(template("t"), backend=model.BackendPolicy(max_starting=None))
+    key = ledgers.key_of(Scope.TEMPLATE, B, "t")
+    scene.ledger = attrs.evolve(
+        scene.ledger, trials={key: model.Trial(revision="r1", online=online)}
+    )
+    for _ in range(starting - 1):
+        scene.agent("t", Phase.CONNECTING, age_s=5)
+    assert B == placed(scene)
+    scene.agent("t", Phase.CONNECTING, age_s=5)
+    said = f"local: template t as it is now has brought {words}"
+    assert (R.TRIAL, said, None) == whole(scene)
+
+
+@pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.BACKEND])
+@pytest.mark.parametrize(("window", "asked"), [(1, "1 start is"), (2, "2 starts are")])
+def test_what_is_said_of_starts_that_are_not_answered(scope, window, asked):
+    """As many as the platform has taken before; one given back makes room for one."""
+    scene = Scene(template("t"))
+    room = capacity.count(scene.world(), scene.policy, ())
+    (t,) = scene.policy.templates
+    windows = {ledgers.key_of(scope, B, t.name): window}
+    room.ledger = attrs.evolve(room.ledger, windows=windows)
+    for _ in range(window):
+        assert B == capacity.place(room, t)
+        room.take(t, B)
+    words = f"local: {asked} not answered yet: more follow when the platform has taken these"
+    assert capacity.Shortage(reason=R.CAP_STARTING, text=words) == capacity.place(room, t)
+    room.give_back(t, B)
+    assert B == capacity.place(room, t)
 
 
 # --- one first after a failure ---

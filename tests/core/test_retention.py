@@ -202,6 +202,20 @@ def test_other_labels_claim_nothing():
     assert len(interests(K.NOW, WHY, age_s=1, text="o-t-1")) == 1
 
 
+def test_who_is_named_is_told_from_its_like():
+    """Agents of a kind are answered together, but for those that an item names."""
+    named = asked(K.NOW, WHY, age_s=1, text="o-t-2")
+    known = retention.Interests(wishes=(named, asked(K.NOW, WHY, age_s=1, text="t&&!o-t-3")))
+    wanted = {
+        name: [
+            interest.wish is named
+            for interest in known.for_agent(attrs.evolve(AGENT, name=name), template("t"))
+        ]
+        for name in ("o-t-1", "o-t-2", "o-t-3", "o-t-4")
+    }
+    assert {"o-t-1": [False], "o-t-2": [True, False], "o-t-3": [], "o-t-4": [False]} == wanted
+
+
 def test_the_oldest_goes_first():
     """So that age limits are met by turnover, and the youngest stay warm."""
     young = attrs.evolve(AGENT, name=NodeName("a"), created_at=NOW)

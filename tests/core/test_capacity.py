@@ -560,6 +560,8 @@ def test_what_is_said_of_starts_that_are_not_answered(scope, window, asked):
 
 # --- one first after a failure ---
 
+GIVEN_NOTHING = {"closed_at": NOW - 9, "closed_looks": model.CLOSED_LOOKS}
+
 
 @pytest.mark.parametrize(
     ("cause", "failures", "there", "tried"),
@@ -568,6 +570,9 @@ def test_what_is_said_of_starts_that_are_not_answered(scope, window, asked):
         (model.Cause.CLOSED, 1, {"phase": Phase.CONNECTING, "age_s": 5}, True),
         (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "builds": 1}, False),
         (model.Cause.CLOSED, 1, {"phase": Phase.BUSY}, False),
+        (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, **GIVEN_NOTHING}, False),
+        (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "backend": C}, False),
+        (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "template_name": "u"}, False),
         (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "known": False}, True),
         (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "online_at": NOW - 300}, False),
         (model.Cause.CLOSED, 1, {"phase": Phase.IDLE, "online_at": NOW - 299}, True),
@@ -579,9 +584,12 @@ def test_what_is_said_of_starts_that_are_not_answered(scope, window, asked):
 )
 def test_one_goes_first_after_a_failure(cause, failures, there, tried):
     """Until it is online; where others came online and were closed, until it is at work."""
-    scene = Scene(template("t"), backoff_max_s=300.0)
-    scene.agent("t", **{"age_s": 100.0, **there})
+    scene = Scene(T, template("u"), backoff_max_s=300.0)
+    scene.agent(**{"template_name": "t", "age_s": 100.0, **there})
     scene.backoff(Scope.TEMPLATE, "t", cause=cause, failures=failures, for_s=0.0)
+    scene.policy = attrs.evolve(
+        scene.policy, templates=(template("t"), *scene.policy.templates[1:])
+    )
     words = "local: one agent of t is tried first after a failure: said so"
     if tried:
         assert (R.SET_ASIDE, words, None) == whole(scene)

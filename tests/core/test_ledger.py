@@ -498,3 +498,54 @@ def test_a_cancelled_item_is_noted_with_whom_it_was_started_for():
     )
     memories = ledgers.cancelled(ledger, model.ItemId(7)).memories
     assert [True, False] == [memories[n].item_cancelled for n in (LAUNCH.name, other)]
+
+
+# --- how much is asked for at once, and what has proved itself ---
+
+FULL = {"cause": model.Failure.NO_CAPACITY, "held": 3}
+
+
+def test_refusals_in_a_row_are_counted_once_for_each_time_it_was_asked():
+    """One that comes while it is left alone is of the same time; any other failure ends the row."""
+    first = fail(model.Ledger(), **FULL)
+    assert (1, 0, 3) == _row(first)
+    assert (1, 0, 3) == _row(fail(first, now=NOW + 1, **FULL))
+    assert (2, 0, 3) == _row(fail(first, now=NOW + 5, **FULL))
+    other = fail(first, now=NOW + 5, held=3)
+    assert (0, 1, None) == _row(other)
+    assert (1, 1, 3) == _row(fail(other, now=NOW + 6, **FULL))
+
+
+def _row(ledger):
+    backoff = ledger.backoffs[KEY]
+    return backoff.refusals, backoff.failures, backoff.held
+
+
+def test_who_had_no_room_is_asked_for_one_and_then_for_one_more_each_time():
+    """Of the backend and of the template on it; to a limit, which no fleet comes near."""
+    full = fail(model.Ledger(), **FULL)
+    assert 1 == ledgers.window(full, KEY)
+    backend = ledgers.key_of(Scope.BACKEND, B, None)
+    assert ledgers.FIRST_WINDOW == ledgers.window(full, backend)
+    worked = settled(ordered(LAUNCH, full), LAUNCH)
+    assert {KEY: 2, backend: ledgers.FIRST_WINDOW + 1} == worked.windows
+    assert {} == worked.backoffs
+    most = attrs.evolve(full, windows={KEY: 1024})
+    assert 1024 == settled(ordered(LAUNCH, most), LAUNCH).windows[KEY]
+
+
+def test_an_agent_that_comes_online_does_not_make_room():
+    """It ends other failures of its template; only a start that is taken shows room."""
+    full = fail(model.Ledger(), **FULL)
+    assert ledgers.succeeded(full, KEY) is full
+    assert {} == ledgers.succeeded(fail(model.Ledger()), KEY).backoffs
+
+
+def test_a_definition_proves_itself_agent_by_agent():
+    """Counted as far as it matters; a new one begins anew."""
+    ledger, counted = model.Ledger(), []
+    for revision in (*["r1"] * (ledgers.ENOUGH_ONLINE + 1), "r2"):
+        ledger = ledgers.proved(ledger, KEY, revision)
+        counted.append(ledger.trials[KEY].online)
+    assert [1, 2, 3, 4, 5, 6, 6, 1] == counted
+    assert "r2" == ledger.trials[KEY].revision

@@ -6,6 +6,7 @@ does to nodes); the backend is the memory backend, whose instances connect when 
 
 import asyncio
 import collections
+import itertools
 
 from backends import api as backends_api
 from backends import memory
@@ -198,7 +199,7 @@ class Daemon:
             before_end=lambda action: self.loop.before_end(action),
             time_limit_s=self.policy.launch_timeout_s,
         )
-        self.ids = iter(range(100_000))
+        self.ids = itertools.count()
         self.loop = reconcile.Reconciler(
             reader=self.controller,
             backends=self.backends,

@@ -2,6 +2,7 @@
 
 import attrs
 import hypothesis
+import pytest
 from hypothesis import stateful
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from broker.simulator import inventory
 from jnlp import errors as jnlp_errors
 from tests.model.daemon import CONTROLLER, Daemon, backend_errors
 from tests.model.world import OWNER, B, C, World
+
+pytestmark = pytest.mark.timeout(300)  # of all its lives, of which `make soak` has many
 
 LABELS = ["a", "b", "a&&linux", "b||a", "linux&&!b", "nobody"]
 QUICK = {"connect_deadline_s": 60.0}

@@ -62,6 +62,10 @@ def test_an_engine_by_two_addresses_is_listed_once_and_loses_nothing(caplog, lim
     [
         ({"ID": "one", "Name": "a"}, {"ID": "one", "Name": "b"}),  # cloned with its disk
         ({"ID": "one", "Name": "a"}, {"ID": "two", "Name": "a"}),
+        (  # two of one machine
+            {"ID": "one", "Name": "a", "DockerRootDir": "/var/lib/docker"},
+            {"ID": "one", "Name": "a", "DockerRootDir": "/var/lib/other"},
+        ),
         ({"Name": "a"}, {"Name": "a"}),  # it does not say
         ({"ID": 7}, {"ID": ["x"]}),
     ],

@@ -196,13 +196,18 @@ def security_options(info: Mapping[str, Any]) -> tuple[str, ...]:
 def identity(info: Mapping[str, Any]) -> str:
     """Return what tells one engine from another; empty if it does not say.
 
-    Its ID and the name of its machine: engines whose disks were cloned have one ID.
+    Its ID, the name of its machine and where it keeps its data: engines whose disks were cloned
+    have one ID, and so have several on one machine (20.10 makes it of ``/etc/docker/key.json``).
     """
-    number, machine = (
-        typed.words(info.get("ID"), _WORD_MAX * 4),
-        typed.words(info.get("Name"), _WORD_MAX * 4),
+    number, machine, data = (
+        typed.words(info.get(key), limit)
+        for key, limit in (
+            ("ID", _WORD_MAX * 4),
+            ("Name", _WORD_MAX * 4),
+            ("DockerRootDir", _PATH_MAX),
+        )
     )
-    return f"{number} {machine}" if number else ""
+    return f"{number} {machine} {data}" if number else ""
 
 
 def progress(line: Any) -> tuple[str, str, str]:

@@ -71,7 +71,7 @@ def test_a_bad_entry_costs_that_registry(bad, tmp_path):
 
 @pytest.mark.parametrize(
     ("raw", "words"),
-    [(b'{"auths": {},}', "not JSON at character 14"), (b"{\n  'auths': 1}", "line 2"), (b"\xff\xfe{", "not JSON"),
+    [(b'{"auths": {} x}', "not JSON at character 14"), (b"{\n  'auths': 1}", "line 2"), (b"\xff\xfe{", "not JSON"),
      (b"[]", "no section"), (b"5", "no section"), (b'{"credHelpers": "ecr-login"}', "credHelpers"),
      (b'{"auths": []}', "auths"), (b'{"credsStore": {"a": 1}}', "no name of a helper"),
      (b'{"credsStore": "../../tmp/x"}', "no name of a helper"), (b"[" * 100_000, "not JSON"),

@@ -207,7 +207,7 @@ def _trial(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Trial]:
         backend=model.BackendName(str(backend)),
         template=model.TemplateName(str(template)),
     )
-    return pair, model.Trial(revision=str(revision), online=int(online))
+    return pair, model.Trial(revision=str(revision), online=max(0, int(online)))
 
 
 def _memory(told: Mapping[str, Any]) -> model.Memory:

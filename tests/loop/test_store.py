@@ -190,3 +190,14 @@ def test_what_proved_itself_is_remembered(tmp_path):
     assert ledger.trials == store.Builds(files).restore().trials
     files.save("builds.json", '{"session": "s", "since": 1, "agents": {}}')
     assert {} == store.Builds(files).restore().trials
+
+
+def test_no_definition_has_proved_less_than_nothing(tmp_path):
+    """What a damaged file says of it is taken for nothing, or it would start none at all."""
+    files = store.FileStore(tmp_path)
+    files.save(
+        "builds.json",
+        '{"session": "s", "since": 1, "agents": {}, "trials": [["t", "b", "r", -5]]}',
+    )
+    (trial,) = store.Builds(files).restore().trials.values()
+    assert model.Trial(revision="r", online=0) == trial

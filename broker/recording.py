@@ -120,8 +120,8 @@ class Writer:
 
     def begin(self, *, at: float) -> None:
         """Write the header."""
-        told = {"format": FORMAT, "version": VERSION, "broker": broker.__version__, "at": at}
-        self._put(told | {"names": self.with_names})
+        fields = {"format": FORMAT, "version": VERSION, "broker": broker.__version__, "at": at}
+        self._put(fields | {"names": self.with_names})
 
     def add(self, record: Record) -> bool:
         """Write a record; False: the file is full, and says so."""
@@ -129,16 +129,16 @@ class Writer:
             return False
         if not self.with_names:
             record = disguised(record)
-        told = {"kind": _KINDS[type(record)].value, **_converter().unstructure(record)}
-        if self._put(told):
+        fields = {"kind": _KINDS[type(record)].value, **_converter().unstructure(record)}
+        if self._put(fields):
             return True
         self._state["full"] = 1
         note = Note(at=record.at, text=f"full: the limit is {self.limit_bytes}, in bytes")
         self.sink(_line({"kind": RecordKind.NOTE.value, **attrs.asdict(note)}))
         return False
 
-    def _put(self, told: Mapping[str, Any]) -> bool:
-        line = _line(told)
+    def _put(self, fields: Mapping[str, Any]) -> bool:
+        line = _line(fields)
         if self._state["bytes"] + len(line.encode()) > self.limit_bytes:
             return False
         self._state["bytes"] += len(line.encode())
@@ -146,8 +146,8 @@ class Writer:
         return True
 
 
-def _line(told: Mapping[str, Any]) -> str:
-    return json.dumps(told, ensure_ascii=True, separators=(",", ":"), allow_nan=False) + "\n"
+def _line(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=True, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def changes(before: model.ControllerView | None, world: model.World) -> Iterator[Record]:
@@ -214,12 +214,12 @@ def read(lines: Iterable[str]) -> Iterator[Record]:
 
 def _object(number: int, line: str) -> dict[str, Any]:
     try:
-        told = json.loads(line)
+        parsed = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"line {number}: {odd_json.words(error)}") from None
-    if not isinstance(told, dict):
+    if not isinstance(parsed, dict):
         raise RecordError(f"line {number}: expected: a JSON object")
-    return told
+    return parsed
 
 
 # --- how values are written --------------------------------------------------------------------
@@ -261,8 +261,8 @@ def _converter() -> cattrs.Converter:
 
 def _cause_of(slug: Any) -> model.Cause | model.Failure:
     """Return whatever of both is meant: no slug is one of both."""
-    known: tuple[model.Cause | model.Failure, ...] = (*model.Cause, *model.Failure)
-    for one in known:
+    causes: tuple[model.Cause | model.Failure, ...] = (*model.Cause, *model.Failure)
+    for one in causes:
         if one.slug == slug:
             return one
     raise ValueError(f"found {str(slug)[:80]!r}; allowed: the slug of a cause or a failure")

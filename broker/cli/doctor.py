@@ -181,7 +181,7 @@ async def _permissions(
         )
         return
     nodes = jnlp_client.NodeClient(session)
-    made = await _tried(
+    creation = await _tried(
         "Agent/Create",
         lambda: nodes.create(
             node.NodeDefinition(
@@ -193,8 +193,8 @@ async def _permissions(
             )
         ),
     )
-    yield made
-    if made.verdict is not finding.Grade.OK:
+    yield creation
+    if creation.verdict is not finding.Grade.OK:
         yield finding.warn("permissions", "the others cannot be tried without a node")
         return
     try:
@@ -327,8 +327,8 @@ async def _way_in(
     if way.transport is tunnel.Transport.WEBSOCKET:
         return await _websocket(client, url)
     async with client.get(f"{url}tcpSlaveAgentListener/", allow_redirects=False) as answer:
-        status, told = answer.status, answer.headers
-    return _elsewhere(url, status, {200}) or await _agent_port(url, told, way)
+        status, headers = answer.status, answer.headers
+    return _elsewhere(url, status, {200}) or await _agent_port(url, headers, way)
 
 
 async def _websocket(client: aiohttp.ClientSession, url: str) -> finding.Finding:
@@ -437,9 +437,9 @@ async def _lease(lease: leases.Lease, *, tries: bool) -> finding.Finding:
                 )
             right = "create"
             nobody = leases.Record(holder="", lease_s=1, acquired="", renewed="", transitions=0)
-            made = await lease.write(nobody, over=None)
+            created = await lease.write(nobody, over=None)
             right = "update"
-            present = made or record
+            present = created or record
             if present is not None:  # what leads may be faster: that proves the right as well
                 await lease.write(present.record, over=present)
     except backends_api.BackendError as error:
@@ -452,10 +452,10 @@ async def _lease(lease: leases.Lease, *, tries: bool) -> finding.Finding:
     return finding.ok("lease", f"{_held(lease, record)}; may be read, made and written")
 
 
-def _held(lease: leases.Lease, seen: leases.SeenRecord | None) -> str:
-    if seen is None:
+def _held(lease: leases.Lease, present: leases.SeenRecord | None) -> str:
+    if present is None:
         return f"{lease.where} is not there yet"
-    holder = seen.record.holder
+    holder = present.record.holder
     return f"{lease.where} is held by {holder}" if holder else f"{lease.where} is free"
 
 

@@ -38,12 +38,15 @@ def plan(options: argparse.Namespace) -> None:
         raise exits.BadInput("--number is of --world; hint: name the file with --world FILE")
     settings = shared.settings_of(options, secrets=False)
     asked = _RunningBroker.of(settings, "plan", "queue", "agents")
-    ours = asked.told is not None and asked.told["plan"]["configuration"] == settings.fingerprint
-    if asked.told is not None and ours:
+    ours = (
+        asked.answers is not None
+        and asked.answers["plan"]["configuration"] == settings.fingerprint
+    )
+    if asked.answers is not None and ours:
         asked.say()
-        shown = asked.told
+        shown = asked.answers
     else:
-        if asked.told is not None:
+        if asked.answers is not None:
             shared.note(
                 "the broker that works here has another configuration in force: by the file"
             )
@@ -136,14 +139,16 @@ async def _examine(
     shared = settings.high_availability
     lease = assembly.make_lease(shared) if shared is not None else None
     async with (
-        single_look.built(settings, watch, reads_only=True) as made,
+        single_look.built(settings, watch, reads_only=True) as broker,
         contextlib.AsyncExitStack() as stack,
     ):
         if lease is not None:
             stack.push_async_callback(lease.aclose)
         probe = f"{settings.owner}-doctor-{secrets.token_hex(3)}" if options.tries else None
-        running = doctors.running(settings, made.files)
-        checks = doctors.examine(settings, made.backends, now=watch.now, probe=probe, lease=lease)
+        running = doctors.running(settings, broker.files)
+        checks = doctors.examine(
+            settings, broker.backends, now=watch.now, probe=probe, lease=lease
+        )
         async for one in _chained(running, checks):
             findings.append(one)
             if not options.json:
@@ -168,9 +173,9 @@ def sweep(options: argparse.Namespace) -> None:
     settings = shared.settings_of(options, secrets=False)
     name = "leftovers/all" if options.all else "leftovers"
     asked = _RunningBroker.of(settings, name)
-    if asked.told is not None:
+    if asked.answers is not None:
         asked.say()
-        document = asked.told[name]
+        document = asked.answers[name]
     else:
         settings = shared.settings_of(options)
         log.configure(level="error", secrets=settings.secrets())
@@ -180,7 +185,7 @@ def sweep(options: argparse.Namespace) -> None:
     _print_swept(options, rows, [], kept)
     if not rows:
         return
-    if asked.told is not None:
+    if asked.answers is not None:
         left = counts.told(len(rows), "is left over", "are left over")
         way = "to remove every agent, stop it with SIGTERM after run --drain"
         raise exits.Refused(
@@ -195,8 +200,8 @@ def _clear(options: argparse.Namespace) -> None:
     settings = shared.settings_of(options)
     log.configure(level="error", secrets=settings.secrets())
     with shared.state_dir(settings, busy=_SWEEPS_ITSELF):
-        found, removed, kept = asyncio.run(single_look.clear(settings, everything=options.all))
-    _print_swept(options, found, removed, kept)
+        rows, removed, kept = asyncio.run(single_look.clear(settings, everything=options.all))
+    _print_swept(options, rows, removed, kept)
 
 
 def _print_swept(
@@ -242,8 +247,8 @@ async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Docu
     note = page_address.noted(store.ReadOnlyStore(settings.state_dir))
     if note is not None:
         with contextlib.suppress(page_address.NoAnswer):
-            told = await page_address.ask(note.url, names, note=note)
-            return _owned(settings, told, note.url), note.url
+            answers = await page_address.ask(note.url, names, note=note)
+            return _owned(settings, answers, note.url), note.url
     if settings.listen is None:
         raise exits.BadInput("listen is off in the configuration; hint: name the page with --url")
     host, port = settings.listen
@@ -279,7 +284,7 @@ class _RunningBroker:
     """What the broker said that works with this state directory; nothing if none answers."""
 
     url: str | None
-    told: dict[str, documents.Document] | None
+    answers: dict[str, documents.Document] | None
 
     @classmethod
     def of(cls, settings: config.Settings, *names: str) -> "_RunningBroker":
@@ -288,16 +293,16 @@ class _RunningBroker:
         if note is None:
             return cls(None, None)
         try:
-            told = asyncio.run(page_address.ask(note.url, names, note=note))
+            answers = asyncio.run(page_address.ask(note.url, names, note=note))
         except page_address.NoAnswer:
             return cls(None, None)
-        if any(one.get("owner") != settings.owner for one in told.values()):
+        if any(one.get("owner") != settings.owner for one in answers.values()):
             return cls(None, None)
-        return cls(note.url, told)
+        return cls(note.url, answers)
 
     def say(self) -> None:
         """Tell whose word it is, and how old."""
-        (first, *_) = (self.told or {}).values()
+        (first, *_) = (self.answers or {}).values()
         age = terminal.seconds(first["observed_age_s"])
         stands = "" if first["leading"] else f", a standby ({first['standby_text']})"
         shared.note(f"asked the broker that works here, {self.url}: it looked {age} ago{stands}")

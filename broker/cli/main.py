@@ -65,8 +65,8 @@ class _ArgumentParser(argparse.ArgumentParser):
     What is wrong is said as everywhere, in one line.
     """
 
-    def __init__(self, **told: Any) -> None:
-        super().__init__(**told)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.color = self.suggest_on_error = False
 
     def error(self, message: str) -> NoReturn:
@@ -283,7 +283,7 @@ def _wrong(text: str, allowed: str) -> argparse.ArgumentTypeError:
 
 def _listed(subs: "argparse._SubParsersAction[_ArgumentParser]") -> str:
     """Return the commands as a table: argparse makes another one on every Python."""
-    texts = {name: str(made.description).rstrip(".") for name, made in subs.choices.items()}
+    texts = {name: str(one.description).rstrip(".") for name, one in subs.choices.items()}
     lines = [f"  {name:13} {text[0].lower()}{text[1:]}" for name, text in texts.items()]
     ends = "Exit codes: 0 done; 1 failed; 2 wrong configuration or arguments; 3 refused."
     return "\n".join(["commands:", *lines, "", ends])
@@ -295,13 +295,13 @@ def _command(
     command: Command,
     text: str,
 ) -> argparse.ArgumentParser:
-    made = subs.add_parser(name, description=f"{text[0].upper()}{text[1:]}.")
-    made.set_defaults(command=command)
-    return made
+    sub = subs.add_parser(name, description=f"{text[0].upper()}{text[1:]}.")
+    sub.set_defaults(command=command)
+    return sub
 
 
-def _config_of(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
+def _config_of(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
         "--config",
         type=pathlib.Path,
         default=_CONFIG,
@@ -310,5 +310,5 @@ def _config_of(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _json_of(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--json", action="store_true", help="for programs")
+def _json_of(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="for programs")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-import broker
 from broker import app, clock, config, exits, recording, signals
 from broker.cli import shared, single_look
 from broker.core import model
@@ -33,16 +32,15 @@ def replayed(path: pathlib.Path, *, number: int | None) -> dict[str, documents.D
         raise exits.BadInput(f"{path}: holds no world; hint: agent-broker record writes some")
     if one is None:
         raise exits.BadInput(f"{path}: no world {number}; it holds {counts.told(count, 'world')}")
-    seen = single_look.Looked(
+    looked = single_look.Looked(
         policy=one.policy,
         world=one.world,
         plan=plans.plan(one.world, one.policy),
         fingerprint="",
         at=one.world.now,
-        version=broker.__version__,
     )
     made_of = {"plan": documents.plan, "queue": documents.queue, "agents": documents.agents}
-    return {name: make(seen) for name, make in made_of.items()}
+    return {name: make(looked) for name, make in made_of.items()}
 
 
 def records(path: pathlib.Path) -> Iterator[recording.Record]:
@@ -83,7 +81,7 @@ async def record(
     """
     watch = clock.Clock()
     with signals.awaited() as asked:
-        async with single_look.built(settings, watch, reads_only=True) as made:
+        async with single_look.built(settings, watch, reads_only=True) as broker:
             with shared.new_file(path, mode=0o600) as file:
                 writer = recording.Writer(file.write, with_names=with_names)
                 writer.begin(at=watch.now())
@@ -91,7 +89,9 @@ async def record(
                     shared.note(f"recording to {path}; Ctrl-C ends it")
                 async with waits.TaskGroup() as group:
                     following = group.create_task(
-                        _follow(made, watch, writer, file.flush, seconds=seconds, every_s=every_s),
+                        _follow(
+                            broker, watch, writer, file.flush, seconds=seconds, every_s=every_s
+                        ),
                         name="record",
                     )
                     ending = group.create_task(_end(following, asked), name="signal")
@@ -107,7 +107,7 @@ async def _end(following: asyncio.Task[None], asked: asyncio.Event) -> None:
 
 
 async def _follow(
-    made: app.Broker,
+    broker: app.Broker,
     watch: clock.Clock,
     writer: recording.Writer,
     flush: Callable[[], None],
@@ -116,24 +116,24 @@ async def _follow(
     every_s: float,
 ) -> None:
     after, looks = state.State.fresh(), 0
-    seen: model.ControllerView | None = None
+    last_view: model.ControllerView | None = None
     until = None if seconds is None else watch.now() + seconds
     while True:
-        before, policy = after, made.policy
-        after = await single_look.look(made, watch, before, policy)  # failed or not
+        before, policy = after, broker.policy
+        after = await single_look.look(broker, watch, before, policy)  # failed or not
         if after.world is None:
             raise AssertionError(after)
         world = attrs.evolve(after.world, ledger=before.ledger)  # what the plan was made of
         looks += 1
         one_world = recording.RecordedWorld(at=world.now, world=world, policy=policy)
         try:
-            for one in (*recording.changes(seen, after.world), one_world):
+            for one in (*recording.changes(last_view, after.world), one_world):
                 if not writer.add(one):
                     raise exits.Failed("the file is full; what it holds can be used")
             flush()
         except OSError as error:
             raise exits.Failed(f"the file cannot be written: {error.strerror or error}") from error
-        seen = world.controller if world.controller.synced else seen
+        last_view = world.controller if world.controller.synced else last_view
         _say(looks, world)
         if until is not None and watch.now() >= until:
             return

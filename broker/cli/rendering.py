@@ -28,8 +28,8 @@ def render(
     """Return the text for each backend of the template that can show it. Raises NotShown."""
     wanted = policy.template(template)
     if wanted is None:
-        known = ", ".join(t.name for t in policy.templates)
-        raise NotShown(f"no template {template[:80]!r}; known: {known}")
+        names = ", ".join(t.name for t in policy.templates)
+        raise NotShown(f"no template {template[:80]!r}; known: {names}")
     shown: dict[model.BackendName, str] = {}
     for name in wanted.backends:
         entry = settings.backends[name]

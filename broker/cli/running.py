@@ -42,17 +42,19 @@ async def _run(
         )
     watch = clock.Clock()
     try:
-        made = assembly.build(
+        broker = assembly.build(
             settings, files, watch=watch, leads=assembly.elect(settings, watch=watch)
         )
     except ValueError as error:
         raise exits.BadInput(str(error)) from error
-    made.ends_within = _end_by_force
+    broker.ends_within = _end_by_force
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not look at it again
     try:
-        with signals.obeyed(made, drain_s=options.drain, load=lambda: shared.settings_of(options)):
-            await made.run()
+        with signals.obeyed(
+            broker, drain_s=options.drain, load=lambda: shared.settings_of(options)
+        ):
+            await broker.run()
     except placeholder.SecondBroker as error:
         raise exits.Refused(str(error)) from error
     except OSError as error:
@@ -61,9 +63,9 @@ async def _run(
         raise exits.Failed(
             "left at once; agents and nodes stay, the next start adopts them"
         ) from None
-    if made.left:
+    if broker.left:
         raise exits.Failed(
-            f"draining was given up after {withheld.duration(options.drain)}; left: {made.left}"
+            f"draining was given up after {withheld.duration(options.drain)}; left: {broker.left}"
         )
 
 
@@ -97,7 +99,7 @@ def demo(options: argparse.Namespace) -> None:
         return
 
     try:
-        told = asyncio.run(
+        summary = asyncio.run(
             scenario.play(
                 seconds=options.seconds,
                 listen=options.listen or _PAGE,
@@ -112,9 +114,9 @@ def demo(options: argparse.Namespace) -> None:
     except asyncio.CancelledError:
         raise exits.Failed("left at once; every agent of the demo was ended") from None
     if options.json:
-        shared.print_json(told)
+        shared.print_json(summary)
     if any(
-        told[name] for name in ("left_over", "builds_lost", "builds_failed", "builds_unserved")
+        summary[name] for name in ("left_over", "builds_lost", "builds_failed", "builds_unserved")
     ):
         raise exits.Failed(
             "a build was lost, failed or not served, or something is left: see above"

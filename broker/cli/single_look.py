@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from attrs import field, frozen
 
-import broker
 from backends import api as backends_api
-from broker import app, assembly, clock, config, exits, store
+from broker import __version__, app, assembly, clock, config, exits, store
 from broker.core import model
 from broker.core.decide import leftovers
 from broker.core.fleet import death, marks
@@ -38,7 +37,7 @@ class Looked:
     plan: model.Plan
     fingerprint: str
     at: float
-    version: str = broker.__version__
+    version: str = __version__
     outcomes: Sequence[ledgers.Outcome] = ()
     deaths: Sequence[death.Death] = ()
     last_read: tuple[model.World, model.Plan] | None = None
@@ -81,10 +80,10 @@ def complain(world: model.World) -> None:
 async def dry(settings: config.Settings) -> dict[str, documents.Document]:
     """Look once; return the documents that a running broker would give. Raises Failed."""
     watch = clock.Clock()
-    async with built(settings, watch, reads_only=True) as made:
-        seen = shown(made, await good_look(made, watch, state.State.fresh(), made.policy))
+    async with built(settings, watch, reads_only=True) as broker:
+        looked = shown(broker, await good_look(broker, watch, state.State.fresh(), broker.policy))
         made_of = {"plan": documents.plan, "queue": documents.queue, "agents": documents.agents}
-        return {name: make(seen) for name, make in made_of.items()}
+        return {name: make(looked) for name, make in made_of.items()}
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +96,7 @@ async def built(
         files = kind(settings.state_dir)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # then it holds nothing
             files.check()
-        made = assembly.build(settings, files, watch=watch, reads_only=reads_only)
+        broker = assembly.build(settings, files, watch=watch, reads_only=reads_only)
     except ValueError as error:
         raise exits.BadInput(str(error)) from error
     except OSError as error:
@@ -105,44 +104,44 @@ async def built(
             f"state_dir {settings.state_dir}: {error.strerror or error}"
         ) from error
     try:
-        yield made
+        yield broker
     finally:
-        await made.aclose()
+        await broker.aclose()
 
 
 async def look(
-    made: app.Broker, watch: clock.Clock, before: state.State, policy: model.Policy
+    broker: app.Broker, watch: clock.Clock, before: state.State, policy: model.Policy
 ) -> state.State:
     """Turn the loop once, with what is remembered of an earlier look; it may show nothing."""
-    seen = await observe.observe(
-        made.reconciler.reader, made.backends, now=watch.now, time_limit_s=_ASK_S
+    views = await observe.observe(
+        broker.reconciler.reader, broker.backends, now=watch.now, time_limit_s=_ASK_S
     )
     sightings = turn.Sightings(
-        controller=seen.controller, backends=seen.backends, leads=False, may_order=False
+        controller=views.controller, backends=views.backends, leads=False, may_order=False
     )
-    dice = turn.Dice(ids=tuple(made.reconciler.new_id() for _ in range(64)))
+    dice = turn.Dice(ids=tuple(broker.reconciler.new_id() for _ in range(64)))
     return turn.take_in(before, sightings, policy, watch.now(), dice).state
 
 
 async def good_look(
-    made: app.Broker, watch: clock.Clock, before: state.State, policy: model.Policy
+    broker: app.Broker, watch: clock.Clock, before: state.State, policy: model.Policy
 ) -> state.State:
     """Look once, and warn of backends. Raises Failed when the controller cannot be read."""
-    after = await look(made, watch, before, policy)
+    after = await look(broker, watch, before, policy)
     if after.world is not None:
         complain(after.world)
     return after
 
 
-def shown(made: app.Broker, after: state.State) -> Looked:
+def shown(broker: app.Broker, after: state.State) -> Looked:
     """Return one look as the status documents want it."""
     if after.world is None or after.plan is None:
         raise AssertionError(after)
     return Looked(
-        policy=made.policy,
+        policy=broker.policy,
         world=after.world,
         plan=after.plan,
-        fingerprint=made.settings.fingerprint,
+        fingerprint=broker.settings.fingerprint,
         at=after.world.now,
         as_of=after.as_of,
         unread_since=after.unread_since,
@@ -155,9 +154,9 @@ def shown(made: app.Broker, after: state.State) -> Looked:
 async def leftover(settings: config.Settings, *, everything: bool) -> documents.Document:
     """Look twice, with the grace between; return the document that a running broker would give."""
     watch = clock.Clock()
-    async with built(settings, watch, reads_only=True) as made:
-        seen = shown(made, await _twice(made, watch, everything=everything))
-        return documents.leftovers(seen, seen.plan, everything=everything)
+    async with built(settings, watch, reads_only=True) as broker:
+        looked = shown(broker, await _twice(broker, watch, everything=everything))
+        return documents.leftovers(looked, looked.plan, everything=everything)
 
 
 async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, list[str], Rows]:
@@ -166,82 +165,83 @@ async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, l
     The caller holds the state directory. Raises Refused where another broker is at work.
     """
     watch = clock.Clock()
-    async with built(settings, watch, reads_only=False) as made:
+    async with built(settings, watch, reads_only=False) as broker:
         await _nobody_leads(settings)
         after = await _twice(
-            made, watch, everything=everything, first=functools.partial(_nobody_claims, made)
+            broker, watch, everything=everything, first=functools.partial(_nobody_claims, broker)
         )
-        made.draining = everything
-        made.reconciler.state = after
-        planned = shown(made, after).plan
+        broker.draining = everything
+        broker.reconciler.state = after
+        planned = shown(broker, after).plan
         doing = leftovers.removals(planned)
-        found = [{"name": str(a.name), "reason": a.reason} for a in doing]
+        rows = [{"name": str(a.name), "reason": a.reason} for a in doing]
         kept = [{"name": r.subject, "reason": r.text} for r in planned.refusals]
         removed: list[str] = []
         for action in doing:
-            policy = made.policy
-            after = turn.begin(made.reconciler.state, (action,), watch.now(), policy)
-            made.reconciler.state = after
-            outcome = await made.reconciler.executor.perform(action)
-            after = turn.settle(made.reconciler.state, outcome, policy, turn.Dice())
-            made.reconciler.state = after
+            policy = broker.policy
+            after = turn.begin(broker.reconciler.state, (action,), watch.now(), policy)
+            broker.reconciler.state = after
+            outcome = await broker.reconciler.executor.perform(action)
+            after = turn.settle(broker.reconciler.state, outcome, policy, turn.Dice())
+            broker.reconciler.state = after
             if outcome.failure is not None or outcome.withdrawn:
                 kept.append({"name": action.name, "reason": outcome.text})
             else:
                 removed.append(action.name)
-        if everything and made.reconciler.place is not None:
+        if everything and broker.reconciler.place is not None:
             with contextlib.suppress(jnlp_errors.JenkinsError):
-                await made.reconciler.place.remove()
+                await broker.reconciler.place.remove()
                 removed.append(marks.placeholder_name(settings.owner))
-        return found, removed, kept
+        return rows, removed, kept
 
 
 async def _twice(
-    made: app.Broker,
+    broker: app.Broker,
     watch: clock.Clock,
     *,
     everything: bool,
     first: Callable[[model.World], None] = lambda _: None,
 ) -> state.State:
     """Return the state after a second look; ``first`` is called after the first one."""
-    policy = leftovers.unsparing(made.policy, everything=everything)
-    after = await good_look(made, watch, state.State.fresh(), policy)
-    seen = shown(made, after)
-    first(seen.world)
-    if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in seen.plan.agents):
+    policy = leftovers.unsparing(broker.policy, everything=everything)
+    after = await good_look(broker, watch, state.State.fresh(), policy)
+    looked = shown(broker, after)
+    first(looked.world)
+    if any(a.phase in {model.Phase.ORPHAN, model.Phase.LOST} for a in looked.plan.agents):
         print(f"looking again in {policy.orphan_grace_s:.0f} s", file=sys.stderr)
         await asyncio.sleep(policy.orphan_grace_s)
-    return await good_look(made, watch, after, policy)
+    return await good_look(broker, watch, after, policy)
 
 
-def _nobody_claims(made: app.Broker, world: model.World) -> None:
+def _nobody_claims(broker: app.Broker, world: model.World) -> None:
     """Look whether the owner's claim is that of another state directory. Raises Refused.
 
     Whether its broker lives only a claim over it could tell, and that might end it. Replicas claim
     by their lease, which was looked at.
     """
-    place = made.reconciler.place
-    if place is None or made.settings.high_availability is not None:
+    place = broker.reconciler.place
+    if place is None or broker.settings.high_availability is not None:
         return
     if place.is_claimed_by_another(world.controller):
-        name = marks.placeholder_name(made.settings.owner)
+        name = marks.placeholder_name(broker.settings.owner)
         raise exits.Refused(
-            f"a broker with another state_dir has the claim of owner {made.settings.owner}; hint: "
-            f"run the sweep with its state_dir, or delete the node {name} if it is gone for good"
+            f"a broker with another state_dir has the claim of owner {broker.settings.owner}; "
+            f"hint: run the sweep with its state_dir, or delete the node {name} if it is gone for "
+            "good"
         )
 
 
 async def _nobody_leads(settings: config.Settings) -> None:
     """Look whether one of several brokers renews the lease that they share. Raises Refused."""
-    told = settings.high_availability
-    if told is None:
+    shared = settings.high_availability
+    if shared is None:
         return
-    lease = assembly.make_lease(told)
+    lease = assembly.make_lease(shared)
     try:
         before = await lease.read()
         if before is None or not before.record.holder:
             return
-        await asyncio.sleep(told.terms.lease_s)  # within it whoever leads has renewed it
+        await asyncio.sleep(shared.terms.lease_s)  # within it whoever leads has renewed it
         after = await lease.read()
     except backends_api.BackendError as error:
         raise exits.Failed(f"{lease.where} cannot be read: {error.reason}") from error

@@ -39,12 +39,12 @@ def waits_for(state: State, *, now: float, most: int = SHOWN) -> str:
     if world.controller.synced and world.controller.odd_computers:
         hidden.append(f"{health.CONTROLLER}, not seen whole ({world.controller.odd_computers})")
     agents = [_agent(agent, state.running.get(agent.name)) for agent in plan.agents]
-    known = {agent.name for agent in plan.agents}
-    others = [_order(action) for name, action in state.running.items() if name not in known]
+    names = {agent.name for agent in plan.agents}
+    others = [_order(action) for name, action in state.running.items() if name not in names]
     unseen = [
         f"{name} ({expected.verb.value} cannot be seen yet)"
         for name, expected in state.ledger.expectations.items()
-        if name not in known and name not in state.running
+        if name not in names and name not in state.running
     ]
     return ", ".join([*unread, *hidden, *_few([*agents, *sorted(others), *sorted(unseen)], most)])
 

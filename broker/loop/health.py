@@ -35,11 +35,11 @@ class SourceBack:
 
 def unread(world: model.World) -> dict[str, str]:
     """Return why each source could not be read, by its name; backends as ``backend NAME``."""
-    found = {} if world.controller.synced else {CONTROLLER: world.controller.error}
-    found |= {
+    errors = {} if world.controller.synced else {CONTROLLER: world.controller.error}
+    errors |= {
         f"backend {name}": view.error for name, view in world.backends.items() if not view.synced
     }
-    return {name: error or "not synced" for name, error in found.items()}
+    return {name: error or "not synced" for name, error in errors.items()}
 
 
 def since(before: Mapping[str, float], world: model.World) -> dict[str, float]:

@@ -47,9 +47,9 @@ async def read(backend: backends_api.Backend, name: str, *, within_s: float) -> 
 def complaint(lines: Sequence[str]) -> Complaint:
     """Return what the lines say; the last complaint counts, and of a trace its last cause."""
     for line in reversed(lines):
-        found = _CLASS_FILE.search(line)
-        if found is not None:
-            needs, has = (int(found[key]) - _BEFORE_JAVA_1 for key in ("needs", "has"))
+        versions = _CLASS_FILE.search(line)
+        if versions is not None:
+            needs, has = (int(versions[key]) - _BEFORE_JAVA_1 for key in ("needs", "has"))
             return Complaint(
                 cause=model.Cause.LOST_JAVA,
                 words=f"its Java is too old: it is Java {has}, needed is {needs}",
@@ -65,8 +65,10 @@ def complaint(lines: Sequence[str]) -> Complaint:
         inner = _CAUSE.match(line)
         if inner is not None:
             return Complaint(words=texts.clean(inner["words"], _LINE))
-    told = next((line for line in reversed(lines) if line.strip() and not _FRAME.match(line)), "")
-    return Complaint(words=texts.clean(told, _LINE).strip())
+    last_line = next(
+        (line for line in reversed(lines) if line.strip() and not _FRAME.match(line)), ""
+    )
+    return Complaint(words=texts.clean(last_line, _LINE).strip())
 
 
 def death_of(

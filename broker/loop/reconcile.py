@@ -215,10 +215,10 @@ class Reconciler:
             return False
         ready = {model.Stage.BUILDABLE, model.Stage.PENDING}
         try:
-            seen = await self.reader.peek()
+            queue = await self.reader.peek()
         except jnlp_errors.JenkinsError:
             return True  # the look will say what is wrong
-        return seen != {(item.id, item.stage in ready) for item in view.items}
+        return queue != {(item.id, item.stage in ready) for item in view.items}
 
     # --- looking ---
 
@@ -238,13 +238,13 @@ class Reconciler:
                 await self._watches.renew(group)
             term = self.state.term
             happened, self._happened = self._happened, False
-            seen = await self._sources.look(group, something_happened=happened)
+            views = await self._sources.look(group, something_happened=happened)
             # nothing waits from here on
             if self._stopping:
                 return
             sightings = turn.Sightings(
-                controller=seen.controller,
-                backends=seen.backends,
+                controller=views.controller,
+                backends=views.backends,
                 leads=self._leads_since(term),
                 may_order=self.works and not self._stopping,
             )

@@ -246,8 +246,8 @@ def bury(state: State, action: model.Removal, lines: Sequence[str], now: float) 
     # what holds its successors back is said with its reason as well
     scope = action.cause.scope or model.Scope.TEMPLATE
     key = ledgers.key_of(scope, agent.backend, agent.template)
-    told = ledgers.reworded(state.ledger, key, action.reason, dead.text)
-    return attrs.evolve(state, ledger=told)
+    ledger = ledgers.reworded(state.ledger, key, action.reason, dead.text)
+    return attrs.evolve(state, ledger=ledger)
 
 
 def learn(
@@ -289,10 +289,10 @@ def next_look(state: State, pace: Pace, now: float) -> float:
 def end_of(state: State, action: model.Removal) -> tuple[model.TemplateName | None, model.Cause]:
     """Return the template and the cause of an end that a removal has brought about."""
     memory = state.ledger.memories.get(action.name)
-    told = next((d.cause for d in state.deaths if d.name == action.name), action.cause)
+    cause = next((d.cause for d in state.deaths if d.name == action.name), action.cause)
     return (
         memory.template if memory is not None else None,
-        told if action.cause.accident else action.cause,
+        cause if action.cause.accident else action.cause,
     )
 
 

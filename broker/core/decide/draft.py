@@ -85,7 +85,7 @@ class Draft:
     def crowds(self) -> Sequence[Sequence[demand.Wish]]:
         """All others, by what they want."""
         pinned = {wish.item.id for wish in self.pinned}
-        found: dict[Hashable, list[demand.Wish]] = {}
+        crowds: dict[Hashable, list[demand.Wish]] = {}
         keys: dict[Hashable, list[demand.Wish]] = {}
         for wish in self.wanted:
             crowd = keys.get(wish.crowd)
@@ -93,16 +93,16 @@ class Draft:
                 continue
             if crowd is None:
                 canonical = wish.expression.canonical() if wish.expression is not None else None
-                crowd = found.setdefault((wish.kind, wish.templates, canonical), [])
+                crowd = crowds.setdefault((wish.kind, wish.templates, canonical), [])
                 keys[wish.crowd] = crowd
             crowd.append(wish)
-        return list(found.values())
+        return list(crowds.values())
 
     @functools.cached_property
     def ids(self) -> list[str]:
         """Suffixes for new names that no agent has had, and no label expression speaks of (I5)."""
-        known = {agent.name for agent in self.agents} | demand.names_in(self.wishes)
-        used = {name.rpartition("-")[2] for name in known}
+        names = {agent.name for agent in self.agents} | demand.names_in(self.wishes)
+        used = {name.rpartition("-")[2] for name in names}
         return [suffix for suffix in self.world.fresh_ids if suffix not in used]
 
     @functools.cached_property
@@ -123,21 +123,21 @@ class Draft:
     @functools.cached_property
     def spent(self) -> Mapping[NodeName, retention.Verdict]:
         """Who of those at work and idle has served its time, and why."""
-        found = {}
+        verdicts = {}
         templates, now, draining = self.policy.by_name, self.now, self.policy.draining
         for agent in self.within(Phase.IDLE, Phase.BUSY):
             template = templates.get(agent.template)
             verdict = retention.spent(agent, template, now=now, draining=draining)
             if verdict is not None:
-                found[agent.name] = verdict
-        return found
+                verdicts[agent.name] = verdict
+        return verdicts
 
     @functools.cached_property
     def _by_phase(self) -> Mapping[Phase, Sequence[Agent]]:
-        found: dict[Phase, list[Agent]] = {}
+        by_phase: dict[Phase, list[Agent]] = {}
         for agent in self.agents:
-            found.setdefault(agent.phase, []).append(agent)
-        return found
+            by_phase.setdefault(agent.phase, []).append(agent)
+        return by_phase
 
     @functools.cached_property
     def _interests(self) -> retention.Interests:

@@ -177,10 +177,10 @@ def _may_go(
             others.extend(staying)
         elif tally.idle[template.name] > template.min_idle:
             idle_s = template.retention.idle_s
-            since = [a.memory.idle_at for a in staying if a.memory is not None]
-            told = [at for at in since if at is not None]
-            if idle_s is not None and told:
-                draft.wake.append(min(told) + idle_s)
+            idle_at = [a.memory.idle_at for a in staying if a.memory is not None]
+            since = [at for at in idle_at if at is not None]
+            if idle_s is not None and since:
+                draft.wake.append(min(since) + idle_s)
     return others
 
 

@@ -152,7 +152,7 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
     seen_at = draft.world.controller.read_at  # that nothing was taken since then nobody knows
     if seen_at - nominated < min(limits):
         return frozenset()
-    found = set()
+    refused = set()
     for interest in draft.interests_in(agent):
         wish = interest.wish
         if not interest.sure or wish.kind is not demand.WishKind.NOW or wish.unmet is not None:
@@ -162,10 +162,10 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
         since = nominated if agent.phase is Phase.IDLE else max(nominated, drafts.age(wish)[0])
         due = since + (min(limits) if vetoed else limits[1])
         if seen_at >= due:
-            found.add(wish.item.id)
+            refused.add(wish.item.id)
         else:
             draft.wake.append(due)
-    return frozenset(found)
+    return frozenset(refused)
 
 
 def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:

@@ -56,8 +56,8 @@ def remote_fs(template: model.Template, site: Site, name: model.NodeName) -> str
 
 
 def _wanted_fs(template: model.Template, name: model.NodeName) -> str | None:
-    told = template.launch.remote_fs
-    return None if told is None else str(names.named(told, name))
+    root = template.launch.remote_fs
+    return None if root is None else str(names.named(root, name))
 
 
 def definition(

@@ -202,10 +202,10 @@ class _ParsedExpressions:
         self._weight = 0
 
     def get(self, text: str) -> Expression | LabelError | None:
-        found = self._answers.get(text)
-        if found is not None:
+        answer = self._answers.get(text)
+        if answer is not None:
             self._answers.move_to_end(text)
-        return found
+        return answer
 
     def keep(self, text: str, answer: Expression | LabelError) -> Expression | LabelError:
         if len(text) <= MAX_LENGTH:

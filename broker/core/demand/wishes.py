@@ -163,14 +163,14 @@ def wishes(
         reader.wish(item, one) for item, one in zip(view.items, read, strict=True)
     ]
     remembered = LabelSource.REMEMBERED
-    known = {}
+    labels_read = {}
     for wish in all_wishes:
         label = wish.label
         if label.expression is not None:
             # a text that was read once stays what it was, whatever it says later
             kept = ledger.labels.get(wish.item.id) if label.source is remembered else None
-            known[wish.item.id] = kept if kept is not None else label
-    return tuple(all_wishes), known
+            labels_read[wish.item.id] = kept if kept is not None else label
+    return tuple(all_wishes), labels_read
 
 
 @define(kw_only=True, eq=False)
@@ -381,9 +381,9 @@ class _WishReader:
         return _read(text, item)
 
     def _pinned(self, item: QueueItem, expression: labels.Expression | None) -> NodeName | None:
-        found = queue_texts.pinned_node(item.why)
-        if found and found in self.our_nodes:
-            return NodeName(found)
+        node = queue_texts.pinned_node(item.why)
+        if node and node in self.our_nodes:
+            return NodeName(node)
         if expression is None or expression.op is not labels.Op.ATOM:
             return None
         name = NodeName(expression.name)

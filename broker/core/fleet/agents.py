@@ -30,7 +30,7 @@ ASSIGNED = "?"
 
 
 @frozen(kw_only=True)
-class Seen:
+class Evidence:
     """What all sources show of one name in this cycle."""
 
     name: NodeName
@@ -59,22 +59,22 @@ def observe(
     gone: set[NodeName] = set()
     memories = dict(ledger.memories)
     expectations = dict(ledger.expectations)
-    for seen in _gather(world, policy, computers, same):
-        old = memories.get(seen.name)
-        memory = remember(old, seen, world=world, ledger=ledger)
-        expectation = _still_expected(expectations.get(seen.name), seen, world=world)
+    for evidence in _gather(world, policy, computers, same):
+        old = memories.get(evidence.name)
+        memory = remember(old, evidence, world=world, ledger=ledger)
+        expectation = _still_expected(expectations.get(evidence.name), evidence, world=world)
         if expectation is None:
-            expectations.pop(seen.name, None)
-        agent = _join(seen, memory, expectation, world=world, policy=policy)
+            expectations.pop(evidence.name, None)
+        agent = _join(evidence, memory, expectation, world=world, policy=policy)
         if old is not None and not lifecycle.is_legal(old.phase, agent.phase):
             illegal.append((old.phase, agent.phase))
         is_new = old is None or old.online_at is None
         if agent.phase not in _AT_WORK or agent.closed or is_new or ledger.backoffs:
             ledger = _count_start(ledger, agent, old, world=world, policy=policy)
         if agent.memory is not None:
-            memories[seen.name] = agent.memory
+            memories[evidence.name] = agent.memory
         if agent.phase is Phase.GONE and agent.instance is None and expectation is None:
-            gone.add(seen.name)
+            gone.add(evidence.name)
             continue
         agents.append(agent)
     agents.sort(key=operator.attrgetter("name"))
@@ -89,8 +89,8 @@ def _watch_session(world: model.World) -> model.Ledger:
         return ledger
     ledger = attrs.evolve(ledger, seen_at=view.read_at)
     # a time to come was written by an earlier life of ours, whose clock was ahead
-    known = ledger.session_at is not None and ledger.session_at <= world.now
-    if view.session == ledger.session and known:
+    has_session = ledger.session_at is not None and ledger.session_at <= world.now
+    if view.session == ledger.session and has_session:
         return ledger
     return attrs.evolve(ledger, session=view.session, session_at=world.now)
 
@@ -109,7 +109,7 @@ def _unchanged(
     if not last or not world.controller.synced:
         return {}
     listed = {name: one.instances for name, one in world.backends.items() if one.synced}
-    instances = {name: {one.name: one for one in seen} for name, seen in listed.items()}
+    instances = {name: {one.name: one for one in listing} for name, listing in listed.items()}
     others = _listed_twice(listed.values()) | ledger.expectations.keys()
     others |= world.controller.takes_work.keys()
     nothing: Mapping[str, backends_api.Instance] = {}
@@ -141,7 +141,7 @@ def _listed_twice(
     listed: Collection[Sequence[backends_api.Instance]],
 ) -> set[str]:
     """Return the names of which it is to be decided where they run."""
-    names = [one.name for seen in listed for one in seen]
+    names = [one.name for listing in listed for one in listing]
     if len(set(names)) == len(names):
         return set()
     return {name for name, times in Counter(names).items() if times > 1}
@@ -152,15 +152,15 @@ def _gather(
     policy: model.Policy,
     computers: Mapping[NodeName, model.Computer],
     without: Mapping[NodeName, Agent],
-) -> list[Seen]:
+) -> list[Evidence]:
     """Collect every other name of ours from all sources and from memory, sorted."""
     placeholder = marks.placeholder_name(policy.owner)
-    found: dict[NodeName, marks.Marks | None] = {}
+    marks_of: dict[NodeName, marks.Marks | None] = {}
     instances: dict[NodeName, tuple[model.BackendName, backends_api.Instance]] = {}
     for name in computers.keys() - without.keys():
         read = marks.from_description(computers[name].description)
         if read is not None and read.owner == policy.owner and name != placeholder:
-            found[name] = read
+            marks_of[name] = read
     for backend, view in world.backends.items():
         for instance in view.instances if view.synced else ():
             if instance.name in without:
@@ -169,25 +169,25 @@ def _gather(
             if read is None or read.owner != policy.owner:
                 continue
             instances[NodeName(instance.name)] = (backend, instance)
-            found.setdefault(NodeName(instance.name), read)
-    known = world.ledger.memories.keys() | world.ledger.expectations.keys()
-    for name in known - without.keys():
-        found.setdefault(name, None)
+            marks_of.setdefault(NodeName(instance.name), read)
+    remembered = world.ledger.memories.keys() | world.ledger.expectations.keys()
+    for name in remembered - without.keys():
+        marks_of.setdefault(name, None)
     everybody = all(view.whole for view in world.backends.values())
     return [
-        _seen(
+        _evidence(
             name,
-            found[name],
+            marks_of[name],
             computers.get(name),
             instances.get(name),
             world=world,
             everybody=everybody,
         )
-        for name in sorted(found)
+        for name in sorted(marks_of)
     ]
 
 
-def _seen(
+def _evidence(
     name: NodeName,
     read: marks.Marks | None,
     computer: model.Computer | None,
@@ -195,7 +195,7 @@ def _seen(
     *,
     world: model.World,
     everybody: bool,
-) -> Seen:
+) -> Evidence:
     remembered = world.ledger.memories.get(name)
     backend = placed[0] if placed is not None else (read.backend if read is not None else None)
     if backend is None:
@@ -208,14 +208,14 @@ def _seen(
     since = failed_at if failed_at is not None else -math.inf
     asked = (view,) if view is not None else world.backends.values()
     if view is not None:
-        known = remembered is not None and remembered.instance_seen
-        absent = not view.odd and (known or not view.hidden) and view.read_at >= since
+        had_instance = remembered is not None and remembered.instance_seen
+        absent = not view.odd and (had_instance or not view.hidden) and view.read_at >= since
         backend_synced = view.synced and (placed is not None or absent)
     else:
         # a backend that is no longer configured cannot be asked about its node: unknown, for ever;
         # what has no node either is gone once everybody who can be asked has answered
         backend_synced = computer is None and everybody
-    return Seen(
+    return Evidence(
         name=name,
         computer=computer,
         instance=placed[1] if placed is not None else None,
@@ -233,13 +233,13 @@ def _tells_absent(view: model.ControllerView, name: NodeName, *, since: float) -
 
 
 def remember(
-    old: Memory | None, seen: Seen, *, world: model.World, ledger: model.Ledger
+    old: Memory | None, evidence: Evidence, *, world: model.World, ledger: model.Ledger
 ) -> Memory:
     """Return the memory of a name after this look. Unsynced sources change nothing."""
     now = world.now
-    read = seen.marks
+    read = evidence.marks
     facts: dict[str, Any] = {}
-    expectation = ledger.expectations.get(seen.name) if old is None else None
+    expectation = ledger.expectations.get(evidence.name) if old is None else None
     if expectation is not None:
         facts.update(
             created_at=expectation.since_at,
@@ -252,16 +252,16 @@ def remember(
     if read is not None and (old is None or old.template is None):
         # a clock that went back between two lives must not make an agent younger than now
         created_at = min(read.created_at, now)
-        facts.update(created_at=created_at, template=read.template, backend=seen.backend)
-    if seen.instance is not None:
+        facts.update(created_at=created_at, template=read.template, backend=evidence.backend)
+    if evidence.instance is not None:
         facts.update(instance_seen=True)
     memory = Memory(first_seen_at=now, **facts) if old is None else _changed(old, **facts)
-    if not seen.controller_synced:
+    if not evidence.controller_synced:
         return _changed(memory, nominated_at=None)
     if old is not None and world.ledger.seen_at == world.controller.read_at:
         return memory  # the view of the last look, once more: a second look is another view
-    memory = _remember_work(memory, seen.computer, now=now, session=world.controller.session)
-    return _remember_refusal(memory, seen, world)
+    memory = _remember_work(memory, evidence.computer, now=now, session=world.controller.session)
+    return _remember_refusal(memory, evidence, world)
 
 
 def _changed(memory: Memory, **facts: Any) -> Memory:
@@ -272,11 +272,11 @@ def _changed(memory: Memory, **facts: Any) -> Memory:
     return memory
 
 
-def _remember_refusal(memory: Memory, seen: Seen, world: model.World) -> Memory:
+def _remember_refusal(memory: Memory, evidence: Evidence, world: model.World) -> Memory:
     """Note what the controller says of giving it work, if it was asked at this look."""
-    if memory.closed_at is not None and (seen.computer is None or seen.computer.offline):
+    if memory.closed_at is not None and (evidence.computer is None or evidence.computer.offline):
         memory = attrs.evolve(memory, closed_at=None, closed_looks=0)
-    takes = world.controller.takes_work.get(seen.name)
+    takes = world.controller.takes_work.get(evidence.name)
     if takes is None:
         return memory
     if takes:
@@ -339,29 +339,29 @@ def _look_at_work(memory: Memory, computer: model.Computer) -> tuple[int, tuple[
 
 
 def _still_expected(
-    expectation: model.Expectation | None, seen: Seen, *, world: model.World
+    expectation: model.Expectation | None, evidence: Evidence, *, world: model.World
 ) -> model.Expectation | None:
     if expectation is None:
         return None
-    tells = seen.controller_synced and seen.backend_synced
-    if expectation.done_at is not None and tells and seen.read_at < expectation.done_at:
+    tells = evidence.controller_synced and evidence.backend_synced
+    if expectation.done_at is not None and tells and evidence.read_at < expectation.done_at:
         return expectation  # what was read before it was done says nothing of it
     if world.now >= expectation.expires_at:
         return None
     if expectation.done_at is None or not tells:
         return expectation
-    cordoned = seen.computer is not None and lifecycle.is_cordoned(seen.computer)
+    cordoned = evidence.computer is not None and lifecycle.is_cordoned(evidence.computer)
     visible = ledgers.is_visible(
         expectation,
-        computer=seen.computer,
-        instance_seen=seen.instance is not None,
+        computer=evidence.computer,
+        instance_seen=evidence.instance is not None,
         cordoned=cordoned,
     )
     return None if visible else expectation
 
 
 def _join(
-    seen: Seen,
+    evidence: Evidence,
     memory: Memory,
     expectation: model.Expectation | None,
     *,
@@ -372,23 +372,23 @@ def _join(
     deadline = template.connect_deadline_s if template is not None else 300.0
     since = [at for at in (memory.offline_at, memory.created_at) if at is not None]
     phase = lifecycle.classify(
-        lifecycle.see_instance(seen.instance, synced=seen.backend_synced),
-        lifecycle.see_computer(seen.computer, synced=seen.controller_synced),
+        lifecycle.see_instance(evidence.instance, synced=evidence.backend_synced),
+        lifecycle.see_computer(evidence.computer, synced=evidence.controller_synced),
         launching=expectation is not None and expectation.verb is Verb.LAUNCH,
         overdue=memory.offline_at is not None and world.now - max(since) >= deadline,
     )
     return Agent(
-        name=seen.name,
+        name=evidence.name,
         phase=phase,
         template=memory.template,
-        backend=seen.backend,
-        revision=seen.marks.revision if seen.marks is not None else "",
+        backend=evidence.backend,
+        revision=evidence.marks.revision if evidence.marks is not None else "",
         created_at=memory.created_at,
-        computer=seen.computer,
-        instance=seen.instance,
+        computer=evidence.computer,
+        instance=evidence.instance,
         expectation=expectation,
-        memory=_note_phase(memory, phase, now=world.now, read_at=seen.read_at),
-        cordoned=seen.computer is not None and lifecycle.is_cordoned(seen.computer),
+        memory=_note_phase(memory, phase, now=world.now, read_at=evidence.read_at),
+        cordoned=evidence.computer is not None and lifecycle.is_cordoned(evidence.computer),
     )
 
 

@@ -211,10 +211,10 @@ def _waiter(
         task_url=item.task_url,
     )
     # an item that is already given to an executor may have no reason any more
-    known = unmet if unmet is not None else old
-    if known is None:
+    source = unmet if unmet is not None else old
+    if source is None:
         return waiter
-    return evolve(waiter, template=known.template, agent=known.agent)
+    return evolve(waiter, template=source.template, agent=source.agent)
 
 
 def _running(view: model.ControllerView, plan: model.Plan) -> dict[NodeName, tuple[str, ...]]:
@@ -245,10 +245,10 @@ def _runs(computer: model.Computer) -> tuple[str, ...]:
 def _fresh_runs(before: Known, after: Known, plan: model.Plan) -> list[_Run]:
     fresh: list[_Run] = []
     for agent in sorted(plan.agents, key=lambda a: a.name):
-        known = list(before.running.get(agent.name, ()))
+        earlier = list(before.running.get(agent.name, ()))
         for url in after.running.get(agent.name, ()):
-            if url in known:
-                known.remove(url)
+            if url in earlier:
+                earlier.remove(url)
             else:
                 fresh.append(_Run(agent=agent, url=url))
     return fresh

@@ -14,6 +14,10 @@ from jnlp import secret as jnlp_secret
 
 _SECRETS_KEPT = 2048
 """Names are never reused, so old secrets are only forgotten memory."""
+CONTROLLERS_OWN = "(master)"
+"""In a path the controller's own computer; since 2.307 ``(built-in)`` as well."""
+_MENU = 100
+_DELETIONS = ("/delete", "/doDelete")
 
 
 class NodeClient:
@@ -172,6 +176,23 @@ class NodeClient:
         await self._session.post(_path(name, "doDelete"))
         self._secrets.pop(name, None)
 
+    async def may_delete(self, name: str = CONTROLLERS_OWN) -> bool | None:
+        """Return whether we are allowed to delete a node; None: the controller does not tell.
+
+        Nothing on REST says so; the menu of a computer's page does (``contextMenu``, from
+        ``Computer/sidepanel.jelly``, 2.263 to master): it has an entry for the deletion where
+        Agent/Delete is granted. The controller's own computer has it too, and its deletion is
+        never carried out.
+        """
+        try:
+            answer = await self._session.get_json(_path(name, "contextMenu"))
+        except (errors.NotFound, errors.BadRequest, errors.Unexpected):
+            return None
+        menu = answer.json.get("items") if isinstance(answer.json, dict) else None
+        if not isinstance(menu, list) or not menu:
+            return None
+        return any(_deletes(entry) for entry in menu[:_MENU])
+
     async def disconnect(self, name: str, message: str = "") -> None:
         """Close the connection of a node's agent, whose name is free again then."""
         await self._session.post(_path(name, "doDisconnect"), form={"offlineMessage": message})
@@ -199,3 +220,11 @@ class NodeClient:
 
 def _path(name: str, rest: str) -> str:
     return f"computer/{quote(name, safe='')}/{rest}"
+
+
+def _deletes(entry: object) -> bool:
+    """Return whether an entry of a menu leads to the deletion: by its address, or its event's."""
+    told = entry if isinstance(entry, dict) else {}
+    event = told.get("event")
+    leads = (told.get("url"), event.get("url") if isinstance(event, dict) else None)
+    return any(isinstance(url, str) and url.rstrip("/").endswith(_DELETIONS) for url in leads)

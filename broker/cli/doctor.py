@@ -24,6 +24,7 @@ from broker import config, page_address, store
 from broker.cli import rendering
 from broker.controller import reading
 from broker.core import model
+from broker.core.fleet import marks
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
 from jnlp import version as jnlp_version
@@ -51,7 +52,7 @@ async def examine(
             yield one
             reached = reached or (one.check == "controller" and one.verdict is finding.Grade.OK)
         if reached:
-            async for one in _permissions(session, probe):
+            async for one in _permissions(session, probe, settings.owner):
                 yield one
             yield await _jobs(session)
             yield await _second_opinion(settings, session)
@@ -172,15 +173,20 @@ async def _who(settings: config.Settings, session: http.ControllerSession) -> fi
 
 
 async def _permissions(
-    session: http.ControllerSession, probe: str | None
+    session: http.ControllerSession, probe: str | None, owner: str
 ) -> AsyncIterator[finding.Finding]:
-    """Try each on a node of our own that is made for it and removed again."""
+    """Try each on a node of our own, made for it and removed again; not without that right."""
     if probe is None:
         yield finding.warn(
             "permissions", "whether nodes may be made and removed was not tried", _READ_ONLY
         )
         return
     nodes = jnlp_client.NodeClient(session)
+    lacking = await _cannot_remove(nodes, owner)
+    if lacking is not None:
+        yield lacking
+        yield finding.warn("permissions", "the others were not tried: the node would stay behind")
+        return
     creation = await _tried(
         "Agent/Create",
         lambda: nodes.create(
@@ -215,6 +221,34 @@ async def _permissions(
         yield finding.fail(gone.check, gone.text, f"{gone.hint}; remove node {probe} by hand")
     else:
         yield gone
+
+
+async def _cannot_remove(nodes: jnlp_client.NodeClient, owner: str) -> finding.Finding | None:
+    """Say that a node could not be removed again, or that this is not known; None: it can be.
+
+    Rights may hang on a node's name: the owner's placeholder is asked first, if it is there.
+    """
+    check = "Agent/Delete"
+    try:
+        allowed = await nodes.may_delete(marks.placeholder_name(owner))
+        if allowed is None:
+            allowed = await nodes.may_delete()
+    except errors.JenkinsError as error:
+        return finding.fail(check, error.text, _what_to_do(error))
+    if allowed is None:
+        return finding.warn(
+            check,
+            "the controller does not tell whether a node may be removed again",
+            "let the proxy before it pass computer/(master)/contextMenu, and make sure of it",
+        )
+    if not allowed:
+        return finding.fail(
+            check,
+            "missing: the controller offers us no removal of nodes",
+            f"give the user {check}; where rights hang on the names of nodes, the broker's "
+            f"begin with {owner}-",
+        )
+    return None
 
 
 async def _kept(session: http.ControllerSession, probe: str) -> finding.Finding:

@@ -310,14 +310,13 @@ class SimulatedController:
 
     async def _node(self, request: web.Request, name: str, rest: str) -> web.StreamResponse:
         if name in documents.built_in_paths(self.sim):
+            if rest == "contextMenu":
+                return self._menu(request)
             if rest != "api/json":
                 raise simulation.SimulatedRefusal(400)
             return self._document(request, documents.built_in(self.sim, url=self.url))
         if request.method != "POST":
-            node = self.sim.computer(name)
-            if rest == "api/json":
-                return self._document(request, documents.computer(node, url=self.url))
-            return nodes.show(self.sim, node, rest, url=self.url)
+            return self._shown(request, self.sim.computer(name), rest)
         node = self.sim.node(name)
         if rest == "config.xml":
             text = (await request.read()).decode("utf-8", "replace")
@@ -334,6 +333,17 @@ class SimulatedController:
             by=self.access.user or "anonymous",
         )
         return web.Response(status=302, headers={"Location": f"{self.url}computer/{where}"})
+
+    def _shown(self, request: web.Request, node: simulation.Node, rest: str) -> web.Response:
+        if rest == "api/json":
+            return self._document(request, documents.computer(node, url=self.url))
+        if rest == "contextMenu":
+            return self._menu(request)
+        return nodes.show(self.sim, node, rest, url=self.url)
+
+    def _menu(self, request: web.Request) -> web.Response:
+        deletes = self.access.may("Agent/Delete")
+        return _json(documents.menu(self.sim, request.path, deletes=deletes))
 
     # --- agents ---
 

@@ -235,6 +235,21 @@ def built_in_paths(sim: simulation.Simulation) -> set[str]:
     return {"(master)", "(built-in)"} if newer else {"(master)"}
 
 
+def menu(sim: simulation.Simulation, path: str, *, deletes: bool) -> Document:
+    """Return ``contextMenu`` of a computer: what the user may go to from its page.
+
+    From the source (``ModelObjectWithContextMenu``, ``Computer/sidepanel.jelly``), not recorded.
+    """
+    base = path.removesuffix("contextMenu")
+    verb = "doDelete" if jnlp_version.at_least(sim.version, (2, 415), (2, 426, 1)) else "delete"
+    entries = [("Delete Agent", verb)] if deletes else []
+    entries += [("Build History", "builds"), ("Load Statistics", "load-statistics")]
+    return {
+        "_class": "jenkins.model.ModelObjectWithContextMenu$ContextMenu",
+        "items": [{"displayName": name, "url": f"{base}{where}"} for name, where in entries],
+    }
+
+
 def computer(node: simulation.Node, *, url: str) -> Document:
     """Return one computer."""
     kind = "hudson.model.Hudson$MasterComputer"

@@ -45,7 +45,7 @@ async def surgery(tmp_path, *, permissions=BROKER, more="command: [/bin/sh]", **
     async with controller.SimulatedController(simulated, now=time.time, access=access) as server:
         path = tmp_path / "broker.yaml"
         path.write_text(CONFIG.format(url=server.url, folder=tmp_path, more=more))
-        yield simulated, path
+        yield server, path
 
 
 async def doctor(path, *, token=TOKEN, probe="o-doctor-1"):
@@ -64,9 +64,9 @@ async def doctor(path, *, token=TOKEN, probe="o-doctor-1"):
 
 async def test_all_is_well(tmp_path):
     """Every check is there; python-jenkins agrees; the node that was tried is gone."""
-    async with surgery(tmp_path) as (simulated, path):
+    async with surgery(tmp_path) as (server, path):
         bad, found = await doctor(path)
-        assert simulated.nodes == {}
+        assert server.sim.nodes == {}
     assert not bad
     assert {name: row.verdict.value for name, row in found.items()} == {
         **dict.fromkeys(
@@ -96,15 +96,35 @@ async def test_all_is_well(tmp_path):
 @pytest.mark.parametrize("missing", ["Agent/Create", "Agent/Disconnect", "Agent/Delete"])
 async def test_a_missing_permission_is_named(tmp_path, missing):
     """One line FAILs, says which permission to give, and the exit code is 1."""
-    async with surgery(tmp_path, permissions=BROKER - {missing}) as (simulated, path):
+    async with surgery(tmp_path, permissions=BROKER - {missing}) as (server, path):
         bad, found = await doctor(path)
-        left = bool(simulated.nodes)
     assert bad
     assert found[missing].verdict.value == "FAIL"
     assert f"give the user {missing}" in found[missing].hint
-    assert left == (missing == "Agent/Delete")
-    if left:
-        assert "by hand" in found[missing].hint
+    assert server.sim.nodes == {}
+    assert (("POST", "computer/doCreateItem") in server.requests) == (missing != "Agent/Delete")
+
+
+async def test_a_right_by_the_names_of_nodes_is_asked_of_a_node_of_ours(tmp_path):
+    """The owner's placeholder may be deleted, the controller's own computer not: that is enough."""
+    async with surgery(tmp_path) as (server, path):
+        server.sim.nodes["o-placeholder"] = simulation.Node(
+            name="o-placeholder", labels=frozenset(), slots=[simulation.Slot()]
+        )
+        server.fail_next("computer/(master)/contextMenu", "500")
+        bad, found = await doctor(path)
+        assert set(server.sim.nodes) == {"o-placeholder"}
+    assert (bad, found["Agent/Delete"].verdict.value) == (False, "ok")
+
+
+async def test_where_the_controller_does_not_tell_no_node_is_made(tmp_path):
+    """A proxy that keeps the page back: nothing is made that might stay."""
+    async with surgery(tmp_path) as (server, path):
+        server.fail_next("computer/*/contextMenu", "500", times=9)
+        bad, found = await doctor(path)
+        assert ("POST", "computer/doCreateItem") not in server.requests
+    assert (bad, found["Agent/Delete"].verdict.value) == (False, "warn")
+    assert "Agent/Create" not in found
 
 
 async def test_agent_configure_is_needed_by_old_controllers_only(tmp_path):

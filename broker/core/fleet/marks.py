@@ -5,6 +5,7 @@ starts with nothing knows every agent again. Pure; knows the wording, refuses to
 from it.
 """
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ _MARK_LENGTH = 512  # from its beginning to its end
 _LOOKED_AT = 4096  # characters of a description, whose writer may be anybody
 _VALUE_LENGTH = 128
 _LATEST = 253402300799.0  # end of the year 9999
+_KEYS = ("owner", "template", "backend", "revision", "created")
+_KEPT = 8192  # marks that are not read again at every look
 _PLACEHOLDER_KIND, _QUESTION_KIND = "placeholder", "claim"
 _QUESTION = re.compile(r"[0-9a-f]{12}")
 
@@ -63,8 +66,7 @@ def from_description(description: str) -> Marks | None:
         begin = at + len(_BEGIN)
         end = text.find(_END, begin, begin + _MARK_LENGTH)
         if end >= 0:
-            pairs = (pair.partition("=") for pair in text[begin:end].split(" "))
-            marks = from_metadata({key: value for key, _, value in pairs})
+            marks = _from_words(text[begin:end])
             if marks is not None:
                 return marks
         at = text.find(_BEGIN, begin)
@@ -73,15 +75,31 @@ def from_description(description: str) -> Marks | None:
 
 def from_metadata(metadata: Mapping[str, str]) -> Marks | None:
     """Read the marks of an instance; None if any is missing, or cannot be ours."""
-    values = [metadata.get(key, "") for key in ("owner", "template", "backend", "revision")]
-    created_at = _moment(metadata.get("created", ""))
-    if created_at is None or not all(values) or max(map(len, values)) > _VALUE_LENGTH:
+    values = [metadata.get(key, "") for key in _KEYS]
+    if not all(values) or max(map(len, values)) > _VALUE_LENGTH:
+        return None
+    return _from_values(*values)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _from_words(text: str) -> Marks | None:
+    """Read what stands between the brackets: at most ``_MARK_LENGTH`` characters."""
+    pairs = (pair.partition("=") for pair in text.split(" "))
+    return from_metadata({key: value for key, _, value in pairs})
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _from_values(
+    owner: str, template: str, backend: str, revision: str, created: str
+) -> Marks | None:
+    created_at = _moment(created)
+    if created_at is None:
         return None
     return Marks(
-        owner=values[0],
-        template=model.TemplateName(values[1]),
-        backend=model.BackendName(values[2]),
-        revision=values[3],
+        owner=owner,
+        template=model.TemplateName(template),
+        backend=model.BackendName(backend),
+        revision=revision,
         created_at=created_at,
     )
 

@@ -260,7 +260,8 @@ def remember(
         return _changed(memory, nominated_at=None)
     if old is not None and world.ledger.seen_at == world.controller.read_at:
         return memory  # the view of the last look, once more: a second look is another view
-    memory = _remember_work(memory, evidence.computer, now=now, session=world.controller.session)
+    facts |= _work(memory, evidence.computer, now=now, session=world.controller.session)
+    memory = Memory(first_seen_at=now, **facts) if old is None else _changed(memory, **facts)
     return _remember_refusal(memory, evidence, world)
 
 
@@ -285,20 +286,21 @@ def _remember_refusal(memory: Memory, evidence: Evidence, world: model.World) ->
     return attrs.evolve(memory, closed_at=since, closed_looks=memory.closed_looks + 1)
 
 
-def _remember_work(
+def _work(
     memory: Memory, computer: model.Computer | None, *, now: float, session: str
-) -> Memory:
+) -> dict[str, Any]:
+    """Return what there is to remember of what it was seen to do."""
     sight = lifecycle.see_computer(computer, synced=True)
     if computer is None or sight in {
         lifecycle.ComputerSight.ABSENT,
         lifecycle.ComputerSight.OFFLINE,
     }:
         since = memory.offline_at if memory.offline_at is not None else now
-        return _changed(memory, offline_at=since, idle_at=None, free_at=None, executable_urls=())
+        return {"offline_at": since, "idle_at": None, "free_at": None, "executable_urls": ()}
     is_idle = sight is lifecycle.ComputerSight.IDLE
     if sight in {lifecycle.ComputerSight.CORDONED, lifecycle.ComputerSight.HELD}:
         # out of service hides whether it is connected
-        return _changed(memory, offline_at=None, idle_at=None, free_at=None, executable_urls=())
+        return {"offline_at": None, "idle_at": None, "free_at": None, "executable_urls": ()}
     idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
     first = memory.online_at is None
     builds, executable_urls = _look_at_work(memory, computer)
@@ -306,17 +308,16 @@ def _remember_work(
     if not computer.offline and computer.busy_executors < computer.executors:
         took = builds > memory.builds or not set(executable_urls) <= set(memory.executable_urls)
         free_at = now if took or memory.free_at is None else memory.free_at
-    return _changed(
-        memory,
-        online_at=now if first else memory.online_at,
-        online_witnessed=memory.offline_at is not None if first else memory.online_witnessed,
-        offline_at=None,
-        idle_at=idle_at,
-        busy_session=session if sight is lifecycle.ComputerSight.BUSY else memory.busy_session,
-        free_at=free_at,
-        builds=builds,
-        executable_urls=executable_urls,
-    )
+    return {
+        "online_at": now if first else memory.online_at,
+        "online_witnessed": memory.offline_at is not None if first else memory.online_witnessed,
+        "offline_at": None,
+        "idle_at": idle_at,
+        "busy_session": session if sight is lifecycle.ComputerSight.BUSY else memory.busy_session,
+        "free_at": free_at,
+        "builds": builds,
+        "executable_urls": executable_urls,
+    }
 
 
 def _look_at_work(memory: Memory, computer: model.Computer) -> tuple[int, tuple[str, ...]]:

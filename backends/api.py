@@ -79,6 +79,9 @@ class Instance:
     detail: str = ""  # the platform's words on why it does not run yet, or does not go
     leaving_at: float | None = None  # POSIX seconds: since when it is being removed, if known
     spent: bool = False  # nothing of it runs any more, and something keeps it from being removed
+    place: str = ""  # where it runs, cleaned: an engine, a node; "": not known, or nothing to tell
+    ends_because: str = ""  # the platform's words on why it will soon end what runs still; "": no
+    ends_at: float | None = None  # with ``ends_because``, POSIX seconds, where it says when
 
 
 @frozen(kw_only=True)
@@ -130,6 +133,9 @@ class InstanceSpec:
     # instance's name in it it is this instance's own: made before the start, removed with it
     work_dir: str | None = None
     options: Any = None  # the kind's own template settings (``Kind.template_settings``)
+    # places, as ``Instance.place`` calls them, where it must not go; no part of what it is: the
+    # same name with others is the same instance
+    avoid: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -42,6 +42,7 @@ class MemorySettings:
     terminate_s: float = field(default=0.0, validator=_not_negative)  # from terminate to gone
     list_s: float = field(default=0.0, validator=_not_negative)  # one answer to list
     capacity: int | None = field(default=None, validator=_not_negative)  # None: endless
+    places: tuple[str, ...] = ()  # names of where instances run; the emptiest takes the next
 
 
 @frozen(kw_only=True)
@@ -76,6 +77,7 @@ class _Cell:
     spec: api.InstanceSpec
     state: api.InstanceState
     created_at: float
+    place: str = ""
     due_at: float = math.inf  # of the next change
     dies_at: float = math.inf
     exit: api.Exit | None = None
@@ -89,6 +91,7 @@ class _Cell:
             metadata=dict(self.spec.metadata),
             created_at=self.created_at,
             exit=self.exit,
+            place=self.place,
         )
 
 
@@ -165,7 +168,7 @@ class Platform:
         if existing is None:
             if self.free() == 0:
                 raise api.NoCapacity(f"no place of {self.settings.capacity} is free")
-            self._create(spec, owner=owner, now=now)
+            self._create(spec, owner=owner, place=self._choose(spec), now=now)
         _answer(late)
 
     def stop(self, name: str, *, owner: str, now: float) -> float:
@@ -245,13 +248,22 @@ class Platform:
 
     # --- inside ---
 
-    def _create(self, spec: api.InstanceSpec, *, owner: str, now: float) -> None:
+    def _choose(self, spec: api.InstanceSpec) -> str:
+        """Return the allowed place with the fewest instances, the first of several."""
+        allowed = [place for place in self.settings.places if place not in spec.avoid]
+        if self.settings.places and not allowed:
+            raise api.NoCapacity(f"all of {len(self.settings.places)} places are to be avoided")
+        held = collections.Counter(cell.place for cell in self._cells.values())
+        return min(allowed, key=lambda place: held[place], default="")
+
+    def _create(self, spec: api.InstanceSpec, *, owner: str, place: str, now: float) -> None:
         takes_s = _options(spec).launch_s
         cell = _Cell(
             owner=owner,
             spec=spec,
             state=api.InstanceState.STARTING,
             created_at=now,
+            place=place,
             due_at=now + (self.settings.launch_s if takes_s is None else takes_s),
         )
         self._cells[spec.name] = cell
@@ -312,7 +324,7 @@ def _options(spec: api.InstanceSpec) -> MemoryTemplate:
 
 def _shown(spec: api.InstanceSpec) -> api.InstanceSpec:
     """Return what tells two specifications apart; secrets are left out."""
-    return attrs.evolve(spec, secret_files={})
+    return attrs.evolve(spec, secret_files={}, avoid=())
 
 
 class MemoryBackend:

@@ -24,7 +24,7 @@ from backends.docker import settings
 from backends.docker.containers import container, host, pool
 from backends.docker.engine import client
 from backends.kit import connection
-from outside import bodies, connect_errors, counts, waits
+from outside import bodies, connect_errors, counts, text, waits
 
 _RESCAN_S = 30.0
 _FETCH_S = 60.0
@@ -227,6 +227,8 @@ class DockerBackend:
         self, place: pool.Place, name: str, plan: container.ContainerPlan, files: _Files
     ) -> None:
         """Launch on one host, whose room counts it from now on unless nothing can be left."""
+        where = text.clean(place.host.url)
+        self._preparing[name] = attrs.evolve(self._preparing[name], place=where)
         try:
             await self._on(place, name, plan, files)
         except api.BackendError as error:

@@ -6,6 +6,7 @@ Refuses to know where the facts came from.
 
 from backends import api
 from backends.mesos import death, records, tasks
+from outside import text
 
 _STATES = {
     "TASK_STAGING": api.InstanceState.STARTING,
@@ -36,4 +37,5 @@ def instance(task: records.Task) -> api.Instance:
         if task.final is None
         else death.certificate(task.final, last_words=task.last_words or ""),
         detail=_AWAY if task.state == "TASK_UNREACHABLE" else "",
+        place=tasks.place_of(labels) or text.clean(task.agent_id or ""),
     )

@@ -87,6 +87,7 @@ class Placement:
 
     need: Need
     agent_id: str
+    hostname: str
     agent_url: str
     traits: Mapping[str, str]  # of the agent, as far as the need's constraints ask
     resources: tuple[Mapping[str, Any], ...]
@@ -408,6 +409,7 @@ def _take(need: Need, bag: _Bag) -> Placement:
     return Placement(
         need=need,
         agent_id=first.agent_id,
+        hostname=first.hostname,
         agent_url=first.agent_url,
         traits=traits,
         resources=tuple(taken),

@@ -112,6 +112,7 @@ def _task(raw: Mapping[str, Any]) -> records.Task:
         final = {"state": state, "timestamp": statuses[-1].get("timestamp") if statuses else None}
     return records.Task(
         name=str(raw["id"]),
+        agent_id=str(raw.get("slave_id", "")) or None,
         state=state,
         started=any(one.get("state") != "TASK_STAGING" for one in statuses),
         labels=tasks.labels_of(raw),

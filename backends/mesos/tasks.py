@@ -20,9 +20,11 @@ from typing import Any
 from backends import api
 from backends.kit import names
 from backends.mesos import containers, offers, settings
+from outside import text
 
 PREFIX = "agent-broker/"
 _DIGEST, _CREATED, _TRAITS = "digest.spec", "created.at", "traits.agent"
+_PLACE = "place.agent"
 _SECRET = "AGENT_BROKER_SECRET_"  # noqa: S105 -- the name of a variable
 _SANDBOX = '"$MESOS_SANDBOX"'
 _TOKEN = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES))))
@@ -154,15 +156,20 @@ def info(
 
 
 def placed(wanted: Mapping[str, Any], placement: offers.Placement) -> dict[str, Any]:
-    """Return the TaskInfo with what the offer decides: agent, resources, host ports, traits."""
+    """Return the TaskInfo with what the offer decides: agent, resources, ports, labels."""
     task = {
         **wanted,
         "agent_id": {"value": placement.agent_id},
         "resources": [*placement.resources, *wanted.get("resources", ())],
     }
+    labels = [
+        *wanted.get("labels", {}).get("labels", ()),
+        {"key": f"{PREFIX}{_PLACE}", "value": placement.hostname},
+    ]
     if placement.traits:
         traits = {"key": f"{PREFIX}{_TRAITS}", "value": json.dumps(dict(placement.traits))}
-        task["labels"] = {"labels": [*wanted.get("labels", {}).get("labels", ()), traits]}
+        labels.append(traits)
+    task["labels"] = {"labels": labels}
     return _with_ports(task, placement.ports) if placement.ports else task
 
 
@@ -178,7 +185,7 @@ def labels_of(told: Mapping[str, Any]) -> dict[str, str]:
 
 def metadata(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the broker's metadata; raises ValueError when it was damaged."""
-    own = {f"{PREFIX}{name}" for name in (_DIGEST, _CREATED, _TRAITS)}
+    own = {f"{PREFIX}{name}" for name in (_DIGEST, _CREATED, _TRAITS, _PLACE)}
     others = {key: value for key, value in labels.items() if key not in own}
     return names.decode_metadata(others, prefix=PREFIX)
 
@@ -202,6 +209,11 @@ def created_at(labels: Mapping[str, str]) -> float | None:
         return float(labels.get(f"{PREFIX}{_CREATED}", ""))
     except ValueError:
         return None
+
+
+def place_of(labels: Mapping[str, str]) -> str:
+    """Return the host name of the Mesos agent that it was given to; empty if unknown."""
+    return text.clean(labels.get(f"{PREFIX}{_PLACE}", ""))
 
 
 def traits_of(labels: Mapping[str, str]) -> dict[str, str]:

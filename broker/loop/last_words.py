@@ -91,6 +91,7 @@ def death_of(
         phase=agent.phase if agent is not None else model.Phase.UNKNOWN,
         cause=said.cause or action.cause,
         text=action.reason + more if is_new else action.reason,
+        place=agent.instance.place if agent is not None and agent.instance is not None else "",
         exit_code=exit_.code if exit_ is not None else None,
         last_lines=tuple(lines),
     )

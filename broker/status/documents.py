@@ -203,6 +203,7 @@ def _agent(agent: model.Agent, *, now: float) -> Document:
         "phase": agent.phase.value,
         "template": agent.template,
         "backend": agent.backend,
+        "place": _quote(agent.instance.place) if agent.instance is not None else "",
         "revision": agent.revision,
         "cordoned": agent.cordoned,
         "created_at": _iso(agent.created_at),
@@ -242,6 +243,9 @@ def _instance(instance: backends_api.Instance, *, now: float) -> Document:
         "text": _quote(instance.detail),
         "leaving_at": _iso(instance.leaving_at),
         "leaving_age_s": _age(instance.leaving_at, now),
+        "ends_because": _quote(instance.ends_because),
+        "ends_at": _iso(instance.ends_at),
+        "ends_in_s": _until(instance.ends_at, now),
         "exit": {"slug": end.slug, "code": end.code, "text": _quote(end.message)}
         if end is not None
         else None,
@@ -262,6 +266,7 @@ def _death(dead: death.Death, *, now: float) -> Document:
         "name": dead.name,
         "template": dead.template,
         "backend": dead.backend,
+        "place": _quote(dead.place),
         "at": _iso(dead.at),
         "age_s": _age(dead.at, now),
         "phase": dead.phase.value,

@@ -346,7 +346,7 @@ _AGENTS: tuple[_Column, ...] = (
     ("Age", "n", _age_of("age_s")),
     ("Idle for", "n", _age_of("idle_age_s")),
     ("Builds", "n", _of("builds")),
-    ("Backend", "k", _of("backend")),
+    ("Where", "k", lambda row: _text(terminal.where(row))),
     ("Runs", "", _running),
 )
 _HELD: tuple[_Column, ...] = (
@@ -357,6 +357,7 @@ _HELD: tuple[_Column, ...] = (
 _DEATHS: tuple[_Column, ...] = (
     ("Agent", "k", lambda row: _code(row["name"])),
     ("When", "n", lambda row: f"{terminal.seconds(row['age_s'])} ago"),
+    ("Where", "k", lambda row: _text(terminal.where(row))),
     ("Reason", "k", _of("slug")),
     ("In words", "", _lines),
 )

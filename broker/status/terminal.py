@@ -126,14 +126,14 @@ def render(told: Mapping[str, _Row]) -> str:
         ),
         _part(
             "agents" + "".join(f", {n} {phase}" for phase, n in sorted(phases.items())) + of,
-            ("agent", "phase", "age", "builds", "backend", "runs"),
+            ("agent", "phase", "age", "builds", "where", "runs"),
             [
                 (
                     a["name"],
                     a["phase"],
                     seconds(a["age_s"]),
                     a["builds"],
-                    a["backend"],
+                    where(a),
                     " ".join((*a["running"], a["serves_nobody"])).strip() or state_words(a),
                 )
                 for a in agents
@@ -141,6 +141,11 @@ def render(told: Mapping[str, _Row]) -> str:
         ),
     ]
     return "\n\n".join(parts)
+
+
+def where(row: _Row) -> str:
+    """Return the backend of an agent, and the place on it where it is known."""
+    return " ".join(str(part) for part in (row["backend"], row.get("place")) if part)
 
 
 def state_words(agent: _Row) -> str:

@@ -37,6 +37,7 @@ CAPABILITIES = {
     "exposure": "others can look at an instance without the backend",
     "outside-kill": "an instance can be killed behind the backend's back",
     "two-brokers": "two brokers of one owner may work at the same time",
+    "place": "instances run at places that have names",
     "watch": "the end of an instance wakes the watch",
     "launch no-capacity": "the platform can be full",
     "launch unauthorized": "the platform can forbid a launch",

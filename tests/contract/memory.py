@@ -31,7 +31,8 @@ class MemoryHarness:
         self._programs: dict[str, harness.Program] = {}
         self._planted: dict[str, api.Instance] = {}
         self._owners: set[str] = set()
-        self._platform = memory.Platform(on_start=self._start)
+        settings = memory.MemorySettings(places=("here", "there"))
+        self._platform = memory.Platform(settings, on_start=self._start)
 
     def _start(self, spec: api.InstanceSpec) -> None:
         for line in self._programs[spec.name].lines:

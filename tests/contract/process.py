@@ -28,6 +28,7 @@ class ProcessHarness:
         "list-part unavailable": "what cannot be read is remembered, or costs its instance only",
         "terminate unavailable": "an odd file is in the way of no removal",
         "logs unavailable": "output that cannot be read is left out",
+        "place": "every process runs on the broker's own machine",
     }
 
     def __init__(self, folder: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from backends import api
 from backends.kit import names
+from outside import text
 from tests import patience
 from tests.contract import checks
 from tests.contract.conftest import skip_where_lacking
@@ -53,6 +54,23 @@ async def test_the_secret_does_not_tell_specifications_apart(harness: Harness, b
     """A controller may give another secret after a restart: still the same instance."""
     await backend.launch(harness.spec("a1", secret_files={"secret": "first-secret"}))
     await backend.launch(harness.spec("a1", secret_files={"secret": "other-secret"}))
+    assert ["a1"] == list(await checks.listed(backend))
+
+
+@pytest.mark.needs("place")
+async def test_an_instance_says_where_it_runs(harness: Harness, backend):
+    """Once it runs its place has a name, fit to be shown, in every listing."""
+    await backend.launch(harness.spec("a1"))
+    instance = await checks.running(backend, "a1", within_s=harness.within_s)
+    assert instance.place
+    assert instance.place == text.clean(instance.place)
+    assert (await checks.listed(backend))["a1"].place == instance.place
+
+
+async def test_what_it_is_to_avoid_does_not_tell_specifications_apart(harness: Harness, backend):
+    """Places come and go between two tries of one launch: still the same instance."""
+    await backend.launch(harness.spec("a1"))
+    await backend.launch(harness.spec("a1", avoid=("somewhere-else",)))
     assert ["a1"] == list(await checks.listed(backend))
 
 

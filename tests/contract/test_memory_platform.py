@@ -2,6 +2,7 @@
 
 import asyncio
 
+import attrs
 import pytest
 
 from backends import api, memory
@@ -46,6 +47,18 @@ def test_a_life_that_is_scripted_ends_with_its_status():
     platform.start(_spec(launch_s=1, lives_s=10, exit_code=4), owner="ours", now=0)
     (instance,) = platform.visible(owner="ours", now=60)
     assert api.Exit(slug="exited", code=4, at=11) == instance.exit
+
+
+def test_instances_are_spread_over_the_places_that_they_may_use():
+    """The emptiest takes the next; where all are to be avoided there is no room."""
+    platform = memory.Platform(memory.MemorySettings(places=("north", "south")))
+    for name, avoid in (("a1", ()), ("a2", ()), ("a3", ("north",))):
+        platform.start(attrs.evolve(_spec(name), avoid=avoid), owner="ours", now=0)
+    placed = {one.name: one.place for one in platform.visible(owner="ours", now=0)}
+    assert {"a1": "north", "a2": "south", "a3": "south"} == placed
+    nowhere = attrs.evolve(_spec("a4"), avoid=("north", "south"))
+    with pytest.raises(api.NoCapacity):
+        platform.start(nowhere, owner="ours", now=0)
 
 
 def test_a_death_while_it_is_ending_is_no_second_life():

@@ -218,6 +218,7 @@ def test_ports_are_those_of_the_offer():
     placement = offers.Placement(
         need=need,
         agent_id="S",
+        hostname="rack-1",
         agent_url="",
         traits={"rack": "r1"},
         resources=(),
@@ -230,7 +231,9 @@ def test_ports_are_those_of_the_offer():
     assert {"PORT0": "31000", "PORT1": "31007"} == {
         v["name"]: v["value"] for v in info["command"]["environment"]["variables"]
     }
-    assert {"rack": "r1"} == tasks.traits_of(tasks.labels_of(info))
+    labels = tasks.labels_of(info)
+    assert ({"rack": "r1"}, "rack-1") == (tasks.traits_of(labels), tasks.place_of(labels))
+    assert tasks.metadata(tasks.labels_of(wanted)) == tasks.metadata(labels)
 
 
 @pytest.mark.parametrize(

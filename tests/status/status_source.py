@@ -89,6 +89,7 @@ def full(text: str = "some words") -> FixedSource:
         metadata={"m": "secret-of-nobody"},
         created_at=NOW - 60,
         detail=text,
+        place=text,
         exit=backends_api.Exit(slug="out-of-memory", code=137, message=text, at=NOW - 1),
     )
     flight = model.Expectation(

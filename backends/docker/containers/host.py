@@ -317,7 +317,11 @@ class Host:
         """Return what a listing shows of a container; None if it has just gone."""
         state = _STATES.get(listed.state, api.InstanceState.RUNNING)
         instance = api.Instance(
-            name=name, state=state, metadata=_metadata(listed) or {}, created_at=listed.created_at
+            name=name,
+            state=state,
+            metadata=_metadata(listed) or {},
+            created_at=listed.created_at,
+            place=text.clean(self.url),
         )
         if name in self._ending:
             return attrs.evolve(instance, state=api.InstanceState.STOPPING)

@@ -181,6 +181,7 @@ def _see(pod: Pod) -> PodSighting:
         detail=detail[:_WORDS],
         leaving_at=due_at - grace_s if stopping and due_at is not None else None,
         spent=stopping and _is_spent(pod),
+        place=_node(pod),
     )
     starting = state is api.InstanceState.STARTING
     stuck = _stuck(pod) if starting else None
@@ -215,6 +216,7 @@ def unreadable(pod: Pod, problem: str) -> PodSighting:
             metadata=_metadata(pod),
             created_at=_time(metadata.get("creationTimestamp")),
             detail=detail,
+            place=_node(pod),
         ),
         since=None,
         gone=api.Exit(slug="unknown", message="the pod is gone; it could not be read before"),
@@ -495,6 +497,11 @@ def word(value: Pod, key: str) -> str:
 
 def _name(value: Pod) -> str:
     return text.clean(typed.words(value.get("name"), 253), 253)
+
+
+def _node(pod: Pod) -> str:
+    """Return the node that a pod was given to; empty before that."""
+    return text.clean(typed.words(part(pod, "spec").get("nodeName"), 253), 253)
 
 
 def _called(metadata: Pod) -> str:

@@ -20,5 +20,6 @@ class Death:
     phase: model.Phase  # the last one before the end
     cause: model.Cause
     text: str
+    place: str = ""  # where it ran, as its backend calls it
     exit_code: int | None = None  # negative: minus the signal's number
     last_lines: tuple[str, ...] = ()  # of its output, oldest first; remote text

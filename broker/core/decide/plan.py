@@ -27,7 +27,6 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
     all is as it was are taken from it, and without it the same plan takes longer.
     """
     agents, ledger, illegal = agents_.observe(world, policy, last.agents if last else ())
-    world = attrs.evolve(world, ledger=ledger)
     if not world.controller.synced:
         return model.Plan(
             agents=agents,
@@ -95,7 +94,7 @@ def _clamp(draft: drafts.Draft) -> int:
 
 def _spare(draft: drafts.Draft) -> Counter[str]:
     """Count by template the agents that are idle or on their way and nominated to nobody."""
-    offered = {supply.name for supply in draft.supplies if supply.slots > 0}
+    offered = {supply.name for supply in draft.supplies}
     offered -= {supply.name for supply in draft.nominated.values()}
     return Counter(
         agent.template or ""

@@ -412,6 +412,6 @@ def _warm(draft: drafts.Draft) -> Counter[str]:
     warm.update(
         supply.template or ""
         for supply in draft.supplies
-        if supply.tier > 0 and supply.slots > 0 and supply.name not in nominated
+        if supply.tier > 0 and supply.name not in nominated
     )
     return warm

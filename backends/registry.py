@@ -29,7 +29,8 @@ class Kind:
     factory: str
     launch_style: Literal["command", "entry-point"]  # do we build the java command, or the image
     shares: bool = False  # its agents trust each other anyway, and have a directory in common
-    renderer: str | None = None  # (spec, settings, owner=) -> text: what a launch would create
+    maker: str | None = None  # (spec, settings, owner=) -> what a launch would create; Rejected
+    renderer: str | None = None  # the same as text
     alone: str = ""  # why two brokers of one owner cannot both reach the same agents
     lease_settings: str | None = None  # where the platform can hold a lease: how it is reached ...
     lease: str | None = None  # ... and (settings, name=) -> backends.lease.Lease
@@ -68,6 +69,7 @@ KINDS = {
             template_settings="backends.docker.settings:DockerTemplate",
             factory="backends.docker.backend:create",
             launch_style="entry-point",
+            maker="backends.docker.containers.container:body",
             renderer="backends.docker.containers.container:render",
         ),
         Kind(
@@ -76,6 +78,7 @@ KINDS = {
             template_settings="backends.kubernetes.settings:KubernetesTemplate",
             factory="backends.kubernetes.backend:create",
             launch_style="entry-point",
+            maker="backends.kubernetes.pods.pod:body",
             renderer="backends.kubernetes.pods.pod:render",
             lease_settings="backends.kubernetes.settings:ClusterSettings",
             lease="backends.kubernetes.api.lease:create",
@@ -161,6 +164,22 @@ def create_lease(name: str, settings: Any, *, called: str) -> lease.Lease:
         raise ValueError(f"backends of kind {name} hold no lease")
     made: lease.Lease = _load(path)(settings, name=called)
     return made
+
+
+def maker(name: str) -> Callable[..., object] | None:
+    """Return what makes of ``(spec, settings, owner=)`` all that a launch would create.
+
+    Pure, and raises Rejected for a template that no platform is needed to refuse. None for a kind
+    that cannot tell.
+    """
+    path = kind(name).maker
+    if path is None:
+        return None
+
+    def make(spec: api.InstanceSpec, settings: Any, *, owner: str) -> object:
+        return _load(path)(spec, settings, owner=owner)
+
+    return make
 
 
 def render(name: str, settings: Any, spec: api.InstanceSpec, *, owner: str) -> str:

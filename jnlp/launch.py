@@ -176,6 +176,8 @@ def image_environment(
     env = {
         **_shared_environment(inbound),
         "JENKINS_SECRET": f"@{inbound.secret_path}",
+        # old scripts know no other name, and many pods have it among the agent's arguments
+        "JENKINS_NAME": inbound.name,
     }
     if inbound.connection.transport is tunnel.Transport.DIRECT:
         del env["JENKINS_URL"]  # the script would make ``-url`` of it, which excludes ``-direct``

@@ -6,20 +6,22 @@ a wrong one is told when the configuration is read; ValueError names what is all
 
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
 from attrs import Attribute, field, frozen
 
 from backends.docker.engine import reference
-from backends.kit import checks, names, perils, workspaces
+from backends.kit import checks, misfits, names, perils, workspaces
 from backends.kit.remarks import Common, Remark
 
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
 _PORT = re.compile(r"((\d{1,5}|):)?\d{1,5}(/(tcp|udp|sctp))?")
 _HOST = re.compile(r"(unix:///\S+|tcp://(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):\d{1,5}|https?://\S+)")
+_VOLUME = re.compile(r"/.*|([A-Za-z0-9]|\{name\})([A-Za-z0-9_.-]|\{name\})*", re.DOTALL)
+_LAST_PORT = 65_535
 _API = re.compile(r"1\.\d{2}")
 POLICIES = ("if-missing", "always", "never")
 _WORDS = {
@@ -34,6 +36,14 @@ _WORDS = {
     for word in words.split()
 }
 """Of the Engine's API, as far as somebody here looks at them."""
+_KINDS = misfits.Kinds(
+    texts="Hostname Image IpcMode NetworkMode PidMode User UsernsMode WorkingDir",
+    lists="Binds CapAdd CapDrop Dns DnsSearch Env ExtraHosts GroupAdd SecurityOpt VolumesFrom",
+    words="Cmd Entrypoint",
+    sections="Labels Sysctls Tmpfs",
+    numbers="CpuShares Memory MemoryReservation MemorySwap NanoCpus PidsLimit ShmSize",
+    truths="AutoRemove Init Privileged ReadonlyRootfs Tty",
+)
 _MACHINE = "the engine's host"
 _SEES = "every build of this template sees"
 _OF_THE_HOST = {
@@ -44,12 +54,20 @@ _OF_THE_HOST = {
 }
 
 
-def _doc(text: str, default: Any = attrs.NOTHING, *validators: Any, **more: Any) -> Any:
+def _doc(
+    text: str,
+    default: Any = attrs.NOTHING,
+    *validators: Any,
+    converter: Callable[[str], str] | None = None,
+    **more: Any,
+) -> Any:
     """Return a documented field."""
     metadata = {"doc": text, **more}
     if isinstance(default, dict):
         return field(factory=lambda: dict(default), metadata=metadata, validator=list(validators))
-    return field(default=default, metadata=metadata, validator=list(validators))
+    return field(
+        default=default, metadata=metadata, validator=list(validators), converter=converter
+    )
 
 
 def _like(pattern: re.Pattern[str], words: str) -> Any:
@@ -167,7 +185,9 @@ class Volume:
         "the agent.",
         None,
     )
-    target: str = _doc("Where it appears in the container.", attrs.NOTHING, _path)
+    target: str = _doc(
+        "Where it appears in the container.", attrs.NOTHING, _path, converter=workspaces.plain
+    )
     read_only: bool = _doc("Mount it read-only.", False)
     writable_by_user: bool = _doc(
         "Give the volume's root directory to `user`. For caches that agents share: only within "
@@ -186,6 +206,11 @@ class Volume:
         """Check the fields against each other."""
         if self.tmpfs_bytes is not None and (self.name or self.driver):
             raise ValueError("tmpfs_bytes: a tmpfs has neither name nor driver")
+        if self.name is not None and not _VOLUME.fullmatch(self.name):
+            raise ValueError(
+                f"name: found {self.name[:80]!r}; allowed: letters, digits, '-', '_', '.', or a "
+                "path that begins with '/'"
+            )
         if self.name is not None and self.name.startswith("/") and self.driver:
             raise ValueError("driver: a directory of the host has none")
         if self.is_own and ":" in f"{self.name}{self.target}":
@@ -279,6 +304,9 @@ class DockerTemplate:
 
     def __attrs_post_init__(self) -> None:
         """Check what the patterns cannot."""
+        for port in self.ports:
+            if any(int(part) > _LAST_PORT for part in re.findall(r"\d+", port)):
+                raise ValueError(f"ports: found {port!r}; allowed: ports up to {_LAST_PORT}")
         for name in (*self.cap_add, *self.cap_drop):
             if not _SIGNED.fullmatch(name):
                 raise ValueError(f"cap_add: found {name[:80]!r}; allowed: names like NET_ADMIN")
@@ -338,6 +366,7 @@ class DockerTemplate:
 
         Engines read their words in upper and lower case alike.
         """
+        yield from _KINDS.remarks(self.docker, ("docker",))
         told = self.docker.get("HostConfig")
         host = told if isinstance(told, dict) else {}
         inner = [("docker", "HostConfig", str(key)) for key in host]

@@ -66,6 +66,11 @@ def normal(path: str) -> str:
     return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
+def plain(path: str) -> str:
+    """Return an absolute path in its one way of being written, anything else as it is."""
+    return normal(path) if path.startswith("/") else path
+
+
 def _normal(mount: Mount) -> Mount:
     return Mount(
         target=normal(mount.target),

@@ -15,7 +15,7 @@ from attrs import Attribute, field, frozen
 
 from backends.kit import checks, perils, workspaces
 from backends.kit.remarks import Common, Remark
-from backends.kubernetes.pods import merge, volumes
+from backends.kubernetes.pods import fields, merge, volumes
 from outside import files
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -203,6 +203,8 @@ class KubernetesSettings(ClusterSettings):
     def remarks(self) -> Iterator[Remark]:
         """Say what is open to others on the way to the cluster, and from the agents to us."""
         yield from super().remarks()
+        for name, fragment in self.pods.items():
+            yield from fields.KINDS.remarks(fragment, ("pods", name))
         if self.in_container is not None and in_the_clear(self.in_container.url):
             yield Remark(
                 path=("in_container", "url"),
@@ -223,7 +225,9 @@ class KubernetesTemplate:
     pod: dict[str, Any] = field(factory=dict, validator=_pod)
     # Where the shared working directory is mounted in every container. Only to be changed
     # together with the template's `remote_fs`. The default is that of the agent images.
-    work_directory: str = field(default="/home/jenkins/agent", validator=checks.absolute)
+    work_directory: str = field(
+        default="/home/jenkins/agent", converter=workspaces.plain, validator=checks.absolute
+    )
     # User and group of all processes, by number. 1000 is `jenkins` in the agent images. None: the
     # image's own; the group counts only with a user, since runtimes start none alone.
     run_as_user: int | None = field(default=1000, validator=checks.between(0, 4_294_967_294))
@@ -279,6 +283,14 @@ class KubernetesTemplate:
                 text="every build of this template can become root in its container, where the "
                 "image lets it",
                 hint="true; a container that needs more says so in its own securityContext",
+            )
+        yield from fields.KINDS.remarks(self.pod, ("pod",))
+        for name in volumes.apart(body, self.work_directory):
+            yield Remark(
+                path=("pod",),
+                text=f"the container {name} has another volume at {self.work_directory} than the "
+                f"agent: it sees none of the agent's files there",
+                hint=f"mount the volume {volumes.WORK_VOLUME!r}, or leave the mount out",
             )
         for name, meant in volumes.given_variables(body, common.reserved):
             yield Remark(

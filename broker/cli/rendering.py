@@ -9,13 +9,8 @@ import contextlib
 from backends import api as backends_api
 from backends import registry
 from broker import config
+from broker.config import rehearsal
 from broker.core import model
-from broker.core.decide import spec
-from broker.core.fleet import marks
-from jnlp import secret as jnlp_secret
-
-_SUFFIX = "xxxxxx"
-_SECRET = "not-shown"  # noqa: S105 -- stands where the controller's secret would be
 
 
 class NotShown(ValueError):  # noqa: N818 -- what it is
@@ -53,20 +48,12 @@ def order(
     authorities: tuple[str, ...] = ()
     with contextlib.suppress(OSError, ValueError):  # said when the configuration is read
         authorities = settings.controller.authorities()
-    action = model.LaunchAgent(
-        name=marks.node_name(settings.owner, template.name, _SUFFIX),
-        template=template.name,
-        backend=backend,
-        reason="shown",
-    )
-    site = spec.Site(
+    return rehearsal.order(
+        template,
+        backend,
         owner=settings.owner,
-        style=spec.Style(registry.kind(settings.backends[backend].kind).launch_style),
-        controller_version="",
-        jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
-        work_dir=None,
+        style=registry.kind(settings.backends[backend].kind).launch_style,
+        now=now,
         route=settings.controller.route(),
         authorities=authorities,
-        now=now,
     )
-    return spec.instance(action, template, site, jnlp_secret.Secret(_SECRET))

@@ -16,6 +16,8 @@ def classes() -> dict[str, KindClasses]:
             alone=kind.alone,
             lease=registry.lease_settings_class(name),
             cap=registry.default_cap(name),
+            style=kind.launch_style,
+            maker=registry.maker(name),
         )
         for name, kind in registry.KINDS.items()
     }

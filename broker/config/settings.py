@@ -5,7 +5,7 @@ Refuses to know how they are written, and what follows from a policy.
 
 import pathlib
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -31,6 +31,8 @@ class KindClasses:
     alone: str = ""  # why two brokers of one owner cannot share its agents
     lease: type[Any] | None = None  # how a lease on this platform is reached
     cap: int = 50  # agents on a backend of it that says nothing
+    style: str = "command"  # how it starts an agent (``core.decide.spec.Style``)
+    maker: Callable[..., object] | None = None  # ``registry.maker``
 
 
 @frozen(kw_only=True)

@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from backends import api as backends_api
 from backends.kit import names, remarks
-from broker.config import collector, exposure, reading, schedule, shape, tree, values
+from broker.config import collector, exposure, reading, rehearsal, schedule, shape, tree, values
 from broker.config.settings import BackendSettings, KindClasses, Warmth
 from broker.core import model
 from broker.core.fleet import marks
@@ -50,6 +50,7 @@ class Templates:
     ) -> model.Template | None:
         """Return a template; None when its connection cannot be."""
         path: tree.Path = ("templates", name)
+        before = len(self.notes.problems)
         self._check_template(path, name, section)
         chosen = self._chosen(path, section)
         connection = self._connection((*path, "connect"), section.connect)
@@ -92,7 +93,23 @@ class Templates:
             connect_deadline_s=section.connect_deadline_s,
             launch=launch,
         )
+        if len(self.notes.problems) == before:
+            self._rehearse(path, template, sections)
         return attrs.evolve(template, revision=revision(template))
+
+    def _rehearse(
+        self, path: tree.Path, template: model.Template, sections: Mapping[str, Any]
+    ) -> None:
+        """Note on which backends it can have no agent, whatever the platform says."""
+        owner = self.document.owner
+        found = list(rehearsal.refusals(template, self.backends, self.kinds, owner=owner))
+        note = self.notes.bad if len(found) == len(template.backends) else self.notes.warn
+        for backend, text in found:
+            kind = self.backends[backend].kind
+            words, _, hint = text.partition("; hint: ")
+            note(
+                (*path, kind) if kind in sections else path, f"on backend {backend}: {words}", hint
+            )
 
     def _check_template(self, path: tree.Path, name: str, section: shape.Template) -> None:
         if not values.NAME.fullmatch(name):
@@ -145,6 +162,9 @@ class Templates:
             value = getattr(section, name)
             if value is not None and value <= 0:
                 self.notes.bad((*path, name), f"found {value:g}; allowed: more than 0")
+        for name in ("memory", "memory_reservation"):
+            if getattr(section, f"{name}_bytes") == 0:
+                self.notes.bad((*path, name), "found 0; allowed: more than 0, or leave it out")
         limit, reserved = section.memory_bytes, section.memory_reservation_bytes
         if limit is not None and reserved is not None and reserved > limit:
             self.notes.bad(

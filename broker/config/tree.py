@@ -26,6 +26,8 @@ _SHORT = {
     "timestamp": "date",
     "null": "nothing",
 }
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
+_OF_OCTAL = re.compile(r"(?i)(mode|umask)$")  # what everybody writes so
 _MERGE = "tag:yaml.org,2002:merge"
 _UNFIT = re.compile("[\x00\ud800-\udfff]")  # no path, variable or output can have them
 
@@ -83,6 +85,13 @@ def parse(text: str) -> Tree:
     finally:
         loader.dispose()
     return Tree(data=data, lines=tree.lines, faults=tree.faults)
+
+
+def _is_another(written: str, value: int, path: Path) -> bool:
+    """Return whether a number is another one than people and newer YAML read."""
+    if not _OCTAL.fullmatch(written) or (path and _OF_OCTAL.search(str(path[-1]))):
+        return False
+    return not written.strip("-+0_").isdecimal() or int(written.replace("_", "")) != value
 
 
 class _Loader(yaml.SafeLoader):
@@ -146,6 +155,12 @@ class _TreeBuilder:
             what = _SHORT.get(kind, kind)
             text = f"looks like a {what} and is not one; hint: put it in quotes"
             self._tree.faults.append(TextProblem(path, line, text))
+            return None
+        if kind == "int" and _is_another(node.value, value, path):
+            text = f"{node.value} is read as {value}, the octal number"
+            self._tree.faults.append(
+                TextProblem(path, line, text, "without the 0 before it, or put it in quotes")
+            )
             return None
         if isinstance(value, str) and (found := _UNFIT.search(value)):
             code = f"U+{ord(found[0]):04X}"

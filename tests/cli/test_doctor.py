@@ -332,6 +332,7 @@ async def test_the_command_asks_about_the_lease(tmp_path, monkeypatch):
         path.write_text(
             path.read_text()
             + f"high_availability: {{{where}}}\nbackends: {{c: {{kind: kubernetes, {where}}}}}\n"
+            + "defaults: {image: i}\n"
         )
         _, out, _ = await ran("doctor", "--try", "--json", "--config", str(path))
     rows = {row["check"]: row for row in json.loads(out)}

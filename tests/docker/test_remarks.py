@@ -2,7 +2,9 @@
 
 import pytest
 
+from backends import api
 from backends.docker import settings
+from backends.docker.containers import container
 from backends.kit import remarks
 
 
@@ -54,6 +56,56 @@ def test_words_that_only_an_engine_would_take_for_ours(raw, path, word):
     """It reads them in upper and lower case alike: what is checked here would be passed by."""
     remark = told(docker=raw)[path]
     assert (True, word) == (remark.wrong, remark.hint)
+
+
+@pytest.mark.parametrize(
+    ("raw", "path", "text"),
+    [({"HostConfig": {"Memory": "1g"}}, ("HostConfig", "Memory"), "'1g'; allowed: a whole number"),
+     ({"HostConfig": {"Init": "true"}}, ("HostConfig", "Init"), "'true'; allowed: true or false"),
+     ({"HostConfig": {"Dns": "1.1.1.1"}}, ("HostConfig", "Dns"), "'1.1.1.1'; allowed: a list of texts"),
+     ({"Labels": {"build": 42}}, ("Labels", "build"), "42; allowed: a text"),
+     ({"Cmd": ["sleep", 60]}, ("Cmd", 1), "60; allowed: a text"),
+     ({"User": 1000}, ("User",), "1000; allowed: a text")],
+)  # fmt: skip
+def test_a_value_of_another_kind_than_the_engine_takes(raw, path, text):
+    """It would refuse the whole container."""
+    remark = told(docker=raw)["docker", *path]
+    assert (True, f"found {text}") == (remark.wrong, remark.text)
+
+
+def test_a_text_where_engines_take_it_for_a_list_is_fine():
+    """As they say of a command."""
+    assert {} == told(docker={"Cmd": "sleep 60", "Healthcheck": {"Interval": 1}})
+
+
+@pytest.mark.parametrize("name", ["~/cache", "./cache", "cache/x", "-x", ""])
+def test_what_is_neither_a_volume_nor_a_path(name):
+    """No engine resolves it from anywhere."""
+    with pytest.raises(ValueError, match="allowed: letters, digits"):
+        settings.Volume(name=name, target="/x")
+
+
+@pytest.mark.parametrize("name", ["m2", "m2.{name}", "{name}-m2", "/srv/m2", "/srv/{name}", None])
+def test_what_is_one(name):
+    """With the agent's name in it or not."""
+    assert name == settings.Volume(name=name, target="/x").name
+
+
+def test_there_is_no_port_of_that_number():
+    """On either side."""
+    for port in ("65536", "8080:65536", "99999:8080/tcp"):
+        with pytest.raises(ValueError, match="allowed: ports up to 65535"):
+            settings.DockerTemplate(ports=(port,))
+    assert settings.DockerTemplate(ports=("65535", ":8080/udp")).ports
+
+
+def test_a_folder_is_the_users_own_however_its_path_is_written():
+    """Nothing of it is given to anybody."""
+    own = settings.Volume(name="/srv/{name}", target="/home/jenkins//agent/", read_only=True)
+    spec = api.InstanceSpec(
+        name="a", metadata={}, image="x", options=settings.DockerTemplate(volumes=(own,))
+    )
+    assert ("/home/jenkins",) == container.plan(spec, owner="o").folders
 
 
 def test_doors_that_are_open():

@@ -171,6 +171,7 @@ def test_the_environment_of_an_image(style):
         "JENKINS_URL": "http://localhost:8080/",
         "JENKINS_SECRET": "@${secrets}/agent-secret",
         "JENKINS_AGENT_NAME": "tcp-1",
+        "JENKINS_NAME": "tcp-1",
         "JENKINS_AGENT_WORKDIR": "${work}",
         "JENKINS_TUNNEL": "localhost:50555",
     }

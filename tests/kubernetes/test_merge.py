@@ -26,6 +26,18 @@ def spec(**fields: Any) -> dict[str, Any]:
     ("under", "over", "expected"),
     [
         pytest.param(
+            spec(containers=[{"name": "a", "volumeMounts": [{"mountPath": "/w/", "name": "w"}]}]),
+            spec(containers=[{"name": "a", "volumeMounts": [{"mountPath": "/./w", "name": "x"}]}]),
+            spec(containers=[{"name": "a", "volumeMounts": [{"mountPath": "/w", "name": "x"}]}]),
+            id="one place, however it is written",
+        ),
+        pytest.param(
+            spec(),
+            spec(containers=[{"name": "a", "volumeMounts": [{"mountPath": "C:\\w\\"}]}]),
+            spec(containers=[{"name": "a", "volumeMounts": [{"mountPath": "C:\\w\\"}]}]),
+            id="a path of Windows is left alone",
+        ),
+        pytest.param(
             spec(containers=[{"name": "a", "image": "1", "tty": True}, {"name": "b"}]),
             spec(containers=[{"name": "c"}, {"name": "a", "image": "2"}]),
             spec(

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import strategies as st
 
 from backends import api
-from backends.kit import names
+from backends.kit import names, remarks
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
-from backends.kubernetes.pods import pod, states
+from backends.kubernetes.pods import merge, pod, states, volumes
 from tests.kubernetes import recorded, test_merge
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -233,7 +233,9 @@ def test_values_arrive_as_they_are(value: str) -> None:
 @hypothesis.given(test_merge.LAYERS)
 def test_whatever_a_user_writes_the_agent_stays_ours(layer: dict[str, Any]) -> None:
     """One agent's container, its secret mounted, the marks in place, never restarted."""
-    options = settings.KubernetesTemplate(pod=layer)
+    mounted = [m["name"] for _, m in volumes.mounts(layer.get("spec") or {}) if m.get("name")]
+    there = [{"name": name, "emptyDir": {}} for name in dict.fromkeys(mounted)]
+    options = settings.KubernetesTemplate(pod=merge.merge(test_merge.spec(volumes=there), layer))
     manifest = made(attrs.evolve(PLAIN, options=options)).pod
 
     agents = [c for c in manifest["spec"]["containers"] if c["name"] == pod.AGENT]
@@ -259,6 +261,126 @@ def test_pods_are_restarted_only_if_asked_for(told: str | None) -> None:
     ended["spec"]["restartPolicy"] = policy
     over = states.see(ended).instance.state is api.InstanceState.EXITED
     assert (policy == "Never") == over
+
+
+def body(told: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return the body of the pod that is made of a template's ``pod.spec``."""
+    options = settings.KubernetesTemplate(pod={"spec": told}, **changes)
+    made_body: dict[str, Any] = made(attrs.evolve(PLAIN, options=options)).pod["spec"]
+    return made_body
+
+
+def volumes_at(made_body: dict[str, Any], path: str) -> dict[str, list[str]]:
+    """Return what each container has mounted at a path."""
+    return {
+        c["name"]: [m["name"] for m in c["volumeMounts"] if m["mountPath"] == path]
+        for c in made_body["containers"]
+    }
+
+
+@pytest.mark.parametrize("path", ["/home/jenkins/agent/", "/home//jenkins/agent", "/x"])
+@pytest.mark.parametrize("work", ["/home/jenkins/agent", "/home/jenkins/agent/"])
+def test_a_volume_of_the_users_own_at_the_working_directory_is_the_only_one(
+    path: str, work: str
+) -> None:
+    """However the path is written: a runtime would lay the empty directory over it."""
+    own = {"name": "cache", "persistentVolumeClaim": {"claimName": "c"}}
+    mount = {"name": "cache", "mountPath": path}
+    pod_body = body(
+        {"containers": [{"name": "jnlp", "volumeMounts": [mount]}], "volumes": [own]},
+        work_directory=work,
+    )
+
+    expected = ["workspace"] if path == "/x" else ["cache"]
+    assert {"jnlp": expected} == volumes_at(pod_body, "/home/jenkins/agent")
+    assert "/home/jenkins/agent" == pod_body["containers"][0]["workingDir"]
+
+
+@pytest.mark.parametrize("path", ["/run/agent-broker", "/run/agent-broker/"])
+def test_nothing_lies_over_the_secret(path: str) -> None:
+    """However its path is written."""
+    mount = {"name": "workspace", "mountPath": path}
+    pod_body = body({"containers": [{"name": "jnlp", "volumeMounts": [mount]}]})
+
+    assert {"jnlp": ["agent-broker-secrets"]} == volumes_at(pod_body, "/run/agent-broker")
+
+
+SIDE = {
+    "name": "side",
+    "image": "node:22",
+    "volumeMounts": [{"name": "workspace-volume", "mountPath": "/home/jenkins/agent"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("volumes", "source"),
+    [
+        ([], {}),
+        ([{"name": "workspace-volume", "emptyDir": {}}], {}),
+        ([{"name": "workspace-volume", "emptyDir": {"medium": "Memory"}}], {"medium": "Memory"}),
+        (
+            [
+                {"name": "workspace", "emptyDir": {"sizeLimit": "1Gi"}},
+                {"name": "workspace-volume", "emptyDir": {"medium": "Memory"}},
+            ],
+            {"sizeLimit": "1Gi"},
+        ),
+    ],
+)
+def test_the_plugins_name_of_the_working_directory_is_taken_for_ours(
+    volumes: list[dict[str, Any]], source: dict[str, Any]
+) -> None:
+    """Declared or not; a side container sees what the agent checks out."""
+    pod_body = body({"containers": [SIDE], "volumes": volumes})
+
+    shared = {"jnlp": ["workspace"], "side": ["workspace"]}
+    assert shared == volumes_at(pod_body, "/home/jenkins/agent")
+    assert {"workspace": {"emptyDir": source}} == {
+        v["name"]: {"emptyDir": v["emptyDir"]} for v in pod_body["volumes"] if "emptyDir" in v
+    }
+
+
+def test_a_volume_of_that_name_that_is_not_empty_is_the_users_own() -> None:
+    """And who mounts it where the agent works is told that the agent's files are not there."""
+    own = {"name": "workspace-volume", "nfs": {"server": "s", "path": "/{name}"}}
+    told = {"spec": {"containers": [SIDE], "volumes": [own]}}
+    pod_body = body(told["spec"])
+
+    apart = {"jnlp": ["workspace"], "side": ["workspace-volume"]}
+    assert apart == volumes_at(pod_body, "/home/jenkins/agent")
+    common = remarks.Common(settings=settings.KubernetesSettings())
+    (remark,) = settings.KubernetesTemplate(pod=told).remarks(common)
+    assert "the container side has another volume at /home/jenkins/agent" in remark.text
+    assert not remark.wrong
+
+
+def test_containers_that_share_a_volume_of_their_own_are_told_nothing() -> None:
+    """It is where the agent works that counts, not how the volume is called."""
+    mount = {"volumeMounts": [{"name": "mine", "mountPath": "/home/jenkins/agent"}]}
+    told = {
+        "spec": {
+            "containers": [{"name": "jnlp", **mount}, {**SIDE, **mount}],
+            "volumes": [{"name": "mine", "emptyDir": {}}],
+        }
+    }
+    common = remarks.Common(settings=settings.KubernetesSettings())
+    assert [] == list(settings.KubernetesTemplate(pod=told).remarks(common))
+
+
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+@pytest.mark.parametrize(
+    "mount",
+    [
+        {"volumeMounts": [{"name": "gone", "mountPath": "/x"}]},
+        {"volumeDevices": [{"name": "gone", "devicePath": "/dev/x"}]},
+    ],
+)
+def test_a_mount_of_no_volume_is_refused_without_a_cluster(
+    kind: str, mount: dict[str, Any]
+) -> None:
+    """With both names, and those that there are."""
+    with pytest.raises(api.Rejected, match=r"'c' mounts the volume 'gone'.* are: workspace"):
+        body({kind: [{"name": "c", "image": "x", **mount}]})
 
 
 @pytest.mark.parametrize(

@@ -157,10 +157,16 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ContainerPl
     )
 
 
+def body(
+    spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner: str
+) -> Mapping[str, Any]:
+    """Return the body that a launch would send. Raises Rejected."""
+    return plan(spec, owner=owner, prefix=configured.name_prefix).body
+
+
 def render(spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner: str) -> str:
-    """Return the body that a launch would send, as JSON. Raises Rejected."""
-    made = plan(spec, owner=owner, prefix=configured.name_prefix)
-    return json.dumps(made.body, indent=2) + "\n"
+    """Return it as JSON. Raises Rejected."""
+    return json.dumps(body(spec, configured, owner=owner), indent=2) + "\n"
 
 
 def mounts_of(options: settings.DockerTemplate) -> Iterator[workspaces.Mount]:

@@ -13,6 +13,8 @@ Rules, the first that fits (docs/backends/kubernetes.md tells them to users):
 * entries of ``env`` and ``volumes`` are replaced, not merged: a variable has one value and a
   volume one source;
 * ``tolerations`` are joined, equal ones once;
+* a path that tells entries apart is written in one way, without a slash at its end: the API server
+  takes two spellings of one place for two, and a runtime lays the one over the other;
 * anything else replaces what is below.
 
 Promised and tested: laying the same thing over twice changes nothing; with neither removals nor a
@@ -25,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
+
+from backends.kit import workspaces
 
 Layer = Mapping[str, Any]
 
@@ -50,6 +54,7 @@ class _Keyed:
     """A list of sections that are told apart by some of their fields (None: has that default)."""
 
     keys: Mapping[str, Any]
+    places: bool = False  # what tells them apart is an absolute path
     whole: bool = False  # entries are replaced, not merged
     entry: _Fields = field(factory=lambda: _Fields(fields={}))
 
@@ -68,8 +73,8 @@ _CONTAINER = _Fields(
     fields={
         "securityContext": _Fields(fields={"capabilities": _SECTION}),
         "env": _Keyed(keys=_BY_NAME, whole=True),
-        "volumeMounts": _Keyed(keys={"mountPath": _MISSING}),
-        "volumeDevices": _Keyed(keys={"devicePath": _MISSING}),
+        "volumeMounts": _Keyed(keys={"mountPath": _MISSING}, places=True),
+        "volumeDevices": _Keyed(keys={"devicePath": _MISSING}, places=True),
         "ports": _Keyed(keys={"containerPort": _MISSING, "protocol": "TCP"}),
     }
 )
@@ -182,7 +187,8 @@ def _keyed(
 
 def _index(entries: list[Layer], rule: _Keyed, where: str) -> dict[tuple[Any, ...], Layer]:
     index: dict[tuple[Any, ...], Layer] = {}
-    for number, entry in enumerate(entries):
+    for number, told in enumerate(entries):
+        entry = _placed(told, rule) if rule.places else told
         key = tuple(entry.get(name, default) for name, default in rule.keys.items())
         missing = [n for n, part in zip(rule.keys, key, strict=True) if part in (_MISSING, None)]
         if missing:
@@ -193,6 +199,12 @@ def _index(entries: list[Layer], rule: _Keyed, where: str) -> dict[tuple[Any, ..
             raise MergeError(where, f"{', '.join(map(str, key))} is there twice")
         index[key] = entry
     return index
+
+
+def _placed(entry: Layer, rule: _Keyed) -> Layer:
+    """Return an entry with its place in the one way of being written."""
+    paths = {name: entry[name] for name in rule.keys if isinstance(entry.get(name), str)}
+    return {**entry, **{name: workspaces.plain(path) for name, path in paths.items()}}
 
 
 def _without_marks(value: Any) -> Any:

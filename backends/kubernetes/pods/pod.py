@@ -115,6 +115,7 @@ def make(
             pod = _merged(spec, options, fragments or {}, windows=True)
     except merge.MergeError as error:
         raise api.Rejected(str(error)) from error
+    volumes.share(pod)
     volumes.named(pod, spec.name)
     _complete(pod, spec, options)
     _mark(pod, spec, owner)
@@ -159,11 +160,17 @@ def serving(
     return incontainer.Served(url=configured.in_container.url, authority=authority)
 
 
-def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str) -> str:
-    """Return the pod that a launch would create, as YAML. Raises Rejected."""
+def body(
+    spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str
+) -> Manifest:
+    """Return the pod that a launch would create. Raises Rejected."""
     served = serving(configured, authority=None)
-    made = make(spec, owner=owner, fragments=configured.pods, served=served)
-    return str(yaml.safe_dump(made.pod, sort_keys=False))
+    return make(spec, owner=owner, fragments=configured.pods, served=served).pod
+
+
+def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str) -> str:
+    """Return it as YAML. Raises Rejected."""
+    return str(yaml.safe_dump(body(spec, configured, owner=owner), sort_keys=False))
 
 
 def _options(spec: api.InstanceSpec) -> settings.KubernetesTemplate:
@@ -304,6 +311,12 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
         _share_work(container, options.work_directory, twice=options.in_container)
     if not any(v["name"] == _WORK_VOLUME for v in body.get("volumes", [])):
         raise api.Rejected(f"`pod` removes the volume {_WORK_VOLUME!r}, which containers share")
+    for name, volume in volumes.missing(body):
+        known = ", ".join(str(entry["name"]) for entry in body["volumes"])
+        raise api.Rejected(
+            f"the container {name!r} mounts the volume {volume[:80]!r}, but those of the pod are: "
+            f"{known[:120]}"
+        )
     if options.restricted and not _is_windows(pod):
         _restrict(body, everything)
 

@@ -15,6 +15,8 @@ from backends.kubernetes.pods import merge
 
 AGENT = "jnlp"
 WORK_VOLUME = "workspace"
+THEIR_WORK_VOLUME = "workspace-volume"
+"""What the Kubernetes plugin calls it, and pods that were written for that."""
 _OWN = ("emptyDir", "ephemeral", "secret", "configMap", "downwardAPI", "projected", "image")
 """Volumes that begin and end with the pod, or that nobody can write to."""
 _NODE = "its node"
@@ -41,8 +43,62 @@ def merged(layers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
             pod = merge.merge(pod, layer)
     except merge.MergeError:
         return {}  # told by others
-    body: Mapping[str, Any] = _section(merge.finish(pod).get("spec"))
+    finished = merge.finish(pod)
+    share(finished)
+    body: Mapping[str, Any] = _section(finished.get("spec"))
     return body
+
+
+def share(pod: dict[str, Any]) -> None:
+    """Take the plugin's name of the shared directory for ours, in a merged pod.
+
+    Where it is declared as anything but an empty directory it is a volume of the user's own.
+    """
+    body = _section(pod.get("spec"))
+    told = [v for v in _entries(body.get("volumes")) if v.get("name") == THEIR_WORK_VOLUME]
+    if any(set(volume) - {"name", "emptyDir"} for volume in told):
+        return
+    volumes = [v for v in _entries(body.get("volumes")) if v not in told]
+    for volume in told:  # its size and medium, unless ours has some
+        for ours in volumes:
+            if ours.get("name") == WORK_VOLUME and ours.get("emptyDir") == {}:
+                ours["emptyDir"] = volume.get("emptyDir") or {}
+    if told:
+        body["volumes"] = volumes
+    for _, mount in mounts(body):
+        if mount.get("name") == THEIR_WORK_VOLUME:
+            mount["name"] = WORK_VOLUME
+
+
+def mounts(body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what each container of a pod mounts, with the container's name."""
+    for kind in ("initContainers", "containers"):
+        for container in _entries(body.get(kind)):
+            for key in ("volumeMounts", "volumeDevices"):
+                for mount in _entries(container.get(key)):
+                    yield str(container.get("name")), mount
+
+
+def missing(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield containers that mount a volume that the pod does not have, and its name."""
+    known = {volume.get("name") for volume in _entries(body.get("volumes"))}
+    for container, mount in mounts(body):
+        volume = mount.get("name")
+        if isinstance(volume, str) and volume not in known:
+            yield container, volume
+
+
+def apart(body: Mapping[str, Any], work_directory: str) -> Iterator[str]:
+    """Yield the containers that have another volume at the working directory than the agent."""
+    there = {
+        container: mount.get("name")
+        for container, mount in mounts(body)
+        if mount.get("mountPath") == work_directory
+    }
+    agents = there.get(AGENT, WORK_VOLUME)
+    for container, volume in there.items():
+        if volume != agents:
+            yield container
 
 
 def shared(
@@ -122,7 +178,7 @@ def _mounts(
         for variable in _entries(container.get("env"))
         if _is_own_variable(variable)
     } | {_GIVEN}
-    mounts = []
+    found = []
     told = _entries(container.get("volumeMounts"))
     if not any(m.get("name") == WORK_VOLUME or work == m.get("mountPath") for m in told):
         told = [{"name": WORK_VOLUME, "mountPath": work}, *told]
@@ -131,14 +187,14 @@ def _mounts(
         inside = str(mount.get("subPath") or "")
         if expression := mount.get("subPathExpr"):
             inside = _VARIABLE.sub(lambda m: names.TOKEN if m[1] in own else m[0], str(expression))
-        mounts.append(
+        found.append(
             workspaces.Mount(
                 target=str(mount.get("mountPath", "")),
                 source=None if source is None else posixpath.join(source, inside),
                 read_only=read_only or mount.get("readOnly") is True,
             )
         )
-    return mounts
+    return found
 
 
 def _is_own_variable(variable: Mapping[str, Any]) -> bool:

@@ -1,0 +1,67 @@
+"""A launch of each template on each of its backends, gone through without controller and platform.
+
+What can only fail is said when the configuration is read, not by the first build. Refuses to know
+kinds: what makes a kind's instance is handed in.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from backends import api as backends_api
+from broker.config.settings import BackendSettings, KindClasses
+from broker.core import model
+from broker.core.decide import spec
+from broker.core.fleet import marks
+from jnlp import secret as jnlp_secret
+
+_SUFFIX = "xxxxxx"
+_SECRET = "not-shown"  # noqa: S105 -- stands where the controller's secret would be
+
+
+def order(
+    template: model.Template,
+    backend: model.BackendName,
+    *,
+    owner: str,
+    style: str,
+    now: float,
+    route: backends_api.Route | None = None,
+    authorities: tuple[str, ...] = (),
+) -> backends_api.InstanceSpec:
+    """Return what a launch would be given, with a name and a secret that are none."""
+    action = model.LaunchAgent(
+        name=marks.node_name(owner, template.name, _SUFFIX),
+        template=template.name,
+        backend=backend,
+        reason="shown",
+    )
+    site = spec.Site(
+        owner=owner,
+        style=spec.Style(style),
+        controller_version="",
+        jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
+        work_dir=None,
+        route=route or backends_api.Route(),
+        authorities=authorities,
+        now=now,
+    )
+    return spec.instance(action, template, site, jnlp_secret.Secret(_SECRET))
+
+
+def refusals(
+    template: model.Template,
+    backends: Mapping[model.BackendName, BackendSettings],
+    kinds: Mapping[str, KindClasses],
+    *,
+    owner: str,
+) -> Iterator[tuple[model.BackendName, str]]:
+    """Yield the backends on which a template can have no agent for certain, each with why."""
+    for backend in template.backends:
+        entry = backends[backend]
+        kind = kinds[entry.kind]
+        if kind.maker is None:
+            continue
+        wish = order(template, backend, owner=owner, style=kind.style, now=0.0)
+        try:
+            kind.maker(wish, entry.settings, owner=owner)
+        except backends_api.Rejected as error:
+            yield backend, error.reason

@@ -1,0 +1,124 @@
+"""What kind of value a pod's fields take: as the official package has it, said with its place."""
+
+import re
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from backends.kit import remarks
+from backends.kubernetes import settings
+from backends.kubernetes.pods import fields
+
+KINDS = {
+    "str": "texts",
+    "List[str]": "lists",
+    "Dict[str, str]": "sections",
+    "int": "numbers",
+    "bool": "truths",
+}
+TWO_MEANINGS = {"image"}
+"""A container's is a text, a volume's a section, in which nothing is said of it."""
+
+
+def of_the_models() -> dict[str, set[str]]:
+    """Return what the models say of each name, anywhere below a pod's template."""
+    kinds: dict[str, set[str]] = {}
+    left, seen = ["V1PodTemplateSpec"], set()
+    while left:
+        name = left.pop()
+        inner = re.sub(r"^(List\[|Dict\[str, )|\]$", "", name, flags=re.IGNORECASE)
+        model = getattr(client, inner, None)
+        if model is None or inner in seen:
+            continue
+        seen.add(inner)
+        for attribute, kind in model.openapi_types.items():
+            if (inner, attribute) != ("V1ObjectMeta", "managed_fields"):
+                kinds.setdefault(model.attribute_map[attribute], set()).add(kind)
+                left.append(kind)
+    return kinds
+
+
+def test_the_tables_say_what_the_official_models_say() -> None:
+    """Each name, wherever it stands; a name of two kinds is in no table."""
+    models = of_the_models()
+    tables = {kind: getattr(fields.KINDS, table) for kind, table in KINDS.items()}
+    for kind, names in tables.items():
+        for name in names - TWO_MEANINGS:
+            assert {kind} == models[name], name
+    assert len(models) > 250
+
+
+def told(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return what is said of a template's pod: text and hint by place."""
+    options = settings.KubernetesTemplate(pod=pod)
+    common = remarks.Common(settings=settings.KubernetesSettings())
+    said = [remark for remark in options.remarks(common) if remark.wrong]
+    return {".".join(map(str, remark.path)): (remark.text, remark.hint) for remark in said}
+
+
+QUOTE = "put it in quotes, as it is written there"
+
+
+@pytest.mark.parametrize(
+    ("spec", "place", "text", "hint"),
+    [
+        ({"nodeSelector": {"gpu": True}}, "nodeSelector.gpu", "found true; allowed: a text", QUOTE),
+        (
+            {"dnsConfig": {"options": [{"name": "ndots", "value": 2}]}},
+            "dnsConfig.options.0.value",
+            "found 2; allowed: a text",
+            QUOTE,
+        ),
+        ({"hostNetwork": "true"}, "hostNetwork", "found 'true'; allowed: true or false",
+         "without quotes"),
+        ({"activeDeadlineSeconds": "60"}, "activeDeadlineSeconds",
+         "found '60'; allowed: a whole number", "without quotes"),
+        ({"activeDeadlineSeconds": 1.5}, "activeDeadlineSeconds",
+         "found 1.5; allowed: a whole number", ""),
+        ({"activeDeadlineSeconds": True}, "activeDeadlineSeconds",
+         "found true; allowed: a whole number", ""),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_said_where_it_stands(
+    spec: dict[str, Any], place: str, text: str, hint: str
+) -> None:
+    """The API server would refuse the whole pod for it."""
+    assert {f"pod.spec.{place}": (text, hint)} == told({"spec": spec})
+
+
+@pytest.mark.parametrize(
+    ("container", "place", "text"),
+    [
+        ({"command": ["sleep", 30]}, "command.1", "found 30; allowed: a text"),
+        ({"command": "sleep 30"}, "command", "found 'sleep 30'; allowed: a list of texts"),
+        ({"args": [["a"]]}, "args.0", "found a list; allowed: a text"),
+        ({"env": [{"name": "AT", "value": 690}]}, "env.0.value", "found 690; allowed: a text"),
+        ({"ports": [{"containerPort": "80"}]}, "ports.0.containerPort",
+         "found '80'; allowed: a whole number"),
+        ({"securityContext": {"privileged": "yes"}}, "securityContext.privileged",
+         "found 'yes'; allowed: true or false"),
+    ],
+)  # fmt: skip
+def test_also_in_containers(container: dict[str, Any], place: str, text: str) -> None:
+    """Of whichever kind, and in the backend's fragments as in the template."""
+    pod = {"spec": {"initContainers": [{"name": "c", **container}]}}
+    where = f"spec.initContainers.0.{place}"
+
+    assert [text] == [text for text, _ in [told(pod)[f"pod.{where}"]]]
+    (remark,) = settings.KubernetesSettings(pods={"base": pod}).remarks()
+    assert (f"pods.base.{where}", text) == (".".join(map(str, remark.path)), remark.text)
+
+
+def test_what_takes_both_and_what_nobody_knows_is_left_alone() -> None:
+    """Quantities, ports of probes, removals, and fields of tomorrow."""
+    container = {
+        "name": "c",
+        "resources": {"limits": {"cpu": 2, "memory": "1Gi"}},
+        "livenessProbe": {"tcpSocket": {"port": 80}},
+        "env": [{"name": "GONE", "value": None}],
+        "ring": {"of": [7, True]},
+    }
+    assert {} == told(
+        {"metadata": {"labels": {"gone": None}}, "spec": {"containers": [container]}}
+    )

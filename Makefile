@@ -18,8 +18,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest
 
-# what `make test` leaves out: more seeds, versions, rounds and examples of the same
+# what `make test` leaves out: many thousand faults from a seed, with a table of what became of them
+# (docs/reliability.md), and more seeds, versions, rounds and examples of the same
 soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.soak $(ARGS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m 'soak or hypothesis'
 
 check: $(VENV)/.installed-dev

@@ -115,6 +115,15 @@ def test_an_item_that_several_templates_serve_is_no_excess_of_either():
     assert 0 == plan._clamp(draft)
 
 
+def test_whoever_makes_room_for_another_item_is_no_excess():
+    """The agent on its way goes to whom it alone can serve; for the two others two are ordered."""
+    scene = Scene(template("t", "t", "any", cap=1), template("u", "u", "any"))
+    scene.agent("t", Phase.CONNECTING, age_s=5.0)
+    scene.wait(item(1, "any", age_s=9.0), item(2, "t", age_s=8.0), item(3, "any", age_s=7.0))
+    made = scene.plan()  # asserts that nothing was beyond what is wanted
+    assert {"u": 2} == launches(made)
+
+
 def test_a_plan_tells_an_overshoot_and_does_not_order_it(monkeypatch):
     """It is what a metric and an alert are about; an ordinary plan tells none."""
     scene = Scene(template("t", min_idle=1))

@@ -56,7 +56,9 @@ class Draft:
     matched: int | None = None  # how many supplies there were when ``nominated`` was worked out
     passed_over: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
     refused: dict[NodeName, frozenset[model.ItemId]] = Factory(dict)  # by whom, to which items
-    unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already
+    unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already ...
+    # ... and whom those serve: one of them may give way, and be served by an order in its place
+    served: dict[model.ItemId, matching.Supply] = Factory(dict)
     orders: dict[NodeName, OrderedAgent] = Factory(dict)
     launches: Counter[str] = Factory(Counter)
     short: list[tuple[Sequence[demand.Wish], capacity.Shortage]] = Factory(list)  # crowds

@@ -73,7 +73,7 @@ def _clamp(draft: drafts.Draft) -> int:
     """
     if not draft.launches:
         return 0
-    unserved = Counter(name for wish in draft.unserved for name in wish.templates)
+    unserved = _helpers(draft)
     spare = _spare(draft)
     beyond = 0
     for template in draft.policy.templates:
@@ -90,6 +90,28 @@ def _clamp(draft: drafts.Draft) -> int:
             draft.launches[template.name] -= 1
             beyond += 1
     return beyond
+
+
+def _helpers(draft: drafts.Draft) -> Counter[str]:
+    """Count by template the items that no present agent serves and that one of it would help.
+
+    That is one that fits, or that fits whom another agent serves, which makes room for the item.
+    """
+    instead: dict[str | None, set[str]] = {}  # of a template: who could serve whom it serves
+    for wish in draft.wanted if draft.served else ():
+        supply = draft.served.get(wish.item.id)
+        if supply is not None:
+            instead.setdefault(supply.template, set()).update(wish.templates)
+    helped: Counter[str] = Counter()
+    for names, items in Counter(wish.templates for wish in draft.unserved).items():
+        found: set[str] = set(names)
+        left: list[str] = list(names)
+        while left:
+            new = instead.get(left.pop(), set()) - found
+            found |= new
+            left.extend(new)
+        helped.update(dict.fromkeys(found, items))
+    return helped
 
 
 def _spare(draft: drafts.Draft) -> Counter[str]:

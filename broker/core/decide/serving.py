@@ -81,6 +81,7 @@ def serve_from_present(draft: drafts.Draft) -> None:
             draft.passed_over.append(supply)
         draft.supplies.append(supply)
     _nominate(draft)
+    draft.served = draft.nominated
     draft.unserved = [w for w in draft.wanted if w.item.id not in draft.nominated]
 
 

@@ -1,0 +1,362 @@
+"""What must hold, whatever is wrong: judged on the world itself, not on what the broker believes.
+
+Each is counted as often as it was checked. What does not hold is kept with the step of the script
+and the moment, so that it can be played again.
+"""
+
+import collections
+import logging
+import re
+
+from attrs import frozen
+
+from broker.core import model
+from broker.core.demand import labels as expressions
+from broker.simulator.inventory import Fate
+from tests.soak import faults, lives, wire
+from tests.soak.sites import OWNER, PET
+
+NAMES = (
+    "no build is lost", "no build is ended by us", "caps hold", "no more than needed",
+    "served in time", "nothing is left over", "beside it all goes on as fast",
+    "platform and controller are asked politely", "every reason is of one that serves",
+    "every death has its cause", "the log is bounded", "what is not ours stays",
+    "no name twice", "no mistake of ours", "the broker lives",
+)  # fmt: skip
+MORE = 2
+"""Agents of a template that may be there beyond what waits, at most, when one is made."""
+SURELY_S = 12.0
+"""For so long after a platform or the controller could not be seen rightly nobody can know."""
+WITHIN_S = 900.0
+"""After the last fault everything is served within this, and after that all has gone."""
+SLOWER = 1.2
+"""How much longer a start on the healthy backend may take, on average, beside what is wrong."""
+POLITE = {
+    ("one", "refused"): 60, ("two", "refused"): 60, ("calm", "refused"): 0,
+    ("controller", "refused"): 400, "controller": 1500, "one": 900, "two": 900, "calm": 600,
+}  # fmt: skip
+"""Calls and refusals in the worst minute."""
+LINES = 600
+"""Of the log, in the worst minute."""
+WORDS = 1500
+"""Characters of a line of the log, without its fields."""
+_NAME = re.compile(rf"{OWNER}-[a-z]+-[a-z0-9]{{6}}")
+_TEMPLATE = re.compile(rf"\b({'|'.join(lives.LABELS)})\b(?!')")
+
+
+@frozen(kw_only=True)
+class Broken:
+    """Something did not hold."""
+
+    what: str
+    text: str
+    step: int
+    at: float
+
+    def __str__(self):
+        return f"{self.what}: {self.text} (step {self.step}, after {self.at:.3f} s)"
+
+
+class Invariants:
+    """Judges one run."""
+
+    def __init__(self, world):
+        self.world = world
+        self.checked = collections.Counter()
+        self.broken = []
+        self._asked_at = {}  # name -> when its node was asked for
+        self._policy_of = {}  # name -> caps then
+        self._names = set()
+        self._sightless_until = collections.defaultdict(float)
+        self._reloaded_at = 0.0
+        self._deaths = set()
+        self._buried = set()
+        self._item_at = 0
+
+    def hold(self, what, holds, text):
+        self.checked[what] += 1
+        if not holds and len(self.broken) < 100:
+            world = self.world
+            self.broken.append(Broken(what=what, text=text, step=world.step, at=world.loop.time()))
+        return holds
+
+    # --- what nobody can know just now ---
+
+    def seen_badly(self, name):
+        self._sightless_until[name] = self.world.now + SURELY_S
+
+    def reloaded(self):
+        self._reloaded_at = self.world.now
+
+    def look_around(self):
+        """Note who is seen badly in this moment."""
+        world = self.world
+        for site in world.sites.values():
+            if faults.BLIND & set(site.faults):
+                self.seen_badly(site.name)
+        lies = faults.LYING & set(world.controller.faults)
+        if lies or world.sim.is_down(world.now) or world.sim.quieting_down:
+            self.seen_badly("controller")
+
+    def is_seen(self, *names):
+        self.look_around()
+        return all(self.world.now >= self._sightless_until[name] for name in names)
+
+    # --- the controller's nodes ---
+
+    def node_asked_for(self, name):
+        if not name.startswith((f"{OWNER}-placeholder", f"{OWNER}-claim")):
+            self._asked_at.setdefault(name, self.world.now)
+
+    def node_made(self, name):
+        if name in self._asked_at:
+            self.hold("no name twice", name not in self._names, f"node {name} is made again")
+            self._names.add(name)
+
+    def touches_node(self, node, verb):
+        ours = wire.is_ours(node, OWNER) or node.name.startswith(f"{OWNER}-")
+        self.hold("what is not ours stays", ours, f"{verb} of node {node.name}")
+        if verb != "doDelete":
+            return
+        running = [slot.item.id for slot in node.slots if slot.item is not None and slot.running]
+        if node.connected:
+            self.hold("no build is ended by us", not running, f"{node.name} goes, {running} run")
+
+    # --- the platforms' instances ---
+
+    def instance_asked_for(self, site, spec):
+        name, world = spec.name, self.world
+        if name not in self._policy_of and world.life is not None:
+            self._policy_of[name] = world.life.broker.policy
+
+    def touches_instance(self, site, name):
+        world = self.world
+        cell = site.cells.get(name)
+        owner = cell.owner if cell is not None else OWNER
+        self.hold("what is not ours stays", owner == OWNER, f"{name} of {owner} is terminated")
+        node = world.sim.nodes.get(name)
+        if node is not None and node.connected:
+            running = [s.item.id for s in node.slots if s.item is not None and s.running]
+            self.hold("no build is ended by us", not running, f"{name} is ended, {running} run")
+        if world.life is not None and cell is not None:
+            named = any(death.name == name for death in world.life.state.deaths)
+            self.hold("every death has its cause", named, f"{name} goes, and nobody says why")
+
+    def instance_made(self, site, spec):
+        world, name = self.world, spec.name
+        template = spec.metadata["template"]
+        self._check_caps(site, name, template)
+        asked_at = self._asked_at.get(name, world.now)
+        places = lives.BACKENDS[template]
+        if not self.is_seen("controller", *places) or world.now - asked_at > SURELY_S:
+            return
+        if world.now - self._reloaded_at < SURELY_S or world.life is None:
+            return
+        if asked_at - world.life.began_at < SURELY_S:
+            return
+        there = self._useful(template)
+        wanted = self._wanted(template, since=asked_at - 5.0)
+        warm = 1 if template == "delta" else 0
+        slots = 2 if template == "gamma" else 1
+        self.hold(
+            "no more than needed",
+            (len(there) - 1) * slots < wanted + warm + MORE * slots,
+            f"{len(there)} agents of {template} for {wanted} items: {sorted(there)}",
+        )
+
+    def _check_caps(self, site, name, template):
+        world = self.world
+        policy = self._policy_of.get(name)
+        if policy is None or world.life is None or not self.is_seen(*world.sites):
+            return
+        if world.life.began_at > world.now - SURELY_S:
+            return
+        mine = {n: c for s in world.sites.values() for n, c in s.ours().items()}
+        of_template = sum(c.spec.metadata["template"] == template for c in mine.values())
+        cap = policy.template(template).cap if policy.template(template) else None
+        if cap is not None and world.now - self._reloaded_at > SURELY_S:
+            self.hold("caps hold", of_template <= cap, f"{of_template} of {template}, cap {cap}")
+        cap = policy.backends[site.name].cap
+        there = len(site.ours())
+        self.hold("caps hold", cap is None or there <= cap, f"{there} on {site.name}, cap {cap}")
+        cap = policy.cap
+        self.hold("caps hold", cap is None or len(mine) <= cap, f"{len(mine)} in all, cap {cap}")
+
+    def _useful(self, template):
+        """Return who could still work for what waits."""
+        world, found = self.world, set()
+        for site in world.sites.values():
+            for name, cell in site.live().items():
+                if cell.spec.metadata["template"] != template:
+                    continue
+                node = world.sim.nodes.get(name)
+                if node is None or node.offline_message is not None or node.scheduled:
+                    continue
+                if world.now - cell.created_at > 50.0 and not node.connected:
+                    continue
+                if node.connected_at is not None and not node.connected:
+                    continue
+                if template in lives.ONCE and node.connected_at is not None and not node.idle:
+                    continue
+                if all(slot.item is not None for slot in node.slots):
+                    continue
+                if template in lives.ONCE and self._has_worked(name):
+                    continue
+                found.add(name)
+        return found
+
+    def _has_worked(self, name):
+        return any(i.node == name and i.ended_at is not None for i in self._recent_items())
+
+    def _recent_items(self):
+        """Return the items that are open or have ended lately."""
+        items = self.world.sim.items
+        while self._item_at < len(items):
+            item = items.get(self._item_at + 1)
+            if item is None or item.fate is Fate.OPEN:
+                break
+            if max(item.ended_at or 0.0, item.left_at or 0.0) > self.world.now - 300.0:
+                break
+            self._item_at += 1
+        return (items[n] for n in range(self._item_at + 1, len(items) + 1))
+
+    def _wanted(self, template, *, since):
+        labels = frozenset(lives.LABELS[template])
+        return sum(
+            item.expression is not None
+            and item.expression.matches(labels)
+            and (item.left_at is None or item.left_at >= since)
+            for item in self._recent_items()
+        )
+
+    # --- each turn ---
+
+    def turned(self, taken):
+        """Judge what one turn of the broker has made."""
+        plan, world = taken.state.plan, taken.state.world
+        self.look_around()
+        mine = "no mistake of ours"
+        self.hold(mine, plan.overshoot == 0, f"{plan.overshoot} ordered beyond what is wanted")
+        self.hold(mine, not plan.illegal, f"phase changes {plan.illegal}")
+        names = [action.name for action in plan.actions]
+        self.hold(mine, len(names) == len(set(names)), f"two actions for one: {plan.actions}")
+        busy = {agent.name for agent in plan.agents if agent.phase is model.Phase.BUSY}
+        gone = [a.name for a in plan.actions if isinstance(a, model.Removal) and a.name in busy]
+        self.hold("no build is ended by us", not gone, f"{gone} work, and are to go")
+        if world.controller.synced:
+            self._judge_reasons(world.controller, plan)
+
+    def _judge_reasons(self, view, plan):
+        unmet = {one.item: one for one in plan.unmet}
+        what = "every reason is of one that serves"
+        for item in view.items:
+            if item.stage is model.Stage.PENDING:
+                continue
+            one = unmet.get(item.id)
+            if not self.hold(what, one is not None and bool(one.text), f"{item.id} has none"):
+                continue
+            expression = one.label.expression
+            is_pinned = expression is not None and _NAME.fullmatch(expression)
+            if expression is None or is_pinned or one.reason is model.WaitReason.NO_TEMPLATE:
+                continue
+            told = set(_TEMPLATE.findall(_NAME.sub("", one.text)))
+            told |= {one.template} if one.template is not None else set()
+            wrong = [name for name in told if not _serves(name, expression)]
+            self.hold(what, not wrong, f"{one.text!r} of {expression!r} is of {wrong}")
+
+    def judge_deaths(self):
+        """Judge what is said of those that ended since the last time."""
+        life = self.world.life
+        if life is None:
+            return
+        for death in life.state.deaths:
+            key = (death.name, death.at)
+            if key in self._deaths:
+                continue
+            self._deaths.add(key)
+            what = "every death has its cause"
+            self.hold(what, isinstance(death.cause, model.Cause) and death.text, str(death))
+            for site in self.world.sites.values():
+                end = site.hurts.get(death.name)
+                cell = site.cells.get(death.name)
+                if end is None or cell is None or cell.exit is None:
+                    continue
+                wanted = model.Cause.of_exit(end.slug)
+                vague = {model.Cause.LOST_INSTANCE, model.Cause.LOST_UNKNOWN, model.Cause.SWEPT}
+                vague.add(model.Cause.CONNECT_TIMEOUT)
+                told = death.cause not in vague - {wanted}
+                seen = death.at - cell.exit.at > SURELY_S and self.is_seen(site.name)
+                if seen:
+                    self.hold(what, told, f"{death.name} ended {end.slug}, told {death.cause}")
+
+    # --- at the end ---
+
+    def judge_builds(self):
+        for item in self.world.sim.items.values():
+            self.hold("no build is lost", item.fate is not Fate.LOST, f"item {item.id} is lost")
+            if item.fate is Fate.FAILED:
+                excused = item.id in self.world.excused
+                self.hold("no build is ended by us", excused, f"the build of {item.id} died of us")
+
+    def judge_foreign(self):
+        world = self.world
+        self.hold("what is not ours stays", PET in world.sim.nodes, "a node of others is gone")
+        for site in world.sites.values():
+            self.hold("what is not ours stays", PET in site.cells, "an instance of others is gone")
+
+    def judge_calls(self):
+        most = self.world.tally.most
+        for who, bound in POLITE.items():
+            self.hold(
+                "platform and controller are asked politely", most[who] <= bound,
+                f"{who}: {most[who]} in a minute, at most {bound}",
+            )  # fmt: skip
+        self.hold("the log is bounded", most["log"] <= LINES, f"{most['log']} lines in a minute")
+
+    def judge_left(self):
+        left = self.world.left()
+        self.hold("nothing is left over", not any(left.values()), str(left))
+
+    def judge_served(self, waiting, reasons):
+        told = [(item.id, item.label, reasons.get(item.id)) for item in waiting[:10]]
+        self.hold("served in time", not waiting, f"{len(waiting)} wait still: {told}")
+
+    def judge_calm(self, beside, alone):
+        """Judge the mean start beside faults (seconds) against that without."""
+        self.hold(
+            "beside it all goes on as fast", beside <= SLOWER * alone,
+            f"a start takes {beside:.2f} s beside what is wrong, {alone:.2f} s without",
+        )  # fmt: skip
+
+
+class Log(logging.Handler):
+    """Counts the lines of the log; one that tells of a bug is a mistake of ours."""
+
+    def __init__(self, world):
+        super().__init__(logging.INFO)
+        self.world = world
+        self.lines = collections.Counter()
+
+    def emit(self, record):
+        world = self.world
+        self.lines[record.levelname, record.msg] += 1
+        world.tally.line(world.now)
+        words = len(record.getMessage())
+        world.invariants.hold("the log is bounded", words <= WORDS, f"a line of {words}")
+        if record.levelno >= logging.ERROR and not _is_scripted(record):
+            text = f"{record.getMessage()} {record.exc_info and record.exc_info[1]!r}"
+            world.invariants.hold("no mistake of ours", False, text)
+
+
+def _is_scripted(record):
+    """Whether a bug is that of an adapter, which the script has made."""
+    return record.getMessage() == "listing failed by a bug" and isinstance(
+        record.exc_info[1], KeyError
+    )
+
+
+def _serves(template, expression):
+    try:
+        return expressions.parse(expression).matches(frozenset(lives.LABELS[template]))
+    except expressions.LabelError:
+        return False

@@ -1,0 +1,32 @@
+"""A short run of the soak: every kind of fault once, and two more with the same end."""
+
+import pytest
+
+from tests.soak import faults, run, script
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_whatever_goes_wrong_nothing_is_lost_and_nothing_left_behind():
+    """Each kind once, many at the same time, through the product's own loop."""
+    report = run.Run("ci", rounds=1).play()
+    assert [] == [str(broken) for broken in report.broken]
+    assert set(faults.KINDS) == set(report.strikes)
+    assert report.together > len(faults.KINDS) / 2
+    assert report.builds > 0
+
+
+def test_the_same_seed_gives_the_same_run():
+    """A failure is played again by its seed: each item's fate, to the millisecond."""
+    few = {"status 500", "list hangs", "killed in mid-build", "killed, state lost"}
+    runs = [run.Run(seed, rounds=1, only=few).play().trace for seed in ("x", "x", "y")]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_every_kind_is_as_frequent_as_the_others():
+    """Twenty rounds make twenty of each; some begin in one moment."""
+    strikes = script.script("any", faults.KINDS, rounds=20).strikes
+    counted = [sum(s.kind == kind for s in strikes) for kind in faults.KINDS]
+    assert {20} == set(counted)
+    moments = [s.at for s in strikes]
+    assert len(moments) - len(set(moments)) > len(moments) / 5

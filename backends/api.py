@@ -3,10 +3,11 @@
 A backend knows instances (containers, pods, tasks, processes), never Jenkins. This file holds the
 Protocol, its values and the closed set of errors; it refuses to know any platform or SDK.
 
-Theory of operation: the broker lists, decides, then calls ``launch`` or ``terminate``; both are
-idempotent by name, so repeating after a crash or a time-out is always safe. ``list`` is the truth:
-it returns every instance that carries our owner mark, or raises. A partial answer is an error
-(``Partial``), because absence may mean "terminate". ``watch`` only wakes the broker.
+Theory of operation: the broker lists, decides, then calls ``reserve`` and ``launch``, or
+``terminate``; all are idempotent by name, so repeating after a crash or a time-out is always safe.
+``list`` is the truth: it returns every instance that carries our owner mark, or raises. A partial
+answer is an error (``Partial``), because absence may mean "terminate". ``watch`` only wakes the
+broker.
 """
 
 import enum
@@ -43,6 +44,7 @@ ExitSlug = Literal[
     "network",
     "evicted",
     "platform-lost",
+    "interrupted",
     "unknown",
 ]
 """What an instance ended of. A closed set: the core knows of each what follows from it."""
@@ -258,6 +260,15 @@ class Backend(Protocol):
     """What the broker asks of a platform."""
 
     kind: str
+
+    async def reserve(self, spec: InstanceSpec) -> None:
+        """Take the room of an instance, and start nothing; idempotent by ``spec.name``.
+
+        ``spec`` is the one that ``launch`` is given afterwards, but for the contents of its
+        secrets. ``terminate`` undoes it. What the platform would refuse is refused here, as far as
+        it can hold an instance back or tells its room; elsewhere nothing happens. A launch without
+        it is whole. Raises what ``launch`` does.
+        """
 
     async def launch(self, spec: InstanceSpec) -> None:
         """Start an instance; idempotent by ``spec.name``. Raises any ``BackendError``."""

@@ -23,7 +23,7 @@ from attrs import field, frozen
 from backends import api
 from backends.kit import names
 
-Verb = Literal["launch", "list", "terminate", "capacity", "logs"]
+Verb = Literal["reserve", "launch", "list", "terminate", "capacity", "logs"]
 _LOG_LINES = 1000
 _WATCH_S = 0.25
 _LIVE = frozenset((api.InstanceState.STARTING, api.InstanceState.RUNNING))
@@ -78,6 +78,7 @@ class _Cell:
     state: api.InstanceState
     created_at: float
     place: str = ""
+    held: bool = False  # reserved, and not launched yet
     due_at: float = math.inf  # of the next change
     dies_at: float = math.inf
     exit: api.Exit | None = None
@@ -92,6 +93,7 @@ class _Cell:
             created_at=self.created_at,
             exit=self.exit,
             place=self.place,
+            detail="it waits for its launch" if self.held else "",
         )
 
 
@@ -153,10 +155,27 @@ class Platform:
 
     # --- the machine ---
 
+    def reserve(self, spec: api.InstanceSpec, *, owner: str, now: float) -> None:
+        """Create an instance that waits. Raises as the contract says, or ``Hang``."""
+        self.advance(now)
+        late = self._strike("reserve", spec.name, spec)
+        if self._existing(spec, owner) is None:
+            self._create(spec, owner=owner, now=now)
+        _answer(late)
+
     def start(self, spec: api.InstanceSpec, *, owner: str, now: float) -> None:
         """Create an instance. Raises as ``launch`` of the contract does, or ``Hang``."""
         self.advance(now)
         late = self._strike("launch", spec.name, spec)
+        cell = self._existing(spec, owner)
+        if cell is None:
+            cell = self._create(spec, owner=owner, now=now)
+        if cell.held:
+            self._release(cell, spec, now=now)
+        _answer(late)
+
+    def _existing(self, spec: api.InstanceSpec, owner: str) -> _Cell | None:
+        """Return the instance of this very specification; None if there is room for it."""
         problem = names.name_problem(spec.name)
         if problem is not None:
             raise api.Rejected(problem)
@@ -165,11 +184,9 @@ class Platform:
             existing.owner != owner or _shown(existing.spec) != _shown(spec)
         ):
             raise api.AlreadyExists(f"{spec.name!r} is taken by another instance")
-        if existing is None:
-            if self.free() == 0:
-                raise api.NoCapacity(f"no place of {self.settings.capacity} is free")
-            self._create(spec, owner=owner, place=self._choose(spec), now=now)
-        _answer(late)
+        if existing is None and self.free() == 0:
+            raise api.NoCapacity(f"no place of {self.settings.capacity} is free")
+        return existing
 
     def stop(self, name: str, *, owner: str, now: float) -> float:
         """Begin to end an instance; return when it is gone. Raises NotFound, scripted faults."""
@@ -179,6 +196,7 @@ class Platform:
         if cell.state is not api.InstanceState.STOPPING:
             ran = cell.state is api.InstanceState.RUNNING
             cell.state, cell.dies_at, cell.exit = api.InstanceState.STOPPING, math.inf, None
+            cell.held = False
             cell.due_at = now + self.settings.terminate_s
             self._changed(cell, stopped=ran)
         gone_at = cell.due_at
@@ -256,17 +274,25 @@ class Platform:
         held = collections.Counter(cell.place for cell in self._cells.values())
         return min(allowed, key=lambda place: held[place], default="")
 
-    def _create(self, spec: api.InstanceSpec, *, owner: str, place: str, now: float) -> None:
-        takes_s = _options(spec).launch_s
+    def _create(self, spec: api.InstanceSpec, *, owner: str, now: float) -> _Cell:
+        """Make an instance that waits for its launch."""
         cell = _Cell(
             owner=owner,
             spec=spec,
             state=api.InstanceState.STARTING,
             created_at=now,
-            place=place,
-            due_at=now + (self.settings.launch_s if takes_s is None else takes_s),
+            place=self._choose(spec),
+            held=True,
         )
         self._cells[spec.name] = cell
+        self.version += 1
+        return cell
+
+    def _release(self, cell: _Cell, spec: api.InstanceSpec, *, now: float) -> None:
+        """Let an instance start; now its secrets are known."""
+        takes_s = _options(spec).launch_s
+        cell.spec, cell.held = spec, False
+        cell.due_at = now + (self.settings.launch_s if takes_s is None else takes_s)
         self.version += 1
         self.advance(now)
 
@@ -345,6 +371,14 @@ class MemoryBackend:
         self._now = now
         self._sleep = sleep
         self._closed = False
+
+    async def reserve(self, spec: api.InstanceSpec) -> None:
+        """Make an instance that waits."""
+        self._refuse_when_closed()
+        try:
+            self.platform.reserve(spec, owner=self._owner, now=self._now())
+        except Hang:
+            await _for_ever()
 
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Start an instance."""

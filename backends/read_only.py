@@ -40,6 +40,10 @@ class Reading:
         self._inner = inner
         self.kind = inner.kind
 
+    async def reserve(self, spec: api.InstanceSpec) -> None:
+        """Refuse. Raises Rejected."""
+        _refuse(f"reserve {spec.name}")
+
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Refuse. Raises Rejected."""
         _refuse(f"launch {spec.name}")

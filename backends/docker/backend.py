@@ -84,6 +84,25 @@ class DockerBackend:
 
     # --- the contract ---
 
+    async def reserve(self, spec: api.InstanceSpec) -> None:
+        """Take a place of ``max_instances``; engines without a limit are not asked."""
+        container.plan(spec, owner=self._owner, prefix=self._settings.name_prefix)
+        self._begin()
+        refusals: list[api.BackendError] = []
+        places = self._pool.open()
+        if all(place.host.max_instances is None for place in places):
+            return
+        async with self._turn(spec.name):
+            for place in places:
+                try:
+                    await self._pool.check_room(place, spec.name)
+                except api.BackendError as error:
+                    refusals.append(error)
+                else:
+                    place.reserve(spec.name)
+                    return
+        raise self._pool.refusal(refusals)
+
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Start an instance; idempotent by name, also across brokers and restarts."""
         prefix = self._settings.name_prefix

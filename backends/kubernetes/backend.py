@@ -5,9 +5,10 @@ Joins what is made (``pod``), what is seen (``states``, ``reflector``) and what 
 
 Theory of operation: the cluster remembers everything, in labels and annotations; we remember
 nothing that a list would not tell, but for two minutes the pods that somebody else deleted, so
-that their end has a reason. The pod comes first and its secret at once after it, owned by the pod:
-a secret without an owner never exists, so none is ever left over (a kubelet waits for it; 0.3 s
-as recorded). What is interrupted in between is a pod that never starts, which the broker retires.
+that their end has a reason. The pod comes first, to take its room, and its secret when it is to
+start, owned by the pod: a secret without an owner never exists, so none is ever left over (a
+kubelet waits for it). What is interrupted in between is a pod that never starts: the cluster's
+events name its secret, and if it is not being started by us it has ended.
 """
 
 import asyncio
@@ -25,11 +26,13 @@ from backends.kit import names
 from backends.kubernetes import settings
 from backends.kubernetes.api import access, client, errors, reflector
 from backends.kubernetes.exec import execution, listener
-from backends.kubernetes.pods import events, pod, states
+from backends.kubernetes.pods import events, pod, states, table
 
 _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
 _REFUSED_S, _REFUSED_LONG_S = 5.0, 300.0  # until a deletion that was refused is tried again
+_UNSEEN_S = 120.0  # a pod that was made shows long before
+_NO_SECRET = "reserved"  # noqa: S105 -- stands for one where its text does not matter
 _FIRST_LOOK_S = 0.05
 _LOOK_S = 1.0
 
@@ -67,29 +70,48 @@ class KubernetesBackend:
         self._reflector: reflector.Reflector | None = None
         self._inquiry = events.Inquiry()
         self._refused: dict[str, _DeletionRefused] = {}  # by instance
+        self._made: dict[str, _WaitingPod] = {}  # pods that have no secret yet, by instance
+        self._own: dict[str, float] = {}  # instances that we have made ourselves, and when
         self._listener: listener.Listener | None = None
         self._closed = False
 
     # --- the contract ---
 
+    async def reserve(self, spec: api.InstanceSpec) -> None:
+        """Create the pod, which its node holds back until its secret is there.
+
+        One without a secret would start, and ``in-container`` needs the secret itself in the pod:
+        of these it is only asked whether the server would take them.
+        """
+        with errors.contract():
+            blank = {name: content or _NO_SECRET for name, content in spec.secret_files.items()}
+            manifests = self._make(attrs.evolve(spec, secret_files=blank))
+            asked, _ = await self._open()
+            if _is_held_back(spec):
+                self._made[spec.name] = await self._create(asked, manifests)
+            else:
+                with contextlib.suppress(api.AlreadyExists):
+                    await asked.create_pod(manifests.pod, dry_run=True)
+
     async def launch(self, spec: api.InstanceSpec) -> None:
-        """Create the pod and its secret; a pod that is ours already is adopted."""
+        """Create the pod, if it is not reserved, and its secret; one that is ours is adopted."""
         with errors.contract():
             manifests = self._make(spec)
             asked, _ = await self._open()
-            fresh = True
+            made = self._made.get(spec.name)
             try:
-                uid = _uid(await asked.create_pod(manifests.pod))
-            except api.AlreadyExists:
-                uid, fresh = await self._adopt(asked, manifests), False
-            if not spec.secret_files:
-                return
-            try:
-                await _give_secret(asked, manifests, uid, fresh=fresh)
-            except api.BackendError as error:
-                # it would wait for its secret for ever
-                error.nothing_left = fresh and await self._take_back(manifests, uid)
-                raise
+                if made is None or made.digest != manifests.digest:
+                    self._made[spec.name] = made = await self._create(asked, manifests)
+                if not spec.secret_files:
+                    return
+                try:
+                    await _give_secret(asked, manifests, made.uid, fresh=made.fresh)
+                except api.BackendError as error:
+                    # it would wait for its secret for ever
+                    error.nothing_left = made.fresh and await self._take_back(manifests, made.uid)
+                    raise
+            finally:
+                self._made.pop(spec.name, None)
 
     async def list(self) -> Sequence[api.Instance]:
         """All our pods, from the kept picture or from a full list."""
@@ -98,10 +120,17 @@ class KubernetesBackend:
             picture = await kept.look()
             there = {one.name for one in picture.pods}
             self._refused = {name: why for name, why in self._refused.items() if name in there}
-            await self._inquiry.ask(asked, picture.pods, now=self._now())
+            self._own = {
+                name: at
+                for name, at in self._own.items()
+                if name in there or self._now() - at < _UNSEEN_S
+            }
+            await self._inquiry.ask(
+                asked, picture.pods, now=self._now(), adopted=lambda name: name not in self._own
+            )
             now, patience_s = self._now(), self._settings.start_patience_s
             instances = [
-                one.at(now, patience_s=patience_s, told=self._inquiry.obstacle_of(one))
+                one.at(now, patience_s=patience_s, told=self._obstacle_of(one))
                 for one in picture.pods
             ]
             found = [*(self._kept_back(one) for one in instances), *picture.departed]
@@ -142,6 +171,7 @@ class KubernetesBackend:
                     f"pod {sighting.pod} cannot be deleted safely: its uid cannot be read"
                 )
             kept.forget(name)
+            self._made.pop(name, None)
             # with a grace of 0 the object would go at once, whatever still runs
             grace = max(1, math.ceil(grace_s))
             await self._delete(asked, sighting, grace)
@@ -246,6 +276,25 @@ class KubernetesBackend:
             sighting = states.see(found)
         return sighting if sighting.name == name else None
 
+    async def _create(self, asked: client.ApiServer, manifests: pod.Manifests) -> "_WaitingPod":
+        """Create the pod, or adopt the one that was made of the same specification."""
+        name = str(manifests.pod["metadata"]["annotations"][pod.NAME])
+        self._own[name] = self._now()
+        try:
+            uid, fresh = _uid(await asked.create_pod(manifests.pod)), True
+        except api.AlreadyExists:
+            uid, fresh = await self._adopt(asked, manifests), False
+        return _WaitingPod(uid=uid, digest=manifests.digest, fresh=fresh)
+
+    def _obstacle_of(self, sighting: states.PodSighting) -> table.PodObstacle | None:
+        """Return why a pod does not run; one that we are making ourselves gets its secret yet."""
+        if sighting.name in self._made:
+            return None
+        obstacle = self._inquiry.obstacle_of(sighting)
+        if obstacle is not None and obstacle.slug == "interrupted" and sighting.name in self._own:
+            return attrs.evolve(obstacle, slug=None)
+        return obstacle
+
     async def _adopt(self, asked: client.ApiServer, manifests: pod.Manifests) -> str:
         """Return the uid of the pod that has the name, if it is this very order."""
         there = await asked.find_pod(manifests.name)
@@ -334,11 +383,27 @@ async def _give_secret(
         await asked.create_secret(manifest)
 
 
+def _is_held_back(spec: api.InstanceSpec) -> bool:
+    """Return whether a pod starts only with its secret, and can be made without it."""
+    options = spec.options
+    in_container = isinstance(options, settings.KubernetesTemplate) and options.in_container
+    return bool(spec.secret_files) and not in_container
+
+
 def _uid(found: client.Object) -> str:
     uid = states.part(found, "metadata").get("uid")
     if not isinstance(uid, str) or not uid:
         raise errors.OddAnswer("the API server shows a pod without a uid")
     return uid
+
+
+@frozen(kw_only=True)
+class _WaitingPod:
+    """A pod that has no secret yet; ``fresh``: it was not there before."""
+
+    uid: str
+    digest: str
+    fresh: bool
 
 
 @frozen(kw_only=True)

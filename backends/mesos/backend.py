@@ -71,6 +71,11 @@ class MesosBackend:
 
     # --- the contract ---
 
+    async def reserve(self, spec: api.InstanceSpec) -> None:
+        """Do nothing: room is what is offered, and offers come to a task that is wanted."""
+        tasks.need(spec)
+        await self._driver.ready(whole=False)
+
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Hold the specification until an offer fits; idempotent by name."""
         need = tasks.need(spec)

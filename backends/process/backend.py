@@ -31,6 +31,7 @@ _END_MARGIN_S = 12.0  # a supervisor gives killed processes 10 s to vanish
 _KILL_S = 10.0
 _RESCAN_S = 30.0  # how often a watch looks for instances that another broker started
 _WORKERS = 4
+_RESERVED_S = 150.0  # a place that was taken, and no launch came
 _SHORT = frozenset(  # the machine has no more of something
     {
         errno.EAGAIN,
@@ -101,11 +102,20 @@ class ProcessBackend:
         self._workers = concurrent.futures.ThreadPoolExecutor(_WORKERS, "process-work")
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._preparing: dict[str, api.Instance] = {}
+        self._reserved: dict[str, float] = {}  # instances that a launch follows: until when
         self._working: dict[str, asyncio.Future[storage.InstanceRecord | None]] = {}
         self._cleaned = reading  # who only reads clears nothing away
         self._closed = False
 
     # --- the contract ---
+
+    async def reserve(self, spec: api.InstanceSpec) -> None:
+        """Take a place of ``max_instances``; nothing is made."""
+        launching.check(spec)
+        self._refuse_when_closed()
+        async with self._turn(spec.name):
+            self._make_room(spec.name)
+            self._reserved[spec.name] = self._now() + _RESERVED_S
 
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Start an instance; idempotent by name, also across brokers and restarts."""
@@ -113,6 +123,7 @@ class ProcessBackend:
         self._refuse_when_closed()
         async with self._turn(spec.name):
             self._make_room(spec.name)
+            self._reserved.pop(spec.name, None)
             self._preparing[spec.name] = api.Instance(
                 name=spec.name,
                 state=api.InstanceState.STARTING,
@@ -176,6 +187,7 @@ class ProcessBackend:
         if names.name_problem(name) is not None:
             raise api.NotFound(f"no instance {name[:80]!r}")
         async with self._turn(name):
+            self._reserved.pop(name, None)
             with _mapped():
                 record = await self._submit(self._workers, self._ask_to_end, name, grace_s)
                 if record.supervisor is not None:
@@ -192,7 +204,7 @@ class ProcessBackend:
             return None
         with _mapped():
             used = set(await self._submit(self._readers, self._storage.names))
-        free = max(0, limit - len(used | set(self._preparing)))
+        free = max(0, limit - len(used | self._on_their_way()))
         return api.Capacity(
             free_instances=free,
             text=f"{free} of {counts.told(limit, 'process is', 'processes are')} free",
@@ -241,11 +253,17 @@ class ProcessBackend:
         if limit is None:
             return
         with _mapped():
-            used = set(self._storage.names()) | set(self._preparing)
+            used = set(self._storage.names()) | self._on_their_way()
         if name not in used and len(used) >= limit:
             raise api.NoCapacity(
                 f"`max_instances` is reached: {counts.told(limit, 'process', 'processes')}"
             )
+
+    def _on_their_way(self) -> set[str]:
+        """Return what takes room and has no directory; a reservation that was left does not."""
+        now = self._now()
+        self._reserved = {name: until for name, until in self._reserved.items() if now < until}
+        return {*self._preparing, *self._reserved}
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

@@ -1,6 +1,7 @@
 """Perform one action: the order of its steps, time limits, and how it ended.
 
-Launch = node, secret, instance. Retire = look again, take out of service, look again, still idle?
+Launch = room, node, secret, instance: what the platform refuses costs the controller no node
+(docs/decisions/0007). Retire = look again, take out of service, look again, still idle?
 delete the node, terminate the instance; a busy answer un-cordons. How a node is taken out of
 service depends on the controller's version (docs/decisions/0002). Every prefix of either is a
 state that the life-cycle table names, so nothing here is undone by hand beyond tidiness. Whoever
@@ -8,9 +9,11 @@ may not lead any more begins no further call. Refuses to decide whether an actio
 plan did, ``judge`` objects once more on a fresh look.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, assert_never
 
+import attrs
 from attrs import define, frozen
 
 from backends import api as backends_api
@@ -58,6 +61,11 @@ class Order:
 
     definition: jnlp_node.NodeDefinition
     spec_with: Callable[[jnlp_secret.Secret], backends_api.InstanceSpec]
+
+    def reservation(self) -> backends_api.InstanceSpec:
+        """Return what to take room for, before there is a node that could have a secret."""
+        spec = self.spec_with(jnlp_secret.Secret(""))
+        return attrs.evolve(spec, secret_files=dict.fromkeys(spec.secret_files, ""))
 
 
 _Leaving = model.RetireAgent | model.SweepNode
@@ -161,8 +169,12 @@ class Executor:
 
     async def _launch(self, action: model.LaunchAgent) -> None:
         order = self.order(action)
-        await self._changes.create(order.definition)
-        secret = await self.nodes.secret(action.name)
+        await self._backend(action.backend).reserve(order.reservation())
+        try:
+            secret = await self._make_node(order.definition)
+        except (jnlp_errors.JenkinsError, _Withdrawn):
+            await self._give_up_room(action)
+            raise
         try:
             await self._backend(action.backend).launch(order.spec_with(secret))
         except backends_api.BackendError as error:
@@ -170,6 +182,21 @@ class Executor:
                 # certain that nothing of ours runs: do not leave an empty node for the sweep
                 await self._delete_node(action.name)
             raise
+
+    async def _make_node(self, definition: jnlp_node.NodeDefinition) -> jnlp_secret.Secret:
+        """Create a node and return its secret; without that there is no use for the node."""
+        await self._changes.create(definition)
+        try:
+            return await self.nodes.secret(definition.name)
+        except jnlp_errors.JenkinsError:
+            with contextlib.suppress(jnlp_errors.JenkinsError):  # or it is swept
+                await self._delete_node(definition.name)
+            raise
+
+    async def _give_up_room(self, action: model.LaunchAgent) -> None:
+        """Undo a reservation; what is left of it is an instance without a node, and swept."""
+        with contextlib.suppress(backends_api.BackendError, _Withdrawn):
+            await self._terminate(action.backend, action.name)
 
     async def _cordon_busy(self, action: model.CordonAgent) -> None:
         if action.online and not self.retires_by_offline():

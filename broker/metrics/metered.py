@@ -118,6 +118,10 @@ class _Metered:
         self._recorder = recorder
         self.kind = backend.kind
 
+    async def reserve(self, spec: backends_api.InstanceSpec) -> None:
+        with self._timed("reserve"):
+            await self._backend.reserve(spec)
+
     async def launch(self, spec: backends_api.InstanceSpec) -> None:
         with self._timed("launch"):
             await self._backend.launch(spec)

@@ -120,7 +120,7 @@ class Harness(Protocol):
 SLUGS = frozenset(
     (
         "exited", "killed", "out-of-memory", "image", "command", "network", "evicted",
-        "platform-lost", "unknown",
+        "platform-lost", "interrupted", "unknown",
     )
 )  # fmt: skip
 """Of ``api.Exit``, as its docstring lists them."""

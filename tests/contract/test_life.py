@@ -270,3 +270,72 @@ async def test_a_name_can_be_used_again(harness: Harness, backend):
     await backend.launch(spec)
     instance = await checks.running(backend, "a1", within_s=harness.within_s)
     assert "2" == instance.metadata["n"]
+
+
+# --- room first ---
+
+
+def blank(spec):
+    """Return what is known of a specification before the controller has given a secret."""
+    return attrs.evolve(spec, secret_files=dict.fromkeys(spec.secret_files, ""))
+
+
+def with_secret(harness: Harness, name: str = "a1"):
+    return harness.spec(name, secret_files={"secret": "s3cret-word"})
+
+
+async def test_a_reservation_starts_nothing_and_terminate_undoes_it(harness: Harness, backend):
+    """Made twice it is one; nothing is left of it, and the name is still free."""
+    spec = with_secret(harness)
+    await backend.reserve(blank(spec))
+    await backend.reserve(blank(spec))
+    assert set(await checks.listed(backend)) <= {"a1"}
+    assert [] == list(await harness.running())
+    try:
+        await backend.terminate("a1", grace_s=0)
+    except api.NotFound:
+        assert {} == await checks.listed(backend)
+    assert [] == list(await harness.remains())
+    await backend.launch(harness.spec("a2"))
+    assert ["a2"] == list(await checks.listed(backend))
+
+
+async def test_a_launch_starts_what_was_reserved(harness: Harness, backend):
+    """One instance, which runs; to reserve it again changes nothing."""
+    spec = with_secret(harness)
+    await backend.reserve(blank(spec))
+    await backend.launch(spec)
+    await backend.reserve(blank(spec))
+    await checks.running(backend, "a1", within_s=harness.within_s)
+    assert ["a1"] == list(await checks.listed(backend))
+    assert ["a1"] == list(await harness.running())
+    await backend.terminate("a1", grace_s=0)
+    assert [] == list(await harness.remains())
+
+
+async def test_what_was_reserved_in_an_earlier_life_is_launched(harness: Harness, open_backend):
+    """Another broker of the owner, or this one after a restart, starts the very same."""
+    spec = with_secret(harness)
+    before = open_backend()
+    await before.reserve(blank(spec))
+    await before.aclose()
+    other = open_backend()
+    await other.launch(spec)
+    await checks.running(other, "a1", within_s=harness.within_s)
+    assert ["a1"] == list(await harness.running())
+    await other.terminate("a1", grace_s=0)
+    assert [] == list(await harness.remains())
+
+
+async def test_a_full_platform_refuses_the_reservation(harness: Harness, backend):
+    """Where it can be full at all: before anybody has made a node for it."""
+    skip_where_lacking(harness, "launch no-capacity")
+    await backend.launch(harness.spec("a0"))
+    async with harness.provoke("launch", "no-capacity"):
+        spec = with_secret(harness)
+        try:
+            await backend.reserve(blank(spec))
+        except api.NoCapacity:
+            return
+        with pytest.raises(api.NoCapacity):  # it tells only when it is asked to start one
+            await backend.launch(spec)

@@ -180,7 +180,27 @@ def test_a_launch_that_works_ends_the_outage():
         action=LAUNCH, at=NOW + 9, failure=model.Failure.UNAVAILABLE, scope=Scope.BACKEND
     )
     half = ledgers.settle(ledger, refused, policy=POLICY, jitter=1.0)
-    assert set(Scope) - {Scope.CONTROLLER} == {key.scope for key in half.backoffs}
+    assert set(Scope) == {key.scope for key in half.backoffs}
+
+
+@pytest.mark.parametrize("began", [NOW, NOW + 2])
+def test_who_had_room_before_another_had_none_tells_nothing_of_room(began):
+    """Its start had begun when the platform was not full yet; one that began later tells."""
+    key = ledgers.key_of(Scope.BACKEND, B, None)
+    order = attrs.evolve(LAUNCH, name=NodeName("late"))
+    ledger = ledgers.expect(model.Ledger(), order, now=began, policy=POLICY)
+    ledger = ledgers.failed(
+        ledger,
+        key,
+        cause=model.Failure.NO_CAPACITY,
+        reason="full",
+        now=NOW + 1,
+        policy=POLICY,
+        jitter=1.0,
+    )
+    after = settled(ledger, order, at=NOW + 3)
+    assert (key in after.backoffs) is (began == NOW)
+    assert ledgers.window(after, key) == (1 if began == NOW else 2)
 
 
 def test_the_launch_budget_is_a_bucket_that_refills():
@@ -396,6 +416,7 @@ def test_a_failed_launch_says_of_which_definition_and_for_how_long():
             reason="the registry is away",
             cause=model.Failure.UNAVAILABLE,
             revision="r7",
+            at=NOW,
         )
     } == ledger.backoffs
     assert {} == ledger.expectations
@@ -403,8 +424,8 @@ def test_a_failed_launch_says_of_which_definition_and_for_how_long():
 
 
 @pytest.mark.parametrize("controller", [True, False])
-def test_a_node_that_was_made_ends_the_controllers_pause(controller):
-    """Whatever the backend said after it; where the controller refused again it goes on."""
+def test_only_a_launch_that_succeeds_ends_the_controllers_pause(controller):
+    """A backend that refuses does so before there is a node, which says nothing of nodes."""
     key = ledgers.key_of(Scope.CONTROLLER, B, None)
     pausing = ledgers.failed(
         model.Ledger(),
@@ -423,7 +444,8 @@ def test_a_node_that_was_made_ends_the_controllers_pause(controller):
         controller=controller,
         scope=scope,
     )
-    assert {key if controller else KEY} == set(after.backoffs)
+    assert ({key} if controller else {key, KEY}) == set(after.backoffs)
+    assert set() == set(settled(ordered(LAUNCH, pausing), LAUNCH).backoffs)
 
 
 def test_an_order_of_which_nothing_is_known_changes_no_other():
@@ -527,7 +549,8 @@ def test_who_had_no_room_is_asked_for_one_and_then_for_one_more_each_time():
     assert 1 == ledgers.window(full, KEY)
     backend = ledgers.key_of(Scope.BACKEND, B, None)
     assert ledgers.FIRST_WINDOW == ledgers.window(full, backend)
-    worked = settled(ordered(LAUNCH, full), LAUNCH)
+    later = ledgers.expect(full, LAUNCH, now=NOW + 1, policy=POLICY)
+    worked = settled(later, LAUNCH)
     assert {KEY: 2, backend: ledgers.FIRST_WINDOW + 1} == worked.windows
     assert {} == worked.backoffs
     most = attrs.evolve(full, windows={KEY: 1024})

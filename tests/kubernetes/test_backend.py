@@ -5,11 +5,13 @@ import logging
 import pathlib
 from collections.abc import Callable
 
+import attrs
 import pytest
 
 from backends import api
 from backends.kubernetes import backend, settings
 from backends.kubernetes.api import access
+from backends.kubernetes.pods import events
 from tests import patience
 from tests.kubernetes import fake
 
@@ -64,6 +66,87 @@ async def test_without_its_secret_a_pod_is_taken_back(cluster: fake.Cluster, mak
 
     assert {} == cluster.pods
     assert [] == list(await ours.list())
+
+
+def reservation(name: str = "a1", **changes: object) -> api.InstanceSpec:
+    """Return what is known before the controller has given a secret."""
+    return spec(name, secret_files={"agent-secret": ""}, **changes)
+
+
+async def test_a_reserved_pod_waits_for_its_secret(cluster: fake.Cluster, make: Make) -> None:
+    """Its node holds it back; the launch makes the secret, and not a second pod."""
+    ours = make()
+    await ours.reserve(reservation())
+    (seen,) = await ours.list()
+    assert (api.InstanceState.STARTING, {}) == (seen.state, cluster.secrets)
+    uid = cluster.pods["a1"]["metadata"]["uid"]
+
+    await ours.launch(spec())
+    await running(ours)
+    assert uid == cluster.pods["a1"]["metadata"]["uid"]
+    assert ["create", "create secrets"] == [v for v in cluster.verbs() if "create" in v]
+    assert {"agent-secret": SECRET} == cluster.secrets["a1"]["stringData"]
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+async def test_a_full_quota_refuses_the_reservation(
+    cluster: fake.Cluster, make: Make, held_back: bool
+) -> None:
+    """Also of a pod that cannot be held back, of which only the server's opinion is asked."""
+    more = {} if held_back else {"secret_files": {}}
+    cluster.fail("create", "error-403-quota-pods")
+    ours = make()
+    with pytest.raises(api.NoCapacity):
+        await ours.reserve(api.InstanceSpec(**{**_fields(reservation()), **more}))
+    await ours.reserve(api.InstanceSpec(**{**_fields(reservation()), **more}))
+    assert held_back == bool(cluster.pods)
+    dry = ["dryRun=All" in path for verb, path in cluster.requests if verb == "create"]
+    assert [not held_back] * 2 == dry
+
+
+async def test_a_reserved_pod_whose_secret_is_refused_is_taken_back(
+    cluster: fake.Cluster, make: Make
+) -> None:
+    """A right that is missing leaves nothing behind, and the node can go at once."""
+    ours = make()
+    await ours.reserve(reservation())
+    cluster.fail("create secrets", "error-403-rbac-create")
+    with pytest.raises(api.Unauthorized) as refused:
+        await ours.launch(spec())
+    assert refused.value.nothing_left
+    assert {} == cluster.pods
+    assert [] == list(await ours.list())
+
+
+async def test_a_reserved_pod_that_nobody_launches_has_ended(
+    cluster: fake.Cluster, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made it died: the cluster's events tell, and not of a pod that we make ourselves."""
+    monkeypatch.setattr(events, "_ADOPTED_S", 0.0)
+    monkeypatch.setattr(events, "_FIRST_S", 0.0)
+    monkeypatch.setattr(events, "_EVERY_S", 0.0)
+    before = make()
+    await before.reserve(reservation())
+
+    async def missed() -> None:
+        async with patience.limit(5):
+            while not cluster.events:
+                await asyncio.sleep(0.01)
+        cluster.events[0]["message"] = (
+            'MountVolume.SetUp failed for volume "agent-broker-secrets" : secret "a1" not found'
+        )
+
+    await missed()
+    assert [api.InstanceState.STARTING] == [one.state for one in await before.list()]
+    (seen,) = await make().list()
+    assert seen.exit is not None
+    assert (api.InstanceState.EXITED, "interrupted") == (seen.state, seen.exit.slug)
+    await before.launch(spec())
+    assert "interrupted" not in str(await before.list())
+
+
+def _fields(told: api.InstanceSpec) -> dict[str, object]:
+    return attrs.asdict(told, recurse=False)
 
 
 async def test_a_launch_that_was_interrupted_is_finished(

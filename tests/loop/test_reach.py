@@ -1,6 +1,7 @@
 """From an error to what is left alone: exactly as far as it reaches, and no further."""
 
 import asyncio
+import types
 
 import pytest
 
@@ -16,6 +17,8 @@ from tests.loop.daemons import LOCAL, Daemon, template
 LAUNCH = model.LaunchAgent(
     name=model.NodeName("n"), template=model.TemplateName("bad"), backend=worlds.B, reason="r"
 )
+SPEC = api.InstanceSpec(name="n", metadata={})
+DEFINITION = types.SimpleNamespace(name="n")
 CLASSES = [
     api.Rejected,
     api.NoCapacity,
@@ -49,15 +52,21 @@ class Backend:
     def __init__(self, error):
         self.error = error
 
+    async def reserve(self, spec):
+        """Hold nothing back."""
+
     async def launch(self, spec):
         raise self.error
+
+    async def terminate(self, name, *, grace_s):
+        raise api.NotFound(name)
 
 
 def executor(backend, nodes=None):
     return execute.Executor(
         nodes=nodes or Nodes(),
         backends={worlds.B: backend},
-        order=lambda _: execute.Order(definition=None, spec_with=lambda _: None),
+        order=lambda _: execute.Order(definition=DEFINITION, spec_with=lambda _: SPEC),
         look=None,
         retires_by_offline=lambda: True,
         now=lambda: worlds.NOW,
@@ -129,11 +138,11 @@ def test_every_class_has_a_reach_of_its_own(kind):
 async def test_a_launch_that_takes_too_long_is_its_templates_trouble():
     """A slow pull, for example; a backend that answers nobody cannot be listed either."""
 
-    class Slow:
+    class Slow(Backend):
         async def launch(self, spec):
             await asyncio.Event().wait()
 
-    made = executor(Slow())
+    made = executor(Slow(None))
     made.time_limit_s = 0.01
     told = await made.perform(LAUNCH)
     assert (told.failure, told.scope) == (model.Failure.UNAVAILABLE, Scope.TEMPLATE)

@@ -6,6 +6,7 @@ import pytest
 
 from backends import api, memory
 from broker.core import model
+from jnlp import errors
 from tests.loop.daemons import LOCAL, OWNER, Daemon, template
 
 pytestmark = pytest.mark.looptime
@@ -16,9 +17,9 @@ class Silent(memory.MemoryBackend):
 
     refusals: list[float]
 
-    async def launch(self, spec):
+    async def reserve(self, spec):
         try:
-            await super().launch(spec)
+            await super().reserve(spec)
         except api.NoCapacity:
             self.refusals.append(asyncio.get_running_loop().time())
             raise
@@ -56,6 +57,7 @@ async def test_a_full_platform_is_asked_seldom():
         assert 1 <= len(made.refusals) - before <= 8
         said = {u.reason for u in made.loop.state.plan.unmet}
         assert {model.WaitReason.NO_ROOM} == said
+        assert made.controller.asked["create"] == 3, "no node for an instance that is refused"
 
 
 async def test_room_that_one_of_ours_leaves_is_taken_at_once():
@@ -77,6 +79,32 @@ async def test_room_that_somebody_else_makes_is_found_by_asking():
         made.platforms[LOCAL].settings = memory.MemorySettings(launch_s=1.0)
         await asyncio.sleep(70)
         assert len(made.instances) == 20
+
+
+@pytest.mark.parametrize("verb", ["create", "secret"])
+async def test_room_is_given_back_when_the_node_cannot_be_made(verb):
+    """At once, and asked for again with one agent at a growing pause: also of the controller."""
+    async with Full() as made:
+        ask, tries = made.controller._ask, []
+
+        async def refusing(asked):
+            if asked == verb and made.watch.now() < until:
+                tries.append(made.watch.now())
+                raise errors.Forbidden("no")
+            await ask(asked)
+
+        until = made.watch.now() + 120
+        made.controller._ask = refusing
+        for _ in range(3):
+            made.submit(duration_s=3600.0)
+        await asyncio.sleep(60)
+        assert 2 <= len(tries) <= 8
+        assert made.instances == set()
+        assert not [name for name in made.sim.nodes if name.startswith("ab-")]
+        said = {u.reason for u in made.loop.state.plan.unmet}
+        assert {model.WaitReason.BACKOFF} == said
+        await asyncio.sleep(150)
+        assert len(made.instances) == 3
 
 
 @pytest.mark.parametrize("good", [True, False])

@@ -175,7 +175,7 @@ class Hostile(stateful.RuleBasedStateMachine):
         self.world.fail_next(point, error)
 
     @stateful.rule(
-        point=st.sampled_from(["launch", "launch-late", "terminate"]),
+        point=st.sampled_from(["reserve", "reserve-late", "launch", "launch-late", "terminate"]),
         error=st.sampled_from(backend_errors()),
     )
     def backend_fails(self, point, error):

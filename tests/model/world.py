@@ -136,6 +136,12 @@ class Backend:
         if self.name in self.world.dark:
             raise backends_api.Unavailable("no answer")
 
+    async def reserve(self, wanted):
+        await self._call()
+        self.world.strike("reserve")
+        self.world.platforms[self.name].reserve(wanted, owner=OWNER, now=self.world.now)
+        self.world.strike("reserve-late")
+
     async def launch(self, wanted):
         await self._call()
         self.world.strike("launch")

@@ -128,7 +128,7 @@ def test_the_search_finds_what_it_is_for():
 # --- names ---
 
 SYNONYMS = {
-    r"promis|reserv(?!ation_bytes)|shun|dealt|_deal$|nominee": "nominate",
+    r"promis|shun|dealt|_deal$|nominee": "nominate",
     r"slave|worker": "agent",
     r"\bjob": "item",
     r"spawn|provision(?!er)": "launch",

@@ -148,7 +148,7 @@ class Run:
         self.world.fail_next(self.dice.choice(POINTS), error)
 
     def _fault_backend_call(self):
-        point = self.dice.choice(["launch", "launch-late", "terminate"])
+        point = self.dice.choice(["reserve", "reserve-late", "launch", "launch-late", "terminate"])
         self.world.fail_next(point, self.dice.choice(backend_errors()))
 
     def _fault_backend_dark(self):

@@ -33,6 +33,7 @@ from outside import counts, text, waits
 T = TypeVar("T")
 _ASIDE_S = (5.0, 15.0, 60.0, 300.0)
 _PATIENCE_S = 10.0  # with one of several that does not answer
+_RESERVED_S = 150.0
 _TWIN_S = 300.0  # until one that is left out is asked again: its name may lead elsewhere by then
 _LOG = logging.getLogger("backends.docker.pool")
 
@@ -61,6 +62,10 @@ class Place:
         """Take a new picture, whose listing began at this loop time."""
         self.picture, self.odd = instances, odd
         self.launched = {name: at for name, at in self.launched.items() if at >= began}
+
+    def reserve(self, name: str) -> None:
+        """Keep a place for a container that is made in a moment, or it is free again."""
+        self.launched[name] = asyncio.get_running_loop().time() + _RESERVED_S
 
     def took(self, name: str) -> None:
         """Note that it has a container that the picture may not show yet."""

@@ -9,7 +9,7 @@ Refuses to know what else a pod's state means.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import evolve, frozen
@@ -22,6 +22,7 @@ from outside import typed
 _LOG = logging.getLogger("backends.kubernetes")
 _WORDS = 256
 _FIRST_S = 10.0  # most pods run by then, and an ordinary start is never asked about
+_ADOPTED_S = 3.0  # of an earlier life, whose start may have been interrupted
 _LONGEST_S = 300.0
 _EVERY_S = 5.0  # between two requests: 2000 brokers may have the same trouble at once
 _REFUSED_S = 600.0  # until a missing right is tried again
@@ -55,10 +56,22 @@ class Inquiry:
         return None if known is None else known.verdict
 
     async def ask(
-        self, source: EventSource, pods: Iterable[states.PodSighting], *, now: float
+        self,
+        source: EventSource,
+        pods: Iterable[states.PodSighting],
+        *,
+        now: float,
+        adopted: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """Ask about at most one of these pods, if it is time to; ``now`` in POSIX seconds."""
-        mute = {pod.uid: pod for pod in pods if pod.mute and pod.waited_s(now) >= _FIRST_S}
+        """Ask about at most one of these pods, if it is time to; ``now`` in POSIX seconds.
+
+        ``adopted``: whether this broker has not made an instance of that name itself.
+        """
+        mute = {
+            pod.uid: pod
+            for pod in pods
+            if pod.mute and pod.waited_s(now) >= (_ADOPTED_S if adopted(pod.name) else _FIRST_S)
+        }
         self._inquiries = {uid: inquiry for uid, inquiry in self._inquiries.items() if uid in mute}
         due = [
             uid

@@ -21,7 +21,7 @@ from backends import api
 from backends.kit import names
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
-from backends.kubernetes.pods import merge, volumes
+from backends.kubernetes.pods import merge, table, volumes
 
 AGENT = "jnlp"
 """The container that the agent runs in."""
@@ -33,7 +33,7 @@ DIGEST = f"{PREFIX}digest"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "agent-broker"}
 
 _SECRETS_DIR = "/run/agent-broker"
-_SECRETS_VOLUME = "agent-broker-secrets"
+_SECRETS_VOLUME = table.OWN_SECRET
 _WORK_VOLUME = "workspace"
 _PROGRAM_VOLUME = "agent-broker-in-container"
 _MI = 1 << 20

@@ -126,6 +126,7 @@ class PodSighting:
             if self.instance.spent:
                 late = "it has ended, and nobody removes it"
             return attrs.evolve(self.instance, detail=f"{self.instance.detail}; {late}"[:_WORDS])
+        patience_s = 0.0 if why.slug == "interrupted" else patience_s
         if why.slug is not None and self.waited_s(now) >= patience_s:
             end = api.Exit(slug=why.slug, message=why.words)
             return attrs.evolve(self.instance, state=api.InstanceState.EXITED, detail="", exit=end)

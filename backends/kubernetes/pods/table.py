@@ -12,6 +12,9 @@ from attrs import frozen
 
 from backends import api
 
+OWN_SECRET = "agent-broker-secrets"  # noqa: S105 -- the name of a volume
+"""The volume of a pod's own secret, which comes after the pod (docs/decisions/0007)."""
+
 
 class StatusPart(enum.Enum):
     """Which part of a pod's status gives the reason."""
@@ -122,8 +125,15 @@ TABLE = (
 EVENTS = (
     EventRow(
         reason="FailedMount",
+        having=f'"{OWN_SECRET}"',
+        times=3,
+        slug="interrupted",
+        text="its own secret is not there",
+    ),
+    EventRow(
+        reason="FailedMount",
         having="not found",
-        times=4,  # our own secret comes a moment after its pod, and may be missed once or twice
+        times=4,  # what was made a moment after the pod may be missed once or twice
         slug="command",
         text="a volume refers to something that is not there",
     ),

@@ -24,6 +24,8 @@ STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
 _FIRST_TRIED = 2
 """Agents that a new definition starts at first."""
 
+_CONTROLLER = ledgers.key_of(Scope.CONTROLLER, BackendName(""), None)
+
 SHARED = frozenset({WaitReason.CAP_BACKEND, WaitReason.CAP_TOTAL})
 """Refusals that another template's agents cause: somebody may be asked to make room."""
 
@@ -127,6 +129,7 @@ class Room:
         self, backend: BackendName, template: model.TemplateName | None, number: int = 1
     ) -> None:
         """Count starts that the backend has not answered."""
+        self.asked[_CONTROLLER] += number
         self.asked[ledgers.key_of(Scope.BACKEND, backend, None)] += number
         self.asked[ledgers.key_of(Scope.TEMPLATE, backend, template)] += number
 
@@ -246,8 +249,9 @@ def _template_gate(room: Room, template: Template) -> Shortage | None:
             text=f"{starting} of {counts.told(policy.max_starting, 'agent is', 'agents are')} "
             f"starting{_ordered(room.ordered_by_template.total(), starting)}",
         )
-    key = ledgers.key_of(Scope.CONTROLLER, BackendName(""), None)
-    return _backoff_gate(room, key, "the controller refuses new nodes", "")
+    return _backoff_gate(
+        room, _CONTROLLER, "the controller refuses new nodes", ""
+    ) or _window_gate(room, _CONTROLLER)
 
 
 def _backend_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:
@@ -351,6 +355,11 @@ def _window_gate(room: Room, key: model.BackoffKey) -> Shortage | None:
         return Shortage(
             reason=WaitReason.NO_ROOM,
             text=f"the platform had no room, and is asked for one agent first: {backoff.reason}",
+        )
+    if backoff is not None and key == _CONTROLLER:
+        return Shortage(
+            reason=WaitReason.BACKOFF,
+            text=f"the controller refused a node, and is asked for one first: {backoff.reason}",
         )
     asked = counts.told(room.asked[key], "start is", "starts are")
     return Shortage(

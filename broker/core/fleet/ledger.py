@@ -132,15 +132,19 @@ def settle(
     ledger = attrs.evolve(ledger, expectations=expectations)
     if not isinstance(action, model.LaunchAgent):
         return ledger
-    if not outcome.controller:  # the node was made, whatever came after
-        ledger = succeeded(ledger, key_of(Scope.CONTROLLER, action.backend, None))
     if outcome.withdrawn:
         return ledger
     backend = key_of(Scope.BACKEND, action.backend, None)
     pair = key_of(Scope.TEMPLATE, action.backend, action.template)
     if outcome.failure is None:
-        ledger = _had_room(_widened(ledger, backend, pair), backend, pair)
-        return succeeded(ledger, backend, key_of(Scope.LAUNCH, action.backend, action.template))
+        began = expectation.since_at if expectation is not None else outcome.at
+        told = [key for key in (backend, pair) if not _was_full(ledger, key, since=began)]
+        ledger = _had_room(_widened(ledger, *told), *told)
+        controller = key_of(Scope.CONTROLLER, action.backend, None)
+        windows = {key: size for key, size in ledger.windows.items() if key != controller}
+        ledger = attrs.evolve(ledger, windows=windows)
+        launch = key_of(Scope.LAUNCH, action.backend, action.template)
+        return succeeded(ledger, controller, backend, launch)
     ledger = _note_failed(ledger, action.name, at=outcome.at)
     return _launch_failed(ledger, action, outcome, policy, jitter, revision)
 
@@ -186,8 +190,12 @@ def _launch_failed(
 
 
 def window(ledger: Ledger, key: BackoffKey) -> int:
-    """Return how many starts of a scope may be asked for and not be answered yet."""
-    return ledger.windows.get(key, FIRST_WINDOW)
+    """Return how many starts of a scope may be asked for and not be answered yet.
+
+    A controller that has refused no node is asked for all of them.
+    """
+    most = _MOST_AT_ONCE if key.scope is Scope.CONTROLLER else FIRST_WINDOW
+    return ledger.windows.get(key, most)
 
 
 def _widened(ledger: Ledger, *keys: BackoffKey) -> Ledger:
@@ -291,6 +299,8 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
         refusals = 0
         if before is None or before.cause is Failure.NO_CAPACITY or now >= before.until_at:
             failures += 1
+        if key.scope is Scope.CONTROLLER:
+            ledger = attrs.evolve(ledger, windows={**ledger.windows, key: 1})
         counted = failures - 1 if alone else failures
         pause = delay(counted, policy=policy, jitter=jitter) if counted else 0.0
     if cause is Failure.REJECTED and not alone:
@@ -307,6 +317,7 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
         cause=cause,
         revision=revision,
         refusals=refusals,
+        at=now,
         held=held if full else None,
     )
     return attrs.evolve(ledger, backoffs={**ledger.backoffs, key: backoff})
@@ -320,6 +331,12 @@ def succeeded(ledger: Ledger, *keys: BackoffKey) -> Ledger:
 def _had_room(ledger: Ledger, *keys: BackoffKey) -> Ledger:
     """Forget that there was no room."""
     return _without(ledger, [k for k in keys if (b := ledger.backoffs.get(k)) and _is_full(b)])
+
+
+def _was_full(ledger: Ledger, key: BackoffKey, *, since: float) -> bool:
+    """Return whether a start found no room after another one had begun, which had it before."""
+    backoff = ledger.backoffs.get(key)
+    return backoff is not None and _is_full(backoff) and backoff.at >= since
 
 
 def _is_full(backoff: model.Backoff) -> bool:

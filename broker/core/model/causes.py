@@ -84,6 +84,9 @@ class Cause(enum.Enum):
     LOST_NETWORK = "lost-network", "it could not be connected to its network", Scope.TEMPLATE, True
     LOST_EVICTED = "lost-evicted", "the platform took its place away", Scope.LAUNCH, True
     LOST_PLATFORM = "lost-platform-lost", "its host or platform is gone", Scope.LAUNCH, True
+    LOST_INTERRUPTED = (
+        "lost-interrupted", "a broker ended in the midst of starting it", Scope.LAUNCH, True,
+    )  # fmt: skip
     LOST_UNKNOWN = "lost-unknown", "it ended, and nobody says why", Scope.TEMPLATE, True
 
     @property
@@ -112,6 +115,7 @@ _OF_EXIT: Mapping[backends_api.ExitSlug, Cause] = {
     "network": Cause.LOST_NETWORK,
     "evicted": Cause.LOST_EVICTED,
     "platform-lost": Cause.LOST_PLATFORM,
+    "interrupted": Cause.LOST_INTERRUPTED,
     "unknown": Cause.LOST_UNKNOWN,
 }
 

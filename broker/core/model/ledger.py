@@ -30,6 +30,7 @@ class Backoff:
     cause: Cause | Failure  # how the last start ended, or did not even begin
     revision: str = ""  # of the template: a new definition is tried at once
     refusals: int = 0  # for want of room, in a row; of these ``failures`` counts none
+    at: float = 0.0  # when it was counted last
     held: int | None = None  # agents that the backend held when it had no room for another one
 
 

@@ -144,7 +144,6 @@ NOT_YET: set[str] = set()
 """To be renamed: this may only become shorter."""
 
 PLATFORMS = {
-    "backends/mesos/offers.py:is_reserved": "Mesos' word for resources of a role",
     "backends/mesos/transport.py": "Mesos' own masters",
     "backends/process/proc.py": "the kernel's words",
     "backends/process/supervisor.py": "the kernel's words",

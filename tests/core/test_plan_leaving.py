@@ -301,14 +301,25 @@ def test_orphans_go_at_the_second_sighting_and_after_a_grace():
     assert set(actions(scene.plan(), model.SweepInstance)) == {name}
 
 
-def test_an_implausible_sweep_is_refused():
-    """Half of everything looks left over: ask a person."""
-    scene = Scene(template("t"))
-    for _ in range(20):
+@pytest.mark.parametrize(
+    ("count", "floor", "text"),
+    [
+        (20, 10, "20 of 20 agents look left over, more than 10 at once"),
+        (1, 0, "1 of 1 agent looks left over, more than 0 at once"),
+    ],
+)
+def test_an_implausible_sweep_is_refused(count, floor, text):
+    """More than half of everything looks left over: ask a person. The whole refusal."""
+    scene = Scene(template("t"), sweep_floor=floor)
+    for _ in range(count):
         scene.agent("t", Phase.ORPHAN, orphan_sightings=5, orphan_at=NOW - 1000)
     made = scene.plan()
     assert made.actions == ()
-    assert "implausible" in texts(made)
+    ask = "check the controller and the backends, then run `agent-broker sweep`"
+    expected = model.Refusal(
+        subject="sweep", implausible=True, text=f"{text} is implausible: {ask}"
+    )
+    assert made.refusals == (expected,)
 
 
 def test_idle_agents_of_another_kind_make_room():

@@ -52,6 +52,29 @@ def test_an_ended_instance_without_a_node_goes_at_once():
     assert {name} == set(actions(scene.plan(), model.SweepInstance))
 
 
+def test_any_number_of_dead_instances_is_plausible():
+    """Each of them has said itself that it ended."""
+    scene = Scene(template("t"), sweep_floor=0, sweep_share=0.0)
+    names = {scene.agent("t", Phase.LOST, exit=DIED) for _ in range(3)}
+    assert names == set(actions(scene.plan(), model.RetireAgent))
+
+
+def test_one_that_is_being_removed_hides_no_other():
+    """It is not asked for again, and the next one is."""
+    scene = Scene(template("t"))
+    first, second = (scene.agent("t", Phase.LOST, exit=DIED, age_s=900 - n) for n in range(2))
+    asked = model.Expectation(
+        name=first,
+        verb=model.Verb.RETIRE,
+        since_at=NOW - 1,
+        expires_at=NOW + 60,
+        template="t",
+        backend=B,
+    )
+    scene.ledger = attrs.evolve(scene.ledger, expectations={first: asked})
+    assert [second] == [a.name for a in scene.plan().actions]
+
+
 def test_a_removal_that_is_held_up_is_named_and_not_asked_for_again():
     """As a pod that a finalizer keeps; one that may not be removed is tried again."""
     scene = Scene(template("t"))

@@ -128,9 +128,7 @@ def test_who_is_only_ordered_is_not_told_as_if_there(more, words):
     scene.wait(*(item(n, "t") for n in (1, 2, 3)))
     made = scene.plan()
     assert words == made.unmet[-1].text
-    scene.ledger = made.ledger
-    for action in made.actions:
-        scene.ledger = ledgers.expect(scene.ledger, action, now=NOW, policy=scene.policy)
+    ordered_before(scene, made)
     assert words == scene.plan().unmet[-1].text
 
 
@@ -139,7 +137,44 @@ def test_who_of_a_template_is_only_ordered_is_told():
     scene = Scene(template("t", cap=2), template("u"))
     scene.agent("t", Phase.BUSY)
     scene.wait(item(1, "u"), item(2, "t"), item(3, "t"))
-    assert "template t has 2 of 2 agents, 1 of them only ordered" == scene.plan().unmet[-1].text
+    made = scene.plan()
+    words = "template t has 2 of 2 agents, 1 of them only ordered"
+    assert words == made.unmet[-1].text
+    ordered_before(scene, made)
+    assert words == scene.plan().unmet[-1].text
+
+
+def ordered_before(scene, made):
+    """Let what a plan orders be on its way, and not seen yet."""
+    scene.ledger = made.ledger
+    for action in made.actions:
+        scene.ledger = ledgers.expect(scene.ledger, action, now=NOW, policy=scene.policy)
+
+
+def test_of_those_that_leave_the_one_that_does_so_for_longest_is_told_of():
+    """What holds it up may hold up the others as well."""
+    scene = Scene(template("t", cap=3))
+    since_s = (46.0, 90.0, 7.0)
+    for _ in since_s:
+        scene.agent("t", Phase.LOST, exit=backends_api.Exit(slug="exited", code=0))
+    scene.instances[B] = [
+        attrs.evolve(instance, leaving_at=NOW - seconds, detail=f"for {seconds:.0f}")
+        for instance, seconds in zip(scene.instances[B], since_s, strict=True)
+    ]
+    words = "template t has 3 of 3 agents, 3 of them leaving for 90 s: for 90"
+    assert words == placed(scene).text
+
+
+def test_what_the_platform_shows_already_takes_none_of_its_free_room():
+    """It is counted by the platform."""
+    scene = Scene(template("t"))
+    scene.wait(item(1, "t"))
+    ordered_before(scene, scene.plan())
+    scene.capacity[B] = backends_api.Capacity(free_instances=1)
+    assert WaitReason.NO_ROOM is reason(scene)
+    scene.agent("t", Phase.ORPHAN, suffix="n0", known=False)
+    assert [Phase.LAUNCHING] == [agent.phase for agent in scene.plan().agents]
+    assert B == reason(scene)
 
 
 def test_since_when_an_agent_leaves_may_be_unknown():
@@ -295,6 +330,26 @@ def test_one_template_that_is_too_big_leaves_the_others_their_room():
     assert {"t": 1} == launches(made)
     words = "local: the platform has no room for template big, asked again in 60 s: quota"
     assert words == made.unmet[0].text
+
+
+def test_a_whole_platform_without_room_is_no_matter_of_a_template():
+    """None is named."""
+    scene = Scene(template("t"))
+    full(scene, held=0, for_s=60.0, scope=Scope.BACKEND)
+    assert "local: the platform has no room, asked again in 60 s: quota" == placed(scene).text
+
+
+def test_who_is_ordered_already_is_asked_for_in_its_own_name():
+    """Another template's starts are other starts."""
+    scene = Scene(template("t"), template("u"))
+    scene.wait(item(1, "t"))
+    ordered_before(scene, scene.plan())
+    windows = {ledgers.key_of(Scope.TEMPLATE, B, name): 1 for name in ("t", "u")}
+    scene.ledger = attrs.evolve(scene.ledger, windows=windows)
+    scene.wait(item(2, "t"), item(3, "u"))
+    made = scene.plan()
+    assert {"u": 1} == launches(made)
+    assert "1 start is not answered yet" in made.unmet[1].text
 
 
 def test_so_many_as_a_platform_took_are_asked_for_and_one_more_with_each_answer():
@@ -653,15 +708,15 @@ def test_what_was_said_to_one_is_not_said_to_another():
 
 
 def test_each_of_a_plan_counts():
-    """Taken twice and given back once is once."""
+    """Taken three times and given back once is twice."""
     scene = Scene(template("t"))
     room = capacity.count(scene.world(), scene.policy, ())
     (t,) = scene.policy.templates
-    for times in (1, 2):
+    for times in (1, 2, 3):
         room.take(t, B)
         assert {times} == _counts(room)
     room.give_back(t, B)
-    assert {1} == _counts(room)
+    assert {2} == _counts(room)
 
 
 def _counts(room):

@@ -142,10 +142,15 @@ class InstanceSpec:
 
 @frozen(kw_only=True)
 class Capacity:
-    """Free room, where the platform can tell."""
+    """Free room, where the platform can tell.
+
+    ``room_at``: when it last showed that there is room where it had refused some (POSIX seconds);
+    whoever waits for that asks again at once.
+    """
 
     free_instances: int | None = None
     text: str = ""
+    room_at: float | None = None
 
 
 class Reach(enum.Enum):

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import math
 import pathlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import attrs
 from attrs import frozen
@@ -26,11 +26,12 @@ from backends.kit import names
 from backends.kubernetes import settings
 from backends.kubernetes.api import access, client, errors, reflector
 from backends.kubernetes.exec import execution, listener
-from backends.kubernetes.pods import events, pod, states, table
+from backends.kubernetes.pods import events, pod, refused_pod, states, table
 
 _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
 _REFUSED_S, _REFUSED_LONG_S = 5.0, 300.0  # until a deletion that was refused is tried again
+_REFUSAL_KEPT_S = 300.0  # the quotas are asked about no longer than that
 _UNSEEN_S = 120.0  # a pod that was made shows long before
 _NO_SECRET = "reserved"  # noqa: S105 -- stands for one where its text does not matter
 _FIRST_LOOK_S = 0.05
@@ -72,6 +73,7 @@ class KubernetesBackend:
         self._refused: dict[str, _DeletionRefused] = {}  # by instance
         self._made: dict[str, _WaitingPod] = {}  # pods that have no secret yet, by instance
         self._own: dict[str, float] = {}  # instances that we have made ourselves, and when
+        self._refusal: refused_pod.RefusedPod | None = None  # for want of room, the last one
         self._listener: listener.Listener | None = None
         self._closed = False
 
@@ -90,7 +92,7 @@ class KubernetesBackend:
             if _is_held_back(spec):
                 self._made[spec.name] = await self._create(asked, manifests)
             else:
-                with contextlib.suppress(api.AlreadyExists):
+                with contextlib.suppress(api.AlreadyExists), self._noting_refusals(manifests):
                     await asked.create_pod(manifests.pod, dry_run=True)
 
     async def launch(self, spec: api.InstanceSpec) -> None:
@@ -180,10 +182,22 @@ class KubernetesBackend:
             await self._gone(name, sighting.uid, within_s=grace + _END_MARGIN_S)
 
     async def capacity(self) -> api.Capacity | None:
-        """Unknown: the scheduler decides, and says why not in the pod's state."""
+        """Return what quotas leave, for a while after one has refused a pod.
+
+        Else unknown: the scheduler decides, and says why not in the pod's state.
+        """
         if self._closed:
             raise api.Unavailable("the backend is closed")
-        return None
+        refusal = self._refusal
+        if refusal is None:
+            return None
+        now = self._now()
+        if now - refusal.at >= _REFUSAL_KEPT_S:
+            self._refusal = None
+            return None
+        with errors.contract():
+            asked, kept = await self._open()
+            return await refusal.capacity(asked, pods=kept.count(), now=now)
 
     async def logs(self, name: str, *, tail: int) -> str:
         """Last lines of the agent's container, or of the one that failed before it."""
@@ -281,10 +295,22 @@ class KubernetesBackend:
         name = str(manifests.pod["metadata"]["annotations"][pod.NAME])
         self._own[name] = self._now()
         try:
-            uid, fresh = _uid(await asked.create_pod(manifests.pod)), True
+            with self._noting_refusals(manifests):
+                uid, fresh = _uid(await asked.create_pod(manifests.pod)), True
         except api.AlreadyExists:
             uid, fresh = await self._adopt(asked, manifests), False
         return _WaitingPod(uid=uid, digest=manifests.digest, fresh=fresh)
+
+    @contextlib.contextmanager
+    def _noting_refusals(self, manifests: pod.Manifests) -> Iterator[None]:
+        """Remember a pod for which there was no room, so that the quotas can be asked about it."""
+        try:
+            yield
+        except api.NoCapacity:
+            self._refusal = refused_pod.RefusedPod(
+                pod=manifests.pod, at=self._now(), before=self._refusal
+            )
+            raise
 
     def _obstacle_of(self, sighting: states.PodSighting) -> table.PodObstacle | None:
         """Return why a pod does not run; one that we are making ourselves gets its secret yet."""

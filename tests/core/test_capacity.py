@@ -310,6 +310,21 @@ def test_a_full_platform_is_asked_at_once_when_one_of_ours_has_gone(scope, there
 
 
 @pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.BACKEND])
+@pytest.mark.parametrize(("room_at", "goes"), [(None, False), (NOW - 9, False), (NOW - 7, True)])
+def test_a_platform_that_shows_room_after_a_refusal_is_asked_at_once(scope, room_at, goes):
+    """With one agent; a sign of before the refusal is none."""
+    scene = Scene(template("t"))
+    full(scene, held=3, for_s=60.0, scope=scope)
+    ((key, backoff),) = scene.ledger.backoffs.items()
+    refused = {key: attrs.evolve(backoff, held=None, at=NOW - 8)}
+    scene.ledger = attrs.evolve(scene.ledger, backoffs=refused)
+    scene.capacity[B] = backends_api.Capacity(room_at=room_at)
+    assert (B if goes else WaitReason.NO_ROOM) == reason(scene)
+    scene.wait(*(item(n, "t") for n in range(9)))
+    assert (1 if goes else 0) == launches(scene.plan()).get("t", 0)
+
+
+@pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.BACKEND])
 def test_a_full_platform_is_asked_for_one(scope):
     """However many wait, and however much room there may be by now."""
     scene = Scene(template("t"))

@@ -80,6 +80,8 @@ class Cluster:
     logs: dict[tuple[str, str], list[str]] = field(factory=dict)
     events: list[Object] = field(factory=list)  # core Events
     quotas: list[Object] | None = None  # None: they may not be listed
+    most_pods: int | None = None  # of a quota of its own, which is kept
+    refused: int = 0  # creations, by that
     denied: set[tuple[str, str]] = field(factory=set)  # verb, resource: what a review refuses
     requests: list[tuple[str, str]] = field(factory=list)  # verb, path with query
     faults: list[Fault] = field(factory=list)
@@ -410,7 +412,21 @@ class Cluster:
     async def _get_resourcequotas(self, request: web.Request, _: str) -> web.Response:
         if self.quotas is None:
             return _refused("list", "resourcequotas")
-        return web.json_response({"kind": "ResourceQuotaList", "items": self.quotas})
+        meta = {"resourceVersion": str(self._now)}
+        items = [*self.quotas, *([] if self.most_pods is None else [self._quota()])]
+        return web.json_response({"kind": "ResourceQuotaList", "metadata": meta, "items": items})
+
+    def _quota(self) -> Object:
+        """Return a quota of pods, with its status; pods that have ended take nothing of it."""
+        return {
+            "metadata": {"name": "agents"},
+            "spec": {"hard": {"pods": str(self.most_pods)}},
+            "status": {"hard": {"pods": str(self.most_pods)}, "used": {"pods": str(self._used())}},
+        }
+
+    def _used(self) -> int:
+        ended = {"Succeeded", "Failed"}
+        return sum(pod["status"]["phase"] not in ended for pod in self.pods.values())
 
     async def _get_secrets(self, request: web.Request, name: str) -> web.Response:
         if ("get", "secrets") in self.denied:
@@ -470,6 +486,9 @@ class Cluster:
             return _named("error-422-invalid-name", "Agent_X", name)
         if name in self.pods:
             return _named("error-409-already-exists", "agent-dup", name)
+        if self.most_pods is not None and self._used() >= self.most_pods:
+            self.refused += 1
+            return _recorded("error-403-quota-pods")
         if request.query.get("dryRun") == "All":
             manifest["metadata"]["creationTimestamp"] = _now_text()
             return web.json_response(manifest, status=201)

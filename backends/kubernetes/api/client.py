@@ -141,6 +141,11 @@ class ApiServer:
             )
         return None
 
+    async def quotas(self) -> list[Object]:
+        """Return the quotas of the namespace; needs a right of its own."""
+        found = await self._json("list", "resourcequotas", limit=_PAGE_BYTES)
+        return [one for one in _items(found, "ResourceQuotaList") if isinstance(one, dict)]
+
     async def events_of(self, uid: str) -> list[Object]:
         """Return what the cluster's components told of one pod, in no order."""
         query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(_EVENTS)}

@@ -129,6 +129,10 @@ class Reflector:
             odd=odd,
         )
 
+    def count(self) -> int:
+        """Return of how many pods the picture is."""
+        return len(self._pods)
+
     def find(self, pod: str) -> states.PodSighting | None:
         """Return a pod by its name from the picture, if it is being kept."""
         return self._pods.get(pod) if self.live else None

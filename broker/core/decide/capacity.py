@@ -289,6 +289,8 @@ def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -
     if backoff.cause is model.Failure.NO_CAPACITY:
         if backoff.held is not None and room.by_backend[key.backend] < backoff.held:
             return None  # one of ours has gone since: there may be room for as many again
+        if _shows_room(room, key.backend, since=backoff.at):
+            return None
         left = backoff.until_at - room.now
         whom = f" for template {key.template}" if key.template is not None else ""
         return Shortage(
@@ -306,6 +308,13 @@ def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -
         text=f"{what}{failures}, tried again in {left:.0f} s: {backoff.reason}",
         until_at=backoff.until_at,
     )
+
+
+def _shows_room(room: Room, backend: BackendName, *, since: float) -> bool:
+    """Return whether the platform itself has shown room after it had refused some."""
+    view = room.views.get(backend)
+    room_at = view.capacity.room_at if view is not None and view.capacity is not None else None
+    return room_at is not None and room_at > since
 
 
 def _probe_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:

@@ -136,6 +136,27 @@ def test_the_brake(count, total, refused):
     assert refused is ("implausible" in texts(made))
 
 
+@pytest.mark.parametrize(
+    ("age_s", "seen", "cause", "swept"),
+    [(60.0, {}, "", True), (600.0, {}, "", False), (60.0, {"instance_seen": True}, "", False),
+     (60.0, {"online_at": NOW - 50}, "", False), (60.0, {}, "Connection was broken", False)],
+)  # fmt: skip
+def test_what_a_killed_broker_left_in_the_midst_of_launches_is_no_mass_deletion(
+    age_s, seen, cause, swept
+):
+    """Nodes that never had an instance and never were online; all others may be a mistake."""
+    scene = Scene(template("t", connect_deadline_s=300.0))
+    for _ in range(20):
+        scene.agent(
+            "t", Phase.LOST, age_s=age_s, orphan_sightings=5, orphan_at=NOW - 99,
+            busy_session="", first_seen_at=NOW - age_s, **seen,
+        )  # fmt: skip
+    scene.computers = [attrs.evolve(c, offline_cause=cause) for c in scene.computers]
+    made = scene.plan()
+    assert (20 if swept else 0) == len(actions(made, model.SweepNode))
+    assert swept is not ("implausible" in texts(made))
+
+
 def test_the_brake_holds_only_what_is_doubtful():
     """What was drained by us, or has ended, goes on going."""
     scene = Scene(template("t"))

@@ -134,7 +134,7 @@ def sweep(
             refusals.append(step)
         elif step is not None:
             actions.append(step)
-    kept, refused = _plausible(actions, ending, policy, of=len(agents))
+    kept, refused = _plausible(actions, ending, policy, of=len(agents), now=world.now)
     return Sweep(actions=tuple(kept), refusals=(*refusals, *refused), wake_at=tuple(wake))
 
 
@@ -231,10 +231,34 @@ def _second_sighting(agent: Agent, policy: model.Policy, *, now: float) -> float
     return None if memory.orphan_sightings >= 2 and now >= due else due
 
 
+def _broken_off(agent: Agent, policy: model.Policy, *, now: float) -> bool:
+    """Return whether a node is what a launch left that was broken off, by a kill of ours perhaps.
+
+    No instance of it was seen, it was never online, and it is not older than an agent that is
+    still to come: no build is lost with it, whatever else is the matter.
+    """
+    template = None if agent.template is None else policy.template(agent.template)
+    if template is None or agent.created_at is None or agent.instance is not None:
+        return False
+    memory, computer = agent.memory, agent.computer
+    was_there = memory is not None and (memory.instance_seen or memory.online_at is not None)
+    left = computer is not None and computer.idle and not computer.offline_cause
+    return left and not was_there and now - agent.created_at <= template.connect_deadline_s
+
+
 def _plausible(
-    actions: Sequence[model.Action], ending: Sequence[Agent], policy: model.Policy, *, of: int
+    actions: Sequence[model.Action],
+    ending: Sequence[Agent],
+    policy: model.Policy,
+    *,
+    of: int,
+    now: float,
 ) -> tuple[list[model.Action], list[model.Refusal]]:
-    alive: set[NodeName] = {a.name for a in ending if a.phase in {Phase.ORPHAN, Phase.LOST}}
+    alive: set[NodeName] = {
+        a.name
+        for a in ending
+        if a.phase in {Phase.ORPHAN, Phase.LOST} and not _broken_off(a, policy, now=now)
+    }
     doubtful = {
         a.name
         for a in actions

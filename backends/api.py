@@ -306,6 +306,18 @@ class Backend(Protocol):
         """
 
 
+async def depart(backend: Backend) -> None:
+    """Have the platform forget us for good, where it remembers more than instances.
+
+    For the last of a broker, when a person has asked for everything to go. A backend that has
+    something to say then has a method ``depart``: it looks whether nothing of ours is left, raises
+    a ``BackendError`` if something is, and is as good as closed afterwards.
+    """
+    said = getattr(backend, "depart", None)
+    if said is not None:
+        await said()
+
+
 class Store(Protocol):
     """Where a backend keeps the few facts that no platform can be asked for again."""
 

@@ -34,6 +34,7 @@ CLOSE_S = 8.0
 """For letting go of all connections, once what was in flight has ended."""
 END_S = 30.0
 """Within this an end has come: what is in flight, the lease, ``CLOSE_S``, and whatever hangs."""
+_DEPART_S = 5.0
 _DRAIN_SAID_S = 5.0
 _LEFT_SHOWN = 100
 HOLDER = "holder"
@@ -334,8 +335,26 @@ class Broker:
         waits = plan.agents or plan.actions or self.reconciler.state.ledger.expectations
         return synced and not waits
 
+    async def depart(self) -> list[str]:
+        """Have every platform forget us, for good; return which did not, and why."""
+
+        async def left(name: str, backend: backends_api.Backend) -> str | None:
+            try:
+                async with waits.timeout(_DEPART_S):
+                    await backends_api.depart(backend)
+            except backends_api.BackendError as error:
+                return f"backend {name}: {error.reason}"
+            except TimeoutError:
+                return f"backend {name} does not answer"
+            return None
+
+        said = await asyncio.gather(*(left(*one) for one in self.backends.items()))
+        return [words for words in said if words is not None]
+
     async def _leave_for_good(self) -> None:
         """Take the placeholder along; only now, when the loop makes no new one."""
+        for words in await self.depart():
+            _LOG.warning("not forgotten by a platform", extra={"reason": words})
         if self.reconciler.place is not None:
             try:
                 await self.reconciler.place.remove()

@@ -44,7 +44,7 @@ def create(
     """Build the backend; nothing is asked before the first call."""
     if reading:
         key = driver.key_of(owner, configured)
-        return reader.ClusterReader(configured, identity=lambda: store.load(key))
+        return reader.ClusterReader(configured, identity=lambda: store.load(key) or None)
     driven = driver.Driver(configured, owner=owner, store=store, now=now)
     return MesosBackend(configured, driver=driven, now=now)
 
@@ -181,6 +181,20 @@ class MesosBackend:
     def work_dir(self, name: str) -> str | None:
         """Return the link into the sandbox that the task makes before the agent starts."""
         return f"{self._settings.work_root}/{name}"
+
+    async def depart(self) -> None:
+        """End the framework, which the master would keep for ``failover_timeout``.
+
+        Raises Unavailable while any task of it is there, or cannot be seen.
+        """
+        left = [instance.name for instance in await self.list()]
+        machine = await self._driver.ready()
+        left += await self._cluster.living(machine.framework.id)
+        if left or machine.wants:
+            raise api.Unavailable(
+                f"our framework is left as it is: {(left or list(machine.wants))[0]!r} is there"
+            )
+        await self._driver.depart(machine)
 
     async def aclose(self) -> None:
         """Leave the framework to its failover time-out; its tasks run on."""

@@ -143,6 +143,11 @@ def kill_task(framework: Framework, *, task: str, agent: str | None, grace_s: fl
     return _call(framework, "KILL", **members)
 
 
+def teardown(framework: Framework) -> Call:
+    """End the framework for good; the master kills what still runs of it."""
+    return {"type": "TEARDOWN", "framework_id": {"value": framework.id}}
+
+
 def _call(framework: Framework, kind: str, **members: Any) -> Call:
     return {"type": kind, "framework_id": {"value": framework.id}, kind.lower(): members}
 

@@ -174,6 +174,23 @@ class Driver:
 
         await self.until(silent, within_s=self._settings.request_timeout_s)
 
+    async def depart(self, machine: session.Session) -> None:
+        """End the framework at the master; nothing is subscribed any more. Raises BackendError.
+
+        The master kills what runs of a framework that ends: nothing of ours may.
+        """
+        self.closed = True
+        self.say([calls.teardown(machine.framework)])
+
+        def over() -> bool:
+            return machine.phase is not session.SessionPhase.ONLINE
+
+        if not await self.until(over, within_s=self._settings.request_timeout_s):
+            raise api.Unavailable("the master has not ended our framework")
+        if isinstance(self._trouble, transport.BadCall):
+            raise self._trouble
+        self._store.save(self._key, "")
+
     async def aclose(self) -> None:
         """Leave the framework to its failover time-out; its tasks run on. Idempotent."""
         self.closed = True
@@ -290,7 +307,7 @@ class Driver:
         """Return the session; under a new id when the old one was removed and nothing runs."""
         machine = self._session
         if machine is None:
-            identity = self._store.load(self._key)
+            identity = self._store.load(self._key) or None
             self.inherits = identity is not None
             identity = identity or self._new_identity()
             self._session = machine = session.Session(

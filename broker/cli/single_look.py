@@ -192,6 +192,9 @@ async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, l
             with contextlib.suppress(jnlp_errors.JenkinsError):
                 await broker.reconciler.place.remove()
                 removed.append(marks.placeholder_name(settings.owner))
+        if everything and not kept:
+            for words in await broker.depart():
+                print(terminal.plain(f"warning: {words}"), file=sys.stderr)
         return rows, removed, kept
 
 

@@ -151,6 +151,9 @@ class _Metered:
     async def aclose(self) -> None:
         await self._backend.aclose()
 
+    async def depart(self) -> None:
+        await backends_api.depart(self._backend)
+
     def _timed(self, verb: str) -> contextlib.AbstractContextManager[None]:
         return _timed(
             lambda outcome, seconds: self._recorder.backend_call(

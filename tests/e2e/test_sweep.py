@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import time
 
 import attrs
 
@@ -14,6 +15,7 @@ from broker.core.fleet import marks
 from broker.simulator import access, controller, simulation
 from tests import patience
 from tests.kubernetes import fake
+from tests.mesos import master, wire
 
 TOKEN = "a-token-of-eleven"
 CONFIG = """\
@@ -110,6 +112,35 @@ async def test_what_a_killed_broker_left_is_removed_at_once_by_its_own_state_dir
         code, out, err = await swept(tmp_path, server, monkeypatch, "--yes")
         assert (code, f"removed: {left}" in out, "waiting" in err) == (0, True, False), (out, err)
         assert left not in sim.nodes
+
+
+async def test_who_goes_for_good_is_forgotten_by_a_platform_that_remembers(tmp_path, monkeypatch):
+    """A drained broker's framework is ended, and what is swept wholly; a stopped one's stays."""
+    machine = master.Master(agents=1, wall=time.time())
+    async with controlled() as (_, server, watch), wire.Wire(machine).serving() as cluster:
+        more = (
+            f"backends: {{m: {{kind: mesos, master: '{cluster.base}', user: u}}}}\n"
+            "defaults: {mesos: {secrets: environment}}\n"
+        )
+        text = CONFIG.format(url=server.url, state=tmp_path / "state", more=more)
+        settings = loading.parse(text, kinds.classes(), environ={"TOKEN": TOKEN}, base=tmp_path)
+
+        async def lived(end):
+            made = assembly.build(settings, store.FileStore(settings.state_dir), watch=watch)
+            working = asyncio.create_task(made.run())
+            async with patience.limit(WITHIN_S):
+                while not made.ready()[0]:
+                    await asyncio.sleep(0.05)
+                getattr(made, end)()
+                await working
+            return len(machine.frameworks)
+
+        assert (1, 0, 1) == (await lived("stop"), await lived("drain"), await lived("stop"))
+        told = {"state": "state", "more": more}
+        code, out, err = await swept(tmp_path, server, monkeypatch, "--yes", **told)
+        assert (code, len(machine.frameworks)) == (0, 1), (out, err)
+        code, out, err = await swept(tmp_path, server, monkeypatch, "--all", "--yes", **told)
+        assert (code, len(machine.frameworks)) == (0, 0), (out, err)
 
 
 def _stamp(number):

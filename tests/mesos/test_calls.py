@@ -69,6 +69,12 @@ def test_each_call_has_the_shape_that_was_accepted():
     ]
 
 
+def test_the_last_call_of_a_framework_is_the_accepted_one():
+    """A second one is refused: then it is gone."""
+    theirs = recorded("16-teardown", "TEARDOWN")
+    assert shape(theirs) == shape(calls.teardown(OURS))
+
+
 def test_subscribe_says_all_that_good_manners_ask():
     """The id twice, checkpointing, PARTITION_AWARE, a failover time-out, the suppressed role."""
     assert {

@@ -480,6 +480,40 @@ async def test_an_id_is_used_once(served, broker):
     assert ["a1"] == launched
 
 
+async def test_who_departs_for_good_is_forgotten_by_the_master(served, broker):
+    """The framework is gone at once, not after its time-out; whoever comes next begins anew."""
+    backend = broker(served.base)
+    await backend.launch(spec())
+    (old,) = served.machine.frameworks
+    with pytest.raises(api.Unavailable, match="left as it is: 'a1' is there"):
+        await api.depart(backend)
+    assert [old] == [*served.machine.frameworks]
+    await backend.terminate("a1", grace_s=0)
+    await api.depart(backend)
+    assert {} == served.machine.frameworks
+    assert [""] == [*broker.store.kept.values()]
+    await backend.aclose()
+
+    assert {} == await listed_soon(broker(served.base))
+    (new,) = served.machine.frameworks
+    assert new != old
+
+
+@pytest.mark.parametrize("page", ["TASK_RUNNING", "TASK_STAGING"])
+async def test_who_departs_looks_twice_whether_anything_runs(served, broker, page):
+    """The master kills what runs of a framework that ends: its page counts, too."""
+    backend = broker(served.base)
+    await listed_soon(backend)
+    (ours,) = served.machine.frameworks
+    left = {"id": "a9", "state": page, "framework_id": ours, "slave_id": "S9", "labels": []}
+    served.page_fault = lambda path, query: (
+        json.dumps({"tasks": [left]}) if path == "/tasks" else None
+    )
+    with pytest.raises(api.Unavailable, match="'a9' is there"):
+        await api.depart(backend)
+    assert [ours] == [*served.machine.frameworks]
+
+
 async def test_a_removed_framework_begins_anew(served, broker):
     """Under another id, with what it had shown as ended."""
     backend = broker(served.base)

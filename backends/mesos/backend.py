@@ -29,6 +29,7 @@ from outside import counts, text, typed
 
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
 _KILL_S = 30.0  # beyond the grace
+_TURNS = 6  # of ``offer_timeout_s``, while there is room that others are offered before us
 _BLANK, _SECRET_MIN = "********", 8  # shorter ones would blank out ordinary words
 
 
@@ -216,12 +217,16 @@ class MesosBackend:
 
     async def _launched(self, machine: session.Session, want: records.Want) -> None:
         name = want.need.name
-        placed = await self._driver.until(
-            lambda: name not in machine.wants, within_s=self._settings.offer_timeout_s
-        )
-        if not placed:
+        for turn in range(_TURNS):
+            if await self._driver.until(
+                lambda: name not in machine.wants, within_s=self._settings.offer_timeout_s
+            ):
+                break
             await self._driver.ready()  # a lost master is the better reason
-            raise await self._cluster.why_not(want)
+            beside = records.placed(machine.tasks).get(want.need.group, ())
+            last = turn + 1 == _TURNS
+            if last or not await self._cluster.has_room(want.need, beside):
+                raise await self._cluster.why_not(want)
 
         def decided() -> bool:  # dropped, it waits for an offer again
             task = machine.tasks.get(name)

@@ -7,7 +7,7 @@ since 2000 brokers share one master. Refuses to know the stream and the broker's
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from backends import api
@@ -92,6 +92,19 @@ class Cluster:
             return api.NoCapacity(f"{words}; its pages do not tell more: {error.reason}"[:256])
         return api.NoCapacity((quota or words)[:256])
 
+    async def has_room(self, need: offers.Need, placed: Sequence[Mapping[str, str]]) -> bool:
+        """Return whether a task that was offered nothing that fits only waits for its turn.
+
+        A master offers an agent to one framework after the other, about one in a second.
+        """
+        try:
+            if await self._quota(need) is not None:
+                return False
+            agents, _ = await self._agents(_FRESH_S)
+        except api.BackendError:
+            return False
+        return offers.has_room(need, agents, placed)
+
     async def output(self, task: records.Task, *, framework: str, file: str = OUTPUT) -> str:
         """Return the last lines that a task wrote, whole; empty while there is no sandbox.
 
@@ -157,15 +170,17 @@ class Cluster:
                 self._known[path] = now(), value
             return value  # type: ignore[no-any-return]  # of what ``read`` returned
 
-    async def _never(self, need: offers.Need) -> str | None:
-        """Say why no agent can ever hold it: only if every agent was read, a moment ago."""
-
+    async def _agents(self, at_most_s: float) -> tuple[list[offers.MesosAgent], typed.Odd]:
         def read(page: Any) -> tuple[list[offers.MesosAgent], typed.Odd]:
             every = _entries(page, "slaves")
             return typed.each(every, lambda one: offers.parse_agent(one, role=self._role))
 
+        return await self._known_for_a_while("/slaves", read, at_most_s=at_most_s)
+
+    async def _never(self, need: offers.Need) -> str | None:
+        """Say why no agent can ever hold it: only if every agent was read, a moment ago."""
         for at_most_s in (_KNOWN_FOR_S["/slaves"], _FRESH_S):
-            agents, odd = await self._known_for_a_while("/slaves", read, at_most_s=at_most_s)
+            agents, odd = await self._agents(at_most_s)
             never = offers.never_fits(need, agents)
             if odd or never is None:
                 return None

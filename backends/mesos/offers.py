@@ -224,6 +224,7 @@ class MesosAgent:
     hostname: str
     attributes: Mapping[str, str]  # as ``attributes`` reads them
     totals: Mapping[str, int]  # thousandths; for "ports" their number
+    free: Mapping[str, int] | None = None  # of it now, offers to others too; None: not told
     unreadable: frozenset[str] = frozenset()  # attributes that could not be read
 
 
@@ -232,22 +233,54 @@ def parse_agent(raw: Mapping[str, Any], *, role: str) -> MesosAgent:
 
     Raises KeyError, TypeError, ValueError or AttributeError where it is none.
     """
-    totals = {}
     usable = [raw.get("unreserved_resources", raw.get("resources", {}))]
     for owner, reserved in raw.get("reserved_resources", {}).items():
         if role == owner or role.startswith(f"{owner}/"):
             usable.append(reserved)
-    for name in SCALARS:
-        totals[name] = sum(_milli(part.get(name, 0)) for part in usable)
-    totals["ports"] = sum(
-        max(0, int(end) - int(begin) + 1)
-        for part in usable
-        for begin, end in re.findall(r"(\d{1,20})-(\d{1,20})", part.get("ports", ""))
-    )
+    totals, used = _amounts(usable), raw.get("used_resources")
+    free: dict[str, int] | None = None
+    if used is not None:
+        taken = _amounts([used])
+        inactive = raw.get("active") is False or raw.get("deactivated") is True
+        free = {name: 0 if inactive else had - taken[name] for name, had in totals.items()}
     read, unreadable = _attributes(raw.get("attributes", {}).items(), attributes.of_page)
     return MesosAgent(
-        hostname=_text(raw["hostname"]), attributes=read, unreadable=unreadable, totals=totals
+        hostname=_text(raw["hostname"]),
+        attributes=read,
+        unreadable=unreadable,
+        totals=totals,
+        free=free,
     )
+
+
+def _amounts(parts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return what resources of a page come to together, in thousandths; of ports their number."""
+    found = {name: sum(_milli(part.get(name, 0)) for part in parts) for name in SCALARS}
+    found["ports"] = sum(
+        max(0, int(end) - int(begin) + 1)
+        for part in parts
+        for begin, end in re.findall(r"(\d{1,20})-(\d{1,20})", part.get("ports", ""))
+    )
+    return found
+
+
+def has_room(
+    need: Need, agents: Iterable[MesosAgent], placed: Sequence[Mapping[str, str]]
+) -> bool:
+    """Return whether an agent has room for a task now, which others may have been offered.
+
+    ``placed``: traits of the agents where tasks of its group run.
+    """
+    for agent in agents:
+        free = agent.free
+        if free is not None and all(free.get(n, 0) >= wanted for n, wanted in _wanted(need)):
+            values = {
+                one.attribute: [t[one.attribute] for t in placed if one.attribute in t]
+                for one in need.constraints
+            }
+            if all(_violation(c, agent, values[c.attribute]) is None for c in need.constraints):
+                return True
+    return False
 
 
 def never_fits(need: Need, agents: Sequence[MesosAgent]) -> str | None:

@@ -86,7 +86,8 @@ class MesosSettings:
     # Seconds for one request. A master answers in milliseconds or is overloaded.
     request_timeout_s: float = field(default=10.0, validator=checks.between(0.5, 600))
     # Seconds that a launch waits for an offer that fits. Masters make offers every second; what is
-    # not offered within ten is in use, and other backends may be free.
+    # not offered within ten is in use, and other backends may be free. Six times as long where the
+    # master's page shows room: then other frameworks are offered it first.
     offer_timeout_s: float = field(default=10.0, validator=checks.between(0.1, 600))
     # Seconds for which what we do not need is refused. An hour: REVIVE takes it back at once, and
     # 2000 frameworks that ask again every five seconds (the master's default) wear it out.

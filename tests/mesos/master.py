@@ -1016,8 +1016,17 @@ class Master:
             views.append({
                 "id": agent.id, "hostname": agent.hostname, "port": agent.address[1], "attributes": dict(agent.attributes), "pid": f"slave(1)@{agent.address[0]}:{agent.address[1]}",
                 "resources": scalars, "reserved_resources": {} if agent.role == "*" else {agent.role: scalars}, "unreserved_resources": scalars if agent.role == "*" else {},
+                "used_resources": self._used(agent), "active": agent.state == "up", "deactivated": False,
             })  # fmt: skip
         return views
+
+    def _used(self, agent: Agent) -> dict[str, float]:
+        """Return what tasks use; what is offered is told apart (recording 21)."""
+        offered: collections.Counter = collections.Counter()
+        for _framework, where, scalars, _raw in self.offers.values():
+            if where is agent:
+                offered.update({name: scalars[name] for name in SCALARS if name in scalars})
+        return {name: (agent.used[name] - offered[name]) / 1000 for name in SCALARS}
 
     def view_roles(self) -> list[dict[str, Any]]:
         roles: dict[str, collections.Counter] = {

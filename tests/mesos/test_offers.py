@@ -229,6 +229,23 @@ def test_what_no_agent_can_ever_hold_is_said():
 
 
 @pytest.mark.parametrize(
+    ("changes", "wanted", "placed", "room"),
+    [({}, {"cpus": 3.9, "mem": 4032}, (), True), ({}, {"cpus": 4}, (), False),
+     ({"active": False}, {"cpus": 1}, (), False), ({"deactivated": True}, {"cpus": 1}, (), False),
+     ({"used_resources": None}, {"cpus": 1}, (), False),
+     ({}, {"constraints": (constraint("rack", "IS", "r2"),)}, (), False),
+     ({}, {"constraints": (constraint("rack", "UNIQUE", ""),)}, (), True),
+     ({}, {"constraints": (constraint("rack", "UNIQUE", ""),)}, ({"rack": "r1"},), False)],
+)  # fmt: skip
+def test_where_there_is_room_now(changes, wanted, placed, room):
+    """From the same page: 0.1 cores and 64 MB are used; what is not told is no room."""
+    every = json.loads((RECORDED / "21-operator-views" / "calls.json").read_text())
+    raw = next(c["response"]["body"] for c in every if c["request"]["path"] == "/slaves")["slaves"]
+    agents = [offers.parse_agent({**one, **changes}, role="*") for one in raw]
+    assert room is offers.has_room(need(**wanted), agents, placed)
+
+
+@pytest.mark.parametrize(
     ("role", "cpus"), [("*", 1), ("ci", 3), ("ci/builds", 7), ("ci/builds/x", 7), ("circle", 1)]
 )
 def test_what_is_reserved_for_a_role_above_ours_is_ours_too(role, cpus):

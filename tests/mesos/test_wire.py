@@ -442,6 +442,7 @@ async def test_a_call_that_is_refused_before_the_stream_tells_why_is_no_reason_t
     await first.list()
     (framework,) = served.machine.frameworks.values()
     served.silent = True
+    served.page_fault = lambda path, query: "[]" if path == "/slaves" else None  # no hope of room
     served.machine.subscribe(
         {"framework_id": {"value": framework.id}, "subscribe": {"framework_info": framework.info}},
         "another",
@@ -599,6 +600,32 @@ async def test_why_a_launch_does_not_start_is_told_within_seconds(served, broker
         return framework.suppressed
 
     await checks.until("it asks for nothing any more", suppressed, within_s=5)
+
+
+async def test_who_is_offered_nothing_while_there_is_room_waits_for_its_turn(served, broker):
+    """Other frameworks have the offers; once they give them back the task is launched."""
+    others = attrs.evolve(OURS, id="others")
+    served.machine.subscribe(calls.subscribe(others, suppressed=False), "others")
+    assert 2 == len(served.machine.offers), "both agents, offered to somebody else"
+    backend = broker(served.base, offer_timeout_s=0.2)
+    async with asyncio.TaskGroup() as group:
+        launch = group.create_task(backend.launch(spec()))
+
+        async def gave_up_once() -> bool:
+            return "/slaves" in served.pages
+
+        await checks.until("it looks for room", gave_up_once, within_s=5)
+        assert not launch.done()
+        served.machine.remove("others")
+    assert ["a1"] == list(await listed_soon(backend))
+
+
+async def test_who_waits_for_its_turn_gives_up_in_the_end(served, broker):
+    """Whoever has the offers keeps them."""
+    others = attrs.evolve(OURS, id="others")
+    served.machine.subscribe(calls.subscribe(others, suppressed=False), "others")
+    with pytest.raises(api.NoCapacity, match="made no offer to the role"):
+        await broker(served.base, offer_timeout_s=0.1).launch(spec())
 
 
 async def test_the_last_lines_of_a_long_output_are_whole(served, broker):

@@ -6,6 +6,7 @@ steps that keeps builds safe is the caller's.
 Facts: section 3 and 7 of the REST reference, recordings ``nodes/*``, ``agent/01-jnlp-files``.
 """
 
+import contextlib
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -193,6 +194,29 @@ class NodeClient:
             return None
         return any(_deletes(entry) for entry in menu[:_MENU])
 
+    async def release(self, name: str) -> None:
+        """Remove a node whose agent is dead so that Pipeline ends the steps on it at once.
+
+        Where the controller does not take the mark, or does not delete the node, all is as it was
+        before. Raises ``NotFound`` for a node that is gone, ``Unexpected`` where the mark is lost.
+        """
+        path = _path(name, "config.xml")
+        before = (await self._session.get_text(path)).text
+        try:
+            await self._configure(name, node.as_single_use)
+            if not node.is_single_use((await self._session.get_text(path)).text):
+                raise errors.Unexpected(
+                    f"the controller does not mark node {name} as single-use: the plugin "
+                    "durable-task is missing"
+                )
+            await self.delete(name)
+        except errors.NotFound:
+            raise
+        except errors.JenkinsError:
+            with contextlib.suppress(errors.JenkinsError):  # the first error is what counts
+                await self._post_config(name, before)
+            raise
+
     async def disconnect(self, name: str, message: str = "") -> None:
         """Close the connection of a node's agent, whose name is free again then."""
         await self._session.post(_path(name, "doDisconnect"), form={"offlineMessage": message})
@@ -214,8 +238,12 @@ class NodeClient:
         if named != name:  # another name inside would rename the node
             raise errors.Unexpected(f"config.xml of node {name} names the node {named[:80]!r}")
         if changed != config:  # every replacement is a risk for a build that is just starting
-            # in ASCII it is the same document whatever charset the receiver assumes
-            await self._session.post(path, body=changed.encode("ascii", "xmlcharrefreplace"))
+            await self._post_config(name, changed)
+
+    async def _post_config(self, name: str, config: str) -> None:
+        # in ASCII it is the same document whatever charset the receiver assumes
+        body = config.encode("ascii", "xmlcharrefreplace")
+        await self._session.post(_path(name, "config.xml"), body=body)
 
 
 def _path(name: str, rest: str) -> str:

@@ -161,6 +161,23 @@ class ControllerSession:
             raise errors.Unexpected(f"{what}: the text is not UTF-8", status=200) from None
         return _answer(reply, text=text)
 
+    async def is_folder(self, path: str) -> bool:
+        """Tell whether the controller has something below a path: it redirects to it with a "/".
+
+        Raises any ``JenkinsError`` but ``NotFound``, which says no.
+        """
+        what = f"GET {path}"
+        reply = await self._request(what, path, limit=DOCUMENT_BYTES)
+        target = reply.headers.get("Location", "").partition("?")[0]
+        if 300 <= reply.status < 400 and target.endswith(f"/{path}/"):
+            return True
+        error = self._judge(what, path, reply, posted=False)
+        if isinstance(error, errors.NotFound):
+            return False
+        if error is not None:
+            raise error
+        return True
+
     async def post(
         self,
         path: str,

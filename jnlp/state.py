@@ -34,6 +34,8 @@ _ADDRESS = 512
 _SHOWN = 80  # of an odd value in an error
 
 
+_STEP = "ExecutorStepExecution$PlaceholderTask$PlaceholderExecutable"
+"""What an executor shows of a Pipeline's ``node`` block (recording ``nodes/07``)."""
 _NAME_LENGTH = 64
 _BY_PERSON = re.compile(r"Disconnected by (?P<name>.+?)(?= : |$)")
 """``SlaveComputer.DisconnectedBy`` (hudson/slaves/Messages.properties), asked for in English."""
@@ -56,6 +58,7 @@ class NodeState:
     busy_executors: int = 0  # of ``executors``; one-off executors only count against ``idle``
     labels: tuple[str, ...] = ()  # includes the node's own name
     busy_urls: tuple[str, ...] = ()  # builds that may be seen; others run without one
+    only_steps: bool = False  # all that runs shows itself as a block of a Pipeline
     built_in: bool = False  # the controller's own
 
     @property
@@ -70,8 +73,8 @@ def parse(computer: Any) -> NodeState:
     Whatever may be shown is fit for it; of labels and description no secret is taken out.
     """
     name = name_of(computer)
-    busy, urls = _work(name, computer, "executors")
-    one_off, one_off_urls = _work(name, computer, "oneOffExecutors")
+    busy, urls, steps = _work(name, computer, "executors")
+    one_off, one_off_urls, _ = _work(name, computer, "oneOffExecutors")
     return NodeState(
         exists=True,
         name=name,
@@ -87,6 +90,7 @@ def parse(computer: Any) -> NodeState:
         busy_executors=busy,
         labels=_labels(computer),
         busy_urls=urls + one_off_urls,
+        only_steps=0 < busy == steps and not one_off,
         built_in=_text(computer, "_class").endswith("$MasterComputer"),
     )
 
@@ -166,14 +170,17 @@ def _labels(computer: dict[str, Any]) -> tuple[str, ...]:
     return tuple(text.fit(name, LABEL_LENGTH) for name in names if name)
 
 
-def _work(name: str, computer: dict[str, Any], key: str) -> tuple[int, tuple[str, ...]]:
-    """Count executors at work; an executable that we may not see is null while idle is false."""
+def _work(name: str, computer: dict[str, Any], key: str) -> tuple[int, tuple[str, ...], int]:
+    """Count executors at work; an executable that we may not see is null while idle is false.
+
+    With the addresses that are shown, and how many of them are blocks of a Pipeline.
+    """
     entries = computer.get(key)
     if entries is None:
-        return 0, ()
+        return 0, (), 0
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise errors.Unexpected(f"computer {name}: {key} is not a list of objects")
-    busy = 0
+    busy = steps = 0
     urls = []
     for entry in entries:
         executable = entry.get("currentExecutable")
@@ -182,4 +189,6 @@ def _work(name: str, computer: dict[str, Any], key: str) -> tuple[int, tuple[str
         busy += 1
         if isinstance(executable, dict) and executable.get("url"):
             urls.append(address(executable["url"]))
-    return busy, tuple(url for url in urls if url)
+        if isinstance(executable, dict) and _text(executable, "_class").endswith(_STEP):
+            steps += 1
+    return busy, tuple(url for url in urls if url), steps

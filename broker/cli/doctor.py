@@ -211,7 +211,8 @@ async def _permissions(
         )
         safe = jnlp_version.safe_to_retire_by_offline(session.version)
         if configured.verdict is finding.Grade.FAIL and safe:
-            yield finding.warn(configured.check, configured.text, "needed before 2.528.1 only")
+            hint = "without it a Pipeline whose agent died goes on after five minutes, not at once"
+            yield finding.warn(configured.check, configured.text, hint)
         else:
             yield configured
         yield await _kept(session, probe)

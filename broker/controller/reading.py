@@ -31,6 +31,7 @@ COMPUTER_TREE = f"computer[{state.TREE}]"
 SKEW_IGNORED_S = 2.0
 """The Date header is cut to whole seconds and the answer travels: less than this is noise."""
 
+_DURABLE_TASK = "plugin/durable-task"
 _LABEL = 2 * labels.MAX_LENGTH  # characters: of what is too long the length is still told
 _WHY = labels.MAX_LENGTH + 512
 _CLASS = 256
@@ -87,6 +88,7 @@ class Reader:
         self._session = session
         self._items: LastRead[model.QueueItem] = LastRead()
         self._seen: LastRead[model.Computer] = LastRead()
+        self._releases: tuple[str, bool] | None = None  # controller session, answer
 
     async def read(
         self, now: Callable[[], float], *, to_order: bool = False
@@ -114,6 +116,7 @@ class Reader:
             )
         items, odd_items = parse_queue(queue_answer.entries, skew_s, self._items)
         computers, odd_computers = parse_computers(computer_answer.entries, skew_s, self._seen)
+        strands = any(computer.offline and computer.only_steps for computer in computers)
         return model.ControllerView(
             synced=True,
             read_at=began,
@@ -126,7 +129,21 @@ class Reader:
             odd_computers=odd_computers.words(),
             odd_names=odd_computers.names,
             odd_nameless=odd_computers.nameless,
+            releases=strands and await self._can_release(queue_answer.session),
         )
+
+    async def _can_release(self, session: str) -> bool:
+        """Ask for the plugin that single-use agents come with; once for each controller start.
+
+        Anybody may see that it is there: its address is a folder, that of no plugin is unknown
+        (2.541.3, a user with Overall/Read).
+        """
+        if self._releases is None or self._releases[0] != session:
+            try:
+                self._releases = session, await self._session.is_folder(_DURABLE_TASK)
+            except errors.JenkinsError:
+                return False  # not known now: the next look asks again
+        return self._releases[1]
 
     async def peek(self) -> frozenset[tuple[int, bool]]:
         """Return every item's id and whether it is buildable: the cheapest look at the queue.
@@ -333,6 +350,7 @@ def _computer(live: state.NodeState, skew_s: float) -> model.Computer:
         executors=live.executors,
         busy_executors=live.busy_executors,
         executable_urls=live.busy_urls,
+        only_steps=live.only_steps,
         labels=frozenset(live.labels),
         description=live.description,
     )

@@ -1,5 +1,6 @@
 """Perform one action: the order of its steps, time limits, and how it ended.
 
+Release (of an agent that died at work) = look again, say of what, delete the node, terminate.
 Launch = room, node, secret, instance: what the platform refuses costs the controller no node
 (docs/decisions/0007). Retire = look again, take out of service, look again, still idle?
 delete the node, terminate the instance; a busy answer un-cordons. How a node is taken out of
@@ -51,6 +52,9 @@ class Nodes(Protocol):
     async def delete(self, name: str) -> None:
         """Delete a node; ``NotFound`` if it is gone."""
 
+    async def release(self, name: str) -> None:
+        """Delete a node so that Pipeline's steps on it end; ``NotFound`` if it is gone."""
+
     async def read(self, name: str) -> jnlp_state.NodeState:
         """Return the live state of a node."""
 
@@ -68,7 +72,7 @@ class Order:
         return attrs.evolve(spec, secret_files=dict.fromkeys(spec.secret_files, ""))
 
 
-_Leaving = model.RetireAgent | model.SweepNode
+_Leaving = model.RetireAgent | model.ReleaseAgent | model.SweepNode
 _NOTHING_MADE = (backends_api.Rejected, backends_api.NoCapacity, backends_api.AlreadyExists)
 _LAST_MOMENT = "it was given work in the last moment"
 
@@ -160,6 +164,8 @@ class Executor:
                 await self._uncordon(action)
             case model.RetireAgent():
                 await self._retire(action)
+            case model.ReleaseAgent():
+                await self._release(action)
             case model.SweepNode():
                 await self._sweep_node(action)
             case model.SweepInstance():
@@ -214,6 +220,22 @@ class Executor:
     async def _retire(self, action: model.RetireAgent) -> None:
         await self._check(action)
         await self._remove_node(action, await self.nodes.read(action.name))
+        if action.backend is not None:
+            await self._terminate(action.backend, action.name)
+
+    async def _release(self, action: model.ReleaseAgent) -> None:
+        """Say what an agent died of where its builds' owners look, then end their steps."""
+        await self._check(action)
+        state = await self.nodes.read(action.name)
+        if state.exists and not state.offline:
+            raise _Withdrawn("it is back")
+        if state.exists and not state.only_steps:
+            raise _Withdrawn("other things than steps of a Pipeline run on it")
+        with contextlib.suppress(jnlp_errors.NotFound):
+            await self._changes.cordon(action.name, _message(action))
+        await self.before_end(action)
+        with contextlib.suppress(jnlp_errors.NotFound):
+            await self._changes.release(action.name)
         if action.backend is not None:
             await self._terminate(action.backend, action.name)
 

@@ -80,6 +80,11 @@ class MeteredNodes:
         with called(self._recorder, "delete-node"):
             await self._nodes.delete(name)
 
+    async def release(self, name: str) -> None:
+        """Delete a node so that Pipeline's steps on it end; ``NotFound`` if it is gone."""
+        with called(self._recorder, "release-node"):
+            await self._nodes.release(name)
+
 
 class MeteredReader:
     """The read side of the controller with every look recorded."""

@@ -49,6 +49,7 @@ CALL_KINDS = (
     "seal",
     "unseal",
     "delete-node",
+    "release-node",
     OTHER,
 )
 """What is asked of the controller."""

@@ -199,7 +199,7 @@ class SimulatedController:
             return await self._job(request, path)
         return self._plain(request, path)
 
-    def _plain(  # noqa: PLR0911 -- one path, one answer
+    def _plain(  # noqa: C901, PLR0911 -- one path, one answer
         self, request: web.Request, path: str
     ) -> web.Response:
         match path.rstrip("/").split("/"):
@@ -213,6 +213,9 @@ class SimulatedController:
                 return self._document(request, documents.label(self.sim, name))
             case ["jnlpJars", "agent.jar" | "remoting.jar" | "slave.jar"]:
                 return pages.jar(request)
+            case ["plugin", "durable-task"] if self.sim.durable_task:
+                where = {"Location": f"{self.prefix}/{path}/"}
+                return web.Response(status=302, headers=where)
             case ["tcpSlaveAgentListener"]:
                 return pages.listener(jnlp_version.parse(self.sim.version) or ())
             case ["wsagents"]:

@@ -47,6 +47,10 @@ _NEVER = (
     "    <startTimeSpec>0 0 31 2 *</startTimeSpec>\n    <upTimeMins>1</upTimeMins>\n"
     "    <keepUpWhenActive>true</keepUpWhenActive>\n  </retentionStrategy>"
 )
+_SINGLE_USE = (
+    '<retentionStrategy class="org.jenkinsci.plugins.durabletask.executors.OnceRetentionStrategy" '
+    'plugin="durable-task@639">\n    <idleMinutes>10</idleMinutes>\n  </retentionStrategy>'
+)
 _PART = re.compile(r"[\[\],]|[^\[\],]+")
 
 
@@ -342,6 +346,7 @@ def label(sim: simulation.Simulation, name: str) -> Document:
 def config_xml(node: simulation.Node) -> str:
     """Return ``config.xml`` of a node."""
     mode = "EXCLUSIVE" if node.exclusive else "NORMAL"
+    strategy = _SINGLE_USE if node.single_use else _NEVER if node.scheduled else _ALWAYS
     tunnel = f"    <tunnel>{saxutils.escape(node.tunnel)}</tunnel>\n" if node.tunnel else ""
     return (
         '<?xml version="1.1" encoding="UTF-8"?>\n<slave>\n'
@@ -350,7 +355,7 @@ def config_xml(node: simulation.Node) -> str:
         f"  <remoteFS>{saxutils.escape(node.remote_fs)}</remoteFS>\n"
         f"  <numExecutors>{node.executors}</numExecutors>\n"
         f"  <mode>{mode}</mode>\n"
-        f"  {_NEVER if node.scheduled else _ALWAYS}\n"
+        f"  {strategy}\n"
         f'  <launcher class="hudson.slaves.JNLPLauncher">\n{tunnel}'
         "    <workDirSettings>\n      <disabled>false</disabled>\n"
         "      <internalDir>remoting</internalDir>\n"

@@ -106,12 +106,15 @@ def configure(sim: simulation.Simulation, node: simulation.Node, text: str, *, n
         raise simulation.SimulatedRefusal(400, "No name is specified") from error
     if not name:
         raise simulation.SimulatedRefusal(400, "No name is specified")
+    count = re.search(r"<numExecutors>(-?\d{1,9})</numExecutors>", text)
     sim.configure(
         now,
         node.name,
         wanted=frozenset(wanted),
         exclusive=exclusive,
         scheduled=_NEVER_DUE.search(text) is not None,
+        single_use=jnlp_node.is_single_use(text),
+        executors=int(count[1]) if count is not None else None,
     )
     if name != node.name:
         sim.rename(now, node.name, name)

@@ -12,6 +12,7 @@ and words (``documents`` and ``why`` do), and the broker.
 import functools
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 
 from broker.simulator import inventory
@@ -48,11 +49,16 @@ class Simulation:
         built_in_executors: int = 0,
         handover_s: float = inventory.HANDOVER_S,
         casc: str = "",
+        durable_task: bool = True,
     ) -> None:
-        """``casc``: Configuration as Code is not there, "old", or "new" (it may keep nodes)."""
+        """``casc``: Configuration as Code is not there, "old", or "new" (it may keep nodes).
+
+        ``durable_task``: the plugin is there, and with it Pipeline.
+        """
         self.version = version
         self.handover_s = handover_s
         self.casc = casc
+        self.durable_task = durable_task
         self.session = "s1"
         self.down_until = 0.0
         self.quieting_down = False
@@ -96,7 +102,7 @@ class Simulation:
 
     # --- jobs ---
 
-    def submit(
+    def submit(  # noqa: PLR0913 -- what a job is, by keyword
         self,
         now: float,
         *,
@@ -107,6 +113,7 @@ class Simulation:
         kind: TaskKind = TaskKind.FREESTYLE,
         quiet_s: float = 0.0,
         concurrent: bool = True,
+        retries: int = 0,
     ) -> int:
         """Put a build into the queue; return the item's id."""
         self.advance(now)
@@ -119,6 +126,7 @@ class Simulation:
             cell=cell or f"label={label}",
             duration_s=duration_s,
             concurrent=concurrent,
+            retries=retries,
             in_queue_since=now,
             quiet_until=now + quiet_s,
             stage=ItemClass.WAITING,
@@ -236,12 +244,29 @@ class Simulation:
             if slot.item is not None and slot.running and slot.item.kind is not but:
                 slot.item.fate = Fate.FAILED
                 slot.item.ended_at = now
+                self._try_again(slot.item, now)
                 slot.item, slot.running = None, False
+
+    def _try_again(self, item: Item, now: float) -> None:
+        """Let a pipeline's block wait for another agent, as its ``retry`` wants it."""
+        if item.kind is TaskKind.PIPELINE and item.retries:
+            self.at(now, functools.partial(self._submit_again, item))
+
+    def _submit_again(self, item: Item, now: float) -> None:
+        self.submit(
+            now,
+            job=item.job,
+            label=item.label,
+            duration_s=item.duration_s,
+            kind=item.kind,
+            retries=item.retries - 1,
+        )
 
     def _lose_channel(self, node: Node, now: float) -> bool:
         """Fail what builds there; return whether a pipeline's step holds on, for minutes."""
         node.connected, node.parted_at = False, now
-        self._kill_builds(node, now, but=TaskKind.PIPELINE)
+        is_released = node.single_use and node.name not in self.nodes
+        self._kill_builds(node, now, but=None if is_released else TaskKind.PIPELINE)
         holds = any(slot.running for slot in node.slots)
         if holds:
             self.at(now + inventory.PIPELINE_WAITS_S, functools.partial(self._give_up, node, now))
@@ -282,6 +307,8 @@ class Simulation:
         wanted: frozenset[str],
         exclusive: bool = True,
         scheduled: bool = False,
+        single_use: bool = False,
+        executors: int | None = None,
     ) -> None:
         """Replace labels, mode and schedule; what is assigned stays assigned.
 
@@ -291,6 +318,8 @@ class Simulation:
         self.advance(now)
         node = self.node(name)
         node.labels, node.exclusive, node.scheduled = wanted, exclusive, scheduled
+        node.single_use = single_use and self.durable_task
+        node.executors = node.executors if executors is None else executors
         node.swapped_at = now
         if scheduled and not self._refuses_by_schedule and node.connected and node.accepting:
             if node.idle:
@@ -395,12 +424,16 @@ class Simulation:
         self.session = f"s{int(self.session[1:]) + 1}"
         self.down_until = now + down_s
         self.quieting_down = False
+        if any(node.single_use and node.executors > 0 for node in self.nodes.values()):
+            self.down_until = math.inf  # it does not come up again: ``jnlp.node.as_single_use``
         self.wanted.reverse()  # the queue is read back so (recording ``controller/01``)
         for node in self.nodes.values():
             for slot in node.slots:
                 if slot.item is not None:
                     self._resume_later(slot, now)
             node.connected, node.connected_at, node.accepting = False, None, True
+            if node.executors < 1:
+                node.slots = []  # it has no computer now
             self.on_gone(node.name, "restart")
         self.at(self.down_until, self.maintain)
 

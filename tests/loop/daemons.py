@@ -77,6 +77,7 @@ class Controller:
             session=self.sim.session,
             items=readers.parse_queue(queue["items"], 0.0)[0],
             computers=readers.parse_computers(computers["computer"])[0],
+            releases=self.sim.durable_task,
         )
 
     async def peek(self):
@@ -131,6 +132,11 @@ class Controller:
         await self._ask("delete")
         self.sim.delete_node(self.now(), name)
 
+    async def release(self, name):
+        await self._ask("release")
+        self.sim.nodes[name].single_use = True
+        self.sim.delete_node(self.now(), name)
+
 
 class Nodes:
     """The write side, whose ``read`` is of one node."""
@@ -139,6 +145,7 @@ class Nodes:
         self.create, self.secret = controller.create, controller.secret
         self.cordon, self.uncordon = controller.cordon, controller.uncordon
         self.delete, self.read = controller.delete, controller.read_node
+        self.release = controller.release
 
 
 class Notes(metrics.NullRecorder):

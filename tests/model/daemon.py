@@ -23,7 +23,6 @@ from tests.model.world import OWNER, URL, Backend, Broken, Nodes, Pause, require
 CONTROLLER = "controller"
 TIME_LIMIT_S = 120.0
 PACE = pace.Pace()
-_REMOVALS = model.RetireAgent | model.SweepInstance | model.SweepNode
 
 
 class Daemon:
@@ -96,6 +95,7 @@ class Daemon:
             computers=reading.parse_computers(documents.computers(world.sim, url=URL)["computer"])[
                 0
             ],
+            releases=world.sim.durable_task,
         )
 
     def _newest(self, source, read, unread):
@@ -175,10 +175,12 @@ class Daemon:
                 require(item.id in told, f"I7: item {item.id} has no reason ({item.why})")
         phases = {a.name: a for a in made.agents}
         for action in made.actions:
-            if not isinstance(action, _REMOVALS):
+            if not isinstance(action, model.Removal):
                 continue
             agent = phases[action.name]
-            require(agent.phase is not model.Phase.BUSY, f"I2: busy {agent.name} is to go")
+            dead = isinstance(action, model.ReleaseAgent) and agent.computer.offline
+            busy = agent.phase is model.Phase.BUSY and not dead
+            require(not busy, f"I2: busy {agent.name} is to go")
             view = seen.backends.get(agent.backend)
             require(view is not None and view.synced, f"I3: {agent.name} goes unseen")
 

@@ -43,7 +43,7 @@ LIMITS = {
     "reservation_s": 30.0,
 }
 POINTS = ["create", "create-late", "secret", "cordon", "cordon-late", "seal", "delete",
-          "delete-late"]  # fmt: skip
+          "delete-late", "release", "release-late"]  # fmt: skip
 CHANGES = {
     "as it was": {"templates": (TEMPLATES["a"], TEMPLATES["b"])},
     "a becomes single-use": {"templates": (TEMPLATES["once"], TEMPLATES["b"])},

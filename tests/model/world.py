@@ -115,6 +115,22 @@ class Nodes:
         world.on_node(world.sim.delete_node, name)
         world.strike("delete-late")
 
+    async def release(self, name):
+        await self._call()
+        self.world.strike("release")
+        world = self.world
+        world.must_be_ours(name)
+        node = world.sim.nodes.get(name)
+        if node is None:
+            return
+        require(not node.connected, f"I2: {name} is released while it is connected")
+        kinds = {s.item.kind for s in node.slots if s.item is not None}
+        require(kinds <= {inventory.TaskKind.PIPELINE}, f"I2: {name} is released with {kinds}")
+        node.single_use = world.sim.durable_task
+        world.strike("release-late")
+        world.on_node(world.sim.delete_node, name)
+        world.strike("delete-late")
+
     async def read(self, name):
         await self._call()
         world = self.world

@@ -23,7 +23,7 @@ VERSIONS = ("2.528.3", "2.263.4")
 LABELS = (("maven", 5), ("linux", 3), ("maven||gradle", 1), ("gradle", 2), ("big", 1),
           ("linux&&!gradle", 1))  # fmt: skip
 POINTS = ("create", "create-late", "secret", "cordon", "cordon-late", "seal", "delete",
-          "delete-late")  # fmt: skip
+          "delete-late", "release", "release-late")  # fmt: skip
 
 
 def policy(*, min_idle=0, idle_s=600.0, once=False):

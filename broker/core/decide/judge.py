@@ -14,6 +14,7 @@ from broker.core.decide import retention
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
+from broker.core.fleet import release
 from broker.core.model import Agent, NodeName, Phase, Verb
 
 _REMOVALS = frozenset({Verb.RETIRE, Verb.SWEEP})
@@ -51,8 +52,8 @@ def prepare(
     )
 
 
-def objection(  # noqa: PLR0911 -- one objection, one return
-    action: model.RetireAgent | model.SweepNode, look: SecondLook
+def objection(  # noqa: C901, PLR0911 -- one objection, one return
+    action: model.RetireAgent | model.ReleaseAgent | model.SweepNode, look: SecondLook
 ) -> str | None:
     """Judge a removal again on a fresh look at the controller; None: go on.
 
@@ -65,6 +66,8 @@ def objection(  # noqa: PLR0911 -- one objection, one return
     agent = look.agents.get(action.name)
     if agent is None:
         return None
+    if isinstance(action, model.ReleaseAgent):
+        return release.obstacle(agent, controller)
     if agent.phase is Phase.BUSY:
         return "it works"
     if agent.computer is None and controller.is_unread(agent.name):

@@ -16,7 +16,7 @@ from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
-from broker.core.fleet import withheld
+from broker.core.fleet import release, withheld
 from broker.core.model import Agent, NodeName, Phase, Template, WaitReason
 
 _Helps = Callable[[Agent], bool]
@@ -134,10 +134,8 @@ def let_go(draft: drafts.Draft) -> None:
         if withheld.is_held(agent):
             text = f"it {withheld.words(agent, now=draft.now)}: hands off"
             draft.refusals.append(model.Refusal(subject=agent.name, text=text))
-        if agent.phase is Phase.BUSY and not agent.cordoned:
-            verdict = _last_build(draft, agent)
-            if verdict is not None:
-                _cordon(draft, agent, verdict)
+        if agent.phase is Phase.BUSY:
+            _end_work(draft, agent)
         elif agent.phase is Phase.CONNECTING:
             _stop_starting(draft, agent, template, nominated, tally)
         elif agent.phase is Phase.IDLE and agent.name not in nominated:
@@ -182,6 +180,21 @@ def _may_go(
             if idle_s is not None and since:
                 draft.wake.append(min(since) + idle_s)
     return others
+
+
+def _end_work(draft: drafts.Draft, agent: Agent) -> None:
+    """Let a busy agent take nothing more; of one that died the steps are ended as well."""
+    dead = _dead(agent)
+    if dead is not None and release.obstacle(agent, draft.world.controller) is None:
+        draft.actions.append(
+            model.ReleaseAgent(
+                name=agent.name, backend=agent.backend, reason=dead.text, cause=dead.cause
+            )
+        )
+        return
+    verdict = _last_build(draft, agent)
+    if verdict is not None and not agent.cordoned:
+        _cordon(draft, agent, verdict)
 
 
 def _is_due(draft: drafts.Draft, agent: Agent, template: Template) -> bool:

@@ -24,12 +24,6 @@ def unsparing(policy: model.Policy, *, everything: bool) -> model.Policy:
     )
 
 
-def removals(
-    plan: model.Plan,
-) -> tuple[model.SweepNode | model.SweepInstance | model.RetireAgent, ...]:
+def removals(plan: model.Plan) -> tuple[model.Removal, ...]:
     """Return the actions of such a plan that remove something."""
-    return tuple(
-        action
-        for action in plan.actions
-        if isinstance(action, model.SweepNode | model.SweepInstance | model.RetireAgent)
-    )
+    return tuple(action for action in plan.actions if isinstance(action, model.Removal))

@@ -194,12 +194,15 @@ def _is_active(draft: drafts.Draft) -> bool:
         return True
     if any(capacity.takes_room(a) for a in draft.within(*capacity.STARTING, *agents_.GOING)):
         return True
+    at_work = list(draft.within(Phase.IDLE, Phase.BUSY))
+    if any(a.instance is not None and a.instance.exit is not None for a in at_work):
+        return True  # the controller notices in a moment that its agent is dead
     counted = {
         template.name
         for template in draft.policy.templates
         if template.retention.once or template.retention.max_builds is not None
     }
-    return any(a.template in counted for a in draft.within(Phase.IDLE, Phase.BUSY))
+    return any(a.template in counted for a in at_work)
 
 
 def _counts(

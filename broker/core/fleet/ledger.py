@@ -39,6 +39,7 @@ _VERBS: Mapping[type[model.Action], Verb] = {
     model.CordonAgent: Verb.CORDON,
     model.UncordonAgent: Verb.UNCORDON,
     model.RetireAgent: Verb.RETIRE,
+    model.ReleaseAgent: Verb.RETIRE,
     model.SweepNode: Verb.SWEEP,
     model.SweepInstance: Verb.SWEEP,
 }
@@ -100,7 +101,7 @@ def _whose(
     memory = ledger.memories.get(action.name)
     if memory is not None:
         return memory.template, memory.backend
-    if isinstance(action, model.RetireAgent | model.SweepInstance):
+    if isinstance(action, model.RetireAgent | model.ReleaseAgent | model.SweepInstance):
         return None, action.backend
     return None, None
 

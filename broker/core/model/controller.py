@@ -57,6 +57,7 @@ class Computer:
     executors: int = 1
     busy_executors: int = 0
     executable_urls: tuple[str, ...] = ()  # what runs, one entry per busy executor that says so
+    only_steps: bool = False  # all that runs shows itself as a block of a Pipeline
     labels: frozenset[str] = frozenset()  # includes the node's own name
     description: str = ""
 
@@ -83,6 +84,7 @@ class ControllerView:
     odd_names: frozenset[NodeName] = frozenset()  # theirs, where they could be read ...
     odd_nameless: bool = False  # ... and whether some could not: it may be any that is not here
     takes_work: Mapping[NodeName, bool] = Factory(dict)  # of those that were asked for it
+    releases: bool = False  # a node can be deleted so that Pipeline's steps on it end at once
 
     @property
     def odd(self) -> str:

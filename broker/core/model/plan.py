@@ -54,6 +54,16 @@ class RetireAgent:
 
 
 @frozen(kw_only=True)
+class ReleaseAgent:
+    """Delete the node of an agent that died at work, so that Pipeline ends its steps at once."""
+
+    name: NodeName
+    backend: BackendName | None
+    reason: str
+    cause: Cause
+
+
+@frozen(kw_only=True)
 class SweepNode:
     """Delete a node that has no instance and will never come online."""
 
@@ -72,9 +82,9 @@ class SweepInstance:
     cause: Cause = Cause.SWEPT
 
 
-Removal = RetireAgent | SweepNode | SweepInstance
+Removal = RetireAgent | ReleaseAgent | SweepNode | SweepInstance
 """What an agent's life ends with."""
-Action = LaunchAgent | CordonAgent | UncordonAgent | RetireAgent | SweepNode | SweepInstance
+Action = LaunchAgent | CordonAgent | UncordonAgent | Removal
 
 
 class WaitReason(enum.Enum):

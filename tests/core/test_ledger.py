@@ -294,6 +294,9 @@ def test_every_action_has_a_verb():
         model.CordonAgent(name=LAUNCH.name, reason=""),
         model.UncordonAgent(name=LAUNCH.name, reason=""),
         RETIRE,
+        model.ReleaseAgent(
+            name=LAUNCH.name, backend=None, reason="", cause=model.Cause.LOST_KILLED
+        ),
         model.SweepNode(name=LAUNCH.name, reason=""),
         model.SweepInstance(name=LAUNCH.name, backend=BackendName("x"), reason=""),
     ]

@@ -198,7 +198,11 @@ class Warm:
 class Retention:
     """When an agent may go; the first limit reached wins."""
 
-    once: bool = same(model.Retention, "once", "Exactly one build, then gone.")
+    once: bool = same(
+        model.Retention,
+        "once",
+        "One build, then gone; at most one more where builds take a tenth of a second.",
+    )
     max_builds: int | None = same(model.Retention, "max_builds", "Builds; default: no limit.")
     idle_s: float | None = same(
         model.Retention,

@@ -27,6 +27,7 @@ QUEUE_TREE = (
 )
 IDLE_TREE = "busyExecutors,idleExecutors,totalExecutors"
 PEEK_TREE = "items[id,buildable]"
+AT_WORK_TREE = "computer[displayName,idle,executors[currentExecutable[url]]]"
 COMPUTER_TREE = f"computer[{state.TREE}]"
 SKEW_IGNORED_S = 2.0
 """The Date header is cut to whole seconds and the answer travels: less than this is noise."""
@@ -38,7 +39,7 @@ _CLASS = 256
 _MAX_ID = 2**63 - 1  # a Java long
 
 _SHUTTING_DOWN = "Jenkins is about to shut down"
-_OUTCOME_TREE = "cancelled,executable[url]"
+_OUTCOME_TREE = "cancelled,executable[url,builtOn]"
 
 
 @frozen(kw_only=True)
@@ -48,6 +49,7 @@ class ItemOutcome:
     known: bool
     cancelled: bool = False
     executable_url: str | None = None  # the build it became
+    built_on: str = ""  # the node that ran it; a Pipeline's does not say
 
 
 T = TypeVar("T")
@@ -186,6 +188,17 @@ class Reader:
             raise errors.Unexpected(f"label {name}: no counts of executors in the answer")
         return busy, idle, total
 
+    async def at_work(self) -> Mapping[model.NodeName, bool]:
+        """Return who works just now, and whether a build shows: the cheapest look at computers.
+
+        Without one it was only assigned, or may not be read. Raises any ``JenkinsError``.
+        """
+        answer = await self._session.get_list(
+            "computer/api/json", "computer", {"tree": AT_WORK_TREE}
+        )
+        seen, _ = _each(answer.entries, _at_work, "computers")
+        return {name: shows for name, works, shows in seen if works}
+
     async def item_outcome(self, item: int) -> ItemOutcome:
         """Ask for an item that has left the queue; raises any ``JenkinsError``."""
         try:
@@ -196,11 +209,13 @@ class Reader:
             return ItemOutcome(known=False)
         left = answer.json if isinstance(answer.json, dict) else {}
         executable = left.get("executable")
-        url = executable.get("url") if isinstance(executable, dict) else None
+        executable = executable if isinstance(executable, dict) else {}
+        url = executable.get("url")
         return ItemOutcome(
             known=True,
             cancelled=left.get("cancelled") is True,
             executable_url=state.address(url) or None,
+            built_on=text.name(_text(executable, "builtOn")),
         )
 
     def agent_jar_url(self) -> str:
@@ -335,6 +350,18 @@ def _glimpse(entry: Any) -> tuple[int, bool] | None:
     if not isinstance(item, dict) or _text(item, "_class").endswith("$LeftItem"):
         return None
     return _id(item), item.get("buildable") is True
+
+
+def _at_work(entry: Any) -> tuple[model.NodeName, bool, bool]:
+    """Return a computer's name, whether it works, and whether a build shows."""
+    computer = _value(entry)
+    name = model.NodeName(state.name_of(computer))
+    executors = computer.get("executors")
+    shows = any(
+        isinstance(one, dict) and isinstance(one.get("currentExecutable"), dict)
+        for one in (executors if isinstance(executors, list) else ())
+    )
+    return name, computer.get("idle") is not True, shows
 
 
 def _computer(live: state.NodeState, skew_s: float) -> model.Computer:

@@ -208,7 +208,8 @@ class Executor:
         if action.online and not self.retires_by_offline():
             # the build may end in this very moment and another item be assigned: an older
             # controller drops an item that finds its node offline
-            await self._changes.seal(action.name, *model.retired_labels(action.cause), busy=True)
+            labels = model.retired_labels(action.cause)
+            await self._changes.seal(action.name, *labels, busy=not action.idle)
         else:
             await self._changes.cordon(action.name, _message(action))
 

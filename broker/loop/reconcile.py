@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import assert_never
 
 from attrs import define, field
@@ -28,6 +29,7 @@ from broker.loop import (
     black_box,
     ending,
     execute,
+    glances,
     health,
     last_words,
     observe,
@@ -65,6 +67,7 @@ class Reconciler:
     persist: Callable[[model.Ledger], None] = field(default=lambda _: None)
     box: black_box.BlackBox | None = None
     ask_item: Callable[[int], Awaitable[reading.ItemOutcome]] | None = None
+    ask_at_work: Callable[[], Awaitable[Mapping[model.NodeName, bool]]] | None = None
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
 
     state: states.State = field(factory=states.State.fresh)
@@ -76,6 +79,7 @@ class Reconciler:
     _tasks: dict[model.NodeName, asyncio.Task[None]] = field(factory=dict)
     _asking: set[asyncio.Task[None]] = field(factory=set)  # what became of items
     _peeking: asyncio.Task[None] | None = None
+    _glancing: asyncio.Task[None] | None = None
     _happened: bool = False  # a hint has come since the last look began
     _stopping: bool = False
     _looking: asyncio.Lock = field(factory=asyncio.Lock)
@@ -121,8 +125,9 @@ class Reconciler:
             await self._finish()
             self._watches.stop()
             self._sources.forget()
-            for task in self._asking:
-                task.cancel()
+            for task in (*self._asking, self._glancing):
+                if task is not None:
+                    task.cancel()
 
     def stop(self) -> None:
         """Order nothing new and return from ``run`` when everything in flight has ended."""
@@ -220,6 +225,35 @@ class Reconciler:
             return True  # the look will say what is wrong
         return queue != {(item.id, item.stage in ready) for item in view.items}
 
+    def _begin_glances(self, group: waits.TaskGroup) -> None:
+        """Glance at the computers beside the loop, as long as single-use agents are at risk."""
+        if self.ask_at_work is None or self._glancing is not None or not self._at_risk():
+            return
+        glancing = glances.Glances(
+            ask=self.ask_at_work,
+            at_risk=self._at_risk,
+            seen=lambda at_work: self._glanced(at_work, group),
+        )
+
+        async def glance() -> None:
+            with self._outlived("glance"):
+                await glancing.run()
+            self._glancing = None
+
+        self._glancing = group.create_task(glance(), name="glance at the computers")
+
+    def _at_risk(self) -> AbstractSet[model.NodeName]:
+        if self._stopping or not self.works or not self.leads():
+            return frozenset()
+        return turn.at_risk(self.state, self.policy(), self.watch.now())
+
+    def _glanced(self, at_work: AbstractSet[model.NodeName], group: waits.TaskGroup) -> None:
+        taken = turn.glance(self.state, at_work, self.policy(), self.watch.now())
+        self.state = turn.begin(taken.state, taken.orders, self.watch.now(), self.policy())
+        for order in taken.orders:
+            self._begin(order, group)
+        self.hint()
+
     # --- looking ---
 
     async def cycle(self, group: waits.TaskGroup) -> None:
@@ -284,6 +318,7 @@ class Reconciler:
             self.recorder.cycle_failed(model.CycleFailure.CONTROLLER)
         for note in taken.notes:
             self._tell(note, group)
+        self._begin_glances(group)
         if self.state.world is not None and self.state.plan is not None:
             self.recorder.cycle(self.state.world, self.state.plan, self.watch.now() - began)
 
@@ -338,6 +373,10 @@ class Reconciler:
                     task = group.create_task(self._ask(note, group), name=f"ask item {note.item}")
                     self._asking.add(task)
                     task.add_done_callback(self._asking.discard)
+            case turn.ExtraBuild():
+                self.recorder.extra_build(note.template)
+                extra = {"template": note.template}
+                _LOG.warning("a single-use agent had another build", extra=extra)
             case turn.Cancelled():
                 self.recorder.left("cancelled")
             case turn.Elsewhere():
@@ -369,8 +408,10 @@ class Reconciler:
         learnt = turn.learn(
             self.state,
             vanished,
+            self.policy(),
             cancelled=outcome.cancelled,
             executable_url=outcome.executable_url,
+            built_on=outcome.built_on,
         )
         if learnt.state is not self.state:
             self.state = learnt.state

@@ -7,7 +7,7 @@ are values, which whoever drives may log and count. Refuses to know clocks, dice
 ``now`` and ``Dice`` come in.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import attrs
@@ -16,7 +16,7 @@ from attrs import Factory, frozen
 from broker.core import model
 from broker.core.decide import capacity
 from broker.core.decide import plan as plans
-from broker.core.fleet import latency
+from broker.core.fleet import latency, single_use
 from broker.core.fleet import ledger as ledgers
 from broker.loop import health, last_words
 from broker.loop import state as states
@@ -82,6 +82,13 @@ class Cancelled:
 
 
 @frozen(kw_only=True)
+class ExtraBuild:
+    """A single-use agent was given another build after its first."""
+
+    template: model.TemplateName
+
+
+@frozen(kw_only=True)
 class Elsewhere:
     """An item that was gone before it was seen to start: it runs on no agent of ours."""
 
@@ -98,6 +105,7 @@ Note = (
     | latency.Vanished  # its fate is to be asked for, and given to ``learn``
     | Cancelled
     | Elsewhere
+    | ExtraBuild
 )
 
 
@@ -133,15 +141,21 @@ def take_in(
     orders = wanted if sightings.leads and sightings.may_order else ()
     if wanted and not orders:
         notes.append(HeldBack(actions=wanted))
-    known, questions = state.known, state.questions
+    known, questions, ledger = state.known, state.questions, plan.ledger
+    extra = single_use.extra_builds(state.ledger, ledger, policy)
+    notes += [ExtraBuild(template=template) for template in extra]
     if sightings.leads:
         compared = latency.look(known, world, plan)
-        questions = (*questions, *compared.vanished)[-states.QUESTIONS_KEPT :]
+        missed = single_use.unasked(plan, policy, world.controller)
+        gone = {question.item for question in (*questions, *compared.vanished)}
+        missed = tuple(question for question in missed if question.item not in gone)
+        questions = (*questions, *compared.vanished, *missed)[-states.QUESTIONS_KEPT :]
+        ledger = single_use.asked(plan.ledger, (question.item for question in questions))
         notes += [*compared.started, *questions[:QUESTIONS]]
         known, questions = compared.known, questions[QUESTIONS:]
     after = attrs.evolve(
         state,
-        ledger=plan.ledger,
+        ledger=ledger,
         world=world,
         plan=plan,
         last_read=(world, plan) if world.controller.synced else state.last_read,
@@ -250,8 +264,48 @@ def bury(state: State, action: model.Removal, lines: Sequence[str], now: float) 
     return attrs.evolve(state, ledger=ledger)
 
 
+def at_risk(state: State, policy: model.Policy, now: float) -> frozenset[model.NodeName]:
+    """Return which single-use agents are to be glanced at before the next look."""
+    if state.plan is None or not state.leads or not _is_known(state):
+        return frozenset()
+    names = single_use.at_risk(state.plan, policy, now=now)
+    memories = state.ledger.memories
+    return frozenset(n for n in names if n in memories and memories[n].builds == 0)
+
+
+def _is_known(state: State) -> bool:
+    return state.world is not None and state.world.controller.synced
+
+
+def glance(
+    state: State, at_work: Iterable[model.NodeName], policy: model.Policy, now: float
+) -> Turn:
+    """Take in which single-use agents have begun to work since the last look: it is their last.
+
+    Whoever has an order under way is dealt with at the next look.
+    """
+    ledger, used = single_use.used(state.ledger, at_risk(state, policy, now) & set(at_work))
+    orders = tuple(
+        model.CordonAgent(
+            name=name,
+            reason="single use: it has its build",
+            cause=model.Cause.ONCE,
+            idle=True,  # before it is taken out of service the build may have ended
+        )
+        for name in used
+        if name not in state.running
+    )
+    return Turn(state=attrs.evolve(state, ledger=ledger), orders=orders, notes=())
+
+
 def learn(
-    state: State, vanished: latency.Vanished, *, cancelled: bool, executable_url: str | None
+    state: State,
+    vanished: latency.Vanished,
+    policy: model.Policy,
+    *,
+    cancelled: bool,
+    executable_url: str | None,
+    built_on: str = "",
 ) -> Turn:
     """Take in what became of an item that was gone before it was seen to start."""
     if executable_url is None:
@@ -261,8 +315,18 @@ def learn(
         return Turn(state=state, orders=(), notes=(Cancelled(item=vanished.item),))
     agents = state.plan.agents if state.plan is not None else ()
     start = latency.claim(vanished, executable_url=executable_url, agents=agents)
+    if start is not None:
+        return Turn(state=state, orders=(), notes=(start,))
+    ledger, name, is_extra = single_use.attribute(
+        state.ledger, agents, policy, vanished, built_on=built_on
+    )
+    extra = [*single_use.extra_builds(state.ledger, ledger, policy)]
+    extra += [vanished.template] * is_extra
+    agent = agent_of(state, name) if name is not None else None
+    start = latency.started(vanished, agent) if agent is not None else None
     note = start if start is not None else Elsewhere(item=vanished.item)
-    return Turn(state=state, orders=(), notes=(note,))
+    notes = (note, *(ExtraBuild(template=template) for template in extra))
+    return Turn(state=attrs.evolve(state, ledger=ledger), orders=(), notes=notes)
 
 
 def change_term(state: State) -> State:

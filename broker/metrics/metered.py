@@ -105,6 +105,11 @@ class MeteredReader:
         with called(self._recorder, "peek"):
             return await self._reader.peek()
 
+    async def at_work(self) -> Mapping[model.NodeName, bool]:
+        """Return who works just now, and whether a build shows, or raise ``JenkinsError``."""
+        with called(self._recorder, "glance"):
+            return await self._reader.at_work()
+
     async def takes_work(self, names: Sequence[str]) -> Mapping[model.NodeName, bool]:
         """Return of idle nodes whether they are given work, or raise ``JenkinsError``."""
         with called(self._recorder, "idle-executors"):

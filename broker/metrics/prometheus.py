@@ -86,6 +86,7 @@ class PrometheusRecorder:
         for template in policy.templates:
             for reason in values.ALARMING_ENDS:
                 self._ended.labels(template.name, reason)
+            self._extra.labels(template.name)
             for backend in template.backends:
                 self._launched.labels(template.name, backend, values.OK)
         for backend in policy.backends:
@@ -145,6 +146,10 @@ class PrometheusRecorder:
         """Count."""
         self._left.labels(_one_of(outcome, values.LEFT_OUTCOMES)).inc()
 
+    def extra_build(self, template: str | None) -> None:
+        """Count."""
+        self._extra.labels(self._template(template)).inc()
+
     def controller_call(self, kind: str, outcome: str, seconds: float) -> None:
         """Count and time."""
         name = _one_of(kind, values.CALL_KINDS)
@@ -191,6 +196,9 @@ class PrometheusRecorder:
         self._cycles_failed = self._counter("cycles_failed", "Cycles with an error.", "slug")
         self._illegal = self._counter(
             "phases_changed_illegally", "Changes that no table allows; a bug.", "old", "new"
+        )
+        self._extra = self._counter(
+            "once_extra_builds", "Builds of single-use agents after their first.", "template"
         )
         self._left = self._counter("items_left", "Items that left the queue.", "outcome")
         self._controller_calls = self._counter(

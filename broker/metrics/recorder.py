@@ -39,6 +39,9 @@ class Recorder(Protocol):
     def left(self, outcome: str) -> None:
         """An item left the queue."""
 
+    def extra_build(self, template: str | None) -> None:
+        """A single-use agent was given another build after its first."""
+
     def controller_call(self, kind: str, outcome: str, seconds: float) -> None:
         """The controller was asked."""
 
@@ -79,6 +82,9 @@ class NullRecorder:
         """Discard."""
 
     def left(self, outcome: str) -> None:
+        """Discard."""
+
+    def extra_build(self, template: str | None) -> None:
         """Discard."""
 
     def controller_call(self, kind: str, outcome: str, seconds: float) -> None:

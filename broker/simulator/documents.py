@@ -190,6 +190,7 @@ def _run(item: simulation.Item, url: str) -> Document:
     }
     if item.kind is not TaskKind.PIPELINE:
         document["queueId"] = item.id
+        document["builtOn"] = item.node  # of a Pipeline's run nobody tells
     return document
 
 

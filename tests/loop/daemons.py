@@ -91,7 +91,16 @@ class Controller:
         if item.started_at is None:
             return readers.ItemOutcome(known=True, cancelled=True)
         url = f"{URL}job/{item.job}/{item.number}/"
-        return readers.ItemOutcome(known=True, executable_url=url)
+        built_on = item.node if item.kind is simulation.TaskKind.FREESTYLE else ""
+        return readers.ItemOutcome(known=True, executable_url=url, built_on=built_on)
+
+    async def at_work(self):
+        await self._ask("at-work")
+        return {
+            node.name: any(slot.running for slot in node.slots)
+            for node in self.sim.all_nodes()
+            if not node.idle
+        }
 
     async def takes_work(self, names):
         await self._ask("takes-work")
@@ -155,6 +164,10 @@ class Notes(metrics.NullRecorder):
         self.failed = []
         self.latencies = []
         self.results = collections.Counter()
+        self.extra_builds = 0
+
+    def extra_build(self, template):
+        self.extra_builds += 1
 
     def cycle_failed(self, why):
         self.failed.append(why.value)
@@ -171,6 +184,8 @@ class Daemon:
 
     def __init__(self, *templates, launch_s=1.0, backends=(LOCAL,), limits=None, pace=None):
         self.now = asyncio.get_running_loop().time
+        self.tick_s = 0.2
+        self.connects_s = None  # how long an agent takes to come once its instance runs
         self.watch = clock.Clock(wall=lambda: self.now() + 1e9, monotonic=self.now)
         self.sim = simulation.Simulation()
         self.controller = Controller(self.sim, self.watch.now)
@@ -219,11 +234,18 @@ class Daemon:
             new_id=lambda: f"{next(self.ids):06}",
             pace=pace or paces.Pace(),
             ask_item=self.controller.ask_item,
+            ask_at_work=self.controller.at_work,
         )
 
     def _connect(self, instance):
-        if instance.name in self.sim.nodes:
-            self.sim.connect(self.watch.now(), instance.name)
+        if self.connects_s is None:
+            self._come(instance.name)
+        else:
+            asyncio.get_running_loop().call_later(self.connects_s(), self._come, instance.name)
+
+    def _come(self, name):
+        if name in self.sim.nodes:
+            self.sim.connect(self.watch.now(), name)
 
     def _disconnect(self, name):
         self.sim.disconnect(self.watch.now(), name)
@@ -276,13 +298,15 @@ class Daemon:
 
     async def _tick(self):
         while True:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(self.tick_s)
             self.sim.advance(self.watch.now())
             for platform in self.platforms.values():
                 platform.advance(self.watch.now())
 
-    def submit(self, label="t", duration_s=10.0):
-        return self.sim.submit(self.watch.now(), job="j", label=label, duration_s=duration_s)
+    def submit(self, label="t", duration_s=10.0, **more):
+        return self.sim.submit(
+            self.watch.now(), job="j", label=label, duration_s=duration_s, **more
+        )
 
     @property
     def instances(self):

@@ -448,7 +448,7 @@ def test_what_became_of_an_item_is_one_note(told, kind):
     scene = Scene(template("t"))
     scene.agent("t", Phase.BUSY)
     state = taken(state_of(scene), scene).state
-    made = turn.learn(state, vanished(), **told)
+    made = turn.learn(state, vanished(), scene.policy, **told)
     assert ((), [kind]) == (made.orders, [type(note) for note in made.notes])
     assert state == made.state
 
@@ -457,7 +457,9 @@ def test_an_item_that_was_cancelled_is_remembered_of_who_was_started_for_it():
     """Nobody else's memory is touched."""
     scene = Scene(template("t"))
     names = [scene.agent("t", Phase.CONNECTING, item=n) for n in (1, 2)]
-    made = turn.learn(state_of(scene), vanished(1), cancelled=True, executable_url=None)
+    made = turn.learn(
+        state_of(scene), vanished(1), scene.policy, cancelled=True, executable_url=None
+    )
     memories = made.state.ledger.memories
     assert [True, False] == [memories[name].item_cancelled for name in names]
 

@@ -56,6 +56,22 @@ async def test_a_peek_shows_the_same_items_as_a_read():
     assert [asked.query["tree"] for asked in controller.seen] == [reading.PEEK_TREE]
 
 
+async def test_a_glance_shows_who_works_and_whether_a_build_shows():
+    """Who was only assigned something shows none; what is odd costs itself."""
+    told = [
+        {"displayName": "idle-1", "idle": True, "executors": [{"currentExecutable": None}]},
+        {"displayName": "given-1", "idle": False, "executors": [{"currentExecutable": None}]},
+        {"displayName": "busy-1", "idle": False, "executors": [{"currentExecutable": {"url": 7}}]},
+        {"displayName": "odd-1", "executors": "many"},
+        {"idle": False},
+        7,
+    ]
+    asked = f"computer/api/json?tree={reading.AT_WORK_TREE}"
+    async with recorded.canned(asked, payload={"computer": told}) as session:
+        seen = await reading.Reader(session).at_work()
+    assert seen == {"given-1": False, "busy-1": True, "odd-1": False}
+
+
 async def peeked(text):
     async with recorded.canned(f"queue/api/json?tree={reading.PEEK_TREE}", body=text) as session:
         return await reading.Reader(session).peek()
@@ -201,7 +217,7 @@ async def test_cancelling_a_read():
 
 
 async def outcome_of(number, **answer):
-    asked = f"queue/item/{number}/api/json?tree=cancelled,executable[url]"
+    asked = f"queue/item/{number}/api/json?tree=cancelled,executable[url,builtOn]"
     async with recorded.canned(asked, **answer) as session:
         return await reading.Reader(session).item_outcome(number)
 
@@ -210,28 +226,30 @@ async def outcome_of(number, **answer):
     ("document", "expected"),
     [
         # shapes of recording queue/40-life-of-an-item
-        ({"_class": "hudson.model.Queue$WaitingItem"}, (True, False, None)),
+        ({"_class": "hudson.model.Queue$WaitingItem"}, (True, False, None, "")),
         (
             {
                 "_class": "hudson.model.Queue$LeftItem",
                 "cancelled": False,
                 "executable": {
                     "_class": "hudson.model.FreeStyleBuild",
+                    "builtOn": "ci-t-a1",
                     "url": "http://localhost:8080/job/life/1/",
                 },
             },
-            (True, False, "http://localhost:8080/job/life/1/"),
+            (True, False, "http://localhost:8080/job/life/1/", "ci-t-a1"),
         ),
         (
             {"_class": "hudson.model.Queue$LeftItem", "cancelled": True, "executable": None},
-            (True, True, None),
+            (True, True, None, ""),
         ),
     ],
 )
 async def test_what_became_of_an_item(document, expected):
     """Waiting, built, cancelled."""
     outcome = await outcome_of(70, payload=document)
-    assert (outcome.known, outcome.cancelled, outcome.executable_url) == expected
+    told = outcome.known, outcome.cancelled, outcome.executable_url, outcome.built_on
+    assert told == expected
 
 
 async def test_an_item_that_is_forgotten():

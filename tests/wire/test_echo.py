@@ -42,6 +42,7 @@ def calls(session):
         "read": lambda: reader.read(lambda: worlds.NOW),
         "peek": reader.peek,
         "outcome": lambda: reader.item_outcome(7),
+        "at work": reader.at_work,
         "takes work": lambda: reader.takes_work(["ci-t-a1"]),
         "create": lambda: nodes.create(DEFINITION),
         "secret": lambda: nodes.secret("ci-t-a1"),

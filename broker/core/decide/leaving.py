@@ -299,7 +299,9 @@ def _stop_starting(
         _retire_idle(draft, agent, verdict)
 
 
-def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> bool:
+def _retire_idle(  # noqa: PLR0911 -- one objection, one return
+    draft: drafts.Draft, agent: Agent, verdict: retention.Verdict
+) -> bool:
     """Retire an agent that works on nothing if nothing speaks against it; otherwise say what."""
     if agent.in_flight or agent.instance is None:
         return False  # an online computer without an instance: two witnesses, hands off
@@ -326,6 +328,9 @@ def _retire_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) 
         settle_s=draft.policy.settle_s,
         over_age=verdict.cause is model.Cause.MAX_AGE,
     )
+    if wish is not None and verdict.cause in retention.USED and wish.pinned is None:
+        _cordon(draft, agent, verdict)  # at once: another build is what must not come
+        return True
     if wish is not None:
         _refuse(draft, agent, verdict, f"item {wish.item.id} could want it")
         return False
@@ -355,6 +360,7 @@ def _cordon(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> No
             reason=verdict.text,
             cause=verdict.cause,
             online=agent.computer is not None and not agent.computer.offline,
+            idle=agent.phase is Phase.IDLE,
         )
     )
 

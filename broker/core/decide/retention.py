@@ -13,8 +13,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from attrs import Factory, define, field, frozen
 
 from broker.core.demand import wishes as demand
+from broker.core.fleet import single_use
 from broker.core.model import Agent, Cause, NodeName, Template
 from outside import counts
+
+USED = frozenset({Cause.ONCE, Cause.ONCE_UNWITNESSED})
+"""Verdicts on whoever must not be given anything any more, whatever waits."""
 
 
 @frozen(kw_only=True)
@@ -47,6 +51,11 @@ def spent(  # noqa: PLR0911 -- one rule, one return: the order is the rule
         return Verdict(
             cause=Cause.ONCE_UNWITNESSED,
             text="single use: it may have had a build while the broker was away",
+        )
+    if retention.once and memory.unseen >= single_use.MOST_UNSEEN:
+        return Verdict(
+            cause=Cause.ONCE_UNWITNESSED,
+            text="single use: builds were too short to be seen, and it may have had them",
         )
     if retention.max_builds is not None and memory.builds >= retention.max_builds:
         return Verdict(

@@ -179,7 +179,8 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         slots = computer.executors - computer.busy_executors
         if slots <= 0:
             return None
-        if agent.name in draft.spent and agent.phase is Phase.BUSY:
+        verdict = draft.spent.get(agent.name)
+        if verdict is not None and (agent.phase is Phase.BUSY or verdict.cause in retention.USED):
             return None  # it is being taken out of service, its free slots with it
     else:
         # the definition may be what keeps it from coming: another one is due

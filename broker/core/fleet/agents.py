@@ -304,6 +304,9 @@ def _work(
     idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
     first = memory.online_at is None
     builds, executable_urls = _look_at_work(memory, computer)
+    # a build that is named is of no other item than the one that is seen to start
+    fresh = builds - memory.builds
+    named = len({*executable_urls} - {*memory.executable_urls} - {"", ASSIGNED})
     free_at = None
     if not computer.offline and computer.busy_executors < computer.executors:
         took = builds > memory.builds or not set(executable_urls) <= set(memory.executable_urls)
@@ -316,6 +319,7 @@ def _work(
         "busy_session": session if sight is lifecycle.ComputerSight.BUSY else memory.busy_session,
         "free_at": free_at,
         "builds": builds,
+        "untold": max(0, memory.untold + fresh - named),
         "executable_urls": executable_urls,
     }
 

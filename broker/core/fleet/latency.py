@@ -19,6 +19,7 @@ be matched is returned as ``Vanished``, and the shell may ask ``queue/item/ID`` 
 the answer to ``claim``.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 
 from attrs import Factory, evolve, frozen
@@ -74,6 +75,7 @@ class Vanished:
     template: TemplateName
     ready_at: float
     gone_at: float
+    looked_at: float = math.inf  # the look that showed it; agents seen by then may have run it
 
 
 @frozen(kw_only=True)
@@ -113,13 +115,14 @@ def look(before: Known | None, world: model.World, plan: model.Plan) -> Look:
         if run is not None:
             fresh.remove(run)
             started.append(_started(waiter, run.agent, gone_at=after.read_at))
-        elif waiter.template is not None and waiter.stage in _READY:
+        elif waiter.template is not None and _was_ready(waiter, after.read_at):
             vanished.append(
                 Vanished(
                     item=waiter.item,
                     template=waiter.template,
                     ready_at=waiter.ready_at,
                     gone_at=after.read_at,
+                    looked_at=world.now,
                 )
             )
     started.extend(
@@ -135,6 +138,11 @@ def look(before: Known | None, world: model.World, plan: model.Plan) -> Look:
     return Look(known=after, started=tuple(started), vanished=tuple(vanished))
 
 
+def _was_ready(waiter: Waiter, at: float) -> bool:
+    """Return whether an item may have begun: also when its quiet period is over since."""
+    return waiter.stage in _READY or (waiter.stage is Stage.WAITING and waiter.ready_at <= at)
+
+
 def claim(vanished: Vanished, *, executable_url: str, agents: Iterable[Agent]) -> Started | None:
     """Return where a vanished item runs, given what ``queue/item/ID`` says of its build.
 
@@ -142,14 +150,19 @@ def claim(vanished: Vanished, *, executable_url: str, agents: Iterable[Agent]) -
     """
     for agent in agents:
         if agent.computer is not None and executable_url in agent.computer.executable_urls:
-            waiter = Waiter(
-                item=vanished.item,
-                stage=Stage.BUILDABLE,
-                ready_at=vanished.ready_at,
-                template=vanished.template,
-            )
-            return _started(waiter, agent, gone_at=vanished.gone_at)
+            return started(vanished, agent)
     return None
+
+
+def started(vanished: Vanished, agent: Agent) -> Started:
+    """Return the start of a vanished item, given the agent that ran it."""
+    waiter = Waiter(
+        item=vanished.item,
+        stage=Stage.BUILDABLE,
+        ready_at=vanished.ready_at,
+        template=vanished.template,
+    )
+    return _started(waiter, agent, gone_at=vanished.gone_at)
 
 
 def is_run_of(run_url: str, task_url: str) -> bool:

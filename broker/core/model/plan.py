@@ -32,6 +32,7 @@ class CordonAgent:
     reason: str
     cause: Cause = Cause.DRAINED  # of the end that follows
     online: bool = True  # it could be given another item: old controllers need care
+    idle: bool = False  # it may have nothing to do just now
 
 
 @frozen(kw_only=True)

@@ -1,0 +1,190 @@
+"""Single-use agents, as far as REST tells of them: who may be given a second build.
+
+Nothing on REST lets an agent take exactly one build, so it is taken out of service while its first
+one runs, as soon as that is seen. Rules: as long as one is free, or about to come, and an item of
+its template waits, the computers are glanced at between the looks (``at_risk``). A build that
+came and went unseen shows in the queue alone: its item has left. Where it ran the controller tells
+of freestyle builds (``builtOn``), not of Pipeline's: then everybody who could have had it may have
+had it, and ``Memory.unseen`` counts that. Whoever may have had two is spent, so nobody is given
+more than one further build. Pure; refuses to ask and to take anybody out of service.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+from backends import api as backends_api
+from broker.core import model
+from broker.core.fleet import latency
+from broker.core.model import Agent, Memory, NodeName, Phase, TemplateName, Verb
+
+MOST_UNSEEN = 2
+"""Builds that it may have had unseen: with so many it may have had a further one already."""
+_COMES_WITHIN_S = 10.0
+"""An instance that was ordered so long ago and is not seen to run is not about to come ..."""
+_CONNECTS_WITHIN_S = 60.0
+"""... nor one that runs, and has not come for so long."""
+_COMING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
+_PRESENT = frozenset({Phase.IDLE, Phase.BUSY, Phase.DRAINED})
+
+
+def at_risk(plan: model.Plan, policy: model.Policy, *, now: float) -> frozenset[NodeName]:
+    """Return who may be given its first build, and then another one, before the next look."""
+    wanted = {unmet.template for unmet in plan.unmet}
+    names = {t.name for t in policy.templates if t.retention.once and t.name in wanted}
+    if not names:
+        return frozenset()
+    return frozenset(
+        agent.name
+        for agent in plan.agents
+        if agent.template in names and _is_unused(agent) and _may_be_given(agent, now)
+    )
+
+
+def _is_unused(agent: Agent) -> bool:
+    memory = agent.memory
+    return memory is not None and memory.builds == 0 and not agent.cordoned
+
+
+def _may_be_given(agent: Agent, now: float) -> bool:
+    flight, memory = agent.expectation, agent.memory
+    if flight is not None and flight.verb is not Verb.LAUNCH:
+        return False
+    if agent.phase is Phase.IDLE:
+        return True
+    if agent.phase not in _COMING or memory is None or memory.online_at is not None:
+        return False
+    instance = agent.instance
+    runs = instance is not None and instance.state is backends_api.InstanceState.RUNNING
+    within_s = _CONNECTS_WITHIN_S if runs else _COMES_WITHIN_S
+    since = memory.phase_at if runs else agent.created_at
+    return now - (since if since is not None else memory.first_seen_at) < within_s
+
+
+def used(
+    ledger: model.Ledger, at_work: Iterable[NodeName]
+) -> tuple[model.Ledger, tuple[NodeName, ...]]:
+    """Note that agents have their first build; return those of which that was not known."""
+    fresh = {
+        name: attrs.evolve(memory, builds=1, untold=1, executable_urls=("",))
+        for name in sorted(at_work)
+        if (memory := ledger.memories.get(name)) is not None and memory.builds == 0
+    }
+    return _with(ledger, fresh), tuple(fresh)
+
+
+def attribute(
+    ledger: model.Ledger,
+    agents: Iterable[Agent],
+    policy: model.Policy,
+    vanished: latency.Vanished,
+    *,
+    built_on: str,
+) -> tuple[model.Ledger, NodeName | None, bool]:
+    """Count a build that nobody saw; ``built_on``: where it ran, empty if that is not told.
+
+    Returns the ledger, the agent that had it if that is certain, and whether one whose build was
+    known already had a further one and it is not certain which.
+    """
+    known = ledger.memories.get(NodeName(built_on)) if built_on else None
+    if known is not None:
+        return _counted(ledger, NodeName(built_on), known), NodeName(built_on), False
+    template = policy.template(vanished.template)
+    if built_on or template is None or not template.retention.once:
+        return ledger, None, False
+    could = {
+        agent.name: memory
+        for agent in agents
+        if agent.template == vanished.template
+        and agent.phase in _PRESENT
+        and (memory := ledger.memories.get(agent.name)) is not None
+        and memory.online_at is not None
+        and memory.online_at <= vanished.looked_at
+    }
+    if len(could) == 1:
+        ((name, memory),) = could.items()
+        return _counted(ledger, name, memory), name, False
+    for name, memory in could.items():
+        if memory.untold:  # a build of whoever is seen to have had one without a name
+            return _counted(ledger, name, memory), None, False
+    fresh = {
+        name: attrs.evolve(memory, unseen=memory.unseen + 1)
+        for name, memory in could.items()
+        if memory.builds == 0
+    }
+    return _with(ledger, fresh), None, bool(could) and not fresh
+
+
+def _counted(ledger: model.Ledger, name: NodeName, memory: Memory) -> model.Ledger:
+    """Count a build, unless it is the one that was seen and not known by its item."""
+    if memory.untold:
+        return _with(ledger, {name: attrs.evolve(memory, untold=memory.untold - 1)})
+    return _with(ledger, {name: attrs.evolve(memory, builds=memory.builds + 1)})
+
+
+def _with(ledger: model.Ledger, memories: Mapping[NodeName, Memory]) -> model.Ledger:
+    if not memories:
+        return ledger
+    return attrs.evolve(ledger, memories={**ledger.memories, **memories})
+
+
+def extra_builds(
+    before: model.Ledger, after: model.Ledger, policy: model.Policy
+) -> tuple[TemplateName, ...]:
+    """Return the template of each build that a single-use agent had beyond its first."""
+    once = {t.name for t in policy.templates if t.retention.once}
+    if not once or before.memories is after.memories:
+        return ()
+    extra: list[TemplateName] = []
+    for name, memory in after.memories.items():
+        old = before.memories.get(name)
+        if memory is old or memory.builds < 2 or memory.template not in once:
+            continue
+        known = max(1, old.builds if old is not None else memory.builds)
+        extra += [memory.template] * (memory.builds - known)
+    return tuple(extra)
+
+
+def unasked(
+    plan: model.Plan, policy: model.Policy, view: model.ControllerView
+) -> tuple[latency.Vanished, ...]:
+    """Return what is to be asked about for a free single-use agent: the item it was started for.
+
+    That item has left the queue, and what became of it was not asked when it left: nobody looked
+    for a while. Each is asked about once (``asked``).
+    """
+    once = {t.name for t in policy.templates if t.retention.once}
+    if not once or not view.whole:
+        return ()
+    waiting = {item.id for item in view.items}
+    return tuple(
+        latency.Vanished(
+            item=memory.item,
+            template=agent.template,
+            ready_at=agent.created_at or memory.first_seen_at,
+            gone_at=view.read_at,
+        )
+        for agent in plan.agents
+        if agent.phase is Phase.IDLE
+        and agent.template in once
+        and _is_unused(agent)
+        and (memory := agent.memory) is not None
+        and memory.item is not None
+        and not memory.item_asked
+        and memory.item not in waiting
+    )
+
+
+def asked(ledger: model.Ledger, items: Iterable[model.ItemId]) -> model.Ledger:
+    """Note that it was asked what became of these items."""
+    about = frozenset(items)
+    if not about:
+        return ledger
+    return _with(
+        ledger,
+        {
+            name: attrs.evolve(memory, item_asked=True)
+            for name, memory in ledger.memories.items()
+            if memory.item in about and not memory.item_asked
+        },
+    )

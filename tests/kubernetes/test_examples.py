@@ -124,7 +124,10 @@ def rendered(*more: str, **put_in: object) -> list[dict[str, Any]]:
 
 _IF = re.compile(r"[ ]*\{\{- if (\S+) \}\}\n(.*?)[ ]*\{\{- end \}\}\n", re.DOTALL)
 GROUP = "coordination.k8s.io"
-EXPLAINS = {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]}
+EXPLAINS = [
+    {"apiGroups": [""], "resources": [resource], "verbs": ["list"]}
+    for resource in ("events", "resourcequotas")
+]
 
 
 def test_the_rights_are_the_least_that_were_tried() -> None:
@@ -135,7 +138,7 @@ def test_the_rights_are_the_least_that_were_tried() -> None:
     tried = of_kind(documents((recorded.FOLDER / "rbac-minimal.yaml").read_text()), "Role")
 
     for found in (base(), rendered(), replicas()):
-        assert [*tried["rules"], EXPLAINS] == of_kind(found, "Role")["rules"]
+        assert [*tried["rules"], *EXPLAINS] == of_kind(found, "Role")["rules"]
         binding, account = of_kind(found, "RoleBinding"), of_kind(found, "ServiceAccount")
         assert binding["roleRef"]["name"] == of_kind(found, "Role")["metadata"]["name"]
         assert binding["subjects"][0]["name"] == account["metadata"]["name"]
@@ -151,11 +154,13 @@ def test_each_right_is_needed_and_no_other_is_given() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    for right in needed - {"events list"}:
+    explains = {"events list", "resourcequotas list"}
+    for right in needed - explains:
         assert tried[f"without {right}"]
-    assert needed == {
-        key.removeprefix("without ") for key in tried if key.startswith("without ")
-    } | {"events list"}
+    assert (
+        needed
+        == {key.removeprefix("without ") for key in tried if key.startswith("without ")} | explains
+    )
     assert {"list events": "ok"} == tried["plus events list"]
 
 

@@ -1,0 +1,126 @@
+"""What the agents that are there offer, to the letter: to whom, in whose words, and who does not."""
+
+import pytest
+from attrs import evolve
+
+from broker.core import model
+from broker.core.decide import serving
+from broker.core.model import Phase, Stage, WaitReason
+from tests.core.test_plan_rules import drafted
+from tests.core.worlds import NOW, Scene, actions, item, reasons, template
+
+
+def offers(scene):
+    return {s.name: s.slots for s in drafted(scene).supplies}
+
+
+# --- who offers nothing hides nobody behind it ---
+
+
+@pytest.mark.parametrize(
+    ("phase", "more"),
+    [
+        (Phase.HELD, {}),
+        (Phase.BUSY, {}),
+        (Phase.IDLE, {"closed_at": NOW - 9, "closed_looks": model.CLOSED_LOOKS}),
+        (Phase.CONNECTING, {"revision": "r0"}),
+    ],
+    ids=["held", "full", "closed", "outdated"],
+)
+def test_one_that_offers_nothing_hides_no_other(phase, more):
+    """Each is judged by itself."""
+    scene = Scene(template("t"))
+    scene.agent("t", phase, **more)
+    name = scene.agent("t", Phase.IDLE)
+    assert offers(scene) == {name: 1}
+
+
+@pytest.mark.parametrize(
+    ("executors", "busy", "slots"), [(1, 1, None), (3, 3, None), (3, 2, 1), (3, 0, 3)]
+)
+def test_a_busy_agent_offers_its_free_slots(executors, busy, slots):
+    """One that has none is no supply at all."""
+    scene = Scene(template("t", executors=executors))
+    name = scene.agent("t", Phase.BUSY, busy=busy)
+    assert offers(scene) == ({} if slots is None else {name: slots})
+
+
+def test_a_busy_agent_that_is_held_offers_nothing():
+    """Its build goes on, and it is given no other."""
+    scene = Scene(template("t", executors=2))
+    scene.agent("t", Phase.BUSY)
+    scene.computers[0] = evolve(scene.computers[0], offline=True, temporarily_offline=True)
+    assert offers(scene) == {}
+
+
+def test_an_agent_whose_template_is_gone_is_kept_for_nobody():
+    """No pool is short of it."""
+    scene = Scene(template("t", min_idle=1))
+    scene.agent("old", Phase.IDLE)
+    assert [s.kept for s in serving._keep(drafted(scene))] == [False]
+
+
+def test_the_free_slots_of_a_busy_agent_are_no_warm_agent():
+    """One that is idle is kept instead."""
+    scene = Scene(template("t", executors=2, min_idle=1))
+    idle = scene.agent("t", Phase.IDLE)
+    busy = scene.agent("t", Phase.BUSY)
+    assert {s.name: s.kept for s in serving._keep(drafted(scene))} == {idle: True, busy: False}
+
+
+# --- who is refused work ---
+
+
+def test_whoever_is_given_no_work_is_named():
+    """The whole refusals: closed to all, and refused to some."""
+    scene = Scene(template("t"))
+    closed = scene.agent("t", Phase.IDLE, closed_at=NOW - 60, closed_looks=model.CLOSED_LOOKS)
+    refused = scene.agent("t", Phase.IDLE, nominated_at=NOW - 500, free_at=NOW - 500)
+    scene.wait(item(1, "t", age_s=400))
+    assert drafted(scene).refusals == [
+        model.Refusal(
+            subject=closed,
+            text="is given no work for 60 s: it accepts no tasks: not counted",
+        ),
+        model.Refusal(
+            subject=refused,
+            text="it is free and fits, but the controller gives it no work: not counted for item 1",
+        ),
+    ]
+
+
+def test_one_that_is_not_online_refuses_nothing():
+    """What was remembered of it when it was is over."""
+    scene = Scene(template("t"))
+    scene.agent("t", Phase.CONNECTING, age_s=5, nominated_at=NOW - 500)
+    scene.wait(item(1, "t", age_s=400))
+    assert drafted(scene).refused == {}
+
+
+# --- in whose words ---
+
+
+def test_an_item_in_its_quiet_period_says_nothing_of_who_is_idle():
+    """It waits for its time, and for nobody."""
+    scene = Scene(template("t", start_early=True))
+    scene.agent("t", Phase.IDLE)
+    scene.wait(item(1, "t", why="In the quiet period", stage=Stage.WAITING))
+    (wait,) = scene.plan().unmet
+    assert (wait.reason, wait.text) == (WaitReason.QUIET_PERIOD, "In the quiet period")
+
+
+def test_an_agent_that_has_been_free_for_long_is_only_doubted_by_a_veto():
+    """Without one the controller may just not have looked."""
+    scene = Scene(template("t"))
+    scene.agent("t", Phase.IDLE, free_at=NOW - 30)
+    scene.wait(item(1, "t"))
+    assert reasons(scene.plan()) == {1: WaitReason.AGENT_IDLE}
+
+
+def test_an_item_names_the_order_that_it_is_left_with():
+    """The first one that was made for it is taken back again."""
+    scene = Scene(template("z", "x"), template("a", "x", "y", executors=2))
+    scene.wait(item(1, "x", age_s=9), item(2, "y", age_s=8))
+    made = scene.plan()
+    (name,) = actions(made, model.LaunchAgent)
+    assert {u.agent for u in made.unmet} == {name}

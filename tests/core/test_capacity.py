@@ -406,6 +406,21 @@ def test_a_new_definition_starts_few_agents_at_a_time(online, revision, tried):
     assert {"t": tried} == launches(scene.plan())
 
 
+@pytest.mark.parametrize(
+    ("missing", "expected"), [(0, B), (1, WaitReason.TRIAL)], ids=["proved", "one too few"]
+)
+def test_what_has_proved_itself_starts_as_many_as_there_are(missing, expected):
+    """Its trial is over, and limits nothing."""
+    scene = Scene(template("t"))
+    room = capacity.count(scene.world(), scene.policy, ())
+    key = ledgers.key_of(Scope.TEMPLATE, B, "t")
+    trial = model.Trial(revision="r1", online=ledgers.ENOUGH_ONLINE - missing)
+    room.ledger = attrs.evolve(room.ledger, trials={key: trial})
+    room.starting_by_pair["t", B] = 1000
+    found = capacity.place(room, scene.policy.templates[0])
+    assert expected == (found.reason if isinstance(found, capacity.Shortage) else found)
+
+
 def test_it_is_said_why_few_are_started():
     """With how many have come online."""
     scene = Scene(template("t"))

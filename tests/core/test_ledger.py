@@ -560,6 +560,15 @@ def test_who_had_no_room_is_asked_for_one_and_then_for_one_more_each_time():
     assert 1024 == settled(ordered(LAUNCH, most), LAUNCH).windows[KEY]
 
 
+@pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.BACKEND])
+def test_with_how_many_a_platform_was_full_is_remembered(scope):
+    """As soon as it holds fewer of ours there may be room again."""
+    refused = settled(
+        ordered(LAUNCH), LAUNCH, failure=model.Failure.NO_CAPACITY, scope=scope, held=4
+    )
+    assert 4 == refused.backoffs[ledgers.key_of(scope, B, T)].held
+
+
 def test_an_agent_that_comes_online_does_not_make_room():
     """It ends other failures of its template; only a start that is taken shows room."""
     full = fail(model.Ledger(), **FULL)

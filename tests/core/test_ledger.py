@@ -330,6 +330,7 @@ def test_of_what_was_remembered_only_facts_stay_when_another_begins_to_act():
         expectations=ledgers.expect(model.Ledger(), LAUNCH, now=NOW, policy=POLICY).expectations,
         backoffs=fail(model.Ledger()).backoffs,
         buckets={B: model.Bucket(tokens=0.0, at=NOW)},
+        trials={KEY: model.Trial(revision="r1", online=2)},
         labels={model.ItemId(1): model.KnownLabel(source=model.LabelSource.NO_LABEL)},
         waits={model.ItemId(1): 1.0},
         session="s1",
@@ -341,6 +342,7 @@ def test_of_what_was_remembered_only_facts_stay_when_another_begins_to_act():
     )
     assert model.Ledger(
         memories={LAUNCH.name: kept},
+        trials=before.trials,
         labels=before.labels,
         session="s1",
         session_at=7.0,
@@ -456,6 +458,16 @@ def test_an_order_of_which_nothing_is_known_changes_no_other():
     ledger = ordered(LAUNCH)
     assert ledger.expectations == settled(ledger, RETIRE).expectations
     assert {} == settled(model.Ledger(), RETIRE).expectations
+
+
+def test_only_whoever_is_gone_is_forgotten():
+    """What is known of the others stays, and what is under way with them."""
+    gone = attrs.evolve(LAUNCH, name=NodeName("o-t-gone"))
+    memories = {LAUNCH.name: KNOWN, gone.name: KNOWN}
+    ledger = ordered(gone, ordered(LAUNCH, model.Ledger(memories=memories)))
+    after = ledgers.forget(ledger, {gone.name})
+    assert {LAUNCH.name: KNOWN} == after.memories
+    assert {LAUNCH.name} == set(after.expectations)
 
 
 def test_an_item_that_nobody_was_started_for_changes_nothing():

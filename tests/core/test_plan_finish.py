@@ -79,6 +79,23 @@ def test_only_a_free_slot_and_an_item_that_may_run_are_a_nomination(
     assert (scene.plan().ledger.memories[name].nominated_at is not None) is nominated
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        item(1, "t", stage=Stage.BLOCKED, why="Build #1 is already in progress"),
+        item(1, "o-gone-a1"),
+    ],
+    ids=["blocked", "without a template"],
+)
+def test_nobody_is_nominated_for_what_it_would_not_be_given(other):
+    """However many others may run."""
+    scene = Scene(template("t"), template("u"))
+    scene.agent("gone", Phase.IDLE)
+    scene.agent("t", Phase.IDLE)
+    scene.wait(other, item(2, "u"))
+    assert {m.nominated_at for m in scene.plan().ledger.memories.values()} == {None}
+
+
 def test_each_agent_is_nominated_by_itself():
     """One to whom nothing could be given hides nobody behind it; what is known of it stays."""
     scene = Scene(template("t"), template("u"))

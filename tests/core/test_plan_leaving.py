@@ -70,6 +70,14 @@ def test_a_template_that_is_gone_lets_its_agents_go():
     assert (retired(made), cordoned(made)) == ({"removed"}, {"removed"})
 
 
+def test_a_template_that_is_gone_takes_no_items_without_a_label():
+    """Its agents were for those who ask for them, and are for nobody else now."""
+    scene = Scene(template("t", cap=0, exclusive=False, takes_unlabelled=True))
+    name = scene.agent("gone", Phase.IDLE)
+    scene.wait(item(1))
+    assert set(actions(scene.plan(), model.RetireAgent)) == {name}
+
+
 def test_min_idle_keeps_from_idleness_but_not_from_age():
     """The youngest stay warm, the oldest goes; beyond its age an agent goes and is replaced."""
     scene = Scene(template("t", min_idle=1, retention=Retention(idle_s=10, max_age_s=5000)))

@@ -5,6 +5,7 @@ from attrs import evolve
 
 from backends import api as backends_api
 from broker.core import model
+from broker.core.decide import plan
 from broker.core.model import BackendName, Phase, Retention, Scope, Stage, WaitReason
 from tests.core.worlds import NOW, B, Scene, actions, item, launches, reasons, template, texts
 
@@ -66,6 +67,41 @@ def test_an_order_that_is_taken_back_gives_its_place_to_the_next():
     scene = Scene(template("z", "x"), template("a", "x", "y", executors=2), template("q"), cap=2)
     scene.wait(item(1, "x", age_s=9), item(2, "y", age_s=8), item(3, "q", age_s=7))
     assert {"a": 1, "q": 1} == launches(scene.plan())
+
+
+@pytest.mark.parametrize("min_idle", [0, 1, 2, 3, 4])
+def test_so_many_orders_are_taken_back_as_are_neither_needed_nor_to_be_warm(min_idle):
+    """Three for the first three items, until one is ordered that serves them all."""
+    scene = Scene(template("z", "x", min_idle=min_idle), template("a", "x", "y", executors=4))
+    scene.wait(*(item(n, "x", age_s=9) for n in (1, 2, 3)), item(4, "y", age_s=8))
+    made = scene.plan()
+    assert {"a": 1} | ({"z": min_idle} if min_idle else {}) == launches(made)
+    assert {"a": 1, "z": min_idle} == {name: c.launches for name, c in made.counts.items()}
+    assert {u.template for u in made.unmet} == {"a"}
+
+
+def test_an_order_that_stays_warm_is_not_ordered_anew():
+    """The names are given in turn: none was for nothing."""
+    scene = Scene(template("z", "x", min_idle=1), template("a", "x", "y", executors=2))
+    scene.wait(item(1, "x", age_s=9), item(2, "y", age_s=8))
+    assert {"o-z-n0", "o-a-n1"} == {a.name for a in scene.plan().actions}
+
+
+def test_an_order_that_is_taken_back_frees_the_room_of_its_backend():
+    """And those that are there go on serving."""
+    limits = model.BackendPolicy(cap=3)
+    scene = Scene(
+        template("z", "x"),
+        template("a", "x", "y", executors=2),
+        template("q"),
+        template("p"),
+        backend=limits,
+    )
+    name = scene.agent("p", Phase.IDLE)
+    scene.wait(item(1, "x", age_s=9), item(2, "y", age_s=8), item(3, "q", age_s=7), item(4, "p"))
+    made = scene.plan()
+    assert {"a": 1, "q": 1} == launches(made)
+    assert name == made.unmet[3].agent
 
 
 def test_an_item_in_its_quiet_period_says_who_is_ordered_for_it():
@@ -218,6 +254,33 @@ def test_the_warm_pool_comes_after_demand_and_replaces_what_is_taken():
     made = scene.plan()
     assert launches(made) == {"t": 2}
     assert "1 fewer than wanted" in texts(made)
+
+
+def test_what_a_warm_pool_is_short_of_is_said():
+    """The whole refusal; what was ordered before it is not missing."""
+    scene = Scene(template("t", min_idle=5), cap=2)
+    made = scene.plan()
+    assert launches(made) == {"t": 2}
+    text = "3 fewer than wanted: 2 of 2 agents in all, so far only ordered"
+    assert made.refusals == (model.Refusal(subject="warm pool of t", text=text),)
+
+
+def test_without_a_name_left_the_next_look_fills_the_warm_pool():
+    """Nothing is said of it: that is at once."""
+    scene = Scene(template("t", min_idle=2), template("u", min_idle=1))
+    made = plan.plan(evolve(scene.world(), fresh_ids=("n0",)), scene.policy)
+    assert (launches(made), made.refusals) == ({"t": 1}, ())
+
+
+def test_an_item_that_may_not_run_hides_no_other():
+    """It came first, and something else speaks against it."""
+    scene = Scene(MAVEN)
+    scene.wait(item(1, "maven", stage=Stage.BLOCKED, why="Build #1 is in progress", age_s=99))
+    scene.wait(item(2, "maven"))
+    made = scene.plan()
+    assert launches(made) == {"maven": 1}
+    wait = made.unmet[1]
+    assert (wait.item, wait.since_at, str(wait.label.expression)) == (2, NOW - 1, "maven")
 
 
 def test_a_cancelled_item_releases_its_agent():

@@ -216,6 +216,13 @@ def test_who_is_named_is_told_from_its_like():
     assert {"o-t-1": [False], "o-t-2": [True, False], "o-t-3": [], "o-t-4": [False]} == wanted
 
 
+def test_whoever_is_not_there_yet_has_the_labels_of_its_template():
+    """Of another template, or of none any more, it is of another kind."""
+    known = retention.Interests(wishes=(asked(K.NOW, WHY, age_s=1),))
+    templates = (template("t"), template("u"), None)
+    assert [1, 0, 0] == [len(known.for_agent(AGENT, one)) for one in templates]
+
+
 def test_the_oldest_goes_first():
     """So that age limits are met by turnover, and the youngest stay warm."""
     young = attrs.evolve(AGENT, name=NodeName("a"), created_at=NOW)

@@ -145,12 +145,14 @@ class Capacity:
     """Free room, where the platform can tell.
 
     ``room_at``: when it last showed that there is room where it had refused some (POSIX seconds);
-    whoever waits for that asks again at once.
+    whoever waits for that asks again at once. ``places``: where instances may be put, as
+    ``Instance.place`` has it; empty where that is not told.
     """
 
     free_instances: int | None = None
     text: str = ""
     room_at: float | None = None
+    places: tuple[str, ...] = ()
 
 
 class Reach(enum.Enum):

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from broker.core import model
-from outside import files
+from outside import files, text
 
 _KEY = re.compile(r"[a-z][a-z0-9._-]{0,79}")
 _LOCK = "lock"
@@ -156,6 +156,7 @@ class Builds:
             # without a name a later session could not be told from this one
             since = float(read["since"]) if session else None
             trials = dict(_trial(told) for told in read.get("trials", ()))
+            backoffs = dict(_avoided(told) for told in read.get("avoided", ()))
         except (
             ValueError,
             ArithmeticError,
@@ -166,7 +167,13 @@ class Builds:
         ):
             return model.Ledger()
         self._written = text
-        return model.Ledger(session=session, session_at=since, memories=memories, trials=trials)
+        return model.Ledger(
+            session=session,
+            session_at=since,
+            memories=memories,
+            trials=trials,
+            backoffs=backoffs,
+        )
 
     def keep(self, ledger: model.Ledger) -> None:
         """Write what changed since the last call. Raises OSError."""
@@ -182,6 +189,11 @@ class Builds:
             "trials": [
                 [pair.template, pair.backend, trial.revision, trial.online]
                 for pair, trial in ledger.trials.items()
+            ],
+            "avoided": [
+                [key.backend, key.place, backoff.until_at, backoff.reason]
+                for key, backoff in ledger.backoffs.items()
+                if backoff.cause is model.Cause.BLACK_HOLE
             ],
         }
         text = json.dumps(told, separators=(",", ":"))
@@ -208,6 +220,21 @@ def _trial(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Trial]:
         template=model.TemplateName(str(template)),
     )
     return pair, model.Trial(revision=str(revision), online=max(0, int(online)))
+
+
+def _avoided(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Backoff]:
+    backend, place, until, reason = told
+    key = model.BackoffKey(
+        scope=model.Scope.PLACE,
+        backend=model.BackendName(str(backend)),
+        place=text.clean(str(place)),
+    )
+    return key, model.Backoff(
+        failures=1,
+        until_at=float(until),
+        reason=text.clean(str(reason), 1024),
+        cause=model.Cause.BLACK_HOLE,
+    )
 
 
 def _memory(told: Mapping[str, Any]) -> model.Memory:

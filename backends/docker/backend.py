@@ -24,7 +24,7 @@ from backends.docker import settings
 from backends.docker.containers import container, host, pool
 from backends.docker.engine import client
 from backends.kit import connection
-from outside import bodies, connect_errors, counts, text, waits
+from outside import bodies, connect_errors, counts, waits
 
 _RESCAN_S = 30.0
 _FETCH_S = 60.0
@@ -89,7 +89,7 @@ class DockerBackend:
         container.plan(spec, owner=self._owner, prefix=self._settings.name_prefix)
         self._begin()
         refusals: list[api.BackendError] = []
-        places = self._pool.open()
+        places = _allowed(self._pool.open(), frozenset(spec.avoid))
         if all(place.host.max_instances is None for place in places):
             return
         async with self._turn(spec.name):
@@ -117,7 +117,7 @@ class DockerBackend:
             )
             try:
                 files = {file.name: await _fetched(file) for file in spec.files}
-                await self._somewhere(spec.name, plan, files)
+                await self._somewhere(spec.name, plan, files, avoid=frozenset(spec.avoid))
             finally:
                 if spec.name not in self._working:
                     self._preparing.pop(spec.name, None)
@@ -169,12 +169,14 @@ class DockerBackend:
         self._begin()
         limits = [place.host.max_instances for place in self._pool.open()]
         total, twins = sum(limit or 0 for limit in limits), self._pool.twins()
+        places = tuple(place.host.place for place in self._pool.open())
         if any(limit is None for limit in limits):
-            return api.Capacity(text=twins) if twins else None
+            return api.Capacity(text=twins, places=places)
         used = await self._pool.names() | self._preparing.keys()
         free = max(0, total - len(used))
         return api.Capacity(
             free_instances=free,
+            places=places,
             text=f"{free} of {counts.told(total, 'container is', 'containers are')} free"
             f"{f'; {twins}' if twins else ''}",
         )
@@ -209,14 +211,16 @@ class DockerBackend:
 
     # --- launching ---
 
-    async def _somewhere(self, name: str, plan: container.ContainerPlan, files: _Files) -> None:
+    async def _somewhere(
+        self, name: str, plan: container.ContainerPlan, files: _Files, *, avoid: frozenset[str]
+    ) -> None:
         """Try the hosts in order; raises the refusal that reaches least far.
 
         A host that fails is set aside, for everybody. One that cannot have what this template
         needs, such as its image, is not: another may, and others may on this one.
         """
         refusals: list[api.BackendError] = []
-        for place in await self._in_order(name):
+        for place in await self._in_order(name, avoid):
             try:
                 await self._pool.check_room(place, name)
                 await self._made_on(place, name, plan, files)
@@ -231,8 +235,11 @@ class DockerBackend:
                 return
         raise self._pool.refusal(refusals)
 
-    async def _in_order(self, name: str) -> Sequence[pool.Place]:
-        """The host that has it already, alone; else all that are not set aside."""
+    async def _in_order(self, name: str, avoid: frozenset[str]) -> Sequence[pool.Place]:
+        """The host that has it already, alone; else all that are not set aside or to be avoided.
+
+        Raises NoCapacity if none is left.
+        """
         self._begin()
         places = self._pool.open()
         if len(places) > 1:
@@ -240,14 +247,13 @@ class DockerBackend:
                 with contextlib.suppress(api.BackendError):
                     if await place.host.has(name):
                         return [place]
-        return places
+        return _allowed(places, avoid)
 
     async def _made_on(
         self, place: pool.Place, name: str, plan: container.ContainerPlan, files: _Files
     ) -> None:
         """Launch on one host, whose room counts it from now on unless nothing can be left."""
-        where = text.clean(place.host.url)
-        self._preparing[name] = attrs.evolve(self._preparing[name], place=where)
+        self._preparing[name] = attrs.evolve(self._preparing[name], place=place.host.place)
         try:
             await self._on(place, name, plan, files)
         except api.BackendError as error:
@@ -360,6 +366,14 @@ class DockerBackend:
             self._waking = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(wake)
+
+
+def _allowed(places: Sequence[pool.Place], avoid: frozenset[str]) -> Sequence[pool.Place]:
+    """Return the hosts where something may be started. Raises NoCapacity if none is left."""
+    allowed = [place for place in places if place.host.place not in avoid]
+    if places and not allowed:
+        raise api.NoCapacity("all hosts that answer are to be avoided for now")
+    return allowed
 
 
 def _ended(future: "asyncio.Future[None]") -> None:

@@ -60,6 +60,7 @@ class Need:
     scalars: Mapping[str, int]
     ports: int = 0
     constraints: tuple[Constraint, ...] = ()
+    avoid: frozenset[str] = frozenset()  # host names of agents where it must not go
     group: str = ""  # tasks whose constraints look at each other
 
 
@@ -364,6 +365,8 @@ def _problem(need: Need, bag: _Bag, placed: Sequence[Mapping[str, str]]) -> str 
     for name, wanted in _wanted(need):
         if bag.free(name) < wanted:
             return f"{name} {_show(name, bag.free(name))} of {_show(name, wanted)}"
+    if text.clean(bag.offers[0].hostname) in need.avoid:
+        return "to be avoided for now"
     for one in need.constraints:
         values = [traits[one.attribute] for traits in placed if one.attribute in traits]
         problem = _violation(one, bag.offers[0], values)

@@ -93,6 +93,7 @@ def need(spec: api.InstanceSpec) -> offers.Need:
         scalars={name: amount for name, amount in scalars.items() if amount > 0},
         ports=len(template.network.ports),
         constraints=template.constraints,
+        avoid=frozenset(spec.avoid),
         group=spec.metadata.get(names.TEMPLATE, ""),
     )
 

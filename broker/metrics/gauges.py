@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from broker.core import model
+from broker.core.fleet import places
 from broker.metrics.values import UNCONFIGURED
 
 Labels = tuple[str, ...]
@@ -62,6 +63,10 @@ GAUGES: Mapping[str, Gauge] = {
     "backoffs_active": Gauge(
         "1 while something is left alone after failures.", ("scope", "backend", "template")
     ),
+    "places_avoided": Gauge(
+        "Places (hosts, nodes) that get no agents for a while, because agents end too soon there.",
+        ("backend",),
+    ),
     "controller_quieted": Gauge("1 while the controller prepares for a shut-down."),
     "cycles_succeeded_timestamp_seconds": Gauge(
         "POSIX time of the last cycle that ended well; 0 before the first."
@@ -94,6 +99,7 @@ def zeros(policy: model.Policy, before: Reading = _NOTHING) -> dict[str, dict[La
             ("controller", ""): 0.0,
             **{("backend", b): 0.0 for b in policy.backends},
         },
+        "places_avoided": {(b,): 0.0 for b in policy.backends},
         "backoffs_active": {
             (scope, backend, template): 0.0
             for scope, backend, template in before.get("backoffs_active", {})
@@ -140,6 +146,9 @@ def recount(
         labels = (key.scope.value, key.backend, key.template or "")
         if backoff.until_at > world.now and _is_configured(policy, labels[1], labels[2]):
             reading["backoffs_active"][labels] = 1.0
+    for backend, _ in places.avoided(plan.ledger, now=world.now):
+        if (backend,) in reading["places_avoided"]:
+            reading["places_avoided"][backend,] += 1.0
     reading["cycles_succeeded_timestamp_seconds"][()] = world.now
     return reading
 

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 
+import attrs
 import pytest
 
 from backends import api
@@ -125,6 +126,25 @@ async def test_a_host_that_is_full_is_passed_over(engine_url):
             with pytest.raises(api.NoCapacity, match=r"unix:.* is full: it may have 1 container$"):
                 await rig.backend.launch(rig.spec("a3"))
             assert ["a1", "a2"] == sorted(await checks.listed(rig.backend))
+
+
+async def test_a_host_that_is_to_be_avoided_is_passed_over(engine_url):
+    """By the name that its instances show; what is there already is adopted where it is."""
+    with engines.own_engine() as engine:
+        await engines.with_image(engine.url)
+        hosts = [settings.Host(url=url) for url in (engine.url, engine_url)]
+        rig = Rig(engine_url, backend_on(*hosts))
+        async with cleaned(rig):
+            first, second = (await rig.backend.capacity()).places
+            await rig.backend.launch(rig.spec("a1"))
+            await rig.backend.launch(attrs.evolve(rig.spec("a2"), avoid=(first,)))
+            await rig.backend.launch(attrs.evolve(rig.spec("a1"), avoid=(first,)))
+            nowhere = attrs.evolve(rig.spec("a3"), avoid=(first, second))
+            for start in (rig.backend.reserve, rig.backend.launch):
+                with pytest.raises(api.NoCapacity, match="avoided"):
+                    await start(nowhere)
+            places = {name: one.place for name, one in (await checks.listed(rig.backend)).items()}
+            assert {"a1": first, "a2": second} == places
 
 
 async def test_a_host_that_goes_away_keeps_its_instances_in_the_list(engine_url):

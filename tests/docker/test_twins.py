@@ -80,7 +80,7 @@ def test_engines_that_are_not_one_are_all_listed(one, other):
         hosts = tuple(settings.Host(url=engine.url) for engine in (first, second))
         with backend(first, hosts=hosts) as (made, run):
             assert {"a1", "a2"} == {one.name for one in run(made.list())}
-            assert run(made.capacity()) is None
+            assert None is run(made.capacity()).free_instances
 
 
 def test_who_does_not_say_which_engine_it_is_is_not_listed():
@@ -118,4 +118,4 @@ def test_an_address_that_leads_elsewhere_by_now_is_taken_in(monkeypatch):
             assert ["a1"] == [one.name for one in run(made.list())]
             place.ask_at = 0.0
             assert {"a1", "a2"} == {one.name for one in run(made.list())}
-            assert run(made.capacity()) is None
+            assert None is run(made.capacity()).free_instances

@@ -467,3 +467,37 @@ def test_a_windows_pod_has_no_in_container() -> None:
     served = incontainer.Served(url="http://x/")
     with pytest.raises(api.Rejected, match="POSIX shell"):
         pod.make(spec, owner="o", served=served)
+
+
+HOSTS = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["node-1", "node-2"]}
+ZONE = {"key": "zone", "operator": "In", "values": ["a"]}
+ARM = {"key": "arch", "operator": "In", "values": ["arm64"]}
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        (None, [{"matchExpressions": [HOSTS]}]),
+        ([], [{"matchExpressions": [HOSTS]}]),
+        (
+            [{"matchExpressions": [ZONE]}, {"matchFields": [ARM]}],
+            [{"matchExpressions": [ZONE, HOSTS]},
+             {"matchFields": [ARM], "matchExpressions": [HOSTS]}],
+        ),
+    ],
+)  # fmt: skip
+def test_nodes_that_are_to_be_avoided_are_left_to_others(terms, expected):
+    """In every term, for one is enough; it is the same pod, for whoever looks for it again."""
+    affinity = {"podAffinity": {"x": 1}}
+    if terms is not None:
+        required = {"nodeSelectorTerms": terms}
+        affinity["nodeAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": required}
+    options = settings.KubernetesTemplate(pod={"spec": {"affinity": affinity}})
+    spec = attrs.evolve(PLAIN, options=options, avoid=("node-1", "node-2"))
+    before = json.dumps(options.pod)
+    made = pod.make(spec, owner="ci")
+    told = made.pod["spec"]["affinity"]
+    rules = told["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert ({"x": 1}, expected) == (told["podAffinity"], rules["nodeSelectorTerms"])
+    assert made.digest == pod.make(attrs.evolve(spec, avoid=()), owner="ci").digest
+    assert before == json.dumps(options.pod)

@@ -3,10 +3,12 @@ import pathlib
 import subprocess
 import sys
 
+import attrs
 import pytest
 
 from broker import store
 from broker.core import model
+from broker.core.fleet import places
 
 NAME = model.NodeName("o-t-1")
 
@@ -190,6 +192,27 @@ def test_what_proved_itself_is_remembered(tmp_path):
     assert ledger.trials == store.Builds(files).restore().trials
     files.save("builds.json", '{"session": "s", "since": 1, "agents": {}}')
     assert {} == store.Builds(files).restore().trials
+
+
+def test_a_place_that_is_avoided_stays_so_over_a_restart(tmp_path):
+    """To learn it again would cost builds; other back-offs begin anew, a damaged one is none."""
+    files = store.FileStore(tmp_path)
+    key = model.BackoffKey(
+        scope=model.Scope.PLACE, backend=model.BackendName("pool"), place="tcp://h1"
+    )
+    avoided = model.Backoff(
+        failures=4, until_at=2000.0, reason="they die", cause=model.Cause.BLACK_HOLE
+    )
+    other = model.BackoffKey(scope=model.Scope.BACKEND, backend=model.BackendName("pool"))
+    failed = attrs.evolve(avoided, cause=model.Failure.UNAVAILABLE)
+    store.Builds(files).keep(model.Ledger(backoffs={key: avoided, other: failed}))
+    restored = store.Builds(files).restore()
+    assert {("pool", "tcp://h1")} == set(places.avoided(restored, now=1999.0))
+    assert {} == places.avoided(restored, now=2000.0)
+    assert [key] == list(restored.backoffs)
+    text = files.load("builds.json").replace("2000.0", "Infinity")
+    files.save("builds.json", text)
+    assert {} == places.avoided(store.Builds(files).restore(), now=1.0)
 
 
 def test_no_definition_has_proved_less_than_nothing(tmp_path):

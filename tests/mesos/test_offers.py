@@ -189,6 +189,18 @@ def test_constraints(operator, value, there, fits):
         assert "rack is 'r1'" in found.misses["a"]
 
 
+def test_an_agent_that_is_to_be_avoided_is_given_nothing():
+    """By its host name, however well it fits; the offer is declined, and the reason told."""
+    given = [offer(1, agent="S1"), offer(2, agent="S2", cpus=64.0)]
+    avoiding = need(avoid=frozenset({"host-S1"}))
+    found = offers.match([avoiding], given, {})
+    ((ids, (placement,)),) = found.accepted
+    assert (("O2",), "host-S2", ("O1",)) == (ids, placement.hostname, found.declined)
+    assert {"a": "host-S1: to be avoided for now"} == offers.match(
+        [avoiding], given[:1], {}
+    ).misses
+
+
 def test_constraints_look_at_what_is_placed_in_the_same_step():
     """Two tasks that must not share a rack, one rack: one of them waits."""
     unique = (constraint(offers.HOSTNAME, "UNIQUE"),)

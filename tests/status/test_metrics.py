@@ -291,6 +291,8 @@ def test_every_gauge_is_set_by_the_recount():
     template, backend = status_source.RELEASE.name, model.BackendName("local")
     key = model.BackoffKey(scope=model.Scope.BACKEND, backend=backend, template=None)
     backoff = model.Backoff(failures=1, until_at=99.0, reason="", cause=model.Failure.REJECTED)
+    place = model.BackoffKey(scope=model.Scope.PLACE, backend=backend, place="tcp://h")
+    avoided = attrs.evolve(backoff, cause=model.Cause.BLACK_HOLE)
     world = model.World(
         now=50.0,
         controller=model.ControllerView(synced=True, quieting_down=True),
@@ -307,7 +309,7 @@ def test_every_gauge_is_set_by_the_recount():
             )
         },
         overshoot=1,
-        ledger=model.Ledger(backoffs={key: backoff}),
+        ledger=model.Ledger(backoffs={key: backoff, place: avoided}),
     )
     before = gauges.zeros(POLICY)
     found = gauges.recount(world, plan, POLICY, before=before)

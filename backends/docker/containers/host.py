@@ -76,6 +76,7 @@ class Host:
         """``reading``: nothing is followed, cleared away or made."""
         self._reading = reading
         self.url = host.url
+        self.place = text.clean(host.url)
         self.max_instances = host.max_instances
         self._owner = container.owner_labels(owner)
         self._prefix = configured.name_prefix
@@ -321,7 +322,7 @@ class Host:
             state=state,
             metadata=_metadata(listed) or {},
             created_at=listed.created_at,
-            place=text.clean(self.url),
+            place=self.place,
         )
         if name in self._ending:
             return attrs.evolve(instance, state=api.InstanceState.STOPPING)

@@ -11,7 +11,7 @@ fragments that the template inherits; the template's own ``pod``; what the broke
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -41,6 +41,8 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _SHORT = 8
 _OS_LABEL = "kubernetes.io/os"
+_HOST_LABEL = "kubernetes.io/hostname"
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 Manifest = dict[str, Any]
 
@@ -119,6 +121,8 @@ def make(
     volumes.named(pod, spec.name)
     _complete(pod, spec, options)
     _mark(pod, spec, owner)
+    if spec.avoid:  # after the digest: the same pod, wherever it must not go
+        _keep_off(pod["spec"], spec.avoid)
     secret_files = dict(spec.secret_files)
     if options.in_container:  # after the digest, which leaves secrets out
         secret_files |= _add_program(pod, spec, served)
@@ -319,6 +323,28 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
         )
     if options.restricted and not _is_windows(pod):
         _restrict(body, everything)
+
+
+def _keep_off(body: Manifest, nodes: Sequence[str]) -> None:
+    """Let the scheduler leave nodes out, beside all that the template asks of its node.
+
+    A term that fits is enough for Kubernetes, so every term that there is gets the condition.
+    """
+    condition = {"key": _HOST_LABEL, "operator": "NotIn", "values": list(nodes)}
+    affinity = _mapping(body.get("affinity"))
+    of_node = _mapping(affinity.get("nodeAffinity"))
+    required = _mapping(of_node.get(_REQUIRED))
+    terms = [_mapping(term) for term in required.get("nodeSelectorTerms") or [{}]]
+    told = [
+        {**term, "matchExpressions": [*(term.get("matchExpressions") or ()), condition]}
+        for term in terms
+    ]
+    required = {**required, "nodeSelectorTerms": told}
+    body["affinity"] = {**affinity, "nodeAffinity": {**of_node, _REQUIRED: required}}
+
+
+def _mapping(value: Any) -> Manifest:
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _group(body: Manifest) -> int | None:

@@ -14,7 +14,7 @@ from attrs import Factory, define, frozen
 from broker.core import model
 from broker.core.fleet import agents as agents_
 from broker.core.fleet import ledger as ledgers
-from broker.core.fleet import withheld
+from broker.core.fleet import places, withheld
 from broker.core.model import Agent, BackendName, Phase, Scope, Template, WaitReason
 from outside import counts
 
@@ -103,6 +103,14 @@ class Room:
                 if template in {None, a.template} and backend in {None, a.backend}
             )
             self._said[key] = withheld.summary(chosen, now=self.now, more=self.passed_over)
+        return self._said[key]
+
+    def words_of_avoided(self, backend: BackendName) -> str:
+        """Return which places of a backend are left alone, and why."""
+        key = ("avoided", backend)
+        if key not in self._said:
+            text = places.words(self.ledger, backend, now=self.now)
+            self._said[key] = f"; {text}" if text else ""
         return self._said[key]
 
     def take(self, template: Template, backend: BackendName) -> None:
@@ -215,7 +223,10 @@ def place(room: Room, template: Template) -> BackendName | Shortage:
     untils = [r.until_at for _, r in refusals if r.until_at is not None]
     return Shortage(
         reason=refusals[0][1].reason,
-        text="; ".join(f"{backend}: {refused.text}" for backend, refused in refusals),
+        text="; ".join(
+            f"{backend}: {refused.text}{room.words_of_avoided(backend)}"
+            for backend, refused in refusals
+        ),
         until_at=min(untils) if untils else None,
     )
 

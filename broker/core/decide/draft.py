@@ -16,6 +16,7 @@ from broker.core import model
 from broker.core.decide import capacity, retention
 from broker.core.demand import matching
 from broker.core.demand import wishes as demand
+from broker.core.fleet import places, withheld
 from broker.core.model import Agent, NodeName, Phase, Template, Unmet, Verb, WaitReason
 
 _LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
@@ -121,6 +122,24 @@ class Draft:
     def closed(self) -> frozenset[NodeName]:
         """Who is given no work by the controller, and serves nobody."""
         return frozenset(agent.name for agent in self.agents if agent.closed)
+
+    @functools.cached_property
+    def avoided(self) -> Mapping[tuple[model.BackendName, str], model.Backoff]:
+        """The places that get no agents for a while."""
+        return places.avoided(self.world.ledger, now=self.now)
+
+    @functools.cached_property
+    def misplaced(self) -> Mapping[NodeName, retention.Verdict]:
+        """Who must not be given anything more where it runs, and why."""
+        verdicts, avoided = {}, self.avoided
+        for agent in self.agents:
+            instance, backend = agent.instance, agent.backend
+            if instance is None or backend is None or not (instance.ends_because or avoided):
+                continue
+            verdict = retention.misplaced(agent, avoided.get((backend, instance.place)))
+            if verdict is not None and not withheld.is_held(agent):
+                verdicts[agent.name] = verdict
+        return verdicts
 
     @functools.cached_property
     def spent(self) -> Mapping[NodeName, retention.Verdict]:

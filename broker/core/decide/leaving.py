@@ -139,14 +139,24 @@ def let_go(draft: drafts.Draft) -> None:
         elif agent.phase is Phase.CONNECTING:
             _stop_starting(draft, agent, template, nominated, tally)
         elif agent.phase is Phase.IDLE and agent.name not in nominated:
-            verdict = (
-                _closed(draft, agent)
-                or draft.spent.get(agent.name)
-                or _not_needed(draft, agent, template, tally)
-            )
-            if verdict is not None and _retire_idle(draft, agent, verdict):
-                tally.idle[agent.template or ""] -= not agent.closed
-                tally.staying[agent.template or ""] -= 1
+            _let_idle_go(draft, agent, template, tally)
+
+
+def _let_idle_go(
+    draft: drafts.Draft, agent: Agent, template: Template | None, tally: _Tally
+) -> None:
+    misplaced = draft.misplaced.get(agent.name)
+    if misplaced is not None and not agent.closed:
+        _cordon_idle(draft, agent, misplaced)
+        return
+    verdict = (
+        _closed(draft, agent)
+        or draft.spent.get(agent.name)
+        or _not_needed(draft, agent, template, tally)
+    )
+    if verdict is not None and _retire_idle(draft, agent, verdict):
+        tally.idle[agent.template or ""] -= not agent.closed
+        tally.staying[agent.template or ""] -= 1
 
 
 def _may_go(
@@ -205,6 +215,7 @@ def _is_due(draft: drafts.Draft, agent: Agent, template: Template) -> bool:
     return (
         agent.name in draft.spent
         or agent.name in draft.closed
+        or agent.name in draft.misplaced
         or agents_.ASSIGNED in memory.executable_urls
         or retention.idle_too_long(agent, template, now=draft.now) is not None
     )
@@ -217,7 +228,7 @@ def _excess(template: Template, tally: _Tally) -> int:
 
 def _last_build(draft: drafts.Draft, agent: Agent) -> retention.Verdict | None:
     """Return why the present build of an agent is to be its last."""
-    verdict = _dead(agent)
+    verdict = _dead(agent) or draft.misplaced.get(agent.name)
     if verdict is None and not withheld.is_held(agent):  # whoever holds it wants it kept as it is
         verdict = draft.spent.get(agent.name)
     return verdict
@@ -227,7 +238,7 @@ def _tally(draft: drafts.Draft, nominated: set[NodeName]) -> _Tally:
     going = {a.name for a in draft.actions if isinstance(a, model.RetireAgent)}
     going |= draft.leaving
     gone = [draft.present[name] for name in going]
-    others = going | nominated | draft.closed
+    others = going | nominated | draft.closed | draft.misplaced.keys()
     return _Tally(
         staying=draft.room.by_template
         - Counter(a.template or "" for a in gone if capacity.takes_room(a)),
@@ -288,6 +299,9 @@ def _stop_starting(
     """Let an agent go that was never online, when there is nothing left to wait for."""
     if agent.memory is None or agent.memory.online_at is not None:
         return
+    if agent.name in draft.misplaced:
+        _retire_idle(draft, agent, draft.misplaced[agent.name])
+        return
     if withheld.is_outdated(agent, template):
         verdict = retention.spent(agent, template, now=draft.now)
         if verdict is not None:
@@ -319,7 +333,8 @@ def _retire_idle(  # noqa: PLR0911 -- one objection, one return
             draft.wake.append(ledger.session_at + draft.policy.resume_grace_s)
         return False
     refused = draft.refused.get(agent.name, frozenset())
-    is_useless = agent.closed or withheld.is_outdated(agent, draft.template_of(agent))
+    is_useless = agent.closed or agent.name in draft.misplaced
+    is_useless = is_useless or withheld.is_outdated(agent, draft.template_of(agent))
     interests = () if is_useless else draft.interests_in(agent)
     wish = retention.protector(
         agent,
@@ -345,6 +360,19 @@ def _retire_idle(  # noqa: PLR0911 -- one objection, one return
 def _is_fresh(draft: drafts.Draft, wish: demand.Wish) -> bool:
     """Return whether an item came so late that whoever is free may still be given it."""
     return draft.now - drafts.age(wish)[0] < draft.policy.settle_s
+
+
+def _cordon_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> None:
+    """Take an idle agent out of service though items may want it; empty, it goes."""
+    ledger = draft.world.ledger
+    if draft.world.controller.quieting_down:
+        _refuse(draft, agent, verdict, "the controller is about to shut down")
+    elif sweeps.is_resting(agent, ledger, draft.policy, now=draft.now):
+        _refuse(draft, agent, verdict, "a pipeline may still ask for it after the start")
+        if ledger.session_at is not None:
+            draft.wake.append(ledger.session_at + draft.policy.resume_grace_s)
+    else:
+        _cordon(draft, agent, verdict)
 
 
 def _refuse(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict, why: str) -> None:

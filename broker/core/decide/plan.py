@@ -17,6 +17,7 @@ from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
+from broker.core.fleet import places
 from broker.core.model import Phase
 
 
@@ -27,6 +28,7 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
     all is as it was are taken from it, and without it the same plan takes longer.
     """
     agents, ledger, illegal = agents_.observe(world, policy, last.agents if last else ())
+    ledger, unavoidable = places.judge(ledger, _places(world), now=world.now)
     if not world.controller.synced:
         return model.Plan(
             agents=agents,
@@ -47,6 +49,13 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
         wishes=tuple(sorted(wishes, key=drafts.age)),
         room=capacity.count(world, policy, agents),
     )
+    draft.refusals.extend(
+        model.Refusal(
+            subject=f"{one.backend} {one.place}",
+            text=f"{one.text}; it stays in use: {one.backend} has no other place",
+        )
+        for one in unavoidable
+    )
     serving.serve_from_present(draft)
     if not world.controller.quieting_down:
         serving.order(draft)
@@ -55,6 +64,15 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
     leaving.sweep(draft)
     overshoot = _clamp(draft)
     return _finish(draft, illegal, overshoot)
+
+
+def _places(world: model.World) -> dict[model.BackendName, set[str]]:
+    """Return the places of each backend that can be told: by itself, or by who runs there."""
+    return {
+        name: {one.place for one in view.instances if one.place}
+        | set(view.capacity.places if view.capacity is not None else ())
+        for name, view in world.backends.items()
+    }
 
 
 def _blind(world: model.World) -> model.Refusal:

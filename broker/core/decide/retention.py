@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from attrs import Factory, define, field, frozen
 
+from broker.core import model
 from broker.core.demand import wishes as demand
 from broker.core.fleet import single_use
 from broker.core.model import Agent, Cause, NodeName, Template
@@ -94,6 +95,23 @@ def unwanted(agent: Agent) -> Verdict | None:
     return Verdict(
         cause=Cause.SURPLUS, text=f"item {memory.item}, for which it was started, was cancelled"
     )
+
+
+def misplaced(agent: Agent, avoided: model.Backoff | None) -> Verdict | None:
+    """Return why an agent must not be given anything more where it runs; None if it may.
+
+    ``avoided``: why its place is left alone, if it is.
+    """
+    instance = agent.instance
+    if instance is None:
+        return None
+    if instance.ends_because:
+        return Verdict(
+            cause=Cause.ANNOUNCED, text=f"its platform will end it: {instance.ends_because}"
+        )
+    if avoided is not None:
+        return Verdict(cause=Cause.BLACK_HOLE, text=f"its place is avoided: {avoided.reason}")
+    return None
 
 
 def labels_of(agent: Agent, template: Template | None) -> frozenset[str]:

@@ -50,6 +50,10 @@ def serve_from_present(draft: drafts.Draft) -> None:
         supply = _supply(draft, agent)
         if supply is None:
             continue
+        if agent.name in draft.misplaced:
+            text = f"{draft.misplaced[agent.name].text}: not counted"
+            draft.refusals.append(model.Refusal(subject=agent.name, text=text))
+            continue
         if agent.name in draft.closed:  # certain: another agent may well be given work
             draft.refusals.append(
                 model.Refusal(
@@ -113,6 +117,8 @@ def _note_nominated(draft: drafts.Draft, wish: demand.Wish, supply: matching.Sup
     elif agent is not None and reason is WaitReason.AGENT_STARTING:
         if agent.instance is not None and agent.instance.detail:
             text = f"{text}: {agent.instance.detail}"
+        if agent.backend is not None:
+            text += draft.room.words_of_avoided(agent.backend)
     elif agent is not None and withheld.free_for(agent, now=draft.now):
         veto = queue_texts.veto(wish.item.why)
         if veto and reason is WaitReason.AGENT_IDLE:
@@ -270,6 +276,9 @@ def _launch_ordered(draft: drafts.Draft) -> None:
                 backend=order.backend,
                 reason=reason,
                 item=wishes[0].item.id if wishes else None,
+                avoid=tuple(
+                    sorted(place for name, place in draft.avoided if name == order.backend)
+                ),
             )
         )
 

@@ -99,6 +99,7 @@ def instance(
         resources=launch.resources,
         work_dir=_wanted_fs(template, action.name),
         options=launch.platform.get(action.backend),
+        avoid=action.avoid,
     )
 
 

@@ -20,7 +20,7 @@ from attrs import frozen
 from backends import api as backends_api
 from broker.core import model
 from broker.core.fleet import ledger as ledgers
-from broker.core.fleet import lifecycle, marks
+from broker.core.fleet import lifecycle, marks, places
 from broker.core.model import Agent, Memory, NodeName, Phase, Verb
 
 _AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
@@ -59,6 +59,7 @@ def observe(
     gone: set[NodeName] = set()
     memories = dict(ledger.memories)
     expectations = dict(ledger.expectations)
+    fates = dict(ledger.fates)
     for evidence in _gather(world, policy, computers, same):
         old = memories.get(evidence.name)
         memory = remember(old, evidence, world=world, ledger=ledger)
@@ -71,6 +72,8 @@ def observe(
         is_new = old is None or old.online_at is None
         if agent.phase not in _AT_WORK or agent.closed or is_new or ledger.backoffs:
             ledger = _count_start(ledger, agent, old, world=world, policy=policy)
+        if (fate := places.fate(agent, old, why=why_lost, now=world.now)) is not None:
+            places.note(fates, agent.name, fate)
         if agent.memory is not None:
             memories[evidence.name] = agent.memory
         if agent.phase is Phase.GONE and agent.instance is None and expectation is None:
@@ -78,7 +81,7 @@ def observe(
             continue
         agents.append(agent)
     agents.sort(key=operator.attrgetter("name"))
-    ledger = attrs.evolve(ledger, memories=memories, expectations=expectations)
+    ledger = attrs.evolve(ledger, memories=memories, expectations=expectations, fates=fates)
     return tuple(agents), ledgers.forget(ledger, gone), tuple(illegal)
 
 

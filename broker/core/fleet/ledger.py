@@ -283,6 +283,8 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
     one launch costs no pause, unless the next one in a row fails as well.
     """
     before = ledger.backoffs.get(key)
+    if before is not None and before.cause is Cause.BLACK_HOLE and now < before.until_at:
+        return ledger  # it is left alone for longer, and for a better reason
     if before is not None and key.scope is Scope.PLACE:
         # nobody tells when a place has served again: long ago does not count
         before = before if now < before.until_at + policy.backoff_max_s else None
@@ -384,11 +386,17 @@ def resumed(ledger: Ledger) -> Ledger:
     """Return what is still true when this broker begins or ceases to act in another's place.
 
     As after a restart: of the agents only what decides their end, and of none the whole life; and
-    since when the controller runs, for its pipelines resume after a start of its own alone.
+    since when the controller runs, for its pipelines resume after a start of its own alone. What
+    is avoided stays so: to learn it again costs builds.
     """
     return Ledger(
         cycle=ledger.cycle,
         trials=ledger.trials,
+        backoffs={
+            key: backoff
+            for key, backoff in ledger.backoffs.items()
+            if backoff.cause is Cause.BLACK_HOLE
+        },
         labels=ledger.labels,
         session=ledger.session,
         session_at=ledger.session_at,

@@ -70,6 +70,8 @@ class Cause(enum.Enum):
     YIELD = "yield", "it made room for others under a shared cap"
     DRAIN = "drain", "the broker drains"
     DRAINED = "drained", "it was out of service, and is empty"
+    BLACK_HOLE = "black-hole", "too many agents end too soon where it runs"
+    ANNOUNCED = "announced", "its platform announced that it will end it"
     SWEPT = "swept", "a leftover: a node without an instance, or the other way round"
     CONNECT_TIMEOUT = (
         "connect-timeout", "it was not online within its deadline", Scope.TEMPLATE, True, True,

@@ -100,6 +100,19 @@ class Memory:
     removals: int = 0  # how often we tried to remove it, and it was there still
 
 
+@frozen(kw_only=True)
+class AgentFate:
+    """How an agent fared where it ran, as ``places`` judges it."""
+
+    backend: BackendName
+    place: str
+    template: TemplateName
+    revision: str
+    at: float  # when it was seen
+    came: bool  # it was online
+    bad: str = ""  # what it ended of, too soon; "": it fared well
+
+
 class Verb(enum.Enum):
     """What may be in flight for an agent."""
 

@@ -22,11 +22,12 @@ class LaunchAgent:
     backend: BackendName
     reason: str
     item: ItemId | None = None  # None: for the warm pool
+    avoid: tuple[str, ...] = ()  # places of the backend where it must not go
 
 
 @frozen(kw_only=True)
 class CordonAgent:
-    """Take an agent out of service while its build runs."""
+    """Take an agent out of service: while its build runs, or because none is to come to it."""
 
     name: NodeName
     reason: str

@@ -479,6 +479,14 @@ class Reconciler:
                 if backend is not None:
                     lines = await last_words.read(backend, action.name, within_s=self.time_limit_s)
         self.state = turn.bury(self.state, action, lines, self.watch.now())
+        self._tell_death(action.name)
+
+    def _tell_death(self, name: model.NodeName) -> None:
+        """Log an end that nobody planned, whether the agent had come online or not."""
+        dead = self.state.deaths[-1] if self.state.deaths else None
+        if dead is not None and dead.name == name and dead.cause.accident:
+            extra = {"cause": dead.cause.slug, "reason": dead.text, "exit_code": dead.exit_code}
+            _LOG.warning("agent died", extra=extra)
 
     async def look(self) -> judge.SecondLook:
         """Read the controller anew, for the second judgement before a removal.

@@ -15,6 +15,7 @@ from tests.core.worlds import NOW, B, Scene, actions, item, template, texts
 
 PIPELINE = "x.ExecutorStepExecution$PlaceholderTask"
 DIED = backends_api.Exit(slug="exited", code=1)
+ENDED_WELL = backends_api.Exit(slug="exited", code=0)
 ENDED = "its instance ended (exited with exit code 1)"
 MAY_GO = retention.Verdict(cause=Cause.IDLE, text="x")
 
@@ -351,19 +352,30 @@ def test_a_node_whose_instance_is_gone_is_swept_although_a_pipeline_names_it():
 
 
 @pytest.mark.parametrize(
-    ("phase", "exit", "reason"),
+    ("phase", "exit", "reason", "cause"),
     [
-        (Phase.ORPHAN, None, "the controller has no node of its name"),
-        (Phase.LOST, DIED, "it has ended and its node is gone"),
+        (Phase.ORPHAN, None, "the controller has no node of its name", Cause.SWEPT),
+        (
+            Phase.LOST,
+            DIED,
+            (
+                "its instance ended (exited with exit code 1) before it came online, "
+                "and its node is gone"
+            ),
+            Cause.LOST_EXITED,
+        ),
+        (Phase.LOST, ENDED_WELL, "it has ended and its node is gone", Cause.SWEPT),
     ],
 )
-def test_an_instance_without_a_node_is_swept_from_its_backend(phase, exit, reason):
-    """The whole action."""
+def test_an_instance_without_a_node_is_swept_from_its_backend(phase, exit, reason, cause):
+    """The whole action; a death keeps its own cause."""
     scene = one(phase, exit=exit, orphan_sightings=3, orphan_at=NOW - 99)
     scene.computers.clear()
     made = scene.plan()
     (agent,) = made.agents
-    assert made.actions == (model.SweepInstance(name=agent.name, backend=B, reason=reason),)
+    assert made.actions == (
+        model.SweepInstance(name=agent.name, backend=B, reason=reason, cause=cause),
+    )
 
 
 def test_what_is_not_there_is_not_swept():

@@ -252,3 +252,34 @@ def test_a_controller_that_does_not_answer_stops_every_removal():
     assert objection(scene, retire(model.NodeName("o-t-gone"))) is None
     scene.synced = False
     assert "the controller does not answer" == objection(scene, retire(name))
+
+
+def test_whoever_dies_in_its_last_build_died_of_that():
+    """Single use, and killed for memory while it built: that is why it goes, not its single use."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.DRAINED, exit=DIED)
+    action = actions(scene.plan(), model.RetireAgent)[name]
+    assert action.cause is model.Cause.LOST_MEMORY
+    assert "limit 1 GiB" in action.reason
+
+
+@pytest.mark.parametrize(
+    ("end", "removals"),
+    [
+        (backends_api.Exit(slug="exited", code=0), 0),  # its program is made to end so
+        (DIED, 1),  # we have begun to remove it
+    ],
+)
+def test_an_end_that_was_planned_keeps_its_cause(end, removals):
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.DRAINED, exit=end, removals=removals)
+    assert actions(scene.plan(), model.RetireAgent)[name].cause is model.Cause.ONCE
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_an_instance_that_vanished_is_a_death_and_a_crumb_of_a_crash_is_none(was_there):
+    scene = Scene(template("t"))
+    seen = {"orphan_sightings": 3, "orphan_at": NOW - 99, "instance_seen": was_there}
+    name = scene.agent("t", Phase.LOST, **seen)
+    cause = actions(scene.plan(), model.SweepNode)[name].cause
+    assert cause is (model.Cause.LOST_INSTANCE if was_there else model.Cause.SWEPT)

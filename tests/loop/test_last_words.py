@@ -4,7 +4,7 @@ import pytest
 
 from broker.core import model
 from broker.core.fleet import ledger as ledgers
-from broker.loop import last_words
+from broker.loop import complaints, last_words
 
 OLD_JAVA = [  # agent.jar 3309 on Java 11, as it is
     "Error: LinkageError occurred while loading main class hudson.remoting.Launcher",
@@ -51,13 +51,13 @@ def test_a_java_that_is_too_old_is_an_end_of_its_own():
 )
 def test_other_words_for_it(line):
     assert (
-        last_words.complaint(["before", line, "\tat x.y(Z.java:1)"]).cause is model.Cause.LOST_JAVA
+        complaints.complaint(["before", line, "\tat x.y(Z.java:1)"]).cause is model.Cause.LOST_JAVA
     )
 
 
 def test_of_a_trace_the_innermost_cause_is_told():
     told = death(NO_AUTHORITY, cause=model.Cause.CONNECT_TIMEOUT)
-    assert told.cause is model.Cause.CONNECT_TIMEOUT
+    assert told.cause is model.Cause.LOST_NO_CONTROLLER
     assert told.text.endswith("unable to find valid certification path to requested target")
     assert "22 more" not in told.text
 

@@ -7,6 +7,8 @@ import pytest
 from backends import api as backends_api
 from broker.core import model
 from broker.loop import pace
+from broker.simulator import simulation
+from broker.simulator.simulation import Fate, TaskKind
 from tests.loop.daemons import LOCAL, OTHER, Daemon, template
 
 pytestmark = pytest.mark.looptime
@@ -206,6 +208,40 @@ async def test_a_bug_in_the_last_words_does_not_keep_an_agent():
         made.platforms[LOCAL].fail_next(ZeroDivisionError("ours"), verb="logs", times=100)
         await asyncio.sleep(100)
         assert {} == made.sim.nodes
+
+
+async def test_an_agent_that_dies_is_a_warning_also_before_it_came_online(caplog):
+    """With what it died of; whoever goes as planned is none."""
+    async with Daemon(launch_s=5.0) as made:
+        made.submit(duration_s=1.0)
+        await asyncio.sleep(2)
+        platform = made.platforms[LOCAL]
+        (name,) = platform._cells
+        end = backends_api.Exit(slug="out-of-memory", code=-9, message="over 1 GiB")
+        platform.kill(name, end, now=made.watch.now())
+        await asyncio.sleep(100)
+        (died,) = (r for r in caplog.records if r.message == "agent died")
+        assert (died.levelname, died.cause) == ("WARNING", "lost-out-of-memory")
+        assert "over 1 GiB" in died.reason
+        assert {} == made.sim.nodes
+
+
+async def test_the_step_of_a_dead_agent_ends_and_its_next_try_runs():
+    """In seconds; the controller alone would take five minutes."""
+    async with Daemon() as made:
+        somebody = simulation.Node(name="x", labels=frozenset({"x"}), connected=True)
+        made.sim.create_node(made.watch.now(), somebody)  # without any node no label can be read
+        number = made.submit(duration_s=50.0, kind=TaskKind.PIPELINE, retries=1)
+        await asyncio.sleep(20)
+        item, platform = made.sim.items[number], made.platforms[LOCAL]
+        platform.kill(item.node, backends_api.Exit(slug="killed", code=-9), now=made.watch.now())
+        await asyncio.sleep(10)
+        again = max(made.sim.items.values(), key=lambda one: one.id)
+        assert item.fate is Fate.FAILED
+        assert again is not item
+        assert again.started_at - item.ended_at < 5.0
+        await asyncio.sleep(60)
+        assert again.fate is Fate.DONE
 
 
 async def test_the_controller_is_away_for_minutes_and_nothing_is_lost():

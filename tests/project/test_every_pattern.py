@@ -24,10 +24,11 @@ SIZE = 65536
 _LIMIT_S = 0.05
 CUT = {  # given less by the only callers that there are: how much at most
     "backends.mesos.settings._ADDRESS": 1024,  # of a setting, and only as a whole
-    "broker.loop.last_words._CLASS_FILE": 256,  # lines as ``outside.text.last_lines`` cuts them
-    "broker.loop.last_words._CAUSE": 256,
-    "broker.loop.last_words._FRAME": 256,
-    "broker.loop.last_words._REQUIRED": 256,
+    "broker.loop.complaints._CLASS_FILE": 256,  # lines as ``outside.text.last_lines`` cuts them
+    "broker.loop.complaints._INNER": 256,
+    "broker.loop.complaints._FRAME": 256,
+    "broker.loop.complaints._CONNECTED": 256,
+    "broker.loop.complaints._ADDRESS": 256,
 }
 
 

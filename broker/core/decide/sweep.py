@@ -151,14 +151,22 @@ def _drained(
             subject=agent.name,
             text="out of service and empty, but a pipeline may still ask for it after the start",
         )
-    cause = agent.computer.offline_cause if agent.computer is not None else ""
+    told = agent.computer.offline_cause if agent.computer is not None else ""
+    cause = _cause_of(agent.computer)
+    reason = told.removeprefix(model.CORDON_MARK).strip() or "out of service and empty"
+    if not cause.accident and _died(agent):
+        cause, reason = agents_.why_lost(agent)  # in its last build, after which it was to go
     return model.RetireAgent(
-        name=agent.name,
-        backend=agent.backend,
-        reason=cause.removeprefix(model.CORDON_MARK).strip() or "out of service and empty",
-        cause=_cause_of(agent.computer),
-        cordoned=True,
+        name=agent.name, backend=agent.backend, reason=reason, cause=cause, cordoned=True
     )
+
+
+def _died(agent: Agent) -> bool:
+    """Return whether an instance has ended that nobody asked to, and not just with success."""
+    end = agent.instance.exit if agent.instance is not None else None
+    if end is None or agent.memory is None or agent.memory.removals > 0:
+        return False
+    return model.Cause.of_exit(end.slug) is not model.Cause.LOST_EXITED or end.code != 0
 
 
 def _cause_of(computer: model.Computer | None) -> model.Cause:
@@ -195,7 +203,12 @@ def _lost(
     waiting = _second_sighting(agent, policy, now=world.now)
     if waiting is not None:
         return waiting
-    return model.SweepNode(name=agent.name, reason=f"{text}, and it is offline")
+    was_there = agent.memory is not None and agent.memory.instance_seen
+    return model.SweepNode(
+        name=agent.name,
+        reason=f"{text}, and it is offline",
+        cause=cause if was_there else model.Cause.SWEPT,
+    )
 
 
 def _orphan(
@@ -217,9 +230,11 @@ def _ended(agent: Agent, *, now: float) -> model.Action | model.Refusal | None:
     if agent.instance.spent and agent.instance.state is backends_api.InstanceState.STOPPING:
         # it was asked for, and to ask again changes nothing
         return model.Refusal(subject=agent.name, text=agents_.leaving_words(agent, now=now))
-    return model.SweepInstance(
-        name=agent.name, backend=agent.backend, reason="it has ended and its node is gone"
-    )
+    cause, reason = model.Cause.SWEPT, "it has ended and its node is gone"
+    if _died(agent):
+        cause, text = agents_.why_lost(agent)
+        reason = f"{text}, and its node is gone"
+    return model.SweepInstance(name=agent.name, backend=agent.backend, reason=reason, cause=cause)
 
 
 def _second_sighting(agent: Agent, policy: model.Policy, *, now: float) -> float | None:

@@ -77,6 +77,10 @@ class Cause(enum.Enum):
         "connect-timeout", "it was not online within its deadline", Scope.TEMPLATE, True, True,
     )  # fmt: skip
     LOST_JAVA = "lost-java", "its Java is too old", Scope.TEMPLATE, True, True
+    LOST_REFUSED = "lost-refused", "the controller refused it", Scope.TEMPLATE, True
+    LOST_NO_CONTROLLER = (
+        "lost-no-controller", "it cannot reach its controller", Scope.TEMPLATE, True, True,
+    )  # fmt: skip
     LOST_INSTANCE = "lost-instance", "its instance is gone", Scope.TEMPLATE, True
     LOST_EXITED = "lost-exited", "its program ended by itself", Scope.TEMPLATE, True
     LOST_KILLED = "lost-killed", "it was killed by a signal", Scope.TEMPLATE, True

@@ -89,6 +89,16 @@ def test_whoever_is_given_no_work_is_named():
     ]
 
 
+def test_what_no_template_serves_is_refused_by_nobody():
+    """Its label was put on this very node by somebody else: whether it fits is not ours to say."""
+    scene = Scene(template("t", executors=2))
+    scene.agent("t", Phase.BUSY, nominated_at=NOW - 500, free_at=NOW - 500)
+    labels = scene.computers[0].labels | {"extra"}
+    scene.computers[0] = evolve(scene.computers[0], labels=labels)
+    scene.wait(item(1, "extra", age_s=400), item(2, "t", age_s=5))
+    assert drafted(scene).refused == {}
+
+
 def test_one_that_is_not_online_refuses_nothing():
     """What was remembered of it when it was is over."""
     scene = Scene(template("t"))

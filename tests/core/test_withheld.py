@@ -7,7 +7,7 @@ import pytest
 
 from broker.core import model
 from broker.core.decide import judge, plan
-from broker.core.demand import queue_texts
+from broker.core.demand import queue_texts, vetoes, wishes
 from broker.core.fleet import ledger as ledgers
 from broker.core.fleet import withheld
 from broker.core.model import ItemId, Phase, WaitReason
@@ -301,6 +301,137 @@ def test_who_is_refused_an_item_is_not_protected_by_it():
 )
 def test_the_controllers_own_texts_are_no_veto(why, veto):
     assert queue_texts.veto(why) == veto
+
+
+def refused(scene, *items, why="Already running 1 builds on node", since_s=20):
+    """Items that the controller refuses to executors that fit, for that long."""
+    for one in items:
+        scene.wait(attrs.evolve(one, why=why))
+    vetoed = {one.id: NOW - since_s for one in items}
+    scene.ledger = attrs.evolve(scene.ledger, vetoed={**scene.ledger.vetoed, **vetoed})
+
+
+def pipeline(number, job="a", **more):
+    """A node block, whose label only the controller's texts could tell."""
+    fields = {"exports_label": False, "task_class": "x.ExecutorStepExecution$PlaceholderTask"}
+    return item(number, task_url=f"http://c/job/{job}/{number}/", **{**fields, **more})
+
+
+def test_one_build_of_a_kind_on_each_node_is_served_by_one_agent_more():
+    """A plugin's words hide the label: the executors that are free, and refused, tell it."""
+    scene = Scene(template("linux", executors=2), template("other"))
+    name = scene.agent("linux", Phase.BUSY)
+    refused(scene, pipeline(2))
+    scene.ledger = attrs.evolve(scene.ledger, english=True)
+    made = scene.plan()
+    assert launches(made) == {"linux": 1}
+    assert made.unmet[0].label == model.KnownLabel(source=model.LabelSource.SINGLE_NODE, node=name)
+
+
+@pytest.mark.parametrize("more", ["language", "kinds", "foreign"])
+def test_a_label_is_not_guessed_from_executors_of_several_kinds_or_an_unknown_language(more):
+    scene = Scene(template("linux", executors=2), template("other"))
+    scene.agent("linux", Phase.BUSY)
+    refused(scene, pipeline(2))
+    scene.ledger = attrs.evolve(scene.ledger, english=more != "language")
+    if more == "kinds":
+        scene.agent("other", Phase.IDLE)
+    if more == "foreign":
+        scene.computers.append(model.Computer(name="pet", labels=frozenset({"linux"})))
+    made = scene.plan()
+    assert launches(made) == {}
+    (unmet,) = made.unmet
+    if more == "language":
+        assert unmet.reason is WaitReason.LABEL_UNREADABLE
+    else:
+        assert unmet.reason is WaitReason.NOT_GIVEN
+        assert unmet.text.endswith("gives it none: Already running 1 builds on node")
+
+
+def test_agents_at_work_that_refuse_an_item_say_nothing_of_a_further_one():
+    """One build of a kind on each node: as many agents as builds, however many refuse."""
+    scene = Scene(template("linux", executors=2))
+    for _ in range(3):
+        scene.agent("linux", Phase.BUSY)
+    refused(scene, item(1, "linux"))
+    assert launches(scene.plan()) == {"linux": 1}
+
+
+def test_an_agent_that_has_just_come_is_not_taken_for_one_that_refuses():
+    scene = Scene(template("linux", executors=2))
+    scene.agent("linux", Phase.BUSY)
+    scene.agent("linux", Phase.IDLE, online_at=NOW - 14)
+    refused(scene, item(1, "linux"))
+    assert launches(scene.plan()) == {}
+
+
+@pytest.mark.parametrize("waiting", [1, 5])
+def test_two_idle_agents_that_refuse_are_enough_however_many_wait(waiting):
+    """And that is remembered for the label and the task, when these two have gone."""
+    scene = Scene(template("linux"))
+    names = [scene.agent("linux", Phase.IDLE) for _ in range(2)]
+    refused(scene, *(item(n, "linux", task_url="http://c/job/a/") for n in range(1, waiting + 1)))
+    made = scene.plan()
+    assert launches(made) == {}
+    assert set(reasons(made).values()) == {WaitReason.NOT_GIVEN}
+    (veto,) = made.ledger.vetoes.values()
+    assert veto.until_at == NOW + scene.policy.rejected_retry_s
+    scene.ledger = made.ledger
+    scene.computers, scene.instances = [], {name: [] for name in scene.instances}
+    scene.ledger = ledgers.forget(scene.ledger, set(names))
+    scene.items = [
+        attrs.evolve(one, why="There are no nodes with the label ‘linux’") for one in scene.items
+    ]
+    made = scene.plan()
+    assert (launches(made), set(reasons(made).values())) == ({}, {WaitReason.NOT_GIVEN})
+    assert "were started for it; another one follows in 600 s" in made.unmet[0].text
+    scene.now = NOW + 600
+    assert launches(scene.plan()) == {"linux": waiting}
+
+
+def test_a_veto_is_forgotten_when_one_of_those_that_it_held_back_has_left():
+    scene = Scene(template("linux"))
+    key = model.VetoKey(label="linux", task="")
+    veto = model.Veto(items=frozenset({1, 2}), until_at=NOW + 500)
+    scene.ledger = attrs.evolve(scene.ledger, vetoes={key: veto})
+    scene.wait(item(1, "linux"), item(2, "linux"))
+    assert launches(scene.plan()) == {}
+    del scene.items[0]
+    made = scene.plan()
+    assert (launches(made), made.ledger.vetoes) == ({"linux": 1}, {})
+
+
+def test_what_one_task_is_refused_holds_up_no_other_of_the_same_label():
+    scene = Scene(template("linux"))
+    for _ in range(2):
+        scene.agent("linux", Phase.IDLE)
+    refused(scene, item(1, "linux", task_url="http://c/job/a/"))
+    scene.wait(*(item(n, "linux", task_url="http://c/job/b/") for n in (2, 3, 4)))
+    made = scene.plan()
+    told = reasons(made)
+    assert launches(made) == {"linux": 1}  # the two that refuse the one are there for the others
+    assert told.pop(1) is WaitReason.NOT_GIVEN
+    assert sorted(reason.value for reason in told.values()) == [
+        "agent-idle",
+        "agent-idle",
+        "agent-ordered",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        (pipeline(1), pipeline(2), True),  # two runs of one job
+        (pipeline(1), pipeline(1, job="b"), False),
+        (item(1, task_url="http://c/job/7/"), item(2, task_url="http://c/job/8/"), False),
+    ],
+)
+def test_a_veto_is_learnt_for_the_task_not_for_its_run(one, other, alike):
+    def key(what):
+        label = model.KnownLabel(source=model.LabelSource.NO_LABEL)
+        return vetoes.key_of(wishes.Wish(item=what, label=label, kind=wishes.WishKind.NOW))
+
+    assert (key(one) == key(other)) == alike
 
 
 # --- what was started for nothing ---

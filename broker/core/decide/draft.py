@@ -14,7 +14,7 @@ from attrs import Factory, define
 
 from broker.core import model
 from broker.core.decide import capacity, retention
-from broker.core.demand import matching
+from broker.core.demand import matching, vetoes
 from broker.core.demand import wishes as demand
 from broker.core.fleet import places, withheld
 from broker.core.model import Agent, NodeName, Phase, Template, Unmet, Verb, WaitReason
@@ -57,6 +57,8 @@ class Draft:
     matched: int | None = None  # how many supplies there were when ``nominated`` was worked out
     passed_over: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
     refused: dict[NodeName, frozenset[model.ItemId]] = Factory(dict)  # by whom, to which items
+    held: set[model.ItemId] = Factory(set)  # no further agent would be given these
+    learnt: dict[model.VetoKey, frozenset[model.ItemId]] = Factory(dict)  # of idle agents
     unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already ...
     # ... and whom those serve: one of them may give way, and be served by an order in its place
     served: dict[model.ItemId, matching.Supply] = Factory(dict)
@@ -80,20 +82,31 @@ class Draft:
         return {agent.name: agent for agent in self.agents}
 
     @functools.cached_property
+    def vetoed(self) -> frozenset[model.ItemId]:
+        """What the controller refuses to executors that are free, by its own words."""
+        return frozenset(w.item.id for w in self.wishes if vetoes.is_vetoed(w))
+
+    @functools.cached_property
     def pinned(self) -> Sequence[demand.Wish]:
         """Those that want one of the present agents and no other."""
         return [w for w in self.wanted if w.pinned is not None and w.pinned in self.present]
 
     @functools.cached_property
     def crowds(self) -> Sequence[Sequence[demand.Wish]]:
-        """All others, by what they want."""
+        """All others, by what they want; whoever is vetoed by the task as well."""
         pinned = {wish.item.id for wish in self.pinned}
         crowds: dict[Hashable, list[demand.Wish]] = {}
         keys: dict[Hashable, list[demand.Wish]] = {}
+        apart = self.vetoed if self.refused else frozenset()
+        learnt = bool(self.world.ledger.vetoes)
         for wish in self.wanted:
-            crowd = keys.get(wish.crowd)
             if wish.item.id in pinned:
                 continue
+            if learnt or wish.item.id in apart:
+                alike = (wish.kind, wish.templates, vetoes.key_of(wish))
+                crowds.setdefault(alike, []).append(wish)
+                continue
+            crowd = keys.get(wish.crowd)
             if crowd is None:
                 canonical = wish.expression.canonical() if wish.expression is not None else None
                 crowd = crowds.setdefault((wish.kind, wish.templates, canonical), [])

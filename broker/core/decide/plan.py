@@ -15,6 +15,7 @@ from broker.core import model
 from broker.core.decide import capacity, leaving, serving
 from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
+from broker.core.demand import vetoes
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
 from broker.core.fleet import places
@@ -40,7 +41,7 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
     ours = {a.name: a.template for a in agents if a.template is not None}
     wishes, labels = demand.wishes(world.controller, policy.templates, ledger, ours)
     wishes = sweeps.pin(wishes, agents, ledger)
-    ledger = attrs.evolve(ledger, labels=labels)
+    ledger = vetoes.seen(attrs.evolve(ledger, labels=labels), wishes, now=world.now)
     world = attrs.evolve(world, ledger=ledger)
     draft = drafts.Draft(
         world=world,
@@ -146,7 +147,8 @@ def _spare(draft: drafts.Draft) -> Counter[str]:
 def _finish(
     draft: drafts.Draft, illegal: tuple[tuple[Phase | None, Phase], ...], overshoot: int
 ) -> model.Plan:
-    ledger = _note_nominations(draft)
+    until_at = draft.now + draft.policy.rejected_retry_s
+    ledger = vetoes.learnt(_note_nominations(draft), draft.learnt, until_at=until_at)
     unmet = drafts.unmet(draft)
     _wake_for_deadlines(draft)
     later = [at for at in draft.wake if at > draft.now]

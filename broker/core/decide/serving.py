@@ -14,7 +14,7 @@ import attrs
 from broker.core import model
 from broker.core.decide import capacity, retention
 from broker.core.decide import draft as drafts
-from broker.core.demand import matching, queue_texts
+from broker.core.demand import matching, queue_texts, vetoes
 from broker.core.demand import wishes as demand
 from broker.core.fleet import marks, withheld
 from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
@@ -27,6 +27,8 @@ _TIERS: Mapping[Phase, int] = {
     Phase.UNKNOWN: 2,
     Phase.LAUNCHING: 3,  # and what this plan orders: last, so that it changes nothing else
 }
+_TRIED = 2
+"""Idle agents that a vetoed item was not given: the next one would not be given it either."""
 _AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
 _TIER_REASON = (
     WaitReason.AGENT_IDLE,
@@ -64,6 +66,7 @@ def serve_from_present(draft: drafts.Draft) -> None:
             continue
         memory = agent.memory
         nominated = memory is not None and memory.nominated_at is not None
+        nominated = nominated or bool(draft.vetoed)
         refused = _refused(draft, agent) if nominated else None
         if refused:
             draft.refused[agent.name] = refused
@@ -77,8 +80,8 @@ def serve_from_present(draft: drafts.Draft) -> None:
                     f"for {_many(refused)}",
                 )
             )
-        if refused and agent.phase is Phase.IDLE:  # it has taken nothing at all: not for others
-            draft.passed_over.append(supply)
+        if refused and agent.phase is Phase.IDLE and not refused <= draft.vetoed:
+            draft.passed_over.append(supply)  # it has taken nothing at all: not for others
             continue
         if refused:
             supply = attrs.evolve(supply, refused=refused)
@@ -96,7 +99,10 @@ def _nominate(draft: drafts.Draft) -> None:
     draft.matched = len(draft.supplies)
     if not draft.wanted:
         return
-    before, draft.nominated = draft.nominated, matching.match(draft.wanted, _keep(draft))
+    wanted = (
+        [w for w in draft.wanted if w.item.id not in draft.held] if draft.held else draft.wanted
+    )
+    before, draft.nominated = draft.nominated, matching.match(wanted, _keep(draft))
     for wish in draft.wanted:
         supply = draft.nominated.get(wish.item.id)
         if supply is None:
@@ -152,27 +158,43 @@ def _refused(draft: drafts.Draft, agent: Agent) -> frozenset[model.ItemId]:
     Where the controller says what speaks against it, ``settle_s`` is long enough.
     """
     nominated = agent.memory.nominated_at if agent.memory is not None else None
-    if nominated is None or agent.phase not in _AT_WORK:
+    if agent.phase not in _AT_WORK:
         return frozenset()
+    nominated = nominated if nominated is not None else draft.now
     policy = draft.policy
     limits = (policy.settle_s, policy.reservation_s)
     seen_at = draft.world.controller.read_at  # that nothing was taken since then nobody knows
-    if seen_at - nominated < min(limits):
+    if seen_at - nominated < min(limits) and not draft.vetoed:
         return frozenset()
     refused = set()
     for interest in draft.interests_in(agent):
         wish = interest.wish
-        if not interest.sure or wish.kind is not demand.WishKind.NOW or wish.unmet is not None:
+        vetoed = wish.item.id in draft.vetoed
+        alike = vetoed and agent.template in wish.templates  # its label is known by one of them
+        if not (interest.sure or alike) or wish.kind is not demand.WishKind.NOW or wish.unmet:
             continue
-        vetoed = bool(queue_texts.veto(wish.item.why))
-        # an idle agent has taken nothing at all since then, so it counts for nobody
-        since = nominated if agent.phase is Phase.IDLE else max(nominated, drafts.age(wish)[0])
+        since = _refused_since(draft, agent, wish, nominated)
         due = since + (min(limits) if vetoed else limits[1])
         if seen_at >= due:
             refused.add(wish.item.id)
         else:
             draft.wake.append(due)
     return frozenset(refused)
+
+
+def _refused_since(
+    draft: drafts.Draft, agent: Agent, wish: demand.Wish, nominated: float
+) -> float:
+    """Return since when an item could have been given to an agent.
+
+    A veto is one of every free executor that fits, whatever else they are given meanwhile.
+    """
+    vetoed_at = draft.world.ledger.vetoed.get(wish.item.id, draft.now)
+    memory = agent.memory
+    if vetoed_at < draft.now and memory is not None and memory.online_at is not None:
+        return max(vetoed_at, memory.online_at)
+    # an idle agent has taken nothing at all since then, so it counts for nobody
+    return nominated if agent.phase is Phase.IDLE else max(nominated, drafts.age(wish)[0])
 
 
 def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
@@ -324,6 +346,8 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
             crowd.pop(0)
             return True
     refused = _more_would_not_help(draft, crowd)
+    if refused is not None:
+        draft.held.update(wish.item.id for wish in crowd)
     for template in templates if refused is None else ():
         placed = capacity.place(draft.room, template)
         if not isinstance(placed, capacity.Shortage):
@@ -345,23 +369,43 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
     return False
 
 
+def _works(draft: drafts.Draft, name: model.NodeName) -> bool:
+    agent = draft.present.get(name)
+    return agent is not None and agent.phase is Phase.BUSY
+
+
 def _more_would_not_help(
     draft: drafts.Draft, crowd: Sequence[demand.Wish]
 ) -> capacity.Shortage | None:
     """Refuse a third agent for an item that was given neither of two that fit.
 
-    Something that we do not see speaks against it (a permission, a plugin's veto). The first agent
-    may be at fault, so there is a second one; more would be one a minute until a cap.
+    Something speaks against it (a permission, a plugin's veto). The first agent may be at fault,
+    so there is a second one; more would be one a minute until a cap. Who works and refuses says
+    nothing of one that does not. What was learnt so outlives the agents that showed it.
     """
     head = crowd[0]
+    idle = [s for s in draft.passed_over if not _works(draft, s.name)]
     fitting = [
         s.name
-        for s in draft.passed_over
+        for s in idle
         if head.item.id in s.refused or (not s.refused and matching.fits(head, s))
     ]
-    if len(fitting) <= len(crowd):
+    words = f": {head.item.why[:120]}" if head.item.why else ""
+    vetoed = head.item.id in draft.vetoed
+    key = vetoes.key_of(head)
+    learnt = draft.world.ledger.vetoes.get(key)
+    if vetoed and fitting and len(fitting) >= (1 if learnt is not None else _TRIED):
+        draft.learnt[key] = frozenset(wish.item.id for wish in crowd)
+    elif learnt is not None and len(fitting) <= len(crowd):
+        return capacity.Shortage(
+            reason=WaitReason.NOT_GIVEN,
+            text="the controller gave it to none of the agents that were started for it; another "
+            f"one follows in {learnt.until_at - draft.now:.0f} s, or when one of its like has "
+            f"begun{words}",
+            until_at=learnt.until_at,
+        )
+    elif len(fitting) <= len(crowd):
         return None
-    words = f": {crowd[0].item.why[:120]}" if crowd[0].item.why else ""
     return capacity.Shortage(
         reason=WaitReason.NOT_GIVEN,
         text=f"{', '.join(fitting[:3])} fit and are free, the controller gives none this item"

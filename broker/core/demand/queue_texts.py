@@ -30,6 +30,7 @@ _ORDINARY = (
     ("Finished waiting", ""),
     ("", "is about to shut down"),
 )
+_ENGLISH = tuple(begin for begin, _ in _ORDINARY if begin)
 _ORDINARY_OF_A_NODE = (
     _OFFLINE,
     _RESERVED,
@@ -61,6 +62,11 @@ def has_no_label(why: str) -> bool:
 def waits_for_any(why: str) -> bool:
     """Return whether the item waits for an executor, and the text names at most its label."""
     return why.startswith(_ANYWHERE)
+
+
+def is_english(why: str) -> bool:
+    """Return whether a text begins as one of the controller's own, in English."""
+    return why.startswith(_ENGLISH)
 
 
 def veto(why: str) -> str:

@@ -150,12 +150,15 @@ def wishes(
     if not view.items:
         return (), {}
     names = {c.name for c in view.computers} | our_nodes.keys() | _BUILT_IN
-    read, alike = _gathered(view, ledger, names)
+    read, alike = _gathered(
+        view, ledger, names, _free_node(view, our_nodes) if ledger.english else None
+    )
     reader = _WishReader(
         view=view,
         templates=templates,
         kinds=tuple((t.name, t.labels) for t in templates),
         our_nodes=our_nodes,
+        english=ledger.english,
         foreign=_Foreign.of(c for c in view.computers if c.name not in our_nodes),
         unread=_beyond(one.label.expression for one in alike if one.label.expression is not None),
     )
@@ -182,7 +185,10 @@ class _Alike:
 
 
 def _gathered(
-    view: model.ControllerView, ledger: model.Ledger, names: AbstractSet[str]
+    view: model.ControllerView,
+    ledger: model.Ledger,
+    names: AbstractSet[str],
+    free: NodeName | None,
 ) -> tuple[list[_Alike], list[_Alike]]:
     """Read the label of every item, once of those that are alike; return one for each, and all."""
     by_key: dict[Hashable, _Alike] = {}
@@ -203,7 +209,7 @@ def _gathered(
         )
         alike = by_key.get(key)
         if alike is None:
-            alike = by_key[key] = _Alike(label=_label_of(item, view, ledger, names))
+            alike = by_key[key] = _Alike(label=_label_of(item, view, ledger, names, free))
         read.append(alike)
     return read, list(by_key.values())
 
@@ -255,7 +261,11 @@ def _beyond(expressions: Iterable[str]) -> frozenset[str]:
 
 
 def _label_of(  # noqa: PLR0911 -- one source, one return: the order is the rule
-    item: QueueItem, view: model.ControllerView, ledger: model.Ledger, names: AbstractSet[str]
+    item: QueueItem,
+    view: model.ControllerView,
+    ledger: model.Ledger,
+    names: AbstractSet[str],
+    free: NodeName | None,
 ) -> KnownLabel:
     if item.id in ledger.hooks:
         pushed = ledger.hooks[item.id]
@@ -271,10 +281,29 @@ def _label_of(  # noqa: PLR0911 -- one source, one return: the order is the rule
         return KnownLabel(source=LabelSource.EXPRESSION, expression=item.label_expression)
     if kept is not None:
         return attrs.evolve(kept, source=LabelSource.REMEMBERED)
+    if node is None and item.stage is Stage.BUILDABLE and queue_texts.veto(item.why):
+        node = free
     if node is not None:
         return KnownLabel(source=LabelSource.SINGLE_NODE, node=node)
     unlabelled = _has_no_label(item, view)
     return KnownLabel(source=LabelSource.NO_LABEL if unlabelled else LabelSource.UNREADABLE)
+
+
+def _free_node(
+    view: model.ControllerView, our_nodes: Mapping[NodeName, TemplateName]
+) -> NodeName | None:
+    """Return one of our nodes that are free, if these are all of one template and no other is.
+
+    The controller names a veto only while an executor of the item's label is free: it is one of
+    these, and a plugin's words alone tell no label.
+    """
+    free = [
+        computer.name
+        for computer in view.computers
+        if not computer.offline and computer.busy_executors < computer.executors
+    ]
+    templates = {our_nodes.get(name) for name in free}
+    return min(free) if len(templates) == 1 and None not in templates else None
 
 
 def _has_no_label(item: QueueItem, view: model.ControllerView) -> bool:
@@ -323,6 +352,7 @@ class _WishReader:
     our_nodes: Mapping[NodeName, TemplateName]
     foreign: _Foreign
     unread: AbstractSet[str]  # expressions that this look has no time for
+    english: bool  # what is not understood is not another language
     # many items want the same: by the canonical text of an expression
     serving: dict[str, tuple[TemplateName, ...]] = Factory(dict)
     hosts: dict[str, NodeName | None] = Factory(dict)
@@ -481,6 +511,13 @@ class _WishReader:
                     wish,
                     WaitReason.NOT_OURS,
                     f"waits for node {wish.label.node}, which is not the broker's",
+                )
+            case _ if self.english and queue_texts.veto(wish.item.why):
+                return _unmet(
+                    wish,
+                    WaitReason.NOT_GIVEN,
+                    "free executors fit, and the controller gives it none: "
+                    f"{queue_texts.veto(wish.item.why)[:_QUOTED]}",
                 )
             case _:
                 return _unmet(

@@ -29,7 +29,7 @@ from broker.core.model.fleet import (
     Verb,
     retired_labels,
 )
-from broker.core.model.ledger import Backoff, BackoffKey, Bucket, Ledger, Trial
+from broker.core.model.ledger import Backoff, BackoffKey, Bucket, Ledger, Trial, Veto, VetoKey
 from broker.core.model.plan import (
     Action,
     CordonAgent,
@@ -106,6 +106,8 @@ __all__ = [
     "UncordonAgent",
     "Unmet",
     "Verb",
+    "Veto",
+    "VetoKey",
     "WaitReason",
     "World",
     "retired_labels",

@@ -50,6 +50,22 @@ class Trial:
     online: int = 0  # agents of it that came online; counted as far as it matters
 
 
+@frozen(kw_only=True, order=True)
+class VetoKey:
+    """Items that are refused alike: a label, canonical, and a task, as its address or name."""
+
+    label: str
+    task: str
+
+
+@frozen(kw_only=True)
+class Veto:
+    """Items that the controller gave to none of the idle agents that fit."""
+
+    items: frozenset[ItemId]
+    until_at: float  # then another agent is tried
+
+
 @frozen(kw_only=True)
 class Ledger:
     """All that is remembered between cycles; a fresh one is always a correct start."""
@@ -67,4 +83,7 @@ class Ledger:
     session_at: float | None = None  # ... and when it was first seen
     seen_at: float | None = None  # when that read began: nothing is learnt of one view twice
     waits: Mapping[ItemId, float] = Factory(dict)  # first time seen blocked by a shared cap
+    english: bool = False  # the controller has said something in English
+    vetoed: Mapping[ItemId, float] = Factory(dict)  # refused free executors that fit, since
+    vetoes: Mapping[VetoKey, Veto] = Factory(dict)  # learnt of idle agents
     cycle: int = 0

@@ -281,9 +281,18 @@ class Reconciler:
                 backends=views.backends,
                 leads=self._leads_since(term),
                 may_order=self.works and not self._stopping,
+                hindrance=self._hindrance(),
             )
             self._take_in(sightings, group, began)
             self.whole_at = self.watch.now()
+
+    def _hindrance(self) -> str:
+        """Say why nothing may be ordered although this broker leads; empty where it does not."""
+        if not self.leads():
+            return ""
+        if self._stopping:
+            return "this broker is stopping"
+        return self.place_trouble or "whether another broker works for this owner is not known yet"
 
     def _leads_since(self, term: int) -> bool:
         """Whether we may act, and could all the time since a term was noted."""

@@ -7,7 +7,7 @@ are values, which whoever drives may log and count. Refuses to know clocks, dice
 ``now`` and ``Dice`` come in.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import attrs
@@ -39,6 +39,7 @@ class Sightings:
     backends: Mapping[model.BackendName, model.BackendView] = Factory(dict)
     leads: bool = True  # we may act, and could all the time since the first of them began
     may_order: bool = True  # nobody else claims to be this broker, and it is not stopping
+    hindrance: str = ""  # why it may not order, in words
 
 
 @frozen(kw_only=True)
@@ -138,6 +139,7 @@ def take_in(
     if implausible and not state.implausible:
         notes.append(Implausible(text=implausible))
     wanted = tuple(action for action in plan.actions if action.name not in state.running)
+    launches = {a.name for a in wanted if isinstance(a, model.LaunchAgent)}
     orders = wanted if sightings.leads and sightings.may_order else ()
     if wanted and not orders:
         notes.append(HeldBack(actions=wanted))
@@ -153,6 +155,8 @@ def take_in(
         ledger = single_use.asked(plan.ledger, (question.item for question in questions))
         notes += [*compared.started, *questions[:QUESTIONS]]
         known, questions = compared.known, questions[QUESTIONS:]
+    if launches and not orders:
+        plan = attrs.evolve(plan, unmet=_held_back(plan.unmet, launches, sightings))
     after = attrs.evolve(
         state,
         ledger=ledger,
@@ -168,6 +172,22 @@ def take_in(
         failures=0 if world.controller.synced else state.failures,
     )
     return Turn(state=after, orders=orders, notes=tuple(notes))
+
+
+def _held_back(
+    unmet: Iterable[model.Unmet], launches: Container[str | None], sightings: Sightings
+) -> tuple[model.Unmet, ...]:
+    """Say of items whose agents are not ordered for now why they are not."""
+    if sightings.leads:
+        words = sightings.hindrance or "this broker may not order just now"
+        reason, text = model.WaitReason.NOT_ACTING, f"nothing is ordered: {words}"
+    else:
+        words = sightings.hindrance or "another broker of this owner leads, and orders"
+        reason, text = model.WaitReason.STANDBY, words
+    return tuple(
+        attrs.evolve(one, reason=reason, text=text, agent=None) if one.agent in launches else one
+        for one in unmet
+    )
 
 
 def world_of(state: State, sightings: Sightings, now: float, dice: Dice) -> model.World:

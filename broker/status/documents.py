@@ -15,6 +15,7 @@ from typing import Any
 
 from backends import api as backends_api
 from broker.core import model
+from broker.core.decide import explain
 from broker.core.decide import leftovers as remains
 from broker.core.fleet import death, ledger, withheld
 from broker.status.source import StatusSource
@@ -129,7 +130,8 @@ def _read(source: StatusSource) -> tuple[model.World | None, model.Plan | None]:
     world = source.world
     if world is None or world.controller.synced or source.last_read is None:
         return world, source.plan
-    return source.last_read
+    last_world, last_plan = source.last_read
+    return last_world, explain.unsure(last_plan, world.controller)
 
 
 def _head(source: StatusSource) -> Document:

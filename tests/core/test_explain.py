@@ -3,10 +3,11 @@
 import attrs
 import pytest
 
+from broker.core import model
 from broker.core.decide import capacity, explain
 from broker.core.demand import labels
 from broker.core.fleet import agents as agents_
-from tests.core.worlds import B, Scene, template
+from tests.core.worlds import B, Scene, item, template
 
 SCENE_TEMPLATES = (
     template("maven", "maven", "linux"),
@@ -66,3 +67,20 @@ def test_a_malformed_expression_is_told_as_such():
     """Not answered with "nobody"."""
     with pytest.raises(labels.LabelError):
         answers("a &&")
+
+
+def test_while_the_controller_is_away_no_agent_is_said_to_be_ordered():
+    """What was known last is kept, but for what was about to happen."""
+    scene = Scene(template("t"))
+    scene.wait(item(1, "t"), item(2, "nobody"))
+    last = scene.plan()
+    before = {one.item: one for one in last.unmet}
+    away = model.ControllerView(error="unreachable: refused")
+    after = {one.item: one for one in explain.unsure(last, away).unmet}
+    assert before[1].reason is model.WaitReason.AGENT_ORDERED
+    assert after[2] == before[2]
+    assert after[1].reason is model.WaitReason.NOT_SYNCED
+    assert after[1].text == (
+        "the controller's state is unknown (unreachable: refused): nothing is ordered; "
+        f"at the last look {before[1].text}"
+    )

@@ -370,3 +370,42 @@ def test_what_the_platform_says_of_an_agent_that_starts_is_passed_on():
     instances[0] = evolve(instances[0], detail="no node fits, for want of cpu")
     words = "no node fits, for want of cpu"
     assert [f"agent {name} is starting for it: {words}"] == [u.text for u in scene.plan().unmet]
+
+
+@pytest.mark.parametrize(
+    ("since_s", "has_node", "done", "reason", "words"),
+    [
+        (4.9, False, False, WaitReason.AGENT_ORDERED, "is ordered for it"),
+        (5.0, False, False, WaitReason.UNANSWERED, "5 s ago, and its node is not there yet"),
+        (
+            23.0,
+            True,
+            False,
+            WaitReason.UNANSWERED,
+            "23 s ago, and its instance from local is not there yet",
+        ),
+        (23.0, True, True, WaitReason.AGENT_ORDERED, "is ordered for it"),  # a slow listing
+    ],
+)
+def test_an_order_that_hangs_says_what_is_missing(since_s, has_node, done, reason, words):
+    """The controller or the platform has it, and does not answer."""
+    scene = Scene(MAVEN)
+    scene.wait(item(1, "maven"))
+    name = model.NodeName("o-maven-a1")
+    if has_node:
+        scene.agent("maven", Phase.CONNECTING, suffix="a1", known=False, age_s=since_s)
+        scene.instances = {backend: [] for backend in scene.instances}
+    flight = model.Expectation(
+        verb=model.Verb.LAUNCH,
+        name=name,
+        template="maven",
+        backend="local",
+        since_at=NOW - since_s,
+        expires_at=NOW + 100,
+        done_at=NOW - 1 if done else None,
+    )
+    scene.ledger = evolve(scene.ledger, expectations={name: flight})
+    made = scene.plan()
+    assert launches(made) == {}
+    assert (made.unmet[0].reason, made.unmet[0].agent) == (reason, name)
+    assert words in made.unmet[0].text

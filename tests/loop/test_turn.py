@@ -464,6 +464,42 @@ def test_an_item_that_was_cancelled_is_remembered_of_who_was_started_for_it():
     assert [True, False] == [memories[name].item_cancelled for name in names]
 
 
+# --- who may not act says so ---
+
+
+@pytest.mark.parametrize(
+    ("sighting", "reason", "text"),
+    [
+        (
+            {"leads": False},
+            model.WaitReason.STANDBY,
+            "another broker of this owner leads, and orders",
+        ),
+        (
+            {"may_order": False, "hindrance": "placeholder node not kept (forbidden): no"},
+            model.WaitReason.NOT_ACTING,
+            "nothing is ordered: placeholder node not kept (forbidden): no",
+        ),
+        (
+            {"may_order": False},
+            model.WaitReason.NOT_ACTING,
+            "nothing is ordered: this broker may not order just now",
+        ),
+    ],
+)
+def test_whoever_may_not_order_does_not_say_that_an_agent_is_ordered(sighting, reason, text):
+    """What is under way already is said as ever."""
+    scene = Scene(template("t"), template("u"))
+    coming = scene.agent("u", Phase.CONNECTING, age_s=5)
+    scene.wait(item(1, "t"), item(2, "u"))
+    state = taken(state_of(scene), scene, **sighting).state
+    told = {one.item: (one.reason, one.text, one.agent) for one in state.plan.unmet}
+    assert told == {
+        1: (reason, text, None),
+        2: (model.WaitReason.AGENT_STARTING, f"agent {coming} is starting for it", coming),
+    }
+
+
 # --- change_term ---
 
 

@@ -234,6 +234,7 @@ SERVED = {
     model.WaitReason.AGENT_IDLE,
     model.WaitReason.AGENT_STARTING,
     model.WaitReason.AGENT_ORDERED,
+    model.WaitReason.UNANSWERED,
 }
 
 

@@ -4,11 +4,38 @@ Pure. The sentences of waiting items are made where the decision is made; here i
 the question "who would serve this label, and why not that one?" (``agent-broker explain``).
 """
 
+import attrs
 from attrs import frozen
 
 from broker.core import model
 from broker.core.decide import capacity
 from broker.core.demand import labels
+
+_PROMISES = frozenset(
+    {
+        model.WaitReason.AGENT_IDLE,
+        model.WaitReason.AGENT_STARTING,
+        model.WaitReason.AGENT_ORDERED,
+        model.WaitReason.UNANSWERED,
+    }
+)
+"""Reasons that say what is about to happen."""
+
+
+def unsure(plan: model.Plan, controller: model.ControllerView) -> model.Plan:
+    """Return the last plan as it reads while the controller is away: without its promises.
+
+    Whether they are kept nobody sees, and nothing more is ordered.
+    """
+    words = f" ({controller.error})" if controller.error else ""
+    text = f"the controller's state is unknown{words}: nothing is ordered; at the last look "
+    unmet = tuple(
+        attrs.evolve(one, reason=model.WaitReason.NOT_SYNCED, text=f"{text}{one.text}")
+        if one.reason in _PROMISES
+        else one
+        for one in plan.unmet
+    )
+    return attrs.evolve(plan, unmet=unmet)
 
 
 @frozen(kw_only=True)

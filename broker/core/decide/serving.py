@@ -29,6 +29,8 @@ _TIERS: Mapping[Phase, int] = {
 }
 _TRIED = 2
 """Idle agents that a vetoed item was not given: the next one would not be given it either."""
+_ANSWERED_S = 5.0
+"""Whoever has not answered an order within this is named."""
 _AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
 _TIER_REASON = (
     WaitReason.AGENT_IDLE,
@@ -120,6 +122,8 @@ def _note_nominated(draft: drafts.Draft, wish: demand.Wish, supply: matching.Sup
         if wish.unmet is None or reason is WaitReason.AGENT_IDLE:
             return  # what it waits for is all that there is to say
         reason, text = wish.unmet.reason, f"{wish.unmet.text}; {text}"
+    elif agent is not None and (late := _unanswered(draft, agent)):
+        reason, text = WaitReason.UNANSWERED, late
     elif agent is not None and reason is WaitReason.AGENT_STARTING:
         if agent.instance is not None and agent.instance.detail:
             text = f"{text}: {agent.instance.detail}"
@@ -131,6 +135,19 @@ def _note_nominated(draft: drafts.Draft, wish: demand.Wish, supply: matching.Sup
             reason = WaitReason.NOT_GIVEN
             text = f"agent {supply.name} is free and fits, but the controller says: {veto}"
     drafts.note(draft, wish, reason, text, template=supply.template, agent=supply.name)
+
+
+def _unanswered(draft: drafts.Draft, agent: Agent) -> str:
+    """Say that the order of an agent is not answered; empty if it is, or may be in a moment."""
+    flight = agent.expectation
+    if agent.phase is not Phase.LAUNCHING or flight is None or flight.done_at is not None:
+        return ""
+    waited = draft.now - flight.since_at
+    if waited < _ANSWERED_S:
+        draft.wake.append(flight.since_at + _ANSWERED_S)
+        return ""
+    missing = f"its instance from {agent.backend}" if agent.computer is not None else "its node"
+    return f"agent {agent.name} was ordered {waited:.0f} s ago, and {missing} is not there yet"
 
 
 def _keep(draft: drafts.Draft) -> list[matching.Supply]:

@@ -107,6 +107,9 @@ class WaitReason(enum.Enum):
     AGENT_IDLE = "agent-idle"  # an idle agent fits, the controller will give it the item
     AGENT_STARTING = "agent-starting"
     AGENT_ORDERED = "agent-ordered"
+    UNANSWERED = "unanswered"  # ordered, and node, secret or instance do not come about
+    STANDBY = "standby"  # another broker leads, and orders
+    NOT_ACTING = "not-acting", True  # nobody may order: the owner's claim is not ours, or not yet
     AGENT_BUSY = "agent-busy"  # pinned to a node that works
     NOT_GIVEN = "not-given", True  # idle agents fit, the controller does not give it to them
     CAP_TEMPLATE = "cap-template"

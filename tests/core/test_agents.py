@@ -80,6 +80,22 @@ def test_builds_are_counted_by_their_urls():
     assert [1, 1, 2, 3, 3, 4] == counted
 
 
+@pytest.mark.parametrize("gone", [{}, {"temporarily_offline": True, "offline_cause": "mine"}])
+def test_a_pipeline_that_goes_on_after_its_agent_was_away_is_the_same_build(gone):
+    """As after each restart of the controller; and what comes next is another one."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.IDLE)
+    assert runs(scene, name, "a/1") == 1
+    scene.computers = [attrs.evolve(scene.computers[0], offline=True, idle=True, **gone)]
+    assert runs(scene, name) == 1
+    scene.computers = [
+        attrs.evolve(
+            scene.computers[0], offline=False, temporarily_offline=False, offline_cause=""
+        )
+    ]
+    assert [1, 1, 2] == [runs(scene, name, "a/1"), runs(scene, name), runs(scene, name, "a/1")]
+
+
 def test_builds_without_a_url_are_counted_by_executors():
     """The broker's user may not see the job: null, but busy."""
     scene = Scene(template("t", executors=2))

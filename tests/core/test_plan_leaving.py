@@ -276,16 +276,39 @@ def test_a_dead_instance_is_cleaned_up_and_counted():
     assert reasons(made) == {1: WaitReason.SET_ASIDE}
 
 
-def test_an_instance_that_somebody_else_removes_is_no_timeout():
-    """A pod deleted by hand is listed as stopping for a while; its agent is off at once."""
+def removed_by_somebody(**more):
     scene = Scene(template("t"))
-    name = scene.agent("t", Phase.CONNECTING, age_s=5)
+    name = scene.agent("t", Phase.LOST, age_s=50, exit=backends_api.Exit(slug="unknown"), **more)
     stopping = backends_api.InstanceState.STOPPING
     (instance,) = scene.instances[B]
-    scene.instances[B] = [attrs.evolve(instance, state=stopping, detail="being deleted")]
+    shown = attrs.evolve(instance, state=stopping, exit=None, detail="being deleted")
+    scene.instances[B] = [shown]
+    return scene, name
+
+
+def test_what_an_instance_died_of_that_somebody_else_removes_is_waited_for():
+    """A drained pod is listed as stopping, and only once it is gone as evicted."""
+    scene, name = removed_by_somebody(phase_at=NOW - 5)
+    made = scene.plan()
+    assert made.actions == ()
+    assert made.wake_at == NOW - 5 + scene.policy.orphan_grace_s
+    gone = {"state": backends_api.InstanceState.EXITED, "exit": backends_api.Exit(slug="evicted")}
+    scene.instances[B] = [attrs.evolve(scene.instances[B][0], **gone)]
+    assert actions(scene.plan(), model.RetireAgent)[name].cause is model.Cause.LOST_EVICTED
+
+
+@pytest.mark.parametrize(
+    "more", [{"spent": True}, {"exit": backends_api.Exit(slug="evicted")}, {}]
+)
+def test_an_instance_that_somebody_else_removes_is_no_timeout(more):
+    """Nothing is waited for that is told already, that will not come, or for too long."""
+    since = NOW - 5 if more else NOW - 60
+    scene, name = removed_by_somebody(phase_at=since)
+    scene.instances[B] = [attrs.evolve(scene.instances[B][0], **more)]
     action = actions(scene.plan(), model.RetireAgent)[name]
-    expected = "its instance is being removed (being deleted)"
-    assert (expected, "lost-instance") == (action.reason, action.cause.slug)
+    cause = "lost-evicted" if "exit" in more else "lost-instance"
+    assert action.cause.slug == cause
+    assert "exit" in more or action.reason == "its instance is being removed (being deleted)"
 
 
 def test_one_that_does_not_come_online_in_time_is_replaced():

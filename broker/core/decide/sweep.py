@@ -199,6 +199,9 @@ def _lost(
             subject=agent.name, text=f"{text}, but item {wish.item.id} must go on with it"
         )
     if agent.instance is not None:
+        due = _certificate_due(agent, policy, now=world.now)
+        if due is not None:
+            return due
         return model.RetireAgent(name=agent.name, backend=agent.backend, reason=text, cause=cause)
     waiting = _second_sighting(agent, policy, now=world.now)
     if waiting is not None:
@@ -209,6 +212,22 @@ def _lost(
         reason=f"{text}, and it is offline",
         cause=cause if was_there else model.Cause.SWEPT,
     )
+
+
+def _certificate_due(agent: Agent, policy: model.Policy, *, now: float) -> float | None:
+    """Return until when it is waited for what an instance died of; None: nothing is to come.
+
+    Whoever else removes it (a drain, an eviction, a person) is told by its platform once it is
+    gone, and of what; a node that goes before keeps "its instance is being removed" for ever.
+    """
+    instance, memory = agent.instance, agent.memory
+    if instance is None or instance.state is not backends_api.InstanceState.STOPPING:
+        return None
+    if instance.exit is not None or instance.spent or memory is None:
+        return None
+    since = memory.phase_at if memory.phase_at is not None else now
+    due = since + policy.orphan_grace_s
+    return due if now < due else None
 
 
 def _orphan(

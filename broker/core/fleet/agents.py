@@ -299,11 +299,11 @@ def _work(
         lifecycle.ComputerSight.OFFLINE,
     }:
         since = memory.offline_at if memory.offline_at is not None else now
-        return {"offline_at": since, "idle_at": None, "free_at": None, "executable_urls": ()}
+        return {"offline_at": since, **_away(memory)}
     is_idle = sight is lifecycle.ComputerSight.IDLE
     if sight in {lifecycle.ComputerSight.CORDONED, lifecycle.ComputerSight.HELD}:
         # out of service hides whether it is connected
-        return {"offline_at": None, "idle_at": None, "free_at": None, "executable_urls": ()}
+        return {"offline_at": None, **_away(memory)}
     idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
     first = memory.online_at is None
     builds, executable_urls = _look_at_work(memory, computer)
@@ -325,6 +325,15 @@ def _work(
         "untold": max(0, memory.untold + fresh - named),
         "executable_urls": executable_urls,
     }
+
+
+def _away(memory: Memory) -> dict[str, Any]:
+    """Return what is remembered of one that may not be connected.
+
+    A Pipeline goes on when it is back, as the build that it was: it is not counted again.
+    """
+    named = tuple(url for url in memory.executable_urls if url not in {"", ASSIGNED})
+    return {"idle_at": None, "free_at": None, "executable_urls": named}
 
 
 def _look_at_work(memory: Memory, computer: model.Computer) -> tuple[int, tuple[str, ...]]:

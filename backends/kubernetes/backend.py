@@ -174,12 +174,13 @@ class KubernetesBackend:
                 )
             kept.forget(name)
             self._made.pop(name, None)
+            shown = kept.shows(sighting.pod, sighting.uid)
             # with a grace of 0 the object would go at once, whatever still runs
             grace = max(1, math.ceil(grace_s))
             await self._delete(asked, sighting, grace)
             with contextlib.suppress(api.BackendError):  # the cluster collects it, only later
                 await asked.delete_secret(sighting.pod)
-            await self._gone(name, sighting.uid, within_s=grace + _END_MARGIN_S)
+            await self._gone(name, sighting.uid, within_s=grace + _END_MARGIN_S, shown=shown)
 
     async def capacity(self) -> api.Capacity | None:
         """Return what quotas leave, for a while after one has refused a pod.
@@ -378,15 +379,23 @@ class KubernetesBackend:
             spent=instance.state is api.InstanceState.EXITED,
         )
 
-    async def _gone(self, name: str, uid: str, *, within_s: float) -> bool:
-        """Wait until the pod is gone, by the picture where it is kept; tell whether it is."""
+    async def _gone(self, name: str, uid: str, *, within_s: float, shown: bool = False) -> bool:
+        """Wait until the pod is gone, by the picture where it is kept; tell whether it is.
+
+        ``shown``: the picture has shown it, so that it proves something when it no longer does.
+        """
         loop = asyncio.get_running_loop()
         end, pause_s = loop.time() + within_s, _FIRST_LOOK_S
+        called = pod.pod_name(name)
         while loop.time() < end:
             _, kept = await self._open()
-            found = await self._find(name)
-            if found is None or found.uid != uid:
+            shown = shown or kept.shows(called, uid)
+            if shown and kept.has_lost(called, uid):
                 return True
+            if not kept.shows(called, uid):
+                found = await self._find(name)
+                if found is None or found.uid != uid:
+                    return True
             await kept.wait(min(pause_s, end - loop.time()))
             pause_s = min(2 * pause_s, _LOOK_S)
         _LOG.warning("pod does not go", extra={"instance": name, "waited_s": within_s})

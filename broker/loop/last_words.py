@@ -18,6 +18,17 @@ _READ = 120
 """A trace of Java alone has 40 lines, and what it is about stands above it."""
 
 
+def are_wanted(action: model.Removal, agent: model.Agent | None) -> bool:
+    """Return whether anybody asks what an agent said last: not of one that goes as planned.
+
+    Each reading is a call to the platform, and to the host of the instance.
+    """
+    if agent is None or agent.instance is None:
+        return False
+    planned = isinstance(action, model.RetireAgent) and not action.cause.accident
+    return not planned or agent.instance.exit is not None
+
+
 async def read(backend: backends_api.Backend, name: str, *, within_s: float) -> Sequence[str]:
     """Return the last lines of an instance, cut and cleaned; none if they are not had in time."""
     try:

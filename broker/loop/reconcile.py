@@ -482,7 +482,7 @@ class Reconciler:
         """Keep the last words of an agent before its instance is removed."""
         agent = turn.agent_of(self.state, action.name)
         lines: Sequence[str] = ()
-        if agent is not None and agent.backend is not None and agent.instance is not None:
+        if agent is not None and agent.backend and last_words.are_wanted(action, agent):
             backend = self.backends.get(agent.backend)
             with self._outlived("last words"):
                 if backend is not None:

@@ -4,6 +4,7 @@ Pods are only seen to run; that their agents come online is the stage's doing.
 """
 
 import asyncio
+import collections
 import contextlib
 import pathlib
 from collections.abc import AsyncIterator, Callable
@@ -120,3 +121,21 @@ async def test_a_cluster_that_does_not_answer_is_passed_by(tmp_path: pathlib.Pat
         assert {"near": False, "far": True} == {
             str(name): view.synced for name, view in world.backends.items()
         }
+
+
+async def test_what_a_single_use_agent_asks_of_the_cluster(tmp_path: pathlib.Path) -> None:
+    """Pod and secret made, both deleted; nobody's last words are read.
+
+    A listing is needed only where the picture is behind, which a busy machine may make it.
+    """
+    async with stage(tmp_path) as made:
+        for number in (1, 2):
+            begun = len(made.near.requests)
+            made.server.submit(label="maven", duration_s=0.2)
+            await made.until(lambda: len(made.near.pods) == 1)
+            await made.until(lambda: not made.near.pods and not made.near.secrets)
+            assert ["done"] * number == made.fates()
+
+        asked = collections.Counter(verb for verb, _ in made.near.requests[begun:])
+        asked.pop("list", None)
+        assert {"create": 1, "create secrets": 1, "delete": 1, "delete secrets": 1} == asked

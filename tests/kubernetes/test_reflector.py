@@ -77,6 +77,22 @@ async def listed(ours: backend.KubernetesBackend, wanted: Callable[[dict], bool]
             await asyncio.sleep(0.005)
 
 
+async def test_a_deletion_that_the_picture_shows_is_asked_about_no_more(
+    cluster: fake.Cluster, make: Make
+) -> None:
+    """Pod and secret are deleted, and that is all; who keeps no picture looks for it."""
+    keeps, looks = make(), make()
+    async with followed(keeps):
+        for name, ours in {"a1": keeps, "a2": looks}.items():
+            await ours.launch(spec(name))
+            await listed(keeps, lambda found: name in found)
+            begun = len(cluster.requests)
+            await ours.terminate(name, grace_s=0)
+            asked = cluster.verbs()[begun:]
+            assert (ours is looks) == ("list" in asked), asked
+            assert {"delete", "delete secrets"} <= set(asked)
+
+
 async def test_at_rest_nothing_is_asked(cluster: fake.Cluster, make: Make) -> None:
     """One list and one watch serve any number of looks, also at what changes."""
     ours = make()

@@ -273,10 +273,11 @@ class Daemon:
 
     # --- what a test does and sees ---
 
-    def ghost(self, name):
+    def ghost(self, name, *, age_s=0.0):
         """Return a node that a cut-off life left: it has no instance."""
+        created_at = self.watch.now() - age_s
         owned = marks.Marks(
-            owner=OWNER, template="t", backend=LOCAL, revision="r1", created_at=self.watch.now()
+            owner=OWNER, template="t", backend=LOCAL, revision="r1", created_at=created_at
         )
         return simulation.Node(
             name=name,

@@ -1,7 +1,9 @@
 """What the last lines of an agent say it died of."""
 
+import attrs
 import pytest
 
+from backends import api as backends_api
 from broker.core import model
 from broker.core.fleet import ledger as ledgers
 from broker.loop import complaints, last_words
@@ -84,3 +86,27 @@ def test_the_pause_that_follows_says_the_same():
     after = ledgers.reworded(ledger, key, "its instance ended", told.text)
     assert after.backoffs[key].reason == told.text
     assert ledgers.reworded(ledger, key, "something else", told.text) is ledger
+
+
+EXIT = backends_api.Exit(slug="exited", code=1)
+IDLE, LOST = model.Cause.IDLE, model.Cause.LOST_EXITED
+
+
+@pytest.mark.parametrize(
+    ("action", "exit_", "wanted"),
+    [
+        (model.RetireAgent(name="a", backend="b", reason="", cause=IDLE), None, False),
+        (model.RetireAgent(name="a", backend="b", reason="", cause=IDLE), EXIT, True),
+        (model.RetireAgent(name="a", backend="b", reason="", cause=LOST), None, True),
+        (model.SweepInstance(name="a", backend="b", reason=""), None, True),
+        (model.SweepNode(name="a", reason=""), None, True),
+    ],
+)
+def test_whose_last_words_are_read(action, exit_, wanted):
+    """Of whoever goes as planned nobody asks, unless it has ended by itself meanwhile."""
+    running = backends_api.InstanceState.RUNNING
+    instance = backends_api.Instance(name="a", state=running, metadata={}, exit=exit_)
+    agent = model.Agent(name="a", phase=model.Phase.IDLE, backend="b", instance=instance)
+    assert wanted is last_words.are_wanted(action, agent)
+    assert not last_words.are_wanted(action, attrs.evolve(agent, instance=None))
+    assert not last_words.are_wanted(action, None)

@@ -301,7 +301,8 @@ async def test_more_left_over_than_is_plausible_is_kept_and_said_once(caplog):
     """Thirty nodes without an instance: nothing is removed, a person is asked, not each second."""
     async with Daemon() as made:
         for number in range(30):
-            made.sim.create_node(made.watch.now(), made.ghost(f"o-t-ghost{number}"))
+            ghost = made.ghost(f"o-t-ghost{number}", age_s=3600.0)
+            made.sim.create_node(made.watch.now(), ghost)
         await asyncio.sleep(60)
         assert 30 == len(made.sim.nodes)
         assert 1 == [r.message for r in caplog.records].count("sweep refused")

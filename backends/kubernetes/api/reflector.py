@@ -91,6 +91,7 @@ class Reflector:
         self._odd = ""  # of the last full list
         self._live = False
         self._kept = False
+        self._open = False  # a stream of changes, also while they are taken over
         self._said = ""
         self._changed = asyncio.Event()
 
@@ -136,6 +137,19 @@ class Reflector:
     def find(self, pod: str) -> states.PodSighting | None:
         """Return a pod by its name from the picture, if it is being kept."""
         return self._pods.get(pod) if self.live else None
+
+    def shows(self, pod: str, uid: str) -> bool:
+        """Return whether the picture shows a pod, and is kept: also while it is being changed."""
+        there = self._pods.get(pod)
+        return self._open and there is not None and there.uid == uid
+
+    def has_lost(self, pod: str, uid: str) -> bool:
+        """Return whether a pod that the picture once showed is certainly gone.
+
+        A picture that is behind still shows it; one that was given up proves nothing.
+        """
+        there = self._pods.get(pod)
+        return self._open and not self._odd and (there is None or there.uid != uid)
 
     async def wait(self, within_s: float) -> None:
         """Wait for the next change, or for a while."""
@@ -199,7 +213,7 @@ class Reflector:
                 async with contextlib.aclosing(watched):
                     async for batch in watched:
                         if not batch:
-                            self._live = True
+                            self._live = self._open = True
                             continue
                         heard = True
                         for event in batch:
@@ -215,7 +229,7 @@ class Reflector:
                 if not self._live and not heard:
                     raise  # could not even be opened
             finally:
-                self._live = False
+                self._live = self._open = False
             if loop.time() - opened < _SHORT_S:
                 await asyncio.sleep(_SHORT_S)
 

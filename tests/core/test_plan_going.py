@@ -115,6 +115,14 @@ def test_whoever_is_held_is_named():
     assert refusal.text.endswith(": hands off")
 
 
+def test_whoever_is_held_is_no_surplus_that_goes():
+    """However many there are: it is somebody else's."""
+    scene = Scene(template("t", cap=1))
+    for _ in range(3):
+        scene.agent("t", Phase.HELD)
+    assert scene.plan().actions == ()
+
+
 # --- who stays ---
 
 

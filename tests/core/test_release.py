@@ -49,6 +49,7 @@ def test_the_node_of_an_agent_that_died_at_work_goes_at_once():
     action = scene.released()
     assert action.cause is model.Cause.LOST_KILLED
     assert "killed by SIGKILL" in action.reason
+    assert action.backend == "local"
     assert scene.objection(action) is None
     assert actions(scene.plan(), model.CordonAgent) == {}
 

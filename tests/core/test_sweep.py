@@ -59,6 +59,15 @@ def test_any_number_of_dead_instances_is_plausible():
     assert names == set(actions(scene.plan(), model.RetireAgent))
 
 
+def test_a_node_of_a_template_that_is_gone_is_doubted_as_others_are():
+    """Nobody can tell how long such an agent may take to come."""
+    scene = Scene(template("t"), sweep_floor=0, sweep_share=0.0)
+    scene.agent("gone", Phase.LOST, orphan_sightings=5, orphan_at=NOW - 1000)
+    scene.computers = [attrs.evolve(c, offline_cause="") for c in scene.computers]
+    made = scene.plan()
+    assert (made.actions, [r.implausible for r in made.refusals]) == ((), [True])
+
+
 def test_one_that_is_being_removed_hides_no_other():
     """It is not asked for again, and the next one is."""
     scene = Scene(template("t"))

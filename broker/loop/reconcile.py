@@ -476,7 +476,10 @@ class Reconciler:
         if isinstance(action, model.LaunchAgent):
             self.recorder.launched(action.template, action.backend, slug, seconds)
         elif isinstance(action, model.Removal) and not slug:
-            self.recorder.ended(*turn.end_of(self.state, action))
+            template, cause = turn.end_of(self.state, action)
+            self.recorder.ended(template, cause)
+            if turn.is_unused(self.state, action):
+                self.recorder.unused(template)
 
     async def before_end(self, action: model.Removal) -> None:
         """Keep the last words of an agent before its instance is removed."""

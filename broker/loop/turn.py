@@ -304,7 +304,9 @@ def glance(
 
     Whoever has an order under way is dealt with at the next look.
     """
-    ledger, used = single_use.used(state.ledger, at_risk(state, policy, now) & set(at_work))
+    ledger, used = single_use.used(
+        state.ledger, at_risk(state, policy, now) & set(at_work), now=now
+    )
     orders = tuple(
         model.CordonAgent(
             name=name,
@@ -378,6 +380,14 @@ def end_of(state: State, action: model.Removal) -> tuple[model.TemplateName | No
         memory.template if memory is not None else None,
         cause if action.cause.accident else action.cause,
     )
+
+
+def is_unused(state: State, action: model.Removal) -> bool:
+    """Return whether an agent goes without a build that was ordered for an item."""
+    memory = state.ledger.memories.get(action.name)
+    if memory is None or memory.item is None or memory.builds or memory.unseen:
+        return False
+    return not end_of(state, action)[1].accident
 
 
 def agent_of(state: State, name: model.NodeName) -> model.Agent | None:

@@ -150,6 +150,10 @@ class PrometheusRecorder:
         """Count."""
         self._extra.labels(self._template(template)).inc()
 
+    def unused(self, template: str | None) -> None:
+        """Count."""
+        self._unused.labels(self._template(template)).inc()
+
     def controller_call(self, kind: str, outcome: str, seconds: float) -> None:
         """Count and time."""
         name = _one_of(kind, values.CALL_KINDS)
@@ -199,6 +203,11 @@ class PrometheusRecorder:
         )
         self._extra = self._counter(
             "once_extra_builds", "Builds of single-use agents after their first.", "template"
+        )
+        self._unused = self._counter(
+            "agents_unused",
+            "Agents that were ordered for an item and are gone without a build.",
+            "template",
         )
         self._left = self._counter("items_left", "Items that left the queue.", "outcome")
         self._controller_calls = self._counter(

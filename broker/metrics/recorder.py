@@ -42,6 +42,9 @@ class Recorder(Protocol):
     def extra_build(self, template: str | None) -> None:
         """A single-use agent was given another build after its first."""
 
+    def unused(self, template: str | None) -> None:
+        """An agent that was ordered for an item is gone, and has never had a build."""
+
     def controller_call(self, kind: str, outcome: str, seconds: float) -> None:
         """The controller was asked."""
 
@@ -85,6 +88,9 @@ class NullRecorder:
         """Discard."""
 
     def extra_build(self, template: str | None) -> None:
+        """Discard."""
+
+    def unused(self, template: str | None) -> None:
         """Discard."""
 
     def controller_call(self, kind: str, outcome: str, seconds: float) -> None:

@@ -155,9 +155,9 @@ def test_a_build_of_agents_for_many_builds_is_not_guessed_at():
 def test_a_glance_and_the_look_that_names_the_build_are_one_build():
     scene = scene_of()
     name = scene.agent("t", Phase.IDLE)
-    scene.ledger, fresh = single_use.used(scene.plan().ledger, {name, "gone"})
+    scene.ledger, fresh = single_use.used(scene.plan().ledger, {name, "gone"}, now=NOW)
     assert fresh == (name,)
-    assert single_use.used(scene.ledger, {name})[1] == ()
+    assert single_use.used(scene.ledger, {name}, now=NOW)[1] == ()
     scene.computers = [
         attrs.evolve(c, idle=False, busy_executors=1, executable_urls=("http://c/job/x/7/",))
         for c in scene.computers
@@ -169,7 +169,7 @@ def test_a_glance_and_the_look_that_names_the_build_are_one_build():
 def test_a_build_that_ends_before_a_look_names_it_stays_without_a_name():
     scene = scene_of()
     name = scene.agent("t", Phase.IDLE)
-    scene.ledger, _ = single_use.used(scene.plan().ledger, {name})
+    scene.ledger, _ = single_use.used(scene.plan().ledger, {name}, now=NOW)
     scene.now = NOW + 1
     assert counted(scene.plan().ledger)[name] == (1, 0, 1)
 
@@ -252,3 +252,16 @@ def test_who_is_asked_for_by_name_is_kept_for_that():
     name = scene.agent("t", Phase.IDLE, builds=1)
     scene.wait(item(1, why=f"Must run on {name} not somewhere", exports_label=False))
     assert scene.plan().actions == ()
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.CONNECTING])
+@pytest.mark.parametrize(("glanced_at", "ordered"), [(NOW, 0), (NOW - 5, 1)])
+def test_a_look_that_began_before_a_glance_shows_the_item_still(phase, glanced_at, ordered):
+    """The one that was given it counts in that look, though it is used: nobody is ordered twice."""
+    scene = scene_of()
+    name = scene.agent("t", phase, age_s=20)
+    scene.wait(item(1, "t"))
+    scene.ledger, _ = single_use.used(scene.plan().ledger, {name}, now=glanced_at)
+    if glanced_at < NOW and phase is Phase.CONNECTING:
+        ordered = 0  # nobody has seen it come, and it may yet
+    assert len(launches(scene.plan())) == ordered

@@ -164,7 +164,10 @@ class Notes(metrics.NullRecorder):
         self.failed = []
         self.latencies = []
         self.results = collections.Counter()
-        self.extra_builds = 0
+        self.extra_builds = self.unused_agents = 0
+
+    def unused(self, template):
+        self.unused_agents += 1
 
     def extra_build(self, template):
         self.extra_builds += 1

@@ -49,7 +49,9 @@ _TIER_TEXT = (
 def serve_from_present(draft: drafts.Draft) -> None:
     """Match waiting items with the free slots of the agents that are there."""
     for agent in draft.agents:
-        if agent.phase not in _TIERS or agent.name in draft.leaving:
+        if agent.phase not in _TIERS:
+            continue
+        if agent.name in draft.leaving and not _took_work_since(draft, agent):
             continue
         supply = _supply(draft, agent)
         if supply is None:
@@ -92,6 +94,17 @@ def serve_from_present(draft: drafts.Draft) -> None:
     _nominate(draft)
     draft.served = draft.nominated
     draft.unserved = [w for w in draft.wanted if w.item.id not in draft.nominated]
+
+
+def _took_work_since(draft: drafts.Draft, agent: Agent) -> bool:
+    """Return whether an agent was seen at work after this view of the controller was read.
+
+    In the view its item waits still: both count, or another agent would be ordered for it.
+    """
+    glanced_at = agent.memory.glanced_at if agent.memory is not None else None
+    if glanced_at is None or agent.phase is Phase.BUSY:
+        return False
+    return glanced_at >= draft.world.controller.read_at
 
 
 def _nominate(draft: drafts.Draft) -> None:
@@ -224,7 +237,7 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         slots = computer.executors - computer.busy_executors
         if slots <= 0:
             return None
-        verdict = draft.spent.get(agent.name)
+        verdict = None if _took_work_since(draft, agent) else draft.spent.get(agent.name)
         if verdict is not None and (agent.phase is Phase.BUSY or verdict.cause in retention.USED):
             return None  # it is being taken out of service, its free slots with it
     else:

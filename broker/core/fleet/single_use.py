@@ -62,11 +62,11 @@ def _may_be_given(agent: Agent, now: float) -> bool:
 
 
 def used(
-    ledger: model.Ledger, at_work: Iterable[NodeName]
+    ledger: model.Ledger, at_work: Iterable[NodeName], *, now: float
 ) -> tuple[model.Ledger, tuple[NodeName, ...]]:
     """Note that agents have their first build; return those of which that was not known."""
     fresh = {
-        name: attrs.evolve(memory, builds=1, untold=1, executable_urls=("",))
+        name: attrs.evolve(memory, builds=1, untold=1, executable_urls=("",), glanced_at=now)
         for name in sorted(at_work)
         if (memory := ledger.memories.get(name)) is not None and memory.builds == 0
     }

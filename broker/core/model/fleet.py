@@ -95,6 +95,7 @@ class Memory:
     item_cancelled: bool = False  # nobody runs it any more
     item_asked: bool = False  # what became of it
     untold: int = 0  # of ``builds``: seen to run, and which item that was is not known
+    glanced_at: float | None = None  # when it was seen at its first build between two looks
     unseen: int = 0  # builds that it may have had besides, between two looks
     instance_seen: bool = False  # since we started
     removals: int = 0  # how often we tried to remove it, and it was there still

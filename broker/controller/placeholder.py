@@ -7,7 +7,7 @@ agents and to decide what a claim means.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from attrs import define
@@ -62,6 +62,7 @@ def _never_connected(name: str, description: str) -> jnlp_node.NodeDefinition:
     )
 
 
+_PAUSE_S, _LONGEST_S = 5.0, 120.0  # until a node that was refused is tried again
 _ANSWERS = 10
 """Questions answered in one cycle; a broker asks one."""
 
@@ -76,6 +77,9 @@ class Placeholder:
     challenge_s: float
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
     doubt: str = ""  # whose claim stands in the place of ours, for people
+    _refusal: jnlp_errors.JenkinsError | None = None  # of a node, the last time
+    _refusals: int = 0  # in a row
+    _again_at: float = 0.0
 
     def begin(self, holder: str, *, now: float) -> None:
         """Forget an earlier term; claim for all brokers that share the leadership from now on."""
@@ -108,9 +112,11 @@ class Placeholder:
                     "the other one"
                 )
             case identity.Step.ASK:
-                await self.nodes.create(_question(self.owner, standing.question))
+                async with self._politely(now):
+                    await self.nodes.create(_question(self.owner, standing.question))
             case identity.Step.TAKE:
-                await self._take(exists=computer is not None)
+                async with self._politely(now):
+                    await self._take(exists=computer is not None)
                 if before.asked_at is not None:
                     await self._delete(marks.question_name(self.owner, before.question))
             case identity.Step.ANSWER:
@@ -120,6 +126,20 @@ class Placeholder:
                 pass
         self.standing = standing
         return standing.works
+
+    @contextlib.asynccontextmanager
+    async def _politely(self, now: float) -> AsyncIterator[None]:
+        """Try a node again that was refused after a growing pause; till then raise the refusal."""
+        if self._refusal is not None and now < self._again_at:
+            raise self._refusal.with_traceback(None)
+        try:
+            yield
+        except jnlp_errors.JenkinsError as error:
+            pause_s = min(_PAUSE_S * 2.0 ** min(self._refusals, 16), _LONGEST_S)
+            self._refusals += 1
+            self._refusal, self._again_at = error, now + max(pause_s, error.retry_after or 0.0)
+            raise
+        self._refusal, self._refusals = None, 0
 
     def is_claimed_by_another(self, view: model.ControllerView) -> bool:
         """Whether the claim is neither ours nor one of our earlier lives'."""

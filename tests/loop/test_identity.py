@@ -212,3 +212,24 @@ async def test_what_cannot_be_read_is_no_answer():
     assert not await one.tend(controller.view(odd_nameless=True), now=3.0)
     with pytest.raises(placeholder.SecondBroker):
         await one.tend(controller.view(), now=4.0)
+
+
+async def test_a_node_that_is_refused_is_tried_again_after_a_growing_pause():
+    """Meanwhile the refusal is what there is to say; and when it may be made, it is made."""
+
+    class Refusing(Controller):
+        async def create(self, definition):
+            if now < 1600:
+                tries.append(now - 1000)
+                raise errors.Forbidden("no Agent/Create")
+            await super().create(definition)
+
+    controller, tries = Refusing(), []
+    made = broker(controller, "one")
+    for now in range(1000, 1635):
+        with pytest.raises(errors.Forbidden):
+            await made.tend(controller.view(), now=float(now))
+    assert tries == [0, 5, 15, 35, 75, 155, 275, 395, 515]
+    now = 1635
+    assert await made.tend(controller.view(), now=float(now))
+    assert controller.claim().holder == "one"

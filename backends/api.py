@@ -81,6 +81,8 @@ class Instance:
     detail: str = ""  # the platform's words on why it does not run yet, or does not go
     leaving_at: float | None = None  # POSIX seconds: since when it is being removed, if known
     spent: bool = False  # nothing of it runs any more, and something keeps it from being removed
+    # with RUNNING: a part of it has ended, or never will run, without which it is no good
+    flaw: Exit | None = None
     place: str = ""  # where it runs, cleaned: an engine, a node; "": not known, or nothing to tell
     ends_because: str = ""  # the platform's words on why it will soon end what runs still; "": no
     ends_at: float | None = None  # with ``ends_because``, POSIX seconds, where it says when

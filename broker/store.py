@@ -241,6 +241,7 @@ def _memory(told: Mapping[str, Any]) -> model.Memory:
     return model.Memory(
         first_seen_at=float(told["seen"]),
         online_at=float(told["online"]),
+        whole=True,
         builds=int(told["builds"]),
         executable_urls=tuple(str(url) for url in told["urls"]),
         busy_session=str(told["session"]),

@@ -237,6 +237,10 @@ class KubernetesTemplate:
     # Fill in what the Pod Security level `restricted` asks for, where a container does not say
     # otherwise: no privilege escalation, no capabilities, no root, the runtime's seccomp profile.
     restricted: bool = True
+    # An agent counts only while all containers of its pod run, as in the kubernetes plugin: one
+    # whose side container ends, or cannot be started, takes no builds, and its template is set
+    # aside. Off: the container `jnlp` alone decides.
+    all_containers: bool = True
     # When the image of `jnlp` is pulled: Always, IfNotPresent, Never. None: Kubernetes' own rule.
     image_pull_policy: str | None = field(
         default=None, validator=_one_of("Always", "IfNotPresent", "Never")

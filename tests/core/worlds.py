@@ -143,6 +143,7 @@ class Scene:
                 created_at=self.now - age_s,
                 online_at=self.now - age_s + 1 if phase in {Phase.IDLE, Phase.BUSY} else None,
                 online_witnessed=phase in {Phase.IDLE, Phase.BUSY},
+                whole=phase in {Phase.IDLE, Phase.BUSY},
                 offline_at=self.now - age_s if phase is Phase.CONNECTING else None,
                 idle_at=self.now - idle_s if phase is Phase.IDLE else None,
                 busy_session="s1",

@@ -501,3 +501,11 @@ def test_nodes_that_are_to_be_avoided_are_left_to_others(terms, expected):
     assert ({"x": 1}, expected) == (told["podAffinity"], rules["nodeSelectorTerms"])
     assert made.digest == pod.make(attrs.evolve(spec, avoid=()), owner="ci").digest
     assert before == json.dumps(options.pod)
+
+
+@pytest.mark.parametrize("all_containers", [True, False])
+def test_a_pod_says_whether_all_its_containers_count(all_containers):
+    """So that whoever looks at it later need not know its template."""
+    options = settings.KubernetesTemplate(all_containers=all_containers)
+    made = pod.make(attrs.evolve(PLAIN, options=options), owner="ci")
+    assert all_containers is (pod.AGENT_ALONE not in made.pod["metadata"]["annotations"])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from backends import api
+from backends.kubernetes.pods import pod as pods
 from backends.kubernetes.pods import states, table
 from tests.kubernetes import recorded
 
@@ -205,6 +206,54 @@ def test_a_side_container_without_memory_is_told_while_the_agent_runs() -> None:
         "running",
         "container sidecar: killed for using more memory than its limit",
     )
+
+
+def beside(state: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a pod whose agent runs beside a container in this state."""
+    pod = recorded.events("pod-30")[-3][2]
+    for container in pod["status"]["containerStatuses"]:
+        running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+        container["state"] = running if container["name"] == "jnlp" else state
+    pod["status"]["phase"] = "Running"
+    pod["metadata"].setdefault("annotations", {}).update(more)
+    return pod
+
+
+PULLED = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+ENDED = {"terminated": {"exitCode": 3, "reason": "Error"}}
+
+
+@pytest.mark.parametrize(
+    ("state", "now", "shown", "slug", "words"),
+    [
+        ({"running": {}}, 0, "running", None, ""),
+        ({"waiting": {"reason": "ContainerCreating"}}, 0, "starting", None, "is being made"),
+        ({}, 0, "starting", None, "container sidecar is being made"),
+        (PULLED, 0, "starting", None, "container sidecar: the image cannot be pulled"),
+        (PULLED, 1e12, "running", "image", "container sidecar: the image cannot be pulled"),
+        (ENDED, 0, "running", "exited", "container sidecar: ended with 3"),
+        ({"terminated": {"exitCode": 0}}, 0, "running", "exited", ""),
+    ],
+)
+def test_an_agent_counts_when_all_containers_of_its_pod_run(
+    state: dict[str, Any], now: float, shown: str, slug: str | None, words: str
+) -> None:
+    """Until then it starts; one that cannot be had, or ends, makes the pod no agent."""
+    told = states.see(beside(state)).at(now, patience_s=60.0)
+    assert (shown, slug) == (told.state.value, told.flaw.slug if told.flaw is not None else None)
+    assert words in told.detail
+    assert told.exit is None
+    if told.flaw is not None:
+        assert "container sidecar: " in told.flaw.message
+
+
+@pytest.mark.parametrize("state", [PULLED, ENDED, {}])
+def test_where_the_template_says_so_the_agent_s_container_alone_decides(
+    state: dict[str, Any],
+) -> None:
+    """Then it runs, whatever stands beside it."""
+    told = states.see(beside(state, **{pods.AGENT_ALONE: "true"})).at(1e12, patience_s=60.0)
+    assert (api.InstanceState.RUNNING, None) == (told.state, told.flaw)
 
 
 @pytest.mark.parametrize(

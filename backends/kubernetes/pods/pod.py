@@ -30,6 +30,8 @@ PREFIX = "agent-broker/"
 NAME = f"{PREFIX}name"
 METADATA = f"{PREFIX}metadata"
 DIGEST = f"{PREFIX}digest"
+AGENT_ALONE = f"{PREFIX}agent-alone"
+"""Of a pod whose side containers say nothing of its agent."""
 MANAGED_BY = {"app.kubernetes.io/managed-by": "agent-broker"}
 
 _SECRETS_DIR = "/run/agent-broker"
@@ -120,7 +122,7 @@ def make(
     volumes.share(pod)
     volumes.named(pod, spec.name)
     _complete(pod, spec, options)
-    _mark(pod, spec, owner)
+    _mark(pod, spec, owner, options)
     if spec.avoid:  # after the digest: the same pod, wherever it must not go
         _keep_off(pod["spec"], spec.avoid)
     secret_files = dict(spec.secret_files)
@@ -424,7 +426,9 @@ def _restrict(body: Manifest, containers: list[Manifest]) -> None:
         own.setdefault("capabilities", {"drop": ["ALL"]})
 
 
-def _mark(pod: Manifest, spec: api.InstanceSpec, owner: str) -> None:
+def _mark(
+    pod: Manifest, spec: api.InstanceSpec, owner: str, options: settings.KubernetesTemplate
+) -> None:
     """Write down whose pod it is, over whatever a user wrote there."""
     metadata: Manifest = pod.setdefault("metadata", {})
     metadata["name"] = pod_name(spec.name)
@@ -443,5 +447,7 @@ def _mark(pod: Manifest, spec: api.InstanceSpec, owner: str) -> None:
         NAME: spec.name,
         METADATA: json.dumps(dict(spec.metadata), sort_keys=True),
     }
+    if not options.all_containers:
+        metadata["annotations"][AGENT_ALONE] = "true"
     text = json.dumps(pod, sort_keys=True)
     metadata["annotations"][DIGEST] = hashlib.sha256(text.encode()).hexdigest()[:32]

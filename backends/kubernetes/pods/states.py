@@ -99,6 +99,7 @@ class PodSighting:
     instance: api.Instance
     since: float | None  # when it last came a step forward
     stuck: table.PodObstacle | None = None  # why it does not, as far as its status tells
+    waits_beside: bool = False  # the agent's own container runs, and it waits for another one
     mute: bool = False  # it does not run yet, and its status does not tell why
     gone: api.Exit  # why, if it is gone with this as its last sight
     end: api.Exit | None = None  # how it had ended before it was deleted
@@ -129,6 +130,10 @@ class PodSighting:
         patience_s = 0.0 if why.slug == "interrupted" else patience_s
         if why.slug is not None and self.waited_s(now) >= patience_s:
             end = api.Exit(slug=why.slug, message=why.words)
+            if self.waits_beside:
+                return attrs.evolve(
+                    self.instance, state=api.InstanceState.RUNNING, detail=why.words, flaw=end
+                )
             return attrs.evolve(self.instance, state=api.InstanceState.EXITED, detail="", exit=end)
         return attrs.evolve(self.instance, detail=why.words)
 
@@ -182,6 +187,7 @@ def _see(pod: Pod) -> PodSighting:
         detail=detail[:_WORDS],
         leaving_at=due_at - grace_s if stopping and due_at is not None else None,
         spent=stopping and _is_spent(pod),
+        flaw=_flaw(pod) if state is api.InstanceState.RUNNING else None,
         place=_node(pod),
     )
     starting = state is api.InstanceState.STARTING
@@ -196,6 +202,7 @@ def _see(pod: Pod) -> PodSighting:
         instance=instance,
         since=max((at for at in steps if at is not None), default=None),
         stuck=stuck,
+        waits_beside=starting and bool(part(_agent(pod), "state", "running")),
         mute=starting and stuck is None and _mute(pod),
         gone=_gone(pod),
         due_at=due_at if stopping and not _holders(pod) else None,
@@ -303,6 +310,9 @@ def _judged(pod: Pod) -> _Judged:
     if over or phase in {"Succeeded", "Failed"}:
         return api.InstanceState.EXITED, "", _end(pod)
     if part(_agent(pod), "state", "running"):
+        waits = _waits_beside(pod)
+        if waits:
+            return api.InstanceState.STARTING, waits, None
         return api.InstanceState.RUNNING, _trouble(pod), None
     if phase == "Unknown":
         return api.InstanceState.RUNNING, "its node does not answer", None
@@ -431,6 +441,35 @@ def _trouble(pod: Pod) -> str:
     if ready.get("status") == "False" and not ready.get("reason") and everything:
         return "its node does not answer"
     return ""
+
+
+def _needs_all(pod: Pod) -> bool:
+    """Tell whether the agent counts only while all containers run."""
+    return pods.AGENT_ALONE not in part(pod, "metadata", "annotations")
+
+
+def _waits_beside(pod: Pod) -> str:
+    """Return what a pod waits for whose agent runs before its side containers do."""
+    for container in _others(pod) if _needs_all(pod) else ():
+        state = part(container, "state")
+        if "running" in state or "terminated" in state:
+            continue
+        stuck = _stuck(pod)
+        if stuck is not None:
+            return stuck.words
+        reason = word(part(state, "waiting"), "reason")
+        return f"container {_name(container)} is being made{f': {reason}' if reason else ''}"
+    return ""
+
+
+def _flaw(pod: Pod) -> api.Exit | None:
+    """Return how a side container ended that is not started again."""
+    again = part(pod, "spec").get("restartPolicy", "Always") != "Never"
+    if again or not _needs_all(pod):
+        return None
+    native = _native(pod)
+    ends = (_of_container(c, None) for c in _others(pod) if _name(c) not in native)
+    return next((end for end in ends if end is not None), None)
 
 
 def _why_deleted(pod: Pod) -> str:

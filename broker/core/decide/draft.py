@@ -143,14 +143,18 @@ class Draft:
 
     @functools.cached_property
     def misplaced(self) -> Mapping[NodeName, retention.Verdict]:
-        """Who must not be given anything more where it runs, and why."""
+        """Who must not be given anything more as it runs, or where, and why."""
         verdicts, avoided = {}, self.avoided
+        wanted_back = {wish.pinned for wish in self.pinned}
         for agent in self.agents:
             instance, backend = agent.instance, agent.backend
-            if instance is None or backend is None or not (instance.ends_because or avoided):
+            if instance is None or backend is None:
+                continue
+            if not (avoided or instance.ends_because or instance.flaw is not None):
                 continue
             verdict = retention.misplaced(agent, avoided.get((backend, instance.place)))
-            if verdict is not None and not withheld.is_held(agent):
+            wanted = withheld.is_held(agent) or agent.name in wanted_back
+            if verdict is not None and not wanted:
                 verdicts[agent.name] = verdict
         return verdicts
 

@@ -98,13 +98,18 @@ def unwanted(agent: Agent) -> Verdict | None:
 
 
 def misplaced(agent: Agent, avoided: model.Backoff | None) -> Verdict | None:
-    """Return why an agent must not be given anything more where it runs; None if it may.
+    """Return why an agent must not be given anything more as it runs; None if it may.
 
     ``avoided``: why its place is left alone, if it is.
     """
     instance = agent.instance
     if instance is None:
         return None
+    if instance.flaw is not None:
+        return Verdict(
+            cause=Cause.of_exit(instance.flaw.slug),
+            text=f"a part of its instance is missing: {instance.flaw.message}",
+        )
     if instance.ends_because:
         return Verdict(
             cause=Cause.ANNOUNCED, text=f"its platform will end it: {instance.ends_because}"

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import capacity, retention
 from broker.core.decide import draft as drafts
@@ -253,8 +254,16 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         labels=retention.labels_of(agent, template),
         exclusive=template.exclusive if template is not None else True,
         slots=slots,
-        tier=_TIERS[agent.phase],
+        tier=_tier(agent),
     )
+
+
+def _tier(agent: Agent) -> int:
+    """Return how far an agent is from work: online before all of it runs, it still starts."""
+    starts = (
+        agent.instance is not None and agent.instance.state is backends_api.InstanceState.STARTING
+    )
+    return _TIERS[Phase.CONNECTING if starts and agent.phase is Phase.IDLE else agent.phase]
 
 
 def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:

@@ -69,7 +69,7 @@ def observe(
         agent = _join(evidence, memory, expectation, world=world, policy=policy)
         if old is not None and not lifecycle.is_legal(old.phase, agent.phase):
             illegal.append((old.phase, agent.phase))
-        is_new = old is None or old.online_at is None
+        is_new = old is None or not old.whole
         if agent.phase not in _AT_WORK or agent.closed or is_new or ledger.backoffs:
             ledger = _count_start(ledger, agent, old, world=world, policy=policy)
         if (fate := places.fate(agent, old, why=why_lost, now=world.now)) is not None:
@@ -256,8 +256,11 @@ def remember(
         # a clock that went back between two lives must not make an agent younger than now
         created_at = min(read.created_at, now)
         facts.update(created_at=created_at, template=read.template, backend=evidence.backend)
-    if evidence.instance is not None:
+    instance = evidence.instance
+    if instance is not None:
         facts.update(instance_seen=True)
+        if instance.flaw is not None:
+            facts.update(flawed=True)
     memory = Memory(first_seen_at=now, **facts) if old is None else _changed(old, **facts)
     if not evidence.controller_synced:
         return _changed(memory, nominated_at=None)
@@ -265,7 +268,16 @@ def remember(
         return memory  # the view of the last look, once more: a second look is another view
     facts |= _work(memory, evidence.computer, now=now, session=world.controller.session)
     memory = Memory(first_seen_at=now, **facts) if old is None else _changed(memory, **facts)
+    if memory.online_at is not None and not memory.whole and _is_whole(instance):
+        memory = attrs.evolve(memory, whole=True)
     return _remember_refusal(memory, evidence, world)
+
+
+def _is_whole(instance: backends_api.Instance | None) -> bool:
+    """Return whether nothing of an instance, as far as it is seen, is missing."""
+    if instance is None:
+        return True
+    return instance.flaw is None and instance.state is not backends_api.InstanceState.STARTING
 
 
 def _changed(memory: Memory, **facts: Any) -> Memory:
@@ -453,37 +465,59 @@ def _count_start(
     memory = agent.memory
     if memory is None or agent.backend is None or agent.template is None:
         return ledger
-    key = ledgers.key_of(model.Scope.TEMPLATE, agent.backend, agent.template)
-    launch = ledgers.key_of(model.Scope.LAUNCH, agent.backend, agent.template)
+    if memory.flawed and not memory.whole:
+        is_known = old is not None and old.flawed
+        return ledger if is_known else _count_lost(ledger, agent, world=world, policy=policy)
     if memory.online_at is not None:
-        before = ledger.backoffs.get(key)
-        was_closed = old is not None and old.closed_looks >= model.CLOSED_LOOKS
-        if agent.closed and not was_closed and memory.builds == 0:
-            return ledgers.failed(
-                ledger,
-                key,
-                cause=model.Cause.CLOSED,
-                reason="it was online and given no work: it accepts no tasks",
-                now=world.now,
-                policy=policy,
-                jitter=world.jitter,
-                revision=agent.revision,
-            )
-        if old is None or old.online_at is None:
-            template = policy.template(agent.template)
-            if template is not None and template.revision == agent.revision:
-                ledger = ledgers.proved(ledger, key, agent.revision)
-        came = memory.online_witnessed and (old is None or old.online_at is None)
-        worked = memory.builds > (old.builds if old is not None else 0)
-        if worked or (came and (before is None or before.cause is not model.Cause.CLOSED)):
-            return ledgers.succeeded(ledger, key, launch)
-        return ledger
+        return _count_online(ledger, agent, memory, old, world=world, policy=policy)
     was_lost = old is not None and old.phase in {Phase.LOST, Phase.GONE}
     leaving = agent.expectation is not None and (
         agent.expectation.verb is not Verb.LAUNCH or _is_taken_back(agent)
     )
     if agent.phase is not Phase.LOST or was_lost or leaving or agent.instance is None:
         return ledger
+    return _count_lost(ledger, agent, world=world, policy=policy)
+
+
+def _count_online(
+    ledger: model.Ledger,
+    agent: Agent,
+    memory: Memory,
+    old: Memory | None,
+    *,
+    world: model.World,
+    policy: model.Policy,
+) -> model.Ledger:
+    key, launch = _keys_of(agent)
+    before = ledger.backoffs.get(key)
+    was_closed = old is not None and old.closed_looks >= model.CLOSED_LOOKS
+    if agent.closed and not was_closed and memory.builds == 0:
+        return ledgers.failed(
+            ledger,
+            key,
+            cause=model.Cause.CLOSED,
+            reason="it was online and given no work: it accepts no tasks",
+            now=world.now,
+            policy=policy,
+            jitter=world.jitter,
+            revision=agent.revision,
+        )
+    is_first = memory.whole and (old is None or not old.whole)
+    if is_first:
+        template = policy.by_name.get(agent.template)
+        if template is not None and template.revision == agent.revision:
+            ledger = ledgers.proved(ledger, key, agent.revision)
+    came = memory.online_witnessed and is_first
+    worked = memory.whole and memory.builds > (old.builds if old is not None else 0)
+    if worked or (came and (before is None or before.cause is not model.Cause.CLOSED)):
+        return ledgers.succeeded(ledger, key, launch)
+    return ledger
+
+
+def _count_lost(
+    ledger: model.Ledger, agent: Agent, *, world: model.World, policy: model.Policy
+) -> model.Ledger:
+    key, launch = _keys_of(agent)
     cause, reason = why_lost(agent)
     return ledgers.failed(
         ledger,
@@ -494,6 +528,15 @@ def _count_start(
         policy=policy,
         jitter=world.jitter,
         revision=agent.revision,
+    )
+
+
+def _keys_of(agent: Agent) -> tuple[model.BackoffKey, model.BackoffKey]:
+    """Return what is held back after failures of its template there, and of single starts."""
+    backend = agent.backend or model.BackendName("")
+    return (
+        ledgers.key_of(model.Scope.TEMPLATE, backend, agent.template),
+        ledgers.key_of(model.Scope.LAUNCH, backend, agent.template),
     )
 
 
@@ -517,6 +560,9 @@ def why_lost(agent: Agent) -> tuple[model.Cause, str]:
         return model.Cause.of_exit(
             end.slug
         ), f"its instance ended ({end.slug}{code}) {when}{words}"
+    if instance is not None and instance.flaw is not None:
+        flaw = instance.flaw
+        return model.Cause.of_exit(flaw.slug), f"a part of its instance is missing: {flaw.message}"
     if instance is None:
         return model.Cause.LOST_INSTANCE, "its instance is gone"
     detail = f" ({instance.detail})" if instance.detail else ""

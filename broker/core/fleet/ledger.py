@@ -404,6 +404,7 @@ def resumed(ledger: Ledger) -> Ledger:
             name: model.Memory(
                 first_seen_at=memory.first_seen_at,
                 online_at=memory.online_at,
+                whole=memory.whole,
                 builds=memory.builds,
                 executable_urls=memory.executable_urls,
                 busy_session=memory.busy_session,

@@ -1,7 +1,7 @@
 """An event loop whose time is a number: nobody waits, the next thing due is now.
 
-What a step of the loop costs is measured in processor time of this thread, without what the world
-around the broker took of it (``outside``): whoever shares the machine does not show in it.
+What a step of the loop takes is measured, without what the world around the broker took of it
+(``outside``). On a machine that is busy with something else that is more than it costs.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Clockwork(asyncio.SelectorEventLoop):
     def __init__(self):
         self._seconds = 0.0
         self._outside_s = 0.0
-        self._awake_since = time.thread_time()
+        self._awake_since = time.perf_counter()
         self.longest_s = 0.0  # that one step has taken
         self.longest_at = 0.0  # on the loop's clock
         super().__init__(_Selector(self))
@@ -47,18 +47,18 @@ class Clockwork(asyncio.SelectorEventLoop):
         return START + self._seconds
 
     def pass_time(self, seconds):
-        took_s = time.thread_time() - self._awake_since - self._outside_s
+        took_s = time.perf_counter() - self._awake_since - self._outside_s
         if took_s > self.longest_s:
             self.longest_s, self.longest_at = took_s, self._seconds
         self._seconds += max(0.0, seconds)
         self._outside_s = 0.0
-        self._awake_since = time.thread_time()
+        self._awake_since = time.perf_counter()
 
     @contextlib.contextmanager
     def outside(self):
         """Of the time in here the broker is not guilty."""
-        began = time.thread_time()
+        began = time.perf_counter()
         try:
             yield
         finally:
-            self._outside_s += time.thread_time() - began
+            self._outside_s += time.perf_counter() - began

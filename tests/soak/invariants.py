@@ -10,6 +10,7 @@ import re
 
 from attrs import frozen
 
+from backends import api
 from broker.core import model
 from broker.core.demand import labels as expressions
 from broker.simulator.inventory import Fate
@@ -27,19 +28,27 @@ MORE = 2
 """Agents of a template that may be there beyond what waits, at most, when one is made."""
 SURELY_S = 12.0
 """For so long after a platform or the controller could not be seen rightly nobody can know."""
+KEPT = 5
+"""Of what does not hold, of each invariant."""
 WITHIN_S = 900.0
 """After the last fault everything is served within this, and after that all has gone."""
 SLOWER = 1.2
 """How much longer a start on the healthy backend may take, on average, beside what is wrong."""
 POLITE = {
-    ("one", "refused"): 60, ("two", "refused"): 60, ("calm", "refused"): 0,
-    ("controller", "refused"): 400, "controller": 1500, "one": 900, "two": 900, "calm": 600,
+    ("one", "refused"): 40, ("two", "refused"): 40, ("calm", "refused"): 0,
+    ("controller", "refused"): 150, "controller": 1500, "one": 700, "two": 700, "calm": 700,
 }  # fmt: skip
 """Calls and refusals in the worst minute."""
 LINES = 600
 """Of the log, in the worst minute."""
 WORDS = 1500
 """Characters of a line of the log, without its fields."""
+_CAUSES = {slug: model.Cause.of_exit(slug) for slug in api.EXIT_SLUGS}
+_VAGUE = {
+    model.Cause.LOST_INSTANCE, model.Cause.LOST_UNKNOWN, model.Cause.SWEPT,
+    model.Cause.CONNECT_TIMEOUT,
+}  # fmt: skip
+_WITH_NODE = model.RetireAgent | model.SweepNode
 _NAME = re.compile(rf"{OWNER}-[a-z]+-[a-z0-9]{{6}}")
 _TEMPLATE = re.compile(rf"\b({'|'.join(lives.LABELS)})\b(?!')")
 
@@ -64,18 +73,20 @@ class Invariants:
         self.world = world
         self.checked = collections.Counter()
         self.broken = []
+        self._failed = collections.Counter()
         self._asked_at = {}  # name -> when its node was asked for
         self._policy_of = {}  # name -> caps then
         self._names = set()
         self._sightless_until = collections.defaultdict(float)
         self._reloaded_at = 0.0
         self._deaths = set()
-        self._buried = set()
+        self._ended = set()
         self._item_at = 0
 
     def hold(self, what, holds, text):
         self.checked[what] += 1
-        if not holds and len(self.broken) < 100:
+        self._failed[what] += not holds
+        if not holds and self._failed[what] <= KEPT:
             world = self.world
             self.broken.append(Broken(what=what, text=text, step=world.step, at=world.loop.time()))
         return holds
@@ -237,12 +248,14 @@ class Invariants:
         self.look_around()
         mine = "no mistake of ours"
         self.hold(mine, plan.overshoot == 0, f"{plan.overshoot} ordered beyond what is wanted")
-        self.hold(mine, not plan.illegal, f"phase changes {plan.illegal}")
+        if self.is_seen("controller"):
+            self.hold(mine, not plan.illegal, f"phase changes {plan.illegal}")
         names = [action.name for action in plan.actions]
         self.hold(mine, len(names) == len(set(names)), f"two actions for one: {plan.actions}")
         busy = {agent.name for agent in plan.agents if agent.phase is model.Phase.BUSY}
         gone = [a.name for a in plan.actions if isinstance(a, model.Removal) and a.name in busy]
         self.hold("no build is ended by us", not gone, f"{gone} work, and are to go")
+        self._judge_causes(taken)
         if world.controller.synced:
             self._judge_reasons(world.controller, plan)
 
@@ -264,6 +277,18 @@ class Invariants:
             wrong = [name for name in told if not _serves(name, expression)]
             self.hold(what, not wrong, f"{one.text!r} of {expression!r} is of {wrong}")
 
+    def _judge_causes(self, taken):
+        agents = {agent.name: agent for agent in taken.state.plan.agents}
+        for action in taken.orders:
+            instance = agents[action.name].instance if action.name in agents else None
+            if instance is None or instance.exit is None or not isinstance(action, _WITH_NODE):
+                continue
+            wanted = _CAUSES[instance.exit.slug]
+            self.hold(
+                "every death has its cause", action.cause not in _VAGUE - {wanted},
+                f"{action.name} ended of {instance.exit.slug}, and goes for {action.cause}",
+            )  # fmt: skip
+
     def judge_deaths(self):
         """Judge what is said of those that ended since the last time."""
         life = self.world.life
@@ -276,27 +301,20 @@ class Invariants:
             self._deaths.add(key)
             what = "every death has its cause"
             self.hold(what, isinstance(death.cause, model.Cause) and death.text, str(death))
-            for site in self.world.sites.values():
-                end = site.hurts.get(death.name)
-                cell = site.cells.get(death.name)
-                if end is None or cell is None or cell.exit is None:
-                    continue
-                wanted = model.Cause.of_exit(end.slug)
-                vague = {model.Cause.LOST_INSTANCE, model.Cause.LOST_UNKNOWN, model.Cause.SWEPT}
-                vague.add(model.Cause.CONNECT_TIMEOUT)
-                told = death.cause not in vague - {wanted}
-                seen = death.at - cell.exit.at > SURELY_S and self.is_seen(site.name)
-                if seen:
-                    self.hold(what, told, f"{death.name} ended {end.slug}, told {death.cause}")
 
     # --- at the end ---
 
     def judge_builds(self):
-        for item in self.world.sim.items.values():
-            self.hold("no build is lost", item.fate is not Fate.LOST, f"item {item.id} is lost")
-            if item.fate is Fate.FAILED:
-                excused = item.id in self.world.excused
-                self.hold("no build is ended by us", excused, f"the build of {item.id} died of us")
+        """Judge what became of the items that have ended since the last time."""
+        excused = self.world.excused
+        for item in self._recent_items():
+            if item.fate is Fate.OPEN or item.id in self._ended:
+                continue
+            self._ended.add(item.id)
+            fine = item.id in excused
+            lost, failed = item.fate is Fate.LOST, item.fate is Fate.FAILED
+            self.hold("no build is lost", fine or not lost, f"item {item.id} is lost")
+            self.hold("no build is ended by us", fine or not failed, f"{item.id} died of us")
 
     def judge_foreign(self):
         world = self.world
@@ -305,6 +323,7 @@ class Invariants:
             self.hold("what is not ours stays", PET in site.cells, "an instance of others is gone")
 
     def judge_calls(self):
+        """Judge what was asked in the worst minute so far."""
         most = self.world.tally.most
         for who, bound in POLITE.items():
             self.hold(

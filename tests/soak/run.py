@@ -57,13 +57,13 @@ class Run:
         kinds = {k: half for k, half in faults.KINDS.items() if only is None or k in only}
         self.script = plan or script.script(seed, kinds, rounds=rounds)
         self.report = Report(seed=seed, rounds=rounds)
-        self._stops = False
+        self._stops_at = None
         self._lasting = []
 
-    def play(self, *, stops_at_once=False):
-        """Play it to its end, or to the first thing that does not hold; return the report."""
+    def play(self, *, stops_at=None):
+        """Play it to its end, or until this invariant does not hold; return the report."""
         began = time.perf_counter()
-        self._stops = stops_at_once
+        self._stops_at = stops_at
         loop = Clockwork()
         world = self.world = World(loop, self.seed)
         log = Log(world)
@@ -74,9 +74,9 @@ class Run:
         real = turn.take_in
 
         def take_in(*about):
-            before = time.thread_time()
+            before = time.perf_counter()
             taken = real(*about)
-            self.report.turn_ms += (time.thread_time() - before) * 1000
+            self.report.turn_ms += (time.perf_counter() - before) * 1000
             self.report.turns += 1
             with loop.outside():
                 world.invariants.turned(taken)
@@ -139,12 +139,14 @@ class Run:
             with world.loop.outside():
                 world.invariants.look_around()
                 world.invariants.judge_deaths()
+                world.invariants.judge_calls()
+                world.invariants.judge_builds()
             if self._is_over():
                 return True
         return False
 
     def _is_over(self):
-        return self._stops and bool(self.world.invariants.broken)
+        return any(broken.what == self._stops_at for broken in self.world.invariants.broken)
 
     async def _quiesce(self):
         world, judge = self.world, self.world.invariants
@@ -155,9 +157,7 @@ class Run:
             if not world.servable():
                 break
         judge.judge_served(world.servable(), self._reasons())
-        judge.judge_builds()
         judge.judge_foreign()
-        judge.judge_calls()
         self._judge_calm()
         if self._is_over() or world.life is None:
             return

@@ -12,12 +12,12 @@ from attrs import frozen
 BESIDE = "beside"  # platforms, templates, agents: some, never those of the healthy backend
 ALL = "all"  # the controller, the broker, clocks, people
 
-BEGINS_S = 20.0  # of quiet before the first
-REST_S = 20.0  # between the two halves of a round
-CALM_S = 30.0  # between two rounds
+BEGINS_S = 45.0  # of quiet before the first
+REST_S = 12.0  # between the two halves of a round
+CALM_S = 12.0  # between two rounds
 TOGETHER = 0.3
 
-LASTS_S = (4.0, 8.0, 15.0, 40.0)
+LASTS_S = (3.0, 6.0, 12.0, 25.0)
 
 
 @frozen(kw_only=True)
@@ -59,7 +59,7 @@ def script(seed, kinds, *, rounds):
             began = over = at
             for kind in of_half:
                 if dice.random() >= TOGETHER:
-                    at += dice.uniform(0.5, 5.0)
+                    at += dice.uniform(0.3, 2.5)
                 lasts_s = dice.choice(LASTS_S)
                 over = max(over, at + lasts_s)
                 strikes.append(

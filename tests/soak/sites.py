@@ -43,7 +43,6 @@ class Site:
         self.shown = None  # the picture that a lagging listing gives
         self.shown_at = 0.0
         self.held = set()  # instances that something keeps from going
-        self.hurts = {}  # name -> exit that a fault has given it
         self._armed_at = None
         self._version = 0
         self.changed = asyncio.Event()
@@ -86,7 +85,6 @@ class Site:
     def kill(self, name, end):
         """Let an instance end by a fault of the platform."""
         if name in self.live():
-            self.hurts[name] = end
             self.platform.kill(name, end, now=self.world.now)
 
     def vanish(self, name):

@@ -13,10 +13,12 @@ from tests.soak.invariants import Invariants
 from tests.soak.sites import OTHER, OWNER, PET
 from tests.soak.tally import Tally
 
+HANDOVER_S = inventory.HANDOVER_S
 VERSIONS = ("2.528.3", "2.263.4", "2.541.1")
 LAUNCH_S, CONNECTS_S = 1.5, 2.0
 CALM_EVERY_S, CALM_LASTS_S = 12.0, 3.0
 ARRIVES_S = 5.0
+LASTS = (2.0, 1.0)  # of the logarithm of seconds
 _LABELS = (("a", 5), ("b", 4), ("linux", 3), ("a||b", 2), ("g", 3), ("d", 2), ("firm", 2),
            ("linux&&!g", 1))  # fmt: skip
 
@@ -43,7 +45,7 @@ class World:
         self.loop = loop
         self.dice = random.Random(f"world {seed}")
         self.tally = Tally()
-        self.sim = Simulation(self, version=self.dice.choice(VERSIONS))
+        self.sim = Simulation(self, version=self.dice.choice(VERSIONS), handover_s=HANDOVER_S)
         self.sim.on_gone = self._node_gone
         self.controller = wire.Controller(self)
         self.sites = {
@@ -262,7 +264,7 @@ class World:
 
     def submit(self, dice, label, *, kind=None, lasts_s=None):
         kind = kind or dice.choice(list(TaskKind))
-        lasts_s = min(dice.lognormvariate(2.0, 1.0), 120.0) if lasts_s is None else lasts_s
+        lasts_s = min(dice.lognormvariate(*LASTS), 120.0) if lasts_s is None else lasts_s
         return self.sim.submit(
             self.now, job=f"job-{next(self.jobs)}", label=label, kind=kind, duration_s=lasts_s,
             quiet_s=dice.choice([0.0, 0.0, 3.0]) if kind is TaskKind.FREESTYLE else 0.0,

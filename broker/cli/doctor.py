@@ -24,7 +24,7 @@ from broker import config, page_address, store
 from broker.cli import rendering
 from broker.controller import reading
 from broker.core import model
-from broker.core.fleet import marks
+from broker.core.fleet import marks, neighbours
 from jnlp import client as jnlp_client
 from jnlp import errors, http, node, tunnel
 from jnlp import version as jnlp_version
@@ -55,6 +55,8 @@ async def examine(
             async for one in _permissions(session, probe, settings.owner):
                 yield one
             yield await _jobs(session)
+            async for one in _neighbours(session, settings.owner, now):
+                yield one
             yield await _second_opinion(settings, session)
     async for one in _ways_in(settings):
         yield one
@@ -315,6 +317,24 @@ async def _jobs(session: http.ControllerSession) -> finding.Finding:
         f"{counts.told(jobs, 'job')} visible at the top, {counts.told(items, 'item')} in the "
         "queue",
     )
+
+
+async def _neighbours(
+    session: http.ControllerSession, owner: str, now: Callable[[], float]
+) -> AsyncIterator[finding.Finding]:
+    """Say who else starts agents on this controller, by the marks of nodes."""
+    try:
+        view = await reading.Reader(session).read(now)
+    except errors.JenkinsError:
+        return  # what is wrong was said
+    for other in neighbours.seen(view.computers, owner, now=now()).owners:
+        first, second = sorted((owner, other))
+        yield finding.warn(
+            f"owner {other}",
+            "a broker of another owner works on this controller as well, or has left its nodes",
+            f"where both serve one label, {first} orders first and {second} a look later; labels "
+            "of their own spare that, and agent-broker sweep by its configuration what is left",
+        )
 
 
 async def _count(session: http.ControllerSession, path: str, key: str, tree: str) -> int:

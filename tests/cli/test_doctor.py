@@ -19,6 +19,7 @@ from broker import assembly, clock, store
 from broker.cli import doctor as doctors
 from broker.cli import main as cli
 from broker.config import kinds, loading
+from broker.core.fleet import marks
 from broker.simulator import access as accesses
 from broker.simulator import controller, simulation
 from jnlp import tunnel
@@ -115,6 +116,29 @@ async def test_a_right_by_the_names_of_nodes_is_asked_of_a_node_of_ours(tmp_path
         bad, found = await doctor(path)
         assert set(server.sim.nodes) == {"o-placeholder"}
     assert (bad, found["Agent/Delete"].verdict.value) == (False, "ok")
+
+
+async def test_another_owner_on_the_controller_is_named(tmp_path):
+    """By the marks on its agents; our own are none."""
+    async with surgery(tmp_path) as (server, path):
+        for owner in ("o", "neighbour"):
+            owned = marks.Marks(
+                owner=owner, template="t", backend="b", revision="r", created_at=1.0
+            )
+            server.sim.nodes[f"{owner}-t-1"] = simulation.Node(
+                name=f"{owner}-t-1",
+                labels=frozenset(),
+                description=owned.description(),
+                slots=[simulation.Slot()],
+            )
+        bad, found = await doctor(path)
+    told = {name: row for name, row in found.items() if name.startswith("owner ")}
+    assert (bad, list(told), told["owner neighbour"].verdict.value) == (
+        False,
+        ["owner neighbour"],
+        "warn",
+    )
+    assert "neighbour orders first and o a look later" in told["owner neighbour"].hint
 
 
 async def test_where_the_controller_does_not_tell_no_node_is_made(tmp_path):

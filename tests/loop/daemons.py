@@ -185,12 +185,22 @@ class Notes(metrics.NullRecorder):
 class Daemon:
     """The loop with everything around it. Times are those of the (simulated) event loop."""
 
-    def __init__(self, *templates, launch_s=1.0, backends=(LOCAL,), limits=None, pace=None):
+    def __init__(
+        self,
+        *templates,
+        launch_s=1.0,
+        backends=(LOCAL,),
+        limits=None,
+        pace=None,
+        owner=OWNER,
+        sim=None,
+    ):
+        self.owner = owner
         self.now = asyncio.get_running_loop().time
         self.tick_s = 0.2
         self.connects_s = None  # how long an agent takes to come once its instance runs
         self.watch = clock.Clock(wall=lambda: self.now() + 1e9, monotonic=self.now)
-        self.sim = simulation.Simulation()
+        self.sim = sim or simulation.Simulation()
         self.controller = Controller(self.sim, self.watch.now)
         self.platforms = {
             name: memory.Platform(
@@ -201,11 +211,11 @@ class Daemon:
             for name in backends
         }
         self.backends = {
-            name: memory.MemoryBackend(platform, owner=OWNER, now=self.watch.now)
+            name: memory.MemoryBackend(platform, owner=owner, now=self.watch.now)
             for name, platform in self.platforms.items()
         }
         self.policy = model.Policy(
-            owner=OWNER,
+            owner=owner,
             templates=templates or (template(),),
             backends={name: limits or model.BackendPolicy() for name in backends},
             placeholder=False,
@@ -255,7 +265,7 @@ class Daemon:
 
     def _order(self, action):
         owned = marks.Marks(
-            owner=OWNER,
+            owner=self.owner,
             template=action.template,
             backend=action.backend,
             revision="r1",

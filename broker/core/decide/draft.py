@@ -16,7 +16,7 @@ from broker.core import model
 from broker.core.decide import capacity, retention
 from broker.core.demand import matching, vetoes
 from broker.core.demand import wishes as demand
-from broker.core.fleet import places, withheld
+from broker.core.fleet import neighbours, places, withheld
 from broker.core.model import Agent, NodeName, Phase, Template, Unmet, Verb, WaitReason
 
 _LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
@@ -58,6 +58,7 @@ class Draft:
     passed_over: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
     refused: dict[NodeName, frozenset[model.ItemId]] = Factory(dict)  # by whom, to which items
     held: set[model.ItemId] = Factory(set)  # no further agent would be given these
+    deferences: dict[model.TemplateName, model.Deference] = Factory(dict)  # after this look
     learnt: dict[model.VetoKey, frozenset[model.ItemId]] = Factory(dict)  # of idle agents
     unserved: list[demand.Wish] = Factory(list)  # by the agents that were there already ...
     # ... and whom those serve: one of them may give way, and be served by an order in its place
@@ -85,6 +86,13 @@ class Draft:
     def vetoed(self) -> frozenset[model.ItemId]:
         """What the controller refuses to executors that are free, by its own words."""
         return frozenset(w.item.id for w in self.wishes if vetoes.is_vetoed(w))
+
+    @functools.cached_property
+    def neighbours(self) -> neighbours.Neighbours:
+        """Who else works on this controller, and what they have free or on its way."""
+        ours = self.present
+        others = (c for c in self.world.controller.computers if c.name not in ours)
+        return neighbours.seen(others, self.policy.owner, now=self.now)
 
     @functools.cached_property
     def pinned(self) -> Sequence[demand.Wish]:

@@ -148,6 +148,10 @@ def _finish(
     draft: drafts.Draft, illegal: tuple[tuple[Phase | None, Phase], ...], overshoot: int
 ) -> model.Plan:
     until_at = draft.now + draft.policy.rejected_retry_s
+    _note_deferences(draft)
+    for owner in draft.neighbours.owners:
+        text = "its broker works on this controller as well: its free agents count as supply"
+        draft.refusals.append(model.Refusal(subject=f"owner {owner}", text=text))
     ledger = vetoes.learnt(_note_nominations(draft), draft.learnt, until_at=until_at)
     unmet = drafts.unmet(draft)
     _wake_for_deadlines(draft)
@@ -164,6 +168,19 @@ def _finish(
         active=_is_active(draft),
         ledger=ledger,
     )
+
+
+def _note_deferences(draft: drafts.Draft) -> None:
+    """Remember how far each template leaves it to a neighbour; where nothing waits, from anew."""
+    before = draft.world.ledger.deferences
+    if not before and not draft.deferences:
+        return
+    after = {
+        name: attrs.evolve(one, waits_since_at=None)
+        for name, one in (before.items() if draft.neighbours.owners else ())
+    }
+    ledger = attrs.evolve(draft.world.ledger, deferences={**after, **draft.deferences})
+    draft.world = attrs.evolve(draft.world, ledger=ledger)
 
 
 def _note_nominations(draft: drafts.Draft) -> model.Ledger:

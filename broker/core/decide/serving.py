@@ -7,7 +7,7 @@ will take, fair between kinds of items, then the warm pool. Refuses to let anybo
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -17,7 +17,7 @@ from broker.core.decide import capacity, retention
 from broker.core.decide import draft as drafts
 from broker.core.demand import matching, queue_texts, vetoes
 from broker.core.demand import wishes as demand
-from broker.core.fleet import marks, withheld
+from broker.core.fleet import marks, neighbours, withheld
 from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
 from outside import counts
 
@@ -32,6 +32,8 @@ _TRIED = 2
 """Idle agents that a vetoed item was not given: the next one would not be given it either."""
 _ANSWERED_S = 5.0
 """Whoever has not answered an order within this is named."""
+_TURN_S = 1.5
+"""What a neighbour orders is seen within this: a look of its own, and its nodes are made."""
 _AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
 _TIER_REASON = (
     WaitReason.AGENT_IDLE,
@@ -92,6 +94,7 @@ def serve_from_present(draft: drafts.Draft) -> None:
             supply = attrs.evolve(supply, refused=refused)
             draft.passed_over.append(supply)
         draft.supplies.append(supply)
+    draft.supplies.extend(_neighbours(draft))
     _nominate(draft)
     draft.served = draft.nominated
     draft.unserved = [w for w in draft.wanted if w.item.id not in draft.nominated]
@@ -106,6 +109,32 @@ def _took_work_since(draft: drafts.Draft, agent: Agent) -> bool:
     if glanced_at is None or agent.phase is Phase.BUSY:
         return False
     return glanced_at >= draft.world.controller.read_at
+
+
+def _neighbours(draft: drafts.Draft) -> Iterator[matching.Supply]:
+    """Yield what other owners' agents will take, of the items that have not waited for long."""
+    if not draft.neighbours.agents or not draft.wanted:
+        return
+    old = {
+        limit: frozenset(
+            wish.item.id
+            for wish in draft.wanted
+            if draft.now - drafts.age(wish)[0] >= limit and wish.kind is demand.WishKind.NOW
+        )
+        for limit in (neighbours.GIVEN_WITHIN_S, neighbours.COMES_WITHIN_S)
+    }
+    for agent in draft.neighbours.agents:
+        limit = neighbours.GIVEN_WITHIN_S if agent.online else neighbours.COMES_WITHIN_S
+        yield matching.Supply(
+            name=agent.name,
+            template=None,
+            labels=agent.labels,
+            exclusive=True,
+            slots=agent.slots,
+            tier=_TIERS[Phase.IDLE if agent.online else Phase.CONNECTING],
+            refused=old[limit],
+            owner=agent.owner,
+        )
 
 
 def _nominate(draft: drafts.Draft) -> None:
@@ -131,7 +160,9 @@ def _nominate(draft: drafts.Draft) -> None:
 def _note_nominated(draft: drafts.Draft, wish: demand.Wish, supply: matching.Supply) -> None:
     reason = _TIER_REASON[supply.tier]
     text = _TIER_TEXT[supply.tier].format(supply.name)
-    agent = draft.present.get(supply.name)  # None: it is ordered by this plan
+    agent = draft.present.get(supply.name)  # None: it is ordered by this plan, or a neighbour's
+    if supply.owner:
+        text = f"{text} (of owner {supply.owner})"
     if wish.kind is not demand.WishKind.NOW:
         if wish.unmet is None or reason is WaitReason.AGENT_IDLE:
             return  # what it waits for is all that there is to say
@@ -311,7 +342,9 @@ def _take_back(draft: drafts.Draft) -> None:
             draft.launches[order.template.name] -= 1
             draft.room.give_back(order.template, order.backend)
     present = {agent.name for agent in draft.agents}
-    draft.supplies = [s for s in draft.supplies if s.name in present or s.name in draft.orders]
+    draft.supplies = [
+        s for s in draft.supplies if s.name in present or s.name in draft.orders or s.owner
+    ]
     draft.matched = len(draft.supplies)  # those that went served nobody
 
 
@@ -384,9 +417,11 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
             spare[template.name] -= 1
             crowd.pop(0)
             return True
-    refused = _more_would_not_help(draft, crowd)
+    refused = _more_would_not_help(draft, crowd) or _leaves_to_neighbour(draft, crowd)
     if refused is not None:
         draft.held.update(wish.item.id for wish in crowd)
+        if refused.until_at is not None:
+            draft.wake.append(refused.until_at)
     for template in templates if refused is None else ():
         placed = capacity.place(draft.room, template)
         if not isinstance(placed, capacity.Shortage):
@@ -406,6 +441,42 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
         drafts.note_all(draft, crowd, refused.reason, refused.text)
         draft.short.append((crowd, refused))
     return False
+
+
+def _leaves_to_neighbour(
+    draft: drafts.Draft, crowd: Sequence[demand.Wish]
+) -> capacity.Shortage | None:
+    """Leave it to a neighbour that goes first to order, as long as it may, or does.
+
+    Both see the same items: who goes second waits for what the other orders to be seen, and on
+    while more and more of it is. Where nobody has come it does not wait again.
+    """
+    head = crowd[0]
+    first = draft.neighbours.goes_before(draft.policy.owner)
+    if not first or not head.templates or head.kind is not demand.WishKind.NOW:
+        return None
+    name, now = head.templates[0], draft.now
+    there = sum(
+        demand.could_want(head, agent.labels, True) is True for agent in draft.neighbours.agents
+    )
+    before = draft.world.ledger.deferences.get(name)
+    if before is not None and before.alone and there == 0:
+        draft.deferences[name] = attrs.evolve(before, agents=0)
+        return None
+    since = before.waits_since_at if before is not None else None
+    grows = before is None or since is None or there > before.agents
+    since = now if grows or since is None else since
+    is_over = now - since >= _TURN_S or now - drafts.age(head)[0] >= neighbours.COMES_WITHIN_S
+    draft.deferences[name] = model.Deference(
+        agents=there, waits_since_at=since, alone=is_over and there == 0
+    )
+    if is_over:
+        return None
+    return capacity.Shortage(
+        reason=WaitReason.NEIGHBOUR,
+        text=f"the broker of owner {first} works on this controller as well, and goes first",
+        until_at=since + _TURN_S,
+    )
 
 
 def _works(draft: drafts.Draft, name: model.NodeName) -> bool:

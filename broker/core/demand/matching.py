@@ -33,6 +33,7 @@ class Supply:
     tier: int
     kept: bool = False  # counts for the warm pool if nobody needs it
     refused: frozenset[model.ItemId] = frozenset()  # that the controller does not give to it
+    owner: str = ""  # of a neighbour's agent
 
     @property
     def rank(self) -> tuple[int, bool]:

@@ -29,7 +29,16 @@ from broker.core.model.fleet import (
     Verb,
     retired_labels,
 )
-from broker.core.model.ledger import Backoff, BackoffKey, Bucket, Ledger, Trial, Veto, VetoKey
+from broker.core.model.ledger import (
+    Backoff,
+    BackoffKey,
+    Bucket,
+    Deference,
+    Ledger,
+    Trial,
+    Veto,
+    VetoKey,
+)
 from broker.core.model.plan import (
     Action,
     CordonAgent,
@@ -76,6 +85,7 @@ __all__ = [
     "ControllerView",
     "CordonAgent",
     "CycleFailure",
+    "Deference",
     "Expectation",
     "Failure",
     "ItemId",

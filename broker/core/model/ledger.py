@@ -50,6 +50,15 @@ class Trial:
     online: int = 0  # agents of it that came online; counted as far as it matters
 
 
+@frozen(kw_only=True)
+class Deference:
+    """How far a template leaves it to a neighbour that goes first to order for what waits."""
+
+    agents: int  # of neighbours, that fit, at the last look
+    waits_since_at: float | None = None  # None: nothing waits that it leaves to anybody
+    alone: bool = False  # it has waited, and nobody came
+
+
 @frozen(kw_only=True, order=True)
 class VetoKey:
     """Items that are refused alike: a label, canonical, and a task, as its address or name."""
@@ -83,6 +92,7 @@ class Ledger:
     session_at: float | None = None  # ... and when it was first seen
     seen_at: float | None = None  # when that read began: nothing is learnt of one view twice
     waits: Mapping[ItemId, float] = Factory(dict)  # first time seen blocked by a shared cap
+    deferences: Mapping[TemplateName, Deference] = Factory(dict)  # where a neighbour goes first
     english: bool = False  # the controller has said something in English
     vetoed: Mapping[ItemId, float] = Factory(dict)  # refused free executors that fit, since
     vetoes: Mapping[VetoKey, Veto] = Factory(dict)  # learnt of idle agents

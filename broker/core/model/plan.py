@@ -108,6 +108,7 @@ class WaitReason(enum.Enum):
     AGENT_STARTING = "agent-starting"
     AGENT_ORDERED = "agent-ordered"
     UNANSWERED = "unanswered"  # ordered, and node, secret or instance do not come about
+    NEIGHBOUR = "neighbour"  # a broker of another owner goes first, and may order for it
     STANDBY = "standby"  # another broker leads, and orders
     NOT_ACTING = "not-acting", True  # nobody may order: the owner's claim is not ours, or not yet
     AGENT_BUSY = "agent-busy"  # pinned to a node that works

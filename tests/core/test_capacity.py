@@ -248,6 +248,31 @@ def test_a_controller_that_refuses_nodes_stops_every_template():
     assert B == reason(scene)
 
 
+def test_a_controller_that_refused_a_node_is_asked_for_one_first():
+    """When the pause is over; whoever waits is told so."""
+    scene = Scene(template("t"))
+    scene.backoff(Scope.CONTROLLER, cause=model.Failure.FORBIDDEN, for_s=0.0)
+    windows = {ledgers.key_of(Scope.CONTROLLER, B, None): 1}
+    scene.ledger = attrs.evolve(scene.ledger, windows=windows)
+    scene.wait(item(1, "t"), item(2, "t"))
+    made = scene.plan()
+    assert {"t": 1} == launches(made)
+    words = "the controller refused a node, and is asked for one first: said so"
+    assert (WaitReason.BACKOFF, words) == (made.unmet[1].reason, made.unmet[1].text)
+
+
+@pytest.mark.parametrize("scope", [Scope.CONTROLLER, Scope.BACKEND])
+def test_starts_that_are_not_answered_are_no_refusal_of_the_controller(scope):
+    """Whatever the platform refused before."""
+    scene = Scene(template("t"))
+    scene.backoff(Scope.BACKEND, for_s=0.0)
+    scene.ledger = attrs.evolve(scene.ledger, windows={ledgers.key_of(scope, B, None): 1})
+    scene.wait(item(1, "t"), item(2, "t"))
+    said = scene.plan().unmet[1]
+    assert WaitReason.CAP_STARTING is said.reason
+    assert "1 start is not answered yet" in said.text
+
+
 def test_a_new_definition_is_tried_at_once():
     """A set-aside is about the old one."""
     scene = Scene(T)
@@ -310,7 +335,9 @@ def test_a_full_platform_is_asked_at_once_when_one_of_ours_has_gone(scope, there
 
 
 @pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.BACKEND])
-@pytest.mark.parametrize(("room_at", "goes"), [(None, False), (NOW - 9, False), (NOW - 7, True)])
+@pytest.mark.parametrize(
+    ("room_at", "goes"), [(None, False), (NOW - 9, False), (NOW - 8, False), (NOW - 7, True)]
+)
 def test_a_platform_that_shows_room_after_a_refusal_is_asked_at_once(scope, room_at, goes):
     """With one agent; a sign of before the refusal is none."""
     scene = Scene(template("t"))

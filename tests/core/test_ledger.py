@@ -183,7 +183,7 @@ def test_a_launch_that_works_ends_the_outage():
     assert set(Scope) == {key.scope for key in half.backoffs}
 
 
-@pytest.mark.parametrize("began", [NOW, NOW + 2])
+@pytest.mark.parametrize("began", [NOW, NOW + 1, NOW + 2])
 def test_who_had_room_before_another_had_none_tells_nothing_of_room(began):
     """Its start had begun when the platform was not full yet; one that began later tells."""
     key = ledgers.key_of(Scope.BACKEND, B, None)
@@ -199,8 +199,36 @@ def test_who_had_room_before_another_had_none_tells_nothing_of_room(began):
         jitter=1.0,
     )
     after = settled(ledger, order, at=NOW + 3)
-    assert (key in after.backoffs) is (began == NOW)
-    assert ledgers.window(after, key) == (1 if began == NOW else 2)
+    assert (key in after.backoffs) is (began <= NOW + 1)
+    assert ledgers.window(after, key) == (1 if began <= NOW + 1 else 2)
+
+
+def test_a_controller_that_refused_is_asked_for_one_until_it_makes_it():
+    """What is asked of the platform at once is another matter."""
+    key = ledgers.key_of(Scope.CONTROLLER, B, None)
+    refused = ledgers.failed(
+        attrs.evolve(model.Ledger(), windows={KEY: 5}),
+        key,
+        cause=model.Failure.FORBIDDEN,
+        reason="no",
+        now=NOW,
+        policy=POLICY,
+        jitter=1.0,
+    )
+    assert {key: 1, KEY: 5} == refused.windows
+    made = settled(ordered(LAUNCH, refused), LAUNCH)
+    assert key not in made.windows
+    assert 6 == made.windows[KEY]
+
+
+@pytest.mark.parametrize(("left_s", "counts"), [(1.0, False), (0.0, True)])
+def test_a_place_that_is_left_alone_has_a_better_reason_than_one_failure(left_s, counts):
+    """Until its time is over."""
+    avoided = model.Backoff(
+        failures=4, until_at=NOW + left_s, reason="they die there", cause=model.Cause.BLACK_HOLE
+    )
+    ledger = attrs.evolve(model.Ledger(), backoffs={KEY: avoided})
+    assert (fail(ledger).backoffs[KEY] != avoided) is counts
 
 
 def test_the_launch_budget_is_a_bucket_that_refills():
@@ -318,8 +346,12 @@ def test_a_back_off_holds_for_its_whole_scope():
 
 
 def test_of_what_was_remembered_only_facts_stay_when_another_begins_to_act():
-    """As after a restart: who was online, its builds and sessions; no orders, pauses, clocks."""
+    """As after a restart: who was online, builds, sessions, places; no orders, pauses, clocks."""
     T2 = NodeName("o-t-2")
+    place = model.BackoffKey(scope=Scope.PLACE, backend=B, place="north")
+    avoided = model.Backoff(
+        failures=4, until_at=NOW + 600, reason="they die there", cause=model.Cause.BLACK_HOLE
+    )
     memory = model.Memory(
         first_seen_at=1.0, created_at=2.0, online_at=3.0, online_witnessed=True, idle_at=4.0,
         busy_session="s1", builds=5, executable_urls=("u",), template=T, backend=B,
@@ -328,7 +360,7 @@ def test_of_what_was_remembered_only_facts_stay_when_another_begins_to_act():
     before = model.Ledger(
         memories={LAUNCH.name: memory, T2: model.Memory(first_seen_at=1.0, builds=1)},
         expectations=ledgers.expect(model.Ledger(), LAUNCH, now=NOW, policy=POLICY).expectations,
-        backoffs=fail(model.Ledger()).backoffs,
+        backoffs={**fail(model.Ledger()).backoffs, place: avoided},
         buckets={B: model.Bucket(tokens=0.0, at=NOW)},
         trials={KEY: model.Trial(revision="r1", online=2)},
         labels={model.ItemId(1): model.KnownLabel(source=model.LabelSource.NO_LABEL)},
@@ -343,6 +375,7 @@ def test_of_what_was_remembered_only_facts_stay_when_another_begins_to_act():
     assert model.Ledger(
         memories={LAUNCH.name: kept},
         trials=before.trials,
+        backoffs={place: avoided},
         labels=before.labels,
         session="s1",
         session_at=7.0,

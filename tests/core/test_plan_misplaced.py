@@ -22,6 +22,20 @@ def test_one_that_is_given_nothing_more_is_named_and_hides_no_other():
     assert [supply.name for supply in draft.supplies] == [second]
 
 
+def test_whose_end_is_announced_is_given_nothing_more():
+    """The whole action: its platform says why."""
+    scene = scene_of(Phase.IDLE)
+    scene.instances[B] = [attrs.evolve(i, ends_because="it drains") for i in scene.instances[B]]
+    expected = model.CordonAgent(
+        name=scene.computers[0].name,
+        reason="its platform will end it: it drains",
+        cause=Cause.ANNOUNCED,
+        online=True,
+        idle=True,
+    )
+    assert scene.plan().actions == (expected,)
+
+
 def test_it_is_taken_out_of_service_in_so_many_words():
     """The whole action."""
     scene = black_hole(scene_of(Phase.IDLE))

@@ -221,10 +221,18 @@ def test_what_became_of_the_item_that_it_was_started_for_is_asked_once(more, ask
 
 
 @pytest.mark.parametrize(
-    ("remembered", "cause"), [({"builds": 1}, "once"), ({"unseen": 2}, "once-unwitnessed")]
+    ("remembered", "cause", "words"),
+    [
+        ({"builds": 1}, "once", "it has had its build"),
+        (
+            {"unseen": 2},
+            "once-unwitnessed",
+            "builds were too short to be seen, and it may have had them",
+        ),
+    ],
 )
 def test_whoever_has_had_its_build_is_out_of_service_at_once_though_items_want_it(
-    remembered, cause
+    remembered, cause, words
 ):
     """It serves nobody, and what waits is ordered another agent."""
     scene = scene_of(cap=2)
@@ -233,6 +241,7 @@ def test_whoever_has_had_its_build_is_out_of_service_at_once_though_items_want_i
     made = scene.plan()
     cordon = actions(made, model.CordonAgent)[name]
     assert (cordon.cause.slug, cordon.idle) == (cause, True)
+    assert cordon.reason == f"single use: {words}"
     assert launches(made) == {"t": 1}
     assert reasons(made) == {1: WaitReason.AGENT_ORDERED}
 

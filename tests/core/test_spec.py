@@ -63,6 +63,13 @@ def test_the_templates_own_come_last():
     assert own == spec.jvm_options(launch(own))[-1]
 
 
+def test_an_instance_is_told_where_it_must_not_run():
+    """As its order says."""
+    ordered = attrs.evolve(LAUNCH, avoid=("north", "south"))
+    assert ("north", "south") == spec.instance(ordered, template(), site(), SECRET).avoid
+    assert () == instance().avoid
+
+
 # --- the whole of both ---
 
 

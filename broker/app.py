@@ -35,7 +35,7 @@ CLOSE_S = 8.0
 END_S = 30.0
 """Within this an end has come: what is in flight, the lease, ``CLOSE_S``, and whatever hangs."""
 _DEPART_S = 5.0
-_DRAIN_SAID_S = 5.0
+_DRAIN_SAID_S = 30.0  # all of it; what changes is said within a second
 _LEFT_SHOWN = 100
 HOLDER = "holder"
 """Key in the store: who this broker was in its lives so far."""
@@ -303,20 +303,19 @@ class Broker:
         """After a drain: stop once no agent is left, or its time is over; say what is awaited."""
         while not self.draining:  # noqa: ASYNC110 -- the loop itself rings no bell
             await asyncio.sleep(self.settings.poll.busy_s)
-        began, said_at = self.watch.now(), -math.inf
+        began, news = self.watch.now(), ending.DrainNews(_DRAIN_SAID_S)
         while not self._is_empty():
             now = self.watch.now()
             if now - began >= self.drain_s:
                 self.left = self._awaited(_LEFT_SHOWN)
                 break
-            if now - said_at >= _DRAIN_SAID_S:
-                said_at = now
-                _LOG.info("draining waits", extra={"waits_for": self._awaited()})
+            if (said := news.of(self.reconciler.state, now=now)) is not None:
+                _LOG.info("draining waits", extra=dict(said))
             await asyncio.sleep(self.settings.poll.busy_s)
         self._drained = not self.left
         self.stop()
 
-    def _awaited(self, most: int = ending.SHOWN) -> str:
+    def _awaited(self, most: int) -> str:
         words = ending.waits_for(self.reconciler.state, now=self.watch.now(), most=most)
         return words or "a look that is newer than what was done last"
 

@@ -241,6 +241,12 @@ class KubernetesTemplate:
     # whose side container ends, or cannot be started, takes no builds, and its template is set
     # aside. Off: the container `jnlp` alone decides.
     all_containers: bool = True
+    # How long a build may go on once its pod is evicted or deleted by others, as when a node is
+    # drained: the agent ignores that for so long and takes nothing new. None: Kubernetes' 30 s,
+    # which the agent does not use.
+    drain_grace_s: float | None = field(
+        default=None, validator=checks.between(1, 7 * _DAY_S), metadata={"word": "none"}
+    )
     # When the image of `jnlp` is pulled: Always, IfNotPresent, Never. None: Kubernetes' own rule.
     image_pull_policy: str | None = field(
         default=None, validator=_one_of("Always", "IfNotPresent", "Never")

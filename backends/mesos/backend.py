@@ -123,7 +123,12 @@ class MesosBackend:
         known = [task for task in machine.tasks.values() if task.labels is not None]
         if len(known) < len(machine.tasks):
             unread = unread or "the labels of some tasks are not known yet"
-        read, odd = typed.each(known, instances.instance)
+        soon = self._now() + session.MAINTENANCE_S
+        warned = {agent: at for agent, at in machine.maintenance.items() if at <= soon}
+        read, odd = typed.each(
+            known,
+            lambda task: instances.instance(task, maintenance_at=warned.get(task.agent_id or "")),
+        )
         waits = "" if machine.synced else await self._driver.awaited(machine)
         if reason := odd.words("task") or unread or _unheard(machine) or waits:
             raise api.Partial(reason, seen=read, odd=True)

@@ -56,6 +56,8 @@ REASONS: Mapping[str, api.ExitSlug] = {
 }
 """Reason to slug, for an end whose message does not say more."""
 
+DRAINING = "REASON_AGENT_DRAINING"
+
 _STATES: Mapping[str, api.ExitSlug] = {
     "TASK_KILLED": "killed",
     "TASK_LOST": "platform-lost",
@@ -105,12 +107,17 @@ def telling(output: str) -> str:
     return lines[-1] if lines else ""
 
 
-def certificate(status: Mapping[str, Any], *, last_words: str = "") -> api.Exit:
-    """Return how a task ended; ``status`` is a TaskStatus of the v1 API."""
+def certificate(status: Mapping[str, Any], *, last_words: str = "", place: str = "") -> api.Exit:
+    """Return how a task ended; ``status`` is a TaskStatus of the v1 API.
+
+    ``place``: the host of its agent, which is named where that is why.
+    """
     message = str(status.get("message", ""))
     code = _code(message)
     words = message or str(status.get("reason", status.get("state", "")))
     words += f": {last_words}" if last_words else ""
+    if status.get("reason") == DRAINING:
+        words = f"its Mesos agent{f' {place}' if place else ''} was drained: {words}"
     return api.Exit(
         slug=_slug(status, message, code),
         code=code,

@@ -290,7 +290,8 @@ class Driver:
                 _bug("an event", error)
                 self.say(machine.give_back(event))
                 machine.set_aside(f"event {event.get('type')!r}: internal error: {error!r}")
-            self.changes += before != _seen(machine, event)
+            warned = event.get("type") == "INVERSE_OFFERS"
+            self.changes += warned or before != _seen(machine, event)
         count, at = self._said_odd
         if machine.oddities.count > count and self._now() - at >= _SAID_EVERY_S:
             more = typed.Odd(

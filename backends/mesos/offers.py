@@ -167,6 +167,17 @@ def parse(raw: Mapping[str, Any]) -> Offer:
     )
 
 
+def parse_warning(raw: Mapping[str, Any]) -> tuple[str, float]:
+    """Read an inverse offer: the agent's id, and when its maintenance begins, POSIX seconds.
+
+    Raises KeyError, TypeError, ValueError or AttributeError where it is none.
+    """
+    start = typed.number(raw["unavailability"]["start"]["nanoseconds"], 0, 1e22)
+    if start is None:
+        raise ValueError("maintenance that does not say when it begins")
+    return _text(raw["agent_id"]["value"]), start / 1e9
+
+
 def location(scheme: str, host: Any, port: Any) -> str:
     """Return where somebody is; empty for what is no host and port."""
     number = typed.integer(port, -1, 65536)

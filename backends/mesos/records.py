@@ -45,6 +45,7 @@ class Task:
     labels: Mapping[str, str] | None = None  # None: of an earlier life, not yet asked for
     ports: tuple[int, ...] = ()
     state: str = "TASK_STAGING"
+    reason: str = ""  # of its state, as Mesos calls it
     detail: str = ""
     confirmed: bool = False  # the master has said something about it
     started: bool = False  # an executor has said something about it

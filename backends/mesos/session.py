@@ -38,7 +38,7 @@ from outside import text, typed
 
 _NEVER_WAS = frozenset(("REASON_INVALID_OFFERS",))
 _REFUSED = frozenset(("TASK_ERROR", "TASK_DROPPED"))  # no agent has had such a task
-_MAINTENANCE_S = 3600.0  # an agent that goes into maintenance sooner gets no new task
+MAINTENANCE_S = 3600.0  # an agent that goes into maintenance sooner gets no new task
 _UNSEEN_REFUSE_S = 5.0  # the master's own default
 _GRAVES_MAX = 4096
 _USED_MAX = 65_536
@@ -70,6 +70,8 @@ class Session:
         self._used: dict[str, None] = {}
         self.odd: dict[str, str] = {}  # name of a task to why the last word of it was not read
         self.oddities = typed.Odd()  # all that could not be read, since the beginning
+        # POSIX seconds: when maintenance of a Mesos agent begins, as the master warned us last
+        self.maintenance: dict[str, float] = {}
         self._suppressed = True  # as the master was told
         self._questions = reconciliation.OpenQuestions()
 
@@ -301,6 +303,8 @@ class Session:
         ids, odd = typed.each(raw, _id_of)
         for reason in odd.reasons:
             self.set_aside(f"inverse offer: {reason}")
+        warnings, _ = typed.each(raw, offers.parse_warning)
+        self.maintenance |= dict(warnings)
         if not ids:
             return []
         return [
@@ -316,7 +320,10 @@ class Session:
                 self.set_aside(f"offer: {odd.reasons[0]}")
                 unread += typed.each([one], _id_of)[0]
             every |= {offer.id: offer for offer in read}
-        good = [offer for offer in every.values() if offer.lasts_until(now + _MAINTENANCE_S)]
+        for offer in every.values():
+            if offer.unavailable_at is None:
+                self.maintenance.pop(offer.agent_id, None)
+        good = [offer for offer in every.values() if offer.lasts_until(now + MAINTENANCE_S)]
         needs = [want.need for want in self.wants.values()]
         matching = offers.match(needs, good, records.placed(self.tasks))
         for name, miss in matching.misses.items():
@@ -402,6 +409,7 @@ class Session:
         task.agent_id = agent or task.agent_id
         task.started = task.started or uuid is not None
         task.state, task.detail = state, status.get("message", "")
+        task.reason = str(status.get("reason", ""))
         if state not in records.TERMINAL:
             task.final, task.unacknowledged = None, None
             said = self._acknowledge(name, agent, uuid)

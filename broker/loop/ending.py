@@ -3,9 +3,13 @@
 Refuses to decide when the end has come.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 
+from attrs import Factory, define
+
 from broker.core import model
+from broker.core.fleet import agents as agents_
 from broker.core.fleet import ledger as ledgers
 from broker.core.fleet import withheld
 from broker.loop import health
@@ -38,7 +42,10 @@ def waits_for(state: State, *, now: float, most: int = SHOWN) -> str:
     ]
     if world.controller.synced and world.controller.odd_computers:
         hidden.append(f"{health.CONTROLLER}, not seen whole ({world.controller.odd_computers})")
-    agents = [_agent(agent, state.running.get(agent.name)) for agent in plan.agents]
+    agents = [
+        _agent(agent, state.running.get(agent.name)) + _holdup(agent, now=now)
+        for agent in plan.agents
+    ]
     names = {agent.name for agent in plan.agents}
     others = [_order(action) for name, action in state.running.items() if name not in names]
     unseen = [
@@ -47,6 +54,33 @@ def waits_for(state: State, *, now: float, most: int = SHOWN) -> str:
         if name not in names and name not in state.running
     ]
     return ", ".join([*unread, *hidden, *_few([*agents, *sorted(others), *sorted(unseen)], most)])
+
+
+@define
+class DrainNews:
+    """What was said of a drain: at once only what has changed, all of it at a calmer pace."""
+
+    every_s: float
+    _said_at: float = -math.inf
+    _said: Mapping[str, str] = Factory(dict)
+
+    def of(self, state: State, *, now: float) -> Mapping[str, str] | None:
+        """Return what is to be said now, by what it is; None: nothing new."""
+        plan = state.plan
+        agents = plan.agents if plan is not None else ()
+        waits: dict[str, str] = {a.name: _agent(a, state.running.get(a.name)) for a in agents}
+        gone = [name for name in self._said if name not in waits]
+        changed = [words for name, words in waits.items() if self._said.get(name) != words]
+        is_first = self._said_at == -math.inf
+        self._said = waits
+        if now - self._said_at >= self.every_s:
+            self._said_at = now
+            words = waits_for(state, now=now) or "a look that is newer than what was done last"
+            return {"waits_for": words} | ({"gone": listed(gone)} if gone else {})
+        if is_first or not (gone or changed):
+            return None
+        news = {"gone": listed(gone), "changed": listed(changed), "left": str(len(waits))}
+        return {key: words for key, words in news.items() if words}
 
 
 def listed(words: Iterable[str]) -> str:
@@ -63,6 +97,15 @@ def _order(action: model.Action) -> str:
     words = f"{ledgers.verb_of(action).value} {action.name}"
     backend = None if isinstance(action, _ALONE) else action.backend
     return words if backend is None else f"{words} on {backend}"
+
+
+def _holdup(agent: model.Agent, *, now: float) -> str:
+    """Say who, or what, keeps an agent from going, where that is somebody else."""
+    words = withheld.words(agent, now=now)
+    detail = agent.instance.detail if agent.instance is not None else ""
+    if not words and detail and agent.phase in agents_.GOING:
+        words = agents_.leaving_words(agent, now=now)
+    return f": {words}" if words else ""
 
 
 def _agent(agent: model.Agent, running: model.Action | None) -> str:

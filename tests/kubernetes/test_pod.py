@@ -509,3 +509,25 @@ def test_a_pod_says_whether_all_its_containers_count(all_containers):
     options = settings.KubernetesTemplate(all_containers=all_containers)
     made = pod.make(attrs.evolve(PLAIN, options=options), owner="ci")
     assert all_containers is (pod.AGENT_ALONE not in made.pod["metadata"]["annotations"])
+
+
+def test_a_build_may_use_the_grace_of_its_pod():
+    """The hook waits, and the cluster waits for the hook; what the template says itself stays."""
+    options = settings.KubernetesTemplate(drain_grace_s=900.0)
+    body = pod.make(attrs.evolve(PLAIN, options=options), owner="ci").pod["spec"]
+    hook = {"preStop": {"exec": {"command": ["sleep", "900"]}}}
+    assert (900, hook) == (
+        body["terminationGracePeriodSeconds"], body["containers"][0]["lifecycle"],
+    )  # fmt: skip
+    own = {"preStop": {"sleep": {"seconds": 5}}}
+    said = {
+        "terminationGracePeriodSeconds": 60,
+        "containers": [{"name": "jnlp", "lifecycle": own}],
+    }
+    options = attrs.evolve(options, pod={"spec": said})
+    body = pod.make(attrs.evolve(PLAIN, options=options), owner="ci").pod["spec"]
+    assert (60, own) == (
+        body["terminationGracePeriodSeconds"], body["containers"][0]["lifecycle"],
+    )  # fmt: skip
+    plain = pod.make(PLAIN, owner="ci").pod["spec"]
+    assert "terminationGracePeriodSeconds" not in plain

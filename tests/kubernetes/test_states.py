@@ -247,6 +247,53 @@ def test_an_agent_counts_when_all_containers_of_its_pod_run(
         assert "container sidecar: " in told.flaw.message
 
 
+EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "deleted", "expected"),
+    [
+        ([], False, ""),
+        ([EVICTED], False, "evicted by somebody, as when a node is drained (node n-7)"),
+        ([EVICTED], True, "evicted by somebody, as when a node is drained (node n-7)"),
+        ([], True, "its pod is being deleted (node n-7)"),
+    ],
+)
+def test_the_end_of_a_pod_that_runs_is_announced(conditions, deleted, expected) -> None:
+    """With the node, from the moment on at which the cluster says it; and when it is due."""
+    pod = beside({"running": {}})
+    pod["spec"]["nodeName"] = "n-7"
+    pod["status"]["conditions"] = conditions
+    if deleted:
+        pod["metadata"] |= {
+            "deletionTimestamp": "2026-01-01T00:10:00Z", "deletionGracePeriodSeconds": 600,
+        }  # fmt: skip
+    told = states.see(pod).at(0.0, patience_s=60.0)
+    assert (expected, deleted) == (told.ends_because, told.ends_at is not None)
+    if conditions and deleted:
+        assert "node n-7" in told.exit.message
+    for container in pod["status"]["containerStatuses"]:
+        container["state"] = ENDED
+    assert "" == states.see(pod).instance.ends_because, "nothing of it runs any more"
+
+
+def test_a_kubelet_that_says_nothing_of_its_pod_is_named() -> None:
+    """A node was chosen, and then silence: it is down, or cannot reach the API server."""
+    _, _, pod = recorded.events("pod-10")[1]
+    pod["spec"]["nodeName"] = "n-7"
+    chosen = "2026-01-01T00:00:00Z"
+    pod["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "True", "lastTransitionTime": chosen}
+    ]
+    pod["metadata"]["creationTimestamp"] = chosen
+    sighting = states.see(pod)
+    at = sighting.since
+    assert "its node was chosen" == sighting.at(at + 15, patience_s=60.0).detail
+    late = sighting.at(at + 47, patience_s=60.0)
+    assert api.InstanceState.STARTING is late.state
+    assert late.detail.startswith("its node n-7 was chosen 47 s ago, and has not said")
+
+
 @pytest.mark.parametrize("state", [PULLED, ENDED, {}])
 def test_where_the_template_says_so_the_agent_s_container_alone_decides(
     state: dict[str, Any],

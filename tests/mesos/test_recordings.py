@@ -9,7 +9,7 @@ import json
 import attrs
 import pytest
 
-from backends.mesos import calls, offers, session
+from backends.mesos import calls, instances, offers, records, session
 from tests.mesos import master, replay
 
 
@@ -199,3 +199,61 @@ def test_recorded_maintenance_is_seen_in_the_offer():
     assert [None, 1795480166.0, None, None] == [one and round(one) for one in starts]
     assert [True, False, True, True] == [one.lasts_until(1795480167.0) for one in found]
     assert json.dumps(told).count('"INVERSE_OFFERS"') == 1
+
+
+def announced(machine):
+    """Return what is shown of the tasks: place, and why each will be ended."""
+    return {
+        name: instances.instance(
+            task, maintenance_at=machine.maintenance.get(task.agent_id)
+        ).ends_because
+        for name, task in machine.tasks.items()
+    }
+
+
+def test_a_recorded_drain_is_announced_before_it_ends_the_task():
+    """By the agent's name as far as it is known; the certificate says it, too."""
+    told = replay.streams("19-maintenance-drain")["stream-1"]
+    framework = calls.Framework(id="f", name="f", user="u", role="*", failover_timeout_s=1.0)
+    machine = session.Session(framework, refuse_s=3600.0)
+    seen = []
+    for one in told.events:
+        machine.receive(one["event"], one["t"])
+        seen += [why for why in announced(machine).values() if why and why not in seen]
+    where = "its Mesos agent b4015961-58dd-4904-97ba-6af388c473d9-S0"
+    assert seen == [f"{where} goes into maintenance", f"{where} is drained"]
+    (end,) = [
+        instances.instance(task).exit for task in machine.tasks.values() if task.final is not None
+    ]
+    assert "evicted" == end.slug
+    assert end.message.startswith("its Mesos agent ")
+    assert "was drained: Command terminated with signal Terminated" in end.message
+
+
+def test_maintenance_of_which_the_master_warns_is_announced_for_tasks_there():
+    """Until the agent is offered as it was before."""
+    events = replay.streams("19-maintenance-drain")["stream-1"].told()
+    (warning,) = [event for event in events if event["type"] == "INVERSE_OFFERS"]
+    (raw,) = warning["inverse_offers"]["inverse_offers"]
+    agent = raw["agent_id"]["value"]
+    framework = calls.Framework(id="f", name="f", user="u", role="*", failover_timeout_s=1.0)
+    machine = session.Session(framework, refuse_s=3600.0)
+    machine.receive({"type": "SUBSCRIBED", "subscribed": {}}, 0.0)
+    labels = {"agent-broker/place.agent": "rack-7"}
+    for name, where in (("there", agent), ("elsewhere", "S9")):
+        machine.tasks[name] = records.Task(
+            name=name, agent_id=where, state="TASK_RUNNING", labels=labels
+        )
+    machine.receive(warning, 1.0)
+    assert {agent: 1795480166.0} == {k: round(v) for k, v in machine.maintenance.items()}
+    assert {"there": "its Mesos agent rack-7 goes into maintenance", "elsewhere": ""} == (
+        announced(machine)
+    )
+    machine.tasks["there"].grace_s = 5.0
+    assert "" == announced(machine)["there"], "it is ended by us"
+    offered = next(
+        one for one in replay.offered(events)
+        if one["agent_id"]["value"] == agent and "unavailability" not in one
+    )  # fmt: skip
+    machine.receive({"type": "OFFERS", "offers": {"offers": [offered]}}, 2.0)
+    assert {} == machine.maintenance

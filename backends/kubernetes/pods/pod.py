@@ -10,6 +10,7 @@ fragments that the template inherits; the template's own ``pod``; what the broke
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -323,8 +324,22 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
             f"the container {name!r} mounts the volume {volume[:80]!r}, but those of the pod are: "
             f"{known[:120]}"
         )
+    if options.drain_grace_s is not None:
+        _give_grace(body, agent, math.ceil(options.drain_grace_s))
     if options.restricted and not _is_windows(pod):
         _restrict(body, everything)
+
+
+def _give_grace(body: Manifest, agent: Manifest, seconds: int) -> None:
+    """Let a build use the time between an eviction and the end.
+
+    The hook only waits: the agent, taken out of service, is deleted by the broker when its build
+    has ended, and a deletion with a shorter grace cuts the wait. What the template says itself
+    stays.
+    """
+    body.setdefault("terminationGracePeriodSeconds", seconds)
+    hook = {"exec": {"command": ["sleep", str(seconds)]}}
+    agent["lifecycle"] = {"preStop": hook, **(agent.get("lifecycle") or {})}
 
 
 def _keep_off(body: Manifest, nodes: Sequence[str]) -> None:

@@ -42,6 +42,8 @@ _POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _ID = re.compile(r"[\w.:-]{1,128}")  # a uid, a version
 _CODE = 1 << 31
 _LATE_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
+_CHOSEN = "its node was chosen"
+_SILENT_S = 15.0  # a kubelet says that it makes a pod within a second or two
 _GRACE_S = 86_400.0 * 7
 _LACKS = re.compile(r"Insufficient ([\w./-]*\w)|Too many (pods)")
 _SIGNALS = 64
@@ -120,6 +122,13 @@ class PodSighting:
         cluster's events say, which counts where the status says nothing.
         """
         why = self.stuck or (told if self.mute else None)
+        silent_s = self.waited_s(now)
+        if why is None and self.instance.detail == _CHOSEN and silent_s > _SILENT_S:
+            detail = (
+                f"its node {self.instance.place} was chosen {silent_s:.0f} s ago, and has not "
+                "said anything of it since: does its kubelet run?"
+            )
+            return attrs.evolve(self.instance, detail=detail[:_WORDS])
         if why is None:
             if self.due_at is None or now <= self.due_at + _LATE_S:
                 return self.instance
@@ -187,6 +196,8 @@ def _see(pod: Pod) -> PodSighting:
         detail=detail[:_WORDS],
         leaving_at=due_at - grace_s if stopping and due_at is not None else None,
         spent=stopping and _is_spent(pod),
+        ends_because=_announced(pod),
+        ends_at=due_at if stopping else None,
         flaw=_flaw(pod) if state is api.InstanceState.RUNNING else None,
         place=_node(pod),
     )
@@ -302,7 +313,9 @@ def _judged(pod: Pod) -> _Judged:
     phase = word(part(pod, "status"), "phase")
     if deleting(pod):
         why = _disruption(pod)
-        end = api.Exit(slug=why.slug, message=why.text) if why is not None else None
+        said = f"{why.text} (node {_node(pod)})" if why is not None and _node(pod) else ""
+        words_of = said or (why.text if why is not None else "")
+        end = api.Exit(slug=why.slug, message=words_of) if why is not None else None
         return api.InstanceState.STOPPING, _why_deleted(pod), end
     restarts = part(pod, "spec").get("restartPolicy", "Always") != "Never"
     ended = _terminated(_agent(pod))
@@ -419,7 +432,7 @@ def _not_yet(pod: Pod) -> str:
     if first:
         return f"being made: {first}"
     if part(pod, "spec").get("nodeName"):
-        return "its node was chosen"
+        return _CHOSEN
     phase = word(part(pod, "status"), "phase")
     return "waits for a node" if phase in {"", "Pending"} else f"phase {phase}"
 
@@ -488,6 +501,16 @@ def _holders(pod: Pod) -> list[str]:
     held = part(pod, "metadata").get("finalizers")
     listed = held[:_MANY] if isinstance(held, list) else []
     return [text.clean(typed.words(one, _LONG), _WORD) or "?" for one in listed]
+
+
+def _announced(pod: Pod) -> str:
+    """Say why a pod whose containers run still will be ended; "" if nobody has said so."""
+    why = _disruption(pod)
+    if _is_spent(pod) or (why is None and not deleting(pod)):
+        return ""
+    node = _node(pod)
+    where = f" (node {node})" if node else ""
+    return f"{'its pod is being deleted' if why is None else why.text}{where}"[:_WORDS]
 
 
 def _disruption(pod: Pod) -> table.StatusRow | None:

@@ -202,7 +202,11 @@ class Broker:
         self.reconciler.hint()
 
     def reload(self, settings: config.Settings) -> None:
-        """Put another configuration in force: templates, limits and rules, not the connections."""
+        """Put another configuration in force: templates, limits and rules, not the connections.
+
+        What was set aside, or backs off, is tried again, also where nothing changed here: perhaps
+        a host was mended.
+        """
         kept = {
             *("controller", "backends", "state_dir", "listen", "log", "owner"),
             "high_availability",
@@ -214,7 +218,7 @@ class Broker:
             settings = evolve(settings, fingerprint="")
         self.settings = evolve(settings, **{name: getattr(self.settings, name) for name in kept})
         self.recorder.configured(self.policy)
-        self.reconciler.hint()
+        self.reconciler.ask_again()
         _LOG.info("configuration reloaded")
 
     async def aclose(self) -> None:

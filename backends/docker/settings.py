@@ -239,7 +239,8 @@ class DockerTemplate:
     platform: str | None = _doc("Like linux/arm64, where an image has several.", None)
     user: str | None = _doc(
         "UID[:GID] or names of the image; image: whom the image says. 1000 is `jenkins` in the "
-        "official images, and nobody's root.",
+        "official images, and nobody's root. The group of a bare number is the same number: that "
+        "of an image that does not know it would be root's.",
         "1000",
         _like(_USER, "USER or USER:GROUP"),
         word="image",
@@ -279,7 +280,8 @@ class DockerTemplate:
     )
     volumes: tuple[Volume, ...] = _doc("Mounts.", ())
     docker_socket: bool = _doc(
-        "Mount the host's docker.sock, for Docker in pipelines. Every build is root on the host.",
+        "Mount the engine's own socket as /var/run/docker.sock, for Docker in pipelines, with the "
+        "group that may use it where the broker sees the socket. Every build is root on the host.",
         False,
     )
     devices: tuple[str, ...] = _doc("Devices of the host, HOST[:CONTAINER[:rwm]].", ())
@@ -353,6 +355,14 @@ class DockerTemplate:
         if problem is not None:
             yield Remark(text=problem, wrong=True)
         yield from self._raw_remarks()
+        hosts = getattr(common.settings, "hosts", ())
+        unseen = [one.url for one in hosts if not one.url.startswith("unix:")]
+        if self.docker_socket and unseen and not self.groups and number is not None:
+            yield Remark(
+                path=("docker_socket",),
+                text=f"which group may use the socket of {unseen[0][:80]} is not seen from here",
+                hint="`groups`: its number there (stat -c %g /var/run/docker.sock)",
+            )
         if "Env" in self.docker:
             yield Remark(
                 path=("docker", "Env"),

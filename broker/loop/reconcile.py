@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import assert_never
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from backends import api as backends_api
 from broker import clock, metrics
@@ -149,6 +149,12 @@ class Reconciler:
             task.cancel()
 
     # --- one of several brokers ---
+
+    def ask_again(self) -> None:
+        """Try at once what is left alone after failures: a person says that it may be well now."""
+        ledger = ledgers.asked_again(self.state.ledger, now=self.watch.now())
+        self.state = evolve(self.state, ledger=ledger)
+        self.hint()
 
     def take_over(self) -> None:
         """Begin to act where another broker has acted until now.

@@ -629,3 +629,28 @@ def test_a_definition_proves_itself_agent_by_agent():
         counted.append(ledger.trials[KEY].online)
     assert [1, 2, 3, 4, 5, 6, 6, 1] == counted
     assert "r2" == ledger.trials[KEY].revision
+
+
+def test_a_person_who_has_seen_to_something_is_believed_once():
+    """All is tried at once; what fails again waits longer. A full platform is asked as before."""
+    rejected, full, host = (
+        ledgers.key_of(model.Scope.TEMPLATE, B, TemplateName("t")),
+        ledgers.key_of(model.Scope.TEMPLATE, B, TemplateName("u")),
+        ledgers.key_of(model.Scope.BACKEND, B),
+    )
+    ledger, sure = model.Ledger(), {"policy": POLICY, "jitter": 1.0, "reason": "no"}
+    for key, cause in (
+        (rejected, model.Failure.REJECTED),
+        (full, model.Failure.NO_CAPACITY),
+        (host, model.Failure.UNAVAILABLE),
+    ):
+        ledger = ledgers.failed(ledger, key, cause=cause, now=NOW, **sure)
+    later = ledgers.asked_again(ledger, now=NOW + 1)
+    untils = {key: backoff.until_at for key, backoff in later.backoffs.items()}
+    assert {rejected: NOW + 1, host: NOW + 1, full: ledger.backoffs[full].until_at} == untils
+    assert ledgers.asked_again(later, now=NOW + 2) == later
+    again = ledgers.failed(
+        later, host, cause=model.Failure.UNAVAILABLE, now=NOW + 1, **sure
+    ).backoffs[host]
+    assert again.failures == 2
+    assert again.until_at - (NOW + 1) > ledger.backoffs[host].until_at - NOW

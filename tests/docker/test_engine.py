@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import pathlib
 
 import attrs
 import pytest
@@ -307,3 +308,40 @@ async def test_an_engine_that_answers_too_slowly(engine_url):
                     await call
             proxy.delay_s = 0.0
             assert set(await checks.listed(rig.backend)) <= {"late"}
+
+
+async def test_the_engines_own_socket_is_mounted_for_a_user_who_may_use_it(rig):
+    """Wherever this engine has it, and of whichever group it is."""
+    path = pathlib.Path(rig.url.removeprefix("unix://"))
+    look = "ls -ln /var/run/docker.sock; id -G; test -w /var/run/docker.sock && echo usable"
+    await rig.backend.launch(rig.spec("a1", look, code=0, docker_socket=True))
+    await rig.exited("a1")
+
+    said = await rig.backend.logs("a1", tail=5)
+    assert "usable" in said, said
+    assert str(path.stat().st_gid) in said.splitlines()[1].split()
+    inspected = await rig.sdk("inspect_container", rig.container("a1"))
+    assert [str(path)] == [m["Source"] for m in inspected["Mounts"] if m["Type"] == "bind"]
+
+
+async def test_a_socket_that_its_owner_alone_may_use_is_refused_with_words(rig):
+    """Before a container is made; root in the container needs no group."""
+    path = pathlib.Path(rig.url.removeprefix("unix://"))
+    mode = path.stat().st_mode
+    path.chmod(0o600)
+    try:
+        with pytest.raises(api.Rejected, match=r"docker_socket: .* by its owner alone, user 0"):
+            await rig.backend.launch(rig.spec("a1", docker_socket=True))
+        await rig.backend.launch(rig.spec("a2", docker_socket=True, user="0"))
+    finally:
+        path.chmod(mode & 0o777)
+    assert {"a2"} == set(await checks.listed(rig.backend))
+
+
+@pytest.mark.parametrize(("user", "ids"), [("1234", "1234 1234"), ("1234:7", "1234 7")])
+async def test_nobody_has_roots_group_who_did_not_ask_for_it(rig, user, ids):
+    """Of a number that the image does not know the engine would make a member of group 0."""
+    await rig.backend.launch(rig.spec("a1", "echo $(id -u) $(id -g)", code=0, user=user))
+    await rig.exited("a1")
+
+    assert ids == (await rig.backend.logs("a1", tail=1)).strip()

@@ -99,6 +99,20 @@ def test_there_is_no_port_of_that_number():
     assert settings.DockerTemplate(ports=("65535", ":8080/udp")).ports
 
 
+@pytest.mark.parametrize(
+    ("url", "told_groups", "user", "said"),
+    [("unix:///s", (), "1000", False), ("tcp://h:2376", (), "1000", True),
+     ("tcp://h:2376", ("998",), "1000", False), ("tcp://h:2376", (), None, False)],
+)  # fmt: skip
+def test_whose_socket_cannot_be_seen_needs_the_groups_number(url, told_groups, user, said):
+    """Or the agents find a socket that they may not use."""
+    options = settings.DockerTemplate(docker_socket=True, groups=told_groups, user=user)
+    configured = settings.DockerSettings(hosts=(settings.Host(url=url, tls="tcp" in url),))
+    common = remarks.Common(settings=configured, name="t", image="x")
+    texts = [r.text for r in remarks.of_template(options, common) if "which group" in r.text]
+    assert said is bool(texts)
+
+
 def test_a_folder_is_the_users_own_however_its_path_is_written():
     """Nothing of it is given to anybody."""
     own = settings.Volume(name="/srv/{name}", target="/home/jenkins//agent/", read_only=True)

@@ -36,7 +36,9 @@ SECRETS = f"{ROOT}/secrets"
 FILES = f"{ROOT}/files"
 WORK = "/home/jenkins/agent"
 """Where the official agent images have their volume; made for the user in any other image."""
-_SOCKET = "/var/run/docker.sock"
+SOCKET = "/var/run/docker.sock"
+"""Where pipelines look for an engine, and where most engines have it."""
+_SOCKET_MOUNT = {"Type": "bind", "Source": SOCKET, "Target": SOCKET, "ReadOnly": False}
 _PLACES = {api.SECRETS: SECRETS, api.WORK: WORK, api.FILES: FILES}
 _TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
 _SHARES_PER_CORE = 1024
@@ -62,6 +64,7 @@ class ContainerPlan:
     fresh_folders: bool  # no image can have them: they are on volumes, or below them
     kin: str  # the same for all that have the same user and mounts
     hands_on: bool  # its builds have the engine, and can give its mounts to other containers
+    wants_socket: bool  # of the engine that it is made on (``with_socket``)
     secrets: Mapping[str, str] = field(repr=False)
 
     def with_secrets(self, folder: str) -> "ContainerPlan":
@@ -70,6 +73,22 @@ class ContainerPlan:
         told = _section(self.body, "HostConfig")
         mounts = {"Mounts": [*told.get("Mounts", []), mount]}
         return evolve(self, body={**self.body, "HostConfig": {**told, **mounts}})
+
+    def with_socket(self, source: str, group: int | None) -> "ContainerPlan":
+        """Return the same with the engine's socket, wherever its host has it.
+
+        ``group``: that which may use it, as a number; None: nothing has to be given for it.
+        """
+        told = _section(self.body, "HostConfig")
+        mounts = [
+            {**mount, "Source": source} if mount == _SOCKET_MOUNT else mount
+            for mount in told.get("Mounts", [])
+        ]
+        groups = list(told.get("GroupAdd", []))
+        if group is not None and str(group) not in groups:
+            groups.append(str(group))
+        host = {**told, "Mounts": mounts, **({"GroupAdd": groups} if groups else {})}
+        return evolve(self, body={**self.body, "HostConfig": host})
 
 
 def container_name(name: str, *, prefix: str) -> str:
@@ -153,6 +172,7 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ContainerPl
         fresh_folders=any(volume.is_given for volume in options.volumes),
         kin=_hash([_ids(options.user), body.get("HostConfig")]),
         hands_on=any(perils.has_socket(mount.source) for mount in mounts_of(options)),
+        wants_socket=options.docker_socket,
         secrets=spec.secret_files,
     )
 
@@ -226,7 +246,7 @@ def _body(spec: api.InstanceSpec, options: settings.DockerTemplate) -> dict[str,
     body: dict[str, Any] = {
         "Image": spec.image,
         "Env": [f"{key}={_put(text)}" for key, text in spec.env.items()],
-        "User": options.user,
+        "User": _user(options.user),
         "Entrypoint": _entry_point(spec, options),
         "Cmd": [_put(word) for word in spec.argv],
         "ExposedPorts": exposed,
@@ -308,7 +328,7 @@ def _mounts(options: settings.DockerTemplate) -> Iterator[dict[str, Any]]:
                 mount["VolumeOptions"] = {"DriverConfig": config}
         yield mount
     if options.docker_socket:
-        yield {"Type": "bind", "Source": _SOCKET, "Target": _SOCKET, "ReadOnly": False}
+        yield dict(_SOCKET_MOUNT)
 
 
 def _owned(options: settings.DockerTemplate) -> Iterator[str]:
@@ -345,6 +365,11 @@ def _device(text: str) -> dict[str, str]:
 
 def _put(text: str) -> str:
     return _TOKENS.sub(lambda match: _PLACES[match.group()], text)
+
+
+def _user(user: str | None) -> str | None:
+    """Return whom to say: of a bare number the group, too, which may be root's otherwise."""
+    return f"{user}:{user}" if user is not None and user.isdecimal() else user
 
 
 def _ids(user: str | None) -> tuple[int | None, int | None]:

@@ -14,6 +14,8 @@ secret that cannot be mounted, for fetched files, and for folders that the image
 import asyncio
 import contextlib
 import math
+import pathlib
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +36,7 @@ _LOOK_S = 0.1
 _NAME_S = 10.0
 _MAKING_S = 600.0  # between the creation of a container and its start
 _EVENTS_S = 1.0
+_EVERYBODY = stat.S_IROTH | stat.S_IWOTH
 _SIGKILLED = 137
 _LAST_WORDS = 5
 _SHELL_CODES = (126, 127)  # what tini and shells answer for a program that is none
@@ -118,6 +121,7 @@ class Host:
         Raises ``client.NoImageError`` and the contract's errors; what failed is removed.
         """
         self.follow()  # before there is anything to miss
+        plan = self._with_socket(plan)
         name = plan.body["Labels"][container.NAME]
         self._making.add(name)
         try:
@@ -128,6 +132,26 @@ class Host:
                     self._shares = False  # all else was the same
         finally:
             self._making.discard(name)
+
+    def _with_socket(self, plan: container.ContainerPlan) -> container.ContainerPlan:
+        """Mount the socket where this engine has it, for whom may use it. Raises Rejected."""
+        if not plan.wants_socket:
+            return plan
+        path = self.url.removeprefix("unix://") if self.url.startswith("unix://") else ""
+        try:
+            socket = pathlib.Path(path).stat() if path else None
+        except OSError:
+            socket = None
+        if socket is None:  # elsewhere: the template's `groups` tell
+            return plan.with_socket(path or container.SOCKET, None)
+        if plan.ids[0] in {0, socket.st_uid} or socket.st_mode & _EVERYBODY == _EVERYBODY:
+            return plan.with_socket(path, None)
+        if not socket.st_mode & stat.S_IWGRP:
+            raise api.Rejected(
+                f"docker_socket: {path} may be used by its owner alone, user {socket.st_uid}; "
+                "hint: chmod g+rw, and a group for it"
+            )
+        return plan.with_socket(path, socket.st_gid)
 
     def _folder_for(self, name: str, plan: container.ContainerPlan) -> str | None:
         """Return a folder with the secrets that the engine sees, perhaps; None: it does not."""

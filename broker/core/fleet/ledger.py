@@ -326,6 +326,21 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
     return attrs.evolve(ledger, backoffs={**ledger.backoffs, key: backoff})
 
 
+def asked_again(ledger: Ledger, *, now: float) -> Ledger:
+    """Let all that is left alone after failures be tried at once: a person has seen to something.
+
+    The failures stay counted, so that the next one in a row waits longer. A platform that is full
+    is asked as before: it shows by itself when it has room.
+    """
+    lifted = {
+        key: backoff
+        if _is_full(backoff)
+        else attrs.evolve(backoff, until_at=min(backoff.until_at, now))
+        for key, backoff in ledger.backoffs.items()
+    }
+    return attrs.evolve(ledger, backoffs=lifted)
+
+
 def succeeded(ledger: Ledger, *keys: BackoffKey) -> Ledger:
     """Forget the failures of these scopes; a platform that had no room may have none still."""
     return _without(ledger, [k for k in keys if (b := ledger.backoffs.get(k)) and not _is_full(b)])

@@ -636,7 +636,7 @@ def test_a_person_who_has_seen_to_something_is_believed_once():
     rejected, full, host = (
         ledgers.key_of(model.Scope.TEMPLATE, B, TemplateName("t")),
         ledgers.key_of(model.Scope.TEMPLATE, B, TemplateName("u")),
-        ledgers.key_of(model.Scope.BACKEND, B),
+        ledgers.key_of(model.Scope.BACKEND, B, None),
     )
     ledger, sure = model.Ledger(), {"policy": POLICY, "jitter": 1.0, "reason": "no"}
     for key, cause in (

@@ -165,7 +165,7 @@ def complaint(lines: Sequence[str]) -> Complaint:
         inner = _INNER.match(line)
         if inner is not None:
             return Complaint(words=texts.clean(inner["words"], _LINE))
-    plain = telling(last) or telling(lines)
+    plain = telling(last)  # of one that was connected and said no more there is nothing to say
     return Complaint(words=texts.clean(plain[-1], _LINE).strip() if plain else "")
 
 

@@ -97,6 +97,12 @@ def test_the_last_complaint_counts():
     assert told.cause is C.LOST_REFUSED
 
 
+def test_that_it_was_connected_is_no_complaint():
+    """As of whoever is killed in the midst of its work."""
+    lines = [*tail("refused-ws"), "Nov 29, 2026 8:13:52 PM x.Y z", "INFO: Connected", ""]
+    assert complaints.complaint(lines) == complaints.Complaint()
+
+
 def test_where_it_says_nothing_nothing_is_said():
     assert complaints.complaint([]) == complaints.Complaint()
     assert complaints.complaint(["", "  "]) == complaints.Complaint()

@@ -253,11 +253,22 @@ class Invariants:
         names = [action.name for action in plan.actions]
         self.hold(mine, len(names) == len(set(names)), f"two actions for one: {plan.actions}")
         busy = {agent.name for agent in plan.agents if agent.phase is model.Phase.BUSY}
-        gone = [a.name for a in plan.actions if isinstance(a, model.Removal) and a.name in busy]
+        gone = [
+            action.name
+            for action in plan.actions
+            if isinstance(action, model.Removal)
+            and action.name in busy
+            and not (isinstance(action, model.ReleaseAgent) and self._is_dead(action.name))
+        ]
         self.hold("no build is ended by us", not gone, f"{gone} work, and are to go")
         self._judge_causes(taken)
         if world.controller.synced:
             self._judge_reasons(world.controller, plan)
+
+    def _is_dead(self, name):
+        """Return whether an agent has gone: only the deletion of its node ends its steps."""
+        node = self.world.sim.nodes.get(name)
+        return node is None or not node.connected
 
     def _judge_reasons(self, view, plan):
         unmet = {one.item: one for one in plan.unmet}

@@ -200,11 +200,11 @@ class NodeClient:
         Where the controller does not take the mark, or does not delete the node, all is as it was
         before. Raises ``NotFound`` for a node that is gone, ``Unexpected`` where the mark is lost.
         """
-        path = _path(name, "config.xml")
-        before = (await self._session.get_text(path)).text
+        before, marked = await self._changed_config(name, node.as_single_use)
         try:
-            await self._configure(name, node.as_single_use)
-            if not node.is_single_use((await self._session.get_text(path)).text):
+            await self._post_config(name, marked)
+            kept = await self._session.get_text(_path(name, "config.xml"))
+            if not node.is_single_use(kept.text):
                 raise errors.Unexpected(
                     f"the controller does not mark node {name} as single-use: the plugin "
                     "durable-task is missing"
@@ -228,8 +228,13 @@ class NodeClient:
         return seen
 
     async def _configure(self, name: str, change: Callable[[str], str]) -> None:
-        path = _path(name, "config.xml")
-        config = (await self._session.get_text(path)).text
+        config, changed = await self._changed_config(name, change)
+        if changed != config:  # every replacement is a risk for a build that is just starting
+            await self._post_config(name, changed)
+
+    async def _changed_config(self, name: str, change: Callable[[str], str]) -> tuple[str, str]:
+        """Return what a node is configured as, and what it is to be."""
+        config = (await self._session.get_text(_path(name, "config.xml"))).text
         try:
             named = node.name_of(config)
             changed = change(config)
@@ -237,8 +242,7 @@ class NodeClient:
             raise errors.Unexpected(f"config.xml of node {name}: {error}") from error
         if named != name:  # another name inside would rename the node
             raise errors.Unexpected(f"config.xml of node {name} names the node {named[:80]!r}")
-        if changed != config:  # every replacement is a risk for a build that is just starting
-            await self._post_config(name, changed)
+        return config, changed
 
     async def _post_config(self, name: str, config: str) -> None:
         # in ASCII it is the same document whatever charset the receiver assumes

@@ -227,11 +227,6 @@ class Executor:
     async def _release(self, action: model.ReleaseAgent) -> None:
         """Say what an agent died of where its builds' owners look, then end their steps."""
         await self._check(action)
-        state = await self.nodes.read(action.name)
-        if state.exists and not state.offline:
-            raise _Withdrawn("it is back")
-        if state.exists and not state.only_steps:
-            raise _Withdrawn("other things than steps of a Pipeline run on it")
         with contextlib.suppress(jnlp_errors.NotFound):
             await self._changes.cordon(action.name, _message(action))
         await self.before_end(action)

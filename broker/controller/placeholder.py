@@ -113,7 +113,9 @@ class Placeholder:
                 )
             case identity.Step.ASK:
                 async with self._politely(now):
-                    await self.nodes.create(_question(self.owner, standing.question))
+                    # it exists: an earlier try went through, and its answer was lost
+                    with contextlib.suppress(jnlp_errors.NodeExists):
+                        await self.nodes.create(_question(self.owner, standing.question))
             case identity.Step.TAKE:
                 async with self._politely(now):
                     await self._take(exists=computer is not None)

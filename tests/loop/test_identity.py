@@ -214,6 +214,28 @@ async def test_what_cannot_be_read_is_no_answer():
         await one.tend(controller.view(), now=4.0)
 
 
+async def test_a_question_whose_answer_was_lost_is_asked_all_the_same():
+    """The node is there, the broker does not know it: the next try finds it, and time runs."""
+
+    class Forgetful(Controller):
+        async def create(self, definition):
+            await super().create(definition)
+            raise errors.Unreachable("reset by peer")
+
+    controller = Forgetful()
+    name = marks.placeholder_name("o")
+    controller.nodes[name] = placeholder.definition("o", Claim(holder="x", since=1)).description
+    one = broker(controller, "one")
+    with pytest.raises(errors.Unreachable):
+        await one.tend(controller.view(), now=1.0)
+    for now in range(10, 20):
+        assert not await one.tend(controller.view(), now=float(now))
+    with pytest.raises(errors.Unreachable):  # takes over, and again hears nothing of it
+        await one.tend(controller.view(), now=21.0)
+    assert await one.tend(controller.view(), now=22.0)
+    assert controller.claim().holder == "one"
+
+
 async def test_a_node_that_is_refused_is_tried_again_after_a_growing_pause():
     """Meanwhile the refusal is what there is to say; and when it may be made, it is made."""
 

@@ -137,6 +137,7 @@ class Invariants:
 
     def instance_asked_for(self, site, spec):
         name, world = spec.name, self.world
+        self._asked_at.setdefault(name, world.now)
         if name not in self._policy_of and world.life is not None:
             self._policy_of[name] = world.life.broker.policy
 
@@ -149,7 +150,7 @@ class Invariants:
         if node is not None and node.connected:
             running = [s.item.id for s in node.slots if s.item is not None and s.running]
             self.hold("no build is ended by us", not running, f"{name} is ended, {running} run")
-        if world.life is not None and cell is not None:
+        if world.life is not None and cell is not None and not cell.held:  # it was an agent
             named = any(death.name == name for death in world.life.state.deaths)
             self.hold("every death has its cause", named, f"{name} goes, and nobody says why")
 
@@ -201,6 +202,9 @@ class Invariants:
                 if cell.spec.metadata["template"] != template:
                     continue
                 node = world.sim.nodes.get(name)
+                if cell.held:  # its room is taken, it is yet to be launched
+                    found.add(name)
+                    continue
                 if node is None or node.offline_message is not None or node.scheduled:
                     continue
                 if world.now - cell.created_at > 50.0 and not node.connected:

@@ -6,6 +6,7 @@ which nothing is done any more once that life has been killed.
 
 import asyncio
 import collections
+import contextlib
 import math
 import zlib
 
@@ -166,12 +167,17 @@ class Backend:
         if f"{verb} hangs" in faults:
             await asyncio.get_running_loop().create_future()
 
+    async def reserve(self, spec):
+        with self._counted():
+            await self._reach("reserve")
+            self._refuse(spec)
+            with self._world.loop.outside():
+                self._world.instance_asked_for(self.site, spec)
+            await self._made(self._inner.reserve, spec)
+
     async def launch(self, spec):
-        try:
+        with self._counted():
             await self._launch(spec)
-        except api.BackendError:
-            self._world.tally.refused(self.site.name, self._world.now)
-            raise
 
     async def _launch(self, spec):
         site, world = self.site, self._world
@@ -184,23 +190,38 @@ class Backend:
         if "launches slow" in site.faults:
             await asyncio.sleep(world.dice.uniform(5.0, 45.0))
             await self._life.breathe()
-        if "launches refused" in site.faults:
-            raise api.Unavailable("try again", reach=api.Reach.LAUNCH)
-        if "place broken" in site.faults:
-            raise api.Unavailable("host one does not answer", place="host-one")
-        template = spec.metadata["template"]
-        if world.broken(site, template) == "template refused":
-            error = api.Rejected("manifest unknown", reach=api.Reach.TEMPLATE)
-            error.nothing_left = True
-            raise error
-        with world.loop.outside():
-            world.instance_asked_for(site, spec)
-            await self._inner.launch(spec)
-            world.instance_made(site, spec)
+        self._refuse(spec)
+        await self._made(self._inner.launch, spec)
         if late:
             await asyncio.get_running_loop().create_future()
         if "launch answers lost" in site.faults:
             raise api.Unavailable("the answer was lost")
+
+    @contextlib.contextmanager
+    def _counted(self):
+        try:
+            yield
+        except api.BackendError:
+            self._world.tally.refused(self.site.name, self._world.now)
+            raise
+
+    def _refuse(self, spec):
+        site = self.site
+        if "launches refused" in site.faults:
+            raise api.Unavailable("try again", reach=api.Reach.LAUNCH)
+        if "place broken" in site.faults:
+            raise api.Unavailable("host one does not answer", place="host-one")
+        if self._world.broken(site, spec.metadata["template"]) == "template refused":
+            error = api.Rejected("manifest unknown", reach=api.Reach.TEMPLATE)
+            error.nothing_left = True
+            raise error
+
+    async def _made(self, make, spec):
+        is_new = spec.name not in self.site.cells
+        with self._world.loop.outside():
+            await make(spec)
+            if is_new:
+                self._world.instance_made(self.site, spec)
 
     async def list(self):
         await self._reach("list")

@@ -149,7 +149,7 @@ async def test_a_person_removes_the_claim(how):
 
 
 async def test_a_permission_is_missing():
-    """The error names it; once granted, the next look claims."""
+    """The error names it; once granted, it is claimed when the pause is over."""
     missing = "Agent/Create"
     async with hosts(permissions=access.ALL - {missing, "Overall/Administer"}) as (sim, one, _):
         first = one.starts("first")
@@ -157,6 +157,7 @@ async def test_a_permission_is_missing():
             await one.cycle(first)
         assert (raised.value.permission, raised.value.fault) == (missing, "operator")
         one.server.access.permissions = access.ALL
+        one.clock.now += 5.0
         assert await one.cycle(first)
         assert holder_of(sim) == "first"
 

@@ -698,4 +698,9 @@ def _named(recording: str, old: str, name: str) -> web.Response:
 
 
 def _now_text() -> str:
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return text_of(dt.datetime.now(dt.UTC).timestamp())
+
+
+def text_of(at: float) -> str:
+    """Return a time as Kubernetes writes it."""
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -434,3 +434,30 @@ async def test_a_crash_at_any_step_of_a_launch_leaves_nothing_for_ever(
     async with patience.limit(5):
         while cluster.pods or cluster.secrets:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("ahead_s", [-600.0, 600.0])
+async def test_patience_is_measured_by_our_clock(
+    cluster: fake.Cluster, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """A cluster's clock that is ten minutes ahead or behind changes nothing."""
+    monkeypatch.setattr(fake, "_now_text", lambda: fake.text_of(now[0] + ahead_s))
+    now = [1_800_000_000.0]
+    configured = settings.KubernetesSettings(
+        namespace=cluster.namespace, server=cluster.url, start_patience_s=60.0
+    )
+    ours = backend.KubernetesBackend(configured, owner="ours", now=lambda: now[0])
+    await ours.launch(spec(image="registry.invalid/nope:1"))
+
+    async def state() -> tuple[api.InstanceState, str]:
+        (seen,) = await ours.list()
+        return seen.state, seen.detail
+
+    async with patience.limit(5):
+        while "cannot be pulled" not in (await state())[1]:
+            await asyncio.sleep(0.01)
+    now[0] += 55.0
+    assert (await state())[0] is api.InstanceState.STARTING
+    now[0] += 10.0
+    assert (await state())[0] is api.InstanceState.EXITED
+    await ours.aclose()

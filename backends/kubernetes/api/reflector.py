@@ -23,6 +23,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Callable
 
+import attrs
 from attrs import define, frozen
 
 from backends import api
@@ -53,6 +54,14 @@ class Picture:
 
 
 _Pods = dict[str, states.PodSighting]  # by the pod's name: a namespace has one of a name
+
+
+@frozen
+class _Step:
+    """How far a pod has come by the cluster's clock, and when we first saw that."""
+
+    since: float | None
+    seen_at: float
 
 
 @define
@@ -87,6 +96,7 @@ class Reflector:
         self._now = now
         self._pods: _Pods = {}
         self._departed: dict[str, api.Instance] = {}
+        self._steps: dict[str, _Step] = {}  # by uid
         self._forgotten: dict[str, None] = {}  # names that we end ourselves, oldest first
         self._odd = ""  # of the last full list
         self._live = False
@@ -255,6 +265,8 @@ class Reflector:
                     self._take(listed, pod)
         if listed.odd:
             self._say(listed.odd)
+        there = {pod.uid for pod in listed.pods.values()}
+        self._steps = {uid: step for uid, step in self._steps.items() if uid in there}
         return listed
 
     def _take(self, listed: _FullList, pod: client.Object) -> None:
@@ -266,10 +278,17 @@ class Reflector:
             if len(listed.reasons) < _REASONS:
                 listed.reasons[error.reason] = None
             return
-        seen = states.see(pod)
+        seen = self._stamped(states.see(pod))
         if seen.pod in listed.pods:  # which of them is the pod?
             seen = states.unreadable(pod, "it is listed twice")
         listed.pods[seen.pod] = seen
+
+    def _stamped(self, sighting: states.PodSighting) -> states.PodSighting:
+        """Return a sighting with when we first saw its pod as far as it has come."""
+        step = self._steps.get(sighting.uid)
+        if step is None or step.since != sighting.since:
+            step = self._steps[sighting.uid] = _Step(since=sighting.since, seen_at=self._now())
+        return attrs.evolve(sighting, seen_at=step.seen_at)
 
     def _replace(self, listed: _FullList) -> bool:
         """Take over a full list; what is missing in it is gone, unless it may be what is odd.
@@ -295,8 +314,10 @@ class Reflector:
     def _change(self, event: client.WatchEvent) -> None:
         pod = event.object
         is_ours = states.is_ours(pod, self._owner)
-        sighting = states.see(pod)
+        sighting = self._stamped(states.see(pod))
         before = self._pods.get(sighting.pod)
+        if event.kind == "DELETED":
+            self._steps.pop(sighting.uid, None)
         if event.kind != "DELETED":
             if is_ours:
                 self._pods[sighting.pod] = sighting.after(before)

@@ -99,7 +99,8 @@ class PodSighting:
     version: str
     speaker: str  # the container whose output tells most
     instance: api.Instance
-    since: float | None  # when it last came a step forward
+    since: float | None  # when it last came a step forward, by the cluster's clock
+    seen_at: float | None = None  # when we first saw it as far as that, by ours
     stuck: table.PodObstacle | None = None  # why it does not, as far as its status tells
     waits_beside: bool = False  # the agent's own container runs, and it waits for another one
     mute: bool = False  # it does not run yet, and its status does not tell why
@@ -147,8 +148,13 @@ class PodSighting:
         return attrs.evolve(self.instance, detail=why.words)
 
     def waited_s(self, now: float) -> float:
-        """Return for how long it has not come a step forward."""
-        return 0.0 if self.since is None else now - self.since
+        """Return for how long it has not come a step forward, as far as we have seen.
+
+        By our clock alone, where we have seen it ourselves: the cluster's may be ten minutes ahead
+        or behind.
+        """
+        since = self.since if self.seen_at is None else self.seen_at
+        return 0.0 if since is None else now - since
 
     def after(self, before: "PodSighting | None") -> "PodSighting":
         """Return the same with what an earlier version told: an end before a deletion counts."""

@@ -57,7 +57,7 @@ _Pods = dict[str, states.PodSighting]  # by the pod's name: a namespace has one 
 
 
 @frozen
-class _Step:
+class _PodProgress:
     """How far a pod has come by the cluster's clock, and when we first saw that."""
 
     since: float | None
@@ -96,7 +96,7 @@ class Reflector:
         self._now = now
         self._pods: _Pods = {}
         self._departed: dict[str, api.Instance] = {}
-        self._steps: dict[str, _Step] = {}  # by uid
+        self._steps: dict[str, _PodProgress] = {}  # by uid
         self._forgotten: dict[str, None] = {}  # names that we end ourselves, oldest first
         self._odd = ""  # of the last full list
         self._live = False
@@ -287,7 +287,9 @@ class Reflector:
         """Return a sighting with when we first saw its pod as far as it has come."""
         step = self._steps.get(sighting.uid)
         if step is None or step.since != sighting.since:
-            step = self._steps[sighting.uid] = _Step(since=sighting.since, seen_at=self._now())
+            step = self._steps[sighting.uid] = _PodProgress(
+                since=sighting.since, seen_at=self._now()
+            )
         return attrs.evolve(sighting, seen_at=step.seen_at)
 
     def _replace(self, listed: _FullList) -> bool:

@@ -670,6 +670,32 @@ def test_what_is_said_of_starts_that_are_not_answered(scope, window, asked):
     assert B == capacity.place(room, t)
 
 
+@pytest.mark.parametrize(
+    ("failures", "revision", "other", "waits"),
+    [
+        (2, "r1", "t", True),
+        (2, "", "t", True),
+        (1, "r1", "t", False),  # one unlucky start
+        (2, "r0", "t", False),  # of another definition
+        (2, "r1", "u", False),  # of another template
+    ],
+)
+def test_after_starts_that_failed_in_a_row_one_goes_first(failures, revision, other, waits):
+    """Until the platform has answered; one alone, or another template's, slows nobody."""
+    scene = Scene(template("t"), template("u"))
+    scene.backoff(Scope.LAUNCH, other, failures=failures, for_s=0.0)
+    ((key, backoff),) = scene.ledger.backoffs.items()
+    told = attrs.evolve(backoff, revision=revision)
+    scene.ledger = attrs.evolve(scene.ledger, backoffs={key: told})
+    room = capacity.count(scene.world(), scene.policy, ())
+    t = scene.policy.templates[0]
+    assert B == capacity.place(room, t)
+    room.take(t, B)
+    words = "local: 2 starts of template t failed in a row, and one is tried first: said so"
+    refused = capacity.Shortage(reason=R.BACKOFF, text=words)
+    assert capacity.place(room, t) == (refused if waits else B)
+
+
 # --- one first after a failure ---
 
 GIVEN_NOTHING = {"closed_at": NOW - 9, "closed_looks": model.CLOSED_LOOKS}

@@ -97,7 +97,7 @@ def test_a_later_failure_never_shortens_a_pause():
 
 @pytest.mark.parametrize("scope", Scope)
 def test_exactly_what_a_failure_reaches_is_left_alone(scope):
-    """One key, which names no more than its scope needs."""
+    """One key, which names no more than its scope needs; a place's failure is a start's, too."""
     outcome = ledgers.Outcome(
         action=LAUNCH,
         at=NOW,
@@ -108,8 +108,10 @@ def test_exactly_what_a_failure_reaches_is_left_alone(scope):
         controller=scope is Scope.CONTROLLER,
     )
     settled = ledgers.settle(model.Ledger(), outcome, policy=POLICY, jitter=1.0)
-    ((key, backoff),) = settled.backoffs.items()
+    (key, *more), (backoff, *_) = settled.backoffs, settled.backoffs.values()
     assert (scope, "said so") == (key.scope, backoff.reason)
+    start = [ledgers.key_of(Scope.LAUNCH, B, T)]
+    assert more == (start if scope is Scope.PLACE else [])
     named = {Scope.BACKEND, Scope.PLACE, Scope.TEMPLATE, Scope.LAUNCH}
     assert (B if scope in named else "") == key.backend
     assert (T if scope in {Scope.TEMPLATE, Scope.LAUNCH} else None) == key.template
@@ -136,6 +138,25 @@ def test_what_reaches_no_further_than_one_start_costs_no_pause_unless_it_goes_on
     assert pauses == [0.0, 5.0, 10.0, 20.0]
     worked = ledgers.Outcome(action=LAUNCH, at=now)
     assert {} == ledgers.settle(ledger, worked, policy=POLICY, jitter=1.0).backoffs
+
+
+@pytest.mark.parametrize("scope", [Scope.PLACE, Scope.LAUNCH])
+def test_a_platform_that_refuses_every_start_for_itself_is_asked_ever_more_rarely(scope):
+    """One after the other; as soon as one works, nothing of that is left but the places' own."""
+    ledger, now, asked = model.Ledger(), NOW, []
+    key = ledgers.key_of(Scope.LAUNCH, B, T)
+    while now < NOW + 60.0:
+        asked.append(now - NOW)
+        refused = ledgers.Outcome(
+            action=LAUNCH, at=now, failure=model.Failure.UNAVAILABLE, scope=scope, place="host 2"
+        )
+        ledger = ledgers.settle(ledger, refused, policy=POLICY, jitter=1.0)
+        now = max(now, ledger.backoffs[key].until_at)
+    assert asked == [0.0, 0.0, 5.0, 15.0, 35.0]
+    worked = ledgers.settle(
+        ledger, ledgers.Outcome(action=LAUNCH, at=now), policy=POLICY, jitter=1.0
+    )
+    assert {Scope.PLACE} & {scope} == {key.scope for key in worked.backoffs}
 
 
 def test_a_place_that_failed_long_ago_begins_anew():

@@ -109,8 +109,9 @@ async def test_a_backends_error_holds_back_what_it_reaches(kind, reach):
     assert (told.scope, told.place) == (model.SCOPES[reach], place)
     plan, served = after(told)
     assert served == SERVED[told.scope]
-    ((key, _),) = plan.ledger.backoffs.items()
+    (key, *others) = plan.ledger.backoffs
     assert key.place == place
+    assert {Scope.LAUNCH} >= {other.scope for other in others}  # a place's is a start's, too
     for unmet in plan.unmet:
         if unmet.reason is not model.WaitReason.AGENT_ORDERED:
             assert "said so" in unmet.text

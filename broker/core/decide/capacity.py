@@ -24,6 +24,9 @@ STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
 _FIRST_TRIED = 2
 """Agents that a new definition starts at first."""
 
+_ROW = 2
+"""Starts that failed one after the other, each by itself: no accident any more."""
+
 _CONTROLLER = ledgers.key_of(Scope.CONTROLLER, BackendName(""), None)
 
 SHARED = frozenset({WaitReason.CAP_BACKEND, WaitReason.CAP_TOTAL})
@@ -281,6 +284,7 @@ def _backend_gate(room: Room, template: Template, backend: BackendName) -> Short
             f"starts of template {template.name} pause",
             template.revision,
         ),
+        _row_gate(room, template, backend),
         _probe_gate(room, template, backend),
         _trial_gate(room, template, pair),
         _window_gate(room, pair),
@@ -326,6 +330,23 @@ def _shows_room(room: Room, backend: BackendName, *, since: float) -> bool:
     view = room.views.get(backend)
     room_at = view.capacity.room_at if view is not None and view.capacity is not None else None
     return room_at is not None and room_at > since
+
+
+def _row_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:
+    """After several starts in a row that failed, each by itself, ask for one until one works."""
+    key = ledgers.key_of(Scope.LAUNCH, backend, template.name)
+    backoff = room.ledger.backoffs.get(key)
+    if backoff is None or backoff.failures < _ROW:
+        return None
+    if backoff.revision and backoff.revision != template.revision:
+        return None
+    if room.asked[ledgers.key_of(Scope.TEMPLATE, backend, template.name)] == 0:
+        return None
+    return Shortage(
+        reason=WaitReason.BACKOFF,
+        text=f"{counts.told(backoff.failures, 'start')} of template {template.name} failed in a "
+        f"row, and one is tried first: {backoff.reason}",
+    )
 
 
 def _probe_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:

@@ -176,18 +176,27 @@ def _launch_failed(
     jitter: float,
     revision: str,
 ) -> Ledger:
-    return failed(
-        ledger,
-        key_of(outcome.scope, action.backend, action.template, place=outcome.place),
-        cause=outcome.failure or Failure.BUG,
-        reason=outcome.text,
-        retry_after=outcome.retry_after,
-        now=outcome.at,
-        policy=policy,
-        jitter=jitter,
-        revision=revision,
-        held=outcome.held,
-    )
+    """Count it for what it reaches; a place's for this one start, too: the next goes elsewhere.
+
+    A platform that has nowhere else refuses that one as well, and is left alone for a while.
+    """
+    scopes = [outcome.scope]
+    if outcome.scope is Scope.PLACE:
+        scopes.append(Scope.LAUNCH)
+    for scope in scopes:
+        ledger = failed(
+            ledger,
+            key_of(scope, action.backend, action.template, place=outcome.place),
+            cause=outcome.failure or Failure.BUG,
+            reason=outcome.text,
+            retry_after=outcome.retry_after,
+            now=outcome.at,
+            policy=policy,
+            jitter=jitter,
+            revision=revision,
+            held=outcome.held,
+        )
+    return ledger
 
 
 def window(ledger: Ledger, key: BackoffKey) -> int:

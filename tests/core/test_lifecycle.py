@@ -106,7 +106,7 @@ def test_what_a_backend_shows(state):
         (None, Phase.DRAINED, True),
         (Phase.LAUNCHING, Phase.CONNECTING, True),
         (Phase.LAUNCHING, Phase.IDLE, True),
-        (Phase.CONNECTING, Phase.LAUNCHING, False),
+        (Phase.CONNECTING, Phase.LAUNCHING, True),
         (Phase.CONNECTING, Phase.BUSY, True),
         (Phase.IDLE, Phase.LAUNCHING, False),
         (Phase.BUSY, Phase.CONNECTING, True),

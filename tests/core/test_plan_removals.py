@@ -277,6 +277,24 @@ def test_a_pipeline_gets_its_node_back_in_so_many_words():
     assert scene.plan().actions == (expected,)
 
 
+def test_a_sealed_node_whose_agent_is_gone_is_no_node_to_go_on_with():
+    """No instance, and offline by itself: only its deletion tells the pipeline so."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.DRAINED, busy_session="s0", age_s=7200)
+    labels = scene.computers[0].labels | {model.RETIRED_LABEL}
+    sealed = attrs.evolve(
+        scene.computers[0], labels=labels, temporarily_offline=False, offline_cause=""
+    )
+    scene.computers[0] = sealed
+    scene.wait(resumed(name, 4))
+    back = model.UncordonAgent(name=name, reason="item 4 must go on with this very node")
+    assert scene.plan().actions == (back,)  # its instance is there: it may connect again
+    scene.instances[B].clear()
+    assert set(actions(scene.plan(), model.RetireAgent)) == {name}
+    scene.computers[0] = attrs.evolve(sealed, offline=False)
+    assert scene.plan().actions == (back,)
+
+
 @pytest.mark.parametrize(
     ("offline_cause", "sealed", "reason", "cause"),
     [

@@ -202,12 +202,13 @@ class Invariants:
                 if cell.spec.metadata["template"] != template:
                     continue
                 node = world.sim.nodes.get(name)
+                is_old = world.now - cell.created_at > 50.0
                 if cell.held:  # its room is taken, it is yet to be launched
-                    found.add(name)
+                    found |= set() if is_old else {name}
                     continue
                 if node is None or node.offline_message is not None or node.scheduled:
                     continue
-                if world.now - cell.created_at > 50.0 and not node.connected:
+                if is_old and not node.connected:
                     continue
                 if node.connected_at is not None and not node.connected:
                     continue

@@ -97,8 +97,13 @@ def pin(
 
 def _has_ended(agent: Agent) -> bool:
     if agent.instance is None:
-        return agent.phase is Phase.LOST  # taken out by us it may still be connected
+        return agent.phase is Phase.LOST or _is_parted(agent.computer)
     return lifecycle.see_instance(agent.instance, synced=True) is lifecycle.InstanceSight.ENDED
+
+
+def _is_parted(computer: model.Computer | None) -> bool:
+    """Return whether an agent is surely not connected; one taken offline still may be."""
+    return computer is not None and computer.offline and not computer.temporarily_offline
 
 
 def sweep(

@@ -90,7 +90,7 @@ _ALIVE = _ANY - {Phase.LAUNCHING}
 LEGAL: Mapping[Phase | None, frozenset[Phase]] = {
     None: _ANY,  # first sighting, also after a restart of ours
     Phase.LAUNCHING: _ANY,
-    Phase.CONNECTING: _ALIVE,
+    Phase.CONNECTING: _ANY,  # its instance is removed by others, its start still under way
     Phase.IDLE: _ALIVE,
     Phase.BUSY: _ALIVE,
     Phase.DRAINED: _ALIVE,

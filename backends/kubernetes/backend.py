@@ -32,7 +32,7 @@ _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
 _REFUSED_S, _REFUSED_LONG_S = 5.0, 300.0  # until a deletion that was refused is tried again
 _REFUSAL_KEPT_S = 300.0  # the quotas are asked about no longer than that
-_UNSEEN_S = 120.0  # a pod that was made shows long before
+_MAKING_S = 120.0  # from the pod to its secret: whoever takes longer has given up in between
 _NO_SECRET = "reserved"  # noqa: S105 -- stands for one where its text does not matter
 _FIRST_LOOK_S = 0.05
 _LOOK_S = 1.0
@@ -72,7 +72,9 @@ class KubernetesBackend:
         self._inquiry = events.Inquiry()
         self._refused: dict[str, _DeletionRefused] = {}  # by instance
         self._made: dict[str, _WaitingPod] = {}  # pods that have no secret yet, by instance
-        self._own: dict[str, float] = {}  # instances that we have made ourselves, and when
+        self._own: dict[
+            str, float
+        ] = {}  # instances that we made just now, and when
         self._refusal: refused_pod.RefusedPod | None = None  # for want of room, the last one
         self._listener: listener.Listener | None = None
         self._closed = False
@@ -122,11 +124,7 @@ class KubernetesBackend:
             picture = await kept.look()
             there = {one.name for one in picture.pods}
             self._refused = {name: why for name, why in self._refused.items() if name in there}
-            self._own = {
-                name: at
-                for name, at in self._own.items()
-                if name in there or self._now() - at < _UNSEEN_S
-            }
+            self._forget_making()
             await self._inquiry.ask(
                 asked, picture.pods, now=self._now(), adopted=lambda name: name not in self._own
             )
@@ -301,6 +299,11 @@ class KubernetesBackend:
         except api.AlreadyExists:
             uid, fresh = await self._adopt(asked, manifests), False
         return _WaitingPod(uid=uid, digest=manifests.digest, fresh=fresh)
+
+    def _forget_making(self) -> None:
+        now = self._now()
+        self._own = {name: at for name, at in self._own.items() if now - at < _MAKING_S}
+        self._made = {name: pod for name, pod in self._made.items() if name in self._own}
 
     @contextlib.contextmanager
     def _noting_refusals(self, manifests: pod.Manifests) -> Iterator[None]:

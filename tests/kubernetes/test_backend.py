@@ -141,6 +141,11 @@ async def test_a_reserved_pod_that_nobody_launches_has_ended(
     (seen,) = await make().list()
     assert seen.exit is not None
     assert (api.InstanceState.EXITED, "interrupted") == (seen.state, seen.exit.slug)
+    with monkeypatch.context() as later:
+        later.setattr(backend, "_MAKING_S", 0.0)  # nor is one made for ever, once it was given up
+        forgetful = make()
+        forgetful._made, forgetful._own = dict(before._made), dict(before._own)
+        assert [api.InstanceState.EXITED] == [one.state for one in await forgetful.list()]
     await before.launch(spec())
     assert "interrupted" not in str(await before.list())
 

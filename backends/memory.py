@@ -270,7 +270,7 @@ class Platform:
         """Return the allowed place with the fewest instances, the first of several."""
         allowed = [place for place in self.settings.places if place not in spec.avoid]
         if self.settings.places and not allowed:
-            raise api.NoCapacity(f"all of {len(self.settings.places)} places are to be avoided")
+            raise api.NoCapacity(f"every place is to be avoided: {', '.join(self.settings.places)}")
         held = collections.Counter(cell.place for cell in self._cells.values())
         return min(allowed, key=lambda place: held[place], default="")
 

@@ -112,13 +112,14 @@ async def built(
 async def look(
     broker: app.Broker, watch: clock.Clock, before: state.State, policy: model.Policy
 ) -> state.State:
-    """Turn the loop once, with what is remembered of an earlier look; it may show nothing."""
+    """Turn the loop once, with what is remembered of an earlier look; it may show nothing.
+
+    Planned as if we might act, for that is what is asked for; the orders are left where they are.
+    """
     views = await observe.observe(
         broker.reconciler.reader, broker.backends, now=watch.now, time_limit_s=_ASK_S
     )
-    sightings = turn.Sightings(
-        controller=views.controller, backends=views.backends, leads=False, may_order=False
-    )
+    sightings = turn.Sightings(controller=views.controller, backends=views.backends)
     dice = turn.Dice(ids=tuple(broker.reconciler.new_id() for _ in range(64)))
     return turn.take_in(before, sightings, policy, watch.now(), dice).state
 

@@ -35,7 +35,7 @@ _RUNS = {
 _OPEN = simulation.Fate.OPEN
 _CLASS_ONLY = {"offlineCause"}
 _LEAF: Tree = {}
-_UNASKED = {"labelExpression", "queueId"}
+_UNASKED = {"labelExpression", "queueId", "builtOn"}
 """Shown only when a tree asks for it (visibility 2 on an object one step inside)."""
 _KEPT = (
     f'<nodeProperties>\n    <{jnlp_node.KEEP_PROPERTY} plugin="configuration-as-code@2080"/>\n'

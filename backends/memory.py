@@ -270,7 +270,8 @@ class Platform:
         """Return the allowed place with the fewest instances, the first of several."""
         allowed = [place for place in self.settings.places if place not in spec.avoid]
         if self.settings.places and not allowed:
-            raise api.NoCapacity(f"every place is to be avoided: {', '.join(self.settings.places)}")
+            places = ", ".join(self.settings.places)
+            raise api.NoCapacity(f"every place is to be avoided: {places}")
         held = collections.Counter(cell.place for cell in self._cells.values())
         return min(allowed, key=lambda place: held[place], default="")
 

@@ -72,9 +72,7 @@ class KubernetesBackend:
         self._inquiry = events.Inquiry()
         self._refused: dict[str, _DeletionRefused] = {}  # by instance
         self._made: dict[str, _WaitingPod] = {}  # pods that have no secret yet, by instance
-        self._own: dict[
-            str, float
-        ] = {}  # instances that we made just now, and when
+        self._own: dict[str, float] = {}  # instances that we made just now, and when
         self._refusal: refused_pod.RefusedPod | None = None  # for want of room, the last one
         self._listener: listener.Listener | None = None
         self._closed = False

@@ -28,6 +28,7 @@ _TIERS: Mapping[Phase, int] = {
     Phase.UNKNOWN: 2,
     Phase.LAUNCHING: 3,  # and what this plan orders: last, so that it changes nothing else
 }
+_STARTING = backends_api.InstanceState.STARTING
 _TRIED = 2
 """Idle agents that a vetoed item was not given: the next one would not be given it either."""
 _ANSWERED_S = 5.0
@@ -269,8 +270,12 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         slots = computer.executors - computer.busy_executors
         if slots <= 0:
             return None
-        verdict = None if _took_work_since(draft, agent) else draft.spent.get(agent.name)
-        if verdict is not None and (agent.phase is Phase.BUSY or verdict.cause in retention.USED):
+        verdict = draft.spent.get(agent.name)
+        if (
+            verdict is not None
+            and (agent.phase is Phase.BUSY or verdict.cause in retention.USED)
+            and not _took_work_since(draft, agent)
+        ):
             return None  # it is being taken out of service, its free slots with it
     else:
         # the definition may be what keeps it from coming: another one is due
@@ -291,10 +296,10 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
 
 def _tier(agent: Agent) -> int:
     """Return how far an agent is from work: online before all of it runs, it still starts."""
-    starts = (
-        agent.instance is not None and agent.instance.state is backends_api.InstanceState.STARTING
-    )
-    return _TIERS[Phase.CONNECTING if starts and agent.phase is Phase.IDLE else agent.phase]
+    phase, instance = agent.phase, agent.instance
+    if phase is Phase.IDLE and instance is not None and instance.state is _STARTING:
+        phase = Phase.CONNECTING
+    return _TIERS[phase]
 
 
 def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:

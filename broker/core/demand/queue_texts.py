@@ -5,6 +5,7 @@ recordings ``queue/*``. The texts are English (``Accept-Language: en``). Pure; e
 once from its front. Refuses to know items, templates and what follows.
 """
 
+import functools
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
@@ -69,6 +70,7 @@ def is_english(why: str) -> bool:
     return why.startswith(_ENGLISH)
 
 
+@functools.lru_cache(maxsize=2048)  # the same few texts at every look
 def veto(why: str) -> str:
     """Return what speaks against a free executor that fits: a plugin's words, or a permission's.
 

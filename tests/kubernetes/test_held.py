@@ -220,7 +220,7 @@ async def test_a_pod_that_others_delete_is_told_with_their_reason(
     slug: str,
     text: str,
 ) -> None:
-    """Already while it is on its way out: a drained node's pods may take their whole grace."""
+    """Already while it is on its way out, as a drained node's pods may take their whole grace."""
     async with broker(cluster, make(), retention=model.Retention()) as made:
         made.submit(duration_s=1000)
         await made.until("it builds", lambda: any(n.connected for n in made.sim.nodes.values()))
@@ -229,17 +229,26 @@ async def test_a_pod_that_others_delete_is_told_with_their_reason(
         condition = {"type": "DisruptionTarget", "status": "True", "reason": reason}
         cluster.change(name, lambda p: p["status"].update(conditions=[condition]))
         cluster.delete(name, grace_s=30)
-        retired = await made.until("it is told", lambda: _cause(made, name))
-        assert slug in retired
-        assert text in retired
+        told = await made.until("it is told", lambda: _told(made, name))
+        assert "announced: " in told or slug in told  # as soon as its end is seen coming, or later
+        assert text in told
+        if name in cluster.pods:
+            cluster._end(name, 143)
+        dead = await made.until("it died", lambda: _deaths(made, name))
+        assert slug in dead
+        assert text in dead
 
 
-def _cause(made: Daemon, name: str) -> str:
-    """Return what people are told of an agent: the controller's offline cause, or the death."""
+def _told(made: Daemon, name: str) -> str:
+    """Return the controller's offline cause, or what is kept of the agent once it is gone."""
     node = made.sim.nodes.get(name)
-    cause = node.offline_message if node is not None else None
+    return (node.offline_message if node is not None else "") or _deaths(made, name)
+
+
+def _deaths(made: Daemon, name: str) -> str:
+    """Return what is kept of an agent that died."""
     deaths = [f"{d['slug']}: {d['text']}" for d in made.shown()["deaths"] if d["name"] == name]
-    return cause or " ".join(deaths)
+    return " ".join(deaths)
 
 
 async def test_a_pod_that_ended_and_is_then_deleted_keeps_its_end(

@@ -47,7 +47,9 @@ async def test_blocks_of_a_tenth_of_a_second_make_one_agent_serve_two_at_most(se
         await served(daemon)
         builds = builds_by_agent(daemon)
         assert max(builds.values()) <= 2
-        assert daemon.notes.extra_builds == builds.total() - len(builds)
+        extra = builds.total() - len(builds)
+        # none is missed; of a Pipeline's build that nobody saw no name is told, only who may have had it
+        assert extra <= daemon.notes.extra_builds <= extra + 2
 
 
 async def test_nobody_is_glanced_at_where_nothing_waits():

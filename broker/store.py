@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import pathlib
 import re
@@ -224,6 +225,8 @@ def _trial(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Trial]:
 
 def _avoided(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Backoff]:
     backend, place, until, reason = told
+    if not math.isfinite(float(until)):
+        raise ValueError(f"{until} is no time")
     key = model.BackoffKey(
         scope=model.Scope.PLACE,
         backend=model.BackendName(str(backend)),

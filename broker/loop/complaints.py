@@ -60,7 +60,10 @@ def _signs(
 _C = model.Cause
 TABLE = _signs(
     (
-        r"(?P<said>requires? Java .{1,80}|[\w./$]{0,80}UnsupportedClassVersionError.{0,150})",
+        (
+            r"(?P<said>requires? Java .{1,80}"
+            r"|(?<![\w./$])[\w./$]{0,80}UnsupportedClassVersionError.{0,150})"
+        ),
         "its Java is too old: {said}",
         _C.LOST_JAVA,
     ),
@@ -81,7 +84,7 @@ TABLE = _signs(
         _C.LOST_REFUSED,
     ),
     (
-        r"(?P<said>[\w.-]{1,80}) is already connected to this (?:master|controller)",
+        r"(?<![\w.-])(?P<said>[\w.-]{1,80}) is already connected to this (?:master|controller)",
         "an agent of the name {said} is connected already",
         _C.LOST_REFUSED,
     ),
@@ -103,7 +106,7 @@ TABLE = _signs(
     ),
     (
         (
-            r"(?:SSL\w*|CertPath\w*|Certificate\w*|ValidatorException)Exception: (?P<said>.*)"
+            r"\b(?:SSL\w*|CertPath\w*|Certificate\w*|ValidatorException)Exception: (?P<said>.*)"
             r"|ValidatorException: (?P<more>.*)"
         ),
         "TLS to its controller failed: {said}",
@@ -134,7 +137,11 @@ TABLE = _signs(
         True,
     ),
 )
-"""The last line in which one of them is counts; of one line the first row that fits."""
+"""The last line in which one of them is counts; of one line the first row that fits.
+
+What may begin with any word begins at the beginning of one: an agent that is made of one word for
+120 lines held the loop for a quarter of a second.
+"""
 
 WEAK = _signs(
     (

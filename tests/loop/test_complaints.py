@@ -118,3 +118,13 @@ def test_frames_and_time_stamps_are_not_worth_a_persons_time():
             "",
         ]
     ) == ["SEVERE: it failed"]
+
+
+def test_a_sign_stands_at_the_beginning_of_a_word():
+    """Looked for at every letter of a long word a line would cost the square of its length."""
+    rows = [row for row in complaints.TABLE if row.cause is model.Cause.LOST_NO_CONTROLLER]
+    line = "javax.net.ssl.SSLHandshakeException: no cipher"
+    assert any(row.sign.search(line) for row in rows)
+    assert not any(row.sign.search(f"x{line.rpartition('.')[2]}") for row in rows)
+    long = f"{'w' * 200} is already connected to this controller"
+    assert complaints.complaint([long]).cause is None

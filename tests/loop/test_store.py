@@ -120,6 +120,8 @@ def test_a_controller_that_went_on_is_recognised(tmp_path, session, expected):
         '{"session": "s1", "since": "x", "agents": {}}',
         '{"session": "s1", "since": 1.0, "agents": {"o-t-1": {}}}',
         '{"session": "s1", "since": 1.0, "agents": {"o-t-1": 5}}',
+        '{"session": "s1", "since": 1.0, "agents": {}, "avoided": [["b", "p", NaN, "r"]]}',
+        '{"session": "s1", "since": 1.0, "agents": {}, "avoided": [["b", "p", Infinity, "r"]]}',
     ],
 )
 def test_a_damaged_file_counts_as_none(tmp_path, text):

@@ -226,7 +226,7 @@ def _trial(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Trial]:
 def _avoided(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Backoff]:
     backend, place, until, reason = told
     if not math.isfinite(float(until)):
-        raise ValueError(f"{until} is no time")
+        raise ValueError(f"{until} is not a time")
     key = model.BackoffKey(
         scope=model.Scope.PLACE,
         backend=model.BackendName(str(backend)),

@@ -106,7 +106,8 @@ TABLE = _signs(
     ),
     (
         (
-            r"\b(?:SSL\w*|CertPath\w*|Certificate\w*|ValidatorException)Exception: (?P<said>.*)"
+            r"\b(?:SSL\w*|(?:Sun)?CertPath\w*|Certificate\w*|ValidatorException)Exception: "
+            r"(?P<said>.*)"
             r"|ValidatorException: (?P<more>.*)"
         ),
         "TLS to its controller failed: {said}",

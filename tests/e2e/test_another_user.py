@@ -186,17 +186,7 @@ async def test_what_is_put_in_place_of_its_files_while_it_works(folder):
         target.chmod(0o666)
         for kind in ("pipe", "link", "theirs", "folder"):
             for name in ("builds.json", "page", "lock"):
-                path = stage.state / name
-                path.unlink(missing_ok=True)
-                match kind:
-                    case "pipe":
-                        os.mkfifo(path, 0o666)
-                    case "folder":
-                        path.mkdir()
-                    case "link":
-                        path.symlink_to(target)
-                    case "theirs":
-                        theirs(path, "{}")
+                put(kind, stage.state / name, target)
             stage.submit("pool")
             await stage.until_served()
             assert (kind, None) == (kind, process.returncode)
@@ -204,6 +194,28 @@ async def test_what_is_put_in_place_of_its_files_while_it_works(folder):
         process.terminate()
         ended = await stage.ended(process)
         assert "Traceback" not in ended.said
+
+
+def put(kind, path, target):
+    """Put a pipe, a link, a folder or another user's file in place of a file of the broker.
+
+    The broker may write its own anew between the two steps.
+    """
+    while True:
+        path.unlink(missing_ok=True)
+        try:
+            match kind:
+                case "pipe":
+                    os.mkfifo(path, 0o666)
+                case "folder":
+                    path.mkdir()
+                case "link":
+                    path.symlink_to(target)
+                case "theirs":
+                    theirs(path, "{}")
+        except FileExistsError:
+            continue
+        return
 
 
 async def started(stage):

@@ -195,7 +195,7 @@ class KubernetesSettings(ClusterSettings):
     # fails for longer is met again by the next agent, after the template's back-off.
     start_patience_s: float = field(default=30.0, validator=checks.between(0, 3600))
     # Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.
-    pods: dict[str, Any] = field(factory=dict, validator=_pods)
+    pods: dict[str, Any] = field(factory=dict, validator=_pods, metadata={"raw": fields.KINDS})
     # Serve `in-container` to the templates that switch it on. None: nothing is listened on, and
     # the right to `pods/exec` is not needed.
     in_container: InContainer | None = None
@@ -222,7 +222,7 @@ class KubernetesTemplate:
     inherits: tuple[str, ...] = ()
     # Plain pod YAML (`metadata`, `spec`), merged as docs/backends/kubernetes.md tells. The agent
     # runs in the container `jnlp`; others stand beside it and share its working directory.
-    pod: dict[str, Any] = field(factory=dict, validator=_pod)
+    pod: dict[str, Any] = field(factory=dict, validator=_pod, metadata={"raw": fields.KINDS})
     # Where the shared working directory is mounted in every container. Only to be changed
     # together with the template's `remote_fs`. The default is that of the agent images.
     work_directory: str = field(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from broker.config import building, tree
+from broker.config import building, raw, tree
 from broker.config.errors import ConfigError, Problem
 from broker.config.settings import KindClasses, Settings
 from outside import files
@@ -53,10 +53,11 @@ def parse(
 
     Raises ``ConfigError`` with every problem at once.
     """
-    read = tree.parse(text)
+    read, remarks = raw.mended(tree.parse(text), kinds)
     problems = [Problem(path=f.path, text=f.text, hint=f.hint, line=f.line) for f in read.faults]
     if read.whole:
         builder = building.Builder(kinds=kinds, environ=environ, base=base, fetches=secrets)
+        builder.notes.remarks((), remarks)
         settings = builder.build(read.data)
         if settings is not None and not problems:
             return attrs.evolve(settings, warnings=tuple(_located(builder.notes.warnings, read)))

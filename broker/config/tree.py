@@ -48,6 +48,7 @@ class Tree:
 
     data: Any
     lines: dict[Path, int] = Factory(dict)
+    written: dict[Path, str] = Factory(dict)  # numbers, truth values, dates: as they stand there
     faults: list[TextProblem] = Factory(list)
     whole: bool = True  # False: it could not be read to its end, ``data`` says nothing
 
@@ -84,7 +85,7 @@ def parse(text: str) -> Tree:
         return evolve(tree, whole=False)
     finally:
         loader.dispose()
-    return Tree(data=data, lines=tree.lines, faults=tree.faults)
+    return Tree(data=data, lines=tree.lines, written=tree.written, faults=tree.faults)
 
 
 def _is_another(written: str, value: int, path: Path) -> bool:
@@ -127,6 +128,7 @@ class _TreeBuilder:
     def read(self, node: yaml.Node, path: Path) -> Any:
         line = node.start_mark.line + 1
         self._tree.lines.setdefault(path, line)
+        self._tree.written.pop(path, None)  # of what was merged into a section, and is replaced
         self._nodes += 1
         if self._depth > _MAX_DEPTH or self._nodes > _MAX_NODES:  # aliases make more of less
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)
@@ -147,6 +149,8 @@ class _TreeBuilder:
                 TextProblem(path, line, f"too long for a {_SHORT[kind]}; hint: put it in quotes")
             )
             return None
+        if kind in _SHORT and kind != "null":
+            self._tree.written[path] = node.value
         try:
             value = self._loader.construct_object(node, deep=True)
         except yaml.YAMLError:

@@ -32,6 +32,9 @@ _CONTROLLER = ledgers.key_of(Scope.CONTROLLER, BackendName(""), None)
 SHARED = frozenset({WaitReason.CAP_BACKEND, WaitReason.CAP_TOTAL})
 """Refusals that another template's agents cause: somebody may be asked to make room."""
 
+_SOON = frozenset({WaitReason.BUDGET, WaitReason.TRIAL, WaitReason.CAP_STARTING})
+_NOT_AT_ALL = frozenset({WaitReason.SET_ASIDE, WaitReason.PAUSED})
+
 
 @frozen(kw_only=True)
 class Shortage:
@@ -40,6 +43,7 @@ class Shortage:
     reason: WaitReason
     text: str
     until_at: float | None = None
+    capped: frozenset[BackendName] = frozenset()  # where only a shared cap is in the way
 
 
 @define(kw_only=True)
@@ -208,6 +212,15 @@ def _ordered(ordered: int, held: int) -> str:
     return ", so far only ordered" if ordered >= held else f", {ordered} of them only ordered"
 
 
+def nearest(shortage: Shortage) -> int:
+    """Return what sorts several shortages: first what is told of an item, for it ends first."""
+    if shortage.reason in _SOON:
+        return 0
+    if shortage.reason in SHARED:
+        return 1
+    return 3 if shortage.reason in _NOT_AT_ALL else 2
+
+
 def place(room: Room, template: Template) -> BackendName | Shortage:
     """Choose the first backend of a template that has room, or say why none has."""
     blocked = _template_gate(room, template)
@@ -223,6 +236,7 @@ def place(room: Room, template: Template) -> BackendName | Shortage:
         return Shortage(
             reason=WaitReason.SET_ASIDE, text=f"template {template.name} has no backend"
         )
+    refusals.sort(key=lambda refusal: nearest(refusal[1]))
     untils = [r.until_at for _, r in refusals if r.until_at is not None]
     return Shortage(
         reason=refusals[0][1].reason,
@@ -231,6 +245,7 @@ def place(room: Room, template: Template) -> BackendName | Shortage:
             for backend, refused in refusals
         ),
         until_at=min(untils) if untils else None,
+        capped=frozenset(b for b, r in refusals if r.reason is WaitReason.CAP_BACKEND),
     )
 
 

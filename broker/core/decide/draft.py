@@ -242,10 +242,16 @@ def note(
     draft.said[wish.item.id] = Said(reason, text, template, agent)
 
 
-def note_all(draft: Draft, crowd: Sequence[demand.Wish], reason: WaitReason, text: str) -> None:
+def note_all(
+    draft: Draft,
+    crowd: Sequence[demand.Wish],
+    reason: WaitReason,
+    text: str,
+    *,
+    template: model.TemplateName,
+) -> None:
     """Write down why a whole crowd waits: items that the same templates serve."""
-    head = crowd[0]
-    said = Said(reason, text, head.templates[0] if head.templates else None, None)
+    said = Said(reason, text, template, None)
     for wish in crowd:
         draft.said[wish.item.id] = said
 

@@ -32,7 +32,7 @@ def make_room(draft: drafts.Draft) -> None:
     # a single-use agent leaves, too, but only when its build ends: that may take hours
     wanted = len(starved) - sum(_is_going(draft, agent) for agent in draft.agents)
     nominated = {supply.name for supply in draft.nominated.values()}
-    helps = _helps(draft, *starved[0])
+    helps = _helps(*starved[0])
     for agent in retention.order(draft.within(Phase.IDLE)):
         if wanted <= 0:
             return
@@ -52,17 +52,11 @@ def _is_going(draft: drafts.Draft, agent: Agent) -> bool:
     return agent.name in draft.leaving or agent.phase is Phase.DRAINED
 
 
-def _helps(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Shortage) -> _Helps:
-    """Return which agents' room would help an item: on its backends, or any for a total cap."""
-    backends = {
-        backend
-        for name in wish.templates
-        if (template := draft.policy.template(name)) is not None
-        for backend in template.backends
-    }
+def _helps(wish: demand.Wish, refused: capacity.Shortage) -> _Helps:
+    """Return which agents' room would help an item: where a cap is full, any for a total cap."""
     anywhere = refused.reason is WaitReason.CAP_TOTAL
     return lambda agent: (
-        agent.template not in wish.templates and (anywhere or agent.backend in backends)
+        agent.template not in wish.templates and (anywhere or agent.backend in refused.capped)
     )
 
 
@@ -77,7 +71,7 @@ def _yield_one(
         if draft.now < due:
             draft.wake.append(due)
             continue
-        alike = (wish.templates, refused.reason)
+        alike = (wish.templates, refused.reason, refused.capped)
         if alike in in_vain:
             continue
         holders = _holders(draft, wish, refused)
@@ -100,7 +94,7 @@ def _yield_one(
 def _holders(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Shortage) -> list[Agent]:
     """Return the agents at work whose place could be due to an item, the oldest first."""
     fewest = min((draft.room.by_template[name] for name in wish.templates), default=0)
-    helps = _helps(draft, wish, refused)
+    helps = _helps(wish, refused)
     return retention.order(
         agent
         for agent in draft.within(Phase.BUSY)

@@ -31,6 +31,8 @@ _TIERS: Mapping[Phase, int] = {
 _STARTING = backends_api.InstanceState.STARTING
 _TRIED = 2
 """Idle agents that a vetoed item was not given: the next one would not be given it either."""
+_TOLD = 4
+"""So many templates that would serve an item are told of in the reason why none does."""
 _ANSWERED_S = 5.0
 """Whoever has not answered an order within this is named."""
 _TURN_S = 1.5
@@ -422,30 +424,48 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
             spare[template.name] -= 1
             crowd.pop(0)
             return True
-    refused = _more_would_not_help(draft, crowd) or _leaves_to_neighbour(draft, crowd)
-    if refused is not None:
+    held = _more_would_not_help(draft, crowd) or _leaves_to_neighbour(draft, crowd)
+    if held is not None:
         draft.held.update(wish.item.id for wish in crowd)
-        if refused.until_at is not None:
-            draft.wake.append(refused.until_at)
-    for template in templates if refused is None else ():
+    refusals = [(held, templates[0])] if held is not None and templates else []
+    for template in templates if held is None else ():
         placed = capacity.place(draft.room, template)
         if not isinstance(placed, capacity.Shortage):
-            if not draft.ids:
-                refused = capacity.Shortage(
-                    reason=WaitReason.BUDGET, text="more launches follow in the next cycle"
-                )
-                break
-            spare[template.name] += template.executors - 1
-            _order_one(draft, template, placed)
-            crowd.pop(0)
-            return True
-        refused = refused if refused is not None else placed
-        if placed.until_at is not None:
-            draft.wake.append(placed.until_at)
-    if refused is not None and not announced:
-        drafts.note_all(draft, crowd, refused.reason, refused.text)
-        draft.short.append((crowd, refused))
+            if draft.ids:
+                spare[template.name] += template.executors - 1
+                _order_one(draft, template, placed)
+                crowd.pop(0)
+                return True
+            placed = capacity.Shortage(
+                reason=WaitReason.BUDGET, text="more launches follow in the next cycle"
+            )
+            refusals = [(placed, template)]
+            break
+        refusals.append((placed, template))
+    draft.wake.extend(r.until_at for r, _ in refusals if r.until_at is not None)
+    if refusals and not announced:
+        _note_shortages(draft, crowd, refusals)
     return False
+
+
+def _note_shortages(
+    draft: drafts.Draft,
+    crowd: list[demand.Wish],
+    refusals: list[tuple[capacity.Shortage, Template]],
+) -> None:
+    """Write down why a crowd gets no agent: of the template that may serve it first, then others.
+
+    One that is broken or paused is no reason while another is full.
+    """
+    refusals.sort(key=lambda refusal: capacity.nearest(refusal[0]))
+    first, template = refusals[0]
+    words = [first.text]
+    for other, its in refusals[1:_TOLD]:
+        if other.text != first.text:
+            words.append(f"template {its.name}: {other.text}")
+    drafts.note_all(draft, crowd, first.reason, "; ".join(words), template=template.name)
+    capped = frozenset[model.BackendName]().union(*(r.capped for r, _ in refusals))
+    draft.short.append((crowd, attrs.evolve(first, capped=capped)))
 
 
 def _leaves_to_neighbour(

@@ -125,7 +125,7 @@ def crowded(where):
 
 
 @pytest.mark.parametrize("first", [broken, away, full])
-def test_room_is_made_where_a_cap_is_full_though_the_first_backend_is_no_help(first):
+def test_room_is_made_where_a_cap_is_full_though_the_first_backend_would_not_serve(first):
     """Of the agents there, not of those whose going would help nobody."""
     scene, names = crowded([B, C])
     first(scene, "t", B)

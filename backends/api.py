@@ -70,6 +70,20 @@ class Exit:
 
 
 @frozen(kw_only=True)
+class Mishap:
+    """What has befallen an instance that lives on, and of which its work may have failed.
+
+    ``text``, cleaned and at most 128 characters, is the same however often it happens. Of an
+    instance that has ended it is what the words of its ``exit`` do not say.
+    """
+
+    slug: ExitSlug  # what the whole instance would have ended of
+    text: str
+    times: int = 1  # as far as they are counted
+    at: float | None = None  # POSIX seconds, the last time
+
+
+@frozen(kw_only=True)
 class Instance:
     """What a backend runs for one agent. ``metadata`` comes back byte for byte."""
 
@@ -86,6 +100,7 @@ class Instance:
     place: str = ""  # where it runs, cleaned: an engine, a node; "": not known, or nothing to tell
     ends_because: str = ""  # the platform's words on why it will soon end what runs still; "": no
     ends_at: float | None = None  # with ``ends_because``, POSIX seconds, where it says when
+    mishap: Mishap | None = None
 
 
 @frozen(kw_only=True)

@@ -82,6 +82,7 @@ class _Cell:
     due_at: float = math.inf  # of the next change
     dies_at: float = math.inf
     exit: api.Exit | None = None
+    mishap: api.Mishap | None = None
     lines: collections.deque[str] = field(factory=lambda: collections.deque(maxlen=_LOG_LINES))
 
     def seen(self) -> api.Instance:
@@ -93,6 +94,7 @@ class _Cell:
             created_at=self.created_at,
             exit=self.exit,
             place=self.place,
+            mishap=self.mishap,
             detail="it waits for its launch" if self.held else "",
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from backends import api as backends_api
 from broker.core import model
-from broker.core.fleet import death
+from broker.core.fleet import agents, death
 from broker.loop import complaints
 from outside import text as texts
 from outside import waits
@@ -52,6 +52,7 @@ def death_of(
     said = complaints.complaint(lines) if is_accident else complaints.Complaint()
     is_new = bool(said.words) and said.words not in action.reason
     more = f"; {said.words}" if said.cause else f"; it said last: {said.words}"
+    words = agents.after_mishap(agent, action.reason) if agent is not None else action.reason
     return death.Death(
         name=action.name,
         template=agent.template if agent is not None else None,
@@ -59,7 +60,7 @@ def death_of(
         at=at,
         phase=agent.phase if agent is not None else model.Phase.UNKNOWN,
         cause=said.cause or action.cause,
-        text=action.reason + more if is_new else action.reason,
+        text=words + more if is_new else words,
         place=agent.instance.place if agent is not None and agent.instance is not None else "",
         exit_code=exit_.code if exit_ is not None else None,
         last_lines=tuple(complaints.telling(lines)[-_KEPT:]),

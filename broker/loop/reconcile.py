@@ -392,6 +392,13 @@ class Reconciler:
                 self.recorder.extra_build(note.template)
                 extra = {"template": note.template}
                 _LOG.warning("a single-use agent had another build", extra=extra)
+            case turn.Harmed():
+                self.recorder.harmed(note.template, note.mishap.slug)
+                reason = note.mishap.text
+                _LOG.warning(
+                    "an agent lives on after a mishap",
+                    extra={"agent": note.name, "template": note.template, "reason": reason},
+                )
             case turn.Cancelled():
                 self.recorder.left("cancelled")
             case turn.Elsewhere():

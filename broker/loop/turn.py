@@ -7,12 +7,13 @@ are values, which whoever drives may log and count. Refuses to know clocks, dice
 ``now`` and ``Dice`` come in.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import attrs
 from attrs import Factory, frozen
 
+from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import capacity
 from broker.core.decide import plan as plans
@@ -90,6 +91,15 @@ class ExtraBuild:
 
 
 @frozen(kw_only=True)
+class Harmed:
+    """Something befell the instance of an agent that lives on; noted once for each agent."""
+
+    name: model.NodeName
+    template: model.TemplateName | None
+    mishap: backends_api.Mishap
+
+
+@frozen(kw_only=True)
 class Elsewhere:
     """An item that was gone before it was seen to start: it runs on no agent of ours."""
 
@@ -107,6 +117,7 @@ Note = (
     | Cancelled
     | Elsewhere
     | ExtraBuild
+    | Harmed
 )
 
 
@@ -146,6 +157,7 @@ def take_in(
     known, questions, ledger = state.known, state.questions, plan.ledger
     extra = single_use.extra_builds(state.ledger, ledger, policy)
     notes += [ExtraBuild(template=template) for template in extra]
+    notes += _harmed(state.ledger, plan.agents)
     if sightings.leads:
         compared = latency.look(known, world, plan)
         missed = single_use.unasked(plan, policy, world.controller)
@@ -172,6 +184,16 @@ def take_in(
         failures=0 if world.controller.synced else state.failures,
     )
     return Turn(state=after, orders=orders, notes=tuple(notes))
+
+
+def _harmed(before: model.Ledger, agents: Iterable[model.Agent]) -> Iterator[Harmed]:
+    """Return to whom a mishap has come since the last look."""
+    for agent in agents:
+        mishap = agent.memory.mishap if agent.memory is not None else None
+        if mishap is not None:
+            old = before.memories.get(agent.name)
+            if old is None or old.mishap is None:
+                yield Harmed(name=agent.name, template=agent.template, mishap=mishap)
 
 
 def _held_back(

@@ -13,6 +13,7 @@ import prometheus_client
 from prometheus_client import core as prometheus_core
 from prometheus_client import exposition, registry
 
+from backends import api as backends_api
 from broker.core import model
 from broker.core.fleet import lifecycle
 from broker.metrics import gauges, values
@@ -22,6 +23,7 @@ _WAIT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600,
 _START_BUCKETS = (0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 _CALL_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _HOLDER_MAX = 253
+_SHORT_OF_MEMORY: backends_api.ExitSlug = "out-of-memory"  # what an alert asks for
 _LOOP_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -87,6 +89,7 @@ class PrometheusRecorder:
             for reason in values.ALARMING_ENDS:
                 self._ended.labels(template.name, reason)
             self._extra.labels(template.name)
+            self._harmed.labels(template.name, _SHORT_OF_MEMORY)
             for backend in template.backends:
                 self._launched.labels(template.name, backend, values.OK)
         for backend in policy.backends:
@@ -154,6 +157,10 @@ class PrometheusRecorder:
         """Count."""
         self._unused.labels(self._template(template)).inc()
 
+    def harmed(self, template: str | None, slug: backends_api.ExitSlug) -> None:
+        """Count."""
+        self._harmed.labels(self._template(template), slug).inc()
+
     def controller_call(self, kind: str, outcome: str, seconds: float) -> None:
         """Count and time."""
         name = _one_of(kind, values.CALL_KINDS)
@@ -208,6 +215,12 @@ class PrometheusRecorder:
             "agents_unused",
             "Agents that were ordered for an item and are gone without a build.",
             "template",
+        )
+        self._harmed = self._counter(
+            "agents_harmed",
+            "Agents that live on though something befell them, by what; each counts once.",
+            "template",
+            "reason",
         )
         self._left = self._counter("items_left", "Items that left the queue.", "outcome")
         self._controller_calls = self._counter(

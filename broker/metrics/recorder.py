@@ -7,6 +7,7 @@ Refuses to know who listens.
 
 from typing import Protocol
 
+from backends import api as backends_api
 from broker.core import model
 
 
@@ -44,6 +45,9 @@ class Recorder(Protocol):
 
     def unused(self, template: str | None) -> None:
         """An agent that was ordered for an item is gone, and has never had a build."""
+
+    def harmed(self, template: str | None, slug: backends_api.ExitSlug) -> None:
+        """Something befell the instance of an agent that lives on; told once for each agent."""
 
     def controller_call(self, kind: str, outcome: str, seconds: float) -> None:
         """The controller was asked."""
@@ -91,6 +95,9 @@ class NullRecorder:
         """Discard."""
 
     def unused(self, template: str | None) -> None:
+        """Discard."""
+
+    def harmed(self, template: str | None, slug: backends_api.ExitSlug) -> None:
         """Discard."""
 
     def controller_call(self, kind: str, outcome: str, seconds: float) -> None:

@@ -248,9 +248,20 @@ def _instance(instance: backends_api.Instance, *, now: float) -> Document:
         "ends_because": _quote(instance.ends_because),
         "ends_at": _iso(instance.ends_at),
         "ends_in_s": _until(instance.ends_at, now),
+        "mishap": _mishap(instance.mishap, now=now) if instance.mishap is not None else None,
         "exit": {"slug": end.slug, "code": end.code, "text": _quote(end.message)}
         if end is not None
         else None,
+    }
+
+
+def _mishap(mishap: backends_api.Mishap, *, now: float) -> Document:
+    return {
+        "slug": mishap.slug,
+        "text": _quote(mishap.text),
+        "times": mishap.times,
+        "at": _iso(mishap.at),
+        "age_s": _age(mishap.at, now),
     }
 
 

@@ -272,6 +272,8 @@ def _phase(row: _Row) -> str:
 
 def _running(row: _Row) -> str:
     links = [_link(url, url) for url in row["running"]]
+    if mishap := terminal.mishap_words(row):
+        links.insert(0, f'<span class="bad">{_text(mishap)}</span>')
     if row["serves_nobody"]:
         links.append(f'<span class="wait">{_text(row["serves_nobody"])}</span>')
     if not links:

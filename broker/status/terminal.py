@@ -134,7 +134,12 @@ def render(told: Mapping[str, _Row]) -> str:
                     seconds(a["age_s"]),
                     a["builds"],
                     where(a),
-                    " ".join((*a["running"], a["serves_nobody"])).strip() or state_words(a),
+                    " ".join(
+                        part
+                        for part in (mishap_words(a), *a["running"], a["serves_nobody"])
+                        if part
+                    )
+                    or state_words(a),
                 )
                 for a in agents
             ],
@@ -156,6 +161,16 @@ def state_words(agent: _Row) -> str:
     age_s = instance["leaving_age_s"]
     leaving = "" if age_s is None else f"leaving for {seconds(age_s)}"
     return ": ".join(words for words in (leaving, instance["text"]) if words)
+
+
+def mishap_words(agent: _Row) -> str:
+    """Return what has befallen an agent that lives on; empty if nothing has."""
+    mishap = agent["instance"] and agent["instance"].get("mishap")
+    if not mishap:
+        return ""
+    ago = f", {seconds(mishap['age_s'])} ago" if mishap["age_s"] is not None else ""
+    often = f", {mishap['times']} times by now" if mishap["times"] > 1 else ""
+    return f"{mishap['text']}{ago}{often}"
 
 
 def _part(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

@@ -122,7 +122,7 @@ def test_every_code_has_a_certificate():
 
 def test_a_child_that_was_killed_for_memory_is_told_while_the_agent_lives():
     """That is the death that users never find."""
-    assert "" == death.oom_words(death.EventTrace(), None)
-    words = death.oom_words(death.EventTrace(oom_at=(AT,)), 512 << 20)
-    assert "a process in it was killed for memory (limit 512 MiB)" in words
-    assert words.endswith("the agent itself lives on")
+    assert death.mishap(death.EventTrace(), None) is None
+    told = death.mishap(death.EventTrace(oom_at=(AT - 5, AT)), 512 << 20)
+    words = "a process in it was killed for memory (limit 512 MiB)"
+    assert ("out-of-memory", words, 2, AT) == (told.slug, told.text, told.times, told.at)

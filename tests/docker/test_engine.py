@@ -32,16 +32,18 @@ async def test_a_child_over_its_memory_while_the_agent_lives(rig):
     child = f"{LATER}( {EAT} ); echo survived; while [ ! -e /tmp/end ]; do sleep 0.1; done; exit 3"
     await rig.backend.launch(rig.spec("a1", child, memory=MEMORY))
 
-    async def told() -> str:
-        return (await checks.listed(rig.backend))["a1"].detail
+    async def told() -> api.Mishap | None:
+        return (await checks.listed(rig.backend))["a1"].mishap
 
-    detail = await checks.until("the detail tells", told, within_s=WITHIN_S)
-    assert "a process in it was killed for memory (limit 16 MiB)" in detail
+    mishap = await checks.until("the listing tells", told, within_s=WITHIN_S)
+    assert "a process in it was killed for memory (limit 16 MiB)" == mishap.text
+    assert ("out-of-memory", True) == (mishap.slug, mishap.at is not None)
     made = await rig.sdk("exec_create", rig.container("a1"), ["touch", "/tmp/end"])
     await rig.sdk("exec_start", made["Id"])
     end = await rig.exited("a1")
     assert ("exited", 3) == (end.slug, end.code)
     assert "had been killed for memory" in end.message
+    assert (await checks.listed(rig.backend))["a1"].mishap is None, "its end tells it"
 
 
 async def test_somebody_kills_it(rig):

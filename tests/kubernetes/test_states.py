@@ -1,5 +1,6 @@
 """What every recorded life of a pod looks like through the table, and that the table is total."""
 
+import datetime as dt
 from typing import Any
 
 import hypothesis
@@ -275,6 +276,22 @@ def test_the_end_of_a_pod_that_runs_is_announced(conditions, deleted, expected) 
     for container in pod["status"]["containerStatuses"]:
         container["state"] = ENDED
     assert "" == states.see(pod).instance.ends_because, "nothing of it runs any more"
+
+
+def test_a_side_container_that_was_killed_for_memory_and_started_again_is_told() -> None:
+    """As the API shows a restart (``pod-26``) and such an end (``pod-30``); the pod lives on."""
+    pod = beside({"running": {}})
+    sidecar = next(c for c in pod["status"]["containerStatuses"] if c["name"] == "sidecar")
+    crashed = recorded.events("pod-26")[-1][2]["status"]["containerStatuses"][0]["lastState"]
+    sidecar["lastState"] = crashed
+    assert states.see(pod).instance.mishap is None, "that is no want of memory"
+    killed = recorded.events("pod-30")[-1][2]["status"]["containerStatuses"][0]["state"]
+    sidecar["lastState"] = killed
+    told = states.see(pod).instance
+    assert (api.InstanceState.RUNNING, None) == (told.state, told.exit)
+    assert "out-of-memory" == told.mishap.slug
+    assert "container sidecar was killed for memory, and started again" == told.mishap.text
+    assert dt.datetime(2026, 11, 23, 23, 54, 58, tzinfo=dt.UTC).timestamp() == told.mishap.at
 
 
 def test_a_kubelet_that_says_nothing_of_its_pod_is_named() -> None:

@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from backends import api as backends_api
 from broker.core import model
 from broker.core.fleet import latency
 from broker.core.fleet import ledger as ledgers
@@ -60,6 +61,24 @@ def outcome(order, *, at=NOW, **more):
 
 def notes(made, kind):
     return [note for note in made.notes if isinstance(note, kind)]
+
+
+# --- take_in: what is noted ---
+
+
+def test_a_mishap_is_noted_once_for_each_agent():
+    """However often it happens; and the broker's memory of it lasts as long as the agent."""
+    scene = Scene(template("t"))
+    name = scene.agent("t", Phase.BUSY)
+    made = taken(state_of(scene), scene)
+    assert [] == notes(made, turn.Harmed)
+    for times, expected in ((1, [name]), (40, [])):
+        mishap = backends_api.Mishap(slug="out-of-memory", text="killed", times=times)
+        scene.instances[B] = [attrs.evolve(one, mishap=mishap) for one in scene.instances[B]]
+        scene.now += 1.0
+        made = taken(made.state, scene)
+        assert expected == [note.name for note in notes(made, turn.Harmed)]
+        assert times == made.state.ledger.memories[name].mishap.times
 
 
 # --- take_in: who may act ---

@@ -90,6 +90,7 @@ def full(text: str = "some words") -> FixedSource:
         created_at=NOW - 60,
         detail=text,
         place=text,
+        mishap=backends_api.Mishap(slug="out-of-memory", text=text, times=3, at=NOW - 2),
         exit=backends_api.Exit(slug="out-of-memory", code=137, message=text, at=NOW - 1),
     )
     flight = model.Expectation(

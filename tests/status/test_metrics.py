@@ -108,6 +108,7 @@ def test_an_event_adds_only_listed_values(recorder):
     recorder.ended("no such template", model.Cause.ONCE)
     recorder.launched("release", "no such backend", "weird", 1.0)
     recorder.acted(model.Verb.LAUNCH, "weird", 1.0)
+    recorder.harmed("no such template", "out-of-memory")
     recorder.left("weird")
     recorder.controller_call("weird", "weird", 1.0)
     recorder.backend_call("local", "weird", "weird", 1.0)

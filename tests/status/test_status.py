@@ -145,6 +145,7 @@ def test_the_person_on_call_sees_what_waits_what_died_and_what_is_set_aside():
         "lost-out-of-memory",
         "20:28:40 UTC, in 2 min",
         "o-release-aaaaaa",
+        "the platform's words, 2.0 s ago, 3 times by now",
         "overshoot 0",
     ):
         assert told in text

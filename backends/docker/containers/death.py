@@ -91,13 +91,16 @@ def slug_of_start(words: str) -> api.ExitSlug:
     return "command" if _COMMAND.search(words) else "unknown"
 
 
-def oom_words(seen: EventTrace, memory_bytes: int | None) -> str:
-    """Say that a process was killed for memory in a container that lives on; empty if none was."""
+def mishap(seen: EventTrace, memory_bytes: int | None) -> api.Mishap | None:
+    """Return that a process was killed for memory in a container that lives on, if one was."""
     if not seen.oom_at:
-        return ""
-    times = len(seen.oom_at)
-    many = "a process in it was" if times == 1 else f"{times} times a process in it was"
-    return f"{many} killed for memory{_limit(memory_bytes)}; the agent itself lives on"
+        return None
+    return api.Mishap(
+        slug="out-of-memory",
+        text=f"a process in it was killed for memory{_limit(memory_bytes)}",
+        times=len(seen.oom_at),
+        at=seen.oom_at[-1],
+    )
 
 
 def _cause(ended: Ended) -> tuple[api.ExitSlug, int | None, str]:

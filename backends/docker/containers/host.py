@@ -351,25 +351,21 @@ class Host:
         if name in self._ending:
             return attrs.evolve(instance, state=api.InstanceState.STOPPING)
         if state is api.InstanceState.RUNNING:
-            return attrs.evolve(instance, detail=text.clean(await self._detail(listed)))
+            mishap = await self._mishap(listed.id)
+            return attrs.evolve(instance, detail=text.clean(_detail(listed)), mishap=mishap)
         failed = listed.state == "created" and name not in self._making
         if failed or state is api.InstanceState.EXITED:
             return await self._ended(instance, listed)
         return instance
 
-    async def _detail(self, listed: answers.Listed) -> str:
-        """What a person should know of a container that runs."""
-        trace = self._follower.seen(listed.id)
-        if trace.oom_at and listed.id not in self._memory_limits:
+    async def _mishap(self, container_id: str) -> api.Mishap | None:
+        """Return what has befallen a container that runs."""
+        trace = self._follower.seen(container_id)
+        if trace.oom_at and container_id not in self._memory_limits:
             with contextlib.suppress(api.NotFound, client.OddAnswerError):
-                there = await self._inspect(listed.id)
-                self._memory_limits[listed.id] = there.memory_bytes
-        words = [
-            death.oom_words(trace, self._memory_limits.get(listed.id)),
-            "somebody paused it" if listed.state == "paused" else "",
-            f"ports {', '.join(listed.ports)}" if listed.ports else "",
-        ]
-        return "; ".join(word for word in words if word)
+                there = await self._inspect(container_id)
+                self._memory_limits[container_id] = there.memory_bytes
+        return death.mishap(trace, self._memory_limits.get(container_id))
 
     async def _ended(self, instance: api.Instance, listed: answers.Listed) -> api.Instance | None:
         """Add how it ended; a created one has ended only if its start failed, or never comes."""
@@ -558,6 +554,15 @@ class Host:
 
 def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return all(labels.get(key) == text for key, text in wanted.items())
+
+
+def _detail(listed: answers.Listed) -> str:
+    """Return what a person should know of a container that runs."""
+    words = [
+        "somebody paused it" if listed.state == "paused" else "",
+        f"ports {', '.join(listed.ports)}" if listed.ports else "",
+    ]
+    return "; ".join(word for word in words if word)
 
 
 def _metadata(found: answers.Listed) -> dict[str, str] | None:

@@ -204,6 +204,7 @@ def _see(pod: Pod) -> PodSighting:
         spent=stopping and _is_spent(pod),
         ends_because=_announced(pod),
         ends_at=due_at if stopping else None,
+        mishap=_mishap(pod),
         flaw=_flaw(pod) if state is api.InstanceState.RUNNING else None,
         place=_node(pod),
     )
@@ -374,7 +375,10 @@ def _gone(pod: Pod) -> api.Exit:
 
 def _of_container(container: Pod, at: float | None) -> api.Exit | None:
     """Return how one container ended, or None while it has not."""
-    ended = _terminated(container)
+    return _of_ended(container, _terminated(container), at)
+
+
+def _of_ended(container: Pod, ended: Pod, at: float | None) -> api.Exit | None:
     if not ended:
         return None
     name, code = _name(container), _whole(ended.get("exitCode"))
@@ -489,6 +493,23 @@ def _flaw(pod: Pod) -> api.Exit | None:
     native = _native(pod)
     ends = (_of_container(c, None) for c in _others(pod) if _name(c) not in native)
     return next((end for end in ends if end is not None), None)
+
+
+def _mishap(pod: Pod) -> api.Mishap | None:
+    """Return that a container was killed for memory and started again.
+
+    Of a process beside a container's first one the API tells only when the container ends.
+    """
+    for container in (_agent(pod), *_others(pod)):
+        end = _of_ended(container, part(container, "lastState", "terminated"), None)
+        if end is not None and end.slug == "out-of-memory":
+            name = text.clean(_name(container), _WORD)
+            return api.Mishap(
+                slug="out-of-memory",
+                text=f"container {name} was killed for memory, and started again",
+                at=end.at,
+            )
+    return None
 
 
 def _why_deleted(pod: Pod) -> str:

@@ -197,8 +197,21 @@ def _end_work(draft: drafts.Draft, agent: Agent) -> None:
         )
         return
     verdict = _last_build(draft, agent)
-    if verdict is not None and not agent.cordoned:
+    if agent.cordoned:
+        _retell(draft, agent)
+    elif verdict is not None:
         _cordon(draft, agent, verdict)
+
+
+def _retell(draft: drafts.Draft, agent: Agent) -> None:
+    """Say what befalls an agent in its last build where the build's owner looks, too."""
+    computer = agent.computer
+    if computer is None or not computer.temporarily_offline:
+        return  # a sealed one has no words
+    slug, _, told = computer.offline_cause.removeprefix(model.CORDON_MARK).strip().partition(": ")
+    cause = model.Cause.find(slug)
+    if cause is not None and agents_.after_mishap(agent, told) != told:
+        _cordon(draft, agent, retention.Verdict(cause=cause, text=told))
 
 
 def _is_due(draft: drafts.Draft, agent: Agent, template: Template) -> bool:
@@ -345,7 +358,10 @@ def _retire_idle(  # noqa: PLR0911 -- one objection, one return
         return False
     draft.actions.append(
         model.RetireAgent(
-            name=agent.name, backend=agent.backend, reason=verdict.text, cause=verdict.cause
+            name=agent.name,
+            backend=agent.backend,
+            reason=agents_.after_mishap(agent, verdict.text),
+            cause=verdict.cause,
         )
     )
     return True
@@ -379,7 +395,7 @@ def _cordon(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> No
     draft.actions.append(
         model.CordonAgent(
             name=agent.name,
-            reason=verdict.text,
+            reason=agents_.after_mishap(agent, verdict.text),
             cause=verdict.cause,
             online=agent.computer is not None and not agent.computer.offline,
             idle=agent.phase is Phase.IDLE,

@@ -261,6 +261,8 @@ def remember(
         facts.update(instance_seen=True)
         if instance.flaw is not None:
             facts.update(flawed=True)
+        if instance.mishap is not None:
+            facts.update(mishap=instance.mishap)
     memory = Memory(first_seen_at=now, **facts) if old is None else _changed(old, **facts)
     if not evidence.controller_synced:
         return _changed(memory, nominated_at=None)
@@ -550,6 +552,19 @@ def _is_taken_back(agent: Agent) -> bool:
 
 def why_lost(agent: Agent) -> tuple[model.Cause, str]:
     """Return a cause and a sentence for an agent that never came online, or did not come back."""
+    cause, words = _why_lost(agent)
+    return cause, after_mishap(agent, words)
+
+
+def after_mishap(agent: Agent, words: str) -> str:
+    """Return the words on an agent, and before them what has befallen it; cut ends last."""
+    mishap = agent.memory.mishap if agent.memory is not None else None
+    if agent.instance is not None and agent.instance.exit is not None:
+        mishap = agent.instance.mishap  # the end itself tells the rest
+    return f"{mishap.text}; {words}" if mishap is not None and mishap.text not in words else words
+
+
+def _why_lost(agent: Agent) -> tuple[model.Cause, str]:
     instance = agent.instance
     if instance is not None and instance.exit is not None:
         end = instance.exit

@@ -40,7 +40,7 @@ def test_whoever_goes_says_it_with_the_reason(phase, kind):
 
 def test_one_that_is_out_of_service_already_says_it_in_its_last_build():
     """Its offline cause is told anew, once, and keeps what it said."""
-    scene, name = scene_of(Phase.BUSY, builds=1, cordoned=True)
+    scene, _ = scene_of(Phase.BUSY, builds=1, cordoned=True)
     (done,) = scene.plan().actions
     assert isinstance(done, model.CordonAgent)
     assert (model.Cause.ONCE, f"{WORDS}; done") == (done.cause, done.reason)

@@ -11,7 +11,7 @@ broker.
 """
 
 import enum
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from attrs import Factory, field, frozen
@@ -335,6 +335,19 @@ async def depart(backend: Backend) -> None:
     said = getattr(backend, "depart", None)
     if said is not None:
         await said()
+
+
+async def tell_idle(backend: Backend, names: Collection[str]) -> bool:
+    """Tell the platform which instances have been idle for a while; True once all of it is done.
+
+    For platforms that take machines away to save them: it is to spare all others, which have a
+    build or may get one at once. A backend that can say so has a method ``tell_idle``, which is
+    given all idle names each time, makes a few changes at most, and may raise any
+    ``BackendError``. It is called when the names have changed and again while it is not done;
+    nothing else depends on it.
+    """
+    told = getattr(backend, "tell_idle", None)
+    return True if told is None else bool(await told(names))
 
 
 class Store(Protocol):

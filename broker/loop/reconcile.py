@@ -31,6 +31,7 @@ from broker.loop import (
     execute,
     glances,
     health,
+    idleness,
     last_words,
     observe,
     sources,
@@ -88,6 +89,7 @@ class Reconciler:
     _watches: watches.Watches = field(init=False)
     _watches_are_old: bool = False
     _sources: sources.Sources = field(init=False)
+    _idleness: idleness.Telling = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._sources = sources.Sources(
@@ -102,6 +104,13 @@ class Reconciler:
             wake=lambda: self.hint() if self.leads() else None,
             outlived=self._outlived,
             pause_s=self.pace.failing_s,
+        )
+
+        self._idleness = idleness.Telling(
+            backends=self.backends,
+            now=self.watch.now,
+            time_limit_s=self.time_limit_s,
+            outlived=self._outlived,
         )
 
     def hint(self) -> None:
@@ -124,6 +133,7 @@ class Reconciler:
                 await self._wait(group)
             await self._finish()
             self._watches.stop()
+            self._idleness.stop()
             self._sources.forget()
             for task in (*self._asking, self._glancing):
                 if task is not None:
@@ -164,6 +174,7 @@ class Reconciler:
         """
         self.state = turn.change_term(self.state)
         self._sources.forget()
+        self._idleness.forget()
         self._watches_are_old = True
         self.hint()
 
@@ -334,6 +345,8 @@ class Reconciler:
         for note in taken.notes:
             self._tell(note, group)
         self._begin_glances(group)
+        if sightings.controller.synced and sightings.leads and sightings.may_order:
+            self._idleness.begin(self.state.plan.agents if self.state.plan else (), group)
         if self.state.world is not None and self.state.plan is not None:
             self.recorder.cycle(self.state.world, self.state.plan, self.watch.now() - began)
 

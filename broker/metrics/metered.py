@@ -7,7 +7,7 @@ Refuse to retry, log or limit anything.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 
 from backends import api as backends_api
 from broker.controller import reading
@@ -163,6 +163,9 @@ class _Metered:
 
     async def depart(self) -> None:
         await backends_api.depart(self._backend)
+
+    async def tell_idle(self, names: Collection[str]) -> bool:
+        return await backends_api.tell_idle(self._backend, names)
 
     def _timed(self, verb: str) -> contextlib.AbstractContextManager[None]:
         return _timed(

@@ -27,7 +27,7 @@ _OF_THE_NODE = {
 }
 _POD_FIELDS = ("metadata.name", "metadata.uid")
 _GIVEN = "JENKINS_AGENT_NAME"  # a variable that images of agents get, another one for each
-_VARIABLE = re.compile(r"\$\(([^)]{1,64})\)")
+_VARIABLE = re.compile(r"\$\(([^)$]{1,64})\)")
 
 
 def merged(layers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

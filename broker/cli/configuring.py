@@ -17,41 +17,50 @@ from outside import counts
 
 
 def check_config(options: argparse.Namespace) -> None:
-    """Say whether the configuration can be used, and what is odd about it."""
+    """Say whether the configuration can be used, and what is odd about it.
+
+    No secret is needed: whoever checks a change rarely has them.
+    """
+    named = ", ".join(map(str, shared.files_of(options)))
     try:
-        settings = shared.settings_of(options)
+        settings = _checked(options)
     except config.ConfigError as error:
         if options.json:
-            shared.print_json(
-                {"file": str(options.config), "good": False, "problems": error.documents()}
-            )
+            shared.print_json({"file": named, "good": False, "problems": error.documents()})
         raise
     policy = config.policy(settings, wall_now=clock.Clock().wall())
     if options.json:
         shared.print_json(
             {
                 "good": True,
-                "file": str(options.config),
+                "file": named,
                 "owner": settings.owner,
                 "templates": [t.name for t in policy.templates],
                 "backends": {name: entry.kind for name, entry in settings.backends.items()},
-                "warnings": [w.line_in(str(options.config)) for w in settings.warnings],
+                "warnings": [warning.placed() for warning in settings.warnings],
             }
         )
         return
     for warning in settings.warnings:
-        print(f"warning: {warning.line_in(str(options.config))}")
+        print(f"warning: {warning.placed()}")
     backends = ", ".join(f"{name} ({entry.kind})" for name, entry in settings.backends.items())
     print(
-        f"{options.config}: good; owner {settings.owner}, "
+        f"{named}: good; owner {settings.owner}, "
         f"{counts.told(len(policy.templates), 'template')}, "
         f"backends {backends}"
     )
 
 
+def _checked(options: argparse.Namespace) -> config.Settings:
+    settings = shared.settings_of(options, secrets=config.Secrets.LOOKED_FOR)
+    if options.strict and settings.warnings:
+        raise config.ConfigError.of(settings.warnings)
+    return settings
+
+
 def explain(options: argparse.Namespace) -> None:
     """Say which templates would serve a label and what the others lack."""
-    settings = shared.settings_of(options, secrets=False)
+    settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
     policy = config.policy(settings, wall_now=clock.Clock().wall())
     try:
         answers = explains.explain_label(options.label, policy)
@@ -71,7 +80,7 @@ def _yes(value: bool) -> str:  # noqa: FBT001 -- a word for a value
 
 def render(options: argparse.Namespace) -> None:
     """Print what each backend of a template would create for one agent."""
-    settings = shared.settings_of(options, secrets=False)
+    settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
     wall_now = clock.Clock().wall()
     policy = config.policy(settings, wall_now=wall_now)
     try:

@@ -36,7 +36,7 @@ def plan(options: argparse.Namespace) -> None:
         return
     if options.number is not None:
         raise exits.BadInput("--number is of --world; hint: name the file with --world FILE")
-    settings = shared.settings_of(options, secrets=False)
+    settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
     asked = _RunningBroker.of(settings, "plan", "queue", "agents")
     ours = (
         asked.answers is not None
@@ -170,7 +170,7 @@ def sweep(options: argparse.Namespace) -> None:
     if options.yes:
         _clear(options)
         return
-    settings = shared.settings_of(options, secrets=False)
+    settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
     name = "leftovers/all" if options.all else "leftovers"
     asked = _RunningBroker.of(settings, name)
     if asked.answers is not None:
@@ -243,7 +243,7 @@ async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Docu
     names = ("plan", "queue", "templates", "agents")
     if options.url is not None:
         return await _page(options.url, names), options.url
-    settings = shared.settings_of(options, secrets=False)
+    settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
     note = page_address.noted(store.ReadOnlyStore(settings.state_dir))
     if note is not None:
         with contextlib.suppress(page_address.NoAnswer):

@@ -17,14 +17,13 @@ import yarl
 
 import broker
 from broker import config, exits, output
-from broker.cli import configuring, inspection, running
+from broker.cli import configuring, inspection, running, shared
 from broker.config import values
 from broker.status import terminal
 from outside import waits
 
 OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
 _NAME = "agent-broker"
-_CONFIG = pathlib.Path("broker.yaml")
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -132,6 +131,9 @@ def parser() -> argparse.ArgumentParser:
         subs, "check-config", configuring.check_config, "read the configuration, only"
     )
     _config_of(check)
+    check.add_argument(
+        "--strict", action="store_true", help="a warning is as bad as an error: exit code 2"
+    )
     _json_of(check)
 
     _planning(subs)
@@ -184,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
     _json_of(doctor)
 
     init = _command(subs, "init", configuring.init, "write a configuration with comments")
-    init.add_argument("path", nargs="?", type=pathlib.Path, default=_CONFIG, metavar="PATH")
+    init.add_argument("path", nargs="?", type=pathlib.Path, default=shared.CONFIG, metavar="PATH")
 
     _command(
         subs, "schema", configuring.schema, "print the configuration's JSON Schema, for editors"
@@ -302,11 +304,13 @@ def _command(
 
 def _config_of(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
+        "-c",
         "--config",
         type=pathlib.Path,
-        default=_CONFIG,
+        action="append",
         metavar="FILE",
-        help=f"default: {_CONFIG}",
+        help=f"a file, or a folder with {shared.CONFIG} and a file for each team; may be given "
+        f"several times (default: {shared.CONFIG})",
     )
 
 

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
     settings = shared.settings_of(options)
     log.configure(form=settings.log.format, level=settings.log.level, secrets=settings.secrets())
     for warning in settings.warnings:
-        _LOG.warning("configuration", extra={"reason": warning.line_in(str(options.config))})
+        _LOG.warning("configuration", extra={"reason": warning.placed()})
     with shared.state_dir(settings) as files:
         asyncio.run(_run(settings, files, options))
 

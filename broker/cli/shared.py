@@ -16,10 +16,19 @@ from broker import config, exits, store
 from broker.config import kinds, loading
 from broker.status import terminal
 
+CONFIG = pathlib.Path("broker.yaml")
 
-def settings_of(options: argparse.Namespace, *, secrets: bool = True) -> config.Settings:
-    """Read the configuration; ``secrets`` only for what needs them. Raises ``ConfigError``."""
-    return loading.load(options.config, kinds.classes(), environ=os.environ, secrets=secrets)
+
+def files_of(options: argparse.Namespace) -> Sequence[pathlib.Path]:
+    """Return the files and folders that the configuration is in."""
+    return options.config or (CONFIG,)
+
+
+def settings_of(
+    options: argparse.Namespace, *, secrets: config.Secrets = config.Secrets.NEEDED
+) -> config.Settings:
+    """Read the configuration. Raises ``ConfigError``."""
+    return loading.load(files_of(options), kinds.classes(), environ=os.environ, secrets=secrets)
 
 
 def print_json(value: object) -> None:

@@ -1,20 +1,29 @@
 """The configuration: YAML in, strict settings out, every problem at once.
 
 ``settings`` is what the rest of the broker sees and ``errors`` what can be wrong. ``loading`` is
-the way in: ``shape`` says which settings there are and ``kinds`` what those of backends are,
-``tree`` reads YAML with lines, ``reading`` structures it, ``building`` checks across and fetches
-secrets. ``describing`` makes schema, reference table and sample. Refuses to know any kind of
-backend: its settings classes are handed in.
+the way in: ``texts`` says which files are read, ``tree`` reads YAML with lines, ``variables`` says
+what stands for ``${NAME}``, ``merging`` puts files together. ``shape`` says which settings there
+are and ``kinds`` what those of backends are, ``reading`` structures them, ``building`` checks
+across and fetches secrets. ``describing`` makes schema, reference table and sample. Refuses to
+know any kind of backend: its settings classes are handed in.
 """
 
 from broker.config.errors import ConfigError
-from broker.config.settings import BackendSettings, HighAvailability, KindClasses, Settings, policy
+from broker.config.settings import (
+    BackendSettings,
+    HighAvailability,
+    KindClasses,
+    Secrets,
+    Settings,
+    policy,
+)
 
 __all__ = [
     "BackendSettings",
     "ConfigError",
     "HighAvailability",
     "KindClasses",
+    "Secrets",
     "Settings",
     "policy",
 ]

@@ -18,6 +18,7 @@ from backends.kit import remarks
 from broker.config import (
     collector,
     exposure,
+    merging,
     reading,
     shape,
     templating,
@@ -31,6 +32,7 @@ from broker.config.settings import (
     BackendSettings,
     ControllerSettings,
     KindClasses,
+    Secrets,
     Settings,
 )
 from broker.core import model
@@ -51,7 +53,7 @@ class Builder:
     kinds: Mapping[str, KindClasses]
     environ: Mapping[str, str]
     base: pathlib.Path
-    fetches: bool = True  # what the file refers to as secrets
+    secrets: Secrets = Secrets.NEEDED
     notes: collector.Notes = field(factory=collector.Notes)
 
     def build(self, data: Any) -> Settings | None:
@@ -126,7 +128,7 @@ class Builder:
             if not isinstance(entry, dict):
                 merged[name] = entry
                 continue
-            whole = _merge(defaults or {}, entry)
+            whole = merging.laid_over(defaults or {}, entry)
             sections[name] = {k: whole.pop(k) for k in list(whole) if k in self.kinds}
             merged[name] = whole
         plain["templates"] = merged
@@ -212,6 +214,9 @@ class Builder:
             return None
         ca_file = str(self.base / path_text)
         try:
+            if self.secrets is not Secrets.NEEDED and paths.mode(ca_file) is None:
+                self.notes.warn(path, f"not here: found {ca_file}, and there is no such file")
+                return ca_file
             if not paths.is_regular(ca_file):
                 self.notes.bad(path, f"found {ca_file}, which is not a file")
                 return ca_file
@@ -267,7 +272,7 @@ class Builder:
         return text
 
     def _secret(self, path: tree.Path, setting: str | None) -> jnlp_secret.Secret | None:
-        if setting is None or not self.fetches:
+        if setting is None or self.secrets is Secrets.UNREAD:
             return None
         if setting.startswith("file:"):
             file = self.base / setting.removeprefix("file:")
@@ -275,7 +280,11 @@ class Builder:
         try:
             return values.resolve(setting, base=self.base, environ=self.environ)
         except values.Bad as error:
-            self.notes.bad(path, f"found {error.found}; allowed: {error.allowed}", error.hint)
+            text = f"found {error.found}; allowed: {error.allowed}"
+            if isinstance(error, values.Absent) and self.secrets is not Secrets.NEEDED:
+                self.notes.warn(path, f"not here: {text}", error.hint)
+            else:
+                self.notes.bad(path, text, error.hint)
             return None
 
     def _file_of(self, told: str | None) -> pathlib.Path | None:
@@ -393,16 +402,6 @@ def _mended(plain: Mapping[str, Any]) -> shape.Document:
     }
     mended: shape.Document = reading.read(shape.Document, {**_EMPTY, **good}, (), [])
     return mended
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``over`` upon ``under``; sections are merged, everything else is replaced."""
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
-    return merged
 
 
 def _fingerprint(data: Any) -> str:

@@ -21,6 +21,7 @@ class Problem:
     text: str
     hint: str = ""
     line: int = 1
+    file: str = ""  # as it was named; empty: not of a file
 
     def where(self) -> str:
         """Return the path as it reads in the file: ``templates.maven.labels[0]``."""
@@ -32,9 +33,19 @@ class Problem:
         hint = f"; hint: {self.hint}" if self.hint else ""
         return outside_text.clean(f"{where}{self.text}{hint}", _LINE)
 
-    def line_in(self, name: str) -> str:
+    def placed(self) -> str:
         """Return that line with the file's name and the line in it before."""
-        return f"{name}:{self.line}: {self.words()}"
+        return f"{self.file}:{self.line}: {self.words()}"
+
+    def document(self) -> dict[str, str | int]:
+        """Return the same for programs."""
+        return {
+            "file": self.file,
+            "line": self.line,
+            "setting": self.where(),
+            "text": self.text,
+            "hint": self.hint,
+        }
 
 
 def dotted(path: Path) -> str:
@@ -52,14 +63,16 @@ class ConfigError(Exception):
         self.lines = lines
         self.problems = problems
 
+    @classmethod
+    def of(cls, problems: tuple[Problem, ...]) -> "ConfigError":
+        """Return the error of problems that have their places."""
+        return cls(tuple(problem.placed() for problem in problems), problems)
+
     def __reduce__(self) -> tuple[type["ConfigError"], tuple[object, ...]]:
         return ConfigError, (self.lines, self.problems)
 
     def documents(self) -> list[dict[str, str | int]]:
-        """Return the problems for programs; one without a line is of the file itself."""
+        """Return the problems for programs; one without a line is of a file itself."""
         if not self.problems:
-            return [{"line": 0, "setting": "", "text": str(self), "hint": ""}]
-        return [
-            {"line": p.line, "setting": p.where(), "text": p.text, "hint": p.hint}
-            for p in self.problems
-        ]
+            return [{"file": "", "line": 0, "setting": "", "text": str(self), "hint": ""}]
+        return [problem.document() for problem in self.problems]

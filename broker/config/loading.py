@@ -1,43 +1,39 @@
-"""The way in: a file becomes settings that can be used, or one error with every problem.
+"""The way in: files become settings that can be used, or one error with every problem.
 
 Refuses to know what is right: ``building`` and the classes of the shape do.
 """
 
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 
-from broker.config import building, raw, tree
-from broker.config.errors import ConfigError, Problem
-from broker.config.settings import KindClasses, Settings
-from outside import files
+from broker.config import building, merging, raw, texts, tree, variables
+from broker.config.errors import ConfigError, Path, Problem
+from broker.config.settings import KindClasses, Secrets, Settings
 
 
 def load(
-    path: pathlib.Path,
+    named: pathlib.Path | Sequence[pathlib.Path],
     kinds: Mapping[str, KindClasses],
     *,
     environ: Mapping[str, str],
-    secrets: bool = True,
+    secrets: Secrets = Secrets.NEEDED,
 ) -> Settings:
-    """Read a file; without ``secrets`` what it refers to stays unread, and is not missed.
+    """Read a file, several, or a folder (``texts``).
 
     Raises ``ConfigError`` with every problem at once.
     """
-    try:
-        raw = files.read(path, limit=tree.MAX_BYTES)
-        text = raw.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigError(
-            (f"{path}: there is no such file; hint: agent-broker init writes one",)
-        ) from error
-    except OSError as error:
-        words = error.strerror or str(error)
-        raise ConfigError((f"{path}: cannot be read: {words}",)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError((f"{path}: not UTF-8 text, at byte {error.start + 1}",)) from error
-    return parse(text, kinds, environ=environ, name=str(path), base=path.parent, secrets=secrets)
+    files = texts.read([named] if isinstance(named, pathlib.Path) else named)
+    settings = _settings(files, kinds, environ=environ, secrets=secrets)
+    passed_over = (
+        Problem(path=(), text="not read: a team's file ends in .yaml", file=name)
+        for name in files.passed_over
+    )
+    return attrs.evolve(
+        settings, warnings=(*settings.warnings, *passed_over), digest=files.digest()
+    )
 
 
 def parse(
@@ -47,33 +43,90 @@ def parse(
     environ: Mapping[str, str],
     name: str = "broker.yaml",
     base: pathlib.Path = pathlib.Path(),
-    secrets: bool = True,
+    secrets: Secrets = Secrets.NEEDED,
 ) -> Settings:
     """Read a text; ``name`` stands in messages, relative paths start at ``base``.
 
     Raises ``ConfigError`` with every problem at once.
     """
-    read, remarks = raw.mended(tree.parse(text), kinds)
-    problems = [Problem(path=f.path, text=f.text, hint=f.hint, line=f.line) for f in read.faults]
-    if read.whole:
-        builder = building.Builder(kinds=kinds, environ=environ, base=base, fetches=secrets)
-        builder.notes.remarks((), remarks)
-        settings = builder.build(read.data)
-        if settings is not None and not problems:
-            return attrs.evolve(settings, warnings=tuple(_located(builder.notes.warnings, read)))
-        told = {problem.path for problem in problems}
-        problems += _located((p for p in builder.notes.problems if p.path not in told), read)
-    problems.sort(key=lambda problem: problem.line)
-    raise ConfigError(tuple(p.line_in(name) for p in problems), tuple(problems))
+    only = texts.FileTexts(files=(texts.FileText(name=name, text=text),), base=base)
+    return _settings(only, kinds, environ=environ, secrets=secrets)
 
 
-def _located(problems: Iterable[Problem], read: tree.Tree) -> Iterator[Problem]:
-    """Say where each problem or warning stands; one of the defaults is told once, where it is."""
+def _settings(
+    files: texts.FileTexts,
+    kinds: Mapping[str, KindClasses],
+    *,
+    environ: Mapping[str, str],
+    secrets: Secrets,
+) -> Settings:
+    stays = variables.kept(kinds)
+    parts, used = [], []
+    said: dict[bool, list[Problem]] = {True: [], False: []}  # wrong, and only odd
+    for file in files.files:
+        given = variables.Variables(environ=environ, stays=stays, of_team=bool(file.team))
+        read, remarks = raw.mended(tree.parse(file.text, given.insert), kinds)
+        part = merging.Part(name=file.name, team=file.team, tree=read)
+        parts.append(part)
+        used += given.used
+        for one in remarks:
+            said[one.wrong].append(merging.at(part, one.path, one.text, one.hint))
+    document = merging.merged(parts) if all(part.tree.whole for part in parts) else None
+    problems = [_of_text(part, fault) for part in parts for fault in part.tree.faults] + said[True]
+    if document is not None:
+        given_away = [document.located(p) for p in _secrets_shown(used, document.data)]
+        problems += [*document.problems, *given_away]
+        if not given_away:  # else a message could quote it
+            builder = building.Builder(
+                kinds=kinds, environ=environ, base=files.base, secrets=secrets
+            )
+            settings = builder.build(document.data)
+            if settings is not None and not problems:
+                warnings = _once([*said[False], *map(document.located, builder.notes.warnings)])
+                return attrs.evolve(settings, warnings=tuple(warnings))
+            told = {problem.path for problem in problems}
+            found = (p for p in builder.notes.problems if p.path not in told)
+            problems += _once(map(document.located, found))
+    order = {part.name: number for number, part in enumerate(parts)}
+    problems.sort(key=lambda problem: (order[problem.file], problem.line))
+    raise ConfigError.of(tuple(problems))
+
+
+def _of_text(part: merging.Part, fault: tree.TextProblem) -> Problem:
+    return Problem(
+        path=fault.path, text=fault.text, hint=fault.hint, line=fault.line, file=part.name
+    )
+
+
+def _secrets_shown(used: Iterable[tuple[str, Path]], data: Any) -> Iterator[Problem]:
+    """Yield where a variable is put in that the same files name as a secret's."""
+    secrets = set(_names_of_secrets(data))
+    for name, path in used:
+        if name in secrets:
+            text = f"the variable {name} holds a secret (env:{name}), which would be shown here"
+            yield Problem(path=path, text=text, hint="another variable")
+
+
+def _names_of_secrets(data: Any) -> Iterator[str]:
+    """Yield the variables that are named as secrets: ``env:NAME``, ``password_env: NAME``."""
+    waiting = [data]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.values()
+            name = one.get("password_env")
+            if isinstance(name, str):
+                yield name
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str) and one.startswith("env:"):
+            yield one.removeprefix("env:")
+
+
+def _once(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Leave out what was said already: one of the defaults is told once, where it is."""
     yielded = set()
     for problem in problems:
-        path, default = problem.path, ("defaults", *problem.path[2:])
-        if path[:1] == ("templates",) and path not in read.lines and default in read.lines:
-            path = default if len(default) > 1 else path
-        if (path, problem.text) not in yielded:
-            yielded.add((path, problem.text))
-            yield attrs.evolve(problem, path=path, line=read.line(path))
+        if problem not in yielded:
+            yielded.add(problem)
+            yield problem

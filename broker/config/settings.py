@@ -3,6 +3,7 @@
 Refuses to know how they are written, and what follows from a policy.
 """
 
+import enum
 import pathlib
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -20,6 +21,14 @@ from outside import files
 
 _CA_BYTES = 1 << 20
 """Several times what the whole world's authorities take."""
+
+
+class Secrets(enum.Enum):
+    """What a reading makes of the secrets that a configuration refers to."""
+
+    NEEDED = enum.auto()  # one that is not there is a problem
+    LOOKED_FOR = enum.auto()  # it is a warning: the broker may run elsewhere
+    UNREAD = enum.auto()  # nobody looks
 
 
 @frozen(kw_only=True)
@@ -131,6 +140,7 @@ class Settings:
     warmth: Mapping[model.TemplateName, Warmth]
     high_availability: HighAvailability | None = None
     warnings: tuple[errors.Problem, ...] = ()  # what works and is unwise
+    digest: str = ""  # of the files' texts
     fingerprint: str = ""  # of what the file says, whatever its layout; empty: in force in part
 
     def secrets(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ settings.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -13,6 +14,8 @@ from attrs import Factory, evolve, frozen
 from broker.config import errors
 
 Path = errors.Path
+Insert = Callable[[str, Path], str]
+"""Puts variables into what is written at a place; raises ``NotInserted``."""
 
 MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 40
@@ -42,6 +45,16 @@ class TextProblem:
     hint: str = ""
 
 
+class NotInserted(ValueError):  # noqa: N818 -- what it is
+    """What is written cannot be the value: what was found, and a hint."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        """``text`` names a variable, never what it holds."""
+        super().__init__(text)
+        self.text = text
+        self.hint = hint
+
+
 @frozen
 class Tree:
     """Data, where each of it stands, and what is wrong with the text."""
@@ -59,8 +72,12 @@ class Tree:
         return self.lines.get(path, 1)
 
 
-def parse(text: str) -> Tree:
-    """Read YAML; all faults are collected in the tree."""
+def parse(text: str, insert: Insert | None = None) -> Tree:
+    """Read YAML; all faults are collected in the tree.
+
+    ``insert`` is given each single value as it is written. What it makes of an unquoted one is
+    read as if it stood in the text: a number, a truth value; what is quoted stays text.
+    """
     tree = Tree(data={})
     try:
         loader = _Loader(text)
@@ -72,12 +89,15 @@ def parse(text: str) -> Tree:
         node = loader.get_single_node()
         if node is None:
             return tree
-        reader = _TreeBuilder(loader, tree)
+        reader = _TreeBuilder(loader, tree, insert)
         data = reader.read(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(text for text in (error.context, error.problem) if text)
-        tree.faults.append(TextProblem((), mark.line + 1 if mark else 1, f"not YAML: {words}"))
+        at = text[: mark.index + 1][-2:] if mark else ""
+        hint = "between [ ] or { } put it in quotes" if at == "${" else ""
+        line = mark.line + 1 if mark else 1
+        tree.faults.append(TextProblem((), line, f"not YAML: {words}", hint))
         return evolve(tree, whole=False)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a character of more than 21 bits
         line = loader.line + 1
@@ -120,9 +140,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _TreeBuilder:
-    def __init__(self, loader: _Loader, tree: Tree) -> None:
+    def __init__(self, loader: _Loader, tree: Tree, insert: Insert | None) -> None:
         self._loader = loader
         self._tree = tree
+        self._insert = insert
         self._nodes = self._depth = 0
 
     def read(self, node: yaml.Node, path: Path) -> Any:
@@ -142,7 +163,29 @@ class _TreeBuilder:
         finally:
             self._depth -= 1
 
+    def _inserted(self, node: yaml.Node, path: Path) -> yaml.Node:
+        """Return the node as if its variables had been written out."""
+        kind = node.tag.rpartition(":")[2]
+        if self._insert is None or not isinstance(node, yaml.ScalarNode) or kind != "str":
+            return node
+        text = self._insert(node.value, path)
+        if text == node.value:
+            return node
+        tag = node.tag if node.style else self._implicit(text)
+        return yaml.ScalarNode(tag, text, node.start_mark, node.end_mark, node.style)
+
+    def _implicit(self, text: str) -> str:
+        """Return the tag of a text that stands without quotes; most are text."""
+        resolve: Callable[..., str] = self._loader.resolve
+        tag = resolve(yaml.ScalarNode, text, (True, False))
+        return tag if tag.rpartition(":")[2] in _SHORT else "tag:yaml.org,2002:str"
+
     def _scalar(self, node: yaml.Node, path: Path, line: int) -> Any:
+        try:
+            node = self._inserted(node, path)
+        except NotInserted as error:
+            self._tree.faults.append(TextProblem(path, line, error.text, error.hint))
+            return None
         kind = node.tag.rpartition(":")[2]
         if kind in _SHORT and len(node.value) > _MAX_NUMBER:
             self._tree.faults.append(

@@ -26,7 +26,9 @@ _UNITS: Mapping[str, int] = {
     **{unit: 1000**power for power, unit in enumerate("KMGT", 1)},
     **{f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)},
 }
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-[^}]*)?\}")
 _SECRET_BYTES = 16_384
+_ELSEWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES})
 _LONGEST_S = 100 * 365.25 * 86_400
 _LARGEST = 1 << 63
 _MOST_PORT = 65_535
@@ -49,6 +51,10 @@ def shown(value: object) -> str:
     text = repr(value[:80] if isinstance(value, str) else value)
     text += "…" * (isinstance(value, str) and len(value) > 80)
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+class Absent(Bad):
+    """A secret that is not there, or that we may not read: perhaps it is elsewhere."""
 
 
 def shown_url(text: str) -> str:
@@ -102,9 +108,12 @@ def reference(value: object) -> str:
     """Check that a secret is only referred to, by ``file:PATH`` or ``env:NAME``."""
     if isinstance(value, str) and re.fullmatch(r"(file|env):\S.*", value):
         return value
+    allowed = "file:PATH or env:NAME"
+    if isinstance(value, str) and (variable := _VARIABLE.fullmatch(value)):
+        raise Bad(f"the variable {variable[1]}", allowed, f"env:{variable[1]}")
     raise Bad(
         "a value that is not shown here",
-        "file:PATH or env:NAME",
+        allowed,
         "secrets do not belong in the configuration: put it into a file and name the file",
     )
 
@@ -112,12 +121,15 @@ def reference(value: object) -> str:
 def resolve(
     reference: str, *, base: pathlib.Path, environ: Mapping[str, str]
 ) -> jnlp_secret.Secret:
-    """Fetch a secret; a relative path starts at ``base``. Raises ``Bad``, without its content."""
+    """Fetch a secret; a relative path starts at ``base``.
+
+    Raises ``Bad``, without its content, and ``Absent`` where it is out of our reach.
+    """
     kind, _, name = reference.partition(":")
     if kind == "env":
         text = environ.get(name)
         if not text:
-            raise Bad(
+            raise Absent(
                 f"{reference}, but the environment variable is "
                 f"{'empty' if text == '' else 'not set'}",
                 "a variable that holds the secret",
@@ -130,7 +142,8 @@ def resolve(
             if error.errno == errno.ENODATA:
                 raise Bad(f"{reference}, which is empty", "one line: the secret") from error
             words = error.strerror or str(error)
-            raise Bad(f"{reference}: {words}", "a file that the broker may read") from error
+            bad = Absent if error.errno in _ELSEWHERE else Bad
+            raise bad(f"{reference}: {words}", "a file that the broker may read") from error
     text = text.removeprefix("\ufeff").strip()
     if not text or len(text.splitlines()) > 1:
         what = "holds several lines" if text else "is empty"

@@ -16,7 +16,7 @@ import sys
 import attrs
 import pytest
 
-from broker import exits, page_address, store
+from broker import config, exits, page_address, store
 from broker.cli import configuring
 from broker.cli import main as cli
 from broker.config import kinds, loading
@@ -345,7 +345,9 @@ HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n\u202e\x9b31m\ud800 " + "f" * 64
 @contextlib.asynccontextmanager
 async def beside(path, source):
     """A page that proves itself as that of the configuration's broker."""
-    settings = loading.load(pathlib.Path(path), kinds.classes(), environ={}, secrets=False)
+    settings = loading.load(
+        pathlib.Path(path), kinds.classes(), environ={}, secrets=config.Secrets.UNREAD
+    )
     source.fingerprint = settings.fingerprint
     server = Server(source, metrics=lambda: (b"", "text/plain"))
     url = await server.start(host="127.0.0.1", port=0)
@@ -433,7 +435,7 @@ async def test_status_asks_whoever_listens_where_no_note_leads(path):
     async with beside(path, status_source.full()) as (_, url):
         file = pathlib.Path(path)
         file.write_text(file.read_text().replace('"off"', url.removeprefix("http://").rstrip("/")))
-        settings = loading.load(file, kinds.classes(), environ={}, secrets=False)
+        settings = loading.load(file, kinds.classes(), environ={}, secrets=config.Secrets.UNREAD)
         page_address.announce(store.FileStore(settings.state_dir), "http://127.0.0.1:1/")
         code, out, _ = await ran("status", "--config", path)
         assert (code, out.startswith("owner o, ready")) == (0, True)
@@ -453,7 +455,14 @@ async def test_what_needs_no_secret_asks_for_none(path, reference):
     assert (await ran("explain", "linux", "--config", path))[0] == 0
     code, _, err = await ran("render", "linux", "--config", path)
     assert (code, "have nothing to show" in err) == (2, True)
-    for command in ("check-config", "plan", "sweep", "doctor"):
+    code, out, _ = await ran("check-config", "--config", path)
+    assert (code, f"warning: {path}:2: controller.token: not here: found {reference}" in out) == (
+        0,
+        True,
+    )
+    code, _, err = await ran("check-config", "--strict", "--config", path)
+    assert (code, f"not here: found {reference}" in err) == (2, True)
+    for command in ("plan", "sweep", "doctor"):
         code, _, err = await ran(command, "--config", path)
         assert (code, reference.partition(":")[2] in err) == (2, True), command
     async with beside(path, status_source.full()):

@@ -313,6 +313,7 @@ def odd_file(request, tmp_path):
         case "zero":
             return pathlib.Path("/dev/zero")
         case "folder":
+            (tmp_path / "broker.yaml").mkdir()
             return tmp_path
         case "socket":
             import socket

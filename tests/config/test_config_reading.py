@@ -147,7 +147,7 @@ def test_a_file_that_is_not_there_or_a_directory(tmp_path, capsys):
     assert cli.main(["check-config", "--config", str(tmp_path / "no.yaml")]) == 2
     assert "agent-broker init writes one" in capsys.readouterr().err
     assert cli.main(["check-config", "--config", str(tmp_path)]) == 2
-    assert "a directory, not a regular file" in capsys.readouterr().err
+    assert f"{tmp_path / 'broker.yaml'}: there is no such file" in capsys.readouterr().err
 
 
 # --- the schema for editors, the sample, the examples ---

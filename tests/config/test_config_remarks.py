@@ -54,8 +54,8 @@ def test_a_backends_settings_warn_where_they_stand():
         "templates: {t: {labels: l}, u: {labels: m}}"
     )
     (warning,) = made.warnings
-    assert warning.line_in("x.yaml") == (
-        "x.yaml:4: backends.a.places[1].url: the token travels in the clear; hint: https://"
+    assert warning.placed() == (
+        "broker.yaml:4: backends.a.places[1].url: the token travels in the clear; hint: https://"
     )
 
 
@@ -67,7 +67,7 @@ def test_a_warning_of_the_defaults_is_said_once_where_it_stands():
         "templates: {t: {labels: l}, u: {labels: m}}"
     )
     (warning,) = made.warnings
-    assert warning.line_in("x.yaml").startswith("x.yaml:8: defaults.retention.max_builds: with 2 ")
+    assert warning.placed().startswith("broker.yaml:8: defaults.retention.max_builds: with 2 ")
 
 
 def test_what_is_wrong_refuses_the_file():

@@ -17,7 +17,7 @@ def said(templates: str) -> tuple[bool, list[str]]:
         made = loading.parse(text, kinds.classes(), environ={"T": "11secret"})
     except config.ConfigError as error:
         return False, list(error.lines)
-    lines = [warning.line_in("broker.yaml") for warning in made.warnings]
+    lines = [warning.placed() for warning in made.warnings]
     return True, [line for line in lines if "templates." in line]
 
 

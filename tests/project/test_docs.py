@@ -11,7 +11,7 @@ import shlex
 import pytest
 
 from broker import metrics
-from broker.cli import main
+from broker.cli import main, shared
 from broker.config import describing, kinds, loading
 from broker.core import model
 from broker.metrics import values
@@ -224,7 +224,7 @@ def test_the_commands_of_the_readme_do_what_they_say(tmp_path, monkeypatch, caps
         if words[1] in {"init", "check-config", "explain", "render"}:
             assert main.main(words[1:]) == 0, capsys.readouterr().err
         elif hasattr(options, "config"):  # the file that it would read is there
-            loading.load(options.config, kinds.classes(), environ=os.environ)
+            loading.load(shared.files_of(options), kinds.classes(), environ=os.environ)
     assert done >= {"init", "check-config", "doctor", "plan", "run", "status", "explain", "render"}
     assert "maven" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import math
 import pathlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 
 import attrs
 from attrs import frozen
@@ -34,6 +34,8 @@ _REFUSED_S, _REFUSED_LONG_S = 5.0, 300.0  # until a deletion that was refused is
 _REFUSAL_KEPT_S = 300.0  # the quotas are asked about no longer than that
 _MAKING_S = 120.0  # from the pod to its secret: whoever takes longer has given up in between
 _NO_SECRET = "reserved"  # noqa: S105 -- stands for one where its text does not matter
+_PATCHES = 20  # annotations that are changed at one go
+_UNPATCHED_S = 600.0  # until the right to do so is tried again
 _FIRST_LOOK_S = 0.05
 _LOOK_S = 1.0
 
@@ -75,6 +77,7 @@ class KubernetesBackend:
         self._own: dict[str, float] = {}  # instances that we made just now, and when
         self._refusal: refused_pod.RefusedPod | None = None  # for want of room, the last one
         self._listener: listener.Listener | None = None
+        self._unpatched_until = -math.inf  # we may not patch pods
         self._closed = False
 
     # --- the contract ---
@@ -206,6 +209,40 @@ class KubernetesBackend:
             if tail <= 0:
                 return ""
             return await asked.log(sighting.pod, container=sighting.speaker, tail=tail)
+
+    async def tell_idle(self, names: Collection[str]) -> bool:
+        """Have node autoscalers spare the pods of all agents but these; True once that is so.
+
+        By annotations, those who are at work first. Without the right to patch pods all are spared
+        for as long as they live, which is said once.
+        """
+        if self._now() < self._unpatched_until:
+            return True
+        with errors.contract():
+            asked, kept = await self._open()
+            shown = kept.shown()
+            if shown is None:
+                return False
+            changes = sorted(
+                _guard_changes(shown, names), key=lambda change: change[0].name in names
+            )
+            refusal: api.BackendError | None = None
+            for sighting, annotations in changes[:_PATCHES]:
+                try:
+                    await asked.annotate_pod(
+                        sighting.pod, uid=sighting.uid, annotations=annotations
+                    )
+                except errors.NoRight as error:
+                    self._unpatched_until = self._now() + _UNPATCHED_S
+                    _LOG.info("idle pods stay spared", extra={"reason": error.reason})
+                    return True
+                except (api.NotFound, errors.Outdated):
+                    continue  # it went, or has changed: the next sight of it tells
+                except api.Rejected as error:
+                    refusal = error  # of this pod; the others are not to wait for it
+            if refusal is not None:
+                raise refusal
+            return len(changes) <= _PATCHES
 
     def work_dir(self, name: str) -> str | None:  # noqa: ARG002 -- the same in every pod
         """Leave it to the template: the default of both sides is that of the agent images."""
@@ -401,6 +438,19 @@ class KubernetesBackend:
             pause_s = min(2 * pause_s, _LOOK_S)
         _LOG.warning("pod does not go", extra={"instance": name, "waited_s": within_s})
         return False
+
+
+def _guard_changes(
+    shown: Iterable[states.PodSighting], idle: Collection[str]
+) -> Iterator[tuple[states.PodSighting, dict[str, str | None]]]:
+    """Yield the pods whose annotations against eviction are not as they should be, and how."""
+    for one in shown:
+        if one.instance.state in {api.InstanceState.STOPPING, api.InstanceState.EXITED}:
+            continue
+        if one.name in idle and one.guarded:
+            yield one, dict.fromkeys(one.guarded)
+        elif one.name not in idle and one.guarded != one.guards:
+            yield one, {key: pod.GUARDS[key] for key in one.guards}
 
 
 async def _give_secret(

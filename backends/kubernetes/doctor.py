@@ -50,6 +50,7 @@ RIGHTS = (
     *(Right(verb=verb, resource="secrets") for verb in ("create", "delete")),
     Right(verb="get", resource="pods/log", why="the last words of dead agents"),
     Right(verb="list", resource="events", why="why a pod does not start"),
+    Right(verb="patch", resource="pods", why="node autoscalers that may take idle agents away"),
 )
 EXEC = tuple(Right(verb=v, resource="pods/exec", why="in-container") for v in ("create", "get"))
 """Only where `in_container` is set."""

@@ -26,6 +26,7 @@ Object = dict[str, Any]
 _DNS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _LEASE = "agent-broker-ours"
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _STEP_S = 0.01
 _GC_S = 0.05
 _TIME = "2026-11-24T00:00:00Z"
@@ -355,7 +356,7 @@ class Cluster:
         parts = path.split("/")
         kind = "/".join(parts[1:2] + parts[3:]) or "namespaces"
         name = parts[2] if len(parts) > 2 else ""
-        verb = {"POST": "create", "PUT": "update", "DELETE": "delete"}.get(request.method, "get")
+        verb = _VERBS.get(request.method, "get")
         if verb == "get" and kind in {"pods", "events"} and not name:
             verb = "watch" if "watch" in request.query else "list"
         key = verb if kind == "pods" else f"{verb} {kind}"
@@ -509,6 +510,28 @@ class Cluster:
         if uid != pod["metadata"]["uid"]:
             return _named("error-409-delete-uid-precondition", "agent-dup", name)
         return web.json_response(self._delete(pod, told.get("gracePeriodSeconds", 30)))
+
+    async def _patch_pods(self, request: web.Request, name: str) -> web.Response:
+        """Change labels and annotations: what a merge patch does to a section of texts."""
+        if request.content_type != "application/merge-patch+json":
+            return _recorded("error-415-patch")
+        if ("patch", "pods") in self.denied:
+            return _named("error-403-rbac-patch", "agent-x", name)
+        told = await request.json()
+        pod = copy.deepcopy(self.pods.get(name))
+        if pod is None:
+            return _named("error-404-pod-patch", "absent", name)
+        meta = pod["metadata"]
+        if told["metadata"].pop("uid", meta["uid"]) != meta["uid"]:
+            return _named("error-422-patch-uid", "agent-x", name)
+        assert told.keys() == {"metadata"}
+        for key, texts in told["metadata"].items():
+            assert key in {"labels", "annotations"}
+            merged = {**meta.get(key, {}), **texts}
+            meta[key] = {k: v for k, v in merged.items() if v is not None}
+        if pod != self.pods[name]:
+            self.put(pod)
+        return web.json_response(pod)
 
     async def _get_pods_log(self, request: web.Request, name: str) -> web.Response:
         container = request.query["container"]

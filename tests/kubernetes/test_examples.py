@@ -127,7 +127,7 @@ GROUP = "coordination.k8s.io"
 EXPLAINS = [
     {"apiGroups": [""], "resources": [resource], "verbs": ["list"]}
     for resource in ("events", "resourcequotas")
-]
+] + [{"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]}]
 
 
 def test_the_rights_are_the_least_that_were_tried() -> None:
@@ -154,7 +154,7 @@ def test_each_right_is_needed_and_no_other_is_given() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    explains = {"events list", "resourcequotas list"}
+    explains = {"events list", "resourcequotas list", "pods patch"}
     for right in needed - explains:
         assert tried[f"without {right}"]
     assert (

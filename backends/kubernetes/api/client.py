@@ -35,7 +35,8 @@ _MOST_WARNINGS = 100
 _ANEW_S = 60.0  # between two looks at the files that say how the cluster is reached
 _VERSION = re.compile(r"[\w.:-]{1,128}")  # of a resource: a number as yet
 _CONTINUE = 1 << 14  # characters: a token holds a key and a version
-_METHODS = {"create": "POST", "update": "PUT", "delete": "DELETE"}
+_METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+_PATCH = {"Content-Type": "application/merge-patch+json"}
 _EVENTS = 100  # of one pod; equal ones are counted, not repeated
 _EVENTS_LIMIT_S = 2.0  # a look waits for them
 
@@ -165,6 +166,16 @@ class ApiServer:
         """Begin to end this very pod. Raises NotFound when it is gone."""
         body = {"gracePeriodSeconds": grace_s, "preconditions": {"uid": uid}}
         await self._do("delete", "pods", name=name, body=body)
+
+    async def annotate_pod(
+        self, name: str, *, uid: str, annotations: Mapping[str, str | None]
+    ) -> None:
+        """Set annotations of this very pod, or remove them (None). Raises NotFound.
+
+        Needs a right of its own. A pod of the same name with another uid is a conflict.
+        """
+        body = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
+        await self._do("patch", "pods", name=name, body=body)
 
     async def log(self, name: str, *, container: str, tail: int) -> str:
         """Return the last lines of a container, fit to be shown; none while it has not started."""
@@ -376,7 +387,7 @@ class ApiServer:
                     self._url(what, name),
                     params=query,
                     json=body,
-                    headers=access.authorization(token),
+                    headers=access.authorization(token) | (_PATCH if verb == "patch" else {}),
                     timeout=limits,
                     allow_redirects=False,
                 ) as answer:

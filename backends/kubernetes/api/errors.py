@@ -172,7 +172,7 @@ def _conflict(verb: str, answer: ErrorAnswer, words: str) -> api.BackendError:
         return api.AlreadyExists(words)
     if verb == "delete":  # a precondition: what we meant is gone, another has its name
         return api.NotFound(words)
-    if verb == "update":
+    if verb in {"update", "patch"}:
         return Outdated(words)
     # two writers met, such as two pods under one quota: the next try finds what is there now
     return api.Unavailable(words, reach=api.Reach.LAUNCH)

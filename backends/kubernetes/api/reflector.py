@@ -144,6 +144,10 @@ class Reflector:
         """Return of how many pods the picture is."""
         return len(self._pods)
 
+    def shown(self) -> tuple[states.PodSighting, ...] | None:
+        """Return the pods of the picture; None while nobody keeps it."""
+        return tuple(self._pods.values()) if self.live else None
+
     def find(self, pod: str) -> states.PodSighting | None:
         """Return a pod by its name from the picture, if it is being kept."""
         return self._pods.get(pod) if self.live else None

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -33,6 +33,13 @@ METADATA = f"{PREFIX}metadata"
 DIGEST = f"{PREFIX}digest"
 AGENT_ALONE = f"{PREFIX}agent-alone"
 """Of a pod whose side containers say nothing of its agent."""
+GUARDS = {
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    "karpenter.sh/do-not-disrupt": "true",
+}
+"""Annotations by which node autoscalers spare a pod; each is ours where the user says nothing."""
+GUARDED = f"{PREFIX}guards"
+"""Names those of them that are ours, for they go while the agent is idle."""
 MANAGED_BY = {"app.kubernetes.io/managed-by": "agent-broker"}
 
 _SECRETS_DIR = "/run/agent-broker"
@@ -123,7 +130,8 @@ def make(
     volumes.share(pod)
     volumes.named(pod, spec.name)
     _complete(pod, spec, options)
-    _mark(pod, spec, owner, options)
+    told = [*(_fragment(name, fragments or {}) for name in options.inherits), options.pod]
+    _mark(pod, spec, owner, options, guards=_guards(told))
     if spec.avoid:  # after the digest: the same pod, wherever it must not go
         _keep_off(pod["spec"], spec.avoid)
     secret_files = dict(spec.secret_files)
@@ -441,8 +449,21 @@ def _restrict(body: Manifest, containers: list[Manifest]) -> None:
         own.setdefault("capabilities", {"drop": ["ALL"]})
 
 
+def _guards(layers: Iterable[Mapping[str, Any]]) -> Mapping[str, str]:
+    """Return the annotations against eviction that no layer speaks of, be it to remove them."""
+    told = [
+        _mapping(_mapping(layer.get("metadata")).get("annotations")).keys() for layer in layers
+    ]
+    return {key: value for key, value in GUARDS.items() if not any(key in keys for keys in told)}
+
+
 def _mark(
-    pod: Manifest, spec: api.InstanceSpec, owner: str, options: settings.KubernetesTemplate
+    pod: Manifest,
+    spec: api.InstanceSpec,
+    owner: str,
+    options: settings.KubernetesTemplate,
+    *,
+    guards: Mapping[str, str],
 ) -> None:
     """Write down whose pod it is, over whatever a user wrote there."""
     metadata: Manifest = pod.setdefault("metadata", {})
@@ -459,6 +480,8 @@ def _mark(
     }
     metadata["annotations"] = {
         **annotations,
+        **guards,
+        **({GUARDED: " ".join(guards)} if guards else {}),
         NAME: spec.name,
         METADATA: json.dumps(dict(spec.metadata), sort_keys=True),
     }

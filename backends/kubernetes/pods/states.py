@@ -108,6 +108,8 @@ class PodSighting:
     end: api.Exit | None = None  # how it had ended before it was deleted
     due_at: float | None = None  # when it should be gone, if it is being deleted and not held
     odd: str = ""  # why it cannot be read
+    guards: tuple[str, ...] = ()  # annotations against eviction that are ours to set and remove
+    guarded: tuple[str, ...] = ()  # those of them that are there
 
     @property
     def name(self) -> str:
@@ -212,6 +214,9 @@ def _see(pod: Pod) -> PodSighting:
     stuck = _stuck(pod) if starting else None
     steps = [instance.created_at, _last_change(pod)]
     failed = _failed_inits(pod)
+    annotations = part(metadata, "annotations")
+    ours = typed.words(annotations.get(pods.GUARDED), _WORDS).split()
+    guards = tuple(key for key in pods.GUARDS if key in ours)
     return PodSighting(
         pod=_name(metadata),
         uid=str(metadata["uid"]),
@@ -223,6 +228,8 @@ def _see(pod: Pod) -> PodSighting:
         waits_beside=starting and bool(part(_agent(pod), "state", "running")),
         mute=starting and stuck is None and _mute(pod),
         gone=_gone(pod),
+        guards=guards,
+        guarded=tuple(key for key in guards if annotations.get(key) == pods.GUARDS[key]),
         due_at=due_at if stopping and not _holders(pod) else None,
     )
 

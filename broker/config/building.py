@@ -4,19 +4,20 @@ Every check here needs more than one value to judge. Problems are collected. Ref
 YAML is read.
 """
 
+import copy
 import hashlib
 import json
 import pathlib
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
-import attrs
 from attrs import define, field
 
 from backends.kit import remarks
 from broker.config import (
     collector,
+    errors,
     exposure,
     merging,
     reading,
@@ -41,9 +42,7 @@ from jnlp import settings as jnlp_settings
 from jnlp import trust
 from outside import paths
 
-_LEAST_POLL_S = 0.25
 _DEFAULT_BACKENDS = {"local": {"kind": "process"}}
-_EMPTY: Mapping[str, Any] = {"owner": "o", "controller": {"url": "http://c/"}, "templates": {}}
 
 
 @define(kw_only=True)
@@ -64,7 +63,8 @@ class Builder:
         plain = dict(data)
         shared = plain.pop("high_availability", None)
         sections = self._take_sections(plain)
-        document = reading.read(shape.Document, plain, (), self.notes.problems) or _mended(plain)
+        document = _read(plain, self.notes.problems)
+        unread = {problem.path[:-1] for problem in self.notes.problems}
         backends = self._backends(data.get("backends", _DEFAULT_BACKENDS))
         self._check_document(document)
         controller = self._controller(document.controller)
@@ -85,6 +85,7 @@ class Builder:
         if not templates and not self.notes.problems:
             self.notes.bad(("templates",), "found none; allowed: one or more")
         if self.notes.problems or controller is None:
+            self.notes.problems = [p for p in self.notes.problems if not _follows(p, unread)]
             return None
         return Settings(
             owner=document.owner,
@@ -142,21 +143,10 @@ class Builder:
             self.notes.bad(
                 ("owner",), f"found {values.shown(document.owner)}; allowed: {values.NAME_WORDS}"
             )
-        if document.poll.busy_s < _LEAST_POLL_S:
-            self.notes.bad(
-                ("poll", "busy"), f"found {document.poll.busy_s:g}s; allowed: 250ms or more"
-            )
         if document.poll.idle_s < document.poll.busy_s:
             self.notes.bad(
                 ("poll", "idle"), "shorter than poll.busy", "idle is the slower of the two"
             )
-        for name in ("agents", "starting"):
-            self.notes.at_least(("limits", name), getattr(document.limits, name), 0)
-        for name, least in (("sweep_floor", 0), ("sweep_share", 0.0)):
-            self.notes.at_least(("advanced", name), getattr(document.advanced, name), least)
-        self.notes.positive(("controller", "timeout"), document.controller.timeout_s)
-        for name in ("launch_timeout", "reservation", "backoff_base", "backoff_max"):
-            self.notes.positive(("advanced", name), getattr(document.advanced, f"{name}_s"))
         if document.advanced.backoff_max_s < document.advanced.backoff_base_s:
             self.notes.bad(("advanced", "backoff_max"), "shorter than advanced.backoff_base")
 
@@ -343,16 +333,6 @@ class Builder:
             return None
         cap = self.kinds[kind].cap if shared.cap is None else shared.cap
         limit = None if cap == shape.UNLIMITED else cap
-        for name, value, least in (
-            ("cap", limit, 0),
-            ("starting", shared.starting, 1),
-            ("launch_burst", shared.launch_burst, 1),
-        ):
-            self.notes.at_least((*path, name), value, least)
-        if shared.launch_rate <= 0:
-            self.notes.bad(
-                (*path, "launch_rate"), f"found {shared.launch_rate:g}; allowed: more than 0"
-            )
         if own is None:
             return None
         self.notes.remarks(path, remarks.of_settings(own))
@@ -376,32 +356,49 @@ def _is_url(text: str) -> bool:
         return False
 
 
-def _mended(plain: Mapping[str, Any]) -> shape.Document:
-    """Return the document without what could not be read, so that the rest is checked, too."""
-    names, of_template = (
-        {reading.key_of(a) for a in attrs.fields(cls)} for cls in (shape.Document, shape.Template)
+def _read(plain: Mapping[str, Any], problems: list[errors.Problem]) -> shape.Document:
+    """Return the document; what cannot be read is left out, so that the rest is checked, too."""
+    told: list[errors.Problem] = []
+    document = reading.read(shape.Document, plain, (), told)
+    problems += told
+    data = copy.deepcopy(dict(plain))
+    while document is None and told:
+        for problem in told:
+            _take_out(data, problem.path)
+        for place, key, value in (
+            (data, "owner", "o"),
+            (data, "controller", {}),
+            (data, "templates", {}),
+            (data.get("controller"), "url", "http://c/"),
+            *((entry, "labels", "x") for entry in (data.get("templates") or {}).values()),
+        ):
+            if isinstance(place, dict):
+                place.setdefault(key, value)
+        before, told = told, []
+        document = reading.read(shape.Document, data, (), told)
+        if told == before:
+            break
+    return document or shape.Document(
+        owner="o", controller=shape.Controller(url="http://c/"), templates={}
     )
-    good: dict[str, Any] = {
-        key: value
-        for key, value in plain.items()
-        if key != "templates"
-        and key in names
-        and reading.read(shape.Document, {**_EMPTY, key: value}, (), [])
-    }
-    templates = plain.get("templates")
-    good["templates"] = {
-        name: {"labels": "x"}
-        | {
-            key: value
-            for key, value in entry.items()
-            if key in of_template
-            and reading.read(shape.Template, {"labels": "x", key: value}, (), [])
-        }
-        for name, entry in (templates.items() if isinstance(templates, dict) else ())
-        if isinstance(entry, dict)
-    }
-    mended: shape.Document = reading.read(shape.Document, {**_EMPTY, **good}, (), [])
-    return mended
+
+
+def _follows(problem: errors.Problem, unread: Set[tree.Path]) -> bool:
+    """Tell whether what is missed may be what stands there and could not be read."""
+    return problem.text.startswith("missing, and") and problem.path[:-1] in unread
+
+
+def _take_out(data: Any, path: tree.Path) -> None:
+    """Take out what stands at a path: the innermost setting that it leads to."""
+    found: tuple[dict[str, Any], str] | None = None
+    for key in path:
+        if isinstance(data, dict) and key in data:
+            found = (data, str(key))
+        elif not isinstance(data, list):
+            break
+        data = data[key]
+    if found is not None:
+        found[0].pop(found[1], None)
 
 
 def _fingerprint(data: Any) -> str:

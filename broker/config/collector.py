@@ -22,16 +22,6 @@ class Notes:
         """Note a problem."""
         self.problems.append(errors.Problem(path=path, text=text, hint=hint))
 
-    def at_least(self, path: tree.Path, value: float | None, least: float) -> None:
-        """Note a value that is too small."""
-        if value is not None and value < least:
-            self.bad(path, f"found {value:g}; allowed: {least:g} or more")
-
-    def positive(self, path: tree.Path, seconds: float | None) -> None:
-        """Note a duration that is none."""
-        if seconds is not None and seconds <= 0:
-            self.bad(path, "found 0s; allowed: more than 0s")
-
     def warn(self, path: tree.Path, text: str, hint: str = "") -> None:
         """Note what works and is unwise; said once, however often it is noted."""
         told = errors.Problem(path=path, text=text, hint=hint)

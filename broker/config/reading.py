@@ -17,6 +17,7 @@ import cattrs
 from cattrs import errors as cattrs_errors
 from cattrs import gen
 
+from backends.kit import setting
 from broker.config import schedule, shape, tree, values
 from broker.config.errors import Problem
 from outside import counts
@@ -143,20 +144,14 @@ def _labels(value: object) -> tuple[str, ...]:
     raise values.Bad(values.shown(value), "a list of labels, or one text with blanks between")
 
 
-def _field_hook(attribute: "attrs.Attribute[Any]") -> Callable[[object, Any], Any] | None:
-    """Return what reads a field whose name or metadata tells more than its type."""
+def _field_hook(
+    converter: cattrs.Converter, attribute: "attrs.Attribute[Any]"
+) -> Callable[[object, Any], Any] | None:
+    """Return what reads a field of which more is told than its type: a unit, a word, limits."""
     word = attribute.metadata.get("word")
-    choices = attribute.metadata.get("choices")
-    parse: Callable[[Any], Any] | None = None
-    if attribute.name.endswith("_s") and attribute.type in {float, float | None}:
-        parse = values.duration
-    elif attribute.name.endswith("_bytes") and attribute.type in {int, int | None}:
-        parse = values.size
-    elif choices is not None:
-        parse = _choice(choices)
-    if parse is None and word is None:
+    read_value = _reader(converter, attribute)
+    if read_value is None:
         return None
-    inner = _via(parse) if parse is not None else _strict(str, "a text")
 
     def hook(value: object, kind: Any) -> Any:
         if word is not None and value in {word, False}:  # YAML 1.1 reads off as false
@@ -164,12 +159,36 @@ def _field_hook(attribute: "attrs.Attribute[Any]") -> Callable[[object, Any], An
         if value is None and attribute.default is None:
             return None
         try:
-            return inner(value, kind)
+            return _within(attribute, read_value(value, kind))
         except values.Bad as error:
             more = f", or {word}" if word is not None else ""
             raise values.Bad(error.found, error.allowed + more, error.hint) from error
 
     return hook
+
+
+def _reader(
+    converter: cattrs.Converter, attribute: "attrs.Attribute[Any]"
+) -> Callable[[object, Any], Any] | None:
+    """Return what reads the value itself; None where the type says all."""
+    choices = attribute.metadata.get("choices")
+    if attribute.name.endswith("_s") and attribute.type in {float, float | None}:
+        return _via(values.duration)
+    if attribute.name.endswith("_bytes") and attribute.type in {int, int | None}:
+        return _via(values.size)
+    if choices is not None:
+        return _via(_choice(choices))
+    if setting.limits_of(attribute) != setting.NONE:
+        return converter.structure
+    return _strict(str, "a text") if "word" in attribute.metadata else None
+
+
+def _within(attribute: "attrs.Attribute[Any]", value: Any) -> Any:
+    """Return a value that is within the limits of its field. Raises ``Bad``."""
+    found = setting.wrong(attribute, value)
+    if found is not None:
+        raise values.Bad(found.found, found.allowed, found.hint)
+    return value
 
 
 def _choice(choices: tuple[str, ...]) -> Callable[[Any], str]:
@@ -233,7 +252,9 @@ def _tuple(made: cattrs.Converter, value: object, cls: Any) -> tuple[Any, ...]:
 
 def _class_hook(converter: cattrs.Converter, cls: type[Any]) -> Callable[[Any, Any], Any]:
     overrides: dict[str, Any] = {
-        attribute.name: gen.override(rename=key_of(attribute), struct_hook=_field_hook(attribute))
+        attribute.name: gen.override(
+            rename=key_of(attribute), struct_hook=_field_hook(converter, attribute)
+        )
         for attribute in attrs.fields(cls)
     }
     inner = gen.make_dict_structure_fn(

@@ -8,9 +8,9 @@ read or check anything.
 
 from typing import Any, NewType
 
-import attrs
-from attrs import NOTHING, frozen
+from attrs import frozen
 
+from backends.kit import setting
 from broker.core import election, model
 
 SecretRef = NewType("SecretRef", str)
@@ -24,19 +24,20 @@ UNLIMITED = "unlimited"
 Labels = NewType("Labels", tuple)  # type: ignore[type-arg]  # of str: a list, or one text
 
 
-def doc(text: str, default: Any = NOTHING, **more: Any) -> Any:
-    """Return a documented field; ``word`` in ``more`` is how None is written in the file."""
-    if isinstance(default, dict | list):
-        return attrs.field(factory=type(default), metadata={"doc": text, **more})
-    return attrs.field(default=default, metadata={"doc": text, **more})
+doc = setting.of
+
+_MANY = 100_000
+"""More agents than a controller can have."""
+_MOST_WARM = 10_000
+_LEAST_MEMORY = 4 << 20
+"""Less is given by no platform; what a Java needs is far more, and judged with the template."""
+_DAY_S = 86_400.0
+_YEAR_S = 365 * _DAY_S
 
 
 def same(cls: type, name: str, text: str, **more: Any) -> Any:
     """Return a field with the default that the core has."""
-    default = getattr(attrs.fields(cls), name).default
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class at run time
-        default = default.factory()
-    return doc(text, default, **more)
+    return doc(text, setting.default_of(cls, name), **more)
 
 
 @frozen(kw_only=True)
@@ -63,7 +64,12 @@ class Controller:
         "HTTP proxy on the way to it: a URL, or file:PATH or env:NAME of one with a password.",
         None,
     )
-    timeout_s: float = doc("For one request, to the last byte; slow controllers take 2 s.", 10.0)
+    timeout_s: float = doc(
+        "For one request, to the last byte; slow controllers take 2 s.",
+        10.0,
+        above=0,
+        most=600.0,
+    )
     placeholder: bool = same(
         model.Policy,
         "placeholder",
@@ -77,9 +83,14 @@ class Poll:
     """How often to look."""
 
     busy_s: float = doc(
-        "While anything waits, starts or leaves; at rest a peek at the queue. 250ms at least.", 1.0
+        "While anything waits, starts or leaves; at rest a peek at the queue.",
+        1.0,
+        least=0.25,
+        most=600.0,
     )
-    idle_s: float = doc("At rest, for everything else: two requests each time.", 5.0)
+    idle_s: float = doc(
+        "At rest, for everything else: two requests each time.", 5.0, least=0.25, most=3600.0
+    )
 
 
 @frozen(kw_only=True)
@@ -100,8 +111,10 @@ class Log:
 class Limits:
     """Over everything; each template and backend may have its own."""
 
-    agents: int | None = doc("Agents in all; default: no limit.", None)
-    starting: int | None = doc("Agents ordered and not yet online; default: no limit.", None)
+    agents: int | None = doc("Agents in all; default: no limit.", None, least=0, most=_MANY)
+    starting: int | None = doc(
+        "Agents ordered and not yet online; default: no limit.", None, least=0, most=_MANY
+    )
 
 
 @frozen(kw_only=True)
@@ -112,34 +125,66 @@ class Advanced:
         model.Policy,
         "reservation_s",
         "An idle agent that fits and is given nothing for this long is no longer counted on.",
+        above=0,
+        most=_DAY_S,
     )
     orphan_grace_s: float = same(
-        model.Policy, "orphan_grace_s", "From the first to the deciding sighting of a leftover."
+        model.Policy,
+        "orphan_grace_s",
+        "From the first to the deciding sighting of a leftover.",
+        least=0,
+        most=_DAY_S,
     )
     yield_after_s: float = same(
-        model.Policy, "yield_after_s", "A label that waits this long on a shared cap gets a turn."
+        model.Policy,
+        "yield_after_s",
+        "A label that waits this long on a shared cap gets a turn.",
+        least=0,
+        most=_YEAR_S,
     )
     launch_timeout_s: float = same(
-        model.Policy, "launch_timeout_s", "One launch: node, secret, instance."
+        model.Policy,
+        "launch_timeout_s",
+        "One launch: node, secret, instance.",
+        above=0,
+        most=_DAY_S,
     )
-    backoff_base_s: float = same(model.Policy, "backoff_base_s", "Pause after one failure.")
-    backoff_max_s: float = same(model.Policy, "backoff_max_s", "Longest pause after failures.")
+    backoff_base_s: float = same(
+        model.Policy, "backoff_base_s", "Pause after one failure.", above=0, most=_DAY_S
+    )
+    backoff_max_s: float = same(
+        model.Policy, "backoff_max_s", "Longest pause after failures.", above=0, most=_DAY_S
+    )
     rejected_retry_s: float = same(
         model.Policy,
         "rejected_retry_s",
         "Pause after the platform refused a template; a changed template is tried at once.",
+        above=0,
+        most=_YEAR_S,
     )
     sweep_share: float = same(
-        model.Policy, "sweep_share", "Never sweep a larger share of all agents at once ..."
+        model.Policy,
+        "sweep_share",
+        "Never sweep a larger share of all agents at once ...",
+        least=0,
+        most=1,
     )
-    sweep_floor: int = same(model.Policy, "sweep_floor", "... unless they are this few.")
+    sweep_floor: int = same(
+        model.Policy, "sweep_floor", "... unless they are this few.", least=0, most=_MANY
+    )
     resume_grace_s: float = same(
         model.Policy,
         "resume_grace_s",
         "After a start: time for pipelines to ask for the nodes that they ran on.",
+        least=0,
+        most=_DAY_S,
     )
     settle_s: float = same(
-        model.Policy, "settle_s", "The controller gives an idle agent its item within this."
+        model.Policy,
+        "settle_s",
+        "The controller gives an idle agent its item within this.",
+        least=0,
+        most=_DAY_S,
     )
 
 
@@ -152,17 +197,29 @@ class Backend:
         "Agents on it, or `unlimited`. Default: 50; of kind process 20, and at most 4 for each "
         "processor.",
         None,
+        least=0,
+        most=_MANY,
     )
     starting: int | None = same(
         model.BackendPolicy,
         "max_starting",
         "Agents ordered and not yet online on it: what the platform takes without queueing.",
+        least=1,
+        most=_MANY,
     )
     launch_rate: float = same(
-        model.BackendPolicy, "launch_rate", "Launches per second, on average (token bucket)."
+        model.BackendPolicy,
+        "launch_rate",
+        "Launches per second, on average (token bucket).",
+        above=0,
+        most=10_000,
     )
     launch_burst: int = same(
-        model.BackendPolicy, "launch_burst", "Launches at once before the rate holds."
+        model.BackendPolicy,
+        "launch_burst",
+        "Launches at once before the rate holds.",
+        least=1,
+        most=_MANY,
     )
 
 
@@ -173,7 +230,9 @@ class ScheduleWindow:
     days: Days = doc("mon-fri, sat,sun or daily: the days on which it begins.")
     start: TimeOfDay = doc('From, like "07:00", local time.', key="from")
     end: TimeOfDay = doc('To, like "19:00"; not after the start: on the next day.', key="to")
-    min_idle: int = doc("Agents to keep idle within it; the largest of all that hold.")
+    min_idle: int = doc(
+        "Agents to keep idle within it; the largest of all that hold.", least=0, most=_MOST_WARM
+    )
 
 
 @frozen(kw_only=True)
@@ -189,7 +248,11 @@ class Warm:
     """Agents kept idle for whoever comes next."""
 
     min_idle: int = same(
-        model.Template, "min_idle", "Agents online and idle; replaced as soon as one is taken."
+        model.Template,
+        "min_idle",
+        "Agents online and idle; replaced as soon as one is taken.",
+        least=0,
+        most=_MOST_WARM,
     )
     schedule: Schedule | None = doc("Other figures at certain times of the week.", None)
 
@@ -203,15 +266,23 @@ class Retention:
         "once",
         "One build, then gone; at most one more where builds take a tenth of a second.",
     )
-    max_builds: int | None = same(model.Retention, "max_builds", "Builds; default: no limit.")
+    max_builds: int | None = same(
+        model.Retention, "max_builds", "Builds; default: no limit.", least=1, most=1_000_000_000
+    )
     idle_s: float | None = same(
         model.Retention,
         "idle_s",
         "Idle longer than this and not needed; never: not for idleness.",
         word="never",
+        least=0,
+        most=_YEAR_S,
     )
     max_age_s: float | None = same(
-        model.Retention, "max_age_s", "Age; stronger than min_idle. Default: no limit."
+        model.Retention,
+        "max_age_s",
+        "Age; stronger than min_idle. Default: no limit.",
+        above=0,
+        most=_YEAR_S,
     )
 
 
@@ -230,10 +301,14 @@ class Connect:
 class Resources:
     """What the platform's scheduler is told."""
 
-    memory_bytes: int | None = doc("Hard limit of memory.", None)
-    memory_reservation_bytes: int | None = doc("Memory set aside.", None)
-    cpu_limit: float | None = doc("Cores, hard limit.", None)
-    cpu_shares: float | None = doc("Cores, relative weight.", None)
+    memory_bytes: int | None = doc(
+        "Hard limit of memory.", None, least=_LEAST_MEMORY, most=1 << 50
+    )
+    memory_reservation_bytes: int | None = doc(
+        "Memory set aside.", None, least=_LEAST_MEMORY, most=1 << 50
+    )
+    cpu_limit: float | None = doc("Cores, hard limit.", None, above=0, most=10_000)
+    cpu_shares: float | None = doc("Cores, relative weight.", None, above=0, most=10_000)
 
 
 @frozen(kw_only=True)
@@ -244,7 +319,9 @@ class Template:
     backends: tuple[str, ...] | None = doc(
         "In order: failure or cap moves to the next. Default: all, as they stand.", None
     )
-    executors: int = same(model.Template, "executors", "Builds at the same time.")
+    executors: int = same(
+        model.Template, "executors", "Builds at the same time.", least=1, most=1000
+    )
     mode: str = doc(
         "exclusive: only builds that ask for a label; normal: any build.",
         "exclusive",
@@ -257,7 +334,9 @@ class Template:
         model.Template, "start_early", "Start for builds that are still in their quiet period."
     )
     paused: bool = same(model.Template, "paused", "Start no new agents.")
-    cap: int | None = same(model.Template, "cap", "Agents of it; default: no limit.")
+    cap: int | None = same(
+        model.Template, "cap", "Agents of it; default: no limit.", least=0, most=_MANY
+    )
     warm: Warm = doc("Agents kept idle.", Warm())
     retention: Retention = doc("When an agent goes.", Retention())
     connect: Connect = doc("How agents reach the controller.", Connect())
@@ -265,12 +344,16 @@ class Template:
         model.Template,
         "connect_deadline_s",
         "From launch to online; then the agent is replaced. Agents were seen to hang.",
+        above=0,
+        most=30 * _DAY_S,
     )
     reconnect_for_s: float | None = same(
         model.LaunchSettings,
         "reconnect_for_s",
         "How long an agent tries to come back to a controller that is away.",
         word="forever",
+        least=0,
+        most=_YEAR_S,
     )
     command: tuple[str, ...] | None = same(
         model.LaunchSettings, "command", "Own program instead of java -jar agent.jar."
@@ -285,6 +368,8 @@ class Template:
         model.LaunchSettings,
         "heap_share",
         "The agent's heap as a share of `resources.memory`; builds need the rest.",
+        above=0,
+        most=0.9,
     )
     image: str | None = same(model.LaunchSettings, "image", "Container image.")
     remote_fs: str | None = same(
@@ -314,14 +399,22 @@ class HighAvailability:
         "Whoever leads has stopped when the lease is this old, in whole seconds; "
         "the other takes over then.",
         float(election.Terms().lease_s),
+        least=1,
+        most=3600,
     )
     renew_deadline_s: float = same(
         election.Terms,
         "renew_deadline_s",
         "Whoever leads and cannot renew for this long stops acting.",
+        above=0,
+        most=3600,
     )
     retry_s: float = same(
-        election.Terms, "retry_s", "Pause between two requests for the lease, of every replica."
+        election.Terms,
+        "retry_s",
+        "Pause between two requests for the lease, of every replica.",
+        least=0.1,
+        most=3600,
     )
 
 

@@ -135,13 +135,6 @@ class Templates:
                     "only if they write it, too",
                     "blanks stand between labels, and nothing around them",
                 )
-        for name_, value, least in (
-            (("executors",), section.executors, 1),
-            (("cap",), section.cap, 0),
-            (("warm", "min_idle"), section.warm.min_idle, 0),
-            (("retention", "max_builds"), section.retention.max_builds, 1),
-        ):
-            self.notes.at_least((*path, *name_), value, least)
         if section.takes_unlabelled and section.mode == "exclusive":
             self.notes.bad(
                 (*path, "takes_unlabelled"),
@@ -151,20 +144,12 @@ class Templates:
             )
         if section.command is not None and not section.command:
             self.notes.bad((*path, "command"), "found none; allowed: a program, or leave it out")
-        self.notes.positive((*path, "connect_deadline"), section.connect_deadline_s)
         self._check_environment((*path, "environment"), section.environment)
         self._check_resources((*path, "resources"), section.resources)
         self._check_warm(path, section)
         self._check_retention(path, section)
 
     def _check_resources(self, path: tree.Path, section: shape.Resources) -> None:
-        for name in ("cpu_limit", "cpu_shares"):
-            value = getattr(section, name)
-            if value is not None and value <= 0:
-                self.notes.bad((*path, name), f"found {value:g}; allowed: more than 0")
-        for name in ("memory", "memory_reservation"):
-            if getattr(section, f"{name}_bytes") == 0:
-                self.notes.bad((*path, name), "found 0; allowed: more than 0, or leave it out")
         limit, reserved = section.memory_bytes, section.memory_reservation_bytes
         if limit is not None and reserved is not None and reserved > limit:
             self.notes.bad(
@@ -198,9 +183,6 @@ class Templates:
                 f"{counts.told(most, 'agent is', 'agents are')} to be idle, "
                 f"and cap is {section.cap}",
             )
-        for number, window in enumerate(windows):
-            where = (*path, "warm", "schedule", "windows", number, "min_idle")
-            self.notes.at_least(where, window.min_idle, 0)
         if schedule is not None:
             zone = schedule.zone
             try:
@@ -214,7 +196,6 @@ class Templates:
     def _check_retention(self, path: tree.Path, section: shape.Template) -> None:
         keep = section.retention
         where = (*path, "retention")
-        self.notes.positive((*where, "max_age"), keep.max_age_s)
         if keep.once and section.executors > 1:
             self.notes.bad(
                 (*where, "once"),

@@ -15,13 +15,13 @@ import collections
 import math
 import pathlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 from attrs import field, frozen
 
 from backends import api
-from backends.kit import names
+from backends.kit import names, setting
 
 Verb = Literal["reserve", "launch", "list", "terminate", "capacity", "logs"]
 _LOG_LINES = 1000
@@ -29,29 +29,28 @@ _WATCH_S = 0.25
 _LIVE = frozenset((api.InstanceState.STARTING, api.InstanceState.RUNNING))
 
 
-def _not_negative(_: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
-    if value is not None and value < 0:
-        raise ValueError(f"{attribute.name}: {value} is negative; hint: 0 or more")
-
-
 @frozen(kw_only=True)
 class MemorySettings:
     """How slow and how large the platform is. The defaults make it immediate and endless."""
 
-    launch_s: float = field(default=0.0, validator=_not_negative)  # from launch to running
-    terminate_s: float = field(default=0.0, validator=_not_negative)  # from terminate to gone
-    list_s: float = field(default=0.0, validator=_not_negative)  # one answer to list
-    capacity: int | None = field(default=None, validator=_not_negative)  # None: endless
-    places: tuple[str, ...] = ()  # names of where instances run; the emptiest takes the next
+    launch_s: float = setting.of("from launch to running", 0.0, least=0, most=86_400)
+    terminate_s: float = setting.of("from terminate to gone", 0.0, least=0, most=86_400)
+    list_s: float = setting.of("one answer to list", 0.0, least=0, most=86_400)
+    capacity: int | None = setting.of("None: endless", None, least=0, most=100_000)
+    places: tuple[str, ...] = setting.of(
+        "names of where instances run; the emptiest takes the next", ()
+    )
 
 
 @frozen(kw_only=True)
 class MemoryTemplate:
     """What a template may set on this backend."""
 
-    launch_s: float | None = field(default=None, validator=_not_negative)  # None: the platform's
-    lives_s: float | None = field(default=None, validator=_not_negative)  # then it dies ...
-    exit_code: int = 0  # ... with this status; None above: it lives until it is terminated
+    launch_s: float | None = setting.of("None: the platform's", None, least=0, most=86_400)
+    lives_s: float | None = setting.of("then it dies ...", None, least=0, most=86_400)
+    exit_code: int = setting.of(
+        "... with this status; None above: it lives until it is terminated", 0
+    )
 
 
 @frozen(kw_only=True)

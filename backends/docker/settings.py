@@ -6,14 +6,13 @@ a wrong one is told when the configuration is read; ValueError names what is all
 
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import attrs
-from attrs import Attribute, field, frozen
+from attrs import frozen
 
 from backends.docker.engine import reference
-from backends.kit import checks, misfits, names, perils, workspaces
+from backends.kit import misfits, names, perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
 
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
@@ -54,51 +53,29 @@ _OF_THE_HOST = {
 }
 
 
-def _doc(
-    text: str,
-    default: Any = attrs.NOTHING,
-    *validators: Any,
-    converter: Callable[[str], str] | None = None,
-    **more: Any,
-) -> Any:
-    """Return a documented field."""
-    metadata = {"doc": text, **more}
-    if isinstance(default, dict):
-        return field(factory=lambda: dict(default), metadata=metadata, validator=list(validators))
-    return field(
-        default=default, metadata=metadata, validator=list(validators), converter=converter
-    )
-
-
-def _like(pattern: re.Pattern[str], words: str) -> Any:
-    def check(_: object, attribute: "Attribute[Any]", value: Any) -> None:
-        for text in (value,) if isinstance(value, str) else value or ():
-            if not pattern.fullmatch(text):
-                raise ValueError(f"{attribute.name}: found {text[:80]!r}; allowed: {words}")
-
-    return check
-
-
-_path = _like(re.compile(r"/.*", re.DOTALL), "an absolute path")
-
-
 @frozen(kw_only=True)
 class Host:
     """One engine."""
 
-    url: str = _doc(
+    url: str = setting.of(
         "unix:///PATH, or tcp://HOST:PORT (2376 with TLS).",
         "unix:///var/run/docker.sock",
-        _like(_HOST, "unix:///PATH or tcp://HOST:PORT"),
+        like=_HOST,
+        words="unix:///PATH or tcp://HOST:PORT",
     )
-    tls: bool = _doc("Speak TLS. Without it everybody on the way is root on that host.", False)
-    ca_file: str | None = _doc("PEM file that signs the engine's certificate.", None, _path)
-    cert_file: str | None = _doc("Our certificate, PEM.", None, _path)
-    key_file: str | None = _doc("Its key, PEM.", None, _path)
-    max_instances: int | None = _doc(
+    tls: bool = setting.of(
+        "Speak TLS. Without it everybody on the way is root on that host.", False
+    )
+    ca_file: str | None = setting.of(
+        "PEM file that signs the engine's certificate.", None, **setting.ABSOLUTE
+    )
+    cert_file: str | None = setting.of("Our certificate, PEM.", None, **setting.ABSOLUTE)
+    key_file: str | None = setting.of("Its key, PEM.", None, **setting.ABSOLUTE)
+    max_instances: int | None = setting.of(
         "Containers of ours on it at most; then the next host. Default: no limit.",
         None,
-        checks.between(0, 100_000),
+        least=0,
+        most=100_000,
     )
 
     def __attrs_post_init__(self) -> None:
@@ -119,9 +96,11 @@ class Host:
 class Registry:
     """How to log in at one registry. Exactly one of the two passwords."""
 
-    user: str = _doc("Who we are there.")
-    password_file: str | None = _doc("File that holds the password, read at each pull.", None)
-    password_env: str | None = _doc("Variable of the broker that holds it.", None)
+    user: str = setting.of("Who we are there.")
+    password_file: str | None = setting.of(
+        "File that holds the password, read at each pull.", None
+    )
+    password_env: str | None = setting.of("Variable of the broker that holds it.", None)
 
     def __attrs_post_init__(self) -> None:
         """Check the fields against each other."""
@@ -133,34 +112,39 @@ class Registry:
 class DockerSettings:
     """Settings of the backend."""
 
-    hosts: tuple[Host, ...] = _doc(
+    hosts: tuple[Host, ...] = setting.of(
         "Engines in order; one that fails or is full is passed over. Default: the local socket.",
         (Host(),),
     )
-    api_version: str | None = _doc(
+    api_version: str | None = setting.of(
         "Version of the engine's API. Default: the newest that both sides know, 1.40 at least.",
         None,
-        _like(_API, "a version like 1.41"),
+        like=_API,
+        words="a version like 1.41",
     )
-    name_prefix: str = _doc(
+    name_prefix: str = setting.of(
         "Container names begin with this, for people who look at `docker ps`.",
         "",
-        _like(re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,40})?"), "letters, digits, '-', '_', '.'"),
+        like=re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,40})?"),
+        words="letters, digits, '-', '_', '.'",
     )
-    timeout_s: float = _doc(
+    timeout_s: float = setting.of(
         "For one call. Creating and starting takes 0.3 s, on a busy host ten times that.",
         60.0,
-        checks.between(0.5, 3600),
+        least=0.5,
+        most=3600,
     )
-    pull_timeout_s: float = _doc("For one image, 2 GB at 4 MB/s.", 600.0, checks.between(1, 86400))
-    registries: dict[str, Registry] = _doc(
+    pull_timeout_s: float = setting.of(
+        "For one image, 2 GB at 4 MB/s.", 600.0, least=1, most=86400
+    )
+    registries: dict[str, Registry] = setting.of(
         "Logins by registry, like registry.example:5000; docker.io for the public one.", {}
     )
-    docker_config: str | None = _doc(
+    docker_config: str | None = setting.of(
         "Directory with a config.json for all other registries, credential helpers included. "
         "Default: $DOCKER_CONFIG or ~/.docker, as docker itself.",
         None,
-        _path,
+        **setting.ABSOLUTE,
     )
 
     def remarks(self) -> Iterator[Remark]:
@@ -179,27 +163,28 @@ class DockerSettings:
 class Volume:
     """A mount: a named volume, a directory of the host, or a tmpfs (``name`` tells)."""
 
-    name: str | None = _doc(
+    name: str | None = setting.of(
         "A named volume, or a path of the host; with `{name}` in it each agent has its own, made "
         "for `user` before the start and removed with the agent. Default: anonymous, removed with "
         "the agent.",
         None,
     )
-    target: str = _doc(
-        "Where it appears in the container.", attrs.NOTHING, _path, converter=workspaces.plain
+    target: str = setting.of(
+        "Where it appears in the container.", **setting.ABSOLUTE, converter=workspaces.plain
     )
-    read_only: bool = _doc("Mount it read-only.", False)
-    writable_by_user: bool = _doc(
+    read_only: bool = setting.of("Mount it read-only.", False)
+    writable_by_user: bool = setting.of(
         "Give the volume's root directory to `user`. For caches that agents share: only within "
         "one trust domain, agents can plant code for each other.",
         False,
     )
-    driver: str | None = _doc("Volume driver, for a named volume. Default: local.", None)
-    driver_options: dict[str, str] = _doc("Options of the driver.", {})
-    tmpfs_bytes: int | None = _doc(
+    driver: str | None = setting.of("Volume driver, for a named volume. Default: local.", None)
+    driver_options: dict[str, str] = setting.of("Options of the driver.", {})
+    tmpfs_bytes: int | None = setting.of(
         "Makes it a tmpfs of that size, counted as memory of the agent.",
         None,
-        checks.between(4096, 1 << 44),
+        least=4096,
+        most=1 << 44,
     )
 
     def __attrs_post_init__(self) -> None:
@@ -231,76 +216,80 @@ class Volume:
 class DockerTemplate:
     """Settings of one template on this backend. Memory and CPU are the template's `resources`."""
 
-    pull: str = _doc(
-        "if-missing, always (a tag that moves) or never.",
-        "if-missing",
-        choices=POLICIES,
+    pull: str = setting.of(
+        "if-missing, always (a tag that moves) or never.", "if-missing", choices=POLICIES
     )
-    platform: str | None = _doc("Like linux/arm64, where an image has several.", None)
-    user: str | None = _doc(
+    platform: str | None = setting.of("Like linux/arm64, where an image has several.", None)
+    user: str | None = setting.of(
         "UID[:GID] or names of the image; image: whom the image says. 1000 is `jenkins` in the "
         "official images, and nobody's root. The group of a bare number is the same number: that "
         "of an image that does not know it would be root's.",
         "1000",
-        _like(_USER, "USER or USER:GROUP"),
+        like=_USER,
+        words="USER or USER:GROUP",
         word="image",
     )
-    groups: tuple[str, ...] = _doc("More groups, such as that of a shared volume.", ())
-    memory_swap_bytes: int | None = _doc(
+    groups: tuple[str, ...] = setting.of("More groups, such as that of a shared volume.", ())
+    memory_swap_bytes: int | None = setting.of(
         "Memory and swap together. Default: no swap where memory is limited; an agent that swaps "
         "is worse than one that is ended.",
         None,
-        checks.between(1, 1 << 50),
+        least=1,
+        most=1 << 50,
     )
-    pids: int | None = _doc(
+    pids: int | None = setting.of(
         "Processes and threads at most: a fork bomb must not take the host. none: no limit.",
         8192,
-        checks.between(16, 4_194_304),
+        least=16,
+        most=4_194_304,
     )
-    ulimits: dict[str, int] = _doc(
+    ulimits: dict[str, int] = setting.of(
         "By name. Engines start containers with a billion open files, which makes some programs "
         "close them one by one for minutes; more than the engine itself has is often refused.",
         {"nofile": 16384},
     )
-    shm_bytes: int | None = _doc(
+    shm_bytes: int | None = setting.of(
         "Size of /dev/shm; browsers in tests want 1Gi. Default: the engine's, 64Mi.",
         None,
-        checks.between(4096, 1 << 44),
+        least=4096,
+        most=1 << 44,
     )
-    network: str | None = _doc("Network, or host, none, bridge. Default: the engine's.", None)
-    networks: tuple[str, ...] = _doc("More networks, joined before the start.", ())
-    aliases: tuple[str, ...] = _doc("More names on networks of one's own.", ())
-    dns: tuple[str, ...] = _doc("Name servers. Default: the engine's.", ())
-    dns_search: tuple[str, ...] = _doc("Search domains.", ())
-    extra_hosts: tuple[str, ...] = _doc("Lines NAME:ADDRESS; host-gateway is the host.", ())
-    ports: tuple[str, ...] = _doc(
+    network: str | None = setting.of(
+        "Network, or host, none, bridge. Default: the engine's.", None
+    )
+    networks: tuple[str, ...] = setting.of("More networks, joined before the start.", ())
+    aliases: tuple[str, ...] = setting.of("More names on networks of one's own.", ())
+    dns: tuple[str, ...] = setting.of("Name servers. Default: the engine's.", ())
+    dns_search: tuple[str, ...] = setting.of("Search domains.", ())
+    extra_hosts: tuple[str, ...] = setting.of("Lines NAME:ADDRESS; host-gateway is the host.", ())
+    ports: tuple[str, ...] = setting.of(
         "Published ports: 8080 (a random port of the host), 18080:8080, 53/udp.",
         (),
-        _like(_PORT, "PORT, HOST_PORT:PORT, each with /tcp or /udp"),
+        like=_PORT,
+        words="PORT, HOST_PORT:PORT, each with /tcp or /udp",
     )
-    volumes: tuple[Volume, ...] = _doc("Mounts.", ())
-    docker_socket: bool = _doc(
+    volumes: tuple[Volume, ...] = setting.of("Mounts.", ())
+    docker_socket: bool = setting.of(
         "Mount the engine's own socket as /var/run/docker.sock, for Docker in pipelines, with the "
         "group that may use it where the broker sees the socket. Every build is root on the host.",
         False,
     )
-    devices: tuple[str, ...] = _doc("Devices of the host, HOST[:CONTAINER[:rwm]].", ())
-    init: bool = _doc("Reap zombies and pass signals on (tini).", True)
-    no_new_privileges: bool = _doc("setuid programs such as sudo do not work.", True)
-    cap_drop: tuple[str, ...] = _doc(
+    devices: tuple[str, ...] = setting.of("Devices of the host, HOST[:CONTAINER[:rwm]].", ())
+    init: bool = setting.of("Reap zombies and pass signals on (tini).", True)
+    no_new_privileges: bool = setting.of("setuid programs such as sudo do not work.", True)
+    cap_drop: tuple[str, ...] = setting.of(
         "Capabilities taken away; a build as an ordinary user needs none.", ("ALL",)
     )
-    cap_add: tuple[str, ...] = _doc("Capabilities given back.", ())
-    entry_point: tuple[str, ...] | None = _doc("In place of the image's entry point.", None)
-    labels: dict[str, str] = _doc("Labels of the container.", {})
-    log_driver: str | None = _doc(
+    cap_add: tuple[str, ...] = setting.of("Capabilities given back.", ())
+    entry_point: tuple[str, ...] | None = setting.of("In place of the image's entry point.", None)
+    labels: dict[str, str] = setting.of("Labels of the container.", {})
+    log_driver: str | None = setting.of(
         "Log driver; must be one that can be read back for the reason of a death.", "json-file"
     )
-    log_options: dict[str, str] = _doc(
-        "An agent that talks must not fill the host's disk.",
-        {"max-size": "1m", "max-file": "2"},
+    log_options: dict[str, str] = setting.of(
+        "An agent that talks must not fill the host's disk.", {"max-size": "1m", "max-file": "2"}
     )
-    docker: dict[str, Any] = _doc(
+    docker: dict[str, Any] = setting.of(
         "Merged last into what the engine is sent (POST /containers/create).", {}
     )
 

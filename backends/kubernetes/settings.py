@@ -11,9 +11,9 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, frozen
 
-from backends.kit import checks, perils, workspaces
+from backends.kit import perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
 from backends.kubernetes.pods import fields, merge, volumes
 from outside import files
@@ -23,14 +23,6 @@ _DAY_S = 86_400.0
 _IMAGE_FS = "/home/jenkins/agent"  # where agent images work
 _LAST_PORT = 65_535
 _OURS = ("name", "generateName", "namespace", "ownerReferences", "finalizers")
-
-
-def _one_of(*allowed: str) -> Any:
-    def check(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
-        if value is not None and value not in allowed:
-            raise ValueError(f"{attribute.name}: {value!r} is not one of {', '.join(allowed)}")
-
-    return check
 
 
 def _namespace(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
@@ -97,17 +89,27 @@ def _address(_: object, attribute: "Attribute[Any]", value: str) -> None:
 class InContainer:
     """Where the command `in-container` of the agents finds this broker."""
 
-    # HOST:PORT to listen on. Apart from the broker's own page, because agents may reach it.
-    listen: str = field(validator=_address)
-    # URL under which the pods reach it. No default: our own address would change with every
-    # restart, and agents outlive restarts; a service stays.
-    url: str = field(validator=_url)
-    # PEM files of the certificate that we show and its key. None: plain HTTP.
-    cert_file: str | None = field(default=None, validator=checks.absolute)
-    key_file: str | None = field(default=None, validator=checks.absolute)
-    # PEM file with the authority of that certificate, given to the agents. None: the agents'
-    # images know it.
-    ca_file: str | None = field(default=None, validator=checks.absolute)
+    listen: str = setting.of(
+        "HOST:PORT to listen on. Apart from the broker's own page, because agents may reach it.",
+        check=_address,
+    )
+    url: str = setting.of(
+        "URL under which the pods reach it. No default: our own address would change with "
+        "every restart, and agents outlive restarts; a service stays.",
+        check=_url,
+    )
+    cert_file: str | None = setting.of(
+        "PEM files of the certificate that we show and its key. None: plain HTTP.",
+        None,
+        **setting.ABSOLUTE,
+    )
+    key_file: str | None = setting.of("", None, **setting.ABSOLUTE)
+    ca_file: str | None = setting.of(
+        "PEM file with the authority of that certificate, given to the agents. None: the "
+        "agents' images know it.",
+        None,
+        **setting.ABSOLUTE,
+    )
 
     def __attrs_post_init__(self) -> None:
         """Check the fields against each other."""
@@ -121,22 +123,37 @@ class InContainer:
 class ClusterSettings:
     """How a cluster is reached: part of the backend's settings, and all that a lease needs."""
 
-    # Where the agents' pods live, or the lease. None: the namespace of the service account or of
-    # the kubeconfig's context. One for agents alone makes quota, policies and rights simple.
-    namespace: str | None = field(default=None, validator=_namespace)
-    # Path of a kubeconfig. None: the pod's own service account, the usual case for a sidecar.
-    # Needs the extra `kubernetes` (docs/decisions/0030-kubernetes-client.md says why).
-    kubeconfig: str | None = None
-    # Context in the kubeconfig. None: its current one.
-    context: str | None = None
-    # URL of the API server. None: told by the service account or the kubeconfig. For an API
-    # server that is reached by a proxy or another address.
-    server: str | None = field(default=None, validator=_url)
-    # File with the bearer token; read again every minute and after a 401, because projected
-    # tokens rotate. None: the service account's.
-    token_file: str | None = field(default=None, validator=checks.absolute)
-    # PEM file with the authority of the API server. None: the service account's.
-    ca_file: str | None = field(default=None, validator=checks.absolute)
+    namespace: str | None = setting.of(
+        "Where the agents' pods live, or the lease. None: the namespace of the service "
+        "account or of the kubeconfig's context. One for agents alone makes quota, policies "
+        "and rights simple.",
+        None,
+        check=_namespace,
+    )
+    kubeconfig: str | None = setting.of(
+        "Path of a kubeconfig. None: the pod's own service account, the usual case for a "
+        "sidecar. Needs the extra `kubernetes` (docs/decisions/0030-kubernetes-client.md "
+        "says why).",
+        None,
+    )
+    context: str | None = setting.of("Context in the kubeconfig. None: its current one.", None)
+    server: str | None = setting.of(
+        "URL of the API server. None: told by the service account or the kubeconfig. For an "
+        "API server that is reached by a proxy or another address.",
+        None,
+        check=_url,
+    )
+    token_file: str | None = setting.of(
+        "File with the bearer token; read again every minute and after a 401, because "
+        "projected tokens rotate. None: the service account's.",
+        None,
+        **setting.ABSOLUTE,
+    )
+    ca_file: str | None = setting.of(
+        "PEM file with the authority of the API server. None: the service account's.",
+        None,
+        **setting.ABSOLUTE,
+    )
 
     def remarks(self) -> Iterator[Remark]:
         """Say what is open to others on the way to the cluster."""
@@ -178,27 +195,59 @@ def is_open(path: str) -> bool:
 class KubernetesSettings(ClusterSettings):
     """Settings of the backend."""
 
-    # Seconds for one request but lists and watches. An API server whose storage hangs answers 504
-    # after 34 s; the broker would rather try again.
-    request_timeout_s: float = field(default=15.0, validator=checks.between(0.5, 600))
-    # Seconds for one page of a list; a busy API server may need long.
-    list_timeout_s: float = field(default=30.0, validator=checks.between(0.5, 600))
-    # Pods per page: a page is decoded in one go, 250 pods in about 10 ms.
-    page_size: int = field(default=250, validator=checks.between(1, 10_000))
-    # Seconds until the API server ends a watch, so that connections spread over several servers.
-    watch_timeout_s: float = field(default=300.0, validator=checks.between(1, 3600))
-    # A watch that says nothing for these seconds is dead: bookmarks come about every 60 s.
-    watch_silence_s: float = field(default=100.0, validator=checks.between(0.5, 3600))
-    # A pod whose image cannot be pulled or whose container cannot be made is given up after these
-    # seconds without a step forward (a node was found, an init container ended). The kubelet tries
-    # again after 10, 20, 40 s: two tries are enough to tell a typing error, and a registry that
-    # fails for longer is met again by the next agent, after the template's back-off.
-    start_patience_s: float = field(default=30.0, validator=checks.between(0, 3600))
-    # Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.
-    pods: dict[str, Any] = field(factory=dict, validator=_pods, metadata={"raw": fields.KINDS})
-    # Serve `in-container` to the templates that switch it on. None: nothing is listened on, and
-    # the right to `pods/exec` is not needed.
-    in_container: InContainer | None = None
+    request_timeout_s: float = setting.of(
+        "Seconds for one request but lists and watches. An API server whose storage hangs "
+        "answers 504 after 34 s; the broker would rather try again.",
+        15.0,
+        least=0.5,
+        most=600,
+    )
+    list_timeout_s: float = setting.of(
+        "Seconds for one page of a list; a busy API server may need long.",
+        30.0,
+        least=0.5,
+        most=600,
+    )
+    page_size: int = setting.of(
+        "Pods per page: a page is decoded in one go, 250 pods in about 10 ms.",
+        250,
+        least=1,
+        most=10_000,
+    )
+    watch_timeout_s: float = setting.of(
+        "Seconds until the API server ends a watch, so that connections spread over several "
+        "servers.",
+        300.0,
+        least=1,
+        most=3600,
+    )
+    watch_silence_s: float = setting.of(
+        "A watch that says nothing for these seconds is dead: bookmarks come about every 60 s.",
+        100.0,
+        least=0.5,
+        most=3600,
+    )
+    start_patience_s: float = setting.of(
+        "A pod whose image cannot be pulled or whose container cannot be made is given up "
+        "after these seconds without a step forward (a node was found, an init container "
+        "ended). The kubelet tries again after 10, 20, 40 s: two tries are enough to tell a "
+        "typing error, and a registry that fails for longer is met again by the next agent, "
+        "after the template's back-off.",
+        30.0,
+        least=0,
+        most=3600,
+    )
+    pods: dict[str, Any] = setting.of(
+        "Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.",
+        {},
+        check=_pods,
+        raw=fields.KINDS,
+    )
+    in_container: InContainer | None = setting.of(
+        "Serve `in-container` to the templates that switch it on. None: nothing is listened "
+        "on, and the right to `pods/exec` is not needed.",
+        None,
+    )
 
     def remarks(self) -> Iterator[Remark]:
         """Say what is open to others on the way to the cluster, and from the agents to us."""
@@ -217,62 +266,97 @@ class KubernetesSettings(ClusterSettings):
 class KubernetesTemplate:
     """Settings of one template on this backend."""
 
-    # Names in the backend's `pods`, the later over the earlier, all of them over what is made of
-    # the template's common settings and below `pod`.
-    inherits: tuple[str, ...] = ()
-    # Plain pod YAML (`metadata`, `spec`), merged as docs/backends/kubernetes.md tells. The agent
-    # runs in the container `jnlp`; others stand beside it and share its working directory.
-    pod: dict[str, Any] = field(factory=dict, validator=_pod, metadata={"raw": fields.KINDS})
-    # Where the shared working directory is mounted in every container. Only to be changed
-    # together with the template's `remote_fs`. The default is that of the agent images.
-    work_directory: str = field(
-        default="/home/jenkins/agent", converter=workspaces.plain, validator=checks.absolute
+    inherits: tuple[str, ...] = setting.of(
+        "Names in the backend's `pods`, the later over the earlier, all of them over what "
+        "is made of the template's common settings and below `pod`.",
+        (),
     )
-    # User and group of all processes, by number. 1000 is `jenkins` in the agent images. None: the
-    # image's own; the group counts only with a user, since runtimes start none alone.
-    run_as_user: int | None = field(default=1000, validator=checks.between(0, 4_294_967_294))
-    run_as_group: int | None = field(default=1000, validator=checks.between(0, 4_294_967_294))
-    # Group that owns the volumes, so that the user may write to them. None: the volume's own.
-    fs_group: int | None = field(default=1000, validator=checks.between(0, 4_294_967_294))
-    # Fill in what the Pod Security level `restricted` asks for, where a container does not say
-    # otherwise: no privilege escalation, no capabilities, no root, the runtime's seccomp profile.
-    restricted: bool = True
-    # An agent counts only while all containers of its pod run, as in the kubernetes plugin: one
-    # whose side container ends, or cannot be started, takes no builds, and its template is set
-    # aside. Off: the container `jnlp` alone decides.
-    all_containers: bool = True
-    # How long a build may go on once its pod is evicted or deleted by others, as when a node is
-    # drained: the agent ignores that for so long and takes nothing new. None: Kubernetes' 30 s,
-    # which the agent does not use.
-    drain_grace_s: float | None = field(
-        default=None, validator=checks.between(1, 7 * _DAY_S), metadata={"word": "none"}
+    pod: dict[str, Any] = setting.of(
+        "Plain pod YAML (`metadata`, `spec`), merged as docs/backends/kubernetes.md tells. "
+        "The agent runs in the container `jnlp`; others stand beside it and share its "
+        "working directory.",
+        {},
+        check=_pod,
+        raw=fields.KINDS,
     )
-    # When the image of `jnlp` is pulled: Always, IfNotPresent, Never. None: Kubernetes' own rule.
-    image_pull_policy: str | None = field(
-        default=None, validator=_one_of("Always", "IfNotPresent", "Never")
+    work_directory: str = setting.of(
+        "Where the shared working directory is mounted in every container. Only to be "
+        "changed together with the template's `remote_fs`. The default is that of the agent "
+        "images.",
+        "/home/jenkins/agent",
+        converter=workspaces.plain,
+        **setting.ABSOLUTE,
     )
-    # Names of secrets with registry credentials.
-    image_pull_secrets: tuple[str, ...] = ()
-    # Labels that a node must have.
-    node_selector: dict[str, str] = field(factory=dict)
-    # Service account. Its token is mounted only if `pod` asks for it
-    # (automountServiceAccountToken: true): builds are not trusted with the cluster by default.
-    service_account: str | None = None
-    # Name of a PriorityClass.
-    priority_class: str | None = None
-    # Age at which Kubernetes ends a pod, build or not: the last safety net, if the broker never
-    # comes back. An agent takes no further build at half of it, whatever `retention` says, so the
-    # longest build may last as long again: 3.5 days of 7. Shorter would end builds, longer would
-    # only let leftovers of a broker that was taken away cost more. None: never.
-    active_deadline_s: float | None = field(
-        default=7 * _DAY_S,
-        validator=checks.between(60, 10_000 * _DAY_S),
-        metadata={"word": "never"},
+    run_as_user: int | None = setting.of(
+        "User and group of all processes, by number. 1000 is `jenkins` in the agent images. "
+        "None: the image's own; the group counts only with a user, since runtimes start "
+        "none alone.",
+        1000,
+        least=0,
+        most=4_294_967_294,
     )
-    # Give the agent the command `in-container NAME COMMAND...`, which runs a step in another
-    # container of its pod. Needs the backend's `in_container`. Off: who has no side containers
-    # needs none.
-    in_container: bool = False
+    run_as_group: int | None = setting.of("", 1000, least=0, most=4_294_967_294)
+    fs_group: int | None = setting.of(
+        "Group that owns the volumes, so that the user may write to them. None: the volume's own.",
+        1000,
+        least=0,
+        most=4_294_967_294,
+    )
+    restricted: bool = setting.of(
+        "Fill in what the Pod Security level `restricted` asks for, where a container does "
+        "not say otherwise: no privilege escalation, no capabilities, no root, the "
+        "runtime's seccomp profile.",
+        True,
+    )
+    all_containers: bool = setting.of(
+        "An agent counts only while all containers of its pod run, as in the kubernetes "
+        "plugin: one whose side container ends, or cannot be started, takes no builds, and "
+        "its template is set aside. Off: the container `jnlp` alone decides.",
+        True,
+    )
+    drain_grace_s: float | None = setting.of(
+        "How long a build may go on once its pod is evicted or deleted by others, as when a "
+        "node is drained: the agent ignores that for so long and takes nothing new. None: "
+        "Kubernetes' 30 s, which the agent does not use.",
+        None,
+        least=1,
+        most=7 * _DAY_S,
+        word="none",
+    )
+    image_pull_policy: str | None = setting.of(
+        "When the image of `jnlp` is pulled: Always, IfNotPresent, Never. None: Kubernetes' "
+        "own rule.",
+        None,
+        choices=("Always", "IfNotPresent", "Never"),
+    )
+    image_pull_secrets: tuple[str, ...] = setting.of(
+        "Names of secrets with registry credentials.", ()
+    )
+    node_selector: dict[str, str] = setting.of("Labels that a node must have.", {})
+    service_account: str | None = setting.of(
+        "Service account. Its token is mounted only if `pod` asks for it "
+        "(automountServiceAccountToken: true): builds are not trusted with the cluster by "
+        "default.",
+        None,
+    )
+    priority_class: str | None = setting.of("Name of a PriorityClass.", None)
+    active_deadline_s: float | None = setting.of(
+        "Age at which Kubernetes ends a pod, build or not: the last safety net, if the "
+        "broker never comes back. An agent takes no further build at half of it, whatever "
+        "`retention` says, so the longest build may last as long again: 3.5 days of 7. "
+        "Shorter would end builds, longer would only let leftovers of a broker that was "
+        "taken away cost more. None: never.",
+        7 * _DAY_S,
+        least=60,
+        most=10_000 * _DAY_S,
+        word="never",
+    )
+    in_container: bool = setting.of(
+        "Give the agent the command `in-container NAME COMMAND...`, which runs a step in "
+        "another container of its pod. Needs the backend's `in_container`. Off: who has no "
+        "side containers needs none.",
+        False,
+    )
 
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where pods of this template would work together."""

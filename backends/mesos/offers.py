@@ -14,6 +14,7 @@ from typing import Any, Literal
 import attrs
 from attrs import Factory, frozen
 
+from backends.kit import setting
 from backends.mesos import attributes
 from outside import counts, text, typed
 
@@ -33,9 +34,9 @@ Operator = Literal["IS", "LIKE", "UNLIKE", "CLUSTER", "UNIQUE", "MAX_PER"]
 class Constraint:
     """As in Marathon. ``CLUSTER`` without a value: wherever the first one went."""
 
-    attribute: str  # Of the Mesos agent, or ``@hostname``.
-    operator: Operator  # As in Marathon.
-    value: str = ""  # What it is compared with.
+    attribute: str = setting.of("Of the Mesos agent, or `@hostname`.")
+    operator: Operator = setting.of("As in Marathon.")
+    value: str = setting.of("What it is compared with.", "")
 
     def __attrs_post_init__(self) -> None:
         """Refuse what could not be compared with anything."""

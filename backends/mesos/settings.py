@@ -9,9 +9,9 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from attrs import Attribute, field, frozen
+from attrs import frozen
 
-from backends.kit import checks, names, perils, workspaces
+from backends.kit import names, perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
 from backends.mesos import offers
 from outside import files
@@ -25,28 +25,24 @@ _SANDBOX = "/mnt/mesos/sandbox"
 _ROLE = re.compile(r"\*|[^\s/*.-][^\s/*]*(?:/[^\s/*.-][^\s/*]*)*")
 
 
-def _like(pattern: re.Pattern[str], hint: str) -> Any:
-    def check(_: object, attribute: "Attribute[Any]", value: str) -> None:
-        if not pattern.fullmatch(value):
-            raise ValueError(f"{attribute.name}: {value[:80]!r} is not allowed; hint: {hint}")
-
-    return check
-
-
 @frozen(kw_only=True)
 class Handover:
     """Where the agents' hosts fetch the agents' secrets, each once; for ``secrets: fetch``."""
 
-    # HOST:PORT to listen on. Apart from the broker's own page, because other hosts reach it.
-    listen: str = field(validator=_like(re.compile(r"[^\s/]*:\d{1,5}"), "HOST:PORT"))
-    # URL under which the agents' hosts reach it. No default: only you know what leads here.
-    url: str = field(
-        validator=_like(re.compile(r"https?://[^\s?#@]+"), "https://broker.example.com:8443")
+    listen: str = setting.of(
+        "HOST:PORT to listen on. Apart from the broker's own page, because other hosts reach it.",
+        like=re.compile(r"[^\s/]*:\d{1,5}"),
+        words="HOST:PORT",
     )
-    # PEM file of the certificate that we show. None: plain HTTP.
-    cert_file: str | None = field(default=None, validator=checks.absolute)
-    # PEM file of its key.
-    key_file: str | None = field(default=None, validator=checks.absolute)
+    url: str = setting.of(
+        "URL under which the agents' hosts reach it. No default: only you know what leads here.",
+        like=re.compile(r"https?://[^\s?#@]+"),
+        words="https://broker.example.com:8443",
+    )
+    cert_file: str | None = setting.of(
+        "PEM file of the certificate that we show. None: plain HTTP.", None, **setting.ABSOLUTE
+    )
+    key_file: str | None = setting.of("PEM file of its key.", None, **setting.ABSOLUTE)
 
     def __attrs_post_init__(self) -> None:
         """Check the fields against each other."""
@@ -60,51 +56,96 @@ class Handover:
 class MesosSettings:
     """Settings of the backend: one framework at one cluster."""
 
-    # Where the masters are: all of them as "http://host:5050" with commas between (nobody else is
-    # told our secrets, also if a master says that another one leads), or the ZooKeeper address "zk://[user:password@]h1:2181,h2:2181/mesos".
-    master: str = field(
-        validator=_like(_ADDRESS, "http://host:5050 or zk://h1:2181,h2:2181/mesos")
+    master: str = setting.of(
+        'Where the masters are: all of them as "http://host:5050" with commas between '
+        "(nobody else is told our secrets, also if a master says that another one leads), "
+        'or the ZooKeeper address "zk://[user:password@]h1:2181,h2:2181/mesos".',
+        like=_ADDRESS,
+        words="http://host:5050 or zk://h1:2181,h2:2181/mesos",
     )
-    # Name of the framework, also where its id is kept: two Mesos backends of one broker need two.
-    name: str = field(default="agent-broker", validator=_like(re.compile(r"\S.{0,99}"), "a name"))
-    # The role whose offers we take. A role per controller, with a quota, keeps teams apart.
-    role: str = field(default="*", validator=_like(_ROLE, "a role such as ci or ci/large"))
-    # Who the tasks run as, unless the template says; on the agents this user has to exist.
-    user: str = "jenkins"
-    # Who we are at the masters (basic authentication). Agents are never given it.
-    principal: str | None = None
-    # File with the secret of ``principal``, and nothing else.
-    secret_file: str | None = field(default=None, validator=checks.absolute)
-    # Where the agents' hosts fetch the agents' secrets, so that nobody else sees them.
-    handover: Handover | None = None
-    # PEM file with the authorities that sign the masters' and agents' certificates.
-    ca_file: str | None = field(default=None, validator=checks.absolute)
-    # Ciphers for TLS, as OpenSSL writes lists of them. None: Python's own. Mesos' default list
-    # (AES128-SHA and such, without forward secrecy) is not among them: "AES128-SHA:AES256-SHA"
-    # reaches such a master; better LIBPROCESS_SSL_CIPHERS of the master.
-    tls_ciphers: str | None = None
-    # Seconds for one request. A master answers in milliseconds or is overloaded.
-    request_timeout_s: float = field(default=10.0, validator=checks.between(0.5, 600))
-    # Seconds that a launch waits for an offer that fits. Masters make offers every second; what is
-    # not offered within ten is in use, and other backends may be free. Six times as long where the
-    # master's page shows room: then other frameworks are offered it first.
-    offer_timeout_s: float = field(default=10.0, validator=checks.between(0.1, 600))
-    # Seconds for which what we do not need is refused. An hour: REVIVE takes it back at once, and
-    # 2000 frameworks that ask again every five seconds (the master's default) wear it out.
-    refuse_s: float = field(default=3600.0, validator=checks.between(1, 31_536_000))
-    # Seconds that the master keeps our tasks running without us. A day: longer than any repair of
-    # the broker's machine should take; too short kills builds, too long leaves garbage.
-    failover_timeout_s: float = field(default=86_400.0, validator=checks.between(60, 31_536_000))
-    # Where the agents' work directories appear, one link per agent into its sandbox. On the hosts
-    # where plain tasks run, and in every container.
-    work_root: str = field(default="/tmp/jenkins-agents", validator=checks.absolute)  # noqa: S108 -- on the agents' hosts; made with the sticky bit
-    # Whether agents with GPUs make us offers, for templates with ``gpus``. Masters keep them for
-    # frameworks that say so, and so should we: their processors are wanted by those.
-    gpus: bool = False
-    # Host of the framework, as the master's pages show it.
-    hostname: str = ""
-    # Address to which the master's pages link.
-    web_url: str = ""
+    name: str = setting.of(
+        "Name of the framework, also where its id is kept: two Mesos backends of one broker "
+        "need two.",
+        "agent-broker",
+        like=re.compile(r"\S.{0,99}"),
+        words="a name",
+    )
+    role: str = setting.of(
+        "The role whose offers we take. A role per controller, with a quota, keeps teams apart.",
+        "*",
+        like=_ROLE,
+        words="a role such as ci or ci/large",
+    )
+    user: str = setting.of(
+        "Who the tasks run as, unless the template says; on the agents this user has to exist.",
+        "jenkins",
+    )
+    principal: str | None = setting.of(
+        "Who we are at the masters (basic authentication). Agents are never given it.", None
+    )
+    secret_file: str | None = setting.of(
+        "File with the secret of `principal`, and nothing else.", None, **setting.ABSOLUTE
+    )
+    handover: Handover | None = setting.of(
+        "Where the agents' hosts fetch the agents' secrets, so that nobody else sees them.", None
+    )
+    ca_file: str | None = setting.of(
+        "PEM file with the authorities that sign the masters' and agents' certificates.",
+        None,
+        **setting.ABSOLUTE,
+    )
+    tls_ciphers: str | None = setting.of(
+        "Ciphers for TLS, as OpenSSL writes lists of them. None: Python's own. Mesos' "
+        "default list (AES128-SHA and such, without forward secrecy) is not among them: "
+        '"AES128-SHA:AES256-SHA" reaches such a master; better LIBPROCESS_SSL_CIPHERS of '
+        "the master.",
+        None,
+    )
+    request_timeout_s: float = setting.of(
+        "Seconds for one request. A master answers in milliseconds or is overloaded.",
+        10.0,
+        least=0.5,
+        most=600,
+    )
+    offer_timeout_s: float = setting.of(
+        "Seconds that a launch waits for an offer that fits. Masters make offers every "
+        "second; what is not offered within ten is in use, and other backends may be free. "
+        "Six times as long where the master's page shows room: then other frameworks are "
+        "offered it first.",
+        10.0,
+        least=0.1,
+        most=600,
+    )
+    refuse_s: float = setting.of(
+        "Seconds for which what we do not need is refused. An hour: REVIVE takes it back at "
+        "once, and 2000 frameworks that ask again every five seconds (the master's default) "
+        "wear it out.",
+        3600.0,
+        least=1,
+        most=31_536_000,
+    )
+    failover_timeout_s: float = setting.of(
+        "Seconds that the master keeps our tasks running without us. A day: longer than any "
+        "repair of the broker's machine should take; too short kills builds, too long "
+        "leaves garbage.",
+        86_400.0,
+        least=60,
+        most=31_536_000,
+    )
+    work_root: str = setting.of(
+        "Where the agents' work directories appear, one link per agent into its sandbox. On "
+        "the hosts where plain tasks run, and in every container.",
+        "/tmp/jenkins-agents",  # noqa: S108 -- on the agents' hosts; made with the sticky bit
+        **setting.ABSOLUTE,
+    )
+    gpus: bool = setting.of(
+        "Whether agents with GPUs make us offers, for templates with `gpus`. Masters keep "
+        "them for frameworks that say so, and so should we: their processors are wanted by "
+        "those.",
+        False,
+    )
+    hostname: str = setting.of("Host of the framework, as the master's pages show it.", "")
+    web_url: str = setting.of("Address to which the master's pages link.", "")
 
     def remarks(self) -> Iterator[Remark]:
         """Say what is open to others: secrets in the clear, a file that everybody reads."""
@@ -161,24 +202,31 @@ def _is_open(path: str) -> bool:
 class Network:
     """How a task is connected. ``host``: as the agent's host."""
 
-    mode: Literal["host", "bridge", "cni"] = "host"  # host: as the agent's host.
-    name: str = ""  # Of the CNI or Docker network.
-    # Ports in the container, each mapped to a port of the offer; ``$PORT0`` and so on tell which.
-    ports: tuple[int, ...] = ()
+    mode: Literal["host", "bridge", "cni"] = setting.of("host: as the agent's host.", "host")
+    name: str = setting.of("Of the CNI or Docker network.", "")
+    ports: tuple[int, ...] = setting.of(
+        "Ports in the container, each mapped to a port of the offer; `$PORT0` and so on "
+        "tell which.",
+        (),
+    )
 
 
 @frozen(kw_only=True)
 class Volume:
     """One volume: from the host, from a volume driver, in memory, or from the sandbox."""
 
-    container_path: str  # Where it appears.
-    host_path: str | None = None  # A path of the agent's host.
-    read_only: bool = False  # Mount it read-only.
-    driver: str | None = None  # A volume driver of Docker, such as rexray (EBS) or one for NFS.
-    driver_name: str | None = None  # Name of the volume, for the driver.
-    driver_options: Mapping[str, str] = field(factory=dict)  # Options of the driver.
-    tmpfs_bytes: int | None = None  # In memory, of this size.
-    sandbox_path: str | None = None  # A folder of the sandbox, which goes with the task.
+    container_path: str = setting.of("Where it appears.")
+    host_path: str | None = setting.of("A path of the agent's host.", None)
+    read_only: bool = setting.of("Mount it read-only.", False)
+    driver: str | None = setting.of(
+        "A volume driver of Docker, such as rexray (EBS) or one for NFS.", None
+    )
+    driver_name: str | None = setting.of("Name of the volume, for the driver.", None)
+    driver_options: Mapping[str, str] = setting.of("Options of the driver.", {})
+    tmpfs_bytes: int | None = setting.of("In memory, of this size.", None)
+    sandbox_path: str | None = setting.of(
+        "A folder of the sandbox, which goes with the task.", None
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuse a volume from nowhere, and one from two places."""
@@ -196,53 +244,81 @@ class Volume:
 class Uri:
     """What the fetcher brings into the sandbox before the start, such as a Java archive."""
 
-    value: str  # Its address.
-    extract: bool = True  # Unpack an archive.
-    executable: bool = False  # Make it executable.
-    cache: bool = True  # Let the agent's host keep it for the next task.
-    output_file: str | None = None  # What it is called in the sandbox. None: as in its address.
+    value: str = setting.of("Its address.")
+    extract: bool = setting.of("Unpack an archive.", True)
+    executable: bool = setting.of("Make it executable.", False)
+    cache: bool = setting.of("Let the agent's host keep it for the next task.", True)
+    output_file: str | None = setting.of(
+        "What it is called in the sandbox. None: as in its address.", None
+    )
 
 
 @frozen(kw_only=True)
 class MesosTemplate:
     """Settings of one template on this backend. Cores and memory are the template's own."""
 
-    # Cores asked for where the template's ``resources`` say nothing.
-    default_cpus: float = field(default=1.0, validator=checks.between(0.01, 1024))
-    # Memory asked for where they say nothing.
-    default_memory_bytes: int = field(default=1 << 30, validator=checks.between(32 << 20, 1 << 42))
-    # Bytes of disk, 0: not asked for. Agents without a disk isolator only count it.
-    disk_bytes: int = field(default=0, validator=checks.between(0, 1 << 50))
-    # GPUs of each task; ``gpus`` of the backend has to be true.
-    gpus: int = field(default=0, validator=checks.between(0, 64))
-    # Who runs containers with an image: Mesos itself or the Docker daemon of the agent.
-    containerizer: Literal["mesos", "docker"] = "mesos"
-    # The hard limits of ``resources`` apart from what is reserved (needs Mesos 1.10 agents).
-    limits: bool = False
-    user: str | None = None  # Who the task runs as. None: the backend's.
-    network: Network = field(factory=Network)  # How a task is connected.
-    volumes: tuple[Volume, ...] = ()  # Mounts.
-    uris: tuple[Uri, ...] = ()  # What the fetcher brings into the sandbox, such as a Java archive.
-    constraints: tuple[offers.Constraint, ...] = ()  # On which Mesos agents, by their attributes.
-    privileged: bool = False  # Every build is root on the agent's host.
-    docker_parameters: Mapping[str, str] = field(factory=dict)  # Options of "docker run".
-    # How the agent's secret reaches its task. "fetch", the default where the backend has a
-    # `handover`: Mesos' fetcher asks the broker for it, once. The other two have to be chosen,
-    # because others see it for a moment at each start. "volume": a secret volume (the Mesos agents
-    # need --launcher=linux and the isolators filesystem/linux and volume/secret): on the pages of
-    # master and agents, and in the agent's runtime directory. "environment": a variable: in the
-    # list of processes of the agent's host, and on the agents' pages.
-    secrets: Literal["fetch", "volume", "environment"] | None = None
-    # Seconds between SIGTERM and SIGKILL when the agent host or an operator ends the task.
-    kill_grace_s: float = field(default=10.0, validator=checks.between(0, 3600))
-    # Seconds after which Mesos ends the task whatever happens. None: never.
-    max_completion_time_s: float | None = field(
-        default=None, validator=checks.between(60, 31_536_000)
+    default_cpus: float = setting.of(
+        "Cores asked for where the template's `resources` say nothing.", 1.0, least=0.01, most=1024
     )
-    # A shell command that has to answer 0; None: a living process is a healthy one.
-    health_command: str | None = None
-    # Merged last into the TaskInfo of the v1 API: what nothing above can say.
-    raw: Mapping[str, Any] = field(factory=dict)
+    default_memory_bytes: int = setting.of(
+        "Memory asked for where they say nothing.", 1 << 30, least=32 << 20, most=1 << 42
+    )
+    disk_bytes: int = setting.of(
+        "Bytes of disk, 0: not asked for. Agents without a disk isolator only count it.",
+        0,
+        least=0,
+        most=1 << 50,
+    )
+    gpus: int = setting.of(
+        "GPUs of each task; `gpus` of the backend has to be true.", 0, least=0, most=64
+    )
+    containerizer: Literal["mesos", "docker"] = setting.of(
+        "Who runs containers with an image: Mesos itself or the Docker daemon of the agent.",
+        "mesos",
+    )
+    limits: bool = setting.of(
+        "The hard limits of `resources` apart from what is reserved (needs Mesos 1.10 agents).",
+        False,
+    )
+    user: str | None = setting.of("Who the task runs as. None: the backend's.", None)
+    network: Network = setting.of("How a task is connected.", Network())
+    volumes: tuple[Volume, ...] = setting.of("Mounts.", ())
+    uris: tuple[Uri, ...] = setting.of(
+        "What the fetcher brings into the sandbox, such as a Java archive.", ()
+    )
+    constraints: tuple[offers.Constraint, ...] = setting.of(
+        "On which Mesos agents, by their attributes.", ()
+    )
+    privileged: bool = setting.of("Every build is root on the agent's host.", False)
+    docker_parameters: Mapping[str, str] = setting.of('Options of "docker run".', {})
+    secrets: Literal["fetch", "volume", "environment"] | None = setting.of(
+        'How the agent\'s secret reaches its task. "fetch", the default where the backend '
+        "has a `handover`: Mesos' fetcher asks the broker for it, once. The other two have "
+        'to be chosen, because others see it for a moment at each start. "volume": a secret '
+        "volume (the Mesos agents need --launcher=linux and the isolators filesystem/linux "
+        "and volume/secret): on the pages of master and agents, and in the agent's runtime "
+        'directory. "environment": a variable: in the list of processes of the agent\'s '
+        "host, and on the agents' pages.",
+        None,
+    )
+    kill_grace_s: float = setting.of(
+        "Seconds between SIGTERM and SIGKILL when the agent host or an operator ends the task.",
+        10.0,
+        least=0,
+        most=3600,
+    )
+    max_completion_time_s: float | None = setting.of(
+        "Seconds after which Mesos ends the task whatever happens. None: never.",
+        None,
+        least=60,
+        most=31_536_000,
+    )
+    health_command: str | None = setting.of(
+        "A shell command that has to answer 0; None: a living process is a healthy one.", None
+    )
+    raw: Mapping[str, Any] = setting.of(
+        "Merged last into the TaskInfo of the v1 API: what nothing above can say.", {}
+    )
 
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where tasks of this template would work together: on one host, or in a volume."""

@@ -6,9 +6,9 @@ a wrong one is told when the configuration is read; ValueError names what is all
 
 from collections.abc import Iterator
 
-from attrs import field, frozen
+from attrs import frozen
 
-from backends.kit import checks, names, workspaces
+from backends.kit import names, setting, workspaces
 from backends.kit.remarks import Common
 
 
@@ -16,45 +16,90 @@ from backends.kit.remarks import Common
 class ProcessSettings:
     """Settings of the backend."""
 
-    # Where instances live. None: "processes" in the broker's state directory, which survives a
-    # restart of the broker as the agents do. Must allow hard links and not be mounted noexec.
-    directory: str | None = field(default=None, validator=checks.absolute)
-    # Instances at most. None: no limit here, the caps of the policy are enough.
-    max_instances: int | None = field(default=None, validator=checks.between(0, 100_000))
-    # Bytes of output kept per instance: the first quarter and the last part. 1 MiB holds the
-    # stack traces of a failed start; build logs live in Jenkins, not here.
-    max_output_bytes: int = field(default=1 << 20, validator=checks.between(4096, 1 << 30))
-    # Seconds between SIGTERM and SIGKILL when somebody else ends the supervisor (a shutdown of
-    # the machine); 10 s is what init systems commonly leave. The broker gives its own time.
-    terminate_grace_s: float = field(default=10.0, validator=checks.between(0, 3600))
-    # Seconds a program has to be executed; an idle machine needs 0.05.
-    start_timeout_s: float = field(default=10.0, validator=checks.between(0.5, 600))
-    # Seconds and bytes for one file, such as agent.jar (1.5 MB).
-    download_timeout_s: float = field(default=120.0, validator=checks.between(1, 3600))
-    max_file_bytes: int = field(default=256 << 20, validator=checks.between(1, 1 << 40))
-    # A downloaded file is not asked for again within these seconds: a burst of launches costs the
-    # controller one request. A controller cannot be upgraded faster.
-    revalidate_after_s: float = field(default=5.0, validator=checks.between(0, 86400))
-    # PATH of the agents. None: the broker's own, where the operator's java is.
-    path: str | None = None
-    # PEM file with the authorities that sign the servers' certificates. None: the system's.
-    ca_file: str | None = field(default=None, validator=checks.absolute)
-    # A cgroup v2 directory that is delegated to us, with memory and cpu in its subtree_control.
-    # None: the supervisors watch the memory themselves, and CPU limits cannot be enforced.
-    cgroup: str | None = field(default=None, validator=checks.absolute)
+    directory: str | None = setting.of(
+        'Where instances live. None: "processes" in the broker\'s state directory, which '
+        "survives a restart of the broker as the agents do. Must allow hard links and not "
+        "be mounted noexec.",
+        None,
+        **setting.ABSOLUTE,
+    )
+    max_instances: int | None = setting.of(
+        "Instances at most. None: no limit here, the caps of the policy are enough.",
+        None,
+        least=0,
+        most=100_000,
+    )
+    max_output_bytes: int = setting.of(
+        "Bytes of output kept per instance: the first quarter and the last part. 1 MiB "
+        "holds the stack traces of a failed start; build logs live in Jenkins, not here.",
+        1 << 20,
+        least=4096,
+        most=1 << 30,
+    )
+    terminate_grace_s: float = setting.of(
+        "Seconds between SIGTERM and SIGKILL when somebody else ends the supervisor (a "
+        "shutdown of the machine); 10 s is what init systems commonly leave. The broker "
+        "gives its own time.",
+        10.0,
+        least=0,
+        most=3600,
+    )
+    start_timeout_s: float = setting.of(
+        "Seconds a program has to be executed; an idle machine needs 0.05.",
+        10.0,
+        least=0.5,
+        most=600,
+    )
+    download_timeout_s: float = setting.of(
+        "Seconds and bytes for one file, such as agent.jar (1.5 MB).", 120.0, least=1, most=3600
+    )
+    max_file_bytes: int = setting.of("", 256 << 20, least=1, most=1 << 40)
+    revalidate_after_s: float = setting.of(
+        "A downloaded file is not asked for again within these seconds: a burst of launches "
+        "costs the controller one request. A controller cannot be upgraded faster.",
+        5.0,
+        least=0,
+        most=86400,
+    )
+    path: str | None = setting.of(
+        "PATH of the agents. None: the broker's own, where the operator's java is.", None
+    )
+    ca_file: str | None = setting.of(
+        "PEM file with the authorities that sign the servers' certificates. None: the system's.",
+        None,
+        **setting.ABSOLUTE,
+    )
+    cgroup: str | None = setting.of(
+        "A cgroup v2 directory that is delegated to us, with memory and cpu in its "
+        "subtree_control. None: the supervisors watch the memory themselves, and CPU limits "
+        "cannot be enforced.",
+        None,
+        **setting.ABSOLUTE,
+    )
 
 
 @frozen(kw_only=True)
 class ProcessTemplate:
     """Settings of one template on this backend."""
 
-    # Niceness of the agent, 0 to 19. 5: builds give way to the broker and the controller.
-    nice: int = field(default=5, validator=checks.between(0, 19))
-    # Where working directories are made, one per instance, removed with it. None: with the
-    # instance. For builds that need a large or fast disk.
-    working_directory: str | None = field(default=None, validator=checks.absolute)
-    # Soft limit of open files, cut to the hard limit of the broker.
-    max_open_files: int = field(default=16384, validator=checks.between(64, 1 << 20))
+    nice: int = setting.of(
+        "Niceness of the agent, 0 to 19. 5: builds give way to the broker and the controller.",
+        5,
+        least=0,
+        most=19,
+    )
+    working_directory: str | None = setting.of(
+        "Where working directories are made, one per instance, removed with it. None: with "
+        "the instance. For builds that need a large or fast disk.",
+        None,
+        **setting.ABSOLUTE,
+    )
+    max_open_files: int = setting.of(
+        "Soft limit of open files, cut to the hard limit of the broker.",
+        16384,
+        least=64,
+        most=1 << 20,
+    )
 
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where agents of this template would work together."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import pathlib
 import urllib.parse
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import define, field
@@ -64,7 +64,7 @@ class Builder:
         shared = plain.pop("high_availability", None)
         sections = self._take_sections(plain)
         document = _read(plain, self.notes.problems)
-        unread = {problem.path[:-1] for problem in self.notes.problems}
+        unread = {problem.path for problem in self.notes.problems}
         backends = self._backends(data.get("backends", _DEFAULT_BACKENDS))
         self._check_document(document)
         controller = self._controller(document.controller)
@@ -76,7 +76,11 @@ class Builder:
             shared, self.kinds, self.notes, owner=document.owner, backends=backends
         )
         makes = templating.Templates(
-            kinds=self.kinds, notes=self.notes, document=document, backends=backends
+            kinds=self.kinds,
+            notes=self.notes,
+            document=document,
+            backends=backends,
+            unread={path[1] for path in unread if len(path) > 1 and path[0] == "templates"},
         )
         templates = tuple(
             makes.template(name, entry, sections.get(name, {}))
@@ -383,9 +387,11 @@ def _read(plain: Mapping[str, Any], problems: list[errors.Problem]) -> shape.Doc
     )
 
 
-def _follows(problem: errors.Problem, unread: Set[tree.Path]) -> bool:
+def _follows(problem: errors.Problem, unread: set[tree.Path]) -> bool:
     """Tell whether what is missed may be what stands there and could not be read."""
-    return problem.text.startswith("missing, and") and problem.path[:-1] in unread
+    return problem.text.startswith("missing, and") and problem.path[:-1] in {
+        path[:-1] for path in unread
+    }
 
 
 def _take_out(data: Any, path: tree.Path) -> None:

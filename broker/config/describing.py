@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from backends.kit import setting
 from broker.config import reading, shape
 from broker.config.settings import KindClasses
 
@@ -87,12 +88,31 @@ def _field(attribute: "attrs.Attribute[Any]") -> dict[str, Any]:
         described = {"enum": list(attribute.metadata["choices"])}
     else:
         described = _type(kind)
+    described = _limited(described, setting.schema_of(attribute))
     words = [w for w in (attribute.metadata.get("word"),) if w is not None]
     if words or optional:
         more = [{"enum": [*words, *([False] if "off" in words else [])]}] if words else []
         described = {"anyOf": [described, *more, *([{"type": "null"}] if optional else [])]}
-    text = attribute.metadata.get("doc")
+    text = described_text(attribute)
     return {**described, "description": text} if text else described
+
+
+def described_text(attribute: "attrs.Attribute[Any]") -> str:
+    """Return what a setting is, and what its value may be."""
+    text: str = attribute.metadata.get("doc", "")
+    allowed = setting.allowed(attribute)
+    return f"{text} Allowed: {allowed}." if allowed else text
+
+
+def _limited(described: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a value with its limits: of a list or a choice, those of its parts."""
+    if described.get("type") == "array":
+        return {**described, "items": _limited(described["items"], limits)}
+    if "anyOf" in described:
+        return {"anyOf": [_limited(one, limits) for one in described["anyOf"]]}
+    numbers = described.get("type") in ("integer", "number")
+    fits = {key: value for key, value in limits.items() if numbers != (key == "pattern")}
+    return {**described, **fits} if "type" in described else described
 
 
 def _type(kind: Any) -> dict[str, Any]:
@@ -101,6 +121,8 @@ def _type(kind: Any) -> dict[str, Any]:
     if kind in _PLAIN:
         return dict(_PLAIN[kind])
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return {"enum": list(args)}
     if origin is tuple:
         return {"type": "array", "items": _type(args[0])}
     if origin is dict:
@@ -132,25 +154,19 @@ def _rows(cls: type[Any], prefix: str) -> Iterator[tuple[str, str, str]]:
         elif typing.get_origin(kind) is tuple and attrs.has(typing.get_args(kind)[0]):
             yield from _rows(typing.get_args(kind)[0], f"{path}[].")
         else:
-            yield path, _default(attribute), attribute.metadata["doc"]
+            yield path, default_text(attribute), described_text(attribute)
 
 
-def _default(attribute: "attrs.Attribute[Any]") -> str:
+def default_text(attribute: "attrs.Attribute[Any]") -> str:
+    """Return the default as it is written in the file; empty for none."""
     default = attribute.default
     if default is attrs.NOTHING:
         return "**required**"
     if default in (None, ()) or isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class at run time
         return ""
     if attribute.name.endswith("_s"):
-        return f"`{_duration(default)}`"
+        return f"`{setting.duration(default)}`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("h", 3600), ("m", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
 
 
 def sample_config() -> str:

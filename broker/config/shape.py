@@ -24,8 +24,6 @@ UNLIMITED = "unlimited"
 Labels = NewType("Labels", tuple)  # type: ignore[type-arg]  # of str: a list, or one text
 
 
-doc = setting.of
-
 _MANY = 100_000
 """More agents than a controller can have."""
 _MOST_WARM = 10_000
@@ -37,34 +35,34 @@ _YEAR_S = 365 * _DAY_S
 
 def same(cls: type, name: str, text: str, **more: Any) -> Any:
     """Return a field with the default that the core has."""
-    return doc(text, setting.default_of(cls, name), **more)
+    return setting.of(text, setting.default_of(cls, name), **more)
 
 
 @frozen(kw_only=True)
 class Controller:
     """The Jenkins controller."""
 
-    url: str = doc("Its URL as the broker reaches it.")
-    user: str | None = doc("Who the broker is there.", None)
-    token: SecretRef | None = doc("API token of the user (better than a password).", None)
-    password: SecretRef | None = doc("Password, where tokens are not allowed.", None)
-    agent_url: str | None = doc("Its URL as agents reach it; default: the same.", None)
-    ca_file: str | None = doc(
+    url: str = setting.of("Its URL as the broker reaches it.")
+    user: str | None = setting.of("Who the broker is there.", None)
+    token: SecretRef | None = setting.of("API token of the user (better than a password).", None)
+    password: SecretRef | None = setting.of("Password, where tokens are not allowed.", None)
+    agent_url: str | None = setting.of("Its URL as agents reach it; default: the same.", None)
+    ca_file: str | None = setting.of(
         "PEM file with its authority; default: the system's. What fetches agent.jar is given it "
         "as well, and agent.jar itself.",
         None,
     )
-    agents_trust_ca: bool = doc(
+    agents_trust_ca: bool = setting.of(
         "Give agents the authority in `ca_file` (`-cert` of agent.jar). False where their Java "
         "knows it, or an image's entry point takes no such argument (Windows).",
         True,
     )
-    verify: bool = doc("Check its certificate. False only to try something out.", True)
-    proxy: str | None = doc(
+    verify: bool = setting.of("Check its certificate. False only to try something out.", True)
+    proxy: str | None = setting.of(
         "HTTP proxy on the way to it: a URL, or file:PATH or env:NAME of one with a password.",
         None,
     )
-    timeout_s: float = doc(
+    timeout_s: float = setting.of(
         "For one request, to the last byte; slow controllers take 2 s.",
         10.0,
         above=0,
@@ -82,13 +80,13 @@ class Controller:
 class Poll:
     """How often to look."""
 
-    busy_s: float = doc(
+    busy_s: float = setting.of(
         "While anything waits, starts or leaves; at rest a peek at the queue.",
         1.0,
         least=0.25,
         most=600.0,
     )
-    idle_s: float = doc(
+    idle_s: float = setting.of(
         "At rest, for everything else: two requests each time.", 5.0, least=0.25, most=3600.0
     )
 
@@ -97,12 +95,12 @@ class Poll:
 class Log:
     """The log, on standard error."""
 
-    format: str = doc(
+    format: str = setting.of(
         "auto (JSON unless it is a terminal), json or console.",
         "auto",
         choices=("auto", "json", "console"),
     )
-    level: str = doc(
+    level: str = setting.of(
         "debug, info, warning or error.", "info", choices=("debug", "info", "warning", "error")
     )
 
@@ -111,8 +109,8 @@ class Log:
 class Limits:
     """Over everything; each template and backend may have its own."""
 
-    agents: int | None = doc("Agents in all; default: no limit.", None, least=0, most=_MANY)
-    starting: int | None = doc(
+    agents: int | None = setting.of("Agents in all; default: no limit.", None, least=0, most=_MANY)
+    starting: int | None = setting.of(
         "Agents ordered and not yet online; default: no limit.", None, least=0, most=_MANY
     )
 
@@ -192,8 +190,8 @@ class Advanced:
 class Backend:
     """What all kinds have; the kind's own settings stand beside these."""
 
-    kind: str = doc("Which kind of backend.")
-    cap: Cap | None = doc(
+    kind: str = setting.of("Which kind of backend.")
+    cap: Cap | None = setting.of(
         "Agents on it, or `unlimited`. Default: 50; of kind process 20, and at most 4 for each "
         "processor.",
         None,
@@ -227,10 +225,12 @@ class Backend:
 class ScheduleWindow:
     """One window of a week."""
 
-    days: Days = doc("mon-fri, sat,sun or daily: the days on which it begins.")
-    start: TimeOfDay = doc('From, like "07:00", local time.', key="from")
-    end: TimeOfDay = doc('To, like "19:00"; not after the start: on the next day.', key="to")
-    min_idle: int = doc(
+    days: Days = setting.of("mon-fri, sat,sun or daily: the days on which it begins.")
+    start: TimeOfDay = setting.of('From, like "07:00", local time.', key="from")
+    end: TimeOfDay = setting.of(
+        'To, like "19:00"; not after the start: on the next day.', key="to"
+    )
+    min_idle: int = setting.of(
         "Agents to keep idle within it; the largest of all that hold.", least=0, most=_MOST_WARM
     )
 
@@ -239,8 +239,8 @@ class ScheduleWindow:
 class Schedule:
     """A week."""
 
-    zone: str = doc("Time zone, like Europe/Berlin.", "UTC")
-    windows: tuple[ScheduleWindow, ...] = doc("The windows of the week.", ())
+    zone: str = setting.of("Time zone, like Europe/Berlin.", "UTC")
+    windows: tuple[ScheduleWindow, ...] = setting.of("The windows of the week.", ())
 
 
 @frozen(kw_only=True)
@@ -254,7 +254,7 @@ class Warm:
         least=0,
         most=_MOST_WARM,
     )
-    schedule: Schedule | None = doc("Other figures at certain times of the week.", None)
+    schedule: Schedule | None = setting.of("Other figures at certain times of the week.", None)
 
 
 @frozen(kw_only=True)
@@ -290,39 +290,45 @@ class Retention:
 class Connect:
     """How agents reach the controller."""
 
-    mode: str = doc("tcp, websocket or direct.", "tcp", choices=("tcp", "websocket", "direct"))
-    tunnel: str | None = doc("HOST:PORT, HOST: or :PORT in place of what is announced.", None)
-    direct: str | None = doc("HOST:PORT of the agent port, for mode direct.", None)
-    instance_identity: str | None = doc("The controller's identity (base64), for direct.", None)
-    protocols: tuple[str, ...] = doc("Agent protocols to try; default: all.", ())
+    mode: str = setting.of(
+        "tcp, websocket or direct.", "tcp", choices=("tcp", "websocket", "direct")
+    )
+    tunnel: str | None = setting.of(
+        "HOST:PORT, HOST: or :PORT in place of what is announced.", None
+    )
+    direct: str | None = setting.of("HOST:PORT of the agent port, for mode direct.", None)
+    instance_identity: str | None = setting.of(
+        "The controller's identity (base64), for direct.", None
+    )
+    protocols: tuple[str, ...] = setting.of("Agent protocols to try; default: all.", ())
 
 
 @frozen(kw_only=True)
 class Resources:
     """What the platform's scheduler is told."""
 
-    memory_bytes: int | None = doc(
+    memory_bytes: int | None = setting.of(
         "Hard limit of memory.", None, least=_LEAST_MEMORY, most=1 << 50
     )
-    memory_reservation_bytes: int | None = doc(
+    memory_reservation_bytes: int | None = setting.of(
         "Memory set aside.", None, least=_LEAST_MEMORY, most=1 << 50
     )
-    cpu_limit: float | None = doc("Cores, hard limit.", None, above=0, most=10_000)
-    cpu_shares: float | None = doc("Cores, relative weight.", None, above=0, most=10_000)
+    cpu_limit: float | None = setting.of("Cores, hard limit.", None, above=0, most=10_000)
+    cpu_shares: float | None = setting.of("Cores, relative weight.", None, above=0, most=10_000)
 
 
 @frozen(kw_only=True)
 class Template:
     """A kind of agent. A section named like a kind of backend holds that kind's settings."""
 
-    labels: Labels = doc("Labels of the node: a list, or one text with blanks.")
-    backends: tuple[str, ...] | None = doc(
+    labels: Labels = setting.of("Labels of the node: a list, or one text with blanks.")
+    backends: tuple[str, ...] | None = setting.of(
         "In order: failure or cap moves to the next. Default: all, as they stand.", None
     )
     executors: int = same(
         model.Template, "executors", "Builds at the same time.", least=1, most=1000
     )
-    mode: str = doc(
+    mode: str = setting.of(
         "exclusive: only builds that ask for a label; normal: any build.",
         "exclusive",
         choices=("exclusive", "normal"),
@@ -337,9 +343,9 @@ class Template:
     cap: int | None = same(
         model.Template, "cap", "Agents of it; default: no limit.", least=0, most=_MANY
     )
-    warm: Warm = doc("Agents kept idle.", Warm())
-    retention: Retention = doc("When an agent goes.", Retention())
-    connect: Connect = doc("How agents reach the controller.", Connect())
+    warm: Warm = setting.of("Agents kept idle.", Warm())
+    retention: Retention = setting.of("When an agent goes.", Retention())
+    connect: Connect = setting.of("How agents reach the controller.", Connect())
     connect_deadline_s: float = same(
         model.Template,
         "connect_deadline_s",
@@ -375,27 +381,27 @@ class Template:
     remote_fs: str | None = same(
         model.LaunchSettings, "remote_fs", "Working directory; default: the backend's."
     )
-    environment: dict[str, str] = doc(
+    environment: dict[str, str] = setting.of(
         "Environment of the agent. Visible to its builds: no secrets.", {}
     )
-    resources: Resources = doc("What the platform's scheduler is told.", Resources())
+    resources: Resources = setting.of("What the platform's scheduler is told.", Resources())
 
 
 @frozen(kw_only=True)
 class HighAvailability:
     """Several brokers of one owner, one of which acts. Where the lease is stands beside these."""
 
-    kind: str = doc(
+    kind: str = setting.of(
         "lease: a Lease of a Kubernetes cluster. How the cluster is reached (`namespace`, "
         "`kubeconfig`, ...) stands beside this, as for the backend of that kind.",
         "lease",
         choices=("lease",),
     )
-    name: str | None = doc("Name of the lease; default: `agent-broker-OWNER`.", None)
-    identity: str | None = doc(
+    name: str | None = setting.of("Name of the lease; default: `agent-broker-OWNER`.", None)
+    identity: str | None = setting.of(
         "What this replica is called; default: the host's name, which is the pod's.", None
     )
-    lease_s: float = doc(
+    lease_s: float = setting.of(
         "Whoever leads has stopped when the lease is this old, in whole seconds; "
         "the other takes over then.",
         float(election.Terms().lease_s),
@@ -422,23 +428,25 @@ class HighAvailability:
 class Document:
     """The whole file."""
 
-    owner: str = doc("Name of this broker on the controller and the backends; unique there.")
-    controller: Controller = doc("The Jenkins controller.")
-    poll: Poll = doc("How often to look.", Poll())
-    state_dir: str = doc(
+    owner: str = setting.of(
+        "Name of this broker on the controller and the backends; unique there."
+    )
+    controller: Controller = setting.of("The Jenkins controller.")
+    poll: Poll = setting.of("How often to look.", Poll())
+    state_dir: str = setting.of(
         "Directory for the few facts that cannot be observed again.", "agent-broker-state"
     )
-    listen: str | None = doc(
+    listen: str | None = setting.of(
         "HOST:PORT of status page and metrics; off: none. Everybody who reaches it may read it.",
         "127.0.0.1:8087",
         word="off",
     )
-    log: Log = doc("The log.", Log())
-    high_availability: HighAvailability | None = doc(
+    log: Log = setting.of("The log.", Log())
+    high_availability: HighAvailability | None = setting.of(
         "Several brokers of this owner, one of which acts. Default: this one is alone.", None
     )
-    limits: Limits = doc("Over everything.", Limits())
-    backends: dict[str, Any] = doc("Where agents run. Default: local, of kind process.", {})
-    defaults: dict[str, Any] = doc("Settings that every template starts from.", {})
-    templates: dict[str, Template] = doc("The kinds of agents, in order of preference.")
-    advanced: Advanced = doc("Figures that hardly anybody needs to change.", Advanced())
+    limits: Limits = setting.of("Over everything.", Limits())
+    backends: dict[str, Any] = setting.of("Where agents run. Default: local, of kind process.", {})
+    defaults: dict[str, Any] = setting.of("Settings that every template starts from.", {})
+    templates: dict[str, Template] = setting.of("The kinds of agents, in order of preference.")
+    advanced: Advanced = setting.of("Figures that hardly anybody needs to change.", Advanced())

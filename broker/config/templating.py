@@ -8,14 +8,15 @@ import hashlib
 import math
 import re
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import attrs
 from attrs import field, frozen
 
 from backends import api as backends_api
-from backends.kit import names, remarks
+from backends.kit import names, remarks, setting
 from broker.config import collector, exposure, reading, rehearsal, schedule, shape, tree, values
 from broker.config.settings import BackendSettings, KindClasses, Warmth
 from broker.core import model
@@ -32,6 +33,8 @@ _ODD_IN_LABELS = re.compile(
 )
 _SUFFIX = "x" * 6
 _MAX_NAME = 63
+_LEAST_JAVA = 64 << 20
+"""Bytes; with less agent.jar is ended by the kernel before it is connected."""
 _FIT = 0.5  # of its lifetime an agent takes builds; in the rest the last of them may end
 
 
@@ -43,6 +46,7 @@ class Templates:
     notes: collector.Notes
     document: shape.Document
     backends: Mapping[model.BackendName, BackendSettings]
+    unread: AbstractSet[str | int] = frozenset()  # templates of which something could not be read
     places: dict[tuple[model.BackendName, str], str] = field(factory=dict)  # whose they are
 
     def template(
@@ -93,7 +97,7 @@ class Templates:
             connect_deadline_s=section.connect_deadline_s,
             launch=launch,
         )
-        if len(self.notes.problems) == before:
+        if len(self.notes.problems) == before and name not in self.unread:
             self._rehearse(path, template, sections)
         return attrs.evolve(template, revision=revision(template))
 
@@ -145,12 +149,23 @@ class Templates:
         if section.command is not None and not section.command:
             self.notes.bad((*path, "command"), "found none; allowed: a program, or leave it out")
         self._check_environment((*path, "environment"), section.environment)
-        self._check_resources((*path, "resources"), section.resources)
+        self._check_resources(
+            (*path, "resources"), section.resources, has_java=section.command is None
+        )
         self._check_warm(path, section)
         self._check_retention(path, section)
 
-    def _check_resources(self, path: tree.Path, section: shape.Resources) -> None:
+    def _check_resources(
+        self, path: tree.Path, section: shape.Resources, *, has_java: bool
+    ) -> None:
         limit, reserved = section.memory_bytes, section.memory_reservation_bytes
+        if has_java and limit is not None and limit < _LEAST_JAVA:
+            self.notes.bad(
+                (*path, "memory"),
+                f"found {setting.size(limit)}; allowed: {setting.size(_LEAST_JAVA)} or more for "
+                "an agent in Java",
+                "its Java takes about 100Mi before any build",
+            )
         if limit is not None and reserved is not None and reserved > limit:
             self.notes.bad(
                 (*path, "memory_reservation"), "more than memory", "memory is the limit"
@@ -177,12 +192,21 @@ class Templates:
         schedule = section.warm.schedule
         windows = schedule.windows if schedule is not None else ()
         most = max([section.warm.min_idle, *(window.min_idle for window in windows)])
-        if section.cap is not None and 0 <= section.cap < most:
-            self.notes.bad(
-                (*path, "warm"),
-                f"{counts.told(most, 'agent is', 'agents are')} to be idle, "
-                f"and cap is {section.cap}",
-            )
+        for setting_, cap in self._caps(section):
+            if cap < most:
+                self.notes.bad(
+                    (*path, "warm"),
+                    f"{counts.told(most, 'agent is', 'agents are')} to be idle, "
+                    f"and {setting_} is {cap}",
+                )
+                break
+        for number, window in enumerate(windows):
+            if window.start == window.end:
+                self.notes.bad(
+                    (*path, "warm", "schedule", "windows", number, "to"),
+                    "the same as `from`: no time at all, or a whole day",
+                    'from: "00:00", to: "24:00" is a day',
+                )
         if schedule is not None:
             zone = schedule.zone
             try:
@@ -192,6 +216,23 @@ class Templates:
                     (*path, "warm", "schedule", "zone"),
                     f"found {values.shown(zone)}; allowed: a time zone like Europe/Berlin",
                 )
+
+    def _caps(self, section: shape.Template) -> Iterator[tuple[str, int]]:
+        """Yield what bounds the agents of a template: its cap, its backends, that of all."""
+        if section.cap is not None:
+            yield "cap", section.cap
+        names = self.backends if section.backends is None else section.backends
+        caps = [
+            self.backends[name].limits.cap
+            for name in map(model.BackendName, names)
+            if name in self.backends
+        ]
+        known = [cap for cap in caps if cap is not None]
+        unread = any(problem.path[:1] == ("backends",) for problem in self.notes.problems)
+        if known and len(known) == len(caps) and not unread:
+            yield "the cap of its backends in all", sum(known)
+        if self.document.limits.agents is not None:
+            yield "limits.agents", self.document.limits.agents
 
     def _check_retention(self, path: tree.Path, section: shape.Template) -> None:
         keep = section.retention

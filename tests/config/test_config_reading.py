@@ -50,7 +50,13 @@ def test_durations(told, seconds):
 
 @pytest.mark.parametrize(
     ("told", "size"),
-    [("512Mi", 512 << 20), ("2Gi", 2 << 30), ("500M", 500_000_000), ("2g", None), ("1024", 1024)],
+    [
+        ("512Mi", 512 << 20),
+        ("2Gi", 2 << 30),
+        ("500M", 500_000_000),
+        ("2g", None),
+        ("134217728", 128 << 20),
+    ],
 )
 def test_sizes(told, size):
     """Binary and decimal units are told apart; a unit that could mean either is refused."""

@@ -199,7 +199,7 @@ def test_what_no_container_can_be_is_rejected(changes):
     [
         ({"user": "a b"}, "user: found"),
         ({"ports": ("http",)}, "ports: found"),
-        ({"pids": 1}, "pids: 1 is not between"),
+        ({"pids": 1}, "pids: found 1; allowed: 16 to"),
         ({"cap_add": ("NET ADMIN",)}, "cap_add: found"),
     ],
 )

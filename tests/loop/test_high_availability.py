@@ -59,7 +59,7 @@ def test_everything_can_be_said():
         ("{lease: 2500ms}", "kubernetes", ".lease", "whole seconds"),
         ("{lease: 8s}", "kubernetes", ".lease", "1.5 times high_availability.renew_deadline (6s)"),
         ("{retry: 4s}", "kubernetes", ".renew_deadline", "twice high_availability.retry (4s)"),
-        ("{retry: 10ms}", "kubernetes", ".retry", "100ms or more"),
+        ("{retry: 10ms}", "kubernetes", ".retry", "100ms to 1h"),
         ("{name: A_b}", "kubernetes", ".name", "lower-case letters"),
         ("{identity: a b}", "kubernetes", ".identity", "lower-case letters"),
         ("{namespace: A}", "kubernetes", ".namespace", "not a name of a namespace"),

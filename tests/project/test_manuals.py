@@ -1,10 +1,9 @@
 """The manual of each kind of backend names every setting that its classes read.
 
 ``UPDATE_GOLDEN=1 pytest tests/project/test_manuals.py`` writes the tables of the large kinds anew,
-out of what is said where a setting is defined: its ``doc``, or the comment at it.
+out of what is said where a setting is declared.
 """
 
-import inspect
 import re
 import typing
 
@@ -19,29 +18,12 @@ WRITTEN = ("docker", "mesos")
 """Kinds with more settings than a page tells in passing."""
 
 
-def comments(cls):
-    """Return what the comments of a class say of its fields: above them, or behind."""
-    above, said = [], {}
-    for line in inspect.getsource(cls).splitlines():
-        text = line.strip()
-        text = re.sub(r"  # (noqa|type: ignore).*", "", text)
-        if text.startswith("# "):
-            above.append(text[2:])
-            continue
-        field = re.match(r"(\w+): [^#]*(?:#\s*([^#]*))?$", text)
-        if field is not None and line.startswith("    ") and not line.startswith("     "):
-            said[field[1]] = " ".join([*above, field[2] or ""]).strip()
-        above = []
-    return said
-
-
 def rows(cls, prefix=""):
     """Yield path, default and meaning of every setting, also of those inside."""
-    said = comments(cls)
     for attribute in attrs.fields(cls):
         path = f"{prefix}{reading.key_of(attribute)}"
-        text = attribute.metadata.get("doc") or said.get(attribute.name, "")
-        default = describing._default(attribute).replace("``", "")
+        text = describing.described_text(attribute)
+        default = describing.default_text(attribute).replace("``", "")
         if isinstance(attribute.default, tuple) and attribute.default:
             default = ", ".join(f"`{one}`" for one in attribute.default)
         kind, _ = reading.optional_of(attribute.type)

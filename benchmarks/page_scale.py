@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 import attrs
 
 from benchmarks import plan_scale as worlds
-from broker import metrics
+from broker import config, metrics
 from broker.core import model
 from broker.core.decide import plan as plans
 from broker.core.fleet import death, ledger
@@ -39,6 +39,7 @@ class Source:
     plan: model.Plan
     version: str = "0"
     fingerprint: str = ""
+    configuration: config.ConfigurationState = attrs.Factory(config.ConfigurationState)
     outcomes: Sequence[ledger.Outcome] = ()
     deaths: Sequence[death.Death] = ()
     leadership: standing.LeadershipState = attrs.Factory(standing.LeadershipState)

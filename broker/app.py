@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 import broker
 from backends import api as backends_api
@@ -60,6 +60,7 @@ class Broker:
     ends_within: Callable[[float], None] = lambda _: None  # told the seconds that an end may take
     version: str = broker.__version__
     page: str = ""  # address of the status page once it is served
+    configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
     _server: status.Server | None = None
     _disk_full: bool = False
     _drained: bool = False
@@ -68,6 +69,7 @@ class Broker:
     def __attrs_post_init__(self) -> None:
         self._acts = self.leads.leading
         self._record_leader()
+        self._in_force(waits=())
 
     # --- what the status pages ask ---
 
@@ -126,7 +128,18 @@ class Broker:
         return self.watch.now()
 
     def ready(self) -> tuple[bool, str]:
-        """Whether all sources are synced and this broker may work."""
+        """Whether all sources are synced and this broker may work.
+
+        A configuration that was refused is said and no more: the one before it works.
+        """
+        good, words = self._works()
+        refusal = self.configuration.refusal
+        if refusal:
+            words = f"{words}; the newest configuration is refused, one before it is in force: "
+            words += refusal.partition("\n")[0]
+        return good, words
+
+    def _works(self) -> tuple[bool, str]:
         world = self.world
         if world is None:
             return False, "nothing was read yet"
@@ -207,19 +220,42 @@ class Broker:
         What was set aside, or backs off, is tried again, also where nothing changed here: perhaps
         a host was mended.
         """
-        kept = {
-            *("controller", "backends", "state_dir", "listen", "log", "owner"),
-            "high_availability",
-        }
+        kept = config.RESTARTS
         waits = [n for n in sorted(kept) if getattr(settings, n) != getattr(self.settings, n)]
         for name in waits:
             _LOG.warning("a change needs a restart", extra={"setting": name})
         if waits:
             settings = evolve(settings, fingerprint="")
-        self.settings = evolve(settings, **{name: getattr(self.settings, name) for name in kept})
+        before = self.settings
+        parts = {
+            path: digest
+            for source, is_kept in ((before, True), (settings, False))
+            for path, digest in source.parts.items()
+            if (path.partition(".")[0] in kept) is is_kept
+        }
+        self.settings = evolve(
+            settings, parts=parts, **{name: getattr(before, name) for name in kept}
+        )
+        self.reconciler.pace.busy_s = settings.poll.busy_s
+        self.reconciler.pace.idle_s = settings.poll.idle_s
+        self.reconciler.executor.time_limit_s = self.policy.launch_timeout_s
         self.recorder.configured(self.policy)
+        self._in_force(waits=tuple(waits))
         self.reconciler.ask_again()
         _LOG.info("configuration reloaded")
+
+    def refuse(self, reason: str) -> None:
+        """Remember that a newer configuration cannot be used; what was in force stays."""
+        now = self.watch.now()
+        self.configuration = evolve(self.configuration, refused_at=now, refusal=reason)
+        self.recorder.configuration_read(now, good=False)
+
+    def _in_force(self, *, waits: tuple[str, ...]) -> None:
+        now = self.watch.now()
+        self.configuration = config.ConfigurationState(
+            read_at=now, parts=self.settings.parts, waits=waits
+        )
+        self.recorder.configuration_read(now, good=True)
 
     async def aclose(self) -> None:
         """Let go of every connection, of those that hang within ``CLOSE_S``; idempotent."""
@@ -295,6 +331,7 @@ class Broker:
             _LOG.warning("state directory not written", extra={"reason": str(error)})
             return
         server.prove = functools.partial(page_address.proof, note.key)
+        server.blind = functools.partial(page_address.blinded, note.key)
 
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()

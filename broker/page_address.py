@@ -89,6 +89,11 @@ def proof(key: str, word: str, path: str, body: bytes) -> str | None:
     return hmac.new(key.encode(), signed.encode(), hashlib.sha256).hexdigest()
 
 
+def blinded(key: str, digest: str) -> str:
+    """Return what only whoever has the key can compare: what is behind it cannot be guessed."""
+    return hmac.new(key.encode(), f"part {digest}".encode(), hashlib.sha256).hexdigest()[:16]
+
+
 async def ask(
     url: str, names: Sequence[str], *, note: PageAddress | None
 ) -> dict[str, dict[str, Any]]:

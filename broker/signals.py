@@ -6,27 +6,27 @@ a broker does any of it.
 """
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterator
 
-from broker import app, config
+from broker import app
 
 _LOG = logging.getLogger("broker.signals")
 
 AT_ONCE_S = 1.0
 """How long the second signal waits for what does not end by itself."""
 
-Load = Callable[[], config.Settings]
-
 
 @contextlib.contextmanager
-def obeyed(broker: app.Broker, *, drain_s: float | None, load: Load | None) -> Iterator[None]:
+def obeyed(
+    broker: app.Broker, *, drain_s: float | None, again: Callable[[], None]
+) -> Iterator[None]:
     """React to signals while inside; must run in the broker's event loop and task.
 
-    ``drain_s``: the first one drains, for so long at most; None: it does not.
+    ``drain_s``: the first one drains, for so long at most; None: it does not. ``again``: read the
+    configuration again.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -45,14 +45,13 @@ def obeyed(broker: app.Broker, *, drain_s: float | None, load: Load | None) -> I
             _LOG.info("stopping", extra={"in_flight": broker.reconciler.in_flight})
             broker.stop()
 
-    with _read_aside(broker, load) as again:
-        for number, react in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, again)):
-            loop.add_signal_handler(number, react)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                loop.remove_signal_handler(number)
+    for number, react in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, again)):
+        loop.add_signal_handler(number, react)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
 
 
 @contextlib.contextmanager
@@ -71,38 +70,3 @@ def awaited() -> Iterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-@contextlib.contextmanager
-def _read_aside(broker: app.Broker, load: Load | None) -> Iterator[Callable[[], None]]:
-    """Give what reads the configuration again, in a thread: a lease is renewed meanwhile.
-
-    There is one thread, so the last reading that was asked for is in force at the end.
-    """
-    loop = asyncio.get_running_loop()
-    reader = concurrent.futures.ThreadPoolExecutor(1, "configuration")
-    readings: set[asyncio.Future[config.Settings]] = set()
-
-    def again() -> None:
-        if load is not None:
-            reading = loop.run_in_executor(reader, load)
-            readings.add(reading)
-            reading.add_done_callback(put_in_force)
-
-    def put_in_force(reading: asyncio.Future[config.Settings]) -> None:
-        readings.discard(reading)
-        if reading.cancelled():
-            return
-        try:
-            broker.reload(reading.result())
-        except config.ConfigError as error:
-            _LOG.error("configuration not reloaded", extra={"reason": str(error)})
-        except Exception:  # noqa: BLE001 -- a mistake of ours ends no broker, and swallows no later SIGHUP
-            _LOG.exception("configuration not reloaded")
-
-    try:
-        yield again
-    finally:
-        for reading in readings:
-            reading.cancel()
-        reader.shutdown(wait=False, cancel_futures=True)

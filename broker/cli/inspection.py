@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from backends.kit import finding
 from broker import assembly, clock, config, exits, log, page_address, store
@@ -37,7 +37,7 @@ def plan(options: argparse.Namespace) -> None:
     if options.number is not None:
         raise exits.BadInput("--number is of --world; hint: name the file with --world FILE")
     settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
-    asked = _RunningBroker.of(settings, "plan", "queue", "agents")
+    asked = RunningBroker.of(settings, "plan", "queue", "agents")
     ours = (
         asked.answers is not None
         and asked.answers["plan"]["configuration"] == settings.fingerprint
@@ -172,7 +172,7 @@ def sweep(options: argparse.Namespace) -> None:
         return
     settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
     name = "leftovers/all" if options.all else "leftovers"
-    asked = _RunningBroker.of(settings, name)
+    asked = RunningBroker.of(settings, name)
     if asked.answers is not None:
         asked.say()
         document = asked.answers[name]
@@ -280,14 +280,15 @@ def _owned(
 
 
 @frozen
-class _RunningBroker:
+class RunningBroker:
     """What the broker said that works with this state directory; nothing if none answers."""
 
     url: str | None
     answers: dict[str, documents.Document] | None
+    key: str = field(default="", repr=False)  # of its life
 
     @classmethod
-    def of(cls, settings: config.Settings, *names: str) -> "_RunningBroker":
+    def of(cls, settings: config.Settings, *names: str) -> "RunningBroker":
         """Ask; a broker of another state directory, owner or controller is none."""
         note = page_address.noted(store.ReadOnlyStore(settings.state_dir))
         if note is None:
@@ -298,7 +299,11 @@ class _RunningBroker:
             return cls(None, None)
         if any(one.get("owner") != settings.owner for one in answers.values()):
             return cls(None, None)
-        return cls(note.url, answers)
+        return cls(note.url, answers, note.key)
+
+    def blinded(self, digest: str) -> str:
+        """Return a digest as that broker shows it."""
+        return page_address.blinded(self.key, digest)
 
     def say(self) -> None:
         """Tell whose word it is, and how old."""

@@ -17,7 +17,7 @@ import yarl
 
 import broker
 from broker import config, exits, output
-from broker.cli import configuring, inspection, running, shared
+from broker.cli import configuring, differing, inspection, running, shared
 from broker.config import values
 from broker.status import terminal
 from outside import waits
@@ -155,6 +155,12 @@ def parser() -> argparse.ArgumentParser:
         "--url", type=_page, help="its status page (default: from the configuration)"
     )
     _json_of(status)
+
+    diff = _command(
+        subs, "diff", differing.diff, "say what a reload of the running broker would change"
+    )
+    _config_of(diff)
+    _json_of(diff)
 
     sweep = _command(
         subs, "sweep", inspection.sweep, "find, and with --yes remove, what is left over"

@@ -10,9 +10,9 @@ import logging
 import os
 import threading
 
-from broker import assembly, clock, config, exits, log, signals, store
+from broker import assembly, clock, config, exits, log, reloading, signals, store
 from broker.cli import shared
-from broker.config import kinds
+from broker.config import kinds, texts
 from broker.controller import placeholder
 from broker.core.fleet import withheld
 
@@ -51,8 +51,14 @@ async def _run(
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not look at it again
     try:
-        with signals.obeyed(
-            broker, drain_s=options.drain, load=lambda: shared.settings_of(options)
+        reloader = reloading.Reloader(
+            broker=broker,
+            load=lambda: shared.settings_of(options),
+            look=lambda: texts.digest_of(shared.files_of(options)),
+        )
+        with (
+            reloader.at_work(),
+            signals.obeyed(broker, drain_s=options.drain, again=reloader.again),
         ):
             await broker.run()
     except placeholder.SecondBroker as error:

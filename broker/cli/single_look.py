@@ -43,6 +43,7 @@ class Looked:
     last_read: tuple[model.World, model.Plan] | None = None
     as_of: Mapping[str, float] = field(factory=dict)
     unread_since: Mapping[str, float] = field(factory=dict)
+    configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
     leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)
 
     def now(self) -> float:

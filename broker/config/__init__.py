@@ -10,7 +10,9 @@ know any kind of backend: its settings classes are handed in.
 
 from broker.config.errors import ConfigError
 from broker.config.settings import (
+    RESTARTS,
     BackendSettings,
+    ConfigurationState,
     HighAvailability,
     KindClasses,
     Secrets,
@@ -19,8 +21,10 @@ from broker.config.settings import (
 )
 
 __all__ = [
+    "RESTARTS",
     "BackendSettings",
     "ConfigError",
+    "ConfigurationState",
     "HighAvailability",
     "KindClasses",
     "Secrets",

@@ -20,6 +20,7 @@ from broker.config import (
     errors,
     exposure,
     merging,
+    parts,
     reading,
     shape,
     templating,
@@ -107,6 +108,13 @@ class Builder:
                 for name, entry in document.templates.items()
             },
             high_availability=replicas,
+            watch_files_s=document.watch_files_s,
+            parts=parts.digests(
+                document,
+                sections,
+                backends,
+                {} if replicas is None else {"high_availability": replicas},
+            ),
             fingerprint=_fingerprint(data),
         )
 

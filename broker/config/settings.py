@@ -141,6 +141,8 @@ class Settings:
     high_availability: HighAvailability | None = None
     warnings: tuple[errors.Problem, ...] = ()  # what works and is unwise
     digest: str = ""  # of the files' texts
+    watch_files_s: float | None = None  # None: only when asked
+    parts: Mapping[str, str] = field(factory=dict, repr=False)  # ``parts.digests``
     fingerprint: str = ""  # of what the file says, whatever its layout; empty: in force in part
 
     def secrets(self) -> tuple[str, ...]:
@@ -148,6 +150,23 @@ class Settings:
         given = self.controller.credentials
         proxy = urllib.parse.urlsplit(self.controller.proxy or "").password
         return tuple(s for s in (given.secret.reveal() if given else None, proxy) if s)
+
+
+RESTARTS = frozenset(
+    {"backends", "controller", "high_availability", "listen", "log", "owner", "state_dir"}
+)
+"""What a broker at work keeps until it is started again."""
+
+
+@frozen(kw_only=True)
+class ConfigurationState:
+    """How the configuration in force stands to the files."""
+
+    read_at: float = 0.0  # POSIX seconds on the broker's clock
+    parts: Mapping[str, str] = field(factory=dict)  # of what is in force, by setting
+    waits: tuple[str, ...] = ()  # settings that the files change and only a restart puts in force
+    refused_at: float | None = None  # a newer one was refused then; it counts no more afterwards
+    refusal: str = ""  # why, for people
 
 
 def policy(settings: Settings, *, wall_now: float, draining: bool = False) -> model.Policy:

@@ -442,6 +442,14 @@ class Document:
         word="off",
     )
     log: Log = setting.of("The log.", Log())
+    watch_files_s: float | None = setting.of(
+        "Look this often whether the configuration's files changed, and put them in force; off: "
+        "only SIGHUP does. For a mounted ConfigMap, and where nobody can send a signal.",
+        None,
+        word="off",
+        least=1.0,
+        most=86_400.0,
+    )
     high_availability: HighAvailability | None = setting.of(
         "Several brokers of this owner, one of which acts. Default: this one is alone.", None
     )

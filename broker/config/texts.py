@@ -7,7 +7,7 @@ know what a text means.
 
 import hashlib
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
@@ -39,7 +39,12 @@ class FileTexts:
 
     def digest(self) -> str:
         """Return what tells these texts from others."""
-        return digest((file.name, file.text.encode()) for file in self.files)
+        whole = hashlib.sha256()
+        for file in self.files:
+            for piece in (file.name.encode(errors="replace"), file.text.encode()):
+                whole.update(len(piece).to_bytes(8))
+                whole.update(piece)
+        return whole.hexdigest()
 
 
 def read(named: Sequence[pathlib.Path]) -> FileTexts:
@@ -101,11 +106,9 @@ def _places(
             )
 
 
-def digest(parts: Iterable[tuple[str, bytes]]) -> str:
-    """Return what tells named contents from others."""
-    whole = hashlib.sha256()
-    for name, content in parts:
-        for piece in (name.encode(errors="replace"), content):
-            whole.update(len(piece).to_bytes(8))
-            whole.update(piece)
-    return whole.hexdigest()
+def digest_of(named: Sequence[pathlib.Path]) -> str:
+    """Return what tells the present texts from others, or what is in the way of reading them."""
+    try:
+        return read(named).digest()
+    except ConfigError as error:
+        return str(error)

@@ -227,7 +227,7 @@ class _Performance:
             clockwork = group.create_task(self.server.run(), name="simulated controller")
             life = group.create_task(broker.run(ready=self._welcome), name="broker")
             show = group.create_task(self._progress(broker), name="progress")
-            with signals.obeyed(broker, drain_s=math.inf, load=None):
+            with signals.obeyed(broker, drain_s=math.inf, again=lambda: None):
                 await self._feed(broker)
                 await self._until_served(broker)
                 if self.stay and not broker.draining:

@@ -64,6 +64,7 @@ class PrometheusRecorder:
         )
         info.labels(version).set(1)
         self._make_leadership()
+        self._make_configuration()
         self.configured(policy)
 
     def render(self) -> tuple[bytes, str]:
@@ -95,6 +96,12 @@ class PrometheusRecorder:
         for backend in policy.backends:
             for verb in values.BACKEND_VERBS:
                 self._backend_calls.labels(backend, verb, values.OK)
+
+    def configuration_read(self, at: float, *, good: bool) -> None:
+        """Show it."""
+        self._refused.set(float(not good))
+        if good:
+            self._loaded_at.set(at)
 
     def cycle(self, world: model.World, plan: model.Plan, duration_s: float) -> None:
         """Recount all gauges; count what this plan says happened just now."""
@@ -281,16 +288,26 @@ class PrometheusRecorder:
         )
 
     def _make_leadership(self) -> None:
-        def gauge(name: str, text: str, *labels: str) -> prometheus_client.Gauge:
-            return prometheus_client.Gauge(_PREFIX + name, text, labels, registry=self.registry)
-
-        self._leader = gauge("leader", "1 while this broker may act; 0 on a standby.")
-        self._lease_taken = gauge(
+        self._leader = self._gauge("leader", "1 while this broker may act; 0 on a standby.")
+        self._lease_taken = self._gauge(
             "lease_transitions", "How often the lease has gone to another broker."
         )
-        self._lease_holder = gauge(
+        self._lease_holder = self._gauge(
             "lease_holder_info", "Who holds the lease; only with high_availability.", "holder"
         )
+
+    def _make_configuration(self) -> None:
+        self._refused = self._gauge(
+            "configuration_refused",
+            "1 while the newest configuration cannot be used and one before it is in force.",
+        )
+        self._loaded_at = self._gauge(
+            "configuration_loaded_timestamp_seconds",
+            "POSIX time at which the configuration in force was read.",
+        )
+
+    def _gauge(self, name: str, text: str, *labels: str) -> prometheus_client.Gauge:
+        return prometheus_client.Gauge(_PREFIX + name, text, labels, registry=self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> prometheus_client.Counter:
         return prometheus_client.Counter(_PREFIX + name, text, labels, registry=self.registry)

@@ -17,6 +17,9 @@ class Recorder(Protocol):
     def configured(self, policy: model.Policy) -> None:
         """A configuration is in force: at the start and after every reload."""
 
+    def configuration_read(self, at: float, *, good: bool) -> None:
+        """The files were read at a time: they are in force, or refused."""
+
     def cycle(self, world: model.World, plan: model.Plan, duration_s: float) -> None:
         """A cycle ended well. Exactly one call for each plan."""
 
@@ -66,6 +69,9 @@ class NullRecorder:
     """Discards everything: for dry runs."""
 
     def configured(self, policy: model.Policy) -> None:
+        """Discard."""
+
+    def configuration_read(self, at: float, *, good: bool) -> None:
         """Discard."""
 
     def cycle(self, world: model.World, plan: model.Plan, duration_s: float) -> None:

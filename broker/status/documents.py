@@ -90,7 +90,7 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
     No more than ``most`` actions and refusals.
     """
     document = _head(source)
-    last, now = source.plan, source.now()
+    last, now, state = source.plan, source.now(), source.configuration
     document.update(
         cycle=last.ledger.cycle if last is not None else None,
         active=last.active if last is not None else None,
@@ -99,6 +99,12 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
         wake_in_s=_until(last.wake_at, now) if last is not None else None,
         draining=source.policy.draining,
         configuration=source.fingerprint,
+        configuration_at=_iso(state.read_at or None),
+        configuration_age_s=_age(state.read_at or None, now),
+        configuration_refused_at=_iso(state.refused_at),
+        configuration_refused_age_s=_age(state.refused_at, now),
+        configuration_refusal=_quote(state.refusal, limit=1024),
+        configuration_waits=list(state.waits),
         actions=[_action(a) for a in last.actions[:most]] if last is not None else [],
         refusals=[_refusal(r) for r in last.refusals[:most]] if last is not None else [],
         backoffs=_backoffs(last, now=now) if last is not None else [],
@@ -106,6 +112,21 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
         sources=_sources(source, now=now),
     )
     return document
+
+
+def configuration(source: StatusSource, *, blind: Callable[[str], str] | None) -> Document:
+    """Return what is in force, setting by setting: to be compared by whoever has our key.
+
+    ``blind`` makes of a digest what nobody else can; without it there is nothing to compare.
+    """
+    state = source.configuration
+    parts = sorted(state.parts.items()) if blind is not None else ()
+    return {
+        **_head(source),
+        "settings": {path: blind(digest) for path, digest in parts} if blind is not None else {},
+        "waits": list(state.waits),
+        "revisions": {t.name: t.revision for t in source.policy.templates},
+    }
 
 
 def leftovers(source: StatusSource, planned: model.Plan | None, *, everything: bool) -> Document:

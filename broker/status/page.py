@@ -148,12 +148,17 @@ def _header(plan: _Row) -> str:
         if controller["version"]
         else "controller not read yet"
     )
+    reading = "".join(
+        f' <span class="{css}">{_text(words)}</span>'
+        for css, words in terminal.configuration_words(plan)
+    )
     draining = ' <span class="wait">draining</span>' if plan["draining"] else ""
     quiet = ' <span class="wait">controller shuts down</span>' * controller["quieting_down"]
     over = ' class="bad"' if plan["overshoot"] else ""
     return (
-        f"<header><h1>Agent broker <code>{_text(plan['owner'])}</code></h1> {ready}{draining}"
-        f'{quiet}<span class="quiet">{seen} · <span{over}>overshoot {_text(plan["overshoot"])}'
+        f"<header><h1>Agent broker <code>{_text(plan['owner'])}</code></h1> {ready}{reading}"
+        f'{draining}{quiet}<span class="quiet">{seen} · '
+        f"<span{over}>overshoot {_text(plan['overshoot'])}"
         f"</span> · version {_text(plan['version'])}</span></header>"
     )
 

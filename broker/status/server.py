@@ -91,6 +91,7 @@ class Server:
         limits: doors.DoorLimits | None = None,
     ) -> None:
         self.prove: _Prove = lambda word, path, body: None  # noqa: ARG005 -- until there is a key
+        self.blind: Callable[[str], str] | None = None  # as well
         self._source = source
         self._metrics = metrics
         self._limits = limits if limits is not None else doors.DoorLimits()
@@ -142,6 +143,7 @@ class Server:
         self._add(app, "/metrics", self._exposition)
         for name, make in _DOCUMENTS.items():
             self._add(app, f"{_API}{name}", self._document(make))
+        self._add(app, f"{_API}configuration", self._configuration)
         self._add(app, f"{_API}leftovers", lambda: _json(self._leftovers(everything=False)))
         self._add(app, f"{_API}leftovers/all", lambda: _json(self._leftovers(everything=True)))
         return app
@@ -240,6 +242,9 @@ class Server:
         self, make: Callable[[StatusSource], documents.Document]
     ) -> Callable[[], Awaitable[web.Response]]:
         return lambda: json_in_slices(make(self._source))
+
+    def _configuration(self) -> web.Response:
+        return _json(documents.configuration(self._source, blind=self.blind))
 
     def _leftovers(self, *, everything: bool) -> documents.Document:
         """Plan once more, at most once for each look."""

@@ -6,6 +6,7 @@ Refuses to know who provides it.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from broker import config
 from broker.core import model
 from broker.core.fleet import death, ledger
 from broker.leading import leadership
@@ -25,6 +26,10 @@ class StatusSource(Protocol):
     @property
     def fingerprint(self) -> str:
         """What tells the file in force from another one; empty if it is not in force whole."""
+
+    @property
+    def configuration(self) -> config.ConfigurationState:
+        """How the configuration in force stands to the files."""
 
     @property
     def world(self) -> model.World | None:

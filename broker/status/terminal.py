@@ -67,6 +67,17 @@ def as_of(head: _Row) -> str:
     return f"as of {head['as_of'][11:19]} UTC, {since}" if head["as_of"] else since
 
 
+def configuration_words(plan: _Row) -> list[tuple[str, str]]:
+    """Return what is odd about the configuration in force, each as ``bad`` or ``wait``."""
+    words = []
+    if refusal := plan.get("configuration_refusal"):
+        ago = seconds(plan["configuration_refused_age_s"])
+        words.append(("bad", f"configuration refused {ago} ago, one before it works: {refusal}"))
+    if waits := plan.get("configuration_waits"):
+        words.append(("wait", f"a restart is needed for {', '.join(waits)}"))
+    return words
+
+
 def render(told: Mapping[str, _Row]) -> str:
     """Return what the person on call wants to know first, from all four documents."""
     plan, items = told["plan"], told["queue"]["items"]
@@ -84,6 +95,7 @@ def render(told: Mapping[str, _Row]) -> str:
             f"owner {plan['owner']}, {state}, read {seconds(plan['observed_age_s'])} ago, "
             f"overshoot {plan['overshoot']}"
         ),
+        *(plain(words) for _, words in configuration_words(plan)),
         _part(
             f"waiting{of}",
             ("item", "label", "waits", "reason", "why"),

@@ -3,6 +3,7 @@
 from attrs import define, field
 
 from backends import api as backends_api
+from broker import config
 from broker.core import model
 from broker.core.fleet import death, ledger
 from broker.leading import leadership as leaderships
@@ -41,6 +42,7 @@ class FixedSource:
     deaths: list[death.Death] = field(factory=list)
     is_ready: tuple[bool, str] = (True, "ok")
     is_alive: tuple[bool, str] = (True, "ok")
+    configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
     leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)
 
     def now(self):

@@ -6,6 +6,7 @@ import pytest
 from broker.core import model
 from broker.core.decide import capacity, leaving, leftovers, plan, serving
 from broker.core.decide import draft as drafts
+from broker.core.demand import vetoes
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
 from broker.core.model import BackendName, Phase, Stage, WaitReason
@@ -27,6 +28,7 @@ def drafted(scene):
     found, ledger, _ = agents_.observe(world, scene.policy)
     ours = {a.name: a.template for a in found if a.template is not None}
     wishes, _ = demand.wishes(world.controller, scene.policy.templates, ledger, ours)
+    ledger = vetoes.seen(ledger, wishes, now=world.now)
     draft = drafts.Draft(
         world=attrs.evolve(world, ledger=ledger),
         policy=scene.policy,

@@ -63,6 +63,7 @@ class Room:
     unseen_by_backend: Counter[str] = Factory(Counter)  # ordered, and not in the view yet
     ordered_by_template: Counter[str] = Factory(Counter)  # by this plan, or unseen
     holders: list[Agent] = Factory(list)
+    held: Counter[str] = Factory(Counter)  # of these, by template: without those of this plan
     passed_over: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
     going: list[Agent] = Factory(list)  # of those that take room
     _said: dict[object, str] = Factory(dict)  # what was worded already: many are refused alike
@@ -153,6 +154,7 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
     """Recount who takes room: every agent that is not gone, with what is in flight (I1)."""
     gone, going = Phase.GONE, agents_.GOING
     holders = [a for a in agents if a.phase is not gone or takes_room(a)]
+    by_template = Counter([agent.template or "" for agent in holders])
     room = Room(
         policy=policy,
         views=world.backends,
@@ -160,8 +162,9 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
         now=world.now,
         holders=holders,
         going=[agent for agent in holders if agent.phase in going],
-        by_template=Counter(agent.template or "" for agent in holders),
-        by_backend=Counter(agent.backend or "" for agent in holders),
+        held=by_template,
+        by_template=Counter(by_template),
+        by_backend=Counter([agent.backend or "" for agent in holders]),
     )
     for agent in holders:
         if agent.phase not in STARTING:

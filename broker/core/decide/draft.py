@@ -8,6 +8,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from attrs import Factory, define
@@ -85,7 +86,7 @@ class Draft:
     @functools.cached_property
     def vetoed(self) -> frozenset[model.ItemId]:
         """What the controller refuses to executors that are free, by its own words."""
-        return frozenset(w.item.id for w in self.wishes if vetoes.is_vetoed(w))
+        return frozenset(self.world.ledger.vetoed)
 
     @functools.cached_property
     def neighbours(self) -> neighbours.Neighbours:
@@ -125,7 +126,7 @@ class Draft:
     @functools.cached_property
     def ids(self) -> list[str]:
         """Suffixes for new names that no agent has had, and no label expression speaks of (I5)."""
-        names = {agent.name for agent in self.agents} | demand.names_in(self.wishes)
+        names = {agent.name for agent in self.agents} | self._interests.named
         used = {name.rpartition("-")[2] for name in names}
         return [suffix for suffix in self.world.fresh_ids if suffix not in used]
 
@@ -192,6 +193,14 @@ class Draft:
     def within(self, *phases: Phase) -> Iterator[Agent]:
         """Yield the agents that are in these phases, phase by phase."""
         return itertools.chain.from_iterable(self._by_phase.get(p, ()) for p in phases)
+
+    @functools.cached_property
+    def _idle(self) -> Mapping[NodeName, str]:
+        return {agent.name: agent.template or "" for agent in self.within(Phase.IDLE)}
+
+    def idle_without(self, names: AbstractSet[NodeName]) -> Counter[str]:
+        """Count by template the idle agents that are not among these."""
+        return Counter([self._idle[name] for name in self._idle.keys() - names])
 
     def template_of(self, agent: Agent) -> Template | None:
         """Return the template of an agent, if it is still configured."""
@@ -264,15 +273,7 @@ def unmet(draft: Draft) -> dict[model.ItemId, Unmet]:
         said = draft.said.get(key)
         if said is not None:
             reason, text, template, agent = said
-            reasons[key] = Unmet(
-                item=key,
-                reason=reason,
-                text=text,
-                template=template,
-                agent=agent,
-                label=wish.label,
-                since_at=since,
-            )
+            reasons[key] = Unmet(key, reason, text, template, agent, wish.label, since)
         elif wish.unmet is not None:
             reasons[key] = wish.unmet
     return reasons

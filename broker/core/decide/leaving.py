@@ -166,9 +166,10 @@ def _may_go(
     at_ease: dict[str, list[Agent]] = {}
     moving: set[str | None] = set()
     templates = draft.policy.by_name
+    noted = touched | draft.spent.keys() | draft.closed | draft.misplaced.keys()
     for agent in draft.within(Phase.IDLE):
         template = templates.get(agent.template)
-        if template is None or agent.name in touched or _is_due(draft, agent, template):
+        if template is None or agent.name in noted or _is_due(draft, agent, template):
             others.append(agent)
             moving.add(agent.template)
         elif agent.name not in nominated:
@@ -215,14 +216,12 @@ def _retell(draft: drafts.Draft, agent: Agent) -> None:
 
 
 def _is_due(draft: drafts.Draft, agent: Agent, template: Template) -> bool:
-    """Return whether there is anything to say of an idle agent."""
+    """Return whether there is anything more to say of an idle agent of whom nothing is noted."""
     memory = agent.memory
-    if agent.expectation is not None or memory is None or memory.item_cancelled:
-        return True
     return (
-        agent.name in draft.spent
-        or agent.name in draft.closed
-        or agent.name in draft.misplaced
+        memory is None
+        or agent.expectation is not None
+        or memory.item_cancelled
         or agents_.ASSIGNED in memory.executable_urls
         or retention.idle_too_long(agent, template, now=draft.now) is not None
     )
@@ -249,7 +248,7 @@ def _tally(draft: drafts.Draft, nominated: set[NodeName]) -> _Tally:
     return _Tally(
         staying=draft.room.by_template
         - Counter(a.template or "" for a in gone if capacity.takes_room(a)),
-        idle=Counter(a.template or "" for a in draft.within(Phase.IDLE) if a.name not in others),
+        idle=draft.idle_without(others),
     )
 
 

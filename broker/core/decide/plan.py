@@ -261,7 +261,6 @@ def _counts(
         busy[name] += agents * busy_executors
         idle[name] += agents * (executors - busy_executors)
     starting = Counter(agent.template for agent in draft.within(*capacity.STARTING))
-    held = Counter(agent.template for agent in draft.room.holders)
     return {
         template.name: model.TemplateCount(
             demand=served[template.name],
@@ -269,7 +268,7 @@ def _counts(
             idle=idle[template.name],
             busy=busy[template.name],
             starting=starting[template.name] * template.executors,
-            agents=held[template.name],
+            agents=draft.room.held[template.name],
             launches=draft.launches[template.name],
         )
         for template in draft.policy.templates

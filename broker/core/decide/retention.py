@@ -8,9 +8,10 @@ item in the queue could want it: a warm agent too many is cheap, a lost build is
 refuses to launch anything and to know backends.
 """
 
+import functools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-from attrs import Factory, define, field, frozen
+from attrs import define, field, frozen
 
 from broker.core import model
 from broker.core.demand import wishes as demand
@@ -151,7 +152,7 @@ class _OfKind:
     wanted: bool | None = None
 
 
-@define(kw_only=True)
+@define(kw_only=True, slots=False)
 class Interests:
     """Who could want an agent.
 
@@ -160,26 +161,25 @@ class Interests:
     """
 
     wishes: Sequence[demand.Wish]
-    _named: frozenset[str] = field(
-        init=False,
-        default=Factory(lambda self: demand.names_in(self.wishes), takes_self=True),
-    )
-    _by_name: Mapping[NodeName, Sequence[demand.Wish]] = field(
-        init=False,
-        default=Factory(lambda self: demand.by_name(self.wishes), takes_self=True),
-    )
-    _crowds: Sequence[Sequence[demand.Wish]] = field(
-        init=False,
-        default=Factory(lambda self: tuple(demand.crowds(self.wishes).values()), takes_self=True),
-    )
-    _places: Mapping[int, int] = field(
-        init=False,
-        default=Factory(
-            lambda self: {id(wish): place for place, wish in enumerate(self.wishes)},
-            takes_self=True,
-        ),
-    )
     _known: dict[Hashable, _OfKind] = field(init=False, factory=dict)
+
+    @functools.cached_property
+    def crowds(self) -> Sequence[Sequence[demand.Wish]]:
+        """The wishes, those that want the same together."""
+        return tuple(demand.crowds(self.wishes).values())
+
+    @functools.cached_property
+    def named(self) -> frozenset[str]:
+        """Every word by which a wish could tell one agent from another of its kind."""
+        return demand.names_in(crowd[0] for crowd in self.crowds)
+
+    @functools.cached_property
+    def _by_name(self) -> Mapping[NodeName, Sequence[demand.Wish]]:
+        return demand.by_name(self.wishes)
+
+    @functools.cached_property
+    def _places(self) -> Mapping[int, int]:
+        return {id(wish): place for place, wish in enumerate(self.wishes)}
 
     def for_agent(self, agent: Agent, template: Template | None) -> tuple[Interest, ...]:
         """Return the interests in an agent, in the order of the wishes."""
@@ -210,12 +210,12 @@ class Interests:
 
     def _of_kind(self, agent: Agent, template: Template | None) -> _OfKind:
         exclusive = template.exclusive if template is not None else True
-        own = agent.name if agent.name in self._named else None
+        own = agent.name if agent.name in self.named else None
         key = (kind_of(agent, template), exclusive, own)
         of_kind = self._known.get(key)
         if of_kind is None:
             labels = labels_of(agent, template)
-            asked = ((c, demand.could_want(c[0], labels, exclusive)) for c in self._crowds)
+            asked = ((c, demand.could_want(c[0], labels, exclusive)) for c in self.crowds)
             of_kind = _OfKind(
                 crowds=tuple((crowd, is_ is True) for crowd, is_ in asked if is_ is not False)
             )

@@ -37,7 +37,8 @@ _ANSWERED_S = 5.0
 """Whoever has not answered an order within this is named."""
 _TURN_S = 1.5
 """What a neighbour orders is seen within this: a look of its own, and its nodes are made."""
-_AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
+_IDLE, _BUSY = Phase.IDLE, Phase.BUSY
+_AT_WORK = frozenset({_IDLE, _BUSY})
 _TIER_REASON = (
     WaitReason.AGENT_IDLE,
     WaitReason.AGENT_STARTING,
@@ -54,53 +55,58 @@ _TIER_TEXT = (
 
 def serve_from_present(draft: drafts.Draft) -> None:
     """Match waiting items with the free slots of the agents that are there."""
+    leaving, closed, misplaced = draft.leaving, draft.closed, draft.misplaced
+    is_vetoed = bool(draft.vetoed)
     for agent in draft.agents:
         if agent.phase not in _TIERS:
             continue
-        if agent.name in draft.leaving and not _took_work_since(draft, agent):
+        name, memory = agent.name, agent.memory
+        if name in leaving and not _took_work_since(draft, agent):
             continue
         supply = _supply(draft, agent)
         if supply is None:
             continue
-        if agent.name in draft.misplaced:
-            text = f"{draft.misplaced[agent.name].text}: not counted"
-            draft.refusals.append(model.Refusal(subject=agent.name, text=text))
+        if name in misplaced or name in closed:  # certain: another agent may well be given work
+            verdict = misplaced.get(name)
+            words = verdict.text if verdict is not None else withheld.words(agent, now=draft.now)
+            draft.refusals.append(model.Refusal(subject=name, text=f"{words}: not counted"))
             continue
-        if agent.name in draft.closed:  # certain: another agent may well be given work
-            draft.refusals.append(
-                model.Refusal(
-                    subject=agent.name,
-                    text=f"{withheld.words(agent, now=draft.now)}: not counted",
-                )
-            )
-            continue
-        memory = agent.memory
-        nominated = memory is not None and memory.nominated_at is not None
-        nominated = nominated or bool(draft.vetoed)
-        refused = _refused(draft, agent) if nominated else None
-        if refused:
-            draft.refused[agent.name] = refused
-            draft.room.passed_over[agent.name] = (
-                f"is free and refused by the controller to {_many(refused)}"
-            )
-            draft.refusals.append(
-                model.Refusal(
-                    subject=agent.name,
-                    text="it is free and fits, but the controller gives it no work: not counted "
-                    f"for {_many(refused)}",
-                )
-            )
-        if refused and agent.phase is Phase.IDLE and not refused <= draft.vetoed:
-            draft.passed_over.append(supply)  # it has taken nothing at all: not for others
-            continue
-        if refused:
-            supply = attrs.evolve(supply, refused=refused)
-            draft.passed_over.append(supply)
+        if is_vetoed or (memory is not None and memory.nominated_at is not None):
+            refused = _refused(draft, agent)
+            if refused:
+                _pass_over(draft, agent, supply, refused)
+                continue
         draft.supplies.append(supply)
     draft.supplies.extend(_neighbours(draft))
     _nominate(draft)
     draft.served = draft.nominated
     draft.unserved = [w for w in draft.wanted if w.item.id not in draft.nominated]
+
+
+def _pass_over(
+    draft: drafts.Draft,
+    agent: Agent,
+    supply: matching.Supply,
+    refused: frozenset[model.ItemId],
+) -> None:
+    """Count a free agent for nobody, or for others than the items that are not given to it."""
+    draft.refused[agent.name] = refused
+    draft.room.passed_over[agent.name] = (
+        f"is free and refused by the controller to {_many(refused)}"
+    )
+    draft.refusals.append(
+        model.Refusal(
+            subject=agent.name,
+            text="it is free and fits, but the controller gives it no work: not counted "
+            f"for {_many(refused)}",
+        )
+    )
+    if agent.phase is Phase.IDLE and not refused <= draft.vetoed:
+        draft.passed_over.append(supply)  # it has taken nothing at all: not for others
+        return
+    supply = attrs.evolve(supply, refused=refused)
+    draft.passed_over.append(supply)
+    draft.supplies.append(supply)
 
 
 def _took_work_since(draft: drafts.Draft, agent: Agent) -> bool:
@@ -265,8 +271,8 @@ def _refused_since(
 def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
     """Return the free slots of an agent, or None if it will not serve anybody."""
     template = draft.policy.by_name.get(agent.template)
-    computer = agent.computer
-    if agent.phase in _AT_WORK:
+    phase, computer = agent.phase, agent.computer
+    if phase is _IDLE or phase is _BUSY:
         if computer is None or computer.offline:
             return None
         slots = computer.executors - computer.busy_executors
@@ -275,7 +281,7 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         verdict = draft.spent.get(agent.name)
         if (
             verdict is not None
-            and (agent.phase is Phase.BUSY or verdict.cause in retention.USED)
+            and (phase is _BUSY or verdict.cause in retention.USED)
             and not _took_work_since(draft, agent)
         ):
             return None  # it is being taken out of service, its free slots with it
@@ -283,25 +289,20 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
         # the definition may be what keeps it from coming: another one is due
         if template is None or withheld.is_outdated(agent, template):
             return None
-        if agent.phase is Phase.UNKNOWN and not _may_be_starting(agent, template, draft.now):
+        if phase is Phase.UNKNOWN and not _may_be_starting(agent, template, draft.now):
             return None
         slots = template.executors
+    instance = agent.instance
+    if phase is _IDLE and instance is not None and instance.state is _STARTING:
+        phase = Phase.CONNECTING  # online before all of it runs, it still starts
     return matching.Supply(
-        name=agent.name,
-        template=agent.template,
-        labels=retention.labels_of(agent, template),
-        exclusive=template.exclusive if template is not None else True,
-        slots=slots,
-        tier=_tier(agent),
+        agent.name,
+        agent.template,
+        retention.labels_of(agent, template),
+        template.exclusive if template is not None else True,
+        slots,
+        _TIERS[phase],
     )
-
-
-def _tier(agent: Agent) -> int:
-    """Return how far an agent is from work: online before all of it runs, it still starts."""
-    phase, instance = agent.phase, agent.instance
-    if phase is Phase.IDLE and instance is not None and instance.state is _STARTING:
-        phase = Phase.CONNECTING
-    return _TIERS[phase]
 
 
 def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:
@@ -597,8 +598,7 @@ def _warm(draft: drafts.Draft) -> Counter[str]:
     """Count by template the agents that are, or will be, idle and without a nominated item."""
     nominated = {supply.name for supply in draft.nominated.values()}
     # one that is being retired is idle in the controller until it is gone: not replaced yet
-    others = nominated | draft.closed
-    warm = Counter(a.template or "" for a in draft.within(Phase.IDLE) if a.name not in others)
+    warm = draft.idle_without(nominated | draft.closed)
     warm.update(
         supply.template or ""
         for supply in draft.supplies

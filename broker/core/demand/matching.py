@@ -19,9 +19,7 @@ from broker.core import model
 from broker.core.demand import wishes as demand
 
 
-@define(
-    kw_only=True
-)  # a value all the same; there is one for each agent, and frozen ones are dear
+@define  # a value all the same; there is one for each agent, and frozen ones are dear
 class Supply:
     """Free slots of one agent. Lower ``tier`` first: 0 idle, 1 connecting, 3 ordered."""
 
@@ -71,15 +69,19 @@ class _Pile:
 class _Crowd:
     """Items that want exactly the same."""
 
-    wishes: list[demand.Wish]
-    piles: list[int]
+    wishes: list[demand.Wish] = Factory(list)
+    piles: list[int] = Factory(list)
     matched: int = 0
 
 
 def match(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> dict[model.ItemId, Supply]:
     """Give as many items as possible a slot; ``wishes`` come oldest first."""
-    piles = _pile_up(wishes, supplies)
-    crowds, order = _gather(wishes, piles)
+    supplies = [supply for supply in supplies if supply.slots > 0]
+    crowds, order = _gather(wishes, supplies)
+    heads = [crowd.wishes[0] for crowd in crowds]
+    piles = _pile_up(demand.names_in(heads), supplies)
+    for crowd, head in zip(crowds, heads, strict=True):
+        crowd.piles = [i for i, pile in enumerate(piles) if fits(head, pile.members[0])]
     soonest = 0  # of the piles that have a free slot, which come in the order of their ranks
     flow: list[dict[int, int]] = [{} for _ in crowds]
     closed: set[int] = set()
@@ -98,12 +100,33 @@ def match(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> dict[mod
     return _hand_out(crowds, piles, flow)
 
 
-def _pile_up(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> list[_Pile]:
-    named = demand.names_in(wishes)
+def _gather(
+    wishes: Sequence[demand.Wish], supplies: Iterable[Supply]
+) -> tuple[list[_Crowd], list[int]]:
+    """Return the crowds, and of which of them each item is."""
+    crowds: list[_Crowd] = []
+    order: list[int] = []
+    refused = frozenset[model.ItemId]().union(*(s.refused for s in supplies if s.refused))
+    by_key: dict[Hashable, int] = {}
+    by_wish: dict[Hashable, int] = {}
+    for wish in wishes:
+        alone = wish.item.id if refused and wish.item.id in refused else None
+        group = wish.crowd if alone is None else (wish.crowd, alone)
+        index = by_wish.get(group)
+        if index is None:
+            canonical = wish.expression.canonical() if wish.expression is not None else None
+            key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind, alone)
+            index = by_wish[group] = by_key.setdefault(key, len(crowds))
+            if index == len(crowds):
+                crowds.append(_Crowd())
+        order.append(index)
+        crowds[index].wishes.append(wish)
+    return crowds, order
+
+
+def _pile_up(named: frozenset[str], supplies: Iterable[Supply]) -> list[_Pile]:
     piles: dict[object, _Pile] = {}
     for supply in supplies:
-        if supply.slots <= 0:
-            continue
         own = supply.name if supply.name in named else None
         rank = supply.rank
         labels = supply.labels - {supply.name}
@@ -114,31 +137,6 @@ def _pile_up(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> list[
         pile.members.append(supply)
         pile.free += supply.slots
     return sorted(piles.values(), key=lambda pile: (pile.rank, pile.members[0].name))
-
-
-def _gather(
-    wishes: Sequence[demand.Wish], piles: Sequence[_Pile]
-) -> tuple[list[_Crowd], list[int]]:
-    """Return the crowds, and of which of them each item is."""
-    crowds: list[_Crowd] = []
-    order: list[int] = []
-    refused = frozenset[model.ItemId]().union(*(pile.members[0].refused for pile in piles))
-    by_key: dict[Hashable, int] = {}
-    by_wish: dict[Hashable, int] = {}
-    for wish in wishes:
-        alone = wish.item.id if wish.item.id in refused else None
-        group = wish.crowd if alone is None else (wish.crowd, alone)
-        index = by_wish.get(group)
-        if index is None:
-            canonical = wish.expression.canonical() if wish.expression is not None else None
-            key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind, alone)
-            index = by_wish[group] = by_key.setdefault(key, len(crowds))
-            if index == len(crowds):
-                fitting = [i for i, pile in enumerate(piles) if fits(wish, pile.members[0])]
-                crowds.append(_Crowd(wishes=[], piles=fitting))
-        order.append(index)
-        crowds[index].wishes.append(wish)
-    return crowds, order
 
 
 def _augment(

@@ -92,7 +92,7 @@ def _crowd_of(wish: "Wish") -> Hashable:
     )
 
 
-@frozen(kw_only=True)
+@frozen
 class Wish:
     """One item, read. ``unmet`` is set where no agent of ours would help."""
 
@@ -367,15 +367,15 @@ class _WishReader:
             return first
         unmet = first.unmet
         return Wish(
-            item=item,
-            label=first.label,
-            kind=first.kind,
-            expression=first.expression,
-            templates=first.templates,
-            early=first.early,
-            pinned=first.pinned,
-            unmet=_of_another(unmet, item) if unmet is not None else None,
-            crowd=first.crowd,
+            item,
+            first.label,
+            first.kind,
+            first.expression,
+            first.templates,
+            first.early,
+            first.pinned,
+            _of_another(unmet, item) if unmet is not None else None,
+            first.crowd,
         )
 
     def _wish(self, item: QueueItem, label: KnownLabel) -> Wish:

@@ -111,19 +111,18 @@ def _unchanged(
     """
     if not last or not world.controller.synced:
         return {}
-    listed = {name: one.instances for name, one in world.backends.items() if one.synced}
-    instances = {name: {one.name: one for one in listing} for name, listing in listed.items()}
-    others = _listed_twice(listed.values()) | ledger.expectations.keys()
-    others |= world.controller.takes_work.keys()
+    views = {name: view.instances for name, view in world.backends.items() if view.synced}
+    instances = {name: {one.name: one for one in listed} for name, listed in views.items()}
+    others = _listed_twice(views.values())
+    others |= ledger.expectations.keys() | world.controller.takes_work.keys()
     nothing: Mapping[str, backends_api.Instance] = {}
-    memories, session = ledger.memories, ledger.session
+    memories, session, assigned = ledger.memories, ledger.session, ASSIGNED
     idle, busy = Phase.IDLE, Phase.BUSY
     same = {}
     for agent in last:
         name, phase, memory = agent.name, agent.phase, agent.memory
         if (
             (phase is idle or phase is busy)
-            and name not in others
             and agent.expectation is None
             and memory is not None
             and (phase is idle or memory.busy_session == session)
@@ -133,8 +132,9 @@ def _unchanged(
             and agent.backend is not None
             and (instance := instances.get(agent.backend, nothing).get(name)) is not None
             and instance == agent.instance
-            and ASSIGNED not in memory.executable_urls
-            and not (computer.offline and memory.closed_at is not None)
+            and assigned not in memory.executable_urls
+            and not (memory.closed_at is not None and computer.offline)
+            and name not in others
         ):
             same[name] = agent
     return same

@@ -134,7 +134,7 @@ class WaitReason(enum.Enum):
     DRAINING = "draining"
 
 
-@frozen(kw_only=True)
+@frozen
 class Unmet:
     """An item that does not run yet, and why, for people."""
 

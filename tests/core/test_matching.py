@@ -27,7 +27,7 @@ def wish(number, text, **more):
 def supply(number, owned, **more):
     name = NodeName(f"o-{number}")
     fields = {"slots": 1, "tier": 0, "exclusive": True, "template": TemplateName("t"), **more}
-    return matching.Supply(name=name, labels=frozenset(owned) | {name}, **fields)
+    return matching.Supply(name=name, kind=frozenset(owned), **fields)
 
 
 def best(wishes, slots):
@@ -71,7 +71,7 @@ def test_as_good_as_brute_force(texts, told):
     """As many as possible, the oldest first, each with an agent that fits, no slot twice."""
     wishes, supplies = world(texts, told)
     slots = [s for s in supplies for _ in range(s.slots)]
-    given_ = matching.match(wishes, supplies)
+    given_ = {w.item.id: s for w, s in matching.match(wishes, supplies)}
     assert set(best(wishes, slots)) == set(given_)
     for number, found in given_.items():
         assert matching.fits(wishes[number], found)
@@ -83,7 +83,7 @@ def test_as_good_as_brute_force(texts, told):
 def test_the_soonest_agents_are_used(texts, told):
     """No better set of ranks serves the same items."""
     wishes, supplies = world(texts, told)
-    given_ = matching.match(wishes, supplies)
+    given_ = {w.item.id: s for w, s in matching.match(wishes, supplies)}
     used = sorted(found.rank for found in given_.values())
     served = [w for w in wishes if w.item.id in given_]
     for limit in sorted({s.rank for s in supplies}):

@@ -22,7 +22,7 @@ def unmet(made):
 
 
 def a_supply(name, **more):
-    fields = {"template": "t", "labels": frozenset({"t", name}), "exclusive": False, "tier": 0}
+    fields = {"template": "t", "kind": frozenset({"t"}), "exclusive": False, "tier": 0}
     return matching.Supply(name=model.NodeName(name), slots=1, **{**fields, **more})
 
 
@@ -80,7 +80,7 @@ def test_what_an_agent_has_to_offer(exclusive):
         matching.Supply(
             name=name,
             template="t",
-            labels=frozenset({"x", name}),
+            kind=frozenset({"x"}),
             exclusive=exclusive,
             slots=2,
             tier=0,
@@ -88,7 +88,7 @@ def test_what_an_agent_has_to_offer(exclusive):
         matching.Supply(
             name=other,
             template="old",
-            labels=frozenset({other}),
+            kind=frozenset(),
             exclusive=True,
             slots=2,
             tier=0,
@@ -242,7 +242,7 @@ def test_an_order_is_offered_as_its_agent_will_be():
         matching.Supply(
             name=name,
             template="t",
-            labels=frozenset({"x", name}),
+            kind=frozenset({"x"}),
             exclusive=True,
             slots=2,
             tier=3,
@@ -339,7 +339,7 @@ def shortage(scene, *supplies):
         ({}, False),  # fits, and was given nothing
         ({"refused": frozenset({1})}, False),
         ({"refused": frozenset({2})}, True),  # something else was not given to it
-        ({"labels": frozenset({"u"}), "template": "u"}, True),  # does not fit
+        ({"kind": frozenset({"u"}), "template": "u"}, True),  # does not fit
     ],
 )
 def test_who_was_not_given_an_item_speaks_against_another_agent(more, helps):

@@ -33,7 +33,7 @@ def drafted(scene):
         world=attrs.evolve(world, ledger=ledger),
         policy=scene.policy,
         agents=found,
-        wishes=tuple(sorted(wishes, key=drafts.age)),
+        wishes=drafts.oldest_first(wishes),
         room=capacity.count(world, scene.policy, found),
     )
     serving.serve_from_present(draft)

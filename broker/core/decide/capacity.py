@@ -293,24 +293,20 @@ def _backend_gate(room: Room, template: Template, backend: BackendName) -> Short
         return Shortage(reason=WaitReason.NOT_SYNCED, text=f"its state is unknown{words}")
     whole = ledgers.key_of(Scope.BACKEND, backend, None)
     pair = ledgers.key_of(Scope.TEMPLATE, backend, template.name)
-    gates = (
-        _backoff_gate(room, whole, "backing off", ""),
-        _backoff_gate(room, pair, f"template {template.name} is set aside", template.revision),
-        _backoff_gate(
-            room,
-            ledgers.key_of(Scope.LAUNCH, backend, template.name),
-            f"starts of template {template.name} pause",
-            template.revision,
-        ),
-        _row_gate(room, template, backend),
-        _probe_gate(room, template, backend),
-        _trial_gate(room, template, pair),
-        _window_gate(room, pair),
-        _window_gate(room, whole),
-        _cap_gate(room, backend, view),
-        _budget_gate(room, backend),
+    launch = ledgers.key_of(Scope.LAUNCH, backend, template.name)
+    name, revision = template.name, template.revision
+    return (
+        _backoff_gate(room, whole, "backing off", "")
+        or _backoff_gate(room, pair, f"template {name} is set aside", revision)
+        or _backoff_gate(room, launch, f"starts of template {name} pause", revision)
+        or _row_gate(room, template, backend)
+        or _probe_gate(room, template, backend)
+        or _trial_gate(room, template, pair)
+        or _window_gate(room, pair)
+        or _window_gate(room, whole)
+        or _cap_gate(room, backend, view)
+        or _budget_gate(room, backend)
     )
-    return next((refused for refused in gates if refused is not None), None)
 
 
 def _backoff_gate(room: Room, key: model.BackoffKey, what: str, revision: str) -> Shortage | None:

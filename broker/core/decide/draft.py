@@ -6,6 +6,7 @@ Only ``plan`` and the steps beside it hold one, within one cycle. Refuses to dec
 import functools
 import itertools
 import math
+import operator
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -195,12 +196,15 @@ class Draft:
         return itertools.chain.from_iterable(self._by_phase.get(p, ()) for p in phases)
 
     @functools.cached_property
-    def _idle(self) -> Mapping[NodeName, str]:
-        return {agent.name: agent.template or "" for agent in self.within(Phase.IDLE)}
+    def _idle(self) -> Mapping[str, int]:
+        return Counter([agent.template or "" for agent in self.within(Phase.IDLE)])
 
     def idle_without(self, names: AbstractSet[NodeName]) -> Counter[str]:
         """Count by template the idle agents that are not among these."""
-        return Counter([self._idle[name] for name in self._idle.keys() - names])
+        left = Counter(self._idle)
+        others = (self.present[name] for name in self.present.keys() & names)
+        left.subtract([a.template or "" for a in others if a.phase is Phase.IDLE])
+        return left
 
     def template_of(self, agent: Agent) -> Template | None:
         """Return the template of an agent, if it is still configured."""
@@ -215,11 +219,20 @@ class Draft:
         return self._interests.is_wanted_now(agent, self.template_of(agent))
 
 
+def since(wish: demand.Wish) -> float:
+    """Return since when an item waits; whoever does not tell gets ahead of nobody."""
+    item = wish.item
+    return item.buildable_since_at or item.in_queue_since_at or math.inf
+
+
 def age(wish: demand.Wish) -> tuple[float, model.ItemId]:
     """Return what sorts wishes, the oldest first."""
-    item = wish.item
-    # whoever does not tell gets ahead of nobody
-    return (item.buildable_since_at or item.in_queue_since_at or math.inf, item.id)
+    return (since(wish), wish.item.id)
+
+
+def oldest_first(wishes: Iterable[demand.Wish]) -> tuple[demand.Wish, ...]:
+    """Sort wishes by their age."""
+    return tuple(sorted(sorted(wishes, key=operator.attrgetter("item.id")), key=since))
 
 
 def wanted_now(wishes: Iterable[demand.Wish]) -> list[demand.Wish]:
@@ -261,19 +274,20 @@ def note_all(
 ) -> None:
     """Write down why a whole crowd waits: items that the same templates serve."""
     said = Said(reason, text, template, None)
-    for wish in crowd:
-        draft.said[wish.item.id] = said
+    draft.said.update(dict.fromkeys([wish.item.id for wish in crowd], said))
 
 
 def unmet(draft: Draft) -> dict[model.ItemId, Unmet]:
     """Return what was written down, and of the others what their wish says; in their order."""
-    reasons = {}
+    reasons, all_said = {}, draft.said
     for wish in draft.wishes:
-        since, key = age(wish)
-        said = draft.said.get(key)
+        item_id = wish.item.id
+        said = all_said.get(item_id)
         if said is not None:
             reason, text, template, agent = said
-            reasons[key] = Unmet(key, reason, text, template, agent, wish.label, since)
+            reasons[item_id] = Unmet(
+                item_id, reason, text, template, agent, wish.label, since(wish)
+            )
         elif wish.unmet is not None:
-            reasons[key] = wish.unmet
+            reasons[item_id] = wish.unmet
     return reasons

@@ -162,17 +162,29 @@ def _may_go(
     where all stay only the end of their time is noted.
     """
     others = [*draft.within(Phase.CONNECTING, Phase.HELD)]
-    others += [a for a in draft.within(Phase.BUSY) if _last_build(draft, a) or withheld.is_held(a)]
+    spent = draft.spent.keys() | draft.misplaced.keys()
+    others += [
+        a for a in draft.within(Phase.BUSY) if a.name in spent or _dead(a) or withheld.is_held(a)
+    ]
+    noted = spent | touched | draft.closed
     at_ease: dict[str, list[Agent]] = {}
     moving: set[str | None] = set()
-    templates = draft.policy.by_name
-    noted = touched | draft.spent.keys() | draft.closed | draft.misplaced.keys()
+    templates, now = draft.policy.by_name, draft.now
     for agent in draft.within(Phase.IDLE):
+        name, memory = agent.name, agent.memory
         template = templates.get(agent.template)
-        if template is None or agent.name in noted or _is_due(draft, agent, template):
+        if (
+            template is None
+            or memory is None
+            or name in noted
+            or agent.expectation is not None
+            or memory.item_cancelled
+            or agents_.ASSIGNED in memory.executable_urls
+            or retention.idle_too_long(agent, template, now=now) is not None
+        ):
             others.append(agent)
             moving.add(agent.template)
-        elif agent.name not in nominated:
+        elif name not in nominated:
             at_ease.setdefault(template.name, []).append(agent)
     for template in draft.policy.templates:
         staying = at_ease.get(template.name, [])
@@ -180,8 +192,11 @@ def _may_go(
             others.extend(staying)
         elif tally.idle[template.name] > template.min_idle:
             idle_s = template.retention.idle_s
-            idle_at = [a.memory.idle_at for a in staying if a.memory is not None]
-            since = [at for at in idle_at if at is not None]
+            since = [
+                a.memory.idle_at
+                for a in staying
+                if a.memory is not None and a.memory.idle_at is not None
+            ]
             if idle_s is not None and since:
                 draft.wake.append(min(since) + idle_s)
     return others
@@ -197,7 +212,7 @@ def _end_work(draft: drafts.Draft, agent: Agent) -> None:
             )
         )
         return
-    verdict = _last_build(draft, agent)
+    verdict = dead or _last_build(draft, agent)
     if agent.cordoned:
         _retell(draft, agent)
     elif verdict is not None:
@@ -215,26 +230,14 @@ def _retell(draft: drafts.Draft, agent: Agent) -> None:
         _cordon(draft, agent, retention.Verdict(cause=cause, text=told))
 
 
-def _is_due(draft: drafts.Draft, agent: Agent, template: Template) -> bool:
-    """Return whether there is anything more to say of an idle agent of whom nothing is noted."""
-    memory = agent.memory
-    return (
-        memory is None
-        or agent.expectation is not None
-        or memory.item_cancelled
-        or agents_.ASSIGNED in memory.executable_urls
-        or retention.idle_too_long(agent, template, now=draft.now) is not None
-    )
-
-
 def _excess(template: Template, tally: _Tally) -> int:
     """Return how many agents more than its cap a template has."""
     return tally.staying[template.name] - template.cap if template.cap is not None else 0
 
 
 def _last_build(draft: drafts.Draft, agent: Agent) -> retention.Verdict | None:
-    """Return why the present build of an agent is to be its last."""
-    verdict = _dead(agent) or draft.misplaced.get(agent.name)
+    """Return why the present build of an agent that lives is to be its last."""
+    verdict = draft.misplaced.get(agent.name)
     if verdict is None and not withheld.is_held(agent):  # whoever holds it wants it kept as it is
         verdict = draft.spent.get(agent.name)
     return verdict
@@ -368,7 +371,7 @@ def _retire_idle(  # noqa: PLR0911 -- one objection, one return
 
 def _is_fresh(draft: drafts.Draft, wish: demand.Wish) -> bool:
     """Return whether an item came so late that whoever is free may still be given it."""
-    return draft.now - drafts.age(wish)[0] < draft.policy.settle_s
+    return draft.now - drafts.since(wish) < draft.policy.settle_s
 
 
 def _cordon_idle(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> None:

@@ -47,7 +47,7 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
         world=world,
         policy=policy,
         agents=agents,
-        wishes=tuple(sorted(wishes, key=drafts.age)),
+        wishes=drafts.oldest_first(wishes),
         room=capacity.count(world, policy, agents),
     )
     draft.refusals.extend(
@@ -245,11 +245,9 @@ def _is_active(draft: drafts.Draft) -> bool:
 def _counts(
     draft: drafts.Draft, unmet: Mapping[model.ItemId, model.Unmet]
 ) -> dict[model.TemplateName, model.TemplateCount]:
-    served: Counter[str] = Counter()
     at_once = demand.WishKind.NOW
-    for wish in draft.wishes:
-        if wish.kind is at_once and wish.unmet is None and wish.item.id in unmet:
-            served[unmet[wish.item.id].template or ""] += 1
+    told = [unmet[w.item.id] for w in draft.wanted if w.kind is at_once and w.item.id in unmet]
+    served = Counter([one.template or "" for one in told])
     idle: Counter[str | None] = Counter()
     busy: Counter[str | None] = Counter()
     online = Counter(

@@ -75,8 +75,7 @@ def spent(  # noqa: PLR0911 -- one rule, one return: the order is the rule
 
 def idle_too_long(agent: Agent, template: Template, *, now: float) -> Verdict | None:
     """Return a verdict for an agent that was idle longer than its template allows."""
-    idle_s = template.retention.idle_s
-    memory = agent.memory
+    idle_s, memory = template.retention.idle_s, agent.memory
     if idle_s is None or memory is None or memory.idle_at is None:
         return None
     idle = now - memory.idle_at

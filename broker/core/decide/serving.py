@@ -6,6 +6,7 @@ will take, fair between kinds of items, then the warm pool. Refuses to let anybo
 
 import heapq
 import itertools
+import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -128,7 +129,7 @@ def _neighbours(draft: drafts.Draft) -> Iterator[matching.Supply]:
         limit: frozenset(
             wish.item.id
             for wish in draft.wanted
-            if draft.now - drafts.age(wish)[0] >= limit and wish.kind is demand.WishKind.NOW
+            if draft.now - drafts.since(wish) >= limit and wish.kind is demand.WishKind.NOW
         )
         for limit in (neighbours.GIVEN_WITHIN_S, neighbours.COMES_WITHIN_S)
     }
@@ -137,7 +138,7 @@ def _neighbours(draft: drafts.Draft) -> Iterator[matching.Supply]:
         yield matching.Supply(
             name=agent.name,
             template=None,
-            labels=agent.labels,
+            kind=agent.labels - {agent.name},
             exclusive=True,
             slots=agent.slots,
             tier=_TIERS[Phase.IDLE if agent.online else Phase.CONNECTING],
@@ -156,11 +157,9 @@ def _nominate(draft: drafts.Draft) -> None:
     wanted = (
         [w for w in draft.wanted if w.item.id not in draft.held] if draft.held else draft.wanted
     )
-    before, draft.nominated = draft.nominated, matching.match(wanted, _keep(draft))
-    for wish in draft.wanted:
-        supply = draft.nominated.get(wish.item.id)
-        if supply is None:
-            continue
+    matched = matching.match(wanted, _keep(draft))
+    before, draft.nominated = draft.nominated, {wish.item.id: one for wish, one in matched}
+    for wish, supply in matched:
         old = before.get(wish.item.id)
         if old is None or old.name != supply.name:  # else it is written down
             _note_nominated(draft, wish, supply)
@@ -206,14 +205,18 @@ def _unanswered(draft: drafts.Draft, agent: Agent) -> str:
 
 def _keep(draft: drafts.Draft) -> list[matching.Supply]:
     """Mark for each template those that come last as the ones to keep warm."""
-    left = {t.name: t.min_idle for t in draft.policy.templates}
-    busy = {agent.name for agent in draft.within(Phase.BUSY)}
-    marked = []
-    for supply in sorted(draft.supplies, key=lambda s: (s.tier, s.name), reverse=True):
-        kept = supply.template is not None and left.get(supply.template, 0) > 0
-        kept = kept and supply.name not in busy  # its free slots are no warm agent
-        if kept and supply.template is not None:
-            left[supply.template] -= 1
+    left = {t.name: t.min_idle for t in draft.policy.templates if t.min_idle > 0}
+    present, marked = draft.present, []
+    last_first = sorted(draft.supplies, key=operator.attrgetter("name"), reverse=True)
+    for supply in sorted(last_first, key=operator.attrgetter("tier"), reverse=True):
+        name, template = supply.name, supply.template
+        kept = template in left
+        if kept and name in present:
+            kept = present[name].phase is not _BUSY  # its free slots are no warm agent
+        if kept and template is not None:
+            left[template] -= 1
+            if left[template] == 0:
+                del left[template]
         marked.append(supply if supply.kept == kept else attrs.evolve(supply, kept=kept))
     return marked
 
@@ -265,7 +268,7 @@ def _refused_since(
     if vetoed_at < draft.now and memory is not None and memory.online_at is not None:
         return max(vetoed_at, memory.online_at)
     # an idle agent has taken nothing at all since then, so it counts for nobody
-    return nominated if agent.phase is Phase.IDLE else max(nominated, drafts.age(wish)[0])
+    return nominated if agent.phase is Phase.IDLE else max(nominated, drafts.since(wish))
 
 
 def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
@@ -298,7 +301,7 @@ def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
     return matching.Supply(
         agent.name,
         agent.template,
-        retention.labels_of(agent, template),
+        retention.kind_of(agent, template),
         template.exclusive if template is not None else True,
         slots,
         _TIERS[phase],
@@ -492,7 +495,7 @@ def _leaves_to_neighbour(
     since = before.waits_since_at if before is not None else None
     grows = before is None or since is None or there > before.agents
     since = now if grows or since is None else since
-    is_over = now - since >= _TURN_S or now - drafts.age(head)[0] >= neighbours.COMES_WITHIN_S
+    is_over = now - since >= _TURN_S or now - drafts.since(head) >= neighbours.COMES_WITHIN_S
     draft.deferences[name] = model.Deference(
         agents=there, waits_since_at=since, alone=is_over and there == 0
     )
@@ -565,7 +568,7 @@ def _order_one(draft: drafts.Draft, template: Template, backend: model.BackendNa
         matching.Supply(
             name=name,
             template=template.name,
-            labels=template.labels | {name},
+            kind=template.labels - {name},
             exclusive=template.exclusive,
             slots=template.executors,
             tier=_TIERS[Phase.LAUNCHING],

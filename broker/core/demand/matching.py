@@ -25,13 +25,18 @@ class Supply:
 
     name: model.NodeName
     template: model.TemplateName | None
-    labels: frozenset[str]
+    kind: frozenset[str]  # the labels without its own name
     exclusive: bool
     slots: int
     tier: int
     kept: bool = False  # counts for the warm pool if nobody needs it
     refused: frozenset[model.ItemId] = frozenset()  # that the controller does not give to it
     owner: str = ""  # of a neighbour's agent
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels that the controller sees on the agent."""
+        return self.kind | {self.name}
 
     @property
     def rank(self) -> tuple[int, bool]:
@@ -74,7 +79,9 @@ class _Crowd:
     matched: int = 0
 
 
-def match(wishes: Sequence[demand.Wish], supplies: Iterable[Supply]) -> dict[model.ItemId, Supply]:
+def match(
+    wishes: Sequence[demand.Wish], supplies: Iterable[Supply]
+) -> list[tuple[demand.Wish, Supply]]:
     """Give as many items as possible a slot; ``wishes`` come oldest first."""
     supplies = [supply for supply in supplies if supply.slots > 0]
     crowds, order = _gather(wishes, supplies)
@@ -129,8 +136,7 @@ def _pile_up(named: frozenset[str], supplies: Iterable[Supply]) -> list[_Pile]:
     for supply in supplies:
         own = supply.name if supply.name in named else None
         rank = supply.rank
-        labels = supply.labels - {supply.name}
-        key = (rank, supply.template, labels, supply.exclusive, own, supply.refused)
+        key = (rank, supply.template, supply.kind, supply.exclusive, own, supply.refused)
         pile = piles.get(key)
         if pile is None:
             pile = piles[key] = _Pile(members=[], rank=rank, free=0)
@@ -193,12 +199,11 @@ def _shift(
 
 def _hand_out(
     crowds: Sequence[_Crowd], piles: Sequence[_Pile], flow: Sequence[Mapping[int, int]]
-) -> dict[model.ItemId, Supply]:
+) -> list[tuple[demand.Wish, Supply]]:
     # never a list of all slots: a remote says how many there are
     slots = [(s for s in pile.members for _ in range(s.slots)) for pile in piles]
-    nominated: dict[model.ItemId, Supply] = {}
+    nominated: list[tuple[demand.Wish, Supply]] = []
     for crowd, flows in zip(crowds, flow, strict=True):
         takes = [next(slots[pile]) for pile, n in sorted(flows.items()) for _ in range(n)]
-        for wish, supply in zip(crowd.wishes[: crowd.matched], takes, strict=True):
-            nominated[wish.item.id] = supply
+        nominated += zip(crowd.wishes[: crowd.matched], takes, strict=True)
     return nominated

@@ -162,17 +162,16 @@ def wishes(
         foreign=_Foreign.of(c for c in view.computers if c.name not in our_nodes),
         unread=_beyond(one.label.expression for one in alike if one.label.expression is not None),
     )
-    all_wishes: list[Wish] = [
-        reader.wish(item, one) for item, one in zip(view.items, read, strict=True)
-    ]
-    remembered = LabelSource.REMEMBERED
+    all_wishes: list[Wish] = []
     labels_read = {}
-    for wish in all_wishes:
-        label = wish.label
-        if label.expression is not None:
-            # a text that was read once stays what it was, whatever it says later
-            kept = ledger.labels.get(wish.item.id) if label.source is remembered else None
-            labels_read[wish.item.id] = kept if kept is not None else label
+    for item, one in zip(view.items, read, strict=True):
+        if one.first is None:
+            one.first = wish = reader.wish(item, one.label)
+        else:
+            wish = _alike(one.first, item)
+        all_wishes.append(wish)
+        if one.kept.expression is not None:
+            labels_read[item.id] = one.kept
     return tuple(all_wishes), labels_read
 
 
@@ -181,6 +180,7 @@ class _Alike:
     """Items of one look that nothing tells apart but their ids and times."""
 
     label: KnownLabel
+    kept: KnownLabel  # what is remembered: a text that was read once stays what it was
     first: Wish | None = None  # the wish of the first of them
 
 
@@ -209,7 +209,10 @@ def _gathered(
         )
         alike = by_key.get(key)
         if alike is None:
-            alike = by_key[key] = _Alike(label=_label_of(item, view, ledger, names, free))
+            label = _label_of(item, view, ledger, names, free)
+            is_old = kept is not None and label.source is LabelSource.REMEMBERED
+            alike = _Alike(label=label, kept=kept if is_old and kept is not None else label)
+            by_key[key] = alike
         read.append(alike)
     return read, list(by_key.values())
 
@@ -359,26 +362,8 @@ class _WishReader:
     nearest: dict[str, str] = Factory(dict)
     crowds: dict[Hashable, int] = Factory(dict)
 
-    def wish(self, item: QueueItem, alike: _Alike) -> Wish:
-        """Return the wish of an item: what the first of those alike wants, with its own times."""
-        first = alike.first
-        if first is None:
-            alike.first = first = self._wish(item, alike.label)
-            return first
-        unmet = first.unmet
-        return Wish(
-            item,
-            first.label,
-            first.kind,
-            first.expression,
-            first.templates,
-            first.early,
-            first.pinned,
-            _of_another(unmet, item) if unmet is not None else None,
-            first.crowd,
-        )
-
-    def _wish(self, item: QueueItem, label: KnownLabel) -> Wish:
+    def wish(self, item: QueueItem, label: KnownLabel) -> Wish:
+        """Return what an item wants whose label is known."""
         kind = _kind(item)
         expression, complaint = self._expression(item, label)
         pinned = self._pinned(item, expression)
@@ -527,6 +512,22 @@ class _WishReader:
                     "the controller's own names it while the placeholder node is there and texts "
                     "are English; a plugin's words hide it",
                 )
+
+
+def _alike(first: Wish, item: QueueItem) -> Wish:
+    """Return the wish of an item that nothing tells from the first but its id and times."""
+    unmet = first.unmet
+    return Wish(
+        item,
+        first.label,
+        first.kind,
+        first.expression,
+        first.templates,
+        first.early,
+        first.pinned,
+        _of_another(unmet, item) if unmet is not None else None,
+        first.crowd,
+    )
 
 
 def _kind(item: QueueItem) -> WishKind:

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping
 from typing import NewType
 
-from attrs import Factory, frozen
+from attrs import Factory, field, frozen
 
 NodeName = NewType("NodeName", str)
 """Name of a Jenkins node, and of the backend's instance behind it: they are always the same."""
@@ -60,11 +60,12 @@ class Computer:
     only_steps: bool = False  # all that runs shows itself as a block of a Pipeline
     labels: frozenset[str] = frozenset()  # includes the node's own name
     description: str = ""
-
-    @property
-    def kind(self) -> frozenset[str]:
-        """The labels without the node's own name: what it has in common with others."""
-        return self.labels - {self.name}
+    kind: frozenset[str] = field(  # the labels without its own name: what it has in common
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda self: self.labels - {self.name}, takes_self=True),
+    )
 
 
 @frozen(kw_only=True)

@@ -17,6 +17,7 @@ def test_one_that_is_given_nothing_more_is_named_and_hides_no_other():
     """The whole refusal; the next agent serves as ever."""
     scene = black_hole(scene_of(Phase.IDLE))
     first, second = scene.computers[0].name, scene.agent("linux", Phase.IDLE)
+    scene.wait(item(1, "linux"))
     draft = drafted(scene)
     assert draft.refusals == [model.Refusal(subject=first, text=f"{AVOIDED}: not counted")]
     assert [supply.name for supply in draft.supplies] == [second]

@@ -75,6 +75,7 @@ def test_what_an_agent_has_to_offer(exclusive):
     scene = Scene(template("t", "x", exclusive=exclusive, executors=3))
     name = scene.agent("t", Phase.BUSY)
     other = scene.agent("old", Phase.IDLE, executors=2)
+    scene.wait(item(1, "x"))
     found = drafted(scene)
     assert sorted(found.supplies, key=lambda s: s.name, reverse=True) == [
         matching.Supply(
@@ -128,6 +129,7 @@ def test_those_that_come_last_are_kept_warm(min_idle):
     scene = Scene(template("t", min_idle=min_idle))
     idle = sorted(scene.agent("t", Phase.IDLE) for _ in range(3))
     coming = scene.agent("t", Phase.CONNECTING, age_s=5)
+    scene.wait(item(1, "t"))
     kept = {s.name for s in serving._keep(drafted(scene)) if s.kept}
     assert kept == set([coming, *reversed(idle)][:min_idle])
 

@@ -4,13 +4,14 @@ import pytest
 from attrs import evolve
 
 from broker.core import model
-from broker.core.decide import serving
+from broker.core.decide import plan, serving
 from broker.core.model import Phase, Stage, WaitReason
 from tests.core.test_plan_rules import drafted
 from tests.core.worlds import NOW, Scene, actions, item, reasons, template
 
 
 def offers(scene):
+    scene.wait(item(1, "t"))  # for nobody it is not asked
     return {s.name: s.slots for s in drafted(scene).supplies}
 
 
@@ -57,6 +58,7 @@ def test_an_agent_whose_template_is_gone_is_kept_for_nobody():
     """No pool is short of it."""
     scene = Scene(template("t", min_idle=1))
     scene.agent("old", Phase.IDLE)
+    scene.wait(item(1, "t"))
     assert [s.kept for s in serving._keep(drafted(scene))] == [False]
 
 
@@ -65,6 +67,7 @@ def test_the_free_slots_of_a_busy_agent_are_no_warm_agent():
     scene = Scene(template("t", executors=2, min_idle=1))
     idle = scene.agent("t", Phase.IDLE)
     busy = scene.agent("t", Phase.BUSY)
+    scene.wait(item(1, "t"))
     assert {s.name: s.kept for s in serving._keep(drafted(scene))} == {idle: True, busy: False}
 
 
@@ -134,3 +137,17 @@ def test_an_item_names_the_order_that_it_is_left_with():
     made = scene.plan()
     (name,) = actions(made, model.LaunchAgent)
     assert {u.agent for u in made.unmet} == {name}
+
+
+# --- where nobody waits ---
+
+
+def test_where_nobody_waits_only_those_on_their_way_are_asked_what_they_offer():
+    """They are warm agents to be; who is idle is one, and whoever could serve is noted."""
+    scene = Scene(template("t", min_idle=2))
+    idle, full = scene.agent("t", Phase.IDLE), scene.agent("t", Phase.BUSY)
+    coming = scene.agent("t", Phase.CONNECTING, age_s=5)
+    draft = drafted(scene)
+    assert [supply.name for supply in draft.supplies] == [coming]
+    assert draft.offering == {idle, coming} - {full}
+    assert plan.plan(scene.world(), scene.policy).actions == ()

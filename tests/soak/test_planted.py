@@ -56,13 +56,13 @@ def it_counts_no_agents(patch):
 
 
 def it_counts_on_nobody_who_starts(patch):
-    real = serving._supply
+    real = serving._slots
 
-    def supply(draft, agent):
+    def slots(draft, agent):
         online = agent.phase in {model.Phase.IDLE, model.Phase.BUSY}
-        return real(draft, agent) if online else None
+        return real(draft, agent) if online else 0
 
-    patch.setattr(serving, "_supply", supply)
+    patch.setattr(serving, "_slots", slots)
 
 
 def it_forgets_one_template(patch):

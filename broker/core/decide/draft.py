@@ -55,7 +55,8 @@ class Draft:
     said: dict[model.ItemId, Said] = Factory(dict)  # why who waits; the last word holds
     wake: list[float] = Factory(list)
     nominated: dict[model.ItemId, matching.Supply] = Factory(dict)
-    supplies: list[matching.Supply] = Factory(list)
+    offering: set[NodeName] = Factory(set)  # who of the present agents could serve somebody
+    supplies: list[matching.Supply] = Factory(list)  # theirs if anybody waits, and all others
     matched: int | None = None  # how many supplies there were when ``nominated`` was worked out
     passed_over: list[matching.Supply] = Factory(list)  # idle, fitting, and given no work
     refused: dict[NodeName, frozenset[model.ItemId]] = Factory(dict)  # by whom, to which items

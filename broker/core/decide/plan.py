@@ -135,8 +135,7 @@ def _helpers(draft: drafts.Draft) -> Counter[str]:
 
 def _spare(draft: drafts.Draft) -> Counter[str]:
     """Count by template the agents that are idle or on their way and nominated to nobody."""
-    offered = {supply.name for supply in draft.supplies}
-    offered -= {supply.name for supply in draft.nominated.values()}
+    offered = draft.offering - {supply.name for supply in draft.nominated.values()}
     return Counter(
         agent.template or ""
         for agent in draft.agents

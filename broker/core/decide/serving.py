@@ -57,15 +57,15 @@ _TIER_TEXT = (
 def serve_from_present(draft: drafts.Draft) -> None:
     """Match waiting items with the free slots of the agents that are there."""
     leaving, closed, misplaced = draft.leaving, draft.closed, draft.misplaced
-    is_vetoed = bool(draft.vetoed)
+    is_vetoed, anybody_waits = bool(draft.vetoed), bool(draft.wanted)
     for agent in draft.agents:
         if agent.phase not in _TIERS:
             continue
         name, memory = agent.name, agent.memory
         if name in leaving and not _took_work_since(draft, agent):
             continue
-        supply = _supply(draft, agent)
-        if supply is None:
+        slots = _slots(draft, agent)
+        if slots <= 0:
             continue
         if name in misplaced or name in closed:  # certain: another agent may well be given work
             verdict = misplaced.get(name)
@@ -75,9 +75,11 @@ def serve_from_present(draft: drafts.Draft) -> None:
         if is_vetoed or (memory is not None and memory.nominated_at is not None):
             refused = _refused(draft, agent)
             if refused:
-                _pass_over(draft, agent, supply, refused)
+                _pass_over(draft, agent, _supply(draft, agent, slots), refused)
                 continue
-        draft.supplies.append(supply)
+        draft.offering.add(name)
+        if anybody_waits or _tier(agent) > 0:  # who starts counts for the warm pool
+            draft.supplies.append(_supply(draft, agent, slots))
     draft.supplies.extend(_neighbours(draft))
     _nominate(draft)
     draft.served = draft.nominated
@@ -108,6 +110,7 @@ def _pass_over(
     supply = attrs.evolve(supply, refused=refused)
     draft.passed_over.append(supply)
     draft.supplies.append(supply)
+    draft.offering.add(agent.name)
 
 
 def _took_work_since(draft: drafts.Draft, agent: Agent) -> bool:
@@ -271,41 +274,48 @@ def _refused_since(
     return nominated if agent.phase is Phase.IDLE else max(nominated, drafts.since(wish))
 
 
-def _supply(draft: drafts.Draft, agent: Agent) -> matching.Supply | None:
-    """Return the free slots of an agent, or None if it will not serve anybody."""
-    template = draft.policy.by_name.get(agent.template)
+def _slots(draft: drafts.Draft, agent: Agent) -> int:
+    """Return how many slots of an agent are free; 0 if it will not serve anybody."""
     phase, computer = agent.phase, agent.computer
     if phase is _IDLE or phase is _BUSY:
         if computer is None or computer.offline:
-            return None
-        slots = computer.executors - computer.busy_executors
-        if slots <= 0:
-            return None
+            return 0
         verdict = draft.spent.get(agent.name)
         if (
             verdict is not None
             and (phase is _BUSY or verdict.cause in retention.USED)
             and not _took_work_since(draft, agent)
         ):
-            return None  # it is being taken out of service, its free slots with it
-    else:
-        # the definition may be what keeps it from coming: another one is due
-        if template is None or withheld.is_outdated(agent, template):
-            return None
-        if phase is Phase.UNKNOWN and not _may_be_starting(agent, template, draft.now):
-            return None
-        slots = template.executors
-    instance = agent.instance
-    if phase is _IDLE and instance is not None and instance.state is _STARTING:
-        phase = Phase.CONNECTING  # online before all of it runs, it still starts
+            return 0  # it is being taken out of service, its free slots with it
+        return computer.executors - computer.busy_executors
+    template = draft.template_of(agent)
+    # the definition may be what keeps it from coming: another one is due
+    if template is None or withheld.is_outdated(agent, template):
+        return 0
+    if phase is Phase.UNKNOWN and not _may_be_starting(agent, template, draft.now):
+        return 0
+    return template.executors
+
+
+def _supply(draft: drafts.Draft, agent: Agent, slots: int) -> matching.Supply:
+    """Return what an agent offers that has free slots."""
+    template = draft.policy.by_name.get(agent.template)
     return matching.Supply(
         agent.name,
         agent.template,
         retention.kind_of(agent, template),
         template.exclusive if template is not None else True,
         slots,
-        _TIERS[phase],
+        _tier(agent),
     )
+
+
+def _tier(agent: Agent) -> int:
+    """Return how far an agent is from work: online before all of it runs, it still starts."""
+    phase, instance = agent.phase, agent.instance
+    if phase is _IDLE and instance is not None and instance.state is _STARTING:
+        phase = Phase.CONNECTING
+    return _TIERS[phase]
 
 
 def _may_be_starting(agent: Agent, template: Template, now: float) -> bool:

@@ -317,7 +317,7 @@ def _disguised_world(world: model.World) -> model.World:
     return attrs.evolve(
         world,
         controller=attrs.evolve(view, items=items, computers=computers),
-        ledger=attrs.evolve(world.ledger, memories=memories),
+        ledger=attrs.evolve(world.ledger, memories=memories, departed={}),
     )
 
 

@@ -264,7 +264,7 @@ class Retention:
     once: bool = same(
         model.Retention,
         "once",
-        "One build, then gone; at most one more where builds take a tenth of a second.",
+        "One build, then gone; one more at most where builds are as short as Jenkins answers.",
     )
     max_builds: int | None = same(
         model.Retention, "max_builds", "Builds; default: no limit.", least=1, most=1_000_000_000

@@ -155,7 +155,8 @@ def take_in(
     if wanted and not orders:
         notes.append(HeldBack(actions=wanted))
     known, questions, ledger = state.known, state.questions, plan.ledger
-    extra = single_use.extra_builds(state.ledger, ledger, policy)
+    ledger, moved = single_use.settled(ledger, policy)
+    extra = (*single_use.extra_builds(state.ledger, ledger, policy), *moved)
     notes += [ExtraBuild(template=template) for template in extra]
     notes += _harmed(state.ledger, plan.agents)
     if sightings.leads:
@@ -164,7 +165,7 @@ def take_in(
         gone = {question.item for question in (*questions, *compared.vanished)}
         missed = tuple(question for question in missed if question.item not in gone)
         questions = (*questions, *compared.vanished, *missed)[-states.QUESTIONS_KEPT :]
-        ledger = single_use.asked(plan.ledger, (question.item for question in questions))
+        ledger = single_use.asked(ledger, (question.item for question in questions))
         notes += [*compared.started, *questions[:QUESTIONS]]
         known, questions = compared.known, questions[QUESTIONS:]
     if launches and not orders:
@@ -361,8 +362,17 @@ def learn(
     start = latency.claim(vanished, executable_url=executable_url, agents=agents)
     if start is not None:
         return Turn(state=state, orders=(), notes=(start,))
+    if not built_on and _may_begin_yet(state, vanished, policy):
+        return Turn(
+            state=attrs.evolve(state, questions=(*state.questions, vanished)), orders=(), notes=()
+        )
     ledger, name, is_extra = single_use.attribute(
-        state.ledger, agents, policy, vanished, built_on=built_on
+        state.ledger,
+        agents,
+        policy,
+        vanished,
+        executable_url=executable_url,
+        built_on=built_on,
     )
     extra = [*single_use.extra_builds(state.ledger, ledger, policy)]
     extra += [vanished.template] * is_extra
@@ -371,6 +381,16 @@ def learn(
     note = start if start is not None else Elsewhere(item=vanished.item)
     notes = (note, *(ExtraBuild(template=template) for template in extra))
     return Turn(state=attrs.evolve(state, ledger=ledger), orders=(), notes=notes)
+
+
+def _may_begin_yet(state: State, vanished: latency.Vanished, policy: model.Policy) -> bool:
+    """Return whether a build that is not told a node may show at the next look: ask again then.
+
+    An item leaves the queue a moment before its build shows; it would be counted twice.
+    """
+    template = policy.template(vanished.template)
+    is_once = template is not None and template.retention.once
+    return is_once and state.world is not None and state.world.now == vanished.looked_at
 
 
 def change_term(state: State) -> State:

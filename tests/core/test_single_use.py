@@ -6,6 +6,7 @@ import pytest
 from backends import api as backends_api
 from broker.core import model
 from broker.core.fleet import latency, single_use
+from broker.core.fleet import ledger as ledgers
 from broker.core.model import ItemId, Phase, WaitReason
 from tests.core.worlds import NOW, Scene, actions, item, launches, reasons, template
 
@@ -22,10 +23,18 @@ def vanished(number=1, looked_at=NOW):
     )
 
 
+URL = "http://c/job/x/7/"
+
+
 def attributed(scene, built_on="", **more):
     made = scene.plan()
     return single_use.attribute(
-        made.ledger, made.agents, scene.policy, vanished(**more), built_on=built_on
+        made.ledger,
+        made.agents,
+        scene.policy,
+        vanished(**more),
+        executable_url=URL,
+        built_on=built_on,
     )
 
 
@@ -118,6 +127,76 @@ def test_what_several_can_have_had_each_may_have_had():
     ledger, name, is_extra = attributed(scene)
     assert (name, is_extra) == (None, False)
     assert counted(ledger) == dict.fromkeys(names, (0, 1, 0))
+
+
+def test_each_unseen_build_is_supposed_of_another_agent_and_those_beyond_are_extra_ones():
+    """Whoever is seen at a build of its own hands on what was supposed of it."""
+    scene = scene_of()
+    for _ in range(3):
+        scene.agent("t", Phase.IDLE)
+    extra = []
+    for number in range(4):
+        scene.ledger, _, is_extra = attributed(scene, number=number)
+        extra.append(is_extra)
+    assert extra == [False, False, False, True]
+
+    scene = scene_of()
+    for _ in range(3):
+        scene.agent("t", Phase.IDLE)
+    for number in range(2):
+        scene.ledger, _, _ = attributed(scene, number=number)
+    memories = scene.ledger.memories
+    told = []
+    for name in sorted(memories, key=lambda one: not memories[one].supposed):
+        scene.ledger, _ = single_use.used(scene.ledger, {name}, now=NOW)
+        scene.ledger, extra = single_use.settled(scene.ledger, scene.policy)
+        told.append(extra)
+    assert told == [(), ("t",), ("t",)]  # 3 seen, 2 unseen, 3 agents
+
+
+def test_a_build_counts_also_of_an_agent_that_is_gone():
+    scene = scene_of()
+    name = scene.agent("t", Phase.IDLE, builds=1)
+    kept = scene.plan().ledger
+    scene.ledger = ledgers.forget(kept, {name})
+    scene.computers, scene.instances = [], {}
+    assert name not in scene.ledger.memories
+    ledger, found, _ = attributed(scene, built_on=name)
+    assert (found, ledger.departed[name].builds) == (name, 2)
+    assert single_use.extra_builds(scene.ledger, ledger, scene.policy) == ("t",)
+
+
+@pytest.mark.parametrize(("went_at", "unseen"), [(NOW, 0), (NOW - 1, 1)])
+def test_a_pipelines_build_may_have_been_of_one_that_has_gone_since(went_at, unseen):
+    """But of nobody who was gone when its item was in the queue still."""
+    scene = scene_of()
+    for _ in range(2):
+        scene.agent("t", Phase.IDLE)
+    ledger = scene.plan().ledger
+    gone = attrs.evolve(
+        min(ledger.memories.values(), key=id), builds=1, untold=1, phase_at=went_at
+    )
+    scene.ledger = attrs.evolve(ledger, departed={"gone": gone})
+    ledger, _, is_extra = attributed(scene)
+    assert {memory.unseen for memory in ledger.memories.values()} == {unseen}
+    assert ledger.departed["gone"].untold == unseen
+    assert not is_extra
+
+
+@pytest.mark.parametrize("is_asked_first", [True, False])
+def test_a_build_that_is_asked_about_and_seen_counts_once(is_asked_first):
+    scene = scene_of()
+    name = scene.agent("t", Phase.IDLE)
+    if is_asked_first:
+        scene.ledger = attributed(scene, built_on=name)[0]
+    scene.computers = [
+        attrs.evolve(c, idle=False, busy_executors=1, executable_urls=(URL,))
+        for c in scene.computers
+    ]
+    scene.now += 1
+    scene.ledger = attributed(scene, built_on=name)[0]
+    scene.now += 1
+    assert scene.plan().ledger.memories[name].builds == 1
 
 
 def test_where_all_have_had_theirs_it_was_an_extra_build():

@@ -7,10 +7,11 @@ import random
 
 import pytest
 
+from backends import memory
 from broker.core import model
 from broker.simulator import simulation
 from broker.simulator.inventory import TaskKind
-from tests.loop.daemons import Daemon, template
+from tests.loop.daemons import LOCAL, Daemon, template
 
 pytestmark = pytest.mark.looptime
 
@@ -50,6 +51,48 @@ async def test_blocks_of_a_tenth_of_a_second_make_one_agent_serve_two_at_most(se
         extra = builds.total() - len(builds)
         # none is missed; of a Pipeline's build that nobody saw no name is told, only who may have had it
         assert extra <= daemon.notes.extra_builds <= extra + 2
+
+
+_ALL_SLOW = [
+    (0.01, 0.0, 0.0, 0.1, 2),
+    (0.05, 1.0, 0.0, 0.1, 2),
+    (0.1, 1.0, 0.5, 0.5, 1),
+    (0.3, 2.0, 1.0, 0.5, 2),
+    (1.0, 3.0, 3.0, 0.1, 99),  # ten builds come and go while one answer is on its way
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers_s", "launch_s", "list_s", "build_s", "most"),
+    [
+        (TaskKind.PIPELINE, 0.05, 1.0, 0.0, 0.1, 2),
+        (TaskKind.FREESTYLE, 0.3, 2.0, 1.0, 0.5, 2),
+        *(
+            pytest.param(kind, *delays, marks=pytest.mark.soak)
+            for kind in (TaskKind.FREESTYLE, TaskKind.PIPELINE)
+            for delays in _ALL_SLOW
+        ),
+    ],
+)
+async def test_however_slow_everybody_is_each_further_build_is_counted(
+    kind, answers_s, launch_s, list_s, build_s, most
+):
+    """One at most per agent where builds take twice as long as the controller's answers."""
+    policy = model.BackendPolicy(max_starting=None, launch_burst=99)
+    async with Daemon(template(retention=ONCE, cap=4), limits=policy) as daemon:
+        daemon.tick_s, daemon.controller.slow_s = 0.05, answers_s
+        daemon.platforms[LOCAL].settings = memory.MemorySettings(launch_s=launch_s, list_s=list_s)
+        daemon.connects_s = functools.partial(random.Random(0).uniform, 0.0, 0.3)
+        daemon.sim.create_node(0.0, simulation.Node(name="place", labels=frozenset()))
+        for _ in range(16):
+            daemon.submit(duration_s=build_s, kind=kind)
+        await served(daemon)
+        await asyncio.sleep(20 * answers_s + 5)
+        builds = builds_by_agent(daemon)
+        assert max(builds.values()) <= most
+        extra = builds.total() - len(builds)
+        slack = 1 if kind is TaskKind.PIPELINE else 0  # whose builds they were nobody tells
+        assert extra <= daemon.notes.extra_builds <= extra + slack
 
 
 async def test_nobody_is_glanced_at_where_nothing_waits():

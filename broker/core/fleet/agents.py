@@ -27,6 +27,7 @@ _AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
 
 ASSIGNED = "?"
 """In ``Memory.executable_urls``: at work since the last look, and no URL to be seen yet."""
+_NAMED_KEPT = 8
 
 
 @frozen(kw_only=True)
@@ -321,9 +322,11 @@ def _work(
     idle_at = (memory.idle_at if memory.idle_at is not None else now) if is_idle else None
     first = memory.online_at is None
     builds, executable_urls = _look_at_work(memory, computer)
+    new = {*executable_urls} - {*memory.executable_urls} - {"", ASSIGNED}
+    told = new & {*memory.told}  # counted already, when it was asked what became of their items
+    builds -= min(len(told), builds - memory.builds)
     # a build that is named is of no other item than the one that is seen to start
-    fresh = builds - memory.builds
-    named = len({*executable_urls} - {*memory.executable_urls} - {"", ASSIGNED})
+    untold = memory.untold + builds - memory.builds - len(new - told)
     free_at = None
     if not computer.offline and computer.busy_executors < computer.executors:
         took = builds > memory.builds or not set(executable_urls) <= set(memory.executable_urls)
@@ -336,7 +339,9 @@ def _work(
         "busy_session": session if sight is lifecycle.ComputerSight.BUSY else memory.busy_session,
         "free_at": free_at,
         "builds": builds,
-        "untold": max(0, memory.untold + fresh - named),
+        "named": (*memory.named, *sorted(new))[-_NAMED_KEPT:] if new else memory.named,
+        "told": tuple(url for url in memory.told if url not in told),
+        "untold": max(0, untold),
         "executable_urls": executable_urls,
     }
 

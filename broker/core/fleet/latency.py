@@ -3,7 +3,8 @@
 Theory of operation: every synced read gives a ``Known`` (who waits, what runs on our agents). The
 next synced read is compared with it. An item that is gone is looked for among the builds that our
 agents newly run: by URL where the task tells one (a build's URL is its task's URL with one number
-in it; a Pipeline placeholder has its run's own URL), else, for a task without any URL (Pipeline
+in it, so of several builds of one task that began none is certain; a Pipeline placeholder has
+its run's own URL), else, for a task without any URL (Pipeline
 before workflow-durable-task-step 2.38, recording ``queue/20-pipeline-node-label``), by the agent
 nominated to it and by template, oldest item first.
 
@@ -76,6 +77,7 @@ class Vanished:
     ready_at: float
     gone_at: float
     looked_at: float = math.inf  # the look that showed it; agents seen by then may have run it
+    taken: frozenset[NodeName] = frozenset()  # where other blocks of the same Pipeline ran by then
 
 
 @frozen(kw_only=True)
@@ -108,23 +110,34 @@ def look(before: Known | None, world: model.World, plan: model.Plan) -> Look:
         key=lambda w: (w.ready_at, w.item),
     )
     fresh = _fresh_runs(before, after, plan)
-    started: list[Started] = []
-    vanished: list[Vanished] = []
+    picked: list[tuple[Waiter, _Run]] = []
+    missed: list[Waiter] = []
     for waiter in gone:
         run = _pick(waiter, fresh)
         if run is not None:
             fresh.remove(run)
-            started.append(_started(waiter, run.agent, gone_at=after.read_at))
+            picked.append((waiter, run))
         elif waiter.template is not None and _was_ready(waiter, after.read_at):
-            vanished.append(
-                Vanished(
-                    item=waiter.item,
-                    template=waiter.template,
-                    ready_at=waiter.ready_at,
-                    gone_at=after.read_at,
-                    looked_at=world.now,
-                )
-            )
+            missed.append(waiter)
+    tasks = {waiter.task_url for waiter in missed if waiter.task_url}
+    unsure = [(w, run) for w, run in picked if w.task_url in tasks and _tells_number(w, run)]
+    started = [
+        _started(waiter, run.agent, gone_at=after.read_at)
+        for waiter, run in picked
+        if (waiter, run) not in unsure
+    ]
+    vanished = [
+        Vanished(
+            item=waiter.item,
+            template=waiter.template,
+            ready_at=waiter.ready_at,
+            gone_at=after.read_at,
+            looked_at=world.now,
+            taken=_taken(after, waiter),
+        )
+        for waiter in sorted((*missed, *(w for w, _ in unsure)), key=lambda w: w.item)
+        if waiter.template is not None
+    ]
     started.extend(
         Started(
             item=None,
@@ -138,6 +151,23 @@ def look(before: Known | None, world: model.World, plan: model.Plan) -> Look:
     return Look(known=after, started=tuple(started), vanished=tuple(vanished))
 
 
+def _tells_number(waiter: Waiter, run: _Run) -> bool:
+    """Return whether a run's URL is of one build of the task, and not of all blocks of a Pipeline.
+
+    Where several builds of a task began it may be any of them: its item tells.
+    """
+    return waiter.template is not None and _segments(run.url) != _segments(waiter.task_url)
+
+
+def _taken(known: Known, waiter: Waiter) -> frozenset[NodeName]:
+    task = _segments(waiter.task_url)
+    return frozenset(
+        name
+        for name, urls in known.running.items()
+        if task and any(_segments(url) == task for url in urls)
+    )
+
+
 def _was_ready(waiter: Waiter, at: float) -> bool:
     """Return whether an item may have begun: also when its quiet period is over since."""
     return waiter.stage in _READY or (waiter.stage is Stage.WAITING and waiter.ready_at <= at)
@@ -149,7 +179,9 @@ def claim(vanished: Vanished, *, executable_url: str, agents: Iterable[Agent]) -
     None: on no agent of ours, or it has already ended.
     """
     for agent in agents:
-        if agent.computer is not None and executable_url in agent.computer.executable_urls:
+        if agent.computer is None or agent.name in vanished.taken:
+            continue
+        if executable_url in agent.computer.executable_urls:
             return started(vanished, agent)
     return None
 

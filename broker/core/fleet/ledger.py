@@ -31,6 +31,8 @@ ROOM_MAX_S = 120.0
 FIRST_WINDOW = 8
 """Starts that a backend of which nothing is known is asked for at once."""
 _MOST_AT_ONCE = 1024
+DEPARTED_KEPT = 500
+"""Agents that are gone; what became of an item is learnt within seconds of its end."""
 ENOUGH_ONLINE = 6
 """Agents that came online: what has brought as many starts without a limit of its own."""
 
@@ -440,11 +442,14 @@ def resumed(ledger: Ledger) -> Ledger:
 
 
 def forget(ledger: Ledger, names: set[NodeName]) -> Ledger:
-    """Drop everything about agents that are gone."""
+    """Drop all about agents that are gone; what builds they had may be learnt after that."""
     if not names:
         return ledger
+    worked = [(n, ledger.memories[n]) for n in sorted(names & ledger.memories.keys())]
+    worked = [(n, memory) for n, memory in worked if memory.online_at is not None]
     return attrs.evolve(
         ledger,
         memories={n: m for n, m in ledger.memories.items() if n not in names},
+        departed=dict([*ledger.departed.items(), *worked][-DEPARTED_KEPT:]),
         expectations={n: e for n, e in ledger.expectations.items() if n not in names},
     )

@@ -25,6 +25,7 @@ _COMES_WITHIN_S = 10.0
 _CONNECTS_WITHIN_S = 60.0
 """... nor one that runs, and has not come for so long."""
 _COMING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
+_TOLD_KEPT = 8
 _PRESENT = frozenset({Phase.IDLE, Phase.BUSY, Phase.DRAINED})
 
 
@@ -79,28 +80,24 @@ def attribute(
     policy: model.Policy,
     vanished: latency.Vanished,
     *,
+    executable_url: str,
     built_on: str,
 ) -> tuple[model.Ledger, NodeName | None, bool]:
-    """Count a build that nobody saw; ``built_on``: where it ran, empty if that is not told.
+    """Count a build that does not run any more; ``built_on``: where, empty if that is not told.
 
     Returns the ledger, the agent that had it if that is certain, and whether one whose build was
     known already had a further one and it is not certain which.
     """
-    known = ledger.memories.get(NodeName(built_on)) if built_on else None
+    known = _memory(ledger, NodeName(built_on))
+    if known is not None and executable_url in known.named:  # a look has seen it meanwhile
+        return ledger, NodeName(built_on), False
     if known is not None:
+        known = attrs.evolve(known, told=(*known.told, executable_url)[-_TOLD_KEPT:])
         return _counted(ledger, NodeName(built_on), known), NodeName(built_on), False
     template = policy.template(vanished.template)
     if built_on or template is None or not template.retention.once:
         return ledger, None, False
-    could = {
-        agent.name: memory
-        for agent in agents
-        if agent.template == vanished.template
-        and agent.phase in _PRESENT
-        and (memory := ledger.memories.get(agent.name)) is not None
-        and memory.online_at is not None
-        and memory.online_at <= vanished.looked_at
-    }
+    could = _could_have_had(ledger, agents, vanished)
     if len(could) == 1:
         ((name, memory),) = could.items()
         return _counted(ledger, name, memory), name, False
@@ -112,7 +109,74 @@ def attribute(
         for name, memory in could.items()
         if memory.builds == 0
     }
-    return _with(ledger, fresh), None, bool(could) and not fresh
+    host = next((name for name, memory in fresh.items() if not memory.supposed), None)
+    if host is not None:
+        fresh[host] = attrs.evolve(fresh[host], supposed=True)
+    return _with(ledger, fresh), None, bool(could) and host is None
+
+
+def settled(
+    ledger: model.Ledger, policy: model.Policy
+) -> tuple[model.Ledger, tuple[TemplateName, ...]]:
+    """Suppose of others what was supposed of agents that were seen at a build since.
+
+    Also returns the template of each build of which it can be supposed of nobody: an extra one.
+    """
+    if not any(template.retention.once for template in policy.templates):
+        return ledger, ()
+    known = {**ledger.departed, **ledger.memories}
+    changed: dict[NodeName, Memory] = {}
+    extra: list[TemplateName] = []
+    for name, memory in known.items():
+        if not memory.supposed or memory.builds == 0 or memory.template is None:
+            continue
+        changed[name] = attrs.evolve(memory, supposed=False)
+        other = next(
+            (
+                other
+                for other, one in known.items()
+                if one.template == memory.template
+                and other not in changed
+                and one.unseen
+                and one.builds == 0
+                and not one.supposed
+            ),
+            None,
+        )
+        if other is None:
+            extra.append(memory.template)
+        else:
+            changed[other] = attrs.evolve(known[other], supposed=True)
+    return _with(ledger, changed), tuple(extra)
+
+
+def _could_have_had(
+    ledger: model.Ledger, agents: Iterable[Agent], vanished: latency.Vanished
+) -> Mapping[NodeName, Memory]:
+    """Return who was there when an item of a template left the queue, also who has gone since."""
+    present = {
+        agent.name: memory
+        for agent in agents
+        if agent.template == vanished.template
+        and agent.phase in _PRESENT
+        and (memory := ledger.memories.get(agent.name)) is not None
+    }
+    departed = {
+        name: memory
+        for name, memory in ledger.departed.items()
+        if memory.template == vanished.template
+        and memory.phase_at is not None
+        and memory.phase_at >= vanished.gone_at
+    }
+    return {
+        name: memory
+        for name, memory in {**departed, **present}.items()
+        if memory.online_at is not None and memory.online_at <= vanished.looked_at
+    }
+
+
+def _memory(ledger: model.Ledger, name: NodeName) -> Memory | None:
+    return ledger.memories.get(name) or ledger.departed.get(name)
 
 
 def _counted(ledger: model.Ledger, name: NodeName, memory: Memory) -> model.Ledger:
@@ -122,10 +186,17 @@ def _counted(ledger: model.Ledger, name: NodeName, memory: Memory) -> model.Ledg
     return _with(ledger, {name: attrs.evolve(memory, builds=memory.builds + 1)})
 
 
-def _with(ledger: model.Ledger, memories: Mapping[NodeName, Memory]) -> model.Ledger:
-    if not memories:
+def _with(ledger: model.Ledger, changed: Mapping[NodeName, Memory]) -> model.Ledger:
+    """Return a ledger with other memories of agents that are there, or have departed."""
+    if not changed:
         return ledger
-    return attrs.evolve(ledger, memories={**ledger.memories, **memories})
+    gone = {name: memory for name, memory in changed.items() if name not in ledger.memories}
+    here = {name: memory for name, memory in changed.items() if name not in gone}
+    return attrs.evolve(
+        ledger,
+        memories={**ledger.memories, **here} if here else ledger.memories,
+        departed={**ledger.departed, **gone} if gone else ledger.departed,
+    )
 
 
 def extra_builds(
@@ -133,15 +204,16 @@ def extra_builds(
 ) -> tuple[TemplateName, ...]:
     """Return the template of each build that a single-use agent had beyond its first."""
     once = {t.name for t in policy.templates if t.retention.once}
-    if not once or before.memories is after.memories:
-        return ()
     extra: list[TemplateName] = []
-    for name, memory in after.memories.items():
-        old = before.memories.get(name)
-        if memory is old or memory.builds < 2 or memory.template not in once:
-            continue
-        known = max(1, old.builds if old is not None else memory.builds)
-        extra += [memory.template] * (memory.builds - known)
+    if not once:
+        return ()
+    for old, new in ((before.memories, after.memories), (before.departed, after.departed)):
+        for name, memory in new.items() if new is not old else ():
+            remembered = _memory(before, name)
+            if memory is remembered or memory.builds < 2 or memory.template not in once:
+                continue
+            known = max(1, remembered.builds if remembered is not None else memory.builds)
+            extra += [memory.template] * (memory.builds - known)
     return tuple(extra)
 
 

@@ -97,9 +97,12 @@ class Memory:
     item: ItemId | None = None  # that it was started for
     item_cancelled: bool = False  # nobody runs it any more
     item_asked: bool = False  # what became of it
+    named: tuple[str, ...] = ()  # the URLs of the last builds that were seen
+    told: tuple[str, ...] = ()  # of builds that count because it was asked, and were not seen
     untold: int = 0  # of ``builds``: seen to run, and which item that was is not known
     glanced_at: float | None = None  # when it was seen at its first build between two looks
     unseen: int = 0  # builds that it may have had besides, between two looks
+    supposed: bool = False  # one of them is counted as its first, until it is seen at another
     instance_seen: bool = False  # since we started
     removals: int = 0  # how often we tried to remove it, and it was there still
 

@@ -81,6 +81,7 @@ class Ledger:
 
     expectations: Mapping[NodeName, Expectation] = Factory(dict)
     memories: Mapping[NodeName, Memory] = Factory(dict)
+    departed: Mapping[NodeName, Memory] = Factory(dict)  # they went last, the oldest first
     labels: Mapping[ItemId, KnownLabel] = Factory(dict)
     hooks: Mapping[ItemId, str | None] = Factory(dict)  # pushed labels; the hook comes later
     backoffs: Mapping[BackoffKey, Backoff] = Factory(dict)

@@ -108,20 +108,25 @@ def test_what_a_backend_shows(state):
         (Phase.LAUNCHING, Phase.IDLE, True),
         (Phase.CONNECTING, Phase.LAUNCHING, True),
         (Phase.CONNECTING, Phase.BUSY, True),
-        (Phase.IDLE, Phase.LAUNCHING, False),
+        (Phase.IDLE, Phase.LAUNCHING, True),
+        (Phase.BUSY, Phase.LAUNCHING, True),
         (Phase.BUSY, Phase.CONNECTING, True),
         (Phase.DRAINED, Phase.IDLE, True),
         (Phase.HELD, Phase.IDLE, True),
         (Phase.LOST, Phase.IDLE, True),
-        (Phase.ORPHAN, Phase.IDLE, False),
+        (Phase.ORPHAN, Phase.LAUNCHING, False),
+        (Phase.ORPHAN, Phase.BUSY, True),
         (Phase.ORPHAN, Phase.CONNECTING, True),
+        (Phase.GONE, Phase.LAUNCHING, True),
         (Phase.GONE, Phase.IDLE, False),
+        (Phase.GONE, Phase.BUSY, False),
+        (Phase.GONE, Phase.ORPHAN, False),
         (Phase.GONE, Phase.CONNECTING, False),
         (Phase.UNKNOWN, Phase.LAUNCHING, True),
     ],
 )
 def test_legal_changes(old, new, legal):
-    """A name is never used again, a launch never begins twice, an orphan has no node to work on."""
+    """A name is never used again, and an orphan's launch never begins again."""
     assert legal is lifecycle.is_legal(old, new)
 
 

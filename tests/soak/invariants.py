@@ -35,10 +35,15 @@ WITHIN_S = 900.0
 SLOWER = 1.2
 """How much longer a start on the healthy backend may take, on average, beside what is wrong."""
 POLITE = {
-    ("one", "refused"): 40, ("two", "refused"): 40, ("calm", "refused"): 0,
-    ("controller", "refused"): 150, "controller": 1500, "one": 700, "two": 700, "calm": 700,
+    ("one", "refused"): 60, ("two", "refused"): 60, ("calm", "refused"): 0,
+    ("controller", "refused"): 150, "controller": 1800, "one": 700, "two": 700, "calm": 700,
 }  # fmt: skip
-"""Calls and refusals in the worst minute."""
+"""Calls and refusals in the worst minute.
+
+Refusals: a burst of twenty starts of each of three templates may be under way before the first is
+refused. The controller: four looks a second (``poll.busy`` is at its least here) of two reads each,
+two glances at single-use agents between them, and nine requests for each of sixty agents.
+"""
 LINES = 600
 """Of the log, in the worst minute."""
 WORDS = 1500

@@ -85,20 +85,23 @@ TABLE: Mapping[tuple[InstanceSight, ComputerSight], Phase] = {
 }
 
 _ANY = frozenset(Phase)
-_ALIVE = _ANY - {Phase.LAUNCHING}
 
 LEGAL: Mapping[Phase | None, frozenset[Phase]] = {
     None: _ANY,  # first sighting, also after a restart of ours
     Phase.LAUNCHING: _ANY,
-    Phase.CONNECTING: _ANY,  # its instance is removed by others, its start still under way
-    Phase.IDLE: _ALIVE,
-    Phase.BUSY: _ALIVE,
-    Phase.DRAINED: _ALIVE,
-    Phase.HELD: _ALIVE,
-    Phase.LOST: _ALIVE,
-    Phase.ORPHAN: _ALIVE - {Phase.IDLE, Phase.BUSY, Phase.HELD, Phase.DRAINED},
+    # what others remove while its start is still under way, as one whose answer hangs, is
+    # launching once more, wherever it was by then
+    Phase.CONNECTING: _ANY,
+    Phase.IDLE: _ANY,
+    Phase.BUSY: _ANY,
+    Phase.DRAINED: _ANY,
+    Phase.HELD: _ANY,
+    Phase.LOST: _ANY,
+    # its start is over; its node may come to light again after an old answer of the controller
+    Phase.ORPHAN: _ANY - {Phase.LAUNCHING},
     Phase.UNKNOWN: _ANY,
-    Phase.GONE: frozenset({Phase.GONE, Phase.UNKNOWN}),  # a name is never used again (I5)
+    # a name is never used again (I5); an instance that has ended may go before its start is over
+    Phase.GONE: frozenset({Phase.GONE, Phase.UNKNOWN, Phase.LAUNCHING}),
 }
 
 

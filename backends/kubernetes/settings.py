@@ -11,18 +11,18 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import attrs
 from attrs import Attribute, frozen
 
-from backends.kit import perils, setting, workspaces
+from backends.kit import misfits, perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
-from backends.kubernetes.pods import fields, merge, volumes
+from backends.kubernetes.pods import acceptance, fields, volumes
 from outside import files
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DAY_S = 86_400.0
 _IMAGE_FS = "/home/jenkins/agent"  # where agent images work
 _LAST_PORT = 65_535
-_OURS = ("name", "generateName", "namespace", "ownerReferences", "finalizers")
 
 
 def _namespace(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
@@ -42,32 +42,12 @@ def _url(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
         raise ValueError(f"{attribute.name}: {value[:80]!r} is not a URL; hint: https://HOST:PORT")
 
 
-def _pod(_: object, attribute: "Attribute[Any]", value: Mapping[str, Any]) -> None:
-    """Check the part of a pod that a user writes."""
-    try:
-        merge.check(value)
-    except merge.MergeError as error:
-        raise ValueError(f"{attribute.name}: {error}") from error
-    for key in ("containers", "initContainers", "volumes", "restartPolicy"):
-        if key in value:
-            raise ValueError(f"{attribute.name}: {key} stands outside; hint: put it into `spec`")
-    if value.get("kind", "Pod") != "Pod" or value.get("apiVersion", "v1") != "v1":
-        raise ValueError(f"{attribute.name}: only apiVersion v1, kind Pod can be created")
-    metadata = value.get("metadata") or {}
-    for key in _OURS:
-        if key in metadata:
-            raise ValueError(f"{attribute.name}: metadata.{key} is the broker's; hint: remove it")
-
-
-def _pods(_: object, attribute: "Attribute[Any]", value: Mapping[str, Any]) -> None:
-    for name, fragment in value.items():
-        if not isinstance(fragment, Mapping):
-            raise ValueError(f"{attribute.name}: {name} is not a section")  # noqa: TRY004 -- told to a user
-        try:
-            _pod(None, attribute, fragment)
-        except ValueError as error:
-            text = str(error).removeprefix(f"{attribute.name}: ")
-            raise ValueError(f"{attribute.name}: {name}: {text}") from error
+def _of_layer(layer: Any, path: misfits.Path, namespace: str | None) -> Iterator[Remark]:
+    """Say what is wrong, and what is odd, with a part of a pod that stands at a path."""
+    for remark in acceptance.of_layer(layer, namespace):
+        yield attrs.evolve(remark, path=(*path, *remark.path))
+    if isinstance(layer, Mapping):
+        yield from fields.KINDS.remarks(layer, path)
 
 
 def address(listen: str) -> tuple[str, int]:
@@ -240,7 +220,6 @@ class KubernetesSettings(ClusterSettings):
     pods: dict[str, Any] = setting.of(
         "Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.",
         {},
-        check=_pods,
         raw=fields.KINDS,
     )
     in_container: InContainer | None = setting.of(
@@ -253,7 +232,7 @@ class KubernetesSettings(ClusterSettings):
         """Say what is open to others on the way to the cluster, and from the agents to us."""
         yield from super().remarks()
         for name, fragment in self.pods.items():
-            yield from fields.KINDS.remarks(fragment, ("pods", name))
+            yield from _of_layer(fragment, ("pods", name), self.namespace)
         if self.in_container is not None and in_the_clear(self.in_container.url):
             yield Remark(
                 path=("in_container", "url"),
@@ -276,7 +255,6 @@ class KubernetesTemplate:
         "The agent runs in the container `jnlp`; others stand beside it and share its "
         "working directory.",
         {},
-        check=_pod,
         raw=fields.KINDS,
     )
     work_directory: str = setting.of(
@@ -378,7 +356,11 @@ class KubernetesTemplate:
                 "image lets it",
                 hint="true; a container that needs more says so in its own securityContext",
             )
-        yield from fields.KINDS.remarks(self.pod, ("pod",))
+        yield from _of_layer(self.pod, ("pod",), getattr(common.settings, "namespace", None))
+        pod = volumes.whole(self._layers(common))
+        for remark in acceptance.refused(pod):
+            where = acceptance.place(remark.path, pod, self.pod)
+            yield attrs.evolve(remark, path=("pod", *where))
         for name in volumes.apart(body, self.work_directory):
             yield Remark(
                 path=("pod",),
@@ -395,9 +377,11 @@ class KubernetesTemplate:
             )
 
     def _body(self, common: Common) -> Mapping[str, Any]:
+        return volumes.merged(self._layers(common))
+
+    def _layers(self, common: Common) -> list[Mapping[str, Any]]:
         fragments = getattr(common.settings, "pods", {})
-        layers = [fragments[name] for name in self.inherits if name in fragments]
-        return volumes.merged([*layers, self.pod])
+        return [*(fragments[name] for name in self.inherits if name in fragments), self.pod]
 
     @property
     def lifetime_s(self) -> float | None:

@@ -214,7 +214,9 @@ def test_such_a_variable_is_refused_with_what_is_meant(variable):
         (line,) = refused(text)
         assert variable in line
         assert meant in line
-    assert parse(pod(f"containers: [{{name: other, env: [{{name: {variable}, value: x}}]}}]"))
+    assert parse(
+        pod(f"containers: [{{name: other, image: i, env: [{{name: {variable}, value: x}}]}}]")
+    )
 
 
 def test_the_raw_section_of_docker_may_not_replace_the_environment():

@@ -114,6 +114,7 @@ def test_what_takes_both_and_what_nobody_knows_is_left_alone() -> None:
     """Quantities, ports of probes, removals, and fields of tomorrow."""
     container = {
         "name": "c",
+        "image": "i",
         "resources": {"limits": {"cpu": 2, "memory": "1Gi"}},
         "livenessProbe": {"tcpSocket": {"port": 80}},
         "env": [{"name": "GONE", "value": None}],

@@ -397,6 +397,10 @@ def test_a_mount_of_no_volume_is_refused_without_a_cluster(
             {"options": settings.KubernetesTemplate(pod=test_merge.spec(volumes=None))},
             "removes the volume 'workspace'",
         ),
+        (
+            {"options": settings.KubernetesTemplate(pod={"spec": None})},
+            "removes the section `spec`",
+        ),
         ({"name": "-x"}, "not safe"),
         ({"secret_files": {"a/b": ""}}, "key of a secret"),
     ],
@@ -407,26 +411,6 @@ def test_what_cannot_be_a_pod_is_rejected(change: dict[str, Any], words: str) ->
         made(attrs.evolve(PLAIN, **change))
 
     assert words in raised.value.reason
-
-
-@pytest.mark.parametrize(
-    ("told", "words"),
-    [
-        ({"containers": []}, "put it into `spec`"),
-        ({"kind": "Deployment"}, "only apiVersion v1, kind Pod"),
-        ({"metadata": {"name": "x"}}, "metadata.name is the broker's"),
-        ({"spec": {"containers": [{}]}}, "has no 'name'"),
-    ],
-)
-def test_a_bad_pod_section_is_told_when_the_configuration_is_read(
-    told: dict[str, Any], words: str
-) -> None:
-    """Before anything is started, also for fragments."""
-    with pytest.raises(ValueError, match="pod: ") as raised:
-        settings.KubernetesTemplate(pod=told)
-    assert words in str(raised.value)
-    with pytest.raises(ValueError, match="pods: base: "):
-        settings.KubernetesSettings(pods={"base": told})
 
 
 @pytest.mark.parametrize(

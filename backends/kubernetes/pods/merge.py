@@ -31,15 +31,19 @@ from attrs import field, frozen
 from backends.kit import workspaces
 
 Layer = Mapping[str, Any]
+Path = tuple[str | int, ...]
 
 _PATCH = "$patch"
 
 
 class MergeError(ValueError):
-    """A layer cannot be merged: ``where`` and why."""
+    """A layer cannot be merged: where in it (``path``) and why (``reason``)."""
 
-    def __init__(self, where: str, text: str) -> None:
-        super().__init__(f"{where}: {text}"[:256])
+    def __init__(self, path: Path, text: str) -> None:
+        where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+        super().__init__(f"pod{where}: {text}"[:256])
+        self.path = path
+        self.reason = text[:256]
 
 
 @frozen(kw_only=True)
@@ -110,7 +114,7 @@ def check(layer: Layer) -> None:
 
 def merge(under: Layer, over: Layer) -> dict[str, Any]:
     """Lay one pod over another; removals are kept for what may come below. Raises MergeError."""
-    return _section(under, over, _POD, "pod")
+    return _section(under, over, _POD, ())
 
 
 def finish(pod: Layer) -> dict[str, Any]:
@@ -119,19 +123,19 @@ def finish(pod: Layer) -> dict[str, Any]:
     return cleaned
 
 
-def _section(under: Layer, over: Layer, rule: _Fields, where: str) -> dict[str, Any]:
+def _section(under: Layer, over: Layer, rule: _Fields, where: Path) -> dict[str, Any]:
     merged = {key: copy.deepcopy(value) for key, value in under.items() if key != _PATCH}
     for key, value in over.items():
         if not isinstance(key, str):
             raise MergeError(where, f"the key {key!r} is not a text; hint: quote it")
-        place = f"{where}.{key}"
+        place = (*where, key)
         if key == _PATCH and value != "delete":
             raise MergeError(place, f"{_kind(value)} is not known; allowed: delete")
         merged[key] = _value(merged.get(key), value, rule.fields.get(key), place)
     return merged
 
 
-def _value(under: Any, over: Any, rule: _Rule | None, where: str) -> Any:
+def _value(under: Any, over: Any, rule: _Rule | None, where: Path) -> Any:
     match rule:
         case _Keyed() if over is not None:
             return _keyed(_entries(under, where), _entries(over, where), rule, where)
@@ -148,53 +152,50 @@ def _value(under: Any, over: Any, rule: _Rule | None, where: str) -> Any:
     return _copied(over, where)
 
 
-def _copied(value: Any, where: str) -> Any:
+def _copied(value: Any, where: Path) -> Any:
     """Return a copy of what YAML made, if JSON can say it."""
     if isinstance(value, Mapping):
         return _section({}, value, _SECTION, where)
     if isinstance(value, list | tuple):
-        return [_copied(part, f"{where}[{number}]") for number, part in enumerate(value)]
+        return [_copied(part, (*where, number)) for number, part in enumerate(value)]
     if value is None or isinstance(value, str | int | float):
         return value
     raise MergeError(where, f"{value!s:.40} is read as a {type(value).__name__}; hint: quote it")
 
 
-def _entries(value: Any, where: str) -> list[Any]:
+def _entries(value: Any, where: Path) -> list[Any]:
     if value is None:
         return []
     if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
         raise MergeError(where, f"{_kind(value)} stands where a list belongs")
     for number, entry in enumerate(value):
         if not isinstance(entry, Mapping):
-            raise MergeError(
-                f"{where}[{number}]", f"{_kind(entry)} stands where a section belongs"
-            )
+            raise MergeError((*where, number), f"{_kind(entry)} stands where a section belongs")
     return list(value)
 
 
 def _keyed(
-    under: list[Layer], over: list[Layer], rule: _Keyed, where: str
+    under: list[Layer], over: list[Layer], rule: _Keyed, where: Path
 ) -> list[dict[str, Any]]:
     merged = {key: copy.deepcopy(dict(entry)) for key, entry in _index(under, rule, where).items()}
-    for key, entry in _index(over, rule, where).items():
+    for at, (key, entry) in enumerate(_index(over, rule, where).items()):
         below = merged.get(key, {})
         if rule.whole or _deleted(entry):
             below = {}
-        place = f"{where}[{', '.join(map(str, key))}]"
-        merged[key] = _section(below, entry, rule.entry, place)
+        merged[key] = _section(below, entry, rule.entry, (*where, at))
     return list(merged.values())
 
 
-def _index(entries: list[Layer], rule: _Keyed, where: str) -> dict[tuple[Any, ...], Layer]:
+def _index(entries: list[Layer], rule: _Keyed, where: Path) -> dict[tuple[Any, ...], Layer]:
     index: dict[tuple[Any, ...], Layer] = {}
     for number, told in enumerate(entries):
         entry = _placed(told, rule) if rule.places else told
         key = tuple(entry.get(name, default) for name, default in rule.keys.items())
         missing = [n for n, part in zip(rule.keys, key, strict=True) if part in (_MISSING, None)]
         if missing:
-            raise MergeError(f"{where}[{number}]", f"has no {missing[0]!r}")
+            raise MergeError((*where, number), f"has no {missing[0]!r}")
         if not all(isinstance(part, str | int) for part in key):
-            raise MergeError(f"{where}[{number}]", f"{' and '.join(rule.keys)} must be plain")
+            raise MergeError((*where, number), f"{' and '.join(rule.keys)} must be plain")
         if key in index:
             raise MergeError(where, f"{', '.join(map(str, key))} is there twice")
         index[key] = entry

@@ -153,7 +153,10 @@ def _merged(
         del pod["spec"]["securityContext"]
     for name in options.inherits:
         pod = merge.merge(pod, _fragment(name, fragments))
-    return merge.finish(merge.merge(pod, options.pod))
+    merged = merge.finish(merge.merge(pod, options.pod))
+    if "spec" not in merged:
+        raise api.Rejected("`pod` removes the section `spec`; hint: indent what belongs into it")
+    return merged
 
 
 def _is_windows(pod: Manifest) -> bool:
@@ -467,6 +470,8 @@ def _mark(
 ) -> None:
     """Write down whose pod it is, over whatever a user wrote there."""
     metadata: Manifest = pod.setdefault("metadata", {})
+    for key in ("generateName", "namespace"):
+        metadata.pop(key, None)
     metadata["name"] = pod_name(spec.name)
     labels = {k: v for k, v in metadata.get("labels", {}).items() if not k.startswith(PREFIX)}
     template = {k: v for k, v in spec.metadata.items() if k == names.TEMPLATE}

@@ -32,6 +32,12 @@ _VARIABLE = re.compile(r"\$\(([^)$]{1,64})\)")
 
 def merged(layers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the body of a pod that these layers make, without what a launch adds."""
+    body: Mapping[str, Any] = _section(whole(layers).get("spec"))
+    return body
+
+
+def whole(layers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the pod that these layers make, without what a launch adds; empty if they do not."""
     pod: Mapping[str, Any] = {
         "spec": {
             "containers": [{"name": AGENT}],
@@ -41,12 +47,11 @@ def merged(layers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     try:
         for layer in layers:
             pod = merge.merge(pod, layer)
-    except merge.MergeError:
+    except (AttributeError, merge.MergeError):
         return {}  # told by others
     finished = merge.finish(pod)
     share(finished)
-    body: Mapping[str, Any] = _section(finished.get("spec"))
-    return body
+    return finished
 
 
 def share(pod: dict[str, Any]) -> None:

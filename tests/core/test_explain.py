@@ -48,6 +48,20 @@ def test_whatever_is_missing_is_said_to_those_that_do_not_serve():
     assert "has no label, does not have x" == answer.text
 
 
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("linux && !maven", "has linux, maven, must not have maven"),
+        ("!linux && !windows", "has linux, maven, must not have linux"),
+        ("windows && !maven", "has linux, maven, does not have windows, must not have maven"),
+        ("a && b && c && d", "has linux, maven, does not have a, b, c, d"),
+    ],
+)
+def test_what_is_denied_is_not_missing(expression, text):
+    """``!windows`` asks for nothing that a template without it lacks."""
+    assert answers(expression)["maven"] == (False, text)
+
+
 def test_with_the_room_of_this_moment():
     """Whether an agent could start right now, and if not, why."""
     scene = Scene(*SCENE_TEMPLATES)

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from broker.core import model
 from broker.core.decide import capacity
-from broker.core.demand import labels
+from broker.core.demand import labels, nearest
 
 _PROMISES = frozenset(
     {
@@ -68,9 +68,7 @@ def _ask(
     else:
         serves = parsed.matches(template.labels)
         has = ", ".join(sorted(template.labels)) or "no label"
-        missing = sorted(set(parsed.atoms()) - template.labels)
-        lacks = f", does not have {', '.join(missing)}" if missing and not serves else ""
-        why = f"has {has}{lacks}"
+        why = f"has {has}{'' if serves else _lacks(parsed, template.labels)}"
     if serves and room is not None:
         placed = capacity.place(room, template)
         if isinstance(placed, capacity.Shortage):
@@ -78,3 +76,10 @@ def _ask(
         else:
             why += f"; would start on backend {placed}"
     return Answer(template=template.name, serves=serves, text=why)
+
+
+def _lacks(parsed: labels.Expression, has: frozenset[str]) -> str:
+    """Say what keeps labels from matching: those that are missing, those that are denied."""
+    missing, denied = nearest.change(parsed, has) or (sorted(parsed.atoms() - has), ())
+    lacks = f", does not have {', '.join(missing)}" if missing else ""
+    return lacks + (f", must not have {', '.join(denied)}" if denied else "")

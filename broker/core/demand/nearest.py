@@ -18,17 +18,29 @@ def template(text: str, kinds: tuple[tuple[TemplateName, frozenset[str]], ...]) 
     expression = labels.parse(text)
     best: tuple[int, str] | None = None
     for name, has in kinds:
-        flips = _flips(expression, has)
-        if flips is None:
+        found = change(expression, has)
+        if found is None:
             continue
-        lacks = sorted(flips - has)
-        surplus = sorted(flips & has)
+        lacks, surplus = found
         words = [f"lacks {', '.join(lacks)}"] if lacks else []
         words += [f"must not have {', '.join(surplus)}"] if surplus else []
-        near = (len(flips), f"the nearest, {name}, {' and '.join(words)}")
+        near = (len(lacks) + len(surplus), f"the nearest, {name}, {' and '.join(words)}")
         if best is None or near[0] < best[0]:
             best = near
     return "" if best is None else f"; {best[1]}"
+
+
+def change(
+    expression: labels.Expression, has: frozenset[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the fewest labels to add and to take away so that an expression matches.
+
+    None where that is no small change.
+    """
+    flips = _flips(expression, has)
+    if flips is None:
+        return None
+    return tuple(sorted(flips - has)), tuple(sorted(flips & has))
 
 
 def _flips(expression: labels.Expression, has: frozenset[str]) -> frozenset[str] | None:

@@ -10,7 +10,7 @@ import attrs
 
 from broker import clock, config, exits
 from broker.cli import rendering, shared
-from broker.config import describing, kinds
+from broker.config import describing, kinds, samples
 from broker.core.decide import explain as explains
 from broker.core.demand import labels
 from outside import counts
@@ -95,7 +95,7 @@ def init(options: argparse.Namespace) -> None:
     """Write a commented configuration; never over another file."""
     try:
         with shared.new_file(options.path, mode=0o666) as file:
-            file.write(describing.sample_config())
+            file.write(samples.sample(options.backend))
     except OSError as error:
         raise exits.Failed(f"{options.path}: cannot be written: {error.strerror}") from error
     check = ["agent-broker", "check-config"]

@@ -18,7 +18,7 @@ import yarl
 import broker
 from broker import config, exits, output
 from broker.cli import configuring, differing, inspection, running, shared
-from broker.config import values
+from broker.config import samples, values
 from broker.status import terminal
 from outside import waits
 
@@ -193,6 +193,12 @@ def parser() -> argparse.ArgumentParser:
 
     init = _command(subs, "init", configuring.init, "write a configuration with comments")
     init.add_argument("path", nargs="?", type=pathlib.Path, default=shared.CONFIG, metavar="PATH")
+    init.add_argument(
+        "--backend",
+        default="process",
+        choices=samples.KINDS,
+        help="where agents are to run (default: process)",
+    )
 
     _command(
         subs, "schema", configuring.schema, "print the configuration's JSON Schema, for editors"

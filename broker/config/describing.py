@@ -1,4 +1,4 @@
-"""The settings described: JSON Schema for editors, a table for the manual, a sample to start from.
+"""The settings described: JSON Schema for editors, a table for the manual.
 
 All made from the classes of ``shape`` and of the kinds, so that nothing is written twice. Refuses
 to check a configuration: the loader does that, and better.
@@ -167,45 +167,3 @@ def default_text(attribute: "attrs.Attribute[Any]") -> str:
     if attribute.name.endswith("_s"):
         return f"`{setting.duration(default)}`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
-
-
-def sample_config() -> str:
-    """Return a configuration with comments that loads as it is, but for the token's file."""
-    return _SAMPLE
-
-
-_SAMPLE = """\
-# Jenkins Agent Broker. Every setting: docs/configuration.md; check with: agent-broker check-config
-owner: broker1            # unique on the controller and the backends; agents are named after it
-
-controller:
-  url: http://localhost:8080/
-  # Overall/Read, Job/Read, Agent/Create, Connect, Disconnect, Delete and Configure are enough.
-  user: agent-broker
-  token: env:JENKINS_TOKEN          # or file:PATH; never the token itself
-  # agent_url: https://jenkins.example.com/   # if agents reach it under another address
-
-state_dir: agent-broker-state       # keep it over restarts
-listen: 127.0.0.1:8087              # status page and metrics; off: none
-
-backends:
-  local:
-    kind: process                   # agents as processes of this machine
-    cap: 10                         # agents on it; default: 20, at most 4 a processor
-
-defaults:                           # every template starts from these
-  retention:
-    idle: 10m
-
-templates:
-  linux:
-    labels: linux shell
-    warm:
-      min_idle: 1                   # one agent waits for whoever comes next
-    # command: [my-agent]           # own program instead of java -jar agent.jar
-
-  # single-use:
-  #   labels: [release]
-  #   retention: {once: true}
-  #   cap: 3
-"""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from broker import config
 from broker.cli import main as cli
-from broker.config import describing, kinds, loading, reading, shape
+from broker.config import describing, kinds, loading, reading, samples, shape
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 KINDS = kinds.classes()
@@ -187,11 +187,12 @@ def test_an_example_loads_and_fits_the_schema(path, tmp_path):
     assert made.templates
 
 
-def test_the_sample_of_init_loads_and_fits_the_schema(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("kind", samples.KINDS)
+def test_the_sample_of_init_loads_and_fits_the_schema(kind, tmp_path, capsys, monkeypatch):
     """``init`` writes what ``check-config`` accepts, and never over a file."""
     path = tmp_path / "broker.yaml"
     monkeypatch.setenv("JENKINS_TOKEN", "x")
-    assert cli.main(["init", str(path)]) == 0
+    assert cli.main(["init", str(path), "--backend", kind]) == 0
     assert cli.main(["check-config", "--config", str(path)]) == 0
     jsonschema.validate(yaml.safe_load(path.read_text()), _schema())
     before = path.read_text()

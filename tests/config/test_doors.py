@@ -4,7 +4,7 @@ import pytest
 
 from backends import registry
 from broker import config
-from broker.config import describing, kinds, loading
+from broker.config import kinds, loading, samples
 
 KINDS = kinds.classes()
 QUIET = """\
@@ -266,7 +266,7 @@ def test_the_sample_says_that_there_is_a_cap():
     """Whoever begins reads it there."""
     assert (
         "cap: 10                         # agents on it; default: 20, at most 4 a processor"
-        in describing.sample_config()
+        in samples.sample("process")
     )
 
 

@@ -156,7 +156,7 @@ class Draft:
     def misplaced(self) -> Mapping[NodeName, retention.Verdict]:
         """Who must not be given anything more as it runs, or where, and why."""
         verdicts, avoided = {}, self.avoided
-        wanted_back = {wish.pinned for wish in self.pinned}
+        wanted_back = {wish.pinned for wish in self.pinned if wish.resumes}
         for agent in self.agents:
             instance, backend = agent.instance, agent.backend
             if instance is None or backend is None:

@@ -86,6 +86,7 @@ def _crowd_of(wish: "Wish") -> Hashable:
         label.source,
         label.node,
         wish.pinned,
+        wish.resumes,
         wish.templates,
         wish.early,
         wish.kind,
@@ -102,7 +103,8 @@ class Wish:
     expression: labels.Expression | None = None  # None: no label, or not readable
     templates: tuple[TemplateName, ...] = ()  # in order of preference
     early: tuple[TemplateName, ...] = ()  # of these, who starts for an announced item
-    pinned: NodeName | None = None  # exactly this agent of ours and no other
+    pinned: NodeName | None = None  # exactly this agent of ours and no other ...
+    resumes: bool = False  # ... where it was at work; else a label that is an agent's name
     unmet: Unmet | None = None
     crowd: Hashable = field(  # wishes of one look that want exactly the same have the same
         eq=False, repr=False, default=Factory(_crowd_of, takes_self=True)
@@ -111,7 +113,7 @@ class Wish:
 
 def pinned_to(wish: Wish, name: NodeName) -> Wish:
     """Return a wish that only this agent of ours can serve."""
-    return attrs.evolve(wish, pinned=name, crowd=(wish.crowd, name))
+    return attrs.evolve(wish, pinned=name, resumes=True, crowd=(wish.crowd, name))
 
 
 def crowds(wishes: Iterable[Wish]) -> dict[Hashable, list[Wish]]:
@@ -366,7 +368,7 @@ class _WishReader:
         """Return what an item wants whose label is known."""
         kind = _kind(item)
         expression, complaint = self._expression(item, label)
-        pinned = self._pinned(item, expression)
+        pinned, resumes = self._pinned(item, expression)
         wish = Wish(
             item=item,
             label=label,
@@ -374,6 +376,7 @@ class _WishReader:
             expression=expression,
             templates=self._templates(label, expression, pinned),
             pinned=pinned,
+            resumes=resumes,
         )
         if kind is WishKind.ANNOUNCED:
             eager = {t.name for t in self.templates if t.start_early}
@@ -395,14 +398,17 @@ class _WishReader:
             )
         return _read(text, item)
 
-    def _pinned(self, item: QueueItem, expression: labels.Expression | None) -> NodeName | None:
+    def _pinned(
+        self, item: QueueItem, expression: labels.Expression | None
+    ) -> tuple[NodeName | None, bool]:
+        """Return the agent that an item must have, and whether it was at work there before."""
         node = queue_texts.pinned_node(item.why)
         if node and node in self.our_nodes:
-            return NodeName(node)
+            return NodeName(node), True
         if expression is None or expression.op is not labels.Op.ATOM:
-            return None
+            return None, False
         name = NodeName(expression.name)
-        return name if name in self.our_nodes else None
+        return (name if name in self.our_nodes else None), False
 
     def _templates(
         self, label: KnownLabel, expression: labels.Expression | None, pinned: NodeName | None
@@ -525,6 +531,7 @@ def _alike(first: Wish, item: QueueItem) -> Wish:
         first.templates,
         first.early,
         first.pinned,
+        first.resumes,
         _of_another(unmet, item) if unmet is not None else None,
         first.crowd,
     )

@@ -15,9 +15,8 @@ from typing import Any, NoReturn
 
 import yarl
 
-import broker
 from broker import config, exits, output
-from broker.cli import configuring, differing, inspection, running, shared
+from broker.cli import configuring, differing, inspection, running, shared, version
 from broker.config import samples, values
 from broker.status import terminal
 from outside import waits
@@ -58,6 +57,14 @@ def _say(code: int, *lines: str) -> int:
     return code
 
 
+class _Version(argparse.Action):
+    """Asked for when it is wanted: the commit may have to be looked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"{_NAME} {version.words()}")
+        parser.exit()
+
+
 class _ArgumentParser(argparse.ArgumentParser):
     """One whose words are the same on every Python: no colours, no guesses.
 
@@ -82,7 +89,9 @@ def parser() -> argparse.ArgumentParser:
         description="Starts, keeps warm, reuses and retires the agents of one Jenkins controller.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"%(prog)s {broker.__version__}")
+    top.add_argument(
+        "--version", action=_Version, nargs=0, help="show program's version number and exit"
+    )
     subs = top.add_subparsers(
         prog=top.prog, metavar="COMMAND", required=True, help=argparse.SUPPRESS
     )

@@ -250,3 +250,25 @@ def test_the_configuration_of_the_readme_loads():
     text = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
     made = loading.parse(text, kinds.classes(), environ={"JENKINS_TOKEN": "x"})
     assert [t.name for t in made.templates] == ["linux"]
+
+
+def test_the_steps_that_check_a_change_need_no_secret(tmp_path, monkeypatch, capsys):
+    """As the manual writes them for GitHub and Jenkins, in a clean folder with a team's file."""
+    text = (DOCS / "operating.md").read_text().split("## Checking a change")[1].split("\n## ")[0]
+    commands = re.findall(r"agent-broker ((?:check-config|render) .*)", text)
+    assert len(commands) == 3
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    (folder / "broker.yaml").write_text(
+        "owner: o\ncontroller: {url: 'https://c/', user: u, token: 'file:/run/secrets/token',"
+        " ca_file: /not/here.pem}\nbackends: {k: {kind: kubernetes, namespace: n}}\n"
+    )
+    (folder / "maven.yaml").write_text("templates: {maven: {labels: maven, image: agent}}\n")
+    for command in commands:
+        assert main.main(shlex.split(command)) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert out.count("warning: conf/broker.yaml:2: controller.token: not here: found file:") == 2
+    assert out.count("warning: conf/broker.yaml:2: controller.ca_file: not here: found ") == 2
+    assert "kind: Pod" in out
+    assert main.main(["check-config", "--strict", "-c", "conf"]) == 2

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from attrs import Factory, define, field, frozen
 
-from broker.core.demand import labels
+from broker.simulator import labels
 
 HANDOVER_S = 0.0008
 """From assignment to start: the rest of a queue run. Measured on 2.263.4: of 250 items sent within
@@ -96,23 +96,18 @@ class Item:
     is_overdue: bool = False  # a pipeline's step that has ended while its agent was away
 
     @property
-    def expression(self) -> labels.Expression | None:
-        """The label as the controller reads it: what does not parse is one odd label."""
-        if self.label is None:
-            return None
-        try:
-            return labels.parse(self.label)
-        except labels.LabelError:
-            return labels.atom(self.label)
+    def wanted(self) -> labels.LabelReading | None:
+        """The label as the controller reads it."""
+        return None if self.label is None else labels.of(self.label)
 
     def fits(self, node: "Node") -> bool:
         """Return whether a node may run it, online or not."""
         if self.pinned is not None:
             return node.name == self.pinned
-        wanted = self.expression
+        wanted = self.wanted
         if wanted is None:
             return not node.exclusive
-        return wanted.matches(node.labels | {node.name})
+        return wanted.fits(node.labels | {node.name})
 
 
 @define(kw_only=True, eq=False)

@@ -70,10 +70,7 @@ def label_name(item: simulation.Item) -> str | None:
     """Return the label's canonical name: a single label stands without its quotes."""
     if item.pinned is not None:
         return item.pinned
-    expression = item.expression
-    if expression is None:
-        return None
-    return expression.name or expression.canonical()
+    return item.wanted.name if item.wanted is not None else None
 
 
 def _matching(sim: simulation.Simulation, item: simulation.Item) -> list[simulation.Node]:

@@ -366,5 +366,5 @@ class World:
             item
             for item in self.sim.items.values()
             if item.fate is inventory.Fate.OPEN
-            and (item.pinned is not None or any(item.expression.matches(x) for x in served))
+            and (item.pinned is not None or any(item.wanted.fits(x) for x in served))
         ]

@@ -246,8 +246,8 @@ class Invariants:
     def _wanted(self, template, *, since):
         labels = frozenset(lives.LABELS[template])
         return sum(
-            item.expression is not None
-            and item.expression.matches(labels)
+            item.wanted is not None
+            and item.wanted.fits(labels)
             and (item.left_at is None or item.left_at >= since)
             for item in self._recent_items()
         )

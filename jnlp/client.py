@@ -113,7 +113,10 @@ class NodeClient:
             raise errors.Unexpected(f"{error.text}; is a controller behind this?") from None
 
     async def node_names(self) -> tuple[str, ...]:
-        """Return the names of all nodes that have a computer, without the controller's own."""
+        """Return the names of all nodes that have a computer, without the controller's own.
+
+        One that is no computer or has no name is left out: it is nobody's node.
+        """
         answer = await self._session.get_list(
             "computer/api/json", "computer", {"tree": "computer[displayName]"}
         )
@@ -121,11 +124,13 @@ class NodeClient:
             computers = [entry.parse() for entry in answer.entries]
         except ValueError as error:
             raise errors.Unexpected(f"GET computer/api/json: {error}") from None
-        return tuple(
-            state.name_of(computer)
-            for computer in computers
-            if not str(computer.get("_class", "")).endswith("$MasterComputer")
-        )
+        names = []
+        for computer in computers:
+            with contextlib.suppress(errors.Unexpected):
+                name = state.name_of(computer)
+                if not str(computer.get("_class", "")).endswith("$MasterComputer"):
+                    names.append(name)
+        return tuple(names)
 
     async def cordon(self, name: str, message: str) -> None:
         """Take a node temporarily offline, running builds go on; may be repeated.

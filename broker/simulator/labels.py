@@ -1,4 +1,4 @@
-"""LabelReading expressions as the simulated controller reads them: its own reading, not the broker's.
+"""Label expressions as the simulated controller reads them: its own reading, not the broker's.
 
 Held to what a real controller made of six hundred texts (recording ``labels/expressions``), so
 that a mistake of the broker's parser is not made on both sides. Pure.
@@ -62,7 +62,7 @@ def parse(text: str) -> LabelReading:
     if len(tokens) == 2 and tokens[0][0] == "label":
         return _one(tokens[0][1])
     name = "".join(_written(word) if kind == "label" else word for kind, word in tokens)
-    return LabelReading(name, _Reading(tokens).whole())
+    return LabelReading(name, _Parsing(tokens).whole())
 
 
 def _one(label: str) -> LabelReading:
@@ -94,7 +94,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     return tokens
 
 
-class _Reading:
+class _Parsing:
     def __init__(self, tokens: list[tuple[str, str]]) -> None:
         self._tokens = tokens[::-1]
 

@@ -261,6 +261,20 @@ async def test_node_names():
     assert names == ("busy-1", "gone-1", "idle-9", "marked-1", "never-1")
 
 
+async def test_an_entry_that_is_no_computer_costs_no_other_its_name():
+    """Nor is it a mistake of ours: ``null`` in the place of a computer, one without a name."""
+    listed = [None, 7, {"idle": True}, {"displayName": None}, {"displayName": "one"}]
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response({"computer": listed})
+
+    async with (
+        recorded.serving(handler) as url,
+        http.ControllerSession(recorded.settings(url)) as session,
+    ):
+        assert await client.NodeClient(session).node_names() == ("one",)
+
+
 async def test_names_are_quoted():
     """A name never changes the path that is asked, whatever is in it."""
     async with recorded.replaying() as (session, controller):

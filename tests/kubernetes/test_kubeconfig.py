@@ -126,6 +126,113 @@ async def test_a_context_gives_server_namespace_and_token(
     assert "/namespaces/agents/pods" in cluster.requests[0][1]
 
 
+async def test_requests_are_made_on_behalf_of_whom_the_file_names(
+    cluster: fake.Cluster, make: Make, tmp_path: pathlib.Path, package: None
+) -> None:
+    """User, groups, identity and more, as kubectl sends them."""
+    user = {
+        "token": "t",
+        "as": "system:serviceaccount:ci:broker",
+        "as-uid": "u-1",
+        "as-groups": ["ci", "builders"],
+        "as-user-extra": {"Reason/Why": ["agents"]},
+    }
+    found = await opened(write(tmp_path, cluster.url, user))
+
+    assert list(found.headers().items()) == [
+        ("Accept-Encoding", "identity"),
+        ("Impersonate-User", "system:serviceaccount:ci:broker"),
+        ("Impersonate-Uid", "u-1"),
+        ("Impersonate-Group", "ci"),
+        ("Impersonate-Group", "builders"),
+        ("Impersonate-Extra-reason%2Fwhy", "agents"),
+    ]
+
+
+async def test_a_proxy_and_the_name_in_the_certificate(
+    tmp_path: pathlib.Path, package: None
+) -> None:
+    """Both are the cluster's; the proxy's password is nobody's business."""
+    more = {"proxy-url": "http://me:hunter2@proxy.example:3128", "tls-server-name": "kubernetes"}
+    found = await opened(write(tmp_path, "http://127.0.0.1:9", {"token": "t"}, **more))
+
+    assert (more["proxy-url"], "kubernetes") == (found.proxy, found.server_name)
+    assert "hunter2" not in repr(found)
+
+
+async def test_requests_go_through_the_proxy(
+    cluster: fake.Cluster, make: Make, tmp_path: pathlib.Path, package: None
+) -> None:
+    """The one that the file names, and to the server behind it."""
+    passed: list[str] = []
+
+    async def proxy(request: web.Request) -> web.StreamResponse:
+        passed.append(str(request.url))
+        return web.json_response(
+            {
+                "apiVersion": "v1",
+                "kind": "PodList",
+                "metadata": {"resourceVersion": "1"},
+                "items": [],
+            }
+        )
+
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", proxy)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    assert site._server is not None
+    port = site._server.sockets[0].getsockname()[1]
+    more = {"proxy-url": f"http://127.0.0.1:{port}"}
+    path = write(tmp_path, "http://api.example:6443", {"token": "t"}, **more)
+    ours = make(kubeconfig=path, context="work", server=None, namespace=None)
+    try:
+        await ours.list()
+    finally:
+        await runner.cleanup()
+    assert passed[0].startswith("http://api.example:6443/api/v1/namespaces/agents/pods")
+
+
+@pytest.mark.parametrize(
+    ("user", "cluster_of", "words"),
+    [
+        ({}, {"proxy-url": "socks5://proxy:1080"}, "proxy-url: found socks5://; allowed: http"),
+        ({"exec": {"interactiveMode": "Always"}}, {}, "interactiveMode Always: it asks a person"),
+        ({"as": 7}, {}, "as is not a text"),
+    ],
+)
+async def test_what_cannot_be_obeyed_is_refused_in_words(
+    user: dict[str, Any],
+    cluster_of: dict[str, object],
+    words: str,
+    tmp_path: pathlib.Path,
+    plugin: Plugin,
+) -> None:
+    """Nothing of a kubeconfig is passed over in silence."""
+    whole = {**user}
+    if "exec" in user:
+        whole["exec"] = {**plugin.user["exec"], **user["exec"]}  # type: ignore[dict-item]
+    path = write(tmp_path, "http://127.0.0.1:9", whole or {"token": "t"}, **cluster_of)
+    with pytest.raises(api.Unauthorized, match=words):
+        await opened(path)
+    assert plugin.count() == 0
+
+
+async def test_several_files_are_one(tmp_path: pathlib.Path, package: None) -> None:
+    """As in the variable KUBECONFIG: what one lacks the other has."""
+    whole = pathlib.Path(write(tmp_path, "http://127.0.0.1:9", {"token": "of-the-second"}))
+    told = yaml.safe_load(whole.read_text())
+    users = told.pop("users")
+    whole.write_text(yaml.safe_dump(told))
+    second = tmp_path / "second"
+    second.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "users": users}))
+    found = await opened(f"{whole}{os.pathsep}{second}")
+
+    assert "of-the-second" == await found.tokens.get()
+
+
 async def test_an_exec_plugin_is_asked_again_after_a_401(
     cluster: fake.Cluster, make: Make, tmp_path: pathlib.Path
 ) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from attrs import define, field, frozen
+from multidict import CIMultiDict
 
 from backends import api
 from backends.kubernetes import settings
@@ -40,6 +41,13 @@ class Access:
     namespace: str
     tokens: Tokens = field(repr=False)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
+    server_name: str | None = None  # that its certificate is for, if not that of ``server``
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
+    acts_as: tuple[tuple[str, str], ...] = ()  # headers of impersonation
+
+    def headers(self, **more: str) -> CIMultiDict[str]:
+        """Return what every request has: nothing packed, and on whose behalf it is made."""
+        return CIMultiDict([("Accept-Encoding", "identity"), *more.items(), *self.acts_as])
 
 
 class NoToken:

@@ -390,6 +390,7 @@ class ApiServer:
                     headers=access.authorization(token) | (_PATCH if verb == "patch" else {}),
                     timeout=limits,
                     allow_redirects=False,
+                    server_hostname=self._access.server_name,
                 ) as answer:
                     if answer.status == 401 and token and not renewed:
                         continue
@@ -414,7 +415,8 @@ class ApiServer:
 def _session(found: access.Access) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=found.tls or True),
-        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+        headers=found.headers(Accept="application/json"),
+        proxy=found.proxy,
         auto_decompress=False,  # ``bodies`` does it, with a limit
         trust_env=False,  # a netrc entry would take the place of our token
     )

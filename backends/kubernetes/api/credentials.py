@@ -81,8 +81,16 @@ def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, 
     loader: Any = kube_config.KubeConfigLoader(
         config_dict=merged.config, active_context=context, config_base_path=None
     )
+    user = _section(merged.config.value, "user", loader.current_context)
+    cluster = _section(merged.config.value, "cluster", loader.current_context)
+    _check_plugin(user)
+    more: dict[str, Any] = {
+        "server_name": _told(cluster, "tls-server-name"),
+        "proxy": _proxy(cluster),
+        "acts_as": list(_acts_as(user)),
+    }
     loader.load_and_set(configuration)
-    document = {
+    document = more | {
         "server": configuration.host,
         "namespace": loader.current_context["context"].get("namespace"),
         "token": _token(configuration),
@@ -94,6 +102,58 @@ def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, 
     }
     hidden |= {document[key] for key in ("token", "key") if document[key]}
     return document
+
+
+def _section(merged: Any, kind: str, context: Any) -> dict[str, Any]:
+    """Return what the context's user or cluster says, as it stands in the file."""
+    name = context["context"].get(kind)
+    for entry in merged.get(f"{kind}s") or ():
+        value = entry.value
+        if isinstance(value, dict) and value.get("name") == name:
+            found = value.get(kind)
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _told(section: dict[str, Any], key: str) -> str | None:
+    """Return a text; raises ValueError for what is none."""
+    value = section.get(key)
+    if value is None or isinstance(value, str):
+        return value or None
+    raise ValueError(f"{key} is not a text")
+
+
+def _proxy(cluster: dict[str, Any]) -> str | None:
+    url = _told(cluster, "proxy-url")
+    scheme = url.partition("://")[0] if url is not None else "http"
+    if scheme not in {"http", "https"}:
+        raise ValueError(
+            f"proxy-url: found {scheme[:20]}://; allowed: http://HOST:PORT or https://"
+        )
+    return url
+
+
+def _acts_as(user: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the headers that say on whose behalf a request is made, as kubectl sends them."""
+    for key, header in (("as", "Impersonate-User"), ("as-uid", "Impersonate-Uid")):
+        value = _told(user, key)
+        if value is not None:
+            yield header, value
+    for group in user.get("as-groups") or ():
+        yield "Impersonate-Group", str(group)
+    for key, words in (user.get("as-user-extra") or {}).items():
+        name = urllib.parse.quote(str(key).lower(), safe="")
+        for word in words or ():
+            yield f"Impersonate-Extra-{name}", str(word)
+
+
+def _check_plugin(user: dict[str, Any]) -> None:
+    """Raise ValueError for a plugin that asks a person: nobody sits here."""
+    plugin = user.get("exec")
+    if isinstance(plugin, dict) and plugin.get("interactiveMode") == "Always":
+        raise ValueError(
+            "its plugin has interactiveMode Always: it asks a person; hint: another user"
+        )
 
 
 def _check(path: pathlib.Path) -> None:

@@ -67,6 +67,9 @@ class Lent:
             namespace=self._settings.namespace or credentials["namespace"] or "default",
             tokens=self,
             tls=self._tls,
+            server_name=credentials["server_name"],
+            proxy=credentials["proxy"],
+            acts_as=tuple((name, value) for name, value in credentials["acts_as"]),
         )
 
     async def _renew(self, *, asked: bool) -> None:

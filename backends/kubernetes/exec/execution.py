@@ -108,7 +108,8 @@ class CommandExecutor:
                 ssl=reached.tls or True, limit=0, force_close=True, socket_factory=_socket
             ),
             middlewares=(_with_words,),  # before any redirect would be followed
-            headers={"Accept-Encoding": "identity"},
+            headers=reached.headers(),
+            proxy=reached.proxy,
             auto_decompress=False,  # ``bodies`` does it, with a limit
             trust_env=False,
         )
@@ -164,6 +165,7 @@ class CommandExecutor:
                     headers=access.authorization(token),
                     protocols=(channels.V5, channels.V4),
                     max_msg_size=_MESSAGE,
+                    server_hostname=self._access.server_name,
                 )
             except _UpgradeRefused as refused:
                 if refused.answer.status != 401 or not token or renewed:

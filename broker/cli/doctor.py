@@ -95,6 +95,10 @@ async def running(
         if not source.get("synced") or source.get("error"):
             name = source.get("backend") or "controller"
             yield finding.warn(check, f"it does not read all of {name}: {source.get('error')}")
+    if refusal := plan.get("configuration_refusal"):
+        yield finding.warn(check, f"it refused the configuration that it read last: {refusal}")
+    if waits := plan.get("configuration_waits"):
+        yield finding.warn(check, f"it waits for a restart, which changes {', '.join(waits)}")
     if plan.get("configuration") != settings.fingerprint:
         yield finding.warn(
             check, "it works by another configuration than this file", "SIGHUP, or a restart"

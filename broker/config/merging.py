@@ -109,7 +109,9 @@ def _twice(document: WholeDocument, part: Part, path: Path) -> None:
 def _is_section(document: WholeDocument, part: Part) -> bool:
     if isinstance(part.tree.data, dict):
         return True
-    text = f"found {values.shown(part.tree.data)}; allowed: a section of settings"
+    # a team's file may lead by a link to what the team may not read: it is not quoted
+    what = "something else" if part.team else values.shown(part.tree.data)
+    text = f"found {what}; allowed: a section of settings"
     document.problems.append(at(part, (), text))
     return False
 

@@ -418,6 +418,20 @@ async def test_a_file_that_is_not_in_force_is_planned_by_itself(path):
     assert "controller: unreachable" in err
 
 
+async def test_doctor_and_status_say_what_the_running_broker_refused(path):
+    """And what waits for a restart, as the page does."""
+    async with beside(path, status_source.full()) as (source, _):
+        source.configuration = config.ConfigurationState(
+            refused_at=status_source.NOW, refusal="broker.yaml:3: wrong", waits=("log",)
+        )
+        _, said, _ = await ran("doctor", "--config", path)
+        code, shown, _ = await ran("status", "--config", path)
+    assert "it refused the configuration that it read last: broker.yaml:3: wrong" in said
+    assert "it waits for a restart, which changes log" in said
+    assert code == 0
+    assert "one before it works: broker.yaml:3: wrong" in shown
+
+
 async def test_a_broker_of_another_owner_is_not_asked(path):
     """Two of them may share a state directory one after the other."""
     async with beside(path, status_source.full()) as (source, url):

@@ -196,6 +196,16 @@ def test_a_teams_file_is_given_no_variable_of_the_broker(folder):
     assert "11secret" not in line
 
 
+def test_a_link_to_a_secret_shows_nothing_of_it(folder, tmp_path):
+    """The page shows why a configuration is refused, and a team may put links into its place."""
+    secret = tmp_path / "token"
+    secret.write_text("11secret\n")
+    write(folder, broker=f"{HEAD}templates: {{t: {{labels: l}}}}\n")
+    (folder / "data.yaml").symlink_to(secret)
+    (line,) = refused(folder)
+    assert line == f"{folder}/data.yaml:1: found something else; allowed: a section of settings"
+
+
 def test_what_is_hidden_or_called_otherwise_is_not_read(folder):
     """Editors' files, ConfigMaps' own; what looks like a mistake is warned of."""
     write(folder, broker=f"{HEAD}templates: {{t: {{labels: l}}}}\n")

@@ -10,6 +10,7 @@ import aiohttp
 import attrs
 import pytest
 
+from broker import config
 from broker.core import model
 from broker.leading import leadership
 from broker.status import Server, documents, page, server, terminal
@@ -306,6 +307,23 @@ def test_page_and_terminal_say_who_leads(state, words):
         assert words in shown
         assert ("STANDBY" in line) is not state.leading
         assert (", leads as me_1" in line) is state.leading
+
+
+def test_page_and_terminal_say_what_is_not_in_force():
+    """A refused configuration, escaped, and what waits for a restart; nothing where all is well."""
+    source = status_source.full()
+    told = {name: getattr(documents, name)(source) for name in NAMES}
+    for text in (page.render(source), terminal.render(told)):
+        assert "configuration" not in text
+        assert "a restart" not in text
+    source.configuration = config.ConfigurationState(
+        refused_at=status_source.NOW - 9, refusal=status_source.HOSTILE, waits=("backends", "log")
+    )
+    told = {name: getattr(documents, name)(source) for name in NAMES}
+    for text in (shown := page.render(source), terminal.render(told)):
+        assert f"configuration refused {terminal.seconds(9.0)} ago, one before it" in text
+        assert "a restart is needed for backends, log" in text
+    assert "<script>" not in shown
 
 
 async def test_many_rows_are_made_slice_by_slice():

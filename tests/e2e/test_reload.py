@@ -81,7 +81,7 @@ async def test_a_reload_replaces_idle_agents_and_lets_a_build_go_on(made):
     """``diff`` says it before; then the idle agent of the old definition goes, the busy one later."""
     broker = await made.start()
     idle = await until_idle(made, "pool")
-    made.submit("long", duration_s=6.0)
+    made.submit("long", duration_s=1e6)
     await made.until(
         lambda: any(item.started_at is not None for item in made.open), "the build runs"
     )
@@ -107,7 +107,9 @@ async def test_a_reload_replaces_idle_agents_and_lets_a_build_go_on(made):
     await made.until(lambda: idle not in made.agents, "the idle one is gone")
     assert busy in made.agents
     assert made.open
-    await made.until_served()
+    node = made.sim.nodes[busy]
+    (slot,) = node.slots
+    made.sim._finish(slot.item, node, slot, made.watch.now())
     assert {"done": 1} == made.fates()
     await made.until(lambda: busy not in made.agents, "the other one goes after its build")
     await until_idle(made, "pool")

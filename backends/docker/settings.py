@@ -142,7 +142,8 @@ class DockerSettings:
     )
     docker_config: str | None = setting.of(
         "Directory with a config.json for all other registries, credential helpers included. "
-        "Default: $DOCKER_CONFIG or ~/.docker, as docker itself.",
+        "Default: $DOCKER_CONFIG or ~/.docker, as docker itself, which asks "
+        "$DOCKER_AUTH_CONFIG first.",
         None,
         **setting.ABSOLUTE,
     )

@@ -122,6 +122,20 @@ def test_the_environment_says_where_else(tmp_path, monkeypatch):
     assert {} == logins.of_config(None, "reg.example")
 
 
+def test_a_variable_holds_logins_that_come_first(tmp_path, monkeypatch):
+    """What it says of no registry the file says; what it says badly is its fault, by its name."""
+    monkeypatch.setenv(
+        "DOCKER_CONFIG", config(tmp_path, {"auths": {"other.example": {"auth": WHO}}})
+    )
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {"reg.example": {"auth": WHO}}}))
+    assert BOB == logins.of_config(None, "reg.example")
+    assert {**BOB, "serveraddress": "other.example"} == logins.of_config(None, "other.example")
+    assert {} == logins.of_config(str(tmp_path / "of-the-settings"), "reg.example")
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", '{"auths": ')
+    with pytest.raises(api.Unauthorized, match="DOCKER_AUTH_CONFIG"):
+        logins.of_config(None, "reg.example")
+
+
 def helper(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
     program = folder / "docker-credential-odd"
     program.write_text(f"#!/bin/sh\necho $$ >>{folder}/pids\n{does}\n")

@@ -27,6 +27,8 @@ _CONFIG_MAX = 1 << 20
 _PASSWORD_MAX = 64 << 10
 _TOKEN_USER = "<token>"  # noqa: S105 -- of the helpers' protocol: the secret is an identity token
 _NOT_THERE = "credentials not found"
+_VARIABLE = "DOCKER_AUTH_CONFIG"
+"""Docker's client looks there first: a ``config.json`` with nothing but ``auths``."""
 _PROGRAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PUBLIC_URL = f"https://index.{reference.PUBLIC}/v1/"
 """What the public registry is called in configurations and by helpers."""
@@ -61,12 +63,18 @@ def of_settings(login: settings.Registry, registry: str) -> dict[str, str]:
 def of_config(folder: str | None, registry: str) -> dict[str, str]:
     """Return what Docker's ``config.json`` says about a registry; empty: nothing.
 
-    ``folder`` None: that of ``DOCKER_CONFIG``, or ``~/.docker``. Raises Unauthorized with the
-    file and the entry for what cannot be read, if it is about this registry.
+    ``folder`` None: that of ``DOCKER_CONFIG``, or ``~/.docker``; what ``DOCKER_AUTH_CONFIG`` says
+    of the registry comes first. Raises Unauthorized with the file and the entry for what cannot be
+    read, if it is about this registry.
     """
+    server = _PUBLIC_URL if registry == reference.PUBLIC else registry
+    told = os.environ.get(_VARIABLE, "") if folder is None else ""
+    variable = pathlib.Path(_VARIABLE)
+    from_variable = _of_auths(_parsed(told.encode(), variable), variable, registry, server)
+    if from_variable:
+        return from_variable
     path = _config_file(folder)
     config = _section(_read(path), path, "")
-    server = _PUBLIC_URL if registry == reference.PUBLIC else registry
     helpers = _section(config.get("credHelpers", {}), path, "credHelpers")
     helper = next(
         (helpers[key] for key in (server, registry) if key in helpers), config.get("credsStore")
@@ -77,7 +85,12 @@ def of_config(folder: str | None, registry: str) -> dict[str, str]:
         login = of_helper(helper, server)
         if login is not None:
             return login
-    entries = _section(config.get("auths", {}), path, "auths")
+    return _of_auths(config, path, registry, server)
+
+
+def _of_auths(told: Any, path: pathlib.Path, registry: str, server: str) -> dict[str, str]:
+    """Return what the section ``auths`` says of a registry; empty: nothing."""
+    entries = _section(_section(told, path, "").get("auths", {}), path, "auths")
     for key in (registry, server, *entries):
         if key in entries and _host(key) == registry:
             login = _entry(entries[key], path, key, registry)
@@ -131,6 +144,10 @@ def _read(path: pathlib.Path) -> Any:
         return {}
     except OSError as error:
         raise _odd(path, "", error.strerror or "it cannot be read") from error
+    return _parsed(raw, path)
+
+
+def _parsed(raw: bytes, path: pathlib.Path) -> Any:
     try:
         return json.loads(raw.decode("utf-8-sig")) if raw.strip() else {}
     except (ValueError, RecursionError) as error:

@@ -311,11 +311,12 @@ class KubernetesTemplate:
         "Names of secrets with registry credentials.", ()
     )
     node_selector: dict[str, str] = setting.of("Labels that a node must have.", {})
-    service_account: str | None = setting.of(
-        "Service account. Its token is mounted only if `pod` asks for it "
-        "(automountServiceAccountToken: true): builds are not trusted with the cluster by "
-        "default.",
-        None,
+    service_account: str | None = setting.of("Service account.", None)
+    service_account_token: bool = setting.of(
+        "Mount the token of the service account into every container, as "
+        "`automountServiceAccountToken` in `pod` does, which counts more. Off: builds are not "
+        "trusted with the cluster.",
+        False,
     )
     priority_class: str | None = setting.of("Name of a PriorityClass.", None)
     active_deadline_s: float | None = setting.of(
@@ -347,7 +348,8 @@ class KubernetesTemplate:
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what cannot be right about this template, and what is dangerous."""
         body = self._body(common)
-        for text in volumes.perilous(body):
+        asked = {"automountServiceAccountToken": True} if self.service_account_token else {}
+        for text in volumes.perilous({**asked, **body}):
             yield Remark(path=("pod",), text=text, hint=perils.HINT)
         if not self.restricted:
             yield Remark(
@@ -361,6 +363,15 @@ class KubernetesTemplate:
         for remark in acceptance.refused(pod):
             where = acceptance.place(remark.path, pod, self.pod)
             yield attrs.evolve(remark, path=("pod", *where))
+        account = body.get("serviceAccountName") or body.get("serviceAccount")
+        untold = not self.service_account_token and "automountServiceAccountToken" not in body
+        if untold and (account or self.service_account):
+            yield Remark(
+                path=("pod",) if account else ("service_account",),
+                text="the service account's token is not mounted: in builds kubectl and the like "
+                "are nobody",
+                hint="automountServiceAccountToken: true or false in `pod`",
+            )
         for name in volumes.apart(body, self.work_directory):
             yield Remark(
                 path=("pod",),
@@ -368,9 +379,9 @@ class KubernetesTemplate:
                 f"agent: it sees none of the agent's files there",
                 hint=f"mount the volume {volumes.WORK_VOLUME!r}, or leave the mount out",
             )
-        for name, meant in volumes.given_variables(body, common.reserved):
+        for path, name, meant in volumes.given_variables(body, common.reserved):
             yield Remark(
-                path=("pod",),
+                path=("pod", *acceptance.place(("spec", *path), pod, self.pod)),
                 text=f"the broker gives {name} to the container {volumes.AGENT}",
                 hint=f"set {meant}" if meant else "leave it out",
                 wrong=True,

@@ -16,10 +16,12 @@ import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import multidict
 from aiohttp import web
 from attrs import define, field
 
-from tests.kubernetes import kubelet, recorded
+from tests.kubernetes import admission, kubelet, recorded
+from tests.oracle import schemas
 
 Object = dict[str, Any]
 
@@ -81,6 +83,7 @@ class Cluster:
     logs: dict[tuple[str, str], list[str]] = field(factory=dict)
     events: list[Object] = field(factory=list)  # core Events
     quotas: list[Object] | None = None  # None: they may not be listed
+    hindrances: admission.Admission = field(factory=admission.Admission)
     most_pods: int | None = None  # of a quota of its own, which is kept
     refused: int = 0  # creations, by that
     denied: set[tuple[str, str]] = field(factory=set)  # verb, resource: what a review refuses
@@ -481,25 +484,29 @@ class Cluster:
         return web.json_response(body)
 
     async def _create_pods(self, request: web.Request, _: str) -> web.Response:
+        """Refuse what a real one refuses, in the same order: ``admission``."""
         manifest = await request.json()
         name = manifest["metadata"]["name"]
-        if not _DNS.fullmatch(name) or len(name) > 253:
-            return _named("error-422-invalid-name", "Agent_X", name)
-        if name in self.pods:
-            return _named("error-409-already-exists", "agent-dup", name)
+        strict = request.query.get("fieldValidation") == "Strict"
+        try:
+            decoded, warnings = admission.decoded(manifest, strict=strict)
+            if decoded["metadata"].get("namespace", self.namespace) != self.namespace:
+                return _recorded("error-400-namespace-mismatch")
+            admission.validate(decoded, missing=admission.missing(manifest))
+            if name in self.pods:
+                return _named("error-409-already-exists", "agent-dup", name)
+            self.hindrances.admit(decoded, namespace=self.namespace)
+        except admission.Refusal as refusal:
+            return web.json_response(refusal.body, status=refusal.status)
         if self.most_pods is not None and self._used() >= self.most_pods:
             self.refused += 1
             return _recorded("error-403-quota-pods")
         if request.query.get("dryRun") == "All":
-            manifest["metadata"]["creationTimestamp"] = _now_text()
-            return web.json_response(manifest, status=201)
-        headers = {}
-        known = {"containers", "initContainers", "volumes", "restartPolicy", "tolerations"}
-        unknown = [k for k in manifest["spec"] if k not in known and k.endswith("OfTomorrow")]
-        if unknown:
-            headers["Warning"] = f'299 - "unknown field \\"spec.{unknown[0]}\\""'
-            manifest["spec"].pop(unknown[0])
-        return web.json_response(self._create(manifest), status=201, headers=headers)
+            decoded["metadata"]["creationTimestamp"] = _now_text()
+        else:
+            decoded = self._create(decoded)
+        headers = multidict.CIMultiDict(("Warning", words) for words in warnings)
+        return web.json_response(decoded, status=201, headers=headers)
 
     async def _delete_pods(self, request: web.Request, name: str) -> web.Response:
         told = await request.json() if request.can_read_body else {}
@@ -554,6 +561,10 @@ class Cluster:
     async def _create_secrets(self, request: web.Request, _: str) -> web.Response:
         secret = await request.json()
         name = secret["metadata"]["name"]
+        try:
+            secret, _ = admission.decoded(secret, strict=True)
+        except admission.Refusal as refusal:
+            return web.json_response(refusal.body, status=refusal.status)
         if name in self.secrets:
             return _named("error-409-secret-exists", "agent-two", name)
         data = {k: base64.b64encode(v.encode()).decode() for k, v in secret["stringData"].items()}
@@ -594,6 +605,7 @@ class Cluster:
         return web.json_response(old if told == old else self._keep_lease(name, told))
 
     def _keep_lease(self, name: str, told: Object) -> Object:
+        assert [] == schemas.problems(told)
         spec = told["spec"] = {k: v for k, v in told["spec"].items() if v is not None}
         assert spec.get("leaseDurationSeconds", 1) > 0
         for key in {"acquireTime", "renewTime"} & spec.keys():

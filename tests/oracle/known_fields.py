@@ -32,7 +32,7 @@ def table() -> dict[str, Any]:
             required[name] = required.get(name, told) & told
             known = fields.setdefault(name, {})
             for key, value in section["properties"].items():
-                inner = "" if key in _NOT_OURS else _type(value)
+                inner = "" if key in _NOT_OURS else schemas.type_of(value)
                 if "properties" not in definitions.get(inner, {}):
                     inner = ""
                 left.append(inner)
@@ -41,14 +41,6 @@ def table() -> dict[str, Any]:
         "fields": {name: dict(sorted(fields[name].items())) for name in sorted(fields)},
         "required": {name: sorted(required[name]) for name in sorted(required)},
     }
-
-
-def _type(value: dict[str, Any]) -> str:
-    """Return the type of a field, or of the entries of a list; empty for what has none."""
-    for inner in (value, value.get("items", {}), *value.get("oneOf", ()), *value.get("anyOf", ())):
-        if "$ref" in inner:
-            return str(inner["$ref"]).rpartition("/")[2]
-    return ""
 
 
 def text() -> str:

@@ -29,8 +29,23 @@ def releases() -> list[str]:
 
 def problems(document: Mapping[str, Any], *, release: str = LAB) -> list[str]:
     """Name everything in a document that the schema of its kind does not allow, with its path."""
+    return sorted(text for error in errors(document, release=release) for text in _told(error))
+
+
+def errors(
+    document: Mapping[str, Any], *, release: str = LAB
+) -> Iterator[jsonschema.ValidationError]:
+    """Yield the same as the validator has them."""
     judge = _judge(document["apiVersion"], document["kind"], release)
-    return sorted(text for error in judge.iter_errors(document) for text in _told(error))
+    yield from judge.iter_errors(document)
+
+
+def type_of(value: Mapping[str, Any]) -> str:
+    """Return the type of a field, or of the entries of a list; empty for what has none."""
+    for inner in (value, value.get("items", {}), *value.get("oneOf", ()), *value.get("anyOf", ())):
+        if "$ref" in inner:
+            return str(inner["$ref"]).rpartition("/")[2]
+    return ""
 
 
 @functools.cache

@@ -239,7 +239,7 @@ def _common(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Man
         "spec": merge.finish(
             {
                 "restartPolicy": "Never",
-                "automountServiceAccountToken": False,
+                "automountServiceAccountToken": options.service_account_token,
                 "enableServiceLinks": False,
                 "activeDeadlineSeconds": None if deadline_s is None else int(deadline_s),
                 "serviceAccountName": options.service_account,

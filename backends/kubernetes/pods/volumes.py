@@ -166,13 +166,16 @@ def named(pod: dict[str, Any], name: str) -> None:
 
 def given_variables(
     body: Mapping[str, Any], reserved: Mapping[str, str]
-) -> Iterator[tuple[str, str]]:
-    """Yield the variables of the agent's container that are the broker's, and what is meant."""
-    for container in _entries(body.get("containers")):
-        for variable in _entries(container.get("env")):
+) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Yield the variables of the agent's container that are the broker's, and what is meant.
+
+    Each after its path in the body.
+    """
+    for number, container in enumerate(_entries(body.get("containers"))):
+        for at, variable in enumerate(_entries(container.get("env"))):
             told = variable.get("name")
             if container.get("name") == AGENT and isinstance(told, str) and told in reserved:
-                yield told, reserved[told]
+                yield ("containers", number, "env", at), told, reserved[told]
 
 
 def _mounts(

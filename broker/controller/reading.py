@@ -28,6 +28,7 @@ QUEUE_TREE = (
 IDLE_TREE = "busyExecutors,idleExecutors,totalExecutors"
 PEEK_TREE = "items[id,buildable]"
 AT_WORK_TREE = "computer[displayName,idle,executors[currentExecutable[url]]]"
+QUIET_TREE = "quietingDown"
 COMPUTER_TREE = f"computer[{state.TREE}]"
 SKEW_IGNORED_S = 2.0
 """The Date header is cut to whole seconds and the answer travels: less than this is noise."""
@@ -118,13 +119,16 @@ class Reader:
             )
         items, odd_items = parse_queue(queue_answer.entries, skew_s, self._items)
         computers, odd_computers = parse_computers(computer_answer.entries, skew_s, self._seen)
+        quieting_down = _tells_quieting_down(items)
+        if quieting_down is None:
+            quieting_down = await self._is_quieting_down()
         strands = any(computer.offline and computer.only_steps for computer in computers)
         return model.ControllerView(
             synced=True,
             read_at=began,
             version=queue_answer.version,
             session=queue_answer.session,
-            quieting_down=any(item.why == _SHUTTING_DOWN for item in items),
+            quieting_down=quieting_down,
             items=items,
             computers=computers,
             odd_items=odd_items.words("item of the queue", "items of the queue"),
@@ -133,6 +137,14 @@ class Reader:
             odd_nameless=odd_computers.nameless,
             releases=strands and await self._can_release(queue_answer.session),
         )
+
+    async def _is_quieting_down(self) -> bool:
+        """Ask the controller itself; who does not let it be read is seen by its items alone."""
+        try:
+            answer = await self._session.get_json("api/json", {"tree": QUIET_TREE})
+        except errors.JenkinsError:
+            return False
+        return isinstance(answer.json, dict) and answer.json.get(QUIET_TREE) is True
 
     async def _can_release(self, session: str) -> bool:
         """Ask for the plugin that single-use agents come with; once for each controller start.
@@ -230,6 +242,18 @@ class Reader:
     async def _computers(self) -> http.ControllerAnswer:
         tree = {"tree": COMPUTER_TREE}
         return await self._session.get_list("computer/api/json", "computer", tree)
+
+
+def _tells_quieting_down(items: Iterable[model.QueueItem]) -> bool | None:
+    """Return whether the controller prepares for a shut-down, as far as the queue tells.
+
+    Then no item stays buildable, or it says so (``Queue.java``: ``isBlockedByShutdown`` and
+    ``BuildableItem.getCauseOfBlockage``, 2.263 to master). None: nothing tells.
+    """
+    stages = {item.stage for item in items if item.why != _SHUTTING_DOWN}
+    if any(item.why == _SHUTTING_DOWN for item in items):
+        return True
+    return False if model.Stage.BUILDABLE in stages else None
 
 
 def skew(date: float | None, *, asked: float, answered: float) -> float:

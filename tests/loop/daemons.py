@@ -75,6 +75,7 @@ class Controller:
             read_at=began,
             version=self.sim.version,
             session=self.sim.session,
+            quieting_down=self.sim.quieting_down,
             items=readers.parse_queue(queue["items"], 0.0)[0],
             computers=readers.parse_computers(computers["computer"])[0],
             releases=self.sim.durable_task,

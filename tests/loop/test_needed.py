@@ -99,3 +99,23 @@ async def test_the_agent_of_a_cancelled_item_stays_for_others_and_for_the_warm_p
         await asyncio.sleep(60)
         assert made.sim.items[other].started_at is not None
         assert len(made.instances) == 2
+
+
+async def test_nobody_is_ordered_in_vain_while_the_controller_prepares_for_a_shut_down():
+    """Neither for what waits nor to keep warm, and people are told; afterwards it goes on."""
+    async with Daemon(template(min_idle=1)) as made:
+        made.sim.quiet_down(made.watch.now(), on=True)
+        await asyncio.sleep(20)
+        assert made.instances == set()
+        assert (
+            "shut-down" in {r.subject: r.text for r in made.loop.state.plan.refusals}["controller"]
+        )
+        made.submit()
+        await asyncio.sleep(20)
+        assert made.instances == set()
+        assert [one.reason for one in made.loop.state.plan.unmet] == [
+            model.WaitReason.QUIETING_DOWN
+        ]
+        made.sim.quiet_down(made.watch.now(), on=False)
+        await asyncio.sleep(20)
+        assert set(made.fates()) == {"done"}

@@ -151,6 +151,47 @@ async def test_times_are_put_on_our_clock(ahead):
         assert corrected == 1795476333.288
 
 
+_BUILDABLE = {"_class": "hudson.model.Queue$BuildableItem", "id": 1, "why": "No idle executors"}
+_BLOCKED = {"_class": "hudson.model.Queue$BlockedItem", "id": 2, "why": "another build runs"}
+_SHUT = {**_BUILDABLE, "why": "Jenkins is about to shut down"}
+
+
+@pytest.mark.parametrize(
+    ("items", "root", "quieting_down", "is_asked"),
+    [
+        ([], {"quietingDown": True}, True, True),
+        ([], {"quietingDown": False}, False, True),
+        ([], None, False, True),  # nobody lets us read it
+        ([], {"quietingDown": "yes"}, False, True),
+        ([_BLOCKED], {"quietingDown": True}, True, True),
+        ([_BLOCKED, _BUILDABLE], {"quietingDown": True}, False, False),  # it would say so
+        ([_BLOCKED, _SHUT], {"quietingDown": False}, True, False),
+    ],
+)
+async def test_a_shut_down_that_is_prepared_is_seen_though_nothing_waits(
+    items, root, quieting_down, is_asked
+):
+    """The queue tells where it has anything to tell; else the controller is asked itself."""
+    asked = []
+    headers = {"X-Jenkins-Session": COMPUTERS["response"]["headers"]["X-Jenkins-Session"]}
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.append((request.path, request.query["tree"]))
+        if request.path == "/api/json":
+            return web.Response(status=404) if root is None else web.json_response(root)
+        if "queue" in request.path:
+            return web.json_response({"items": items}, headers=headers)
+        return recorded.answer(COMPUTERS)
+
+    async with (
+        recorded.serving(handler) as url,
+        http.ControllerSession(recorded.settings(url)) as session,
+    ):
+        view = await reading.Reader(session).read(lambda: 0.0)
+    assert view.quieting_down == quieting_down
+    assert (("/api/json", "quietingDown") in asked) == is_asked
+
+
 async def test_a_restart_between_the_two_reads():
     """Two halves of different sessions do not belong together."""
     other = recorded.exchange(RESTART, "queue before the restart")

@@ -58,7 +58,10 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
         for one in unavoidable
     )
     serving.serve_from_present(draft)
-    if not world.controller.quieting_down:
+    if world.controller.quieting_down:
+        text = "prepares for a shut-down: it gives out no work, and nobody is ordered or let go"
+        draft.refusals.append(model.Refusal(subject="controller", text=text))
+    else:
         serving.order(draft)
     leaving.make_room(draft)
     leaving.let_go(draft)

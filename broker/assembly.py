@@ -63,6 +63,9 @@ def build(
     async def before_end(action: model.Removal) -> None:
         await reconciler.before_end(action)
 
+    def released() -> None:
+        reconciler.hint()
+
     executor = execute.Executor(
         nodes=nodes,
         backends=backends,
@@ -71,6 +74,7 @@ def build(
         retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(session.version),
         now=watch.now,
         before_end=before_end,
+        released=released,
         leads=lambda: leads.leading,
         time_limit_s=policy.launch_timeout_s,
     )

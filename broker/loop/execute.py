@@ -92,6 +92,7 @@ class Executor:
     retires_by_offline: Callable[[], bool]  # the controller never loses a returned item
     now: Callable[[], float]
     before_end: Callable[[model.Removal], Awaitable[None]]  # keep the last words of an instance
+    released: Callable[[], None] = lambda: None  # steps have ended: they may be queued anew
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
     grace_s: float = 10.0
     time_limit_s: float = 120.0
@@ -225,13 +226,18 @@ class Executor:
             await self._terminate(action.backend, action.name)
 
     async def _release(self, action: model.ReleaseAgent) -> None:
-        """Say what an agent died of where its builds' owners look, then end their steps."""
+        """Say what an agent died of where its builds' owners look, then end their steps.
+
+        Whoever waits for that waits for nothing else: the last words, which a platform may take
+        its time for, are read afterwards, and what is queued anew is looked for at once.
+        """
         await self._check(action)
         with contextlib.suppress(jnlp_errors.NotFound):
             await self._changes.cordon(action.name, _message(action))
-        await self.before_end(action)
         with contextlib.suppress(jnlp_errors.NotFound):
             await self._changes.release(action.name)
+        self.released()
+        await self.before_end(action)
         if action.backend is not None:
             await self._terminate(action.backend, action.name)
 

@@ -233,6 +233,7 @@ class Daemon:
             retires_by_offline=lambda: True,
             now=self.watch.now,
             before_end=lambda action: self.loop.before_end(action),
+            released=lambda: self.loop.hint(),
             time_limit_s=self.policy.launch_timeout_s,
         )
         self.ids = itertools.count()

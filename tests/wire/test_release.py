@@ -153,7 +153,7 @@ async def test_the_reader_says_whether_it_can_be_done_and_asks_once(is_there):
         there.sim.restart(there.now, down_s=0.0)  # perhaps with another plugin
 
 
-async def release(there, *, instance):
+async def release(there, *, instance, steps=None):
     reader, nodes = reading.Reader(there.session), client.NodeClient(there.session)
 
     async def look():
@@ -165,8 +165,10 @@ async def release(there, *, instance):
         )
         return judge.prepare(world, worlds.policy(TEMPLATE))
 
+    steps = steps if steps is not None else []
+
     async def before_end(_action):
-        pass
+        steps.append(("last words", NAME in there.sim.nodes))
 
     executor = execute.Executor(
         nodes=nodes,
@@ -176,6 +178,7 @@ async def release(there, *, instance):
         retires_by_offline=lambda: True,
         now=lambda: there.now,
         before_end=before_end,
+        released=lambda: steps.append(("released", NAME in there.sim.nodes)),
     )
     action = model.ReleaseAgent(
         name=NAME, backend=None, reason="killed by SIGKILL", cause=model.Cause.LOST_KILLED
@@ -206,6 +209,15 @@ async def test_the_message_is_there_before_the_node_goes():
         assert (outcome.failure, outcome.withdrawn) == (None, False)
         assert messages == ["agent-broker: lost-killed: killed by SIGKILL"]
         assert item.fate is Fate.FAILED
+
+
+async def test_nobody_waits_for_the_last_words_of_the_dead():
+    """Its steps end first; then whatever is queued anew is looked for, and its log is read."""
+    async with place() as there:
+        await dead(there)
+        steps = []
+        await release(there, instance=instance(there), steps=steps)
+        assert steps == [("released", False), ("last words", False)]
 
 
 async def test_whoever_came_back_meanwhile_keeps_its_step():

@@ -16,6 +16,7 @@ from broker.loop import idleness
 from outside import waits
 from tests import patience
 from tests.core.worlds import B, Scene, template
+from tests.loop import daemons
 
 NOW = 1000.0
 
@@ -171,3 +172,24 @@ async def test_a_backend_that_cannot_be_told_is_left_alone() -> None:
     telling.under.backends = {model.BackendName(B): object()}
     await telling.look(Phase.IDLE)
     assert [] == telling.bugs
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("leads", [True, False])
+async def test_the_loop_tells_what_it_sees(leads: bool) -> None:
+    """Idle after a minute, at work as soon as it is seen to be; a standby tells nobody anything."""
+    async with daemons.Daemon(daemons.template(min_idle=1)) as made:
+        told: list[set[str]] = []
+
+        async def tell(names: Collection[str]) -> bool:
+            told.append(set(names))
+            return True
+
+        made.backends[daemons.LOCAL].tell_idle = tell
+        made.loop.leads = lambda: leads
+        await asyncio.sleep(200)
+        (agent,) = made.instances or {""}
+        assert ([set(), {agent}] if leads else []) == told
+        made.submit(duration_s=100.0)
+        await asyncio.sleep(20)
+        assert ([set(), {agent}, set()] if leads else []) == told[:3]

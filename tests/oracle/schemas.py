@@ -13,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
+import pytest
 import referencing
 import referencing.jsonschema
 
@@ -25,6 +26,17 @@ def releases() -> list[str]:
     """Return all that there are schemas of, the oldest first."""
     found = (re.match(r"v1\.(\d+)\.\d+-local-strict$", path.name) for path in _FOLDER.iterdir())
     return [f"1.{minor}" for minor in sorted(int(match[1]) for match in found if match)]
+
+
+def sampled(first: int = 0) -> list[Any]:
+    """Return releases as parameters of a test: the oldest and the newest, the others for the soak."""
+    told = releases()[first:]
+    return [
+        release
+        if release in {told[0], told[-1]}
+        else pytest.param(release, marks=pytest.mark.soak)
+        for release in told
+    ]
 
 
 def problems(document: Mapping[str, Any], *, release: str = LAB) -> list[str]:

@@ -9,6 +9,7 @@ Facts: sections 1.1 to 1.6 of the REST reference; recordings ``queue/*``, ``node
 evaluation of everything else. All times are put on the broker's clock here.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -41,6 +42,18 @@ _MAX_ID = 2**63 - 1  # a Java long
 
 _SHUTTING_DOWN = "Jenkins is about to shut down"
 _OUTCOME_TREE = "cancelled,executable[url,builtOn]"
+
+
+_RESULT_TREE = "result,duration,building"
+_RESULT = re.compile(r"[A-Z_]{1,32}")
+
+
+@frozen(kw_only=True)
+class BuildResult:
+    """What came of a build: Jenkins' word for it, empty while it runs on or if it says none."""
+
+    result: str = ""
+    duration_s: float = 0.0
 
 
 @frozen(kw_only=True)
@@ -230,6 +243,22 @@ class Reader:
             built_on=text.name(_text(executable, "builtOn")),
         )
 
+    async def build_result(self, url: str) -> BuildResult:
+        """Ask for a build by its address, wherever the controller thinks that it is itself.
+
+        What is no build's address says nothing. Raises any ``JenkinsError``.
+        """
+        path = _path_of_build(url)
+        if not path:
+            return BuildResult()
+        answer = await self._session.get_json(f"{path}/api/json", {"tree": _RESULT_TREE})
+        told = answer.json if isinstance(answer.json, dict) else {}
+        result = _text(told, "result")
+        if told.get("building") is True or not _RESULT.fullmatch(result):
+            return BuildResult()
+        duration = typed.number(told.get("duration"), 0.0, state.LATEST_MS)
+        return BuildResult(result=result, duration_s=(duration or 0.0) / 1000)
+
     def agent_jar_url(self) -> str:
         """Return where the controller serves its own agent.jar, without authentication."""
         return f"{self._session.url}jnlpJars/agent.jar"
@@ -254,6 +283,15 @@ def _tells_quieting_down(items: Iterable[model.QueueItem]) -> bool | None:
     if any(item.why == _SHUTTING_DOWN for item in items):
         return True
     return False if model.Stage.BUILDABLE in stages else None
+
+
+def _path_of_build(url: str) -> str:
+    """Return where a build is on its controller; empty if that is no build's address."""
+    _, job, rest = url.partition("/job/")
+    parts = rest.rstrip("/").split("/")
+    is_plain = not any(part in {"", ".", ".."} or set(part) & set("?#") for part in parts)
+    is_build = len(parts) > 1 and parts[-1].isdecimal() and parts[-1].isascii()
+    return f"job/{'/'.join(parts)}" if job and is_plain and is_build else ""
 
 
 def skew(date: float | None, *, asked: float, answered: float) -> float:

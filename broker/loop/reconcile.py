@@ -23,7 +23,7 @@ from broker import log as logs
 from broker.controller import placeholder, reading
 from broker.core import model
 from broker.core.decide import judge
-from broker.core.fleet import latency
+from broker.core.fleet import builds, latency
 from broker.core.fleet import ledger as ledgers
 from broker.loop import (
     black_box,
@@ -68,6 +68,7 @@ class Reconciler:
     persist: Callable[[model.Ledger], None] = field(default=lambda _: None)
     box: black_box.BlackBox | None = None
     ask_item: Callable[[int], Awaitable[reading.ItemOutcome]] | None = None
+    ask_result: Callable[[str], Awaitable[reading.BuildResult]] | None = None
     ask_at_work: Callable[[], Awaitable[Mapping[model.NodeName, bool]]] | None = None
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
 
@@ -401,6 +402,12 @@ class Reconciler:
                     task = group.create_task(self._ask(note, group), name=f"ask item {note.item}")
                     self._asking.add(task)
                     task.add_done_callback(self._asking.discard)
+            case builds.GoneBuild():
+                if self.ask_result is not None and not self._stopping:
+                    build = note.build
+                    task = group.create_task(self._ask_result(note), name=f"ask {build.agent}")
+                    self._asking.add(task)
+                    task.add_done_callback(self._asking.discard)
             case turn.ExtraBuild():
                 self.recorder.extra_build(note.template)
                 extra = {"template": note.template}
@@ -453,6 +460,16 @@ class Reconciler:
             self.hint()
         for note in learnt.notes:
             self._tell(note, group)
+
+    async def _ask_result(self, ended: builds.GoneBuild) -> None:
+        """Find out what came of a build that was gone soon; whatever is not told says nothing."""
+        if self.ask_result is None:
+            return
+        with self._outlived("question"), contextlib.suppress(jnlp_errors.JenkinsError):
+            told = await self.ask_result(ended.build.url)
+            self.state = turn.learn_result(
+                self.state, ended, result=told.result, duration_s=told.duration_s
+            )
 
     # --- orders ---
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from attrs import Factory, frozen
 
 from broker.core import model
-from broker.core.fleet import death, latency
+from broker.core.fleet import builds, death, latency
 from broker.core.fleet import ledger as ledgers
 
 DEATHS_KEPT = 100
@@ -29,6 +29,7 @@ class State:
     running: Mapping[model.NodeName, model.Action] = Factory(dict)  # one action for each agent
     known: latency.Known | None = None  # who waited at the last look, to see who starts
     questions: tuple[latency.Vanished, ...] = ()  # gone before they were seen to start
+    seen_builds: builds.Watch = Factory(builds.Watch)  # at work at the last look
     deaths: tuple[death.Death, ...] = ()  # the last ones, oldest first
     outcomes: tuple[ledgers.Outcome, ...] = ()  # the last ones, oldest first
     unread_since: Mapping[str, float] = Factory(dict)  # sources, by name; see ``health``

@@ -17,7 +17,7 @@ from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import capacity
 from broker.core.decide import plan as plans
-from broker.core.fleet import latency, single_use
+from broker.core.fleet import builds, latency, single_use
 from broker.core.fleet import ledger as ledgers
 from broker.loop import health, last_words
 from broker.loop import state as states
@@ -113,6 +113,7 @@ Note = (
     | Implausible
     | HeldBack
     | latency.Started
+    | builds.GoneBuild  # its result is to be asked for, and given to ``learn_result``
     | latency.Vanished  # its fate is to be asked for, and given to ``learn``
     | Cancelled
     | Elsewhere
@@ -159,6 +160,11 @@ def take_in(
     extra = (*single_use.extra_builds(state.ledger, ledger, policy), *moved)
     notes += [ExtraBuild(template=template) for template in extra]
     notes += _harmed(state.ledger, plan.agents)
+    watched = state.seen_builds
+    if sightings.leads:
+        watched, fates, asked = builds.look(watched, world, plan.agents)
+        notes += asked
+        ledger = builds.noted(ledger, fates)
     if sightings.leads:
         compared = latency.look(known, world, plan)
         missed = single_use.unasked(plan, policy, world.controller)
@@ -178,6 +184,7 @@ def take_in(
         last_read=(world, plan) if world.controller.synced else state.last_read,
         known=known,
         questions=questions,
+        seen_builds=watched,
         unread_since=health.since(state.unread_since, world),
         as_of=health.as_of(state.as_of, world),
         implausible=implausible,
@@ -378,6 +385,9 @@ def learn(
     extra += [vanished.template] * is_extra
     agent = agent_of(state, name) if name is not None else None
     start = latency.started(vanished, agent) if agent is not None else None
+    if agent is not None:
+        watched = builds.missed(state.seen_builds, agent, executable_url, now=vanished.gone_at)
+        state = attrs.evolve(state, seen_builds=watched)
     note = start if start is not None else Elsewhere(item=vanished.item)
     notes = (note, *(ExtraBuild(template=template) for template in extra))
     return Turn(state=attrs.evolve(state, ledger=ledger), orders=(), notes=notes)
@@ -391,6 +401,16 @@ def _may_begin_yet(state: State, vanished: latency.Vanished, policy: model.Polic
     template = policy.template(vanished.template)
     is_once = template is not None and template.retention.once
     return is_once and state.world is not None and state.world.now == vanished.looked_at
+
+
+def learn_result(
+    state: State, ended: builds.GoneBuild, *, result: str, duration_s: float
+) -> State:
+    """Take in what came of a build that was gone soon."""
+    fate = builds.learn(ended, result=result, duration_s=duration_s)
+    if fate is None:
+        return state
+    return attrs.evolve(state, ledger=builds.noted(state.ledger, (fate,)))
 
 
 def change_term(state: State) -> State:

@@ -120,6 +120,11 @@ class MeteredReader:
         with called(self._recorder, "item"):
             return await self._reader.item_outcome(item)
 
+    async def ask_result(self, url: str) -> reading.BuildResult:
+        """Return what came of a build, or raise ``JenkinsError``."""
+        with called(self._recorder, "build"):
+            return await self._reader.build_result(url)
+
 
 class _Metered:
     def __init__(self, backend: backends_api.Backend, name: str, recorder: Recorder) -> None:

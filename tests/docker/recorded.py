@@ -13,6 +13,23 @@ def load(name: str):
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
+def ended_with_engine(name: str, container: str, *, heard: str) -> death.Ended:
+    """Return what is told of a container after its engine was stopped or killed and came back.
+
+    ``heard``: the events that were heard, those before the engine ended or those after its start.
+    """
+    told = load(name)
+    shown = answers.inspected({"Config": {}, **told["containers"][container]})
+    events = [answers.event(entry) for entry in told[heard]]
+    kills = [e for e in events if e.action == "kill" and e.id == shown.id]
+    return death.Ended(
+        exit_code=shown.exit_code,
+        finished_at=shown.finished_at,
+        seen=death.EventTrace(signals=tuple((e.at, int(e.attributes["signal"])) for e in kills)),
+        engine_began_at=answers.created_at(told["bridge"]),
+    )
+
+
 def ended(name: str, **changes: object) -> death.Ended:
     """Return a recorded death: the last inspect and what the events told until then."""
     shown = answers.inspected(load(f"container-{name}")["inspect_exited"]["body"])

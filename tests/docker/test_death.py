@@ -1,5 +1,6 @@
 """The truth table: each cell has its case, from a recording where the engine gave one."""
 
+import attrs
 import pytest
 
 from backends import api
@@ -103,6 +104,39 @@ def test_the_words_of_the_init_tell_a_missing_command():
     assert ("command", 127) == (told.slug, told.code)
     assert "exec /no/such failed: No such file or directory" == told.message
     assert ("exited", 127) == end(127, last_words="sh: mvn: not found")
+
+
+@pytest.mark.parametrize(
+    ("engine", "heard", "container", "code"),
+    [
+        # it stops, and we hear how it ends each container through itself
+        ("engine-stopped", "heard_before", "trap", 0),
+        ("engine-stopped", "heard_before", "ign", -9),
+        ("engine-stopped", "heard_before", "self", -15),
+        # we were away: only what it was ended with tells
+        ("engine-stopped", "events_after", "ign", -9),
+        ("engine-stopped", "events_after", "self", -15),
+        # it is killed, and ends them at its next start, before anybody may call
+        ("engine-killed", "events_after", "trap", 0),
+        ("engine-killed", "events_after", "ign", -9),
+        ("engine-killed", "events_after", "self", -15),
+    ],
+)
+def test_what_ends_with_its_engine_says_so(engine, heard, container, code):
+    """Whatever its code is, and whether we were there or not; without the engine's start: not."""
+    ended = recorded.ended_with_engine(engine, container, heard=heard)
+    told = death.certificate(ended)
+    assert ("platform-lost", code) == (told.slug, told.code)
+    assert "it ended when its engine stopped or was restarted" == told.message
+    unknown = death.certificate(attrs.evolve(ended, engine_began_at=None))
+    assert "platform-lost" != unknown.slug
+
+
+def test_what_was_ended_after_the_engine_s_start_was_not_by_it():
+    """Nor what ended by itself before, without a signal."""
+    for changes in ({"engine_began_at": AT - 1, "exit_code": 137}, {"exit_code": 3}):
+        fields = {"finished_at": AT, "engine_began_at": AT + 60, **changes}
+        assert "platform-lost" != death.certificate(death.Ended(**fields)).slug
 
 
 def test_a_crash_names_its_signal():

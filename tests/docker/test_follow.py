@@ -53,6 +53,22 @@ def test_a_life_is_remembered_until_its_container_is_destroyed():
     follower.close()
 
 
+def test_an_engine_that_answers_nobody_is_away_from_then_on():
+    """Its stream goes on until it has ended its containers; one that answers again was slow."""
+    clock = [100.0]
+    engine = Told([])
+    follower = events.Follower(engine, {}, wake=lambda: None, now=lambda: clock[0])
+    follower.silent()
+    follower.answered()
+    clock[0] = 131.0
+    follower.silent()
+    clock[0] = 142.0
+    follower.silent()
+    assert () == follower.away(), "it may be slow"
+    follower._lose()
+    assert ((131.0, 142.0),) == follower.away()
+
+
 def test_signals_are_remembered():
     """A stop whose grace expired sends two."""
     life = recorded_life("stop-grace-expired-137")

@@ -18,6 +18,7 @@ from tests.contract import checks
 from tests.docker import engines
 from tests.docker.conftest import WITHIN_S, Rig, backend_on, cleaned
 
+STOPS_LATE = {"StopTimeout": 5}
 NOWHERE = settings.Host(url="unix:///nonexistent/docker.sock")
 
 
@@ -82,6 +83,33 @@ async def test_an_engine_without_live_restore_takes_its_containers_along(how):
             assert {} == await checks.listed(rig.backend)
         left = await asyncio.to_thread(engines.left_behind, engine.url)
         assert (set(), set()) == (left["containers"], left["volumes"])
+
+
+@pytest.mark.parametrize("listening", [True, False])
+async def test_whatever_an_engine_ends_when_it_is_stopped_died_of_that(listening):
+    """The one that ends at once too, though the stop lasts; also for a broker that comes later."""
+    stubborn = "trap '' TERM; while :; do sleep 0.2; done"
+    with engines.own_engine("--shutdown-timeout=6") as engine:
+        rig = await own_rig(engine)
+        async with cleaned(rig):
+            for name, commands in (("quick", ""), ("stubborn", stubborn)):
+                spec = rig.spec(name, commands, init=name == "quick", docker=STOPS_LATE)
+                await rig.backend.launch(spec)
+                await rig.running(name)
+            if not listening:
+                await rig.backend.aclose()
+            ending = asyncio.create_task(asyncio.to_thread(engine.end))
+            while listening and not ending.done():
+                with contextlib.suppress(api.Unavailable):
+                    await rig.backend.list()
+                await asyncio.sleep(0.1)
+            await ending
+            await asyncio.to_thread(engine.start)
+            if not listening:
+                rig.backend = rig.make(rig)
+            await answering(rig.backend)
+            ends = {name: await rig.exited(name) for name in ("quick", "stubborn")}
+            assert {"platform-lost"} == {end.slug for end in ends.values()}, ends
 
 
 async def test_with_live_restore_they_survive():

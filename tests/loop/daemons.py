@@ -95,6 +95,12 @@ class Controller:
         built_on = item.node if item.kind is simulation.TaskKind.FREESTYLE else ""
         return readers.ItemOutcome(known=True, executable_url=url, built_on=built_on)
 
+    async def ask_result(self, url):
+        await self._ask("result")
+        number = int(url.rstrip("/").rpartition("/")[2])
+        (item,) = [one for one in self.sim.items.values() if one.number == number]
+        return readers.BuildResult(result=self.result, duration_s=item.duration_s)
+
     async def at_work(self):
         await self._ask("at-work")
         return {
@@ -249,6 +255,7 @@ class Daemon:
             new_id=lambda: f"{next(self.ids):06}",
             pace=pace or paces.Pace(),
             ask_item=self.controller.ask_item,
+            ask_result=self.controller.ask_result,
             ask_at_work=self.controller.at_work,
         )
 

@@ -13,7 +13,6 @@ import re
 import re._constants as kinds
 import re._parser as parser
 
-import attrs
 import pytest
 
 import backends
@@ -48,22 +47,13 @@ def patterns():
     for module in modules():
         calls = set(re.findall(r"\b(\w+)\.(\w+)\(", pathlib.Path(module.__file__).read_text()))
         for name, value in vars(module).items():
-            used = {m for n, m in calls if n == name}
+            values = value if isinstance(value, tuple | list) else (value,)
+            used = {m for n, m in calls if n == name} if values is not value else set()
             asked = {m if m in _METHODS else "finditer" for m in used} or {"finditer", "fullmatch"}
-            for where, one in within(value):
-                yield f"{module.__name__}.{name}{where}", (one, sorted(asked))
-
-
-def within(value, where=""):
-    """Yield every pattern of a value, however deep: in a tuple, in a row of a table."""
-    if isinstance(value, re.Pattern):
-        yield where, value
-    elif isinstance(value, tuple | list):
-        for number, one in enumerate(value):
-            yield from within(one, f"{where}[{number}]")
-    elif attrs.has(type(value)):
-        for field in attrs.fields(type(value)):
-            yield from within(getattr(value, field.name, None), f"{where}.{field.name}")
+            for number, one in enumerate(values):
+                if isinstance(one, re.Pattern):
+                    where = f"{module.__name__}.{name}" + f"[{number}]" * (values is value)
+                    yield where, (one, sorted(asked))
 
 
 PATTERNS = dict(patterns())

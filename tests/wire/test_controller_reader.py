@@ -303,3 +303,39 @@ def test_where_the_agent_jar_is():
     session = http.ControllerSession(recorded.settings("http://x:8080/ci"))
     url = reading.Reader(session).agent_jar_url()
     assert url == "http://x:8080/ci/jnlpJars/agent.jar"
+
+
+async def result_of(url, **answer):
+    asked = "job/a/job/b%20c/12/api/json?tree=result,duration,building"
+    async with recorded.canned(asked, **answer) as session:
+        return await reading.Reader(session).build_result(url)
+
+
+BUILD = "http://ci.example.com/jenkins/job/a/job/b%20c/12/"
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"building": False, "duration": 2345, "result": "FAILURE"}, ("FAILURE", 2.345)),
+        ({"building": False, "duration": 90000, "result": "SUCCESS"}, ("SUCCESS", 90.0)),
+        ({"building": True, "duration": 0, "result": None}, ("", 0.0)),
+        ({"building": True, "duration": 0, "result": "FAILURE"}, ("", 0.0)),
+        ({"building": False, "duration": "long", "result": "FAILURE"}, ("FAILURE", 0.0)),
+        ({"result": "<b>bad</b>", "duration": 5}, ("", 0.0)),
+        ([], ("", 0.0)),
+    ],
+)
+async def test_what_came_of_a_build(document, expected):
+    """Asked of the controller that we know, whatever its own address is in its answers."""
+    told = await result_of(BUILD, payload=document)
+    assert expected == (told.result, told.duration_s)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "http://c/job/x/", "http://c/computer/x/1/", "http://c/job/../1/", "http://c//1"]
+)
+async def test_what_is_no_address_of_a_build_is_not_asked_for(url):
+    """Nothing goes out."""
+    told = await result_of(url, payload={})
+    assert "" == told.result

@@ -8,7 +8,10 @@ together with *when* the kernel killed for memory, and who sent a signal.
 Rules, first match wins:
 
 1. It never ran: the words on the start, the engine's or its init's, say why (command, network).
-2. The engine went away while it ran, and it ended at that time: platform-lost.
+2. The engine went away while it ran, and it ended at that time: platform-lost. So is one that was
+   ended by a signal, not for memory, before the engine was started anew: an engine that stops ends
+   its containers one after the other, through itself, and answers nobody meanwhile, while whatever
+   else ends has its certificate from us long before that start.
 3. SIGKILL within seconds of an out-of-memory event: out-of-memory. With no event at all (we did
    not listen) the engine's flag has to do.
 4. SIGKILL or SIGTERM otherwise: killed; by whom is told where the engine knows.
@@ -58,6 +61,7 @@ class Ended:
     seen: EventTrace = Factory(EventTrace)
     by_us: bool = False
     away: tuple[tuple[float, float], ...] = field(default=())  # the engine did not answer
+    engine_began_at: float | None = None  # its present life, by its own clock
 
 
 def certificate(ended: Ended) -> api.Exit:
@@ -111,7 +115,7 @@ def _cause(ended: Ended) -> tuple[api.ExitSlug, int | None, str]:
     refused = refused_by_init(ended.last_words) if code in {126, 127} else ""
     if refused:
         return "command", code, refused
-    if _while_away(ended):
+    if _while_away(ended) or _ended_with_engine(ended):
         return "platform-lost", _code(code), "it ended when its engine stopped or was restarted"
     if number == signal.SIGKILL and _out_of_memory(ended):
         return (
@@ -136,8 +140,24 @@ def _while_away(ended: Ended) -> bool:
     )
 
 
+def _ended_with_engine(ended: Ended) -> bool:
+    at, began_at = ended.finished_at, ended.engine_began_at
+    if at is None or began_at is None or at > began_at or ended.by_us:
+        return False
+    if ended.exit_code - 128 == signal.SIGKILL and _out_of_memory(ended):
+        return False
+    return may_be_of_engine(ended.exit_code, ended.seen, at)
+
+
+def may_be_of_engine(exit_code: int, seen: EventTrace, at: float | None) -> bool:
+    """Tell whether an end is one that a stop of the engine would bring about."""
+    if exit_code - 128 in {signal.SIGKILL, signal.SIGTERM}:
+        return True
+    return _sent(seen, signal.SIGTERM, at)
+
+
 def _out_of_memory(ended: Ended) -> bool:
-    if ended.by_us or _sent(ended, signal.SIGKILL):
+    if ended.by_us or _sent(ended.seen, signal.SIGKILL, ended.finished_at):
         return False
     if not ended.seen.oom_at:
         return ended.oom_killed
@@ -158,16 +178,15 @@ def _killer(ended: Ended, number: int) -> str:
     name = signal.Signals(number).name
     if ended.by_us:
         return f"the broker ended it ({name})"
-    if _sent(ended, number):
+    if _sent(ended.seen, number, ended.finished_at):
         return f"somebody ended it through the engine ({name}), not this broker"
     return f"it was ended with {name} from outside the engine, or ended itself so"
 
 
-def _sent(ended: Ended, number: int) -> bool:
-    at = ended.finished_at
+def _sent(seen: EventTrace, number: int, at: float | None) -> bool:
     return any(
         sent == number and (at is None or at - _SIGNAL_WINDOW_S <= when <= at + 1.0)
-        for when, sent in ended.seen.signals
+        for when, sent in seen.signals
     )
 
 

@@ -289,6 +289,15 @@ class Host:
     async def list(self) -> Listing:
         """All containers of the owner that can be read, or an error."""
         self.follow()
+        try:
+            listing = await self._listed()
+        except api.Unavailable:
+            self._follower.silent()
+            raise
+        self._follower.answered()
+        return listing
+
+    async def _listed(self) -> Listing:
         found, odd = await self.client.call(client.Lane.READ, self.client.list, self._owner)
         named, nameless = self._named(found)
         ids = {one.id for one in named.values()}
@@ -384,6 +393,7 @@ class Host:
             if there.state in {"running", "restarting", "paused"}:
                 return attrs.evolve(instance, state=_STATES[there.state])
             await self._heard(there)
+            seen = self._follower.seen(listed.id)
             self._certificates[listed.id] = death.certificate(
                 death.Ended(
                     exit_code=there.exit_code,
@@ -393,13 +403,26 @@ class Host:
                     started=there.started,
                     finished_at=there.finished_at,
                     memory_bytes=there.memory_bytes,
-                    seen=self._follower.seen(listed.id),
+                    seen=seen,
                     away=self._follower.away(),
+                    engine_began_at=await self._engine_began_at(there, seen),
                 )
             )
         return attrs.evolve(
             instance, state=api.InstanceState.EXITED, exit=self._certificates[listed.id]
         )
+
+    async def _engine_began_at(
+        self, there: answers.Inspected, seen: death.EventTrace
+    ) -> float | None:
+        """Return since when the engine is up, where that may say what a container ended of.
+
+        Raises ``Unavailable`` while it stops: what it has ended is told when it is back.
+        """
+        if death.may_be_of_engine(there.exit_code, seen, there.finished_at):
+            with contextlib.suppress(client.OddAnswerError):
+                return await self.client.call(client.Lane.READ, self.client.began_at)
+        return None
 
     def _is_left(self, instance: api.Instance) -> bool:
         """Tell whether a created container is of a broker that ended before it started it."""

@@ -193,6 +193,11 @@ def security_options(info: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(told)
 
 
+def created_at(entry: Mapping[str, Any]) -> float | None:
+    """Return when a network was made, POSIX seconds by the engine's clock, if it says so."""
+    return _stamp(entry.get("Created"))
+
+
 def identity(info: Mapping[str, Any]) -> str:
     """Return what tells one engine from another; empty if it does not say.
 

@@ -221,6 +221,25 @@ class Engine:
         with self._answers("cannot ask what the engine is") as session:
             return answers.identity(session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX))
 
+    def began_at(self) -> float | None:
+        """Return since when the engine is up, by its clock; None if it does not show it.
+
+        It makes its default bridge anew at each start, unless containers live on there (20.10; an
+        engine without a bridge has none, and some proxies do not show it). Asked over a new
+        connection: one that stops goes on to answer over those that are open, and raises
+        ``Unavailable`` here.
+        """
+        with (
+            self._answers("cannot ask since when the engine is up") as session,
+            contextlib.closing(self._connections()) as anew,
+        ):
+            anew.version = session.version
+            try:
+                entry = anew.ask_json(dict, "GET", "/networks/bridge", limit=_INSPECT_MAX)
+            except wire.RefusedError:
+                return None
+            return answers.created_at(entry)
+
     def start(self, container_id: str, plan: container.ContainerPlan) -> None:
         """Join the networks and start; raises StartError when the engine says no."""
         endpoint = {"Aliases": list(plan.aliases)} if plan.aliases else {}

@@ -63,6 +63,7 @@ class Follower:
         self._memory: dict[str, _EventMemory] = {}
         self._away: list[tuple[float, float]] = []
         self._lost_at: float | None = None
+        self._silent_at: float | None = None  # since when calls are not answered
         self._since = 1
         self._began_at = now()
         self._end: Callable[[], None] | None = None
@@ -117,6 +118,21 @@ class Follower:
         with self._lock:
             open_end = [] if self._lost_at is None else [(self._lost_at, self._now())]
             return (*self._away, *open_end)
+
+    def silent(self) -> None:
+        """Note that the engine does not answer.
+
+        One that stops takes no calls from the first moment on, and its stream goes on until the
+        last of its containers has ended.
+        """
+        with self._lock:
+            if self._silent_at is None:
+                self._silent_at = self._now()
+
+    def answered(self) -> None:
+        """Note that it answers."""
+        with self._lock:
+            self._silent_at = None
 
     # --- the thread ---
 
@@ -181,7 +197,8 @@ class Follower:
         with self._lock:
             self._end = None
             if self._lost_at is None:
-                self._lost_at = self._now()
+                now = self._now()
+                self._lost_at = min(self._silent_at or now, now)
 
     def _note(self, event: answers.ContainerEvent, at: float, now: float) -> bool:
         """Remember what only events tell; return whether a listing could show something new.

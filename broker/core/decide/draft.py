@@ -18,7 +18,7 @@ from broker.core import model
 from broker.core.decide import capacity, retention
 from broker.core.demand import matching, vetoes
 from broker.core.demand import wishes as demand
-from broker.core.fleet import neighbours, places, withheld
+from broker.core.fleet import builds, neighbours, places, withheld
 from broker.core.model import Agent, NodeName, Phase, Template, Unmet, Verb, WaitReason
 
 _LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
@@ -156,14 +156,17 @@ class Draft:
     def misplaced(self) -> Mapping[NodeName, retention.Verdict]:
         """Who must not be given anything more as it runs, or where, and why."""
         verdicts, avoided = {}, self.avoided
-        wanted_back = {wish.pinned for wish in self.pinned if wish.resumes}
+        suspects = builds.suspect_agents(self.world.ledger.build_fates)
+        wanted_back = {wish.pinned for wish in self.pinned}
         for agent in self.agents:
             instance, backend = agent.instance, agent.backend
             if instance is None or backend is None:
                 continue
-            if not (avoided or instance.ends_because or instance.flaw is not None):
+            if not (avoided or suspects or instance.ends_because or instance.flaw is not None):
                 continue
-            verdict = retention.misplaced(agent, avoided.get((backend, instance.place)))
+            verdict = retention.misplaced(
+                agent, avoided.get((backend, instance.place)), suspects.get(agent.name, "")
+            )
             wanted = withheld.is_held(agent) or agent.name in wanted_back
             if verdict is not None and not wanted:
                 verdicts[agent.name] = verdict

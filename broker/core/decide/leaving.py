@@ -352,7 +352,7 @@ def _retire_idle(  # noqa: PLR0911 -- one objection, one return
         settle_s=draft.policy.settle_s,
         over_age=verdict.cause is model.Cause.MAX_AGE,
     )
-    if wish is not None and verdict.cause in retention.USED and not wish.resumes:
+    if wish is not None and verdict.cause in retention.USED and wish.pinned is None:
         _cordon(draft, agent, verdict)  # at once: another build is what must not come
         return True
     if wish is not None:

@@ -97,10 +97,10 @@ def unwanted(agent: Agent) -> Verdict | None:
     )
 
 
-def misplaced(agent: Agent, avoided: model.Backoff | None) -> Verdict | None:
+def misplaced(agent: Agent, avoided: model.Backoff | None, suspicion: str = "") -> Verdict | None:
     """Return why an agent must not be given anything more as it runs; None if it may.
 
-    ``avoided``: why its place is left alone, if it is.
+    ``avoided``: why its place is left alone, if it is; ``suspicion``: why builds fail on it.
     """
     instance = agent.instance
     if instance is None:
@@ -116,6 +116,8 @@ def misplaced(agent: Agent, avoided: model.Backoff | None) -> Verdict | None:
         )
     if avoided is not None:
         return Verdict(cause=Cause.BLACK_HOLE, text=f"its place is avoided: {avoided.reason}")
+    if suspicion:
+        return Verdict(cause=Cause.BLACK_HOLE, text=suspicion)
     return None
 
 

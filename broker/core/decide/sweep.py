@@ -51,16 +51,15 @@ def wants_back(
     A pipeline that was running on the node when the controller went down asks for the node by its
     name (jenkins-rest-and-agents 7.5). An ordinary item shows the same text when the node is the
     only one of its label, so the text alone counts only if the node was there before the
-    controller started and we have not seen it work since. Whoever writes an agent's name as his
-    label was never at work there, and brings back nobody that was taken out of service. What has
-    ended cannot come back: deleting its node is what tells the pipeline so.
+    controller started and we have not seen it work since. What has ended cannot come back:
+    deleting its node is what tells the pipeline so.
     """
     if _has_ended(agent):
         return None
     for wish in wishes:
         if wish.kind is not demand.WishKind.NOW:
             continue
-        if wish.pinned == agent.name and wish.resumes:
+        if wish.pinned == agent.name:
             return wish
         named = wish.label.source is model.LabelSource.SINGLE_NODE
         if not named or wish.label.node != agent.name:

@@ -86,7 +86,6 @@ def _crowd_of(wish: "Wish") -> Hashable:
         label.source,
         label.node,
         wish.pinned,
-        wish.resumes,
         wish.templates,
         wish.early,
         wish.kind,
@@ -103,8 +102,7 @@ class Wish:
     expression: labels.Expression | None = None  # None: no label, or not readable
     templates: tuple[TemplateName, ...] = ()  # in order of preference
     early: tuple[TemplateName, ...] = ()  # of these, who starts for an announced item
-    pinned: NodeName | None = None  # exactly this agent of ours and no other ...
-    resumes: bool = False  # ... where it was at work; else a label that is an agent's name
+    pinned: NodeName | None = None  # exactly this agent of ours and no other
     unmet: Unmet | None = None
     crowd: Hashable = field(  # wishes of one look that want exactly the same have the same
         eq=False, repr=False, default=Factory(_crowd_of, takes_self=True)
@@ -113,7 +111,7 @@ class Wish:
 
 def pinned_to(wish: Wish, name: NodeName) -> Wish:
     """Return a wish that only this agent of ours can serve."""
-    return attrs.evolve(wish, pinned=name, resumes=True, crowd=(wish.crowd, name))
+    return attrs.evolve(wish, pinned=name, crowd=(wish.crowd, name))
 
 
 def crowds(wishes: Iterable[Wish]) -> dict[Hashable, list[Wish]]:
@@ -368,7 +366,7 @@ class _WishReader:
         """Return what an item wants whose label is known."""
         kind = _kind(item)
         expression, complaint = self._expression(item, label)
-        pinned, resumes = self._pinned(item, expression)
+        pinned = self._pinned(item, expression)
         wish = Wish(
             item=item,
             label=label,
@@ -376,7 +374,6 @@ class _WishReader:
             expression=expression,
             templates=self._templates(label, expression, pinned),
             pinned=pinned,
-            resumes=resumes,
         )
         if kind is WishKind.ANNOUNCED:
             eager = {t.name for t in self.templates if t.start_early}
@@ -398,17 +395,14 @@ class _WishReader:
             )
         return _read(text, item)
 
-    def _pinned(
-        self, item: QueueItem, expression: labels.Expression | None
-    ) -> tuple[NodeName | None, bool]:
-        """Return the agent that an item must have, and whether it was at work there before."""
+    def _pinned(self, item: QueueItem, expression: labels.Expression | None) -> NodeName | None:
         node = queue_texts.pinned_node(item.why)
         if node and node in self.our_nodes:
-            return NodeName(node), True
+            return NodeName(node)
         if expression is None or expression.op is not labels.Op.ATOM:
-            return None, False
+            return None
         name = NodeName(expression.name)
-        return (name if name in self.our_nodes else None), False
+        return name if name in self.our_nodes else None
 
     def _templates(
         self, label: KnownLabel, expression: labels.Expression | None, pinned: NodeName | None
@@ -531,7 +525,6 @@ def _alike(first: Wish, item: QueueItem) -> Wish:
         first.templates,
         first.early,
         first.pinned,
-        first.resumes,
         _of_another(unmet, item) if unmet is not None else None,
         first.crowd,
     )

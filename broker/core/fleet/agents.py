@@ -25,8 +25,6 @@ from broker.core.model import Agent, Memory, NodeName, Phase, Verb
 
 _AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
 
-_BROKEN = "Connection was broken"
-"""What the controller says of a computer that was connected and is not any more."""
 ASSIGNED = "?"
 """In ``Memory.executable_urls``: at work since the last look, and no URL to be seen yet."""
 _NAMED_KEPT = 8
@@ -273,27 +271,9 @@ def remember(
         return memory  # the view of the last look, once more: a second look is another view
     facts |= _work(memory, evidence.computer, now=now, session=world.controller.session)
     memory = Memory(first_seen_at=now, **facts) if old is None else _changed(memory, **facts)
-    if memory.online_at is None and _came_and_went(evidence, memory, ledger):
-        memory = attrs.evolve(memory, online_at=now)
     if memory.online_at is not None and not memory.whole and _is_whole(instance):
         memory = attrs.evolve(memory, whole=True)
     return _remember_refusal(memory, evidence, world)
-
-
-def _came_and_went(evidence: Evidence, memory: Memory, ledger: model.Ledger) -> bool:
-    """Return whether an agent was online between two looks: its first build may have ended it.
-
-    The controller says that it was connected. So it is with one whose Java is too old: only of a
-    definition that has proved itself it means that it was fit for work. Else whoever may build
-    could have a template set aside, by builds that kill their agents.
-    """
-    computer, read, backend = evidence.computer, evidence.marks, evidence.backend
-    if computer is None or read is None or backend is None or computer.temporarily_offline:
-        return False
-    if not computer.offline or not computer.offline_cause.startswith(_BROKEN):
-        return False
-    trial = ledger.trials.get(ledgers.key_of(model.Scope.TEMPLATE, backend, memory.template))
-    return trial is not None and trial.revision == read.revision and trial.online > 0
 
 
 def _is_whole(instance: backends_api.Instance | None) -> bool:

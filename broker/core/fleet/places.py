@@ -16,8 +16,8 @@ draws every start, and each one fails. Rules, in numbers below:
   ago, and lives, does not count yet.
 * The last place of a backend is never avoided; that it would be is said.
 
-What builds result in is not used: over REST it takes a request for each build, and a Pipeline's
-result says nothing of the agents of its steps. Pure; refuses to decide what becomes of agents.
+Places where builds fail at once that do well elsewhere are avoided as well (``builds``). Pure;
+refuses to decide what becomes of agents.
 """
 
 import operator
@@ -29,6 +29,7 @@ from attrs import frozen
 
 from backends import api as backends_api
 from broker.core import model
+from broker.core.fleet import builds
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import Agent, AgentFate, BackendName, Memory, NodeName, Phase, Scope, Verb
 from outside import counts
@@ -169,9 +170,10 @@ def judge(
 
     ``known``: the places of each backend, as far as they can be told now.
     """
-    ledger = forget(ledger, now=now)
+    ledger = builds.forget(forget(ledger, now=now), now=now)
     fates = ledger.fates.values()
-    if not any(one.bad for one in fates):
+    of_builds = _of_builds(ledger, now=now)
+    if not of_builds and not any(one.bad for one in fates):
         return ledger, ()
     certain = sorted(
         (one for one in fates if (0.0 if one.bad else EARLY_S) <= now - one.at < WINDOW_S),
@@ -180,7 +182,7 @@ def judge(
     comparison = _Comparison.of(certain)
     ledger = _exonerated(ledger, comparison, now=now)
     only: list[Suspicion] = []
-    for suspicion in _suspicions(ledger, certain, comparison):
+    for suspicion in (*_suspicions(ledger, certain, comparison), *of_builds):
         where, place = suspicion.backend, suspicion.place
         every = {*known.get(where, ()), *(one.place for one in fates if one.backend == where)}
         aside = {of for backend, of in avoided(ledger, now=now) if backend == where}
@@ -189,6 +191,16 @@ def judge(
         else:
             only.append(suspicion)
     return ledger, only
+
+
+def _of_builds(ledger: model.Ledger, *, now: float) -> Sequence[Suspicion]:
+    """Return the places where builds fail that do well elsewhere, unless they are avoided."""
+    aside = avoided(ledger, now=now)
+    return [
+        Suspicion(backend=backend, place=place, text=text, templates=frozenset())
+        for (backend, place), text in sorted(builds.suspect_places(ledger.build_fates).items())
+        if (backend, place) not in aside
+    ]
 
 
 _Definition = tuple[BackendName, model.TemplateName, str]
@@ -279,7 +291,12 @@ def _avoid(ledger: model.Ledger, suspicion: Suspicion, *, now: float) -> model.L
         or other.template not in suspicion.templates
         or not isinstance(value.cause, model.Cause)
     }
-    return attrs.evolve(ledger, backoffs={**kept, key: backoff})
+    left = tuple(
+        fate
+        for fate in ledger.build_fates
+        if (fate.backend, fate.place) != (suspicion.backend, suspicion.place)
+    )  # later it is judged by what is built there then
+    return attrs.evolve(ledger, backoffs={**kept, key: backoff}, build_fates=left)
 
 
 def _exonerated(ledger: model.Ledger, comparison: _Comparison, *, now: float) -> model.Ledger:

@@ -70,7 +70,7 @@ class Cause(enum.Enum):
     YIELD = "yield", "it made room for others under a shared cap"
     DRAIN = "drain", "the broker drains"
     DRAINED = "drained", "it was out of service, and is empty"
-    BLACK_HOLE = "black-hole", "too many agents end too soon where it runs"
+    BLACK_HOLE = "black-hole", "too many agents end, or builds fail, too soon where it runs"
     ANNOUNCED = "announced", "its platform announced that it will end it"
     SWEPT = "swept", "a leftover: a node without an instance, or the other way round"
     CONNECT_TIMEOUT = (

@@ -120,6 +120,18 @@ class AgentFate:
     bad: str = ""  # what it ended of, too soon; "": it fared well
 
 
+@frozen(kw_only=True)
+class BuildFate:
+    """How a build fared on an agent, as ``builds`` judges it."""
+
+    backend: BackendName
+    place: str
+    agent: NodeName
+    job: str  # a digest of its address: a name is nobody's business here
+    since_at: float  # when it was first seen
+    bad: bool = False  # it failed, and soon
+
+
 class Verb(enum.Enum):
     """What may be in flight for an agent."""
 

@@ -6,7 +6,7 @@ from attrs import Factory, frozen
 
 from broker.core.model.causes import Cause, Failure, Scope
 from broker.core.model.controller import ItemId, KnownLabel, NodeName
-from broker.core.model.fleet import AgentFate, Expectation, Memory
+from broker.core.model.fleet import AgentFate, BuildFate, Expectation, Memory
 from broker.core.model.wanted import BackendName, TemplateName
 
 
@@ -89,6 +89,7 @@ class Ledger:
     windows: Mapping[BackoffKey, int] = Factory(dict)  # starts that may be asked for at once
     trials: Mapping[BackoffKey, Trial] = Factory(dict)  # of a template on a backend
     fates: Mapping[NodeName, AgentFate] = Factory(dict)  # of agents that came, or ended, lately
+    build_fates: tuple[BuildFate, ...] = ()  # of builds that were seen lately, oldest first
     session: str = ""  # controller session of the last synced read ...
     session_at: float | None = None  # ... and when it was first seen
     seen_at: float | None = None  # when that read began: nothing is learnt of one view twice

@@ -26,7 +26,7 @@ from backends.kit import names
 from backends.kubernetes import settings
 from backends.kubernetes.api import access, client, errors, reflector
 from backends.kubernetes.exec import execution, listener
-from backends.kubernetes.pods import events, pod, refused_pod, states, table
+from backends.kubernetes.pods import events, nodes, pod, refused_pod, states, table
 
 _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
@@ -72,6 +72,7 @@ class KubernetesBackend:
         self._client: client.ApiServer | None = None
         self._reflector: reflector.Reflector | None = None
         self._inquiry = events.Inquiry()
+        self._nodes = nodes.Nodes()
         self._refused: dict[str, _DeletionRefused] = {}  # by instance
         self._made: dict[str, _WaitingPod] = {}  # pods that have no secret yet, by instance
         self._own: dict[str, float] = {}  # instances that we made just now, and when
@@ -134,6 +135,8 @@ class KubernetesBackend:
                 one.at(now, patience_s=patience_s, told=self._obstacle_of(one))
                 for one in picture.pods
             ]
+            await self._nodes.ask(asked, (one.place for one in instances), now=now)
+            instances = [self._with_node(one) for one in instances]
             found = [*(self._kept_back(one) for one in instances), *picture.departed]
             if picture.odd:
                 raise api.Partial(picture.odd, seen=found, odd=True)
@@ -257,6 +260,15 @@ class KubernetesBackend:
             await self._client.aclose()
 
     # --- inside ---
+
+    def _with_node(self, instance: api.Instance) -> api.Instance:
+        """Say that a pod will end with its node, where only that one says so."""
+        if instance.state is not api.InstanceState.RUNNING or instance.ends_because:
+            return instance
+        why = self._nodes.ending_of(instance.place)
+        if not why:
+            return instance
+        return attrs.evolve(instance, ends_because=f"node {instance.place}: {why}"[:256])
 
     def _make(self, spec: api.InstanceSpec) -> pod.Manifests:
         told = self._settings.in_container

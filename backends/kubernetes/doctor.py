@@ -81,6 +81,7 @@ async def examine(
         async for one in _rights(asked, rights):
             yield one
         yield await _quotas(asked)
+        yield await _nodes(asked)
         for template, order in orders.items():
             check, served = f"template {template}", pod.serving(configured, authority=None)
             try:
@@ -202,6 +203,24 @@ async def _quotas(asked: client.ApiServer) -> finding.Finding:
     if full:
         return finding.warn(check, words, "more of it, or fewer agents by `cap`")
     return finding.ok(check, words)
+
+
+async def _nodes(asked: client.ApiServer) -> finding.Finding:
+    """Say whether ends of nodes are known before their pods are told.
+
+    Whoever may not read them is answered 403 of any node, else none of this name is there.
+    """
+    check = "nodes"
+    try:
+        await asked.node("agent-broker-doctor")
+    except errors.NoRight:
+        words = "cannot be read (it is not permitted); their ends are known when pods are evicted"
+        return finding.ok(check, words)
+    except api.NotFound:
+        pass
+    except api.BackendError as error:
+        return finding.warn(check, error.reason)
+    return finding.ok(check, "can be read: their ends are known before their pods are evicted")
 
 
 def _share(used: object, limit: object) -> float:

@@ -84,6 +84,7 @@ class Cluster:
     events: list[Object] = field(factory=list)  # core Events
     quotas: list[Object] | None = None  # None: they may not be listed
     hindrances: admission.Admission = field(factory=admission.Admission)
+    nodes: dict[str, Object] | None = None  # None: they may not be read
     most_pods: int | None = None  # of a quota of its own, which is kept
     refused: int = 0  # creations, by that
     denied: set[tuple[str, str]] = field(factory=set)  # verb, resource: what a review refuses
@@ -359,6 +360,8 @@ class Cluster:
         parts = path.split("/")
         kind = "/".join(parts[1:2] + parts[3:]) or "namespaces"
         name = parts[2] if len(parts) > 2 else ""
+        if request.path.startswith("/api/v1/nodes/"):
+            kind = "nodes"
         verb = _VERBS.get(request.method, "get")
         if verb == "get" and kind in {"pods", "events"} and not name:
             verb = "watch" if "watch" in request.query else "list"
@@ -382,6 +385,8 @@ class Cluster:
         namespace = request.path.removeprefix(f"{group}/namespaces/").split("/")[0]
         if request.path == "/version":
             return web.json_response(_body("ok-version"))
+        if request.path.startswith("/api/v1/nodes/"):
+            return self._node(request.path.rpartition("/")[2])
         if request.path.endswith("/selfsubjectaccessreviews"):
             return await self._review(request)
         if kind == "namespaces":
@@ -412,6 +417,13 @@ class Cluster:
         allowed = asked["namespace"] == self.namespace
         allowed = allowed and (asked["verb"], resource) not in self.denied
         return web.json_response({**review, "status": {"allowed": allowed}}, status=201)
+
+    def _node(self, name: str) -> web.Response:
+        if self.nodes is None:
+            return _refused("get", "nodes")
+        if name not in self.nodes:
+            return _recorded("error-404-pod-get")
+        return web.json_response(self.nodes[name])
 
     async def _get_resourcequotas(self, request: web.Request, _: str) -> web.Response:
         if self.quotas is None:

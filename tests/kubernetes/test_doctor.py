@@ -56,9 +56,15 @@ async def test_all_is_well(cluster: fake.Cluster, make: test_backend.Make) -> No
     found = await examined(cluster)
 
     assert {} == bad(found)
-    assert ["version", "namespace", "rights", "quota", "template maven", "second opinion"] == list(
-        found
-    )
+    assert [
+        "version",
+        "namespace",
+        "rights",
+        "quota",
+        "nodes",
+        "template maven",
+        "second opinion",
+    ] == list(found)
     assert "1 pod of ours" in found["second opinion"].text
     assert ["a7"] == list(cluster.pods)
 

@@ -39,6 +39,7 @@ _METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELE
 _PATCH = {"Content-Type": "application/merge-patch+json"}
 _EVENTS = 100  # of one pod; equal ones are counted, not repeated
 _EVENTS_LIMIT_S = 2.0  # a look waits for them
+_NODE_LIMIT_S = 2.0  # as above
 
 Object = dict[str, Any]
 
@@ -146,6 +147,11 @@ class ApiServer:
         """Return the quotas of the namespace; needs a right of its own."""
         found = await self._json("list", "resourcequotas", limit=_PAGE_BYTES)
         return [one for one in _items(found, "ResourceQuotaList") if isinstance(one, dict)]
+
+    async def node(self, name: str) -> Object:
+        """Return one node; needs a right of the whole cluster. Raises NotFound, and the others."""
+        path = f"/api/v1/nodes/{urllib.parse.quote(name, safe='')}"
+        return await self._json("get", path, timeout_s=_NODE_LIMIT_S, limit=_PAGE_BYTES)
 
     async def events_of(self, uid: str) -> list[Object]:
         """Return what the cluster's components told of one pod, in no order."""

@@ -70,7 +70,7 @@ async def test_each_node_is_asked_about_now_and_then_and_few_at_once() -> None:
     names = [f"n{number}" for number in range(5)]
     for second in range(60):
         await asked.ask(source, names, now=1000.0 + second)
-    assert {name: 4 for name in names} == {name: source.asked.count(name) for name in names}
+    assert dict.fromkeys(names, 4) == {name: source.asked.count(name) for name in names}
     assert names[:2] == source.asked[:2]
     await asked.ask(source, ["", "gone"], now=2000.0)
     assert "gone" == source.asked[-1], "a pod without a node asks nobody"

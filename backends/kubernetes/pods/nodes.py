@@ -31,7 +31,7 @@ ENDS: Mapping[str, str] = {
     "cloud.google.com/impending-node-termination": "its machine is about to be terminated",
     "aws-node-termination-handler/spot-itn": "its spot machine is about to be taken away",
     "aws-node-termination-handler/scheduled-maintenance": "its machine goes into maintenance",
-    "aws-node-termination-handler/asg-lifecycle-termination": "its machine is about to be terminated",
+    "aws-node-termination-handler/asg-lifecycle-termination": "its machine is about to end",
     "remediator.kubernetes.azure.com/unschedulable": "its machine is drained for a scheduled event",
 }
 """Taints by which a node's end is announced, by their keys."""

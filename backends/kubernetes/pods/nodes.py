@@ -1,8 +1,8 @@
 """Nodes that are about to end: what their taints say of the pods on them.
 
-An autoscaler, a spot notice or a person marks a node minutes before its pods are evicted, or before
-it is gone without that. To read nodes needs a right of the whole cluster, so nobody has to give it:
-without it ends are known when the pods are told. Rules:
+An autoscaler, a spot notice or a person marks a node minutes before its pods are evicted, or
+before it is gone without that. To read nodes needs a right of the whole cluster, so nobody has to
+give it: without it ends are known when the pods are told. Rules:
 
 * Only taints that mean an end, by their key, count; whatever else a node is tainted with its pods
   may tolerate. Of a taint that evicts (``NoExecute``) the pods themselves tell, at once.
@@ -32,7 +32,7 @@ ENDS: Mapping[str, str] = {
     "aws-node-termination-handler/spot-itn": "its spot machine is about to be taken away",
     "aws-node-termination-handler/scheduled-maintenance": "its machine goes into maintenance",
     "aws-node-termination-handler/asg-lifecycle-termination": "its machine is about to end",
-    "remediator.kubernetes.azure.com/unschedulable": "its machine is drained for a scheduled event",
+    "remediator.kubernetes.azure.com/unschedulable": "its machine is about to be moved or taken",
 }
 """Taints by which a node's end is announced, by their keys."""
 _AT_ONCE = 2  # nodes for one look

@@ -72,7 +72,7 @@ class KubernetesBackend:
         self._client: client.ApiServer | None = None
         self._reflector: reflector.Reflector | None = None
         self._inquiry = events.Inquiry()
-        self._nodes = nodes.Nodes()
+        self._nodes = nodes.NodeWatch()
         self._refused: dict[str, _DeletionRefused] = {}  # by instance
         self._made: dict[str, _WaitingPod] = {}  # pods that have no secret yet, by instance
         self._own: dict[str, float] = {}  # instances that we made just now, and when

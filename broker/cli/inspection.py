@@ -20,6 +20,7 @@ from backends.kit import finding
 from broker import assembly, clock, config, exits, log, page_address, store
 from broker.cli import doctor as doctors
 from broker.cli import recording, shared, single_look
+from broker.loop import ending
 from broker.status import documents, terminal
 from outside import counts
 
@@ -202,6 +203,10 @@ def _clear(options: argparse.Namespace) -> None:
     with shared.state_dir(settings, busy=_SWEEPS_ITSELF):
         rows, removed, kept = asyncio.run(single_look.clear(settings, everything=options.all))
     _print_swept(options, rows, removed, kept)
+    failed = [row["name"] for row in rows if row["name"] not in removed]
+    if failed:
+        left = counts.told(len(failed), "is left", "are left")
+        raise exits.Failed(f"{left} that could not be removed: {ending.listed(failed)}")
 
 
 def _print_swept(

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import functools
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import TypeVar
 
 from attrs import field, frozen
 
@@ -20,12 +21,15 @@ from broker.core.decide import leftovers
 from broker.core.fleet import death, marks
 from broker.core.fleet import ledger as ledgers
 from broker.leading import leadership as leaderships
-from broker.loop import observe, state, turn
+from broker.loop import ending, observe, state, turn
 from broker.status import documents, terminal
 from jnlp import errors as jnlp_errors
+from outside import waits
 
 Rows = list[dict[str, str]]
 _ASK_S = 10.0
+_SAY_S = 1.0
+T = TypeVar("T")
 
 
 @frozen(kw_only=True)
@@ -183,7 +187,10 @@ async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, l
             policy = broker.policy
             after = turn.begin(broker.reconciler.state, (action,), watch.now(), policy)
             broker.reconciler.state = after
-            outcome = await broker.reconciler.executor.perform(action)
+            outcome = await aloud(
+                broker.reconciler.executor.perform(action),
+                functools.partial(waits_for, action, broker.backends, now=watch.now),
+            )
             after = turn.settle(broker.reconciler.state, outcome, policy, turn.Dice())
             broker.reconciler.state = after
             if outcome.failure is not None or outcome.withdrawn:
@@ -198,6 +205,47 @@ async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, l
             for words in await broker.depart():
                 print(terminal.plain(f"warning: {words}"), file=sys.stderr)
         return rows, removed, kept
+
+
+async def aloud(
+    removal: Coroutine[object, object, T],
+    words: Callable[[], Awaitable[str]],
+    *,
+    every_s: float = _SAY_S,
+) -> T:
+    """Wait for a removal, and say now and then what it waits for."""
+    async with waits.TaskGroup() as group:
+        task = group.create_task(removal, name="removal")
+        while not (await asyncio.wait([task], timeout=every_s))[0]:
+            print(terminal.plain(f"waits for {await words()}"), file=sys.stderr, flush=True)
+    return task.result()
+
+
+async def waits_for(
+    action: model.Removal,
+    backends: Mapping[model.BackendName, backends_api.Backend],
+    *,
+    now: Callable[[], float],
+) -> str:
+    """Say what a removal waits for, in its platform's words where there are any."""
+    under_way = ending.orders({action.name: action})
+    name = getattr(action, "backend", None)
+    backend = backends.get(name) if name is not None else None
+    if backend is None:
+        return under_way
+    try:
+        async with waits.timeout(_SAY_S):
+            instances = await backend.list()
+    except (TimeoutError, backends_api.BackendError) as error:
+        why = error.reason if isinstance(error, backends_api.BackendError) else "no answer yet"
+        return f"{under_way}: backend {name}: {why}"
+    found = [one for one in instances if one.name == action.name]
+    if not found:
+        return under_way
+    since = found[0].leaving_at
+    leaving = f"leaving for {max(0.0, now() - since):.0f} s" if since is not None else ""
+    told = ": ".join(part for part in (leaving, found[0].detail) if part)
+    return f"{under_way}{f': {told}' if told else ''}"
 
 
 async def _twice(

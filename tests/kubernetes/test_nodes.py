@@ -66,7 +66,7 @@ class Source:
 
 async def test_each_node_is_asked_about_now_and_then_and_few_at_once() -> None:
     """Two for a look, each four times a minute at most; the one asked longest ago comes first."""
-    asked, source = nodes.Nodes(), Source(node())
+    asked, source = nodes.NodeWatch(), Source(node())
     names = [f"n{number}" for number in range(5)]
     for second in range(60):
         await asked.ask(source, names, now=1000.0 + second)
@@ -80,7 +80,7 @@ async def test_a_node_that_is_untainted_again_ends_nothing_and_trouble_keeps_wha
     None
 ):
     """An answer replaces the one before, and only that."""
-    asked, source = nodes.Nodes(), Source(node(taint(AUTOSCALER)))
+    asked, source = nodes.NodeWatch(), Source(node(taint(AUTOSCALER)))
     await asked.ask(source, ["n"], now=0.0)
     assert AUTOSCALER in asked.ending_of("n")
     source.answer = api.Unavailable("no answer")
@@ -95,7 +95,7 @@ async def test_a_node_that_is_untainted_again_ends_nothing_and_trouble_keeps_wha
 
 async def test_without_the_right_it_is_tried_again_seldom() -> None:
     """Every ten minutes: somebody may give it."""
-    asked, source = nodes.Nodes(), Source(errors.NoRight("it is not permitted"))
+    asked, source = nodes.NodeWatch(), Source(errors.NoRight("it is not permitted"))
     for second in range(0, 1300, 10):
         await asked.ask(source, ["n"], now=float(second))
     assert 3 == len(source.asked)

@@ -60,7 +60,7 @@ def ending(node: Mapping[str, Any]) -> str:
     return ""
 
 
-class Nodes:
+class NodeWatch:
     """Asks about the nodes that pods run on, and remembers what they said last."""
 
     def __init__(self) -> None:

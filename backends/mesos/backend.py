@@ -19,6 +19,7 @@ from backends.mesos import (
     driver,
     handover,
     instances,
+    offers,
     reader,
     records,
     session,
@@ -27,6 +28,7 @@ from backends.mesos import (
 )
 from outside import counts, text, typed
 
+_RESERVED_S = 150.0  # from a reservation to its launch: whoever takes longer has given up
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
 _KILL_S = 30.0  # beyond the grace
 _TURNS = 6  # of ``offer_timeout_s``, while there is room that others are offered before us
@@ -68,14 +70,36 @@ class MesosBackend:
         told = configured.handover
         self._door = None if told is None else handover.HandoverDoor(told, now=now)
         self._now = now
+        self._reserved: dict[str, tuple[float, offers.Need]] = {}  # by name; when, in loop time
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     # --- the contract ---
 
     async def reserve(self, spec: api.InstanceSpec) -> None:
-        """Do nothing: room is what is offered, and offers come to a task that is wanted."""
-        tasks.need(spec)
-        await self._driver.ready(whole=False)
+        """Ask the master whether an agent has as much free; nothing is held, nor wanted yet.
+
+        An offer that is held is one that nobody else can use, and its agent may be offered next to
+        another framework anyway: so what is free of each agent counts, and what was reserved or is
+        wanted already. Where the master's pages may not be read offers tell, at the launch.
+        """
+        need = tasks.need(spec)
+        machine = await self._driver.ready(whole=False)
+        if spec.name in machine.tasks:
+            return
+        now = asyncio.get_running_loop().time()
+        self._reserved = {
+            name: (at, other)
+            for name, (at, other) in self._reserved.items()
+            if now - at < _RESERVED_S and name not in machine.tasks and name != spec.name
+        }
+        before = {name: other for name, (_, other) in self._reserved.items()}
+        before |= {name: want.need for name, want in machine.wants.items() if name != spec.name}
+        beside = records.placed(machine.tasks).get(need.group, ())
+        self._reserved[spec.name] = (now, need)  # also while the master is asked
+        full = await self._cluster.full(need, beside, before=tuple(before.values()))
+        if full is not None:
+            self._reserved.pop(spec.name, None)
+            raise full
 
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Hold the specification until an offer fits; idempotent by name."""
@@ -148,6 +172,7 @@ class MesosBackend:
 
     async def terminate(self, name: str, *, grace_s: float) -> None:
         """SIGTERM, ``grace_s`` later SIGKILL; Mesos removes the sandbox in its own time."""
+        self._reserved.pop(name, None)
         machine = await self._driver.ready()
         if name in machine.wants:
             self._driver.say(machine.unwant(name))

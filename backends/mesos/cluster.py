@@ -21,6 +21,7 @@ _PAGES_MAX = 64
 _OUTPUT_BYTES = 64 << 10
 _KNOWN_FOR_S = {"/slaves": 60.0, "/roles": 5.0}  # for reasons; such pages are large
 _FRESH_S = 5.0  # so old may be what a verdict for ever is made of
+_ROOM_S = 1.0  # so old may be what refuses a start, for a task may have ended since
 OUTPUT, MESOS_OUTPUT = "agent.log", "stderr"
 """In the sandbox: everything that the agent wrote, and what Mesos did before it started."""
 
@@ -104,6 +105,33 @@ class Cluster:
         except api.BackendError:
             return False
         return offers.has_room(need, agents, placed)
+
+    async def full(
+        self,
+        need: offers.Need,
+        placed: Sequence[Mapping[str, str]],
+        *,
+        before: Sequence[offers.Need],
+    ) -> api.BackendError | None:
+        """Return the error that says why no task fits now; None: one does, or that is not told.
+
+        ``before``: what is about to take its room.
+        """
+        try:
+            if (quota := await self._quota(need)) is not None:
+                return api.NoCapacity(quota[:256])
+            agents, odd = await self._agents(_ROOM_S)
+            if odd or any(agent.free is None for agent in agents):
+                return None
+            if offers.has_room(need, agents, placed, before=before):
+                return None
+            never = await self._never(need)
+        except api.BackendError:
+            return None
+        if never is not None:
+            return api.Rejected(never[:256])
+        some = counts.told(len(agents), "agent")
+        return api.NoCapacity(f"none of {some} of the cluster has room for it now")
 
     async def output(self, task: records.Task, *, framework: str, file: str = OUTPUT) -> str:
         """Return the last lines that a task wrote, whole; empty while there is no sandbox.

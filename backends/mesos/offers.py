@@ -278,13 +278,20 @@ def _amounts(parts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def has_room(
-    need: Need, agents: Iterable[MesosAgent], placed: Sequence[Mapping[str, str]]
+    need: Need,
+    agents: Iterable[MesosAgent],
+    placed: Sequence[Mapping[str, str]],
+    *,
+    before: Iterable[Need] = (),
 ) -> bool:
     """Return whether an agent has room for a task now, which others may have been offered.
 
-    ``placed``: traits of the agents where tasks of its group run.
+    ``placed``: traits of the agents where tasks of its group run. ``before``: what takes its room
+    first.
     """
-    for agent in agents:
+    for agent in _without(agents, before):
+        if agent.hostname in need.avoid:
+            continue
         free = agent.free
         if free is not None and all(free.get(n, 0) >= wanted for n, wanted in _wanted(need)):
             values = {
@@ -294,6 +301,20 @@ def has_room(
             if all(_violation(c, agent, values[c.attribute]) is None for c in need.constraints):
                 return True
     return False
+
+
+def _without(agents: Iterable[MesosAgent], needs: Iterable[Need]) -> list[MesosAgent]:
+    """Return the agents with less that is free: each need is taken from the first that has it."""
+    left = list(agents)
+    for need in needs:
+        wanted = _wanted(need)
+        for number, agent in enumerate(left):
+            free = agent.free
+            if free is not None and all(free.get(n, 0) >= amount for n, amount in wanted):
+                less = {**free, **{n: free.get(n, 0) - amount for n, amount in wanted}}
+                left[number] = attrs.evolve(agent, free=less)
+                break
+    return left
 
 
 def never_fits(need: Need, agents: Sequence[MesosAgent]) -> str | None:

@@ -628,6 +628,61 @@ async def test_who_waits_for_its_turn_gives_up_in_the_end(served, broker):
         await broker(served.base, offer_timeout_s=0.1).launch(spec())
 
 
+def large(name):
+    """Return what takes three of an agent's four cores: two fit, one on each agent."""
+    options = settings.MesosTemplate(default_cpus=3)
+    return api.InstanceSpec(name=name, metadata={}, argv=("x",), options=options)
+
+
+async def test_room_is_asked_for_before_anything_is_wanted(served, broker):
+    """What is reserved, wanted or runs already takes its room; nothing is launched by it."""
+    backend = broker(served.base)
+    for name in ("a1", "a2", "a1"):
+        await backend.reserve(large(name))
+    with pytest.raises(api.NoCapacity, match="none of 2 agents of the cluster has room"):
+        await backend.reserve(large("a3"))
+    assert {} == await checks.listed(backend)
+    with pytest.raises(api.NotFound):
+        await backend.terminate("a1", grace_s=0)
+    await backend.reserve(large("a3"))
+    for name in ("a2", "a3"):
+        await backend.launch(large(name))
+
+    async def has_room() -> bool:
+        try:
+            await backend.reserve(large("a4"))
+        except api.NoCapacity:
+            return False
+        with contextlib.suppress(api.NotFound):
+            await backend.terminate("a4", grace_s=0)
+        return True
+
+    async def is_full() -> bool:
+        return not await has_room()
+
+    await checks.until("the master's page shows what runs", is_full, within_s=10)
+    await backend.terminate("a2", grace_s=0)
+    await checks.until("the room of what has ended is free", has_room, within_s=10)
+
+
+async def test_what_can_never_run_is_refused_before_its_node_is_made(served, broker):
+    """As at the launch."""
+    options = settings.MesosTemplate(default_cpus=5)
+    with pytest.raises(api.Rejected, match="none of 2 agents can ever hold it"):
+        await broker(served.base).reserve(attrs.evolve(large("a1"), options=options))
+
+
+async def test_where_the_pages_tell_nothing_a_launch_finds_out(served, broker):
+    """Nobody is refused for want of a right to look; it costs one request a second at most."""
+    backend = broker(served.base)
+    served.page_fault = lambda path, query: 403 if path == "/slaves" else None
+    for number in range(5):
+        await backend.reserve(large(f"a{number}"))
+    served.page_fault = None
+    await backend.launch(large("a0"))
+    assert ["a0"] == list(await listed_soon(backend))
+
+
 async def test_the_last_lines_of_a_long_output_are_whole(served, broker):
     """Only its end is read, and what was cut in two is left out."""
     lines = [f"{number:04} {'x' * 95}" for number in range(2000)]

@@ -131,5 +131,5 @@ async def test_a_call_that_hangs_does_so_until_it_is_given_up():
 @pytest.mark.parametrize("setting", ["launch_s", "terminate_s", "list_s", "capacity"])
 def test_a_negative_setting_is_told(setting):
     """With its name and what is allowed."""
-    with pytest.raises(ValueError, match=f"{setting}: -1 is negative; hint: 0 or more"):
+    with pytest.raises(ValueError, match=f"{setting}: found -1s?; allowed: 0"):
         memory.MemorySettings(**{setting: -1})

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yarl
 
 from broker import config, exits, output
-from broker.cli import configuring, differing, inspection, running, shared, version
+from broker.cli import configuring, differing, importing, inspection, running, shared, version
 from broker.config import samples, values
 from broker.status import terminal
 from outside import waits
@@ -207,6 +207,25 @@ def parser() -> argparse.ArgumentParser:
         default="process",
         choices=samples.KINDS,
         help="where agents are to run (default: process)",
+    )
+
+    imports = _command(
+        subs,
+        "import",
+        importing.import_clouds,
+        "make a configuration of the clouds of Jenkins' plugins",
+    )
+    imports.add_argument(
+        "path",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="YAML of Configuration as Code, or a controller's config.xml",
+    )
+    imports.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="a new file (default: standard output)",
     )
 
     _command(

@@ -209,6 +209,25 @@ def parser() -> argparse.ArgumentParser:
         help="where agents are to run (default: process)",
     )
 
+    _importing(subs)
+    _command(
+        subs, "schema", configuring.schema, "print the configuration's JSON Schema, for editors"
+    )
+
+    top.epilog = _listed(subs)
+    return top
+
+
+def _duration(text: str) -> float:
+    """Read a duration as the configuration writes it; argparse says the rest."""
+    try:
+        return values.duration(text)
+    except values.Bad as error:
+        hint = f"; hint: {error.hint}" if error.hint else ""
+        raise argparse.ArgumentTypeError(f"{error}{hint}") from None
+
+
+def _importing(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     imports = _command(
         subs,
         "import",
@@ -227,22 +246,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a new file (default: standard output)",
     )
-
-    _command(
-        subs, "schema", configuring.schema, "print the configuration's JSON Schema, for editors"
-    )
-
-    top.epilog = _listed(subs)
-    return top
-
-
-def _duration(text: str) -> float:
-    """Read a duration as the configuration writes it; argparse says the rest."""
-    try:
-        return values.duration(text)
-    except values.Bad as error:
-        hint = f"; hint: {error.hint}" if error.hint else ""
-        raise argparse.ArgumentTypeError(f"{error}{hint}") from None
 
 
 def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:

@@ -25,19 +25,13 @@ _PATTERNS = (
         re.compile(r"(?<=://)[^/\s@'\":]{0,200}:[^/\s@'\"]{0,500}@"),
         f"{REMOVED}@",
     ),  # a password in an address
-    (
-        re.compile(
-            r"(?i)([\w-]{0,40}(?:passw(?:or)?d|passphrase|token|api[_-]?key|secret)[\w-]{0,40}=)"
-            r"(?!\^?\$|/)[^\s'\";&]+"
-        ),
-        rf"\1{REMOVED}",
-    ),
-    (
-        re.compile(r"(?i)(--[\w-]{0,40}(?:password|token|secret) |bearer )(?!\^?\$|-)\S+"),
-        rf"\1{REMOVED}",
-    ),
+    (re.compile(r"(?i)(?<=bearer )(?![$^-])\S+"), REMOVED),
     (re.compile(r"\b(?:gh[pos]_|glpat-|xox[abp]-|AKIA|eyJ)[A-Za-z0-9_.-]{12,}"), REMOVED),
 )
+
+_ASSIGNED = re.compile(r"(?<![\w-])([\w-]{1,60})([= ])(?!\^?\$|/|-)")
+_VALUE = re.compile(r"[^\s'\";&]*")
+_OPTION = re.compile(r"(?i)passw|passphrase|token|secret|api[_-]?key")
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -51,7 +45,22 @@ def cleaned(text: str) -> str:
     """Return a text without what looks like a secret."""
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
-    return text
+    return _without_assigned(text)
+
+
+def _without_assigned(text: str) -> str:
+    """Return a text without what is given to a secret's name: NAME=value, --name value."""
+    parts, at = [], 0
+    for found in _ASSIGNED.finditer(text):
+        name, sign = found[1], found[2]
+        is_given = sign == "=" or name.startswith("--")
+        if found.start() < at or not is_given or not _OPTION.search(name):
+            continue
+        value = _VALUE.match(text, found.end())
+        if value is not None and value[0]:
+            parts += [text[at : found.end()], REMOVED]
+            at = value.end()
+    return "".join([*parts, text[at:]])
 
 
 def cleaned_tree(value: Any) -> Any:

@@ -10,6 +10,7 @@ import yaml
 from broker import config, importing
 from broker.cli import main as cli
 from broker.config import kinds, loading
+from broker.importing import hiding
 
 INPUTS = pathlib.Path(__file__).parent / "inputs"
 NAMES = sorted(path.name for path in INPUTS.iterdir())
@@ -236,6 +237,24 @@ def test_a_setting_that_check_config_refuses_stands_in_a_comment():
     _, result = template_of(kubernetes(name="n", activeDeadlineSeconds=1))
     assert "#    active_deadline: 1s" in result.text
     assert any("active_deadline: left out" in remark for remark in result.remarks)
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("run --password=a1b2 -v", "run --password=(removed) -v"),
+        ("--env=DB_PASSWORD=a1b2;x", "--env=DB_PASSWORD=(removed);x"),
+        ("--token a1b2", "--token (removed)"),
+        ("API_KEY=$KEY --token ${T} --secret-file=/a/b", None),
+        ("a token for you, 1 == 1", None),
+        ("https://me:word@host/", "https://(removed)@host/"),
+        ("{AQAAABAAAAAQabcd=}", "(removed)"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nabc\n", "(removed)"),
+    ],
+)
+def test_what_looks_like_a_secret_is_taken_out_of_a_text(text, clean):
+    """References and words of people stay."""
+    assert hiding.cleaned(text) == (clean or text)
 
 
 WRONG = ([], {}, {"a": {"b": "c"}}, ["x", 3], "", "x\ny", -1, 10**20, True, None, "${", "${A-b}")

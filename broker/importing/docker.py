@@ -262,8 +262,7 @@ def _container(
     """Return the template's section `docker`, and variables."""
     settings: dict[str, Any] = {}
     image = base.text("image")
-    if image:
-        out.set("image", image)
+    target.image(out, image)
     user = base.text("user")
     if user:
         settings["user"] = user

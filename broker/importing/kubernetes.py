@@ -14,7 +14,6 @@ from broker.importing.fields import PlainSection
 from broker.importing.target import Target
 
 _WORK = "/home/jenkins/agent"
-_IMAGE = "jenkins/inbound-agent:latest"
 _QUANTITY = re.compile(r"\d+(\.\d+)?([KMGT]i?)?")
 _IN_CLUSTER = re.compile(
     r"https?://(kubernetes\.default(\.svc(\.cluster\.local)?)?|"
@@ -159,7 +158,7 @@ def _without_templates(into: Target, backend: str) -> None:
     )
     out.set("labels", name)
     out.set("backends", [backend])
-    out.set("image", _IMAGE)
+    out.set("image", target.INBOUND)
 
 
 def _retained(fields: PlainSection) -> None:
@@ -260,8 +259,10 @@ def _agent(pod: pods.Pod) -> None:
     out, agent = pod.fields.out, pod.agent
     image = str(agent.pop("image", "") or "")
     if not image:
-        out.note(f"no image for the container jnlp: the plugin's own was taken; {_IMAGE} here")
-    out.set("image", image or _IMAGE)
+        out.note(
+            f"no image for the container jnlp: the plugin's own was taken; {target.INBOUND} here"
+        )
+    target.image(out, image or target.INBOUND)
     work = str(agent.pop("workingDir", "") or _WORK)
     if work != _WORK:
         out.set("remote_fs", work)

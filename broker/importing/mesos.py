@@ -277,7 +277,7 @@ def _container(
     if not image:
         box.rest(_CONTAINER)
         return
-    out.set("image", image)
+    target.image(out, image)
     if box.text("type").upper() == "DOCKER":
         section.set("containerizer", "docker")
     network: dict[str, Any] = {}

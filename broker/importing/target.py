@@ -14,6 +14,8 @@ from jnlp import node as jnlp_node
 
 SECRETS = "/etc/agent-broker"
 """Where the files are that have to be made."""
+INBOUND = "jenkins/inbound-agent:latest"
+_IMAGE = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:/@\]-]{0,500}")
 NORMAL = (
     "mode NORMAL there, which is the default: agents take builds without a label, and are started "
     "for them. Of several such templates the first is started"
@@ -97,6 +99,16 @@ def labels(out: outline.Section, text: str, default: str) -> None:
         )
         good = [default]
     out.set("labels", " ".join(good))
+
+
+def image(out: outline.Section, text: str) -> None:
+    """Write an image; what cannot be the name of one is said, and the official one stands there."""
+    plain = re.sub(r"(?<!\^)\$\{[^}]*\}", "x", text)
+    if _IMAGE.fullmatch(plain):
+        out.set("image", text)
+    else:
+        shown = hiding.cleaned(text)[:80]
+        out.set("image", INBOUND, f"image {shown}: it cannot be the name of one", loud=True)
 
 
 def mode(out: outline.Section, told: str) -> None:

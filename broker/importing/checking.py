@@ -40,7 +40,9 @@ def mended(
         if not problems or text == before:
             break
         before = text
-        for problem in problems:
+        # what a template misses of a backend that is refused follows from that
+        causes = [problem for problem in problems if problem.path[:1] != ("templates",)]
+        for problem in causes or problems:
             _mend(root, problem)
     return tuple(sorted(name for name, value in environ.items() if value))
 

@@ -518,7 +518,8 @@ def _other_template(told: PlainSection, backend: str, into: Target) -> None:
     life.where = ""
     create, pull = life.section("createContainer"), life.section("pullImage")
     create.where = pull.where = ""
-    create.data = {**create.data, "image": life.text("image")}
+    create.data = {**create.data, "image": life.data.get("image")}
+    life.skip("image")
     settings, environment = _container(create, into, name, out)
     environment |= target.node_properties(into, fields, f"template {name}")
     words = create.words("entrypoint")

@@ -102,7 +102,7 @@ def labels(out: outline.Section, text: str, default: str) -> None:
 
 
 def image(out: outline.Section, text: str) -> None:
-    """Write an image; what cannot be the name of one is said, and the official one stands there."""
+    """Write an image; the official one stands there where a text cannot be the name of one."""
     plain = re.sub(r"(?<!\^)\$\{[^}]*\}", "x", text)
     if _IMAGE.fullmatch(plain):
         out.set("image", text)

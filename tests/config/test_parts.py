@@ -61,6 +61,14 @@ def test_what_means_the_same_is_no_difference(text):
     assert [] == differing(BASE, text)
 
 
+def test_what_has_its_default_is_left_out():
+    """Few are kept of many settings, and another version's new ones make no difference."""
+    assert {
+        *("owner", "controller.url", "controller.user", "controller.token"),
+        *("backends.local.kind", "backends.local.cap", "templates.t.labels"),
+    } >= parts(BASE).keys()
+
+
 def test_no_secret_is_digested():
     """Another token makes no difference: only where it is."""
     assert parts(BASE) == parts(BASE, TOKEN="11another")

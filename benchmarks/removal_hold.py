@@ -3,7 +3,9 @@
 Run: ``python -m benchmarks.removal_hold [AGENTS] [ITEMS]``. The product's loop and executor, with
 a controller and a platform in memory that answer each call after 1 to 5 ms. All agents have been
 idle for too long, the items wait for what nobody serves. Beside them a task that asks for nothing
-but its next turn: the processor time between two of its turns is how long the loop was held.
+but its next turn: the processor time between two of its turns is how long the loop was held. The
+first look after a start, which joins every agent anew, is told apart from the removals. "As if
+quiet" is as in ``plan_scale``.
 """
 
 import argparse
@@ -113,8 +115,17 @@ class _Reader:
         self.read = site.read_all
 
 
-async def removed(agents: int, items: int) -> tuple[float, float]:
-    """Return the longest time that the loop was held, and how long everything took; in ms."""
+@attrs.frozen
+class Took:
+    """The longest times that the loop was held, and how long everything took; in ms."""
+
+    first_look: float
+    removals: float
+    all: float
+
+
+async def removed(agents: int, items: int) -> Took:
+    """Let the loop remove all agents."""
     wanted = worlds.policy()
     wanted = attrs.evolve(
         wanted,
@@ -149,32 +160,44 @@ async def removed(agents: int, items: int) -> tuple[float, float]:
         roll=lambda: 0.5,
         new_id=lambda: "x",
     )
-    longest = 0.0
+    first_look = removals = 0.0
     began = time.monotonic()
     async with waits.TaskGroup() as group:
         life = group.create_task(loop.run(), name="life")
         while site.computers or site.instances:
+            is_first = loop.state.plan is None
             before = time.thread_time()
             await asyncio.sleep(0)
-            longest = max(longest, time.thread_time() - before)
+            held = (time.thread_time() - before) * 1000
+            if is_first:
+                first_look = max(first_look, held)
+            else:
+                removals = max(removals, held)
         loop.stop()
         await life
-    return longest * 1000, (time.monotonic() - began) * 1000
+    return Took(first_look, removals, (time.monotonic() - began) * 1000)
 
 
 def main() -> None:
-    """Print the longest time of each of three rounds."""
+    """Print the longest times of each round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("agents", type=int, nargs="?", default=1000)
     parser.add_argument("items", type=int, nargs="?", default=500)
+    parser.add_argument("--rounds", type=int, default=5)
     told = parser.parse_args()
     gc.collect()
     gc.freeze()  # as the broker does when it has started
-    for _ in range(3):
-        held, took = asyncio.run(removed(told.agents, told.items))
+    print(f"{told.agents} agents removed, {told.items} items waiting; allowed {_LIMIT_MS:.0f} ms")
+    print("| held by the removals, ms | as if quiet | by the first look, ms | as if quiet | all, s |")
+    print("|---|---|---|---|---|")
+    for _ in range(told.rounds):
+        before = worlds.yardstick_ms()
+        took = asyncio.run(removed(told.agents, told.items))
+        quiet = worlds.YARDSTICK_MS * 2 / (before + worlds.yardstick_ms())
         print(
-            f"{told.agents} agents removed, {told.items} items waiting: the loop was held for "
-            f"{held:.0f} ms at most (allowed {_LIMIT_MS:.0f}), all took {took / 1000:.1f} s"
+            f"| {took.removals:.0f} | {took.removals * quiet:.0f} | {took.first_look:.0f} "
+            f"| {took.first_look * quiet:.0f} | {took.all / 1000:.1f} |",
+            flush=True,
         )
 
 

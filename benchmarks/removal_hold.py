@@ -188,7 +188,9 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # as the broker does when it has started
     print(f"{told.agents} agents removed, {told.items} items waiting; allowed {_LIMIT_MS:.0f} ms")
-    print("| held by the removals, ms | as if quiet | by the first look, ms | as if quiet | all, s |")
+    print(
+        "| held by the removals, ms | as if quiet | by the first look, ms | as if quiet | all, s |"
+    )
     print("|---|---|---|---|---|")
     for _ in range(told.rounds):
         before = worlds.yardstick_ms()

@@ -203,7 +203,7 @@ def _note_nominations(draft: drafts.Draft) -> model.Ledger:
             # what it took meanwhile keeps the nomination
             since = max(since, memory.free_at or 0.0)
         if memory.nominated_at != since:
-            noted[agent.name] = attrs.evolve(memory, nominated_at=since)
+            noted[agent.name] = agents_.changed(memory, nominated_at=since)
     return attrs.evolve(ledger, memories={**ledger.memories, **noted}) if noted else ledger
 
 

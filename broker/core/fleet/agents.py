@@ -264,15 +264,16 @@ def remember(
             facts.update(flawed=True)
         if instance.mishap is not None:
             facts.update(mishap=instance.mishap)
-    memory = Memory(first_seen_at=now, **facts) if old is None else _changed(old, **facts)
+    memory = Memory(first_seen_at=now, **facts) if old is None else changed(old, **facts)
     if not evidence.controller_synced:
-        return _changed(memory, nominated_at=None)
+        return changed(memory, nominated_at=None)
     if old is not None and world.ledger.seen_at == world.controller.read_at:
         return memory  # the view of the last look, once more: a second look is another view
     facts |= _work(memory, evidence.computer, now=now, session=world.controller.session)
-    memory = Memory(first_seen_at=now, **facts) if old is None else _changed(memory, **facts)
-    if memory.online_at is not None and not memory.whole and _is_whole(instance):
-        memory = attrs.evolve(memory, whole=True)
+    came = facts.get("online_at", memory.online_at) is not None
+    if came and not memory.whole and _is_whole(instance):
+        facts["whole"] = True
+    memory = changed(memory, **facts)
     return _remember_refusal(memory, evidence, world)
 
 
@@ -283,11 +284,18 @@ def _is_whole(instance: backends_api.Instance | None) -> bool:
     return instance.flaw is None and instance.state is not backends_api.InstanceState.STARTING
 
 
-def _changed(memory: Memory, **facts: Any) -> Memory:
-    """Return a memory with other facts; the same one if they are what it remembers."""
+_FACTS = tuple(attribute.name for attribute in attrs.fields(Memory))
+_facts_of = operator.attrgetter(*_FACTS)
+
+
+def changed(memory: Memory, **facts: Any) -> Memory:
+    """Return a memory with other facts; the same one if they are what it remembers.
+
+    Every agent of a first look comes by here: ``attrs.evolve`` would take twice as long.
+    """
     for name, value in facts.items():
         if getattr(memory, name) != value:
-            return attrs.evolve(memory, **facts)
+            return Memory(**{**dict(zip(_FACTS, _facts_of(memory), strict=True)), **facts})
     return memory
 
 
@@ -436,7 +444,7 @@ def _note_phase(memory: Memory, phase: Phase, *, now: float, read_at: float) -> 
     if phase in _LEFT_OVER:
         # the same views, looked at again, are not a second sighting
         is_new = memory.orphan_read_at is None or read_at > memory.orphan_read_at
-        return attrs.evolve(
+        return changed(
             memory,
             phase=phase,
             phase_at=since,
@@ -446,7 +454,7 @@ def _note_phase(memory: Memory, phase: Phase, *, now: float, read_at: float) -> 
         )
     if memory.phase is phase and memory.phase_at == since and memory.orphan_at is None:
         return memory
-    return attrs.evolve(
+    return changed(
         memory,
         phase=phase,
         phase_at=since,

@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 import attrs
 
@@ -39,6 +39,8 @@ class Source:
     plan: model.Plan
     version: str = "0"
     fingerprint: str = ""
+    as_of: Mapping[str, float] = attrs.Factory(dict)
+    unread_since: Mapping[str, float] = attrs.Factory(dict)
     configuration: config.ConfigurationState = attrs.Factory(config.ConfigurationState)
     outcomes: Sequence[ledger.Outcome] = ()
     deaths: Sequence[death.Death] = ()

@@ -21,6 +21,8 @@ class Scope(enum.Enum):
     TEMPLATE = "template"
     LAUNCH = "launch"  # this one start: the next may go well
 
+    __hash__ = object.__hash__  # as of ``Phase``
+
 
 SCOPES: Mapping[backends_api.Reach, Scope] = {
     backends_api.Reach.BACKEND: Scope.BACKEND,

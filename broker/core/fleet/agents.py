@@ -214,6 +214,7 @@ def _evidence(
     if view is not None:
         had_instance = remembered is not None and remembered.instance_seen
         absent = not view.odd and (had_instance or not view.hidden) and view.read_at >= since
+        absent = absent or (remembered is not None and _is_past(remembered.terminated_at, view))
         backend_synced = view.synced and (placed is not None or absent)
     else:
         # a backend that is no longer configured cannot be asked about its node: unknown, for ever;
@@ -227,13 +228,26 @@ def _evidence(
         backend=backend,
         backend_synced=backend_synced,
         controller_synced=world.controller.synced
-        and (computer is not None or _tells_absent(world.controller, name, since=since)),
+        and (
+            computer is not None
+            or _tells_absent(world.controller, name, since=since)
+            or (remembered is not None and _is_past(remembered.deleted_at, world.controller))
+        ),
         read_at=min(world.controller.read_at, *(one.read_at for one in asked), math.inf),
     )
 
 
 def _tells_absent(view: model.ControllerView, name: NodeName, *, since: float) -> bool:
     return not view.is_unread(name) and view.read_at >= since
+
+
+def _is_past(removed_at: float | None, view: model.ControllerView | model.BackendView) -> bool:
+    """Return whether what is not here was removed by us before the view was read.
+
+    An entry that cannot be read may be any other, but not that: else each agent that goes would
+    fill a cap for as long as such an entry is there.
+    """
+    return removed_at is not None and view.read_at >= removed_at
 
 
 def remember(

@@ -7,6 +7,7 @@ to read a clock or roll dice: ``now`` and ``jitter`` (0 to 1) come in.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -134,7 +135,8 @@ def settle(
         )
     ledger = attrs.evolve(ledger, expectations=expectations)
     if not isinstance(action, model.LaunchAgent):
-        return ledger
+        is_done = outcome.failure is None and not outcome.withdrawn
+        return _note_removed(ledger, action, at=outcome.at) if is_done else ledger
     if outcome.withdrawn:
         return ledger
     backend = key_of(Scope.BACKEND, action.backend, None)
@@ -148,16 +150,27 @@ def settle(
         ledger = attrs.evolve(ledger, windows=windows)
         launch = key_of(Scope.LAUNCH, action.backend, action.template)
         return succeeded(ledger, controller, backend, launch)
-    ledger = _note_failed(ledger, action.name, at=outcome.at)
+    # if it was looked at meanwhile: only newer views end it
+    ledger = _note(ledger, action.name, failed_at=outcome.at)
     return _launch_failed(ledger, action, outcome, policy, jitter, revision)
 
 
-def _note_failed(ledger: Ledger, name: NodeName, *, at: float) -> Ledger:
-    """Note when a launch failed, if it was looked at meanwhile: only newer views end it."""
+def _note_removed(ledger: Ledger, action: model.Action, *, at: float) -> Ledger:
+    """Remember what is gone for good, whatever else of a list cannot be read."""
+    changes: dict[str, Any] = {}
+    if isinstance(action, model.RetireAgent | model.ReleaseAgent | model.SweepNode):
+        changes["deleted_at"] = at
+    if isinstance(action, model.RetireAgent | model.SweepInstance):
+        changes["terminated_at"] = at
+    return _note(ledger, action.name, **changes) if changes else ledger
+
+
+def _note(ledger: Ledger, name: NodeName, **changes: Any) -> Ledger:
+    """Change what is remembered of an agent, if anything is."""
     memory = ledger.memories.get(name)
     if memory is None:
         return ledger
-    noted = attrs.evolve(memory, failed_at=at)
+    noted = attrs.evolve(memory, **changes)
     return attrs.evolve(ledger, memories={**ledger.memories, name: noted})
 
 

@@ -105,6 +105,8 @@ class Memory:
     supposed: bool = False  # one of them is counted as its first, until it is seen at another
     instance_seen: bool = False  # since we started
     removals: int = 0  # how often we tried to remove it, and it was there still
+    deleted_at: float | None = None  # its node, by us: what is read from then on has none ...
+    terminated_at: float | None = None  # ... and the same of its instance
 
 
 @frozen(kw_only=True)

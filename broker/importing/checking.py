@@ -4,6 +4,7 @@ So the result can always be used, and says what is missing. Refuses to know wher
 from.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,6 @@ from broker.importing import outline
 _ROUNDS = 60
 _KEPT = {"labels": "", "url": "http://localhost:8080/", "master": "http://localhost:5050"}
 """What has to be there, and what stands there instead; empty: the template's name."""
-_WHOLE = {"pod", "docker"}  # plain sections that are judged as a whole
 
 
 class _Environment(dict[str, str]):
@@ -42,7 +42,7 @@ def mended(
         before = text
         # what a template misses of a backend that is refused follows from that
         causes = [problem for problem in problems if problem.path[:1] != ("templates",)]
-        for problem in causes or problems:
+        for problem in reversed(causes or problems):  # what stands first keeps its place in a list
             _mend(root, problem)
     return tuple(sorted(name for name, value in environ.items() if value))
 
@@ -76,15 +76,33 @@ def _mend(root: outline.Section, problem: errors.Problem) -> None:
 
 
 def _in_part(section: outline.Section, key: str, path: errors.Path, why: str) -> bool:
-    """Leave one key of a plain section out; return whether there was one."""
-    told = section.get(key)
-    if not isinstance(told, dict) or not path or path[0] not in told or key in _WHOLE:
+    """Leave a part of a plain value out, the innermost that a path leads to; False: all of it."""
+    whole = copy.deepcopy(section.get(key))
+    reached: list[tuple[Any, str | int]] = []
+    last = whole
+    for part in path:
+        if not _has(last, part):
+            break
+        reached.append((last, part))
+        last = last[part]
+    missed = path[len(reached) :]
+    if len(missed) > 1 or any(isinstance(part, int) for part in missed):
+        return bool(
+            reached
+        )  # another problem took it away; what is left is told in the next round
+    if not reached or len(whole) == 1 == len(reached):
         return False
+    place, step = reached[-1]
+    del place[step]
     section.note(why, loud=True)
-    section.set(key, {name: value for name, value in told.items() if name != path[0]})
-    if len(told) == 1:
-        section.leave_out(key, "nothing is left of it")
+    section.set(key, whole)
     return True
+
+
+def _has(value: Any, part: str | int) -> bool:
+    if isinstance(value, list):
+        return isinstance(part, int) and part < len(value)
+    return isinstance(value, dict) and part in value
 
 
 def _places(root: outline.Section, path: errors.Path) -> Iterator[tuple[outline.Section, str]]:

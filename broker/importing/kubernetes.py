@@ -424,7 +424,7 @@ def _with_parents(
         if name == own or name in seen:
             continue
         called = f"inheritFrom {hiding.cleaned(name)[:60]}"
-        parent = next((t for t in templates if name in {t.get("name"), t.get("label")}), None)
+        parent = next((t for t in templates if name in [t.get("name"), t.get("label")]), None)
         if parent is None:
             text = f"{called}: no such template in this cloud: what it has is missing here"
             notes.append((text, True))
@@ -469,7 +469,8 @@ def _lists(key: str, under: list[Any], over: list[Any]) -> list[Any]:
         inner = next(iter(entry.values()), None) if len(entry) == 1 else entry
         inner = inner if isinstance(inner, Mapping) else entry
         name = _KEYS.get(key) or ("mountPath" if key == "volumes" else "key")
-        return inner.get(name)
+        found = inner.get(name)
+        return found if isinstance(found, str) else None
 
     names = {called(entry): number for number, entry in enumerate(under)}
     joined = list(under)

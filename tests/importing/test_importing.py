@@ -222,11 +222,12 @@ def test_several_namespaces_inheritance_and_a_file_that_is_partly_broken():
         ({"containers": [{"name": "jnlp", "image": "i", "args": "-x"}]}, ("image",), "i"),
         ({"image": "old", "remoteFs": "/work"}, ("remote_fs",), "/work"),
         ({"yaml": "a: [", "label": "l"}, ("labels",), "l"),
+        ({"inheritFrom": "n other", "name": ["n"], "label": "l"}, ("labels",), "l"),
     ],
 )
 def test_a_field_of_a_pod_template(fields, path, value):
     """As it is written in our words; what cannot be is left out, and everything else stays."""
-    found, _ = template_of(kubernetes(name="n", **fields))
+    found, _ = template_of(kubernetes(**{"name": "n", **fields}))
     for key in path:
         found = None if found is None else found.get(key)
     assert found == value
@@ -237,6 +238,23 @@ def test_a_setting_that_check_config_refuses_stands_in_a_comment():
     _, result = template_of(kubernetes(name="n", activeDeadlineSeconds=1))
     assert "#    active_deadline: 1s" in result.text
     assert any("active_deadline: left out" in remark for remark in result.remarks)
+
+
+def test_of_a_pod_only_what_is_refused_is_left_out():
+    """Also where two entries of one list are, and what stands beside them stays."""
+    odd = {"key": "k", "operator": "Exists", "effect": "Never"}
+    pod = {"spec": {"tolerations": [odd, {"key": "fine", "operator": "Exists"}, odd]}}
+    containers = [
+        {"name": "side", "image": "i", "resourceLimitCpu": "much", "resourceLimitMemory": "1Gi"}
+    ]
+    found, result = template_of(
+        kubernetes(name="n", yaml=yaml.safe_dump(pod), containers=containers)
+    )
+    body = found["kubernetes"]["pod"]["spec"]
+    side = next(one for one in body["containers"] if one["name"] == "side")
+    assert side["resources"]["limits"] == {"memory": "1Gi"}
+    assert [one.get("effect") for one in body["tolerations"]] == [None, None, None]
+    assert any("resources.limits.cpu: left out" in remark for remark in result.remarks)
 
 
 @pytest.mark.parametrize(

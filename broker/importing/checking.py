@@ -16,6 +16,9 @@ _ROUNDS = 60
 _KEPT = {"labels": "", "url": "http://localhost:8080/", "master": "http://localhost:5050"}
 """What has to be there, and what stands there instead; empty: the template's name."""
 
+_UNDIVIDED = {"constraints", "handover", "hosts", "uris", "volumes"}
+"""Lists and sections of which an entry without one of its parts would be another one."""
+
 
 class _Environment(dict[str, str]):
     """One in which every variable is set; those with a default are empty, so that it is tried."""
@@ -78,6 +81,8 @@ def _mend(root: outline.Section, problem: errors.Problem) -> None:
 def _in_part(section: outline.Section, key: str, path: errors.Path, why: str) -> bool:
     """Leave a part of a plain value out, the innermost that a path leads to; False: all of it."""
     whole = copy.deepcopy(section.get(key))
+    if key in _UNDIVIDED:
+        path = path[:1]
     reached: list[tuple[Any, str | int]] = []
     last = whole
     for part in path:

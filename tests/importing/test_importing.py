@@ -314,7 +314,8 @@ def check_wrong(data, path, value):
     try:
         result = made(yaml.safe_dump(replaced(data, path, value)))
     except importing.NotReadable:
-        assert path[-1] in {"templates", "mesosAgentSpecTemplates"} or "amazonEC2" in path
+        alone = {"templates", "mesosAgentSpecTemplates"} & set(path[-2:])  # the only one is wrong
+        assert alone or "amazonEC2" in path
         return
     assert settings_of(result.text).templates, (path, value)
 

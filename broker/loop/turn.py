@@ -171,6 +171,8 @@ def take_in(
         gone = {question.item for question in (*questions, *compared.vanished)}
         missed = tuple(question for question in missed if question.item not in gone)
         questions = (*questions, *compared.vanished, *missed)[-states.QUESTIONS_KEPT :]
+        unknown = [start.agent for start in compared.started if start.item is None]
+        ledger = single_use.unlinked(ledger, unknown)
         ledger = single_use.asked(ledger, (question.item for question in questions))
         notes += [*compared.started, *questions[:QUESTIONS]]
         known, questions = compared.known, questions[QUESTIONS:]
@@ -368,7 +370,8 @@ def learn(
     agents = state.plan.agents if state.plan is not None else ()
     start = latency.claim(vanished, executable_url=executable_url, agents=agents)
     if start is not None:
-        return Turn(state=state, orders=(), notes=(start,))
+        ledger = single_use.linked(state.ledger, start.agent)
+        return Turn(state=attrs.evolve(state, ledger=ledger), orders=(), notes=(start,))
     if not built_on and _may_begin_yet(state, vanished, policy):
         return Turn(
             state=attrs.evolve(state, questions=(*state.questions, vanished)), orders=(), notes=()

@@ -183,6 +183,38 @@ def test_a_pipelines_build_may_have_been_of_one_that_has_gone_since(went_at, uns
     assert not is_extra
 
 
+def test_one_that_no_look_has_seen_online_had_the_build_that_a_glance_saw():
+    """It is taken out of service at once: looks show it as that and nothing else."""
+    scene = scene_of()
+    name = scene.agent("t", Phase.CONNECTING, age_s=5)
+    scene.agent("t", Phase.IDLE)
+    scene.ledger, _ = single_use.used(scene.plan().ledger, {name}, now=NOW + 1)
+    scene.computers = [
+        attrs.evolve(
+            c, offline=True, temporarily_offline=True, offline_cause="agent-broker: once: x"
+        )
+        if c.name == name
+        else c
+        for c in scene.computers
+    ]
+    scene.now += 2
+    ledger, _, is_extra = attributed(scene)
+    assert not is_extra
+    assert counted(ledger)[name] == (1, 0, 0)
+    assert {unseen for _, unseen, _ in counted(ledger).values()} == {0}
+
+
+def test_a_build_that_a_look_has_seen_and_no_item_was_found_for_is_the_one_that_is_asked_about():
+    scene = scene_of()
+    name = scene.agent("t", Phase.IDLE, builds=1)
+    scene.agent("t", Phase.IDLE)
+    scene.ledger = single_use.unlinked(scene.plan().ledger, [name, "gone"])
+    ledger, _, _ = attributed(scene)
+    assert counted(ledger)[name] == (1, 0, 0)
+    assert counted(ledger) == counted(single_use.linked(scene.ledger, name))
+    assert counted(single_use.linked(ledger, name)) == counted(ledger)
+
+
 @pytest.mark.parametrize("is_asked_first", [True, False])
 def test_a_build_that_is_asked_about_and_seen_counts_once(is_asked_first):
     scene = scene_of()

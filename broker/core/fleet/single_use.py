@@ -65,9 +65,20 @@ def _may_be_given(agent: Agent, now: float) -> bool:
 def used(
     ledger: model.Ledger, at_work: Iterable[NodeName], *, now: float
 ) -> tuple[model.Ledger, tuple[NodeName, ...]]:
-    """Note that agents have their first build; return those of which that was not known."""
+    """Note that agents have their first build; return those of which that was not known.
+
+    Whoever is taken out of service for it may never be seen online by a look.
+    """
     fresh = {
-        name: attrs.evolve(memory, builds=1, untold=1, executable_urls=("",), glanced_at=now)
+        name: attrs.evolve(
+            memory,
+            builds=1,
+            untold=1,
+            executable_urls=("",),
+            glanced_at=now,
+            online_at=memory.online_at if memory.online_at is not None else now,
+            online_witnessed=memory.online_witnessed or memory.online_at is None,
+        )
         for name in sorted(at_work)
         if (memory := ledger.memories.get(name)) is not None and memory.builds == 0
     }
@@ -90,7 +101,7 @@ def attribute(
     """
     known = _memory(ledger, NodeName(built_on))
     if known is not None and executable_url in known.named:  # a look has seen it meanwhile
-        return ledger, NodeName(built_on), False
+        return linked(ledger, NodeName(built_on)), NodeName(built_on), False
     if known is not None:
         known = attrs.evolve(known, told=(*known.told, executable_url)[-_TOLD_KEPT:])
         return _counted(ledger, NodeName(built_on), known), NodeName(built_on), False
@@ -171,8 +182,30 @@ def _could_have_had(
     return {
         name: memory
         for name, memory in {**departed, **present}.items()
-        if memory.online_at is not None and memory.online_at <= vanished.looked_at
+        if memory.untold  # a glance may have seen it later than the look
+        or (memory.online_at is not None and memory.online_at <= vanished.looked_at)
     }
+
+
+def unlinked(ledger: model.Ledger, names: Iterable[NodeName]) -> model.Ledger:
+    """Note that agents were seen at a build, and which item that was is not known yet."""
+    memories = ledger.memories
+    return _with(
+        ledger,
+        {
+            name: attrs.evolve(memories[name], untold=memories[name].untold + 1)
+            for name in names
+            if name in memories
+        },
+    )
+
+
+def linked(ledger: model.Ledger, name: NodeName) -> model.Ledger:
+    """Note that an item was that of a build which an agent was seen at."""
+    memory = _memory(ledger, name)
+    if memory is None or not memory.untold:
+        return ledger
+    return _with(ledger, {name: attrs.evolve(memory, untold=memory.untold - 1)})
 
 
 def _memory(ledger: model.Ledger, name: NodeName) -> Memory | None:

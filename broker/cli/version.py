@@ -10,6 +10,7 @@ import re
 import subprocess
 
 import broker
+from outside import paths
 
 _PACKAGE = pathlib.Path(broker.__file__).parent
 _DISTRIBUTION = "jenkins-agent-broker"
@@ -46,7 +47,7 @@ def of_checkout(root: pathlib.Path) -> str:
 
     A repository around an environment, in which we are installed, says nothing of us.
     """
-    if not ((root / ".git").exists() and (root / "pyproject.toml").exists()):
+    if not (paths.exists(root / ".git") and paths.exists(root / "pyproject.toml")):
         return ""
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from broker.importing import hiding, outline, target
 from broker.importing.fields import PlainSection
 from broker.importing.target import Target
+from outside import counts
 
 _SANDBOX = "/mnt/mesos/sandbox"
 _NO_MASTER = "http://localhost:5050"
@@ -196,7 +197,7 @@ def _resources(
     if told:
         note = ""
         if more or per:
-            note = f"for the agent, and for each of {executors} executors, as there"
+            note = f"for the agent, and for {counts.told(executors, 'executor')}, as there"
         out.set("resources", told, note)
     disk = fields.number("diskNeeded", "disk")
     if isinstance(disk, float) and disk:

@@ -129,7 +129,7 @@ def test_an_engine_in_a_builds_hands_is_said(told):
 
 
 POD = "pod: {{spec: {{{}}}}}"
-ONE = "containers: [{{name: side, securityContext: {{{}}}}}]"
+ONE = "containers: [{{name: side, image: i, securityContext: {{{}}}}}]"
 
 
 @pytest.mark.parametrize(

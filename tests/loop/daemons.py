@@ -52,6 +52,7 @@ class Controller:
         self.broken = set()  # verbs with a bug
         self.asked = collections.Counter()
         self.reads = []
+        self.result = "SUCCESS"  # of every build
 
     async def _ask(self, verb):
         self.asked[verb] += 1
@@ -97,8 +98,9 @@ class Controller:
 
     async def ask_result(self, url):
         await self._ask("result")
-        number = int(url.rstrip("/").rpartition("/")[2])
-        (item,) = [one for one in self.sim.items.values() if one.number == number]
+        (item,) = [
+            one for one in self.sim.items.values() if url == f"{URL}job/{one.job}/{one.number}/"
+        ]
         return readers.BuildResult(result=self.result, duration_s=item.duration_s)
 
     async def at_work(self):

@@ -453,7 +453,7 @@ def _over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             merged[key] = _lists(key, below, value)
         elif key == "yaml" and isinstance(below, str) and isinstance(value, str):
             strategy = over.get("yamlMergeStrategy")
-            both = str(next(iter(strategy)) if isinstance(strategy, Mapping) else strategy)
+            both = str(next(iter(strategy), None) if isinstance(strategy, Mapping) else strategy)
             merged[key] = f"{below}\n---\n{value}" if "merge" in both.lower() else value
         else:
             merged[key] = value

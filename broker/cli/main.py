@@ -346,15 +346,15 @@ def _command(
 
 
 def _config_of(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "-c",
-        "--config",
-        type=pathlib.Path,
-        action="append",
-        metavar="FILE",
-        help=f"a file, or a folder with {shared.CONFIG} and a file for each team; may be given "
-        f"several times (default: {shared.CONFIG})",
+    text = (
+        f"or -c: a file, or a folder with {shared.CONFIG} and a file for each team; may be given "
+        f"several times (default: {shared.CONFIG})"
     )
+    # each by itself: not every Python shows an option of two names alike
+    for name, words in (("--config", text), ("-c", argparse.SUPPRESS)):
+        sub.add_argument(
+            name, dest="config", type=pathlib.Path, action="append", metavar="FILE", help=words
+        )
 
 
 def _json_of(sub: argparse.ArgumentParser) -> None:

@@ -201,6 +201,7 @@ async def test_requests_go_through_the_proxy(
         ({}, {"proxy-url": "socks5://proxy:1080"}, "proxy-url: found socks5://; allowed: http"),
         ({"exec": {"interactiveMode": "Always"}}, {}, "interactiveMode Always: it asks a person"),
         ({"as": 7}, {}, "as is not a text"),
+        ({"as-groups": ["a\r\nX: y"], "as": "u"}, {}, "Impersonate-Group: its value has a char"),
     ],
 )
 async def test_what_cannot_be_obeyed_is_refused_in_words(

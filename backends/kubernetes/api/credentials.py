@@ -87,7 +87,7 @@ def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, 
     more: dict[str, Any] = {
         "server_name": _told(cluster, "tls-server-name"),
         "proxy": _proxy(cluster),
-        "acts_as": list(_acts_as(user)),
+        "acts_as": [_header(name, value) for name, value in _acts_as(user)],
     }
     loader.load_and_set(configuration)
     document = more | {
@@ -145,6 +145,13 @@ def _acts_as(user: dict[str, Any]) -> Iterator[tuple[str, str]]:
         name = urllib.parse.quote(str(key).lower(), safe="")
         for word in words or ():
             yield f"Impersonate-Extra-{name}", str(word)
+
+
+def _header(name: str, value: str) -> tuple[str, str]:
+    """Return a header; raises ValueError for a value that none can have."""
+    if not value.isprintable():
+        raise ValueError(f"{name}: its value has a character that no header may have")
+    return name, value
 
 
 def _check_plugin(user: dict[str, Any]) -> None:

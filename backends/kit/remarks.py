@@ -1,7 +1,7 @@
 """What a kind's settings say about themselves once they are read: doors left open, and worse.
 
 A settings class, or a template's settings class, may have a method ``remarks``; where a mistake
-needs one value only, its validator (``checks``) is the place. ``check-config`` prints warnings,
+needs one value only, its declaration (``setting``) is the place. ``check-config`` prints warnings,
 the broker logs them at its start; what is ``wrong`` refuses the configuration. Pure. Refuses to
 know any platform, and what is done about a remark.
 

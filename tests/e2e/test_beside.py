@@ -173,10 +173,14 @@ class Docker(Platform):
             for one in self.client.containers(all=True)
             if one["Names"][0].startswith(f"/{self.prefix}")
         ]
-        images = sorted(one["Id"] for one in self.client.images())
-        volumes = sorted(one["Name"] for one in self.client.volumes()["Volumes"] or ())
-        networks = sorted(one["Id"] for one in self.client.networks())
-        return ours, images, volumes, networks
+        # the engine is everybody's: of images and volumes only what is ours by name or label
+        images = sorted(one["Id"] for one in self.client.images(image.NAME))
+        volumes = sorted(
+            one["Name"]
+            for one in self.client.volumes()["Volumes"] or ()
+            if one["Name"].startswith(self.prefix) or OWNER in (one["Labels"] or {}).values()
+        )
+        return ours, images, volumes
 
     def changes(self):
         """Every event of our containers; none comes of a command that reads."""

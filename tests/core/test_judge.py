@@ -68,6 +68,17 @@ def test_an_item_that_came_meanwhile_keeps_its_agent():
     assert "item 7 could want it" == objection(scene, retire(name))
 
 
+def test_an_item_that_is_refused_to_it_keeps_it_no_longer():
+    """As the plan knew when it let the agent go; any other item keeps it."""
+    scene = Scene(T)
+    name = scene.agent("t", Phase.IDLE)
+    scene.wait(item(7, "linux"))
+    action = retire(name, refused=frozenset({7}))
+    assert objection(scene, action) is None
+    scene.wait(item(8, "linux"))
+    assert "item 8 could want it" == objection(scene, action)
+
+
 def test_a_removal_under_way_says_nothing_for_itself():
     """The agent is judged as it is, and its like as well: no wish is promised to who goes."""
     scene = Scene(T)

@@ -447,6 +447,28 @@ def test_a_start_of_a_corrected_definition_is_not_waited_for():
     assert actions(made, model.RetireAgent)[name].cause.slug == "drift"
 
 
+def test_a_start_that_an_item_names_is_waited_for_whatever_its_definition():
+    """No other can serve it; the broker may have forgotten that it was online once."""
+    scene = Scene(template("linux", revision="r2"))
+    name = scene.agent("linux", Phase.CONNECTING, revision="r1", age_s=20)
+    scene.wait(item(1, name))
+    made = scene.plan()
+    assert made.actions == ()
+    assert "item 1 could want it" in made.refusals[0].text
+
+
+def test_an_agent_is_not_kept_by_what_the_controller_does_not_give_it():
+    """Nor is it begun and withdrawn again with every look."""
+    scene = Scene(template("linux", retention=model.Retention(idle_s=60)))
+    names = [scene.agent("linux", Phase.IDLE, idle_s=900) for _ in range(2)]
+    refused(scene, item(1, "linux", age_s=400), since_s=400)
+    made = scene.plan()
+    look = judge.prepare(scene.world(), scene.policy, made)
+    going = actions(made, model.RetireAgent)
+    assert going.keys() == set(names)
+    assert {judge.objection(action, look) for action in going.values()} == {None}
+
+
 def test_a_start_of_a_template_that_is_gone_is_ended():
     scene = Scene(template("other"))
     name = scene.agent("linux", Phase.CONNECTING, age_s=20)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from backends import api as backends_api
 from broker.core import model
-from broker.core.decide import plan, retention
+from broker.core.decide import judge, plan, retention
 from broker.core.demand import wishes as demand
 from broker.core.fleet import ledger as ledgers
 from broker.core.fleet import marks
@@ -309,6 +309,31 @@ def test_an_idle_agent_that_somebody_could_want_stays(scene):
         own = scene.policy.template(agent.template)
         sure = [c.wish for c in retention.Interests(wishes=wishes).for_agent(agent, own) if c.sure]
         assert [w for w in sure if w.kind is not demand.WishKind.LATER] == []
+
+
+@st.composite
+def refusing(draw):
+    """A world whose controller gives some of the items to no executor that is free."""
+    scene = draw(scenes())
+    told = st.tuples(st.sampled_from([label for label in LABELS if label]), st.booleans())
+    for number, (label, is_refused) in enumerate(draw(st.lists(told, max_size=4)), start=50):
+        why = "Already running 1 builds on node" if is_refused else None
+        scene.wait(item(number, label, why=why, age_s=400.0))
+        if is_refused:
+            vetoed = {**scene.ledger.vetoed, number: NOW - 400}
+            scene.ledger = attrs.evolve(scene.ledger, vetoed=vetoed)
+    return scene
+
+
+@given(scene=scenes() | refusing())
+def test_what_a_plan_removes_the_judge_lets_go(scene):
+    """On the same look; else it would be begun and withdrawn again with every look."""
+    made = scene.plan()
+    look = judge.prepare(scene.world(), scene.policy, made)
+    removals = model.RetireAgent | model.ReleaseAgent | model.SweepNode
+    for action in made.actions:
+        if isinstance(action, removals):
+            assert judge.objection(action, look) is None, action
 
 
 @given(scene=scenes())

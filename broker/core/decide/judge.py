@@ -84,9 +84,10 @@ def objection(  # noqa: C901, PLR0911 -- one objection, one return
     if action.cause is model.Cause.CLOSED and agent.closed:
         return None
     template = policy.template(agent.template) if agent.template is not None else None
+    interests = look.interests.for_agent(agent, template)
     wish = retention.protector(
         agent,
-        look.interests.for_agent(agent, template),
+        (c for c in interests if c.wish.item.id not in action.refused),
         now=look.world.now,
         settle_s=policy.settle_s,
         over_age=action.cause is model.Cause.MAX_AGE,

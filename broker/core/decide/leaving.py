@@ -344,7 +344,9 @@ def _retire_idle(  # noqa: PLR0911 -- one objection, one return
     refused = draft.refused.get(agent.name, frozenset())
     is_useless = agent.closed or agent.name in draft.misplaced
     is_useless = is_useless or withheld.is_outdated(agent, draft.template_of(agent))
-    interests = () if is_useless else draft.interests_in(agent)
+    interests = draft.interests_in(agent)
+    if is_useless:  # but to a pipeline that must go on with this very one
+        interests = tuple(c for c in interests if c.wish.pinned == agent.name)
     wish = retention.protector(
         agent,
         (c for c in interests if c.wish.item.id not in refused or _is_fresh(draft, c.wish)),
@@ -364,6 +366,7 @@ def _retire_idle(  # noqa: PLR0911 -- one objection, one return
             backend=agent.backend,
             reason=agents_.after_mishap(agent, verdict.text),
             cause=verdict.cause,
+            refused=refused,
         )
     )
     return True

@@ -53,6 +53,7 @@ class RetireAgent:
     reason: str
     cordoned: bool = False  # already out of service and empty: nothing can be lost
     cause: Cause = Cause.SURPLUS
+    refused: frozenset[ItemId] = frozenset()  # that the controller does not give to it
 
 
 @frozen(kw_only=True)

@@ -49,6 +49,23 @@ def safe_to_retire_by_offline(version: str) -> bool:
     return at_least(version, (2, 517), (2, 528, 1))
 
 
+def joins_arrows(version: str) -> bool:
+    """True when ``a->b`` is an expression, and a label in one may begin with a dash.
+
+    Weekly 2.313, LTS 2.303.3 (jenkinsci/jenkins 5722). Before, a dash belongs to the label before
+    it whatever follows, and begins none.
+    """
+    return at_least(version, (2, 313), (2, 303, 3))
+
+
+def reads_all_letters(version: str) -> bool:
+    """True when an expression may have letters beyond ASCII.
+
+    Weekly 2.376, LTS 2.387.1 (jenkinsci/jenkins 7293). Before, a text with one is no expression.
+    """
+    return at_least(version, (2, 376), (2, 387, 1))
+
+
 def schedule_only_refuses(version: str) -> bool:
     """True when a schedule out of its hours just keeps an inbound agent from taking items.
 

@@ -84,6 +84,7 @@ class Item:
     quiet_until: float
     stage: ItemClass
     number: int
+    era: labels.Era
     fate: Fate = Fate.OPEN
     buildable_since: float | None = None
     blocked_by: int | None = None  # build number of its own job
@@ -98,7 +99,7 @@ class Item:
     @property
     def wanted(self) -> labels.LabelReading | None:
         """The label as the controller reads it."""
-        return None if self.label is None else labels.of(self.label)
+        return None if self.label is None else labels.of(self.label, self.era)
 
     def fits(self, node: "Node") -> bool:
         """Return whether a node may run it, online or not."""

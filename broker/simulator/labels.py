@@ -1,9 +1,11 @@
 """Label expressions as the simulated controller reads them: its own reading, not the broker's.
 
 Held to what a real controller made of six hundred texts (recording ``labels/expressions``), so
-that a mistake of the broker's parser is not made on both sides. Pure.
+that a mistake of the broker's parser is not made on both sides. Older controllers read other texts
+(``Era``). Pure.
 """
 
+import enum
 import functools
 import re
 from collections.abc import Callable
@@ -11,12 +13,19 @@ from collections.abc import Set as AbstractSet
 
 from attrs import frozen
 
+from jnlp import version as jnlp_version
+
 Test = Callable[[AbstractSet[str]], bool]
 
-_TOKENS = re.compile(
-    r"""[ \t]*(?:(?P<sign><->|->|\|\||&&|[!()])"""
-    r'''|"(?P<quoted>(?:[^"\\\r\n]|\\.)*)"'''
-    r"""|(?P<label>(?:[^-"' \t!&|()<>]|-(?!>))+)|(?P<end>\Z))"""
+_LABEL = r"""(?:[^-"' \t!&|()<>]|-(?!>))+"""
+_GREEDY_LABEL = r"""[^-"' \t!&|()<>][^"' \t!&|()<>]*"""
+_TOKENS, _GREEDY_TOKENS = (
+    re.compile(
+        r"""[ \t]*(?:(?P<sign><->|->|\|\||&&|[!()])"""
+        r'''|"(?P<quoted>(?:[^"\\\r\n]|\\[btnfr"'\\])*)"'''
+        rf"""|(?P<label>{label})|(?P<end>\Z))"""
+    )
+    for label in (_LABEL, _GREEDY_LABEL)
 )
 _ODD = re.compile(r"[\x00-\x1f ()?*/\\%!@#$^&|<>\[\]:;]")
 """What makes the controller write a label in quotes."""
@@ -24,6 +33,21 @@ _ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "\n": r"\n", "\t": r"\t", "\r
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _LEVELS: tuple[tuple[str, bool], ...] = (("<->", True), ("->", False), ("||", True), ("&&", True))
 """From the weakest to the strongest; whether it may stand again on its own level."""
+
+
+class Era(enum.Enum):
+    """How controllers of different ages read."""
+
+    GREEDY_DASHES = "a dash after a label belongs to it; no letter beyond ASCII"
+    ASCII = "no letter beyond ASCII"
+    TODAY = "as the newest"
+
+    @classmethod
+    def of(cls, version: str) -> "Era":
+        """Return that of a version."""
+        if not jnlp_version.joins_arrows(version):
+            return cls.GREEDY_DASHES
+        return cls.TODAY if jnlp_version.reads_all_letters(version) else cls.ASCII
 
 
 class NoExpression(ValueError):  # noqa: N818 -- what the text is
@@ -39,7 +63,7 @@ class LabelReading:
 
 
 @functools.lru_cache(maxsize=4096)
-def of(text: str) -> LabelReading:
+def of(text: str, era: Era = Era.TODAY) -> LabelReading:
     """Read an item's text.
 
     What is no expression is one odd label; what begins and ends with a quote is the label between.
@@ -47,18 +71,20 @@ def of(text: str) -> LabelReading:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         return _one(_unescaped(text[1:-1]))
     try:
-        return parse(text)
+        return parse(text, era)
     except NoExpression:
         return _one(text)
 
 
-def parse(text: str) -> LabelReading:
+def parse(text: str, era: Era = Era.TODAY) -> LabelReading:
     """Read an expression. Raises ``NoExpression``.
 
     Written it has no blanks, the parentheses that it had, and quotes around odd labels; one that
     is a label alone has none.
     """
-    tokens = _tokens(text)
+    if era is not Era.TODAY and not text.isascii():
+        raise NoExpression(text)
+    tokens = _tokens(text, era)
     if len(tokens) == 2 and tokens[0][0] == "label":
         return _one(tokens[0][1])
     name = "".join(_written(word) if kind == "label" else word for kind, word in tokens)
@@ -79,11 +105,12 @@ def _written(label: str) -> str:
     return '"' + label.translate(_ESCAPES) + '"'
 
 
-def _tokens(text: str) -> list[tuple[str, str]]:
+def _tokens(text: str, era: Era) -> list[tuple[str, str]]:
+    pattern = _GREEDY_TOKENS if era is Era.GREEDY_DASHES else _TOKENS
     tokens: list[tuple[str, str]] = []
     at = 0
     while not tokens or tokens[-1][0] != "end":
-        found = _TOKENS.match(text, at)
+        found = pattern.match(text, at)
         if found is None or found.lastgroup is None:
             raise NoExpression(text)
         kind, word = found.lastgroup, found[found.lastgroup]

@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Callable
 
-from broker.simulator import inventory
+from broker.simulator import inventory, labels
 from broker.simulator.inventory import (
     Fate,
     Item,
@@ -72,6 +72,7 @@ class Simulation:
         self._order = itertools.count()
         self._timers: list[inventory.Due] = []
         self._refuses_by_schedule = jnlp_version.schedule_only_refuses(version)
+        self._era = labels.Era.of(version)
         self._keeps_items = jnlp_version.safe_to_retire_by_offline(version)
         name = "master" if not jnlp_version.at_least(version, (2, 307), (2, 319, 1)) else ""
         self.built_in = Node(
@@ -131,6 +132,7 @@ class Simulation:
             quiet_until=now + quiet_s,
             stage=ItemClass.WAITING,
             number=number,
+            era=self._era,
         )
         self.items[item.id] = item
         self.wanted.append(item)

@@ -148,9 +148,9 @@ def test_thousands_of_escapes_are_read_in_whole_passes():
     texts = ['"' + "\\\\" * 2000 + f'{number}"' for number in range(200)]
     began = time.thread_time()
     for text in texts:
-        labels._parsed(text)
+        labels._parsed(text, labels.Grammar.TODAY)
     taken = time.thread_time() - began
     began = time.thread_time()
     for number in range(200):
-        labels._parsed('"' + "a" * 4000 + f'{number}"')
+        labels._parsed('"' + "a" * 4000 + f'{number}"', labels.Grammar.TODAY)
     assert taken < 10 * (time.thread_time() - began) + 0.02

@@ -116,7 +116,7 @@ CASES = {
         long(" "),
     ),
     "label of the greatest length": (
-        lambda t: labels._parsed(t[: labels.MAX_LENGTH]),
+        lambda t: labels._parsed(t[: labels.MAX_LENGTH], labels.Grammar.TODAY),
         long("a&&"),
         long("(("),
         long("a<->"),

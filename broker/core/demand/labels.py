@@ -1,7 +1,7 @@
 """Jenkins label expressions: parse, evaluate, and write in one canonical form.
 
 Grammar as in ``LabelExpressionLexer.g4`` and ``LabelExpressionParser.g4`` (jenkinsci/jenkins
-master; older controllers use an ANTLR 2 grammar of the same language)::
+master). Two older ones of the same language have other tokens (``Grammar``)::
 
     iff     = implies { "<->" implies }          binds weakest, from the left
     implies = or [ "->" or ]                     not chained: a->b->c is an error
@@ -24,6 +24,7 @@ from collections.abc import Set as AbstractSet
 
 from attrs import define, frozen
 
+from jnlp import version as jnlp_version
 from outside import counts
 
 MAX_LENGTH = 4096
@@ -31,13 +32,13 @@ MAX_DEPTH = 50
 _REMEMBERED = 65536
 """What was parsed is kept, as much as this many labels, or 32 characters of text for each."""
 
-_TOKEN = re.compile(
-    r"""(?P<blank>[ \t]+)
+_PIECE = r"""(?P<blank>[ \t]+)
       | (?P<operator>&&|\|\||<->|->|!|\(|\))
-      | (?P<quoted>"(?:\\[btnfr"'\\]|[^\\"\r\n])*")
-      | (?P<atom>(?:[^&|!<>()\ \t"'-]|-(?!>))+)""",
-    re.VERBOSE,
-)
+      | (?P<quoted>"(?:\\[btnfr"'\\]|[^\\"\r\n%(beyond)s])*")
+      | (?P<atom>%(atom)s)"""
+_BEYOND_ASCII = "\x80-\U0010ffff"
+_PART = r"""&|!<>()\ \t"'"""
+_ATOM = rf"(?:[^{_PART}-]|-(?!>))+"
 _QUOTED = re.compile(r'''"(?:\\[btnfr"'\\]|[^\\"\r\n])*"''')
 _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r"}
 _PLAIN = re.compile(r"(?:[^&|!<>()\s\"'-]|-(?!>))+")
@@ -49,6 +50,36 @@ class LabelError(ValueError):
 
 class TooLong(LabelError):  # noqa: N818 -- what the text is
     """An expression that is not read for its size; it may be a good one."""
+
+
+class Grammar(enum.Enum):
+    """How a text becomes tokens; the value is that as a pattern.
+
+    Which texts differ was tried with the grammars of core (``tests/oracle/test_grammars.py``).
+    """
+
+    GREEDY_DASH = _PIECE % {
+        "beyond": _BEYOND_ASCII,
+        "atom": rf"[^{_PART}{_BEYOND_ASCII}-][^{_PART}{_BEYOND_ASCII}]*",
+    }
+    """Before 2.313: a dash belongs to the label before it, so that ``a->b`` is no expression."""
+    ASCII = _PIECE % {"beyond": _BEYOND_ASCII, "atom": rf"(?:[^{_PART}{_BEYOND_ASCII}-]|-(?!>))+"}
+    """Before 2.376 (ANTLR 2): a letter beyond ASCII is in no expression, in quotes neither."""
+    TODAY = _PIECE % {"beyond": "", "atom": _ATOM}
+
+    __hash__ = object.__hash__
+
+    @functools.cached_property
+    def token(self) -> re.Pattern[str]:
+        """Return the pattern of one token."""
+        return re.compile(self.value, re.VERBOSE)
+
+    @classmethod
+    def of(cls, version: str) -> "Grammar":
+        """Return that of a controller by its version; today's if that cannot be read."""
+        if jnlp_version.parse(version) is None or jnlp_version.reads_all_letters(version):
+            return cls.TODAY
+        return cls.ASCII if jnlp_version.joins_arrows(version) else cls.GREEDY_DASH
 
 
 class Op(enum.Enum):
@@ -167,24 +198,24 @@ def is_quoted(text: str) -> bool:
     return _QUOTED.fullmatch(text[: MAX_LENGTH + 1].strip(" \t()")) is not None
 
 
-def parse(text: str) -> Expression:
+def parse(text: str, grammar: Grammar = Grammar.TODAY) -> Expression:
     """Parse an expression. Raises ``LabelError``, with the position counted from 1.
 
     What was parsed last is remembered.
     """
-    parsed = _cache.get(text)
+    parsed = _cache.get((text, grammar))
     if parsed is None:
-        parsed = _cache.keep(text, _parsed(text))
+        parsed = _cache.keep((text, grammar), _parsed(text, grammar))
     if isinstance(parsed, LabelError):
         raise parsed.with_traceback(None)
     return parsed
 
 
-def _parsed(text: str) -> Expression | LabelError:
+def _parsed(text: str, grammar: Grammar) -> Expression | LabelError:
     if len(text) > MAX_LENGTH:
         return TooLong(f"{counts.told(len(text), 'character')}, {MAX_LENGTH} are read")
     try:
-        parser = _Parser(tokens=collections.deque(_tokens(text)))
+        parser = _Parser(tokens=collections.deque(_tokens(text, grammar)))
         expression = parser.iff(0)
         if parser.tokens:
             raise parser.unexpected("an operator or the end")
@@ -193,26 +224,29 @@ def _parsed(text: str) -> Expression | LabelError:
     return expression
 
 
+_Asked = tuple[str, Grammar]
+
+
 class _ParsedExpressions:
     """What was parsed, the latest; the same is asked for in every look."""
 
     def __init__(self) -> None:
-        self._answers: collections.OrderedDict[str, Expression | LabelError]
+        self._answers: collections.OrderedDict[_Asked, Expression | LabelError]
         self._answers = collections.OrderedDict()
         self._weight = 0
 
-    def get(self, text: str) -> Expression | LabelError | None:
-        answer = self._answers.get(text)
+    def get(self, asked: _Asked) -> Expression | LabelError | None:
+        answer = self._answers.get(asked)
         if answer is not None:
-            self._answers.move_to_end(text)
+            self._answers.move_to_end(asked)
         return answer
 
-    def keep(self, text: str, answer: Expression | LabelError) -> Expression | LabelError:
-        if len(text) <= MAX_LENGTH:
-            self._answers[text] = answer
-            self._weight += _weight(text)
+    def keep(self, asked: _Asked, answer: Expression | LabelError) -> Expression | LabelError:
+        if len(asked[0]) <= MAX_LENGTH:
+            self._answers[asked] = answer
+            self._weight += _weight(asked[0])
         while self._weight > _REMEMBERED:
-            self._weight -= _weight(self._answers.popitem(last=False)[0])
+            self._weight -= _weight(self._answers.popitem(last=False)[0][0])
         return answer
 
 
@@ -230,10 +264,10 @@ class _Token:
     at: int
 
 
-def _tokens(text: str) -> Iterator[_Token]:
+def _tokens(text: str, grammar: Grammar) -> Iterator[_Token]:
     position = 0
     while position < len(text):
-        match = _TOKEN.match(text, position)
+        match = grammar.token.match(text, position)
         if match is None:
             raise LabelError(f"unexpected {text[position]!r} at character {position + 1}")
         if match.lastgroup != "blank":

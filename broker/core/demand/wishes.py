@@ -159,6 +159,7 @@ def wishes(
         kinds=tuple((t.name, t.labels) for t in templates),
         our_nodes=our_nodes,
         english=ledger.english,
+        grammar=labels.Grammar.of(view.version),
         foreign=_Foreign.of(c for c in view.computers if c.name not in our_nodes),
         unread=_beyond(one.label.expression for one in alike if one.label.expression is not None),
     )
@@ -356,6 +357,7 @@ class _WishReader:
     foreign: _Foreign
     unread: AbstractSet[str]  # expressions that this look has no time for
     english: bool  # what is not understood is not another language
+    grammar: labels.Grammar  # of the controller's version
     # many items want the same: by the canonical text of an expression
     serving: dict[str, tuple[TemplateName, ...]] = Factory(dict)
     hosts: dict[str, NodeName | None] = Factory(dict)
@@ -393,7 +395,7 @@ class _WishReader:
                 "too many different label expressions wait at once; this one is read when "
                 f"others have gone, the short ones first ({LOOK_LABELS} labels at a time)"
             )
-        return _read(text, item)
+        return _read(text, item, self.grammar)
 
     def _pinned(self, item: QueueItem, expression: labels.Expression | None) -> NodeName | None:
         node = queue_texts.pinned_node(item.why)
@@ -536,12 +538,18 @@ def _kind(item: QueueItem) -> WishKind:
     return _KINDS[item.stage]
 
 
-def _read(text: str, item: QueueItem) -> tuple[labels.Expression | None, str]:
+def _read(
+    text: str, item: QueueItem, grammar: labels.Grammar
+) -> tuple[labels.Expression | None, str]:
     """Parse a label as the controller does; a text that does not parse is one odd label.
 
     ``why`` shows a single label without its quotes, so what the job says decides what is meant.
+    It shows an expression without its blanks, also where the controller itself could not read
+    that again.
     """
     typed = item.label_expression
+    if typed != text and grammar is labels.Grammar.GREEDY_DASH:
+        grammar = labels.Grammar.ASCII
     if typed is not None and typed != text and labels.is_quoted(typed):
         try:
             meant = labels.parse(typed)
@@ -551,7 +559,7 @@ def _read(text: str, item: QueueItem) -> tuple[labels.Expression | None, str]:
             if meant.op is labels.Op.ATOM and meant.name == text:
                 return meant, ""
     try:
-        return labels.parse(text), ""
+        return labels.parse(text, grammar), ""
     except labels.TooLong as error:
         return None, str(error)  # it may be a good one, and then no label of this name is meant
     except labels.LabelError as error:

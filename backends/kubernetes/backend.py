@@ -24,7 +24,7 @@ from attrs import frozen
 from backends import api
 from backends.kit import names
 from backends.kubernetes import settings
-from backends.kubernetes.api import access, client, errors, reflector
+from backends.kubernetes.api import access, client, errors, reflector, rights
 from backends.kubernetes.exec import execution, listener
 from backends.kubernetes.pods import events, nodes, pod, refused_pod, states, table
 
@@ -79,6 +79,11 @@ class KubernetesBackend:
         self._refusal: refused_pod.RefusedPod | None = None  # for want of room, the last one
         self._listener: listener.Listener | None = None
         self._unpatched_until = -math.inf  # we may not patch pods
+        self._to_patch = rights.OptionalRight("idle pods stay spared by node autoscalers")
+        self._to_read_logs = rights.OptionalRight("dead agents have no last words")
+        self._to_read_quotas = rights.OptionalRight(
+            "what full quotas leave is found out by trying"
+        )
         self._closed = False
 
     # --- the contract ---
@@ -211,7 +216,11 @@ class KubernetesBackend:
                 raise api.NotFound(f"no pod of instance {name[:80]!r}")
             if tail <= 0:
                 return ""
-            return await asked.log(sighting.pod, container=sighting.speaker, tail=tail)
+            try:
+                return await asked.log(sighting.pod, container=sighting.speaker, tail=tail)
+            except errors.NoRight as error:
+                self._to_read_logs.lacks(error)
+                raise
 
     async def tell_idle(self, names: Collection[str]) -> bool:
         """Have node autoscalers spare the pods of all agents but these; True once that is so.
@@ -237,7 +246,7 @@ class KubernetesBackend:
                     )
                 except errors.NoRight as error:
                     self._unpatched_until = self._now() + _UNPATCHED_S
-                    _LOG.info("idle pods stay spared", extra={"reason": error.reason})
+                    self._to_patch.lacks(error)
                     return True
                 except (api.NotFound, errors.Outdated):
                     continue  # it went, or has changed: the next sight of it tells
@@ -359,7 +368,10 @@ class KubernetesBackend:
             yield
         except api.NoCapacity:
             self._refusal = refused_pod.RefusedPod(
-                pod=manifests.pod, at=self._now(), before=self._refusal
+                pod=manifests.pod,
+                at=self._now(),
+                right=self._to_read_quotas,
+                before=self._refusal,
             )
             raise
 

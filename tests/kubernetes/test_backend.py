@@ -68,6 +68,24 @@ async def test_without_its_secret_a_pod_is_taken_back(cluster: fake.Cluster, mak
     assert [] == list(await ours.list())
 
 
+async def test_last_words_that_may_not_be_read_are_said_once(
+    cluster: fake.Cluster, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever asks gets an error, and the log names the right."""
+    caplog.set_level(logging.INFO, logger="backends.kubernetes")
+    cluster.fail("get pods/log", "error-403-rbac-log", times=2)
+    ours = make()
+    await ours.launch(spec())
+    await running(ours)
+    for _ in range(2):
+        with pytest.raises(api.Unauthorized):
+            await ours.logs("a1", tail=10)
+    said = [r for r in caplog.records if r.message == "dead agents have no last words"]
+    assert 1 == len(said)
+    assert "get pods/log" in said[0].reason
+    assert api.InstanceState.RUNNING is (await ours.list())[0].state
+
+
 def reservation(name: str = "a1", **changes: object) -> api.InstanceSpec:
     """Return what is known before the controller has given a secret."""
     return spec(name, secret_files={"agent-secret": ""}, **changes)

@@ -172,7 +172,7 @@ async def test_a_missing_right_is_said_once(caplog: pytest.LogCaptureFixture) ->
     """It is no error of the look, and tried again ten minutes later."""
     source, inquiry = Source(), events.Inquiry()
     source.error = errors.NoRight("broker is not allowed to list events in namespace agents")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, logger="backends.kubernetes"):
         await pass_time(inquiry, source, [mute(0)], 1300)
 
     assert [0.0, 600.0, 1200.0] == [at for at, _ in source.asked]

@@ -164,6 +164,52 @@ def test_each_right_is_needed_and_no_other_is_given() -> None:
     assert {"list events": "ok"} == tried["plus events list"]
 
 
+NODES = documents((EXAMPLES / "nodes" / "rbac.yaml").read_text())
+
+
+def rights(rules: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return resource and verb of each right."""
+    return sorted(
+        (resource, verb)
+        for rule in rules
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    )
+
+
+def test_the_manual_offers_the_least_and_all_that_is_used() -> None:
+    """Its three lists of rules: what was needed on a real API server, the Role, the ClusterRole."""
+    manual = (EXAMPLES.parents[1] / "docs" / "backends" / "kubernetes.md").read_text()
+    shown = {
+        found[1]: rights(yaml.safe_load(found[2])["rules"])
+        for found in re.finditer(
+            r"<!-- ([\w ]+): tests\S+ [^>]+>\n```yaml\n(.+?)```", manual, re.DOTALL
+        )
+    }
+    tried = of_kind(documents((recorded.FOLDER / "rbac-minimal.yaml").read_text()), "Role")
+    least = [right for right in rights(tried["rules"]) if right != ("pods/log", "get")]
+
+    assert shown == {
+        "the least": least,
+        "all": rights(of_kind(base(), "Role")["rules"]),
+        "nodes": rights(of_kind(NODES, "ClusterRole")["rules"]),
+    }
+
+
+@pytest.mark.parametrize("found", [NODES, rendered(readNodes=True)], ids=["kustomize", "chart"])
+def test_to_read_nodes_is_a_right_of_its_own(found: list[dict[str, Any]]) -> None:
+    """One verb, for the very account that runs the broker, and only where it is switched on."""
+    role, binding = of_kind(found, "ClusterRole"), of_kind(found, "ClusterRoleBinding")
+    account = of_kind(base() if found is NODES else found, "ServiceAccount")["metadata"]["name"]
+
+    assert [("nodes", "get")] == rights(role["rules"])
+    assert role["metadata"]["name"] == binding["roleRef"]["name"]
+    assert "ClusterRole" == binding["roleRef"]["kind"]
+    assert [{"kind": "ServiceAccount", "name": account, "namespace": "jenkins"}] == (
+        binding["subjects"]
+    )
+
+
 @pytest.mark.parametrize(
     "rules",
     [
@@ -244,6 +290,8 @@ def test_a_single_broker_is_ended_before_the_next_is_started() -> None:
         *rendered("values-replicas.yaml", inContainer=True),
         *replicas(),
         *documents((EXAMPLES / "exec" / "rbac.yaml").read_text()),
+        *NODES,
+        *rendered(readNodes=True),
     ],
     ids=lambda found: f"{found['kind']}-{found['metadata']['name']}",
 )
@@ -389,6 +437,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
     "replicas": (("values-replicas.yaml",), {}),
     "page": (("values-page.yaml",), {}),
     "in-container": ((), {"inContainer": True}),
+    "nodes": ((), {"readNodes": True}),
     "bare": ((), {"networkPolicy": False, "createAgentsNamespace": False}),
     "pulled": ((), {"imagePullSecrets": [{"name": "registry"}]}),
 }

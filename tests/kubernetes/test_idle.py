@@ -90,7 +90,7 @@ async def test_without_the_right_all_stay_spared(
         assert await ours.tell_idle({"a0", "a1"})
     assert pods.GUARDS == guards(cluster, "a0")
     assert 1 == cluster.verbs().count("patch")
-    said = [r for r in caplog.records if r.message == "idle pods stay spared"]
+    said = [r for r in caplog.records if r.message == "idle pods stay spared by node autoscalers"]
     assert 1 == len(said)
     assert "cannot patch" in said[0].reason or "not allowed to patch" in said[0].reason
     task.cancel()

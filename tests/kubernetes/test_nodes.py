@@ -1,5 +1,8 @@
 """Nodes that are about to end: what says so, what does not, and what asking may cost."""
 
+import logging
+import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +43,7 @@ def test_a_taint_that_means_an_end_is_told_with_its_key(key: str) -> None:
         node(taint("node.kubernetes.io/unreachable", "NoExecute")),
         node(taint("DeletionCandidateOfClusterAutoscaler", "PreferNoSchedule")),
         node(taint(AUTOSCALER, "PreferNoSchedule")),
+        node(taint("aws-node-termination-handler/rebalance-recommendation")),
         {"spec": {"unschedulable": True}},
         {"spec": {"taints": [None, 3, {"key": [AUTOSCALER]}]}},
         {"spec": None},
@@ -49,6 +53,16 @@ def test_a_taint_that_means_an_end_is_told_with_its_key(key: str) -> None:
 def test_nothing_else_is_an_end(told: dict[str, Any]) -> None:
     """Pods may tolerate a taint of their own, a cordoned node goes on, and so may one that is away."""
     assert "" == nodes.ending(told)
+
+
+def test_the_manual_names_each_of_them() -> None:
+    """And no other: a table of keys, and who sets them."""
+    manual = (pathlib.Path(__file__).parents[2] / "docs/backends/kubernetes.md").read_text()
+    table = manual.partition("| taint | set by |")[2].partition("\n\n")[0]
+    keys = [
+        key for row in table.splitlines()[2:] for key in re.findall("`([^`]+)`", row.split("|")[1])
+    ]
+    assert sorted(nodes.ENDS) == sorted(keys)
 
 
 class Source:
@@ -93,12 +107,16 @@ async def test_a_node_that_is_untainted_again_ends_nothing_and_trouble_keeps_wha
     assert "" == asked.ending_of("n")
 
 
-async def test_without_the_right_it_is_tried_again_seldom() -> None:
-    """Every ten minutes: somebody may give it."""
+async def test_without_the_right_it_is_tried_again_seldom(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Every ten minutes, for somebody may give it; said once."""
+    caplog.set_level(logging.INFO, logger="backends.kubernetes")
     asked, source = nodes.NodeWatch(), Source(errors.NoRight("it is not permitted"))
     for second in range(0, 1300, 10):
         await asked.ask(source, ["n"], now=float(second))
     assert 3 == len(source.asked)
+    assert ["it is not permitted"] == [record.reason for record in caplog.records]
 
 
 @pytest.mark.parametrize("readable", [True, False])

@@ -1,5 +1,6 @@
 """What quotas leave, when they are asked, and that room which they show is taken at once."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 
 from backends import api
 from backends.kubernetes import backend
+from backends.kubernetes.api import errors, rights
 from backends.kubernetes.pods import quotas, refused_pod
 from tests.kubernetes import fake, test_backend, test_held
 
+RIGHT = rights.OptionalRight("what a quota leaves is not known")
 POD: dict[str, Any] = {
     "spec": {
         "containers": [
@@ -84,7 +87,7 @@ class Asked:
 
 async def test_a_quota_is_read_seldom_and_its_room_is_a_sign() -> None:
     """Every few seconds; at once when the number of our pods changes."""
-    asked, refused = Asked(), refused_pod.RefusedPod(pod=POD, at=100.0)
+    asked, refused = Asked(), refused_pod.RefusedPod(pod=POD, at=100.0, right=RIGHT)
 
     async def told(now: float, pods: int = 3) -> tuple[int | None, float | None]:
         seen = await refused.capacity(asked, pods=pods, now=now)
@@ -101,15 +104,20 @@ async def test_a_quota_is_read_seldom_and_its_room_is_a_sign() -> None:
     assert (2, 109.6) == await told(130.0, pods=2), "room that grows is no new sign"
 
 
-async def test_a_quota_that_may_not_be_read_is_left_alone() -> None:
-    """Nothing is known then, and it is not asked again and again, whoever is refused."""
-    asked, refused = Asked(), refused_pod.RefusedPod(pod=POD, at=100.0)
-    asked.error = api.Unauthorized("no")
+async def test_a_quota_that_may_not_be_read_is_left_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing is known then; it is said once and not asked again and again, whoever is refused."""
+    caplog.set_level(logging.INFO, logger="backends.kubernetes")
+    right = rights.OptionalRight("what a quota leaves is not known")
+    asked, refused = Asked(), refused_pod.RefusedPod(pod=POD, at=100.0, right=right)
+    asked.error = errors.NoRight("no")
     for now in range(100, 200):
         if now % 10 == 0:
-            refused = refused_pod.RefusedPod(pod=POD, at=now, before=refused)
+            refused = refused_pod.RefusedPod(pod=POD, at=now, right=right, before=refused)
         assert await refused.capacity(asked, pods=3, now=float(now)) is None
     assert asked.times == 1
+    assert [right.cost] == [record.message for record in caplog.records]
 
 
 async def test_without_a_refusal_nothing_is_asked(

@@ -8,18 +8,16 @@ goes wrong with that is said once and never stands in the way of a look.
 Refuses to know what else a pod's state means.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import evolve, frozen
 
 from backends import api
-from backends.kubernetes.api import errors
+from backends.kubernetes.api import rights
 from backends.kubernetes.pods import states, table
 from outside import typed
 
-_LOG = logging.getLogger("backends.kubernetes")
 _WORDS = 256
 _FIRST_S = 10.0  # most pods run by then, and an ordinary start is never asked about
 _ADOPTED_S = 3.0  # of an earlier life, whose start may have been interrupted
@@ -48,7 +46,7 @@ class Inquiry:
     def __init__(self) -> None:
         self._inquiries: dict[str, _PodInquiry] = {}  # by uid
         self._quiet_until = 0.0
-        self._said = False
+        self._right = rights.OptionalRight("why pods do not start may stay unknown")
 
     def obstacle_of(self, pod: states.PodSighting) -> table.PodObstacle | None:
         """Return what is known of a pod."""
@@ -100,11 +98,8 @@ class Inquiry:
         return self._inquiries[uid].again_at if uid in self._inquiries else 0.0
 
     def _refused(self, error: api.BackendError, now: float) -> None:
-        lasting = isinstance(error, errors.NoRight)
+        lasting = self._right.lacks(error)
         self._quiet_until = now + (_REFUSED_S if lasting else error.retry_after or _FIRST_S)
-        if lasting and not self._said:
-            self._said = True
-            _LOG.warning("why pods do not start may stay unknown", extra={"reason": error.reason})
 
 
 def judge(events: Sequence[Mapping[str, Any]]) -> table.PodObstacle | None:

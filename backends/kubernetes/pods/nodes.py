@@ -13,28 +13,38 @@ give it: without it ends are known when the pods are told. Rules:
 Refuses to know what follows from it.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from backends import api
-from backends.kubernetes.api import errors
+from backends.kubernetes.api import rights
 from backends.kubernetes.pods import states
 
-_LOG = logging.getLogger("backends.kubernetes")
 ENDS: Mapping[str, str] = {
+    # kubernetes/autoscaler, cluster-autoscaler/utils/taints/taints.go: ToBeDeletedTaint
     "ToBeDeletedByClusterAutoscaler": "the cluster autoscaler removes it",
+    # kubernetes-sigs/karpenter, pkg/apis/v1/taints.go: DisruptedTaintKey
     "karpenter.sh/disrupted": "Karpenter removes it",
+    # the same before 1.0, pkg/apis/v1beta1/taints.go: DisruptionTaintKey
     "karpenter.sh/disruption": "Karpenter removes it",
+    # kubernetes/kubernetes, k8s.io/api/core/v1/well_known_taints.go: TaintNodeOutOfService
     "node.kubernetes.io/out-of-service": "it was taken out of service",
+    # kubernetes/kubernetes, k8s.io/cloud-provider/api/well_known_taints.go: TaintNodeShutdown
     "node.cloudprovider.kubernetes.io/shutdown": "its machine is shut down",
+    # GoogleCloudPlatform/k8s-node-termination-handler, main.go, flag `taint`; known to the
+    # cluster autoscaler, taints.go: gkeNodeTerminationHandlerTaint
     "cloud.google.com/impending-node-termination": "its machine is about to be terminated",
+    # aws/aws-node-termination-handler, pkg/node/node.go: SpotInterruptionTaint,
+    # ScheduledMaintenanceTaint, ASGLifecycleTerminationTaint. Not RebalanceRecommendationTaint:
+    # such a machine may stay for days, and where it is drained the pods are told
     "aws-node-termination-handler/spot-itn": "its spot machine is about to be taken away",
     "aws-node-termination-handler/scheduled-maintenance": "its machine goes into maintenance",
     "aws-node-termination-handler/asg-lifecycle-termination": "its machine is about to end",
+    # MicrosoftDocs/azure-aks-docs, node-auto-drain.md; Azure/AKS, CHANGELOG.md has the older one
     "remediator.kubernetes.azure.com/unschedulable": "its machine is about to be moved or taken",
+    "remediator.aks.microsoft.com/unschedulable": "its machine is about to be moved or taken",
 }
-"""Taints by which a node's end is announced, by their keys."""
+"""Taints by which a node's end is announced, by their keys; above each, who sets it."""
 _AT_ONCE = 2  # nodes for one look
 _EVERY_S = 15.0  # for each of them; a spot notice is given two minutes before, or half of one
 _TROUBLE_S = 60.0
@@ -67,7 +77,7 @@ class NodeWatch:
         self._endings: dict[str, str] = {}  # by node, of those that were asked
         self._asked_at: dict[str, float] = {}
         self._quiet_until = 0.0
-        self._said = False
+        self._right = rights.OptionalRight("ends of nodes are known when pods are told")
 
     def ending_of(self, name: str) -> str:
         """Return why a node will end; empty if it will not, or that is not known."""
@@ -96,8 +106,5 @@ class NodeWatch:
 
     def _refused(self, error: api.BackendError, now: float) -> None:
         """Keep what was said last: a node that goes does not stay because nobody can be asked."""
-        lasting = isinstance(error, errors.NoRight)
+        lasting = self._right.lacks(error)
         self._quiet_until = now + (_REFUSED_S if lasting else error.retry_after or _TROUBLE_S)
-        if lasting and not self._said:
-            self._said = True
-            _LOG.info("ends of nodes are known when pods are told", extra={"reason": error.reason})

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from attrs import define
 
 from backends import api
+from backends.kubernetes.api import rights
 from backends.kubernetes.pods import quotas
 
 _EVERY_S = 5.0
@@ -32,6 +33,7 @@ class RefusedPod:
 
     pod: Mapping[str, Any]  # the manifest that was refused
     at: float  # POSIX seconds
+    right: rights.OptionalRight  # to read the quotas
     before: "RefusedPod | None" = None
     room_at: float | None = None  # when the quotas began to leave room for it
     _room: quotas.QuotaRoom | None = None
@@ -50,7 +52,8 @@ class RefusedPod:
         if self._is_due(pods, now):
             try:
                 self._take(quotas.room(await asked.quotas(), self.pod), now)
-            except api.BackendError:
+            except api.BackendError as error:
+                self.right.lacks(error)
                 self._room, self._quiet_until = None, now + _AGAIN_S
             self._read_at = now
         room = self._room

@@ -312,9 +312,14 @@ def test_an_idle_agent_that_somebody_could_want_stays(scene):
 
 
 @st.composite
-def refusing(draw):
-    """A world whose controller gives some of the items to no executor that is free."""
+def particular(draw):
+    """A world with items that are refused to who is free, and pipelines that name their node."""
     scene = draw(scenes())
+    for number, computer in enumerate(scene.computers, start=70):
+        if draw(st.booleans()):
+            told = f"‘{computer.name}’ is offline"
+            placeholder = "x.ExecutorStepExecution$PlaceholderTask"
+            scene.wait(item(number, why=told, exports_label=False, task_class=placeholder))
     told = st.tuples(st.sampled_from([label for label in LABELS if label]), st.booleans())
     for number, (label, is_refused) in enumerate(draw(st.lists(told, max_size=4)), start=50):
         why = "Already running 1 builds on node" if is_refused else None
@@ -325,7 +330,7 @@ def refusing(draw):
     return scene
 
 
-@given(scene=scenes() | refusing())
+@given(scene=scenes() | particular())
 def test_what_a_plan_removes_the_judge_lets_go(scene):
     """On the same look; else it would be begun and withdrawn again with every look."""
     made = scene.plan()

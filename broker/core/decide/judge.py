@@ -43,6 +43,7 @@ def prepare(
     agents, ledger, _ = agents_.observe(world, policy, last.agents if last else ())
     ours = {a.name: a.template for a in agents if a.template is not None}
     wishes, _ = demand.wishes(world.controller, policy.templates, ledger, ours)
+    wishes = sweeps.pin(wishes, agents, ledger)
     return SecondLook(
         world=world,
         policy=policy,

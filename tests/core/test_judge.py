@@ -82,10 +82,11 @@ def test_an_item_that_is_refused_to_it_keeps_it_no_longer():
 def test_a_pipeline_that_must_go_on_with_another_node_keeps_nobody_else():
     """The plan knows it as well: no other can serve it, whatever labels it has."""
     scene = Scene(T)
-    name, other = scene.agent("t", Phase.IDLE), scene.agent("t", Phase.CONNECTING, age_s=5000)
+    name = scene.agent("t", Phase.IDLE)
+    other = scene.agent("t", Phase.DRAINED, busy_session="s0", age_s=7200)
     scene.wait(item(7, why=f"‘{other}’ is offline", exports_label=False, task_class=PIPELINE))
     assert objection(scene, retire(name)) is None
-    assert "item 7 must go on with it" == objection(scene, retire(other))
+    assert "item 7 must go on with it" == objection(scene, retire(other, cordoned=True))
 
 
 def test_a_removal_under_way_says_nothing_for_itself():

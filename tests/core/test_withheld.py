@@ -386,7 +386,27 @@ def test_two_idle_agents_that_refuse_are_enough_however_many_wait(waiting):
     assert (launches(made), set(reasons(made).values())) == ({}, {WaitReason.NOT_GIVEN})
     assert "were started for it; another one follows in 600 s" in made.unmet[0].text
     scene.now = NOW + 600
-    assert launches(scene.plan()) == {"linux": waiting}
+    made = scene.plan()
+    assert launches(made) == {"linux": 1}
+    told = sorted(reason.value for reason in reasons(made).values())
+    assert told == ["agent-ordered"] + ["not-given"] * (waiting - 1)
+    assert all("one more is tried" in one.text for one in made.unmet[1:])
+
+
+@pytest.mark.parametrize("phase", [Phase.LAUNCHING, Phase.CONNECTING, Phase.IDLE])
+def test_while_one_tries_again_what_was_refused_the_others_wait_for_it(phase):
+    """However long that takes it to come."""
+    scene = Scene(template("linux"))
+    key = model.VetoKey(label="linux", task="")
+    veto = model.Veto(items=frozenset({1, 2, 3}), until_at=NOW - 1)
+    scene.ledger = attrs.evolve(scene.ledger, vetoes={key: veto})
+    scene.wait(*(item(n, "linux") for n in (1, 2, 3)))
+    scene.agent("linux", phase, age_s=5)
+    made = scene.plan()
+    assert launches(made) == {}
+    assert sum("one more is tried" in one.text for one in made.unmet) == 2
+    del scene.items[0]  # it was given work
+    assert launches(scene.plan()) == {"linux": 1}
 
 
 def test_a_veto_is_forgotten_when_one_of_those_that_it_held_back_has_left():

@@ -103,6 +103,13 @@ class Draft:
         return [w for w in self.wanted if w.pinned is not None and w.pinned in self.present]
 
     @functools.cached_property
+    def trying(self) -> set[model.VetoKey]:
+        """Of what is learnt of vetoes: for whom an agent is there, or ordered, that shows anew."""
+        if not self.world.ledger.vetoes:
+            return set()
+        return {vetoes.key_of(wish) for wish in self.wanted if wish.item.id in self.served}
+
+    @functools.cached_property
     def crowds(self) -> Sequence[Sequence[demand.Wish]]:
         """All others, by what they want; whoever is vetoed by the task as well."""
         pinned = {wish.item.id for wish in self.pinned}

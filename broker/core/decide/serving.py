@@ -448,6 +448,8 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
             if draft.ids:
                 spare[template.name] += template.executors - 1
                 _order_one(draft, template, placed)
+                if draft.world.ledger.vetoes:
+                    draft.trying.add(vetoes.key_of(head))
                 crowd.pop(0)
                 return True
             placed = capacity.Shortage(
@@ -545,6 +547,8 @@ def _more_would_not_help(
     learnt = draft.world.ledger.vetoes.get(key)
     if vetoed and fitting and len(fitting) >= (1 if learnt is not None else _TRIED):
         draft.learnt[key] = frozenset(wish.item.id for wish in crowd)
+    elif learnt is not None and draft.now >= learnt.until_at:
+        return _one_tries(draft, key)
     elif learnt is not None and len(fitting) <= len(crowd):
         return capacity.Shortage(
             reason=WaitReason.NOT_GIVEN,
@@ -559,6 +563,17 @@ def _more_would_not_help(
         reason=WaitReason.NOT_GIVEN,
         text=f"{', '.join(fitting[:3])} fit and are free, the controller gives none this item"
         f"{words}",
+    )
+
+
+def _one_tries(draft: drafts.Draft, key: model.VetoKey) -> capacity.Shortage | None:
+    """Let one agent try again what was refused to others; None if there is none yet."""
+    if key not in draft.trying:
+        return None
+    return capacity.Shortage(
+        reason=WaitReason.NOT_GIVEN,
+        text="the controller gave it to none of the agents that were started for it; one more is "
+        "tried, and others follow when it is given work",
     )
 
 

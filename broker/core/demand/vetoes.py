@@ -2,8 +2,9 @@
 
 A plugin or a permission stands in the way, and only ``why`` tells. Rules: what is refused by
 agents that have nothing to do, the next agent would refuse as well; that is learnt for a label and
-a task, and forgotten when an item of theirs has left the queue, or in time: so neither is nothing
-ordered for ever, nor one agent a minute. An agent that works and refuses says nothing of another
+a task, and forgotten when an item of theirs has left the queue. Till then one agent for all of
+them tries it again from time to time: so neither is nothing ordered for ever, nor one agent a
+minute. An agent that works and refuses says nothing of another
 one (a plugin may allow one build of a kind on each node). Pure; refuses to know agents.
 """
 
@@ -47,7 +48,7 @@ def seen(ledger: model.Ledger, wishes: Collection[demand.Wish], *, now: float) -
         vetoes = {
             key: veto
             for key, veto in vetoes.items()
-            if now < veto.until_at and veto.items <= present
+            if veto.items <= present
         }
     if (vetoed, vetoes, english) == (ledger.vetoed, ledger.vetoes, ledger.english):
         return ledger

@@ -28,7 +28,7 @@ def drafted(scene):
     found, ledger, _ = agents_.observe(world, scene.policy)
     ours = {a.name: a.template for a in found if a.template is not None}
     wishes, _ = demand.wishes(world.controller, scene.policy.templates, ledger, ours)
-    ledger = vetoes.seen(ledger, wishes, now=world.now)
+    ledger = vetoes.seen(ledger, wishes, world.controller, now=world.now)
     draft = drafts.Draft(
         world=attrs.evolve(world, ledger=ledger),
         policy=scene.policy,

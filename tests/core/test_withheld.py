@@ -10,7 +10,7 @@ from broker.core.decide import judge, plan
 from broker.core.demand import queue_texts, vetoes, wishes
 from broker.core.fleet import ledger as ledgers
 from broker.core.fleet import withheld
-from broker.core.model import ItemId, Phase, WaitReason
+from broker.core.model import ItemId, Phase, Stage, WaitReason
 from tests.core.worlds import NOW, Scene, actions, item, launches, reasons, template, texts
 
 LINUX = template("linux", cap=1)
@@ -419,6 +419,100 @@ def test_a_veto_is_forgotten_when_one_of_those_that_it_held_back_has_left():
     del scene.items[0]
     made = scene.plan()
     assert (launches(made), made.ledger.vetoes) == ({"linux": 1}, {})
+
+
+def learnt(scene, *numbers, task="http://c/job/x", until_s=500.0, running=0):
+    key = model.VetoKey(label="linux", task=task)
+    veto = model.Veto(items=frozenset(numbers), until_at=NOW + until_s, running=running)
+    vetoes_ = {**scene.ledger.vetoes, key: veto}
+    scene.ledger = attrs.evolve(scene.ledger, vetoes=vetoes_)
+    return key
+
+
+@pytest.mark.parametrize(
+    ("running", "at_work", "pending", "ordered", "known"),
+    [
+        (1, 1, 0, 0, True),
+        (1, 0, 0, 1, True),  # another one may begin where that one was
+        (1, 0, 1, 0, True),  # and is about to
+        (2, 0, 0, 2, True),
+        (1, 2, 0, 3, False),  # it was wrong, or is no longer so
+        (0, 1, 0, 3, False),
+    ],
+)
+def test_as_many_are_tried_as_ran_when_others_were_refused(
+    running, at_work, pending, ordered, known
+):
+    """Throttling: so many builds of a kind at a time, whatever waits."""
+    scene = Scene(template("linux"))
+    for _ in range(at_work):
+        scene.agent("linux", Phase.BUSY)
+    for number in range(pending):
+        one = item(50 + number, "linux", task_url="http://c/job/x/", stage=Stage.PENDING)
+        scene.wait(one)
+    key = learnt(scene, 1, 2, 3, running=running)
+    scene.wait(*(item(n, "linux", task_url="http://c/job/x/") for n in (1, 2, 3)))
+    made = scene.plan()
+    assert launches(made) == ({"linux": ordered} if ordered else {})
+    assert (key in made.ledger.vetoes) is known
+
+
+def test_one_of_many_that_left_says_nothing_where_others_ran():
+    """That is how throttled ones go on; when none is left it is forgotten."""
+    scene = Scene(template("linux"))
+    scene.agent("linux", Phase.BUSY)
+    key = learnt(scene, 1, 2, running=1)
+    scene.wait(item(2, "linux", task_url="http://c/job/x/"))
+    made = scene.plan()
+    assert (launches(made), key in made.ledger.vetoes) == ({}, True)
+    scene.items = []
+    assert key not in scene.plan().ledger.vetoes
+
+
+def test_how_many_run_is_learnt_with_a_veto():
+    """Of the same task alone."""
+    scene = Scene(template("linux"))
+    for _ in range(2):
+        scene.agent("linux", Phase.IDLE)
+        scene.agent("linux", Phase.BUSY)
+    refused(scene, item(1, "linux", task_url="http://c/job/x/"))
+    refused(scene, item(2, "linux", task_url="http://c/job/y/"))
+    learnt_ = scene.plan().ledger.vetoes
+    assert {key.task[-1]: veto.running for key, veto in learnt_.items()} == {"x": 2, "y": 0}
+
+
+def test_what_is_refused_takes_no_agent_from_others():
+    """Though it has waited for longer: who is ordered for another item is not counted for it."""
+    scene = Scene(template("linux"))
+    learnt(scene, 1, 2)
+    scene.wait(*(item(n, "linux", task_url="http://c/job/x/", age_s=500) for n in (1, 2)))
+    scene.wait(item(3, "linux", task_url="http://c/job/y/"))
+    name = scene.agent("linux", Phase.CONNECTING, age_s=5)
+    made = scene.plan()
+    assert launches(made) == {}
+    assert {one.item: one.agent for one in made.unmet} == {1: None, 2: None, 3: name}
+
+
+def test_one_agent_tries_for_all_tasks_of_a_label():
+    """Twelve jobs that nobody may run are not twelve agents every ten minutes."""
+    scene = Scene(template("linux"))
+    for number in range(1, 13):
+        learnt(scene, number, task=f"http://c/job/{number}", until_s=-1)
+        scene.wait(item(number, "linux", task_url=f"http://c/job/{number}/"))
+    assert launches(scene.plan()) == {"linux": 1}
+
+
+@pytest.mark.parametrize(("age_s", "known"), [(61.0, True), (59.0, False)])
+def test_a_refusal_without_a_word_is_learnt_as_well(age_s, known):
+    """Of what has waited for long enough, beside agents that took nothing all the time."""
+    scene = Scene(template("linux"))
+    for _ in range(2):
+        scene.agent("linux", Phase.IDLE, nominated_at=NOW - 61, free_at=NOW - 61)
+    waiting = [item(n, "linux", task_url="http://c/job/x/", age_s=age_s) for n in (1, 2, 3)]
+    scene.wait(*waiting)
+    made = scene.plan()
+    assert bool(made.ledger.vetoes) is known
+    assert launches(made) == ({} if known else {"linux": 2})
 
 
 def test_what_one_task_is_refused_holds_up_no_other_of_the_same_label():

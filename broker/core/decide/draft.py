@@ -77,8 +77,14 @@ class Draft:
 
     @functools.cached_property
     def wanted(self) -> Sequence[demand.Wish]:
-        """The items that are to be served now: see ``wanted_now``."""
-        return wanted_now(self.wishes)
+        """The items that are to be served now: see ``wanted_now``.
+
+        What others like them were refused takes nothing from anybody: they come last.
+        """
+        wanted, learnt = wanted_now(self.wishes), self.world.ledger.vetoes
+        if learnt:
+            wanted.sort(key=lambda wish: vetoes.key_of(wish) in learnt)
+        return wanted
 
     @functools.cached_property
     def present(self) -> Mapping[NodeName, Agent]:
@@ -103,11 +109,17 @@ class Draft:
         return [w for w in self.wanted if w.pinned is not None and w.pinned in self.present]
 
     @functools.cached_property
-    def trying(self) -> set[model.VetoKey]:
-        """Of what is learnt of vetoes: for whom an agent is there, or ordered, that shows anew."""
+    def running(self) -> Mapping[str, int]:
+        """How many builds of each task are at work."""
+        return vetoes.running(self.world.controller)
+
+    @functools.cached_property
+    def trying(self) -> Counter[model.VetoKey]:
+        """Of what is learnt of vetoes: how many agents are there, or ordered, to be given it."""
         if not self.world.ledger.vetoes:
-            return set()
-        return {vetoes.key_of(wish) for wish in self.wanted if wish.item.id in self.served}
+            return Counter()
+        served = (vetoes.key_of(w) for w in self.wanted if w.item.id in self.served)
+        return Counter(key for key in served if key in self.world.ledger.vetoes)
 
     @functools.cached_property
     def crowds(self) -> Sequence[Sequence[demand.Wish]]:
@@ -115,7 +127,7 @@ class Draft:
         pinned = {wish.item.id for wish in self.pinned}
         crowds: dict[Hashable, list[demand.Wish]] = {}
         keys: dict[Hashable, list[demand.Wish]] = {}
-        apart = self.vetoed if self.refused else frozenset()
+        apart = frozenset[model.ItemId]().union(*self.refused.values())
         learnt = bool(self.world.ledger.vetoes)
         for wish in self.wanted:
             if wish.item.id in pinned:

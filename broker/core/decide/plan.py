@@ -41,7 +41,8 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
     ours = {a.name: a.template for a in agents if a.template is not None}
     wishes, labels = demand.wishes(world.controller, policy.templates, ledger, ours)
     wishes = sweeps.pin(wishes, agents, ledger)
-    ledger = vetoes.seen(attrs.evolve(ledger, labels=labels), wishes, now=world.now)
+    ledger = attrs.evolve(ledger, labels=labels)
+    ledger = vetoes.seen(ledger, wishes, world.controller, now=world.now)
     world = attrs.evolve(world, ledger=ledger)
     draft = drafts.Draft(
         world=world,
@@ -154,7 +155,9 @@ def _finish(
     for owner in draft.neighbours.owners:
         text = "its broker works on this controller as well: its free agents count as supply"
         draft.refusals.append(model.Refusal(subject=f"owner {owner}", text=text))
-    ledger = vetoes.learnt(_note_nominations(draft), draft.learnt, until_at=until_at)
+    ledger = _note_nominations(draft)
+    if draft.learnt:
+        ledger = vetoes.learnt(ledger, draft.learnt, draft.running, until_at=until_at)
     unmet = drafts.unmet(draft)
     _wake_for_deadlines(draft)
     later = [at for at in draft.wake if at > draft.now]

@@ -449,7 +449,7 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
                 spare[template.name] += template.executors - 1
                 _order_one(draft, template, placed)
                 if draft.world.ledger.vetoes:
-                    draft.trying.add(vetoes.key_of(head))
+                    draft.trying[vetoes.key_of(head)] += 1
                 crowd.pop(0)
                 return True
             placed = capacity.Shortage(
@@ -542,21 +542,15 @@ def _more_would_not_help(
         if head.item.id in s.refused or (not s.refused and matching.fits(head, s))
     ]
     words = f": {head.item.why[:120]}" if head.item.why else ""
-    vetoed = head.item.id in draft.vetoed
     key = vetoes.key_of(head)
     learnt = draft.world.ledger.vetoes.get(key)
-    if vetoed and fitting and len(fitting) >= (1 if learnt is not None else _TRIED):
+    is_old = draft.now - drafts.since(head) >= draft.policy.reservation_s
+    if len(fitting) >= (1 if learnt is not None else _TRIED) and (
+        is_old or head.item.id in draft.vetoed
+    ):
         draft.learnt[key] = frozenset(wish.item.id for wish in crowd)
-    elif learnt is not None and draft.now >= learnt.until_at:
-        return _one_tries(draft, key)
-    elif learnt is not None and len(fitting) <= len(crowd):
-        return capacity.Shortage(
-            reason=WaitReason.NOT_GIVEN,
-            text="the controller gave it to none of the agents that were started for it; another "
-            f"one follows in {learnt.until_at - draft.now:.0f} s, or when one of its like has "
-            f"begun{words}",
-            until_at=learnt.until_at,
-        )
+    elif learnt is not None:
+        return _held_by_veto(draft, key, learnt, words)
     elif len(fitting) <= len(crowd):
         return None
     return capacity.Shortage(
@@ -566,15 +560,27 @@ def _more_would_not_help(
     )
 
 
-def _one_tries(draft: drafts.Draft, key: model.VetoKey) -> capacity.Shortage | None:
-    """Let one agent try again what was refused to others; None if there is none yet."""
-    if key not in draft.trying:
+def _held_by_veto(
+    draft: drafts.Draft, key: model.VetoKey, learnt: model.Veto, words: str
+) -> capacity.Shortage | None:
+    """Refuse an agent for what was refused to others; None if it is the turn of one more.
+
+    So many as ran when it was refused may run again; and after a while one for all of its label.
+    """
+    trying = draft.trying
+    if trying[key] < learnt.running - draft.running.get(key.task, 0):
         return None
-    return capacity.Shortage(
-        reason=WaitReason.NOT_GIVEN,
-        text="the controller gave it to none of the agents that were started for it; one more is "
-        "tried, and others follow when it is given work",
-    )
+    is_due = draft.now >= learnt.until_at
+    if is_due and not any(other.label == key.label for other in trying):
+        return None
+    text = "the controller gave it to none of the agents that were started for it; "
+    if is_due:
+        text += "one more is tried, and others follow when it is given work"
+    else:
+        left_s = learnt.until_at - draft.now
+        text += f"another one follows in {left_s:.0f} s, or when one of its like has begun{words}"
+    until_at = None if is_due else learnt.until_at
+    return capacity.Shortage(reason=WaitReason.NOT_GIVEN, text=text, until_at=until_at)
 
 
 def _words(wish: demand.Wish) -> str:

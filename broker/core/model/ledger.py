@@ -73,6 +73,7 @@ class Veto:
 
     items: frozenset[ItemId]
     until_at: float  # then another agent is tried
+    running: int = 0  # builds of the task, when they were refused: so many may run at a time
 
 
 @frozen(kw_only=True)

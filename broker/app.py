@@ -238,6 +238,9 @@ class Broker:
         )
         self.reconciler.pace.busy_s = settings.poll.busy_s
         self.reconciler.pace.idle_s = settings.poll.idle_s
+        if self.reconciler.place is not None:
+            asks_s = placeholder.challenge_s(settings.poll.idle_s)
+            self.reconciler.place.challenge_s = asks_s
         self.reconciler.executor.time_limit_s = self.policy.launch_timeout_s
         self.recorder.configured(self.policy)
         self._in_force(waits=tuple(waits))

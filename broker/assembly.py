@@ -197,7 +197,7 @@ def _place(
         standing=identity.Standing(
             mine=identity.Claim(holder=holder, since=int(watch.now())), previous=previous
         ),
-        challenge_s=2.0 * settings.poll.idle_s,
+        challenge_s=placeholder.challenge_s(settings.poll.idle_s),
         leads=lambda: leads.leading,
     )
 

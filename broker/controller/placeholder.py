@@ -33,6 +33,11 @@ class SecondBroker(Exception):  # noqa: N818 -- what it is, not what went wrong
     """Another broker with this owner name lives on this controller."""
 
 
+def challenge_s(idle_s: float) -> float:
+    """Return for how long to ask whether another broker lives: such a one has looked by then."""
+    return 2.0 * idle_s
+
+
 def definition(owner: str, claim: identity.Claim) -> jnlp_node.NodeDefinition:
     """Return the placeholder node: exclusive, and no label but its own name."""
     return _never_connected(

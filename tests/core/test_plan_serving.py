@@ -251,6 +251,15 @@ def test_the_warm_pool_comes_after_demand_and_replaces_what_is_taken():
     assert "1 fewer than wanted" in texts(made)
 
 
+def test_one_that_is_online_before_all_of_it_runs_is_one_warm_agent():
+    """It is idle, and it starts: the pool is short of the other one all the same."""
+    scene = Scene(template("t", min_idle=2))
+    scene.agent("t", Phase.IDLE)
+    starting = backends_api.InstanceState.STARTING
+    scene.instances[B] = [evolve(one, state=starting) for one in scene.instances[B]]
+    assert launches(scene.plan()) == {"t": 1}
+
+
 def test_what_a_warm_pool_is_short_of_is_said():
     """The whole refusal; what was ordered before it is not missing."""
     scene = Scene(template("t", min_idle=5), cap=2)

@@ -469,6 +469,16 @@ def test_one_of_many_that_left_says_nothing_where_others_ran():
     assert key not in scene.plan().ledger.vetoes
 
 
+@pytest.mark.parametrize(("came_s", "ordered"), [(700, 1), (30, 0)])
+def test_a_warm_agent_that_refuses_does_not_keep_others_from_being_tried(came_s, ordered):
+    """It may be at fault itself: what it showed is known already."""
+    scene = Scene(template("linux", min_idle=1))
+    scene.agent("linux", Phase.IDLE, online_at=NOW - came_s, nominated_at=NOW - 70)
+    learnt(scene, 1, until_s=-1)
+    scene.wait(item(1, "linux", task_url="http://c/job/x/", age_s=900))
+    assert launches(scene.plan()).get("linux", 0) == ordered
+
+
 def test_how_many_run_is_learnt_with_a_veto():
     """Of the same task alone."""
     scene = Scene(template("linux"))

@@ -204,3 +204,15 @@ async def test_names_of_replicas_are_never_alike(tmp_path):
     finally:
         await made.aclose()
         await asyncio.sleep(0)
+
+
+async def test_a_reload_changes_for_how_long_another_broker_is_asked(tmp_path):
+    """It follows the pace of the looks, which changes at once."""
+    told = loaded("{server: 'http://127.0.0.1:1', identity: one}")
+    made = assembly.build(told, store.FileStore(tmp_path), watch=clock.Clock())
+    try:
+        slower = attrs.evolve(told, poll=attrs.evolve(told.poll, idle_s=60.0))
+        made.reload(slower)
+        assert (made.reconciler.pace.idle_s, made.reconciler.place.challenge_s) == (60.0, 120.0)
+    finally:
+        await made.aclose()

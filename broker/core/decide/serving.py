@@ -545,9 +545,12 @@ def _more_would_not_help(
     key = vetoes.key_of(head)
     learnt = draft.world.ledger.vetoes.get(key)
     is_old = draft.now - drafts.since(head) >= draft.policy.reservation_s
-    if len(fitting) >= (1 if learnt is not None else _TRIED) and (
-        is_old or head.item.id in draft.vetoed
-    ):
+    shows = (is_old or head.item.id in draft.vetoed) and (
+        len(fitting) >= _TRIED
+        if learnt is None
+        else _came_since(draft, fitting, learnt.until_at - draft.policy.rejected_retry_s)
+    )
+    if shows:
         draft.learnt[key] = frozenset(wish.item.id for wish in crowd)
     elif learnt is not None:
         return _held_by_veto(draft, key, learnt, words)
@@ -558,6 +561,13 @@ def _more_would_not_help(
         text=f"{', '.join(fitting[:3])} fit and are free, the controller gives none this item"
         f"{words}",
     )
+
+
+def _came_since(draft: drafts.Draft, names: Sequence[model.NodeName], since: float) -> bool:
+    """Return whether one of these agents shows something new."""
+    memories = (draft.present[name].memory for name in names)
+    came = (memory.online_at for memory in memories if memory is not None)
+    return any(at is not None and at > since for at in came)
 
 
 def _held_by_veto(
@@ -633,9 +643,12 @@ def _warm(draft: drafts.Draft) -> Counter[str]:
     nominated = {supply.name for supply in draft.nominated.values()}
     # one that is being retired is idle in the controller until it is gone: not replaced yet
     warm = draft.idle_without(nominated | draft.closed)
+    idle = {
+        agent.name for agent in draft.within(_IDLE)
+    }  # online, though all of it may not run yet
     warm.update(
         supply.template or ""
         for supply in draft.supplies
-        if supply.tier > 0 and supply.name not in nominated
+        if supply.tier > 0 and supply.name not in nominated | idle
     )
     return warm

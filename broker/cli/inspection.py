@@ -79,18 +79,27 @@ def _print_plan(
     if options.json:
         shared.print_json(document)
         return
-    actions = [(a["verb"], a["name"], a["reason"]) for a in document["actions"]]
-    print(
-        terminal.table([("would", "agent", "because"), *actions]) if actions else "nothing to do"
+    actions = document["actions"]
+    if actions:
+        launches = [(a["verb"], a["name"], a["job"], a["reason"]) for a in actions]
+        shared.print_table([("would", "agent", "for", "because"), *launches])
+    else:
+        print("nothing to do")
+    parts: tuple[tuple[tuple[str, ...], list[tuple[Any, ...]]], ...] = (
+        (
+            ("under way", "agent", "because"),
+            [(a["verb"], a["name"], a["reason"]) for a in document["under_way"]],
+        ),
+        (
+            ("waits", "item", "agent", "reason", "why"),
+            [(w["job"], w["item"], w["agent"], w["reason"], w["text"]) for w in document["waits"]],
+        ),
+        (("held back", "why"), [(h["subject"], h["text"]) for h in document["held_back"]]),
     )
-    for title, rows in (
-        ("under way", [(a["name"], a["verb"], a["reason"]) for a in document["under_way"]]),
-        ("waits", [(w["item"], w["reason"], w["text"]) for w in document["waits"]]),
-        ("held back", [(h["subject"], "", h["text"]) for h in document["held_back"]]),
-    ):
+    for head, rows in parts:
         if rows:
             print()
-            shared.print_table([(title, "", "why"), *rows])
+            shared.print_table([head, *rows])
 
 
 def _plan_document(shown: dict[str, documents.Document], *, url: str | None) -> dict[str, Any]:
@@ -106,9 +115,11 @@ def _plan_document(shown: dict[str, documents.Document], *, url: str | None) -> 
         "waits": [
             {
                 "item": i["id"],
+                "job": i["job"],
                 "reason": i["reason"],
                 "text": i["text"],
                 "template": i["template"],
+                "agent": i["agent"],
             }
             for i in shown["queue"]["items"]
             if i["reason"] is not None
@@ -234,7 +245,7 @@ def status(options: argparse.Namespace) -> None:
         shared.print_json(shown)
         return
     try:
-        print(terminal.render(shown))
+        print(terminal.render(shown, width=shared.width()))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise exits.Failed(f"the broker at {url} is not of this version: {words}") from error

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TextIO
@@ -38,7 +39,12 @@ def print_json(value: object) -> None:
 
 def print_table(rows: Sequence[Sequence[object]]) -> None:
     """Print rows for people."""
-    print(terminal.table(rows))
+    print(terminal.table(rows, width=width()))
+
+
+def width() -> int | None:
+    """Return how many columns the terminal has that is printed to; None for no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ HTTP and HTML. ``docs/metrics.md`` lists the fields; they are stable, new ones m
 import datetime as dt
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from backends import api as backends_api
@@ -18,10 +18,12 @@ from broker.core import model
 from broker.core.decide import explain
 from broker.core.decide import leftovers as remains
 from broker.core.fleet import death, ledger, withheld
+from broker.status import jobs
 from broker.status.source import StatusSource
 from outside import text as outside_text
 
 Document = dict[str, Any]
+_Items = Mapping[model.ItemId, model.QueueItem]
 Rows = Callable[[Iterable[Document]], Iterable[Document]]
 
 _CONTROLLER = "controller"
@@ -91,6 +93,7 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
     """
     document = _head(source)
     last, now, state = source.plan, source.now(), source.configuration
+    items = _items(source)
     document.update(
         cycle=last.ledger.cycle if last is not None else None,
         active=last.active if last is not None else None,
@@ -105,10 +108,10 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
         configuration_refused_age_s=_age(state.refused_at, now),
         configuration_refusal=_quote(state.refusal, limit=1024),
         configuration_waits=list(state.waits),
-        actions=[_action(a) for a in last.actions[:most]] if last is not None else [],
+        actions=[_action(a, items) for a in last.actions[:most]] if last is not None else [],
         refusals=[_refusal(r) for r in last.refusals[:most]] if last is not None else [],
         backoffs=_backoffs(last, now=now) if last is not None else [],
-        outcomes=[_outcome(o, now=now) for o in reversed(source.outcomes)],
+        outcomes=[_outcome(o, items, now=now) for o in reversed(source.outcomes)],
         sources=_sources(source, now=now),
     )
     return document
@@ -138,7 +141,7 @@ def leftovers(source: StatusSource, planned: model.Plan | None, *, everything: b
     return {
         **_head(source),
         "everything": everything,
-        "leftovers": [_action(a) for a in remains.removals(planned)] if planned else [],
+        "leftovers": [_action(a, {}) for a in remains.removals(planned)] if planned else [],
         "kept": [_refusal(r) for r in planned.refusals] if planned else [],
     }
 
@@ -197,6 +200,7 @@ def _item(
     return {
         "id": key,
         "stage": item.stage.value if item is not None else None,
+        "job": jobs.job_of(item) if item is not None else "",
         "task": _quote(item.task_name) if item is not None else "",
         "url": _quote(item.task_url) if item is not None else "",
         "reason": unmet.reason.value if unmet is not None else None,
@@ -237,6 +241,9 @@ def _agent(agent: model.Agent, *, now: float) -> Document:
         "idle_age_s": _age(idle_at, now),
         "builds": memory.builds if memory is not None else 0,
         "running": [_quote(u) for u in computer.executable_urls] if computer is not None else [],
+        "jobs": [jobs.name_of(u) or _quote(u) for u in computer.executable_urls]
+        if computer is not None
+        else [],
         "executors": computer.executors if computer is not None else None,
         "busy_executors": computer.busy_executors if computer is not None else None,
         "offline": computer.offline if computer is not None else None,
@@ -348,13 +355,21 @@ def _count(count: model.TemplateCount | None) -> Document:
     }
 
 
-def _action(action: model.Action) -> Document:
+def _items(source: StatusSource) -> _Items:
+    world, _ = _read(source)
+    return {item.id: item for item in world.controller.items} if world is not None else {}
+
+
+def _action(action: model.Action, items: _Items) -> Document:
+    item = action.item if isinstance(action, model.LaunchAgent) else None
+    waits = items.get(item) if item is not None else None
     return {
         "verb": ledger.verb_of(action).value,
         "name": action.name,
         "template": getattr(action, "template", None),
         "backend": getattr(action, "backend", None),
-        "item": getattr(action, "item", None),
+        "item": item,
+        "job": jobs.job_of(waits) if waits is not None else "",
         "slug": _slug_of(action),
         "reason": _quote(action.reason, limit=1024),
     }
@@ -369,9 +384,9 @@ def _result(outcome: ledger.Outcome) -> str:
     return "withdrawn" if outcome.withdrawn else failed
 
 
-def _outcome(outcome: ledger.Outcome, *, now: float) -> Document:
+def _outcome(outcome: ledger.Outcome, items: _Items, *, now: float) -> Document:
     return {
-        **_action(outcome.action),
+        **_action(outcome.action, items),
         "ended_at": _iso(outcome.at),
         "ended_age_s": _age(outcome.at, now),
         "result": _result(outcome),

@@ -252,7 +252,7 @@ def _age_of(key: str) -> Callable[[_Row], str]:
 
 
 def _item(row: _Row) -> str:
-    return _link(row["url"], f"{row['id']} {row['task']}".strip())
+    return _link(row["url"], row["job"] or f"item {row['id']}")
 
 
 def _label(row: _Row) -> str:
@@ -276,7 +276,7 @@ def _phase(row: _Row) -> str:
 
 
 def _running(row: _Row) -> str:
-    links = [_link(url, url) for url in row["running"]]
+    links = [_link(url, job) for url, job in zip(row["running"], row["jobs"], strict=True)]
     if mishap := terminal.mishap_words(row):
         links.insert(0, f'<span class="bad">{_text(mishap)}</span>')
     if row["serves_nobody"]:
@@ -323,7 +323,8 @@ def _state(row: _Row) -> str:
 
 def _because(row: _Row) -> str:
     said = f'<br><span class="quiet">{_text(row["text"])}</span>' if row["text"] else ""
-    return _text(row["reason"]) + said
+    job = f" ({_text(row['job'])})" if row["job"] else ""
+    return _text(row["reason"]) + job + said
 
 
 def _count(key: str) -> Callable[[_Row], str]:
@@ -331,7 +332,8 @@ def _count(key: str) -> Callable[[_Row], str]:
 
 
 _QUEUE: tuple[_Column, ...] = (
-    ("Item", "k", _item),
+    ("Job", "k", _item),
+    ("Item", "n", _of("id")),
     ("Label", "k", _label),
     ("Waits", "n", _age_of("waiting_age_s")),
     ("Why", "", _why),

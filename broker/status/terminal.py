@@ -4,6 +4,7 @@ Remote text goes to a terminal here, so what could steer it is made harmless. Re
 reasons and to ask anybody.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from broker.core import model
 from outside import text as texts
 
 _CELL = 4096
+_GAP, _INDENT = 2, 4
+_NARROW = 24
+"""A last column of fewer columns than this is hard to read: it stands under its row."""
 _Row = Mapping[str, Any]
 
 
@@ -25,14 +29,93 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
 
 
-def table(rows: Sequence[Sequence[object]]) -> str:
-    """Return columns as wide as their widest cell, but the last as long as it is."""
+def table(rows: Sequence[Sequence[object]], *, width: int | None = None) -> str:
+    """Return columns as wide as their widest cell, but the last as long as it is.
+
+    ``width`` is that of a terminal: then the last column is folded under itself, or where little
+    is left for it under its row.
+    """
     texts = [[plain(cell) for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(*texts, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    widths = [max(columns(cell) for cell in column) for column in zip(*texts, strict=True)]
+    lines = [
+        "  ".join(
+            cell + " " * (to - columns(cell)) for cell, to in zip(row, widths, strict=True)
+        ).rstrip()
         for row in texts
+    ]
+    if width is None or all(columns(line) <= width for line in lines):
+        return "\n".join(lines)
+    before = sum(widths[:-1]) + _GAP * (len(widths) - 1)
+    if width - before >= min(_NARROW, widths[-1]):
+        return "\n".join(
+            line
+            for row, whole in zip(texts, lines, strict=True)
+            for line in _hanging(whole, row[-1], before, width)
+        )
+    return "\n".join(
+        line
+        for row, whole in zip(texts, lines, strict=True)
+        for line in _stacked(whole[: len(whole) - len(row[-1])].rstrip(), row[-1], width)
     )
+
+
+def _hanging(whole: str, last: str, before: int, width: int) -> list[str]:
+    """Return a row whose last cell goes on under itself."""
+    if columns(whole) <= width:
+        return [whole]
+    first, *more = folded(last, width - before)
+    head = whole[: len(whole) - len(last)]
+    return [head + first, *(" " * before + line for line in more)]
+
+
+def _stacked(head: str, last: str, width: int) -> list[str]:
+    """Return a row whose last cell stands under it."""
+    room = max(width - _INDENT, 1)
+    first, *more = [head] if columns(head) <= width else folded(head, room)
+    more += folded(last, room) if last else []
+    return [first, *(" " * _INDENT + line for line in more)]
+
+
+def folded(text: str, width: int) -> list[str]:
+    """Return a line as lines of at most ``width`` columns, between words where there are any."""
+    lines = [""]
+    for word in text.split(" "):
+        line = f"{lines[-1]} {word}" if lines[-1] else word
+        if columns(line) <= width:
+            lines[-1] = line
+            continue
+        if lines[-1]:
+            lines.append("")
+        while columns(word) > width:
+            part = cut(word, width)
+            lines[-1] = part
+            lines.append("")
+            word = word[len(part) :]  # noqa: PLW2901 -- what is left of it
+        lines[-1] = word
+    return [line for line in lines if line] or [""]
+
+
+def cut(text: str, width: int) -> str:
+    """Return the beginning of a line that fits into so many columns; one character at least."""
+    if text.isascii():
+        return text[: max(width, 1)]
+    taken = 0
+    for place, character in enumerate(text):
+        taken += _columns_of(character)
+        if taken > width and place:
+            return text[:place]
+    return text
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a line takes."""
+    return len(text) if text.isascii() else sum(map(_columns_of, text))
+
+
+def _columns_of(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def plain(cell: object) -> str:
@@ -78,8 +161,11 @@ def configuration_words(plan: _Row) -> list[tuple[str, str]]:
     return words
 
 
-def render(told: Mapping[str, _Row]) -> str:
-    """Return what the person on call wants to know first, from all four documents."""
+def render(told: Mapping[str, _Row], *, width: int | None = None) -> str:
+    """Return what the person on call wants to know first, from all four documents.
+
+    ``width``: of the terminal that it is for.
+    """
     plan, items = told["plan"], told["queue"]["items"]
     agents, ends = told["agents"]["agents"], told["agents"]["deaths"]
     phases = Counter(row["phase"] for row in agents)
@@ -90,28 +176,42 @@ def render(told: Mapping[str, _Row]) -> str:
         state += f", leads as {plan['leader']}"
     of = as_of(told["queue"])
     of = f" ({of})" if of else ""
+
+    def line(text: str) -> str:
+        return "\n".join(folded(plain(text), width)) if width is not None else plain(text)
+
+    def part(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+        return f"{title}:\n{table([head, *rows], width=width)}" if rows else f"{title}: none"
+
     parts = [
-        plain(
+        line(
             f"owner {plan['owner']}, {state}, read {seconds(plan['observed_age_s'])} ago, "
             f"overshoot {plan['overshoot']}"
         ),
-        *(plain(words) for _, words in configuration_words(plan)),
-        _part(
+        *(line(words) for _, words in configuration_words(plan)),
+        part(
             f"waiting{of}",
-            ("item", "label", "waits", "reason", "why"),
+            ("job", "item", "label", "waits", "reason", "why"),
             [
-                (i["id"], i["label"], seconds(i["waiting_age_s"]), i["reason"], i["text"])
+                (
+                    job(i),
+                    i["id"],
+                    i["label"],
+                    seconds(i["waiting_age_s"]),
+                    i["reason"],
+                    i["text"],
+                )
                 for i in items
             ],
         ),
-        _part(
+        part(
             "held back",
             ("what", "for", "why"),
             [
                 *(
                     (
                         " ".join(
-                            part for part in (b["template"], b["backend"], b.get("place")) if part
+                            word for word in (b["template"], b["backend"], b.get("place")) if word
                         )
                         or b["scope"],
                         seconds(b["until_in_s"]),
@@ -122,7 +222,7 @@ def render(told: Mapping[str, _Row]) -> str:
                 *((r["subject"], "", r["text"]) for r in plan["refusals"]),
             ],
         ),
-        _part(
+        part(
             "died",
             ("agent", "ago", "of", "in words"),
             [
@@ -136,7 +236,7 @@ def render(told: Mapping[str, _Row]) -> str:
                 if is_bad_end(d)
             ],
         ),
-        _part(
+        part(
             "agents" + "".join(f", {n} {phase}" for phase, n in sorted(phases.items())) + of,
             ("agent", "phase", "age", "builds", "where", "runs"),
             [
@@ -147,9 +247,9 @@ def render(told: Mapping[str, _Row]) -> str:
                     a["builds"],
                     where(a),
                     " ".join(
-                        part
-                        for part in (mishap_words(a), *a["running"], a["serves_nobody"])
-                        if part
+                        words
+                        for words in (mishap_words(a), ", ".join(runs(a)), a["serves_nobody"])
+                        if words
                     )
                     or state_words(a),
                 )
@@ -158,6 +258,16 @@ def render(told: Mapping[str, _Row]) -> str:
         ),
     ]
     return "\n\n".join(parts)
+
+
+def job(row: _Row) -> str:
+    """Return the full name of an item's job; one broker of an earlier version tells the short."""
+    return str(row.get("job") or row.get("task") or "")
+
+
+def runs(row: _Row) -> Sequence[str]:
+    """Return the builds that an agent runs."""
+    return [str(one) for one in row.get("jobs", row["running"])]
 
 
 def where(row: _Row) -> str:
@@ -183,7 +293,3 @@ def mishap_words(agent: _Row) -> str:
     ago = f", {seconds(mishap['age_s'])} ago" if mishap["age_s"] is not None else ""
     often = f", {mishap['times']} times by now" if mishap["times"] > 1 else ""
     return f"{mishap['text']}{ago}{often}"
-
-
-def _part(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    return f"{title}:\n{table([head, *rows])}" if rows else f"{title}: none"

@@ -1,0 +1,36 @@
+"""Names of jobs and builds as people know them, read from their addresses on the controller.
+
+An item's task tells its short name alone, and of a step of a Pipeline a sentence; its address
+tells where it stands. Pure; refuses to ask anybody.
+"""
+
+import urllib.parse
+
+from broker.core import model
+from outside import text as outside_text
+
+_LONGEST = 256
+
+
+def job_of(item: model.QueueItem) -> str:
+    """Return the full name of the job that waits, with the build where it is a part of one."""
+    return name_of(item.task_url) or outside_text.clean(item.task_name, _LONGEST)
+
+
+def name_of(url: str) -> str:
+    """Return ``folder/job #7`` of an address; empty if it is that of no job.
+
+    Names are as the controller has them: decoded once, so that the branch ``feature/x`` of a
+    multibranch project is ``feature%2Fx``. The configuration of a matrix follows its job.
+    """
+    parts = [part for part in url.partition("?")[0].split("/") if part]
+    if "job" not in parts:
+        return ""
+    rest, names = parts[parts.index("job") :], []
+    while len(rest) > 1 and rest[0] == "job":
+        names.append(rest[1])
+        rest = rest[2:]
+    if rest and "=" in rest[0]:
+        names.append(rest.pop(0))
+    number = f" #{rest[0]}" if rest and rest[0].isascii() and rest[0].isdecimal() else ""
+    return outside_text.clean(urllib.parse.unquote("/".join(names)) + number, _LONGEST)

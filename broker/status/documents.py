@@ -200,7 +200,7 @@ def _item(
     return {
         "id": key,
         "stage": item.stage.value if item is not None else None,
-        "job": jobs.job_of(item) if item is not None else "",
+        "job": jobs.full_name(item) if item is not None else "",
         "task": _quote(item.task_name) if item is not None else "",
         "url": _quote(item.task_url) if item is not None else "",
         "reason": unmet.reason.value if unmet is not None else None,
@@ -369,7 +369,7 @@ def _action(action: model.Action, items: _Items) -> Document:
         "template": getattr(action, "template", None),
         "backend": getattr(action, "backend", None),
         "item": item,
-        "job": jobs.job_of(waits) if waits is not None else "",
+        "job": jobs.full_name(waits) if waits is not None else "",
         "slug": _slug_of(action),
         "reason": _quote(action.reason, limit=1024),
     }

@@ -12,7 +12,7 @@ from outside import text as outside_text
 _LONGEST = 256
 
 
-def job_of(item: model.QueueItem) -> str:
+def full_name(item: model.QueueItem) -> str:
     """Return the full name of the job that waits, with the build where it is a part of one."""
     return name_of(item.task_url) or outside_text.clean(item.task_name, _LONGEST)
 

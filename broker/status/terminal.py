@@ -194,7 +194,7 @@ def render(told: Mapping[str, _Row], *, width: int | None = None) -> str:
             ("job", "item", "label", "waits", "reason", "why"),
             [
                 (
-                    job(i),
+                    item_name(i),
                     i["id"],
                     i["label"],
                     seconds(i["waiting_age_s"]),
@@ -260,7 +260,7 @@ def render(told: Mapping[str, _Row], *, width: int | None = None) -> str:
     return "\n\n".join(parts)
 
 
-def job(row: _Row) -> str:
+def item_name(row: _Row) -> str:
     """Return the full name of an item's job; one broker of an earlier version tells the short."""
     return str(row.get("job") or row.get("task") or "")
 

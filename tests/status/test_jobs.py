@@ -34,9 +34,9 @@ def test_a_task_without_an_address_is_called_by_its_own_name():
     item = model.QueueItem(
         id=model.ItemId(1), stage=model.Stage.BUILDABLE, task_name="part of wf #5"
     )
-    assert "part of wf #5" == jobs.job_of(item)
+    assert "part of wf #5" == jobs.full_name(item)
     wf = model.QueueItem(
         id=model.ItemId(1), stage=model.Stage.BUILDABLE,
         task_name="part of wf #5", task_url="http://c/job/f/job/wf/5/",
     )  # fmt: skip
-    assert "f/wf #5" == jobs.job_of(wf)
+    assert "f/wf #5" == jobs.full_name(wf)

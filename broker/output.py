@@ -6,7 +6,9 @@ must not be taken for an ``OSError`` of what was being done. Refuses to know wha
 
 import contextlib
 import os
+import select
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
@@ -41,6 +43,19 @@ def guarded() -> Iterator[None]:
         raise
     finally:
         sys.stdout = stream
+
+
+def pause(seconds: float) -> None:
+    """Wait, as long as somebody reads on. Raises ReaderGone: a pipe's end is noticed at once."""
+    try:
+        handle = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # nothing that could go away
+        time.sleep(seconds)
+        return
+    asked = select.poll()
+    asked.register(handle, 0)  # what has ended is told of whatever is asked for
+    if asked.poll(seconds * 1000):
+        raise ReaderGone
 
 
 class _Guarded:

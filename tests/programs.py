@@ -16,10 +16,12 @@ PACKAGES = {  # Debian's, of what is not on every Debian
     "curl": "curl",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
+    "fish": "fish",
     "ip": "iproute2",
     "iptables": "iptables",
     "openssl": "openssl",
     "setpriv": "util-linux",
+    "zsh": "zsh",
 }
 
 _WANT = re.compile(r"no program ([\w-]+) on this machine; apt-get install ([\w.-]+)")

@@ -1,4 +1,4 @@
-"""``status``, ``plan``, ``sweep``, ``record``, ``doctor``: what is there.
+"""``status``, ``events``, ``plan``, ``sweep``, ``record``, ``doctor``: what is there.
 
 The broker at work is asked where there is one; else they look by themselves.
 
@@ -9,6 +9,7 @@ documents as the status page.
 import argparse
 import asyncio
 import contextlib
+import datetime as dt
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from attrs import field, frozen
 from backends.kit import finding
 from broker import assembly, clock, config, exits, log, page_address, store
 from broker.cli import doctor as doctors
-from broker.cli import recording, shared, single_look
+from broker.cli import recording, shared, single_look, watching
 from broker.loop import ending
 from broker.status import documents, terminal
 from outside import counts
@@ -238,25 +239,136 @@ def _print_swept(
         print(terminal.plain(f"kept: {row['name']}: {row['reason']}"))
 
 
+_STATUS = ("plan", "queue", "templates", "agents")
+
+
 def status(options: argparse.Namespace) -> None:
-    """Ask the running broker."""
-    shown, url = asyncio.run(_status(options))
-    if options.json:
-        shared.print_json(shown)
+    """Ask the running broker, once or again and again."""
+    if options.names and (options.json or options.watch is not None):
+        raise exits.BadInput("--names stands alone; hint: agent-broker status --help")
+    if options.watch is None:
+        shown, url = _asked(options)
+        if options.names:
+            for row in shown["agents"]["agents"]:
+                print(terminal.plain(row["name"]))
+        elif options.json:
+            shared.print_json(shown)
+        else:
+            print(_rendered(shown, url))
         return
+    screen = watching.Screen()
+
+    def show() -> bool:
+        try:
+            shown, url = _asked(options)
+            text = "" if options.json else _rendered(shown, url)
+        except exits.Failed as error:
+            screen.fail(str(error))
+            return True
+        if options.json:
+            shared.print_json(shown, as_line=True)
+            screen.last = url  # from now on a broker that is away is waited for
+        else:
+            screen.show(text, f"{_time()}, every {options.watch:g} s; Ctrl-C ends it")
+        return True
+
+    watching.again(show, every_s=options.watch)
+
+
+def _time() -> str:
+    return f"{dt.datetime.fromtimestamp(clock.Clock().wall(), dt.UTC):%H:%M:%S} UTC"
+
+
+def _asked(options: argparse.Namespace) -> tuple[dict[str, documents.Document], str]:
+    return asyncio.run(asked(options, ("agents",) if options.names else _STATUS))
+
+
+def _rendered(shown: dict[str, documents.Document], url: str) -> str:
     try:
-        print(terminal.render(shown, width=shared.width()))
+        return terminal.render(shown, width=shared.width())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         words = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise exits.Failed(f"the broker at {url} is not of this version: {words}") from error
 
 
-async def _status(options: argparse.Namespace) -> tuple[dict[str, documents.Document], str]:
+def events(options: argparse.Namespace) -> None:
+    """Print what the running broker did of late, and why; with ``--follow`` also what follows."""
+    news = _News()
+
+    def show() -> bool:
+        try:
+            shown, _ = asyncio.run(asked(options, ("events",)))
+        except exits.Failed as error:
+            news.fail(str(error))
+            return True
+        for event in news.of(shown["events"]["events"]):
+            if options.json:
+                shared.print_json(event, as_line=True)
+            else:
+                print(_event(event), flush=True)
+        return True
+
+    if options.follow:
+        watching.again(show, every_s=_EVENTS_S)
+        return
+    shown, _ = asyncio.run(asked(options, ("events",)))
+    rows = shown["events"]["events"]
+    if options.json:
+        shared.print_json(rows)
+        return
+    if not rows:
+        print("nothing was done yet")
+    for event in rows:
+        print(_event(event))
+
+
+_EVENTS_S = 1.0
+
+
+class _News:
+    """Which events are new, and whether the broker is away, each said once."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[object, ...]] | None = None
+        self._away = ""
+
+    def of(self, rows: Sequence[documents.Document]) -> list[documents.Document]:
+        """Return those that were not there the last time, the oldest first."""
+        before, self._away = self._seen, ""
+        keys = [(r["at"], r["kind"], r["agent"], r["result"], r["slug"]) for r in rows]
+        self._seen = set(keys)
+        if before and rows and not before & self._seen:
+            shared.note("some may be missing here: more happened than the broker keeps")
+        return [
+            row for key, row in zip(keys, rows, strict=True) if before is None or key not in before
+        ]
+
+    def fail(self, words: str) -> None:
+        """Say once that there is no answer. Raises Failed if there never was one."""
+        if self._seen is None:
+            raise exits.Failed(words)
+        if words != self._away:
+            shared.note(words)
+        self._away = words
+
+
+def _event(row: documents.Document) -> str:
+    result = "" if row["result"] == "ok" else f" {row['result']}"
+    words = ": ".join(part for part in (row["slug"], row["text"]) if part)
+    job = f" ({row['job']})" if row["job"] else ""
+    parts = (terminal.moment(row["at"]), f"{row['kind']}{result}", row["agent"], f"{words}{job}")
+    line = "  ".join(terminal.plain(part) for part in parts if part)
+    columns = shared.width()
+    return line if columns is None else "\n    ".join(terminal.folded(line, columns - 4))
+
+
+async def asked(
+    options: argparse.Namespace, names: Sequence[str]
+) -> tuple[dict[str, documents.Document], str]:
     """Return what a broker says, and where: that of this state directory, or who is listened to.
 
     What is only shown to people need not be proved; but it has to be of the same owner.
     """
-    names = ("plan", "queue", "templates", "agents")
     if options.url is not None:
         return await _page(options.url, names), options.url
     settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
@@ -287,7 +399,8 @@ async def _page(url: str, names: Sequence[str]) -> dict[str, documents.Document]
 def _owned(
     settings: config.Settings, shown: dict[str, documents.Document], url: str
 ) -> dict[str, documents.Document]:
-    owner = shown["plan"].get("owner")
+    (first, *_) = shown.values()
+    owner = first.get("owner")
     if owner != settings.owner:
         raise exits.Failed(
             f"the broker at {url} is that of owner {owner}, not of {settings.owner}"

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import math
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -16,7 +17,17 @@ from typing import Any, NoReturn
 import yarl
 
 from broker import config, exits, output
-from broker.cli import configuring, differing, importing, inspection, running, shared, version
+from broker.cli import (
+    agents,
+    completion,
+    configuring,
+    differing,
+    importing,
+    inspection,
+    running,
+    shared,
+    version,
+)
 from broker.config import samples, values
 from broker.status import terminal
 from outside import waits
@@ -158,12 +169,7 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("template", metavar="TEMPLATE", help="name of a template")
     _config_of(render)
 
-    status = _command(subs, "status", inspection.status, "ask the running broker why builds wait")
-    _config_of(status)
-    status.add_argument(
-        "--url", type=_page, help="its status page (default: from the configuration)"
-    )
-    _json_of(status)
+    _watching(subs)
 
     diff = _command(
         subs, "diff", differing.diff, "say what a reload of the running broker would change"
@@ -213,9 +219,80 @@ def parser() -> argparse.ArgumentParser:
     _command(
         subs, "schema", configuring.schema, "print the configuration's JSON Schema, for editors"
     )
+    complete = _command(subs, "completion", _complete, "print a script that completes in a shell")
+    complete.add_argument("shell", choices=completion.NAMES, help="for which shell")
 
     top.epilog = _listed(subs)
     return top
+
+
+def _watching(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
+    status = _command(subs, "status", inspection.status, "ask the running broker why builds wait")
+    _page_of(status)
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds(0.5, 3600),
+        const=2.0,
+        metavar="SECONDS",
+        help="again and again (every 2 seconds), until Ctrl-C; on a terminal in its place",
+    )
+    status.add_argument(
+        "--names", action="store_true", help="only the names of the agents, one in a line"
+    )
+    _json_of(status)
+
+    describe = _command(subs, "describe", agents.describe, "say all that is known of one agent")
+    describe.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
+    _config_of(describe)
+    _json_of(describe)
+
+    logs = _command(subs, "logs", agents.logs, "show what an agent has written")
+    logs.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
+    _config_of(logs)
+    _follow_of(logs, "also what it writes from now on, until it is gone, and of what")
+    logs.add_argument(
+        "--tail",
+        type=_lines,
+        default=100,
+        metavar="N",
+        help=f"so many of its last lines, {agents.KEPT} at most (default: 100)",
+    )
+    _json_of(logs)
+
+    events = _command(
+        subs, "events", inspection.events, "say what the running broker did of late, and why"
+    )
+    _page_of(events)
+    _follow_of(events, "also what it does from now on, until Ctrl-C")
+    _json_of(events)
+
+
+def _page_of(sub: argparse.ArgumentParser) -> None:
+    _config_of(sub)
+    sub.add_argument("--url", type=_page, help="its status page (default: from the configuration)")
+
+
+def _follow_of(sub: argparse.ArgumentParser, text: str) -> None:
+    for name, words in (("--follow", f"or -f: {text}"), ("-f", argparse.SUPPRESS)):
+        sub.add_argument(name, dest="follow", action="store_true", help=words)
+
+
+def _agent(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,255}", text) is None:
+        raise _wrong(text, "the name of an agent, as agent-broker status --names lists them")
+    return text
+
+
+def _lines(text: str) -> int:
+    number = _number(text)
+    if number > agents.KEPT:
+        raise _wrong(text, f"a number from 1 to {agents.KEPT}")
+    return number
+
+
+def _complete(options: argparse.Namespace) -> None:
+    print(completion.script(options.shell, parser()), end="")
 
 
 def _duration(text: str) -> float:

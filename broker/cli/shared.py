@@ -32,9 +32,16 @@ def settings_of(
     return loading.load(files_of(options), kinds.classes(), environ=os.environ, secrets=secrets)
 
 
-def print_json(value: object) -> None:
-    """Print a document for programs; its texts are harmless to a terminal all the same."""
-    print(json.dumps(terminal.cleaned(value), indent=2, ensure_ascii=False, default=str))
+def print_json(value: object, *, as_line: bool = False) -> None:
+    """Print a document for programs; its texts are harmless to a terminal all the same.
+
+    ``as_line``: one of many, each in a line of its own.
+    """
+    indent = None if as_line else 2
+    print(
+        json.dumps(terminal.cleaned(value), indent=indent, ensure_ascii=False, default=str),
+        flush=as_line,
+    )
 
 
 def print_table(rows: Sequence[Sequence[object]]) -> None:

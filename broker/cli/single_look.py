@@ -91,6 +91,14 @@ async def dry(settings: config.Settings) -> dict[str, documents.Document]:
         return {name: make(looked) for name, make in made_of.items()}
 
 
+async def agent(settings: config.Settings, name: str) -> documents.Document:
+    """Look once; return what is seen of one agent. Raises Failed."""
+    watch = clock.Clock()
+    async with built(settings, watch, reads_only=True) as broker:
+        looked = shown(broker, await good_look(broker, watch, state.State.fresh(), broker.policy))
+        return documents.agent(looked, name)
+
+
 @contextlib.asynccontextmanager
 async def built(
     settings: config.Settings, watch: clock.Clock, *, reads_only: bool

@@ -10,12 +10,13 @@ HTTP and HTML. ``docs/metrics.md`` lists the fields; they are stable, new ones m
 import datetime as dt
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from backends import api as backends_api
+from broker import config
 from broker.core import model
-from broker.core.decide import explain
+from broker.core.decide import explain, staying
 from broker.core.decide import leftovers as remains
 from broker.core.fleet import death, ledger, withheld
 from broker.status import jobs
@@ -65,6 +66,57 @@ def agents(source: StatusSource, *, most: int | None = None, rows: Rows = list) 
     document["agents"] = rows(_agent(a, now=now) for a in present[:most])
     document["deaths"] = [_death(d, now=now) for d in reversed(source.deaths)]
     return document
+
+
+def agent(source: StatusSource, name: str) -> Document:
+    """Return all that is known of one agent: null and empty lists of one that is not known.
+
+    ``moments`` are the times of its life that are known, the oldest first.
+    """
+    world, plan = _read(source)
+    now = source.now()
+    one = next((a for a in plan.agents if a.name == name), None) if plan is not None else None
+    dead = next((d for d in reversed(source.deaths) if d.name == name), None)
+    known = one.template if one is not None else dead.template if dead is not None else None
+    template = source.policy.by_name.get(known)
+    unmet = [u for u in plan.unmet if u.agent == name] if plan is not None else []
+    items = {item.id: item for item in world.controller.items} if world is not None else {}
+    return {
+        **_head(source),
+        "name": name,
+        "agent": _agent(one, now=now) if one is not None else None,
+        "text": staying.words(one, plan, source.policy, now=now)
+        if one is not None and plan is not None
+        else "",
+        "node": _node(one.computer) if one is not None and one.computer is not None else None,
+        "ordered_for": _ordered_for(one, items) if one is not None else None,
+        "serves": [_item(u.item, items.get(u.item), u, now=now) for u in unmet],
+        "moments": [
+            {"text": text, "at": _iso(at), "age_s": _age(at, now)}
+            for at, text in (_moments(one) if one is not None else ())
+        ],
+        "template": _template(template) if template is not None else None,
+        "death": _death(dead, now=now) if dead is not None else None,
+        "events": [e for e in events(source)["events"] if e["agent"] == name],
+    }
+
+
+def events(source: StatusSource) -> Document:
+    """Return what was done and what happened of late, the oldest first.
+
+    Made of the last actions that ended, of the last deaths and of the configuration in force.
+    """
+    now, items = source.now(), _items(source)
+    rows = [
+        *((o.at, _event_of_outcome(o, items)) for o in source.outcomes),
+        *((d.at, _event_of_death(d)) for d in source.deaths),
+        *_events_of_configuration(source.configuration),
+    ]
+    rows.sort(key=lambda row: row[0])
+    return {
+        **_head(source),
+        "events": [{"at": _iso(at), "age_s": _age(at, now), **row} for at, row in rows],
+    }
 
 
 def templates(source: StatusSource) -> Document:
@@ -392,6 +444,99 @@ def _outcome(outcome: ledger.Outcome, items: _Items, *, now: float) -> Document:
         "result": _result(outcome),
         "text": _quote(outcome.text),
     }
+
+
+def _event(
+    kind: str,
+    *,
+    agent: str | None = None,
+    result: str = "ok",
+    slug: str | None = None,
+    job: str = "",
+    text: str = "",
+) -> Document:
+    return {
+        "kind": kind,
+        "agent": agent,
+        "result": result,
+        "slug": slug,
+        "job": job,
+        "text": _quote(text, limit=1024),
+    }
+
+
+def _event_of_outcome(outcome: ledger.Outcome, items: _Items) -> Document:
+    action = _action(outcome.action, items)
+    words = (outcome.action.reason, outcome.text)
+    return _event(
+        action["verb"],
+        agent=action["name"],
+        result=_result(outcome),
+        slug=action["slug"],
+        job=action["job"],
+        text=": ".join(part for part in words if part),
+    )
+
+
+def _event_of_death(dead: death.Death) -> Document:
+    return _event("death", agent=dead.name, slug=dead.cause.slug, text=dead.text)
+
+
+def _events_of_configuration(
+    state: config.ConfigurationState,
+) -> Iterator[tuple[float, Document]]:
+    if state.read_at:
+        text = f"a restart is needed for {', '.join(state.waits)}" if state.waits else ""
+        yield state.read_at, _event("configuration", text=text)
+    if state.refused_at is not None:
+        yield state.refused_at, _event("configuration", result="refused", text=state.refusal)
+
+
+def _node(computer: model.Computer) -> Document:
+    return {
+        "labels": sorted(map(_quote, computer.labels)),
+        "executors": computer.executors,
+        "busy_executors": computer.busy_executors,
+        "offline": computer.offline,
+        "offline_cause": _quote(computer.offline_cause),
+    }
+
+
+def _ordered_for(agent: model.Agent, items: _Items) -> Document | None:
+    """Return the item that an agent was started for; null: for the warm pool, or not known."""
+    memory, flight = agent.memory, agent.expectation
+    item = memory.item if memory is not None else None
+    if item is None and flight is not None:
+        item = flight.item
+    if item is None:
+        return None
+    waits = items.get(item)
+    return {"item": item, "job": jobs.full_name(waits) if waits is not None else ""}
+
+
+def _moments(agent: model.Agent) -> list[tuple[float, str]]:
+    """Return the times of an agent's life that are known, each with its words."""
+    memory, flight, instance = agent.memory, agent.expectation, agent.instance
+    known: list[tuple[float | None, str]] = [(agent.created_at, "ordered")]
+    if flight is not None:
+        known.append((flight.since_at, f"{flight.verb.value} begun"))
+    if memory is not None:
+        known += [
+            (memory.online_at, "online for the first time"),
+            (memory.offline_at, "not online from then on"),
+            (memory.closed_at, "given no work by the controller from then on"),
+            (memory.phase_at, f"{agent.phase.value} from then on"),
+        ]
+    if withheld.is_held(agent):
+        known.append((withheld.held_since(agent), "out of service by somebody else"))
+    if instance is not None:
+        mishap, end = instance.mishap, instance.exit
+        known += [
+            (mishap.at if mishap is not None else None, mishap.text if mishap is not None else ""),
+            (instance.leaving_at, "its instance is being removed from then on"),
+            (end.at if end is not None else None, "its instance ended"),
+        ]
+    return sorted(((at, words) for at, words in known if at is not None), key=lambda one: one[0])
 
 
 def _refusal(refusal: model.Refusal) -> Document:

@@ -51,9 +51,12 @@ _DOCUMENTS: dict[str, Callable[[StatusSource], documents.Document]] = {
     "agents": functools.partial(documents.agents, rows=iter),
     "templates": documents.templates,
     "plan": documents.plan,
+    "events": documents.events,
 }
 _API = "/api/v1/"
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 _GOODBYE_S = 1.0
 
@@ -100,6 +103,7 @@ class Server:
         self._log = limited_log.LimitedLog(_LOG)
         self._is_local = True
         self._costly: dict[str, _Made] = {}
+        self._one_by_one = asyncio.Lock()
         self._left_over: dict[bool, tuple[model.World, model.Plan]] = {}
 
     async def start(self, *, host: str, port: int) -> str:
@@ -143,6 +147,7 @@ class Server:
         self._add(app, "/metrics", self._exposition)
         for name, make in _DOCUMENTS.items():
             self._add(app, f"{_API}{name}", self._document(make))
+        app.router.add_get(f"{_API}agents/{{name}}", self._one_agent)
         self._add(app, f"{_API}configuration", self._configuration)
         self._add(app, f"{_API}leftovers", lambda: _json(self._leftovers(everything=False)))
         self._add(app, f"{_API}leftovers/all", lambda: _json(self._leftovers(everything=True)))
@@ -205,11 +210,11 @@ class Server:
 
     # --- the answers ---
 
-    async def _made(self, path: str, make: _Make) -> web.Response:
+    async def _made(self, path: str, make: _Make, *, kept: bool = True) -> web.Response:
         """Make one answer; a bug costs that answer, and is told once in a while.
 
         One that was dear is given again for a while: whoever asks without end gets a tenth of the
-        loop's time for it, and no more.
+        loop's time for it, and no more. Not ``kept``: each is another one.
         """
         elapsed = asyncio.get_running_loop().time
         known = self._costly.get(path)
@@ -225,7 +230,7 @@ class Server:
                 f"{path} cannot be made, by a bug of the broker ({type(error).__name__}); its log "
                 "says where. The other pages are not concerned.",
             )
-        if answer.status == HTTPStatus.OK and isinstance(answer.body, bytes):
+        if kept and answer.status == HTTPStatus.OK and isinstance(answer.body, bytes):
             until = elapsed() + _DEAR * (elapsed() - began)
             kind = answer.headers[hdrs.CONTENT_TYPE]
             self._costly[path] = _Made(body=answer.body, kind=kind, until=until)
@@ -242,6 +247,20 @@ class Server:
         self, make: Callable[[StatusSource], documents.Document]
     ) -> Callable[[], Awaitable[web.Response]]:
         return lambda: json_in_slices(make(self._source))
+
+    async def _one_agent(self, request: web.Request) -> web.Response:
+        """Tell of one agent; of a name that there cannot be nothing is looked for."""
+        name = request.match_info["name"]
+        if not _NAME.fullmatch(name):
+            return _line(HTTPStatus.NOT_FOUND, "no agent has such a name")
+        elapsed = asyncio.get_running_loop().time
+        async with self._one_by_one:  # there is no end of names: who asks for many waits for each
+            began = elapsed()
+            answer = await self._made(
+                f"{_API}agents/...", lambda: _json(documents.agent(self._source, name)), kept=False
+            )
+            await asyncio.sleep(_DEAR * (elapsed() - began))
+        return answer
 
     def _configuration(self) -> web.Response:
         return _json(documents.configuration(self._source, blind=self.blind))

@@ -29,6 +29,11 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
 
 
+def moment(at: str | None) -> str:
+    """Return a time of a document as people read it, in UTC: 2026-11-30 02:16:21."""
+    return f"{at[:10]} {at[11:19]}" if at is not None else "?"
+
+
 def table(rows: Sequence[Sequence[object]], *, width: int | None = None) -> str:
     """Return columns as wide as their widest cell, but the last as long as it is.
 

@@ -67,7 +67,7 @@ def test_the_helps_are_as_agreed(monkeypatch):
 def test_whatever_lists_something_has_json():
     """The others list nothing, or are for programs already."""
     without = {name for name, made in commands().items() if "--json" not in made.format_help()}
-    assert without == {"run", "init", "schema", "render", "record", "import"}
+    assert without == {"run", "init", "schema", "render", "record", "import", "completion"}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,10 @@ def test_whatever_lists_something_has_json():
         (["plan", "--world", "x", "--number", "0"], "a number from 1 on"),
         (["status", "--url", "nonsense"], "found 'nonsense'; allowed: an address"),
         (["status", "--url", "ftp://x/"], "allowed: an address"),
+        (["status", "--watch", "0"], "found '0'; allowed: seconds, a number from 0.5 to 3600"),
+        (["status", "--names", "--json"], "--names stands alone"),
+        (["describe", "../x"], "the name of an agent"),
+        (["logs", "x", "--tail", "3000"], "allowed: a number from 1 to 2000"),
     ],
 )
 def test_arguments_that_cannot_be(capsys, arguments, words):
@@ -339,6 +343,7 @@ def test_a_remote_text_cannot_steer_the_terminal():
     assert len(text.splitlines()) == len(terminal.render(told(status_source.full())).splitlines())
 
 
+AGENT = "o-release-aaaaaa"
 HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n\u202e\x9b31m\ud800 " + "f" * 64
 
 
@@ -368,11 +373,13 @@ async def ran(*arguments):
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
-@pytest.mark.parametrize("command", ["plan", "sweep", "status"])
+@pytest.mark.parametrize(
+    "command", [("plan",), ("sweep",), ("status",), ("events",), ("describe", AGENT)]
+)
 async def test_what_others_wrote_is_printed_clean(path, command, more):
     """No control character, no turned direction, no half of a pair, no secret: JSON too."""
     async with beside(path, status_source.full(HOSTILE)):
-        _, out, err = await ran(command, *more, "--config", path)
+        _, out, err = await ran(*command, *more, "--config", path)
     assert out
     for line in (out + err).split("\n"):
         assert line.isprintable(), repr(line)
@@ -483,6 +490,26 @@ async def test_what_needs_no_secret_asks_for_none(path, reference):
         for command in ("status", "plan"):
             assert (await ran(command, "--config", path))[0] == 0
         assert (await ran("sweep", "--config", path))[0] in {0, 3}
+
+
+async def test_describe_says_all_that_is_known_of_one_agent(path):
+    """Golden: from the running broker; who it is, why it stays, how its life went, its end."""
+    async with beside(path, status_source.full()):
+        code, out, err = await ran("describe", AGENT, "--config", path)
+        assert (code, "asked the broker that works here" in err) == (0, True)
+        golden("describe.txt", out)
+        code, out, _ = await ran("describe", AGENT, "--json", "--config", path)
+        assert (code, json.loads(out)["death"]["slug"]) == (0, "lost-out-of-memory")
+        code, _, err = await ran("describe", "o-release-zzzzzz", "--config", path)
+        assert (code, "no agent o-release-zzzzzz is known" in err) == (1, True)
+        code, out, _ = await ran("describe", "o-release-cccccc", "--config", path)
+        assert (code, "once: it has had its build" in out) == (0, True)
+
+
+async def test_names_for_scripts(path):
+    """One in a line, and nothing else."""
+    async with beside(path, status_source.full()):
+        assert (0, f"{AGENT}\n", "") == await ran("status", "--names", "--config", path)
 
 
 async def test_status_asks_the_running_broker(path):

@@ -17,13 +17,19 @@ from broker.status import Server, documents, page, server, terminal
 from tests.status import status_source
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "status"
-NAMES = ("queue", "agents", "templates", "plan")
+NAMES = ("queue", "agents", "templates", "plan", "events", "agent")
+
+
+def document(name, source):
+    """Make a document; that of one agent is of the one that the moment has."""
+    more = ("o-release-aaaaaa",) if name == "agent" else ()
+    return getattr(documents, name)(source, *more)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_documents_are_as_agreed(name):
     """Programs rely on these fields."""
-    made = getattr(documents, name)(status_source.full())
+    made = document(name, status_source.full())
     text = json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     golden = GOLDEN / f"{name}.json"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -52,10 +58,8 @@ def test_every_limit_of_retention_is_shown(limit):
 @pytest.mark.parametrize("name", NAMES)
 def test_before_the_first_look_the_fields_are_there_and_empty(name):
     """Null is unknown, a list is empty, nothing fails."""
-    first = getattr(documents, name)(
-        status_source.FixedSource(is_ready=(False, "nothing was read yet"))
-    )
-    later = getattr(documents, name)(status_source.full())
+    first = document(name, status_source.FixedSource(is_ready=(False, "nothing was read yet")))
+    later = document(name, status_source.full())
     assert set(later) == set(first)
     assert first["ready"] is False
     json.dumps(first, allow_nan=False)
@@ -64,7 +68,7 @@ def test_before_the_first_look_the_fields_are_there_and_empty(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_but_chosen_fields_goes_out(name):
     """Metadata, descriptions, environment and commands stay inside."""
-    assert "secret-of-nobody" not in json.dumps(getattr(documents, name)(status_source.full()))
+    assert "secret-of-nobody" not in json.dumps(document(name, status_source.full()))
 
 
 def test_the_last_lines_of_an_agent_hold_no_secret():
@@ -211,7 +215,10 @@ async def served():
         ("/healthz", 200, "text/plain"),
         ("/readyz", 200, "text/plain"),
         ("/metrics", 200, "text/plain"),
-        *((f"/api/v1/{name}", 200, "application/json") for name in NAMES),
+        *((f"/api/v1/{name}", 200, "application/json") for name in NAMES if name != "agent"),
+        ("/api/v1/agents/o-release-aaaaaa", 200, "application/json"),
+        ("/api/v1/agents/nobody", 200, "application/json"),
+        ("/api/v1/agents/%3Cscript%3E", 404, "text/plain"),
         ("/api/v1/", 404, "text/plain"),
         ("/favicon.ico", 404, "text/plain"),
         ("/../etc/passwd", 404, "text/plain"),
@@ -298,7 +305,7 @@ def test_page_and_terminal_say_who_leads(state, words):
     source.leadership = state
     shown = page.render(source)
     assert "<script>" not in shown
-    told = {name: getattr(documents, name)(source) for name in NAMES}
+    told = {name: document(name, source) for name in NAMES}
     line = terminal.render(told).splitlines()[0]
     if words is None:
         assert "leads" not in shown
@@ -312,14 +319,14 @@ def test_page_and_terminal_say_who_leads(state, words):
 def test_page_and_terminal_say_what_is_not_in_force():
     """A refused configuration, escaped, and what waits for a restart; nothing where all is well."""
     source = status_source.full()
-    told = {name: getattr(documents, name)(source) for name in NAMES}
+    told = {name: document(name, source) for name in NAMES}
     for text in (page.render(source), terminal.render(told)):
         assert "configuration" not in text
         assert "a restart" not in text
     source.configuration = config.ConfigurationState(
         refused_at=status_source.NOW - 9, refusal=status_source.HOSTILE, waits=("backends", "log")
     )
-    told = {name: getattr(documents, name)(source) for name in NAMES}
+    told = {name: document(name, source) for name in NAMES}
     for text in (shown := page.render(source), terminal.render(told)):
         assert f"configuration refused {terminal.seconds(9.0)} ago, one before it" in text
         assert "a restart is needed for backends, log" in text
@@ -376,7 +383,7 @@ def test_what_waited_still_waits_while_nobody_can_ask():
     words = "as of 20:25:59 UTC, unknown for 40 s"
     assert f'<h2>Waiting builds <span class="bad">{words}</span></h2>' in shown
     assert f'<h2>Agents <span class="bad">{words}</span></h2>' in shown
-    told = {name: getattr(documents, name)(source) for name in NAMES}
+    told = {name: document(name, source) for name in NAMES}
     assert f"waiting ({words}):" in terminal.render(told)
 
 

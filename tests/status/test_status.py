@@ -374,9 +374,9 @@ def away(*, before):
 def test_what_waited_still_waits_while_nobody_can_ask():
     """Queue and agents as they were, with of when that is and since when nobody knows more."""
     source, known = away(before=True), status_source.full()
-    for document, key in ((documents.queue, "items"), (documents.agents, "agents")):
-        told = document(source)
-        assert told[key] == document(known)[key]
+    for made, key in ((documents.queue, "items"), (documents.agents, "agents")):
+        told = made(source)
+        assert told[key] == made(known)[key]
         assert told["synced"] is False
         assert (41.0, 40.0) == (told["as_of_age_s"], told["unknown_age_s"])
     shown = page.render(source)

@@ -60,13 +60,16 @@ def exit_slug(told: object) -> ExitSlug:
 class Exit:
     """How an instance ended, as far as the platform tells.
 
-    ``code`` is the exit status (negative: minus the signal's number).
+    ``code`` is the exit status (negative: minus the signal's number). ``witnessed``: also without
+    one the platform has seen that nothing of it runs any more, and has not concluded it from
+    silence: it cannot come back.
     """
 
     slug: ExitSlug
     code: int | None = None
     message: str = ""
     at: float | None = None
+    witnessed: bool = False
 
 
 @frozen(kw_only=True)

@@ -334,7 +334,9 @@ def _judge(
         message = "the broker ended before it could start the program"
     else:
         message = "its supervisor process was killed"
-    return api.InstanceState.EXITED, api.Exit(slug="platform-lost", message=message)
+    # the kernel kills an agent whose supervisor has ended
+    end = api.Exit(slug="platform-lost", message=message, witnessed=True)
+    return api.InstanceState.EXITED, end
 
 
 def _entries(directory: pathlib.Path) -> list[pathlib.Path]:

@@ -6,7 +6,6 @@ import pytest
 from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import judge
-from broker.core.fleet import release
 from broker.core.model import Phase
 from tests.core.worlds import Scene, actions, template
 
@@ -69,6 +68,7 @@ def test_whoever_was_to_go_after_this_build_is_released_as_well():
         (None, STATES.STOPPING, True, False),  # nobody says what it died of
         (backends_api.Exit(slug="platform-lost"), STATES.EXITED, False, False),  # out of sight
         (backends_api.Exit(slug="platform-lost", code=255), STATES.EXITED, False, True),
+        (backends_api.Exit(slug="platform-lost", witnessed=True), STATES.EXITED, False, True),
         (backends_api.Exit(slug="unknown"), STATES.EXITED, False, False),
         (backends_api.Exit(slug="evicted"), STATES.EXITED, False, True),
         (backends_api.Exit(slug="out-of-memory", code=0), STATES.EXITED, False, True),
@@ -78,7 +78,35 @@ def test_only_what_cannot_come_back(end, state, spent, is_gone):
     scene = Release()
     scene.change_instance(exit=end, state=state, spent=spent)
     assert (scene.released() is not None) is is_gone
-    assert release.is_gone_for_good(scene.world().backends["local"].instances[0]) is is_gone
+
+
+@pytest.mark.parametrize(
+    ("change", "is_gone"),
+    [
+        (lambda s: None, True),
+        (lambda s: s.hidden.update(local="a host has not answered yet"), True),  # nor since then
+        (lambda s: s.dark_backends.add("local"), False),
+        (lambda s: s.change_computer(offline=False), False),  # the better witness
+    ],
+)
+def test_what_somebody_removed_is_gone_for_good(change, is_gone):
+    """What a platform has shown and shows no more; what it may only hide is left alone."""
+    scene = Release(end=None, instance_seen=True)
+    scene.instances = {"local": []}
+    change(scene)
+    action = scene.released()
+    assert (action is not None) is is_gone
+    if is_gone:
+        assert action.cause is model.Cause.LOST_INSTANCE
+        assert scene.objection(action) is None
+
+
+def test_an_instance_that_was_never_seen_may_yet_show_itself():
+    """A listing may lag behind a start."""
+    scene = Release(end=None, instance_seen=False)
+    scene.instances = {"local": []}
+    assert scene.released() is None
+    assert actions(scene.plan(), model.CordonAgent) == {}
 
 
 def hold(scene):

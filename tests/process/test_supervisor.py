@@ -71,6 +71,7 @@ async def test_a_killed_supervisor_takes_its_program_with_it(shop: Workshop, mad
     await dead(claim["pid"], claim["agent"])
     end = await shop.ended(made, "a1")
     assert ("platform-lost", "its supervisor process was killed") == (end.slug, end.message)
+    assert end.witnessed
     await made.terminate("a1", grace_s=0)
     assert not lives(int(child))
     assert [] == list(await shop.harness.remains())

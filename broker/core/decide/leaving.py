@@ -261,7 +261,8 @@ def _dead(agent: Agent) -> retention.Verdict | None:
     A pipeline's step waits minutes for an agent that ended; the offline cause is what it shows.
     """
     ended = agent.instance is not None and agent.instance.exit is not None
-    if not ended or agent.computer is None or not agent.computer.offline:
+    is_over = ended or release.is_gone_for_good(agent)
+    if not is_over or agent.computer is None or not agent.computer.offline:
         return None
     cause, text = agents_.why_lost(agent)
     return retention.Verdict(cause=cause, text=text)

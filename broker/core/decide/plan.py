@@ -237,7 +237,7 @@ def _is_active(draft: drafts.Draft) -> bool:
     if any(capacity.takes_room(a) for a in draft.within(*capacity.STARTING, *agents_.GOING)):
         return True
     at_work = list(draft.within(Phase.IDLE, Phase.BUSY))
-    if any(a.instance is not None and a.instance.exit is not None for a in at_work):
+    if any(a.absent or (a.instance is not None and a.instance.exit is not None) for a in at_work):
         return True  # the controller notices in a moment that its agent is dead
     counted = {
         template.name

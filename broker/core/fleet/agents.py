@@ -444,6 +444,7 @@ def _join(
         created_at=memory.created_at,
         computer=evidence.computer,
         instance=evidence.instance,
+        absent=evidence.instance is None and evidence.backend_synced,
         expectation=expectation,
         memory=_note_phase(memory, phase, now=world.now, read_at=evidence.read_at),
         cordoned=evidence.computer is not None and lifecycle.is_cordoned(evidence.computer),

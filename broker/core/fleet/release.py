@@ -16,7 +16,7 @@ from broker.core.fleet import withheld
 from broker.core.model import Agent, Phase
 
 _OUT_OF_SIGHT: frozenset[backends_api.ExitSlug] = frozenset({"platform-lost", "unknown"})
-"""Ends that may be a platform's guess: an exit status is what proves them."""
+"""Ends that may be a platform's guess: an exit status proves them, or a platform that saw it."""
 
 Obstacle = Literal[
     "it works no more",
@@ -29,12 +29,22 @@ Obstacle = Literal[
 ]
 
 
-def is_gone_for_good(instance: backends_api.Instance | None) -> bool:
-    """Return whether an instance has ended, by its own platform's certificate."""
-    if instance is None or instance.exit is None:
+def is_gone_for_good(agent: Agent) -> bool:
+    """Return whether an instance has ended, by its own platform's certificate, or was removed.
+
+    Removed is what the platform showed before and does not show any more, though nothing of it is
+    hidden: then the end of the connection is the second witness.
+    """
+    instance = agent.instance
+    if instance is None:
+        was_there = agent.memory is not None and agent.memory.instance_seen
+        return agent.absent and was_there
+    end = instance.exit
+    if end is None:
         return False
     over = instance.state is backends_api.InstanceState.EXITED or instance.spent
-    return over and (instance.exit.code is not None or instance.exit.slug not in _OUT_OF_SIGHT)
+    is_proven = end.witnessed or end.code is not None or end.slug not in _OUT_OF_SIGHT
+    return over and is_proven
 
 
 def obstacle(agent: Agent, controller: model.ControllerView) -> Obstacle | None:  # noqa: PLR0911 -- one obstacle, one return
@@ -44,7 +54,7 @@ def obstacle(agent: Agent, controller: model.ControllerView) -> Obstacle | None:
         return "it works no more"
     if not computer.offline:
         return "it is online"
-    if not is_gone_for_good(agent.instance):
+    if not is_gone_for_good(agent):
         return "its instance may come back"
     if not computer.only_steps:
         return "other things than steps of a Pipeline run on it"

@@ -171,6 +171,7 @@ class Agent:
     created_at: float | None = None
     computer: Computer | None = None
     instance: backends_api.Instance | None = None
+    absent: bool = False  # without an instance, by the word of its backend, of which all is seen
     expectation: Expectation | None = None
     memory: Memory | None = None
     cordoned: bool = False  # taken out of service by us, busy or not

@@ -147,8 +147,8 @@ class MesosBackend:
         known = [task for task in machine.tasks.values() if task.labels is not None]
         if len(known) < len(machine.tasks):
             unread = unread or "the labels of some tasks are not known yet"
-        soon = self._now() + session.MAINTENANCE_S
-        warned = {agent: at for agent, at in machine.maintenance.items() if at <= soon}
+        leaving = machine.leaving(self._now())
+        warned = {agent: machine.maintenance[agent] for agent in leaving}
         read, odd = typed.each(
             known,
             lambda task: instances.instance(task, maintenance_at=warned.get(task.agent_id or "")),
@@ -254,8 +254,9 @@ class MesosBackend:
                 break
             await self._driver.ready()  # a lost master is the better reason
             beside = records.placed(machine.tasks).get(want.need.group, ())
-            last = turn + 1 == _TURNS
-            if last or not await self._cluster.has_room(want.need, beside):
+            if turn + 1 == _TURNS or not await self._cluster.has_room(
+                want.need, beside, leaving=machine.leaving(self._now())
+            ):
                 raise await self._cluster.why_not(want)
 
         def decided() -> bool:  # dropped, it waits for an offer again

@@ -7,7 +7,7 @@ since 2000 brokers share one master. Refuses to know the stream and the broker's
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from backends import api
@@ -93,10 +93,17 @@ class Cluster:
             return api.NoCapacity(f"{words}; its pages do not tell more: {error.reason}"[:256])
         return api.NoCapacity((quota or words)[:256])
 
-    async def has_room(self, need: offers.Need, placed: Sequence[Mapping[str, str]]) -> bool:
+    async def has_room(
+        self,
+        need: offers.Need,
+        placed: Sequence[Mapping[str, str]],
+        *,
+        leaving: Collection[str] = (),
+    ) -> bool:
         """Return whether a task that was offered nothing that fits only waits for its turn.
 
-        A master offers an agent to one framework after the other, about one in a second.
+        A master offers an agent to one framework after the other, about one in a second. The page
+        does not tell which are ``leaving``: ids of those that get nothing any more.
         """
         try:
             if await self._quota(need) is not None:
@@ -104,7 +111,7 @@ class Cluster:
             agents, _ = await self._agents(_FRESH_S)
         except api.BackendError:
             return False
-        return offers.has_room(need, agents, placed)
+        return offers.has_room(need, agents, placed, leaving=leaving)
 
     async def full(
         self,

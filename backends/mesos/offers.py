@@ -7,8 +7,9 @@ Amounts are thousandths, as Mesos itself counts, so sums never drift. Offers of 
 as one bag. Refuses to know sessions, tasks that run elsewhere (they are told as ``placed``), time.
 """
 
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -193,10 +194,13 @@ def match(
     needs: Sequence[Need],
     offers: Iterable[Offer],
     placed: Mapping[str, Sequence[Mapping[str, str]]],
+    *,
+    until: float = -math.inf,
 ) -> Match:
     """Place what can be placed; every offer is in the answer, accepted or declined.
 
-    ``placed``: group to the traits of the agents where its tasks run already.
+    ``placed``: group to the traits of the agents where its tasks run already. ``until``: POSIX
+    seconds; an agent that goes into maintenance before gets nothing.
     """
     bags = _bags(offers)
     there = {group: list(traits) for group, traits in placed.items()}
@@ -205,7 +209,7 @@ def match(
         why: list[str] = []
         fitting = []
         for agent_id, bag in bags.items():
-            problem = _problem(need, bag, there.get(need.group, ()))
+            problem = _problem(need, bag, there.get(need.group, ()), until)
             if problem is None:
                 fitting.append((_left_over(need, bag), agent_id))
             else:
@@ -234,6 +238,7 @@ def match(
 class MesosAgent:
     """All of one agent, as an operator's view of the cluster shows it."""
 
+    id: str = ""
     hostname: str
     attributes: Mapping[str, str]  # as ``attributes`` reads them
     totals: Mapping[str, int]  # thousandths; for "ports" their number
@@ -258,6 +263,7 @@ def parse_agent(raw: Mapping[str, Any], *, role: str) -> MesosAgent:
         free = {name: 0 if inactive else had - taken[name] for name, had in totals.items()}
     read, unreadable = _attributes(raw.get("attributes", {}).items(), attributes.of_page)
     return MesosAgent(
+        id=_text(raw["id"]) if "id" in raw else "",
         hostname=_text(raw["hostname"]),
         attributes=read,
         unreadable=unreadable,
@@ -283,14 +289,15 @@ def has_room(
     placed: Sequence[Mapping[str, str]],
     *,
     before: Iterable[Need] = (),
+    leaving: Collection[str] = (),
 ) -> bool:
     """Return whether an agent has room for a task now, which others may have been offered.
 
     ``placed``: traits of the agents where tasks of its group run. ``before``: what takes its room
-    first.
+    first. ``leaving``: ids of agents that get nothing any more.
     """
     for agent in _without(agents, before):
-        if agent.hostname in need.avoid:
+        if agent.hostname in need.avoid or agent.id in leaving:
             continue
         free = agent.free
         if free is not None and all(free.get(n, 0) >= wanted for n, wanted in _wanted(need)):
@@ -394,7 +401,11 @@ def _wanted(need: Need) -> list[tuple[str, int]]:
     return [*wanted, ("ports", need.ports)] if need.ports else wanted
 
 
-def _problem(need: Need, bag: _Bag, placed: Sequence[Mapping[str, str]]) -> str | None:
+def _problem(
+    need: Need, bag: _Bag, placed: Sequence[Mapping[str, str]], until: float
+) -> str | None:
+    if not all(offer.lasts_until(until) for offer in bag.offers):
+        return "goes into maintenance soon"
     for name, wanted in _wanted(need):
         if bag.free(name) < wanted:
             return f"{name} {_show(name, bag.free(name))} of {_show(name, wanted)}"

@@ -80,6 +80,10 @@ class Session:
         """True when we have known everything at least once."""
         return self._questions.synced
 
+    def leaving(self, now: float) -> set[str]:
+        """Return the ids of the agents that go into maintenance too soon for another task."""
+        return {agent for agent, at in self.maintenance.items() if at <= now + MAINTENANCE_S}
+
     # --- the connection ---
 
     def subscribe(self) -> calls.Call:
@@ -323,9 +327,11 @@ class Session:
         for offer in every.values():
             if offer.unavailable_at is None:
                 self.maintenance.pop(offer.agent_id, None)
-        good = [offer for offer in every.values() if offer.lasts_until(now + MAINTENANCE_S)]
+            else:
+                self.maintenance[offer.agent_id] = offer.unavailable_at
         needs = [want.need for want in self.wants.values()]
-        matching = offers.match(needs, good, records.placed(self.tasks))
+        placed = records.placed(self.tasks)
+        matching = offers.match(needs, every.values(), placed, until=now + MAINTENANCE_S)
         for name, miss in matching.misses.items():
             self.wants[name].miss = miss
         for want in self.wants.values():
@@ -333,8 +339,7 @@ class Session:
         said: list[calls.Call] = []
         for offer_ids, placements in matching.accepted:
             said += self._accept(offer_ids, placements, now)
-        bad = every.keys() - {offer.id for offer in good}
-        if declined := [*matching.declined, *sorted(bad), *unread]:
+        if declined := [*matching.declined, *unread]:
             said.append(
                 calls.decline_offers(self.framework, offer_ids=declined, refuse_s=self._refuse_s)
             )

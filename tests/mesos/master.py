@@ -35,6 +35,7 @@ class Agent:
     address: tuple[str, int] = ("127.0.0.1", 5051)
     state: str = "up"  # up, away, recovered (known from the registry only), draining, gone...
     unreachable_at: int = 0
+    maintenance_at: float | None = None  # POSIX seconds; for an hour, as in recording 19
     used: collections.Counter = attrs.field(factory=collections.Counter)
     used_ports: set = attrs.field(factory=set)
 
@@ -383,6 +384,11 @@ class Master:
             ],
             **extra,
         }
+        if agent.maintenance_at is not None:
+            raw["unavailability"] = {
+                "start": {"nanoseconds": round(agent.maintenance_at * 1e9)},
+                "duration": {"nanoseconds": 3600 * 10**9},
+            }
         self.offers[offer_id] = (framework.id, agent, {**scalars, "ports": ports}, (raw, []))
         if self.offer_timeout_s is not None:
             self.at(

@@ -549,7 +549,11 @@ def test_an_agent_that_goes_into_maintenance_gets_nothing():
         "start": {"nanoseconds": 10**12 + 60 * 10**9}
     }
     assert ["DECLINE"] == kinds(made.receive(event, 1000.0))
+    assert "maintenance" in made.wants["a1"].miss, "that is why"
     assert ["ACCEPT", "RECONCILE", "SUPPRESS"] == kinds(made.receive(offer(2), 1001.0))
+    assert {"S1"} == made.leaving(1001.0)
+    made.receive(offer(1), 1002.0)
+    assert set() == made.leaving(1002.0), "it is offered again without a plan"
 
 
 def test_a_removed_framework_begins_anew_with_its_dead():

@@ -628,6 +628,21 @@ async def test_who_waits_for_its_turn_gives_up_in_the_end(served, broker):
         await broker(served.base, offer_timeout_s=0.1).launch(spec())
 
 
+async def test_room_where_maintenance_is_near_is_not_waited_for(served, broker):
+    """Both agents are empty, and go within the hour: said after one turn, with the reason."""
+    for agent in served.machine.agents.values():
+        agent.maintenance_at = time.time() + 1200
+    before = len(served.pages)
+    with pytest.raises(api.NoCapacity, match="agent-1: goes into maintenance"):
+        await broker(served.base, offer_timeout_s=0.3).launch(spec())
+    assert 2 >= served.pages[before:].count("/slaves"), "it has not waited for another turn"
+    for agent in served.machine.agents.values():
+        agent.maintenance_at = None
+    backend = broker(served.base)
+    await backend.launch(spec("a2"))
+    assert ["a2"] == list(await listed_soon(backend))
+
+
 def large(name):
     """Return what takes three of an agent's four cores: two fit, one on each agent."""
     options = settings.MesosTemplate(default_cpus=3)

@@ -31,6 +31,7 @@ class Kind:
     shares: bool = False  # its agents trust each other anyway, and have a directory in common
     maker: str | None = None  # (spec, settings, owner=) -> what a launch would create; Rejected
     renderer: str | None = None  # the same as text
+    work_dir: str | None = None  # (settings, name) -> where it works, if the kind has a say in it
     alone: str = ""  # why two brokers of one owner cannot both reach the same agents
     lease_settings: str | None = None  # where the platform can hold a lease: how it is reached ...
     lease: str | None = None  # ... and (settings, name=) -> backends.lease.Lease
@@ -71,6 +72,7 @@ KINDS = {
             launch_style="entry-point",
             maker="backends.docker.containers.container:body",
             renderer="backends.docker.containers.container:render",
+            examiner="backends.docker.doctor:examine",
         ),
         Kind(
             name="kubernetes",
@@ -90,6 +92,8 @@ KINDS = {
             template_settings="backends.mesos.settings:MesosTemplate",
             factory="backends.mesos.backend:create",
             launch_style="command",
+            renderer="backends.mesos.tasks:render",
+            work_dir="backends.mesos.tasks:work_dir",
             examiner="backends.mesos.doctor:examine",
             alone="its framework id, by which the master knows the agents, is in one state_dir",
         ),
@@ -188,6 +192,12 @@ def render(name: str, settings: Any, spec: api.InstanceSpec, *, owner: str) -> s
     if renderer is None:
         raise ValueError(f"backends of kind {name} have nothing to show")
     return str(_load(renderer)(spec, settings, owner=owner))
+
+
+def work_dir(name: str, settings: Any, instance: str) -> str | None:
+    """Return where an instance of a kind works; None if its image decides, or nothing is known."""
+    path = kind(name).work_dir
+    return _load(path)(settings, instance) if path is not None else None
 
 
 def examine(

@@ -42,6 +42,7 @@ class Finding:
     verdict: Grade
     text: str = field(converter=_fit)
     hint: str = field(default="", converter=_fit)
+    fault: str = ""  # who has to act, as of ``api.BackendError``; "": nobody, or it is not known
 
 
 def ok(check: str, text: str) -> Finding:
@@ -49,14 +50,14 @@ def ok(check: str, text: str) -> Finding:
     return Finding(check=check, verdict=Grade.OK, text=text)
 
 
-def warn(check: str, text: str, hint: str = "") -> Finding:
+def warn(check: str, text: str, hint: str = "", *, fault: str = "") -> Finding:
     """Return a finding of something that may be meant so."""
-    return Finding(check=check, verdict=Grade.WARN, text=text, hint=hint)
+    return Finding(check=check, verdict=Grade.WARN, text=text, hint=hint, fault=fault)
 
 
-def fail(check: str, text: str, hint: str = "") -> Finding:
+def fail(check: str, text: str, hint: str = "", *, fault: str = "") -> Finding:
     """Return a finding of something that cannot work."""
-    return Finding(check=check, verdict=Grade.FAIL, text=text, hint=hint)
+    return Finding(check=check, verdict=Grade.FAIL, text=text, hint=hint, fault=fault)
 
 
 def whose(fault: str) -> str:

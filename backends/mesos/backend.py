@@ -211,7 +211,7 @@ class MesosBackend:
 
     def work_dir(self, name: str) -> str | None:
         """Return the link into the sandbox that the task makes before the agent starts."""
-        return f"{self._settings.work_root}/{name}"
+        return tasks.work_dir(self._settings, name)
 
     async def depart(self) -> None:
         """End the framework, which the master would keep for ``failover_timeout``.

@@ -30,6 +30,7 @@ _SANDBOX = '"$MESOS_SANDBOX"'
 _TOKEN = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES))))
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MB = 1 << 20
+_HANDED = "http://(handover.url)/(a word that is good once)"
 NOT_MOUNTED = (
     "the secret volume is not there; hint: the Mesos agent needs --launcher=linux and the "
     "isolators filesystem/linux,volume/secret, or the template says `secrets: environment`"
@@ -154,6 +155,27 @@ def info(
     if "container" in merged:
         merged["container"] = names.named(merged["container"], spec.name)
     return merged
+
+
+def work_dir(configured: settings.MesosSettings, name: str) -> str:
+    """Return the link into the sandbox that the task makes before the agent starts."""
+    return f"{configured.work_root}/{name}"
+
+
+def body(
+    spec: api.InstanceSpec, configured: settings.MesosSettings, *, owner: str
+) -> Mapping[str, Any]:
+    """Return the TaskInfo of a launch, as far as no offer decides it. Raises Rejected."""
+    del owner  # the framework's, not the task's
+    handed = {}
+    if way(spec, configured) == "fetch":
+        handed = {name: f"{_HANDED}/{name}" for name in spec.secret_files}
+    return info(spec, configured=configured, created_at=0.0, handed=handed)
+
+
+def render(spec: api.InstanceSpec, configured: settings.MesosSettings, *, owner: str) -> str:
+    """Return it as JSON, of a specification whose secrets are none. Raises Rejected."""
+    return json.dumps(body(spec, configured, owner=owner), indent=2) + "\n"
 
 
 def placed(wanted: Mapping[str, Any], placement: offers.Placement) -> dict[str, Any]:

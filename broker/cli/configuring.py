@@ -84,11 +84,17 @@ def render(options: argparse.Namespace) -> None:
     wall_now = clock.Clock().wall()
     policy = config.policy(settings, wall_now=wall_now)
     try:
-        shown = rendering.render(settings, policy, template=options.template, now=wall_now)
+        shown = rendering.render(
+            settings,
+            policy,
+            template=options.template,
+            now=wall_now,
+            controller_version=options.controller,
+        )
     except rendering.NotShown as error:
         raise exits.BadInput(str(error)) from error
     for name, text in shown.items():
-        print(f"---\n# backend {name}\n{text}", end="")
+        print(f"---\n# backend {name}, next to a controller {options.controller}\n{text}", end="")
 
 
 def init(options: argparse.Namespace) -> None:

@@ -33,6 +33,7 @@ from outside import connect_errors, counts, text, tls, waits
 _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
 _OLDEST = (2, 263)
+_PROTOCOL = "JNLP4-connect"
 _READ_ONLY = "agent-broker doctor --try tries it"
 _USER_HINT = "create an API token for controller.user, and give it as controller.token"
 
@@ -374,6 +375,7 @@ async def _ways_in(settings: config.Settings) -> AsyncIterator[finding.Finding]:
                     f"tried from here by {way.transport.value}: {connect_errors.words(error)}",
                     "check controller.agent_url, the tunnel and firewalls; agents may stand "
                     "elsewhere in the network than this machine",
+                    fault="configuration",
                 )
 
 
@@ -423,6 +425,16 @@ async def _agent_port(
             "agents",
             "the controller announces no agent port",
             "Manage Jenkins, Security: TCP port for inbound agents; or connect.mode websocket",
+            fault="operator",
+        )
+    protocols = headers.get("X-Jenkins-Agent-Protocols")
+    if protocols is not None and _PROTOCOL not in {one.strip() for one in protocols.split(",")}:
+        told = text.clean(protocols, 128) or "none"
+        return finding.fail(
+            "agents",
+            f"the controller speaks {told} at its agent port, and agents need {_PROTOCOL}",
+            "Manage Jenkins, Security, Agent protocols: enable it; or connect.mode websocket",
+            fault="operator",
         )
     if not headers.get("X-Instance-Identity"):
         return finding.fail(
@@ -430,6 +442,7 @@ async def _agent_port(
             "the controller has no instance identity: agents by TCP cannot connect",
             "install the plugin instance-identity, which 2.577 and later no longer bring along; "
             "or connect.mode websocket, which needs none",
+            fault="operator",
         )
     through = tunnel.parse_tunnel(way.tunnel) if way.tunnel is not None else None
     named = text.name(
@@ -441,7 +454,17 @@ async def _agent_port(
 
 
 async def _port(host: str, port: int, words: str) -> finding.Finding:
-    _, writer = await asyncio.open_connection(host, port)
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError as error:
+        return finding.fail(
+            "agents",
+            f"{words}: no connection to {host}:{port} from here: {connect_errors.words(error)}",
+            "the controller names that port: is it open in every firewall on the way, and is "
+            "`connect.tunnel` or `connect.direct` right where one is set? or connect.mode "
+            "websocket, which needs no port of its own",
+            fault="operator",
+        )
     writer.close()
     return finding.ok("agents", f"{words}: {host}:{port} takes connections")
 
@@ -453,10 +476,13 @@ async def _backend(name: model.BackendName, backend: backends_api.Backend) -> fi
             instances = await backend.list()
             room = await backend.capacity()
     except backends_api.BackendError as error:
-        return finding.fail(check, error.reason, finding.whose(error.fault))
+        return finding.fail(check, error.reason, finding.whose(error.fault), fault=error.fault)
     except TimeoutError:
         return finding.fail(
-            check, f"no answer within {_LIMIT_S:.0f} s", "is it reachable from here?"
+            check,
+            f"no answer within {_LIMIT_S:.0f} s",
+            "is it reachable from here?",
+            fault="platform",
         )
     more = f"; {room.text}" if room is not None and room.text else ""
     return finding.ok(

@@ -167,8 +167,9 @@ async def _examine(
             if not options.json:
                 check, said = terminal.plain(one.check), terminal.plain(one.text)
                 print(f"{one.verdict.value:4}  {check:18}  {said}", flush=True)
-                if one.hint:
-                    print(f"{'':26}-> {terminal.plain(one.hint)}")
+                who = f" (fault: {one.fault})" if one.fault else ""
+                if one.hint or who:
+                    print(f"{'':26}-> {terminal.plain(one.hint)}{who}")
     return findings
 
 

@@ -28,8 +28,9 @@ from broker.cli import (
     shared,
     version,
 )
-from broker.config import samples, values
+from broker.config import rehearsal, samples, values
 from broker.status import terminal
+from jnlp import version as jnlp_version
 from outside import waits
 
 OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
@@ -168,6 +169,14 @@ def parser() -> argparse.ArgumentParser:
     )
     render.add_argument("template", metavar="TEMPLATE", help="name of a template")
     _config_of(render)
+    render.add_argument(
+        "--controller",
+        type=_version,
+        default=rehearsal.TODAYS,
+        metavar="VERSION",
+        help="next to a controller of that version: those before 2.440 get other variables "
+        f"(default: {rehearsal.TODAYS}, and all later ones)",
+    )
 
     _watching(subs)
 
@@ -362,6 +371,12 @@ def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     record.add_argument(
         "--names", action="store_true", help="keep the names of jobs and people (default: hashed)"
     )
+
+
+def _version(text: str) -> str:
+    if jnlp_version.parse(text) is None:
+        raise _wrong(text, f"a version of Jenkins, such as {rehearsal.TODAYS}")
+    return text
 
 
 def _seconds(least: float, most: float) -> Callable[[str], float]:

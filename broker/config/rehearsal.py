@@ -4,7 +4,9 @@ What can only fail is said when the configuration is read, not by the first buil
 kinds: what makes a kind's instance is handed in.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+
+from attrs import Factory, frozen
 
 from backends import api as backends_api
 from broker.config.settings import BackendSettings, KindClasses
@@ -14,7 +16,23 @@ from broker.core.fleet import marks
 from jnlp import secret as jnlp_secret
 
 _SUFFIX = "xxxxxx"
+TODAYS = "2.462.1"
+"""A controller since which launches have not changed."""
 _SECRET = "not-shown"  # noqa: S105 -- stands where the controller's secret would be
+
+
+@frozen(kw_only=True)
+class Surroundings:
+    """What a launch takes from controller and backend; without them, from those of today.
+
+    ``work_dir``: where the backend has an instance of that name work; the rest as of a ``Site``.
+    """
+
+    controller_version: str = TODAYS
+    route: backends_api.Route = Factory(backends_api.Route)
+    authorities: tuple[str, ...] = ()
+    work_dir: Callable[[str], str | None] = lambda _: None
+    shares: bool = False
 
 
 def order(
@@ -24,12 +42,13 @@ def order(
     owner: str,
     style: str,
     now: float,
-    route: backends_api.Route | None = None,
-    authorities: tuple[str, ...] = (),
+    around: Surroundings | None = None,
 ) -> backends_api.InstanceSpec:
     """Return what a launch would be given, with a name and a secret that are none."""
+    around = around or Surroundings()
+    name = marks.node_name(owner, template.name, _SUFFIX)
     action = model.LaunchAgent(
-        name=marks.node_name(owner, template.name, _SUFFIX),
+        name=name,
         template=template.name,
         backend=backend,
         reason="shown",
@@ -37,11 +56,12 @@ def order(
     site = spec.Site(
         owner=owner,
         style=spec.Style(style),
-        controller_version="",
+        shares=around.shares,
+        controller_version=around.controller_version,
         jar_url=f"{template.launch.agent_url}jnlpJars/agent.jar",
-        work_dir=None,
-        route=route or backends_api.Route(),
-        authorities=authorities,
+        work_dir=around.work_dir(name),
+        route=around.route,
+        authorities=around.authorities,
         now=now,
     )
     return spec.instance(action, template, site, jnlp_secret.Secret(_SECRET))

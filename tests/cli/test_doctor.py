@@ -276,6 +276,42 @@ async def test_without_an_instance_identity_no_agent_comes_by_tcp():
     assert "websocket" in found.hint
 
 
+@pytest.mark.parametrize(
+    ("headers", "text", "hint"),
+    [
+        ({}, "the controller announces no agent port", "TCP port for inbound agents"),
+        (
+            {"X-Jenkins-Agent-Protocols": "JNLP3-connect, Ping"},
+            "speaks JNLP3-connect, Ping at its agent port, and agents need JNLP4-connect",
+            "Agent protocols",
+        ),
+        (
+            {"X-Jenkins-Agent-Protocols": "JNLP4-connect, Ping"},
+            "agent port: no connection to 127.0.0.1:1 from here: ",
+            "firewall",
+        ),
+    ],
+)
+async def test_no_way_to_the_agent_port_is_the_operators_fault(headers, text, hint):
+    """None is open, it speaks what nobody speaks any more, or no packet gets there."""
+    known = {"X-Jenkins-JNLP-Port": "1", "X-Instance-Identity": "MIIB"} if headers else {}
+
+    async def listener(_: web.Request) -> web.Response:
+        return web.Response(headers=headers | known)
+
+    app = web.Application()
+    app.router.add_get("/tcpSlaveAgentListener/", listener)
+    async with (
+        test_utils.TestServer(app, host="127.0.0.1") as server,
+        aiohttp.ClientSession() as client,
+    ):
+        url = f"http://127.0.0.1:{server.port}/"
+        found = await doctors._way_in(client, url, tunnel.Connection())
+    assert (finding.Grade.FAIL, "operator") == (found.verdict, found.fault)
+    assert text in found.text
+    assert hint in found.hint
+
+
 def test_a_controller_that_is_not_there(tmp_path, monkeypatch, capsys):
     """Said in one line with what to check; the rest is still looked at."""
     monkeypatch.setenv("DOCTOR_TOKEN", TOKEN)
@@ -295,7 +331,7 @@ def test_a_controller_that_is_not_there(tmp_path, monkeypatch, capsys):
     assert cli.main(["doctor", "--config", str(path), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert [row.keys() for row in found] == [
-        {"check": 0, "verdict": 0, "text": 0, "hint": 0}.keys()
+        {"check": 0, "verdict": 0, "text": 0, "hint": 0, "fault": 0}.keys()
     ] * 4
 
 

@@ -78,6 +78,7 @@ class Cluster:
     bookmark_s: float = 60.0
     namespaces_readable: bool = False
     pods: dict[str, Object] = field(factory=dict)
+    manifests: dict[str, Object] = field(factory=dict)  # as they were sent, by name
     secrets: dict[str, Object] = field(factory=dict)
     leases: dict[str, Object] = field(factory=dict)
     logs: dict[tuple[str, str], list[str]] = field(factory=dict)
@@ -157,6 +158,7 @@ class Cluster:
     # --- the scheduler and the kubelet ---
 
     def _create(self, manifest: Object) -> Object:
+        self.manifests[manifest["metadata"]["name"]] = manifest
         pod = copy.deepcopy(manifest)
         meta = pod["metadata"]
         meta |= {

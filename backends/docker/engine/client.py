@@ -17,6 +17,7 @@ import threading
 import urllib.parse
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, ParamSpec, TypeVar
 
 import urllib3
@@ -37,6 +38,7 @@ _EVENTS = ("start", "die", "oom", "kill", "pause", "unpause", "destroy", "create
 _REMAPPING = ("selinux", "userns", "rootless")
 _ARCHIVE_MAX = 1 << 20  # of secrets that are looked at again
 _INSPECT_MAX = 4 << 20
+_NO_PAGE = "page not found"  # an engine's words where it knows no such request
 _OUTPUT_MAX = 32 << 20
 _OUTPUT_KEPT = 64 << 10
 _LAYERS_MAX = 1000
@@ -346,6 +348,38 @@ class Engine:
 
     # --- images ---
 
+    def has_image(self, image: str) -> bool:
+        """Tell whether an image is there, by its name or digest."""
+        with self._answers("cannot look for an image") as session:
+            try:
+                session.ask("GET", f"/images/{_image(image)}/json", limit=_INSPECT_MAX)
+            except wire.RefusedError as error:
+                if error.status == 404:
+                    return False
+                raise
+        return True
+
+    def ask_registry(self, image: str) -> None:
+        """Have the engine ask an image's registry for it, as a pull begins.
+
+        Raises Rejected, Unauthorized, Unavailable: also of an engine that cannot ask.
+        """
+        with self._answers("cannot ask the registry") as session:
+            try:
+                session.ask(
+                    "GET",
+                    f"/distribution/{_image(image)}/json",
+                    headers=self._login(image),
+                    limit=_INSPECT_MAX,
+                )
+            except wire.RefusedError as error:
+                if error.words.strip().lower() == _NO_PAGE:
+                    raise api.Unavailable("this engine does not ask registries") from error
+                if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+                    words = f"the registry refuses: {error.words}"
+                    raise api.Unauthorized(words, reach=api.Reach.TEMPLATE) from error
+                raise answers.refused_pull(error.status, error.words) from error
+
     def pull(self, image: str, platform: str | None, tell: Callable[[str], None]) -> None:
         """Pull an image, telling its progress. Raises Rejected, Unauthorized, Unavailable."""
         limit = self._settings.pull_timeout_s
@@ -554,6 +588,11 @@ def _place(container_id: str) -> str:
 
 def _quoted(name: str) -> str:
     return urllib.parse.quote(name, safe="")
+
+
+def _image(name: str) -> str:
+    """Return a reference as it stands in a path: engines route by its slashes."""
+    return urllib.parse.quote(name, safe="/:@")
 
 
 def _event(line: bytes | None) -> answers.ContainerEvent | None:

@@ -1,0 +1,94 @@
+"""The doctor and images: there, to be had, or not; nothing is pulled and nothing started."""
+
+import time
+
+import pytest
+
+from backends import api
+from backends.docker import doctor, settings
+from tests import echo
+from tests.docker import scripted_engine
+
+IMAGE = "registry.example:5000/team/agent:1"
+HERE = ("GET", f"/images/{IMAGE}/json")
+THERE = ("GET", f"/distribution/{IMAGE}/json")
+
+
+async def found(engine, *, pull="if-missing", image=IMAGE):
+    order = api.InstanceSpec(
+        name="x", metadata={}, image=image, options=settings.DockerTemplate(pull=pull)
+    )
+    told = settings.DockerSettings(hosts=(settings.Host(url=engine.url),))
+    rows = doctor.examine(told, owner="o", orders={"t": order, "u": order}, now=time.time)
+    return [row async for row in rows]
+
+
+MISSING = scripted_engine.refusal(404, f"No such image: {IMAGE}")
+DENIED = "denied: requested access to the resource is denied"
+UNKNOWN = "manifest unknown: manifest unknown"
+AWAY = "Get https://registry.example:5000/v2/: dial tcp: lookup registry.example: no such host"
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "pull", "grade", "fault", "words"),
+    [
+        ({}, None, "if-missing", "ok", "", "(template t, u) is there"),
+        ({}, None, "never", "ok", "", "is there"),
+        (MISSING, None, "never", "FAIL", "configuration", "is not there, and it is never pulled"),
+        (MISSING, {"Descriptor": {}}, "if-missing", "ok", "", "can be pulled"),
+        ({}, {"Descriptor": {}}, "always", "ok", "", "can be pulled"),
+        (MISSING, (403, DENIED), "if-missing", "FAIL", "operator", "the registry refuses"),
+        (MISSING, (404, UNKNOWN), "if-missing", "FAIL", "configuration", "cannot be pulled"),
+        (MISSING, (500, AWAY), "if-missing", "warn", "platform", "not there, and whether it can"),
+        ({}, (500, AWAY), "always", "warn", "platform", "is to be pulled anew, and whether"),
+        (MISSING, (404, "page not found"), "if-missing", "warn", "platform", "does not ask"),
+    ],
+)  # fmt: skip
+async def test_an_image_is_there_or_can_be_had_or_not(here, there, pull, grade, fault, words):
+    """By the engine's word, and by what its registry tells the engine; once for each image."""
+    with scripted_engine.engine() as engine:
+        engine.answer(*HERE, here)
+        if there is not None:
+            is_refusal = isinstance(there, tuple)
+            engine.answer(*THERE, scripted_engine.refusal(*there) if is_refusal else there)
+        (row,) = await found(engine, pull=pull)
+        asked = [r for r in engine.requests if "/images/" in r.target or "/dist" in r.target]
+    assert (grade, fault) == (row.verdict.value, row.fault)
+    assert row.text.startswith(IMAGE)
+    assert words in row.text
+    assert {"GET"} == {request.method for request in asked}
+    assert len(asked) == (2 if there is not None else 1)
+
+
+async def test_a_login_of_the_configuration_is_used(tmp_path):
+    """As a pull does: else a private image would be called missing."""
+    (tmp_path / "password").write_text("a-password-of-bob\n")
+    login = settings.Registry(user="bob", password_file=str(tmp_path / "password"))
+    with scripted_engine.engine() as engine:
+        engine.answer(*HERE, MISSING)
+        engine.answer(*THERE, {"Descriptor": {}})
+        told = settings.DockerSettings(
+            hosts=(settings.Host(url=engine.url),), registries={"registry.example:5000": login}
+        )
+        order = api.InstanceSpec(name="x", metadata={}, image=IMAGE)
+        rows = doctor.examine(told, owner="o", orders={"t": order}, now=time.time)
+        (row,) = [row async for row in rows]
+        (asked,) = (r for r in engine.requests if "/distribution/" in r.target)
+    assert "ok" == row.verdict.value
+    assert "x-registry-auth: " in asked.head.lower()
+
+
+async def test_an_engine_that_does_not_answer_is_said_of_each_image(tmp_path):
+    """The platform's fault."""
+    with scripted_engine.engine() as engine:
+        url = engine.url
+    (row,) = await found(scripted_engine.Engine(url))
+    assert ("FAIL", "platform") == (row.verdict.value, row.fault)
+
+
+async def test_an_engine_that_answers_nonsense_is_no_bug():
+    """One line."""
+    with scripted_engine.engine() as engine:
+        engine.answer(*HERE, echo.reply([], status="503 Busy"))
+        (row,) = await found(engine)
+    assert "FAIL" == row.verdict.value

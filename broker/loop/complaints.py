@@ -22,6 +22,8 @@ _FRAME = re.compile(
     r"|\w{3} \d{1,2}, \d{4} [\d:]{7,8} (?:[AP]M )?[\w.$]+ [\w.$<>]+$"
 )
 """A line of a trace, or the line above a message in which Java says when and where."""
+_USAGE = re.compile(r"java -jar \S{1,80} \[options")
+"""What agent.jar prints below an argument that it does not understand, and 97 lines of help."""
 _ADDRESS = re.compile(r"https?://[^\s\"'<>]{1,200}|Connecting to (?P<socket>[\w.:-]{1,200})$")
 _CLASS_FILE = re.compile(
     r"class file version (?P<needs>\d{1,3})\.\d.{1,120}?up to (?P<has>\d{1,3})\."
@@ -178,8 +180,17 @@ def complaint(lines: Sequence[str]) -> Complaint:
 
 
 def telling(lines: Sequence[str]) -> list[str]:
-    """Return the lines that are worth a person's time: no frames of traces, no empty ones."""
-    return [line for line in lines if line.strip() and not _FRAME.match(line)]
+    """Return the lines that are worth a person's time: no frames of traces, no help.
+
+    Help ends where the log goes on: its lines cannot be told from others.
+    """
+    kept, is_help = [], False
+    for line in lines:
+        is_frame = bool(_FRAME.match(line))
+        is_help = bool(_USAGE.match(line)) or (is_help and not is_frame)
+        if line.strip() and not is_help and not is_frame:
+            kept.append(line)
+    return kept
 
 
 def _java(line: str) -> Complaint | None:

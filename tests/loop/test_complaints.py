@@ -4,6 +4,7 @@ import pytest
 
 from broker.core import model
 from broker.loop import complaints
+from outside import text as texts
 from tests.project import test_house as house
 
 RECORDINGS = house.ROOT / "tests" / "recordings"
@@ -69,6 +70,8 @@ RECORDED = {
         C.LOST_REFUSED,
     ),
     "old-connected": ("an agent of the name s1 is connected already", C.LOST_REFUSED),
+    "unknown-option": ('"-bogus" is not a valid option', None),
+    "no-secret-file": ("No such file: secret", None),
     "heap": ("its Java ran out of memory", C.LOST_MEMORY),
     "no-memory": ("there was too little memory for its Java to start", C.LOST_MEMORY),
 }
@@ -95,6 +98,13 @@ def test_what_it_said_before_it_was_connected_counts_no_more():
 def test_the_last_complaint_counts():
     told = complaints.complaint([*tail("dns"), *tail("connected")])
     assert told.cause is C.LOST_REFUSED
+
+
+def test_help_hides_nothing():
+    """As it is read, without the blanks before its lines; where the log goes on it has ended."""
+    text = "\n".join([*tail("unknown-option"), *tail("dns")])
+    told = complaints.telling(texts.last_lines(text, 1000))
+    assert ['"-bogus" is not a valid option', *complaints.telling(tail("dns"))] == told
 
 
 def test_that_it_was_connected_is_no_complaint():

@@ -382,28 +382,38 @@ def test_what_the_platform_says_of_an_agent_that_starts_is_passed_on():
 
 
 @pytest.mark.parametrize(
-    ("since_s", "has_node", "done", "reason", "words"),
+    ("since_s", "there", "done", "reason", "words"),
     [
-        (4.9, False, False, WaitReason.AGENT_ORDERED, "is ordered for it"),
-        (5.0, False, False, WaitReason.UNANSWERED, "5 s ago, and its node is not there yet"),
+        (4.9, "", False, WaitReason.AGENT_ORDERED, "is ordered for it"),
+        (
+            5.0,
+            "",
+            False,
+            WaitReason.UNANSWERED,
+            "5 s ago, and neither its node nor its instance from local is there yet",
+        ),
+        (5.0, "instance", False, WaitReason.UNANSWERED, "and its node is not there yet"),
         (
             23.0,
-            True,
+            "node",
             False,
             WaitReason.UNANSWERED,
             "23 s ago, and its instance from local is not there yet",
         ),
-        (23.0, True, True, WaitReason.AGENT_ORDERED, "is ordered for it"),  # a slow listing
+        (23.0, "node", True, WaitReason.AGENT_ORDERED, "is ordered for it"),  # a slow listing
     ],
 )
-def test_an_order_that_hangs_says_what_is_missing(since_s, has_node, done, reason, words):
+def test_an_order_that_hangs_says_what_is_missing(since_s, there, done, reason, words):
     """The controller or the platform has it, and does not answer."""
     scene = Scene(MAVEN)
     scene.wait(item(1, "maven"))
     name = model.NodeName("o-maven-a1")
-    if has_node:
+    if there:
         scene.agent("maven", Phase.CONNECTING, suffix="a1", known=False, age_s=since_s)
+    if "instance" not in there:
         scene.instances = {backend: [] for backend in scene.instances}
+    if "node" not in there:
+        scene.computers = [one for one in scene.computers if one.name != name]
     flight = model.Expectation(
         verb=model.Verb.LAUNCH,
         name=name,

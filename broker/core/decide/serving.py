@@ -202,8 +202,15 @@ def _unanswered(draft: drafts.Draft, agent: Agent) -> str:
     if waited < _ANSWERED_S:
         draft.wake.append(flight.since_at + _ANSWERED_S)
         return ""
-    missing = f"its instance from {agent.backend}" if agent.computer is not None else "its node"
-    return f"agent {agent.name} was ordered {waited:.0f} s ago, and {missing} is not there yet"
+    instance = f"its instance from {agent.backend}"
+    match agent.computer is None, agent.instance is None:
+        case True, True:  # some platforms are asked before the controller is
+            words = f"neither its node nor {instance} is"
+        case True, False:
+            words = "its node is not"
+        case _:
+            words = f"{instance} is not"
+    return f"agent {agent.name} was ordered {waited:.0f} s ago, and {words} there yet"
 
 
 def _keep(draft: drafts.Draft) -> list[matching.Supply]:

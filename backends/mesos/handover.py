@@ -6,8 +6,8 @@ with a token, which Mesos' fetcher asks before the task starts, and which is wor
 that. Whoever asks a second time gets nothing and is told in the log: somebody may have been first,
 and then the task, which came too late, ends, and its node with it.
 
-Serves one request per connection, a few hundred bytes of it, for seconds. Refuses to know tasks
-and HTTP beyond that.
+Serves one request per connection, a few hundred bytes of it, for seconds; whoever says nothing
+has to go for somebody who asks (``outside.doors``). Refuses to know tasks and HTTP beyond that.
 """
 
 import asyncio
@@ -23,14 +23,18 @@ import attrs
 
 from backends import api
 from backends.mesos import settings
-from outside import text, waits
+from outside import doors, text
 
 _LOG = logging.getLogger("backends.mesos")
 _PATH = "/handover/"
 _ASKED = re.compile(rb"GET [^ ]*/handover/([0-9a-f]{64}) HTTP/1\.[01]\r\n")
-_HEAD_MAX = 8192
-_REQUEST_S = 10.0
-_CONNECTIONS_MAX = 64
+_LIMITS = doors.DoorLimits(
+    connections=128,
+    per_address=96,  # a host may start many tasks at once; addresses may be hidden behind one
+    request_s=10.0,
+    answer_s=10.0,
+    request_bytes=8192,
+)
 _KEPT_S = 3600.0  # from the launch to the fetch; an agent may be downloading an image first
 _KEPT_MAX = 10_000
 
@@ -47,12 +51,18 @@ class _Deposit:
 class HandoverDoor:
     """Listens from the first ``open`` on; one object per backend and event loop."""
 
-    def __init__(self, configured: settings.Handover, *, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        configured: settings.Handover,
+        *,
+        now: Callable[[], float],
+        limits: doors.DoorLimits = _LIMITS,
+    ) -> None:
         self._settings = configured
         self._now = now
-        self._server: asyncio.Server | None = None
+        self._limits = limits
+        self._door: doors.Door | None = None
         self._opening = asyncio.Lock()
-        self._talking: set[asyncio.Task[None]] = set()
         self._base = ""
         self._left: dict[str, _Deposit] = {}  # by the token's digest, oldest first
         self.closed = False
@@ -60,20 +70,23 @@ class HandoverDoor:
     async def open(self) -> None:
         """Listen, if nobody does yet. Raises Rejected when that cannot be."""
         async with self._opening:
-            if self._server is not None or self.closed:
+            if self._door is not None or self.closed:
                 return
             host, _, port = self._settings.listen.rpartition(":")
             try:
-                context = self._context()
-                self._server = await asyncio.start_server(
-                    self._accept, host.strip("[]") or None, int(port), limit=_HEAD_MAX, ssl=context
+                door = doors.Door(
+                    lambda: _Guest(door, self._answer),
+                    limits=self._limits,
+                    logger=_LOG,
+                    tls=self._context(),
                 )
+                _, chosen = await door.open(host=host.strip("[]"), port=int(port))
             except (OSError, ValueError) as error:
                 words = getattr(error, "strerror", None) or str(error)
                 raise api.Rejected(
                     text.clean(f"handover: cannot listen on {self._settings.listen}: {words}")
                 ) from error
-            chosen = self._server.sockets[0].getsockname()[1]
+            self._door = door
             url = self._settings.url.rstrip("/")
             self._base = url.removesuffix(":0") + f":{chosen}" if url.endswith(":0") else url
 
@@ -95,12 +108,9 @@ class HandoverDoor:
     async def aclose(self) -> None:
         """Close the door; what lies there is lost, and its tasks will say so. Idempotent."""
         self.closed = True
-        if self._server is not None:
-            self._server.close()
-        for talk in [*self._talking]:
-            talk.cancel()
-        if self._talking:
-            await asyncio.wait(self._talking)
+        if self._door is not None:
+            await self._door.aclose()
+            self._door.expel()
 
     def _context(self) -> ssl.SSLContext | None:
         if self._settings.cert_file is None:
@@ -108,24 +118,6 @@ class HandoverDoor:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self._settings.cert_file, self._settings.key_file)
         return context
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._talking) >= _CONNECTIONS_MAX:
-            writer.transport.abort()
-            return
-        self._talking.add(task)
-        try:
-            async with waits.timeout(_REQUEST_S):
-                writer.write(self._answer(await reader.readuntil(b"\r\n\r\n"), _peer(writer)))
-                await writer.drain()
-                writer.close()
-                await writer.wait_closed()
-        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
-            writer.transport.abort()
-        finally:
-            self._talking.discard(task)
-            writer.close()
 
     def _answer(self, head: bytes, peer: str) -> bytes:
         asked = _ASKED.match(head)
@@ -157,9 +149,35 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _peer(writer: asyncio.StreamWriter) -> str:
+class _Guest(asyncio.Protocol):
+    """Hears one request's head, gives the answer, and closes; ``answer`` is told who asks."""
+
+    def __init__(self, door: doors.Door, answer: Callable[[bytes, str], bytes]) -> None:
+        self._door = door
+        self._answer = answer
+        self._head = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember whom to answer."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- a socket's
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer once the head is whole; nothing after it is looked at."""
+        self._head += data
+        if self._transport is None or b"\r\n\r\n" not in self._head:
+            return
+        if (here := self._door.inside.get(self)) is not None:
+            here.asked()
+        transport, self._transport = self._transport, None
+        transport.write(self._answer(self._head, _peer(transport)))
+        transport.close()
+
+
+def _peer(transport: asyncio.Transport) -> str:
     with contextlib.suppress(TypeError, IndexError):
-        return text.clean(str(writer.get_extra_info("peername")[0]), 60)
+        return text.clean(str(transport.get_extra_info("peername")[0]), 60)
     return "somebody"
 
 

@@ -85,23 +85,47 @@ async def test_what_nobody_took_is_worth_nothing_after_a_while(door):
     assert 1 == len(door._left), "old ones are forgotten"
 
 
-async def test_who_says_nothing_or_too_much_holds_up_nobody(door, monkeypatch):
-    monkeypatch.setattr(handover, "_REQUEST_S", 0.2)
-    url = door.leave("a1", SECRET)
+@contextlib.asynccontextmanager
+async def silent(url: str, count: int):
+    """So many connections that say a word and no more."""
     parts = urllib.parse.urlsplit(url)
-    silent = [
-        await asyncio.open_connection(parts.hostname, parts.port)
-        for _ in range(handover._CONNECTIONS_MAX + 20)
-    ]
-    for reader, _ in silent:
-        with contextlib.suppress(OSError):
-            assert b"" == await patience.wait_for(reader.read(), 30)
-    for _, writer in silent:
-        writer.close()
+    mute = []
+    for _ in range(count):
+        _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(b"G")
+        mute.append(writer)
+    try:
+        yield
+    finally:
+        for writer in mute:
+            writer.close()
+
+
+async def test_who_says_nothing_or_too_much_holds_up_nobody(door):
+    """A fetcher is served at once beside three hundred who wait, and they are limited."""
+    urls = [door.leave(f"a{number}", SECRET) for number in range(3)]
+    async with silent(urls[0], 300):
+        for url in urls:
+            assert (await ask(url)).endswith(SECRET.encode())
+        assert len(door._door.inside) <= door._limits.per_address
+    url = door.leave("b1", SECRET)
     with contextlib.suppress(OSError):
         assert b"" == await ask(url, "GET / HTTP/1.1\r\nx: " + "y" * 100_000 + "\r\n\r\n")
-    monkeypatch.setattr(handover, "_REQUEST_S", 30.0)
     assert (await ask(url)).endswith(SECRET.encode())
+
+
+async def test_who_says_nothing_has_to_go():
+    one = handover.HandoverDoor(
+        DOOR, now=time.time, limits=attrs.evolve(handover._LIMITS, request_s=0.2)
+    )
+    await one.open()
+    parts = urllib.parse.urlsplit(one.leave("a1", SECRET))
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(b"GET /hand")
+    with contextlib.suppress(OSError):
+        assert b"" == await patience.wait_for(reader.read(), 30)
+    writer.close()
+    await one.aclose()
 
 
 async def test_over_tls(authority):
@@ -114,11 +138,15 @@ async def test_over_tls(authority):
     url = one.leave("a1", SECRET)
     context = ssl.create_default_context(cafile=str(authority / "ours.pem"))
     assert (await ask(url, ssl=context)).endswith(SECRET.encode())
+    url = one.leave("a2", SECRET)
+    async with silent(url, 150):  # who do not shake hands
+        assert (await ask(url, ssl=context)).endswith(SECRET.encode())
+        assert len(one._door.inside) <= one._limits.per_address
     await one.aclose()
 
 
 async def test_a_door_that_cannot_be_opened_is_told(door):
-    port = door._server.sockets[0].getsockname()[1]
+    port = urllib.parse.urlsplit(door.leave("a1", SECRET)).port
     for told in (
         attrs.evolve(DOOR, listen=f"127.0.0.1:{port}"),
         attrs.evolve(DOOR, url="https://x", cert_file="/no/such", key_file="/no/such"),

@@ -60,6 +60,14 @@ ABSOLUTE: Mapping[str, Any] = {
 """For ``of``: a path of this machine, which does not depend on where the broker was started."""
 
 
+ELSEWHERE: Mapping[str, Any] = {
+    "like": re.compile(r"(/|[A-Za-z]:[\\/]).*", re.DOTALL),
+    "words": "an absolute path, of Windows too",
+    "hint": "begin it with '/', or with a drive as C:/",
+}
+"""The same of a machine where agents run: it may be one with Windows."""
+
+
 def of(  # noqa: PLR0913 -- all that a declaration may say, by name
     doc: str,
     default: Any = NOTHING,

@@ -7,6 +7,7 @@ mounts, the configuration refuses.
 """
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 
 from attrs import frozen
@@ -14,6 +15,7 @@ from attrs import frozen
 from backends.kit import names
 
 _WORKSPACES = "workspace"
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 """Below the working directory; the controller's name for where builds run."""
 
 
@@ -68,7 +70,14 @@ def normal(path: str) -> str:
 
 def plain(path: str) -> str:
     """Return an absolute path in its one way of being written, anything else as it is."""
+    if is_of_windows(path):
+        return path.rstrip("/\\") if len(path) > len("C:/") else path
     return normal(path) if path.startswith("/") else path
+
+
+def is_of_windows(path: str) -> bool:
+    """Return whether a path begins with a drive."""
+    return _DRIVE.match(path) is not None
 
 
 def _normal(mount: Mount) -> Mount:

@@ -263,7 +263,7 @@ class KubernetesTemplate:
         "images.",
         "/home/jenkins/agent",
         converter=workspaces.plain,
-        **setting.ABSOLUTE,
+        **setting.ELSEWHERE,
     )
     run_as_user: int | None = setting.of(
         "User and group of all processes, by number. 1000 is `jenkins` in the agent images. "

@@ -21,6 +21,7 @@ from backends.kit import finding
 from broker import assembly, clock, config, exits, log, page_address, store
 from broker.cli import doctor as doctors
 from broker.cli import recording, shared, single_look, watching
+from broker.core.fleet import marks
 from broker.loop import ending
 from broker.status import documents, terminal
 from outside import counts
@@ -169,7 +170,8 @@ async def _examine(
                 print(f"{one.verdict.value:4}  {check:18}  {said}", flush=True)
                 who = f" (fault: {one.fault})" if one.fault else ""
                 if one.hint or who:
-                    print(f"{'':26}-> {terminal.plain(one.hint)}{who}")
+                    hint = one.hint or finding.whose(one.fault)
+                    print(f"{'':26}-> {terminal.plain(hint)}{who}")
     return findings
 
 
@@ -197,6 +199,8 @@ def sweep(options: argparse.Namespace) -> None:
     rows = [{"name": a["name"], "reason": a["reason"]} for a in document["leftovers"]]
     kept = [{"name": r["subject"], "reason": r["text"]} for r in document["kept"]]
     _print_swept(options, rows, [], kept)
+    if options.all and not options.json:
+        print(terminal.plain(f"would go at last: {_last(settings)}"))
     if not rows:
         return
     if asked.answers is not None:
@@ -214,12 +218,31 @@ def _clear(options: argparse.Namespace) -> None:
     settings = shared.settings_of(options)
     log.configure(level="error", secrets=settings.secrets())
     with shared.state_dir(settings, busy=_SWEEPS_ITSELF):
-        rows, removed, kept = asyncio.run(single_look.clear(settings, everything=options.all))
+        rows, removed, kept = asyncio.run(
+            single_look.clear(
+                settings,
+                everything=options.all,
+                before=lambda rows: shared.note(_announced(options, settings, rows)),
+            )
+        )
     _print_swept(options, rows, removed, kept)
     failed = [row["name"] for row in rows if row["name"] not in removed]
     if failed:
         left = counts.told(len(failed), "is left", "are left")
         raise exits.Failed(f"{left} that could not be removed: {ending.listed(failed)}")
+
+
+def _announced(
+    options: argparse.Namespace, settings: config.Settings, rows: single_look.Rows
+) -> str:
+    """Say what is about to be removed, before any of it is."""
+    names = ending.listed([row["name"] for row in rows]) or "nothing"
+    last = f"; at last {_last(settings)}" if options.all else ""
+    return f"about to remove {names}{last}"
+
+
+def _last(settings: config.Settings) -> str:
+    return f"{marks.placeholder_name(settings.owner)}, the node that the broker keeps for itself"
 
 
 def _print_swept(
@@ -234,7 +257,8 @@ def _print_swept(
     if not rows and not kept:
         print("nothing is left over")
     for row in rows:
-        state = "removed" if row["name"] in removed else "left over"
+        left = "would go" if options.all and not options.yes else "left over"
+        state = "removed" if row["name"] in removed else left
         print(terminal.plain(f"{state}: {row['name']}: {row['reason']}"))
     for row in kept:
         print(terminal.plain(f"kept: {row['name']}: {row['reason']}"))

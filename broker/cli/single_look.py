@@ -173,9 +173,12 @@ async def leftover(settings: config.Settings, *, everything: bool) -> documents.
         return documents.leftovers(looked, looked.plan, everything=everything)
 
 
-async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, list[str], Rows]:
+async def clear(
+    settings: config.Settings, *, everything: bool, before: Callable[[Rows], None]
+) -> tuple[Rows, list[str], Rows]:
     """Look twice, then remove with the same steps as ever: found, removed, kept.
 
+    ``before`` is told what was found, before any of it is removed.
     The caller holds the state directory. Raises Refused where another broker is at work.
     """
     watch = clock.Clock()
@@ -190,6 +193,7 @@ async def clear(settings: config.Settings, *, everything: bool) -> tuple[Rows, l
         doing = leftovers.removals(planned)
         rows = [{"name": str(a.name), "reason": a.reason} for a in doing]
         kept = [{"name": r.subject, "reason": r.text} for r in planned.refusals]
+        before(rows)
         removed: list[str] = []
         for action in doing:
             policy = broker.policy

@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 import urllib.parse
+import zoneinfo
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,6 +88,7 @@ class Builder:
             makes.template(name, entry, sections.get(name, {}))
             for name, entry in document.templates.items()
         )
+        self._check_warm(document)
         if not templates and not self.notes.problems:
             self.notes.bad(("templates",), "found none; allowed: one or more")
         if self.notes.problems or controller is None:
@@ -117,6 +119,33 @@ class Builder:
             ),
             fingerprint=_fingerprint(data),
         )
+
+    def _check_warm(self, document: shape.Document) -> None:
+        """Look whether all that is to be idle at one moment of a week may be there."""
+        most = document.limits.agents
+        if most is None:
+            return
+        warmths = {
+            name: templating.warmth(entry.warm)
+            for name, entry in document.templates.items()
+            if not entry.paused
+        }
+        try:
+            moments = sorted({m for one in warmths.values() for m in one.changes()})
+            totals = [
+                {name: n for name, one in warmths.items() if (n := one.at(moment)) > 0}
+                for moment in moments
+            ]
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            return  # the zone was told
+        fullest = max(totals, key=lambda total: sum(total.values()), default={})
+        if sum(fullest.values()) > most and len(fullest) > 1:  # one alone was told
+            each = ", ".join(f"{name} {number}" for name, number in fullest.items())
+            self.notes.bad(
+                ("limits", "agents"),
+                f"found {most}, and {sum(fullest.values())} agents are to be idle at once: {each}",
+                "a larger limit, or smaller figures in `warm`",
+            )
 
     def _state_dir(self, told: str) -> pathlib.Path:
         try:

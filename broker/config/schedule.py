@@ -6,12 +6,13 @@ refuses to look at a clock.
 
 import datetime as dt
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_MIN = 24 * 60
+_MONDAYS = (dt.datetime(2026, 1, 12), dt.datetime(2026, 7, 13))  # noqa: DTZ001 -- of every zone
 
 
 @frozen(kw_only=True)
@@ -43,6 +44,19 @@ def min_idle(base: int, windows: Sequence[Window], *, zone: str, at: float) -> i
     minute = local.hour * 60 + local.minute
     holding = [w.min_idle for w in windows if w.holds(local.weekday(), minute)]
     return max(holding) if holding else base
+
+
+def changes(windows: Sequence[Window], *, zone: str) -> Iterator[float]:
+    """Yield when each window begins in a week of winter and in one of summer (POSIX s).
+
+    The largest sum of several schedules is at one of these moments, or where none has a window.
+    """
+    for monday in _MONDAYS:
+        yield monday.replace(tzinfo=dt.UTC).timestamp()
+        for window in windows:
+            for day in window.days:
+                begins = monday + dt.timedelta(days=day, minutes=window.start_min)
+                yield begins.replace(tzinfo=zoneinfo.ZoneInfo(zone)).timestamp()
 
 
 def parse_days(text: str) -> frozenset[int]:

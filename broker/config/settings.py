@@ -6,7 +6,7 @@ Refuses to know how they are written, and what follows from a policy.
 import enum
 import pathlib
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -121,6 +121,10 @@ class Warmth:
     def at(self, moment: float) -> int:
         """Return the figure of a moment (POSIX seconds, wall clock)."""
         return schedule.min_idle(self.base, self.windows, zone=self.zone, at=moment)
+
+    def changes(self) -> Iterator[float]:
+        """Yield moments of a week in winter and of one in summer, one in each span of a figure."""
+        return schedule.changes(self.windows, zone=self.zone)
 
 
 @frozen(kw_only=True)

@@ -394,3 +394,39 @@ def test_privileged_is_not_answered_with_no_new_privileges():
         )
     (line,) = (one for one in caught.value.lines if "privileged: unknown" in one)
     assert "hint" not in line
+
+
+TEAMS = """
+owner: o
+controller: {{url: "https://c/", user: u, token: "env:T"}}
+listen: "off"
+limits: {{agents: {most}}}
+templates:
+  day: {{labels: d, warm: {{schedule: {{zone: Europe/Berlin, windows: [{day}]}}}}}}
+  night: {{labels: n, {paused}warm: {{min_idle: 1, schedule: {{zone: UTC, windows: [{night}]}}}}}}
+"""
+DAY = '{days: mon-fri, from: "08:00", to: "18:00", min_idle: 4}'
+NIGHT = '{days: daily, from: "20:00", to: "06:00", min_idle: 4}'
+LATE = '{days: fri, from: "15:00", to: "20:00", min_idle: 3}'
+
+
+@pytest.mark.parametrize(
+    ("most", "day", "night", "paused", "refused"),
+    [
+        (5, DAY, NIGHT, "", ""),  # never at once: 4 and 1, or 4
+        (4, DAY, NIGHT, "", "found 4, and 5 agents are to be idle at once: day 4, night 1"),
+        (6, DAY, LATE, "", "found 6, and 7 agents are to be idle at once: day 4, night 3"),
+        (7, DAY, LATE, "", ""),
+        (4, DAY, LATE, "paused: true, ", ""),
+    ],
+)
+def test_all_that_is_to_be_warm_at_once_may_be_there(most, day, night, paused, refused):
+    """Windows that never meet are no sum; each in its own zone; what is paused starts nothing."""
+    text = TEAMS.format(most=most, day=day, night=night, paused=paused)
+    if not refused:
+        loading.parse(text, kinds.classes(), environ={"T": "t"})
+        return
+    with pytest.raises(config.ConfigError) as raised:
+        loading.parse(text, kinds.classes(), environ={"T": "t"})
+    (line,) = raised.value.lines
+    assert line.startswith(f"broker.yaml:5: limits.agents: {refused}; hint: ")

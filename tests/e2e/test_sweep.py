@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import re
 import time
 
 import attrs
@@ -107,10 +108,14 @@ async def test_what_a_killed_broker_left_is_removed_at_once_by_its_own_state_dir
         before = [one for one in server.requests if one[0] != "GET"]
         code, out, _ = await swept(tmp_path, server, monkeypatch)
         assert (code, f"left over: {left}" in out) == (3, True), out
+        code, out, _ = await swept(tmp_path, server, monkeypatch, "--all")
+        assert (code, f"would go: {left}: " in out) == (3, True), out
+        assert re.search(r"\nwould go at last: \S+, the node that the broker keeps", out)
         assert before == [one for one in server.requests if one[0] != "GET"]
         assert not (tmp_path / "other").exists()
         code, out, err = await swept(tmp_path, server, monkeypatch, "--yes")
         assert (code, f"removed: {left}" in out, "waiting" in err) == (0, True, False), (out, err)
+        assert f"about to remove {left}\n" in err
         assert left not in sim.nodes
 
 

@@ -440,6 +440,26 @@ def test_a_windows_pod_gets_nothing_that_is_forbidden_there(told: dict[str, Any]
     assert {"agent-broker-secrets", "workspace"} == {v["name"] for v in made["volumes"]}
 
 
+@pytest.mark.parametrize("path", ["C:/agent", "C:\\agent", "C:/agent/", "d:\\"])
+def test_the_working_directory_of_a_windows_pod_may_have_a_drive(path: str) -> None:
+    """In either way of writing it, as Windows takes it; a pod for Linux has no drives."""
+    windows = settings.KubernetesTemplate(
+        work_directory=path, node_selector={"kubernetes.io/os": "windows"}
+    )
+    spec = api.InstanceSpec(
+        name="a", metadata={}, image="x", options=windows, env={"W": f"{api.WORK}/x"}
+    )
+    (agent,) = pod.make(spec, owner="o").pod["spec"]["containers"]
+    plain = path.rstrip("/\\") if len(path) > 3 else path
+    assert plain == agent["workingDir"]
+    assert plain in [mount["mountPath"] for mount in agent["volumeMounts"]]
+    assert {"name": "W", "value": f"{plain}/x"} in agent["env"]
+
+    linux = settings.KubernetesTemplate(work_directory=path)
+    with pytest.raises(api.Rejected, match="is a path of Windows, and the pod is for Linux"):
+        pod.make(attrs.evolve(spec, options=linux), owner="o")
+
+
 def test_a_windows_pod_has_no_in_container() -> None:
     """It needs a shell there."""
     options = settings.KubernetesTemplate(

@@ -19,7 +19,7 @@ import yaml
 from attrs import frozen
 
 from backends import api
-from backends.kit import names
+from backends.kit import names, workspaces
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
 from backends.kubernetes.pods import merge, table, volumes
@@ -125,6 +125,11 @@ def make(
         pod = _merged(spec, options, fragments or {})
         if _is_windows(pod):
             pod = _merged(spec, options, fragments or {}, windows=True)
+        elif workspaces.is_of_windows(options.work_directory):
+            raise api.Rejected(
+                f"work_directory {options.work_directory} is a path of Windows, and the pod is "
+                "for Linux; hint: kubernetes.io/os: windows in node_selector"
+            )
     except merge.MergeError as error:
         raise api.Rejected(str(error)) from error
     volumes.share(pod)

@@ -19,7 +19,7 @@ def main():
     """Play all runs; return 1 if anything did not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", default="1")
-    parser.add_argument("--faults", type=int, default=14_400)
+    parser.add_argument("--faults", type=int, default=14_800)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--run", type=int, help="this one alone")
     options = parser.parse_args()

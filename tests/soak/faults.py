@@ -9,11 +9,12 @@ import functools
 
 from backends import api
 from broker.simulator.inventory import SimulatedRefusal, TaskKind
-from tests.soak.script import ALL, BESIDE
+from tests.soak.script import ALL, ALONE, BESIDE
 
 KINDS = {}  # name -> half of the round
 _BEGIN = {}
 FRAIL = ("one", "two")
+HOST_LABELS = {"one": "a", "two": "b"}  # of builds that run there first
 HURT = ("alpha", "beta", "gamma", "delta")  # templates that break; "firm" and "calm" never do
 
 
@@ -177,6 +178,23 @@ for _name, _busy, _exit in (
     ("host lost", None, {"slug": "platform-lost"}),
 ):
     _kind(_name, BESIDE)(functools.partial(_killed, _busy, _exit))
+
+
+@_kind("a process killed for memory", BESIDE)
+def _harmed(world, strike, dice):
+    name = world.agent(dice, busy=True, on=FRAIL) or world.agent(dice, busy=None, on=FRAIL)
+    if name is not None:
+        world.harm(name)
+
+
+@_kind("builds fail on a host", ALONE)
+def _bad_host(world, strike, dice):
+    """To be told from builds that fail everywhere takes many of them."""
+    site = world.sites[dice.choice(FRAIL)]
+    place = dice.choice(site.places)
+    world.break_host(place)
+    world.run_tests(HOST_LABELS[site.name], world.now + strike.lasts_s)
+    return lambda: world.mend_host(place)
 
 
 @_kind("removed by a person", BESIDE)

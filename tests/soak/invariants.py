@@ -8,12 +8,14 @@ import collections
 import logging
 import re
 
-from attrs import frozen
+from attrs import Factory, define, frozen
 
 from backends import api
 from broker.core import model
 from broker.core.demand import labels as expressions
+from broker.core.fleet import builds, places
 from broker.simulator.inventory import Fate
+from broker.status import documents, terminal
 from tests.soak import faults, lives, wire
 from tests.soak.sites import OWNER, PET
 
@@ -22,7 +24,8 @@ NAMES = (
     "served in time", "nothing is left over", "beside it all goes on as fast",
     "platform and controller are asked politely", "every reason is of one that serves",
     "every death has its cause", "the log is bounded", "what is not ours stays",
-    "no name twice", "no mistake of ours", "the broker lives",
+    "no name twice", "no mistake of ours", "the broker lives", "a mishap is named",
+    "a broken host is named and left alone", "no healthy host is blamed",
 )  # fmt: skip
 MORE = 2
 """Agents of a template that may be there beyond what waits, at most, when one is made."""
@@ -48,6 +51,11 @@ LINES = 600
 """Of the log, in the worst minute."""
 WORDS = 1500
 """Characters of a line of the log, without its fields."""
+ENOUGH = builds.LEAST_SCORE + 4
+"""Times that builds fared worse on a host than elsewhere, as far as the broker was told, until it
+must be named."""
+BLAMED_S = places.WINDOW_S + places.AVOID_S
+"""For so long after its end a broken host may be blamed."""
 _CAUSES = {slug: model.Cause.of_exit(slug) for slug in api.EXIT_SLUGS}
 _VAGUE = {
     model.Cause.LOST_INSTANCE, model.Cause.LOST_UNKNOWN, model.Cause.SWEPT,
@@ -71,6 +79,25 @@ class Broken:
         return f"{self.what}: {self.text} (step {self.step}, after {self.at:.3f} s)"
 
 
+@define(kw_only=True)
+class _Harmed:
+    """An agent that something befell, until that is told."""
+
+    site: object
+    name: str
+    words: str
+    calm: int = 0  # looks in a row at which nothing was wrong
+
+
+@define(kw_only=True)
+class _Host:
+    """A host that is, or was, broken."""
+
+    ended_at: float | None = None
+    life: object = None  # of the broker that could see these ...
+    builds: list = Factory(list)  # ... items that began since, and whether on this host
+
+
 class Invariants:
     """Judges one run."""
 
@@ -87,6 +114,11 @@ class Invariants:
         self._deaths = set()
         self._ended = set()
         self._item_at = 0
+        self._harmed = []
+        self._told = {}  # name -> the mishap that was named
+        self._words = set()  # of all mishaps
+        self._hosts = {}  # place -> _Host
+        self._named_at = {}  # place -> since when it is named, by this life
 
     def hold(self, what, holds, text):
         self.checked[what] += 1
@@ -163,6 +195,7 @@ class Invariants:
         world, name = self.world, spec.name
         template = spec.metadata["template"]
         self._check_caps(site, name, template)
+        self._judge_place(site, name)
         asked_at = self._asked_at.get(name, world.now)
         places = lives.BACKENDS[template]
         if not self.is_seen("controller", *places) or world.now - asked_at > SURELY_S:
@@ -252,6 +285,142 @@ class Invariants:
             for item in self._recent_items()
         )
 
+    # --- mishaps ---
+
+    def harmed(self, site, name, words):
+        self._harmed.append(_Harmed(site=site, name=name, words=words))
+        self._words.add(words)
+
+    def judge_mishaps(self):
+        """Judge whether what befell agents is told, once nothing has hidden it for a while."""
+        for one in list(self._harmed):
+            if one.name not in one.site.live():
+                self._harmed.remove(one)
+                continue
+            one.calm = one.calm + 1 if self._is_calm(one.site) else 0
+            told = one.calm > 0 and self._tells(one)
+            if told or one.calm >= SURELY_S:
+                self.hold("a mishap is named", told, f"{one.name}: nobody tells {one.words!r}")
+                self._told[one.name] = one.words
+                self._harmed.remove(one)
+
+    def _is_calm(self, site):
+        world = self.world
+        if site.faults or world.controller.faults or world.sim.is_down(world.now):
+            return False
+        if world.life is None or world.now - world.life.began_at < SURELY_S:
+            return False
+        seen = world.life.state.world  # a listing that hangs since then is told as such
+        return seen is not None and seen.backends[site.name].synced
+
+    def _tells(self, one):
+        """Return whether the page names it, and the metric has counted it."""
+        broker = self.world.life.broker
+        rows = [row for row in documents.agents(broker)["agents"] if row["name"] == one.name]
+        if not any(one.words in terminal.mishap_words(row) for row in rows):
+            return False
+        template = one.site.cells[one.name].spec.metadata["template"]
+        counted = re.compile(rf'agents_harmed_total{{[^}}]*template="{template}"}} ([0-9.]+)')
+        text = broker.recorder.render()[0].decode()
+        return sum(float(number) for number in counted.findall(text)) > 0
+
+    def node_changed(self, node):
+        """What takes an agent out of service says what has befallen it."""
+        words, message = self._told.get(node.name), node.offline_message
+        sites_ = [site for site in self.world.sites.values() if node.name in site.live()]
+        if words is None or not message or not message.startswith(model.CORDON_MARK):
+            return
+        if all(self._is_calm(site) for site in sites_):
+            self.hold("a mishap is named", words in message, f"{node.name} goes: {message!r}")
+
+    def _judge_words(self, plan):
+        for agent in plan.agents:
+            mishap = agent.memory.mishap if agent.memory is not None else None
+            if mishap is not None:
+                self.hold(
+                    "a mishap is named", mishap.text in self._words, f"{agent.name}: {mishap}"
+                )
+
+    # --- hosts ---
+
+    def host_breaks(self, place):
+        self._hosts[place] = _Host()
+
+    def host_mended(self, place):
+        self._hosts[place].ended_at = self.world.now
+
+    def is_named(self, place):
+        return place in self._named_at
+
+    def build_begins(self, item, where):
+        """Note the builds from which anybody could tell."""
+        for place, host in self._hosts.items():
+            if host.ended_at is None and where is not None:
+                if host.life is not self.world.life:
+                    host.life, host.builds = self.world.life, []
+                host.builds.append((item, where == place))
+
+    def _worse(self, host):
+        """Return how often a build failed on it and the next one of its job elsewhere did not.
+
+        As far as the broker could learn it: by results that it was told, and by what has run for
+        long. Each comparison takes all that began before it.
+        """
+        worse, here, others = 0, set(), set()
+        for item, is_here in sorted(host.builds, key=lambda build: build[0].started_at or 0.0):
+            lasted_s = (item.ended_at or self.world.now) - (item.started_at or self.world.now)
+            if is_here and item.id in self.world.told_failed:
+                here.add(item.job)
+            elif not is_here and lasted_s > builds.QUICK_S:
+                others.add(item.job)
+            if here & others:
+                worse += 1
+                here, others = set(), set()
+        return worse
+
+    def judge_hosts(self):
+        """Judge whether a host that fails builds is named, once the broker knows enough."""
+        for place, host in self._hosts.items():
+            if host.ended_at is None and host.life is self.world.life and host.life is not None:
+                if not self.is_named(place) and self._worse(host) < ENOUGH:
+                    continue
+                what = "a broken host is named and left alone"
+                self.hold(what, self.is_named(place), f"{place} fails builds, nobody says so")
+
+    def _judge_hosts(self, plan):
+        named = {
+            key.place: backoff.reason
+            for key, backoff in plan.ledger.backoffs.items()
+            if backoff.cause is model.Cause.BLACK_HOLE and backoff.until_at > self.world.now
+        }
+        for place in named.keys() - self._named_at.keys():
+            self.hold(
+                "no healthy host is blamed", self._was_broken(place), f"{place}: {named[place]}"
+            )
+        self._named_at = {p: self._named_at.get(p, self.world.now) for p in named}
+        for action in plan.actions:
+            if isinstance(action, model.CordonAgent) and action.cause is model.Cause.BLACK_HOLE:
+                place = self.world.place_of(action.name)
+                fine = place is None or self._was_broken(place)
+                self.hold("no healthy host is blamed", fine, f"{action.name} on {place}: {action}")
+
+    def _was_broken(self, place):
+        host = self._hosts.get(place)
+        if host is None:
+            return False
+        return host.ended_at is None or self.world.now - host.ended_at < BLAMED_S
+
+    def _judge_place(self, site, name):
+        """No agent is started on a host that is named, while there is another one."""
+        place = site.cells[name].place
+        since = self._named_at.get(place)
+        asked_at = self._asked_at.get(name, self.world.now)
+        is_named = since is not None and asked_at > since + 1.0
+        if is_named or since is None:
+            alone = all(other in self._named_at for other in site.places)
+            what = "a broken host is named and left alone"
+            self.hold(what, not is_named or alone, f"{name} is started on {place}")
+
     # --- each turn ---
 
     def turned(self, taken):
@@ -274,6 +443,8 @@ class Invariants:
         ]
         self.hold("no build is ended by us", not gone, f"{gone} work, and are to go")
         self._judge_causes(taken)
+        self._judge_words(plan)
+        self._judge_hosts(plan)
         if world.controller.synced:
             self._judge_reasons(world.controller, plan)
 

@@ -141,6 +141,8 @@ class Run:
                 world.invariants.judge_deaths()
                 world.invariants.judge_calls()
                 world.invariants.judge_builds()
+                world.invariants.judge_mishaps()
+                world.invariants.judge_hosts()
             if self._is_over():
                 return True
         return False

@@ -1,8 +1,9 @@
 """What goes wrong, when and for how long: values from a seed, made before anything begins.
 
 A round has every kind once, in a random order: first what befalls platforms, templates and agents
-(the healthy backend beside them is to notice nothing), then what befalls everybody. So all kinds
-are equally many. Three in ten begin in the same moment as the one before.
+(the healthy backend beside them is to notice nothing), then what befalls everybody, then what is
+only found where nothing else is wrong for a while. So all kinds are equally many. Three in ten of
+the others begin in the same moment as the one before.
 """
 
 import random
@@ -11,6 +12,7 @@ from attrs import frozen
 
 BESIDE = "beside"  # platforms, templates, agents: some, never those of the healthy backend
 ALL = "all"  # the controller, the broker, clocks, people
+ALONE = "alone"  # each by itself
 
 BEGINS_S = 45.0  # of quiet before the first
 REST_S = 12.0  # between the two halves of a round
@@ -18,6 +20,7 @@ CALM_S = 12.0  # between two rounds
 TOGETHER = 0.3
 
 LASTS_S = (3.0, 6.0, 12.0, 25.0)
+ALONE_S = 180.0
 
 
 @frozen(kw_only=True)
@@ -74,4 +77,10 @@ def script(seed, kinds, *, rounds):
             if half == BESIDE:
                 spans.append(Span(begins=began, ends=over + REST_S / 2))
             at = over + (REST_S if half == BESIDE else CALM_S)
+        for kind in sorted(kind for kind, whose in kinds.items() if whose == ALONE):
+            dice_of = dice.getrandbits(32)
+            strikes.append(
+                Strike(step=len(strikes), at=at, kind=kind, lasts_s=ALONE_S, dice=dice_of)
+            )
+            at += ALONE_S
     return Script(strikes=tuple(strikes), beside=tuple(spans), ends=at)

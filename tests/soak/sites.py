@@ -47,7 +47,11 @@ class Site:
         self._armed_at = None
         self._version = 0
         self.changed = asyncio.Event()
-        self.platform = Platform(self, memory.MemorySettings(launch_s=launch_s, terminate_s=0.3))
+        self.places = tuple(f"{name}-{letter}" for letter in "abcd")
+        self.platform = Platform(
+            self,
+            memory.MemorySettings(launch_s=launch_s, terminate_s=0.3, places=self.places),
+        )
 
     @property
     def cells(self):
@@ -94,6 +98,12 @@ class Site:
         if cell is not None:
             self.world.instance_ended(name)
             self.arm()
+
+    def harm(self, name, mishap):
+        """Let something befall an instance that lives on."""
+        self.cells[name].mishap = mishap
+        self.platform.version += 1
+        self.arm()
 
     def resize(self, capacity):
         """Let it have so many places; None: it is endless."""

@@ -12,7 +12,7 @@ from broker.controller import placeholder
 from broker.core import model
 from broker.core.decide import capacity, serving
 from broker.core.decide import plan as plans
-from broker.core.fleet import marks
+from broker.core.fleet import builds, marks
 from broker.loop import execute, sources, turn
 from jnlp import state as jnlp_state
 from tests.soak import invariants, run, sites, world
@@ -178,11 +178,36 @@ def it_takes_itself_for_another(patch):
     patch.setattr(placeholder.Placeholder, "tend", tend)
 
 
+def it_counts_no_mishaps(patch):
+    patch.setattr(turn, "_harmed", lambda *_: ())
+
+
+def it_blames_no_host(patch):
+    patch.setattr(builds, "suspect_places", lambda _: {})
+
+
+def it_sends_agents_to_any_host(patch):
+    def anywhere(plan):
+        launches = (a for a in plan.actions if isinstance(a, model.LaunchAgent))
+        free = {a.name: attrs.evolve(a, avoid=()) for a in launches}
+        return attrs.evolve(plan, actions=tuple(free.get(a.name, a) for a in plan.actions))
+
+    patch.setattr(plans, "plan", planned(anywhere))
+
+
+def it_blames_where_builds_do_well(patch):
+    def suspects(fates):
+        return {(one.backend, one.place): "a build failed" for one in fates if not one.bad}
+
+    patch.setattr(builds, "suspect_places", suspects)
+
+
 def long(*case):
     return pytest.param(*case, marks=pytest.mark.soak)
 
 
 FULL = ("full", "full, and says nothing", "crowd")
+HOST = ("builds fail on a host",)
 HUNG = ("list hangs", "listings slow", "capacity hangs")
 
 
@@ -207,6 +232,10 @@ HUNG = ("list hangs", "listings slow", "capacity hangs")
         ("no mistake of ours", it_fails_at_some_looks, ("crowd",)),
         ("no mistake of ours", it_orders_once_more, ("crowd",)),
         ("the broker lives", it_takes_itself_for_another, ()),
+        long("a mishap is named", it_counts_no_mishaps, ("a process killed for memory", "crowd")),
+        long("a broken host is named and left alone", it_blames_no_host, HOST),
+        long("a broken host is named and left alone", it_sends_agents_to_any_host, HOST),
+        ("no healthy host is blamed", it_blames_where_builds_do_well, HOST),
     ],
 )  # fmt: skip
 def test_a_planted_bug_is_found(monkeypatch, what, bug, kinds):

@@ -228,6 +228,8 @@ class Controller:
                 told = documents.label(sim, name)
             case ["queue", "item", number, "api", "json"]:
                 told = self._item(int(number))
+            case ["job", job, number, "api", "json"]:
+                told = world.build(job, int(number))
             case ["computer", "doCreateItem"] if method == "POST":
                 world.node_asked_for(data["name"])
                 nodes.create(sim, data, now=now)
@@ -269,6 +271,7 @@ class Controller:
             nodes.configure(sim, node, text, now=world.now)
             return Answer(kind="text/html")
         where = nodes.operate(sim, node, rest, data, now=world.now, by=USER)
+        world.node_changed(node)
         return Answer(status=302, kind="text/html", headers={"Location": f"{URL}computer/{where}"})
 
 

@@ -18,7 +18,9 @@ VERSIONS = ("2.528.3", "2.263.4", "2.541.1")
 LAUNCH_S, CONNECTS_S = 1.5, 2.0
 CALM_EVERY_S, CALM_LASTS_S = 12.0, 3.0
 ARRIVES_S = 5.0
+FAILS_WITHIN_S = 3.0  # a build on a host that is broken
 LASTS = (2.0, 1.0)  # of the logarithm of seconds
+TESTS_LAST_S, TESTS_EVERY_S = 11.0, 4.0
 _LABELS = (("a", 5), ("b", 4), ("linux", 3), ("a||b", 2), ("g", 3), ("d", 2), ("firm", 2),
            ("linux&&!g", 1))  # fmt: skip
 
@@ -37,6 +39,11 @@ class Simulation(simulation.Simulation):
     def _due(self, at):
         self.advance(max(at, self._world.now))
 
+    def _begin(self, item, node, slot, now):
+        if slot.item is item:
+            self._world.build_begins(item, node.name)
+        super()._begin(item, node, slot, now)
+
 
 class World:
     """One run's world. ``now`` is POSIX seconds, on the loop's clock."""
@@ -52,6 +59,9 @@ class World:
             name: sites.Site(self, name, launch_s=LAUNCH_S) for name in ("one", "two", "calm")
         }
         self.broken_templates = {}
+        self.broken_hosts = set()  # places where every build fails at once
+        self.failed = set()  # items whose build has failed by its host ...
+        self.told_failed = set()  # ... and of which the broker knows
         self.store = lives.Store()
         self.wall_ahead_s = 0.0
         self.drains = False  # then the broker may end by itself
@@ -59,6 +69,7 @@ class World:
         self.settings = lives.settings()
         self.jobs = itertools.count()
         self.ids = itertools.count(1)
+        self.mishaps = itertools.count(1)
         self.excused = set()  # items whose build dies of a fault
         self.life = None
         self.step = -1  # of the script: the last fault that began
@@ -76,6 +87,44 @@ class World:
     def _happens(self, what, about):
         with self.loop.outside():
             what(*about)
+
+    def place_of(self, name):
+        """Return where an instance runs; None for one that is not there."""
+        for site in self.sites.values():
+            if name in site.cells:
+                return site.cells[name].place
+        return None
+
+    def build_begins(self, item, name):
+        """On a broken host it fails at once."""
+        place = self.place_of(name)
+        if place in self.broken_hosts:
+            item.duration_s = min(item.duration_s, FAILS_WITHIN_S)
+            self.failed.add(item.id)
+        self.invariants.build_begins(item, place)
+
+    def break_host(self, place):
+        self.broken_hosts.add(place)
+        self.invariants.host_breaks(place)
+
+    def mend_host(self, place):
+        self.broken_hosts.discard(place)
+        self.invariants.host_mended(place)
+
+    def build(self, job, number):
+        """Return what the controller says of a build."""
+        for item in reversed(self.sim.items.values()):
+            if (item.job, item.number) == (job, number) and item.started_at is not None:
+                break
+        else:
+            raise inventory.SimulatedRefusal(404)
+        told = {"result": None, "building": item.ended_at is None, "duration": 0}
+        if item.ended_at is not None:
+            good = item.fate is inventory.Fate.DONE and item.id not in self.failed
+            told["result"] = "SUCCESS" if good else "FAILURE"
+            self.told_failed |= set() if good else {item.id}
+            told["duration"] = int((item.ended_at - item.started_at) * 1000)
+        return told
 
     def _foreign(self):
         for site in self.sites.values():
@@ -147,6 +196,9 @@ class World:
 
     def instance_made(self, site, spec):
         self.invariants.instance_made(site, spec)
+
+    def node_changed(self, node):
+        self.invariants.node_changed(node)
 
     def touches_instance(self, site, name):
         self.invariants.touches_instance(site, name)
@@ -240,6 +292,14 @@ class World:
         for site in self.sites.values():
             site.kill(name, end)
 
+    def harm(self, name):
+        """Let a process in an instance be killed; the instance lives on."""
+        (site,) = (site for site in self.sites.values() if name in site.cells)
+        if site.cells[name].mishap is None:
+            words = f"a process in it was killed for memory ({next(self.mishaps)})"
+            site.harm(name, api.Mishap(slug="out-of-memory", text=words, at=self.now))
+            self.invariants.harmed(site, name, words)
+
     def vanish(self, name):
         self.excuse(name)
         for site in self.sites.values():
@@ -270,10 +330,21 @@ class World:
             quiet_s=dice.choice([0.0, 0.0, 3.0]) if kind is TaskKind.FREESTYLE else 0.0,
         )  # fmt: skip
 
+    def run_tests(self, label, until):
+        """Let builds of the same jobs come again and again, on a host that is broken and others."""
+        for _ in range(3):  # the host takes one of them at least, others the rest
+            job = f"tests-{next(self.jobs) % 2}"
+            self.sim.submit(self.now, job=job, label=label, duration_s=TESTS_LAST_S)
+        if self.now + TESTS_EVERY_S < until:
+            self.at(self.now + TESTS_EVERY_S, self.run_tests, label, until)
+
     def arrive(self, dice, until):
         """Let items come one by one until a time."""
         names, weights = zip(*_LABELS, strict=True)
-        self.submit(dice, dice.choices(names, weights)[0])
+        if (
+            not self.broken_hosts
+        ):  # its builds are demand enough, and each short one is asked about
+            self.submit(dice, dice.choices(names, weights)[0])
         after = self.now + dice.expovariate(1 / ARRIVES_S)
         if after < until:
             self.at(after, self.arrive, dice, until)
@@ -315,6 +386,8 @@ class World:
         self.controller.faults.clear()
         self.controller.skew_s = 0.0
         self.broken_templates.clear()
+        for place in sorted(self.broken_hosts):
+            self.mend_host(place)
         self.wall_ahead_s = 0.0
         self.store.is_full = False
         for site in self.sites.values():

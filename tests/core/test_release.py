@@ -164,3 +164,12 @@ def test_the_controller_is_asked_again_soon_while_it_does_not_notice_a_death():
     assert scene.plan().active
     scene.change_instance(exit=None, state=STATES.RUNNING)
     assert not scene.plan().active
+
+
+def test_its_backend_is_asked_again_soon_when_the_controller_is_the_first_to_notice():
+    """A listing may lag behind the end of an instance; nobody tells when it does no more."""
+    scene = Release()
+    scene.change_instance(exit=None, state=STATES.RUNNING)
+    assert scene.plan().active
+    scene.change_computer(offline=False)
+    assert not scene.plan().active

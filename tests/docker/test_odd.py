@@ -237,6 +237,38 @@ def test_an_end_with_odd_facts(changes, engine):
     assert end.code is None or abs(end.code) <= 1 << 32
 
 
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [("exited", api.InstanceState.EXITED), ("running", api.InstanceState.RUNNING)],
+)
+def test_an_end_that_is_told_and_not_listed_yet(status, state):
+    """An engine lists it some time later and tells nobody; one that runs again is looked at, too."""
+    told = entry("a1")
+    died = {"Action": "die", "Actor": {"ID": told["Id"]}, "timeNano": 1795477200 * 10**9}
+    life = scripted_engine.lines(died).removesuffix(scripted_engine.chunk(b""))
+
+    def send(_, sock) -> None:
+        sock.sendall(life)
+        sock.rest(30)
+
+    with scripted_engine.engine() as engine:
+        engine.answer("GET", "/events", send)
+        engine.answer("GET", "/containers/json", [told])
+        engine.answer("GET", f"/{told['Id']}/json", inspect(Status=status))
+        with backend(engine) as (made, run):
+
+            async def seen() -> api.Instance:
+                waking = made.watch()
+                async with contextlib.aclosing(waking):
+                    await anext(waking)
+                    (one,) = await made.list()
+                    return one
+
+            one = run(seen())
+    assert state is one.state
+    assert (one.exit.code if one.exit else None) == (3 if status == "exited" else None)
+
+
 def test_an_engine_that_fails_while_it_is_looked_at(engine):
     """That is no oddness of one: nothing is known."""
     engine.answer("GET", "/containers/json", [entry("odd", State="exited")])

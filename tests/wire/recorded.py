@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import json
 import pathlib
+import urllib.parse
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from unittest import mock
@@ -48,6 +49,7 @@ class Seen:
     headers: dict[str, str]
     form: dict[str, str]
     body: bytes
+    raw_path: str = ""  # as it came, escapes and query included
 
 
 @define
@@ -71,6 +73,7 @@ class Controller:
                 headers={k.lower(): v for k, v in request.headers.items()},
                 form={k: str(v) for k, v in form.items()},
                 body=body,
+                raw_path=request.raw_path,
             )
         )
         key = (request.method, request.path.removeprefix(self.prefix))
@@ -85,7 +88,8 @@ class Controller:
     @staticmethod
     def key(exchange: dict[str, Any]) -> tuple[str, str]:
         request = exchange["request"]
-        return request["method"], request["path"].partition("?")[0]
+        path = request["path"].partition("?")[0]
+        return request["method"], urllib.parse.unquote(path)
 
     def paths(self) -> list[str]:
         return [f"{seen.method} {seen.path}" for seen in self.seen]

@@ -332,6 +332,42 @@ async def test_what_came_of_a_build(document, expected):
     assert expected == (told.result, told.duration_s)
 
 
+BUILDS = "builds/01-results"
+RESULTS = {
+    "success": "SUCCESS",
+    "failure": "FAILURE",
+    "unstable": "UNSTABLE",
+    "not built": "NOT_BUILT",
+    "aborted": "ABORTED",
+    "running": "",
+    "in folders": "FAILURE",  # blanks, brackets, a plus, an umlaut
+    "odd name": "FAILURE",  # quotes, commas, signs, other scripts
+    "a branch": "FAILURE",  # feature/x of a multibranch project: escaped, and that escaped again
+}
+
+
+@pytest.mark.parametrize("note", RESULTS)
+async def test_what_came_of_a_real_build(note):
+    """Asked by the address that the controller tells of it, letter by letter."""
+    exchange = recorded.exchange(BUILDS, note)
+    async with recorded.replaying(exchange) as (session, controller):
+        told = await reading.Reader(session).build_result(exchange["url"])
+    assert told.result == RESULTS[note]
+    asked = exchange["request"]["path"].partition("?")[0]
+    assert [seen.raw_path.partition("?")[0] for seen in controller.seen] == [asked]
+    duration_s = exchange["response"]["json"]["duration"] / 1000
+    assert told.duration_s == (duration_s if told.result else 0.0)
+
+
+@pytest.mark.parametrize("note", ["deleted", "renamed", "deleted job"])
+async def test_a_build_that_is_no_more(note):
+    """Whoever asks is told, and takes it for nothing said."""
+    exchange = recorded.exchange(BUILDS, note)
+    async with recorded.replaying(exchange) as (session, _):
+        with pytest.raises(errors.NotFound):
+            await reading.Reader(session).build_result(exchange["url"])
+
+
 @pytest.mark.parametrize(
     "url", ["", "http://c/job/x/", "http://c/computer/x/1/", "http://c/job/../1/", "http://c//1"]
 )

@@ -359,11 +359,12 @@ class Host:
         )
         if name in self._ending:
             return attrs.evolve(instance, state=api.InstanceState.STOPPING)
-        if state is api.InstanceState.RUNNING:
+        if state is api.InstanceState.RUNNING and not self._follower.heard_of_end(listed.id):
             mishap = await self._mishap(listed.id)
             return attrs.evolve(instance, detail=text.clean(_detail(listed)), mishap=mishap)
         failed = listed.state == "created" and name not in self._making
-        if failed or state is api.InstanceState.EXITED:
+        # an engine tells of an end some time before it lists it, and tells nothing when it does
+        if failed or state in {api.InstanceState.EXITED, api.InstanceState.RUNNING}:
             return await self._ended(instance, listed)
         return instance
 
@@ -377,8 +378,13 @@ class Host:
         return death.mishap(trace, self._memory_limits.get(container_id))
 
     async def _ended(self, instance: api.Instance, listed: answers.Listed) -> api.Instance | None:
-        """Add how it ended; a created one has ended only if its start failed, or never comes."""
-        if listed.id not in self._certificates:
+        """Add how it ended, if it has: the inspect knows.
+
+        A created one has ended only if its start failed, or never comes; of a running one the end
+        may not be listed yet.
+        """
+        is_listed = instance.state is not api.InstanceState.RUNNING
+        if not is_listed or listed.id not in self._certificates:
             try:
                 there = await self._inspect(listed.id)
             except api.NotFound:

@@ -237,6 +237,9 @@ def _is_active(draft: drafts.Draft) -> bool:
     if any(capacity.takes_room(a) for a in draft.within(*capacity.STARTING, *agents_.GOING)):
         return True
     at_work = list(draft.within(Phase.IDLE, Phase.BUSY))
+    computers = [a.computer for a in at_work if a.computer is not None]
+    if any(c.offline and not c.temporarily_offline for c in computers):
+        return True  # its backend shows in a moment whether its instance has ended
     if any(a.absent or (a.instance is not None and a.instance.exit is not None) for a in at_work):
         return True  # the controller notices in a moment that its agent is dead
     counted = {

@@ -10,7 +10,7 @@ import attrs
 
 from broker import clock, config, exits
 from broker.cli import rendering, shared
-from broker.config import describing, kinds, samples
+from broker.config import describing, kinds, samples, values
 from broker.core.decide import explain as explains
 from broker.core.demand import labels
 from outside import counts
@@ -65,7 +65,9 @@ def explain(options: argparse.Namespace) -> None:
     try:
         answers = explains.explain_label(options.label, policy)
     except labels.LabelError as error:
-        raise exits.BadInput(f"label {options.label!r}: {error}") from error
+        raise exits.BadInput(
+            f"the label {values.shown(options.label)} is malformed: {error}"
+        ) from error
     if options.json:
         shared.print_json([attrs.asdict(answer) for answer in answers])
         return

@@ -5,13 +5,14 @@ to know which setting a value belongs to: whoever asked adds the path.
 """
 
 import errno
+import itertools
 import math
 import pathlib
 import re
 from collections.abc import Mapping
 
 from jnlp import secret as jnlp_secret
-from outside import files
+from outside import counts, files
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 NAME_WORDS = "lower-case letters, digits and '-', a letter or digit at both ends"
@@ -32,6 +33,8 @@ _ELSEWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES})
 _LONGEST_S = 100 * 365.25 * 86_400
 _LARGEST = 1 << 63
 _MOST_PORT = 65_535
+_SHOWN = 80  # characters of a value in a message
+_DEEPEST = 3  # sections and lists within each other that are written
 _MOST_WRITTEN = 64  # characters of a duration or size, more are none
 
 
@@ -47,10 +50,45 @@ class Bad(ValueError):  # noqa: N818 -- what it is
 
 
 def shown(value: object) -> str:
-    """Return a value as it may be quoted in a message."""
-    text = repr(value[:80] if isinstance(value, str) else value)
-    text += "…" * (isinstance(value, str) and len(value) > 80)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    """Return a value as it may be quoted in a message, in the way in which YAML writes it."""
+    text = _written(value, deep=_DEEPEST)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _written(value: object, *, deep: int) -> str:  # noqa: PLR0911 -- one kind, one return
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            more = "…" * (len(value) > _SHOWN)
+            return f"'{''.join(map(_visible, value[:_SHOWN]))}'{more}"
+        case list() | tuple() if deep:
+            inner = (_written(one, deep=deep - 1) for one in value[:_SHOWN])
+            return f"[{', '.join(inner)}]"
+        case Mapping() if deep:
+            pairs = itertools.islice(value.items(), _SHOWN)
+            inner = (f"{_key(name)}: {_written(one, deep=deep - 1)}" for name, one in pairs)
+            return f"{{{', '.join(inner)}}}"
+        case list() | tuple() | Mapping():
+            return "…"
+        case bytes():
+            return f"binary data of {counts.told(len(value), 'byte')}"
+        case int() | float():
+            return repr(value)
+        case _:
+            return str(value)
+
+
+def _key(name: object) -> str:
+    return "".join(map(_visible, name)) if isinstance(name, str) else _written(name, deep=0)
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class Absent(Bad):

@@ -116,7 +116,7 @@ def test_what_is_asked_for_is_no_error(capsys, arguments):
     [
         (["check-config"], 0, ""),
         (["explain", "linux"], 0, ""),
-        (["explain", "linux &&"], 2, "label 'linux &&'"),
+        (["explain", "linux &&"], 2, "the label 'linux &&' is malformed: "),
         (["plan"], 1, "controller: unreachable"),
         (["sweep"], 1, "controller: unreachable"),
         (["status"], 2, "listen is off"),

@@ -151,7 +151,7 @@ def test_a_team_may_touch_nothing_else(folder):
     assert refused(folder) == [
         f"{team}:1: controller: not of a team's file; allowed: defaults, templates; {to_main}",
         f"{team}:2: backends: not of a team's file; allowed: defaults, templates; {to_main}",
-        f"{team}:3: defaults.cap: found False; allowed: a whole number",
+        f"{team}:3: defaults.cap: found false; allowed: a whole number",
         f"{team}:5: templates.common: not a name of this file; allowed: data, data-…; {rename}",
         f"{team}:6: templates.database: not a name of this file; allowed: data, data-…; {rename}",
         f"{team}:7: templates.data-old: given twice, first in {main}:3; hint: keep one of them",

@@ -1,6 +1,7 @@
 """``check-config``, ``explain``, ``render``, ``init``, ``schema``: the configuration alone.
 
-Refuses to ask controller or backends.
+Refuses to ask controller or backends; ``explain`` asks the broker that works here, if one does,
+what it leaves alone just now.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import shlex
 import attrs
 
 from broker import clock, config, exits
-from broker.cli import rendering, shared
+from broker.cli import inspection, rendering, shared
 from broker.config import describing, kinds, samples, values
 from broker.core.decide import explain as explains
 from broker.core.demand import labels
@@ -68,6 +69,9 @@ def explain(options: argparse.Namespace) -> None:
         raise exits.BadInput(
             f"the label {values.shown(options.label)} is malformed: {error}"
         ) from error
+    asked = inspection.RunningBroker.of(settings, "plan")
+    backoffs = asked.answers["plan"].get("backoffs", []) if asked.answers is not None else []
+    answers = tuple(explains.held_up(one, policy, backoffs) for one in answers)
     if options.json:
         shared.print_json([attrs.asdict(answer) for answer in answers])
         return

@@ -10,6 +10,7 @@ and the next one is asked (``pool``). A name is looked for everywhere before it 
 
 import asyncio
 import contextlib
+import logging
 import pathlib
 import threading
 import weakref
@@ -22,9 +23,11 @@ import attrs
 from backends import api
 from backends.docker import settings
 from backends.docker.containers import container, host, pool
-from backends.docker.engine import client
+from backends.docker.engine import client, environment
 from backends.kit import connection
-from outside import bodies, connect_errors, counts, waits
+from outside import bodies, connect_errors, counts, text, waits
+
+_LOG = logging.getLogger(__name__)
 
 _RESCAN_S = 30.0
 _FETCH_S = 60.0
@@ -64,10 +67,21 @@ class DockerBackend:
         self._settings = configured
         self._owner = owner
         self._now = now
+        hosts, refusal = configured.hosts or (), ""
+        if not hosts:
+            hosts, refusal = _of_environment(configured)
         self._pool = pool.Pool(
             [
-                host.Host(told, configured, owner=owner, wake=self._wake, now=now, reading=reading)
-                for told in configured.hosts
+                host.Host(
+                    told,
+                    configured,
+                    owner=owner,
+                    wake=self._wake,
+                    now=now,
+                    reading=reading,
+                    refusal=refusal,
+                )
+                for told in hosts
             ],
             reading=reading,
         )
@@ -366,6 +380,21 @@ class DockerBackend:
             self._waking = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(wake)
+
+
+def _of_environment(configured: settings.DockerSettings) -> tuple[tuple[settings.Host], str]:
+    """Return the engine that ``docker`` itself would speak to, or why none can be spoken to."""
+    try:
+        found = environment.engine(configured.docker_config)
+    except ValueError as error:
+        return (settings.Host(),), str(error)
+    if found.told_by:
+        details = {"host": text.clean(found.host.url), "told_by": found.told_by}
+        _LOG.info("the engine is the one of Docker's own configuration", extra=details)
+    if found.host.is_open:
+        details = {"host": text.clean(found.host.url), "hint": "DOCKER_TLS_VERIFY=1, or ssh://"}
+        _LOG.warning(settings.OPEN, extra=details)
+    return (found.host,), ""
 
 
 def _allowed(places: Sequence[pool.Place], avoid: frozenset[str]) -> Sequence[pool.Place]:

@@ -18,10 +18,17 @@ from backends.kit.remarks import Common, Remark
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
 _PORT = re.compile(r"((\d{1,5}|):)?\d{1,5}(/(tcp|udp|sctp))?")
-_HOST = re.compile(r"(unix:///\S+|tcp://(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):\d{1,5}|https?://\S+)")
+_NAME = r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]-][^\s/:@\[\]]*)"
+_HOST = re.compile(
+    rf"(unix:///\S+|tcp://{_NAME}:\d{{1,5}}(/[^\s@]*)?|https?://[^\s@]+"
+    rf"|ssh://([^\s/:@-][^\s/:@]*@)?{_NAME}(:\d{{1,5}})?(/[^\s@?#]*)?)"
+)
 _VOLUME = re.compile(r"/.*|([A-Za-z0-9]|\{name\})([A-Za-z0-9_.-]|\{name\})*", re.DOTALL)
 _LAST_PORT = 65_535
 _API = re.compile(r"1\.\d{2}")
+OPEN = (
+    "without TLS everybody who reaches that port, or is on the way to it, is root on that host"
+)
 POLICIES = ("if-missing", "always", "never")
 _WORDS = {
     word.lower(): word
@@ -58,10 +65,13 @@ class Host:
     """One engine."""
 
     url: str = setting.of(
-        "unix:///PATH, or tcp://HOST:PORT (2376 with TLS).",
+        "unix:///PATH, tcp://HOST:PORT (2376 with TLS), or ssh://USER@HOST, which runs `ssh` and "
+        "there `docker system dial-stdio`.",
         "unix:///var/run/docker.sock",
         like=_HOST,
-        words="unix:///PATH or tcp://HOST:PORT",
+        words="unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST",
+        hint="npipe:// is of Windows and fd:// of systemd; no password in it: `cert_file`, or the "
+        "keys of ssh, say who we are",
     )
     tls: bool = setting.of(
         "Speak TLS. Without it everybody on the way is root on that host.", False
@@ -80,16 +90,19 @@ class Host:
 
     def __attrs_post_init__(self) -> None:
         """Check the fields against each other."""
-        if "@" in self.url:
-            raise ValueError("url: found a user (not shown); hint: `tls` and `cert_file` say who")
         try:
             _ = urllib.parse.urlsplit(self.url).port
         except ValueError as error:
             raise ValueError(f"url: found {self.url[:80]!r}: {error}") from None
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file: needs key_file, and the other way round")
-        if self.tls and self.url.startswith("unix:"):
-            raise ValueError("tls: a unix socket has none; hint: tcp://HOST:2376")
+        if self.tls and self.url.startswith(("unix:", "ssh:")):
+            raise ValueError("tls: a unix socket and ssh have none; hint: tcp://HOST:2376")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody who reaches it may use it."""
+        return not self.tls and not self.url.startswith(("unix:", "https:", "ssh:"))
 
 
 @frozen(kw_only=True)
@@ -113,8 +126,10 @@ class DockerSettings:
     """Settings of the backend."""
 
     hosts: tuple[Host, ...] = setting.of(
-        "Engines in order; one that fails or is full is passed over. Default: the local socket.",
-        (Host(),),
+        "Engines in order; one that fails or is full is passed over. Default: the one that `docker` "
+        "itself would speak to: $DOCKER_HOST, $DOCKER_CONTEXT, its current context, the local "
+        "socket.",
+        (),
     )
     api_version: str | None = setting.of(
         "Version of the engine's API. Default: the newest that both sides know, 1.40 at least.",
@@ -141,7 +156,8 @@ class DockerSettings:
         "Logins by registry, like registry.example:5000; docker.io for the public one.", {}
     )
     docker_config: str | None = setting.of(
-        "Directory with a config.json for all other registries, credential helpers included. "
+        "Directory with a config.json for all other registries, credential helpers included, and "
+        "the contexts. "
         "Default: $DOCKER_CONFIG or ~/.docker, as docker itself, which asks "
         "$DOCKER_AUTH_CONFIG first.",
         None,
@@ -151,11 +167,10 @@ class DockerSettings:
     def remarks(self) -> Iterator[Remark]:
         """Say which doors are open."""
         for number, host in enumerate(self.hosts):
-            if not host.tls and not host.url.startswith(("unix:", "https:")):
+            if host.is_open:
                 yield Remark(
                     path=("hosts", number, "url"),
-                    text="without TLS everybody who reaches that port, or is on the way to it, is "
-                    "root on that host",
+                    text=OPEN,
                     hint="tls: true with cert_file and key_file, or a unix socket",
                 )
 

@@ -75,8 +75,9 @@ class Host:
         wake: Callable[[], None],
         now: Callable[[], float],
         reading: bool = False,
+        refusal: str = "",
     ) -> None:
-        """``reading``: nothing is followed, cleared away or made."""
+        """``reading``: nothing is followed, cleared away or made; ``refusal``: nobody is asked."""
         self._reading = reading
         self.url = host.url
         self.place = text.clean(host.url)
@@ -85,7 +86,7 @@ class Host:
         self._prefix = configured.name_prefix
         self._making_s = max(_MAKING_S, 3 * configured.timeout_s)
         self._now = now
-        self.client = client.Engine(host, configured)
+        self.client = client.Engine(host, configured, refusal=refusal)
         self._follower = events.Follower(self.client, self._owner, wake=wake, now=now)
         self._handover = handover.SecretFolders(owner, host.url)
         # whether the engine sees our files; None: only a launch can tell

@@ -440,6 +440,14 @@ def refused_tls(url: str, words: str) -> api.Unauthorized:
     return api.Unauthorized(f"{url}: {words}; hint: `ca_file`, `cert_file` of the host")
 
 
+def refused_ssh(words: str) -> api.BackendError:
+    """Say who has to act where an ssh ended, from its words."""
+    for pattern, hint in _SSH:
+        if re.search(pattern, words, re.IGNORECASE):
+            return api.Unauthorized(f"{words}; hint: {hint}")
+    return api.Unavailable(words)
+
+
 def is_missing_image(status: int, words: str) -> bool:
     """Tell whether a creation failed for its image alone."""
     return status == 404 and _NO_IMAGE.search(words) is not None

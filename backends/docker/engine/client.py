@@ -78,9 +78,13 @@ class StartError(Exception):
 class Engine:
     """One engine. The methods block; ``call`` runs them in a thread."""
 
-    def __init__(self, host: settings.Host, configured: settings.DockerSettings) -> None:
+    def __init__(
+        self, host: settings.Host, configured: settings.DockerSettings, *, refusal: str = ""
+    ) -> None:
+        """``refusal``: why it cannot be spoken to; nobody is asked then."""
         self.url = host.url
         self._host = host
+        self._refusal = refusal
         self._settings = configured
         self._lock = threading.Lock()
         self._session: wire.Connections | None = None
@@ -522,6 +526,8 @@ class Engine:
         return f"{major}.{minor}"
 
     def _connections(self) -> wire.Connections:
+        if self._refusal:
+            raise api.Unauthorized(self._refusal)
         try:
             made = wire.Connections(
                 self._host,
@@ -607,6 +613,8 @@ def _unreachable(host: settings.Host, doing: str, error: Exception) -> api.Backe
     inner = answers.innermost(error)
     if isinstance(error, urllib3.exceptions.SSLError | ssl.SSLError):
         return answers.refused_tls(host.url, inner)
+    if host.url.startswith("ssh:"):
+        return answers.refused_ssh(f"{doing}: {host.url}: {inner}")
     words = f"{doing}: {host.url}: {inner}"
     if "Permission denied" in words:
         return api.Unauthorized(f"{words}; hint: the broker's user needs the socket's group")

@@ -21,6 +21,7 @@ from backends.docker import settings
 from backends.docker.engine import reference
 from outside import files, odd_json, programs, secrets, text
 
+FILE = "config.json"
 _HELPER_S = 30.0
 _HELPER_MAX = 1 << 20
 _CONFIG_MAX = 1 << 20
@@ -60,22 +61,22 @@ def of_settings(login: settings.Registry, registry: str) -> dict[str, str]:
     return {"username": login.user, "password": password}
 
 
-def of_config(folder: str | None, registry: str) -> dict[str, str]:
+def of_config(folder_told: str | None, registry: str) -> dict[str, str]:
     """Return what Docker's ``config.json`` says about a registry; empty: nothing.
 
-    ``folder`` None: that of ``DOCKER_CONFIG``, or ``~/.docker``; what ``DOCKER_AUTH_CONFIG`` says
+    ``folder_told`` None: that of ``DOCKER_CONFIG``, or ``~/.docker``; what ``DOCKER_AUTH_CONFIG`` says
     of the registry comes first. Raises Unauthorized with the file and the entry for what cannot be
     read, if it is about this registry.
     """
     server = _PUBLIC_URL if registry == reference.PUBLIC else registry
-    told = os.environ.get(_VARIABLE, "") if folder is None else ""
+    told = os.environ.get(_VARIABLE, "") if folder_told is None else ""
     variable = pathlib.Path(_VARIABLE)
     from_variable = _of_auths(_parsed(told.encode(), variable), variable, registry, server)
     if from_variable:
         return from_variable
-    path = _config_file(folder)
-    config = _section(_read(path), path, "")
-    helpers = _section(config.get("credHelpers", {}), path, "credHelpers")
+    path = (pathlib.Path(folder_told) if folder_told else folder(os.environ)) / FILE
+    config = section(read(path), path, "")
+    helpers = section(config.get("credHelpers", {}), path, "credHelpers")
     helper = next(
         (helpers[key] for key in (server, registry) if key in helpers), config.get("credsStore")
     )
@@ -90,7 +91,7 @@ def of_config(folder: str | None, registry: str) -> dict[str, str]:
 
 def _of_auths(told: Any, path: pathlib.Path, registry: str, server: str) -> dict[str, str]:
     """Return what the section ``auths`` says of a registry; empty: nothing."""
-    entries = _section(_section(told, path, "").get("auths", {}), path, "auths")
+    entries = section(section(told, path, "").get("auths", {}), path, "auths")
     for key in (registry, server, *entries):
         if key in entries and _host(key) == registry:
             login = _entry(entries[key], path, key, registry)
@@ -132,12 +133,14 @@ def of_helper(name: str, server: str) -> dict[str, str] | None:
 # --- Docker's configuration ----------------------------------------------------------------------
 
 
-def _config_file(folder: str | None) -> pathlib.Path:
-    told = folder or os.environ.get("DOCKER_CONFIG")
-    return (pathlib.Path(told) if told else pathlib.Path("~/.docker").expanduser()) / "config.json"
+def folder(variables: Mapping[str, str]) -> pathlib.Path:
+    """Return where Docker's configuration of this user is."""
+    told = variables.get("DOCKER_CONFIG")
+    return pathlib.Path(told) if told else pathlib.Path("~/.docker").expanduser()
 
 
-def _read(path: pathlib.Path) -> Any:
+def read(path: pathlib.Path) -> Any:
+    """Return what a file of Docker's says; nothing for one that is not there. Raises Unauthorized."""
     try:
         raw = files.read(path, limit=_CONFIG_MAX)
     except (FileNotFoundError, NotADirectoryError):
@@ -154,7 +157,8 @@ def _parsed(raw: bytes, path: pathlib.Path) -> Any:
         raise _odd(path, "", odd_json.words(error)) from None
 
 
-def _section(told: Any, path: pathlib.Path, where: str) -> Mapping[str, Any]:
+def section(told: Any, path: pathlib.Path, where: str) -> Mapping[str, Any]:
+    """Return a section of a file; empty for none. Raises Unauthorized."""
     if told is None:
         return {}
     if not isinstance(told, dict):
@@ -165,7 +169,7 @@ def _section(told: Any, path: pathlib.Path, where: str) -> Mapping[str, Any]:
 def _entry(told: Any, path: pathlib.Path, key: str, registry: str) -> dict[str, str]:
     """Read one entry of ``auths``; empty: it says nothing."""
     where = f"auths.{text.clean(key, 80)}"
-    entry = _section(told, path, where)
+    entry = section(told, path, where)
     texts = {name: value for name, value in entry.items() if isinstance(value, str) and value}
     secrets.register(*(texts.get(name) for name in ("auth", "identitytoken", "password")))
     if "identitytoken" in texts:

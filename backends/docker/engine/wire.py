@@ -23,6 +23,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
+from http.client import HTTPException
 from typing import Any
 
 import urllib3
@@ -31,6 +32,7 @@ from docker.transport import unixconn
 from urllib3.connection import HTTPConnection
 
 from backends.docker import settings
+from backends.docker.engine import ssh
 from outside import bodies, counts, files, odd_json, text, tls
 
 _CONNECT_S = 5.0
@@ -61,6 +63,10 @@ class RefusedError(Exception):
         self.status = status
         self.words = words
         self.retry_after = retry_after
+
+
+class SshError(ConnectionError):
+    """The ssh on the way to the engine ended; its last words."""
 
 
 class OddReplyError(Exception):
@@ -168,6 +174,52 @@ class _UnixConnection(unixconn.UnixHTTPConnection):
 class _UnixPool(unixconn.UnixHTTPConnectionPool):
     def _new_conn(self) -> _UnixConnection:  # type: ignore[override]  # the SDK's own way
         return _UnixConnection(self.base_url, self.socket_path)
+
+
+class _SshSocket(_Plain):
+    """A socket behind which an ssh stands, which ends with it."""
+
+    def __init__(self, program: ssh.Program) -> None:
+        super().__init__(fileno=program.fileno)
+        self._program = program
+
+    def _real_close(self, *args: Any) -> None:
+        """Close it: nobody reads an answer from it any more."""
+        super()._real_close(*args)  # type: ignore[misc]  # where the library closes in truth
+        self._program.end()
+
+
+class _SshConnection(HTTPConnection):
+    """A connection through an ssh of its own."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__("localhost")
+        self._url = url
+        self._program: ssh.Program | None = None
+
+    def connect(self) -> None:
+        self._program = ssh.Program(self._url)
+        self.sock = _SshSocket(self._program)
+
+    def getresponse(self) -> Any:
+        """Return the answer; an end without one is told in the words of ssh."""
+        try:
+            return super().getresponse()
+        except TimeoutError:
+            raise
+        except (OSError, HTTPException) as error:
+            ended = error
+        complaint = self._program.complaint() if self._program is not None else ""
+        raise SshError(complaint) if complaint else ended
+
+
+class _SshPool(urllib3.HTTPConnectionPool):
+    def __init__(self, url: str, connections: int) -> None:
+        super().__init__("localhost", maxsize=connections)
+        self._url = url
+
+    def _new_conn(self) -> _SshConnection:
+        return _SshConnection(self._url)
 
 
 class _EngineConnection(HTTPConnection):
@@ -450,6 +502,8 @@ def _pool(host: settings.Host, connections: int) -> tuple[urllib3.HTTPConnection
     if host.url.startswith("unix://"):
         path = host.url.removeprefix("unix://")
         return _UnixPool("http+docker://localhost", path, maxsize=connections), ""
+    if host.url.startswith("ssh://"):
+        return _SshPool(host.url, connections), ""
     parts = urllib.parse.urlsplit(host.url)
     place, prefix = parts.hostname or "", parts.path.rstrip("/")
     if not host.tls and parts.scheme != "https":

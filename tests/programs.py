@@ -22,6 +22,7 @@ PACKAGES = {  # Debian's, of what is not on every Debian
     "openssl": "openssl",
     "setpriv": "util-linux",
     "zsh": "zsh",
+    "sshd": "openssh-server",
 }
 
 _WANT = re.compile(r"no program ([\w-]+) on this machine; apt-get install ([\w.-]+)")

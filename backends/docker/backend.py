@@ -388,6 +388,9 @@ def _of_environment(configured: settings.DockerSettings) -> tuple[tuple[settings
         found = environment.engine(configured.docker_config)
     except ValueError as error:
         return (settings.Host(),), str(error)
+    if found.complaint:
+        details = {"reason": found.complaint, "host": text.clean(found.host.url)}
+        _LOG.warning("Docker's own configuration counts for nothing", extra=details)
     if found.told_by:
         details = {"host": text.clean(found.host.url), "told_by": found.told_by}
         _LOG.info("the engine is the one of Docker's own configuration", extra=details)

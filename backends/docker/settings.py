@@ -26,9 +26,7 @@ _HOST = re.compile(
 _VOLUME = re.compile(r"/.*|([A-Za-z0-9]|\{name\})([A-Za-z0-9_.-]|\{name\})*", re.DOTALL)
 _LAST_PORT = 65_535
 _API = re.compile(r"1\.\d{2}")
-OPEN = (
-    "without TLS everybody who reaches that port, or is on the way to it, is root on that host"
-)
+OPEN = "without TLS everybody who reaches that port, or is on the way to it, is root on that host"
 POLICIES = ("if-missing", "always", "never")
 _WORDS = {
     word.lower(): word
@@ -126,9 +124,9 @@ class DockerSettings:
     """Settings of the backend."""
 
     hosts: tuple[Host, ...] = setting.of(
-        "Engines in order; one that fails or is full is passed over. Default: the one that `docker` "
-        "itself would speak to: $DOCKER_HOST, $DOCKER_CONTEXT, its current context, the local "
-        "socket.",
+        "Engines in order; one that fails or is full is passed over. Default: the one that "
+        "`docker` itself would speak to: $DOCKER_HOST, $DOCKER_CONTEXT, its current context, the "
+        "local socket.",
         (),
     )
     api_version: str | None = setting.of(
@@ -358,7 +356,7 @@ class DockerTemplate:
         yield from _perils(self)
         problem = reference.problem(common.image) if common.image else None
         if problem is not None:
-            yield Remark(text=problem, wrong=True)
+            yield Remark(path=("image",), common=True, text=problem, wrong=True)
         yield from self._raw_remarks()
         hosts = getattr(common.settings, "hosts", ())
         unseen = [one.url for one in hosts if not one.url.startswith("unix:")]

@@ -27,11 +27,13 @@ class Remark:
     """One thing that a person should know, or must change.
 
     ``path`` leads from the section of the settings to the value, in the words of the file
-    (``("hosts", 0, "url")``). ``text`` never quotes a secret.
+    (``("hosts", 0, "url")``); ``common``: from the template, of what it says to all kinds.
+    ``text`` never quotes a secret.
     """
 
     text: str
     path: tuple[str | int, ...] = ()
+    common: bool = False
     hint: str = ""
     wrong: bool = False
 
@@ -48,6 +50,7 @@ class Common:
     # variables that are the broker's to give: what to set instead
     reserved: Mapping[str, str] = Factory(dict)
     alone: bool = False  # there is never more than one agent of it: its cap is 1
+    sole: bool = False  # every backend of the template is of this kind
 
 
 def of_settings(settings: Any) -> Iterable[Remark]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from backends.kit import names, setting, workspaces
-from backends.kit.remarks import Common
+from backends.kit.remarks import Common, Remark
 
 
 @frozen(kw_only=True)
@@ -100,6 +100,17 @@ class ProcessTemplate:
         least=64,
         most=1 << 20,
     )
+
+    def remarks(self, common: Common) -> Iterator[Remark]:
+        """Say what no process can be."""
+        if common.image is not None:
+            yield Remark(
+                path=("image",),
+                common=True,
+                text="the process backend runs no images",
+                hint="leave it out, or give the template another backend",
+                wrong=common.sole,
+            )
 
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where agents of this template would work together."""

@@ -78,6 +78,7 @@ class Builder:
             shared, self.kinds, self.notes, owner=document.owner, backends=backends
         )
         makes = templating.Templates(
+            named=tuple(told) if isinstance(told := data.get("backends"), dict) else (),
             kinds=self.kinds,
             notes=self.notes,
             document=document,
@@ -296,7 +297,9 @@ class Builder:
                 )
                 return None
         if text is not None and not _is_url(text):
-            self.notes.bad(path, "found no URL; allowed: http://HOST:PORT, file:PATH or env:NAME")
+            self.notes.bad(
+                path, "found no URL of http; allowed: http://HOST:PORT, file:PATH or env:NAME"
+            )
             return None
         if text is not None and "@" in text:
             exposure.check_url(self.notes, path, text, "the proxy's password travels")

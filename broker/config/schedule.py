@@ -76,14 +76,11 @@ def parse_days(text: str) -> frozenset[int]:
     return frozenset(days)
 
 
-def parse_time(value: str | int) -> int:
+def parse_time(value: str) -> int:
     """Read ``07:00`` to ``24:00`` as minutes after midnight. Raises ValueError.
 
-    YAML 1.1 reads an unquoted 19:00 as the number 1140, which is just these minutes.
+    A number is none: hours, minutes, or 730?
     """
-    # ... and a number below an hour was never written with a colon: hours, or minutes?
-    if isinstance(value, int) and not isinstance(value, bool) and 60 <= value <= _DAY_MIN:
-        return value
     hour, colon, minute = str(value).partition(":")
     if colon and hour.isdecimal() and minute.isdecimal() and len(minute) == 2:
         total = int(hour) * 60 + int(minute)

@@ -46,6 +46,7 @@ class Templates:
     notes: collector.Notes
     document: shape.Document
     backends: Mapping[model.BackendName, BackendSettings]
+    named: tuple[str, ...] = ()  # all backends, also those with mistakes of their own
     unread: AbstractSet[str | int] = frozenset()  # templates of which something could not be read
     places: dict[tuple[model.BackendName, str], str] = field(factory=dict)  # whose they are
 
@@ -126,6 +127,12 @@ class Templates:
                 f"{counts.told(len(full), 'character')}; allowed: "
                 f"{_MAX_NAME}",
                 "a shorter owner or template name",
+            )
+        if not section.labels and not section.takes_unlabelled:
+            self.notes.bad(
+                (*path, "labels"),
+                "found none; allowed: one or more",
+                "takes_unlabelled: true, with mode: normal, is for builds without a label",
             )
         for number, label in enumerate(section.labels):
             apart = f"labels: [{', '.join(label.split())}]" if len(label.split()) > 1 else ""
@@ -276,12 +283,13 @@ class Templates:
     ) -> tuple[model.BackendName, ...]:
         if section.backends is None:
             return tuple(self.backends)
+        named = self.named or tuple(self.backends)
         for number, name in enumerate(section.backends):
-            if name not in self.backends:
+            if name not in named:
                 self.notes.bad(
                     (*path, "backends", number),
-                    f"found {values.shown(name)}; allowed: {', '.join(self.backends) or 'none'}",
-                    reading.guess(name, self.backends),
+                    f"found {values.shown(name)}; allowed: {', '.join(named) or 'none'}",
+                    reading.guess(name, named),
                 )
         if not section.backends:
             self.notes.bad(
@@ -347,8 +355,11 @@ class Templates:
                 environment=section.environment,
                 reserved=jnlp_launch.VARIABLES,
                 alone=section.cap == 1,
+                sole=all(self.backends[name].kind == entry.kind for name in platform),
             )
-            self.notes.remarks((*path, entry.kind), remarks.of_template(options, common))
+            for remark in remarks.of_template(options, common):
+                place = path if remark.common else (*path, entry.kind)
+                self.notes.remarks(place, (remark,))
             for shared in remarks.shares(options, common):
                 setting = ("remote_fs",) if shared.path is None else (entry.kind, *shared.path)
                 self._check_shared((*path, *setting), (backend, shared.where), name, section.cap)

@@ -203,7 +203,9 @@ class _TreeBuilder:
             text = f"looks like a {what} and is not one; hint: put it in quotes"
             self._tree.faults.append(TextProblem(path, line, text))
             return None
-        if kind == "int" and _is_another(node.value, value, path):
+        if kind == "int" and ":" in node.value:
+            value = node.value  # to the base of sixty, which nobody means: a time of day
+        elif kind == "int" and _is_another(node.value, value, path):
             text = f"{node.value} is read as {value}, the octal number"
             self._tree.faults.append(
                 TextProblem(path, line, text, "without the 0 before it, or put it in quotes")

@@ -224,7 +224,7 @@ def test_what_a_fragment_opens_is_said_of_the_template_that_takes_it_up():
 def limits(kind, more=""):
     made = loading.parse(
         QUIET.replace("{kind: memory}", f"{{kind: {kind}{more}}}").replace(
-            "labels: l", "labels: l, image: i"
+            "labels: l", "labels: l" if kind == "process" else "labels: l, image: i"
         ),
         KINDS,
         environ={"T": "x"},

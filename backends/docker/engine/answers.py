@@ -432,6 +432,19 @@ _TLS = (
 )  # fmt: skip
 
 
+_SSH = (
+    (r"host key verification failed",
+     "`ssh` to it once, as the broker's user, says whose key that is (known_hosts)"),
+    (r"permission denied while trying|docker daemon socket",
+     "the user there needs the group of its engine's socket"),
+    (r"permission denied|too many authentication failures",
+     "a key of the broker's user that needs no password: ~/.ssh, or SSH_AUTH_SOCK"),
+    (r"docker.*not found|not found.*docker",
+     "it needs `docker` there, 18.09 or later, in the PATH of a command by ssh"),
+    (r"no such file or directory: 'ssh'", "install the OpenSSH client beside the broker"),
+)  # fmt: skip
+
+
 def refused_tls(url: str, words: str) -> api.Unauthorized:
     """Say whose certificate is wrong, from the words of OpenSSL."""
     for pattern, meaning in _TLS:

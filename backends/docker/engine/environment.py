@@ -1,9 +1,10 @@
 """Which engine Docker's own client would speak to: variables, contexts, the local socket.
 
-In its order: ``DOCKER_HOST`` (with ``DOCKER_TLS_VERIFY``, ``DOCKER_TLS``, ``DOCKER_CERT_PATH``), else the context
-that ``DOCKER_CONTEXT`` names, else the ``currentContext`` of its ``config.json``, else the local socket. A context
-is ``contexts/meta/HASH/meta.json`` in the same folder, its certificates are ``contexts/tls/HASH/docker/``.
-Refuses to speak to an engine, and to do without a check of its certificate.
+In its order: ``DOCKER_HOST`` (with ``DOCKER_TLS_VERIFY``, ``DOCKER_TLS``, ``DOCKER_CERT_PATH``),
+else the context that ``DOCKER_CONTEXT`` names, else the ``currentContext`` of its ``config.json``,
+else the local socket. A context is ``contexts/meta/HASH/meta.json`` in the same folder, with its
+certificates in ``contexts/tls/HASH/docker/``. Refuses to speak to an engine, and to do without a
+check of its certificate.
 """
 
 import hashlib
@@ -34,6 +35,7 @@ class FoundEngine:
 
     host: settings.Host
     told_by: str = ""
+    complaint: str = ""  # a configuration that cannot be read counts for none, as Docker has it
 
 
 def engine(folder: str | None, variables: Mapping[str, str] = os.environ) -> FoundEngine:
@@ -45,12 +47,12 @@ def engine(folder: str | None, variables: Mapping[str, str] = os.environ) -> Fou
     told = variables.get("DOCKER_HOST", "").strip()
     if told:
         return FoundEngine(_named(told, home, variables, by="DOCKER_HOST"), "DOCKER_HOST")
-    name, by = _context_name(home, variables)
+    name, by, complaint = _context_name(home, variables)
     if name == _DEFAULT:
         secure = _asks_for_tls(variables)
         local = _LOCAL_TLS if secure else _LOCAL
         by = "DOCKER_TLS_VERIFY" if secure else ""
-        return FoundEngine(_named(local, home, variables, by=by), by)
+        return FoundEngine(_named(local, home, variables, by=by), by, complaint)
     return FoundEngine(_of_context(name, home, by), f"the context {name}, by {by}")
 
 
@@ -113,15 +115,16 @@ def _files_in(folder: pathlib.Path) -> dict[str, str]:
 # --- contexts ------------------------------------------------------------------------------------
 
 
-def _context_name(home: pathlib.Path, variables: Mapping[str, str]) -> tuple[str, str]:
-    """Return the context that is used, and who named it."""
+def _context_name(home: pathlib.Path, variables: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return the context that is used, who named it, and why it may be another."""
     if name := variables.get("DOCKER_CONTEXT"):
-        return name, "DOCKER_CONTEXT"
+        return name, "DOCKER_CONTEXT", ""
     path = home / logins.FILE
-    told = _read(path).get("currentContext") or _DEFAULT
-    if not isinstance(told, str):
-        raise ValueError(f"{path}: currentContext: found no text; allowed: the name of a context")
-    return told, f"currentContext in {path}"
+    try:
+        told = _text(_read(path), "currentContext", path)
+    except ValueError as error:
+        return _DEFAULT, "", str(error)
+    return told or _DEFAULT, f"currentContext in {path}", ""
 
 
 def _of_context(name: str, home: pathlib.Path, by: str) -> settings.Host:
@@ -134,16 +137,14 @@ def _of_context(name: str, home: pathlib.Path, by: str) -> settings.Host:
     endpoint = _entry(_entry(_read(path), "Endpoints"), "docker")
     if endpoint is None:
         raise ValueError(f"{path}: the context {name!r} names no engine (Endpoints.docker)")
-    told = _entry(endpoint, "Host") or _LOCAL
-    if not isinstance(told, str):
-        raise ValueError(f"{path}: Endpoints.docker.Host: found no text")
+    told = _text(endpoint, "Host", path) or _LOCAL
     where = f"context {name!r}"
     if told.startswith(("unix:", "ssh:", "npipe:", "fd:")):
         return _host(where, url=told)
     if _entry(endpoint, "SkipTLSVerify"):
         raise ValueError(
-            f"{where}: SkipTLSVerify is not obeyed: anybody on the way could be that engine; hint: "
-            "its ca.pem in the context"
+            f"{where}: SkipTLSVerify is not obeyed: anybody on the way could be that engine; "
+            "hint: its ca.pem in the context"
         )
     certificates = home / "contexts" / "tls" / number / "docker"
     return _host(where, url=told, tls=certificates.is_dir(), **_files_in(certificates))
@@ -154,6 +155,14 @@ def _read(path: pathlib.Path) -> Mapping[str, Any]:
         return logins.section(logins.read(path), path, "")
     except api.Unauthorized as error:
         raise ValueError(str(error)) from None
+
+
+def _text(told: Any, key: str, path: pathlib.Path) -> str:
+    """Return an entry that is a text; empty without one."""
+    entry = _entry(told, key)
+    if entry is None or isinstance(entry, str):
+        return entry or ""
+    raise ValueError(f"{path}: {key}: found no text")
 
 
 def _entry(told: Any, key: str) -> Any:

@@ -64,9 +64,9 @@ def of_settings(login: settings.Registry, registry: str) -> dict[str, str]:
 def of_config(folder_told: str | None, registry: str) -> dict[str, str]:
     """Return what Docker's ``config.json`` says about a registry; empty: nothing.
 
-    ``folder_told`` None: that of ``DOCKER_CONFIG``, or ``~/.docker``; what ``DOCKER_AUTH_CONFIG`` says
-    of the registry comes first. Raises Unauthorized with the file and the entry for what cannot be
-    read, if it is about this registry.
+    ``folder_told`` None: that of ``DOCKER_CONFIG``, or ``~/.docker``; what ``DOCKER_AUTH_CONFIG``
+    says of the registry comes first. Raises Unauthorized with the file and the entry for what
+    cannot be read, if it is about this registry.
     """
     server = _PUBLIC_URL if registry == reference.PUBLIC else registry
     told = os.environ.get(_VARIABLE, "") if folder_told is None else ""
@@ -140,7 +140,7 @@ def folder(variables: Mapping[str, str]) -> pathlib.Path:
 
 
 def read(path: pathlib.Path) -> Any:
-    """Return what a file of Docker's says; nothing for one that is not there. Raises Unauthorized."""
+    """Return what a file of Docker's says; {} for one that is not there. Raises Unauthorized."""
     try:
         raw = files.read(path, limit=_CONFIG_MAX)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,9 +1,9 @@
 """A way to an engine by ssh: the program stands between a socket of ours and the engine's.
 
-As Docker's own client has it: ``ssh HOST docker system dial-stdio``, with the operator's keys, hosts
-and settings in ``~/.ssh``. Why not the SDK's way: it needs another ssh in Python, or reads the
-program's pipes for as long as they are silent. Nobody is asked for anything: a password or a host
-that is not known yet is a refusal. Refuses to know what is said to the engine.
+As Docker's own client has it: ``ssh HOST docker system dial-stdio``, with the operator's keys,
+hosts and settings in ``~/.ssh``. Why not the SDK's way: it needs another ssh in Python, and reads
+for as long as nothing comes. Nobody is asked for anything: a password or a host that is not known
+yet is a refusal. Refuses to know what is said to the engine.
 """
 
 import contextlib
@@ -39,21 +39,21 @@ class Program:
     """One ssh, and our end of the socket on which it speaks to the engine."""
 
     def __init__(self, url: str) -> None:
-        """Start it; raises ``OSError``."""
+        """Start it; raises ``OSError`` with the name of the program."""
         ours, its = socket.socketpair()
         with its:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 -- no shell here
                     command(url),
-                    stdin=its,
-                    stdout=its,
+                    stdin=its.fileno(),
+                    stdout=its.fileno(),
                     stderr=subprocess.PIPE,
                     bufsize=0,
                     start_new_session=True,  # a ^C is for us
                 )
-            except OSError as error:
+            except BaseException:
                 ours.close()
-                raise ConnectionError(f"ssh: {error.strerror or error}") from None
+                raise
         self.fileno = ours.detach()
         self._complaints = bytearray()
         self._reader = threading.Thread(target=self._listen, name="docker-ssh", daemon=True)

@@ -23,7 +23,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException
 from typing import Any
 
 import urllib3
@@ -210,6 +210,8 @@ class _SshConnection(HTTPConnection):
         except (OSError, HTTPException) as error:
             ended = error
         complaint = self._program.complaint() if self._program is not None else ""
+        if type(ended) is BadStatusLine:  # a shell's greeting, or that there is no shell
+            complaint = f"no engine answers there: {text.clean(str(ended))} {complaint}".strip()
         raise SshError(complaint) if complaint else ended
 
 

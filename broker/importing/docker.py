@@ -108,17 +108,17 @@ def _host(
     if not url:
         return
     url = re.sub(r"^https?://", "tcp://", url.rstrip("/"))
-    if url == f"unix://{_SOCKET}":
-        return  # the default
     host: dict[str, Any] = {"url": url}
-    if url.startswith(("ssh://", "npipe://")):
+    if url.startswith("npipe://"):
+        host = {"url": f"unix://{_SOCKET}"}
         section.note(
-            f"the engine {url}: only unix:// and tcp:// are spoken here; the local socket is "
+            f"the engine {url}: unix://, tcp:// and ssh:// are spoken here; the local socket is "
             "written instead",
             loud=True,
         )
-        return
-    if tls and not url.startswith("unix:"):
+    elif url.startswith("ssh://"):
+        section.note("its user, keys and known hosts are those of the broker's user", loud=True)
+    elif tls and not url.startswith("unix:"):
         where = f"{target.SECRETS}/{name}"
         host |= {
             "tls": True,

@@ -18,7 +18,9 @@ def told(image: str = "x", **changes: object) -> dict[tuple[str | int, ...], rem
 @pytest.mark.parametrize("image", ["https://reg.example/x", "X", "a b", "x:"])
 def test_a_name_that_is_no_image(image):
     """Before any engine sees it."""
-    assert told(image)[()].wrong
+    remark = told(image)["image",]
+    assert remark.wrong
+    assert remark.common, "it stands with the template, not with what is of Docker"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,6 @@ def test_doors_that_are_open():
 
 def test_an_address_has_no_password():
     """It would stand in messages; certificates say who we are."""
-    with pytest.raises(ValueError, match=r"found a user \(not shown\)") as refused:
+    with pytest.raises(ValueError, match=r"\(hidden\)@") as refused:
         settings.Host(url="https://bob:secret@build-1.example:2376")
     assert "secret" not in str(refused.value)

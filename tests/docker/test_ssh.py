@@ -166,7 +166,7 @@ async def test_the_events_are_followed_again_when_the_way_ends(by_ssh: Rig) -> N
             told.set()
 
     following = asyncio.create_task(follow())
-    async with asyncio.timeout(patience.seconds(WITHIN_S)):
+    async with patience.limit(WITHIN_S):
         await by_ssh.backend.launch(by_ssh.spec("a1"))
         await told.wait()  # it is followed
         for pid in children("ssh"):

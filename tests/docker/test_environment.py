@@ -137,7 +137,7 @@ def test_variables_name_certificates(tmp_path: pathlib.Path) -> None:
         ({"DOCKER_HOST": "tcp://b:1", "DOCKER_TLS": "1"}, "DOCKER_TLS: its certificate would not"),
         ({"DOCKER_HOST": "tcp://b:1", "DOCKER_TLS_VERIFY": "1"}, "ca.pem; hint: DOCKER_CERT_PATH"),
         ({"DOCKER_CONTEXT": "nowhere"}, "DOCKER_CONTEXT: there is no context 'nowhere' in /"),
-        ({"DOCKER_CONTEXT": "../x"}, "found '../x', which is no name of a context"),
+        ({"DOCKER_CONTEXT": "../x"}, "found '../x', which is not a name of a context"),
         ({"DOCKER_CONTEXT": "lax"}, "context 'lax': SkipTLSVerify is not obeyed"),
         ({"DOCKER_CONTEXT": "windows"}, "context 'windows': found 'npipe:////./pipe/x'"),
         ({"DOCKER_CONTEXT": "cut"}, "meta.json: not JSON at character 2"),

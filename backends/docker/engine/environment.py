@@ -129,7 +129,7 @@ def _context_name(home: pathlib.Path, variables: Mapping[str, str]) -> tuple[str
 
 def _of_context(name: str, home: pathlib.Path, by: str) -> settings.Host:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{by}: found {text.clean(name, 80)!r}, which is no name of a context")
+        raise ValueError(f"{by}: found {text.clean(name, 80)!r}, which is not a name of a context")
     number = hashlib.sha256(name.encode()).hexdigest()
     path = home / "contexts" / "meta" / number / "meta.json"
     if not path.exists():

@@ -5,7 +5,9 @@ must not be taken for an ``OSError`` of what was being done. Refuses to know wha
 """
 
 import contextlib
+import io
 import os
+import pathlib
 import select
 import sys
 import time
@@ -26,9 +28,13 @@ def guarded() -> Iterator[None]:
     What was not written by then is dropped, or the interpreter would try again at its own end.
     """
     stream = sys.stdout
-    if stream is None:  # closed by whoever started us: print does nothing
-        yield
+    if stream is None:  # closed by whoever started us: nobody reads
+        with pathlib.Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            with contextlib.redirect_stdout(nowhere):
+                yield
         return
+    if isinstance(stream, io.TextIOWrapper):  # what it has no characters for is spelt
+        stream.reconfigure(errors="backslashreplace")
     sys.stdout = cast("TextIO", _Guarded(stream))
     try:
         try:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import attrs
+import yarl
 from attrs import field, frozen
 
 from backends.kit import finding
@@ -395,7 +396,7 @@ async def asked(
     What is only shown to people need not be proved; but it has to be of the same owner.
     """
     if options.url is not None:
-        return await _page(options.url, names), options.url
+        return await _page(options.url, names), _public(options.url)
     settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
     note = page_address.noted(store.ReadOnlyStore(settings.state_dir))
     if note is not None:
@@ -415,10 +416,18 @@ async def _page(url: str, names: Sequence[str]) -> dict[str, documents.Document]
         return await page_address.ask(url, names, note=None)
     except page_address.NotABroker as error:
         raise exits.Failed(
-            f"what answers at {url} is not a broker: {error}; hint: its log names its address"
+            f"what answers at {_public(url)} is not a broker: {error}; "
+            "hint: its log names its address"
         ) from error
     except page_address.NoAnswer as error:
-        raise exits.Failed(f"no broker answers at {url}: {error}; hint: is it running?") from error
+        raise exits.Failed(
+            f"no broker answers at {_public(url)}: {error}; hint: is it running?"
+        ) from error
+
+
+def _public(url: str) -> str:
+    """Return an address without who asks: a page behind a proxy may want a password."""
+    return str(yarl.URL(url).with_user(None))
 
 
 def _owned(

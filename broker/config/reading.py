@@ -352,8 +352,9 @@ def guess(told: str, known: typing.Iterable[str]) -> str:
     """Return the hint for a word that resembles a known one; else none."""
     told = told[:_LONGEST_KEY]
     fit = [word for word in known if not _is_opposite(told, word)]
-    near = difflib.get_close_matches(told, fit, n=1, cutoff=_ALIKE)
-    return f"did you mean {near[0]}?" if near else ""
+    plain = {word.casefold(): word for word in fit}
+    near = difflib.get_close_matches(told.casefold(), plain, n=1, cutoff=_ALIKE)
+    return f"did you mean {plain[near[0]]}?" if near else ""
 
 
 def _is_opposite(one: str, other: str) -> bool:

@@ -60,7 +60,7 @@ def read(named: Sequence[pathlib.Path]) -> FileTexts:
         try:
             text = files.read(path, limit=tree.MAX_BYTES).decode("utf-8-sig")
         except FileNotFoundError:
-            wrong.append(f"{path}: there is no such file; hint: agent-broker init writes one")
+            wrong.append(f"{path}: {_not_there(path, team)}")
         except OSError as error:
             wrong.append(f"{path}: cannot be read: {error.strerror or error}")
         except UnicodeDecodeError as error:
@@ -70,6 +70,13 @@ def read(named: Sequence[pathlib.Path]) -> FileTexts:
     if wrong:
         raise ConfigError(tuple(wrong))
     return FileTexts(files=tuple(found), base=places[0][0].parent, passed_over=tuple(passed_over))
+
+
+def _not_there(path: pathlib.Path, team: str) -> str:
+    if path.is_symlink():
+        return "a link to what is not there"
+    hint = "" if team else "; hint: agent-broker init writes one"
+    return f"there is no such file{hint}"
 
 
 def _places(

@@ -32,6 +32,7 @@ _SHORT = {
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _OF_OCTAL = re.compile(r"(?i)(mode|umask)$")  # what everybody writes so
 _MERGE = "tag:yaml.org,2002:merge"
+_SIGNS = frozenset({_MERGE, "tag:yaml.org,2002:value"})  # `<<` and `=`, texts where a value is
 _UNFIT = re.compile("[\x00\ud800-\udfff]")  # no path, variable or output can have them
 
 
@@ -108,6 +109,18 @@ def parse(text: str, insert: Insert | None = None) -> Tree:
     return Tree(data=data, lines=tree.lines, written=tree.written, faults=tree.faults)
 
 
+def _fault_of(value: Any, written: str, path: Path, line: int) -> TextProblem | None:
+    """Return what is wrong with a single value that YAML takes for good."""
+    if isinstance(value, str):
+        found = _UNFIT.search(value)
+        text = f"the character U+{ord(found[0]):04X} is not allowed" if found else ""
+        return TextProblem(path, line, text) if found else None
+    if type(value) is int and _is_another(written, value, path):
+        text = f"{written} is read as {value}, the octal number"
+        return TextProblem(path, line, text, "without the 0 before it, or put it in quotes")
+    return None
+
+
 def _is_another(written: str, value: int, path: Path) -> bool:
     """Return whether a number is another one than people and newer YAML read."""
     if not _OCTAL.fullmatch(written) or (path and _OF_OCTAL.search(str(path[-1]))):
@@ -152,7 +165,9 @@ class _TreeBuilder:
         self._tree.written.pop(path, None)  # of what was merged into a section, and is replaced
         self._nodes += 1
         if self._depth > _MAX_DEPTH or self._nodes > _MAX_NODES:  # aliases make more of less
-            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)
+            is_deep = self._depth > _MAX_DEPTH
+            problem = "nested too deeply" if is_deep else f"more than {_MAX_NODES} values"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         self._depth += 1
         try:
             if isinstance(node, yaml.MappingNode):
@@ -195,7 +210,8 @@ class _TreeBuilder:
         if kind in _SHORT and kind != "null":
             self._tree.written[path] = node.value
         try:
-            value = self._loader.construct_object(node, deep=True)
+            is_sign = node.tag in _SIGNS
+            value = node.value if is_sign else self._loader.construct_object(node, deep=True)
         except yaml.YAMLError:
             raise
         except Exception:  # noqa: BLE001 -- its constructors raise what comes to their mind
@@ -203,19 +219,11 @@ class _TreeBuilder:
             text = f"looks like a {what} and is not one; hint: put it in quotes"
             self._tree.faults.append(TextProblem(path, line, text))
             return None
-        if kind == "int" and ":" in node.value:
+        if kind in {"int", "float"} and ":" in node.value:
             value = node.value  # to the base of sixty, which nobody means: a time of day
-        elif kind == "int" and _is_another(node.value, value, path):
-            text = f"{node.value} is read as {value}, the octal number"
-            self._tree.faults.append(
-                TextProblem(path, line, text, "without the 0 before it, or put it in quotes")
-            )
-            return None
-        if isinstance(value, str) and (found := _UNFIT.search(value)):
-            code = f"U+{ord(found[0]):04X}"
-            self._tree.faults.append(
-                TextProblem(path, line, f"the character {code} is not allowed")
-            )
+        fault = _fault_of(value, node.value, path, line)
+        if fault is not None:
+            self._tree.faults.append(fault)
             return None
         return value
 

@@ -28,6 +28,7 @@ _UNITS: Mapping[str, int] = {
     **{f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)},
 }
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-[^}]*)?\}")
+_REFERENCE = re.compile(r"file:\S.*|env:[A-Za-z_][A-Za-z0-9_.-]*")
 _SECRET_BYTES = 16_384
 _ELSEWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES})
 _LONGEST_S = 100 * 365.25 * 86_400
@@ -144,9 +145,15 @@ def size(value: object) -> int:
 
 def reference(value: object) -> str:
     """Check that a secret is only referred to, by ``file:PATH`` or ``env:NAME``."""
-    if isinstance(value, str) and re.fullmatch(r"(file|env):\S.*", value):
+    if isinstance(value, str) and _REFERENCE.fullmatch(value):
         return value
     allowed = "file:PATH or env:NAME"
+    if isinstance(value, str) and value.startswith("env:"):
+        raise Bad(
+            "env: with something that is not the name of a variable (not shown)",
+            allowed,
+            "the name of the variable stands here, not what it holds",
+        )
     if isinstance(value, str) and (variable := _VARIABLE.fullmatch(value)):
         raise Bad(f"the variable {variable[1]}", allowed, f"env:{variable[1]}")
     raise Bad(

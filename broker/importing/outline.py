@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from attrs import define, field, frozen
 
+from outside import text as outside_text
+
 Path = tuple[str | int, ...]
 _WIDTH = 98
 _VARIABLE = "${"
@@ -112,6 +114,8 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "'" if _VARIABLE in text else None
     if "\n" in text.rstrip("\n"):
         style = "|"
+    if not text.replace("\n", "").replace("\t", "").isprintable():
+        style = '"'  # spelt, or nobody could read it again
     return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style=style)
 
 
@@ -131,7 +135,7 @@ def text_of(section: Section) -> str:
 def _lines(section: Section) -> Iterator[str]:
     for item in section.items:
         if isinstance(item, Comment):
-            words = " ".join(item.text.split())
+            words = outside_text.fit(" ".join(item.text.split()), len(item.text))
             mark = "# !! " if item.loud else "# "
             yield from textwrap.wrap(
                 words,

@@ -486,7 +486,7 @@ def _events_of_configuration(
     state: config.ConfigurationState,
 ) -> Iterator[tuple[float, Document]]:
     if state.read_at:
-        text = f"a restart is needed for {', '.join(state.waits)}" if state.waits else ""
+        text = f"a restart is needed for {', '.join(state.waits)}" if state.waits else "in force"
         yield state.read_at, _event("configuration", text=text)
     if state.refused_at is not None:
         yield state.refused_at, _event("configuration", result="refused", text=state.refusal)

@@ -15,6 +15,7 @@ import termios
 import pytest
 
 from broker.cli import agents, watching
+from broker.cli import main as cli
 from broker.status import Server, terminal
 from tests import patience
 from tests.status import status_source
@@ -190,3 +191,24 @@ def test_a_gap_is_noticed():
     assert not tail.missed
     tail.news(["x", "y"])
     assert tail.missed
+
+
+def test_a_password_of_the_page_is_not_repeated(capsys):
+    """It may stand in the address of a page behind a proxy."""
+    code = cli.main(["status", "--url", "http://u:hunter2@127.0.0.1:1"])
+
+    assert code == cli.FAILED
+    assert "hunter2" not in capsys.readouterr().err
+
+
+async def test_an_output_that_is_closed_is_nobody_who_reads():
+    """``agent-broker status >&-`` ends as if all had been written."""
+    async with page() as (_, url):
+        process = await asyncio.create_subprocess_exec(
+            *("/bin/sh", "-c", 'exec "$0" -m broker "$@" >&-', sys.executable),
+            *("status", "--url", url),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+
+    assert (process.returncode, said) == (cli.OK, b"")

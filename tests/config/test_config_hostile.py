@@ -4,6 +4,8 @@ import os
 import pathlib
 import random
 import string
+import subprocess
+import sys
 import threading
 import time
 
@@ -435,3 +437,83 @@ def test_merges_are_as_yaml_says():
     assert read.faults == []
     assert read.data["c"] == {"x": 1, "y": 2, "z": 3}
     assert read.data["d"] == {"x": 1, "y": 1}
+
+
+# --- what people write, told in their words ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("no", "found false;"),
+        ("", "found nothing;"),
+        ("2020-01-01", "found 2020-01-01;"),
+        ("!!binary aGVsbG8=", "found binary data of 5 bytes;"),
+        ("[null, true, x, {a: no}]", "found [nothing, true, 'x', {a: false}];"),
+        ("!!set {a}", "found {a: nothing};"),
+        ("{a: {b: {c: {d: 1}}}}", "found {a: {b: {c: …}}};"),
+        ("=", "found '=';"),
+        ("<<", "found '<<';"),
+    ],
+)
+def test_a_wrong_value_is_quoted_as_yaml_has_it(written, found):
+    """The reader of a message knows YAML, not the language of this program."""
+    (line,) = problems(f"{GOOD}    executors: {written}\n")
+    assert f"templates.t.executors: {found} allowed: a whole number" in line
+
+
+def test_a_number_by_sixtieths_is_not_taken():
+    """12:30 is 750 for YAML 1.1 alone, wherever a number may stand."""
+    (line,) = problems(f"{GOOD}    cap: 12:30\n")
+    assert "templates.t.cap: found '12:30'; allowed: a whole number" in line
+
+
+@pytest.mark.parametrize("token", ["11f2a9c0d1", "11 secret", "{AQAAAB}", ""])
+def test_what_no_variable_can_be_called_is_not_shown(token):
+    """Who writes a token behind ``env:`` does not find it in the message."""
+    text = GOOD.replace('"env:T"', f'"env:{token}"')
+    (line,) = problems(text)
+    assert (
+        "controller.token: found env: with something that is not the name of a variable (not shown)"
+        in line
+    )
+    assert not token or token not in line
+
+
+def test_a_bomb_is_told_as_what_it_is():
+    """Too many values are not a matter of depth."""
+    (line,) = problems(ODD["a-bomb"])
+    assert "more than 20000 values" in line
+
+
+def test_another_case_is_alike():
+    """The plugins write NORMAL."""
+    (line,) = problems(f"{GOOD}    mode: NORMAL\n")
+    assert line.endswith("hint: did you mean normal?")
+
+
+def test_a_link_to_nothing_in_a_folder_is_told_as_one(tmp_path, capsys):
+    """A team's file is nothing that ``init`` writes."""
+    (tmp_path / "broker.yaml").write_text(GOOD)
+    (tmp_path / "a.yaml").symlink_to("nowhere")
+
+    assert cli.main(["check-config", "-c", str(tmp_path)]) == cli.BAD_INPUT
+    assert capsys.readouterr().err == (
+        f"agent-broker: {tmp_path}/a.yaml: a link to what is not there\n"
+    )
+
+
+def test_an_output_without_the_characters_spells_them(tmp_path):
+    """A terminal of another character set, a file with a name that is no text: still an answer."""
+    (tmp_path / "broker.yaml").write_text(GOOD)
+    (tmp_path / os.fsdecode(b"\xff.yml")).write_text("")
+    told = subprocess.run(
+        [sys.executable, "-m", "broker", "check-config", "-c", str(tmp_path)],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (told.returncode, told.stderr) == (0, b"")
+    assert b"\\udcff.yml:1: not read" in told.stdout

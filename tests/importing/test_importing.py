@@ -374,3 +374,22 @@ def test_the_command_prints_or_writes_a_new_file(tmp_path, capsys):
     assert cli.main(["import", str(tmp_path / "none")]) == 2
     source.write_bytes(b"\xff\xfe")
     assert cli.main(["import", str(source)]) == 2
+
+
+def test_control_characters_are_spelt_so_the_result_can_be_read():
+    """What a file holds by accident does not make a configuration that is refused."""
+    text = clouds(
+        {
+            "kubernetes": {
+                "name": "k",
+                "credentialsId": "a\x1b[31mb",
+                "templates": [
+                    {"name": "t", "containers": [{"name": "jnlp", "image": "i\x1b[31m"}]}
+                ],
+            }
+        }
+    )
+    result = made(text)
+
+    assert result.text.replace("\n", "").isprintable()
+    settings_of(result.text)

@@ -200,7 +200,7 @@ async def test_requests_go_through_the_proxy(
     [
         ({}, {"proxy-url": "socks5://proxy:1080"}, "proxy-url: found socks5://; allowed: http"),
         ({"exec": {"interactiveMode": "Always"}}, {}, "interactiveMode Always: it asks a person"),
-        ({"as": 7}, {}, "as is not a text"),
+        ({"as": 7}, {}, "user u: as is not a text"),
         ({"as-groups": ["a\r\nX: y"], "as": "u"}, {}, "Impersonate-Group: its value has a char"),
     ],
 )
@@ -219,6 +219,36 @@ async def test_what_cannot_be_obeyed_is_refused_in_words(
     with pytest.raises(api.Unauthorized, match=words):
         await opened(path)
     assert plugin.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        ("cluster", "insecure-skip-tls-verify", "false", "cluster c: insecure-skip-tls-verify is"),
+        ("cluster", "insecure-skip-tls-verify", 0, "is not true or false"),
+        ("cluster", "server", 5, "cluster c: server is not a text"),
+        ("user", "token", ["t"], "user u: token is not a text"),
+        ("user", "as-groups", "admins", "user u: as-groups is not a list"),
+        ("context", "cluster", ["c"], "context work: cluster is not a text"),
+        ("context", "namespace", True, "context work: namespace is not a text"),
+        ("", "current-context", {"a": "b"}, "current-context is not a text"),
+        ("", "clusters", 5, "it is not a section with lists of clusters"),
+        ("", "users", [["u"]], "it is not a section|have 'name' key"),
+    ],
+)
+async def test_a_value_of_another_kind_is_told(
+    section: str, key: str, value: object, words: str, tmp_path: pathlib.Path, package: None
+) -> None:
+    """As kubectl refuses it; above all the text "false" does not turn checking off."""
+    path = pathlib.Path(write(tmp_path, "https://127.0.0.1:9", {"token": "t"}))
+    told = yaml.safe_load(path.read_text())
+    (told[f"{section}s"][0][section] if section else told)[key] = value
+    path.write_text(yaml.safe_dump(told))
+
+    with pytest.raises(api.Unauthorized, match=words) as found:
+        await opened(str(path))
+    assert "code" not in str(found.value)
+    assert "object" not in str(found.value)
 
 
 async def test_several_files_are_one(tmp_path: pathlib.Path, package: None) -> None:

@@ -24,6 +24,23 @@ _FILE_BYTES = 4 << 20
 _MEMORY = 512 << 20
 """Bytes for this child, and for each of its plugins: the package keeps all that they say."""
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+_TEXTS = frozenset(
+    {
+        *("as", "as-uid", "certificate-authority", "certificate-authority-data"),
+        *("client-certificate", "client-certificate-data", "client-key", "client-key-data"),
+        *("cluster", "namespace", "password", "proxy-url", "server", "tls-server-name"),
+        *("token", "tokenFile", "user", "username"),
+    }
+)
+_KINDS: dict[str, type] = {
+    "as-groups": list,
+    "as-user-extra": dict,
+    "auth-provider": dict,
+    "disable-compression": bool,
+    "exec": dict,
+    "insecure-skip-tls-verify": bool,
+}
+_KIND_WORDS = {str: "a text", list: "a list", dict: "a section", bool: "true or false"}
 _PLACES = ("BearerToken", "authorization")  # where its releases of today and before keep it
 
 
@@ -73,11 +90,12 @@ def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, 
     paths = path or str(config.KUBE_CONFIG_DEFAULT_LOCATION)
     for one in paths.split(os.pathsep):
         _check(pathlib.Path(one).expanduser())
-    merged: Any = kube_config.KubeConfigMerger(paths)
+    merged: Any = _merged(kube_config.KubeConfigMerger, paths)
     if merged.config is None:
         return {"error": "there is no such file", "token": "", "certificate": None}
     hidden |= _look_at(merged.config.value)
     secrets.register(*hidden)
+    _judge(merged.config.value)
     loader: Any = kube_config.KubeConfigLoader(
         config_dict=merged.config, active_context=context, config_base_path=None
     )
@@ -102,6 +120,41 @@ def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, 
     }
     hidden |= {document[key] for key in ("token", "key") if document[key]}
     return document
+
+
+def _merged(merger: Any, told: str) -> Any:
+    """Return the files as one. Raises ValueError for what the package stumbles over."""
+    try:
+        return merger(told)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        raise ValueError(
+            "it is not a section with lists of clusters, users and contexts"
+        ) from None
+
+
+def _judge(merged: Any) -> None:
+    """Raise ValueError for the first value of another kind than kubectl takes there.
+
+    The package would stumble over it, or worse: for it the text "false" is true.
+    """
+    _of_kind(merged.get("current-context"), str, "current-context")
+    for part in ("clusters", "users", "contexts"):
+        inner = part.removesuffix("s")
+        for entry in merged.get(part) or ():  # the package's own nodes: a value, and its file
+            value = entry.value if isinstance(entry.value, dict) else {}
+            _of_kind(value.get("name"), str, f"{part}: name")
+            where = f"{inner} {str(value.get('name'))[:40]}"
+            section = value.get(inner)
+            _of_kind(section, dict, where)
+            for key, told in (section or {}).items():
+                kind = _KINDS.get(str(key), str if str(key) in _TEXTS else None)
+                if kind is not None:
+                    _of_kind(told, kind, f"{where}: {key}")
+
+
+def _of_kind(value: Any, kind: type, where: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{where} is not {_KIND_WORDS[kind]}")
 
 
 def _section(merged: Any, kind: str, context: Any) -> dict[str, Any]:

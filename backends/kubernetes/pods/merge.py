@@ -224,4 +224,5 @@ def _deleted(value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     words = {dict: "a section", list: "a list", str: "a text", bool: "a truth value"}
-    return words.get(type(value), f"{str(value)[:40]!r}")
+    words |= {type(None): "nothing", int: "a number", float: "a number"}
+    return words.get(type(value), "a date")

@@ -1,6 +1,8 @@
 """An engine that answers whatever a test says, byte for byte; calm where nothing is said.
 
 Not the real one: for what a real one never sends. Threads on a unix socket; no process is left.
+Documents have the types that the Engine's API gives them (tests/oracle/engine_forms), and a test that
+wants others says so.
 """
 
 import contextlib
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterator
 from attrs import define, field
 
 from tests import echo
+from tests.oracle import engine_forms
 
 Answer = Callable[[echo.Request, socket.socket], None] | bytes
 
@@ -37,11 +40,19 @@ class Engine:
     answers: dict[tuple[str, str], Answer] = field(factory=dict)
     requests: list[echo.Request] = field(factory=list)
     sent: int = 0  # bytes, of answers that are pieces
+    unlike: list[str] = field(factory=list)  # what of its answers no engine would answer
+    _documents: dict[tuple[str, str], object] = field(factory=lambda: dict(CALM))
 
-    def answer(self, method: str, end: str, told: object) -> None:
-        """Answer with JSON, bytes as they are, or whatever a function does with the socket."""
+    def answer(self, method: str, end: str, told: object, *, odd: bool = False) -> None:
+        """Answer with JSON, bytes as they are, or whatever a function does with the socket.
+
+        ``odd``: it is no answer of an engine, and shall be none.
+        """
         as_it_is = callable(told) or isinstance(told, bytes)
         self.answers[method, end] = told if as_it_is else echo.reply(told)
+        self._documents.pop((method, end), None)
+        if not as_it_is and not odd:
+            self._documents[method, end] = told
 
     def pieces(self, head: bytes, *pieces: bytes, times: int | None = None) -> Answer:
         """Return an answer of a head and then these pieces, again and again."""
@@ -61,16 +72,31 @@ class Engine:
         path = request.target.partition("?")[0]
         for (method, end), told in self.answers.items():
             if method == request.method and path.endswith(end):
+                self._judge(method, path, end)
                 return told
         for (method, end), document in CALM.items():
             if method == request.method and path.endswith(end):
+                self._judge(method, path, end)
                 return echo.reply(document)
         return echo.reply({"message": "page not found"}, status="404 Not Found")
+
+    def _judge(self, method: str, path: str, end: str) -> None:
+        """Note what a document has that neither the recorded engine nor a newer one would send."""
+        name = engine_forms.endpoint(method, path)
+        if name is None or (method, end) not in self._documents:
+            return
+        told = self._documents[method, end]
+        for version in engine_forms.VERSIONS:
+            for problem in engine_forms.surprises(name, told, version=version):
+                self.unlike.append(f"{name} of API {version}: {problem}")
 
 
 @contextlib.contextmanager
 def engine() -> Iterator[Engine]:
-    """Give one; its socket is in a folder with a short name, as sockets want it."""
+    """Give one; its socket is in a folder with a short name, as sockets want it.
+
+    Raises AssertionError at its end if it gave answers of which nobody said that they are odd.
+    """
     folder = pathlib.Path(tempfile.mkdtemp(prefix="dkr-"))
     path = str(folder / "s")
     made = Engine(f"unix://{path}")
@@ -107,6 +133,7 @@ def engine() -> Iterator[Engine]:
             server.shutdown()
             thread.join()
             shutil.rmtree(folder)
+    assert not made.unlike, made.unlike[:5]
 
 
 class _Ending:

@@ -26,6 +26,14 @@ async def found(engine, *, pull="if-missing", image=IMAGE):
 MISSING = scripted_engine.refusal(404, f"No such image: {IMAGE}")
 DENIED = "denied: requested access to the resource is denied"
 UNKNOWN = "manifest unknown: manifest unknown"
+THERE_IT_IS = {
+    "Descriptor": {
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": f"sha256:{'d' * 64}",
+        "size": 1234,
+    },
+    "Platforms": [{"architecture": "amd64", "os": "linux"}],
+}
 AWAY = "Get https://registry.example:5000/v2/: dial tcp: lookup registry.example: no such host"
 
 
@@ -35,8 +43,8 @@ AWAY = "Get https://registry.example:5000/v2/: dial tcp: lookup registry.example
         ({}, None, "if-missing", "ok", "", "(template t, u) is there"),
         ({}, None, "never", "ok", "", "is there"),
         (MISSING, None, "never", "FAIL", "configuration", "is not there, and it is never pulled"),
-        (MISSING, {"Descriptor": {}}, "if-missing", "ok", "", "can be pulled"),
-        ({}, {"Descriptor": {}}, "always", "ok", "", "can be pulled"),
+        (MISSING, THERE_IT_IS, "if-missing", "ok", "", "can be pulled"),
+        ({}, THERE_IT_IS, "always", "ok", "", "can be pulled"),
         (MISSING, (403, DENIED), "if-missing", "FAIL", "operator", "the registry refuses"),
         (MISSING, (404, UNKNOWN), "if-missing", "FAIL", "configuration", "cannot be pulled"),
         (MISSING, (500, AWAY), "if-missing", "warn", "platform", "not there, and whether it can"),
@@ -66,7 +74,7 @@ async def test_a_login_of_the_configuration_is_used(tmp_path):
     login = settings.Registry(user="bob", password_file=str(tmp_path / "password"))
     with scripted_engine.engine() as engine:
         engine.answer(*HERE, MISSING)
-        engine.answer(*THERE, {"Descriptor": {}})
+        engine.answer(*THERE, THERE_IT_IS)
         told = settings.DockerSettings(
             hosts=(settings.Host(url=engine.url),), registries={"registry.example:5000": login}
         )

@@ -63,7 +63,7 @@ def listed(
     engine: scripted_engine.Engine, entries: list[object]
 ) -> tuple[dict[str, api.Instance], str]:
     """Return what a listing of these shows, and why it is not whole."""
-    engine.answer("GET", "/containers/json", entries)
+    engine.answer("GET", "/containers/json", entries, odd=True)
     with backend(engine) as (made, run):
         return seen_by(made, run)
 
@@ -197,7 +197,7 @@ def ended(engine: scripted_engine.Engine, inspect: object, *, state: str = "exit
     engine.answer("GET", "/json", b"")
     del engine.answers["GET", "/json"]
     told = entry("odd", State=state)
-    engine.answer("GET", f"/{told['Id']}/json", inspect)
+    engine.answer("GET", f"/{told['Id']}/json", inspect, odd=True)
     return listed(engine, [entry("a1"), told])
 
 
@@ -337,7 +337,7 @@ def standing():
 def test_a_listing_that_was_tampered_with(bad, standing):
     """The good ones are all there; a bad one is there too, or it is said that it may be."""
     engine, made, run = standing
-    engine.answer("GET", "/containers/json", [entry("a1"), *bad, entry("a2")])
+    engine.answer("GET", "/containers/json", [entry("a1"), *bad, entry("a2")], odd=True)
     found, odd = seen_by(made, run)
     assert {"a1", "a2"} <= set(found)
     for name in ("a1", "a2"):

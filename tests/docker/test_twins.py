@@ -73,8 +73,8 @@ def test_an_engine_by_two_addresses_is_listed_once_and_loses_nothing(caplog, lim
 def test_engines_that_are_not_one_are_all_listed(one, other):
     """Whatever makes them alike."""
     with scripted_engine.engine() as first, scripted_engine.engine() as second:
-        first.answer("GET", "/info", one)
-        second.answer("GET", "/info", other)
+        first.answer("GET", "/info", one, odd=True)
+        second.answer("GET", "/info", other, odd=True)
         first.answer("GET", "/containers/json", [entry("a1")])
         second.answer("GET", "/containers/json", [entry("a2")])
         hosts = tuple(settings.Host(url=engine.url) for engine in (first, second))

@@ -181,6 +181,58 @@ def test_a_helper_that_does_not_end_or_says_too_much(does, words, tmp_path, monk
     assert not any(map(lives, map(int, (tmp_path / "pids").read_text().split())))
 
 
+HELPERS = {
+    "nonsense": ("echo secret-of-bob?", "not JSON at character 1"),
+    "nothing": (":", "not JSON, but empty"),
+    "no text": ("printf '\\377\\376'", "not JSON"),
+    "a list": ("echo '[\"secret-of-bob\"]'", "found no texts Username and Secret"),
+    "null": ("""echo '{"Username":null,"Secret":"secret-of-bob"}'""", "found no texts Username"),
+    "a number": ("""echo '{"Username":"bob","Secret":5}'""", "found no texts Username and Secret"),
+    "no secret": ("""echo '{"Username":"secret-of-bob"}'""", "found no texts Username and Secret"),
+    "hangs": ("exec sleep 600", "no answer within 1 s"),
+    "fails": ("echo locked >&2; exit 3", "locked"),
+    "too much": ("head -c 100000000 /dev/zero", "more than 1048576 bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", HELPERS)
+@pytest.mark.parametrize("registry", ["reg.example", "docker.io"])
+def test_a_bad_helper_costs_its_registry(registry, kind, tmp_path, monkeypatch):
+    """File, entry, registry and what was found are said, and nothing that may be a secret."""
+    does, words = HELPERS[kind]
+    helper(tmp_path, monkeypatch, f"cat >/dev/null\n{does}")
+    monkeypatch.setattr(logins, "_HELPER_S", 1.0 if kind == "hangs" else patience.seconds(30))
+    told = {"credHelpers": {registry: "odd"}, "auths": {"other.example": {"auth": WHO}}}
+    folder = config(tmp_path, told)
+    assert {**BOB, "serveraddress": "other.example"} == logins.of_config(folder, "other.example")
+    assert {} == logins.of_config(folder, "third.example")
+    assert not (tmp_path / "pids").exists(), "it is asked of its registry alone"
+    with pytest.raises(api.Unauthorized) as end:
+        logins.of_config(folder, registry)
+    for said in (f"{tmp_path}/config.json: credHelpers.{registry}", registry, words, "-odd: "):
+        assert said in end.value.reason
+    assert "secret-of-bob" not in end.value.reason
+    assert api.Reach.TEMPLATE is end.value.reach
+
+
+def test_a_helper_that_is_none_costs_its_registry(tmp_path):
+    """No name of a program, or one that is not there."""
+    told = {"credHelpers": {"reg.example": ["x"], "b.example": "is-not-there"}}
+    folder = config(tmp_path, {**told, "auths": {"other.example": {"auth": WHO}}})
+    with pytest.raises(api.Unauthorized, match=r"credHelpers\.reg\.example: found no name"):
+        logins.of_config(folder, "reg.example")
+    with pytest.raises(api.Unauthorized, match=r"b\.example.*is-not-there: No such file"):
+        logins.of_config(folder, "b.example")
+    assert BOB["username"] == logins.of_config(folder, "other.example")["username"]
+
+
+def test_a_helper_that_gives_nothing_leaves_it_to_the_file(tmp_path, monkeypatch):
+    """As one that does not know the registry: nobody logs in without a name."""
+    helper(tmp_path, monkeypatch, """echo '{"Username":"","Secret":""}'""")
+    told = {"credsStore": "odd", "auths": {"reg.example": {"auth": WHO}}}
+    assert BOB == logins.of_config(config(tmp_path, told), "reg.example")
+
+
 def test_what_a_helper_said_before_its_end_counts(tmp_path, monkeypatch):
     """A child of it that holds the pipe is not waited for, and ends with it."""
     helper(tmp_path, monkeypatch, f"sleep 600 & echo $! >>{tmp_path}/pids; {GOOD}")

@@ -211,7 +211,7 @@ async def test_a_login_that_is_missing_or_wrong(how, engine_url, closed, tmp_pat
         ("cat >/dev/null; echo locked >&2; exit 1", "docker-credential-forge: locked"),
         (
             "cat >/dev/null; echo not-this-secret",
-            "docker-credential-forge: its answer cannot be understood",
+            "docker-credential-forge: its answer cannot be understood: not JSON at character 1",
         ),
         ("exec sleep 60", "docker-credential-forge: no answer within 0.5 s"),
     ],

@@ -77,13 +77,16 @@ def of_config(folder_told: str | None, registry: str) -> dict[str, str]:
     path = (pathlib.Path(folder_told) if folder_told else folder(os.environ)) / FILE
     config = section(read(path), path, "")
     helpers = section(config.get("credHelpers", {}), path, "credHelpers")
-    helper = next(
-        (helpers[key] for key in (server, registry) if key in helpers), config.get("credsStore")
+    key = next((key for key in (server, registry) if key in helpers), None)
+    where, helper = (
+        ("credsStore", config.get("credsStore"))
+        if key is None
+        else (f"credHelpers.{text.clean(key, 80)}", helpers[key])
     )
     if helper:
         if not isinstance(helper, str) or not _PROGRAM.fullmatch(helper):
-            raise _odd(path, "credHelpers or credsStore", "found no name of a helper")
-        login = of_helper(helper, server)
+            raise _odd(path, where, "found no name of a helper")
+        login = of_helper(helper, server, told_by=f"{path}: {where}")
         if login is not None:
             return login
     return _of_auths(config, path, registry, server)
@@ -100,12 +103,19 @@ def _of_auths(told: Any, path: pathlib.Path, registry: str, server: str) -> dict
     return {}
 
 
-def of_helper(name: str, server: str) -> dict[str, str] | None:
-    """Ask a credential helper of Docker; None if it knows nothing. Raises Unauthorized."""
-    program = f"docker-credential-{name}"
+def of_helper(name: str, server: str, *, told_by: str = "") -> dict[str, str] | None:
+    """Ask a credential helper of Docker; None if it knows nothing. Raises Unauthorized.
+
+    ``told_by``: file and entry that name it, for the error.
+    """
+    whose = f" ({told_by})" if told_by else ""
+    program = f"registry {server}{whose}: docker-credential-{name}"
     try:
         output = programs.ask(
-            [program, "get"], server.encode(), limit=_HELPER_MAX, within_s=_HELPER_S
+            [f"docker-credential-{name}", "get"],
+            server.encode(),
+            limit=_HELPER_MAX,
+            within_s=_HELPER_S,
         )
         if output.code != 0:
             words = (output.printed + output.complained).decode("utf-8", "replace")
@@ -113,17 +123,23 @@ def of_helper(name: str, server: str) -> dict[str, str] | None:
                 return None
             raise _refused(program, text.clean(words, 120) or f"exit code {output.code}")
         login = json.loads(output.printed)
-        user, secret = str(login["Username"]), str(login["Secret"])
     except TimeoutError:
         raise _refused(program, f"no answer within {_HELPER_S:g} s") from None
     except programs.TooMuch as error:
         raise _refused(program, f"its answer has {error}") from None
     except OSError as error:
         raise _refused(program, error.strerror or "it cannot be run") from error
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise _refused(
-            program, "its answer cannot be understood"
-        ) from None  # it may hold the secret
+    except (ValueError, RecursionError) as error:  # its text is not shown: it may hold the secret
+        words = f"its answer cannot be understood: {odd_json.words(error)}"
+        raise _refused(program, words) from None
+    user, secret = (
+        login.get(key) if isinstance(login, dict) else None for key in ("Username", "Secret")
+    )
+    if not isinstance(user, str) or not isinstance(secret, str):
+        words = "its answer cannot be understood: found no texts Username and Secret"
+        raise _refused(program, words)
+    if not user and not secret:
+        return None
     secrets.register(secret)
     if user == _TOKEN_USER:
         return {"serveraddress": server, "identitytoken": secret}

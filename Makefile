@@ -10,7 +10,7 @@ LOCKED ?=
 # each test worker, and each broker that a test starts, would compile everything again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test soak check lock clean
+.PHONY: demo test soak faults check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/agent-broker demo $(ARGS)
@@ -20,9 +20,11 @@ test: $(VENV)/.installed-dev
 
 # what `make test` leaves out: many thousand faults from a seed, with a table of what became of them
 # (docs/reliability.md), and more seeds, versions, rounds and examples of the same
-soak: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.soak $(ARGS)
+soak: faults
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m 'soak or hypothesis'
+
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.soak $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from broker import clock, config, exits, log, output
 from broker.cli import inspection, shared, single_look
 from broker.core import model
 from broker.status import documents, terminal
-from outside import waits
+from outside import counts, waits
 
 _ASK_S = 15.0
 _EVERY_S = 1.0
@@ -128,7 +128,8 @@ def _template(agent: documents.Document, template: documents.Document | None) ->
 
 def _node(node: documents.Document) -> str:
     state = f"offline: {node['offline_cause']}" if node["offline"] else "online"
-    return f"{state}, {node['busy_executors']} of {node['executors']} executors work"
+    executors = counts.told(node["executors"], "executor")
+    return f"{state}, {node['busy_executors']} of {executors} at work"
 
 
 def _instance(agent: documents.Document) -> str:

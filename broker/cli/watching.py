@@ -13,6 +13,7 @@ from attrs import define
 
 from broker import exits, output
 from broker.status import terminal
+from outside import counts
 
 _HOME, _LINE, _REST, _ALL = "\x1b[H", "\x1b[2K", "\x1b[J", "\x1b[2J"
 """To the first place; clear this line, the rest of the screen, all of it."""
@@ -63,7 +64,7 @@ class Screen:
         room = max(height - 1, 1)  # the last line stays free for the cursor
         if len(lines) > room:
             left = len(lines) - room + 1
-            lines = [*lines[: room - 1], f"... and {left} lines more"]
+            lines = [*lines[: room - 1], f"... and {counts.told(left, 'line')} more"]
         fit = [terminal.cut(line, width) for line in lines]
         clear = "" if self.last else _ALL
         # a line is cleared before it is written: behind its last column there is no "behind"

@@ -42,7 +42,7 @@ from broker.core import model
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
 from jnlp import trust
-from outside import paths
+from outside import counts, paths
 
 _DEFAULT_BACKENDS = {"local": {"kind": "process"}}
 
@@ -142,9 +142,10 @@ class Builder:
         fullest = max(totals, key=lambda total: sum(total.values()), default={})
         if sum(fullest.values()) > most and len(fullest) > 1:  # one alone was told
             each = ", ".join(f"{name} {number}" for name, number in fullest.items())
+            idle = counts.told(sum(fullest.values()), "agent is", "agents are")
             self.notes.bad(
                 ("limits", "agents"),
-                f"found {most}, and {sum(fullest.values())} agents are to be idle at once: {each}",
+                f"found {most}, and {idle} to be idle at once: {each}",
                 "a larger limit, or smaller figures in `warm`",
             )
 

@@ -53,7 +53,7 @@ def test_agents_retire_that_drift_by_it_and_no_others():
     """Not those of a setting that only says when they go, nor those that drift already."""
     before = parse("a: {labels: l}, b: {labels: m}, c: {labels: n}")
     after = parse(
-        "a: {labels: l, image: x}, b: {labels: m, retention: {idle: 1h}}, d: {labels: p}"
+        "a: {labels: l, executors: 2}, b: {labels: m, retention: {idle: 1h}}, d: {labels: p}"
     )
     agents = [
         agent(before, "a"),
@@ -65,7 +65,7 @@ def test_agents_retire_that_drift_by_it_and_no_others():
     ]
     found = compared(before, after, agents)
     assert {
-        "a": ("changed", ("image",), 2),
+        "a": ("changed", ("executors",), 2),
         "b": ("changed", ("retention.idle",), 0),
         "c": ("gone", (), 1),
         "d": ("new", (), 0),

@@ -95,7 +95,7 @@ async def test_on_a_terminal_it_is_drawn_in_its_place_until_ctrl_c(columns):
         assert max(map(terminal.columns, lines)) <= columns
         assert len(lines) <= 24
         assert "; Ctrl-C ends" in picture
-        assert re.search(r"\.\.\. and \d+ lines more", picture)
+        assert re.search(r"\.\.\. and \d+ lines? more", picture)
     assert 1 == seen.text.count("\x1b[2J")
 
 

@@ -190,6 +190,18 @@ def test_a_place_is_avoided_and_judged_anew_when_its_time_is_over():
     assert NORTH == only.place, "the last one stays in use, and that is said"
 
 
+def test_an_agent_that_ends_there_as_badly_as_elsewhere_takes_no_blame_of_builds_back():
+    """What its template does elsewhere speaks of the template; the host fails builds all the same."""
+    end = model.AgentFate(
+        backend=B, place=NORTH, template="t", revision="r1", at=NOW - 50, came=False, bad="it died"
+    )
+    ends = {"a": end, "b": attrs.evolve(end, place=SOUTH)}
+    ledger = model.Ledger(build_fates=fates(builds.LEAST_SCORE), fates=ends)
+    for now in (NOW, NOW + 1, NOW + places.AVOID_S - 1):
+        ledger, _ = places.judge(ledger, {B: (NORTH, SOUTH)}, now=now)
+        assert {(B, NORTH)} == places.avoided(ledger, now=now).keys()
+
+
 @pytest.mark.parametrize(
     ("phase", "kind"), [(Phase.BUSY, model.CordonAgent), (Phase.IDLE, model.CordonAgent)]
 )

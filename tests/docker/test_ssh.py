@@ -60,8 +60,8 @@ def children(name: str) -> list[int]:
     """Return the processes of that name that this one has started, those not waited for too."""
     found = []
     for task in pathlib.Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a thread, or a process, may end meanwhile
+            for pid in (task / "children").read_text().split():
                 if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == name:
                     found.append(int(pid))
     return found

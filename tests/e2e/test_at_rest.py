@@ -92,6 +92,8 @@ async def resting(kind, folder):
         made.write_config(listen="127.0.0.1:0", templates="  rare: {labels: rare, image: any}\n")
         document = yaml.safe_load(made.config.read_text())
         document["backends"] = {"there": told}
+        if kind == "process":
+            del document["templates"]["rare"]["image"]
         made.config.write_text(yaml.safe_dump(document))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", RUN, "run", "--config", str(made.config)),

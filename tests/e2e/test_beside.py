@@ -347,7 +347,7 @@ async def test_commands_that_read_leave_everything_as_it_is(kind, page, tmp_path
             good = {0}
             if arguments[0] == "sweep":
                 good = {0, 3}  # with --all the idle agent would go
-            if arguments[0] == "render" and kind in {"memory", "process", "mesos"}:
+            if arguments[0] == "render" and kind in {"memory", "process"}:
                 good = {2}  # nothing to show
             if arguments[0] == "doctor":
                 good = {0, 1}  # the simulated controller has no agent port, the fake few pages

@@ -19,7 +19,7 @@ from attrs import frozen
 from backends import api
 from backends.docker import settings
 from backends.docker.engine import logins
-from outside import text
+from outside import paths, text
 
 _LOCAL = "unix:///var/run/docker.sock"
 _LOCAL_TLS = "tcp://localhost:2376"
@@ -70,7 +70,7 @@ def _named(
         )
     certificates = variables.get("DOCKER_CERT_PATH", "")
     where = pathlib.Path(certificates).absolute() if certificates else home
-    if not (where / _CA).exists():
+    if paths.is_missing(where / _CA):
         raise ValueError(f"DOCKER_TLS_VERIFY: there is no {where / _CA}; hint: DOCKER_CERT_PATH")
     return _host(by, url=url, tls=True, **_files_in(where))
 
@@ -105,7 +105,8 @@ def _host(by: str, **told: Any) -> settings.Host:
 
 def _files_in(folder: pathlib.Path) -> dict[str, str]:
     """Return the certificates of a folder; a certificate without its key counts for nothing."""
-    there = {name: str(folder / name) for name in (_CA, _CERT, _KEY) if (folder / name).exists()}
+    names = (_CA, _CERT, _KEY)
+    there = {name: str(folder / name) for name in names if not paths.is_missing(folder / name)}
     files = {"ca_file": there[_CA]} if _CA in there else {}
     if _CERT in there and _KEY in there:
         files |= {"cert_file": there[_CERT], "key_file": there[_KEY]}
@@ -132,7 +133,7 @@ def _of_context(name: str, home: pathlib.Path, by: str) -> settings.Host:
         raise ValueError(f"{by}: found {text.clean(name, 80)!r}, which is not a name of a context")
     number = hashlib.sha256(name.encode()).hexdigest()
     path = home / "contexts" / "meta" / number / "meta.json"
-    if not path.exists():
+    if paths.is_missing(path):
         raise ValueError(f"{by}: there is no context {name!r} in {home / 'contexts'}")
     endpoint = _entry(_entry(_read(path), "Endpoints"), "docker")
     if endpoint is None:
@@ -147,7 +148,9 @@ def _of_context(name: str, home: pathlib.Path, by: str) -> settings.Host:
             "hint: its ca.pem in the context"
         )
     certificates = home / "contexts" / "tls" / number / "docker"
-    return _host(where, url=told, tls=certificates.is_dir(), **_files_in(certificates))
+    return _host(
+        where, url=told, tls=not paths.is_missing(certificates), **_files_in(certificates)
+    )
 
 
 def _read(path: pathlib.Path) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ class Suspicion:
     backend: BackendName
     place: str
     text: str
-    templates: frozenset[str]
+    templates: frozenset[str]  # whose agents have ended there; empty: it is suspected for builds
 
 
 def fate(
@@ -279,7 +279,7 @@ def _avoid(ledger: model.Ledger, suspicion: Suspicion, *, now: float) -> model.L
     """Leave a place alone; what its agents have cost their templates is forgotten."""
     key = ledgers.key_of(Scope.PLACE, suspicion.backend, None, place=suspicion.place)
     backoff = model.Backoff(
-        failures=LEAST_BAD,
+        failures=LEAST_BAD if suspicion.templates else 0,
         until_at=now + AVOID_S,
         reason=suspicion.text,
         cause=model.Cause.BLACK_HOLE,
@@ -300,8 +300,11 @@ def _avoid(ledger: model.Ledger, suspicion: Suspicion, *, now: float) -> model.L
 
 
 def _exonerated(ledger: model.Ledger, comparison: _Comparison, *, now: float) -> model.Ledger:
-    """Use the places again of which the blame was wrong: its templates do no better elsewhere."""
-    aside = avoided(ledger, now=now)
+    """Use the places again of which the blame was wrong: its templates do no better elsewhere.
+
+    Of a place that is avoided for builds the ends of agents prove nothing.
+    """
+    aside = {where: one for where, one in avoided(ledger, now=now).items() if one.failures}
     bad: dict[tuple[BackendName, str], list[AgentFate]] = {where: [] for where in aside}
     for one in ledger.fates.values():
         where = (one.backend, one.place)

@@ -39,7 +39,7 @@ SLOWER = 1.2
 """How much longer a start on the healthy backend may take, on average, beside what is wrong."""
 POLITE = {
     ("one", "refused"): 60, ("two", "refused"): 60, ("calm", "refused"): 0,
-    ("controller", "refused"): 150, "controller": 2200, "one": 700, "two": 700, "calm": 700,
+    ("controller", "refused"): 150, "controller": 2200, "one": 850, "two": 850, "calm": 850,
 }  # fmt: skip
 """Calls and refusals in the worst minute.
 

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from backends import api
 from backends.docker import settings
-from backends.docker.engine import client
+from backends.docker.engine import client, environment
 from backends.kit import finding
 
 _NEVER = "docker pull IMAGE there, or another `pull` of the template"
@@ -31,9 +31,13 @@ async def examine(
     for template, order in orders.items():
         if order.image is not None:
             wanted[_Image.of(order, order.image)].append(template)
-    for host in configured.hosts:
+    try:
+        hosts = configured.hosts or (environment.engine(configured.docker_config).host,)
+    except ValueError:
+        return  # the backend itself says why there is no engine
+    for host in hosts:
         engine = client.Engine(host, configured)
-        where = f" on {host.url}" if len(configured.hosts) > 1 else ""
+        where = f" on {host.url}" if len(hosts) > 1 else ""
         try:
             for image, templates in wanted.items():
                 check = f"image{where}"

@@ -6,14 +6,17 @@ what it leaves alone just now.
 
 import argparse
 import shlex
+from collections.abc import Iterable
 
 import attrs
 
 from broker import clock, config, exits
 from broker.cli import inspection, rendering, shared
 from broker.config import describing, kinds, samples, values
+from broker.core import model
 from broker.core.decide import explain as explains
 from broker.core.demand import labels
+from broker.status import documents
 from outside import counts
 
 
@@ -71,13 +74,36 @@ def explain(options: argparse.Namespace) -> None:
         ) from error
     asked = inspection.RunningBroker.of(settings, "plan")
     backoffs = asked.answers["plan"].get("backoffs", []) if asked.answers is not None else []
-    answers = tuple(explains.held_up(one, policy, backoffs) for one in answers)
+    answers = tuple(held_up(one, policy, backoffs) for one in answers)
     if options.json:
         shared.print_json([attrs.asdict(answer) for answer in answers])
         return
     shared.print_table(
         [("template", "serves", "why"), *((a.template, _yes(a.serves), a.text) for a in answers)]
     )
+
+
+def held_up(
+    answer: explains.Answer, policy: model.Policy, backoffs: Iterable[documents.Document]
+) -> explains.Answer:
+    """Add what keeps a template that serves from starting agents just now.
+
+    ``backoffs``: rows of the JSON document ``plan``, as the page shows them; odd ones say nothing.
+    """
+    template = policy.template(answer.template)
+    if template is None or not answer.serves:
+        return answer
+    words = "; it is paused" if template.paused else ""
+    for row in backoffs:
+        scope, backend = row.get("scope"), row.get("backend")
+        whole = scope == model.Scope.CONTROLLER.value or (
+            scope == model.Scope.BACKEND.value and backend in template.backends
+        )
+        its_own = row.get("template") == template.name and backend in template.backends
+        if whole or its_own:
+            where = f" on {backend}" if backend else ""
+            words += f"; left alone{where} just now: {row.get('text', '')}"
+    return attrs.evolve(answer, text=answer.text + words)
 
 
 def _yes(value: bool) -> str:  # noqa: FBT001 -- a word for a value

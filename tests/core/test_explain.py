@@ -98,33 +98,3 @@ def test_while_the_controller_is_away_no_agent_is_said_to_be_ordered():
         "the controller's state is unknown (unreachable: refused): nothing is ordered; "
         f"at the last look {before[1].text}"
     )
-
-
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        (
-            {"scope": "template", "template": "t", "backend": B},
-            "; left alone on local just now: x",
-        ),
-        ({"scope": "backend", "backend": B}, "; left alone on local just now: x"),
-        ({"scope": "controller", "backend": None}, "; left alone just now: x"),
-        ({"scope": "template", "template": "u", "backend": B}, ""),
-        ({"scope": "backend", "backend": "elsewhere"}, ""),
-        ({"scope": "place", "backend": B, "place": "host-1"}, ""),
-    ],
-)
-def test_what_is_left_alone_just_now_is_said_of_the_templates_that_serve(row, words):
-    """As the broker at work says it."""
-    scene = Scene(template("t"))
-    (answer,) = explain.explain_label("t", scene.policy)
-    told = explain.held_up(answer, scene.policy, [{**row, "text": "x"}])
-    assert (told.serves, told.text) == (True, answer.text + words)
-    (other,) = explain.explain_label("u", scene.policy)
-    assert explain.held_up(other, scene.policy, [{**row, "text": "x"}]) == other
-
-
-def test_a_paused_template_says_so():
-    scene = Scene(template("t", paused=True))
-    (answer,) = explain.explain_label("t", scene.policy)
-    assert explain.held_up(answer, scene.policy, []).text.endswith("; it is paused")

@@ -14,11 +14,12 @@ HERE = ("GET", f"/images/{IMAGE}/json")
 THERE = ("GET", f"/distribution/{IMAGE}/json")
 
 
-async def found(engine, *, pull="if-missing", image=IMAGE):
+async def found(engine, *, pull="if-missing", image=IMAGE, hosts=None):
     order = api.InstanceSpec(
         name="x", metadata={}, image=image, options=settings.DockerTemplate(pull=pull)
     )
-    told = settings.DockerSettings(hosts=(settings.Host(url=engine.url),))
+    hosts = (settings.Host(url=engine.url),) if hosts is None else hosts
+    told = settings.DockerSettings(hosts=hosts)
     rows = doctor.examine(told, owner="o", orders={"t": order, "u": order}, now=time.time)
     return [row async for row in rows]
 
@@ -100,3 +101,16 @@ async def test_an_engine_that_answers_nonsense_is_no_bug():
         engine.answer(*HERE, echo.reply([], status="503 Busy"))
         (row,) = await found(engine)
     assert "FAIL" == row.verdict.value
+
+
+async def test_without_hosts_the_engine_of_the_environment_is_asked(monkeypatch, tmp_path):
+    """As the backend does; where none can be told, the backend says so."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    with scripted_engine.engine() as engine:
+        engine.answer(*HERE, {})
+        monkeypatch.setenv("DOCKER_HOST", engine.url)
+        (told,) = await found(engine, hosts=())
+        assert "is there" in told.text
+        monkeypatch.setenv("DOCKER_HOST", "npipe:////./pipe/docker_engine")
+        assert await found(engine, hosts=()) == []

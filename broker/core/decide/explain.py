@@ -4,9 +4,6 @@ Pure. The sentences of waiting items are made where the decision is made; here i
 the question "who would serve this label, and why not that one?" (``agent-broker explain``).
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import attrs
 from attrs import frozen
 
@@ -60,27 +57,6 @@ def explain_label(
     """
     parsed = labels.parse(expression) if expression.strip() else None
     return tuple(_ask(template, parsed, room) for template in policy.templates)
-
-
-def held_up(answer: Answer, policy: model.Policy, backoffs: Iterable[Mapping[str, Any]]) -> Answer:
-    """Add what keeps a template that serves from starting agents just now.
-
-    ``backoffs``: rows of the JSON document ``plan``, as the page shows them; odd ones say nothing.
-    """
-    template = policy.template(answer.template)
-    if template is None or not answer.serves:
-        return answer
-    words = "; it is paused" if template.paused else ""
-    for row in backoffs:
-        scope, backend = row.get("scope"), row.get("backend")
-        whole = scope == model.Scope.CONTROLLER.value or (
-            scope == model.Scope.BACKEND.value and backend in template.backends
-        )
-        its_own = row.get("template") == template.name and backend in template.backends
-        if whole or its_own:
-            where = f" on {backend}" if backend else ""
-            words += f"; left alone{where} just now: {row.get('text', '')}"
-    return attrs.evolve(answer, text=answer.text + words)
 
 
 def _ask(

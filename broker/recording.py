@@ -28,6 +28,7 @@ from cattrs.strategies import configure_tagged_union
 
 import broker
 from broker.core import model
+from broker.core.demand import jobs
 from broker.core.fleet import ledger as ledgers
 from outside import odd_json
 
@@ -283,14 +284,18 @@ def _from_pairs(made: cattrs.Converter, told: Any, kind: Any) -> dict[Any, Any]:
 
 # --- names -------------------------------------------------------------------------------------
 
-_SEGMENT = re.compile(r"(?<=/)(?:job|view|user)/[^/]+")
+_NO_JOB = "/"
+"""No job's name: a template that is only for this one is for none."""
+_SEGMENT = re.compile(r"(?:(?<=/)|^)(?:job|view|user)/[^/]+")
 
 
 def disguised(record: Record) -> Record:
     """Return a record without the names of jobs and people; alike stay alike."""
     match record:
         case RecordedWorld():
-            return attrs.evolve(record, world=_disguised_world(record.world))
+            world = _disguised_world(record.world)
+            policy = _disguised_policy(record.policy, record.world, world)
+            return attrs.evolve(record, world=world, policy=policy)
         case Arrival():
             return attrs.evolve(record, task=_hashed(record.task))
         case _:
@@ -318,6 +323,26 @@ def _disguised_world(world: model.World) -> model.World:
         world,
         controller=attrs.evolve(view, items=items, computers=computers),
         ledger=attrs.evolve(world.ledger, memories=memories, departed={}),
+    )
+
+
+def _disguised_policy(
+    policy: model.Policy, world: model.World, disguised_world: model.World
+) -> model.Policy:
+    """Have each template be for the same items by their other names, and for no more."""
+    pairs = list(zip(world.controller.items, disguised_world.controller.items, strict=True))
+
+    def disguised_template(template: model.Template) -> model.Template:
+        served = {
+            jobs.name_of(other.task_url)
+            for item, other in pairs
+            if jobs.is_for(template, jobs.name_of(item.task_url))
+        }
+        return attrs.evolve(template, only_for=(*sorted(served), _NO_JOB), not_for=())
+
+    return attrs.evolve(
+        policy,
+        templates=tuple(disguised_template(t) if t.restricted else t for t in policy.templates),
     )
 
 

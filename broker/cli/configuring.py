@@ -67,7 +67,7 @@ def explain(options: argparse.Namespace) -> None:
     settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
     policy = config.policy(settings, wall_now=clock.Clock().wall())
     try:
-        answers = explains.explain_label(options.label, policy)
+        answers = explains.explain_label(options.label, policy, job=options.job)
     except labels.LabelError as error:
         raise exits.BadInput(
             f"the label {values.shown(options.label)} is malformed: {error}"

@@ -161,6 +161,9 @@ def parser() -> argparse.ArgumentParser:
 
     explain = _command(subs, "explain", configuring.explain, "say which template serves a label")
     explain.add_argument("label", metavar="LABEL", help="a label expression; '' for no label")
+    explain.add_argument(
+        "--job", metavar="NAME", help="of a build of this job: its full name, as team-a/app"
+    )
     _config_of(explain)
     _json_of(explain)
 

@@ -6,12 +6,15 @@ JSON Schema and the table in ``docs/configuration.md`` are made from these class
 read or check anything.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any, NewType
 
 from attrs import frozen
 
 from backends.kit import setting
 from broker.core import election, model
+from broker.core.demand import globs
 
 SecretRef = NewType("SecretRef", str)
 """``file:PATH`` or ``env:NAME``."""
@@ -31,6 +34,13 @@ _LEAST_MEMORY = 4 << 20
 """Less is given by no platform; what a Java needs is far more, and judged with the template."""
 _DAY_S = 86_400.0
 _YEAR_S = 365 * _DAY_S
+
+
+_JOBS: Mapping[str, Any] = {
+    "like": re.compile(r"(?=.{1,256}\Z)[^/\x00-\x1f]([^\x00-\x1f]*[^/\x00-\x1f])?"),
+    "words": f"patterns of full names of jobs, of {globs.MOST} characters at most",
+    "hint": "as the address of a job has it, without the /job/ between: team-a/app, team-a/**",
+}
 
 
 def same(cls: type, name: str, text: str, **more: Any) -> Any:
@@ -340,6 +350,15 @@ class Template:
         model.Template, "start_early", "Start for builds that are still in their quiet period."
     )
     paused: bool = same(model.Template, "paused", "Start no new agents.")
+    only_for: tuple[str, ...] | None = setting.of(
+        "Start only for builds of these jobs: patterns of full names, as `team-a/**`; `*` does "
+        "not cross a `/`. Default: all. No access control of Jenkins.",
+        None,
+        **_JOBS,
+    )
+    not_for: tuple[str, ...] | None = setting.of(
+        "Do not start for builds of these; stronger than `only_for`.", None, **_JOBS
+    )
     cap: int | None = same(
         model.Template, "cap", "Agents of it; default: no limit.", least=0, most=_MANY
     )

@@ -92,6 +92,8 @@ class Templates:
             takes_unlabelled=section.takes_unlabelled,
             start_early=section.start_early,
             paused=section.paused,
+            only_for=section.only_for or (),
+            not_for=section.not_for or (),
             cap=section.cap,
             min_idle=section.warm.min_idle,
             retention=self._retention((*path, "retention"), section.retention, platform),
@@ -146,6 +148,7 @@ class Templates:
                     "only if they write it, too",
                     "blanks stand between labels, and nothing around them",
                 )
+        self._check_jobs(path, section)
         if section.takes_unlabelled and section.mode == "exclusive":
             self.notes.bad(
                 (*path, "takes_unlabelled"),
@@ -161,6 +164,15 @@ class Templates:
         )
         self._check_warm(path, section)
         self._check_retention(path, section)
+
+    def _check_jobs(self, path: tree.Path, section: shape.Template) -> None:
+        for key, patterns in (("only_for", section.only_for), ("not_for", section.not_for)):
+            if patterns == ():
+                self.notes.bad((*path, key), "found none; allowed: one or more, or leave it out")
+        if "**" in (section.not_for or ()):
+            self.notes.bad(
+                (*path, "not_for"), "found **, which is every job", "paused: true is for nobody"
+            )
 
     def _check_resources(
         self, path: tree.Path, section: shape.Resources, *, has_java: bool

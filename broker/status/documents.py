@@ -383,6 +383,8 @@ def _template(template: model.Template) -> Document:
         "takes_unlabelled": template.takes_unlabelled,
         "start_early": template.start_early,
         "paused": template.paused,
+        "only_for": list(template.only_for),
+        "not_for": list(template.not_for),
         "cap": template.cap,
         "min_idle": template.min_idle,
         "retention": {

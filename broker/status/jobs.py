@@ -7,6 +7,7 @@ tells where it stands. Pure; refuses to ask anybody.
 import urllib.parse
 
 from broker.core import model
+from broker.core.demand import jobs
 from outside import text as outside_text
 
 _LONGEST = 256
@@ -23,14 +24,8 @@ def name_of(url: str) -> str:
     Names are as the controller has them: decoded once, so that the branch ``feature/x`` of a
     multibranch project is ``feature%2Fx``. The configuration of a matrix follows its job.
     """
-    parts = [part for part in url.partition("?")[0].split("/") if part]
-    if "job" not in parts:
-        return ""
-    rest, names = parts[parts.index("job") :], []
-    while len(rest) > 1 and rest[0] == "job":
-        names.append(rest[1])
-        rest = rest[2:]
+    job, rest = jobs.split(url)
     if rest and "=" in rest[0]:
-        names.append(rest.pop(0))
+        job, rest = f"{job}/{urllib.parse.unquote(rest[0])}", rest[1:]
     number = f" #{rest[0]}" if rest and rest[0].isascii() and rest[0].isdecimal() else ""
-    return outside_text.clean(urllib.parse.unquote("/".join(names)) + number, _LONGEST)
+    return outside_text.clean(job + number if job else "", _LONGEST)

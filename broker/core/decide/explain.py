@@ -9,7 +9,7 @@ from attrs import frozen
 
 from broker.core import model
 from broker.core.decide import capacity
-from broker.core.demand import labels, nearest
+from broker.core.demand import jobs, labels, nearest
 
 _PROMISES = frozenset(
     {
@@ -48,19 +48,25 @@ class Answer:
 
 
 def explain_label(
-    expression: str, policy: model.Policy, room: capacity.Room | None = None
+    expression: str,
+    policy: model.Policy,
+    room: capacity.Room | None = None,
+    job: str | None = None,
 ) -> tuple[Answer, ...]:
     """Ask every template, in order of preference. Raises ``labels.LabelError``.
 
     An empty expression asks for items without a label. With a ``room`` the answer also says
-    whether an agent could start right now.
+    whether an agent could start right now. Without a ``job`` it is asked for any that may.
     """
     parsed = labels.parse(expression) if expression.strip() else None
-    return tuple(_ask(template, parsed, room) for template in policy.templates)
+    return tuple(_ask(template, parsed, room, job) for template in policy.templates)
 
 
 def _ask(
-    template: model.Template, parsed: labels.Expression | None, room: capacity.Room | None
+    template: model.Template,
+    parsed: labels.Expression | None,
+    room: capacity.Room | None,
+    job: str | None,
 ) -> Answer:
     if parsed is None:
         serves = template.takes_unlabelled
@@ -69,6 +75,9 @@ def _ask(
         serves = parsed.matches(template.labels)
         has = ", ".join(sorted(template.labels)) or "no label"
         why = f"has {has}{'' if serves else _lacks(parsed, template.labels)}"
+    if template.restricted:
+        why += f"; is {jobs.words(template)}"
+        serves = serves and (job is None or jobs.is_for(template, job))
     if serves and room is not None:
         placed = capacity.place(room, template)
         if isinstance(placed, capacity.Shortage):

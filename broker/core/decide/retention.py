@@ -157,8 +157,9 @@ class _OfKind:
 class Interests:
     """Who could want an agent.
 
-    Worked out once for each kind of agent that no item tells apart, and each crowd of items that
-    want the same.
+    That an item of a job which the template is not for could want one is never sure: nothing is
+    known of what keeps the controller from it. Worked out once for each kind of agent that no item
+    tells apart, and each crowd of items that want the same.
     """
 
     wishes: Sequence[demand.Wish]
@@ -212,13 +213,18 @@ class Interests:
     def _of_kind(self, agent: Agent, template: Template | None) -> _OfKind:
         exclusive = template.exclusive if template is not None else True
         own = agent.name if agent.name in self.named else None
-        key = (kind_of(agent, template), exclusive, own)
+        barring = template.name if template is not None and template.restricted else None
+        key = (kind_of(agent, template), exclusive, own, barring)
         of_kind = self._known.get(key)
         if of_kind is None:
             labels = labels_of(agent, template)
             asked = ((c, demand.could_want(c[0], labels, exclusive)) for c in self.crowds)
             of_kind = _OfKind(
-                crowds=tuple((crowd, is_ is True) for crowd, is_ in asked if is_ is not False)
+                crowds=tuple(
+                    (crowd, is_ is True and barring not in crowd[0].barred)
+                    for crowd, is_ in asked
+                    if is_ is not False
+                )
             )
             self._known[key] = of_kind
         return of_kind

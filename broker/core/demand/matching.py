@@ -45,9 +45,10 @@ class Supply:
 
 
 def fits(wish: demand.Wish, supply: Supply) -> bool:
-    """Return whether the controller may give this item to this agent.
+    """Return whether the controller may give this item to this agent, and is to.
 
-    An item in its quiet period counts only where its template starts early.
+    An item in its quiet period counts only where its template starts early; one of a job that the
+    template is not for never does, though the controller knows nothing of that.
     """
     if wish.item.id in supply.refused:
         return False
@@ -55,6 +56,8 @@ def fits(wish: demand.Wish, supply: Supply) -> bool:
         return False
     if wish.pinned is not None:
         return wish.pinned == supply.name
+    if supply.template is not None and supply.template in wish.barred:
+        return False
     if wish.label.source is model.LabelSource.SINGLE_NODE:
         return supply.template is not None and supply.template in wish.templates
     return demand.could_want(wish, supply.labels, supply.exclusive) is True
@@ -122,7 +125,15 @@ def _gather(
         index = by_wish.get(group)
         if index is None:
             canonical = wish.expression.canonical() if wish.expression is not None else None
-            key = (canonical, wish.label.source, wish.pinned, wish.templates, wish.kind, alone)
+            key = (
+                canonical,
+                wish.label.source,
+                wish.pinned,
+                wish.templates,
+                wish.kind,
+                wish.barred,
+                alone,
+            )
             index = by_wish[group] = by_key.setdefault(key, len(crowds))
             if index == len(crowds):
                 crowds.append(_Crowd())

@@ -20,7 +20,7 @@ import attrs
 from attrs import Factory, define, field, frozen
 
 from broker.core import model
-from broker.core.demand import labels, nearest, queue_texts
+from broker.core.demand import jobs, labels, nearest, queue_texts
 from broker.core.model import (
     ItemId,
     KnownLabel,
@@ -50,6 +50,7 @@ LOOK_LABELS = 16384
 """Labels in all the different expressions that one look reads, the short ones first."""
 _NEAREST = 32  # of those that nobody serves, so many are told who comes nearest, ...
 _NEAREST_SIZE = 24  # ... and only if they name no more labels than this
+_BARRED = 3  # templates that are told of, which are for other jobs
 _TEXT = 1024  # characters of a reason
 _QUOTED = 200  # characters of an expression in a reason
 
@@ -74,6 +75,7 @@ _KINDS: Mapping[Stage, WishKind] = {
 }
 
 
+_NOBODY: frozenset[TemplateName] = frozenset()
 _NOBODYS = frozenset({WishKind.STARTED, WishKind.NOT_DEMAND})
 """Kinds of wishes that no agent serves any more, or ever."""
 
@@ -89,6 +91,7 @@ def _crowd_of(wish: "Wish") -> Hashable:
         wish.templates,
         wish.early,
         wish.kind,
+        wish.barred,
     )
 
 
@@ -104,6 +107,7 @@ class Wish:
     early: tuple[TemplateName, ...] = ()  # of these, who starts for an announced item
     pinned: NodeName | None = None  # exactly this agent of ours and no other
     unmet: Unmet | None = None
+    barred: frozenset[TemplateName] = frozenset()  # templates that are not for its job
     crowd: Hashable = field(  # wishes of one look that want exactly the same have the same
         eq=False, repr=False, default=Factory(_crowd_of, takes_self=True)
     )
@@ -150,8 +154,9 @@ def wishes(
     if not view.items:
         return (), {}
     names = {c.name for c in view.computers} | our_nodes.keys() | _BUILT_IN
+    restricted = tuple(t for t in templates if t.restricted)
     read, alike = _gathered(
-        view, ledger, names, _free_node(view, our_nodes) if ledger.english else None
+        view, ledger, names, _free_node(view, our_nodes) if ledger.english else None, restricted
     )
     reader = _WishReader(
         view=view,
@@ -167,7 +172,7 @@ def wishes(
     labels_read = {}
     for item, one in zip(view.items, read, strict=True):
         if one.first is None:
-            one.first = wish = reader.wish(item, one.label)
+            one.first = wish = reader.wish(item, one.label, one.barred)
         else:
             wish = _alike(one.first, item)
         all_wishes.append(wish)
@@ -182,6 +187,7 @@ class _Alike:
 
     label: KnownLabel
     kept: KnownLabel  # what is remembered: a text that was read once stays what it was
+    barred: frozenset[TemplateName]
     first: Wish | None = None  # the wish of the first of them
 
 
@@ -190,6 +196,7 @@ def _gathered(
     ledger: model.Ledger,
     names: AbstractSet[str],
     free: NodeName | None,
+    restricted: Sequence[Template],
 ) -> tuple[list[_Alike], list[_Alike]]:
     """Read the label of every item, once of those that are alike; return one for each, and all."""
     by_key: dict[Hashable, _Alike] = {}
@@ -198,6 +205,7 @@ def _gathered(
     for item in view.items:
         kept = labels_.get(item.id)
         pushed = (hooks[item.id],) if item.id in hooks else None
+        barred = jobs.barred(item, restricted) if restricted else _NOBODY
         key = (
             item.why,
             item.label_expression,
@@ -207,12 +215,18 @@ def _gathered(
             item.stuck,
             pushed,
             id(kept),  # it lives as long as the ledger does
+            barred,
+            bool(barred) and jobs.name_of(item.task_url),  # it is told in the reason
         )
         alike = by_key.get(key)
         if alike is None:
             label = _label_of(item, view, ledger, names, free)
             is_old = kept is not None and label.source is LabelSource.REMEMBERED
-            alike = _Alike(label=label, kept=kept if is_old and kept is not None else label)
+            alike = _Alike(
+                label=label,
+                kept=kept if is_old and kept is not None else label,
+                barred=barred,
+            )
             by_key[key] = alike
         read.append(alike)
     return read, list(by_key.values())
@@ -364,24 +378,30 @@ class _WishReader:
     nearest: dict[str, str] = Factory(dict)
     crowds: dict[Hashable, int] = Factory(dict)
 
-    def wish(self, item: QueueItem, label: KnownLabel) -> Wish:
-        """Return what an item wants whose label is known."""
+    def wish(
+        self, item: QueueItem, label: KnownLabel, barred: frozenset[TemplateName] = _NOBODY
+    ) -> Wish:
+        """Return what an item wants whose label is known, of templates that are for its job."""
         kind = _kind(item)
         expression, complaint = self._expression(item, label)
         pinned = self._pinned(item, expression)
+        serving = self._templates(label, expression, pinned)
+        barred = barred.intersection(serving) if pinned is None else _NOBODY  # it goes on there
         wish = Wish(
             item=item,
             label=label,
             kind=kind,
             expression=expression,
-            templates=self._templates(label, expression, pinned),
+            templates=tuple(n for n in serving if n not in barred) if barred else serving,
             pinned=pinned,
+            barred=barred,
         )
         if kind is WishKind.ANNOUNCED:
             eager = {t.name for t in self.templates if t.start_early}
             wish = attrs.evolve(wish, early=tuple(n for n in wish.templates if n in eager))
         crowd = self.crowds.setdefault(_crowd_of(wish), len(self.crowds))
-        return attrs.evolve(wish, unmet=self._unmet(wish, complaint), crowd=crowd)
+        others = serving if not wish.templates else ()
+        return attrs.evolve(wish, unmet=self._unmet(wish, complaint, others), crowd=crowd)
 
     def _expression(
         self, item: QueueItem, label: KnownLabel
@@ -424,7 +444,7 @@ class _WishReader:
 
     # --- why nothing can be done ---
 
-    def _unmet(self, wish: Wish, complaint: str) -> Unmet | None:
+    def _unmet(self, wish: Wish, complaint: str, barred: Sequence[TemplateName]) -> Unmet | None:
         match wish.kind:
             case WishKind.STARTED | WishKind.NOT_DEMAND:
                 return None
@@ -440,7 +460,23 @@ class _WishReader:
             )
         if wish.templates:
             return None
-        return self._unserved(wish, complaint)
+        return self._not_for_job(wish, barred) if barred else self._unserved(wish, complaint)
+
+    def _not_for_job(self, wish: Wish, barred: Sequence[TemplateName]) -> Unmet:
+        """Say that templates would serve its label, and are not for its job."""
+        job = jobs.name_of(wish.item.task_url)
+        by_name = {template.name: template for template in self.templates}
+        said = "; ".join(f"{n} is {jobs.words(by_name[n])}" for n in barred[:_BARRED])
+        if not job:
+            return _unmet(
+                wish,
+                WaitReason.JOB_UNREADABLE,
+                f"the controller does not tell whose job it is, and template {said}; hint: "
+                "Pipeline's plugin tells it from 2.38 on (workflow-durable-task-step)",
+            )
+        return _unmet(
+            wish, WaitReason.NOT_FOR_JOB, f"it is of job {_cut(job)}, and template {said}"
+        )
 
     def _unserved(self, wish: Wish, complaint: str) -> Unmet:
         expression, label = wish.expression, wish.label
@@ -528,6 +564,7 @@ def _alike(first: Wish, item: QueueItem) -> Wish:
         first.early,
         first.pinned,
         _of_another(unmet, item) if unmet is not None else None,
+        first.barred,
         first.crowd,
     )
 

@@ -125,6 +125,8 @@ class WaitReason(enum.Enum):
     NO_ROOM = "no-room"  # the platform itself is full
     PAUSED = "paused"
     NO_TEMPLATE = "no-template", True
+    NOT_FOR_JOB = "not-for-job", True  # the templates with its label are for other jobs
+    JOB_UNREADABLE = "job-unreadable", True  # the same, and whose item it is is not told
     BAD_LABEL = "bad-label", True
     LABEL_UNREADABLE = "label-unreadable", True
     QUIET_PERIOD = "quiet-period"

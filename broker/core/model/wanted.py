@@ -55,6 +55,8 @@ class Template:
     takes_unlabelled: bool = False  # items without a label go here (needs ``exclusive`` False)
     start_early: bool = False  # start for items that are still in their quiet period
     paused: bool = False  # no new agents
+    only_for: tuple[str, ...] = ()  # patterns of the full names of jobs; empty: for all ...
+    not_for: tuple[str, ...] = ()  # ... but these
     cap: int | None = None
     min_idle: int = 0  # of this moment: schedules are resolved before
     retention: Retention = Factory(Retention)
@@ -63,6 +65,11 @@ class Template:
         repr=False,
         factory=lambda: LaunchSettings(connection=jnlp_tunnel.Connection(), agent_url="/"),
     )
+
+    @property
+    def restricted(self) -> bool:
+        """It is not for every job."""
+        return bool(self.only_for or self.not_for)
 
 
 @frozen(kw_only=True)

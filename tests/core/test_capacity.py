@@ -261,11 +261,25 @@ def test_a_controller_that_refused_a_node_is_asked_for_one_first():
     assert (WaitReason.BACKOFF, words) == (made.unmet[1].reason, made.unmet[1].text)
 
 
+@pytest.mark.parametrize(
+    ("failures", "asked", "waits"), [(1, 1, True), (1, 0, False), (0, 1, False)]
+)
+def test_a_backend_that_failed_is_asked_for_one_first(failures, asked, waits):
+    """When the pause is over, of whatever template; others follow as soon as it has answered."""
+    scene = Scene(template("t"), template("u"))
+    scene.backoff(Scope.BACKEND, for_s=0.0, failures=failures)
+    room = capacity.count(scene.world(), scene.policy, ())
+    room.ask(B, scene.policy.templates[1].name, asked)
+    words = "local: one agent is asked for first after a failure: said so"
+    refused = capacity.Shortage(reason=R.BACKOFF, text=words)
+    assert capacity.place(room, scene.policy.templates[0]) == (refused if waits else B)
+
+
 @pytest.mark.parametrize("scope", [Scope.CONTROLLER, Scope.BACKEND])
 def test_starts_that_are_not_answered_are_no_refusal_of_the_controller(scope):
     """Whatever the platform refused before."""
     scene = Scene(template("t"))
-    scene.backoff(Scope.BACKEND, for_s=0.0)
+    scene.backoff(Scope.BACKEND, for_s=0.0, failures=0)
     scene.ledger = attrs.evolve(scene.ledger, windows={ledgers.key_of(scope, B, None): 1})
     scene.wait(item(1, "t"), item(2, "t"))
     said = scene.plan().unmet[1]

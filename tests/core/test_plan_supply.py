@@ -5,9 +5,9 @@ from attrs import evolve
 
 from broker.core import model
 from broker.core.decide import plan, serving
-from broker.core.model import Phase, Stage, WaitReason
+from broker.core.model import Phase, Scope, Stage, WaitReason
 from tests.core.test_plan_rules import drafted
-from tests.core.worlds import NOW, Scene, actions, item, reasons, template
+from tests.core.worlds import NOW, B, Scene, actions, item, reasons, template
 
 
 def offers(scene):
@@ -137,6 +137,77 @@ def test_an_item_names_the_order_that_it_is_left_with():
     made = scene.plan()
     (name,) = actions(made, model.LaunchAgent)
     assert {u.agent for u in made.unmet} == {name}
+
+
+# --- who is tried after a failure serves nobody whom another backend can serve ---
+
+C = model.BackendName("two")
+
+
+def trying(scope=Scope.TEMPLATE, *, failures=1, at=NOW - 30, **agent):
+    """Return a scene in which one waits, and an agent starts where others have failed."""
+    scene = Scene(template("t", backends=(B, C)))
+    scene.agent(**{"template_name": "t", "phase": Phase.CONNECTING, "age_s": 5.0, **agent})
+    of = "t" if scope is not Scope.BACKEND else None
+    scene.backoff(scope, of, for_s=0.0, failures=failures, at=at)
+    scene.wait(item(1, "t"))
+    return scene
+
+
+def ordered_at(scene):
+    return [a.backend for a in scene.plan().actions if isinstance(a, model.LaunchAgent)]
+
+
+@pytest.mark.parametrize(
+    ("scope", "failures"), [(Scope.TEMPLATE, 1), (Scope.BACKEND, 1), (Scope.LAUNCH, 2)]
+)
+def test_nobody_waits_for_a_try(scope, failures):
+    """The item is ordered another agent, and the try shows whether its backend works again."""
+    scene = trying(scope, failures=failures)
+    assert [C] == ordered_at(scene)
+    words = "shows whether local works again, while two serves: said so"
+    assert words in [refusal.text for refusal in scene.plan().refusals]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"failures": 0},
+        {"scope": Scope.LAUNCH},  # once is an accident
+        {"at": NOW - 5},  # it was on the way when another one failed
+        {"phase": Phase.IDLE},
+    ],
+    ids=["no failure", "accident", "before", "online"],
+)
+def test_others_are_waited_for(more):
+    """They are no try, or have shown what a try shows."""
+    assert [] == ordered_at(trying(**more))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda s: s.dark_backends.add(C),
+        lambda s: s.backoff(Scope.BACKEND, backend=C),
+        lambda s: s.backoff(Scope.BACKEND, backend=C, for_s=0.0),  # it has failed as well
+        lambda s: setattr(s, "policy", evolve(s.policy, cap=1)),
+        lambda s: setattr(s, "policy", evolve(s.policy, templates=(template("t"),))),
+    ],
+    ids=["dark", "backs off", "failed", "full", "no other"],
+)
+def test_where_no_other_backend_serves_the_try_does(block):
+    """Two would be started for one item, and neither sooner."""
+    scene = trying()
+    block(scene)
+    assert [] == ordered_at(scene)
+    assert {1: WaitReason.AGENT_STARTING} == reasons(scene.plan())
+
+
+def test_who_is_ordered_instead_is_waited_for():
+    """One item is worth one agent beside the try."""
+    scene = trying()
+    scene.agent("t", Phase.CONNECTING, backend=C, age_s=2)
+    assert [] == ordered_at(scene)
 
 
 # --- where nobody waits ---

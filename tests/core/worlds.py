@@ -168,10 +168,11 @@ class Scene:
         cause=model.Failure.UNAVAILABLE,
         for_s=60.0,
         failures=1,
+        at=0.0,
     ):
         key = ledgers.key_of(scope, backend, template_name)
         value = model.Backoff(
-            failures=failures, until_at=self.now + for_s, reason="said so", cause=cause
+            failures=failures, until_at=self.now + for_s, reason="said so", cause=cause, at=at
         )
         self.ledger = evolve(self.ledger, backoffs={**self.ledger.backoffs, key: value})
 

@@ -225,7 +225,10 @@ def nearest(shortage: Shortage) -> int:
 
 
 def place(room: Room, template: Template) -> BackendName | Shortage:
-    """Choose the first backend of a template that has room, or say why none has."""
+    """Choose the first backend of a template that has room, or say why none has.
+
+    One that has failed is tried with one agent; as long as it starts, others go elsewhere.
+    """
     blocked = _template_gate(room, template)
     if blocked is not None:
         return blocked
@@ -233,7 +236,10 @@ def place(room: Room, template: Template) -> BackendName | Shortage:
     for backend in template.backends:
         refused = _backend_gate(room, template, backend)
         if refused is None:
-            return backend
+            waits = room.starting_by_pair[template.name, backend] > 0 and tried(
+                room, template, backend
+            )
+            return (elsewhere(room, template, backend) if waits else None) or backend
         refusals.append((backend, refused))
     if not refusals:
         return Shortage(
@@ -250,6 +256,41 @@ def place(room: Room, template: Template) -> BackendName | Shortage:
         until_at=min(untils) if untils else None,
         capped=frozenset(b for b, r in refusals if r.reason is WaitReason.CAP_BACKEND),
     )
+
+
+def tried(
+    room: Room, template: Template, backend: BackendName, *, since: float | None = None
+) -> str:
+    """Return of which failure a start shows whether it is over; empty: of none.
+
+    ``since``: when it began; who was on the way when others failed is no try. None: it would begin
+    now.
+    """
+    for key, least in (
+        (ledgers.key_of(Scope.BACKEND, backend, None), 1),
+        (ledgers.key_of(Scope.TEMPLATE, backend, template.name), 1),
+        (ledgers.key_of(Scope.LAUNCH, backend, template.name), _ROW),
+    ):
+        backoff = room.ledger.backoffs.get(key)
+        if backoff is None or backoff.failures < least:
+            continue
+        if backoff.revision and backoff.revision != template.revision:
+            continue
+        if since is None or since > backoff.at:
+            return backoff.reason
+    return ""
+
+
+def elsewhere(room: Room, template: Template, backend: BackendName) -> BackendName | None:
+    """Return another backend of a template that has room and has not failed, if there is one."""
+    if len(template.backends) == 1 or _template_gate(room, template) is not None:
+        return None
+    for other in template.backends:
+        if other == backend or tried(room, template, other):
+            continue
+        if _backend_gate(room, template, other) is None:
+            return other
+    return None
 
 
 def _template_gate(room: Room, template: Template) -> Shortage | None:
@@ -299,6 +340,7 @@ def _backend_gate(room: Room, template: Template, backend: BackendName) -> Short
         _backoff_gate(room, whole, "backing off", "")
         or _backoff_gate(room, pair, f"template {name} is set aside", revision)
         or _backoff_gate(room, launch, f"starts of template {name} pause", revision)
+        or _first_gate(room, whole)
         or _row_gate(room, template, backend)
         or _probe_gate(room, template, backend)
         or _trial_gate(room, template, pair)
@@ -344,6 +386,17 @@ def _shows_room(room: Room, backend: BackendName, *, since: float) -> bool:
     view = room.views.get(backend)
     room_at = view.capacity.room_at if view is not None and view.capacity is not None else None
     return room_at is not None and room_at > since
+
+
+def _first_gate(room: Room, whole: model.BackoffKey) -> Shortage | None:
+    """After a failure of a whole backend ask it for one agent, and for others when it answers."""
+    backoff = room.ledger.backoffs.get(whole)
+    if backoff is None or backoff.failures == 0 or room.asked[whole] == 0:
+        return None
+    return Shortage(
+        reason=WaitReason.BACKOFF,
+        text=f"one agent is asked for first after a failure: {backoff.reason}",
+    )
 
 
 def _row_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:

@@ -72,6 +72,9 @@ def serve_from_present(draft: drafts.Draft) -> None:
             words = verdict.text if verdict is not None else withheld.words(agent, now=draft.now)
             draft.refusals.append(model.Refusal(subject=name, text=f"{words}: not counted"))
             continue
+        if _tier(agent) > 0 and (other := _sooner(draft, agent)):
+            draft.refusals.append(model.Refusal(subject=name, text=other))
+            continue
         if is_vetoed or (memory is not None and memory.nominated_at is not None):
             refused = _refused(draft, agent)
             if refused:
@@ -84,6 +87,21 @@ def serve_from_present(draft: drafts.Draft) -> None:
     _nominate(draft)
     draft.served = draft.nominated
     draft.unserved = [w for w in draft.wanted if w.item.id not in draft.nominated]
+
+
+def _sooner(draft: drafts.Draft, agent: Agent) -> str:
+    """Say why nobody waits for an agent that starts where others failed; empty: somebody does.
+
+    Another backend serves the item meanwhile; if it comes all the same, it is there for the next.
+    """
+    template = draft.template_of(agent)
+    if template is None or agent.backend is None or agent.created_at is None:
+        return ""
+    failure = capacity.tried(draft.room, template, agent.backend, since=agent.created_at)
+    other = capacity.elsewhere(draft.room, template, agent.backend) if failure else None
+    if other is None:
+        return ""
+    return f"shows whether {agent.backend} works again, while {other} serves: {failure}"
 
 
 def _pass_over(

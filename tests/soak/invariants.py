@@ -389,10 +389,11 @@ class Invariants:
                 self.hold(what, self.is_named(place), f"{place} fails builds, nobody says so")
 
     def _judge_hosts(self, plan):
+        now = self.world.life.watch.now()  # it may have begun while the wall clock was wrong
         named = {
             key.place: backoff.reason
             for key, backoff in plan.ledger.backoffs.items()
-            if backoff.cause is model.Cause.BLACK_HOLE and backoff.until_at > self.world.now
+            if backoff.cause is model.Cause.BLACK_HOLE and backoff.until_at > now
         }
         for place in named.keys() - self._named_at.keys():
             if " build on " not in named[place]:

@@ -244,6 +244,35 @@ def test_an_agent_that_may_still_come_back_is_kept_for_the_pipeline_that_needs_i
     assert "item 1 must go on with it" in texts(made)
 
 
+@pytest.mark.parametrize(
+    ("age_s", "online_at", "busy_session", "goes"),
+    [
+        (7200, None, "", True),
+        (7200, NOW - 7000, "", False),
+        (7200, None, "s0", False),  # it has worked before the controller's start
+        (5, None, "", False),  # its deadline is not over
+    ],
+)
+def test_no_pipeline_goes_on_with_an_agent_that_never_came(age_s, online_at, busy_session, goes):
+    """A waiting item names the only node of its label: that node alone keeps no other away."""
+    scene = Scene(template("maven", connect_deadline_s=30))
+    name = scene.agent(
+        "maven", Phase.CONNECTING, age_s=age_s, online_at=online_at, busy_session=busy_session
+    )
+    scene.wait(
+        item(
+            1,
+            why=f"‘{name}’ is offline",
+            task_class="org.x.ExecutorStepExecution$PlaceholderTask",
+            exports_label=False,
+        )
+    )
+    made = scene.plan()
+    assert goes == (name in actions(made, model.RetireAgent)), made
+    for action in actions(made, model.RetireAgent).values():
+        assert judge.objection(action, judge.prepare(scene.world(), scene.policy)) is None
+
+
 def test_a_build_is_told_at_once_what_its_agent_died_of():
     """The controller keeps a pipeline's step waiting for minutes; the offline cause says why."""
     scene = Scene(template("maven"))

@@ -210,6 +210,41 @@ def test_who_is_ordered_instead_is_waited_for():
     assert [] == ordered_at(scene)
 
 
+@pytest.mark.parametrize(
+    ("waiting", "limits", "warm", "expected"),
+    [
+        (1, {}, 0, [B, C]),
+        (3, {}, 0, [B, C, C, C]),
+        (0, {}, 2, [B, C, C]),
+        (1, {"cap": 1}, 0, [B]),  # there is room for the try alone: it is waited for
+        (1, {"max_starting": 1}, 0, [B]),
+        (0, {}, 0, []),
+    ],
+)
+def test_a_try_is_ordered_beside_who_serves(waiting, limits, warm, expected):
+    """One, whoever waits, for the first backend is to be used again when it works."""
+    scene = Scene(template("t", backends=(B, C), min_idle=warm), **limits)
+    scene.backoff(Scope.TEMPLATE, "t", for_s=0.0, at=NOW - 30)
+    scene.wait(*(item(number, "t") for number in range(1, waiting + 1)))
+    made = scene.plan()
+    assert expected == ordered_at(scene)
+    tried = next(iter(actions(made, model.LaunchAgent).values()), None)
+    if len(expected) > 1:
+        assert tried.item is None
+        assert "shows whether local works again, while two serves: said so" == tried.reason
+        assert tried.name not in {unmet.agent for unmet in made.unmet}
+
+
+def test_a_try_goes_with_the_order_that_is_not_needed():
+    """Another kind of agent serves both items: nobody is left who could use the first backend."""
+    scene = Scene(
+        template("z", "x", backends=(B, C)), template("a", "x", "y", executors=2, backends=(C,))
+    )
+    scene.backoff(Scope.TEMPLATE, "z", for_s=0.0, at=NOW - 30)
+    scene.wait(item(1, "x", age_s=9), item(2, "y", age_s=8))
+    assert ["a"] == [a.template for a in scene.plan().actions]
+
+
 # --- where nobody waits ---
 
 

@@ -39,6 +39,7 @@ class OrderedAgent(NamedTuple):
     name: NodeName
     template: Template
     backend: model.BackendName
+    tries: str = ""  # of which failure it shows whether it is over; nobody waits for it
 
 
 @define(kw_only=True, slots=False)

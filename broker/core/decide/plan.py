@@ -92,17 +92,20 @@ def _clamp(draft: drafts.Draft) -> int:
 
     Demand is what the present agents cannot serve however the items are nominated (the matching is
     a maximum); the warm target is short of the agents that are idle or on their way and have no
-    nominated item. Returns how many there were. It must be 0: the rules never order too much.
+    nominated item. Returns how many there were. It must be 0: the rules never order too much. Who
+    is tried after a failure comes on top, one of a template and backend.
     """
     if not draft.launches:
         return 0
     unserved = _helpers(draft)
     spare = _spare(draft)
     beyond = 0
+    tries = {(o.template.name, o.backend) for o in draft.orders.values() if o.tries}
+    tried = Counter(name for name, _ in tries)
     for template in draft.policy.templates:
         needed = -(-unserved[template.name] // template.executors)
         missing = max(0, template.min_idle - spare[template.name])
-        excess = draft.launches[template.name] - needed - missing
+        excess = draft.launches[template.name] - needed - missing - tried[template.name]
         for _ in range(max(0, excess)):
             last = next(
                 a

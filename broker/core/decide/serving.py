@@ -32,6 +32,7 @@ _TIERS: Mapping[Phase, int] = {
 _STARTING = backends_api.InstanceState.STARTING
 _TRIED = 2
 """Idle agents that a vetoed item was not given: the next one would not be given it either."""
+_TRY_AND_OTHER = 2  # agents
 _TOLD = 4
 """So many templates that would serve an item are told of in the reason why none does."""
 _ANSWERED_S = 5.0
@@ -101,7 +102,11 @@ def _sooner(draft: drafts.Draft, agent: Agent) -> str:
     other = capacity.elsewhere(draft.room, template, agent.backend) if failure else None
     if other is None:
         return ""
-    return f"shows whether {agent.backend} works again, while {other} serves: {failure}"
+    return _tries(agent.backend, other, failure)
+
+
+def _tries(backend: model.BackendName, other: model.BackendName, failure: str) -> str:
+    return f"shows whether {backend} works again, while {other} serves: {failure}"
 
 
 def _pass_over(
@@ -377,21 +382,29 @@ def order(draft: drafts.Draft) -> None:
 def _take_back(draft: drafts.Draft) -> None:
     """Withdraw what this plan ordered and nobody needs: another order has a slot for its item."""
     needed = {supply.name for supply in draft.nominated.values()}
-    idle = [order for order in draft.orders.values() if order.name not in needed]
+    orders = draft.orders.values()
+    idle = [order for order in orders if order.name not in needed and not order.tries]
     if not idle:
         return
     warm = _warm(draft)
     for order in reversed(idle):
         if warm[order.template.name] > order.template.min_idle:
             warm[order.template.name] -= 1
-            del draft.orders[order.name]
-            draft.launches[order.template.name] -= 1
-            draft.room.give_back(order.template, order.backend)
+            _withdraw(draft, order)
+    others = {order.template.name for order in orders if not order.tries}
+    for order in [one for one in orders if one.tries and one.template.name not in others]:
+        _withdraw(draft, order)
     present = {agent.name for agent in draft.agents}
     draft.supplies = [
         s for s in draft.supplies if s.name in present or s.name in draft.orders or s.owner
     ]
     draft.matched = len(draft.supplies)  # those that went served nobody
+
+
+def _withdraw(draft: drafts.Draft, order: drafts.OrderedAgent) -> None:
+    del draft.orders[order.name]
+    draft.launches[order.template.name] -= 1
+    draft.room.give_back(order.template, order.backend)
 
 
 def _launch_ordered(draft: drafts.Draft) -> None:
@@ -407,6 +420,8 @@ def _launch_ordered(draft: drafts.Draft) -> None:
             reason = f"item {wishes[0].item.id} waits for {_words(wishes[0])}"
             others = len(wishes) - 1
             reason += f", and {counts.told(others, 'more item')}" if others else ""
+        elif order.tries:
+            reason = order.tries
         else:
             reason = f"keeps {counts.told(order.template.min_idle, 'agent')} warm"
         draft.actions.append(
@@ -472,7 +487,7 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
         if not isinstance(placed, capacity.Shortage):
             if draft.ids:
                 spare[template.name] += template.executors - 1
-                _order_one(draft, template, placed)
+                _order_one(draft, template, _after_try(draft, template, placed))
                 if draft.world.ledger.vetoes:
                     draft.trying[vetoes.key_of(head)] += 1
                 crowd.pop(0)
@@ -626,10 +641,33 @@ def _words(wish: demand.Wish) -> str:
     return f"'{wish.label.expression}'"
 
 
-def _order_one(draft: drafts.Draft, template: Template, backend: model.BackendName) -> None:
+def _after_try(
+    draft: drafts.Draft, template: Template, backend: model.BackendName
+) -> model.BackendName:
+    """Return who serves instead of a backend that has failed; that one is tried beside it."""
+    failure = capacity.tried(draft.room, template, backend)
+    if not failure or len(draft.ids) < _TRY_AND_OTHER:
+        return backend
+    draft.room.take(template, backend)
+    other = capacity.elsewhere(draft.room, template, backend)
+    draft.room.give_back(template, backend)
+    if other is None:
+        return backend
+    _order_one(draft, template, backend, tries=_tries(backend, other, failure))
+    return other
+
+
+def _order_one(
+    draft: drafts.Draft, template: Template, backend: model.BackendName, *, tries: str = ""
+) -> None:
     name = marks.node_name(draft.policy.owner, template.name, draft.ids.pop(0))
-    draft.orders[name] = drafts.OrderedAgent(name=name, template=template, backend=backend)
+    draft.orders[name] = drafts.OrderedAgent(
+        name=name, template=template, backend=backend, tries=tries
+    )
     draft.launches[template.name] += 1
+    draft.room.take(template, backend)
+    if tries:
+        return
     draft.supplies.append(
         matching.Supply(
             name=name,
@@ -640,7 +678,6 @@ def _order_one(draft: drafts.Draft, template: Template, backend: model.BackendNa
             tier=_TIERS[Phase.LAUNCHING],
         )
     )
-    draft.room.take(template, backend)
 
 
 def _keep_warm(draft: drafts.Draft) -> list[model.Refusal]:
@@ -659,7 +696,7 @@ def _keep_warm(draft: drafts.Draft) -> list[model.Refusal]:
                 if placed.until_at is not None:
                     draft.wake.append(placed.until_at)
                 break
-            _order_one(draft, template, placed)
+            _order_one(draft, template, _after_try(draft, template, placed))
     return refusals
 
 

@@ -51,10 +51,11 @@ def wants_back(
     A pipeline that was running on the node when the controller went down asks for the node by its
     name (jenkins-rest-and-agents 7.5). An ordinary item shows the same text when the node is the
     only one of its label, so the text alone counts only if the node was there before the
-    controller started and we have not seen it work since. What has ended cannot come back:
-    deleting its node is what tells the pipeline so.
+    controller started and we have not seen it work since. What has ended cannot come back, nor
+    what nobody has seen online and is past its deadline: deleting its node is what tells the
+    pipeline so.
     """
-    if _has_ended(agent):
+    if _has_ended(agent) or _never_came(agent):
         return None
     for wish in wishes:
         if wish.kind is not demand.WishKind.NOW:
@@ -99,6 +100,13 @@ def _has_ended(agent: Agent) -> bool:
     if agent.instance is None:
         return agent.phase is Phase.LOST or _is_parted(agent.computer)
     return lifecycle.see_instance(agent.instance, synced=True) is lifecycle.InstanceSight.ENDED
+
+
+def _never_came(agent: Agent) -> bool:
+    """Return whether, as far as anybody knows, an agent was started, and that is all."""
+    if agent.phase is not Phase.LOST or agent.memory is None:
+        return False
+    return agent.memory.online_at is None and not agent.memory.busy_session
 
 
 def _is_parted(computer: model.Computer | None) -> bool:

@@ -8,10 +8,12 @@ import base64
 import collections
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import attrs
+
+from tests.mesos import values
 
 MASTER_ID = "fa7a75d4-36a2-434f-99c1-fb69c24140c7"
 LIVE = ("TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING")
@@ -30,7 +32,11 @@ class Agent:
     mem: float = 4096.0
     disk: float = 10240.0
     ports: tuple[int, int] = (31000, 31099)
-    attributes: Mapping[str, str] = {"os": "linux", "rack": "r1", "jenkins": "true"}
+    attributes: Mapping[str, str] = {  # as an operator writes them; of each type
+        "os": "linux", "rack": "r1", "jenkins": "true",
+        "build": "20161107.1", "generation": "7", "disks": "[1-3,7-9]", "tools": "{make,git}",
+    }  # fmt: skip
+    items: Mapping[str, str] = {"licences": "{red,blue}"}  # other resources, that no task takes
     role: str = "*"  # all is reserved for it
     address: tuple[str, int] = ("127.0.0.1", 5051)
     state: str = "up"  # up, away, recovered (known from the registry only), draining, gone...
@@ -38,6 +44,8 @@ class Agent:
     maintenance_at: float | None = None  # POSIX seconds; for an hour, as in recording 19
     used: collections.Counter = attrs.field(factory=collections.Counter)
     used_ports: set = attrs.field(factory=set)
+    are_items_offered: bool = False
+    executors: dict = attrs.field(factory=dict)  # (framework, task's name): gone when, None: lives
 
     def total(self) -> dict[str, int]:
         return {
@@ -51,6 +59,12 @@ class Agent:
 
     def free_ports(self) -> set[int]:
         return {*range(self.ports[0], self.ports[1] + 1)} - self.used_ports
+
+    def resources(self) -> dict[str, str]:
+        """All that it has, in the order of an agent's page, as an operator writes it."""
+        scalars = {"cpus": self.cpus, "mem": self.mem, "disk": self.disk}
+        ports = {"ports": f"[{self.ports[0]}-{self.ports[1]}]"}
+        return {name: repr(float(one)) for name, one in scalars.items()} | ports | {**self.items}
 
 
 @attrs.define(kw_only=True)
@@ -84,6 +98,7 @@ class Task:
     released: bool = False
     killed: bool = False
     launcher: Any = None  # what really runs it; None: its plan is played
+    role: str = "*"
 
     @property
     def name(self) -> str:
@@ -98,6 +113,8 @@ class Framework:
     filters: dict = attrs.field(factory=dict)  # agent id: [(until, scalars, ports)]
     stream: list | None = None  # events to be written; None: not connected
     stream_id: str = ""
+    registered_at: float = 0.0
+    unregistered_at: float = 0.0
     gone_at: float | None = None
     allocated: collections.Counter = attrs.field(factory=collections.Counter)
 
@@ -132,7 +149,7 @@ class Master:
         )
         self.agents = {agent.id: agent for agent in given}
         self.frameworks: dict[str, Framework] = {}
-        self.removed: set[str] = set()
+        self.removed: dict[str, Framework] = {}
         self.tasks: dict[tuple[str, str], Task] = {}
         self.completed: list[Task] = []
         self.offers: dict[str, tuple[str, Agent, dict, tuple]] = {}
@@ -208,6 +225,7 @@ class Master:
             framework.id = f"{self.id}-{self._framework_count:04d}"
             self._framework_count += 1
         known = self.frameworks.get(framework.id)
+        framework.registered_at = self.now
         if known is not None:
             if known.stream is not None:
                 known.stream += [
@@ -224,7 +242,7 @@ class Master:
                 "type": "SUBSCRIBED",
                 "subscribed": {
                     "framework_id": {"value": framework.id},
-                    "heartbeat_interval_seconds": self.heartbeat_s,
+                    "heartbeat_interval_seconds": float(self.heartbeat_s),
                     "master_info": {
                         "id": self.id,
                         "ip": 16777343,
@@ -335,33 +353,13 @@ class Master:
         extra = (
             {"allocation_info": {"role": framework.role}} if framework.has("MULTI_ROLE") else {}
         )
-        if ports:
-            begin, ranges = ports[0], []
-            for port, following in zip(ports, [*ports[1:], None], strict=True):
-                if following != port + 1:
-                    ranges.append({"begin": begin, "end": port})
-                    begin = following
-            resources = [
-                {
-                    "name": "ports",
-                    "type": "RANGES",
-                    "ranges": {"range": ranges},
-                    "role": agent.role,
-                    **extra,
-                }
-            ]
-        else:
-            resources = []
-        resources += [
-            {
-                "name": name,
-                "type": "SCALAR",
-                "scalar": {"value": amount / 1000},
-                "role": agent.role,
-                **extra,
-            }
-            for name, amount in scalars.items()
-            if amount > 0
+        had = {"ports": values.ports(ports)} if ports else {}
+        had |= {name: repr(amount / 1000) for name, amount in scalars.items() if amount > 0}
+        items = {} if agent.are_items_offered else {**agent.items}
+        agent.are_items_offered = True
+        resources = [
+            {**values.typed(name, written), "role": agent.role, **extra}
+            for name, written in (had | items).items()
         ]
         raw = {
             "id": {"value": offer_id},
@@ -379,8 +377,7 @@ class Master:
             },
             "resources": resources,
             "attributes": [
-                {"name": name, "type": "TEXT", "text": {"value": value}}
-                for name, value in agent.attributes.items()
+                values.typed(name, written) for name, written in agent.attributes.items()
             ],
             **extra,
         }
@@ -389,7 +386,8 @@ class Master:
                 "start": {"nanoseconds": round(agent.maintenance_at * 1e9)},
                 "duration": {"nanoseconds": 3600 * 10**9},
             }
-        self.offers[offer_id] = (framework.id, agent, {**scalars, "ports": ports}, (raw, []))
+        taken = {**scalars, "ports": ports, "items": items}
+        self.offers[offer_id] = (framework.id, agent, taken, (raw, []))
         if self.offer_timeout_s is not None:
             self.at(
                 self.now + self.offer_timeout_s,
@@ -443,6 +441,7 @@ class Master:
         _framework, agent, scalars, _raw = self.offers.pop(offer_id)
         agent.used.subtract({name: scalars[name] for name in SCALARS if name in scalars})
         agent.used_ports.difference_update(scalars["ports"])
+        agent.are_items_offered &= not scalars["items"]
         return agent, scalars
 
     def rescind(self, offer_id: str) -> None:
@@ -616,6 +615,7 @@ class Master:
             plan=self.plan(info),
             taken=wanted,
             ports=wanted_ports,
+            role=framework.role,
         )
         policy = info.get("kill_policy", {}).get("grace_period", {}).get("nanoseconds")
         task.grace_s = 3.0 if policy is None else policy / 1e9
@@ -658,7 +658,13 @@ class Master:
             "executor_id": {"value": task.name},
             "timestamp": self.wall + self.now,
             "uuid": base64.b64encode(b"%016d" % self._count).decode(),
-            "container_status": {"container_id": {"value": f"c-{task.name}"}},
+            "container_status": {
+                "container_id": {"value": f"c-{task.name}"},
+                "network_infos": [
+                    {"ip_addresses": [{"protocol": "IPv4", "ip_address": task.agent.address[0]}]}
+                ],
+                "executor_pid": 10_000 + self._count,
+            },
         }
         task.statuses.append(status)
         task.pending.append(status)
@@ -943,7 +949,8 @@ class Master:
             task.state = "TASK_KILLED" if task.state in LIVE else task.state
             self.completed.append(task)
         del self.frameworks[framework_id]
-        self.removed.add(framework_id)
+        framework.unregistered_at = self.now
+        self.removed[framework_id] = framework
         if framework.stream is not None:
             framework.stream.append(None)
 
@@ -979,8 +986,18 @@ class Master:
                 "state": "TASK_UNREACHABLE"
                 if task.state in LIVE and task.agent.state == "away"
                 else task.state,
+                "resources": _flat(task.taken, task.ports),
+                "role": task.role,
                 "statuses": [
-                    {"state": one["state"], "timestamp": one["timestamp"]} for one in task.statuses
+                    {
+                        "state": one["state"],
+                        "timestamp": one["timestamp"],
+                        "container_status": {
+                            "container_id": one["container_status"]["container_id"],
+                            "network_infos": one["container_status"]["network_infos"],
+                        },
+                    }
+                    for one in task.statuses
                 ],
             }
             | ({"labels": task.info["labels"]["labels"]} if "labels" in task.info else {})
@@ -989,57 +1006,123 @@ class Master:
 
     def view_frameworks(self, framework_id: str) -> dict[str, Any]:
         """One framework, as its page tells: what is over and acknowledged stands apart."""
-        every = self.view_tasks(framework_id)
-        over = {task.name for task in self.completed if task.framework == framework_id}
-        over -= {name for framework, name in self.tasks if framework == framework_id}
         known = self.frameworks.get(framework_id)
-        one = {
-            "id": framework_id,
-            "connected": known is not None and known.stream is not None,
+        removed = self.removed.get(framework_id)
+        return {
+            "frameworks": [self._framework_view(known)] if known is not None else [],
+            "completed_frameworks": [self._framework_view(removed)] if removed is not None else [],
+            "unregistered_frameworks": [],
+        }
+
+    def _framework_view(self, one: Framework) -> dict[str, Any]:
+        every = self.view_tasks(one.id)
+        over = {task.name for task in self.completed if task.framework == one.id}
+        over -= {name for framework, name in self.tasks if framework == one.id}
+        offered: collections.Counter = collections.Counter()
+        for framework, _agent, scalars, _raw in self.offers.values():
+            if framework == one.id:
+                offered.update({name: scalars[name] for name in SCALARS if name in scalars})
+        ports = {
+            port
+            for task in self.tasks.values()
+            if task.framework == one.id and not task.released
+            for port in task.ports
+        }
+        total = one.allocated + offered
+        info, connected = one.info, one.stream is not None and one.id in self.frameworks
+        return {
+            "id": one.id,
+            "name": info["name"],
+            "used_resources": _flat(one.allocated, ports),
+            "offered_resources": _flat(offered),
+            "capabilities": [capability["type"] for capability in info.get("capabilities", ())],
+            "hostname": info.get("hostname", ""),
+            "webui_url": info.get("webui_url", ""),
+            "active": connected,
+            "connected": connected,
+            "recovered": False,
+            "user": info["user"],
+            "failover_timeout": float(info.get("failover_timeout", 0.0)),
+            "checkpoint": info.get("checkpoint", False),
+            "registered_time": self.wall + one.registered_at,
+            "unregistered_time": self.wall + one.unregistered_at if one.id in self.removed else 0.0,
+            "resources": _flat(total, ports),
+            **({"roles": info["roles"]} if one.has("MULTI_ROLE") else {"role": one.role}),
             "tasks": [
                 task for task in every
                 if task["id"] not in over and task["state"] != "TASK_UNREACHABLE"
             ],
             "unreachable_tasks": [task for task in every if task["state"] == "TASK_UNREACHABLE"],
             "completed_tasks": [task for task in every if task["id"] in over],
+            "offers": [],
+            "executors": [],
+            "offer_constraints": {},
         }  # fmt: skip
-        return {
-            "frameworks": [one] if framework_id in self.frameworks else [],
-            "completed_frameworks": [one] if framework_id in self.removed else [],
-            "unregistered_frameworks": [],
-        }
 
     def view_agents(self) -> list[dict[str, Any]]:
-        views = []
-        for agent in self.agents.values():
-            scalars = {
-                "disk": agent.disk,
-                "mem": agent.mem,
-                "gpus": 0.0,
-                "cpus": agent.cpus,
-                "ports": f"[{agent.ports[0]}-{agent.ports[1]}]",
-            }
-            views.append({
-                "id": agent.id, "hostname": agent.hostname, "port": agent.address[1], "attributes": dict(agent.attributes), "pid": f"slave(1)@{agent.address[0]}:{agent.address[1]}",
-                "resources": scalars, "reserved_resources": {} if agent.role == "*" else {agent.role: scalars}, "unreserved_resources": scalars if agent.role == "*" else {},
-                "used_resources": self._used(agent), "active": agent.state == "up", "deactivated": False,
-            })  # fmt: skip
-        return views
+        return [self._agent_view(agent) for agent in self.agents.values()]
 
-    def _used(self, agent: Agent) -> dict[str, float]:
-        """Return what tasks use; what is offered is told apart (recording 21)."""
+    def _agent_view(self, agent: Agent) -> dict[str, Any]:
+        """An agent as ``/slaves`` has it; the reservation of an agent is a static one."""
+        has, own = agent.resources(), agent.role != "*"
+        all_of_it = {"gpus": 0.0} | {name: values.flat(one) for name, one in has.items()}
+        reservation = {"reservations": [{"role": agent.role, "type": "STATIC"}]} if own else {}
+        full = [
+            {**values.typed(name, one), "role": agent.role, **reservation}
+            for name, one in has.items()
+        ]
         offered: collections.Counter = collections.Counter()
-        for _framework, where, scalars, _raw in self.offers.values():
+        ports: set[int] = set()
+        offered_full = []
+        for framework, where, scalars, (raw, _sent) in self.offers.values():
             if where is agent:
                 offered.update({name: scalars[name] for name in SCALARS if name in scalars})
-        return {name: (agent.used[name] - offered[name]) / 1000 for name in SCALARS}
+                ports.update(scalars["ports"])
+                role = {"allocation_info": {"role": self.frameworks[framework].role}}
+                offered_full += [{**one, **role} for one in raw["resources"]]
+        used = collections.Counter(agent.used)
+        used.subtract(offered)
+        used_ports = agent.used_ports - ports
+        items = {
+            name: values.flat(one) for name, one in agent.items.items() if agent.are_items_offered
+        }
+        return {
+            "id": agent.id,
+            "hostname": agent.hostname,
+            "port": agent.address[1],
+            "attributes": {name: values.flat(one) for name, one in agent.attributes.items()},
+            "pid": f"slave(1)@{agent.address[0]}:{agent.address[1]}",
+            "registered_time": self.wall,
+            "resources": all_of_it,
+            "used_resources": _flat(used, used_ports),
+            "offered_resources": _flat(offered, ports) | items,
+            "reserved_resources": {agent.role: all_of_it} if own else {},
+            "unreserved_resources": _flat({}) if own else all_of_it,
+            "active": agent.state == "up",
+            "deactivated": False,
+            "version": "1.11.0",
+            "capabilities": ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT"],
+            "reserved_resources_full": {agent.role: full} if own else {},
+            "unreserved_resources_full": [] if own else full,
+            "used_resources_full": [
+                {**resource, "role": agent.role, "allocation_info": {"role": task.role}}
+                for task in self.tasks.values()
+                if task.agent is agent and not task.released
+                for resource in _full(task.taken, task.ports)
+            ],
+            "offered_resources_full": offered_full,
+        }
 
     def view_roles(self) -> list[dict[str, Any]]:
-        roles: dict[str, collections.Counter] = {
+        allocated: dict[str, collections.Counter] = {
             role: collections.Counter() for role in self.quota_limit
         }
+        offered: dict[str, collections.Counter] = {}
         for framework in self.frameworks.values():
-            roles.setdefault(framework.role, collections.Counter()).update(framework.allocated)
+            allocated.setdefault(framework.role, collections.Counter()).update(framework.allocated)
+        for framework_id, _agent, scalars, _raw in self.offers.values():
+            role = offered.setdefault(self.frameworks[framework_id].role, collections.Counter())
+            role.update({name: scalars[name] for name in SCALARS if name in scalars})
         return [
             {
                 "name": role,
@@ -1047,12 +1130,40 @@ class Master:
                 "quota": {
                     "role": role,
                     "guarantee": {},
-                    "limit": self.quota_limit.get(role, {}),
-                    "consumed": {name: amount / 1000 for name, amount in used.items()},
+                    "limit": {
+                        name: float(limit)
+                        for name, limit in self.quota_limit.get(role, {}).items()
+                    },
+                    "consumed": _some(used),
                 },
+                "resources": _some(used + offered.get(role, collections.Counter())),
+                "allocated": _some(used),
+                "offered": _some(offered.get(role, {})),
+                "reserved": {},
+                "frameworks": [
+                    framework.id
+                    for framework in self.frameworks.values()
+                    if framework.role == role
+                ],
             }
-            for role, used in roles.items()
+            for role, used in allocated.items()
         ]
+
+
+def _flat(amounts: Mapping[str, int], ports: Collection[int] = ()) -> dict[str, Any]:
+    """Return what resources come to as pages have it: four numbers always, ports if any."""
+    told = {name: amounts.get(name, 0) / 1000 for name in ("disk", "mem", "gpus", "cpus")}
+    return told | ({"ports": values.flat(values.ports(ports))} if ports else {})
+
+
+def _full(amounts: Mapping[str, int], ports: Collection[int]) -> list[dict[str, Any]]:
+    written = {name: repr(amount / 1000) for name, amount in amounts.items()}
+    written |= {"ports": values.ports(ports)} if ports else {}
+    return [values.typed(name, one) for name, one in written.items()]
+
+
+def _some(amounts: Mapping[str, int]) -> dict[str, float]:
+    return {name: amount / 1000 for name, amount in amounts.items() if amount}
 
 
 def _wanted(info: Mapping[str, Any]) -> tuple[dict[str, int], set]:

@@ -22,6 +22,7 @@ CALLS = (
     "ACKNOWLEDGE", "RECONCILE", "KILL", "SHUTDOWN", "MESSAGE", "REQUEST", "TEARDOWN",
 )  # fmt: skip
 SCALARS = ("cpus", "mem", "disk", "gpus")
+EXECUTOR_S = 1.0  # for so long an executor outlives its task's acknowledged end
 
 
 @attrs.define(kw_only=True)
@@ -45,7 +46,9 @@ class Agent:
     used: collections.Counter = attrs.field(factory=collections.Counter)
     used_ports: set = attrs.field(factory=set)
     are_items_offered: bool = False
-    executors: dict = attrs.field(factory=dict)  # (framework, task's name): gone when, None: lives
+    executors: dict = attrs.field(
+        factory=dict
+    )  # (framework, task's name): gone when; of ended tasks
 
     def total(self) -> dict[str, int]:
         return {
@@ -158,6 +161,7 @@ class Master:
         self.refused_users: set[str] = set()
         self.calls = collections.Counter()
         self.problems: list[str] = []  # what a well-behaved scheduler never does
+        self.aborted: list[str] = []  # the tasks whose launch ended their agent's process
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._offer_count = self._framework_count = 0
@@ -567,7 +571,9 @@ class Master:
                 "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present",
             )
         wanted, wanted_ports = _wanted(info)
-        if any(left[key] < amount for key, amount in wanted.items()) or not wanted_ports <= ports:
+        roles = {resource.get("role", "*") for resource in info.get("resources", ())}
+        short = any(left[key] < amount for key, amount in wanted.items())
+        if short or not wanted_ports <= ports or roles - {agent.role}:
             self.problems.append(f"{name} exceeds its offer")
             shown = "; ".join(
                 f"{key}(allocated: {framework.role}):{amount / 1000:g}"
@@ -620,6 +626,10 @@ class Master:
         policy = info.get("kill_policy", {}).get("grace_period", {}).get("nanoseconds")
         task.grace_s = 3.0 if policy is None else policy / 1e9
         self.tasks[framework.id, task.name] = task
+        if agent.executors.get((framework.id, task.name), 0.0) > self.now:
+            self.aborted.append(task.name)  # "Check failed: executor == nullptr"
+            self.at(self.now, lambda: self.lose(agent.id) if agent.state == "up" else None)
+            return
         if self.launcher is not None and self.launcher.takes(info):
             task.launcher = self.launcher
             task.launcher.start(task)
@@ -716,8 +726,12 @@ class Master:
             task.resend_s = 10.0
             self._deliver(task)
         elif task.state not in LIVE:
-            self.completed.append(self.tasks.pop((framework.id, task.name)))
+            self._complete(task)
         return None
+
+    def _complete(self, task: Task) -> None:
+        self.completed.append(self.tasks.pop((task.framework, task.name)))
+        task.agent.executors[task.framework, task.name] = self.now + EXECUTOR_S
 
     def _reconcile(self, framework: Framework, members: Mapping[str, Any]) -> None:
         asked = members["tasks"]
@@ -944,10 +958,10 @@ class Master:
         framework = self.frameworks[framework_id]
         self._void_offers(framework_id)
         for key in [key for key in self.tasks if key[0] == framework_id]:
-            task = self.tasks.pop(key)
+            task = self.tasks[key]
             self._release(task)
             task.state = "TASK_KILLED" if task.state in LIVE else task.state
-            self.completed.append(task)
+            self._complete(task)
         del self.frameworks[framework_id]
         framework.unregistered_at = self.now
         self.removed[framework_id] = framework

@@ -238,6 +238,10 @@ class Conversation(stateful.RuleBasedStateMachine):
         assert not [problem for problem in self.master.problems if "exceeds" in problem]
 
     @stateful.invariant()
+    def no_agent_is_crashed(self) -> None:
+        assert not self.master.aborted
+
+    @stateful.invariant()
     def a_task_is_wanted_or_there(self) -> None:
         assert not set(self.session.wants) & set(self.session.tasks)
 

@@ -66,6 +66,7 @@ class Wire:
         ticking = asyncio.ensure_future(self._tick())
         try:
             yield self
+            assert not self.machine.aborted, "a task's id was used while its executor was alive"
         finally:
             ticking.cancel()
             self.cut()

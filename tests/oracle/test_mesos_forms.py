@@ -279,6 +279,73 @@ def test_an_agent_of_the_fake_has_attributes_of_every_type_told_alike():
     assert not offer.unreadable | agent.unreadable
 
 
+# --- what a real cluster does not put up with ---
+
+
+def launch(machine: master.Master, name: str, **changes: Any) -> list[dict[str, Any]]:
+    """Launch one task on the last offer; return the updates since then."""
+    stream = machine.frameworks["f1"].stream
+    assert stream is not None
+    offer = replay.offered(stream)[-1]
+    before = len(stream)
+    machine.call(
+        calls.accept_offers(
+            framework("*"),
+            offer_ids=[offer["id"]["value"]],
+            task_infos=[info(name, offer) | changes],
+            refuse_s=0.0,
+        )
+    )
+    machine.advance(machine.now + 0.2)
+    return replay.updates(stream[before:])
+
+
+def end(machine: master.Master, name: str) -> None:
+    """The task ends, and its end is acknowledged."""
+    task = machine.tasks["f1", name]
+    machine.change(task, "TASK_FINISHED")
+    while task.pending:
+        members = {"task_id": {"value": name}, "agent_id": {"value": task.agent.id}}
+        members["uuid"] = task.pending[0]["uuid"]
+        machine.call(
+            {"type": "ACKNOWLEDGE", "framework_id": {"value": "f1"}, "acknowledge": members}
+        )
+
+
+@pytest.mark.parametrize(
+    ("later_s", "aborted", "state"),
+    [(0.0, ["a"], "away"), (master.EXECUTOR_S + 0.1, [], "up")],
+)
+def test_a_task_id_that_its_executor_still_has_ends_the_agent(later_s, aborted, state):
+    """As the real one's ``Check failed: executor == nullptr``; its other tasks are unreachable."""
+    machine = master.Master()
+    machine.subscribe(calls.subscribe(framework("*"), suppressed=False), "s")
+    for name in ("other", "a"):
+        assert "TASK_RUNNING" == became(machine, name)
+    end(machine, "a")
+    machine.advance(machine.now + later_s)
+    machine.allocate()
+    seen = launch(machine, "a")
+    assert (aborted, state) == (machine.aborted, next(iter(machine.agents.values())).state)
+    lost = {one["task_id"]["value"] for one in seen if one["state"] == "TASK_UNREACHABLE"}
+    assert lost == ({"a", "other"} if aborted else set())
+
+
+def became(machine: master.Master, name: str) -> str:
+    """Launch a task and return what has become of it; the rest is offered again."""
+    machine.allocate()
+    launch(machine, name)
+    return machine.tasks["f1", name].state
+
+
+def test_resources_of_another_role_than_offered_are_refused():
+    machine = master.Master()
+    machine.subscribe(calls.subscribe(framework("*"), suppressed=False), "s")
+    cpus = {"name": "cpus", "type": "SCALAR", "scalar": {"value": 1.0}, "role": "ci"}
+    (one,) = launch(machine, "a", resources=[cpus])
+    assert ("TASK_ERROR", "REASON_TASK_INVALID") == (one["state"], one["reason"])
+
+
 # --- everything recorded is read ---
 
 

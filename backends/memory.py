@@ -22,6 +22,7 @@ from attrs import field, frozen
 
 from backends import api
 from backends.kit import names, setting
+from outside import quotes
 
 Verb = Literal["reserve", "launch", "list", "terminate", "capacity", "logs"]
 _LOG_LINES = 1000
@@ -184,7 +185,7 @@ class Platform:
         if existing is not None and (
             existing.owner != owner or _shown(existing.spec) != _shown(spec)
         ):
-            raise api.AlreadyExists(f"{spec.name!r} is taken by another instance")
+            raise api.AlreadyExists(f"{quotes.shown(spec.name)} is taken by another instance")
         if existing is None and self.free() == 0:
             raise api.NoCapacity(f"no place of {self.settings.capacity} is free")
         return existing
@@ -320,7 +321,7 @@ class Platform:
     def _own(self, name: str, owner: str) -> _Cell:
         cell = self._cells.get(name)
         if cell is None or cell.owner != owner:
-            raise api.NotFound(f"no instance {name[:80]!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         return cell
 
     def _strike(self, verb: Verb, name: str | None, spec: api.InstanceSpec | None) -> Fault | None:

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from backends import api, lease, read_only
 from backends.kit import finding
+from outside import quotes
 
 
 @frozen(kw_only=True)
@@ -105,7 +106,7 @@ def kind(name: str) -> Kind:
     """Return the kind of that name. Raises ValueError that names the known ones."""
     if name not in KINDS:
         known = ", ".join(sorted(KINDS))
-        raise ValueError(f"no backend kind {name[:80]!r}; known kinds: {known}")
+        raise ValueError(f"no backend kind {quotes.shown(name)}; known kinds: {known}")
     return KINDS[name]
 
 

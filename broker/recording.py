@@ -30,7 +30,7 @@ import broker
 from broker.core import model
 from broker.core.demand import jobs
 from broker.core.fleet import ledger as ledgers
-from outside import odd_json
+from outside import odd_json, quotes
 
 FORMAT = "agent-broker-record"
 VERSION = 1
@@ -191,13 +191,13 @@ def read(lines: Iterable[str]) -> Iterator[Record]:
     head = _object(*first)
     if head.get("format") != FORMAT:
         raise RecordError(
-            f"line 1: no record of agent-broker; expected: format {FORMAT!r}; "
+            f"line 1: no record of agent-broker; expected: format {quotes.shown(FORMAT)}; "
             "hint: agent-broker record writes one"
         )
     if head.get("version") != VERSION:
         raise RecordError(
-            f"line 1: version {str(head.get('version'))[:20]!r} of the format; this program "
-            f"reads version {VERSION}"
+            f"line 1: version {quotes.shown(str(head.get('version')), 20)} of the format; "
+            f"this program reads version {VERSION}"
         )
     classes = {kind.value: one for one, kind in _KINDS.items()}
     for number, line in numbered:
@@ -266,7 +266,7 @@ def _cause_of(slug: Any) -> model.Cause | model.Failure:
     for one in causes:
         if one.slug == slug:
             return one
-    raise ValueError(f"found {str(slug)[:80]!r}; allowed: the slug of a cause or a failure")
+    raise ValueError(f"found {quotes.shown(str(slug))}; allowed: the slug of a cause or a failure")
 
 
 def _has_key(key: type, kind: Any) -> bool:

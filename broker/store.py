@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from broker.core import model
-from outside import files, text
+from outside import files, quotes, text
 
 _KEY = re.compile(r"[a-z][a-z0-9._-]{0,79}")
 _LOCK = "lock"
@@ -103,7 +103,9 @@ class FileStore:
 
     def _path(self, key: str) -> pathlib.Path:
         if not _KEY.fullmatch(key):
-            raise ValueError(f"store key {key[:80]!r}: lower-case letters, digits, '.', '_', '-'")
+            raise ValueError(
+                f"store key {quotes.shown(key)}: lower-case letters, digits, '.', '_', '-'"
+            )
         return self.directory / key
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from jnlp import errors, http, node, state, version
 from jnlp import secret as jnlp_secret
+from outside import quotes
 
 _SECRETS_KEPT = 2048
 """Names are never reused, so old secrets are only forgotten memory."""
@@ -246,7 +247,9 @@ class NodeClient:
         except ValueError as error:
             raise errors.Unexpected(f"config.xml of node {name}: {error}") from error
         if named != name:  # another name inside would rename the node
-            raise errors.Unexpected(f"config.xml of node {name} names the node {named[:80]!r}")
+            raise errors.Unexpected(
+                f"config.xml of node {name} names the node {quotes.shown(named)}"
+            )
         return config, changed
 
     async def _post_config(self, name: str, config: str) -> None:

@@ -27,7 +27,7 @@ from jnlp import answers, errors
 from jnlp import entries as jnlp_entries
 from jnlp import secret as jnlp_secret
 from jnlp.settings import ControllerAccess, Credentials
-from outside import bodies, connect_errors, files, odd_json, secrets, tls, waits
+from outside import bodies, connect_errors, files, odd_json, quotes, secrets, tls, waits
 from outside import text as outside_text
 
 _HEADER_BYTES = 65536  # group headers of a large directory service exceed aiohttp's 8190
@@ -419,11 +419,15 @@ class ControllerSession:
 def _base_url(text: str) -> str:
     url = yarl.URL(text)
     if url.scheme not in {"http", "https"} or not url.host:
-        raise ValueError(f"controller URL {text[:256]!r}: http://HOST/ or https://HOST/ expected")
+        raise ValueError(
+            f"controller URL {quotes.shown(text, 256)}: http://HOST/ or https://HOST/ expected"
+        )
     if url.user is not None or url.password is not None:
         raise ValueError("controller URL: user and password belong into the credentials")
     if url.query_string or url.fragment:
-        raise ValueError(f"controller URL {text[:256]!r}: no query and no fragment allowed")
+        raise ValueError(
+            f"controller URL {quotes.shown(text, 256)}: no query and no fragment allowed"
+        )
     return str(url).rstrip("/") + "/"
 
 
@@ -435,7 +439,9 @@ def _ssl(settings: ControllerAccess) -> ssl.SSLContext | bool:
     try:
         return tls.trusting(settings.ca_file)
     except OSError as error:
-        raise ValueError(f"CA file {settings.ca_file!r} cannot be used: {error}") from error
+        raise ValueError(
+            f"CA file {quotes.shown(settings.ca_file)} cannot be used: {error}"
+        ) from error
 
 
 def _answer(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from attrs import Factory, field, frozen
 
 from jnlp import tunnel
-from outside import counts
+from outside import counts, quotes
 
 NAME_LENGTH = 63
 """Longest name: it must also serve as a container, pod and host name."""
@@ -69,8 +69,8 @@ def problems(definition: NodeDefinition) -> tuple[str, ...]:
 def _name_problems(name: str) -> Iterator[str]:
     if not _NAME.fullmatch(name):
         yield (
-            f"name {name[:80]!r}: allowed are A-Z a-z 0-9 _ -, beginning with a letter or digit "
-            "(it goes into URLs, label expressions and command lines)"
+            f"name {quotes.shown(name)}: allowed are A-Z a-z 0-9 _ -, beginning with a letter "
+            "or digit (it goes into URLs, label expressions and command lines)"
         )
     if len(name) > NAME_LENGTH:
         yield (
@@ -78,22 +78,22 @@ def _name_problems(name: str) -> Iterator[str]:
             "(containers and pods carry the same name)"
         )
     if name.lower() in _RESERVED:
-        yield f"name {name!r} is reserved for the controller's own node"
+        yield f"name {quotes.shown(name)} is reserved for the controller's own node"
 
 
 def _executor_problems(executors: object) -> Iterator[str]:
     # Zero, negative or odd: a node without a computer that nobody can delete over REST.
     if not isinstance(executors, int) or isinstance(executors, bool) or executors < 1:
         yield (
-            f"executors {executors!r}: a whole number from 1 is allowed (the controller takes "
-            "others and then holds a node that cannot be listed or deleted)"
+            f"executors {str(executors)[:80]}: a whole number from 1 is allowed (the "
+            "controller takes others and then holds a node that cannot be listed or deleted)"
         )
 
 
 def _remote_fs_problems(remote_fs: str) -> Iterator[str]:
     if not _ABSOLUTE.match(remote_fs) or _CONTROL.search(remote_fs):
         yield (
-            f"remote file system root {remote_fs[:80]!r}: an absolute path is allowed "
+            f"remote file system root {quotes.shown(remote_fs)}: an absolute path is allowed "
             "(a relative one depends on where the agent happens to start)"
         )
 
@@ -110,7 +110,7 @@ def label_problems(label: str) -> tuple[str, ...]:
     found = _LABEL_BREAKS.search(label)
     if found:
         text = (
-            f"label {label[:80]!r}: {found[0]!r} is not allowed "
+            f"label {quotes.shown(label)}: {quotes.shown(found[0])} is not allowed "
             "(no blanks, quotes, backslashes or operators such as ! & | < > ( ))"
         )
         return (text,)

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 from attrs import field, frozen
 
-from outside import counts
+from outside import counts, quotes
 
 _TUNNEL_FORMS = "HOST:PORT, HOST: (port of the controller), :PORT (host of the controller)"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
@@ -95,7 +95,7 @@ def connection(
         if transport is not Transport.TCP:
             raise ConnectionSettingError(
                 "tunnel",
-                f"{tunnel!r} together with transport {transport.value}",
+                f"{quotes.shown(tunnel)} together with transport {transport.value}",
                 allowed="a tunnel with transport tcp only",
                 hint="drop the tunnel, or use transport tcp",
             )
@@ -127,7 +127,7 @@ def _check_direct(
     where = _host_port("direct", direct, allowed="HOST:PORT")
     if not where.host or where.port is None:
         raise ConnectionSettingError(
-            "direct", repr(direct), allowed="HOST:PORT", hint="both parts must be given"
+            "direct", quotes.shown(direct), allowed="HOST:PORT", hint="both parts must be given"
         )
     if instance_identity is None or not instance_identity.strip():
         raise ConnectionSettingError(
@@ -149,7 +149,7 @@ def _check_direct(
         if not _PROTOCOL.fullmatch(protocol):
             raise ConnectionSettingError(
                 "protocols",
-                repr(protocol),
+                quotes.shown(protocol),
                 allowed="names such as JNLP4-connect",
                 hint="leave it out to let the agent try all it knows",
             )
@@ -174,7 +174,7 @@ def _check_not_direct(
 
 def _host_port(name: str, text: str, *, allowed: str) -> Tunnel:
     value = text.strip()
-    quoted = repr(text)
+    quoted = quotes.shown(text)
     host, colon, port = value.rpartition(":")
     if not colon:
         raise ConnectionSettingError(
@@ -194,7 +194,7 @@ def _host_port(name: str, text: str, *, allowed: str) -> Tunnel:
         raise ConnectionSettingError(name, quoted, allowed=allowed, hint=hint)
     elif host and not _HOST.fullmatch(host):
         raise ConnectionSettingError(
-            name, quoted, allowed=allowed, hint=f"{host!r} is not a host name"
+            name, quoted, allowed=allowed, hint=f"{quotes.shown(host)} is not a host name"
         )
     if not port:
         return Tunnel(host=host, port=None)

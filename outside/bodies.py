@@ -9,7 +9,7 @@ import zlib
 
 import aiohttp
 
-from outside import counts, text
+from outside import counts, quotes, text
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
@@ -65,7 +65,7 @@ class Body:
         self._packing = packing.strip().lower()
         if self._packing not in {"", "identity", "gzip", "x-gzip", "deflate"}:
             raise Unreadable(
-                f"the answer is packed as {text.clean(self._packing, 40)!r}, "
+                f"the answer is packed as {quotes.shown(text.clean(self._packing, 40))}, "
                 "which was not asked for"
             )
         plain = self._packing in {"", "identity"}

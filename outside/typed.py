@@ -46,9 +46,19 @@ def each(entries: Iterable[Any], read: Callable[[Any], T]) -> tuple[list[T], Odd
         except Exception as error:  # noqa: BLE001 -- the entry is theirs, the loop is ours
             count += 1
             if len(reasons) < _REASONS:
-                words = str(error) if isinstance(error, ValueError) else repr(error)
-                reasons.append(text.clean(words, 100))
+                reasons.append(text.clean(odd_words(error), 100))
     return good, Odd(count=count, reasons=tuple(dict.fromkeys(reasons)))
+
+
+def odd_words(error: Exception) -> str:
+    """Say what is odd about what others sent: what its reader raised, without Python's words."""
+    match error:
+        case KeyError():
+            return f"{error.args[0] if error.args else 'something'} is missing"
+        case ValueError():
+            return str(error)
+        case _:
+            return "of another form than it should have"
 
 
 def number(value: Any, low: float, high: float) -> float | None:

@@ -14,6 +14,7 @@ from attrs import frozen
 from backends.docker.engine import reference
 from backends.kit import misfits, names, perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
+from outside import quotes
 
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
@@ -91,7 +92,7 @@ class Host:
         try:
             _ = urllib.parse.urlsplit(self.url).port
         except ValueError as error:
-            raise ValueError(f"url: found {self.url[:80]!r}: {error}") from None
+            raise ValueError(f"url: found {quotes.shown(self.url)}: {error}") from None
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file: needs key_file, and the other way round")
         if self.tls and self.url.startswith(("unix:", "ssh:")):
@@ -207,8 +208,8 @@ class Volume:
             raise ValueError("tmpfs_bytes: a tmpfs has neither name nor driver")
         if self.name is not None and not _VOLUME.fullmatch(self.name):
             raise ValueError(
-                f"name: found {self.name[:80]!r}; allowed: letters, digits, '-', '_', '.', or a "
-                "path that begins with '/'"
+                f"name: found {quotes.shown(self.name)}; allowed: letters, digits, '-', '_', "
+                "'.', or a path that begins with '/'"
             )
         if self.name is not None and self.name.startswith("/") and self.driver:
             raise ValueError("driver: a directory of the host has none")
@@ -311,10 +312,14 @@ class DockerTemplate:
         """Check what the patterns cannot."""
         for port in self.ports:
             if any(int(part) > _LAST_PORT for part in re.findall(r"\d+", port)):
-                raise ValueError(f"ports: found {port!r}; allowed: ports up to {_LAST_PORT}")
+                raise ValueError(
+                    f"ports: found {quotes.shown(port)}; allowed: ports up to {_LAST_PORT}"
+                )
         for name in (*self.cap_add, *self.cap_drop):
             if not _SIGNED.fullmatch(name):
-                raise ValueError(f"cap_add: found {name[:80]!r}; allowed: names like NET_ADMIN")
+                raise ValueError(
+                    f"cap_add: found {quotes.shown(name)}; allowed: names like NET_ADMIN"
+                )
 
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where agents of this template would work together."""

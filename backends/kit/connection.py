@@ -7,7 +7,7 @@ trusted: that comes with the file (``api.Route``).
 import ssl
 
 from backends import api
-from outside import tls
+from outside import quotes, tls
 
 
 def context(route: api.Route, *, ca_file: str | None = None) -> ssl.SSLContext | bool:
@@ -25,5 +25,5 @@ def context(route: api.Route, *, ca_file: str | None = None) -> ssl.SSLContext |
         return tls.trusting(authority)
     except OSError as error:
         raise api.Rejected(
-            f"the CA file {authority[:120]!r} cannot be used: {error}"[:256]
+            f"the CA file {quotes.shown(authority, 120)} cannot be used: {error}"[:256]
         ) from error

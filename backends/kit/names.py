@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from outside import counts
+from outside import counts, quotes
 
 TOKEN = "{name}"  # noqa: S105 -- no password
 """In working directories, volumes and the environment of a template: the instance's name.
@@ -59,12 +59,12 @@ def name_problem(name: str) -> str | None:
         return "the instance name is empty; hint: 1 to 63 letters, digits, '-', '_' or '.'"
     if len(name) > NAME_MAX:
         return (
-            f"the instance name {name[:80]!r} has {counts.told(len(name), 'character')}, "
+            f"the instance name {quotes.shown(name)} has {counts.told(len(name), 'character')}, "
             f"{NAME_MAX} are allowed"
         )
     if not _NAME.fullmatch(name):
         return (
-            f"the instance name {name!r} is not safe in a URL, a label or a shell; "
+            f"the instance name {quotes.shown(name)} is not safe in a URL, a label or a shell; "
             "hint: letters, digits, '-', '_' and '.', a letter or digit at both ends"
         )
     return None
@@ -95,8 +95,8 @@ def encode_metadata(metadata: Mapping[str, str], *, prefix: str = "") -> dict[st
     for key, value in metadata.items():
         if not _KEY.fullmatch(key):
             raise ValueError(
-                f"metadata key {key[:80]!r} is not allowed; hint: lower-case letters, digits and "
-                "'-', a letter first, 40 characters at most"
+                f"metadata key {quotes.shown(key)} is not allowed; hint: lower-case letters, "
+                "digits and '-', a letter first, 40 characters at most"
             )
         for number, text in enumerate(_encode(value), 1):
             labels[f"{prefix}{key}" if number == 1 else f"{prefix}{key}.{number}"] = text
@@ -142,7 +142,9 @@ def _decode(key: str, pieces: Mapping[int, str]) -> str:
         text.startswith(head) and text.endswith(_TAIL)
         for head, text in zip(heads, texts, strict=True)
     ):
-        raise ValueError(f"the label {key!r} is damaged: a piece of it is missing or changed")
+        raise ValueError(
+            f"the label {quotes.shown(key)} is damaged: a piece of it is missing or changed"
+        )
     body = "".join(text[len(_LAST) : -len(_TAIL)] for text in texts)
     try:
         raw = re.sub(
@@ -150,4 +152,4 @@ def _decode(key: str, pieces: Mapping[int, str]) -> str:
         )
         return raw.decode("utf-8", "surrogatepass")
     except ValueError as error:
-        raise ValueError(f"the label {key!r} is damaged: {error}") from error
+        raise ValueError(f"the label {quotes.shown(key)} is damaged: {error}") from error

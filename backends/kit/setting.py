@@ -16,6 +16,8 @@ from typing import Any
 import attrs
 from attrs import NOTHING, Attribute, field, frozen
 
+from outside import quotes
+
 Check = Callable[[Any, "Attribute[Any]", Any], None]
 
 _SHOWN = 80
@@ -148,7 +150,7 @@ def _shown(text: str) -> str:
     """Return a text as it may be quoted: what stands before an '@' may be a password."""
     before, at, after = text.rpartition("@")
     scheme = before.partition("://")[0] + "://" if "://" in before else ""
-    return repr(f"{scheme}(hidden)@{after}"[:_SHOWN] if at else text[:_SHOWN])
+    return quotes.shown(f"{scheme}(hidden)@{after}" if at else text)
 
 
 def _validate(_: object, attribute: "Attribute[Any]", value: Any) -> None:

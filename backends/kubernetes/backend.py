@@ -27,6 +27,7 @@ from backends.kubernetes import settings
 from backends.kubernetes.api import access, client, errors, reflector, rights
 from backends.kubernetes.exec import execution, listener
 from backends.kubernetes.pods import events, nodes, pod, refused_pod, states, table
+from outside import quotes
 
 _LOG = logging.getLogger("backends.kubernetes")
 _END_MARGIN_S = 15.0  # a kubelet needs 2 to 3 s beyond the grace to report the end
@@ -174,7 +175,7 @@ class KubernetesBackend:
             if sighting is None:
                 if kept.departed(name):
                     kept.forget(name)
-                raise api.NotFound(f"no pod of instance {name[:80]!r}")
+                raise api.NotFound(f"no pod of instance {quotes.shown(name)}")
             if not sighting.uid:
                 raise errors.OddAnswer(
                     f"pod {sighting.pod} cannot be deleted safely: its uid cannot be read"
@@ -213,7 +214,7 @@ class KubernetesBackend:
             asked, _ = await self._open()
             sighting = await self._find(name)
             if sighting is None:
-                raise api.NotFound(f"no pod of instance {name[:80]!r}")
+                raise api.NotFound(f"no pod of instance {quotes.shown(name)}")
             if tail <= 0:
                 return ""
             try:
@@ -389,17 +390,21 @@ class KubernetesBackend:
         there = await asked.find_pod(manifests.name)
         if there is None:
             raise api.Unavailable(
-                f"pod {manifests.name!r} went away while it was looked at", reach=api.Reach.LAUNCH
+                f"pod {quotes.shown(manifests.name)} went away while it was looked at",
+                reach=api.Reach.LAUNCH,
             )
         if not states.is_ours(there, self._owner):
-            raise api.AlreadyExists(f"pod {manifests.name!r} exists and is not ours")
+            raise api.AlreadyExists(f"pod {quotes.shown(manifests.name)} exists and is not ours")
         annotations = states.part(there, "metadata", "annotations")
         if annotations.get(pod.DIGEST) != manifests.digest:
             raise api.AlreadyExists(
-                f"pod {manifests.name!r} exists and was made from another specification"
+                f"pod {quotes.shown(manifests.name)} exists and was made from another "
+                "specification"
             )
         if states.deleting(there):
-            raise api.AlreadyExists(f"pod {manifests.name!r} of an earlier order is still ending")
+            raise api.AlreadyExists(
+                f"pod {quotes.shown(manifests.name)} of an earlier order is still ending"
+            )
         return _uid(there)
 
     async def _take_back(self, manifests: pod.Manifests, uid: str) -> bool:

@@ -17,7 +17,7 @@ from attrs import Attribute, frozen
 from backends.kit import misfits, perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
 from backends.kubernetes.pods import acceptance, fields, volumes
-from outside import files
+from outside import files, quotes
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DAY_S = 86_400.0
@@ -28,8 +28,8 @@ _LAST_PORT = 65_535
 def _namespace(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
     if value is not None and not _DNS_LABEL.fullmatch(value):
         raise ValueError(
-            f"{attribute.name}: {value[:80]!r} is not a name of a namespace; hint: lower-case "
-            "letters, digits and '-', 63 at most"
+            f"{attribute.name}: {quotes.shown(value)} is not a name of a namespace; hint: "
+            "lower-case letters, digits and '-', 63 at most"
         )
 
 
@@ -39,7 +39,9 @@ def _url(_: object, attribute: "Attribute[Any]", value: str | None) -> None:
     if re.match(r"[^/]*//[^/]*@", value):  # never quoted
         raise ValueError(f"{attribute.name}: holds a user or password; hint: `token_file`")
     if not re.match(r"https?://[^/\s]", value):
-        raise ValueError(f"{attribute.name}: {value[:80]!r} is not a URL; hint: https://HOST:PORT")
+        raise ValueError(
+            f"{attribute.name}: {quotes.shown(value)} is not a URL; hint: https://HOST:PORT"
+        )
 
 
 def _of_layer(layer: Any, path: misfits.Path, namespace: str | None) -> Iterator[Remark]:
@@ -54,7 +56,7 @@ def address(listen: str) -> tuple[str, int]:
     """Take HOST:PORT apart. Raises ValueError."""
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > _LAST_PORT:
-        raise ValueError(f"{listen[:80]!r} is not HOST:PORT; hint: 0.0.0.0:8088")
+        raise ValueError(f"{quotes.shown(listen)} is not HOST:PORT; hint: 0.0.0.0:8088")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -377,7 +379,8 @@ class KubernetesTemplate:
                 path=("pod",),
                 text=f"the container {name} has another volume at {self.work_directory} than the "
                 f"agent: it sees none of the agent's files there",
-                hint=f"mount the volume {volumes.WORK_VOLUME!r}, or leave the mount out",
+                hint=f"mount the volume {quotes.shown(volumes.WORK_VOLUME)}, or leave the "
+                "mount out",
             )
         for path, name, meant in volumes.given_variables(body, common.reserved):
             yield Remark(

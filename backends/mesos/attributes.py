@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from outside import typed
+from outside import quotes, typed
 
 _TEXT_MAX = 1024
 _HUGE = 1e300
@@ -36,7 +36,7 @@ def of_offer(raw: Mapping[str, Any]) -> str:
     if raw["type"] == "RANGES":
         ranges = raw["ranges"].get("range", ())
         return _ranges((one["begin"], one["end"]) for one in ranges)
-    raise ValueError(f"an attribute of type {str(raw['type'])[:40]!r}")
+    raise ValueError(f"an attribute of type {quotes.shown(str(raw['type']), 40)}")
 
 
 def of_page(raw: Any) -> str:

@@ -26,7 +26,7 @@ from backends.mesos import (
     settings,
     tasks,
 )
-from outside import counts, text, typed
+from outside import counts, quotes, text, typed
 
 _RESERVED_S = 150.0  # from a reservation to its launch: whoever takes longer has given up
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
@@ -112,12 +112,13 @@ class MesosBackend:
                 return
             if machine.may_come_back(spec.name):
                 raise api.AlreadyExists(
-                    f"an earlier task {spec.name!r} is on an agent that does not answer"
+                    f"an earlier task {quotes.shown(spec.name)} is on an agent that does not "
+                    "answer"
                 )
             if machine.was_used(spec.name):
                 raise api.AlreadyExists(
-                    f"a task {spec.name!r} was there before; an id is used once, since its "
-                    "executor may still live, and its agent would abort"
+                    f"a task {quotes.shown(spec.name)} was there before; an id is used once, "
+                    "since its executor may still live, and its agent would abort"
                 )
             info = tasks.info(
                 spec,
@@ -179,7 +180,7 @@ class MesosBackend:
             self._driver.notify()
             return
         if name not in machine.tasks:
-            raise api.NotFound(f"no instance {name[:80]!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         self._driver.say(machine.kill(name, grace_s=max(0.0, grace_s), now=self._now()))
 
         def ended() -> bool:
@@ -187,7 +188,9 @@ class MesosBackend:
             return task is None or task.final is not None or task.is_away
 
         if not await self._driver.until(ended, within_s=max(0.0, grace_s) + _KILL_S):
-            raise api.Unavailable(f"Mesos has not ended {name!r} yet; it will be told again")
+            raise api.Unavailable(
+                f"Mesos has not ended {quotes.shown(name)} yet; it will be told again"
+            )
         if name in machine.tasks:
             self._driver.say(machine.forget(name))
         await self._driver.spoken_out()
@@ -205,7 +208,7 @@ class MesosBackend:
         if task is None:
             if name in machine.wants:
                 return ""
-            raise api.NotFound(f"no instance {name[:80]!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         output = await self._output(task, machine)
         return "\n".join(text.last_lines(output, tail)) if tail > 0 else ""
 
@@ -223,7 +226,8 @@ class MesosBackend:
         left += await self._cluster.living(machine.framework.id)
         if left or machine.wants:
             raise api.Unavailable(
-                f"our framework is left as it is: {(left or list(machine.wants))[0]!r} is there"
+                f"our framework is left as it is: "
+                f"{quotes.shown((left or list(machine.wants))[0])} is there"
             )
         await self._driver.depart(machine)
 
@@ -270,10 +274,11 @@ class MesosBackend:
         if not confirmed:
             # the agent that was chosen may hang; the master answers
             raise api.Unavailable(
-                f"the master has not confirmed the task {name!r} yet", reach=api.Reach.LAUNCH
+                f"the master has not confirmed the task {quotes.shown(name)} yet",
+                reach=api.Reach.LAUNCH,
             )
         if task is None:
-            raise api.NoCapacity(f"{name!r} was terminated before an offer came")
+            raise api.NoCapacity(f"{quotes.shown(name)} was terminated before an offer came")
         await self._driver.until(
             lambda: task.started or task.final is not None, within_s=_CONFIRM_S
         )
@@ -290,7 +295,7 @@ class MesosBackend:
         await self._learn(machine)
         if tasks.digest_of(task.labels or {}) != tasks.digest(spec):
             raise api.AlreadyExists(
-                f"{spec.name!r} exists and was made from another specification"
+                f"{quotes.shown(spec.name)} exists and was made from another specification"
             )
 
     async def _learn(self, machine: session.Session) -> str:
@@ -317,7 +322,7 @@ class MesosBackend:
                 continue
             if name not in by_name and not odd:
                 raise api.Unauthorized(
-                    f"the master's page /tasks does not show our task {name!r}; "
+                    f"the master's page /tasks does not show our task {quotes.shown(name)}; "
                     "hint: the ACLs view_frameworks and view_tasks"
                 )
             read, damaged = typed.each([by_name.get(name)], tasks.labels_of)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from backends import api
 from backends.mesos import offers, records, transport
-from outside import counts, text, typed
+from outside import counts, quotes, text, typed
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class Cluster:
         """Return the error that says why nothing that was offered fits."""
         words = f"no offer fits in time; the last: {want.miss}"
         if not want.offers_seen:
-            words = f"the master made no offer to the role {self._role!r} in time"
+            words = f"the master made no offer to the role {quotes.shown(self._role)} in time"
         try:
             never = await self._never(want.need)
             if never is not None:
@@ -241,7 +241,7 @@ class Cluster:
                 left = limit[kind] - used.get(kind, 0.0) if kind in limit else math.inf
                 if left < wanted / 1000:
                     return (
-                        f"the quota of role {name!r} is used up: {kind} "
+                        f"the quota of role {quotes.shown(name)} is used up: {kind} "
                         f"{left:g} of {limit[kind]:g} are left, {wanted / 1000:g} are needed"
                     )
         return None

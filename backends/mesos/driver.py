@@ -19,7 +19,7 @@ from typing import Any
 
 from backends import api
 from backends.mesos import calls, cluster, session, settings, statuses, transport
-from outside import text, typed, waits
+from outside import quotes, text, typed, waits
 
 _LOG = logging.getLogger("backends.mesos")
 _PAUSE_S = (0.5, 30.0)
@@ -289,7 +289,9 @@ class Driver:
             except Exception as error:  # noqa: BLE001 -- a bug of ours; the stream goes on
                 _bug("an event", error)
                 self.say(machine.give_back(event))
-                machine.set_aside(f"event {event.get('type')!r}: internal error: {error!r}")
+                machine.set_aside(
+                    f"event {quotes.shown(str(event.get('type')))}: internal error: {error!r}"
+                )
             warned = event.get("type") == "INVERSE_OFFERS"
             self.changes += warned or before != _seen(machine, event)
         count, at = self._said_odd
@@ -320,7 +322,7 @@ class Driver:
             left = await self.cluster.living(machine.framework.id)
             if left:
                 raise api.Unavailable(
-                    f"the master removed our framework, but {left[0]!r} still runs"
+                    f"the master removed our framework, but {quotes.shown(left[0])} still runs"
                 )
             machine.renew(self._framework(self._new_identity()))
         return machine

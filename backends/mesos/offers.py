@@ -17,7 +17,7 @@ from attrs import Factory, frozen
 
 from backends.kit import setting
 from backends.mesos import attributes
-from outside import counts, text, typed
+from outside import counts, quotes, text, typed
 
 SCALARS = ("cpus", "mem", "disk", "gpus")
 UNITS = {"cpus": "", "mem": " MB", "disk": " MB", "gpus": ""}
@@ -45,11 +45,15 @@ class Constraint:
             try:
                 re.compile(self.value)
             except re.error as error:
-                raise ValueError(f"{self.value[:80]!r} is not a pattern: {error}") from error
+                raise ValueError(
+                    f"{quotes.shown(self.value)} is not a pattern: {error}"
+                ) from error
         if self.operator in {"IS", "LIKE", "UNLIKE"} and not self.value:
             raise ValueError(f"{self.operator} needs a value")
         if self.operator == "MAX_PER" and not re.fullmatch(r"[1-9]\d{0,8}", self.value):
-            raise ValueError(f"MAX_PER needs a number of 1 or more, not {self.value[:80]!r}")
+            raise ValueError(
+                f"MAX_PER needs a number of 1 or more, not {quotes.shown(self.value)}"
+            )
         if self.operator == "UNIQUE" and self.value:
             raise ValueError("UNIQUE takes no value; hint: MAX_PER")
 
@@ -422,24 +426,26 @@ def _problem(
 def _violation(one: Constraint, where: Offer | MesosAgent, values: Sequence[str]) -> str | None:  # noqa: PLR0911 -- one operator, one return
     """Say how an agent breaks a constraint, or None; ``values``: of agents where others run."""
     value = _value(one.attribute, where)
-    shown = f"{one.attribute} is {value!r}" if value is not None else f"no {one.attribute}"
+    shown = (
+        f"{one.attribute} is {quotes.shown(value)}" if value is not None else f"no {one.attribute}"
+    )
     if one.attribute in where.unreadable:
         return f"{one.attribute} cannot be read"
     if one.operator == "UNLIKE":
         broken = value is not None and _is_like(value, one.value)
-        return f"{shown}, which UNLIKE {one.value!r} excludes" if broken else None
+        return f"{shown}, which UNLIKE {quotes.shown(one.value)} excludes" if broken else None
     if value is None:
         return f"{shown}, which {one.operator} needs"
     if one.operator == "LIKE" and not _is_like(value, one.value):
-        return f"{shown}, not LIKE {one.value!r}"
+        return f"{shown}, not LIKE {quotes.shown(one.value)}"
     if (
         one.operator in {"IS", "CLUSTER"}
         and one.value
         and not attributes.is_written(value, one.value)
     ):
-        return f"{shown}, not {one.value!r}"
+        return f"{shown}, not {quotes.shown(one.value)}"
     if one.operator == "CLUSTER" and not one.value and any(value != other for other in values):
-        return f"{shown}, the others are at {values[0]!r}"
+        return f"{shown}, the others are at {quotes.shown(values[0])}"
     if one.operator in {"UNIQUE", "MAX_PER"}:
         most = int(one.value or 1)
         return f"{shown}, where {most} run already" if list(values).count(value) >= most else None

@@ -12,7 +12,7 @@ from typing import Any
 
 from backends import api
 from backends.mesos import cluster, instances, records, settings, tasks, transport
-from outside import counts, text, typed
+from outside import counts, quotes, text, typed
 
 
 class ClusterReader:
@@ -73,7 +73,7 @@ class ClusterReader:
         told, _ = await self._cluster.tasks(identity or "-")
         found = told.get(name)
         if identity is None or found is None:
-            raise api.NotFound(f"no instance {name[:80]!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         task = records.Task(name=name, agent_id=str(found.get("slave_id")))
         lines = await self._cluster.output(task, framework=identity)
         return "\n".join(text.last_lines(lines, tail)) if tail > 0 else ""

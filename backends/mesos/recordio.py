@@ -4,7 +4,7 @@ A record is its length in decimal digits, a line feed, and that many bytes. Pure
 what a record holds. A stream may be cut anywhere: the decoder keeps the rest for the next piece.
 """
 
-from outside import counts
+from outside import counts, quotes
 
 MAX_RECORD = 16 << 20
 """Bytes. An OFFERS event of 317 agents is about 300 kB; more than this is not Mesos talking."""
@@ -45,7 +45,8 @@ class Decoder:
         """Take the length of the next record off the front; None if it is not all there."""
         head, line_feed, _ = self._rest[: _DIGITS_MAX + 1].partition(b"\n")
         if (head and not (head.isdigit() and head.isascii())) or (line_feed and not head):
-            raise FramingError(f"a record begins with {bytes(head[:20])!r}, not with its length")
+            begins = quotes.shown(bytes(head[:20]).decode("latin-1"))
+            raise FramingError(f"a record begins with {begins}, not with its length")
         if not line_feed:
             if len(head) > _DIGITS_MAX:
                 raise FramingError("the length of a record has no end")

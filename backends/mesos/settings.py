@@ -14,7 +14,7 @@ from attrs import frozen
 from backends.kit import names, perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
 from backends.mesos import offers
-from outside import files
+from outside import files, quotes
 
 _ADDRESS = re.compile(
     r"zk://(?:[^@/\s]+@)?[^@/\s]+/\S+|(?:https?://)?[^\s/:,@]+(?::\d+)?/?"
@@ -233,11 +233,11 @@ class Volume:
         given = (self.host_path, self.driver, self.tmpfs_bytes, self.sandbox_path)
         if sum(one is not None for one in given) != 1:
             raise ValueError(
-                f"{self.container_path[:80]!r} needs one of host_path, driver, tmpfs_bytes, "
-                "sandbox_path"
+                f"{quotes.shown(self.container_path)} needs one of host_path, driver, "
+                "tmpfs_bytes, sandbox_path"
             )
         if self.driver is not None and not self.driver_name:
-            raise ValueError(f"{self.container_path[:80]!r}: a driver needs driver_name")
+            raise ValueError(f"{quotes.shown(self.container_path)}: a driver needs driver_name")
 
 
 @frozen(kw_only=True)

@@ -20,7 +20,7 @@ from typing import Any
 from backends import api
 from backends.kit import names
 from backends.mesos import containers, offers, settings
-from outside import text
+from outside import quotes, text
 
 PREFIX = "agent-broker/"
 _DIGEST, _CREATED, _TRAITS = "digest.spec", "created.at", "traits.agent"
@@ -47,10 +47,14 @@ def check(spec: api.InstanceSpec) -> settings.MesosTemplate:
         problem = "the Mesos backend needs a command; hint: set `command` in the template"
     for name in (*spec.secret_files, *(file.name for file in spec.files)):
         if problem is None and names.name_problem(name) is not None:
-            problem = f"the file name {name[:80]!r} is not a plain name; hint: no '/', no spaces"
+            problem = (
+                f"the file name {quotes.shown(name)} is not a plain name; hint: no '/', no spaces"
+            )
     for name in spec.env:
         if problem is None and not _VARIABLE.fullmatch(name):
-            problem = f"the environment variable {name[:80]!r} has no name that a shell can set"
+            problem = (
+                f"the environment variable {quotes.shown(name)} has no name that a shell can set"
+            )
     options = spec.options if spec.options is not None else settings.MesosTemplate()
     if problem is None and not isinstance(options, settings.MesosTemplate):
         problem = f"the template's options are {type(options).__name__}, not MesosTemplate"

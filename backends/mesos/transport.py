@@ -24,7 +24,18 @@ from attrs import frozen
 
 from backends import api
 from backends.mesos import calls, recordio, settings, zookeeper
-from outside import bodies, connect_errors, files, odd_json, secrets, text, tls, typed, waits
+from outside import (
+    bodies,
+    connect_errors,
+    files,
+    odd_json,
+    quotes,
+    secrets,
+    text,
+    tls,
+    typed,
+    waits,
+)
 
 _SCHEDULER = "/api/v1/scheduler"
 _STREAM_ID = "Mesos-Stream-Id"
@@ -352,7 +363,8 @@ def _credentials(principal: str, path: str) -> dict[str, str]:
         secret = files.secret(path, limit=_SECRET_MAX)
     except (OSError, UnicodeError) as error:
         raise api.Rejected(
-            f"secret_file {path!r} cannot be read: {_reason(error)}", reach=api.Reach.BACKEND
+            f"secret_file {quotes.shown(path)} cannot be read: {_reason(error)}",
+            reach=api.Reach.BACKEND,
         ) from error
     told = base64.b64encode(f"{principal}:{secret}".encode()).decode()
     secrets.register(secret, told)
@@ -368,7 +380,8 @@ def _trusted(ca_file: str | None, ciphers: str | None) -> ssl.SSLContext | bool:
             context.set_ciphers(ciphers)
         except (ssl.SSLError, ValueError) as error:
             raise api.Rejected(
-                f"tls_ciphers: OpenSSL knows none of {ciphers[:80]!r}", reach=api.Reach.BACKEND
+                f"tls_ciphers: OpenSSL knows none of {quotes.shown(ciphers)}",
+                reach=api.Reach.BACKEND,
             ) from error
     return context
 
@@ -381,7 +394,7 @@ def _authorities(ca_file: str | None) -> ssl.SSLContext:
     except OSError as error:
         words = "it holds no certificate" if isinstance(error, ssl.SSLError) else _reason(error)
         raise api.Rejected(
-            f"ca_file {ca_file!r} cannot be used: {words}", reach=api.Reach.BACKEND
+            f"ca_file {quotes.shown(ca_file)} cannot be used: {words}", reach=api.Reach.BACKEND
         ) from error
 
 

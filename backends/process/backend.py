@@ -23,7 +23,7 @@ from typing import TypeVar
 from backends import api
 from backends.kit import names, workspaces
 from backends.process import fetch, kernel, launching, records, settings, storage, watch
-from outside import counts, paths, text
+from outside import counts, paths, quotes, text
 
 _T = TypeVar("_T")
 
@@ -185,7 +185,7 @@ class ProcessBackend:
     async def terminate(self, name: str, *, grace_s: float) -> None:
         """SIGTERM, ``grace_s`` later SIGKILL to everything, then remove the directory."""
         if names.name_problem(name) is not None:
-            raise api.NotFound(f"no instance {name[:80]!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         async with self._turn(name):
             self._reserved.pop(name, None)
             with _mapped():
@@ -213,7 +213,7 @@ class ProcessBackend:
     async def logs(self, name: str, *, tail: int) -> str:
         """Last lines of what the instance wrote, its secrets blanked out."""
         if names.name_problem(name) is not None:
-            raise api.NotFound(f"no instance {name[:80]!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         try:
             with _mapped():
                 return await self._submit(self._readers, self._logs, name, tail)
@@ -317,7 +317,7 @@ class ProcessBackend:
                 self._storage.publish(stage, spec.name)
         if self._storage.digest(spec.name) != wanted:
             raise api.AlreadyExists(
-                f"{spec.name!r} exists and was made from another specification"
+                f"{quotes.shown(spec.name)} exists and was made from another specification"
             )
         if not paths.exists(home / "supervisor"):
             self._start(spec)
@@ -380,7 +380,8 @@ class ProcessBackend:
         left = self._storage.end_now(record, within_s=_KILL_S)
         if left:
             raise api.Unavailable(
-                f"process {left[0]} of {record.instance.name!r} did not die within {_KILL_S:g} s"
+                f"process {left[0]} of {quotes.shown(record.instance.name)} did not die "
+                f"within {_KILL_S:g} s"
             )
         self._storage.remove(record)
         self._storage.clean()

@@ -23,6 +23,7 @@ from backends import api
 from backends.kit import names
 from backends.process import kernel, proc, settings
 from outside import files as outside_files
+from outside import quotes
 
 _SUPERVISOR = pathlib.Path(__file__).with_name("supervisor.py")
 _TOKENS = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES, api.SHARED))))
@@ -51,14 +52,16 @@ def check(spec: api.InstanceSpec) -> settings.ProcessTemplate:
     problem = names.name_problem(spec.name)
     if problem is None and spec.image is not None:
         problem = (
-            f"the process backend runs no images, image {spec.image!r} was asked for; "
+            f"the process backend runs no images, image {quotes.shown(spec.image)} was asked for; "
             "hint: remove `image` from the template or give it another backend"
         )
     if problem is None and (spec.use_entry_point or not spec.argv):
         problem = "the process backend needs a command; hint: set `command` in the template"
     for name in (*spec.secret_files, *(file.name for file in spec.files)):
         if problem is None and names.name_problem(name) is not None:
-            problem = f"the file name {name[:80]!r} is not a plain name; hint: no '/', no spaces"
+            problem = (
+                f"the file name {quotes.shown(name)} is not a plain name; hint: no '/', no spaces"
+            )
     options = spec.options if spec.options is not None else settings.ProcessTemplate()
     if problem is None and not isinstance(options, settings.ProcessTemplate):
         problem = f"the template's options are {type(options).__name__}, not ProcessTemplate"

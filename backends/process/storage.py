@@ -29,7 +29,7 @@ from attrs import Factory, frozen
 from backends import api
 from backends.kit import names
 from backends.process import kernel, locks, output, proc, records
-from outside import files, paths, text, typed
+from outside import files, paths, quotes, text, typed
 
 _log = logging.getLogger(__name__)
 
@@ -241,11 +241,11 @@ class Storage:
         """Last lines of the kept output, secrets blanked out. Raises NotFound."""
         path = self.path(name)
         if not paths.is_directory(path):
-            raise api.NotFound(f"no instance {name!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         try:
             said = output.read(str(path), limit=_OUTPUT_MAX).decode("utf-8", "replace")
         except (FileNotFoundError, NotADirectoryError):
-            raise api.NotFound(f"no instance {name!r}") from None
+            raise api.NotFound(f"no instance {quotes.shown(name)}") from None
         for secret in sorted(_secret_texts(path / "secrets"), key=len, reverse=True):
             said = said.replace(secret, _HIDDEN)
         return "\n".join(text.last_lines(said, tail, _LINE_MAX)) if tail > 0 else ""
@@ -258,7 +258,7 @@ class Storage:
             self.give_up(name)
         record = self.read(name, boot=kernel.boot_id(), ends=True)
         if record is None:
-            raise api.NotFound(f"no instance {name!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         if record.supervisor is not None:
             with contextlib.suppress(OSError):  # disk full: the supervisor has a grace of its own
                 records.write(self.path(name) / "stop", grace_s)
@@ -286,7 +286,7 @@ class Storage:
         name = record.instance.name
         about = self._about(name, ends=True)
         if about is None or about["token"] != record.token:
-            raise api.NotFound(f"no instance {name!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         if record.files.get("cgroup"):
             with contextlib.suppress(OSError):
                 pathlib.Path(record.files["cgroup"]).rmdir()
@@ -296,7 +296,7 @@ class Storage:
         try:
             self.path(name).rename(trash)
         except FileNotFoundError:
-            raise api.NotFound(f"no instance {name!r}") from None
+            raise api.NotFound(f"no instance {quotes.shown(name)}") from None
         _discard(trash)
 
     def clean(self) -> bool:

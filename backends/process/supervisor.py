@@ -178,7 +178,7 @@ class Supervisor:
                 os.dup2(source, target)
             step = f"use the working directory {self.plan['work']}"
             os.chdir(self.plan["work"])
-            step = f"execute {argv[0]!r}"
+            step = f"execute '{argv[0]}'"
             os.execvpe(argv[0], argv, self.plan["env"])  # noqa: S606 -- no shell is the point
         except OSError as error:
             code = 127 if error.errno == errno.ENOENT else 126

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from jnlp import secret as jnlp_secret
-from outside import counts, files
+from outside import counts, files, quotes
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 NAME_WORDS = "lower-case letters, digits and '-', a letter or digit at both ends"
@@ -63,8 +63,7 @@ def _written(value: object, *, deep: int) -> str:  # noqa: PLR0911 -- one kind, 
         case bool():
             return "true" if value else "false"
         case str():
-            more = "…" * (len(value) > _SHOWN)
-            return f"'{''.join(map(_visible, value[:_SHOWN]))}'{more}"
+            return quotes.shown(value, _SHOWN)
         case list() | tuple() if deep:
             inner = (_written(one, deep=deep - 1) for one in value[:_SHOWN])
             return f"[{', '.join(inner)}]"
@@ -83,13 +82,7 @@ def _written(value: object, *, deep: int) -> str:  # noqa: PLR0911 -- one kind, 
 
 
 def _key(name: object) -> str:
-    return "".join(map(_visible, name)) if isinstance(name, str) else _written(name, deep=0)
-
-
-def _visible(character: str) -> str:
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+    return quotes.visible(name) if isinstance(name, str) else _written(name, deep=0)
 
 
 class Absent(Bad):

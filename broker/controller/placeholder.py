@@ -17,6 +17,7 @@ from broker.core.fleet import marks
 from broker.leading import identity
 from jnlp import errors as jnlp_errors
 from jnlp import node as jnlp_node
+from outside import quotes
 
 
 class PlaceholderNodes(Protocol):
@@ -112,8 +113,8 @@ class Placeholder:
             case identity.Step.REFUSE:
                 holder = claim.holder if claim is not None else "unknown"
                 raise SecondBroker(
-                    f"another broker ({holder}) works for owner {self.owner!r} on this "
-                    "controller; hint: every broker needs an owner name of its own, or stop "
+                    f"another broker ({holder}) works for owner {quotes.shown(self.owner)} on "
+                    "this controller; hint: every broker needs an owner name of its own, or stop "
                     "the other one"
                 )
             case identity.Step.ASK:

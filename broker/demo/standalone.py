@@ -14,7 +14,7 @@ from broker.config import values
 from broker.demo import free_port
 from broker.simulator import access as accesses
 from broker.simulator import controller, simulation
-from outside import waits
+from outside import quotes, waits
 
 _TOKEN = "11demo"  # noqa: S105 -- of the simulated controller
 _LABELS = ("linux", "linux && !gpu", "maven", "release")
@@ -65,7 +65,7 @@ async def _serve(listen: str, asked: asyncio.Event) -> None:
         print(
             _WELCOME.format(
                 url=url,
-                labels=", ".join(repr(label) for label in _LABELS),
+                labels=", ".join(quotes.shown(label) for label in _LABELS),
                 python=sys.executable,
                 agent=pathlib.Path(controller.__file__).with_name("agent.py"),
                 token=_TOKEN,

@@ -125,6 +125,72 @@ def test_the_search_finds_what_it_is_for():
     assert len(texts()) > 3000
 
 
+# --- quotations ---
+
+SPELLED = {
+    "backends/kit/interpreter.py": "writes Python",
+    "backends/mesos/tasks.py": "a number in a label, read again",
+    "backends/process/launching.py": "a digest",
+    "broker/config/templating.py": "a digest",
+    "broker/config/values.py": "numbers",
+    "jnlp/state.py": "numbers",
+    "outside/secrets.py": "looks for a secret in this spelling",
+}
+"""Where a value is spelled as Python does, and nobody reads it as a word; or it is a number."""
+
+BUGS = {"error", "inner"}
+"""An exception that is a bug of ours is shown as it is: whoever mends it reads Python."""
+
+NOT_YET_QUOTED = {"backends/kit/misfits.py", "backends/kubernetes/pods/acceptance.py"}
+"""This may only become shorter."""
+
+
+def spellings(source):
+    """Yield the line of everything that is put into a text as Python spells it."""
+    tree = ast.parse(source)
+    own = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == "__repr__"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.FormattedValue(value=value, conversion=114):
+                pass
+            case ast.Call(func=ast.Name(id="repr"), args=[value]):
+                pass
+            case _:
+                continue
+        if id(node) not in own and getattr(value, "id", "") not in BUGS:
+            yield node.lineno
+
+
+def test_no_message_quotes_as_python_does():
+    """A text is quoted by ``outside.quotes``: no doubled backslash, the same quotes everywhere."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((house.ROOT / package).rglob("*.py")):
+            if lines := list(spellings(path.read_text())):
+                found[str(path.relative_to(house.ROOT))] = lines
+    excused = set(SPELLED) | NOT_YET_QUOTED
+    assert {path: lines for path, lines in found.items() if path not in excused} == {}
+    assert excused - set(found) == set(), "take it off the list"
+
+
+def test_the_search_for_spellings_finds_each_kind():
+    """In an f-string and as a call; not in a ``__repr__``, not of a bug."""
+    source = """
+def one(name):
+    return f"no {name!r}", repr(name)
+def __repr__(self):
+    return f"{self.name!r}"
+def bug(error):
+    return f"a bug: {error!r}"
+"""
+    assert list(spellings(source)) == [3, 3]
+
+
 # --- names ---
 
 SYNONYMS = {

@@ -25,6 +25,7 @@ from backends.docker import settings
 from backends.docker.containers import host_paths
 from backends.docker.engine import reference
 from backends.kit import names, perils, workspaces
+from outside import quotes
 
 PREFIX = "agent-broker."
 _METADATA = f"{PREFIX}metadata."
@@ -121,7 +122,9 @@ def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
         problem = "a container needs an image; hint: set `image` in the template"
     for name in (*spec.secret_files, *(file.name for file in spec.files)):
         if problem is None and names.name_problem(name) is not None:
-            problem = f"the file name {name[:80]!r} is not a plain name; hint: no '/', no spaces"
+            problem = (
+                f"the file name {quotes.shown(name)} is not a plain name; hint: no '/', no spaces"
+            )
     options = spec.options if spec.options is not None else settings.DockerTemplate()
     if problem is None and not isinstance(options, settings.DockerTemplate):
         problem = f"the template's options are {type(options).__name__}, not DockerTemplate"

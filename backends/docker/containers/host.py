@@ -29,7 +29,7 @@ from backends.docker import settings
 from backends.docker.containers import belongings, container, death, handover, host_paths
 from backends.docker.engine import answers, client, events
 from backends.kit import names
-from outside import counts, text
+from outside import counts, quotes, text
 
 _GONE_S = 60.0  # for a removal that somebody else has begun
 _LOOK_S = 0.1
@@ -271,8 +271,8 @@ class Host:
         wanted = {container.DIGEST: plan.body["Labels"][container.DIGEST]}
         if not _has(there.labels, self._owner | wanted):
             raise api.AlreadyExists(
-                f"the container {plan.container!r} exists and is not ours, or was made "
-                "from another specification"
+                f"the container {quotes.shown(plan.container)} exists and is not ours, or was "
+                "made from another specification"
             ) from taken
         return there
 
@@ -566,7 +566,7 @@ class Host:
             there = await self._inspect(container.container_name(name, prefix=self._prefix))
             if _has(there.labels, self._owner):
                 return there
-        raise api.NotFound(f"no instance {name[:80]!r}")
+        raise api.NotFound(f"no instance {quotes.shown(name)}")
 
     async def _inspect(self, name: str) -> answers.Inspected:
         return await self.client.call(client.Lane.READ, self.client.inspect, name)

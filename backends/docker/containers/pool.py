@@ -28,7 +28,7 @@ from attrs import Factory, define
 
 from backends import api
 from backends.docker.containers import host
-from outside import counts, text, waits
+from outside import counts, quotes, text, waits
 
 T = TypeVar("T")
 _ASIDE_S = (5.0, 15.0, 60.0, 300.0)
@@ -284,11 +284,11 @@ class Pool:
             if error is not None and (known or not ended):
                 raise error  # it has it, or may have it
         if not ended:
-            raise api.NotFound(f"no instance {name[:80]!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
 
     async def logs(self, name: str, *, tail: int) -> str:
         """Return the last lines from whoever has it."""
-        missing: api.BackendError = api.NotFound(f"no instance {name[:80]!r}")
+        missing: api.BackendError = api.NotFound(f"no instance {quotes.shown(name)}")
         for place in self.open():
             try:
                 return await place.host.logs(name, tail=tail)

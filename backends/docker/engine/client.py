@@ -26,7 +26,7 @@ from backends import api
 from backends.docker import settings
 from backends.docker.containers import container
 from backends.docker.engine import answers, logins, reference, wire
-from outside import counts, text, typed
+from outside import counts, quotes, text, typed
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -142,7 +142,7 @@ class Engine:
 
     def inspect(self, name: str) -> answers.Inspected:
         """Look at one; raises NotFound, and OddAnswerError."""
-        with self._answers(f"cannot look at {name!r}") as session:
+        with self._answers(f"cannot look at {quotes.shown(name)}") as session:
             return answers.inspected(
                 session.ask_json(dict, "GET", f"{_place(name)}/json", limit=_INSPECT_MAX)
             )
@@ -318,7 +318,7 @@ class Engine:
         except api.NotFound:
             there = None
         if there is not None and not labels.items() <= there.labels.items():
-            raise api.Rejected(f"the container {name!r} exists and is not ours")
+            raise api.Rejected(f"the container {quotes.shown(name)} exists and is not ours")
         if there is not None and there.state == "running":
             return
         if there is not None:
@@ -387,7 +387,7 @@ class Engine:
     def pull(self, image: str, platform: str | None, tell: Callable[[str], None]) -> None:
         """Pull an image, telling its progress. Raises Rejected, Unauthorized, Unavailable."""
         limit = self._settings.pull_timeout_s
-        doing = f"cannot pull {image[:80]!r} within {limit:g} s"
+        doing = f"cannot pull {quotes.shown(image)} within {limit:g} s"
         repository, tag = reference.to_pull(image)
         query = {"fromImage": repository, "tag": tag}
         if platform is not None:

@@ -19,7 +19,7 @@ from attrs import frozen
 from backends import api
 from backends.docker import settings
 from backends.docker.engine import logins
-from outside import paths, text
+from outside import paths, quotes, text
 
 _LOCAL = "unix:///var/run/docker.sock"
 _LOCAL_TLS = "tcp://localhost:2376"
@@ -130,16 +130,20 @@ def _context_name(home: pathlib.Path, variables: Mapping[str, str]) -> tuple[str
 
 def _of_context(name: str, home: pathlib.Path, by: str) -> settings.Host:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{by}: found {text.clean(name, 80)!r}, which is not a name of a context")
+        raise ValueError(
+            f"{by}: found {quotes.shown(text.clean(name, 80))}, which is not a name of a context"
+        )
     number = hashlib.sha256(name.encode()).hexdigest()
     path = home / "contexts" / "meta" / number / "meta.json"
     if paths.is_missing(path):
-        raise ValueError(f"{by}: there is no context {name!r} in {home / 'contexts'}")
+        raise ValueError(f"{by}: there is no context {quotes.shown(name)} in {home / 'contexts'}")
     endpoint = _entry(_entry(_read(path), "Endpoints"), "docker")
     if endpoint is None:
-        raise ValueError(f"{path}: the context {name!r} names no engine (Endpoints.docker)")
+        raise ValueError(
+            f"{path}: the context {quotes.shown(name)} names no engine (Endpoints.docker)"
+        )
     told = _text(endpoint, "Host", path) or _LOCAL
-    where = f"context {name!r}"
+    where = f"context {quotes.shown(name)}"
     if told.startswith(("unix:", "ssh:", "npipe:", "fd:")):
         return _host(where, url=told)
     if _entry(endpoint, "SkipTLSVerify"):

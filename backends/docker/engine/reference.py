@@ -7,7 +7,7 @@ is refused when the configuration is read. Refuses to know registries and logins
 import re
 from collections.abc import Iterator
 
-from outside import counts
+from outside import counts, quotes
 
 _LONGEST = 4096
 _NAME_LONGEST = 255
@@ -31,9 +31,9 @@ def problem(image: str) -> str | None:
 
 
 def _problems(image: str) -> Iterator[str]:
-    shown = repr(image[:80])
+    shown = quotes.shown(image)
     if len(image) > _LONGEST:
-        yield f"the image {shown}… has {counts.told(len(image), 'character')}"
+        yield f"the image {shown} has {counts.told(len(image), 'character')}"
         return
     if _ID.fullmatch(image):
         return
@@ -48,7 +48,7 @@ def _problems(image: str) -> Iterator[str]:
     if registry is not None and not _DOMAIN.fullmatch(registry):
         yield f"the image {shown} is at no registry; allowed: {_ALLOWED}"
     if path != path.lower():
-        yield f"the image {shown} has upper case letters; hint: {path.lower()[:80]!r}"
+        yield f"the image {shown} has upper case letters; hint: {quotes.shown(path.lower())}"
     if not all(_PART.fullmatch(part) for part in path.split("/")):
         yield f"the image {shown} is not the name of an image; allowed: {_ALLOWED}"
     if len(name) > _NAME_LONGEST:

@@ -33,7 +33,7 @@ from urllib3.connection import HTTPConnection
 
 from backends.docker import settings
 from backends.docker.engine import ssh
-from outside import bodies, counts, files, odd_json, text, tls
+from outside import bodies, counts, files, odd_json, quotes, text, tls
 
 _CONNECT_S = 5.0
 _PIECE = 64 << 10
@@ -434,7 +434,7 @@ class EngineAnswer:
     def _check_unpacked(self) -> None:
         packing = self._response.headers.get("Content-Encoding", "").strip().lower()
         if packing not in {"", "identity"}:
-            raise OddReplyError(f"a stream is packed as {text.clean(packing, 40)!r}")
+            raise OddReplyError(f"a stream is packed as {quotes.shown(text.clean(packing, 40))}")
 
     def _pieces(self) -> Iterator[bytes]:
         while piece := self._read(_PIECE):

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from backends.kubernetes.pods import pod as pods
 from backends.kubernetes.pods import states, table
-from outside import text, typed
+from outside import quotes, text, typed
 
 Pod = Mapping[str, Any]
 
@@ -33,7 +33,8 @@ def obstacle(pod: Pod, name: str) -> Obstacle | None:
         others = text.clean(", ".join(names)) or "none"
         shown = text.clean(name, 80)
         return Obstacle(
-            text=f"no container {shown!r} in this pod; others there: {others}", is_final=True
+            text=f"no container {quotes.shown(shown)} in this pod; others there: {others}",
+            is_final=True,
         )
     if states.deleting(pod):
         return Obstacle(text="the pod is being ended", is_final=True)

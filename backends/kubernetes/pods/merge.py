@@ -29,6 +29,7 @@ from typing import Any
 from attrs import field, frozen
 
 from backends.kit import workspaces
+from outside import quotes
 
 Layer = Mapping[str, Any]
 Path = tuple[str | int, ...]
@@ -127,7 +128,7 @@ def _section(under: Layer, over: Layer, rule: _Fields, where: Path) -> dict[str,
     merged = {key: copy.deepcopy(value) for key, value in under.items() if key != _PATCH}
     for key, value in over.items():
         if not isinstance(key, str):
-            raise MergeError(where, f"the key {key!r} is not a text; hint: quote it")
+            raise MergeError(where, f"the key {quotes.shown(key)} is not a text; hint: quote it")
         place = (*where, key)
         if key == _PATCH and value != "delete":
             raise MergeError(place, f"{_kind(value)} is not known; allowed: delete")
@@ -193,7 +194,7 @@ def _index(entries: list[Layer], rule: _Keyed, where: Path) -> dict[tuple[Any, .
         key = tuple(entry.get(name, default) for name, default in rule.keys.items())
         missing = [n for n, part in zip(rule.keys, key, strict=True) if part in (_MISSING, None)]
         if missing:
-            raise MergeError((*where, number), f"has no {missing[0]!r}")
+            raise MergeError((*where, number), f"has no {quotes.shown(missing[0])}")
         if not all(isinstance(part, str | int) for part in key):
             raise MergeError((*where, number), f"{' and '.join(rule.keys)} must be plain")
         if key in index:

@@ -23,6 +23,7 @@ from backends.kit import names, workspaces
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
 from backends.kubernetes.pods import merge, table, volumes
+from outside import quotes
 
 AGENT = "jnlp"
 """The container that the agent runs in."""
@@ -66,7 +67,7 @@ class Manifests:
     secret_files: Mapping[str, str]
 
     def __repr__(self) -> str:
-        return f"Manifests(name={self.name!r})"
+        return f"Manifests(name={quotes.shown(self.name)})"
 
     @property
     def digest(self) -> str:
@@ -208,7 +209,7 @@ def _options(spec: api.InstanceSpec) -> settings.KubernetesTemplate:
         )
     for name in spec.secret_files:
         if problem is None and not _KEY.fullmatch(name):
-            problem = f"the file name {name[:80]!r} cannot be a key of a secret"
+            problem = f"the file name {quotes.shown(name)} cannot be a key of a secret"
     if problem is not None:
         raise api.Rejected(problem)
     assert isinstance(options, settings.KubernetesTemplate)  # noqa: S101 -- just checked; for mypy
@@ -219,7 +220,8 @@ def _fragment(name: str, fragments: Mapping[str, Any]) -> Mapping[str, Any]:
     if name not in fragments:
         known = ", ".join(sorted(fragments)) or "none"
         raise api.Rejected(
-            f"inherits {name[:80]!r}, but the backend's `pods` are: {known}; hint: a name of them"
+            f"inherits {quotes.shown(name)}, but the backend's `pods` are: {known}; hint: a "
+            "name of them"
         )
     fragment: Mapping[str, Any] = fragments[name]
     return fragment
@@ -320,12 +322,14 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
     body.setdefault("restartPolicy", "Never")  # to remove it is not to ask for Kubernetes' Always
     containers = [c for c in body.get("containers", []) if c["name"] == AGENT]
     if len(containers) != 1:
-        raise api.Rejected(f"`pod` removes the container {AGENT!r}, which the agent runs in")
+        raise api.Rejected(
+            f"`pod` removes the container {quotes.shown(AGENT)}, which the agent runs in"
+        )
     agent: Manifest = containers[0]
     if not agent.get("image"):
         raise api.Rejected(
             "no image; hint: `image` in the template, such as jenkins/inbound-agent, or in the "
-            f"container {AGENT!r} of `pod`"
+            f"container {quotes.shown(AGENT)} of `pod`"
         )
     if spec.secret_files:
         _add_secret(body, agent, pod_name(spec.name), shared=_group(body) is not None)
@@ -333,12 +337,14 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
     for container in everything:
         _share_work(container, options.work_directory, twice=options.in_container)
     if not any(v["name"] == _WORK_VOLUME for v in body.get("volumes", [])):
-        raise api.Rejected(f"`pod` removes the volume {_WORK_VOLUME!r}, which containers share")
+        raise api.Rejected(
+            f"`pod` removes the volume {quotes.shown(_WORK_VOLUME)}, which containers share"
+        )
     for name, volume in volumes.missing(body):
         known = ", ".join(str(entry["name"]) for entry in body["volumes"])
         raise api.Rejected(
-            f"the container {name!r} mounts the volume {volume[:80]!r}, but those of the pod are: "
-            f"{known[:120]}"
+            f"the container {quotes.shown(name)} mounts the volume {quotes.shown(volume)}, "
+            f"but those of the pod are: {known[:120]}"
         )
     if options.drain_grace_s is not None:
         _give_grace(body, agent, math.ceil(options.drain_grace_s))

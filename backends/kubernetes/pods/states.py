@@ -185,7 +185,7 @@ def see(pod: Pod) -> PodSighting:
         if not problem:
             return _see(pod)
     except Exception as error:  # noqa: BLE001 -- the pod is theirs, the picture is ours
-        problem = text.clean(repr(error), 120)
+        problem = text.clean(typed.odd_words(error), 120)
     return unreadable(pod, problem)
 
 

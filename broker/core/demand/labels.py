@@ -25,7 +25,7 @@ from collections.abc import Set as AbstractSet
 from attrs import define, frozen
 
 from jnlp import version as jnlp_version
-from outside import counts
+from outside import counts, quotes
 
 MAX_LENGTH = 4096
 MAX_DEPTH = 50
@@ -269,7 +269,9 @@ def _tokens(text: str, grammar: Grammar) -> Iterator[_Token]:
     while position < len(text):
         match = grammar.token.match(text, position)
         if match is None:
-            raise LabelError(f"unexpected {text[position]!r} at character {position + 1}")
+            raise LabelError(
+                f"unexpected {quotes.shown(text[position])} at character {position + 1}"
+            )
         if match.lastgroup != "blank":
             yield _Token(match.lastgroup or "", match[0], position + 1)
         position = match.end()
@@ -285,7 +287,9 @@ class _Parser:
         if not self.tokens:
             return LabelError(f"it ends where {wanted} is expected")
         token = self.tokens[0]
-        return LabelError(f"{token.text!r} at character {token.at}, expected is {wanted}")
+        return LabelError(
+            f"{quotes.shown(token.text)} at character {token.at}, expected is {wanted}"
+        )
 
     def takes(self, operator: str) -> bool:
         if self.tokens and self.tokens[0].kind == "operator" and self.tokens[0].text == operator:

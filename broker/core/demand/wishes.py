@@ -33,6 +33,7 @@ from broker.core.model import (
     Unmet,
     WaitReason,
 )
+from outside import quotes
 
 _BUILT_IN = frozenset({"master", "Built-In Node", "Jenkins"})
 """Display names of the controller's own node (renamed in 2.307)."""
@@ -508,7 +509,7 @@ class _WishReader:
     def _nobody(self, text: str) -> str:
         """Say that nobody serves an expression, and who comes nearest where that is cheap."""
         if text not in self.nearest:
-            said = f"no template serves '{_cut(text)}'"
+            said = f"no template serves {quotes.shown(text, _QUOTED)}"
             cheap = labels.size(text) <= _NEAREST_SIZE and len(text) <= _TEXT
             if cheap and len(self.nearest) < _NEAREST:
                 said += nearest.template(text, self.kinds)
@@ -546,9 +547,9 @@ class _WishReader:
                 return _unmet(
                     wish,
                     WaitReason.LABEL_UNREADABLE,
-                    f"its label cannot be read from {wish.item.why[:120]!r}; hint: a text of "
-                    "the controller's own names it while the placeholder node is there and texts "
-                    "are English; a plugin's words hide it",
+                    f"its label cannot be read from {quotes.shown(wish.item.why, 120)}; hint: "
+                    "a text of the controller's own names it while the placeholder node is there "
+                    "and texts are English; a plugin's words hide it",
                 )
 
 
@@ -632,9 +633,5 @@ def _unmet(wish: Wish, reason: WaitReason, text: str) -> Unmet:
     )
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
-
-
 def _short(text: str | None) -> str:
-    return repr(_cut(text or ""))
+    return quotes.shown(text or "", _QUOTED)

@@ -265,6 +265,10 @@ def _print_swept(
         print(terminal.plain(f"kept: {row['name']}: {row['reason']}"))
 
 
+_BY_URL = (
+    "a broker at work keeps the configuration that it read last, and answers all the same; hint: "
+    "--url http://HOST:PORT names its page (its log says where it listens)"
+)
 _STATUS = ("plan", "queue", "templates", "agents")
 
 
@@ -397,7 +401,10 @@ async def asked(
     """
     if options.url is not None:
         return await _page(options.url, names), _public(options.url)
-    settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
+    try:
+        settings = shared.settings_of(options, secrets=config.Secrets.UNREAD)
+    except config.ConfigError as error:
+        raise config.ConfigError((*error.lines, _BY_URL), error.problems) from error
     note = page_address.noted(store.ReadOnlyStore(settings.state_dir))
     if note is not None:
         with contextlib.suppress(page_address.NoAnswer):

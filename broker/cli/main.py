@@ -28,7 +28,7 @@ from broker.cli import (
     shared,
     version,
 )
-from broker.config import rehearsal, samples, values
+from broker.config import reading, rehearsal, samples, values
 from broker.status import terminal
 from jnlp import version as jnlp_version
 from outside import waits
@@ -84,13 +84,36 @@ class _ArgumentParser(argparse.ArgumentParser):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**options, allow_abbrev=False)
         self.color = self.suggest_on_error = False
 
     def error(self, message: str) -> NoReturn:
         """End with what is wrong with the arguments, and where it is said how they are."""
-        words = message.removeprefix("argument ")
-        raise exits.BadInput(f"{words}; hint: {self.prog} --help")
+        raise exits.BadInput(f"{_plain(message)}; hint: {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Say what is allowed as everywhere; argparse's words differ from Python to Python."""
+        if action.choices is not None and value not in action.choices:
+            allowed = [str(choice) for choice in action.choices]
+            hint = reading.guess(str(value), allowed)
+            raise argparse.ArgumentError(
+                action,
+                f"found {values.shown(value)}; allowed: {', '.join(allowed)}"
+                + (f"; {hint}" if hint else ""),
+            )
+
+
+def _plain(message: str) -> str:
+    """Return argparse's words in ours."""
+    words = message.removeprefix("argument ")
+    for theirs, ours in (
+        ("the following arguments are required: ", "missing: "),
+        ("unrecognized arguments: ", "unknown: "),
+        ("expected one argument", "a value is missing"),
+        ("expected at least one argument", "a value is missing"),
+    ):
+        words = words.replace(theirs, ours)
+    return words
 
 
 def parser() -> argparse.ArgumentParser:

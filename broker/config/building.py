@@ -22,6 +22,7 @@ from broker.config import (
     exposure,
     merging,
     parts,
+    places,
     reading,
     shape,
     templating,
@@ -94,6 +95,7 @@ class Builder:
             self.notes.bad(("templates",), "found none; allowed: one or more")
         if self.notes.problems or controller is None:
             self.notes.problems = [p for p in self.notes.problems if not _follows(p, unread)]
+            self._hint()
             return None
         return Settings(
             owner=document.owner,
@@ -148,6 +150,29 @@ class Builder:
                 f"found {most}, and {idle} to be idle at once: {each}",
                 "a larger limit, or smaller figures in `warm`",
             )
+
+    def check_values(self, data: Any) -> None:
+        """Note what is wrong with values by themselves, of a document that is not all there."""
+        if not isinstance(data, dict):
+            return
+        plain = dict(data)
+        plain.pop("high_availability", None)
+        sections = self._take_sections(plain)
+        document = _read(plain, self.notes.problems)
+        self._backends(data.get("backends", {}))
+        self._check_document(document)
+        self._controller(document.controller)
+        self._listen(document.listen)
+        for name, kinds in sections.items():
+            for kind, section in kinds.items():
+                told = self.kinds[kind].template_settings
+                reading.read_each(told, section, ("templates", name, kind), self.notes.problems)
+        self._hint()
+
+    def _hint(self) -> None:
+        """Say of settings at a wrong place where theirs is."""
+        right = places.Places(kinds=self.kinds)
+        self.notes.problems = [right.hinted(problem) for problem in self.notes.problems]
 
     def _state_dir(self, told: str) -> pathlib.Path:
         try:
@@ -410,11 +435,12 @@ def _read(plain: Mapping[str, Any], problems: list[errors.Problem]) -> shape.Doc
     while document is None and told:
         for problem in told:
             _take_out(data, problem.path)
+        missing: tuple[tuple[str, Any], ...]
+        missing = (("owner", "o"), ("controller", {}), ("templates", {}))
+        for key, value in missing:
+            data.setdefault(key, value)
         for place, key, value in (
-            (data, "owner", "o"),
-            (data, "controller", {}),
-            (data, "templates", {}),
-            (data.get("controller"), "url", "http://c/"),
+            (data["controller"], "url", "http://c/"),
             *((entry, "labels", "x") for entry in (data.get("templates") or {}).values()),
         ):
             if isinstance(place, dict):

@@ -3,7 +3,7 @@
 Refuses to know any setting.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from attrs import define, field
 
@@ -27,6 +27,10 @@ class Notes:
         told = errors.Problem(path=path, text=text, hint=hint)
         if told not in self.warnings:
             self.warnings.append(told)
+
+    def keep(self, applies: Callable[[tree.Path], bool]) -> None:
+        """Forget the problems of paths that are not meant."""
+        self.problems = [problem for problem in self.problems if applies(problem.path)]
 
     def remarks(self, path: tree.Path, found: Iterable[remarks.Remark]) -> None:
         """Note what the settings of a kind say about themselves; ``path`` is their section."""

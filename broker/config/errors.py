@@ -20,7 +20,7 @@ class Problem:
     path: Path
     text: str
     hint: str = ""
-    line: int = 1
+    line: int = 1  # 0: of the file as a whole
     file: str = ""  # as it was named; empty: not of a file
 
     def where(self) -> str:
@@ -35,7 +35,8 @@ class Problem:
 
     def placed(self) -> str:
         """Return that line with the file's name and the line in it before."""
-        return f"{self.file}:{self.line}: {self.words()}"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.words()}"
 
     def document(self) -> dict[str, str | int]:
         """Return the same for programs."""

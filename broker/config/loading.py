@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from broker.config import building, merging, raw, texts, tree, variables
+from broker.config import building, concealing, merging, raw, texts, tree, variables
 from broker.config.errors import ConfigError, Path, Problem
 from broker.config.settings import KindClasses, Secrets, Settings
 
@@ -62,6 +62,7 @@ def _settings(
 ) -> Settings:
     stays = variables.kept(kinds)
     parts, used = [], []
+    inserted: list[concealing.Inserted] = []
     said: dict[bool, list[Problem]] = {True: [], False: []}  # wrong, and only odd
     for file in files.files:
         given = variables.Variables(environ=environ, stays=stays, of_team=bool(file.team))
@@ -69,27 +70,32 @@ def _settings(
         part = merging.Part(name=file.name, team=file.team, tree=read)
         parts.append(part)
         used += given.used
+        inserted += given.inserted
         for one in remarks:
             said[one.wrong].append(merging.at(part, one.path, one.text, one.hint))
-    document = merging.merged(parts) if all(part.tree.whole for part in parts) else None
-    problems = [_of_text(part, fault) for part in parts for fault in part.tree.faults] + said[True]
-    if document is not None:
-        given_away = [document.located(p) for p in _secrets_shown(used, document.data)]
-        problems += [*document.problems, *given_away]
-        if not given_away:  # else a message could quote it
-            builder = building.Builder(
-                kinds=kinds, environ=environ, base=files.base, secrets=secrets
-            )
+    whole = [part for part in parts if part.tree.whole]
+    problems = [*files.unread, *(_of_text(p, fault) for p in parts for fault in p.tree.faults)]
+    problems += said[True]
+    if whole:
+        document = merging.merged(whole)
+        problems += document.problems
+        problems += (document.located(p) for p in _secrets_shown(used, document.data))
+        builder = building.Builder(kinds=kinds, environ=environ, base=files.base, secrets=secrets)
+        if len(whole) == len(parts) and not files.unread:
             settings = builder.build(document.data)
             if settings is not None and not problems:
-                warnings = _once([*said[False], *map(document.located, builder.notes.warnings)])
+                odd = [*said[False], *map(document.located, builder.notes.warnings)]
+                warnings = _once(concealing.concealed(one, inserted) for one in odd)
                 return attrs.evolve(settings, warnings=tuple(warnings))
-            told = {problem.path for problem in problems}
-            found = (p for p in builder.notes.problems if p.path not in told)
-            problems += _once(map(document.located, found))
+        else:  # what is missed may stand where nothing can be read
+            builder.check_values(document.data)
+            builder.notes.keep(document.has)
+        told = {problem.path for problem in problems}
+        found = (p for p in builder.notes.problems if p.path not in told)
+        problems += _once(map(document.located, found))
     order = {part.name: number for number, part in enumerate(parts)}
-    problems.sort(key=lambda problem: (order[problem.file], problem.line))
-    raise ConfigError.of(tuple(problems))
+    problems.sort(key=lambda problem: (order.get(problem.file, -1), problem.line))
+    raise ConfigError.of(tuple(concealing.concealed(one, inserted) for one in problems))
 
 
 def _of_text(part: merging.Part, fault: tree.TextProblem) -> Problem:

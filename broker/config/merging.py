@@ -48,6 +48,10 @@ class WholeDocument:
         part = self._part(path) or self.parts[0]
         return at(part, path, problem.text, problem.hint, shown=problem.path)
 
+    def has(self, path: Path) -> bool:
+        """Return whether something stands at a path."""
+        return self._part(path) is not None or self._default(path) is not None
+
     def _part(self, path: Path) -> Part | None:
         """Return whose file has exactly this path."""
         return next((p for p in self.parts if p.owns(path) and path in p.tree.lines), None)

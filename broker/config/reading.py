@@ -22,6 +22,7 @@ from broker.config import schedule, shape, tree, values
 from broker.config.errors import Problem
 from outside import counts
 
+UNKNOWN = "unknown setting"
 _TOLD = 20  # unknown settings of one section, one by one
 _LONGEST_KEY = 64  # what is longer resembles nothing
 _ALIKE = 0.75  # of difflib: one letter of four is another one
@@ -343,7 +344,7 @@ def strangers(path: tree.Path, keys: typing.Iterable[str], known: list[str]) -> 
 def _unknown(path: tree.Path, key: str, known: list[str]) -> Problem:
     return Problem(
         path=(*path, key),
-        text=f"unknown setting; allowed: {', '.join(known)}",
+        text=f"{UNKNOWN}; allowed: {', '.join(known)}",
         hint=guess(key, known),
     )
 

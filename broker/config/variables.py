@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from attrs import define, field
 
-from broker.config import errors, reading, shape, tree, values
+from broker.config import concealing, errors, reading, shape, tree, values
 from broker.config.settings import KindClasses
 
 _MARK = "${"
@@ -58,6 +58,7 @@ class Variables:
     stays: Callable[[errors.Path, str], bool]  # ``kept``
     of_team: bool = False  # a team's file is given none: the environment has the broker's secrets
     used: list[tuple[str, errors.Path]] = field(factory=list)
+    inserted: list[concealing.Inserted] = field(factory=list)
 
     def insert(self, text: str, path: errors.Path) -> str:
         """Return a text with its variables put in (``tree.Insert``)."""
@@ -68,8 +69,16 @@ class Variables:
                 "a team's file has no variables",
                 "write the value, or put the setting into defaults of broker.yaml",
             )
-        self.used += [(found["name"], path) for found in _WRITTEN.finditer(text) if found["name"]]
-        return substituted(text, self.environ)
+        names = [found["name"] for found in _WRITTEN.finditer(text) if found["name"]]
+        self.used += [(name, path) for name in names]
+        value = substituted(text, self.environ)
+        held = {name: given for name in names if (given := self.environ.get(name))}
+        if held:  # a default stands in the file
+            each = tuple((given, f"${{{name}}}") for name, given in held.items())
+            self.inserted.append(
+                concealing.Inserted(path=path, written=text, value=value, variables=each)
+            )
+        return value
 
 
 def kept(kinds: Mapping[str, KindClasses]) -> Callable[[errors.Path, str], bool]:

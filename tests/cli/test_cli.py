@@ -74,8 +74,14 @@ def test_whatever_lists_something_has_json():
     ("arguments", "words"),
     [
         ([], "COMMAND"),
-        (["fly"], "invalid choice"),
-        (["run", "--config"], "expected one argument"),
+        (["fly"], "COMMAND: found 'fly'; allowed: run, demo, check-config, plan,"),
+        (["statsu"], "did you mean status?"),
+        (["init", "--backend", "x"], "found 'x'; allowed: process, docker, kubernetes, mesos"),
+        (["completion", "tcsh"], "shell: found 'tcsh'; allowed: bash, zsh, fish"),
+        (["describe"], "missing: AGENT"),
+        (["status", "--wat"], "unknown: --wat"),
+        (["status", "--watc=5"], "unknown: --watc=5"),
+        (["run", "--config"], "--config: a value is missing"),
         (["demo", "--seconds", "-3"], "found '-3'; allowed: seconds, a number from 1 to 86400"),
         (["demo", "--seconds", "nan"], "found 'nan'"),
         (["demo", "--listen", "8087"], "found '8087'; allowed: HOST:PORT"),
@@ -523,3 +529,15 @@ async def test_status_asks_the_running_broker(path):
         await server.aclose()
     assert code == 0
     assert json.loads(out) == json.loads(json.dumps(told(source)))
+
+
+@pytest.mark.parametrize("command", ["status", "events"])
+def test_who_asks_with_a_broken_file_is_told_of_the_address(tmp_path, capsys, command):
+    """The broker at work has its former file; the mistakes are told, and how to ask it."""
+    path = tmp_path / "broker.yaml"
+    path.write_text("owner: [\n")
+    assert 2 == cli.main([command, "-c", str(path)])
+    wrong, way = capsys.readouterr().err.splitlines()
+    assert "not YAML" in wrong
+    assert "keeps the configuration that it read last" in way
+    assert "hint: --url http://HOST:PORT" in way

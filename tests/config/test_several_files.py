@@ -95,6 +95,42 @@ def test_a_text_that_cannot_be_read_hides_no_other(folder):
     assert ["a.yaml", "b.yaml"] == [line.split(":")[0].rpartition("/")[2] for line in lines]
 
 
+def test_a_file_that_cannot_be_read_hides_no_mistake_of_another(folder):
+    """The values of the others are judged; what may stand in it is not missed."""
+    write(
+        folder,
+        a="owner: Team A\ncontroller: {user: u, timeuot: 5s}\nlimits: {agents: many}\n"
+        "templates:\n  t: {labels: l, image: x, once: true, backends: [far]}\n",
+        b="backends:\n  d: {kind: docker, cpa: 5}\ntemplates:\n  u: {docker: {pids: lots}}\n",
+        c="backends: [\n",
+    )
+    (folder / "d.yaml").write_bytes(b"owner: \xff\n")
+    a, b, c, d, e = (folder / f"{name}.yaml" for name in "abcde")
+    lines = refused(a, b, c, d, e)
+    assert [":".join(line.split(": ")[:2]) for line in lines] == [
+        f"{d}:not UTF-8 text, at byte 8",
+        f"{e}:there is no such file; hint",
+        f"{a}:1:owner",
+        f"{a}:2:controller.timeuot",
+        f"{a}:3:limits.agents",
+        f"{a}:5:templates.t.once",
+        f"{b}:2:backends.d.cpa",
+        f"{b}:4:templates.u.docker.pids",
+        f"{c}:2:not YAML",
+    ]
+
+
+def test_a_good_file_beside_one_that_cannot_be_read_is_told_nothing(folder):
+    """Only the one is, whatever the other one refers to."""
+    write(
+        folder,
+        a=f"{HEAD}templates: {{t: {{labels: l, image: x, backends: [d], paused: true}}}}\n",
+        b="backends: {d: {kind: docker}\n",
+    )
+    (line,) = refused(folder / "a.yaml", folder / "b.yaml")
+    assert line.startswith(f"{folder / 'b.yaml'}:2: not YAML")
+
+
 def test_files_that_are_not_there_are_told_together(folder):
     """And one that is named twice."""
     write(folder, a=f"{HEAD}templates: {{t: {{labels: l}}}}\n")

@@ -476,7 +476,7 @@ class _WishReader:
                 "Pipeline's plugin tells it from 2.38 on (workflow-durable-task-step)",
             )
         return _unmet(
-            wish, WaitReason.NOT_FOR_JOB, f"it is of job {_cut(job)}, and template {said}"
+            wish, WaitReason.NOT_FOR_JOB, f"it is of job {job[:_QUOTED]}, and template {said}"
         )
 
     def _unserved(self, wish: Wish, complaint: str) -> Unmet:

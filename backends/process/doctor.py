@@ -161,6 +161,17 @@ def _said_by(found: str, path: str) -> str:
     return said.decode("utf-8", "replace")
 
 
+def _names_of(jar: bytes) -> frozenset[str] | None:
+    """Return what is in a jar; None if it is not one that can be read to its end."""
+    if not jar.startswith(_JAR):
+        return None
+    try:
+        with zipfile.ZipFile(io.BytesIO(jar)) as packed:
+            return frozenset(packed.namelist())
+    except (ValueError, OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile):
+        return None
+
+
 def _java_of(jar: bytes) -> int | None:
     """Return which Java a jar needs, by the format of its first class; None if it cannot tell."""
     try:
@@ -183,7 +194,12 @@ async def _fetched(
         return finding.fail(file.name, error.reason, _HINT, fault=error.fault)
     except OSError as error:
         return finding.fail(file.name, f"cannot be kept: {error.strerror}")
-    if not data.startswith(_JAR):
-        return finding.fail(file.name, f"what {file.url[:96]} sends is not a jar", _HINT)
+    names = _names_of(data)
+    if names is None:
+        words = f"what {file.url[:96]} sends is not a jar, or not all of one"
+        return finding.fail(file.name, words, _HINT, fault="controller")
+    if _LAUNCHER not in names:
+        words = f"the jar that {file.url[:96]} sends has no {_LAUNCHER}: Java cannot start it"
+        return finding.warn(file.name, words, _HINT, fault="controller")
     needed[file] = _java_of(data)
     return finding.ok(file.name, f"{counts.told(len(data), 'byte')} from {file.url[:96]}")

@@ -21,13 +21,11 @@ def import_clouds(options: argparse.Namespace) -> None:
     """Print a configuration, or write it into a new file; say what matters beside it."""
     path: pathlib.Path = options.path
     try:
-        text = files.read(path, limit=_MOST).decode("utf-8-sig")
+        data = files.read(path, limit=_MOST)
     except OSError as error:
         raise exits.BadInput(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise exits.BadInput(f"{path}: not UTF-8 text, at byte {error.start + 1}") from error
     try:
-        made = imports.convert(text, kinds.classes())
+        made = imports.convert(imports.decoded(data), kinds.classes())
     except imports.NotReadable as error:
         raise exits.BadInput(f"{path}: {error}") from error
     if options.output is None:

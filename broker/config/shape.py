@@ -453,7 +453,9 @@ class Document:
     controller: Controller = setting.of("The Jenkins controller.")
     poll: Poll = setting.of("How often to look.", Poll())
     state_dir: str = setting.of(
-        "Directory for the few facts that cannot be observed again.", "agent-broker-state"
+        "Directory for the few facts that cannot be observed again; a relative path begins where "
+        "the (first) configuration file is.",
+        "agent-broker-state",
     )
     listen: str | None = setting.of(
         "HOST:PORT of status page and metrics; off: none. Everybody who reaches it may read it.",

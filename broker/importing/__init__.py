@@ -4,7 +4,8 @@ Two readers make one plain tree of a file, a module for each plugin maps it with
 writer makes the text. Refuses to know files and terminals.
 """
 
+from broker.importing.controller_xml import decoded
 from broker.importing.converting import Imported, convert
 from broker.importing.found import NotReadable
 
-__all__ = ["Imported", "NotReadable", "convert"]
+__all__ = ["Imported", "NotReadable", "convert", "decoded"]

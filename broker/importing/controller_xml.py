@@ -4,6 +4,7 @@ Read with expat alone: no document type, no entities but those of XML itself, wi
 and number. Pure. Refuses to know what a cloud means.
 """
 
+import codecs
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +13,14 @@ from xml.parsers import expat
 from attrs import define, field
 
 from broker.importing.found import Cloud, Found, NotReadable
+from outside import quotes
 
 _MOST = 400_000  # elements; a controller with hundreds of templates has some ten thousand
 _DEEPEST = 60
 _HEAD = re.compile(r"\A\ufeff?\s*<\?xml[^>]*\?>")
+_ENCODING = re.compile(
+    rb"""\A(?:\xef\xbb\xbf)?\s*<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([A-Za-z][\w.-]{0,40})["']"""
+)
 _CONTROL = re.compile(r"&#(x[0-9a-fA-F]{1,6}|[0-9]{1,7});")
 _LAST_CONTROL = 0x20
 _KINDS = {
@@ -90,6 +95,29 @@ class _XmlTree:
 
     def text(self, text: str) -> None:
         self.stack[-1].text.append(text)
+
+
+def decoded(data: bytes) -> str:
+    """Return the text of a file: in the encoding that XML declares, else UTF-8.
+
+    Raises ``NotReadable``.
+    """
+    declared = _ENCODING.match(data)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    else:
+        encoding = declared[1].decode("ascii") if declared else "utf-8-sig"
+    if encoding.lower() in {"utf-8", "utf8"}:
+        encoding = "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except LookupError:
+        raise NotReadable(f"its encoding is {quotes.shown(encoding)}; allowed: UTF-8") from None
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding
+        raise NotReadable(f"not {name} text, at byte {error.start + 1}") from None
+    except UnicodeError:
+        raise NotReadable(f"not {encoding} text") from None
 
 
 def read(text: str) -> Found:

@@ -126,8 +126,10 @@ def _host(
             "cert_file": f"{where}-cert.pem",
             "key_file": f"{where}-key.pem",
         }
-        section.note(f"credentialsId {credentials}: the files of an engine's TLS")
-        into.need(f"{where}-ca.pem, -cert.pem, -key.pem: TLS of the engine (was {credentials})")
+        named = f"credentialsId {credentials}" if credentials else "TLS without credentials"
+        was = f" (was {credentials})" if credentials else ""
+        section.note(f"{named}: the files of an engine's TLS")
+        into.need(f"{where}-ca.pem, -cert.pem, -key.pem: TLS of the engine{was}")
     section.set("hosts", [host])
 
 

@@ -190,12 +190,13 @@ def _reached(cloud: PlainSection, section: outline.Section, into: Target, name: 
         section.set(
             "token_file",
             file,
-            f"credentialsId {credentials or 'none'}: a token of a service account goes into this "
+            f"credentialsId {credentials}: a token of a service account goes into this "
             "file; for a kubeconfig write `kubeconfig: PATH` instead"
             if credentials
             else "no credentials there; the broker needs a token",
         )
-        into.need(f"{file}: the token of a service account (was the credentials {credentials})")
+        was = f" (was the credentials {credentials})" if credentials else ""
+        into.need(f"{file}: the token of a service account{was}")
     if cloud.has("serverCertificate"):
         file = f"{target.SECRETS}/{name}-ca.pem"
         section.set("ca_file", file, "serverCertificate: put the certificate into this file")

@@ -376,6 +376,59 @@ def test_the_command_prints_or_writes_a_new_file(tmp_path, capsys):
     assert cli.main(["import", str(source)]) == 2
 
 
+XML = "<?xml version='{}' encoding='{}'?>\n<hudson><clouds>{}</clouds></hudson>"
+CLOUD = (
+    "<com.nirima.jenkins.plugins.docker.DockerCloud><name>größe</name><templates>"
+    "<com.nirima.jenkins.plugins.docker.DockerTemplate><labelString>l</labelString>"
+    "<dockerTemplateBase><image>a:1</image></dockerTemplateBase>"
+    "</com.nirima.jenkins.plugins.docker.DockerTemplate></templates>"
+    "</com.nirima.jenkins.plugins.docker.DockerCloud>"
+)
+
+
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "UTF-8", "windows-1252", "UTF-16"])
+def test_a_controllers_file_is_read_in_the_encoding_that_it_declares(tmp_path, capsys, encoding):
+    """Of XML 1.0 and 1.1."""
+    source = tmp_path / "config.xml"
+    for version in ("1.0", "1.1"):
+        source.write_bytes(XML.format(version, encoding, CLOUD).encode(encoding))
+        assert cli.main(["import", str(source)]) == 0
+        assert "gr" in capsys.readouterr().out
+    text = importing.decoded(XML.format("1.1", encoding, CLOUD).encode(encoding))
+    assert "größe" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<?xml version='1.0' encoding='klingon'?><a/>", "its encoding is 'klingon'"),
+        (b"<?xml version='1.0' encoding='zlib'?><a/>", "its encoding is 'zlib'"),
+        (b"<?xml version='1.0'?><a>\xe4</a>", "not UTF-8 text, at byte 25"),
+        (b"jenkins: \xe4", "not UTF-8 text, at byte 10"),
+    ],
+)
+def test_a_file_in_no_encoding_is_said_to_be_so(tmp_path, capsys, data, words):
+    """In one line, which names the file once."""
+    source = tmp_path / "config.xml"
+    source.write_bytes(data)
+    assert cli.main(["import", str(source)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert line.count(str(source)) == 1
+
+
+def test_credentials_that_are_not_named_are_not_named(tmp_path, capsys):
+    """No empty name in a comment, and none in the list of what to make."""
+    fields = {"connector": {"serverUrl": "tcp://e:2376", "tlsVerify": True, "credentialsId": ""}}
+    template = {"labelString": "l", "dockerContainerLifecycle": {"image": "a:1"}}
+    done = made(clouds({"yaDocker": {"name": "y", **fields, "templates": [template]}}))
+    assert "credentialsId :" not in done.text
+    assert not any("(was )" in one or "credentials )" in one for one in done.create)
+    kubernetes = {"name": "k", "serverUrl": "https://k:6443", "templates": [{"label": "l"}]}
+    done = made(clouds({"kubernetes": kubernetes}))
+    assert not any("credentials )" in one for one in done.create)
+
+
 def test_control_characters_are_spelt_so_the_result_can_be_read():
     """What a file holds by accident does not make a configuration that is refused."""
     text = clouds(

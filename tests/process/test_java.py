@@ -118,3 +118,30 @@ async def test_one_that_cannot_be_started_is_said(tmp_path, server: Server):  # 
     row = await found(tmp_path, server.url, jar(17), server)
     assert row.verdict is finding.Grade.FAIL
     assert "cannot be started: No such file" in row.text
+
+
+@pytest.mark.parametrize(
+    ("content", "grade", "words"),
+    [
+        (b"PK" + bytes(20), "FAIL", "is not a jar, or not all of one"),
+        (jar(17)[:-30], "FAIL", "is not a jar, or not all of one"),
+        (b"<html>login", "FAIL", "is not a jar, or not all of one"),
+        (jar(17, name="other.class"), "warn", "has no hudson/remoting/Launcher.class"),
+        (jar(17), "ok", "bytes from"),
+    ],
+)
+async def test_a_jar_that_cannot_be_started_is_said_to_be_so(
+    tmp_path, server: Server, content, grade, words  # noqa: F811 -- the fixture
+):  # fmt: skip
+    """Its first two bytes say nothing of the rest."""
+    server.content = content
+    order = api.InstanceSpec(
+        name="x", metadata={}, argv=("java", "-jar", "x"),
+        files=(api.RemoteFile(url=server.url, name="agent.jar"),),
+    )  # fmt: skip
+    told = settings.ProcessSettings(path=str(tmp_path))
+    rows = [r async for r in doctor.examine(told, owner="o", orders={"t": order}, now=time.time)]
+    (row,) = (row for row in rows if row.check == "agent.jar")
+    assert row.verdict.value == grade
+    assert words in row.text
+    assert bool(row.fault) == (grade != "ok")

@@ -37,7 +37,7 @@ class Places:
 
         What is in the same section is meant, or else what is nearest.
         """
-        if not problem.text.startswith(reading.UNKNOWN):
+        if not (problem.text.startswith(reading.UNKNOWN) or self._is_of_kind(problem)):
             return problem
         *section, key = problem.path
         here = _pattern(tuple(section))
@@ -53,6 +53,12 @@ class Places:
             words = sorted(map(_words, near))
             hint = f"it belongs in {_listed(words)}"
         return attrs.evolve(problem, hint=hint) if words else problem
+
+    def _is_of_kind(self, problem: errors.Problem) -> bool:
+        """Tell whether a value stands where a kind has its section: ``memory: 2Gi``."""
+        *section, key = problem.path or ("",)
+        is_value = problem.text.endswith(reading.SECTION)
+        return is_value and len(section) == 2 and key in self.kinds and str(key) in self.found
 
     def _fits(self, place: errors.Path, here: errors.Path) -> bool:
         """Return whether a place may be meant: another kind's setting is another one."""

@@ -23,6 +23,7 @@ from broker.config.errors import Problem
 from outside import counts
 
 UNKNOWN = "unknown setting"
+SECTION = "allowed: a section of settings"
 _TOLD = 20  # unknown settings of one section, one by one
 _LONGEST_KEY = 64  # what is longer resembles nothing
 _ALIKE = 0.75  # of difflib: one letter of four is another one
@@ -56,9 +57,7 @@ def key_of(attribute: "attrs.Attribute[Any]") -> str:
 def read(cls: type[Any], data: object, path: tree.Path, problems: list[Problem]) -> Any:
     """Structure ``data``; on problems add them and return None."""
     if not isinstance(data, Mapping):
-        problems.append(
-            Problem(path=path, text=f"found {values.shown(data)}; allowed: a section of settings")
-        )
+        problems.append(Problem(path=path, text=f"found {values.shown(data)}; {SECTION}"))
         return None
     try:
         return _CONVERTER.structure(data, cls)
@@ -107,7 +106,8 @@ def _strict(kind: type, words: str) -> Callable[[object, Any], Any]:
     def hook(value: object, _: Any) -> Any:
         if type(value) is kind:
             return value
-        hint = "quote it" if kind is str and value is not None else ""
+        is_single = value is not None and not isinstance(value, list | Mapping)
+        hint = "quote it" if kind is str and is_single else ""
         raise values.Bad(values.shown(value), words, hint)
 
     return hook
@@ -345,8 +345,14 @@ def _unknown(path: tree.Path, key: str, known: list[str]) -> Problem:
     return Problem(
         path=(*path, key),
         text=f"{UNKNOWN}; allowed: {', '.join(known)}",
-        hint=guess(key, known),
+        hint="a blank is missing after the colon" if _is_run_on(key, known) else guess(key, known),
     )
+
+
+def _is_run_on(key: str, known: list[str]) -> bool:
+    """Tell whether a key is a setting with its value: ``url:http://c/``."""
+    name, colon, _ = key.partition(":")
+    return bool(colon) and name in known
 
 
 def guess(told: str, known: typing.Iterable[str]) -> str:

@@ -158,6 +158,9 @@ class InstanceSpec:
     # places, as ``Instance.place`` calls them, where it must not go; no part of what it is: the
     # same name with others is the same instance
     avoid: tuple[str, ...] = ()
+    # the Java to be brought into the image (``kit.runtime``), by its name among those of the
+    # backend's settings (``runtimes``); only backends that have some are given one
+    runtime: str | None = None
 
 
 @frozen(kw_only=True)

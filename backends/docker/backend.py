@@ -100,7 +100,7 @@ class DockerBackend:
 
     async def reserve(self, spec: api.InstanceSpec) -> None:
         """Take a place of ``max_instances``; engines without a limit are not asked."""
-        container.plan(spec, owner=self._owner, prefix=self._settings.name_prefix)
+        self._planned(spec)
         self._begin()
         refusals: list[api.BackendError] = []
         places = _allowed(self._pool.open(), frozenset(spec.avoid))
@@ -119,8 +119,7 @@ class DockerBackend:
 
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Start an instance; idempotent by name, also across brokers and restarts."""
-        prefix = self._settings.name_prefix
-        plan = container.plan(spec, owner=self._owner, prefix=prefix)
+        plan = self._planned(spec)
         async with self._turn(spec.name):
             self._preparing[spec.name] = api.Instance(
                 name=spec.name,
@@ -224,6 +223,15 @@ class DockerBackend:
             await asyncio.wait(left, timeout=_CLOSE_S)  # what was cut off knows it at once
 
     # --- launching ---
+
+    def _planned(self, spec: api.InstanceSpec) -> container.ContainerPlan:
+        configured = self._settings
+        return container.plan(
+            spec,
+            owner=self._owner,
+            prefix=configured.name_prefix,
+            runtimes=configured.runtimes,
+        )
 
     async def _somewhere(
         self, name: str, plan: container.ContainerPlan, files: _Files, *, avoid: frozenset[str]

@@ -121,6 +121,35 @@ class Registry:
 
 
 @frozen(kw_only=True)
+class Runtime:
+    """A Java for images that have none. Exactly one of the three."""
+
+    tar: str | None = setting.of(
+        "The archive that `agent-broker runtime build` wrote, on the broker's machine. Each "
+        "engine gets it once, as a volume that agents have read-only; another content is another "
+        "volume, so running agents keep theirs.",
+        None,
+        **setting.ABSOLUTE,
+    )
+    folder: str | None = setting.of(
+        "A folder of every engine's host with the tree in it (what is in `opt/agent` of the "
+        "archive).",
+        None,
+        **setting.ABSOLUTE,
+    )
+    image: str | None = setting.of(
+        "The image that `agent-broker runtime build --image` wrote, on every engine; mounted as "
+        "it is, by engines from API 1.48 on.",
+        None,
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check the fields against each other."""
+        if [self.tar, self.folder, self.image].count(None) != 2:
+            raise ValueError("tar: give exactly one of tar, folder and image")
+
+
+@frozen(kw_only=True)
 class DockerSettings:
     """Settings of the backend."""
 
@@ -161,6 +190,11 @@ class DockerSettings:
         "$DOCKER_AUTH_CONFIG first.",
         None,
         **setting.ABSOLUTE,
+    )
+    runtimes: dict[str, Runtime] = setting.of(
+        "What `inject` of a template brings into images without Java, by name; `default` is that "
+        "of `inject: true`.",
+        {},
     )
 
     def remarks(self) -> Iterator[Remark]:

@@ -25,6 +25,7 @@ from broker.cli import (
     importing,
     inspection,
     running,
+    runtimes,
     shared,
     version,
 )
@@ -250,7 +251,7 @@ def parser() -> argparse.ArgumentParser:
         help="where agents are to run (default: process)",
     )
 
-    _importing(subs)
+    _making(subs)
     _command(
         subs, "schema", configuring.schema, "print the configuration's JSON Schema, for editors"
     )
@@ -339,6 +340,11 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{error}{hint}") from None
 
 
+def _making(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
+    _importing(subs)
+    _building(subs)
+
+
 def _importing(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     imports = _command(
         subs,
@@ -358,6 +364,44 @@ def _importing(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         metavar="FILE",
         help="a new file (default: standard output)",
     )
+
+
+def _building(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
+    runtime = _command(
+        subs, "runtime", runtimes.runtime, "make the Java that `inject` brings into any image"
+    )
+    runtime.add_argument("action", choices=("build",), help="make one of this machine's JDK")
+    _config_of(runtime)
+    runtime.add_argument(
+        "--output", type=pathlib.Path, required=True, metavar="FILE", help="a new archive (tar)"
+    )
+    runtime.add_argument(
+        "--jar",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="agent.jar (default: that of the configured controller)",
+    )
+    runtime.add_argument(
+        "--jdk", type=pathlib.Path, metavar="FOLDER", help="a JDK (default: the one of jlink)"
+    )
+    runtime.add_argument(
+        "--image",
+        type=_image,
+        metavar="NAME:TAG",
+        help="make FILE an image of that name, for docker load",
+    )
+    runtime.add_argument(
+        "--platform",
+        choices=("linux/amd64", "linux/arm64"),
+        help="which one it is to be for (default: that of this machine)",
+    )
+    _json_of(runtime)
+
+
+def _image(text: str) -> str:
+    if re.fullmatch(r"[a-z0-9][a-z0-9._/:-]{0,200}:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", text):
+        return text
+    raise _wrong(text, "NAME:TAG, such as agent-runtime:17")
 
 
 def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:

@@ -26,6 +26,7 @@ _PLAIN: Mapping[Any, dict[str, Any]] = {
     shape.SecretRef: {"type": "string", "pattern": r"^(file|env):\S"},
     shape.TimeOfDay: {"type": ["string", "integer"]},
     shape.Days: {"type": "string"},
+    shape.Injected: {"anyOf": [{"const": True}, {"type": "string"}]},
     shape.Cap: {"anyOf": [{"type": "integer"}, {"enum": [shape.UNLIMITED]}]},
     shape.Labels: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
 }

@@ -17,7 +17,7 @@ import cattrs
 from cattrs import errors as cattrs_errors
 from cattrs import gen
 
-from backends.kit import setting
+from backends.kit import runtime, setting
 from broker.config import schedule, shape, tree, values
 from broker.config.errors import Problem
 from outside import counts
@@ -137,6 +137,16 @@ def _cap(value: object) -> int | str:
     raise values.Bad(values.shown(value), f"a whole number, or {shape.UNLIMITED}")
 
 
+def _injected(value: object) -> str:
+    if value is True:
+        return runtime.DEFAULT
+    if isinstance(value, str) and values.NAME.fullmatch(value):
+        return value
+    raise values.Bad(
+        values.shown(value), "true, or the name of a runtime", "leave it out to bring nothing"
+    )
+
+
 def _labels(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(value.split())
@@ -213,6 +223,7 @@ def _make() -> cattrs.Converter:
         (shape.Days, lambda value: schedule.parse_days(str(value))),
         (shape.Labels, _labels),
         (shape.Cap, _cap),
+        (shape.Injected, _injected),
     ):
         converter.register_structure_hook_func(_is(kind), _via(parse))
     converter.register_structure_hook_factory(attrs.has, lambda cls: _class_hook(converter, cls))

@@ -25,6 +25,8 @@ Cap = NewType("Cap", int)
 """A number, or ``UNLIMITED``."""
 UNLIMITED = "unlimited"
 Labels = NewType("Labels", tuple)  # type: ignore[type-arg]  # of str: a list, or one text
+Injected = NewType("Injected", str)
+"""The name of a runtime, or true for ``default``."""
 
 
 _MANY = 100_000
@@ -397,6 +399,12 @@ class Template:
         most=0.9,
     )
     image: str | None = same(model.LaunchSettings, "image", "Container image.")
+    inject: Injected | None = same(
+        model.LaunchSettings,
+        "inject",
+        "Bring Java and agent.jar into the image, which needs neither: true, or the name of one "
+        "of the backend's `runtimes` (`agent-broker runtime build` makes them). Backends: docker.",
+    )
     remote_fs: str | None = same(
         model.LaunchSettings, "remote_fs", "Working directory; default: the backend's."
     )

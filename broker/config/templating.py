@@ -61,6 +61,7 @@ class Templates:
         connection = self._connection((*path, "connect"), section.connect)
         platform = self._platform(path, chosen, sections)
         self._judge(path, name, section, platform)
+        self._check_injected(path, section, chosen)
         if connection is None:
             return None
         controller = self.document.controller
@@ -74,6 +75,7 @@ class Templates:
             remote_fs=section.remote_fs,
             image=section.image,
             command=section.command,
+            inject=section.inject,
             java=section.java,
             jvm_options=section.jvm_options,
             heap_share=section.heap_share,
@@ -375,6 +377,34 @@ class Templates:
             for shared in remarks.shares(options, common):
                 setting = ("remote_fs",) if shared.path is None else (entry.kind, *shared.path)
                 self._check_shared((*path, *setting), (backend, shared.where), name, section.cap)
+
+    def _check_injected(
+        self, path: tree.Path, section: shape.Template, chosen: tuple[model.BackendName, ...]
+    ) -> None:
+        """Note where the Java that is to be brought into the image is not, or does not fit."""
+        if section.inject is None:
+            return
+        for name in ("command", "java"):
+            if getattr(section, name) != setting.default_of(model.LaunchSettings, name):
+                self.notes.bad((*path, name), "given beside inject", "keep one of them")
+        for backend in chosen:
+            entry = self.backends.get(backend)
+            if entry is None:
+                continue
+            runtimes = getattr(entry.settings, "runtimes", None)
+            if runtimes is None:
+                self.notes.bad(
+                    (*path, "inject"),
+                    f"backend {backend}, of kind {entry.kind}, brings no Java into agents",
+                    "leave it out, or choose other backends for this template",
+                )
+            elif section.inject not in runtimes:
+                self.notes.bad(
+                    (*path, "inject"),
+                    f"backend {backend} has no runtime {values.shown(section.inject)}; its "
+                    f"runtimes: {', '.join(sorted(runtimes)) or 'none'}",
+                    f"backends.{backend}.runtimes",
+                )
 
     def _check_shared(
         self,

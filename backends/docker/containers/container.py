@@ -24,7 +24,7 @@ from backends import api
 from backends.docker import settings
 from backends.docker.containers import host_paths
 from backends.docker.engine import reference
-from backends.kit import names, perils, workspaces
+from backends.kit import names, perils, runtime, workspaces
 from outside import quotes
 
 PREFIX = "agent-broker."
@@ -40,6 +40,7 @@ WORK = "/home/jenkins/agent"
 SOCKET = "/var/run/docker.sock"
 """Where pipelines look for an engine, and where most engines have it."""
 _SOCKET_MOUNT = {"Type": "bind", "Source": SOCKET, "Target": SOCKET, "ReadOnly": False}
+_RUNTIME_MOUNT = {"Type": "volume", "Source": "", "Target": runtime.ROOT, "ReadOnly": True}
 _PLACES = {api.SECRETS: SECRETS, api.WORK: WORK, api.FILES: FILES}
 _TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
 _SHARES_PER_CORE = 1024
@@ -66,6 +67,7 @@ class ContainerPlan:
     kin: str  # the same for all that have the same user and mounts
     hands_on: bool  # its builds have the engine, and can give its mounts to other containers
     wants_socket: bool  # of the engine that it is made on (``with_socket``)
+    runtime: settings.Runtime | None  # the Java that is brought into it
     secrets: Mapping[str, str] = field(repr=False)
 
     def with_secrets(self, folder: str) -> "ContainerPlan":
@@ -74,6 +76,27 @@ class ContainerPlan:
         told = _section(self.body, "HostConfig")
         mounts = {"Mounts": [*told.get("Mounts", []), mount]}
         return evolve(self, body={**self.body, "HostConfig": {**told, **mounts}})
+
+    def with_volume(self, volume: str, labels: Mapping[str, str]) -> "ContainerPlan":
+        """Return the same with the volume that the runtime's archive is unpacked in."""
+        told = _section(self.body, "HostConfig")
+        options = {"NoCopy": True, "Labels": dict(labels)}
+        mounts = [
+            {**mount, "Source": volume, "VolumeOptions": options}
+            if mount == _RUNTIME_MOUNT
+            else mount
+            for mount in told.get("Mounts", [])
+        ]
+        return evolve(self, body={**self.body, "HostConfig": {**told, "Mounts": mounts}})
+
+    def with_tools(self, path: str | None) -> "ContainerPlan":
+        """Return the same with the runtime's tools behind the image's own, by its search path."""
+        own = [line for line in self.body.get("Env", []) if not line.startswith("PATH=")]
+        told = [line for line in self.body.get("Env", []) if line.startswith("PATH=")]
+        if told:
+            path = told[-1].removeprefix("PATH=")
+        search = runtime.search_path(path or runtime.USUAL_PATH)
+        return evolve(self, body={**self.body, "Env": [*own, f"PATH={search}"]})
 
     def with_socket(self, source: str, group: int | None) -> "ContainerPlan":
         """Return the same with the engine's socket, wherever its host has it.
@@ -133,9 +156,16 @@ def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
     return options
 
 
-def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ContainerPlan:
+def plan(
+    spec: api.InstanceSpec,
+    *,
+    owner: str,
+    prefix: str = "",
+    runtimes: Mapping[str, settings.Runtime] | None = None,
+) -> ContainerPlan:
     """Return what to send; raises Rejected."""
     options = options_of(spec)
+    brought = _brought(spec, runtimes or {})
     body = _merged(_body(spec, options), options.docker)
     problem = reference.problem(str(body["Image"]))
     if problem is not None:
@@ -143,6 +173,9 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ContainerPl
     marks = {**owner_labels(owner), NAME: spec.name}
     host, own = host_paths.settled(_section(body, "HostConfig"), spec.name, marks)
     body["HostConfig"] = host
+    if brought is not None:
+        mounts = [*body["HostConfig"].get("Mounts", []), _mount_of(brought)]
+        body["HostConfig"] = {**body["HostConfig"], "Mounts": mounts}
     read_only = bool(_section(body, "HostConfig").get("ReadonlyRootfs"))
     if read_only:  # then files can be put into volumes only
         mounts = [*body["HostConfig"].get("Mounts", []), {"Type": "volume", "Target": ROOT}]
@@ -176,6 +209,7 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ContainerPl
         kin=_hash([_ids(options.user), body.get("HostConfig")]),
         hands_on=any(perils.has_socket(mount.source) for mount in mounts_of(options)),
         wants_socket=options.docker_socket,
+        runtime=brought,
         secrets=spec.secret_files,
     )
 
@@ -184,7 +218,9 @@ def body(
     spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner: str
 ) -> Mapping[str, Any]:
     """Return the body that a launch would send. Raises Rejected."""
-    return plan(spec, owner=owner, prefix=configured.name_prefix).body
+    return plan(
+        spec, owner=owner, prefix=configured.name_prefix, runtimes=configured.runtimes
+    ).body
 
 
 def render(spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner: str) -> str:
@@ -233,12 +269,37 @@ def archive(
             add(path, 0o755)
         for path in plan.folders if folders else ():
             add(path, 0o755)
+        if folders and plan.runtime is not None:  # images from scratch have none
+            add("/tmp", 0o1777)  # noqa: S108 -- of the container
         for name, text in plan.secrets.items() if secrets else ():
             content = text.encode("utf-8", "surrogateescape")
             add(f"{SECRETS}/{name}", 0o444 if uid is None else 0o400, content)
         for name, content in files.items():
             add(f"{FILES}/{name}", 0o444, content)
     return buffer.getvalue()
+
+
+def _brought(
+    spec: api.InstanceSpec, runtimes: Mapping[str, settings.Runtime]
+) -> settings.Runtime | None:
+    if spec.runtime is None:
+        return None
+    if spec.runtime not in runtimes:
+        raise api.Rejected(
+            f"no runtime {quotes.shown(spec.runtime)} here; hint: `runtimes` of the backend"
+        )
+    return runtimes[spec.runtime]
+
+
+def _mount_of(brought: settings.Runtime) -> dict[str, Any]:
+    """Return how a runtime comes into a container; of an archive the volume is not known yet."""
+    mount = {"Target": runtime.ROOT, "ReadOnly": True}
+    if brought.folder is not None:
+        return {"Type": "bind", "Source": brought.folder, **mount}
+    if brought.image is not None:
+        options = {"ImageOptions": {"Subpath": runtime.ROOT.lstrip("/")}}
+        return {"Type": "image", "Source": brought.image, **mount, **options}
+    return dict(_RUNTIME_MOUNT)
 
 
 # --- the body ----------------------------------------------------------------------------------

@@ -26,7 +26,14 @@ from attrs import frozen
 
 from backends import api
 from backends.docker import settings
-from backends.docker.containers import belongings, container, death, handover, host_paths
+from backends.docker.containers import (
+    belongings,
+    container,
+    death,
+    handover,
+    host_paths,
+    runtimes,
+)
 from backends.docker.engine import answers, client, events
 from backends.kit import names
 from outside import counts, quotes, text
@@ -87,6 +94,7 @@ class Host:
         self._making_s = max(_MAKING_S, 3 * configured.timeout_s)
         self._now = now
         self.client = client.Engine(host, configured, refusal=refusal)
+        self._runtimes = runtimes.Runtimes(self.client, configured, owner=owner)
         self._follower = events.Follower(self.client, self._owner, wake=wake, now=now)
         self._handover = handover.SecretFolders(owner, host.url)
         # whether the engine sees our files; None: only a launch can tell
@@ -122,7 +130,7 @@ class Host:
         Raises ``client.NoImageError`` and the contract's errors; what failed is removed.
         """
         self.follow()  # before there is anything to miss
-        plan = self._with_socket(plan)
+        plan = self._runtimes.planned(self._with_socket(plan))
         name = plan.body["Labels"][container.NAME]
         self._making.add(name)
         try:
@@ -201,6 +209,7 @@ class Host:
             return True
         started = False
         try:
+            self._runtimes.provide(created_id, plan)
             self._put(created_id, plan, files, mounted=mounted)
             if not cancelled.is_set():
                 self.client.start(created_id, plan)
@@ -308,6 +317,8 @@ class Host:
             self._handover.keep(needed, now=self._now())
             if not self._volumes_swept:
                 await self._sweep_volumes(needed)
+            with contextlib.suppress(api.BackendError):  # another time
+                await self.client.call(client.Lane.END, self._runtimes.sweep)
         self._certificates = {k: v for k, v in self._certificates.items() if k in ids}
         self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in ids}
         instances = await asyncio.gather(

@@ -260,6 +260,16 @@ def volumes(told: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
     }
 
 
+def variable(entry: Mapping[str, Any], name: str) -> str | None:
+    """Return what an image has in its environment under that name; None if it says nothing."""
+    lines = _section(entry.get("Config")).get("Env")
+    for line in lines[:_LABELS_MAX] if isinstance(lines, list) else ():
+        key, _, value = typed.words(line, _PATH_MAX).partition("=")
+        if key == name:
+            return value
+    return None
+
+
 def _id(told: Any) -> str:
     """Return what goes into URLs; empty for what cannot."""
     return told if isinstance(told, str) and _ID.fullmatch(told) else ""

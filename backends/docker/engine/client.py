@@ -11,6 +11,8 @@ import enum
 import functools
 import io
 import json
+import os
+import pathlib
 import ssl
 import tarfile
 import threading
@@ -149,10 +151,16 @@ class Engine:
 
     def create(self, plan: container.ContainerPlan) -> str:
         """Return the id of a new container. Raises NoImageError, NameTakenError."""
-        query = {"name": plan.container}
-        if plan.platform is not None:
-            query["platform"] = plan.platform
-        body = json.dumps(dict(plan.body)).encode()
+        return self.create_body(plan.container, plan.body, platform=plan.platform)
+
+    def create_body(
+        self, name: str, told: Mapping[str, Any], *, platform: str | None = None
+    ) -> str:
+        """Return the id of a new container, as the API describes it. Raises as ``create``."""
+        query = {"name": name}
+        if platform is not None:
+            query["platform"] = platform
+        body = json.dumps(dict(told)).encode()
         with self._answers("cannot create a container") as session:
             try:
                 answer = session.ask_json(
@@ -176,6 +184,23 @@ class Engine:
                 body=archive,
                 headers=_TAR,
             )
+
+    def put_file(self, container_id: str, path: str, archive: str, *, within_s: float) -> None:
+        """Unpack a tar file of this machine in a container; it is never held whole.
+
+        Raises OSError when it cannot be read, before anything is sent.
+        """
+        with pathlib.Path(archive).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            with self._answers("cannot put a runtime into a volume") as session:
+                session.ask(
+                    "PUT",
+                    f"{_place(container_id)}/archive",
+                    query={"path": path},
+                    body=file,
+                    headers={**_TAR, "Content-Length": str(size)},
+                    waits=wire.Waits(silence_s=within_s, within_s=within_s),
+                )
 
     def get(self, container_id: str, path: str) -> dict[str, bytes]:
         """Return the files below a path of a container, a megabyte at most; raises NotFound."""
@@ -221,6 +246,11 @@ class Engine:
                 session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX)
             )
             return any(word in option for option in options for word in _REMAPPING)
+
+    def speaks(self) -> tuple[int, int]:
+        """Return the version of the API that is spoken with it."""
+        with self._answers("cannot ask what the engine is") as session:
+            return answers.version(session.version) or _OLDEST
 
     def identity(self) -> str:
         """Return what tells this engine from another; empty if it does not say."""
@@ -362,6 +392,19 @@ class Engine:
                     return False
                 raise
         return True
+
+    def search_path(self, image: str) -> str | None:
+        """Return where an image says that programs are looked for. Raises NoImageError."""
+        with self._answers("cannot look at an image") as session:
+            try:
+                entry = session.ask_json(
+                    dict, "GET", f"/images/{_image(image)}/json", limit=_INSPECT_MAX
+                )
+            except wire.RefusedError as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    raise NoImageError(error.words) from error
+                raise
+            return answers.variable(entry, "PATH")
 
     def ask_registry(self, image: str) -> None:
         """Have the engine ask an image's registry for it, as a pull begins.

@@ -24,7 +24,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from http.client import BadStatusLine, HTTPException
-from typing import Any
+from typing import Any, BinaryIO
 
 import urllib3
 from attrs import frozen
@@ -53,6 +53,10 @@ JSON_MAX = 8 << 20
 """Of an answer; that are 4,000 containers of ours, and read it takes five times as much memory."""
 LINE_MAX = 1 << 20
 """Of an event or of the progress of a pull; an event holds all labels of its container."""
+
+
+Body = bytes | BinaryIO
+"""What is sent; a file is read as it is sent."""
 
 
 class RefusedError(Exception):
@@ -252,7 +256,7 @@ class Connections:
 
     def ask(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None,
-        body: bytes | None = None, headers: Mapping[str, str] | None = None,
+        body: Body | None = None, headers: Mapping[str, str] | None = None,
         waits: Waits | None = None, limit: int = _ERROR_MAX,
     ) -> bytes:  # fmt: skip
         """Return the body of an answer, unpacked.
@@ -276,7 +280,7 @@ class Connections:
     @contextlib.contextmanager
     def stream(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None,
-        body: bytes | None = None, headers: Mapping[str, str] | None = None, waits: Waits,
+        body: Body | None = None, headers: Mapping[str, str] | None = None, waits: Waits,
     ) -> Iterator["EngineAnswer"]:  # fmt: skip
         """Give the answer to read; its connection is kept only if it was read to its end.
 
@@ -295,7 +299,7 @@ class Connections:
 
     @contextlib.contextmanager
     def _answered(
-        self, method: str, url: str, *, body: bytes | None, headers: dict[str, str], waits: Waits
+        self, method: str, url: str, *, body: Body | None, headers: dict[str, str], waits: Waits
     ) -> Iterator["EngineAnswer"]:
         response = self._pool.urlopen(
             method,

@@ -10,7 +10,7 @@ import re
 from attrs import Factory, frozen
 
 from backends import api as backends_api
-from backends.kit import names
+from backends.kit import names, runtime
 from broker.core import model
 from broker.core.fleet import marks
 from jnlp import launch as jnlp_launch
@@ -84,14 +84,21 @@ def instance(
     """Return the instance to launch."""
     launch = template.launch
     command = _command(action, template, site, secret)
-    brings_jar = launch.command is None and site.style is Style.COMMAND
+    injected = launch.inject if launch.command is None else None
+    brings_jar = launch.command is None and injected is None and site.style is Style.COMMAND
     return backends_api.InstanceSpec(
         name=action.name,
         metadata=_marks(action, template, site).metadata(action.name),
         argv=command.argv,
-        use_entry_point=site.style is Style.ENTRY_POINT and launch.command is None,
+        use_entry_point=site.style is Style.ENTRY_POINT
+        and launch.command is None
+        and injected is None,
         image=launch.image,
-        env={**command.env, **names.named(launch.environment, action.name)},
+        env={
+            **(_brought_environment(template, site, action.name) if injected is not None else {}),
+            **command.env,
+            **names.named(launch.environment, action.name),
+        },
         secret_files=command.secret_files,
         files=(backends_api.RemoteFile(url=site.jar_url, name=JAR, route=site.route),)
         if brings_jar
@@ -100,7 +107,15 @@ def instance(
         work_dir=_wanted_fs(template, action.name),
         options=launch.platform.get(action.backend),
         avoid=action.avoid,
+        runtime=injected,
     )
+
+
+def _brought_environment(
+    template: model.Template, site: Site, name: model.NodeName
+) -> dict[str, str]:
+    """Return what images that were not made for agents lack: a locale, and a home to write to."""
+    return {**runtime.ENVIRONMENT, "HOME": remote_fs(template, site, name)}
 
 
 def jvm_options(launch: model.LaunchSettings) -> tuple[str, ...]:
@@ -148,6 +163,15 @@ def _command(
     style = jnlp_launch.remoting_style(site.controller_version)
     if launch.command is not None:
         return jnlp_launch.own_command(inbound, launch.command)
+    if launch.inject is not None:
+        return jnlp_launch.java_command(
+            inbound,
+            jar=runtime.JAR,
+            style=style,
+            java=runtime.JAVA,
+            jvm_options=(*runtime.JVM_OPTIONS, *jvm_options(launch)),
+            reconnect_for_s=launch.reconnect_for_s,
+        )
     if site.style is Style.ENTRY_POINT:
         # an old image knows JAVA_OPTS only, which every Java tool of a build takes for its own
         old = style is jnlp_launch.OptionStyle.POSITIONAL

@@ -33,6 +33,7 @@ class LaunchSettings:
     remote_fs: str | None = None  # None: the backend's working directory of the instance
     image: str | None = None
     command: tuple[str, ...] | None = None  # own program instead of agent.jar
+    inject: str | None = None  # the Java to be brought into the image, by its name
     java: str = "java"
     jvm_options: tuple[str, ...] = ()
     heap_share: float = 0.25  # of the memory limit; the builds' own processes need the rest

@@ -1,0 +1,164 @@
+"""Brings a Java into containers whose image has none: a volume for each content, filled once.
+
+Blocking. Refuses to know what is in an archive beside its manifest, and what agents do with it.
+
+Theory of operation: the container that wants the volume is created first. From then on the engine
+removes the volume for nobody, so what is looked at is what the container will have. Where
+``.complete`` is missing in it, the archive is unpacked there by way of a second container that is
+never started and sees the volume writable. Its name is the lock: whoever finds it taken waits.
+The mark is the last file of the archive, so half of one is never taken for a whole. A filler may
+not take longer than ``_FILL_S``; one that is there for longer was left by a broker that ended, and
+is removed by whoever waits. All brokers of an engine share a volume; whoever made it sweeps it,
+once it is of no runtime of his any more, and the engine keeps it while a container has it.
+"""
+
+import contextlib
+import threading
+import time
+from typing import Any
+
+from backends import api
+from backends.docker import settings
+from backends.docker.containers import container
+from backends.docker.engine import client
+from backends.kit import runtime
+from outside import quotes, text
+
+_RUNTIME = f"{container.PREFIX}runtime"
+_FILLS = f"{container.PREFIX}fills"
+_FILL_S = 90.0
+_LOOK_S = 0.2
+_IMAGE_MOUNTS = (1, 48)
+_SWEEP_S = 600.0
+
+
+class Runtimes:
+    """The runtimes of one owner on one engine."""
+
+    def __init__(
+        self, engine: client.Engine, configured: settings.DockerSettings, *, owner: str
+    ) -> None:
+        self._engine = engine
+        self._configured = configured
+        self._marks = container.owner_labels(owner)
+        self._lock = threading.Lock()
+        self._fillers: dict[str, float] = {}  # since when each is seen, time.monotonic()
+        self._swept_at: float | None = None  # the same clock
+
+    def planned(self, plan: container.ContainerPlan) -> container.ContainerPlan:
+        """Return the same with what only this engine and its image tell.
+
+        Raises Rejected for a runtime that cannot be, and ``client.NoImageError``.
+        """
+        brought = plan.runtime
+        if brought is None:
+            return plan
+        if brought.image is not None and self._engine.speaks() < _IMAGE_MOUNTS:
+            raise api.Rejected(
+                "this engine mounts no images: API 1.48 is needed (Docker 28); hint: `tar` of the "
+                "runtime"
+            )
+        if brought.tar is not None:
+            manifest = _manifest(brought.tar)
+            labels = {**self._marks, _RUNTIME: manifest.digest}
+            plan = plan.with_volume(volume_of(manifest), labels)
+        return plan.with_tools(self._engine.search_path(plan.image))
+
+    def provide(self, container_id: str, plan: container.ContainerPlan) -> None:
+        """Fill the volume of a created container, unless it is full.
+
+        Raises Rejected, Unavailable.
+        """
+        if plan.runtime is None or plan.runtime.tar is None:
+            return
+        while not self._is_complete(container_id):
+            mount = _mount(plan)
+            try:
+                self._fill(plan.runtime.tar, _filler(plan.image, mount), mount["Source"])
+            except client.NameTakenError:
+                self._wait(_called(mount["Source"]))
+
+    def sweep(self) -> None:
+        """Remove our volumes whose content is wanted no more, now and then; raises Unavailable."""
+        now = time.monotonic()
+        if self._swept_at is not None and now - self._swept_at < _SWEEP_S:
+            return
+        self._swept_at = now
+        volumes = self._engine.volumes(self._marks)
+        try:
+            wanted = {
+                _manifest(brought.tar).digest
+                for brought in self._configured.runtimes.values()
+                if brought.tar is not None
+            }
+        except api.Rejected:
+            return  # which one it will be is not known
+        for name, labels in volumes.items():
+            if _RUNTIME in labels and labels[_RUNTIME] not in wanted:
+                with contextlib.suppress(api.NotFound, api.Rejected):  # gone, or in use
+                    self._engine.remove_volume(name)
+
+    def _is_complete(self, container_id: str) -> bool:
+        return self._engine.owner_of(container_id, runtime.COMPLETE) is not None
+
+    def _fill(self, tar: str, body: dict[str, Any], volume: str) -> None:
+        filler = self._engine.create_body(_called(volume), body)
+        try:
+            self._engine.put_file(filler, "/", tar, within_s=_FILL_S)
+        except OSError as error:
+            raise api.Rejected(f"runtime {tar}: cannot be read: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(api.BackendError):  # or whoever waits for it
+                self._engine.remove(filler)
+
+    def _wait(self, called: str) -> None:
+        """Give the filler of that name time, and remove it when that is over."""
+        try:
+            there = self._engine.inspect(called)
+        except api.NotFound:
+            return
+        if _FILLS not in there.labels:
+            raise api.Rejected(f"the container {quotes.shown(called)} exists and is not ours")
+        with self._lock:
+            since = self._fillers.setdefault(there.id, time.monotonic())
+        if time.monotonic() - since > _FILL_S:
+            with contextlib.suppress(api.NotFound):
+                self._engine.remove(there.id)
+            with self._lock:
+                self._fillers.pop(there.id, None)
+        else:
+            time.sleep(_LOOK_S)
+
+
+def volume_of(manifest: runtime.Manifest) -> str:
+    """Return the name of the volume of a content."""
+    return f"agent-broker-runtime-{manifest.short}"
+
+
+def _called(volume: str) -> str:
+    return f"{volume}-filler"
+
+
+def _manifest(path: str) -> runtime.Manifest:
+    try:
+        return runtime.read(path)
+    except OSError as error:
+        raise api.Rejected(f"runtime {path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise api.Rejected(text.clean(f"runtime {path}: {error}")) from error
+
+
+def _mount(plan: container.ContainerPlan) -> dict[str, Any]:
+    mounts = plan.body["HostConfig"]["Mounts"]
+    return next(dict(mount) for mount in mounts if mount["Target"] == runtime.ROOT)
+
+
+def _filler(image: str, mount: dict[str, Any]) -> dict[str, Any]:
+    """A container for the sake of its mount: it is never started."""
+    return {
+        "Image": image,
+        "Entrypoint": ["/never"],
+        "Cmd": [],
+        "Labels": {_FILLS: mount["Source"]},
+        "HostConfig": {"NetworkMode": "none", "Mounts": [{**mount, "ReadOnly": False}]},
+    }

@@ -1,0 +1,1 @@
+"""Makes the Java that is brought into images that have none (``agent-broker runtime build``)."""

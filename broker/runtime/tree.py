@@ -1,0 +1,201 @@
+"""What a runtime's tree consists of, and what its archive looks like.
+
+Pure rules, and the walk over a folder that they are applied to. Refuses to run programs, and to
+know where the content comes from (``build``).
+
+Rules:
+
+* The digest is over paths, modes, links and contents of everything, but not over the archive of
+  classes: a JVM writes that one differently each time, though it is made of the same. What it is
+  made of is part of the digest.
+* An archive is the same for the same tree: sorted, owned by root, every time the same moment. The
+  manifest comes first and ``.complete`` last (``backends.kit.runtime`` says what for).
+"""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import stat
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO
+
+from attrs import frozen
+
+from backends.kit import runtime
+
+MOMENT = 1_577_836_800
+"""POSIX seconds, of every file: the archive of classes holds the times of what it was made of."""
+_ROOT = runtime.ROOT.lstrip("/")
+_PIECE = 1 << 20
+_ABOVE = ("opt", _ROOT)
+_LATER = (runtime.MANIFEST, runtime.COMPLETE)
+
+
+@frozen(kw_only=True)
+class TreeEntry:
+    """A file, folder or link of a tree; ``path`` as containers see it."""
+
+    path: str
+    mode: int = 0o755
+    link: str | None = None
+    source: pathlib.Path | None = None  # of a file's content
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it has a content."""
+        return self.source is not None
+
+
+def entries(base: pathlib.Path) -> Iterator[TreeEntry]:
+    """Yield what is in the tree below ``base`` (which has ``opt/agent`` in it), sorted.
+
+    Every file is readable by everybody, and writable by nobody. Raises ValueError for what is
+    neither a file, a folder nor a link.
+    """
+    top = base / _ROOT
+    for path in sorted(top.rglob("*"), key=lambda one: one.relative_to(top).as_posix()):
+        name = f"{runtime.ROOT}/{path.relative_to(top).as_posix()}"
+        mode = path.lstat().st_mode
+        if name in _LATER:
+            continue
+        if stat.S_ISLNK(mode):
+            yield TreeEntry(path=name, mode=0o777, link=os.readlink(path))  # noqa: PTH115 -- as text
+        elif stat.S_ISDIR(mode):
+            yield TreeEntry(path=name)
+        elif stat.S_ISREG(mode):
+            yield TreeEntry(path=name, mode=0o555 if mode & 0o111 else 0o444, source=path)
+        else:
+            raise ValueError(f"{path} is neither a file, a folder nor a link")
+
+
+def digest(found: Iterable[TreeEntry], *, of_classes: str, platform: str) -> str:
+    """Return what tells this content from every other, in hexadecimal.
+
+    ``of_classes`` stands for the archive of classes: all that it is made of, and how.
+    """
+    total = hashlib.sha256(f"{platform}\0{of_classes}\0".encode())
+    for entry in found:
+        if entry.path == runtime.CLASSES:
+            continue
+        content = _sum(entry.source) if entry.source is not None else entry.link or ""
+        total.update(f"{entry.path}\0{entry.mode:o}\0{content}\0".encode())
+    return total.hexdigest()
+
+
+def write(found: Iterable[TreeEntry], manifest: runtime.Manifest, file: BinaryIO) -> None:
+    """Write the archive of a tree."""
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for folder in _ABOVE:
+            tar.addfile(_member(TreeEntry(path=folder)))
+        _add_text(tar, runtime.MANIFEST, manifest.text())
+        for entry in found:
+            member = _member(entry)
+            if entry.source is None:
+                tar.addfile(member)
+                continue
+            with entry.source.open("rb") as content:
+                member.size = os.fstat(content.fileno()).st_size
+                tar.addfile(member, content)
+        _add_text(tar, runtime.COMPLETE, f"{manifest.digest}\n")
+
+
+def write_image(archive: pathlib.Path, name: str, file: BinaryIO) -> None:
+    """Write an image that holds nothing but the tree, for ``docker load``.
+
+    ``name`` is REPOSITORY:TAG. The same archive and name give the same image.
+    """
+    layer = _sum(archive)
+    manifest = runtime.read(archive)
+    system, _, architecture = manifest.platform.partition("/")
+    configured = {
+        "architecture": architecture,
+        "os": system,
+        "created": "2020-01-01T00:00:00Z",
+        "config": {"Labels": {f"agent-broker.{key}": value for key, value in _labels(manifest)}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
+        "history": [{"created": "2020-01-01T00:00:00Z", "created_by": "agent-broker runtime"}],
+    }
+    told = json.dumps(configured, sort_keys=True)
+    config_name = f"{hashlib.sha256(told.encode()).hexdigest()}.json"
+    index = [{"Config": config_name, "RepoTags": [name], "Layers": [f"{layer}/layer.tar"]}]
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(_member(TreeEntry(path=layer)))
+        member = _member(TreeEntry(path=f"{layer}/layer.tar", mode=0o444, source=archive))
+        with archive.open("rb") as content:
+            member.size = os.fstat(content.fileno()).st_size
+            tar.addfile(member, content)
+        _add_text(tar, config_name, told)
+        _add_text(tar, "manifest.json", json.dumps(index))
+
+
+def settle(base: pathlib.Path) -> None:
+    """Give everything of a tree the same moment, and links too."""
+    for path in (base, *base.rglob("*")):
+        os.utime(path, (MOMENT, MOMENT), follow_symlinks=False)
+
+
+def classes_of(names: Iterable[str], known: Iterable[str]) -> str:
+    """Return the list of classes to archive: those of agent.jar beside what every Java loads.
+
+    ``names``: of the files in agent.jar; ``known``: lines of the JDK's own list.
+    """
+    own = sorted(
+        name.removesuffix(".class")
+        for name in names
+        if name.endswith(".class") and name.startswith(("hudson/", "org/jenkinsci/"))
+    )
+    lines = [line.rstrip() for line in known if line.strip() and not line.startswith("#")]
+    return "\n".join([*lines, *own]) + "\n"
+
+
+def relocated(library: bytes) -> bytes:
+    """Return a C library that looks for locales in the tree, and nowhere in the image.
+
+    Told by a variable (LOCPATH) it would be told to every build, too. Raises ValueError for a
+    library that has no such place, or several.
+    """
+    old = b"\0/usr/lib/locale\0"
+    new = b"\0" + runtime.LOCALES.encode() + b"\0"
+    if library.count(old) != 1 or len(new) > len(old):
+        raise ValueError("it does not look for locales in /usr/lib/locale")
+    return library.replace(old, new.ljust(len(old), b"\0"))
+
+
+def _labels(manifest: runtime.Manifest) -> Iterator[tuple[str, str]]:
+    yield "runtime", manifest.digest
+    yield "java", manifest.java
+    yield "remoting", manifest.remoting
+
+
+def _member(entry: TreeEntry) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(entry.path.lstrip("/"))
+    member.mode, member.mtime = entry.mode, MOMENT
+    if entry.link is not None:
+        member.type, member.linkname = tarfile.SYMTYPE, entry.link
+    elif not entry.is_file:
+        member.type = tarfile.DIRTYPE
+    return member
+
+
+def _add_text(tar: tarfile.TarFile, path: str, content: str) -> None:
+    data = content.encode()
+    member = tarfile.TarInfo(path.lstrip("/"))
+    member.mode, member.mtime, member.size = 0o444, MOMENT, len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _sum(path: pathlib.Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            total.update(piece)
+    return total.hexdigest()
+
+
+def release_of(content: str) -> Mapping[str, str]:
+    """Return what the file ``release`` of a JDK says: NAME="VALUE" in each line."""
+    pairs = (line.partition("=") for line in content.splitlines())
+    return {name.strip(): value.strip().strip('"') for name, _, value in pairs if value}

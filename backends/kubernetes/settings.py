@@ -48,8 +48,6 @@ def _of_layer(layer: Any, path: misfits.Path, namespace: str | None) -> Iterator
     """Say what is wrong, and what is odd, with a part of a pod that stands at a path."""
     for remark in acceptance.of_layer(layer, namespace):
         yield attrs.evolve(remark, path=(*path, *remark.path))
-    if isinstance(layer, Mapping):
-        yield from fields.KINDS.remarks(layer, path)
 
 
 def address(listen: str) -> tuple[str, int]:
@@ -222,7 +220,7 @@ class KubernetesSettings(ClusterSettings):
     pods: dict[str, Any] = setting.of(
         "Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.",
         {},
-        raw=fields.KINDS,
+        raw=fields.FRAGMENTS,
     )
     in_container: InContainer | None = setting.of(
         "Serve `in-container` to the templates that switch it on. None: nothing is listened "
@@ -360,11 +358,13 @@ class KubernetesTemplate:
                 "image lets it",
                 hint="true; a container that needs more says so in its own securityContext",
             )
-        yield from _of_layer(self.pod, ("pod",), getattr(common.settings, "namespace", None))
+        told = list(_of_layer(self.pod, ("pod",), getattr(common.settings, "namespace", None)))
+        yield from told
         pod = volumes.whole(self._layers(common))
         for remark in acceptance.refused(pod):
-            where = acceptance.place(remark.path, pod, self.pod)
-            yield attrs.evolve(remark, path=("pod", *where))
+            where = ("pod", *acceptance.place(remark.path, pod, self.pod))
+            if not any(one.wrong and where[: len(one.path)] == one.path for one in told):
+                yield attrs.evolve(remark, path=where)
         account = body.get("serviceAccountName") or body.get("serviceAccount")
         untold = not self.service_account_token and "automountServiceAccountToken" not in body
         if untold and (account or self.service_account):
@@ -390,12 +390,23 @@ class KubernetesTemplate:
                 wrong=True,
             )
 
+        given = {*common.reserved, *common.environment}
+        for path, name in volumes.unknown_variables(body, given) if common.reserved else ():
+            yield Remark(
+                path=("pod", *acceptance.place(("spec", *path), pod, self.pod)),
+                text=f"nobody gives {name} to the container {volumes.AGENT}: "
+                f"$({name}) stays as it is",
+                hint=f"one of {', '.join(sorted(common.reserved))}, or a variable in its `env`",
+                wrong=True,
+            )
+
     def _body(self, common: Common) -> Mapping[str, Any]:
         return volumes.merged(self._layers(common))
 
     def _layers(self, common: Common) -> list[Mapping[str, Any]]:
         fragments = getattr(common.settings, "pods", {})
-        return [*(fragments[name] for name in self.inherits if name in fragments), self.pod]
+        told = [*(fragments[name] for name in self.inherits if name in fragments), self.pod]
+        return [acceptance.sound(layer) for layer in told]
 
     @property
     def lifetime_s(self) -> float | None:

@@ -34,7 +34,7 @@ def mended(
 
 def _sections(
     data: Any, kinds: Mapping[str, KindClasses]
-) -> Iterator[tuple[dict[str, Any], str, tree.Path, misfits.Kinds]]:
+) -> Iterator[tuple[dict[str, Any], str, tree.Path, misfits.Forms]]:
     """Yield each section that holds such a field, the field's key, its path, and the table."""
     for name, backend in _sections_of(data, "backends"):
         kind = backend.get("kind")
@@ -59,7 +59,7 @@ def _sections_of(data: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _fields(
     section: dict[str, Any], path: tree.Path, cls: type[Any]
-) -> Iterator[tuple[dict[str, Any], str, tree.Path, misfits.Kinds]]:
+) -> Iterator[tuple[dict[str, Any], str, tree.Path, misfits.Forms]]:
     for attribute in attrs.fields(cls):
         key, table = reading.key_of(attribute), attribute.metadata.get("raw")
         if table is not None and key in section:

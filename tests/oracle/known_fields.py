@@ -4,14 +4,15 @@
 """
 
 import json
-import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-from backends.kubernetes.pods import acceptance
+from backends.kubernetes.pods import fields as pod_fields
 from tests.oracle import schemas
 
 _POD = "io.k8s.api.core.v1.Pod"
-_NOT_OURS = {"managedFields", "status"}
+_NAMED = {"Quantity": "quantity", "IntOrString": "port", "Time": "text"}
+NOT_OURS = {"managedFields", "status"}
 
 
 def table() -> dict[str, Any]:
@@ -32,15 +33,31 @@ def table() -> dict[str, Any]:
             required[name] = required.get(name, told) & told
             known = fields.setdefault(name, {})
             for key, value in section["properties"].items():
-                inner = "" if key in _NOT_OURS else schemas.type_of(value)
-                if "properties" not in definitions.get(inner, {}):
-                    inner = ""
+                inner = "" if key in NOT_OURS else schemas.type_of(value)
                 left.append(inner)
-                known[key] = known.get(key) or inner.rpartition(".")[2]
+                form = "" if key in NOT_OURS else form_of(value, definitions)
+                known[key] = form or known.get(key, "")  # as the newest has it
     return {
         "fields": {name: dict(sorted(fields[name].items())) for name in sorted(fields)},
         "required": {name: sorted(required[name]) for name in sorted(required)},
     }
+
+
+def form_of(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    """Return the form of a field in a word of ``backends.kit.misfits``."""
+    if "$ref" in value:
+        full = str(value["$ref"]).rpartition("/")[2]
+        name = full.rpartition(".")[2]
+        return _NAMED.get(name, name if "properties" in definitions[full] else "")
+    match value["type"] if isinstance(value["type"], str) else value["type"][0]:
+        case "array":
+            return f"[{form_of(value['items'], definitions)}]"
+        case "object":
+            return f"{{{form_of(value['additionalProperties'], definitions)}}}"
+        case "integer":
+            return "number32" if value.get("format") == "int32" else "number"
+        case other:
+            return {"string": "text", "boolean": "truth"}[other]
 
 
 def text() -> str:
@@ -55,4 +72,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    pathlib.Path(acceptance._FILE).write_text(text())
+    pod_fields.FILE.write_text(text())

@@ -1,36 +1,98 @@
 """Whether an API server will take a pod: what can be told without one.
 
-Pure, on plain data. ``known_fields.json`` holds the fields of all releases from 1.25 on and which
-of them nobody may leave out; a test makes it from the published schemas. A field that is in none
-may be one of tomorrow: that is said, and no more. Refuses to know what a cluster adds to this:
-quotas, policies, nodes.
+Pure, on plain data. ``fields`` knows the fields of all releases and their forms, and which of
+them nobody may leave out; a field that is in none may be one of tomorrow: that is said, and no
+more. The tables here are of what an API server asks beyond its schemas: words, limits, one of
+several fields. They go by a field's name, or by its type's and its own. Refuses to know what a
+cluster adds to this: quotas, policies, nodes.
 """
 
-import functools
-import json
-import pathlib
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from backends.kit.misfits import Path
 from backends.kit.remarks import Remark
-from backends.kubernetes.pods import merge
+from backends.kubernetes.pods import fields, merge, table, volumes
 
-_FILE = pathlib.Path(__file__).with_name("known_fields.json")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _KEY = re.compile(
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
-_QUANTITY = re.compile(r"\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?")
+_IMAGE = re.compile(
+    r"((\[[0-9A-Fa-f:]+\]|[A-Za-z0-9][A-Za-z0-9.-]*)(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"
+    r"(:[A-Za-z0-9_][-.A-Za-z0-9_]{0,127})?(@[A-Za-z0-9+._-]+:[0-9a-fA-F]{32,})?"
+)
+_POLICIES = ("Always", "IfNotPresent", "Never")
+_RELATIONS = ("DoesNotExist", "Exists", "In", "NotIn")
+_PROFILES = ("Localhost", "RuntimeDefault", "Unconfined")
 _CHOICES = {
+    "AppArmorProfile.type": _PROFILES,
+    "Container.restartPolicy": ("Always", "Never", "OnFailure"),
+    "HTTPGetAction.scheme": ("HTTP", "HTTPS"),
+    "HostPathVolumeSource.type": (
+        *("BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate"),
+        "Socket",
+    ),
+    "LabelSelectorRequirement.operator": _RELATIONS,
+    "NodeSelectorRequirement.operator": (*_RELATIONS, "Gt", "Lt"),
+    "PodOS.name": ("linux", "windows"),
+    "PodSpec.restartPolicy": ("Always", "Never", "OnFailure"),
+    "SeccompProfile.type": _PROFILES,
+    "Toleration.operator": ("Equal", "Exists", "Gt", "Lt"),
     "dnsPolicy": ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
     "effect": ("NoExecute", "NoSchedule", "PreferNoSchedule"),
-    "imagePullPolicy": ("Always", "IfNotPresent", "Never"),
+    "fsGroupChangePolicy": ("Always", "OnRootMismatch"),
+    "imagePullPolicy": _POLICIES,
+    "mountPropagation": ("Bidirectional", "HostToContainer", "None"),
+    "nodeAffinityPolicy": ("Honor", "Ignore"),
+    "nodeTaintsPolicy": ("Honor", "Ignore"),
+    "preemptionPolicy": ("Never", "PreemptLowerPriority"),
+    "procMount": ("Default", "Unmasked"),
     "protocol": ("SCTP", "TCP", "UDP"),
+    "pullPolicy": _POLICIES,
+    "terminationMessagePolicy": ("FallbackToLogsOnError", "File"),
     "whenUnsatisfiable": ("DoNotSchedule", "ScheduleAnyway"),
 }
+_LARGEST = {"number": 2**63 - 1, "number32": 2**31 - 1}
+_NOT_NEGATIVE = (0, None)
+_PORTS = (1, 65_535)
+_MODES = (0, 0o777)
+_LIMITS: Mapping[str, tuple[int, int | None]] = {
+    "PodSpec.activeDeadlineSeconds": (1, 2**31 - 1),
+    "ServiceAccountTokenProjection.expirationSeconds": (600, 2**32),
+    "containerPort": _PORTS,
+    "defaultMode": _MODES,
+    "failureThreshold": _NOT_NEGATIVE,
+    "fsGroup": (0, 2**31 - 1),
+    "hostPort": (0, 65_535),
+    "initialDelaySeconds": _NOT_NEGATIVE,
+    "maxSkew": (1, None),
+    "minDomains": (1, None),
+    "mode": _MODES,
+    "periodSeconds": _NOT_NEGATIVE,
+    "port": _PORTS,
+    "runAsGroup": (0, 2**31 - 1),
+    "runAsUser": (0, 2**31 - 1),
+    "seconds": _NOT_NEGATIVE,
+    "successThreshold": _NOT_NEGATIVE,
+    "terminationGracePeriodSeconds": _NOT_NEGATIVE,
+    "timeoutSeconds": _NOT_NEGATIVE,
+    "weight": (1, 100),
+}
+_HANDLERS = ("exec", "grpc", "httpGet", "tcpSocket")
+_ONE_OF: Mapping[str, tuple[frozenset[str], bool]] = {
+    "EnvFromSource": (frozenset({"configMapRef", "secretRef"}), True),
+    "EnvVar": (frozenset({"value", "valueFrom"}), False),
+    "EnvVarSource": (frozenset(), True),
+    "LifecycleHandler": (frozenset({"exec", "httpGet", "sleep", "tcpSocket"}), True),
+    "Probe": (frozenset(_HANDLERS), True),
+    "Volume": (frozenset(), False),
+    "VolumeProjection": (frozenset(), True),
+}
+"""Of which fields there is only one, and whether there must be; none named: all its sections."""
 _INSIDE = frozenset({"containers", "initContainers", "restartPolicy", "volumes"})
 """Of a pod that is written without its ``spec``, or with a wrong indentation."""
 _NAMED = {"Container": "container", "Volume": "volume"}
@@ -43,14 +105,21 @@ def of_layer(layer: Any, namespace: str | None) -> Iterator[Remark]:
     That a field is unknown is no error: API servers leave it out, and it may be one of tomorrow.
     """
     if not isinstance(layer, Mapping):
-        yield Remark(text="found no section; allowed: parts of a pod", wrong=True)
+        hint = (
+            "remove the | or the quotes: its lines are YAML themselves"
+            if isinstance(layer, str)
+            else ""
+        )
+        text = "found no section; allowed: parts of a pod"
+        yield Remark(text=text, hint=hint, wrong=True)
         return
+    formed = list(fields.KINDS.remarks(layer, ()))
+    yield from formed
     try:
-        merge.check(layer)
+        merge.check(sound(layer))
     except merge.MergeError as error:
         text, _, hint = error.reason.partition("; hint: ")
         yield Remark(path=error.path, text=text, hint=hint, wrong=True)
-        return
     for key, wanted in (("kind", "Pod"), ("apiVersion", "v1")):
         if layer.get(key, wanted) != wanted:
             yield Remark(
@@ -59,7 +128,8 @@ def of_layer(layer: Any, namespace: str | None) -> Iterator[Remark]:
     for key in _INSIDE & layer.keys():
         text = "stands outside of `spec`"
         yield Remark(path=(key,), text=text, hint="put it into `spec`", wrong=True)
-    yield from _metadata(layer.get("metadata") or {}, namespace)
+    metadata = layer.get("metadata")
+    yield from _metadata(metadata if isinstance(metadata, Mapping) else {}, namespace)
     yield from _unknown(layer)
 
 
@@ -89,9 +159,13 @@ def _metadata(metadata: Mapping[str, Any], namespace: str | None) -> Iterator[Re
 
 
 def _unknown(layer: Mapping[str, Any]) -> Iterator[Remark]:
-    for path, kind, section in _sections(layer):
+    for path, kind, section in fields.sections(layer):
         for key in section:
-            if key not in _fields()[kind] and key != "$patch" and (path or key not in _INSIDE):
+            if (
+                key not in fields.known()[kind]
+                and key != "$patch"
+                and (path or key not in _INSIDE)
+            ):
                 near = _elsewhere(str(key), kind)
                 yield Remark(
                     path=(*path, key),
@@ -100,21 +174,45 @@ def _unknown(layer: Mapping[str, Any]) -> Iterator[Remark]:
                 )
 
 
+def sound(layer: Any, form: str = fields.KINDS.top) -> Any:
+    """Return a layer whose sections and lists are such, empty where the user wrote others.
+
+    The others are told, and what stands beside them is judged all the same.
+    """
+    if form[:1].isupper():
+        if not isinstance(layer, Mapping):
+            return layer if layer is None else {}
+        inner = fields.known().get(form, {})
+        return {key: sound(value, inner.get(str(key), "")) for key, value in layer.items()}
+    if form.startswith("{"):
+        return layer if layer is None or isinstance(layer, Mapping) else {}
+    if form.startswith("["):
+        if not isinstance(layer, list):
+            return layer if layer is None else []
+        of_sections = form[1:2].isupper()
+        kept = [one for one in layer if isinstance(one, Mapping) or not of_sections]
+        return [sound(one, form[1:-1]) for one in kept]
+    return layer
+
+
 def refused(pod: Mapping[str, Any]) -> Iterator[Remark]:
     """Say what of a pod every API server refuses; ``pod`` is whole, its layers are merged."""
-    for path, kind, section in _sections(pod):
+    for path, kind, section in fields.sections(pod):
         yield from _missing(path, kind, section)
-        yield from _choices(path, section)
+        yield from _choices(path, kind, section)
+        yield from _limits(path, kind, section)
+        yield from _one_of(path, kind, section)
         match kind:
             case "Container" | "Volume":
+                if kind == "Container":
+                    yield from _image(path, section.get("image"))
                 yield from _name(path, section.get("name"), _NAMED[kind])
-            case "ResourceRequirements":
-                yield from _quantities(path, section)
             case "ObjectMeta":
                 yield from _labels((*path, "labels"), section.get("labels"))
             case "PodSpec":
                 yield from _labels((*path, "nodeSelector"), section.get("nodeSelector"))
                 yield from _twice(path, section)
+                yield from _unmounted(path, section)
 
 
 def place(path: Path, pod: Mapping[str, Any], layer: Mapping[str, Any]) -> Path:
@@ -147,7 +245,7 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _missing(path: Path, kind: str, section: Mapping[str, Any]) -> Iterator[Remark]:
-    for key in _required()[kind]:
+    for key in fields.required()[kind]:
         if section.get(key) is None and (kind, key) != ("PodSpec", "containers"):
             yield Remark(path=path, text=f"has no {key}", wrong=True)
     is_container = kind == "Container" and "name" in section
@@ -155,27 +253,61 @@ def _missing(path: Path, kind: str, section: Mapping[str, Any]) -> Iterator[Rema
         yield Remark(path=path, text="has no image", wrong=True)
 
 
-def _choices(path: Path, section: Mapping[str, Any]) -> Iterator[Remark]:
-    for key, allowed in _CHOICES.items():
-        told = section.get(key)
-        if isinstance(told, str) and told and told not in allowed:
+def _choices(path: Path, kind: str, section: Mapping[str, Any]) -> Iterator[Remark]:
+    for key, told in section.items():
+        allowed = _CHOICES.get(f"{kind}.{key}") or _CHOICES.get(key)
+        if isinstance(told, str) and told and allowed is not None and told not in allowed:
             yield _wrong((*path, key), told, ", ".join(allowed))
+
+
+def _limits(path: Path, kind: str, section: Mapping[str, Any]) -> Iterator[Remark]:
+    for key, told in section.items():
+        largest = _LARGEST.get(fields.known()[kind].get(key, ""))
+        least, most = _LIMITS.get(f"{kind}.{key}") or _LIMITS.get(key) or (None, None)
+        if type(told) is not int or (largest is None and least is None):
+            continue
+        least = -largest - 1 if least is None and largest is not None else least
+        most = largest if most is None else most
+        low = -math.inf if least is None else least
+        high = math.inf if most is None else most
+        if not low <= told <= high:
+            is_open = most is None or most in _LARGEST.values()
+            allowed = f"{least} or more" if is_open else f"{least} to {most}"
+            text = f"found {str(told)[:40]}; allowed: {allowed}"
+            yield Remark(path=(*path, key), text=text, wrong=True)
+
+
+def _one_of(path: Path, kind: str, section: Mapping[str, Any]) -> Iterator[Remark]:
+    if kind not in _ONE_OF:
+        return
+    names, at_least_one = _ONE_OF[kind]
+    known = fields.known()[kind]
+    names = names or frozenset(name for name, form in known.items() if form[:1].isupper())
+    told = [key for key in section if key in names and section[key] not in (None, "")]
+    if len(told) > 1:
+        text = f"has {' and '.join(told)}; allowed: one of them"
+        yield Remark(path=path, text=text[:256], wrong=True)
+    elif not told and at_least_one and not any(key not in known for key in section):
+        text = f"says nothing of what it is; allowed: one of {', '.join(sorted(names))}"
+        yield Remark(path=path, text=text, wrong=True)
+
+
+def _image(path: Path, told: Any) -> Iterator[Remark]:
+    if isinstance(told, str) and told and not _IMAGE.fullmatch(told):
+        yield _wrong((*path, "image"), told, "an image, such as registry.example/maven:3.9")
+
+
+def _unmounted(path: Path, section: Mapping[str, Any]) -> Iterator[Remark]:
+    known = [str(volume) for volume in volumes.names_of(section)]
+    for where, volume in volumes.missing(section, besides=(table.OWN_SECRET,)):
+        allowed = f"a volume of the pod, which are {', '.join(known)[:120]}"
+        yield _wrong((*path, *where), volume, allowed)
 
 
 def _name(path: Path, told: Any, what: str) -> Iterator[Remark]:
     if isinstance(told, str) and not _LABEL.fullmatch(told):
         allowed = f"as the name of a {what} lower-case letters, digits and '-', 63 at most"
         yield _wrong((*path, "name"), told, allowed)
-
-
-def _quantities(path: Path, section: Mapping[str, Any]) -> Iterator[Remark]:
-    for part in ("limits", "requests"):
-        told = section.get(part)
-        for key, value in told.items() if isinstance(told, Mapping) else ():
-            if isinstance(value, str) and not _QUANTITY.fullmatch(value):
-                yield _wrong((*path, part, key), value, "a quantity, such as 500m or 2Gi")
-            elif isinstance(value, bool) or (isinstance(value, int | float) and value < 0):
-                yield _wrong((*path, part, key), str(value), "a quantity, such as 500m or 2Gi")
 
 
 def _labels(path: Path, told: Any) -> Iterator[Remark]:
@@ -207,47 +339,11 @@ def _wrong(path: Path, found: str, allowed: str) -> Remark:
     return Remark(path=path, text=f"found {found[:80]!r}; allowed: {allowed}", wrong=True)
 
 
-# --- the tables --------------------------------------------------------------------------------
-
-
-def _sections(pod: Mapping[str, Any]) -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
-    """Yield the sections of a pod with their types; what is no section is told by others."""
-    left: list[tuple[Path, str, Any]] = [((), "Pod", pod)]
-    while left:
-        path, kind, value = left.pop()
-        if isinstance(value, Mapping):
-            yield path, kind, value
-            left += [
-                ((*path, key), inner, value[key])
-                for key, inner in _fields()[kind].items()
-                if inner and key in value
-            ]
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            left += [((*path, at), kind, entry) for at, entry in enumerate(value)]
-
-
-@functools.cache
-def _table() -> Mapping[str, Any]:
-    table: Mapping[str, Any] = json.loads(_FILE.read_text())
-    return table
-
-
-def _fields() -> Mapping[str, Mapping[str, str]]:
-    """Return by type the fields with their types, which are empty for what is no section."""
-    fields: Mapping[str, Mapping[str, str]] = _table()["fields"]
-    return fields
-
-
-def _required() -> Mapping[str, Sequence[str]]:
-    required: Mapping[str, Sequence[str]] = _table()["required"]
-    return required
-
-
 def _elsewhere(key: str, kind: str) -> str:
     """Return where a field that stands at a wrong place belongs, if that is known."""
     if kind == "ResourceRequirements":
         return "`limits` or `requests`"
-    return next((words for place, words in _PLACES.items() if key in _fields()[place]), "")
+    return next((words for place, words in _PLACES.items() if key in fields.known()[place]), "")
 
 
 _PLACES = {"PodSpec": "`spec`", "Container": "a container", "ObjectMeta": "`metadata`"}

@@ -340,8 +340,9 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
         raise api.Rejected(
             f"`pod` removes the volume {quotes.shown(_WORK_VOLUME)}, which containers share"
         )
-    for name, volume in volumes.missing(body):
-        known = ", ".join(str(entry["name"]) for entry in body["volumes"])
+    for (kind, number, *_), volume in volumes.missing(body):
+        name = body[str(kind)][number]["name"]
+        known = ", ".join(map(str, volumes.names_of(body)))
         raise api.Rejected(
             f"the container {quotes.shown(name)} mounts the volume {quotes.shown(volume)}, "
             f"but those of the pod are: {known[:120]}"

@@ -7,7 +7,7 @@ does. Refuses to know what is done about it.
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from backends.kit import names, perils, workspaces
@@ -27,6 +27,7 @@ _OF_THE_NODE = {
 }
 _POD_FIELDS = ("metadata.name", "metadata.uid")
 _GIVEN = "JENKINS_AGENT_NAME"  # a variable that images of agents get, another one for each
+_THE_BROKERS = "JENKINS_"
 _VARIABLE = re.compile(r"\$\(([^)$]{1,64})\)")
 
 
@@ -77,20 +78,35 @@ def share(pod: dict[str, Any]) -> None:
 
 def mounts(body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what each container of a pod mounts, with the container's name."""
+    for _, container, mount in _placed_mounts(body):
+        yield container, mount
+
+
+def _placed_mounts(
+    body: Mapping[str, Any],
+) -> Iterator[tuple[tuple[str | int, ...], str, dict[str, Any]]]:
     for kind in ("initContainers", "containers"):
-        for container in _entries(body.get(kind)):
+        for number, container in _numbered(body.get(kind)):
             for key in ("volumeMounts", "volumeDevices"):
-                for mount in _entries(container.get(key)):
-                    yield str(container.get("name")), mount
+                for at, mount in _numbered(container.get(key)):
+                    yield (kind, number, key, at), str(container.get("name")), mount
 
 
-def missing(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield containers that mount a volume that the pod does not have, and its name."""
-    known = {volume.get("name") for volume in _entries(body.get("volumes"))}
-    for container, mount in mounts(body):
+def names_of(body: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the names of a pod's volumes."""
+    for volume in _entries(body.get("volumes")):
+        yield volume.get("name")
+
+
+def missing(
+    body: Mapping[str, Any], *, besides: Collection[str] = ()
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield where a volume is mounted that the pod does not have, and its name."""
+    known = {*map(str, names_of(body)), *besides}
+    for path, _, mount in _placed_mounts(body):
         volume = mount.get("name")
         if isinstance(volume, str) and volume not in known:
-            yield container, volume
+            yield (*path, "name"), volume
 
 
 def apart(body: Mapping[str, Any], work_directory: str) -> Iterator[str]:
@@ -178,6 +194,23 @@ def given_variables(
                 yield ("containers", number, "env", at), told, reserved[told]
 
 
+def unknown_variables(
+    body: Mapping[str, Any], reserved: Collection[str]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield where the agent's words name a variable like the broker's that nobody gives it."""
+    for number, container in _numbered(body.get("containers")):
+        if container.get("name") != AGENT or container.get("envFrom"):
+            continue
+        known = {*reserved, *(one.get("name") for one in _entries(container.get("env")))}
+        for key in ("command", "args"):
+            told = container.get(key)
+            for at, word in enumerate(told if isinstance(told, list) else ()):
+                plain = word.replace("$$", "") if isinstance(word, str) else ""
+                for name in _VARIABLE.findall(plain):
+                    if name.startswith(_THE_BROKERS) and name not in known:
+                        yield ("containers", number, key, at), name
+
+
 def _mounts(
     container: Mapping[str, Any], sources: Mapping[str, tuple[str | None, bool]], work: str
 ) -> list[workspaces.Mount]:
@@ -235,3 +268,9 @@ def _section(value: Any) -> Any:
 
 def _entries(value: Any) -> list[Any]:
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def _numbered(value: Any) -> Iterator[tuple[int, Any]]:
+    for number, one in enumerate(value if isinstance(value, list) else ()):
+        if isinstance(one, Mapping):
+            yield number, one

@@ -16,6 +16,7 @@ from attrs import Attribute, frozen
 
 from backends.kit import misfits, perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
+from backends.kubernetes.api import contexts
 from backends.kubernetes.pods import acceptance, fields, volumes
 from outside import files, quotes
 
@@ -150,6 +151,10 @@ class ClusterSettings:
                 text="every user of this machine may read that file",
                 hint="chmod 600",
             )
+        if self.kubeconfig is not None or self.context is not None:
+            for misfit in contexts.misfits(self.kubeconfig, self.context):
+                place = "context" if self.kubeconfig is None else "kubeconfig"
+                yield Remark(path=(place,), text=misfit.text, hint=misfit.hint)
 
 
 def in_the_clear(url: str) -> bool:

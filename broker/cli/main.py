@@ -382,7 +382,7 @@ def _building(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         help="agent.jar (default: that of the configured controller)",
     )
     runtime.add_argument(
-        "--jdk", type=pathlib.Path, metavar="FOLDER", help="a JDK (default: the one of jlink)"
+        "--jdk", type=pathlib.Path, metavar="PATH", help="a JDK (default: the one of jlink)"
     )
     runtime.add_argument(
         "--image",

@@ -42,6 +42,8 @@ class Places:
         *section, key = problem.path
         here = _pattern(tuple(section))
         places = [p for p in self.found.get(str(key), []) if self._fits(p, here)]
+        # what every kind of backend knows is meant rather than what stands deep in one of them
+        places = [p for p in places if not any(map(_is_kind, p))] or places
         nearest = max((_common(here, place) for place in places), default=0)
         near = [place for place in places if _common(here, place) == nearest]
         if here and nearest == len(here) and not any(_is_kind(p[nearest]) for p in near):

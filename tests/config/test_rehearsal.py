@@ -49,10 +49,6 @@ def test_one_that_another_backend_can_serve_is_warned_of():
             "pod: {spec: {containers: [{name: jnlp, $patch: delete}]}}",
             "`pod` removes the container 'jnlp'",
         ),
-        (
-            "pod: {spec: {containers: [{name: c, image: i, volumeMounts: [{name: v, mountPath: /v}]}]}}",
-            "the container 'c' mounts the volume 'v'",
-        ),
         ("in_container: true", "in_container is on, but the backend has no section"),
     ],
 )

@@ -17,7 +17,7 @@ HEAD = "owner: o\ncontroller: {url: 'https://c/', user: u, token: 'env:T'}\nlist
         (True, "true"),
         ([False, None, 1, "a"], "[false, nothing, 1, 'a']"),
         ({"a": {"b": True}, 1: None}, "{a: {b: true}, 1: nothing}"),
-        ("it's C:\\x", "'it's C:\\x'"),
+        ("it's C:\\x", '"it\'s C:\\x"'),
         ("a\nb\x1b\ud800", "'a\\nb\\x1b\\ud800'"),
         (dt.date(2026, 1, 2), "2026-01-02"),
         (1.5, "1.5"),

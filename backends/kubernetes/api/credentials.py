@@ -18,29 +18,13 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
+from backends.kubernetes.api import contexts
 from outside import files, paths, secrets, text
 
 _FILE_BYTES = 4 << 20
 _MEMORY = 512 << 20
 """Bytes for this child, and for each of its plugins: the package keeps all that they say."""
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
-_TEXTS = frozenset(
-    {
-        *("as", "as-uid", "certificate-authority", "certificate-authority-data"),
-        *("client-certificate", "client-certificate-data", "client-key", "client-key-data"),
-        *("cluster", "namespace", "password", "proxy-url", "server", "tls-server-name"),
-        *("token", "tokenFile", "user", "username"),
-    }
-)
-_KINDS: dict[str, type] = {
-    "as-groups": list,
-    "as-user-extra": dict,
-    "auth-provider": dict,
-    "disable-compression": bool,
-    "exec": dict,
-    "insecure-skip-tls-verify": bool,
-}
-_KIND_WORDS = {str: "a text", list: "a list", dict: "a section", bool: "true or false"}
 _PLACES = ("BearerToken", "authorization")  # where its releases of today and before keep it
 
 
@@ -101,10 +85,10 @@ def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, 
     )
     user = _section(merged.config.value, "user", loader.current_context)
     cluster = _section(merged.config.value, "cluster", loader.current_context)
-    _check_plugin(user)
+    contexts.check_plugin(user)
     more: dict[str, Any] = {
-        "server_name": _told(cluster, "tls-server-name"),
-        "proxy": _proxy(cluster),
+        "server_name": contexts.told(cluster, "tls-server-name"),
+        "proxy": contexts.proxy(cluster),
         "acts_as": [_header(name, value) for name, value in _acts_as(user)],
     }
     loader.load_and_set(configuration)
@@ -127,34 +111,14 @@ def _merged(merger: Any, told: str) -> Any:
     try:
         return merger(told)
     except (AttributeError, IndexError, KeyError, TypeError):
-        raise ValueError(
-            "it is not a section with lists of clusters, users and contexts"
-        ) from None
+        raise ValueError(contexts.NOT_ONE) from None
 
 
 def _judge(merged: Any) -> None:
-    """Raise ValueError for the first value of another kind than kubectl takes there.
-
-    The package would stumble over it, or worse: for it the text "false" is true.
-    """
-    _of_kind(merged.get("current-context"), str, "current-context")
-    for part in ("clusters", "users", "contexts"):
-        inner = part.removesuffix("s")
-        for entry in merged.get(part) or ():  # the package's own nodes: a value, and its file
-            value = entry.value if isinstance(entry.value, dict) else {}
-            _of_kind(value.get("name"), str, f"{part}: name")
-            where = f"{inner} {str(value.get('name'))[:40]}"
-            section = value.get(inner)
-            _of_kind(section, dict, where)
-            for key, told in (section or {}).items():
-                kind = _KINDS.get(str(key), str if str(key) in _TEXTS else None)
-                if kind is not None:
-                    _of_kind(told, kind, f"{where}: {key}")
-
-
-def _of_kind(value: Any, kind: type, where: str) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise ValueError(f"{where} is not {_KIND_WORDS[kind]}")
+    """Raise ValueError for a value that is not what kubectl takes there."""
+    parts = ("clusters", "users", "contexts")  # the package's own nodes: a value, and its file
+    entries = {part: [entry.value for entry in merged.get(part) or ()] for part in parts}
+    contexts.judge(merged.get("current-context"), entries)
 
 
 def _section(merged: Any, kind: str, context: Any) -> dict[str, Any]:
@@ -168,28 +132,10 @@ def _section(merged: Any, kind: str, context: Any) -> dict[str, Any]:
     return {}
 
 
-def _told(section: dict[str, Any], key: str) -> str | None:
-    """Return a text; raises ValueError for what is none."""
-    value = section.get(key)
-    if value is None or isinstance(value, str):
-        return value or None
-    raise ValueError(f"{key} is not a text")
-
-
-def _proxy(cluster: dict[str, Any]) -> str | None:
-    url = _told(cluster, "proxy-url")
-    scheme = url.partition("://")[0] if url is not None else "http"
-    if scheme not in {"http", "https"}:
-        raise ValueError(
-            f"proxy-url: found {scheme[:20]}://; allowed: http://HOST:PORT or https://"
-        )
-    return url
-
-
 def _acts_as(user: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the headers that say on whose behalf a request is made, as kubectl sends them."""
     for key, header in (("as", "Impersonate-User"), ("as-uid", "Impersonate-Uid")):
-        value = _told(user, key)
+        value = contexts.told(user, key)
         if value is not None:
             yield header, value
     for group in user.get("as-groups") or ():
@@ -205,15 +151,6 @@ def _header(name: str, value: str) -> tuple[str, str]:
     if not value.isprintable():
         raise ValueError(f"{name}: its value has a character that no header may have")
     return name, value
-
-
-def _check_plugin(user: dict[str, Any]) -> None:
-    """Raise ValueError for a plugin that asks a person: nobody sits here."""
-    plugin = user.get("exec")
-    if isinstance(plugin, dict) and plugin.get("interactiveMode") == "Always":
-        raise ValueError(
-            "its plugin has interactiveMode Always: it asks a person; hint: another user"
-        )
 
 
 def _check(path: pathlib.Path) -> None:

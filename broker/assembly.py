@@ -156,6 +156,7 @@ def _order(action: model.LaunchAgent, broker: app.Broker) -> execute.Order:
     template = broker.policy.template(action.template)
     if template is None:
         raise backends_api.Rejected(f"template {action.template} is no longer configured")
+    template = spec.variant(action, template)
     kind = registry.kind(broker.settings.backends[action.backend].kind)
     controller = broker.settings.controller
     try:

@@ -46,6 +46,7 @@ class Common:
     name: str = ""  # of the template
     remote_fs: str | None = None  # None: the backend's own
     image: str | None = None
+    asks_image: bool = False  # builds may ask for one of their own
     environment: Mapping[str, str] = Factory(dict)
     # variables that are the broker's to give: what to set instead
     reserved: Mapping[str, str] = Factory(dict)

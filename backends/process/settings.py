@@ -103,6 +103,14 @@ class ProcessTemplate:
 
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what no process can be."""
+        if common.asks_image:
+            yield Remark(
+                path=("parameters",),
+                common=True,
+                text="the process backend runs no images, and builds may ask for one",
+                hint="another backend for this template, or no image among its parameters",
+                wrong=common.sole,
+            )
         if common.image is not None:
             yield Remark(
                 path=("image",),

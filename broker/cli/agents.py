@@ -90,6 +90,8 @@ def _rows(document: documents.Document) -> Iterator[tuple[str, str]]:
         yield "phase", f"{agent['phase']}{cordoned}"
         yield "why", document["text"]
         yield "template", _template(agent, document["template"])
+        if agent["asked"]:
+            yield "asked for", " ".join(agent["asked"])
         yield "where", terminal.where(agent)
         yield "age", terminal.seconds(agent["age_s"])
         yield "builds", str(agent["builds"])

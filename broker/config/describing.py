@@ -28,6 +28,7 @@ _PLAIN: Mapping[Any, dict[str, Any]] = {
     shape.Days: {"type": "string"},
     shape.Injected: {"anyOf": [{"const": True}, {"type": "string"}]},
     shape.Cap: {"anyOf": [{"type": "integer"}, {"enum": [shape.UNLIMITED]}]},
+    shape.Amount: {"type": ["string", "number"]},
     shape.Labels: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
 }
 

@@ -147,6 +147,14 @@ def _injected(value: object) -> str:
     )
 
 
+def _amount(value: object) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:g}"
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    raise values.Bad(values.shown(value), "a number or a text")
+
+
 def _labels(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(value.split())
@@ -221,6 +229,7 @@ def _make() -> cattrs.Converter:
         (shape.SecretRef, values.reference),
         (shape.TimeOfDay, schedule.parse_time),
         (shape.Days, lambda value: schedule.parse_days(str(value))),
+        (shape.Amount, _amount),
         (shape.Labels, _labels),
         (shape.Cap, _cap),
         (shape.Injected, _injected),

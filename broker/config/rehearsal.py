@@ -76,9 +76,9 @@ def refusals(
 ) -> Iterator[tuple[model.BackendName, str]]:
     """Yield the backends on which a template can have no agent for certain, each with why."""
     for backend in template.backends:
-        entry = backends[backend]
-        kind = kinds[entry.kind]
-        if kind.maker is None:
+        entry = backends.get(backend)  # None: it has mistakes of its own
+        kind = kinds[entry.kind] if entry is not None else None
+        if entry is None or kind is None or kind.maker is None:
             continue
         wish = order(template, backend, owner=owner, style=kind.style, now=0.0)
         try:

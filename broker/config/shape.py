@@ -24,6 +24,8 @@ Days = NewType("Days", frozenset)  # type: ignore[type-arg]  # of int, 0 is Mond
 Cap = NewType("Cap", int)
 """A number, or ``UNLIMITED``."""
 UNLIMITED = "unlimited"
+Amount = NewType("Amount", str)
+"""A number or a text, as it stands in a label."""
 Labels = NewType("Labels", tuple)  # type: ignore[type-arg]  # of str: a list, or one text
 Injected = NewType("Injected", str)
 """The name of a runtime, or true for ``default``."""
@@ -330,6 +332,31 @@ class Resources:
 
 
 @frozen(kw_only=True)
+class Choice:
+    """What one of a parameter's values stands for."""
+
+    image: str | None = setting.of("Container image.", None)
+    memory_bytes: int | None = setting.of("Hard limit.", None, least=_LEAST_MEMORY)
+    cpu: float | None = setting.of("Cores, hard limit.", None, above=0)
+
+
+@frozen(kw_only=True)
+class Parameter:
+    """What builds may ask of a template by a label ``NAME=VALUE``."""
+
+    allow: tuple[str, ...] | None = setting.of(
+        "Of `image`: patterns of images; `*` does not cross a `/`, `**` does.",
+        None,
+        like=re.compile(r"[!-~]{1,256}"),
+        words=f"patterns of images, of {globs.MOST} characters at most",
+    )
+    min: Amount | None = setting.of("Of `memory` (512m, 512Mi) and `cpu` (0.5).", None)
+    max: Amount | None = setting.of("The same, at most.", None)
+    values: dict[str, Choice] | None = setting.of("Of any other name: what may be asked.", None)
+    default: Amount | None = setting.of("What who asks for none gets, as if asked for.", None)
+
+
+@frozen(kw_only=True)
 class Template:
     """A kind of agent. A section named like a kind of backend holds that kind's settings."""
 
@@ -363,6 +390,16 @@ class Template:
     )
     cap: int | None = same(
         model.Template, "cap", "Agents of it; default: no limit.", least=0, most=_MANY
+    )
+    parameters: dict[str, Parameter] = setting.of(
+        "What builds may ask for by labels like `image=golang:1.22` or `memory=4g`: `image: "
+        "{allow: [PATTERN]}`, `memory: {min, max}`, `cpu: {min, max}`, `ANY_NAME: {values: {WORD: "
+        "{image, memory, cpu}}}`, each with a `default`. Each set of values is a variant: "
+        "agents of its own, within the template's cap, none kept warm.",
+        {},
+    )
+    variants: int = same(
+        model.Template, "variants", "Different variants at the same time.", least=1, most=1000
     )
     warm: Warm = setting.of("Agents kept idle.", Warm())
     retention: Retention = setting.of("When an agent goes.", Retention())

@@ -17,7 +17,17 @@ from attrs import field, frozen
 
 from backends import api as backends_api
 from backends.kit import names, remarks, setting
-from broker.config import collector, exposure, reading, rehearsal, schedule, shape, tree, values
+from broker.config import (
+    collector,
+    exposure,
+    parameters,
+    reading,
+    rehearsal,
+    schedule,
+    shape,
+    tree,
+    values,
+)
 from broker.config.settings import BackendSettings, KindClasses, Warmth
 from broker.core import model
 from broker.core.fleet import marks
@@ -84,6 +94,11 @@ class Templates:
             reconnect_for_s=section.reconnect_for_s,
             platform=platform,
         )
+        asked = parameters.Parameters(
+            notes=self.notes, path=(*path, "parameters"), labels=section.labels
+        )
+        allowed = asked.read(section.parameters)
+        launch = asked.defaulted(launch, section.parameters, allowed)
         template = model.Template(
             name=model.TemplateName(name),
             labels=frozenset(section.labels),
@@ -97,6 +112,8 @@ class Templates:
             only_for=section.only_for or (),
             not_for=section.not_for or (),
             cap=section.cap,
+            parameters=allowed,
+            variants=section.variants,
             min_idle=section.warm.min_idle,
             retention=self._retention((*path, "retention"), section.retention, platform),
             connect_deadline_s=section.connect_deadline_s,
@@ -369,6 +386,7 @@ class Templates:
                 environment=section.environment,
                 reserved=jnlp_launch.VARIABLES,
                 alone=section.cap == 1,
+                asks_image=_asks_image(section),
                 sole=all(self.backends[name].kind == entry.kind for name in platform),
             )
             for remark in remarks.of_template(options, common):
@@ -437,9 +455,15 @@ def _spelled(character: str) -> str:
     return code if character.isspace() or not character.isprintable() else f"{character} ({code})"
 
 
+def _asks_image(section: shape.Template) -> bool:
+    """Return whether builds may ask for an image of their own."""
+    chosen = (c for one in section.parameters.values() for c in (one.values or {}).values())
+    return "image" in section.parameters or any(c.image is not None for c in chosen)
+
+
 def revision(template: model.Template) -> str:
     """Return a short text that changes with what an agent is, not with when it goes."""
-    parts = (
+    parts: tuple[object, ...] = (
         sorted(template.labels),
         template.executors,
         template.exclusive,
@@ -448,6 +472,8 @@ def revision(template: model.Template) -> str:
             for a in attrs.fields(model.LaunchSettings)
         },
     )
+    if template.parameters:
+        parts += (_plain(template.parameters),)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
 
 

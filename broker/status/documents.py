@@ -18,6 +18,7 @@ from broker import config
 from broker.core import model
 from broker.core.decide import explain, staying
 from broker.core.decide import leftovers as remains
+from broker.core.demand import parameters
 from broker.core.fleet import death, ledger, withheld
 from broker.status import jobs
 from broker.status.source import StatusSource
@@ -281,6 +282,7 @@ def _agent(agent: model.Agent, *, now: float) -> Document:
         "name": agent.name,
         "phase": agent.phase.value,
         "template": agent.template,
+        "asked": [_quote(label) for label in sorted(agent.asked)],
         "backend": agent.backend,
         "place": _quote(agent.instance.place) if agent.instance is not None else "",
         "revision": agent.revision,
@@ -386,6 +388,10 @@ def _template(template: model.Template) -> Document:
         "only_for": list(template.only_for),
         "not_for": list(template.not_for),
         "cap": template.cap,
+        "parameters": {
+            name: parameters.words(name, one) for name, one in template.parameters.items()
+        },
+        "variants": template.variants,
         "min_idle": template.min_idle,
         "retention": {
             "once": keep.once,
@@ -551,6 +557,7 @@ def _backoffs(last: model.Plan, *, now: float) -> list[Document]:
             "scope": key.scope.value,
             "backend": key.backend or None,
             "template": key.template,
+            "asked": [_quote(label) for label in sorted(key.asked)],
             "place": key.place or None,
             "failures": backoff.failures,
             "until_at": _iso(backoff.until_at),

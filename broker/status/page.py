@@ -299,7 +299,9 @@ def _until(row: _Row) -> str:
 def _held_what(row: _Row) -> str:
     if "scope" in row:
         return _text(
-            " ".join(p for p in (row["template"], row["backend"], row["place"]) if p)
+            " ".join(
+                p for p in (row["template"], *row["asked"], row["backend"], row["place"]) if p
+            )
             or row["scope"]
         )
     return _text(row["subject"])

@@ -216,7 +216,14 @@ def render(told: Mapping[str, _Row], *, width: int | None = None) -> str:
                 *(
                     (
                         " ".join(
-                            word for word in (b["template"], b["backend"], b.get("place")) if word
+                            word
+                            for word in (
+                                b["template"],
+                                *b.get("asked", ()),
+                                b["backend"],
+                                b.get("place"),
+                            )
+                            if word
                         )
                         or b["scope"],
                         seconds(b["until_in_s"]),

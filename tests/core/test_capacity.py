@@ -457,7 +457,7 @@ def test_what_has_proved_itself_starts_as_many_as_there_are(missing, expected):
     key = ledgers.key_of(Scope.TEMPLATE, B, "t")
     trial = model.Trial(revision="r1", online=ledgers.ENOUGH_ONLINE - missing)
     room.ledger = attrs.evolve(room.ledger, trials={key: trial})
-    room.starting_by_pair["t", B] = 1000
+    room.starting_by_pair["t", B, frozenset()] = 1000
     found = capacity.place(room, scene.policy.templates[0])
     assert expected == (found.reason if isinstance(found, capacity.Shortage) else found)
 
@@ -821,7 +821,7 @@ def _counts(room):
         room.by_template["t"],
         room.by_backend[B],
         room.starting_by_backend[B],
-        room.starting_by_pair["t", B],
+        room.starting_by_pair["t", B, frozenset()],
         room.taken_by_backend[B],
         room.ordered_by_template["t"],
         *room.asked.values(),

@@ -220,9 +220,11 @@ PLATFORMS = {
 
 LAYERS = {
     "Backend": "the section of the file, and the contract",
+    "Choice": "the section of the file, and the core's value",
     "HighAvailability": "the section of the file, and the settings in force",
     "Host": "an engine as the settings name it, and the verbs of the contract on it",
     "NotFound": "the same answer of a platform and of Jenkins",
+    "Parameter": "the section of the file, and the core's value",
     "Resources": "the section of the file, and what a platform is told",
     "Retention": "the section of the file, and the core's value",
     "Template": "the section of the file, and the core's value",

@@ -21,6 +21,8 @@ from outside import counts
 STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
 """Phases that count against the caps on starting agents (a CONNECTING one only until online)."""
 
+_PLAIN: frozenset[str] = frozenset()
+"""What an agent is asked for that is no variant."""
 _FIRST_TRIED = 2
 """Agents that a new definition starts at first."""
 
@@ -57,7 +59,7 @@ class Room:
     by_template: Counter[str] = Factory(Counter)
     by_backend: Counter[str] = Factory(Counter)
     starting_by_backend: Counter[str] = Factory(Counter)
-    starting_by_pair: Counter[tuple[str, str]] = Factory(Counter)
+    starting_by_pair: Counter[tuple[str, str, frozenset[str]]] = Factory(Counter)
     taken_by_backend: Counter[str] = Factory(Counter)
     asked: Counter[model.BackoffKey] = Factory(Counter)  # ordered, and not answered yet
     unseen_by_backend: Counter[str] = Factory(Counter)  # ordered, and not in the view yet
@@ -121,33 +123,42 @@ class Room:
             self._said[key] = f"; {text}" if text else ""
         return self._said[key]
 
-    def take(self, template: Template, backend: BackendName) -> None:
+    def take(
+        self, template: Template, backend: BackendName, asked: frozenset[str] = _PLAIN
+    ) -> None:
         """Count a launch of this plan."""
         self.by_template[template.name] += 1
         self.by_backend[backend] += 1
         self.starting_by_backend[backend] += 1
-        self.starting_by_pair[template.name, backend] += 1
+        self.starting_by_pair[template.name, backend, asked] += 1
         self.taken_by_backend[backend] += 1
-        self.ask(backend, template.name)
+        self.ask(backend, template.name, asked=asked)
         self.ordered_by_template[template.name] += 1
 
-    def give_back(self, template: Template, backend: BackendName) -> None:
+    def give_back(
+        self, template: Template, backend: BackendName, asked: frozenset[str] = _PLAIN
+    ) -> None:
         """Count a launch of this plan no longer."""
         self.by_template[template.name] -= 1
         self.by_backend[backend] -= 1
         self.starting_by_backend[backend] -= 1
-        self.starting_by_pair[template.name, backend] -= 1
+        self.starting_by_pair[template.name, backend, asked] -= 1
         self.taken_by_backend[backend] -= 1
-        self.ask(backend, template.name, -1)
+        self.ask(backend, template.name, -1, asked=asked)
         self.ordered_by_template[template.name] -= 1
 
     def ask(
-        self, backend: BackendName, template: model.TemplateName | None, number: int = 1
+        self,
+        backend: BackendName,
+        template: model.TemplateName | None,
+        number: int = 1,
+        *,
+        asked: frozenset[str] = _PLAIN,
     ) -> None:
         """Count starts that the backend has not answered."""
         self.asked[_CONTROLLER] += number
         self.asked[ledgers.key_of(Scope.BACKEND, backend, None)] += number
-        self.asked[ledgers.key_of(Scope.TEMPLATE, backend, template)] += number
+        self.asked[ledgers.key_of(Scope.TEMPLATE, backend, template, asked=asked)] += number
 
 
 def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> Room:
@@ -173,11 +184,12 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
             room.unseen_by_backend[agent.backend or ""] += 1
         flight = agent.expectation
         if flight is not None and flight.verb is model.Verb.LAUNCH and flight.done_at is None:
-            room.ask(agent.backend or BackendName(""), agent.template)
+            room.ask(agent.backend or BackendName(""), agent.template, asked=agent.asked)
             room.ordered_by_template[agent.template or ""] += 1
         if _is_new(agent, policy):
             room.starting_by_backend[agent.backend or ""] += 1
-            room.starting_by_pair[agent.template or "", agent.backend or ""] += 1
+            pair = agent.template or "", agent.backend or "", agent.asked
+            room.starting_by_pair[pair] += 1
     return room
 
 
@@ -224,22 +236,25 @@ def nearest(shortage: Shortage) -> int:
     return 3 if shortage.reason in _NOT_AT_ALL else 2
 
 
-def place(room: Room, template: Template) -> BackendName | Shortage:
+def place(
+    room: Room, template: Template, asked: frozenset[str] = _PLAIN
+) -> BackendName | Shortage:
     """Choose the first backend of a template that has room, or say why none has.
 
     One that has failed is tried with one agent; as long as it starts, others go elsewhere.
+    ``asked`` makes a variant, which has failures of its own.
     """
     blocked = _template_gate(room, template)
     if blocked is not None:
         return blocked
     refusals: list[tuple[BackendName, Shortage]] = []
     for backend in template.backends:
-        refused = _backend_gate(room, template, backend)
+        refused = _backend_gate(room, template, backend, asked)
         if refused is None:
-            waits = room.starting_by_pair[template.name, backend] > 0 and tried(
-                room, template, backend
+            waits = room.starting_by_pair[template.name, backend, asked] > 0 and tried(
+                room, template, backend, asked
             )
-            return (elsewhere(room, template, backend) if waits else None) or backend
+            return (elsewhere(room, template, backend, asked) if waits else None) or backend
         refusals.append((backend, refused))
     if not refusals:
         return Shortage(
@@ -259,7 +274,12 @@ def place(room: Room, template: Template) -> BackendName | Shortage:
 
 
 def tried(
-    room: Room, template: Template, backend: BackendName, *, since: float | None = None
+    room: Room,
+    template: Template,
+    backend: BackendName,
+    asked: frozenset[str] = _PLAIN,
+    *,
+    since: float | None = None,
 ) -> str:
     """Return of which failure a start shows whether it is over; empty: of none.
 
@@ -268,8 +288,8 @@ def tried(
     """
     for key, least in (
         (ledgers.key_of(Scope.BACKEND, backend, None), 1),
-        (ledgers.key_of(Scope.TEMPLATE, backend, template.name), 1),
-        (ledgers.key_of(Scope.LAUNCH, backend, template.name), _ROW),
+        (ledgers.key_of(Scope.TEMPLATE, backend, template.name, asked=asked), 1),
+        (ledgers.key_of(Scope.LAUNCH, backend, template.name, asked=asked), _ROW),
     ):
         backoff = room.ledger.backoffs.get(key)
         if backoff is None or backoff.failures < least:
@@ -281,14 +301,16 @@ def tried(
     return ""
 
 
-def elsewhere(room: Room, template: Template, backend: BackendName) -> BackendName | None:
+def elsewhere(
+    room: Room, template: Template, backend: BackendName, asked: frozenset[str] = _PLAIN
+) -> BackendName | None:
     """Return another backend of a template that has room and has not failed, if there is one."""
     if len(template.backends) == 1 or _template_gate(room, template) is not None:
         return None
     for other in template.backends:
-        if other == backend or tried(room, template, other):
+        if other == backend or tried(room, template, other, asked):
             continue
-        if _backend_gate(room, template, other) is None:
+        if _backend_gate(room, template, other, asked) is None:
             return other
     return None
 
@@ -327,22 +349,24 @@ def _template_gate(room: Room, template: Template) -> Shortage | None:
     ) or _window_gate(room, _CONTROLLER)
 
 
-def _backend_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:
+def _backend_gate(
+    room: Room, template: Template, backend: BackendName, asked: frozenset[str]
+) -> Shortage | None:
     view = room.views.get(backend)
     if view is None or not view.synced:
         words = f" ({view.error})" if view is not None and view.error else ""
         return Shortage(reason=WaitReason.NOT_SYNCED, text=f"its state is unknown{words}")
     whole = ledgers.key_of(Scope.BACKEND, backend, None)
-    pair = ledgers.key_of(Scope.TEMPLATE, backend, template.name)
-    launch = ledgers.key_of(Scope.LAUNCH, backend, template.name)
-    name, revision = template.name, template.revision
+    pair = ledgers.key_of(Scope.TEMPLATE, backend, template.name, asked=asked)
+    launch = ledgers.key_of(Scope.LAUNCH, backend, template.name, asked=asked)
+    name, revision = " ".join([template.name, *sorted(asked)]), template.revision
     return (
         _backoff_gate(room, whole, "backing off", "")
         or _backoff_gate(room, pair, f"template {name} is set aside", revision)
         or _backoff_gate(room, launch, f"starts of template {name} pause", revision)
         or _first_gate(room, whole)
-        or _row_gate(room, template, backend)
-        or _probe_gate(room, template, backend)
+        or _row_gate(room, template, pair)
+        or _probe_gate(room, template, pair)
         or _trial_gate(room, template, pair)
         or _window_gate(room, pair)
         or _window_gate(room, whole)
@@ -399,15 +423,15 @@ def _first_gate(room: Room, whole: model.BackoffKey) -> Shortage | None:
     )
 
 
-def _row_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:
+def _row_gate(room: Room, template: Template, pair: model.BackoffKey) -> Shortage | None:
     """After several starts in a row that failed, each by itself, ask for one until one works."""
-    key = ledgers.key_of(Scope.LAUNCH, backend, template.name)
+    key = ledgers.key_of(Scope.LAUNCH, pair.backend, template.name, asked=pair.asked)
     backoff = room.ledger.backoffs.get(key)
     if backoff is None or backoff.failures < _ROW:
         return None
     if backoff.revision and backoff.revision != template.revision:
         return None
-    if room.asked[ledgers.key_of(Scope.TEMPLATE, backend, template.name)] == 0:
+    if room.asked[pair] == 0:
         return None
     return Shortage(
         reason=WaitReason.BACKOFF,
@@ -416,20 +440,19 @@ def _row_gate(room: Room, template: Template, backend: BackendName) -> Shortage 
     )
 
 
-def _probe_gate(room: Room, template: Template, backend: BackendName) -> Shortage | None:
+def _probe_gate(room: Room, template: Template, pair: model.BackoffKey) -> Shortage | None:
     """After a failure one agent goes first; the others follow when it is online.
 
     Where the failure was that agents were online and closed, they follow when it is at work, and
     one by one after ``backoff_max_s``, for there may be no work.
     """
-    backoff = room.ledger.backoffs.get(ledgers.key_of(Scope.TEMPLATE, backend, template.name))
+    backoff = room.ledger.backoffs.get(pair)
     if backoff is None or backoff.failures == 0 or backoff.cause is model.Failure.NO_CAPACITY:
         return None
     if backoff.revision and backoff.revision != template.revision:
         return None
-    pair = template.name, backend
-    untried = backoff.cause is model.Cause.CLOSED and room.has_untried(template, backend)
-    if room.starting_by_pair[pair] == 0 and not untried:
+    untried = backoff.cause is model.Cause.CLOSED and room.has_untried(template, pair.backend)
+    if room.starting_by_pair[template.name, pair.backend, pair.asked] == 0 and not untried:
         return None
     return Shortage(
         reason=WaitReason.SET_ASIDE,
@@ -439,12 +462,12 @@ def _probe_gate(room: Room, template: Template, backend: BackendName) -> Shortag
 
 def _trial_gate(room: Room, template: Template, pair: model.BackoffKey) -> Shortage | None:
     """Start few agents of a definition that has brought few online: twice as many with each."""
-    trial = room.ledger.trials.get(pair)
+    trial = room.ledger.trials.get(ledgers.key_of(Scope.TEMPLATE, pair.backend, template.name))
     online = trial.online if trial is not None and trial.revision == template.revision else 0
     if online >= ledgers.ENOUGH_ONLINE:
         return None
     most = _FIRST_TRIED * 2**online
-    if room.starting_by_pair[template.name, pair.backend] < most:
+    if room.starting_by_pair[template.name, pair.backend, pair.asked] < most:
         return None
     words = f"only {counts.told(online, 'agent')}" if online else "no agent"
     return Shortage(

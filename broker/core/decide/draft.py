@@ -39,6 +39,7 @@ class OrderedAgent(NamedTuple):
     name: NodeName
     template: Template
     backend: model.BackendName
+    asked: frozenset[str] = frozenset()
     tries: str = ""  # of which failure it shows whether it is over; nobody waits for it
 
 
@@ -221,13 +222,13 @@ class Draft:
 
     @functools.cached_property
     def _idle(self) -> Mapping[str, int]:
-        return Counter([agent.template or "" for agent in self.within(Phase.IDLE)])
+        return Counter([a.template or "" for a in self.within(Phase.IDLE) if not a.asked])
 
     def idle_without(self, names: AbstractSet[NodeName]) -> Counter[str]:
-        """Count by template the idle agents that are not among these."""
+        """Count by template the idle agents that are not among these, and no variants."""
         left = Counter(self._idle)
         others = (self.present[name] for name in self.present.keys() & names)
-        left.subtract([a.template or "" for a in others if a.phase is Phase.IDLE])
+        left.subtract([a.template or "" for a in others if a.phase is Phase.IDLE and not a.asked])
         return left
 
     def template_of(self, agent: Agent) -> Template | None:

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from broker.core import model
 from broker.core.decide import capacity
-from broker.core.demand import jobs, labels, nearest
+from broker.core.demand import jobs, labels, nearest, parameters
 
 _PROMISES = frozenset(
     {
@@ -68,18 +68,27 @@ def _ask(
     room: capacity.Room | None,
     job: str | None,
 ) -> Answer:
+    asked = parameters.NONE
     if parsed is None:
         serves = template.takes_unlabelled
         why = "takes items without a label" if serves else "takes no items without a label"
     else:
-        serves = parsed.matches(template.labels)
+        wanted = parameters.asked(parsed, template)
+        serves = wanted is not None and not wanted.complaint
+        asked = wanted.labels if wanted is not None else parameters.NONE
         has = ", ".join(sorted(template.labels)) or "no label"
-        why = f"has {has}{'' if serves else _lacks(parsed, template.labels)}"
+        why = f"has {has}{'' if wanted is not None else _lacks(parsed, template.labels)}"
+        if wanted is not None and wanted.complaint:
+            why += f"; {wanted.complaint}"
+        elif asked:
+            why += f", and is started with {', '.join(sorted(asked))}"
+        elif template.parameters:
+            why += f"; may be asked for {parameters.all_words(template)}"
     if template.restricted:
         why += f"; is {jobs.words(template)}"
         serves = serves and (job is None or jobs.is_for(template, job))
     if serves and room is not None:
-        placed = capacity.place(room, template)
+        placed = capacity.place(room, template, asked)
         if isinstance(placed, capacity.Shortage):
             why += f"; not now: {placed.text}"
         else:

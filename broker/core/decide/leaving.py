@@ -11,7 +11,7 @@ import attrs
 from attrs import define
 
 from broker.core import model
-from broker.core.decide import capacity, retention
+from broker.core.decide import capacity, retention, variants
 from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import wishes as demand
@@ -24,7 +24,12 @@ _Helps = Callable[[Agent], bool]
 
 def make_room(draft: drafts.Draft) -> None:
     """Let idle agents of other kinds go, or one busy one after its build, for those who wait."""
-    starved = [(w, r) for crowd, r in draft.short if r.reason in capacity.SHARED for w in crowd]
+    starved = [
+        (wish, refused)
+        for crowd, refused in draft.short
+        if refused.reason in capacity.SHARED or variants.can_yield(draft, crowd[0], refused)
+        for wish in crowd
+    ]
     waits = {w.item.id: draft.world.ledger.waits.get(w.item.id, draft.now) for w, _ in starved}
     draft.world = attrs.evolve(draft.world, ledger=attrs.evolve(draft.world.ledger, waits=waits))
     if not starved:
@@ -54,9 +59,12 @@ def _is_going(draft: drafts.Draft, agent: Agent) -> bool:
 
 def _helps(wish: demand.Wish, refused: capacity.Shortage) -> _Helps:
     """Return which agents' room would help an item: where a cap is full, any for a total cap."""
+    if refused.reason not in capacity.SHARED:
+        return lambda agent: variants.is_other(agent, wish)
     anywhere = refused.reason is WaitReason.CAP_TOTAL
     return lambda agent: (
-        agent.template not in wish.templates and (anywhere or agent.backend in refused.capped)
+        (agent.template not in wish.templates or variants.is_other(agent, wish))
+        and (anywhere or agent.backend in refused.capped)
     )
 
 
@@ -149,7 +157,7 @@ def _let_idle_go(
         or _not_needed(draft, agent, template, tally)
     )
     if verdict is not None and _retire_idle(draft, agent, verdict):
-        tally.idle[agent.template or ""] -= not agent.closed
+        tally.idle[agent.template or ""] -= not agent.closed and not agent.asked
         tally.staying[agent.template or ""] -= 1
 
 
@@ -184,6 +192,8 @@ def _may_go(
         ):
             others.append(agent)
             moving.add(agent.template)
+        elif agent.asked:  # nobody keeps it warm: its time is noted
+            others.append(agent)
         elif name not in nominated:
             at_ease.setdefault(template.name, []).append(agent)
     for template in draft.policy.templates:
@@ -279,7 +289,7 @@ def _not_needed(
         return retention.Verdict(
             cause=model.Cause.SURPLUS, text=f"{excess} more than the cap of {template.cap}"
         )
-    if tally.idle[template.name] <= template.min_idle:
+    if not agent.asked and tally.idle[template.name] <= template.min_idle:
         return None
     verdict = retention.unwanted(agent) or retention.idle_too_long(agent, template, now=draft.now)
     memory = agent.memory
@@ -317,7 +327,9 @@ def _stop_starting(
         if verdict is not None:
             _retire_idle(draft, agent, verdict)
         return
-    spare = template is not None and tally.idle[template.name] >= template.min_idle
+    spare = template is not None and (
+        bool(agent.asked) or tally.idle[template.name] >= template.min_idle
+    )
     verdict = retention.unwanted(agent)
     if verdict is not None and spare and agent.name not in nominated:
         _retire_idle(draft, agent, verdict)

@@ -141,12 +141,15 @@ def _helpers(draft: drafts.Draft) -> Counter[str]:
 
 
 def _spare(draft: drafts.Draft) -> Counter[str]:
-    """Count by template the agents that are idle or on their way and nominated to nobody."""
+    """Count by template the agents that are idle or on their way and nominated to nobody.
+
+    Variants are nobody's warm agents.
+    """
     offered = draft.offering - {supply.name for supply in draft.nominated.values()}
     return Counter(
         agent.template or ""
         for agent in draft.agents
-        if agent.name in offered and agent.phase is not Phase.BUSY
+        if agent.name in offered and agent.phase is not Phase.BUSY and not agent.asked
     )
 
 

@@ -126,14 +126,16 @@ def labels_of(agent: Agent, template: Template | None) -> frozenset[str]:
     if agent.computer is not None:
         labels = agent.computer.labels
         return labels if agent.name in labels else labels | {agent.name}
-    return (template.labels if template is not None else frozenset()) | {agent.name}
+    own = template.labels if template is not None else frozenset()
+    return own | agent.asked | {agent.name}
 
 
 def kind_of(agent: Agent, template: Template | None) -> frozenset[str]:
     """Return these labels without the agent's own name: the same for all of a kind."""
     if agent.computer is not None:
         return agent.computer.kind
-    return template.labels - {agent.name} if template is not None else frozenset()
+    own = template.labels if template is not None else frozenset()
+    return (own | agent.asked) - {agent.name}
 
 
 @frozen(kw_only=True)

@@ -14,9 +14,9 @@ import attrs
 
 from backends import api as backends_api
 from broker.core import model
-from broker.core.decide import capacity, retention
+from broker.core.decide import capacity, retention, variants
 from broker.core.decide import draft as drafts
-from broker.core.demand import matching, queue_texts, vetoes
+from broker.core.demand import matching, parameters, queue_texts, vetoes
 from broker.core.demand import wishes as demand
 from broker.core.fleet import marks, neighbours, withheld
 from broker.core.model import Agent, LabelSource, Phase, Template, WaitReason
@@ -98,8 +98,9 @@ def _sooner(draft: drafts.Draft, agent: Agent) -> str:
     template = draft.template_of(agent)
     if template is None or agent.backend is None or agent.created_at is None:
         return ""
-    failure = capacity.tried(draft.room, template, agent.backend, since=agent.created_at)
-    other = capacity.elsewhere(draft.room, template, agent.backend) if failure else None
+    room, asked = draft.room, agent.asked
+    failure = capacity.tried(room, template, agent.backend, asked, since=agent.created_at)
+    other = capacity.elsewhere(room, template, agent.backend, asked) if failure else None
     if other is None:
         return ""
     return _tries(agent.backend, other, failure)
@@ -243,7 +244,7 @@ def _keep(draft: drafts.Draft) -> list[matching.Supply]:
     last_first = sorted(draft.supplies, key=operator.attrgetter("name"), reverse=True)
     for supply in sorted(last_first, key=operator.attrgetter("tier"), reverse=True):
         name, template = supply.name, supply.template
-        kept = template in left
+        kept = template in left and not supply.asked
         if kept and name in present:
             kept = present[name].phase is not _BUSY  # its free slots are no warm agent
         if kept and template is not None:
@@ -337,6 +338,7 @@ def _supply(draft: drafts.Draft, agent: Agent, slots: int) -> matching.Supply:
         template.exclusive if template is not None else True,
         slots,
         _tier(agent),
+        asked=agent.asked,
     )
 
 
@@ -388,8 +390,8 @@ def _take_back(draft: drafts.Draft) -> None:
         return
     warm = _warm(draft)
     for order in reversed(idle):
-        if warm[order.template.name] > order.template.min_idle:
-            warm[order.template.name] -= 1
+        if order.asked or warm[order.template.name] > order.template.min_idle:
+            warm[order.template.name] -= not order.asked
             _withdraw(draft, order)
     others = {order.template.name for order in orders if not order.tries}
     for order in [one for one in orders if one.tries and one.template.name not in others]:
@@ -404,7 +406,7 @@ def _take_back(draft: drafts.Draft) -> None:
 def _withdraw(draft: drafts.Draft, order: drafts.OrderedAgent) -> None:
     del draft.orders[order.name]
     draft.launches[order.template.name] -= 1
-    draft.room.give_back(order.template, order.backend)
+    draft.room.give_back(order.template, order.backend, order.asked)
 
 
 def _launch_ordered(draft: drafts.Draft) -> None:
@@ -434,6 +436,7 @@ def _launch_ordered(draft: drafts.Draft) -> None:
                 avoid=tuple(
                     sorted(place for name, place in draft.avoided if name == order.backend)
                 ),
+                asked=tuple(sorted(order.asked)),
             )
         )
 
@@ -451,7 +454,7 @@ def _order_round(draft: drafts.Draft) -> None:
             )
     served = draft.nominated.keys()
     crowds = ([w for w in crowd if w.item.id not in served] for crowd in draft.crowds)
-    spare: Counter[str] = Counter()
+    spare: Counter[tuple[str, frozenset[str]]] = Counter()
     turn = itertools.count()
     heap = [(_turn(draft, crowd), next(turn), crowd) for crowd in crowds if crowd]
     heapq.heapify(heap)
@@ -467,15 +470,20 @@ def _turn(draft: drafts.Draft, crowd: Sequence[demand.Wish]) -> tuple[int, int, 
     return (int(head.kind is not demand.WishKind.NOW), held, *drafts.age(head))
 
 
-def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str]) -> bool:
+def _place_one(
+    draft: drafts.Draft,
+    crowd: list[demand.Wish],
+    spare: Counter[tuple[str, frozenset[str]]],
+) -> bool:
     """Serve the oldest item of a crowd; on refusal note the reason for the whole crowd."""
     head = crowd[0]
     announced = head.kind is demand.WishKind.ANNOUNCED
     names = head.early if announced else head.templates
     templates = [t for name in names if (t := draft.policy.template(name)) is not None]
     for template in templates:
-        if spare[template.name] > 0:
-            spare[template.name] -= 1
+        kind = template.name, demand.asked_of(head, template.name)
+        if spare[kind] > 0:
+            spare[kind] -= 1
             crowd.pop(0)
             return True
     held = _more_would_not_help(draft, crowd) or _leaves_to_neighbour(draft, crowd)
@@ -483,11 +491,15 @@ def _place_one(draft: drafts.Draft, crowd: list[demand.Wish], spare: Counter[str
         draft.held.update(wish.item.id for wish in crowd)
     refusals = [(held, templates[0])] if held is not None and templates else []
     for template in templates if held is None else ():
-        placed = capacity.place(draft.room, template)
+        asked = demand.asked_of(head, template.name)
+        placed = variants.gate(draft, template, asked) or capacity.place(
+            draft.room, template, asked
+        )
         if not isinstance(placed, capacity.Shortage):
             if draft.ids:
-                spare[template.name] += template.executors - 1
-                _order_one(draft, template, _after_try(draft, template, placed))
+                spare[template.name, asked] += template.executors - 1
+                backend = _after_try(draft, template, placed, asked)
+                _order_one(draft, template, backend, asked)
                 if draft.world.ledger.vetoes:
                     draft.trying[vetoes.key_of(head)] += 1
                 crowd.pop(0)
@@ -642,40 +654,49 @@ def _words(wish: demand.Wish) -> str:
 
 
 def _after_try(
-    draft: drafts.Draft, template: Template, backend: model.BackendName
+    draft: drafts.Draft,
+    template: Template,
+    backend: model.BackendName,
+    asked: frozenset[str] = parameters.NONE,
 ) -> model.BackendName:
     """Return who serves instead of a backend that has failed; that one is tried beside it."""
-    failure = capacity.tried(draft.room, template, backend)
+    failure = capacity.tried(draft.room, template, backend, asked)
     if not failure or len(draft.ids) < _TRY_AND_OTHER:
         return backend
-    draft.room.take(template, backend)
-    other = capacity.elsewhere(draft.room, template, backend)
-    draft.room.give_back(template, backend)
+    draft.room.take(template, backend, asked)
+    other = capacity.elsewhere(draft.room, template, backend, asked)
+    draft.room.give_back(template, backend, asked)
     if other is None:
         return backend
-    _order_one(draft, template, backend, tries=_tries(backend, other, failure))
+    _order_one(draft, template, backend, asked, tries=_tries(backend, other, failure))
     return other
 
 
 def _order_one(
-    draft: drafts.Draft, template: Template, backend: model.BackendName, *, tries: str = ""
+    draft: drafts.Draft,
+    template: Template,
+    backend: model.BackendName,
+    asked: frozenset[str] = parameters.NONE,
+    *,
+    tries: str = "",
 ) -> None:
     name = marks.node_name(draft.policy.owner, template.name, draft.ids.pop(0))
     draft.orders[name] = drafts.OrderedAgent(
-        name=name, template=template, backend=backend, tries=tries
+        name=name, template=template, backend=backend, asked=asked, tries=tries
     )
     draft.launches[template.name] += 1
-    draft.room.take(template, backend)
+    draft.room.take(template, backend, asked)
     if tries:
         return
     draft.supplies.append(
         matching.Supply(
             name=name,
             template=template.name,
-            kind=template.labels - {name},
+            kind=(template.labels | asked) - {name},
             exclusive=template.exclusive,
             slots=template.executors,
             tier=_TIERS[Phase.LAUNCHING],
+            asked=asked,
         )
     )
 
@@ -711,6 +732,6 @@ def _warm(draft: drafts.Draft) -> Counter[str]:
     warm.update(
         supply.template or ""
         for supply in draft.supplies
-        if supply.tier > 0 and supply.name not in nominated | idle
+        if supply.tier > 0 and not supply.asked and supply.name not in nominated | idle
     )
     return warm

@@ -12,6 +12,7 @@ from attrs import Factory, frozen
 from backends import api as backends_api
 from backends.kit import names, runtime
 from broker.core import model
+from broker.core.demand import parameters
 from broker.core.fleet import marks
 from jnlp import launch as jnlp_launch
 from jnlp import node as jnlp_node
@@ -132,6 +133,11 @@ def jvm_options(launch: model.LaunchSettings) -> tuple[str, ...]:
     if memory is not None and not any(_HEAP.match(option) for option in own):
         heap = (f"-Xmx{max(_LEAST_HEAP_MIB, int(memory * launch.heap_share) >> 20)}m",)
     return (_FIRST_COMPILER, *collector, *heap, *own)
+
+
+def variant(action: model.LaunchAgent, template: model.Template) -> model.Template:
+    """Return the template as an action wants it: with what was asked for put in."""
+    return parameters.bound(template, action.asked)
 
 
 def _marks(action: model.LaunchAgent, template: model.Template, site: Site) -> marks.Marks:

@@ -32,6 +32,7 @@ class Supply:
     kept: bool = False  # counts for the warm pool if nobody needs it
     refused: frozenset[model.ItemId] = frozenset()  # that the controller does not give to it
     owner: str = ""  # of a neighbour's agent
+    asked: frozenset[str] = frozenset()  # of its labels, what makes it a variant of its template
 
     @property
     def labels(self) -> frozenset[str]:
@@ -59,7 +60,8 @@ def fits(wish: demand.Wish, supply: Supply) -> bool:
     if supply.template is not None and supply.template in wish.barred:
         return False
     if wish.label.source is model.LabelSource.SINGLE_NODE:
-        return supply.template is not None and supply.template in wish.templates
+        is_of = supply.template is not None and supply.template in wish.templates
+        return is_of and demand.asked_of(wish, supply.template) <= supply.asked
     return demand.could_want(wish, supply.labels, supply.exclusive) is True
 
 

@@ -20,7 +20,7 @@ import attrs
 from attrs import Factory, define, field, frozen
 
 from broker.core import model
-from broker.core.demand import jobs, labels, nearest, queue_texts
+from broker.core.demand import jobs, labels, nearest, parameters, queue_texts
 from broker.core.model import (
     ItemId,
     KnownLabel,
@@ -93,6 +93,7 @@ def _crowd_of(wish: "Wish") -> Hashable:
         wish.early,
         wish.kind,
         wish.barred,
+        wish.variants,
     )
 
 
@@ -109,9 +110,15 @@ class Wish:
     pinned: NodeName | None = None  # exactly this agent of ours and no other
     unmet: Unmet | None = None
     barred: frozenset[TemplateName] = frozenset()  # templates that are not for its job
+    variants: tuple[tuple[TemplateName, frozenset[str]], ...] = ()  # what it asks of which of them
     crowd: Hashable = field(  # wishes of one look that want exactly the same have the same
         eq=False, repr=False, default=Factory(_crowd_of, takes_self=True)
     )
+
+
+def asked_of(wish: Wish, template: TemplateName | None) -> frozenset[str]:
+    """Return which labels beside its own an agent of a template needs to serve a wish."""
+    return next((asked for name, asked in wish.variants if name == template), parameters.NONE)
 
 
 def pinned_to(wish: Wish, name: NodeName) -> Wish:
@@ -361,6 +368,15 @@ class _Foreign:
         return next((n for kind, n in self.kinds.items() if expression.matches(kind)), None)
 
 
+@frozen
+class _Serving:
+    """The templates that serve a label, what it asks of them, and what else it may not ask."""
+
+    templates: tuple[TemplateName, ...] = ()
+    variants: tuple[tuple[TemplateName, frozenset[str]], ...] = ()
+    complaint: str = ""
+
+
 @frozen(kw_only=True)
 class _WishReader:
     """Everything that all items of one look share."""
@@ -374,7 +390,7 @@ class _WishReader:
     english: bool  # what is not understood is not another language
     grammar: labels.Grammar  # of the controller's version
     # many items want the same: by the canonical text of an expression
-    serving: dict[str, tuple[TemplateName, ...]] = Factory(dict)
+    serving: dict[str, _Serving] = Factory(dict)
     hosts: dict[str, NodeName | None] = Factory(dict)
     nearest: dict[str, str] = Factory(dict)
     crowds: dict[Hashable, int] = Factory(dict)
@@ -386,7 +402,8 @@ class _WishReader:
         kind = _kind(item)
         expression, complaint = self._expression(item, label)
         pinned = self._pinned(item, expression)
-        serving = self._templates(label, expression, pinned)
+        offers = self._serving(label, expression, pinned)
+        serving = offers.templates
         barred = barred.intersection(serving) if pinned is None else _NOBODY  # it goes on there
         wish = Wish(
             item=item,
@@ -396,13 +413,15 @@ class _WishReader:
             templates=tuple(n for n in serving if n not in barred) if barred else serving,
             pinned=pinned,
             barred=barred,
+            variants=offers.variants,
         )
         if kind is WishKind.ANNOUNCED:
             eager = {t.name for t in self.templates if t.start_early}
             wish = attrs.evolve(wish, early=tuple(n for n in wish.templates if n in eager))
         crowd = self.crowds.setdefault(_crowd_of(wish), len(self.crowds))
         others = serving if not wish.templates else ()
-        return attrs.evolve(wish, unmet=self._unmet(wish, complaint, others), crowd=crowd)
+        unmet = self._unmet(wish, complaint, others, offers.complaint)
+        return attrs.evolve(wish, unmet=unmet, crowd=crowd)
 
     def _expression(
         self, item: QueueItem, label: KnownLabel
@@ -427,25 +446,52 @@ class _WishReader:
         name = NodeName(expression.name)
         return name if name in self.our_nodes else None
 
-    def _templates(
+    def _serving(
         self, label: KnownLabel, expression: labels.Expression | None, pinned: NodeName | None
-    ) -> tuple[TemplateName, ...]:
+    ) -> _Serving:
         node = pinned if pinned is not None else label.node
         if node is not None:
-            wanted = self.our_nodes.get(node)
-            return tuple(t.name for t in self.templates if t.name == wanted)
+            return self._like(node)
         if expression is not None:
             text = expression.canonical()
             if text not in self.serving:
-                self.serving[text] = tuple(n for n, has in self.kinds if expression.matches(has))
+                self.serving[text] = self._offers(expression)
             return self.serving[text]
         if label.source is LabelSource.NO_LABEL:
-            return tuple(t.name for t in self.templates if t.takes_unlabelled)
-        return ()
+            return _Serving(tuple(t.name for t in self.templates if t.takes_unlabelled))
+        return _Serving()
+
+    def _like(self, node: NodeName) -> _Serving:
+        """Return the template of an agent, and the variant that the agent is."""
+        wanted = self.our_nodes.get(node)
+        template = next((t for t in self.templates if t.name == wanted), None)
+        if template is None:
+            return _Serving()
+        asked = parameters.NONE
+        if template.parameters:
+            computers = (c for c in self.view.computers if c.name == node)
+            asked = frozenset[str]().union(*(template.asked(c.kind) for c in computers))
+        return _Serving((template.name,), ((template.name, asked),) if asked else ())
+
+    def _offers(self, expression: labels.Expression) -> _Serving:
+        names, variants, complaint = [], [], ""
+        for template in self.templates:
+            asked = parameters.asked(expression, template)
+            if asked is None:
+                continue
+            if asked.complaint:
+                complaint = complaint or asked.complaint
+                continue
+            names.append(template.name)
+            if asked.labels:
+                variants.append((template.name, asked.labels))
+        return _Serving(tuple(names), tuple(variants), complaint)
 
     # --- why nothing can be done ---
 
-    def _unmet(self, wish: Wish, complaint: str, barred: Sequence[TemplateName]) -> Unmet | None:
+    def _unmet(
+        self, wish: Wish, complaint: str, barred: Sequence[TemplateName], refused: str
+    ) -> Unmet | None:
         match wish.kind:
             case WishKind.STARTED | WishKind.NOT_DEMAND:
                 return None
@@ -459,9 +505,17 @@ class _WishReader:
             return _unmet(
                 wish, WaitReason.QUIETING_DOWN, "the controller gives out no work: quiet-down"
             )
-        if wish.templates:
-            return None
-        return self._not_for_job(wish, barred) if barred else self._unserved(wish, complaint)
+        return None if wish.templates else self._refused(wish, complaint, barred, refused)
+
+    def _refused(
+        self, wish: Wish, complaint: str, barred: Sequence[TemplateName], refused: str
+    ) -> Unmet:
+        """Say why no template serves an item: those that could, but for something, come first."""
+        if barred:
+            return self._not_for_job(wish, barred)
+        if refused:
+            return _unmet(wish, WaitReason.PARAMETER, refused)
+        return self._unserved(wish, complaint)
 
     def _not_for_job(self, wish: Wish, barred: Sequence[TemplateName]) -> Unmet:
         """Say that templates would serve its label, and are not for its job."""
@@ -566,6 +620,7 @@ def _alike(first: Wish, item: QueueItem) -> Wish:
         first.pinned,
         _of_another(unmet, item) if unmet is not None else None,
         first.barred,
+        first.variants,
         first.crowd,
     )
 

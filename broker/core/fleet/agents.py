@@ -440,6 +440,7 @@ def _join(
         phase=phase,
         template=memory.template,
         backend=evidence.backend,
+        asked=_asked(evidence, expectation, template),
         revision=evidence.marks.revision if evidence.marks is not None else "",
         created_at=memory.created_at,
         computer=evidence.computer,
@@ -449,6 +450,15 @@ def _join(
         memory=_note_phase(memory, phase, now=world.now, read_at=evidence.read_at),
         cordoned=evidence.computer is not None and lifecycle.is_cordoned(evidence.computer),
     )
+
+
+def _asked(
+    evidence: Evidence, expectation: model.Expectation | None, template: model.Template | None
+) -> frozenset[str]:
+    """Return the labels that make an agent a variant: its node's, or those it is ordered with."""
+    if evidence.computer is not None:
+        return template.asked(evidence.computer.kind) if template is not None else frozenset()
+    return expectation.asked if expectation is not None else frozenset()
 
 
 _LEFT_OVER = frozenset({Phase.ORPHAN, Phase.LOST})
@@ -536,7 +546,8 @@ def _count_online(
     if is_first:
         template = policy.by_name.get(agent.template)
         if template is not None and template.revision == agent.revision:
-            ledger = ledgers.proved(ledger, key, agent.revision)
+            proved = attrs.evolve(key, asked=frozenset())  # of the definition, in any variant
+            ledger = ledgers.proved(ledger, proved, agent.revision)
     came = memory.online_witnessed and is_first
     worked = memory.whole and memory.builds > (old.builds if old is not None else 0)
     if worked or (came and (before is None or before.cause is not model.Cause.CLOSED)):
@@ -565,8 +576,8 @@ def _keys_of(agent: Agent) -> tuple[model.BackoffKey, model.BackoffKey]:
     """Return what is held back after failures of its template there, and of single starts."""
     backend = agent.backend or model.BackendName("")
     return (
-        ledgers.key_of(model.Scope.TEMPLATE, backend, agent.template),
-        ledgers.key_of(model.Scope.LAUNCH, backend, agent.template),
+        ledgers.key_of(model.Scope.TEMPLATE, backend, agent.template, asked=agent.asked),
+        ledgers.key_of(model.Scope.LAUNCH, backend, agent.template, asked=agent.asked),
     )
 
 

@@ -6,8 +6,8 @@ scope and is cleared by a success. A fresh ledger is always a correct start. Thi
 to read a clock or roll dice: ``now`` and ``jitter`` (0 to 1) come in.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import attrs
 from attrs import frozen
@@ -34,6 +34,9 @@ FIRST_WINDOW = 8
 _MOST_AT_ONCE = 1024
 DEPARTED_KEPT = 500
 """Agents that are gone; what became of an item is learnt within seconds of its end."""
+_T = TypeVar("_T")
+_VARIANTS_KEPT = 100
+"""Of so many variants of templates it is remembered how their starts fared."""
 ENOUGH_ONLINE = 6
 """Agents that came online: what has brought as many starts without a limit of its own."""
 
@@ -88,6 +91,7 @@ def expect(ledger: Ledger, *actions: model.Action, now: float, policy: model.Pol
             expires_at=now + policy.launch_timeout_s + VISIBLE_S,
             reason=action.reason,
             item=action.item if isinstance(action, model.LaunchAgent) else None,
+            asked=frozenset(action.asked if isinstance(action, model.LaunchAgent) else ()),
         )
         if isinstance(action, model.LaunchAgent):
             limits = policy.backends.get(action.backend, model.BackendPolicy())
@@ -140,7 +144,7 @@ def settle(
     if outcome.withdrawn:
         return ledger
     backend = key_of(Scope.BACKEND, action.backend, None)
-    pair = key_of(Scope.TEMPLATE, action.backend, action.template)
+    pair = key_of(Scope.TEMPLATE, action.backend, action.template, asked=action.asked)
     if outcome.failure is None:
         began = expectation.since_at if expectation is not None else outcome.at
         told = [key for key in (backend, pair) if not _was_full(ledger, key, since=began)]
@@ -148,7 +152,7 @@ def settle(
         controller = key_of(Scope.CONTROLLER, action.backend, None)
         windows = {key: size for key, size in ledger.windows.items() if key != controller}
         ledger = attrs.evolve(ledger, windows=windows)
-        launch = key_of(Scope.LAUNCH, action.backend, action.template)
+        launch = key_of(Scope.LAUNCH, action.backend, action.template, asked=action.asked)
         return succeeded(ledger, controller, backend, launch)
     # if it was looked at meanwhile: only newer views end it
     ledger = _note(ledger, action.name, failed_at=outcome.at)
@@ -201,7 +205,9 @@ def _launch_failed(
     for scope in scopes:
         ledger = failed(
             ledger,
-            key_of(scope, action.backend, action.template, place=outcome.place),
+            key_of(
+                scope, action.backend, action.template, place=outcome.place, asked=action.asked
+            ),
             cause=outcome.failure or Failure.BUG,
             reason=outcome.text,
             retry_after=outcome.retry_after,
@@ -226,7 +232,15 @@ def window(ledger: Ledger, key: BackoffKey) -> int:
 def _widened(ledger: Ledger, *keys: BackoffKey) -> Ledger:
     """Ask for one more at once: so many doubles with every answer, as long as there is room."""
     wider = {key: min(window(ledger, key) + 1, _MOST_AT_ONCE) for key in keys}
-    return attrs.evolve(ledger, windows={**ledger.windows, **wider})
+    return attrs.evolve(ledger, windows=_bounded({**ledger.windows, **wider}))
+
+
+def _bounded(by_key: dict[BackoffKey, _T]) -> dict[BackoffKey, _T]:
+    """Forget the oldest of too many variants: what builds ask for has no end."""
+    variants = [key for key in by_key if key.asked]
+    for key in variants[:-_VARIANTS_KEPT]:
+        del by_key[key]
+    return by_key
 
 
 def proved(ledger: Ledger, pair: BackoffKey, revision: str) -> Ledger:
@@ -264,6 +278,7 @@ def key_of(
     template: model.TemplateName | None,
     *,
     place: str = "",
+    asked: Iterable[str] = (),
 ) -> BackoffKey:
     """Return the key of a back-off: only what its scope needs."""
     match scope:
@@ -274,7 +289,9 @@ def key_of(
         case Scope.PLACE:
             return BackoffKey(scope=scope, backend=backend, place=place)
         case Scope.TEMPLATE | Scope.LAUNCH:
-            return BackoffKey(scope=scope, backend=backend, template=template)
+            return BackoffKey(
+                scope=scope, backend=backend, template=template, asked=frozenset(asked)
+            )
 
 
 def delay(
@@ -321,13 +338,13 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
             refusals += 1
         most_s = min(ROOM_MAX_S, policy.backoff_max_s)
         pause = delay(refusals, policy=policy, jitter=jitter, most_s=most_s)
-        ledger = attrs.evolve(ledger, windows={**ledger.windows, key: 1})
+        ledger = attrs.evolve(ledger, windows=_bounded({**ledger.windows, key: 1}))
     else:
         refusals = 0
         if before is None or before.cause is Failure.NO_CAPACITY or now >= before.until_at:
             failures += 1
         if key.scope is Scope.CONTROLLER:
-            ledger = attrs.evolve(ledger, windows={**ledger.windows, key: 1})
+            ledger = attrs.evolve(ledger, windows=_bounded({**ledger.windows, key: 1}))
         counted = failures - 1 if alone else failures
         pause = delay(counted, policy=policy, jitter=jitter) if counted else 0.0
     if cause is Failure.REJECTED and not alone:
@@ -347,7 +364,7 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
         at=now,
         held=held if full else None,
     )
-    return attrs.evolve(ledger, backoffs={**ledger.backoffs, key: backoff})
+    return attrs.evolve(ledger, backoffs=_bounded({**ledger.backoffs, key: backoff}))
 
 
 def asked_again(ledger: Ledger, *, now: float) -> Ledger:

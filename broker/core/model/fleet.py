@@ -157,6 +157,7 @@ class Expectation:
     done_at: float | None = None  # the action has returned
     reason: str = ""
     item: ItemId | None = None  # of a launch: what it is for
+    asked: frozenset[str] = frozenset()  # of a launch: the labels of a variant
 
 
 @frozen(kw_only=True)
@@ -167,6 +168,7 @@ class Agent:
     phase: Phase
     template: TemplateName | None = None
     backend: BackendName | None = None
+    asked: frozenset[str] = frozenset()  # labels beside the template's: of a variant
     revision: str = ""
     created_at: float | None = None
     computer: Computer | None = None

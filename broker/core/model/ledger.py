@@ -18,6 +18,7 @@ class BackoffKey:
     backend: BackendName
     template: TemplateName | None = None
     place: str = ""  # as the backend calls it
+    asked: frozenset[str] = frozenset()  # of a variant of the template
 
 
 @frozen(kw_only=True)

@@ -23,6 +23,7 @@ class LaunchAgent:
     reason: str
     item: ItemId | None = None  # None: for the warm pool
     avoid: tuple[str, ...] = ()  # places of the backend where it must not go
+    asked: tuple[str, ...] = ()  # labels beside the template's, that make a variant of it
 
 
 @frozen(kw_only=True)
@@ -115,6 +116,7 @@ class WaitReason(enum.Enum):
     AGENT_BUSY = "agent-busy"  # pinned to a node that works
     NOT_GIVEN = "not-given", True  # idle agents fit, the controller does not give it to them
     CAP_TEMPLATE = "cap-template"
+    CAP_VARIANTS = "cap-variants"
     CAP_BACKEND = "cap-backend"
     CAP_TOTAL = "cap-total"
     CAP_STARTING = "cap-starting"
@@ -125,6 +127,7 @@ class WaitReason(enum.Enum):
     NO_ROOM = "no-room"  # the platform itself is full
     PAUSED = "paused"
     NO_TEMPLATE = "no-template", True
+    PARAMETER = "parameter", True  # asks a template for a value that it does not allow
     NOT_FOR_JOB = "not-for-job", True  # the templates with its label are for other jobs
     JOB_UNREADABLE = "job-unreadable", True  # the same, and whose item it is is not told
     BAD_LABEL = "bad-label", True

@@ -1,6 +1,8 @@
 """What is wanted: templates, limits, and the policy of a moment."""
 
+import enum
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, NewType
 
 from attrs import Factory, field, frozen
@@ -43,6 +45,37 @@ class LaunchSettings:
     platform: Mapping[BackendName, Any] = Factory(dict)  # the backend's own template settings
 
 
+class ParameterKind(enum.Enum):
+    """What a label ``NAME=VALUE`` stands for."""
+
+    IMAGE = "image"
+    MEMORY = "memory"
+    CPU = "cpu"
+    CHOICE = "choice"  # a name of several settings
+
+    __hash__ = object.__hash__
+
+
+@frozen(kw_only=True)
+class Choice:
+    """What one value of a parameter sets; None: as the template has it."""
+
+    image: str | None = None
+    memory_bytes: int | None = None
+    cpu: float | None = None  # cores, hard limit
+
+
+@frozen(kw_only=True)
+class Parameter:
+    """What items may ask of a template by a label ``NAME=VALUE``."""
+
+    kind: ParameterKind
+    allow: tuple[str, ...] = ()  # of an image: patterns
+    least: float | None = None  # of memory, in bytes, or of cores
+    most: float | None = None
+    values: Mapping[str, Choice] = Factory(dict)  # of a choice
+
+
 @frozen(kw_only=True)
 class Template:
     """A kind of agent."""
@@ -59,6 +92,8 @@ class Template:
     only_for: tuple[str, ...] = ()  # patterns of the full names of jobs; empty: for all ...
     not_for: tuple[str, ...] = ()  # ... but these
     cap: int | None = None
+    parameters: Mapping[str, Parameter] = Factory(dict)  # by the name that stands before ``=``
+    variants: int = 10  # different sets of their values that agents may have at a time
     min_idle: int = 0  # of this moment: schedules are resolved before
     retention: Retention = Factory(Retention)
     connect_deadline_s: float = 300.0  # from launch, or from losing the connection, to online
@@ -71,6 +106,16 @@ class Template:
     def restricted(self) -> bool:
         """It is not for every job."""
         return bool(self.only_for or self.not_for)
+
+    def asked(self, labels: AbstractSet[str]) -> frozenset[str]:
+        """Return which of these labels, beside its own, ask for a value of its parameters."""
+        if not self.parameters:
+            return frozenset()
+        return frozenset(
+            label
+            for label in labels - self.labels
+            if "=" in label and label.partition("=")[0] in self.parameters
+        )
 
 
 @frozen(kw_only=True)

@@ -1,0 +1,331 @@
+"""Labels with values: what is asked of a template, what is allowed, and what follows from it."""
+
+import attrs
+import pytest
+
+from backends import api as backends_api
+from broker.core import model
+from broker.core.decide import spec
+from broker.core.demand import labels, parameters
+from broker.core.fleet import ledger as ledgers
+from broker.core.model import Choice, LaunchAgent, Parameter, ParameterKind, Phase, WaitReason
+from jnlp import secret
+from jnlp import tunnel as jnlp_tunnel
+from tests.core.worlds import NOW, B, Scene, item, template
+
+MIB = 1 << 20
+PARAMETERS = {
+    "image": Parameter(
+        kind=ParameterKind.IMAGE, allow=("golang:*", "registry.example.com/team/*")
+    ),
+    "memory": Parameter(kind=ParameterKind.MEMORY, least=512 * MIB, most=8192 * MIB),
+    "cpu": Parameter(kind=ParameterKind.CPU, most=4.0),
+    "size": Parameter(
+        kind=ParameterKind.CHOICE,
+        values={"small": Choice(cpu=0.5), "large": Choice(memory_bytes=8192 * MIB, image="big:1")},
+    ),
+}
+LAUNCH = model.LaunchSettings(
+    connection=jnlp_tunnel.Connection(),
+    agent_url="http://c/",
+    image="plain:1",
+    resources=backends_api.Resources(
+        memory_bytes=2048 * MIB,
+        memory_reservation_bytes=1024 * MIB,
+        cpu_shares=2.0,
+    ),
+)
+DOCKER = template("docker", "docker", "linux", parameters=PARAMETERS, launch=LAUNCH)
+
+
+def ask(text):
+    return parameters.asked(labels.parse(text), DOCKER)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("docker", set()),
+        ("docker && image=golang:1.22", {"image=golang:1.22"}),
+        ('linux&&"image=golang:1.22"&&memory=4g', {"image=golang:1.22", "memory=4g"}),
+        ("image=golang:1.22", {"image=golang:1.22"}),
+        ("docker && cpu=0.5 && size=small", {"cpu=0.5", "size=small"}),
+        ("docker && memory=512Mi", {"memory=512Mi"}),
+        ("docker && image=registry.example.com/team/a@sha256:0123abcd", None),
+        ("image=golang:1.21 || image=golang:1.22", {"image=golang:1.21"}),
+        ("docker || image=golang:1.22", set()),
+        ("docker && !image=golang:1.22", set()),
+        ("docker && image=evil:1 || docker && image=golang:1.22", {"image=golang:1.22"}),
+        ("docker && (image=golang:1.22 || windows)", {"image=golang:1.22"}),
+        ("docker && cpu=1 -> image=golang:1.22", set()),
+    ],
+)
+def test_the_fewest_labels_that_match_are_taken(text, expected):
+    """With ``||`` the first that may be asked for, with ``!`` none."""
+    expected = expected if expected is not None else {text.partition(" && ")[2]}
+    answer = ask(text)
+    assert answer == parameters.Asked(frozenset(expected))
+    bound = parameters.bound(DOCKER, answer.labels)
+    assert labels.parse(text).matches(bound.labels)
+
+
+@pytest.mark.parametrize(
+    "text", ["windows", "windows && image=golang:1.22", "docker && colour=red"]
+)
+def test_what_is_asked_of_another_template_is_none_of_this_one(text):
+    """An unknown name of a parameter is a label like others."""
+    assert ask(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "docker && image=evil:1",
+            "of template docker image=evil:1 is not allowed, but image=golang:*, image=registry",
+        ),
+        ("docker && image=registry.example.com/team/a/b", "image=registry.example.com/team/*"),
+        ('docker && "image=golang:1 2"', "image=golang:1 2 is not allowed"),
+        ("docker && memory=9g", "but memory=SIZE from 512Mi up to 8Gi"),
+        ("docker && memory=4", "memory=4 is not allowed"),
+        ("docker && memory=256m", "memory=256m is not allowed"),
+        ("docker && cpu=4.5", "but cpu=CORES up to 4"),
+        ("docker && cpu=0", "cpu=0 is not allowed"),
+        ("docker && cpu=-1", "cpu=-1 is not allowed"),
+        ("docker && size=huge", "but size=small, size=large"),
+        ("docker && cpu=1 && cpu=2", "it asks for two values of cpu, 1 and 2"),
+        (
+            "docker && " + " && ".join(f"cpu={n}" for n in range(1, 8)),
+            "it names 7 values of parameters of template docker, 6 are read",
+        ),
+    ],
+)
+def test_what_is_not_allowed_is_told_with_what_is(text, words):
+    """By the first way in which it would fit, were it allowed."""
+    answer = ask(text)
+    assert not answer.labels
+    assert words in answer.complaint
+    scene = Scene(DOCKER)
+    scene.wait(item(1, text))
+    plan = scene.plan()
+    assert not plan.actions
+    (unmet,) = plan.unmet
+    assert (unmet.reason, unmet.text) == (WaitReason.PARAMETER, answer.complaint)
+
+
+def test_a_value_stands_for_settings():
+    """Image, limits; a reservation is no more than the limit; what is not asked for stays."""
+    bound = parameters.bound(DOCKER, {"memory=512m", "cpu=0.5"}).launch
+    assert bound.image == "plain:1"
+    assert bound.resources == backends_api.Resources(
+        memory_bytes=512 * MIB,
+        memory_reservation_bytes=512 * MIB,
+        cpu_limit=0.5,
+        cpu_shares=0.5,
+    )
+    assert parameters.bound(DOCKER, {"size=large"}).launch.image == "big:1"
+    assert parameters.bound(DOCKER, ()) is DOCKER
+
+
+def _scene(*templates, **more):
+    scene = Scene(*templates or (DOCKER,), **more)
+
+    def variant(phase, *asked, **agent):
+        name = scene.agent("docker", phase, **agent)
+        computer = scene.computers[-1]
+        scene.computers[-1] = attrs.evolve(computer, labels=computer.labels | set(asked))
+        return name
+
+    return scene, variant
+
+
+def _launches(plan):
+    return [action for action in plan.actions if isinstance(action, LaunchAgent)]
+
+
+def test_an_item_is_ordered_an_agent_with_what_it_asks_for():
+    """Node and instance are made of the variant; the node carries just the labels asked for."""
+    scene, _ = _scene()
+    scene.wait(item(1, "docker && image=golang:1.22 && memory=4g"))
+    (launch,) = _launches(scene.plan())
+    assert launch.asked == ("image=golang:1.22", "memory=4g")
+    bound = spec.variant(launch, DOCKER)
+    site = spec.Site(
+        owner="o",
+        style=spec.Style.ENTRY_POINT,
+        controller_version="2.528.3",
+        jar_url="http://c/jnlpJars/agent.jar",
+        work_dir=None,
+        now=NOW,
+    )
+    assert spec.definition(launch, bound, site).labels == (
+        "docker",
+        "image=golang:1.22",
+        "linux",
+        "memory=4g",
+    )
+    instance = spec.instance(launch, bound, site, secret.Secret("s"))
+    assert instance.image == "golang:1.22"
+    assert instance.resources.memory_bytes == 4096 * MIB
+
+
+def test_one_for_each_variant_that_waits():
+    """Items that ask for the same share nothing with others but the template."""
+    scene, _ = _scene()
+    scene.wait(*(item(n, f"docker && image=golang:1.{n % 2}") for n in range(4)))
+    scene.wait(item(9, "docker"))
+    asked = sorted(launch.asked for launch in _launches(scene.plan()))
+    assert asked == [
+        (),
+        *[("image=golang:1.0",)] * 2,
+        *[("image=golang:1.1",)] * 2,
+    ]
+
+
+def test_an_idle_agent_serves_its_variant_again_and_no_other():
+    """It is known by its node's labels alone, so a restart forgets nothing."""
+    scene, variant = _scene()
+    name = variant(Phase.IDLE, "image=golang:1.22", known=False)
+    scene.wait(item(1, "docker && image=golang:1.22"), item(2, "docker && image=golang:1.21"))
+    plan = scene.plan()
+    (launch,) = _launches(plan)
+    assert (launch.item, launch.asked) == (2, ("image=golang:1.21",))
+    unmet = {one.item: one for one in plan.unmet}
+    assert (unmet[1].reason, unmet[1].agent) == (WaitReason.AGENT_IDLE, name)
+
+
+def test_any_item_that_asks_for_less_may_be_served_by_a_variant():
+    """As the controller does it: its labels are all there."""
+    scene, variant = _scene()
+    name = variant(Phase.IDLE, "image=golang:1.22")
+    scene.wait(item(1, "docker"))
+    plan = scene.plan()
+    assert not _launches(plan)
+    assert plan.unmet[0].agent == name
+
+
+def test_an_agent_that_is_ordered_is_its_variant_before_its_node_is_seen():
+    """The next look orders no second one."""
+    scene, _ = _scene()
+    scene.wait(item(1, "docker && image=golang:1.22"))
+    (launch,) = _launches(scene.plan())
+    scene.ledger = ledgers.expect(scene.ledger, launch, now=scene.now, policy=scene.policy)
+    plan = scene.plan()
+    assert not _launches(plan)
+    assert plan.unmet[0].agent == launch.name
+    scene.wait(item(2, "docker && image=golang:1.21"))
+    (other,) = _launches(scene.plan())
+    assert other.item == 2
+
+
+def test_variants_share_the_cap_of_the_template():
+    """And are told of it."""
+    capped = attrs.evolve(DOCKER, cap=1)
+    scene, variant = _scene(capped)
+    variant(Phase.BUSY, "image=golang:1.22")
+    scene.wait(item(1, "docker && image=golang:1.21"))
+    plan = scene.plan()
+    assert not _launches(plan)
+    assert plan.unmet[0].reason is WaitReason.CAP_TEMPLATE
+
+
+def test_an_idle_variant_makes_room_for_another_under_the_cap():
+    """It would serve nobody who waits, and stand in the way for as long as it may be idle."""
+    capped = attrs.evolve(DOCKER, cap=1)
+    scene, variant = _scene(capped)
+    name = variant(Phase.IDLE, "image=golang:1.22", idle_s=5.0)
+    scene.wait(item(1, "docker && image=golang:1.21"))
+    (action,) = scene.plan().actions
+    assert isinstance(action, model.RetireAgent)
+    assert (action.name, action.cause) == (name, model.Cause.YIELD)
+
+
+def test_there_are_so_many_variants_at_most():
+    """One that is there already gets more agents; an idle one makes room for a new one."""
+    few = attrs.evolve(DOCKER, variants=2)
+    scene, variant = _scene(few)
+    variant(Phase.BUSY, "image=golang:1.1")
+    variant(Phase.BUSY, "image=golang:1.2")
+    scene.wait(item(1, "docker && image=golang:1.3"), item(2, "docker && image=golang:1.2"))
+    plan = scene.plan()
+    (launch,) = _launches(plan)
+    assert launch.item == 2
+    (unmet,) = [one for one in plan.unmet if one.item == 1]
+    assert unmet.reason is WaitReason.CAP_VARIANTS
+    assert "2 variants" in unmet.text
+    assert "image=golang:1.1; image=golang:1.2" in unmet.text
+    scene, variant = _scene(few)
+    variant(Phase.BUSY, "image=golang:1.1")
+    idle = variant(Phase.IDLE, "image=golang:1.2", idle_s=5.0)
+    scene.wait(item(1, "docker && image=golang:1.3"))
+    (action,) = scene.plan().actions
+    assert (type(action), action.name) == (model.RetireAgent, idle)
+
+
+def test_the_warm_pool_is_the_templates_own():
+    """An idle variant is nobody's warm agent, and goes when it was idle for too long."""
+    warm = attrs.evolve(DOCKER, min_idle=1)
+    scene, variant = _scene(warm)
+    name = variant(Phase.IDLE, "image=golang:1.22", idle_s=10_000.0)
+    actions = scene.plan().actions
+    (launch,) = [one for one in actions if isinstance(one, LaunchAgent)]
+    assert launch.asked == ()
+    (retire,) = [one for one in actions if isinstance(one, model.RetireAgent)]
+    assert retire.name == name
+
+
+def test_a_changed_template_changes_its_variants():
+    """Their marks hold its revision."""
+    scene, variant = _scene()
+    name = variant(Phase.IDLE, "image=golang:1.22", revision="before")
+    (action,) = scene.plan().actions
+    assert (action.name, action.cause) == (name, model.Cause.DRIFT)
+
+
+def test_an_image_that_does_not_exist_keeps_no_other_variant_waiting():
+    """What fails is the variant; the rest of the template goes on."""
+    scene, _ = _scene()
+    scene.wait(item(1, "docker && image=golang:9.99"))
+    (launch,) = _launches(scene.plan())
+    outcome = ledgers.Outcome(
+        action=launch,
+        at=scene.now,
+        failure=model.Failure.REJECTED,
+        text="no such image",
+        scope=model.Scope.TEMPLATE,
+    )
+    scene.ledger = ledgers.settle(scene.ledger, outcome, policy=scene.policy, jitter=0.5)
+    scene.wait(item(2, "docker && image=golang:1.22"), item(3, "docker"))
+    plan = scene.plan()
+    assert {one.item for one in _launches(plan)} == {2, 3}
+    (unmet,) = [one for one in plan.unmet if one.item == 1]
+    assert unmet.reason is WaitReason.SET_ASIDE
+    assert "template docker image=golang:9.99 is set aside" in unmet.text
+
+
+def test_failures_of_ever_new_variants_are_forgotten():
+    """Whoever writes jobs writes as many as they like."""
+    scene, _ = _scene()
+    for number in range(300):
+        key = ledgers.key_of(model.Scope.TEMPLATE, B, "docker", asked=[f"image=golang:{number}"])
+        scene.ledger = ledgers.failed(
+            scene.ledger,
+            key,
+            cause=model.Failure.REJECTED,
+            reason="no",
+            now=scene.now,
+            policy=scene.policy,
+            jitter=0.5,
+        )
+    assert len(scene.ledger.backoffs) == 100
+    assert key in scene.ledger.backoffs
+
+
+def test_a_label_that_is_not_told_is_of_the_variant_of_the_node_that_is_named():
+    """The text names the one node that has the label: another one has to be like that."""
+    scene, variant = _scene()
+    name = variant(Phase.BUSY, "image=golang:1.22")
+    why = f"Waiting for next available executor on ‘{name}’"
+    scene.wait(item(1, None, why=why, exports_label=False, task_class="x$PlaceholderTask"))
+    (launch,) = _launches(scene.plan())
+    assert launch.asked == ("image=golang:1.22",)

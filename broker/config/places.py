@@ -75,7 +75,7 @@ class Places:
             if section not in places:
                 places.append(section)
             for inner in _classes(attribute.type):
-                if inner not in {shape.Template, shape.Backend}:
+                if inner not in {shape.Template, shape.Backend, shape.Choice}:
                     self._add(inner, (*section, key))
 
 

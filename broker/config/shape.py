@@ -336,8 +336,8 @@ class Choice:
     """What one of a parameter's values stands for."""
 
     image: str | None = setting.of("Container image.", None)
-    memory_bytes: int | None = setting.of("Hard limit.", None, least=_LEAST_MEMORY)
-    cpu: float | None = setting.of("Cores, hard limit.", None, above=0)
+    memory_bytes: int | None = setting.of("Hard limit.", None, least=_LEAST_MEMORY, most=1 << 50)
+    cpu: float | None = setting.of("Cores, hard limit.", None, above=0, most=10_000)
 
 
 @frozen(kw_only=True)

@@ -76,6 +76,16 @@ KINDS = {
             examiner="backends.docker.doctor:examine",
         ),
         Kind(
+            name="swarm",
+            settings="backends.docker.swarm.settings:SwarmSettings",
+            template_settings="backends.docker.swarm.settings:SwarmTemplate",
+            factory="backends.docker.swarm.backend:create",
+            launch_style="entry-point",
+            maker="backends.docker.swarm.service:body",
+            renderer="backends.docker.swarm.service:render",
+            examiner="backends.docker.swarm.doctor:examine",
+        ),
+        Kind(
             name="kubernetes",
             settings="backends.kubernetes.settings:KubernetesSettings",
             template_settings="backends.kubernetes.settings:KubernetesTemplate",

@@ -38,6 +38,18 @@ backends:
     # registries:
     #   registry.example.com: {user: ci, password_file: /run/secrets/registry}
 """,
+    "swarm": """
+backends:
+  swarm:
+    kind: swarm                     # agents as services of a swarm; docs/backends/swarm.md
+    cap: 10                         # agents on it; default: 50
+    managers:                       # of one swarm; one that fails is passed over
+      - url: unix:///var/run/docker.sock
+      # - {url: tcp://manager-2.example.com:2376, tls: true, ca_file: /etc/docker/ca.pem,
+      #    cert_file: /etc/docker/cert.pem, key_file: /etc/docker/key.pem}
+    # registries:
+    #   registry.example.com: {user: ci, password_file: /run/secrets/registry}
+""",
     "kubernetes": """
 backends:
   cluster:

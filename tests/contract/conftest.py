@@ -16,15 +16,36 @@ HARNESSES = {
     "memory": "tests.contract.memory",
     "mesos": "tests.contract.mesos",
     "process": "tests.contract.process",
+    "swarm": "tests.contract.swarm",
 }
 """Kind to the module with its ``open_harness``; imported only when its cases run."""
+
+SLOW = {
+    "swarm": {
+        "test_a_launched_instance_is_listed_and_comes_to_run",
+        "test_an_ended_instance_tells_how_and_keeps_its_last_words",
+        "test_what_cannot_run_is_told_with_the_platforms_words",
+        "test_terminate_removes_everything",
+        "test_a_restarted_broker_adopts_what_runs",
+        "test_the_program_gets_its_words_and_places",
+    },
+}
+"""Kinds that take three seconds and more for each end, to the cases that are no soak there."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per kind, and one more per ``--live KIND[=ADDRESS]``."""
     if "harness" not in metafunc.fixturenames:
         return
-    params = [pytest.param((kind, None), id=kind) for kind in HARNESSES]
+    name = metafunc.function.__name__
+    params = [
+        pytest.param(
+            (kind, None),
+            id=kind,
+            marks=[pytest.mark.soak] if name not in SLOW.get(kind, {name}) else [],
+        )
+        for kind in HARNESSES
+    ]
     for wish in metafunc.config.getoption("live"):
         kind, _, address = wish.partition("=")
         if kind in HARNESSES:

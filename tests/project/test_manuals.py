@@ -14,7 +14,7 @@ from backends import registry
 from broker.config import describing, reading
 from tests.project import test_docs as docs
 
-WRITTEN = ("docker", "mesos")
+WRITTEN = ("docker", "mesos", "swarm")
 """Kinds with more settings than a page tells in passing."""
 
 

@@ -9,7 +9,6 @@ Rules:
   would be nobody's.
 """
 
-import hashlib
 import io
 import json
 import posixpath
@@ -23,7 +22,7 @@ from attrs import evolve, field, frozen
 from backends import api
 from backends.docker import settings
 from backends.docker.containers import host_paths
-from backends.docker.engine import reference
+from backends.docker.engine import bodies, reference
 from backends.kit import names, perils, runtime, workspaces
 from outside import quotes
 
@@ -73,13 +72,13 @@ class ContainerPlan:
     def with_secrets(self, folder: str) -> "ContainerPlan":
         """Return the same with the engine's ``folder`` for the secrets."""
         mount = {"Type": "bind", "Source": folder, "Target": SECRETS, "ReadOnly": True}
-        told = _section(self.body, "HostConfig")
+        told = bodies.section(self.body, "HostConfig")
         mounts = {"Mounts": [*told.get("Mounts", []), mount]}
         return evolve(self, body={**self.body, "HostConfig": {**told, **mounts}})
 
     def with_volume(self, volume: str, labels: Mapping[str, str]) -> "ContainerPlan":
         """Return the same with the volume that the runtime's archive is unpacked in."""
-        told = _section(self.body, "HostConfig")
+        told = bodies.section(self.body, "HostConfig")
         options = {"NoCopy": True, "Labels": dict(labels)}
         mounts = [
             {**mount, "Source": volume, "VolumeOptions": options}
@@ -103,7 +102,7 @@ class ContainerPlan:
 
         ``group``: that which may use it, as a number; None: nothing has to be given for it.
         """
-        told = _section(self.body, "HostConfig")
+        told = bodies.section(self.body, "HostConfig")
         mounts = [
             {**mount, "Source": source} if mount == _SOCKET_MOUNT else mount
             for mount in told.get("Mounts", [])
@@ -166,17 +165,17 @@ def plan(
     """Return what to send; raises Rejected."""
     options = options_of(spec)
     brought = _brought(spec, runtimes or {})
-    body = _merged(_body(spec, options), options.docker)
+    body = bodies.merged(_body(spec, options), options.docker)
     problem = reference.problem(str(body["Image"]))
     if problem is not None:
         raise api.Rejected(problem)
     marks = {**owner_labels(owner), NAME: spec.name}
-    host, own = host_paths.settled(_section(body, "HostConfig"), spec.name, marks)
+    host, own = host_paths.settled(bodies.section(body, "HostConfig"), spec.name, marks)
     body["HostConfig"] = host
     if brought is not None:
         mounts = [*body["HostConfig"].get("Mounts", []), _mount_of(brought)]
         body["HostConfig"] = {**body["HostConfig"], "Mounts": mounts}
-    read_only = bool(_section(body, "HostConfig").get("ReadonlyRootfs"))
+    read_only = bool(bodies.section(body, "HostConfig").get("ReadonlyRootfs"))
     if read_only:  # then files can be put into volumes only
         mounts = [*body["HostConfig"].get("Mounts", []), {"Type": "volume", "Target": ROOT}]
         body["HostConfig"] = {**body["HostConfig"], "Mounts": mounts}
@@ -184,7 +183,7 @@ def plan(
         metadata = names.encode_metadata(spec.metadata, prefix=_METADATA)
     except ValueError as error:
         raise api.Rejected(str(error)) from error
-    labels = {**options.labels, **_section(body, "Labels")}
+    labels = {**options.labels, **bodies.section(body, "Labels")}
     body["Labels"] = {
         **{key: text for key, text in labels.items() if not key.startswith(PREFIX)},
         **marks,
@@ -201,12 +200,12 @@ def plan(
         networks=options.networks,
         aliases=options.aliases,
         archive_at=ROOT if read_only else "/",
-        ids=_ids(options.user),
+        ids=bodies.ids(options.user),
         folders=tuple(names.named(path, spec.name) for path in _owned(options))
-        if _ids(options.user)[0] is not None
+        if bodies.ids(options.user)[0] is not None
         else (),
         fresh_folders=any(volume.is_given for volume in options.volumes),
-        kin=_hash([_ids(options.user), body.get("HostConfig")]),
+        kin=bodies.fingerprint([bodies.ids(options.user), body.get("HostConfig")]),
         hands_on=any(perils.has_socket(mount.source) for mount in mounts_of(options)),
         wants_socket=options.docker_socket,
         runtime=brought,
@@ -231,7 +230,7 @@ def render(spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner
 def mounts_of(options: settings.DockerTemplate) -> Iterator[workspaces.Mount]:
     """Yield everything that agents of a template have mounted."""
     host = {"Mounts": list(_mounts(options))}
-    raw = _section(options.docker, "HostConfig")
+    raw = bodies.section(options.docker, "HostConfig")
     typed: list[host_paths.Path] = []
     if "Mounts" not in raw:
         typed = [("volumes", number) for number in range(len(options.volumes))]
@@ -310,7 +309,7 @@ def _body(spec: api.InstanceSpec, options: settings.DockerTemplate) -> dict[str,
     body: dict[str, Any] = {
         "Image": spec.image,
         "Env": [f"{key}={_put(text)}" for key, text in spec.env.items()],
-        "User": _user(options.user),
+        "User": bodies.user(options.user),
         "Entrypoint": _entry_point(spec, options),
         "Cmd": [_put(word) for word in spec.argv],
         "ExposedPorts": exposed,
@@ -319,7 +318,7 @@ def _body(spec: api.InstanceSpec, options: settings.DockerTemplate) -> dict[str,
     if options.aliases and options.network:
         endpoint = {"Aliases": list(options.aliases)}
         body["NetworkingConfig"] = {"EndpointsConfig": {options.network: endpoint}}
-    return _without_nothing(body)
+    return bodies.without_nothing(body)
 
 
 def _entry_point(spec: api.InstanceSpec, options: settings.DockerTemplate) -> list[str] | None:
@@ -334,7 +333,7 @@ def _host(resources: api.Resources, options: settings.DockerTemplate) -> dict[st
     if swap is None:
         swap = resources.memory_bytes
     cores, shares = resources.cpu_limit, resources.cpu_shares
-    return _without_nothing(
+    return bodies.without_nothing(
         {
             "Memory": resources.memory_bytes,
             "MemoryReservation": resources.memory_reservation_bytes,
@@ -431,43 +430,7 @@ def _put(text: str) -> str:
     return _TOKENS.sub(lambda match: _PLACES[match.group()], text)
 
 
-def _user(user: str | None) -> str | None:
-    """Return whom to say: of a bare number the group, too, which may be root's otherwise."""
-    return f"{user}:{user}" if user is not None and user.isdecimal() else user
-
-
-def _ids(user: str | None) -> tuple[int | None, int | None]:
-    """Return uid and gid where they are numbers; the group of a bare number is the same number."""
-    uid, _, gid = (user or "").partition(":")
-    if not uid.isdecimal():
-        return None, None
-    return int(uid), int(gid) if gid.isdecimal() else int(uid)
-
-
-def _without_nothing(body: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in body.items() if value not in (None, [], {})}
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``over`` upon ``under``; sections are merged, everything else is replaced."""
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
-def _section(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    told = body.get(key)
-    return told if isinstance(told, Mapping) else {}
-
-
 def _digest(spec: api.InstanceSpec, body: Mapping[str, Any], networks: tuple[str, ...]) -> str:
     """Return what tells two specifications apart; secrets are left out."""
     files = [(file.url, file.name) for file in spec.files]
-    return _hash([sorted(spec.metadata.items()), files, body, *networks])
-
-
-def _hash(told: object) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+    return bodies.fingerprint([sorted(spec.metadata.items()), files, body, *networks])

@@ -22,6 +22,7 @@ _WORD_MAX = 64
 _PATH_MAX = 4096
 _TIME_MAX = 1e11  # POSIX seconds: the year 5138
 _BYTES_MAX = 1 << 62
+_DIGEST = re.compile(r"[a-z0-9]{1,16}:[0-9a-f]{32,128}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -77,7 +78,7 @@ def version(told: Any) -> tuple[int, int] | None:
     return None if parts is None else (int(parts[1]), int(parts[2]))
 
 
-def _stamp(told: Any) -> float | None:
+def stamp(told: Any) -> float | None:
     """Read the engine's time, RFC 3339 with nanoseconds; year 1 is never."""
     words = typed.words(told, _WORD_MAX)
     parts = re.fullmatch(r"(.{19})(\.\d+)?(.*)", words)
@@ -98,9 +99,9 @@ def listed(entry: Any) -> Listed:
     """
     if not isinstance(entry, Mapping):
         raise ValueError("an entry that is not a container")  # noqa: TRY004 -- the caller's one kind
-    names, labels = entry.get("Names"), _texts(entry.get("Labels"))
+    names, labels = entry.get("Names"), texts(entry.get("Labels"))
     return Listed(
-        id=_id(entry.get("Id")),
+        id=plain_id(entry.get("Id")),
         labels=labels,
         flawed=not labels or len(labels) < len(entry["Labels"]),
         state=typed.words(entry.get("State"), _WORD_MAX),
@@ -144,19 +145,19 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
     config = entry.get("Config")
     if not isinstance(state, Mapping) or not isinstance(config, Mapping):
         raise ValueError("it gives no state, or no configuration")  # noqa: TRY004 -- as above
-    word, id_ = typed.words(state.get("Status"), _WORD_MAX), _id(entry.get("Id"))
+    word, id_ = typed.words(state.get("Status"), _WORD_MAX), plain_id(entry.get("Id"))
     if not word or not id_:
         raise ValueError("it gives no state, or no id")
     mounts = entry.get("Mounts")
     return Inspected(
         id=id_,
-        labels=_texts(config.get("Labels")),
+        labels=texts(config.get("Labels")),
         state=word,
         exit_code=typed.integer(state.get("ExitCode"), -(1 << 31), 1 << 32) or 0,
         oom_killed=state.get("OOMKilled") is True,
         error=text.clean(typed.words(state.get("Error"), _PATH_MAX)),
-        started=_stamp(state.get("StartedAt")) is not None,
-        finished_at=_stamp(state.get("FinishedAt")),
+        started=stamp(state.get("StartedAt")) is not None,
+        finished_at=stamp(state.get("FinishedAt")),
         memory_bytes=typed.integer(host.get("Memory"), 0, _BYTES_MAX) or None,
         image=typed.words(entry.get("Image"), 256),
         mounts=tuple(
@@ -176,10 +177,10 @@ def event(raw: Any) -> ContainerEvent:
     nanoseconds = typed.number(raw.get("timeNano"), 0.0, math.inf)
     at = nanoseconds / 1e9 if nanoseconds else _moment(raw.get("time"))
     return ContainerEvent(
-        id=_id(actor.get("ID")),
+        id=plain_id(actor.get("ID")),
         action=typed.words(raw.get("Action"), _WORD_MAX),
         at=at if at is not None and at <= _TIME_MAX else None,
-        attributes=_texts(actor.get("Attributes")),
+        attributes=texts(actor.get("Attributes")),
     )
 
 
@@ -195,7 +196,7 @@ def security_options(info: Mapping[str, Any]) -> tuple[str, ...]:
 
 def created_at(entry: Mapping[str, Any]) -> float | None:
     """Return when a network was made, POSIX seconds by the engine's clock, if it says so."""
-    return _stamp(entry.get("Created"))
+    return stamp(entry.get("Created"))
 
 
 def identity(info: Mapping[str, Any]) -> str:
@@ -232,10 +233,16 @@ def progress(line: Any) -> tuple[str, str, str]:
 
 def created_id(told: Mapping[str, Any]) -> str:
     """Return the id of a container that was created. Raises ValueError."""
-    found_id = _id(told.get("Id"))
+    found_id = plain_id(told.get("Id"))
     if not found_id:
         raise ValueError("it gives no id of what it created")
     return found_id
+
+
+def digest(told: Mapping[str, Any]) -> str:
+    """Return the digest that a registry gives for a tag; empty if it gives none."""
+    words = typed.words(_section(told.get("Descriptor")).get("digest"), 256)
+    return words if _DIGEST.fullmatch(words) else ""
 
 
 def status_code(told: Mapping[str, Any]) -> int:
@@ -254,9 +261,9 @@ def volumes(told: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
     if not isinstance(entries, list):
         raise ValueError("its volumes are not a list")  # noqa: TRY004 -- the caller's one kind
     return {
-        name: _texts(entry.get("Labels"))
+        name: texts(entry.get("Labels"))
         for entry in entries
-        if isinstance(entry, Mapping) and (name := _id(entry.get("Name")))
+        if isinstance(entry, Mapping) and (name := plain_id(entry.get("Name")))
     }
 
 
@@ -270,7 +277,7 @@ def variable(entry: Mapping[str, Any], name: str) -> str | None:
     return None
 
 
-def _id(told: Any) -> str:
+def plain_id(told: Any) -> str:
     """Return what goes into URLs; empty for what cannot."""
     return told if isinstance(told, str) and _ID.fullmatch(told) else ""
 
@@ -284,7 +291,7 @@ def _section(told: Any) -> Mapping[str, Any]:
     return told if isinstance(told, Mapping) else {}
 
 
-def _texts(section: Any) -> dict[str, str]:
+def texts(section: Any) -> dict[str, str]:
     """Return the entries that are texts."""
 
     def entries() -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import urllib3
 
@@ -77,12 +77,34 @@ class StartError(Exception):
         self.error = error
 
 
+class Configured(Protocol):
+    """What of a backend's settings concerns its calls; times in seconds."""
+
+    @property
+    def timeout_s(self) -> float:
+        """For one call."""
+
+    @property
+    def pull_timeout_s(self) -> float:
+        """For one image."""
+
+    @property
+    def api_version(self) -> str | None:
+        """Of the Engine's API; None: the newest that both know."""
+
+    @property
+    def registries(self) -> Mapping[str, settings.Registry]:
+        """Return logins by registry."""
+
+    @property
+    def docker_config(self) -> str | None:
+        """Where Docker's own configuration is; None: the usual place."""
+
+
 class Engine:
     """One engine. The methods block; ``call`` runs them in a thread."""
 
-    def __init__(
-        self, host: settings.Host, configured: settings.DockerSettings, *, refusal: str = ""
-    ) -> None:
+    def __init__(self, host: settings.Host, configured: Configured, *, refusal: str = "") -> None:
         """``refusal``: why it cannot be spoken to; nobody is asked then."""
         self.url = host.url
         self._host = host
@@ -386,7 +408,7 @@ class Engine:
         """Tell whether an image is there, by its name or digest."""
         with self._answers("cannot look for an image") as session:
             try:
-                session.ask("GET", f"/images/{_image(image)}/json", limit=_INSPECT_MAX)
+                session.ask("GET", f"/images/{image_path(image)}/json", limit=_INSPECT_MAX)
             except wire.RefusedError as error:
                 if error.status == 404:
                     return False
@@ -398,7 +420,7 @@ class Engine:
         with self._answers("cannot look at an image") as session:
             try:
                 entry = session.ask_json(
-                    dict, "GET", f"/images/{_image(image)}/json", limit=_INSPECT_MAX
+                    dict, "GET", f"/images/{image_path(image)}/json", limit=_INSPECT_MAX
                 )
             except wire.RefusedError as error:
                 if error.status == HTTPStatus.NOT_FOUND:
@@ -406,18 +428,21 @@ class Engine:
                 raise
             return answers.variable(entry, "PATH")
 
-    def ask_registry(self, image: str) -> None:
-        """Have the engine ask an image's registry for it, as a pull begins.
+    def ask_registry(self, image: str) -> str:
+        """Have the engine ask an image's registry for its digest; empty if it does not say.
 
         Raises Rejected, Unauthorized, Unavailable: also of an engine that cannot ask.
         """
         with self._answers("cannot ask the registry") as session:
             try:
-                session.ask(
-                    "GET",
-                    f"/distribution/{_image(image)}/json",
-                    headers=self._login(image),
-                    limit=_INSPECT_MAX,
+                return answers.digest(
+                    session.ask_json(
+                        dict,
+                        "GET",
+                        f"/distribution/{image_path(image)}/json",
+                        headers=self._login(image),
+                        limit=_INSPECT_MAX,
+                    )
                 )
             except wire.RefusedError as error:
                 if error.words.strip().lower() == _NO_PAGE:
@@ -639,7 +664,7 @@ def _quoted(name: str) -> str:
     return urllib.parse.quote(name, safe="")
 
 
-def _image(name: str) -> str:
+def image_path(name: str) -> str:
     """Return a reference as it stands in a path: engines route by its slashes."""
     return urllib.parse.quote(name, safe="/:@")
 

@@ -70,6 +70,16 @@ def to_pull(image: str) -> tuple[str, str]:
     return name, digest or tag or "latest"
 
 
+def moves(image: str) -> bool:
+    """Tell whether a name may stand for another image tomorrow: one without id and digest."""
+    return _ID.fullmatch(image) is None and _parts(image)[2] is None
+
+
+def with_digest(image: str, digest: str) -> str:
+    """Return the image's name with the digest in place of its tag."""
+    return f"{_parts(image)[0]}@{digest}"
+
+
 def _parts(image: str) -> tuple[str, str | None, str | None]:
     """Return name, tag and digest."""
     named, at, digest = image.partition("@")

@@ -1,0 +1,487 @@
+"""Agents as services of a Docker swarm: the contract over its managers.
+
+Why: a swarm finds the node, keeps the secret and holds the dead task until somebody has read why.
+Keeps callers of one name apart, resolves images, reads certificates and looks after what is left;
+docs/backends/swarm.md tells an operator the rest. Refuses to know what the agents do.
+
+Theory of operation: a service is the instance; its one task says how it is. A swarm tells nothing
+of tasks on its own, so the watch looks (``look_s``) and wakes when one has changed. Removing a
+service is an order, not an end: its task is listed as stopping until its node has obeyed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import pathlib
+import re
+import weakref
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from backends import api
+from backends.docker.engine import client, reference
+from backends.docker.swarm import manager, managers, service, settings, states
+from backends.kit import names
+from outside import text, waits
+
+_LOG = logging.getLogger(__name__)
+
+_CLOSE_S = 5.0
+_GONE_S = 30.0  # beyond the grace, until a removed task has to be gone
+_LOOKS_S = (0.1, 1.0)  # pauses while it goes: the first, the longest
+_NO_TASK_S = 60.0  # a service without a task: a manager makes it at once
+_STALE_S = 600.0  # a secret without a service: somebody may be about to make it
+_WORDS = 3  # last lines of output in a certificate
+_KILLED = 137
+_SHORTEST_SECRET = 8
+_BLANK = "(secret)"
+_SECRET = re.compile(r"\b[0-9a-f]{64}\b")
+"""What controllers give agents; a swarm shows no secret again, so it is known by its looks."""
+
+
+def create(
+    configured: settings.SwarmSettings,
+    *,
+    owner: str,
+    store: api.Store,  # noqa: ARG001 -- part of every factory; the swarm remembers all there is
+    state_dir: pathlib.Path,  # noqa: ARG001 -- as above
+    now: Callable[[], float],
+    reading: bool = False,
+) -> "SwarmBackend":
+    """Build the backend; nothing is asked before the first call."""
+    return SwarmBackend(configured, owner=owner, now=now, reading=reading)
+
+
+class SwarmBackend:
+    """The contract over a swarm; one object per owner and event loop."""
+
+    kind = "swarm"
+
+    def __init__(
+        self,
+        configured: settings.SwarmSettings,
+        *,
+        owner: str,
+        now: Callable[[], float],
+        reading: bool = False,
+    ) -> None:
+        self._settings = configured
+        self._owner = service.owner_labels(owner)
+        self._whose = owner
+        self._now = now
+        self._reading = reading
+        made = [manager.Manager(host, configured) for host in configured.managers]
+        self._managers = managers.Managers(made)
+        self._engines = [client.Engine(host, configured) for host in configured.engines]
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._preparing: dict[str, api.Instance] = {}
+        self._working: dict[str, asyncio.Future[None]] = {}
+        self._certificates: dict[str, api.Exit] = {}  # by task
+        self._resolved: dict[tuple[str, str], tuple[str, float]] = {}  # and until when
+        self._given: dict[str, tuple[str, ...]] = {}  # secrets, by instance, to blank them out
+        self._closing = asyncio.Event()
+
+    # --- the contract ---
+
+    async def reserve(self, spec: api.InstanceSpec) -> None:
+        """Refuse what a swarm would refuse; it holds no room back."""
+        service.plan(spec, owner=self._whose, prefix=self._settings.name_prefix)
+        self._begin()
+
+    async def launch(self, spec: api.InstanceSpec) -> None:
+        """Start an instance; idempotent by name, also across brokers and restarts."""
+        plan = service.plan(spec, owner=self._whose, prefix=self._settings.name_prefix)
+        self._begin()
+        async with self._turn(spec.name):
+            self._preparing[spec.name] = api.Instance(
+                name=spec.name,
+                state=api.InstanceState.STARTING,
+                metadata=dict(spec.metadata),
+                created_at=self._now(),
+                detail="its service is being made",
+            )
+            try:
+                if not await self._is_there(plan):
+                    await self._make(plan, await self._resolve(plan))
+                self._given[spec.name] = tuple(plan.secrets.values())
+            finally:
+                if spec.name not in self._working:
+                    self._preparing.pop(spec.name, None)
+
+    async def list(self) -> Sequence[api.Instance]:
+        """All instances of this owner, those that are being made or end on their node, too."""
+        self._begin()
+        preparing = dict(self._preparing)
+        (services, odd), (tasks, odd_tasks), nodes = await asyncio.gather(
+            self._ask(manager.Manager.services, self._owner),
+            self._ask(manager.Manager.tasks, self._owner),
+            self._nodes(),
+        )
+        named = {name: one for one in services if (name := self._name(one.labels))}
+        nameless = [one.name for one in services if not self._name(one.labels)]
+        by_service: dict[str, states.Task] = {}
+        for task in tasks:
+            known = by_service.get(task.service)
+            if known is None or (known.created_at or 0) < (task.created_at or 0):
+                by_service[task.service] = task
+        self._certificates = {
+            key: end for key, end in self._certificates.items() if key in {t.id for t in tasks}
+        }
+        damaged: set[str] = set()
+        instances = await asyncio.gather(
+            *(
+                self._instance(name, one, by_service.get(one.id), nodes, damaged)
+                for name, one in named.items()
+            )
+        )
+        going = self._going(tasks, {one.id for one in services}, nodes)
+        found = [*instances, *(one for one in going if one.name not in named)]
+        listed = {one.name for one in found}
+        everything = [*found, *(one for name, one in preparing.items() if name not in listed)]
+        whole = not (odd or odd_tasks or nameless or damaged)
+        if not whole:
+            reasons = [
+                odd.words("service"),
+                odd_tasks.words("task"),
+                f"the labels of {', '.join([*nameless, *sorted(damaged)][:3])} are damaged"
+                if nameless or damaged
+                else "",
+            ]
+            words = text.clean("; ".join(reason for reason in reasons if reason))
+            raise api.Partial(words, seen=everything, odd=True)
+        if not self._reading:
+            await self._sweep(listed | self._preparing.keys())
+        return everything
+
+    async def watch(self) -> AsyncIterator[None]:
+        """Wake when a task or a node has changed; ends when it is closed."""
+        seen: object = None
+        while not self._closing.is_set():
+            with contextlib.suppress(api.BackendError):
+                picture = await self._picture()
+                if seen is not None and picture != seen:
+                    yield
+                seen = picture
+            with contextlib.suppress(TimeoutError):
+                async with waits.timeout(self._settings.look_s):
+                    await self._closing.wait()
+
+    async def terminate(self, name: str, *, grace_s: float) -> None:  # noqa: ARG002 -- it is fixed
+        """Remove the service and wait until its task is gone from its node."""
+        self._begin()
+        if names.name_problem(name) is not None:
+            raise api.NotFound(f"no instance {name[:80]!r}")
+        async with self._turn(name):
+            marks = {**self._owner, service.NAME: name}
+            try:
+                there = await self._own(name)
+                await self._ask(manager.Manager.remove_service, there.id, lane=client.Lane.END)
+            except api.NotFound:
+                if not await self._goes(marks):
+                    raise
+            await self._remove_secrets(
+                await self._ask(manager.Manager.own_secrets, marks, lane=client.Lane.END)
+            )
+            self._given.pop(name, None)
+            await self._gone(marks)
+
+    async def capacity(self) -> api.Capacity | None:
+        """Which nodes take tasks; how much room there is only the scheduler knows."""
+        self._begin()
+        nodes = await self._nodes()
+        places = sorted(node.name for node in nodes.values() if node.takes_tasks)
+        return api.Capacity(places=tuple(places))
+
+    async def logs(self, name: str, *, tail: int) -> str:
+        """Last lines of what the instance wrote, its secrets blanked out."""
+        self._begin()
+        try:
+            there = await self._own(name)
+        except api.NotFound:
+            if name in self._preparing:
+                return ""
+            raise
+        if tail <= 0:
+            return ""
+        tasks, _ = await self._ask(manager.Manager.tasks, {**self._owner, service.NAME: name})
+        ours = [task for task in tasks if task.service == there.id and task.container]
+        if not ours:
+            return ""
+        return await self._output(name, ours[-1], tail)
+
+    def work_dir(self, name: str) -> str | None:  # noqa: ARG002 -- the same in every container
+        """Return None: the image decides, or the template's ``remote_fs``."""
+        return None
+
+    async def aclose(self) -> None:
+        """Wait for calls under way, but for none that hangs, and let go; instances live on."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        under_way = self._managers.leave().union(*(one.leave() for one in self._engines))
+        if under_way:
+            await asyncio.wait(under_way, timeout=_CLOSE_S)
+        everybody = [*self._managers.all, *self._engines]
+        await asyncio.gather(*(asyncio.to_thread(one.close) for one in everybody))
+        if left := [future for future in under_way if not future.done()]:
+            await asyncio.wait(left, timeout=_CLOSE_S)  # what was cut off knows it at once
+
+    # --- launching ---
+
+    async def _is_there(self, plan: service.ServicePlan) -> bool:
+        """Tell whether it is made already; raises AlreadyExists for another of that name."""
+        try:
+            there = await self._ask(manager.Manager.find_service, plan.service)
+        except api.NotFound:
+            return False
+        if self._is_own(there, plan.name) and there.labels.get(service.DIGEST) == plan.digest:
+            return True
+        raise api.AlreadyExists(
+            f"the service {plan.service!r} exists, "
+            + ("of another specification" if self._is_own(there, plan.name) else "and is not ours")
+        )
+
+    async def _make(self, plan: service.ServicePlan, image: str) -> None:
+        """Create the service; a cancelled call leaves nothing or a listed instance."""
+        made: asyncio.Future[None] = asyncio.ensure_future(  # noqa: TID251 -- it outlives a cancelled call
+            self._ask(manager.Manager.launch, plan, image, lane=client.Lane.START)
+        )
+        self._working[plan.name] = made
+
+        def over(ended: asyncio.Future[None]) -> None:
+            self._working.pop(plan.name, None)
+            if not ended.cancelled() and ended.exception() is not None:
+                _LOG.debug("launch ended", extra={"reason": str(ended.exception())})
+
+        made.add_done_callback(over)
+        try:
+            await asyncio.shield(made)
+        except manager.NameTakenError as error:  # by another broker, or by us before a time-out
+            if not await self._is_there(plan):
+                raise api.Unavailable(f"the name is taken, and is not: {error}") from error
+        except asyncio.CancelledError:
+            made.add_done_callback(lambda _: self._preparing.pop(plan.name, None))
+            raise
+
+    async def _resolve(self, plan: service.ServicePlan) -> str:
+        """Return what the nodes are told for the image: a digest or an id does not move."""
+        image = plan.image
+        if plan.resolve == "tag" or not reference.moves(image):
+            return image
+        key = (plan.resolve, image)
+        known, until = self._resolved.get(key, ("", 0.0))
+        if known and self._now() < until:
+            return known
+        if plan.resolve == "id":
+            told = str(await self._ask(manager.Manager.image_id, image))
+        else:
+            digest: str = await self._ask(manager.Manager.ask_registry, image)
+            told = reference.with_digest(image, digest) if digest else image
+        self._resolved[key] = (told, self._now() + self._settings.resolved_s)
+        return told
+
+    # --- listing ---
+
+    async def _instance(
+        self,
+        name: str,
+        there: manager.Service,
+        task: states.Task | None,
+        nodes: Mapping[str, states.Node],
+        damaged: set[str],
+    ) -> api.Instance:
+        try:
+            metadata = {} if there.flawed else service.read_metadata(there.labels)
+        except ValueError:
+            metadata = {}
+        if not metadata:
+            damaged.add(name)
+        instance = api.Instance(
+            name=name,
+            state=api.InstanceState.STARTING,
+            metadata=metadata,
+            created_at=there.created_at,
+            detail="its task is being made",
+        )
+        if task is None:
+            age = self._now() - (there.created_at or self._now())
+            if age < _NO_TASK_S:
+                return instance
+            end = api.Exit(slug="platform-lost", message="the swarm has no task of it any more")
+            return attrs.evolve(instance, state=api.InstanceState.EXITED, exit=end, detail="")
+        where = nodes.get(task.node)
+        state = states.state_of(task, where)
+        starting = state is api.InstanceState.STARTING
+        return attrs.evolve(
+            instance,
+            state=state,
+            place=where.name if where is not None else "",
+            detail=states.waits_for(task) if starting else "",
+            exit=await self._certificate(name, task, where),
+        )
+
+    async def _certificate(
+        self, name: str, task: states.Task, where: states.Node | None
+    ) -> api.Exit | None:
+        """Return how it ended, with all that can be known while its service is there."""
+        end = states.exit_of(task, where)
+        if end is None or states.state_of(task, where) is not api.InstanceState.EXITED:
+            return end
+        if task.id in self._certificates:
+            return self._certificates[task.id]
+        if not end.witnessed:
+            return end  # its node may come back
+        if end.slug == "image":
+            end = attrs.evolve(end, message=await self._why_no_image(task, end.message))
+        elif end.code == _KILLED and await self._ran_out_of_memory(task):
+            words = "the container ran out of its memory"
+            end = attrs.evolve(end, slug="out-of-memory", message=words)
+        elif end.slug in {"exited", "killed"} and task.container:
+            with contextlib.suppress(api.BackendError):
+                words = text.clean(await self._output(name, task, _WORDS))
+                end = states.with_last_words(end, words)
+        self._certificates[task.id] = end
+        return end
+
+    async def _why_no_image(self, task: states.Task, words: str) -> str:
+        """Ask the registry: of a node every failure reads the same."""
+        image = task.image.partition("@")[0] if "@" in task.image else task.image
+        try:
+            await self._ask(manager.Manager.ask_registry, image)
+        except api.BackendError as error:
+            return text.clean(f"{words}; {error.reason}", 256)
+        return words
+
+    async def _ran_out_of_memory(self, task: states.Task) -> bool:
+        """Ask every engine that can be reached: the one of its node knows the container."""
+        if not task.container:
+            return False
+        for engine in (*self._managers.all, *self._engines):
+            with contextlib.suppress(api.BackendError):
+                there = await engine.call(client.Lane.READ, engine.inspect, task.container)
+                return there.oom_killed
+        return False
+
+    def _going(
+        self,
+        tasks: Sequence[states.Task],
+        there: Collection[str],
+        nodes: Mapping[str, states.Node],
+    ) -> Sequence[api.Instance]:
+        """Return what ends on its node though its service is gone; a dead node ends nothing."""
+        found = {}
+        for task in tasks:
+            where = nodes.get(task.node)
+            name = self._name(task.labels)
+            if not name or task.service in there or not _still_runs(task, where):
+                continue
+            with contextlib.suppress(ValueError):
+                found[name] = api.Instance(
+                    name=name,
+                    state=api.InstanceState.STOPPING,
+                    metadata=service.read_metadata(task.labels),
+                    created_at=task.created_at,
+                    place=where.name if where is not None else "",
+                )
+        return tuple(found.values())
+
+    async def _picture(self) -> object:
+        """Return what changes whenever something has changed."""
+        (tasks, _), nodes = await asyncio.gather(
+            self._ask(manager.Manager.tasks, self._owner), self._nodes()
+        )
+        return sorted((task.id, task.version) for task in tasks), sorted(
+            (node.id, node.is_down, node.takes_tasks) for node in nodes.values()
+        )
+
+    async def _nodes(self) -> dict[str, states.Node]:
+        return {node.id: node for node in await self._ask(manager.Manager.nodes)}
+
+    # --- the end ---
+
+    async def _goes(self, marks: Mapping[str, str]) -> bool:
+        """Tell whether a node may still have to end a task; one that is down does not obey."""
+        (tasks, _), nodes = await asyncio.gather(
+            self._ask(manager.Manager.tasks, marks), self._nodes()
+        )
+        return any(_still_runs(task, nodes.get(task.node)) for task in tasks)
+
+    async def _gone(self, marks: Mapping[str, str]) -> None:
+        """Wait until it is gone from its node; if it takes too long it is listed as stopping."""
+        pause, longest = _LOOKS_S
+        with contextlib.suppress(TimeoutError):
+            async with waits.timeout(self._settings.timeout_s + _GONE_S):
+                while await self._goes(marks):
+                    await asyncio.sleep(pause)
+                    pause = min(longest, pause * 1.5)
+
+    async def _sweep(self, needed: Collection[str]) -> None:
+        """Remove secrets that nobody's service has, once nobody can be about to make one."""
+        found = await self._ask(manager.Manager.own_secrets, self._owner)
+        await self._remove_secrets(
+            [
+                one
+                for one in found
+                if self._name(one.labels) not in needed
+                and one.created_at is not None
+                and self._now() - one.created_at > _STALE_S
+            ]
+        )
+
+    async def _remove_secrets(self, found: Sequence[manager.Secret]) -> None:
+        for one in found:
+            with contextlib.suppress(api.NotFound, api.Rejected):  # another service has it
+                await self._ask(manager.Manager.remove_secret, one.id, lane=client.Lane.END)
+
+    # --- inside ---
+
+    async def _ask(
+        self, question: Callable[..., Any], *args: Any, lane: client.Lane = client.Lane.READ
+    ) -> Any:
+        self._begin()
+        return await self._managers.ask(lane, question, *args)
+
+    async def _output(self, name: str, task: states.Task, tail: int) -> str:
+        said = str(await self._ask(manager.Manager.output, task.id, tail))
+        for secret in self._given.get(name, ()):
+            for line in secret.splitlines():
+                if len(line.strip()) >= _SHORTEST_SECRET:
+                    said = said.replace(line.strip(), _BLANK)
+        return "\n".join(text.last_lines(_SECRET.sub(_BLANK, said), tail))
+
+    async def _own(self, name: str) -> manager.Service:
+        if names.name_problem(name) is None:
+            called = service.service_name(name, prefix=self._settings.name_prefix)
+            there: manager.Service = await self._ask(manager.Manager.find_service, called)
+            if self._is_own(there, name):
+                return there
+        raise api.NotFound(f"no instance {name[:80]!r}")
+
+    def _is_own(self, there: manager.Service, name: str) -> bool:
+        return {**self._owner, service.NAME: name}.items() <= there.labels.items()
+
+    def _name(self, labels: Mapping[str, str]) -> str:
+        name = labels.get(service.NAME, "")
+        return name if names.name_problem(name) is None else ""
+
+    def _begin(self) -> None:
+        if self._closing.is_set():
+            raise api.Unavailable("the backend is closed")
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        """One call at a time per name; work that outlives a cancelled call counts too."""
+        lock = self._turns.setdefault(name, asyncio.Lock())
+        async with lock:
+            while (left_over := self._working.get(name)) is not None:
+                await asyncio.wait([left_over])
+            yield
+
+
+def _still_runs(task: states.Task, where: states.Node | None) -> bool:
+    """Tell whether a node may still have to end a task that nobody wants."""
+    if where is not None and where.is_down:
+        return False
+    return task.stage in {states.Stage.BEFORE, states.Stage.RUNS}

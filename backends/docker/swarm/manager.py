@@ -1,0 +1,255 @@
+"""A manager's part of the Engine's API: services, tasks, nodes, secrets; blocking calls.
+
+Refuses to know instances and owners, other managers, and what an answer means for an agent.
+"""
+
+import base64
+import contextlib
+import json
+import secrets
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from attrs import frozen
+
+from backends import api
+from backends.docker.engine import answers, bodies, client, wire
+from backends.docker.swarm import refusals, service, states
+from outside import text, typed
+
+_JSON = {"Content-Type": "application/json"}
+_INSPECT_MAX = 4 << 20
+_OUTPUT_MAX = 32 << 20
+_OUTPUT_KEPT = 64 << 10
+
+
+@frozen(kw_only=True)
+class Service:
+    """A service in a listing."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    created_at: float | None
+    flawed: bool = False  # there are labels that cannot be read, or none that can
+
+
+@frozen(kw_only=True)
+class Secret:
+    """A secret of the swarm, which nobody can read back."""
+
+    id: str
+    labels: Mapping[str, str]
+    created_at: float | None
+
+
+class NameTakenError(Exception):
+    """A service of that name exists."""
+
+
+class Manager(client.Engine):
+    """One engine that manages a swarm."""
+
+    def swarm(self) -> str:
+        """Return the id of the swarm that it manages. Raises Unauthorized for a worker."""
+        with self._managed("cannot ask which swarm it is") as session:
+            info = session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX)
+        told = bodies.section(info, "Swarm")
+        if told.get("ControlAvailable") is not True:
+            state = typed.words(told.get("LocalNodeState"), 32)
+            words = {
+                "active": "is a worker, or was demoted to one",
+                "locked": "is locked; hint: docker swarm unlock there",
+            }.get(state, f"is in no swarm ({text.clean(state) or 'it does not say'})")
+            raise api.Unauthorized(
+                f"{self.url} {words}; hint: `managers` of the backend", reach=api.Reach.PLACE
+            )
+        return answers.plain_id(bodies.section(told, "Cluster").get("ID"))
+
+    # --- services ---
+
+    def services(self, labels: Mapping[str, str]) -> tuple[list[Service], typed.Odd]:
+        """Every service with these labels, and what of the list is none."""
+        with self._managed("cannot list services") as session:
+            found = session.ask_json(list, "GET", "/services", query=_labelled(labels))
+            return typed.each(found, _service)
+
+    def find_service(self, name: str) -> Service:
+        """Look at the service of exactly that name; raises NotFound."""
+        with self._managed(f"cannot look at {name!r}") as session:
+            found = _service(
+                session.ask_json(dict, "GET", f"/services/{_quoted(name)}", limit=_INSPECT_MAX)
+            )
+        if found.name != name:  # managers take the beginning of an id, too
+            raise api.NotFound(f"no service {name!r}")
+        return found
+
+    def launch(self, plan: service.ServicePlan, image: str) -> None:
+        """Create a service with its secrets; leaves none if it fails. Raises NameTakenError."""
+        configs = {config.name: self._config(config.name) for config in plan.configs}
+        made: dict[str, tuple[str, str]] = {}
+        try:
+            for file, content in plan.secrets.items():
+                called = service.secret_name(plan.service, file, secrets.token_hex(8))
+                made[file] = (self._secret(called, content, plan.labels), called)
+            self._create(plan.complete(image, made, configs), plan.image)
+        except BaseException:
+            for secret, _ in made.values():
+                with contextlib.suppress(api.BackendError):
+                    self.remove_secret(secret)
+            raise
+
+    def _create(self, body: Mapping[str, Any], image: str) -> None:
+        login = self._login(image)
+        with self._answers("cannot create a service") as session:
+            try:
+                session.ask(
+                    "POST",
+                    "/services/create",
+                    body=json.dumps(dict(body)).encode(),
+                    headers={**_JSON, **login},
+                )
+            except wire.RefusedError as error:
+                if error.status == HTTPStatus.CONFLICT:
+                    raise NameTakenError(error.words) from error
+                raise refusals.refused_creation(error.status, error.words) from error
+
+    def remove_service(self, service_id: str) -> None:
+        """Remove a service by its id; its task ends on its own; raises NotFound."""
+        with self._managed("cannot remove a service") as session:
+            session.ask("DELETE", f"/services/{_quoted(service_id)}")
+
+    # --- tasks and nodes ---
+
+    def tasks(self, labels: Mapping[str, str]) -> tuple[list[states.Task], typed.Odd]:
+        """Every task of a service with these labels, also of one that is gone."""
+        with self._managed("cannot list tasks") as session:
+            found = session.ask_json(list, "GET", "/tasks", query=_labelled(labels))
+            return typed.each(found, states.task)
+
+    def nodes(self) -> list[states.Node]:
+        """Every node; one that cannot be read is left out."""
+        with self._managed("cannot list nodes") as session:
+            found, _ = typed.each(session.ask_json(list, "GET", "/nodes"), states.node)
+            return found
+
+    def output(self, task: str, tail: int) -> str:
+        """Return the last lines of a task's output, of whatever node: of much the end."""
+        with (
+            self._managed("cannot read the output") as session,
+            session.stream(
+                "GET",
+                f"/tasks/{_quoted(task)}/logs",
+                query={"stdout": 1, "stderr": 1, "tail": tail},
+                waits=self._waits(),
+            ) as answer,
+        ):
+            raw, whole = answer.output(multiplexed=True, kept=_OUTPUT_KEPT, limit=_OUTPUT_MAX)
+        return (raw if whole else raw.partition(b"\n")[2]).decode("utf-8", "replace")
+
+    # --- secrets, configs, images ---
+
+    def own_secrets(self, labels: Mapping[str, str]) -> list[Secret]:
+        """Every secret with these labels."""
+        with self._managed("cannot list secrets") as session:
+            entries = session.ask_json(list, "GET", "/secrets", query=_labelled(labels))
+            found, _ = typed.each(entries, _as_secret)
+            return found
+
+    def remove_secret(self, secret: str) -> None:
+        """Remove one by its id; raises NotFound, and Rejected while a service has it."""
+        with self._managed("cannot remove a secret") as session:
+            session.ask("DELETE", f"/secrets/{_quoted(secret)}")
+
+    def _secret(self, name: str, content: str, labels: Mapping[str, str]) -> str:
+        if not content:
+            raise api.Rejected("a swarm takes no empty secret")
+        data = base64.b64encode(content.encode("utf-8", "surrogateescape")).decode()
+        body = {"Name": name, "Labels": dict(labels), "Data": data}
+        with self._managed("cannot create a secret") as session:
+            answer = session.ask_json(
+                dict,
+                "POST",
+                "/secrets/create",
+                body=json.dumps(body).encode(),
+                headers=_JSON,
+            )
+        return answers.created_id({"Id": answer.get("ID")})
+
+    def _config(self, name: str) -> str:
+        """Return the id of a configuration of the swarm. Raises Rejected if it is not there."""
+        with self._managed(f"cannot look at the config {name[:80]!r}") as session:
+            query = {"filters": json.dumps({"name": [name]})}  # of all that begin so
+            entries = session.ask_json(list, "GET", "/configs", query=query)
+        for entry in entries:
+            if isinstance(entry, Mapping) and bodies.section(entry, "Spec").get("Name") == name:
+                return answers.plain_id(entry.get("ID"))
+        raise api.Rejected(f"the swarm has no config {name[:80]!r}; hint: `configs`")
+
+    def image_id(self, image: str) -> str:
+        """Return the id of an image that the manager's own engine has. Raises Rejected."""
+        with self._answers("cannot look for an image") as session:
+            try:
+                told = session.ask_json(
+                    dict, "GET", f"/images/{client.image_path(image)}/json", limit=_INSPECT_MAX
+                )
+            except wire.RefusedError as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    raise api.Rejected(
+                        f"the manager has no image {image[:120]}; hint: load it there, or another "
+                        "`resolve` of the template"
+                    ) from error
+                raise
+        return typed.words(told.get("Id"), 256) or image
+
+    @contextlib.contextmanager
+    def _managed(self, doing: str) -> Iterator[wire.Connections]:
+        """Give the session; judge refusals by a manager's words."""
+        with self._answers(doing) as session:
+            try:
+                yield session
+            except wire.RefusedError as error:
+                if "client version" in error.words:
+                    raise
+                raise refusals.refused(
+                    error.status, error.words, retry_after=error.retry_after
+                ) from error
+
+
+def _labelled(labels: Mapping[str, str]) -> dict[str, str]:
+    return {"filters": json.dumps({"label": [f"{key}={text}" for key, text in labels.items()]})}
+
+
+def _service(entry: Any) -> Service:
+    """Read one. Raises ValueError for what is none."""
+    if not isinstance(entry, Mapping):
+        raise ValueError("an entry that is not a service")  # noqa: TRY004 -- the caller's one kind
+    spec = bodies.section(entry, "Spec")
+    told = bodies.section(spec, "Labels")
+    labels = answers.texts(told)
+    found = Service(
+        id=answers.plain_id(entry.get("ID")),
+        name=typed.words(spec.get("Name"), 64),
+        labels=labels,
+        created_at=answers.stamp(entry.get("CreatedAt")),
+        flawed=not labels or len(labels) < len(told),
+    )
+    if not found.id or not found.name:
+        raise ValueError("a service without an id, or without a name")
+    return found
+
+
+def _as_secret(entry: Any) -> Secret:
+    if not isinstance(entry, Mapping):
+        raise ValueError("an entry that is not a secret")  # noqa: TRY004 -- as above
+    return Secret(
+        id=answers.created_id({"Id": entry.get("ID")}),
+        labels=answers.texts(bodies.section(entry, "Spec").get("Labels")),
+        created_at=answers.stamp(entry.get("CreatedAt")),
+    )
+
+
+def _quoted(name: str) -> str:
+    return urllib.parse.quote(name, safe="")

@@ -1,0 +1,332 @@
+"""From a specification to the service that a manager is sent. Pure; the words are the Engine's.
+
+Rules:
+
+* One replica, restart condition ``none``: a dead agent stays, with its exit code and output, until
+  its service is removed; it is never started again, and never updated (any change of its task
+  would start another one).
+* Whose a service is, its metadata and a digest of its specification are labels, of the service and
+  of its container alike: a task whose service is gone still tells them.
+* The secret is a secret of the swarm, one for each file, with a name of its own for each attempt;
+  its id is put in at the last moment (``with_secrets``).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from backends import api
+from backends.docker.containers import container
+from backends.docker.engine import bodies, reference
+from backends.docker.swarm import settings
+from backends.kit import names
+
+PREFIX, DIGEST, NAME = container.PREFIX, container.DIGEST, container.NAME
+SECRETS, WORK = container.SECRETS, container.WORK
+_PLACES = {api.SECRETS: SECRETS, api.WORK: WORK}
+_TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
+_METADATA = f"{PREFIX}metadata."
+_NAME_MAX = 63
+_SECRET_MAX = 511_999
+_PLAIN = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
+_MARK = "-x"  # before the digest of a name that had to be changed
+_DIGITS = 12
+_MARKED = re.compile(rf".*{_MARK}[0-9a-f]{{{_DIGITS}}}")
+_OPENED, _CLOSED = 0o444, 0o400
+
+
+@frozen(kw_only=True)
+class ServicePlan:
+    """What to send; ``image`` is as the template says, and ``body`` has no secret in it yet."""
+
+    name: str  # of the instance
+    service: str
+    image: str
+    resolve: str
+    body: Mapping[str, Any]
+    labels: Mapping[str, str]  # of everything that is made for it
+    digest: str
+    ids: tuple[int | None, int | None]
+    configs: tuple[settings.Config, ...]
+    secrets: Mapping[str, str] = field(repr=False)
+
+    def complete(
+        self,
+        image: str,
+        secrets: Mapping[str, tuple[str, str]],
+        configs: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Return the body with what the nodes are told for the image, and the swarm's secrets.
+
+        ``secrets``: file name to id and name in the swarm; ``configs``: name to id.
+        """
+        uid, gid = self.ids
+        files = [
+            {
+                "SecretID": secret,
+                "SecretName": called,
+                "File": {
+                    "Name": f"{SECRETS}/{file}",
+                    "UID": str(uid or 0),
+                    "GID": str(gid or 0),
+                    "Mode": _OPENED if uid is None else _CLOSED,
+                },
+            }
+            for file, (secret, called) in secrets.items()
+        ]
+        given = [
+            {
+                "ConfigID": (configs or {}).get(config.name, "(its id)"),
+                "ConfigName": config.name,
+                "File": {
+                    "Name": config.target,
+                    "UID": str(uid or 0),
+                    "GID": str(gid or 0),
+                    "Mode": int(config.mode, 8),
+                },
+            }
+            for config in self.configs
+        ]
+        inner = bodies.without_nothing({"Image": image, "Secrets": files, "Configs": given})
+        return bodies.merged(self.body, {"TaskTemplate": {"ContainerSpec": inner}})
+
+
+def service_name(name: str, *, prefix: str) -> str:
+    """Return the service's name: managers take a DNS label, and are blind to upper case."""
+    fits = _PLAIN.fullmatch(name) and len(prefix + name) <= _NAME_MAX
+    if fits and not _MARKED.fullmatch(name):
+        return f"{prefix}{name}"
+    digits = bodies.fingerprint(name)[:_DIGITS]
+    plain = re.sub(r"[^a-z0-9-]", "-", name.lower())
+    room = _NAME_MAX - len(prefix) - len(_MARK) - _DIGITS
+    return f"{prefix}{plain[:room].strip('-') or 'a'}{_MARK}{digits}"
+
+
+def secret_name(service: str, file: str, token: str) -> str:
+    """Return a name for the swarm's secret of a file; ``token`` is another one each time."""
+    return f"{service[:28]}.{bodies.fingerprint([service, file])[:16]}.{token[:16]}"
+
+
+def owner_labels(owner: str) -> dict[str, str]:
+    """Return the labels that make something ours."""
+    return container.owner_labels(owner)
+
+
+def read_metadata(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata of an instance of ours. Raises ValueError if it was damaged."""
+    return container.read_metadata(labels)
+
+
+def options_of(spec: api.InstanceSpec) -> settings.SwarmTemplate:
+    """Return the template's settings; raises Rejected for what a service cannot be."""
+    problem = names.name_problem(spec.name)
+    if problem is None and not spec.image:
+        problem = "a service needs an image; hint: set `image` in the template"
+    if problem is None and spec.files:
+        problem = (
+            f"a swarm brings no file such as {spec.files[0].name[:80]!r} into a container; hint: "
+            "an image that holds the agent's program"
+        )
+    for name, content in spec.secret_files.items():
+        if problem is None and names.name_problem(name) is not None:
+            problem = f"the file name {name[:80]!r} is not a plain name; hint: no '/', no spaces"
+        if problem is None and len(content.encode("utf-8", "surrogateescape")) > _SECRET_MAX:
+            problem = f"the secret {name} is larger than a swarm takes (500 kB)"
+    options = spec.options if spec.options is not None else settings.SwarmTemplate()
+    if problem is None and not isinstance(options, settings.SwarmTemplate):
+        problem = f"the template's options are {type(options).__name__}, not SwarmTemplate"
+    if problem is not None:
+        raise api.Rejected(problem)
+    return options
+
+
+def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ServicePlan:
+    """Return what to send; raises Rejected."""
+    options = options_of(spec)
+    called = service_name(spec.name, prefix=prefix)
+    body = bodies.merged(_body(spec, options), options.service)
+    task = bodies.section(body, "TaskTemplate")
+    inner = bodies.section(task, "ContainerSpec")
+    image = str(inner.get("Image", spec.image))
+    problem = reference.problem(image)
+    if problem is not None:
+        raise api.Rejected(problem)
+    marks = {**owner_labels(owner), NAME: spec.name}
+    try:
+        metadata = names.encode_metadata(spec.metadata, prefix=_METADATA)
+    except ValueError as error:
+        raise api.Rejected(str(error)) from error
+    configs = [repr(config) for config in options.configs]
+    digest = bodies.fingerprint([sorted(spec.metadata.items()), body, configs])
+    own = {**marks, **metadata, DIGEST: digest}
+    body = bodies.merged(
+        body,
+        {
+            "Name": called,
+            "Labels": {**_foreign(options.labels, body), **own},
+            "TaskTemplate": {
+                "ContainerSpec": {"Labels": {**_foreign(options.labels, inner), **own}},
+                **_placement(task, spec.avoid),
+            },
+        },
+    )
+    return ServicePlan(
+        name=spec.name,
+        service=called,
+        image=image,
+        resolve=options.resolve,
+        body=body,
+        labels=marks,
+        digest=digest,
+        ids=bodies.ids(options.user),
+        configs=options.configs,
+        secrets=spec.secret_files,
+    )
+
+
+def body(
+    spec: api.InstanceSpec, configured: settings.SwarmSettings, *, owner: str
+) -> Mapping[str, Any]:
+    """Return the body that a launch would send, but for secrets and digest. Raises Rejected."""
+    made = plan(spec, owner=owner, prefix=configured.name_prefix)
+    return made.complete(made.image, {file: ("(its id)", file) for file in made.secrets})
+
+
+def render(spec: api.InstanceSpec, configured: settings.SwarmSettings, *, owner: str) -> str:
+    """Return it as JSON. Raises Rejected."""
+    return json.dumps(body(spec, configured, owner=owner), indent=2) + "\n"
+
+
+# --- the body ----------------------------------------------------------------------------------
+
+
+def _body(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> dict[str, Any]:
+    resources = spec.resources
+    limits = {
+        "NanoCPUs": _nano(resources.cpu_limit),
+        "MemoryBytes": resources.memory_bytes,
+        "Pids": options.pids,
+    }
+    reserved = {
+        "NanoCPUs": _nano(resources.cpu_shares),
+        "MemoryBytes": resources.memory_reservation_bytes,
+    }
+    placement = {
+        "Constraints": list(options.constraints),
+        "Preferences": [{"Spread": {"SpreadDescriptor": label}} for label in options.spread],
+        "Platforms": [_platform(text) for text in options.platforms],
+    }
+    task = {
+        "ContainerSpec": _container(spec, options),
+        "Resources": bodies.without_nothing(
+            {
+                "Limits": bodies.without_nothing(limits),
+                "Reservations": bodies.without_nothing(reserved),
+            }
+        ),
+        "RestartPolicy": {"Condition": "none"},
+        "Placement": bodies.without_nothing(placement),
+        "Networks": [
+            bodies.without_nothing(
+                {"Target": name, "Aliases": [] if name in _OF_NODES else list(options.aliases)}
+            )
+            for name in options.networks
+        ],
+        "LogDriver": None
+        if options.log_driver is None
+        else {"Name": options.log_driver, "Options": dict(options.log_options)},
+    }
+    return {
+        "TaskTemplate": bodies.without_nothing(task),
+        "Mode": {"Replicated": {"Replicas": 1}},
+        "EndpointSpec": {"Mode": "dnsrr"},  # no virtual address: nobody calls an agent
+    }
+
+
+_OF_NODES = frozenset({"host", "bridge", "ingress"})
+
+
+def _container(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> dict[str, Any]:
+    argv = [_put(word) for word in spec.argv]
+    command: list[str] | None = None
+    if options.entry_point is not None:
+        command = list(options.entry_point)
+    elif argv and not spec.use_entry_point:
+        command, argv = argv, []
+    dns = {"Nameservers": list(options.dns), "Search": list(options.dns_search)}
+    return bodies.without_nothing(
+        {
+            "Image": spec.image,
+            "Command": command,
+            "Args": argv,
+            "Env": [f"{key}={_put(text)}" for key, text in spec.env.items()],
+            "User": bodies.user(options.user),
+            "Groups": list(options.groups),
+            "Mounts": list(_mounts(options)),
+            "StopGracePeriod": round(options.grace_s * 1e9),
+            "Healthcheck": {"Test": ["NONE"]},  # the task would not run before it is healthy
+            "Hosts": [_host(line) for line in options.extra_hosts],
+            "DNSConfig": bodies.without_nothing(dns),
+            "Init": options.init,
+            "CapabilityAdd": list(options.cap_add),
+            "CapabilityDrop": list(options.cap_drop),
+            "Ulimits": [
+                {"Name": name, "Soft": most, "Hard": most}
+                for name, most in sorted(options.ulimits.items())
+            ],
+        }
+    )
+
+
+def _mounts(options: settings.SwarmTemplate) -> Iterator[dict[str, Any]]:
+    for volume in options.volumes:
+        mount: dict[str, Any] = {"Target": volume.target, "ReadOnly": volume.read_only}
+        if volume.tmpfs_bytes is not None:
+            mount |= {"Type": "tmpfs"}
+            # a manager drops a mode with a sticky bit altogether
+            mount["TmpfsOptions"] = {"SizeBytes": volume.tmpfs_bytes, "Mode": 0o777}
+        elif volume.name is not None and volume.name.startswith("/"):
+            mount |= {"Type": "bind", "Source": volume.name}
+        else:
+            mount |= {"Type": "volume", "Source": volume.name or ""}
+            if volume.driver or volume.driver_options:
+                config = {"Name": volume.driver or "local", "Options": volume.driver_options}
+                mount["VolumeOptions"] = {"DriverConfig": config}
+        yield mount
+
+
+def _placement(task: Mapping[str, Any], avoid: tuple[str, ...]) -> dict[str, Any]:
+    """Return the section with the nodes that are not wanted; empty if all are."""
+    if not avoid:
+        return {}
+    there = bodies.section(task, "Placement").get("Constraints")
+    kept = list(there) if isinstance(there, list) else []
+    away = [f"node.hostname!={name}" for name in avoid if re.fullmatch(r"[\w.-]+", name)]
+    return {"Placement": {"Constraints": [*kept, *away]}}
+
+
+def _foreign(labels: Mapping[str, str], under: Mapping[str, Any]) -> dict[str, Any]:
+    told = {**labels, **bodies.section(under, "Labels")}
+    return {key: value for key, value in told.items() if not key.startswith(PREFIX)}
+
+
+def _nano(cores: float | None) -> int | None:
+    return None if cores is None else round(cores * 1e9)
+
+
+def _platform(text: str) -> dict[str, str]:
+    system, _, architecture = text.partition("/")
+    return bodies.without_nothing({"OS": system, "Architecture": architecture or None})
+
+
+def _host(line: str) -> str:
+    """Return a line as hosts(5) has it, from NAME:ADDRESS."""
+    name, _, address = line.partition(":")
+    return f"{address} {name}"
+
+
+def _put(text: str) -> str:
+    return _TOKENS.sub(lambda match: _PLACES[match.group()], text)

@@ -1,0 +1,239 @@
+"""What a swarm tells of a task, as an instance: pure, by a total table of its states.
+
+Two things are believed more than a task's own state, because a manager does not learn how tasks
+on a dead node are: the state of the node, and what is wanted of the task (``DesiredState``).
+Refuses to know how they are asked for.
+"""
+
+import enum
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve, frozen
+
+from backends import api
+from backends.docker.engine import answers, bodies
+from outside import text, typed
+
+_WORD_MAX = 64
+_WORDS_MAX = 4096
+_KILLED = 137
+_NO_IMAGE = re.compile(r"no such image|image not known|pull access denied", re.IGNORECASE)
+_COMMAND = re.compile(
+    r"executable file not found|no such file or directory|permission denied|exec format error"
+    r"|unable to start container process",
+    re.IGNORECASE,
+)
+_INIT = re.compile(r"\[FATAL tini")
+_NETWORK = re.compile(r"network", re.IGNORECASE)
+_MOVED = re.compile(r"no longer meets constraints|constraint enforcer", re.IGNORECASE)
+_NO_COMMAND = {126, 127}
+
+
+class Stage(enum.Enum):
+    """What the state of a task says of its container."""
+
+    BEFORE = "not started yet"
+    RUNS = "runs"
+    ENDED = "has ended"
+    NEVER = "has never been started"
+    LOST = "nobody knows"
+
+
+STAGES = {
+    "new": Stage.BEFORE,
+    "allocated": Stage.BEFORE,
+    "pending": Stage.BEFORE,
+    "assigned": Stage.BEFORE,
+    "accepted": Stage.BEFORE,
+    "preparing": Stage.BEFORE,
+    "ready": Stage.BEFORE,
+    "starting": Stage.BEFORE,
+    "running": Stage.RUNS,
+    "complete": Stage.ENDED,
+    "shutdown": Stage.ENDED,
+    "failed": Stage.ENDED,
+    "rejected": Stage.NEVER,
+    "remove": Stage.ENDED,
+    "orphaned": Stage.LOST,
+}
+"""Every state of the Engine's API (``TaskState``)."""
+
+_UNKNOWN = Stage.RUNS
+"""Of a state that nobody has heard of: never an end."""
+_LEAVES = frozenset({"shutdown", "complete", "remove"})
+"""What a manager wants of a task that is to end."""
+
+
+@frozen(kw_only=True)
+class Task:
+    """A task in a listing; what cannot be read of it is empty."""
+
+    id: str
+    service: str
+    labels: Mapping[str, str]
+    state: str
+    desired: str
+    node: str = ""  # its id
+    container: str = ""  # its id
+    error: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    at: float | None = None  # of the state, POSIX seconds
+    created_at: float | None = None
+    version: int = 0
+    image: str = ""
+
+    @property
+    def stage(self) -> Stage:
+        """What its state says."""
+        return STAGES.get(self.state, _UNKNOWN)
+
+
+@frozen(kw_only=True)
+class Node:
+    """A machine of the swarm."""
+
+    id: str
+    name: str
+    is_down: bool = False
+    takes_tasks: bool = True  # it is up, and neither paused nor drained
+    is_drained: bool = False
+    why: str = ""  # the manager's words
+
+
+def task(entry: Any) -> Task:
+    """Read an entry of ``/tasks``. Raises ValueError for what is none."""
+    if not isinstance(entry, Mapping):
+        raise ValueError("an entry that is not a task")  # noqa: TRY004 -- the caller's one kind
+    status, spec = bodies.section(entry, "Status"), bodies.section(entry, "Spec")
+    there = bodies.section(status, "ContainerStatus")
+    inner = bodies.section(spec, "ContainerSpec")
+    state = typed.words(status.get("State"), _WORD_MAX)
+    found = Task(
+        id=answers.plain_id(entry.get("ID")),
+        service=answers.plain_id(entry.get("ServiceID")),
+        labels=answers.texts(inner.get("Labels")),
+        state=state,
+        desired=typed.words(entry.get("DesiredState"), _WORD_MAX),
+        node=answers.plain_id(entry.get("NodeID")),
+        container=answers.plain_id(there.get("ContainerID")),
+        error=text.clean(typed.words(status.get("Err"), _WORDS_MAX)),
+        message=text.clean(typed.words(status.get("Message"), _WORDS_MAX)),
+        exit_code=typed.integer(there.get("ExitCode"), -(1 << 31), 1 << 32),
+        at=answers.stamp(status.get("Timestamp")),
+        created_at=answers.stamp(entry.get("CreatedAt")),
+        version=typed.integer(bodies.section(entry, "Version").get("Index"), 0, 1 << 62) or 0,
+        image=typed.words(inner.get("Image"), _WORDS_MAX),
+    )
+    if not found.id or not state:
+        raise ValueError("a task without an id, or without a state")
+    return found
+
+
+def node(entry: Any) -> Node:
+    """Read an entry of ``/nodes``. Raises ValueError for what is none."""
+    if not isinstance(entry, Mapping):
+        raise ValueError("an entry that is not a node")  # noqa: TRY004 -- the caller's one kind
+    spec, status = bodies.section(entry, "Spec"), bodies.section(entry, "Status")
+    described = bodies.section(entry, "Description")
+    found = answers.plain_id(entry.get("ID"))
+    if not found:
+        raise ValueError("a node without an id")
+    availability = typed.words(spec.get("Availability"), _WORD_MAX)
+    state = typed.words(status.get("State"), _WORD_MAX)
+    return Node(
+        id=found,
+        name=text.clean(typed.words(described.get("Hostname"), 256), 128) or found,
+        is_down=state == "down",
+        takes_tasks=state == "ready" and availability in {"", "active"},
+        is_drained=availability == "drain",
+        why=text.clean(typed.words(status.get("Message"), _WORDS_MAX), 128),
+    )
+
+
+def state_of(found: Task, where: Node | None) -> api.InstanceState:
+    """Return what an instance of that task is."""
+    if _is_lost(found, where) or found.stage in {Stage.ENDED, Stage.NEVER}:
+        return api.InstanceState.EXITED
+    if found.desired in _LEAVES:
+        return api.InstanceState.STOPPING
+    if found.stage is Stage.BEFORE:
+        return api.InstanceState.STARTING
+    return api.InstanceState.RUNNING
+
+
+def exit_of(found: Task, where: Node | None) -> api.Exit | None:
+    """Return how it ended, or of what it is ending; None while it is not."""
+    if _is_lost(found, where):
+        return api.Exit(slug="platform-lost", message=_lost(where), at=found.at)
+    state = state_of(found, where)
+    if state is api.InstanceState.STOPPING:
+        return _left(where) if where is not None and where.is_drained else None
+    if state is not api.InstanceState.EXITED:
+        return None
+    code = found.exit_code if found.stage is Stage.ENDED else None
+    words = found.error or found.message
+    slug: api.ExitSlug = "exited"
+    if found.stage is Stage.NEVER:
+        code, slug = None, _slug_of(words)
+    elif found.state == "shutdown":  # by the manager, with nothing in Err
+        slug = "evicted" if found.desired == "shutdown" else "killed"
+        if where is not None and where.is_drained:
+            words = f"its node {where.name} was drained"
+    elif found.state == "failed":
+        slug = _slug_failed(found, words)
+    return api.Exit(slug=slug, code=code, message=words[:256], at=found.at, witnessed=True)
+
+
+def with_last_words(end: api.Exit, words: str) -> api.Exit:
+    """Return how it ended, with its last output; of a command that is none the init says so."""
+    told = text.clean(f"{end.message}: {words}" if words else end.message, 256)
+    is_none = end.code in _NO_COMMAND and _INIT.search(words) is not None
+    return evolve(end, message=told, slug="command" if is_none else end.slug)
+
+
+def waits_for(found: Task) -> str:
+    """Return why it does not run yet, in the scheduler's words; the reason is in brackets."""
+    inner = re.search(r"no suitable node \((.+)\)", found.error)
+    if inner is not None:
+        return f"no node takes it: {inner[1]}"[:256]
+    return (found.error or found.message)[:256]
+
+
+def _is_lost(found: Task, where: Node | None) -> bool:
+    """Tell whether nobody knows what became of it: its node is down, or the manager gave up."""
+    if found.stage is Stage.LOST:
+        return True
+    is_down = where is not None and where.is_down
+    return is_down and found.stage in {Stage.BEFORE, Stage.RUNS} and bool(found.node)
+
+
+def _lost(where: Node | None) -> str:
+    if where is None:
+        return "the swarm has lost its task"
+    return f"its node {where.name} is down{f': {where.why}' if where.why else ''}"
+
+
+def _left(where: Node) -> api.Exit:
+    return api.Exit(slug="evicted", message=f"its node {where.name} is being drained")
+
+
+def _slug_of(words: str) -> api.ExitSlug:
+    """Return what a task was rejected for."""
+    for pattern, slug in (
+        (_NO_IMAGE, "image"), (_MOVED, "evicted"), (_COMMAND, "command"), (_NETWORK, "network"),
+    ):  # fmt: skip
+        if pattern.search(words):
+            return slug  # type: ignore[return-value]  # of a tuple the checker sees a text
+    return "unknown"
+
+
+def _slug_failed(found: Task, words: str) -> api.ExitSlug:
+    """Return what a task failed of: of a kill its manager does not tell who did it."""
+    if found.exit_code in _NO_COMMAND and _COMMAND.search(words):
+        return "command"
+    if not found.exit_code and _COMMAND.search(words):
+        return "command"
+    return "killed" if found.exit_code == _KILLED else "exited"

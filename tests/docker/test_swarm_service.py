@@ -1,0 +1,182 @@
+"""From a specification to a service."""
+
+import json
+import re
+
+import attrs
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from backends import api
+from backends.docker.swarm import service, settings
+from backends.kit import names, remarks
+
+SECRET = "5ecret" * 10
+SPEC = api.InstanceSpec(
+    name="a1",
+    metadata={names.OWNER: "ours", names.TEMPLATE: "t"},
+    argv=("agent", api.SECRETS, api.WORK),
+    image="registry.example/agent:1",
+    env={"HOME": api.WORK},
+    secret_files={"secret": SECRET},
+    resources=api.Resources(
+        memory_bytes=1 << 30, memory_reservation_bytes=1 << 29, cpu_limit=2, cpu_shares=0.5
+    ),
+)
+SAFE = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", fullmatch=True)
+
+
+def made(options=None, **changes):
+    return service.plan(
+        attrs.evolve(SPEC, options=options or settings.SwarmTemplate(), **changes), owner="ours"
+    )
+
+
+def inner(plan, **given):
+    return plan.complete(plan.image, given)["TaskTemplate"]["ContainerSpec"]
+
+
+def test_an_agent_is_one_task_that_is_never_started_again():
+    body = made().body
+    assert {"Replicated": {"Replicas": 1}} == body["Mode"]
+    assert {"Condition": "none"} == body["TaskTemplate"]["RestartPolicy"]
+    assert {"Test": ["NONE"]} == body["TaskTemplate"]["ContainerSpec"]["Healthcheck"]
+
+
+def test_limits_and_reservations_are_told_apart():
+    assert made().body["TaskTemplate"]["Resources"] == {
+        "Limits": {"NanoCPUs": 2_000_000_000, "MemoryBytes": 1 << 30, "Pids": 8192},
+        "Reservations": {"NanoCPUs": 500_000_000, "MemoryBytes": 1 << 29},
+    }
+
+
+def test_the_secret_is_a_file_of_the_user_and_nowhere_else():
+    plan = made()
+    assert SECRET not in repr(plan) + json.dumps(plan.body)
+    (file,) = inner(plan, secret=("id1", "called"))["Secrets"]
+    assert {
+        "Name": f"{service.SECRETS}/secret", "UID": "1000", "GID": "1000", "Mode": 0o400,
+    } == file["File"]  # fmt: skip
+    (file,) = inner(made(settings.SwarmTemplate(user="jenkins")), secret=("i", "c"))["Secrets"]
+    assert 0o444 == file["File"]["Mode"], "who that is only the image knows"
+
+
+def test_places_are_put_into_words_and_environment():
+    told = inner(made())
+    assert ["agent", service.SECRETS, service.WORK] == told["Command"]
+    assert [f"HOME={service.WORK}"] == told["Env"]
+    assert ["agent", service.SECRETS, service.WORK] == inner(made(use_entry_point=True))["Args"]
+
+
+def test_whose_it_is_stands_on_service_and_container():
+    body = made(settings.SwarmTemplate(labels={"team": "x", "agent-broker.owner": "them"})).body
+    for labels in (body["Labels"], body["TaskTemplate"]["ContainerSpec"]["Labels"]):
+        assert "x" == labels["team"]
+        assert labels.items() >= service.owner_labels("ours").items()
+        assert SPEC.metadata == service.read_metadata(labels)
+
+
+def test_where_it_may_run():
+    options = settings.SwarmTemplate(
+        constraints=("node.role==worker",),
+        spread=("node.labels.rack",),
+        platforms=("linux/amd64", "linux"),
+    )
+    placement = made(options, avoid=("sick-1",)).body["TaskTemplate"]["Placement"]
+    assert placement == {
+        "Constraints": ["node.role==worker", "node.hostname!=sick-1"],
+        "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.rack"}}],
+        "Platforms": [{"OS": "linux", "Architecture": "amd64"}, {"OS": "linux"}],
+    }
+
+
+def test_what_is_to_be_avoided_is_no_part_of_what_it_is():
+    assert made().digest == made(avoid=("n",)).digest
+    assert made().digest == made(secret_files={"secret": "other"}).digest
+    assert made().digest != made(env={}).digest
+    config = settings.Config(name="c", target="/etc/c")
+    assert made().digest != made(settings.SwarmTemplate(configs=(config,))).digest
+
+
+def test_mounts_configs_and_the_raw_section():
+    options = settings.SwarmTemplate(
+        volumes=(
+            settings.Volume(target="/v", name="v", driver="nfs", driver_options={"o": "x"}),
+            settings.Volume(target="/t", tmpfs_bytes=1 << 20),
+            settings.Volume(target="/b", name="/srv", read_only=True),
+            settings.Volume(target="/own"),
+        ),
+        configs=(settings.Config(name="c", target="/etc/c", mode="0400"),),
+        service={"TaskTemplate": {"ContainerSpec": {"Hostname": "h"}}, "Labels": {"l": "1"}},
+    )
+    plan = made(options)
+    told = plan.complete("i", {}, {"c": "id9"})["TaskTemplate"]["ContainerSpec"]
+    kinds = [(m["Type"], m.get("Source")) for m in told["Mounts"]]
+    assert [("volume", "v"), ("tmpfs", None), ("bind", "/srv"), ("volume", "")] == kinds
+    assert ("id9", 0o400) == (told["Configs"][0]["ConfigID"], told["Configs"][0]["File"]["Mode"])
+    assert "h" == told["Hostname"]
+    assert "1" == plan.body["Labels"]["l"]
+
+
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
+@hypothesis.given(SAFE, SAFE)
+def test_a_service_is_called_as_managers_want_it(one, two):
+    """A DNS label without upper case; two instances never share one."""
+    first, second = (service.service_name(name, prefix="p-") for name in (one, two))
+    assert re.fullmatch(r"[a-z0-9](?:[-_]*[a-z0-9]+)*", first)
+    assert len(first) <= 63
+    assert (first == second) == (one == two)
+
+
+def test_what_people_call_it_stays_readable():
+    assert "ci-maven-x7f3" == service.service_name("ci-maven-x7f3", prefix="")
+
+
+def test_a_secret_has_a_legal_name_of_its_own_each_time():
+    first, second = (service.secret_name("s" * 63, "f", token) for token in ("a" * 16, "b" * 16))
+    assert first != second
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}[A-Za-z0-9]", first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": None}, "set `image`"),
+        ({"image": "BAD NAME"}, "not the name of an image|upper case"),
+        ({"files": (api.RemoteFile(url="http://x", name="agent.jar"),)}, "an image that holds"),
+        ({"secret_files": {"a/b": "x"}}, "not a plain name"),
+        ({"secret_files": {"s": "x" * 512_000}}, "500 kB"),
+        ({"name": "a/b"}, "not safe"),
+    ],
+)
+def test_what_a_swarm_cannot_do_is_refused_before_it_is_asked(changes, words):
+    with pytest.raises(api.Rejected, match=words):
+        made(**changes)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"Mode": {"ReplicatedJob": {}}}, "one task"),
+        ({"TaskTemplate": {"RestartPolicy": {"Condition": "any"}}}, "start a dead agent again"),
+        ({"TaskTemplate": {"ContainerSpec": {"Env": ["A=b"]}}}, "replaces what the broker"),
+        ({"TaskTemplate": {"ContainerSpec": {"Secrets": []}}}, "the agent's own secret"),
+    ],
+)
+def test_what_the_raw_section_may_not_say(raw, words):
+    common = remarks.Common(settings=settings.SwarmSettings(), image="i")
+    found = list(remarks.of_template(settings.SwarmTemplate(service=raw), common))
+    assert [one for one in found if one.wrong and words in one.text], found
+
+
+def test_an_ordinary_template_has_no_remarks():
+    common = remarks.Common(settings=settings.SwarmSettings(), image="i")
+    assert [] == list(remarks.of_template(settings.SwarmTemplate(), common))
+
+
+def test_a_limit_of_one_engine_is_none_of_a_swarm():
+    from backends.docker.settings import Host
+
+    with pytest.raises(ValueError, match="max_instances"):
+        settings.SwarmSettings(managers=(Host(max_instances=3),))

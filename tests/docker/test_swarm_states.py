@@ -15,9 +15,11 @@ API_STATES = {
     "running", "complete", "shutdown", "failed", "rejected", "remove", "orphaned",
 }  # fmt: skip
 """``TaskState`` of the Engine's API."""
-HERE = states.Node(id="n", name="node-1")
-DOWN = states.Node(id="n", name="node-1", is_down=True, takes_tasks=False, why="heartbeat failure")
-DRAINED = states.Node(id="n", name="node-1", takes_tasks=False, is_drained=True)
+HERE = states.SwarmNode(id="n", name="node-1")
+DOWN = states.SwarmNode(
+    id="n", name="node-1", is_down=True, takes_tasks=False, why="heartbeat failure"
+)
+DRAINED = states.SwarmNode(id="n", name="node-1", takes_tasks=False, is_drained=True)
 
 
 def load(name):

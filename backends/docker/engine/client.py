@@ -62,7 +62,7 @@ class NoImageError(Exception):
 
 
 class NameTakenError(Exception):
-    """A container of that name exists."""
+    """A container, or service, of that name exists."""
 
 
 class OddAnswerError(api.Unavailable):

@@ -121,7 +121,7 @@ class SwarmBackend:
         )
         named = {name: one for one in services if (name := self._name(one.labels))}
         nameless = [one.name for one in services if not self._name(one.labels)]
-        by_service: dict[str, states.Task] = {}
+        by_service: dict[str, states.SwarmTask] = {}
         for task in tasks:
             known = by_service.get(task.service)
             if known is None or (known.created_at or 0) < (task.created_at or 0):
@@ -258,7 +258,7 @@ class SwarmBackend:
         made.add_done_callback(over)
         try:
             await asyncio.shield(made)
-        except manager.NameTakenError as error:  # by another broker, or by us before a time-out
+        except client.NameTakenError as error:  # by another broker, or by us before a time-out
             if not await self._is_there(plan):
                 raise api.Unavailable(f"the name is taken, and is not: {error}") from error
         except asyncio.CancelledError:
@@ -288,8 +288,8 @@ class SwarmBackend:
         self,
         name: str,
         there: manager.Service,
-        task: states.Task | None,
-        nodes: Mapping[str, states.Node],
+        task: states.SwarmTask | None,
+        nodes: Mapping[str, states.SwarmNode],
         damaged: set[str],
     ) -> api.Instance:
         try:
@@ -323,7 +323,7 @@ class SwarmBackend:
         )
 
     async def _certificate(
-        self, name: str, task: states.Task, where: states.Node | None
+        self, name: str, task: states.SwarmTask, where: states.SwarmNode | None
     ) -> api.Exit | None:
         """Return how it ended, with all that can be known while its service is there."""
         end = states.exit_of(task, where)
@@ -345,7 +345,7 @@ class SwarmBackend:
         self._certificates[task.id] = end
         return end
 
-    async def _why_no_image(self, task: states.Task, words: str) -> str:
+    async def _why_no_image(self, task: states.SwarmTask, words: str) -> str:
         """Ask the registry: of a node every failure reads the same."""
         image = task.image.partition("@")[0] if "@" in task.image else task.image
         try:
@@ -354,7 +354,7 @@ class SwarmBackend:
             return text.clean(f"{words}; {error.reason}", 256)
         return words
 
-    async def _ran_out_of_memory(self, task: states.Task) -> bool:
+    async def _ran_out_of_memory(self, task: states.SwarmTask) -> bool:
         """Ask every engine that can be reached: the one of its node knows the container."""
         if not task.container:
             return False
@@ -366,9 +366,9 @@ class SwarmBackend:
 
     def _going(
         self,
-        tasks: Sequence[states.Task],
+        tasks: Sequence[states.SwarmTask],
         there: Collection[str],
-        nodes: Mapping[str, states.Node],
+        nodes: Mapping[str, states.SwarmNode],
     ) -> Sequence[api.Instance]:
         """Return what ends on its node though its service is gone; a dead node ends nothing."""
         found = {}
@@ -396,7 +396,7 @@ class SwarmBackend:
             (node.id, node.is_down, node.takes_tasks) for node in nodes.values()
         )
 
-    async def _nodes(self) -> dict[str, states.Node]:
+    async def _nodes(self) -> dict[str, states.SwarmNode]:
         return {node.id: node for node in await self._ask(manager.Manager.nodes)}
 
     # --- the end ---
@@ -430,7 +430,7 @@ class SwarmBackend:
             ]
         )
 
-    async def _remove_secrets(self, found: Sequence[manager.Secret]) -> None:
+    async def _remove_secrets(self, found: Sequence[manager.SwarmSecret]) -> None:
         for one in found:
             with contextlib.suppress(api.NotFound, api.Rejected):  # another service has it
                 await self._ask(manager.Manager.remove_secret, one.id, lane=client.Lane.END)
@@ -443,7 +443,7 @@ class SwarmBackend:
         self._begin()
         return await self._managers.ask(lane, question, *args)
 
-    async def _output(self, name: str, task: states.Task, tail: int) -> str:
+    async def _output(self, name: str, task: states.SwarmTask, tail: int) -> str:
         said = str(await self._ask(manager.Manager.output, task.id, tail))
         for secret in self._given.get(name, ()):
             for line in secret.splitlines():
@@ -480,8 +480,8 @@ class SwarmBackend:
             yield
 
 
-def _still_runs(task: states.Task, where: states.Node | None) -> bool:
+def _still_runs(task: states.SwarmTask, where: states.SwarmNode | None) -> bool:
     """Tell whether a node may still have to end a task that nobody wants."""
     if where is not None and where.is_down:
         return False
-    return task.stage in {states.Stage.BEFORE, states.Stage.RUNS}
+    return task.stage in {states.TaskStage.BEFORE, states.TaskStage.RUNS}

@@ -37,16 +37,12 @@ class Service:
 
 
 @frozen(kw_only=True)
-class Secret:
+class SwarmSecret:
     """A secret of the swarm, which nobody can read back."""
 
     id: str
     labels: Mapping[str, str]
     created_at: float | None
-
-
-class NameTakenError(Exception):
-    """A service of that name exists."""
 
 
 class Manager(client.Engine):
@@ -87,7 +83,10 @@ class Manager(client.Engine):
         return found
 
     def launch(self, plan: service.ServicePlan, image: str) -> None:
-        """Create a service with its secrets; leaves none if it fails. Raises NameTakenError."""
+        """Create a service with its secrets; leaves none if it fails.
+
+        Raises client.NameTakenError.
+        """
         configs = {config.name: self._config(config.name) for config in plan.configs}
         made: dict[str, tuple[str, str]] = {}
         try:
@@ -113,7 +112,7 @@ class Manager(client.Engine):
                 )
             except wire.RefusedError as error:
                 if error.status == HTTPStatus.CONFLICT:
-                    raise NameTakenError(error.words) from error
+                    raise client.NameTakenError(error.words) from error
                 raise refusals.refused_creation(error.status, error.words) from error
 
     def remove_service(self, service_id: str) -> None:
@@ -123,13 +122,13 @@ class Manager(client.Engine):
 
     # --- tasks and nodes ---
 
-    def tasks(self, labels: Mapping[str, str]) -> tuple[list[states.Task], typed.Odd]:
+    def tasks(self, labels: Mapping[str, str]) -> tuple[list[states.SwarmTask], typed.Odd]:
         """Every task of a service with these labels, also of one that is gone."""
         with self._managed("cannot list tasks") as session:
             found = session.ask_json(list, "GET", "/tasks", query=_labelled(labels))
             return typed.each(found, states.task)
 
-    def nodes(self) -> list[states.Node]:
+    def nodes(self) -> list[states.SwarmNode]:
         """Every node; one that cannot be read is left out."""
         with self._managed("cannot list nodes") as session:
             found, _ = typed.each(session.ask_json(list, "GET", "/nodes"), states.node)
@@ -151,7 +150,7 @@ class Manager(client.Engine):
 
     # --- secrets, configs, images ---
 
-    def own_secrets(self, labels: Mapping[str, str]) -> list[Secret]:
+    def own_secrets(self, labels: Mapping[str, str]) -> list[SwarmSecret]:
         """Every secret with these labels."""
         with self._managed("cannot list secrets") as session:
             entries = session.ask_json(list, "GET", "/secrets", query=_labelled(labels))
@@ -241,10 +240,10 @@ def _service(entry: Any) -> Service:
     return found
 
 
-def _as_secret(entry: Any) -> Secret:
+def _as_secret(entry: Any) -> SwarmSecret:
     if not isinstance(entry, Mapping):
         raise ValueError("an entry that is not a secret")  # noqa: TRY004 -- as above
-    return Secret(
+    return SwarmSecret(
         id=answers.created_id({"Id": entry.get("ID")}),
         labels=answers.texts(bodies.section(entry, "Spec").get("Labels")),
         created_at=answers.stamp(entry.get("CreatedAt")),

@@ -17,7 +17,7 @@ from backends.kit.remarks import Common, Remark
 
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
 _VOLUME = re.compile(r"/.*|[A-Za-z0-9][A-Za-z0-9_.-]*", re.DOTALL)
-_CONSTRAINT = re.compile(r"\S+\s*(==|!=)\s*\S.*")
+_CONSTRAINT = re.compile(r"(node|engine)\.[A-Za-z0-9_.-]{1,128} ?[!=]= ?\S.*")
 _SPREAD = re.compile(r"(node|engine)\.labels\.\S+")
 _PLATFORM = re.compile(r"[a-z0-9]+(/[a-z0-9_]+)?")
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -156,7 +156,7 @@ class Config:
 
     name: str = setting.of("Its name in the swarm; it must be there.")
     target: str = setting.of("Where it appears in the container.", **setting.ABSOLUTE)
-    mode: str = setting.of("Who may read it, octal.", "0444", like=_MODE, words="a mode like 0444")
+    mode: str = setting.of("Its rights, octal.", "0444", like=_MODE, words="a mode like 0444")
 
 
 @frozen(kw_only=True)
@@ -195,7 +195,7 @@ class SwarmTemplate:
         "Which nodes, like node.role==worker or node.labels.pool==agents.",
         (),
         like=_CONSTRAINT,
-        words="KEY==VALUE or KEY!=VALUE",
+        words="node.KEY==VALUE, engine.labels.NAME!=VALUE and the like",
     )
     spread: tuple[str, ...] = setting.of(
         "Spread agents over the values of these labels of nodes, like node.labels.rack.",

@@ -31,7 +31,7 @@ _MOVED = re.compile(r"no longer meets constraints|constraint enforcer", re.IGNOR
 _NO_COMMAND = {126, 127}
 
 
-class Stage(enum.Enum):
+class TaskStage(enum.Enum):
     """What the state of a task says of its container."""
 
     BEFORE = "not started yet"
@@ -42,32 +42,32 @@ class Stage(enum.Enum):
 
 
 STAGES = {
-    "new": Stage.BEFORE,
-    "allocated": Stage.BEFORE,
-    "pending": Stage.BEFORE,
-    "assigned": Stage.BEFORE,
-    "accepted": Stage.BEFORE,
-    "preparing": Stage.BEFORE,
-    "ready": Stage.BEFORE,
-    "starting": Stage.BEFORE,
-    "running": Stage.RUNS,
-    "complete": Stage.ENDED,
-    "shutdown": Stage.ENDED,
-    "failed": Stage.ENDED,
-    "rejected": Stage.NEVER,
-    "remove": Stage.ENDED,
-    "orphaned": Stage.LOST,
+    "new": TaskStage.BEFORE,
+    "allocated": TaskStage.BEFORE,
+    "pending": TaskStage.BEFORE,
+    "assigned": TaskStage.BEFORE,
+    "accepted": TaskStage.BEFORE,
+    "preparing": TaskStage.BEFORE,
+    "ready": TaskStage.BEFORE,
+    "starting": TaskStage.BEFORE,
+    "running": TaskStage.RUNS,
+    "complete": TaskStage.ENDED,
+    "shutdown": TaskStage.ENDED,
+    "failed": TaskStage.ENDED,
+    "rejected": TaskStage.NEVER,
+    "remove": TaskStage.ENDED,
+    "orphaned": TaskStage.LOST,
 }
 """Every state of the Engine's API (``TaskState``)."""
 
-_UNKNOWN = Stage.RUNS
+_UNKNOWN = TaskStage.RUNS
 """Of a state that nobody has heard of: never an end."""
 _LEAVES = frozenset({"shutdown", "complete", "remove"})
 """What a manager wants of a task that is to end."""
 
 
 @frozen(kw_only=True)
-class Task:
+class SwarmTask:
     """A task in a listing; what cannot be read of it is empty."""
 
     id: str
@@ -86,13 +86,13 @@ class Task:
     image: str = ""
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> TaskStage:
         """What its state says."""
         return STAGES.get(self.state, _UNKNOWN)
 
 
 @frozen(kw_only=True)
-class Node:
+class SwarmNode:
     """A machine of the swarm."""
 
     id: str
@@ -103,7 +103,7 @@ class Node:
     why: str = ""  # the manager's words
 
 
-def task(entry: Any) -> Task:
+def task(entry: Any) -> SwarmTask:
     """Read an entry of ``/tasks``. Raises ValueError for what is none."""
     if not isinstance(entry, Mapping):
         raise ValueError("an entry that is not a task")  # noqa: TRY004 -- the caller's one kind
@@ -111,7 +111,7 @@ def task(entry: Any) -> Task:
     there = bodies.section(status, "ContainerStatus")
     inner = bodies.section(spec, "ContainerSpec")
     state = typed.words(status.get("State"), _WORD_MAX)
-    found = Task(
+    found = SwarmTask(
         id=answers.plain_id(entry.get("ID")),
         service=answers.plain_id(entry.get("ServiceID")),
         labels=answers.texts(inner.get("Labels")),
@@ -132,7 +132,7 @@ def task(entry: Any) -> Task:
     return found
 
 
-def node(entry: Any) -> Node:
+def node(entry: Any) -> SwarmNode:
     """Read an entry of ``/nodes``. Raises ValueError for what is none."""
     if not isinstance(entry, Mapping):
         raise ValueError("an entry that is not a node")  # noqa: TRY004 -- the caller's one kind
@@ -143,7 +143,7 @@ def node(entry: Any) -> Node:
         raise ValueError("a node without an id")
     availability = typed.words(spec.get("Availability"), _WORD_MAX)
     state = typed.words(status.get("State"), _WORD_MAX)
-    return Node(
+    return SwarmNode(
         id=found,
         name=text.clean(typed.words(described.get("Hostname"), 256), 128) or found,
         is_down=state == "down",
@@ -153,18 +153,18 @@ def node(entry: Any) -> Node:
     )
 
 
-def state_of(found: Task, where: Node | None) -> api.InstanceState:
+def state_of(found: SwarmTask, where: SwarmNode | None) -> api.InstanceState:
     """Return what an instance of that task is."""
-    if _is_lost(found, where) or found.stage in {Stage.ENDED, Stage.NEVER}:
+    if _is_lost(found, where) or found.stage in {TaskStage.ENDED, TaskStage.NEVER}:
         return api.InstanceState.EXITED
     if found.desired in _LEAVES:
         return api.InstanceState.STOPPING
-    if found.stage is Stage.BEFORE:
+    if found.stage is TaskStage.BEFORE:
         return api.InstanceState.STARTING
     return api.InstanceState.RUNNING
 
 
-def exit_of(found: Task, where: Node | None) -> api.Exit | None:
+def exit_of(found: SwarmTask, where: SwarmNode | None) -> api.Exit | None:
     """Return how it ended, or of what it is ending; None while it is not."""
     if _is_lost(found, where):
         return api.Exit(slug="platform-lost", message=_lost(where), at=found.at)
@@ -173,10 +173,10 @@ def exit_of(found: Task, where: Node | None) -> api.Exit | None:
         return _left(where) if where is not None and where.is_drained else None
     if state is not api.InstanceState.EXITED:
         return None
-    code = found.exit_code if found.stage is Stage.ENDED else None
+    code = found.exit_code if found.stage is TaskStage.ENDED else None
     words = found.error or found.message
     slug: api.ExitSlug = "exited"
-    if found.stage is Stage.NEVER:
+    if found.stage is TaskStage.NEVER:
         code, slug = None, _slug_of(words)
     elif found.state == "shutdown":  # by the manager, with nothing in Err
         slug = "evicted" if found.desired == "shutdown" else "killed"
@@ -194,7 +194,7 @@ def with_last_words(end: api.Exit, words: str) -> api.Exit:
     return evolve(end, message=told, slug="command" if is_none else end.slug)
 
 
-def waits_for(found: Task) -> str:
+def waits_for(found: SwarmTask) -> str:
     """Return why it does not run yet, in the scheduler's words; the reason is in brackets."""
     inner = re.search(r"no suitable node \((.+)\)", found.error)
     if inner is not None:
@@ -202,21 +202,21 @@ def waits_for(found: Task) -> str:
     return (found.error or found.message)[:256]
 
 
-def _is_lost(found: Task, where: Node | None) -> bool:
+def _is_lost(found: SwarmTask, where: SwarmNode | None) -> bool:
     """Tell whether nobody knows what became of it: its node is down, or the manager gave up."""
-    if found.stage is Stage.LOST:
+    if found.stage is TaskStage.LOST:
         return True
     is_down = where is not None and where.is_down
-    return is_down and found.stage in {Stage.BEFORE, Stage.RUNS} and bool(found.node)
+    return is_down and found.stage in {TaskStage.BEFORE, TaskStage.RUNS} and bool(found.node)
 
 
-def _lost(where: Node | None) -> str:
+def _lost(where: SwarmNode | None) -> str:
     if where is None:
         return "the swarm has lost its task"
     return f"its node {where.name} is down{f': {where.why}' if where.why else ''}"
 
 
-def _left(where: Node) -> api.Exit:
+def _left(where: SwarmNode) -> api.Exit:
     return api.Exit(slug="evicted", message=f"its node {where.name} is being drained")
 
 
@@ -230,7 +230,7 @@ def _slug_of(words: str) -> api.ExitSlug:
     return "unknown"
 
 
-def _slug_failed(found: Task, words: str) -> api.ExitSlug:
+def _slug_failed(found: SwarmTask, words: str) -> api.ExitSlug:
     """Return what a task failed of: of a kill its manager does not tell who did it."""
     if found.exit_code in _NO_COMMAND and _COMMAND.search(words):
         return "command"

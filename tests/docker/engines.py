@@ -19,6 +19,8 @@ from broker.demo import image
 from tests import patience, programs
 
 IMAGE = image.NAME
+_OF_SWARMS = {"ingress", "docker_gwbridge"}
+"""Made once, when an engine begins to manage a swarm for some other test."""
 
 
 def address(told: str | None = None) -> str:
@@ -250,6 +252,6 @@ def left_behind(engine: str, before: Mapping[str, set[str]] | None = None) -> di
         found = {
             "containers": {entry["Id"] for entry in client.containers(all=True)},
             "volumes": {entry["Name"] for entry in client.volumes()["Volumes"] or ()},
-            "networks": {entry["Name"] for entry in client.networks()},
+            "networks": {entry["Name"] for entry in client.networks()} - _OF_SWARMS,
         }
     return {kind: there - (before or {}).get(kind, set()) for kind, there in found.items()}

@@ -17,7 +17,7 @@ from backends.kit.remarks import Common, Remark
 
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
 _VOLUME = re.compile(r"/.*|[A-Za-z0-9][A-Za-z0-9_.-]*", re.DOTALL)
-_CONSTRAINT = re.compile(r"(node|engine)\.[A-Za-z0-9_.-]{1,128} ?[!=]= ?\S.*")
+_CONSTRAINT = re.compile(r"(node|engine)\.[A-Za-z0-9_.-]{1,56} ?[!=]= ?\S.*")
 _SPREAD = re.compile(r"(node|engine)\.labels\.\S+")
 _PLATFORM = re.compile(r"[a-z0-9]+(/[a-z0-9_]+)?")
 _MODE = re.compile(r"0?[0-7]{3}")

@@ -24,7 +24,7 @@ from backends import api
 from backends.docker.engine import client, reference
 from backends.docker.swarm import manager, managers, service, settings, states
 from backends.kit import names
-from outside import text, waits
+from outside import quotes, text, waits
 
 _LOG = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class SwarmBackend:
         """Remove the service and wait until its task is gone from its node."""
         self._begin()
         if names.name_problem(name) is not None:
-            raise api.NotFound(f"no instance {name[:80]!r}")
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
         async with self._turn(name):
             marks = {**self._owner, service.NAME: name}
             try:
@@ -239,7 +239,7 @@ class SwarmBackend:
         if self._is_own(there, plan.name) and there.labels.get(service.DIGEST) == plan.digest:
             return True
         raise api.AlreadyExists(
-            f"the service {plan.service!r} exists, "
+            f"the service {quotes.shown(plan.service)} exists, "
             + ("of another specification" if self._is_own(there, plan.name) else "and is not ours")
         )
 
@@ -457,7 +457,7 @@ class SwarmBackend:
             there: manager.Service = await self._ask(manager.Manager.find_service, called)
             if self._is_own(there, name):
                 return there
-        raise api.NotFound(f"no instance {name[:80]!r}")
+        raise api.NotFound(f"no instance {quotes.shown(name)}")
 
     def _is_own(self, there: manager.Service, name: str) -> bool:
         return {**self._owner, service.NAME: name}.items() <= there.labels.items()

@@ -17,7 +17,7 @@ from attrs import frozen
 from backends import api
 from backends.docker.engine import answers, bodies, client, wire
 from backends.docker.swarm import refusals, service, states
-from outside import text, typed
+from outside import quotes, text, typed
 
 _JSON = {"Content-Type": "application/json"}
 _INSPECT_MAX = 4 << 20
@@ -74,12 +74,12 @@ class Manager(client.Engine):
 
     def find_service(self, name: str) -> Service:
         """Look at the service of exactly that name; raises NotFound."""
-        with self._managed(f"cannot look at {name!r}") as session:
+        with self._managed(f"cannot look at {quotes.shown(name)}") as session:
             found = _service(
                 session.ask_json(dict, "GET", f"/services/{_quoted(name)}", limit=_INSPECT_MAX)
             )
         if found.name != name:  # managers take the beginning of an id, too
-            raise api.NotFound(f"no service {name!r}")
+            raise api.NotFound(f"no service {quotes.shown(name)}")
         return found
 
     def launch(self, plan: service.ServicePlan, image: str) -> None:
@@ -179,13 +179,13 @@ class Manager(client.Engine):
 
     def _config(self, name: str) -> str:
         """Return the id of a configuration of the swarm. Raises Rejected if it is not there."""
-        with self._managed(f"cannot look at the config {name[:80]!r}") as session:
+        with self._managed(f"cannot look at the config {quotes.shown(name)}") as session:
             query = {"filters": json.dumps({"name": [name]})}  # of all that begin so
             entries = session.ask_json(list, "GET", "/configs", query=query)
         for entry in entries:
             if isinstance(entry, Mapping) and bodies.section(entry, "Spec").get("Name") == name:
                 return answers.plain_id(entry.get("ID"))
-        raise api.Rejected(f"the swarm has no config {name[:80]!r}; hint: `configs`")
+        raise api.Rejected(f"the swarm has no config {quotes.shown(name)}; hint: `configs`")
 
     def image_id(self, image: str) -> str:
         """Return the id of an image that the manager's own engine has. Raises Rejected."""

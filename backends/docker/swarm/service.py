@@ -16,13 +16,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from backends import api
 from backends.docker.containers import container
 from backends.docker.engine import bodies, reference
 from backends.docker.swarm import settings
 from backends.kit import names
+from outside import quotes
 
 PREFIX, DIGEST, NAME = container.PREFIX, container.DIGEST, container.NAME
 SECRETS, WORK = container.SECRETS, container.WORK
@@ -127,12 +128,14 @@ def options_of(spec: api.InstanceSpec) -> settings.SwarmTemplate:
         problem = "a service needs an image; hint: set `image` in the template"
     if problem is None and spec.files:
         problem = (
-            f"a swarm brings no file such as {spec.files[0].name[:80]!r} into a container; hint: "
-            "an image that holds the agent's program"
+            f"a swarm brings no file such as {quotes.shown(spec.files[0].name)} into a "
+            "container; hint: an image that holds the agent's program"
         )
     for name, content in spec.secret_files.items():
         if problem is None and names.name_problem(name) is not None:
-            problem = f"the file name {name[:80]!r} is not a plain name; hint: no '/', no spaces"
+            problem = (
+                f"the file name {quotes.shown(name)} is not a plain name; hint: no '/', no spaces"
+            )
         if problem is None and len(content.encode("utf-8", "surrogateescape")) > _SECRET_MAX:
             problem = f"the secret {name} is larger than a swarm takes (500 kB)"
     options = spec.options if spec.options is not None else settings.SwarmTemplate()
@@ -159,7 +162,7 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ServicePlan
         metadata = names.encode_metadata(spec.metadata, prefix=_METADATA)
     except ValueError as error:
         raise api.Rejected(str(error)) from error
-    configs = [repr(config) for config in options.configs]
+    configs = [asdict(config) for config in options.configs]
     digest = bodies.fingerprint([sorted(spec.metadata.items()), body, configs])
     own = {**marks, **metadata, DIGEST: digest}
     body = bodies.merged(

@@ -10,6 +10,7 @@ import contextlib
 import json
 import pathlib
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -169,10 +170,17 @@ def managed(engine: str) -> None:
     with contextlib.closing(engines.connected(engine)) as client:
         if bodies.section(client.info(), "Swarm").get("LocalNodeState") == "inactive":
             try:
-                client.init_swarm(advertise_addr="127.0.0.1", listen_addr="127.0.0.1:2377")
+                place = f"127.0.0.1:{_free_port()}"  # another engine may have the usual one
+                client.init_swarm(advertise_addr=place, listen_addr=place)
             except engines.docker.errors.APIError as error:  # somebody else was faster
                 if "already part of a swarm" not in str(error):
                     engines.absent(f"the engine cannot manage a swarm: {error}")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ from typing import Any
 from attrs import field, frozen
 
 from backends.kit.remarks import Remark
+from outside import quotes
 
 Path = tuple[str | int, ...]
 Written = Mapping[Path, str]
@@ -194,7 +195,8 @@ class _Mending:
         return written
 
     def _bare(self, value: str, meant: Any, path: Path) -> Any:
-        text = f"{value!r} is a text in YAML: taken for the {_noun(meant)} that belongs here"
+        noun, found = _noun(meant), quotes.shown(value)
+        text = f"{found} is a text in YAML: taken for the {noun} that belongs here"
         self.remarks.append(Remark(path=path, text=text, hint="without quotes"))
         return meant
 
@@ -228,6 +230,6 @@ def _shown(value: Any) -> str:
         case list() | tuple():
             return "a list"
         case str():
-            return repr(value[:40])
+            return quotes.shown(value, 40)
         case _:
             return str(value)[:40]

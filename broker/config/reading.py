@@ -23,7 +23,8 @@ from broker.config.errors import Problem
 from outside import counts
 
 UNKNOWN = "unknown setting"
-SECTION = "allowed: a section of settings"
+_SECTION = "a section of settings"
+SECTION = f"allowed: {_SECTION}"
 _TOLD = 20  # unknown settings of one section, one by one
 _LONGEST_KEY = 64  # what is longer resembles nothing
 _ALIKE = 0.75  # of difflib: one letter of four is another one
@@ -253,13 +254,19 @@ def _is_tuple(told: Any) -> bool:
     return typing.get_origin(told) is tuple
 
 
+def _block(value: object) -> str:
+    """Return what to do about a text that was meant as a section: YAML's ``|`` makes one."""
+    is_block = isinstance(value, str) and "\n" in value
+    return "without the | after its name, which makes one text of it" if is_block else ""
+
+
 def _is_dict(told: Any) -> bool:
     return typing.get_origin(told) is dict
 
 
 def _dict(made: cattrs.Converter, value: object, cls: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise values.Bad(values.shown(value), "a section of settings")
+        raise values.Bad(values.shown(value), _SECTION, _block(value))
     kind: Any = Mapping[typing.get_args(cls)]  # type: ignore[misc]  # known at run time only
     return dict(made.structure(value, kind))
 
@@ -288,7 +295,7 @@ def _class_hook(converter: cattrs.Converter, cls: type[Any]) -> Callable[[Any, A
 
     def structure(value: Any, told: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise values.Bad(values.shown(value), "a section of settings")
+            raise values.Bad(values.shown(value), _SECTION, _block(value))
         return inner(value, told)
 
     return structure

@@ -128,7 +128,7 @@ async def test_docker(tmp_path, capsys, controller):
 
 @pytest.mark.parametrize("controller", ["2.426.3", "2.541.1"])
 async def test_kubernetes(tmp_path, capsys, controller):
-    """The pod, but for what the API server adds."""
+    """Pod and secret, but for what the API server adds and what is secret."""
     async with fake.Cluster().serving() as cluster:
         stage = staged(
             tmp_path,
@@ -138,7 +138,11 @@ async def test_kubernetes(tmp_path, capsys, controller):
         shown = await asyncio.to_thread(stage.rendered, capsys, controller)
         await stage.launch(controller)
         sent = cluster.manifests[NAME]
-    (pod,) = shown
+        given = cluster.secrets[NAME]
+    pod, secret = shown
+    assert secret["stringData"].keys() == given["stringData"].keys()
+    assert {"not shown"} == set(secret["stringData"].values())
+    assert secret["metadata"]["labels"].keys() == given["metadata"]["labels"].keys()
     moving = ("broker/metadata", "digest")  # as one text, with the time
     assert settled(pod, *moving) == settled(sent, *moving)
     (container,) = pod["spec"]["containers"]

@@ -239,7 +239,7 @@ def test_the_configuration_with_steps_in_other_containers(tmp_path: pathlib.Path
         r"(?:port|containerPort): (\d+)", (EXAMPLES / "exec" / "kustomization.yaml").read_text()
     )
     (text,) = rendering.render(settings, policy, template="maven-golang", now=0.0).values()
-    containers = {c["name"] for c in yaml.safe_load(text)["spec"]["containers"]}
+    containers = {c["name"] for c in next(yaml.safe_load_all(text))["spec"]["containers"]}
     steps = re.findall(r"in-container (\S+)", (EXAMPLES / "exec" / "Jenkinsfile").read_text())
 
     assert not unexpected(settings)
@@ -384,7 +384,7 @@ def test_the_configuration_of_the_base(tmp_path: pathlib.Path) -> None:
     for template in policy.templates:
         shown = rendering.render(settings, policy, template=template.name, now=0.0)
         (text,) = shown.values()
-        assert _restricted(yaml.safe_load(text))
+        assert _restricted(next(yaml.safe_load_all(text)))
 
 
 def _restricted(manifest: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from backends.kit.misfits import Path
 from backends.kit.remarks import Remark
 from backends.kubernetes.pods import fields, merge, table, volumes
+from outside import quotes
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
@@ -152,7 +153,7 @@ def _metadata(metadata: Mapping[str, Any], namespace: str | None) -> Iterator[Re
         )
         yield Remark(
             path=("metadata", "namespace"),
-            text=f"found {str(told)[:80]!r}; allowed: {where}",
+            text=f"found {quotes.shown(str(told))}; allowed: {where}",
             hint="a backend of its own for each namespace",
             wrong=True,
         )
@@ -336,7 +337,7 @@ def _twice(path: Path, section: Mapping[str, Any]) -> Iterator[Remark]:
 
 
 def _wrong(path: Path, found: str, allowed: str) -> Remark:
-    return Remark(path=path, text=f"found {found[:80]!r}; allowed: {allowed}", wrong=True)
+    return Remark(path=path, text=f"found {quotes.shown(found)}; allowed: {allowed}", wrong=True)
 
 
 def _elsewhere(key: str, kind: str) -> str:

@@ -188,13 +188,22 @@ def body(
     spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str
 ) -> Manifest:
     """Return the pod that a launch would create. Raises Rejected."""
+    return _manifests(spec, configured, owner).pod
+
+
+def _manifests(
+    spec: api.InstanceSpec, configured: settings.KubernetesSettings, owner: str
+) -> Manifests:
     served = serving(configured, authority=None)
-    return make(spec, owner=owner, fragments=configured.pods, served=served).pod
+    return make(spec, owner=owner, fragments=configured.pods, served=served)
 
 
 def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str) -> str:
-    """Return it as YAML. Raises Rejected."""
-    return str(yaml.safe_dump(body(spec, configured, owner=owner), sort_keys=False))
+    """Return pod and secret as YAML; of the secret's files the names alone. Raises Rejected."""
+    manifests = _manifests(spec, configured, owner)
+    secret = manifests.secret("of the pod, when it is made")
+    secret["stringData"] = dict.fromkeys(sorted(secret["stringData"]), "not shown")
+    return str(yaml.safe_dump_all([manifests.pod, secret], sort_keys=False))
 
 
 def _options(spec: api.InstanceSpec) -> settings.KubernetesTemplate:

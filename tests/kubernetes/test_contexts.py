@@ -48,6 +48,8 @@ def test_what_can_be_used_is_not_spoken_of(tmp_path):
     """Nothing is imported for it either."""
     before = set(sys.modules)
     assert [] == found(written(tmp_path, GOOD))
+    nobody = {"cluster": "c"}  # as kubectl takes it: nobody knows who asks
+    assert [] == found(written(tmp_path, changed("contexts", 0, "context", to=nobody)))
     assert not {name for name in set(sys.modules) - before if name.startswith("kubernetes")}
 
 

@@ -233,7 +233,7 @@ async def test_what_cannot_be_obeyed_is_refused_in_words(
         ("context", "namespace", True, "context work: namespace is not a text"),
         ("", "current-context", {"a": "b"}, "current-context is not a text"),
         ("", "clusters", 5, "it is not a section with lists of clusters"),
-        ("", "users", [["u"]], "it is not a section|have 'name' key"),
+        ("", "users", [["u"]], "it is not a section|names user 'u', which is not in it"),
     ],
 )
 async def test_a_value_of_another_kind_is_told(

@@ -119,7 +119,7 @@ def misfits(
             return
         documents = [_document(one) for one in there]
         if all(document is not None for document in documents):
-            _choose([document for document in documents if document], context)
+            _check_all([document for document in documents if document], context)
     except OSError as error:
         yield Misfit(text=f"{error.filename or where}: {error.strerror or error}")
     except (ValueError, RuntimeError) as error:
@@ -159,26 +159,37 @@ def _document(path: pathlib.Path) -> dict[str, Any] | None:
     return dict(document)
 
 
-def _choose(documents: Sequence[Mapping[str, Any]], context: str | None) -> None:
-    """Raise ValueError if the context cannot be used; of several files the first is right."""
+def _check_all(documents: Sequence[Mapping[str, Any]], context: str | None) -> None:
     parts = {part: [e for one in documents for e in one.get(part) or ()] for part in _PARTS}
-    current = next(
-        (one["current-context"] for one in documents if one.get("current-context")), None
-    )
+    currents = (one["current-context"] for one in documents if one.get("current-context"))
+    check(next(currents, None), parts, context)
+
+
+def check(current: Any, parts: Mapping[str, Sequence[Any]], context: str | None) -> None:
+    """Raise ValueError if a context cannot be used; of entries of one name the first is right.
+
+    ``context``: None for that of ``current-context``; ``parts`` as for ``judge``.
+    """
     judge(current, parts)
     name = context or current
     if not name:
         raise ValueError("it has no current-context; hint: `context: NAME`")
-    chosen = _named(parts["contexts"], "context", name)
+    chosen = _named(parts.get("contexts", ()), "context", name)
     if chosen is None:
-        names = [str(e["name"]) for e in parts["contexts"] if isinstance(e, dict) and "name" in e]
+        names = [
+            str(e["name"])
+            for e in parts.get("contexts", ())
+            if isinstance(e, dict) and "name" in e
+        ]
         more = ", ..." if len(names) > _SHOWN else ""
         has = ", ".join(quotes.shown(one) for one in names[:_SHOWN]) + more
         raise ValueError(f"it has no context {quotes.shown(name)}; hint: it has {has or 'none'}")
     used = {}
     for kind in ("cluster", "user"):
         inner = chosen.get(kind)
-        section = _named(parts[f"{kind}s"], kind, inner)
+        if kind == "user" and not inner:
+            continue  # as somebody whom nobody knows
+        section = _named(parts.get(f"{kind}s", ()), kind, inner)
         if section is None:
             raise ValueError(
                 f"context {quotes.shown(name)} names {kind} {quotes.shown(str(inner or ''))}, "
@@ -188,7 +199,7 @@ def _choose(documents: Sequence[Mapping[str, Any]], context: str | None) -> None
     if not told(used["cluster"], "server"):
         raise ValueError(f"the cluster of context {quotes.shown(name)} has no `server`")
     proxy(used["cluster"])
-    check_plugin(used["user"])
+    check_plugin(used.get("user", {}))
 
 
 def _named(entries: Sequence[Any], kind: str, name: Any) -> Mapping[str, Any] | None:

@@ -79,7 +79,7 @@ def _read(path: str | None, context: str | None, hidden: set[str]) -> dict[str, 
         return {"error": "there is no such file", "token": "", "certificate": None}
     hidden |= _look_at(merged.config.value)
     secrets.register(*hidden)
-    _judge(merged.config.value)
+    _check_context(merged.config.value, context)
     loader: Any = kube_config.KubeConfigLoader(
         config_dict=merged.config, active_context=context, config_base_path=None
     )
@@ -114,11 +114,11 @@ def _merged(merger: Any, told: str) -> Any:
         raise ValueError(contexts.NOT_ONE) from None
 
 
-def _judge(merged: Any) -> None:
-    """Raise ValueError for a value that is not what kubectl takes there."""
+def _check_context(merged: Any, context: str | None) -> None:
+    """Raise ValueError, in our words, for what the package would stumble over."""
     parts = ("clusters", "users", "contexts")  # the package's own nodes: a value, and its file
     entries = {part: [entry.value for entry in merged.get(part) or ()] for part in parts}
-    contexts.judge(merged.get("current-context"), entries)
+    contexts.check(merged.get("current-context"), entries, context)
 
 
 def _section(merged: Any, kind: str, context: Any) -> dict[str, Any]:

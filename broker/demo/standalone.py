@@ -39,6 +39,9 @@ agent-broker doctor --config try.yaml
 agent-broker plan --config try.yaml
 agent-broker run --drain --config try.yaml
 
+Builds for maven and release wait: no template has these labels, as the page and
+`agent-broker status` say. Write them into try.yaml, and `kill -HUP` the broker.
+
 To end it without leaving anything: Ctrl-C there (--drain ends the agents, too),
 then Ctrl-C here, then rm -r try.yaml try-state
 """

@@ -17,7 +17,7 @@ from backends.kit import connection
 from broker import config, exits
 from broker.cli import shared
 from broker.runtime import build, tree
-from outside import bodies, connect_errors, waits
+from outside import bodies, connect_errors, paths, waits
 
 _FETCH_S = 60.0
 _JAR_MAX = 64 << 20
@@ -26,9 +26,9 @@ _JAR_MAX = 64 << 20
 def runtime(options: argparse.Namespace) -> None:
     """Write the archive of a runtime, or an image of it; say what it holds."""
     output: pathlib.Path = options.output
-    if output.exists():
+    if paths.exists(output):
         raise exits.Refused(f"{output} exists; hint: name another file")
-    if not output.absolute().parent.is_dir():
+    if not paths.is_directory(output.absolute().parent):
         raise exits.BadInput(f"{output}: there is no folder {output.parent}; hint: make it")
     try:
         with _jar(options) as jar:

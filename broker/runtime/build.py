@@ -19,7 +19,7 @@ from attrs import frozen
 
 from backends.kit import runtime
 from broker.runtime import tree
-from outside import files, programs, text
+from outside import files, paths, programs, text
 
 MODULES = (
     *("java.base", "java.logging", "java.xml", "java.management", "java.naming", "java.sql"),
@@ -173,7 +173,7 @@ def _libraries(for_platform: str, base: pathlib.Path, home: pathlib.Path) -> Non
     """
     folder = _below(base, runtime.LIBRARIES)
     folder.mkdir()
-    own = [path for path in sorted(home.rglob("*")) if path.is_file() and _is_elf(path)]
+    own = [path for path in sorted(home.rglob("*")) if paths.is_regular(path) and _is_elf(path)]
     inside = {path.name for path in own}
     wanted = {name for path in own for name in _needed(path)} - inside
     loader = ""
@@ -190,7 +190,7 @@ def _libraries(for_platform: str, base: pathlib.Path, home: pathlib.Path) -> Non
                 raise BuildError(f"{found}: {error}") from error
         (folder / name).write_bytes(content)
         (folder / name).chmod(0o755)
-        wanted |= {n for n in _needed(found) if not (folder / n).exists()} - inside
+        wanted |= {n for n in _needed(found) if not paths.exists(folder / n)} - inside
     for name in _ALSO:
         if (found_one := _found_library(name, for_platform)) is not None:
             shutil.copyfile(found_one, folder / name)
@@ -223,7 +223,7 @@ def _found_library(name: str, for_platform: str) -> pathlib.Path | None:
     triplet = _TRIPLETS[for_platform]
     for folder in (f"/lib/{triplet}", f"/usr/lib/{triplet}", "/lib64", "/usr/lib64", "/lib"):
         path = pathlib.Path(folder, name)
-        if path.exists():
+        if paths.exists(path):
             return path.resolve()
     return None
 
@@ -242,7 +242,7 @@ def _tools(busybox: pathlib.Path, base: pathlib.Path) -> None:
 
 
 def _locale(base: pathlib.Path) -> None:
-    found = next((path for path in map(pathlib.Path, _LOCALES) if path.is_dir()), None)
+    found = next((path for path in map(pathlib.Path, _LOCALES) if paths.is_directory(path)), None)
     if found is None:
         raise BuildError(f"no locale C.UTF-8 in {_LOCALES[0]}; hint: apt-get install libc-bin")
     shutil.copytree(found, _below(base, runtime.LOCALES) / "C.utf8")

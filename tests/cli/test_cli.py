@@ -76,7 +76,10 @@ def test_whatever_lists_something_has_json():
         ([], "COMMAND"),
         (["fly"], "COMMAND: found 'fly'; allowed: run, demo, check-config, plan,"),
         (["statsu"], "did you mean status?"),
-        (["init", "--backend", "x"], "found 'x'; allowed: process, docker, kubernetes, mesos"),
+        (
+            ["init", "--backend", "x"],
+            "found 'x'; allowed: process, docker, swarm, kubernetes, mesos",
+        ),
         (["completion", "tcsh"], "shell: found 'tcsh'; allowed: bash, zsh, fish"),
         (["describe"], "missing: AGENT"),
         (["status", "--wat"], "unknown: --wat"),

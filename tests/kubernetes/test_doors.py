@@ -1,5 +1,6 @@
 """Doors left open on the way to a cluster are said; files are opened safely; tokens are tokens."""
 
+import json
 import os
 import pathlib
 import ssl
@@ -58,10 +59,15 @@ def test_a_token_in_the_clear_is_said(server: str, said: bool) -> None:
     assert words == warnings("server: https://k", lease)
 
 
+KINDS = ("clusters", "users", "contexts")
+
+
 def test_a_file_that_others_may_read_is_said(tmp_path: pathlib.Path) -> None:
     """A token and a kubeconfig; closed ones are quiet."""
     secret = tmp_path / "secret"
-    secret.write_text("x")
+    entries = {kind: [{"name": "n", kind[:-1]: {"server": "https://k"}}] for kind in KINDS}
+    entries["contexts"][0]["context"] = {"cluster": "n", "user": "n"}
+    secret.write_text(json.dumps({"current-context": "n", **entries}))
     for setting in ("token_file", "kubeconfig"):
         secret.chmod(0o640)
         assert [] == warnings(f"server: https://k, {setting}: {secret}")

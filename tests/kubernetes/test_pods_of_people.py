@@ -49,7 +49,7 @@ def made(text: str, *, more: str = "") -> tuple[dict[str, Any], dict[str, str]]:
         for warning in settings.warnings
         if warning.path[:4] == ("templates", "t", "kubernetes", "pod")
     }
-    return yaml.safe_load(rendered), warnings
+    return next(yaml.safe_load_all(rendered)), warnings
 
 
 def of(name: str) -> tuple[dict[str, Any], dict[str, str]]:

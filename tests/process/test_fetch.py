@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import pathlib
 import resource
 import ssl
 import time
+import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -278,6 +280,17 @@ async def test_a_cancelled_download_lets_the_next_one_through(server: Server, op
 # --- a server with a certificate of a private authority ---
 
 
+def a_jar() -> bytes:
+    """Return the least that is taken for the agent's jar."""
+    jar = io.BytesIO()
+    with zipfile.ZipFile(jar, "w") as made:
+        made.writestr("hudson/remoting/Launcher.class", "")
+    return jar.getvalue()
+
+
+JAR = a_jar()
+
+
 @contextlib.asynccontextmanager
 async def serving_tls(pair: certificates.Pair) -> AsyncIterator[str]:
     """Serve a jar by HTTPS; gives its URL."""
@@ -286,7 +299,7 @@ async def serving_tls(pair: certificates.Pair) -> AsyncIterator[str]:
     app = web.Application()
 
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=b"PK jar")
+        return web.Response(body=JAR)
 
     app.router.add_get("/jnlpJars/agent.jar", answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -306,11 +319,11 @@ async def test_the_controllers_authority_is_the_files_too(tmp_path, open_cache):
         with pytest.raises(api.Unavailable, match="certificate"):
             await open_cache().get(url)
         for way in (api.Route(ca_file=ours.file), api.Route(verify=False)):
-            assert (await open_cache().get(url, way)).read_bytes() == b"PK jar"
+            assert (await open_cache().get(url, way)).read_bytes() == JAR
         with pytest.raises(api.Unavailable, match="certificate"):
             await open_cache().get(url, api.Route(ca_file=theirs.file))
         own = open_cache(ca_file=ours.file)
-        assert (await own.get(url, api.Route(ca_file=theirs.file))).read_bytes() == b"PK jar"
+        assert (await own.get(url, api.Route(ca_file=theirs.file))).read_bytes() == JAR
         with pytest.raises(api.Rejected, match="CA file"):
             await open_cache().get(url, api.Route(ca_file=f"{tmp_path}/none.pem"))
 
@@ -372,7 +385,7 @@ async def test_the_doctor_asks_for_the_jar_as_a_launch_does(server: Server, tmp_
         (row,) = [row async for row in rows]
         return row
 
-    server.content = b"PK jar"
+    server.content = JAR
     assert (await found(api.RemoteFile(url=server.url, name="agent.jar"))).verdict.value == "ok"
     server.content = b"<html>"
     assert "not a jar" in (await found(api.RemoteFile(url=server.url, name="agent.jar"))).text

@@ -27,6 +27,7 @@ from outside import quotes, text
 _RUNTIME = f"{container.PREFIX}runtime"
 _FILLS = f"{container.PREFIX}fills"
 _FILL_S = 90.0
+_PUT_S = _FILL_S  # for the archive alone
 _LOOK_S = 0.2
 _IMAGE_MOUNTS = (1, 48)
 _SWEEP_S = 600.0
@@ -104,7 +105,7 @@ class Runtimes:
     def _fill(self, tar: str, body: dict[str, Any], volume: str) -> None:
         filler = self._engine.create_body(_called(volume), body)
         try:
-            self._engine.put_file(filler, "/", tar, within_s=_FILL_S)
+            self._engine.put_file(filler, "/", tar, within_s=_PUT_S)
         except OSError as error:
             raise api.Rejected(f"runtime {tar}: cannot be read: {error.strerror}") from error
         finally:

@@ -57,7 +57,7 @@ async def _nodes(one: manager.Manager) -> finding.Finding:
         return finding.fail("nodes", error.reason, fault=error.fault)
     free = [node.name for node in nodes if node.takes_tasks]
     away = [node.name for node in nodes if node.is_down]
-    words = f"{len(free)} of {counts.told(len(nodes), 'node takes', 'nodes take')} tasks"
+    words = f"{len(free)} of {counts.told(len(nodes), 'node', 'nodes')} can be given tasks"
     if not free:
         return finding.fail("nodes", words, "docker node ls", fault="operator")
     if away:

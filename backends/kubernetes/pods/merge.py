@@ -128,7 +128,7 @@ def _section(under: Layer, over: Layer, rule: _Fields, where: Path) -> dict[str,
     merged = {key: copy.deepcopy(value) for key, value in under.items() if key != _PATCH}
     for key, value in over.items():
         if not isinstance(key, str):
-            raise MergeError(where, f"the key {quotes.shown(key)} is not a text; hint: quote it")
+            raise MergeError(where, f"the key {str(key)[:80]} is not a text; hint: quote it")
         place = (*where, key)
         if key == _PATCH and value != "delete":
             raise MergeError(place, f"{_kind(value)} is not known; allowed: delete")

@@ -4,6 +4,7 @@ With the machine's curl; where there is none, with a stand-in (``curl.py``).
 """
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import shutil
@@ -238,7 +239,11 @@ def pids(stage: Stage) -> list[int]:
 def children(program: int) -> list[tuple[int, bytes]]:
     """Return what a program has started and runs, with its command lines."""
     pids = pathlib.Path(f"/proc/{program}/task/{program}/children").read_text().split()
-    return [(int(pid), pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in pids]
+    found = []
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            found.append((int(pid), pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()))
+    return found
 
 
 def ended(stage: Stage) -> bool:

@@ -171,6 +171,21 @@ async def test_what_a_dead_filler_left_is_taken_over(engine_url, tmp_path, monke
     await rig.sdk("remove_volume", volume)
 
 
+async def test_an_archive_without_its_end_is_refused(engine_url, tmp_path):
+    """It is unpacked once, not again and again, and the launch says what to do."""
+    path = tmp_path / "java.tar"
+    volume = archive(path)
+    cut = tmp_path / "cut.tar"
+    with tarfile.open(path) as whole, tarfile.open(cut, "w") as part:
+        for member in whole.getmembers()[:-1]:
+            part.addfile(member, whole.extractfile(member))
+    rig = rig_with(engine_url, cut)
+    async with conftest.cleaned(rig):
+        with pytest.raises(api.Rejected, match="is missing at its end"):
+            await rig.backend.launch(spec(rig, "cut"))
+    await rig.sdk("remove_volume", volume)
+
+
 async def test_a_foreign_container_of_the_fillers_name_is_left_alone(engine_url, tmp_path):
     """The launch is refused, and nothing of it stays."""
     volume = archive(tmp_path / "java.tar")

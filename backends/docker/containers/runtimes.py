@@ -78,6 +78,12 @@ class Runtimes:
                 self._fill(plan.runtime.tar, _filler(plan.image, mount), mount["Source"])
             except client.NameTakenError:
                 self._wait(_called(mount["Source"]))
+            else:
+                if not self._is_complete(container_id):  # again would end the same
+                    raise api.Rejected(
+                        f"runtime {plan.runtime.tar}: {runtime.COMPLETE} is missing at its end; "
+                        "hint: agent-broker runtime build makes a whole one"
+                    )
 
     def sweep(self) -> None:
         """Remove our volumes whose content is wanted no more, now and then; raises Unavailable."""

@@ -6,7 +6,6 @@ carries just these beside the template's labels, so the controller's own matchin
 and a variant is known again by its node. Pure; refuses to know items, caps and backends.
 """
 
-import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -165,12 +164,13 @@ def all_words(template: model.Template) -> str:
     return "; ".join(words(name, one) for name, one in template.parameters.items())
 
 
-@functools.lru_cache(maxsize=4096)
-def _choices(own: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """Return all ways to take some of these labels, the fewest first."""
-    return tuple(
-        chosen for number in range(len(own) + 1) for chosen in itertools.combinations(own, number)
-    )
+def _choices(own: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield all ways to take some of these labels, the fewest first.
+
+    Kept for nobody: whoever may queue builds writes them.
+    """
+    for number in range(len(own) + 1):
+        yield from itertools.combinations(own, number)
 
 
 def _problem(chosen: Iterable[str], template: model.Template) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from backends import api
 from backends.docker.settings import Host
-from backends.docker.swarm import backend, doctor, settings
+from backends.docker.swarm import backend, doctor, managers, settings
 from tests.contract import swarm
 from tests.docker import engines
 
@@ -92,14 +92,50 @@ async def test_without_a_quorum_it_is_unavailable(engine_url):
             await made.list()
 
 
+ANOTHER = {"ControlAvailable": True, "Cluster": {"ID": "another"}}
+
+
 async def test_a_manager_of_another_swarm_is_never_believed(engine_url):
     """There all agents would seem to be gone."""
     async with pair(engine_url) as (first, second, made):
         assert [] == await made.list()
+        says(second, **ANOTHER)
         first.faults["GET", "/"] = (503, NO_MANAGER)
-        says(second, ControlAvailable=True, Cluster={"ID": "another"})
         with pytest.raises(api.Unauthorized, match="not a swarm manager"):
             await made.list()
+        assert any("/info" in path for path in second.asked), "it was asked which swarm it manages"
+        assert not any("/services" in path for path in second.asked), "and for nothing else"
+        first.faults.clear()
+        assert [] == await made.list()
+
+
+async def test_a_manager_that_begins_another_swarm_is_not_believed_either(engine_url):
+    """It has answered before, and nobody looked while it was in none."""
+    async with engines.proxied(engine_url) as proxy:
+        made = opened(proxy.url)
+        assert [] == await made.list()
+        says(proxy, **ANOTHER)
+        with pytest.raises(api.Unauthorized, match="manages another swarm"):
+            await made.list()
+        says(proxy, ControlAvailable=True)
+        with pytest.raises(api.Unavailable, match="does not say which swarm"):
+            await made.list()
+        proxy.replies.clear()
+        assert [] == await made.list()
+        await made.aclose()
+
+
+async def test_nobody_waits_for_a_manager_that_is_silent(engine_url, monkeypatch):
+    """The next one is asked as well, and goes on to be asked first; twenty wait no longer."""
+    monkeypatch.setattr(managers, "_PATIENCE_S", 0.1)
+    async with pair(engine_url) as (first, second, made):
+        assert [] == await made.list()
+        first.delay_s = 3600
+        asked = [made.logs(f"nobody-{number}", tail=1) for number in range(20)]
+        found = await asyncio.gather(*asked, made.list(), return_exceptions=True)
+        assert [] == found.pop()
+        assert all(isinstance(error, api.NotFound) for error in found)
+        assert second.url == made._managers.all[0].url
 
 
 async def test_doctor_looks_at_every_manager(engine_url):

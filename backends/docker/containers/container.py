@@ -15,7 +15,7 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import evolve, field, frozen
 
@@ -43,6 +43,34 @@ _RUNTIME_MOUNT = {"Type": "volume", "Source": "", "Target": runtime.ROOT, "ReadO
 _PLACES = {api.SECRETS: SECRETS, api.WORK: WORK, api.FILES: FILES}
 _TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
 _SHARES_PER_CORE = 1024
+
+
+class Volume(Protocol):
+    """A mount as templates of containers and of services say it."""
+
+    @property
+    def name(self) -> str | None:
+        """Of a volume, or a path of the machine; None: one of the agent's own."""
+
+    @property
+    def target(self) -> str:
+        """Where it appears in the container."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written there."""
+
+    @property
+    def driver(self) -> str | None:
+        """Of the volume; None: local."""
+
+    @property
+    def driver_options(self) -> Mapping[str, str]:
+        """For the driver."""
+
+    @property
+    def tmpfs_bytes(self) -> int | None:
+        """Size of a tmpfs, if it is one."""
 
 
 @frozen(kw_only=True)
@@ -376,22 +404,27 @@ def _ports(options: settings.DockerTemplate) -> Iterator[tuple[str, str]]:
 
 
 def _mounts(options: settings.DockerTemplate) -> Iterator[dict[str, Any]]:
-    for volume in options.volumes:
-        mount: dict[str, Any] = {"Target": volume.target, "ReadOnly": volume.read_only}
-        if volume.tmpfs_bytes is not None:
-            # everybody may write, as in /tmp: the engine would give it to root
-            mount |= {"Type": "tmpfs"}
-            mount["TmpfsOptions"] = {"SizeBytes": volume.tmpfs_bytes, "Mode": 0o1777}
-        elif volume.name is not None and volume.name.startswith("/"):
-            mount |= {"Type": "bind", "Source": volume.name}
-        else:
-            mount |= {"Type": "volume", "Source": volume.name or ""}
-            if volume.driver or volume.driver_options:
-                config = {"Name": volume.driver or "local", "Options": volume.driver_options}
-                mount["VolumeOptions"] = {"DriverConfig": config}
-        yield mount
+    yield from (volume_mount(volume, tmpfs_mode=0o1777) for volume in options.volumes)
     if options.docker_socket:
         yield dict(_SOCKET_MOUNT)
+
+
+def volume_mount(volume: Volume, *, tmpfs_mode: int) -> dict[str, Any]:
+    """Return a volume of a template as the API has mounts, of containers and of services.
+
+    ``tmpfs_mode``: everybody may write, as in /tmp; the engine would give it to root.
+    """
+    mount: dict[str, Any] = {"Target": volume.target, "ReadOnly": volume.read_only}
+    if volume.tmpfs_bytes is not None:
+        options = {"SizeBytes": volume.tmpfs_bytes, "Mode": tmpfs_mode}
+        return {**mount, "Type": "tmpfs", "TmpfsOptions": options}
+    if volume.name is not None and volume.name.startswith("/"):
+        return {**mount, "Type": "bind", "Source": volume.name}
+    mount |= {"Type": "volume", "Source": volume.name or ""}
+    if volume.driver or volume.driver_options:
+        config = {"Name": volume.driver or "local", "Options": volume.driver_options}
+        mount["VolumeOptions"] = {"DriverConfig": config}
+    return mount
 
 
 def _owned(options: settings.DockerTemplate) -> Iterator[str]:

@@ -15,8 +15,8 @@ import logging
 import pathlib
 import re
 import weakref
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 import attrs
 
@@ -26,13 +26,15 @@ from backends.docker.swarm import manager, managers, service, settings, states
 from backends.kit import names
 from outside import quotes, text, waits
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
 _CLOSE_S = 5.0
 _GONE_S = 30.0  # beyond the grace, until a removed task has to be gone
 _LOOKS_S = (0.1, 1.0)  # pauses while it goes: the first, the longest
-_NO_TASK_S = 60.0  # a service without a task: a manager makes it at once
-_STALE_S = 600.0  # a secret without a service: somebody may be about to make it
+_NO_TASK_S = 60.0  # seen without a task: a manager makes it at once, a new leader soon
+_CALLS = 4  # of one launch, at most: until then somebody may be about to make a secret's service
 _WORDS = 3  # last lines of output in a certificate
 _KILLED = 137
 _SHORTEST_SECRET = 8
@@ -80,6 +82,8 @@ class SwarmBackend:
         self._working: dict[str, asyncio.Future[None]] = {}
         self._certificates: dict[str, api.Exit] = {}  # by task
         self._resolved: dict[tuple[str, str], tuple[str, float]] = {}  # and until when
+        self._bare: dict[str, float] = {}  # services without a task, and since when; by our clock
+        self._spare: dict[str, float] = {}  # secrets that nobody needs, likewise
         self._given: dict[str, tuple[str, ...]] = {}  # secrets, by instance, to blank them out
         self._closing = asyncio.Event()
 
@@ -114,11 +118,8 @@ class SwarmBackend:
         """All instances of this owner, those that are being made or end on their node, too."""
         self._begin()
         preparing = dict(self._preparing)
-        (services, odd), (tasks, odd_tasks), nodes = await asyncio.gather(
-            self._ask(manager.Manager.services, self._owner),
-            self._ask(manager.Manager.tasks, self._owner),
-            self._nodes(),
-        )
+        view = await self._managers.view(self._owner)
+        services, tasks, nodes = view.services, view.tasks, view.nodes
         named = {name: one for one in services if (name := self._name(one.labels))}
         nameless = [one.name for one in services if not self._name(one.labels)]
         by_service: dict[str, states.SwarmTask] = {}
@@ -129,6 +130,8 @@ class SwarmBackend:
         self._certificates = {
             key: end for key, end in self._certificates.items() if key in {t.id for t in tasks}
         }
+        bare = (one.id for one in services if one.id not in by_service)
+        self._bare = _first_seen(self._bare, bare, self._now())
         damaged: set[str] = set()
         instances = await asyncio.gather(
             *(
@@ -140,11 +143,11 @@ class SwarmBackend:
         found = [*instances, *(one for one in going if one.name not in named)]
         listed = {one.name for one in found}
         everything = [*found, *(one for name, one in preparing.items() if name not in listed)]
-        whole = not (odd or odd_tasks or nameless or damaged)
+        odd = [entries.words(what) for what, entries in view.odd.items() if entries]
+        whole = not (odd or nameless or damaged)
         if not whole:
             reasons = [
-                odd.words("service"),
-                odd_tasks.words("task"),
+                *odd,
                 f"the labels of {', '.join([*nameless, *sorted(damaged)][:3])} are damaged"
                 if nameless or damaged
                 else "",
@@ -177,12 +180,12 @@ class SwarmBackend:
             marks = {**self._owner, service.NAME: name}
             try:
                 there = await self._own(name)
-                await self._ask(manager.Manager.remove_service, there.id, lane=client.Lane.END)
+                await self._ask(client.Lane.END, manager.Manager.remove_service, there.id)
             except api.NotFound:
                 if not await self._goes(marks):
                     raise
             await self._remove_secrets(
-                await self._ask(manager.Manager.own_secrets, marks, lane=client.Lane.END)
+                await self._ask(client.Lane.END, manager.Manager.own_secrets, marks)
             )
             self._given.pop(name, None)
             await self._gone(marks)
@@ -205,7 +208,7 @@ class SwarmBackend:
             raise
         if tail <= 0:
             return ""
-        tasks, _ = await self._ask(manager.Manager.tasks, {**self._owner, service.NAME: name})
+        tasks, _ = await self._read(manager.Manager.tasks, {**self._owner, service.NAME: name})
         ours = [task for task in tasks if task.service == there.id and task.container]
         if not ours:
             return ""
@@ -233,7 +236,7 @@ class SwarmBackend:
     async def _is_there(self, plan: service.ServicePlan) -> bool:
         """Tell whether it is made already; raises AlreadyExists for another of that name."""
         try:
-            there = await self._ask(manager.Manager.find_service, plan.service)
+            there = await self._read(manager.Manager.find_service, plan.service)
         except api.NotFound:
             return False
         if self._is_own(there, plan.name) and there.labels.get(service.DIGEST) == plan.digest:
@@ -246,7 +249,7 @@ class SwarmBackend:
     async def _make(self, plan: service.ServicePlan, image: str) -> None:
         """Create the service; a cancelled call leaves nothing or a listed instance."""
         made: asyncio.Future[None] = asyncio.ensure_future(  # noqa: TID251 -- it outlives a cancelled call
-            self._ask(manager.Manager.launch, plan, image, lane=client.Lane.START)
+            self._ask(client.Lane.START, manager.Manager.launch, plan, image)
         )
         self._working[plan.name] = made
 
@@ -275,9 +278,9 @@ class SwarmBackend:
         if known and self._now() < until:
             return known
         if plan.resolve == "id":
-            told = str(await self._ask(manager.Manager.image_id, image))
+            told = await self._read(manager.Manager.image_id, image)
         else:
-            digest: str = await self._ask(manager.Manager.ask_registry, image)
+            digest = await self._read(manager.Manager.ask_registry, image)
             told = reference.with_digest(image, digest) if digest else image
         self._resolved[key] = (told, self._now() + self._settings.resolved_s)
         return told
@@ -306,8 +309,7 @@ class SwarmBackend:
             detail="its task is being made",
         )
         if task is None:
-            age = self._now() - (there.created_at or self._now())
-            if age < _NO_TASK_S:
+            if self._now() - self._bare[there.id] < _NO_TASK_S:
                 return instance
             end = api.Exit(slug="platform-lost", message="the swarm has no task of it any more")
             return attrs.evolve(instance, state=api.InstanceState.EXITED, exit=end, detail="")
@@ -349,7 +351,7 @@ class SwarmBackend:
         """Ask the registry: of a node every failure reads the same."""
         image = task.image.partition("@")[0] if "@" in task.image else task.image
         try:
-            await self._ask(manager.Manager.ask_registry, image)
+            await self._read(manager.Manager.ask_registry, image)
         except api.BackendError as error:
             return text.clean(f"{words}; {error.reason}", 256)
         return words
@@ -390,21 +392,21 @@ class SwarmBackend:
     async def _picture(self) -> object:
         """Return what changes whenever something has changed."""
         (tasks, _), nodes = await asyncio.gather(
-            self._ask(manager.Manager.tasks, self._owner), self._nodes()
+            self._read(manager.Manager.tasks, self._owner), self._nodes()
         )
         return sorted((task.id, task.version) for task in tasks), sorted(
             (node.id, node.is_down, node.takes_tasks) for node in nodes.values()
         )
 
     async def _nodes(self) -> dict[str, states.SwarmNode]:
-        return {node.id: node for node in await self._ask(manager.Manager.nodes)}
+        return {node.id: node for node in await self._read(manager.Manager.nodes)}
 
     # --- the end ---
 
     async def _goes(self, marks: Mapping[str, str]) -> bool:
         """Tell whether a node may still have to end a task; one that is down does not obey."""
         (tasks, _), nodes = await asyncio.gather(
-            self._ask(manager.Manager.tasks, marks), self._nodes()
+            self._read(manager.Manager.tasks, marks), self._nodes()
         )
         return any(_still_runs(task, nodes.get(task.node)) for task in tasks)
 
@@ -419,32 +421,41 @@ class SwarmBackend:
 
     async def _sweep(self, needed: Collection[str]) -> None:
         """Remove secrets that nobody's service has, once nobody can be about to make one."""
-        found = await self._ask(manager.Manager.own_secrets, self._owner)
+        found = await self._read(manager.Manager.own_secrets, self._owner)
+        spare = {one.id: one for one in found if self._name(one.labels) not in needed}
+        self._spare = _first_seen(self._spare, spare, self._now())
+        stale_s = _CALLS * self._settings.timeout_s
         await self._remove_secrets(
-            [
-                one
-                for one in found
-                if self._name(one.labels) not in needed
-                and one.created_at is not None
-                and self._now() - one.created_at > _STALE_S
-            ]
+            [one for key, one in spare.items() if self._now() - self._spare[key] > stale_s]
         )
 
     async def _remove_secrets(self, found: Sequence[manager.SwarmSecret]) -> None:
         for one in found:
             with contextlib.suppress(api.NotFound, api.Rejected):  # another service has it
-                await self._ask(manager.Manager.remove_secret, one.id, lane=client.Lane.END)
+                await self._ask(client.Lane.END, manager.Manager.remove_secret, one.id)
 
     # --- inside ---
 
+    async def _read(
+        self,
+        question: Callable[Concatenate[manager.Manager, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        return await self._ask(client.Lane.READ, question, *args, **kwargs)
+
     async def _ask(
-        self, question: Callable[..., Any], *args: Any, lane: client.Lane = client.Lane.READ
-    ) -> Any:
+        self,
+        lane: client.Lane,
+        question: Callable[Concatenate[manager.Manager, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
         self._begin()
-        return await self._managers.ask(lane, question, *args)
+        return await self._managers.ask(lane, question, *args, **kwargs)
 
     async def _output(self, name: str, task: states.SwarmTask, tail: int) -> str:
-        said = str(await self._ask(manager.Manager.output, task.id, tail))
+        said = await self._read(manager.Manager.output, task.id, tail)
         for secret in self._given.get(name, ()):
             for line in secret.splitlines():
                 if len(line.strip()) >= _SHORTEST_SECRET:
@@ -454,7 +465,7 @@ class SwarmBackend:
     async def _own(self, name: str) -> manager.Service:
         if names.name_problem(name) is None:
             called = service.service_name(name, prefix=self._settings.name_prefix)
-            there: manager.Service = await self._ask(manager.Manager.find_service, called)
+            there = await self._read(manager.Manager.find_service, called)
             if self._is_own(there, name):
                 return there
         raise api.NotFound(f"no instance {quotes.shown(name)}")
@@ -478,6 +489,11 @@ class SwarmBackend:
             while (left_over := self._working.get(name)) is not None:
                 await asyncio.wait([left_over])
             yield
+
+
+def _first_seen(before: Mapping[str, float], there: Iterable[str], now: float) -> dict[str, float]:
+    """Return since when each has been seen."""
+    return {key: before.get(key, now) for key in there}
 
 
 def _still_runs(task: states.SwarmTask, where: states.SwarmNode | None) -> bool:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import secrets
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -45,11 +45,43 @@ class SwarmSecret:
     created_at: float | None
 
 
+@frozen(kw_only=True)
+class SwarmView:
+    """What one manager shows at one time."""
+
+    tasks: Sequence[states.SwarmTask]
+    services: Sequence[Service]
+    nodes: Mapping[str, states.SwarmNode]  # by id
+    odd: Mapping[str, typed.Odd]  # what of a listing is none, by what it lists
+    swarm: str  # its id
+
+
 class Manager(client.Engine):
     """One engine that manages a swarm."""
 
+    def view(self, labels: Mapping[str, str]) -> SwarmView:
+        """Look at everything with these labels.
+
+        Tasks come first: a task without its service is then one whose service has gone, and never
+        one whose service has just been made. Which swarm it is comes last: a manager may have left
+        one and begun another between two looks.
+        """
+        tasks, odd_tasks = self.tasks(labels)
+        services, odd = self.services(labels)
+        nodes = {node.id: node for node in self.nodes()}
+        return SwarmView(
+            tasks=tasks,
+            services=services,
+            nodes=nodes,
+            odd={"service": odd, "task": odd_tasks},
+            swarm=self.swarm(),
+        )
+
     def swarm(self) -> str:
-        """Return the id of the swarm that it manages. Raises Unauthorized for a worker."""
+        """Return the id of the swarm that it manages.
+
+        Raises Unauthorized for a worker, and OddAnswerError.
+        """
         with self._managed("cannot ask which swarm it is") as session:
             info = session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX)
         told = bodies.section(info, "Swarm")
@@ -62,7 +94,10 @@ class Manager(client.Engine):
             raise api.Unauthorized(
                 f"{self.url} {words}; hint: `managers` of the backend", reach=api.Reach.PLACE
             )
-        return answers.plain_id(bodies.section(told, "Cluster").get("ID"))
+        swarm = answers.plain_id(bodies.section(told, "Cluster").get("ID"))
+        if not swarm:
+            raise client.OddAnswerError(f"{self.url} does not say which swarm it manages")
+        return swarm
 
     # --- services ---
 

@@ -2,12 +2,12 @@
 
 A swarm has one memory, so any manager does. The one that answered last is asked first; where it
 does not, or is none any more, the next one. Each is asked which swarm it manages before it is
-believed, because in another swarm none of our agents are, which would read as their end. Refuses
-to know what is asked.
+believed, and at each look, because in another swarm none of our agents are, which would read as
+their end. Refuses to know what is asked.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from attrs import define
@@ -18,6 +18,7 @@ from backends.docker.swarm import manager, refusals
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_PATIENCE_S = 3.0  # with one that is silent: without a quorum the refusal of a write takes 20 s
 
 
 @define(eq=False)
@@ -38,6 +39,16 @@ class Managers:
         """Every one, the one that answered last first."""
         return [seat.manager for seat in self._seats]
 
+    async def view(self, labels: Mapping[str, str]) -> manager.SwarmView:
+        """Return what a manager of our swarm shows of everything with these labels."""
+
+        def look(one: manager.Manager) -> manager.SwarmView:
+            seen = one.view(labels)
+            self._check(one, seen.swarm)
+            return seen
+
+        return await self.ask(client.Lane.READ, look)
+
     async def ask(
         self,
         lane: client.Lane,
@@ -47,36 +58,68 @@ class Managers:
     ) -> _T:
         """Ask one after the other until one answers, or refuses what any of them would refuse.
 
-        ``question`` is a method of ``Manager``; whatever it does may be done twice. Raises the
-        error of the first one if none answers.
+        ``question`` is a method of ``Manager``; whatever it does may be done twice. Where it only
+        reads, the next one is asked beside one that is silent. Raises the error of the first one
+        if none answers.
         """
+        patience_s = _PATIENCE_S if lane is client.Lane.READ else None
+        left = list(self._seats)
+        asked: set[asyncio.Future[_T]] = set()
         first: api.BackendError | None = None
-        for seat in tuple(self._seats):
-            try:
-                if not seat.is_known:
-                    await self._meet(seat)
-                answer = await seat.manager.call(lane, question, seat.manager, *args, **kwargs)
-            except api.BackendError as error:
-                if not refusals.is_gone_elsewhere(error):
-                    raise
-                seat.is_known = False
-                first = first or error
-            else:
-                self._prefer(seat)
-                return answer
+        try:
+            while left or asked:
+                if left:
+                    answer = self._ask_one(left.pop(0), lane, question, *args, **kwargs)
+                    asked.add(asyncio.ensure_future(answer))  # noqa: TID251 -- ended below
+                done, asked = await asyncio.wait(
+                    asked,
+                    timeout=patience_s if left else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                errors = {future: future.exception() for future in done}
+                for future, error in errors.items():
+                    if error is None:
+                        return future.result()
+                    if not (
+                        isinstance(error, api.BackendError) and refusals.is_gone_elsewhere(error)
+                    ):
+                        raise error
+                    first = first or error
+        finally:
+            for future in asked:
+                future.cancel()
         assert first is not None  # noqa: S101 -- there is one manager at least
         raise first
 
-    async def _meet(self, seat: _Seat) -> None:
-        """Ask which swarm it manages. Raises Unauthorized if it is not ours."""
-        swarm = await seat.manager.call(client.Lane.READ, seat.manager.swarm)
+    async def _ask_one(
+        self,
+        seat: _Seat,
+        lane: client.Lane,
+        question: Callable[Concatenate[manager.Manager, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        try:
+            if not seat.is_known:
+                swarm = await seat.manager.call(client.Lane.READ, seat.manager.swarm)
+                self._check(seat.manager, swarm)
+                self._swarm, seat.is_known = swarm, True
+            answer = await seat.manager.call(lane, question, seat.manager, *args, **kwargs)
+        except api.BackendError as error:
+            if refusals.is_gone_elsewhere(error):
+                seat.is_known = False
+            raise
+        self._prefer(seat)
+        return answer
+
+    def _check(self, one: manager.Manager, swarm: str) -> None:
+        """Raise Unauthorized if it is not ours."""
         if self._swarm and swarm != self._swarm:
             raise api.Unauthorized(
-                f"{seat.manager.url} manages another swarm than the one that this broker knows; "
+                f"{one.url} manages another swarm than the one that this broker knows; "
                 "hint: `managers` of the backend; a restart takes the new one",
                 reach=api.Reach.PLACE,
             )
-        self._swarm, seat.is_known = swarm, True
 
     def _prefer(self, seat: _Seat) -> None:
         if self._seats[0] is not seat:

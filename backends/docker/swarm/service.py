@@ -13,7 +13,7 @@ Rules:
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import asdict, field, frozen
@@ -268,7 +268,11 @@ def _container(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> dict[
             "Env": [f"{key}={_put(text)}" for key, text in spec.env.items()],
             "User": bodies.user(options.user),
             "Groups": list(options.groups),
-            "Mounts": list(_mounts(options)),
+            "Mounts": [
+                # a manager drops a mode with a sticky bit altogether
+                container.volume_mount(volume, tmpfs_mode=0o777)
+                for volume in options.volumes
+            ],
             "StopGracePeriod": round(options.grace_s * 1e9),
             "Healthcheck": {"Test": ["NONE"]},  # the task would not run before it is healthy
             "Hosts": [_host(line) for line in options.extra_hosts],
@@ -282,23 +286,6 @@ def _container(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> dict[
             ],
         }
     )
-
-
-def _mounts(options: settings.SwarmTemplate) -> Iterator[dict[str, Any]]:
-    for volume in options.volumes:
-        mount: dict[str, Any] = {"Target": volume.target, "ReadOnly": volume.read_only}
-        if volume.tmpfs_bytes is not None:
-            mount |= {"Type": "tmpfs"}
-            # a manager drops a mode with a sticky bit altogether
-            mount["TmpfsOptions"] = {"SizeBytes": volume.tmpfs_bytes, "Mode": 0o777}
-        elif volume.name is not None and volume.name.startswith("/"):
-            mount |= {"Type": "bind", "Source": volume.name}
-        else:
-            mount |= {"Type": "volume", "Source": volume.name or ""}
-            if volume.driver or volume.driver_options:
-                config = {"Name": volume.driver or "local", "Options": volume.driver_options}
-                mount["VolumeOptions"] = {"DriverConfig": config}
-        yield mount
 
 
 def _placement(task: Mapping[str, Any], avoid: tuple[str, ...]) -> dict[str, Any]:

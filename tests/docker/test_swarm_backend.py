@@ -1,0 +1,126 @@
+"""What a swarm's backend makes of odd moments, on a real manager behind a proxy."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import secrets
+
+import pytest
+
+from backends import api
+from backends.docker.settings import Host
+from backends.docker.swarm import backend, service, settings
+from tests.contract import swarm
+from tests.docker import engines
+
+OWNER = f"t{secrets.token_hex(4)}"
+LABELS = {**service.owner_labels(OWNER), service.NAME: "a"}
+
+
+@pytest.fixture(scope="module")
+def engine_url():
+    url = asyncio.run(engines.with_image(engines.address()))
+    swarm.managed(url)
+    return url
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@contextlib.asynccontextmanager
+async def opened(url):
+    """Give a proxy, a clock and a backend of an owner that nobody else has."""
+    clock = Clock()
+    async with engines.proxied(url) as proxy:
+        told = settings.SwarmSettings(managers=(Host(url=proxy.url),), timeout_s=20)
+        made = backend.create(told, owner=OWNER, store=None, state_dir=None, now=clock)
+        try:
+            yield proxy, clock, made
+        finally:
+            await made.aclose()
+
+
+def shows(proxy, path, *entries):
+    proxy.replies["GET", path] = json.dumps(entries).encode()
+
+
+TASK = {
+    "ID": "t1",
+    "ServiceID": "s1",
+    "DesiredState": "running",
+    "Status": {"State": "running"},
+    "Spec": {"ContainerSpec": {"Labels": {**LABELS, "agent-broker.metadata.k": "v"}}},
+}
+SERVICE = {"ID": "s1", "Spec": {"Name": "a", "Labels": {**LABELS, "agent-broker.metadata.k": "v"}}}
+
+
+async def test_a_service_that_is_made_amid_a_look_is_not_taken_for_one_that_ends(engine_url):
+    """Tasks are read first: one without its service is one whose service has gone."""
+    async with opened(engine_url) as (proxy, _, made):
+        assert [] == await made.list()
+        asked = [path for path in proxy.asked if "filters" in path]
+        assert ["/tasks", "/services", "/secrets"] == [
+            f"/{path.split('?')[0].rsplit('/')[-1]}" for path in asked
+        ]
+        shows(proxy, "/tasks", TASK)
+        (one,) = await made.list()
+        assert api.InstanceState.STOPPING is one.state
+
+
+async def test_a_service_without_a_task_is_given_up_by_our_own_clock(engine_url):
+    """Clocks of managers are others; a leader that is new makes the task somewhat later."""
+    async with opened(engine_url) as (proxy, clock, made):
+        shows(proxy, "/services", {**SERVICE, "CreatedAt": "1970-01-01T00:00:01Z"})
+        (one,) = await made.list()
+        assert api.InstanceState.STARTING is one.state
+        clock.now += 59
+        (one,) = await made.list()
+        assert api.InstanceState.STARTING is one.state
+        shows(proxy, "/tasks", TASK)
+        assert api.InstanceState.RUNNING is (await made.list())[0].state
+        shows(proxy, "/tasks")
+        clock.now += 2
+        assert api.InstanceState.STARTING is (await made.list())[0].state, "it had one meanwhile"
+        clock.now += 61
+        (one,) = await made.list()
+        assert ("platform-lost", api.InstanceState.EXITED) == (one.exit.slug, one.state)
+
+
+async def test_a_secret_that_a_killed_broker_left_is_swept(engine_url):
+    """Once nobody can be about to make its service, and never one that is needed."""
+    with contextlib.closing(engines.connected(engine_url)) as client:
+
+        def plant(name):
+            data = base64.b64encode(b"x").decode()
+            labels = {**LABELS, service.NAME: name}
+            body = {"Name": f"{OWNER}.{name}", "Labels": labels, "Data": data}
+            url = client._url("/secrets/create")
+            return client._result(client._post_json(url, data=body), json=True)["ID"]
+
+        def left():
+            return {
+                entry["ID"]
+                for entry in client.secrets(
+                    filters={"label": [f"{k}={v}" for k, v in service.owner_labels(OWNER).items()]}
+                )
+            }
+
+        needed, stray = await asyncio.to_thread(plant, "a"), await asyncio.to_thread(plant, "b")
+        try:
+            async with opened(engine_url) as (proxy, clock, made):
+                shows(proxy, "/services", SERVICE)
+                for seconds in (0, 79):
+                    clock.now += seconds
+                    await made.list()
+                assert {needed, stray} == await asyncio.to_thread(left)
+                clock.now += 2
+                await made.list()
+                assert {needed} == await asyncio.to_thread(left)
+        finally:
+            for one in await asyncio.to_thread(left):
+                client.remove_secret(one)

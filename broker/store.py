@@ -194,7 +194,7 @@ class Builds:
                 for pair, trial in ledger.trials.items()
             ],
             "avoided": [
-                [key.backend, key.place, backoff.until_at, backoff.reason]
+                _left_alone(key, backoff)
                 for key, backoff in ledger.backoffs.items()
                 if backoff.cause is model.Cause.BLACK_HOLE
             ],
@@ -225,8 +225,13 @@ def _trial(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Trial]:
     return pair, model.Trial(revision=str(revision), online=max(0, int(online)))
 
 
+def _left_alone(key: model.BackoffKey, backoff: model.Backoff) -> Sequence[str | float]:
+    blame = backoff.blame or model.Blame.AGENTS
+    return [key.backend, key.place, backoff.until_at, backoff.reason, blame.value]
+
+
 def _avoided(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Backoff]:
-    backend, place, until, reason = told
+    backend, place, until, reason, *blame = told  # an older broker kept none
     if not math.isfinite(float(until)):
         raise ValueError(f"{until} is not a time")
     key = model.BackoffKey(
@@ -239,6 +244,7 @@ def _avoided(told: Sequence[Any]) -> tuple[model.BackoffKey, model.Backoff]:
         until_at=float(until),
         reason=text.clean(str(reason), 1024),
         cause=model.Cause.BLACK_HOLE,
+        blame=model.Blame(blame[0]) if blame else model.Blame.AGENTS,
     )
 
 

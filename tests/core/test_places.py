@@ -250,11 +250,15 @@ def test_who_was_online_and_dies_in_its_next_build_has_ended_badly():
 # --- what follows ---
 
 
-def black_hole(scene, place=NORTH):
+def black_hole(scene, place=NORTH, blame=model.Blame.AGENTS):
     """Leave a place alone from now on."""
     key = model.BackoffKey(scope=model.Scope.PLACE, backend=B, place=place)
     backoff = model.Backoff(
-        failures=4, until_at=NOW + 600, reason="they die there", cause=model.Cause.BLACK_HOLE
+        failures=4,
+        until_at=NOW + 600,
+        reason="they die there",
+        cause=model.Cause.BLACK_HOLE,
+        blame=blame,
     )
     scene.ledger = attrs.evolve(scene.ledger, backoffs={**scene.ledger.backoffs, key: backoff})
     return scene
@@ -273,6 +277,32 @@ def test_an_idle_agent_there_is_given_nothing_more_and_its_item_another_agent():
     elsewhere = black_hole(scene_of(Phase.IDLE, place=SOUTH))
     elsewhere.wait(worlds.item(1, "linux"))
     assert () == elsewhere.plan().actions
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.BUSY])
+def test_where_starts_alone_fail_whoever_is_online_goes_on(phase):
+    """It has shown that it can; the next start is told to go elsewhere."""
+    scene = black_hole(scene_of(phase), blame=model.Blame.STARTS)
+    scene.wait(worlds.item(1, "linux"))
+    if phase is Phase.BUSY:
+        (launch,) = scene.plan().actions
+        assert (NORTH,) == launch.avoid
+    else:
+        assert () == scene.plan().actions
+    scene = black_hole(scene_of(Phase.CONNECTING, age_s=5.0), blame=model.Blame.STARTS)
+    scene.wait(worlds.item(1, "linux"))
+    kinds = sorted(type(action).__name__ for action in scene.plan().actions)
+    assert ["LaunchAgent", "RetireAgent"] == kinds
+
+
+@pytest.mark.parametrize(
+    ("bad", "blame"), [(BAD, model.Blame.STARTS), ("in its build", model.Blame.AGENTS)]
+)
+def test_what_a_place_is_blamed_for_is_kept_with_it(bad, blame):
+    """One agent that was online is enough."""
+    after, _ = judged((NORTH, 3, BAD), (NORTH, 1, bad), (SOUTH, 4, ""))
+    (backoff,) = places.avoided(after, now=NOW).values()
+    assert blame is backoff.blame
 
 
 def test_the_build_there_is_its_last():

@@ -203,7 +203,11 @@ def test_a_place_that_is_avoided_stays_so_over_a_restart(tmp_path):
         scope=model.Scope.PLACE, backend=model.BackendName("pool"), place="tcp://h1"
     )
     avoided = model.Backoff(
-        failures=4, until_at=2000.0, reason="they die", cause=model.Cause.BLACK_HOLE
+        failures=4,
+        until_at=2000.0,
+        reason="they die",
+        cause=model.Cause.BLACK_HOLE,
+        blame=model.Blame.STARTS,
     )
     other = model.BackoffKey(scope=model.Scope.BACKEND, backend=model.BackendName("pool"))
     failed = attrs.evolve(avoided, cause=model.Failure.UNAVAILABLE)
@@ -211,7 +215,10 @@ def test_a_place_that_is_avoided_stays_so_over_a_restart(tmp_path):
     restored = store.Builds(files).restore()
     assert {("pool", "tcp://h1")} == set(places.avoided(restored, now=1999.0))
     assert {} == places.avoided(restored, now=2000.0)
-    assert [key] == list(restored.backoffs)
+    assert {key: model.Blame.STARTS} == {k: b.blame for k, b in restored.backoffs.items()}
+    older = files.load("builds.json").replace(',"starts"', "")
+    files.save("builds.json", older)
+    assert model.Blame.AGENTS is store.Builds(files).restore().backoffs[key].blame
     text = files.load("builds.json").replace("2000.0", "Infinity")
     files.save("builds.json", text)
     assert {} == places.avoided(store.Builds(files).restore(), now=1.0)

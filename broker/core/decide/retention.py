@@ -114,7 +114,8 @@ def misplaced(agent: Agent, avoided: model.Backoff | None, suspicion: str = "") 
         return Verdict(
             cause=Cause.ANNOUNCED, text=f"its platform will end it: {instance.ends_because}"
         )
-    if avoided is not None:
+    online = agent.memory is not None and agent.memory.online_at is not None
+    if avoided is not None and not (online and avoided.blame is model.Blame.STARTS):
         return Verdict(cause=Cause.BLACK_HOLE, text=f"its place is avoided: {avoided.reason}")
     if suspicion:
         return Verdict(cause=Cause.BLACK_HOLE, text=suspicion)

@@ -15,6 +15,7 @@ draws every start, and each one fails. Rules, in numbers below:
   avoided for ``AVOID_S``; at once no more if the blame proves wrong. Whoever came online a moment
   ago, and lives, does not count yet.
 * The last place of a backend is never avoided; that it would be is said.
+* Where all of them ended before they were online, whoever is online there goes on as it did.
 
 Places where builds fail at once that do well elsewhere are avoided as well (``builds``). Pure;
 refuses to decide what becomes of agents.
@@ -56,7 +57,8 @@ class Suspicion:
     backend: BackendName
     place: str
     text: str
-    templates: frozenset[str]  # whose agents have ended there; empty: it is suspected for builds
+    templates: frozenset[str]  # whose agents have ended there; none if it is for builds
+    blame: model.Blame
 
 
 def fate(
@@ -197,7 +199,13 @@ def _of_builds(ledger: model.Ledger, *, now: float) -> Sequence[Suspicion]:
     """Return the places where builds fail that do well elsewhere, unless they are avoided."""
     aside = avoided(ledger, now=now)
     return [
-        Suspicion(backend=backend, place=place, text=text, templates=frozenset())
+        Suspicion(
+            backend=backend,
+            place=place,
+            text=text,
+            templates=frozenset(),
+            blame=model.Blame.BUILDS,
+        )
         for (backend, place), text in sorted(builds.suspect_places(ledger.build_fates).items())
         if (backend, place) not in aside
     ]
@@ -272,6 +280,7 @@ def _worded(backend: BackendName, place: str, bad: Sequence[AgentFate], total: i
         place=place,
         text=f"{text}, the last one so: {last.bad}",
         templates=frozenset(one.template for one in bad),
+        blame=model.Blame.AGENTS if any(one.came for one in bad) else model.Blame.STARTS,
     )
 
 
@@ -279,10 +288,11 @@ def _avoid(ledger: model.Ledger, suspicion: Suspicion, *, now: float) -> model.L
     """Leave a place alone; what its agents have cost their templates is forgotten."""
     key = ledgers.key_of(Scope.PLACE, suspicion.backend, None, place=suspicion.place)
     backoff = model.Backoff(
-        failures=LEAST_BAD if suspicion.templates else 0,
+        failures=LEAST_BAD,
         until_at=now + AVOID_S,
         reason=suspicion.text,
         cause=model.Cause.BLACK_HOLE,
+        blame=suspicion.blame,
     )
     kept = {
         other: value
@@ -304,7 +314,11 @@ def _exonerated(ledger: model.Ledger, comparison: _Comparison, *, now: float) ->
 
     Of a place that is avoided for builds the ends of agents prove nothing.
     """
-    aside = {where: one for where, one in avoided(ledger, now=now).items() if one.failures}
+    aside = {
+        where: one
+        for where, one in avoided(ledger, now=now).items()
+        if one.blame is not model.Blame.BUILDS
+    }
     bad: dict[tuple[BackendName, str], list[AgentFate]] = {where: [] for where in aside}
     for one in ledger.fates.values():
         where = (one.backend, one.place)

@@ -33,6 +33,7 @@ from broker.core.model.fleet import (
 from broker.core.model.ledger import (
     Backoff,
     BackoffKey,
+    Blame,
     Bucket,
     Deference,
     Ledger,
@@ -83,6 +84,7 @@ __all__ = [
     "BackendView",
     "Backoff",
     "BackoffKey",
+    "Blame",
     "Bucket",
     "BuildFate",
     "Cause",

@@ -1,5 +1,6 @@
 """What is remembered between looks."""
 
+import enum
 from collections.abc import Mapping
 
 from attrs import Factory, frozen
@@ -21,6 +22,14 @@ class BackoffKey:
     asked: frozenset[str] = frozenset()  # of a variant of the template
 
 
+class Blame(enum.Enum):
+    """What happens at a place that is left alone for it."""
+
+    STARTS = "starts"  # agents end before they are online: those that are may go on
+    AGENTS = "agents"  # agents end soon after that, or in their builds
+    BUILDS = "builds"  # builds fail that do well elsewhere
+
+
 @frozen(kw_only=True)
 class Backoff:
     """Why and until when something is left alone."""
@@ -33,6 +42,7 @@ class Backoff:
     refusals: int = 0  # for want of room, in a row; of these ``failures`` counts none
     at: float = 0.0  # when it was counted last
     held: int | None = None  # agents that the backend held when it had no room for another one
+    blame: Blame | None = None  # of a place that is avoided
 
 
 @frozen(kw_only=True)

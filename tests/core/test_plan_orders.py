@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from broker.core import model
-from broker.core.decide import plan, serving
+from broker.core.decide import ordering, plan, restraint, serving
 from broker.core.demand import matching
 from broker.core.model import Phase, Retention, Stage, WaitReason
 from tests.core.test_plan_rules import drafted
@@ -238,7 +238,7 @@ def test_an_order_is_offered_as_its_agent_will_be():
     """The whole of it: the items of this very plan are matched with it."""
     scene = Scene(template("t", "x", exclusive=True, executors=2))
     draft = drafted(scene)
-    serving._order_one(draft, scene.policy.templates[0], B)
+    ordering._order_one(draft, scene.policy.templates[0], B)
     name = model.NodeName("o-t-n0")
     assert draft.supplies == [
         matching.Supply(
@@ -260,7 +260,7 @@ def test_one_round_orders_for_all(waiting, executors, orders):
     scene = Scene(template("t", executors=executors))
     scene.wait(*(item(n, "t") for n in range(1, waiting + 1)))
     draft = drafted(scene)
-    serving._order_round(draft)
+    ordering._order_round(draft)
     assert len(draft.orders) == orders
 
 
@@ -280,7 +280,7 @@ def test_an_announced_item_is_ordered_only_who_starts_early():
     (one,) = scene.plan().unmet
     assert (one.reason, "quiet period" in one.text) == (WaitReason.QUIET_PERIOD, True)
     draft = drafted(scene)
-    serving.order(draft)
+    ordering.order(draft)
     assert (draft.said, draft.short) == ({}, [])
 
 
@@ -331,7 +331,7 @@ def shortage(scene, *supplies):
     """What is said of the first item when these were passed over."""
     draft = drafted(scene)
     draft.passed_over[:] = supplies
-    found = serving._more_would_not_help(draft, draft.crowds[0])
+    found = restraint.more_would_not_help(draft, draft.crowds[0])
     return (found.reason, found.text) if found is not None else None
 
 

@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from broker.core import model
-from broker.core.decide import capacity, leaving, leftovers, plan, serving
+from broker.core.decide import capacity, leaving, leftovers, ordering, plan, serving
 from broker.core.decide import draft as drafts
 from broker.core.demand import vetoes
 from broker.core.demand import wishes as demand
@@ -43,9 +43,9 @@ def drafted(scene):
 def order_too_much(draft, name, count):
     """Launch as a rule with a bug would: whatever is wanted."""
     for _ in range(count):
-        serving._order_one(draft, draft.policy.template(name), B)
+        ordering._order_one(draft, draft.policy.template(name), B)
     draft.actions.clear()
-    serving._launch_ordered(draft)
+    ordering._launch_ordered(draft)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_plan_tells_an_overshoot_and_does_not_order_it(monkeypatch):
     scene.wait(item(1, "t"))
     made = scene.plan()
     assert (made.overshoot, launches(made)) == (0, {"t": 2})
-    monkeypatch.setattr(serving, "order", lambda draft: order_too_much(draft, "t", 5))
+    monkeypatch.setattr(ordering, "order", lambda draft: order_too_much(draft, "t", 5))
     made = plan.plan(scene.world(), scene.policy)
     assert (made.overshoot, launches(made)) == (3, {"t": 2})
     assert made.counts["t"].launches == 2

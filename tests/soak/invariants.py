@@ -314,6 +314,9 @@ class Invariants:
         seen = world.life.state.world  # a listing that hangs since then is told as such
         return seen is not None and seen.backends[site.name].synced
 
+    def _is_calm_at(self, backend):
+        return all(self._is_calm(s) for s in self.world.sites.values() if s.name == backend)
+
     def _tells(self, one):
         """Return whether the page names it, and the metric has counted it."""
         broker = self.world.life.broker
@@ -325,9 +328,14 @@ class Invariants:
         text = broker.recorder.render()[0].decode()
         return sum(float(number) for number in counted.findall(text)) > 0
 
-    def node_changed(self, node):
-        """What takes an agent out of service says what has befallen it."""
+    def node_changed(self, node, verb):
+        """What takes an agent out of service says what has befallen it.
+
+        What was written before that stays as it is; at the deletion the certificate tells it.
+        """
         words, message = self._told.get(node.name), node.offline_message
+        if verb == "doDelete":
+            return
         sites_ = [site for site in self.world.sites.values() if node.name in site.live()]
         if words is None or not message or not message.startswith(model.CORDON_MARK):
             return
@@ -499,6 +507,9 @@ class Invariants:
             self._deaths.add(key)
             what = "every death has its cause"
             self.hold(what, isinstance(death.cause, model.Cause) and death.text, str(death))
+            words = self._told.get(death.name)
+            if words is not None and not death.cause.accident and self._is_calm_at(death.backend):
+                self.hold("a mishap is named", words in death.text, str(death))
 
     # --- at the end ---
 

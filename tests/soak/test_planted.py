@@ -10,7 +10,7 @@ import pytest
 from broker import assembly
 from broker.controller import placeholder
 from broker.core import model
-from broker.core.decide import capacity, serving
+from broker.core.decide import capacity, ordering, serving
 from broker.core.decide import plan as plans
 from broker.core.fleet import builds, marks
 from broker.loop import execute, sources, turn
@@ -159,7 +159,7 @@ def it_fails_at_some_looks(patch):
 
 
 def it_orders_once_more(patch):
-    real = serving.order
+    real = ordering.order
 
     def order(draft):
         real(draft)
@@ -168,7 +168,7 @@ def it_orders_once_more(patch):
             draft.launches[action.template] += 1
             draft.actions.append(attrs.evolve(action, name=f"{action.name[:-1]}z"))
 
-    patch.setattr(serving, "order", order)
+    patch.setattr(ordering, "order", order)
 
 
 def it_takes_itself_for_another(patch):

@@ -271,7 +271,7 @@ class Controller:
             nodes.configure(sim, node, text, now=world.now)
             return Answer(kind="text/html")
         where = nodes.operate(sim, node, rest, data, now=world.now, by=USER)
-        world.node_changed(node)
+        world.node_changed(node, rest)
         return Answer(status=302, kind="text/html", headers={"Location": f"{URL}computer/{where}"})
 
 

@@ -197,8 +197,8 @@ class World:
     def instance_made(self, site, spec):
         self.invariants.instance_made(site, spec)
 
-    def node_changed(self, node):
-        self.invariants.node_changed(node)
+    def node_changed(self, node, verb):
+        self.invariants.node_changed(node, verb)
 
     def touches_instance(self, site, name):
         self.invariants.touches_instance(site, name)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import attrs
 
 from broker.core import model
-from broker.core.decide import capacity, leaving, serving
+from broker.core.decide import capacity, leaving, ordering, serving
 from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import vetoes
@@ -63,7 +63,7 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
         text = "prepares for a shut-down: it gives out no work, and nobody is ordered or let go"
         draft.refusals.append(model.Refusal(subject="controller", text=text))
     else:
-        serving.order(draft)
+        ordering.order(draft)
     leaving.make_room(draft)
     leaving.let_go(draft)
     leaving.sweep(draft)

@@ -39,7 +39,7 @@ from broker.loop import (
     watches,
 )
 from broker.loop import state as states
-from broker.loop.pace import Pace
+from broker.loop.pace import Haste, Pace
 from jnlp import errors as jnlp_errors
 from outside import waits
 
@@ -77,6 +77,7 @@ class Reconciler:
     whole_at: float | None = None  # of the last one without a bug; at first of the first
     works: bool = False
     place_trouble: str = ""  # why the placeholder node is not as it should be
+    _haste: Haste = field(init=False)
     _hint: asyncio.Event = field(factory=asyncio.Event)
     _tasks: dict[model.NodeName, asyncio.Task[None]] = field(factory=dict)
     _asking: set[asyncio.Task[None]] = field(factory=set)  # what became of items
@@ -84,6 +85,7 @@ class Reconciler:
     _glancing: asyncio.Task[None] | None = None
     _happened: bool = False  # a hint has come since the last look began
     _stopping: bool = False
+    _stopped: asyncio.Event = field(factory=asyncio.Event)
     _looking: asyncio.Lock = field(factory=asyncio.Lock)
     _looks_begun: int = 0
     _looked: judge.SecondLook | None = None
@@ -93,6 +95,7 @@ class Reconciler:
     _idleness: idleness.Telling = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._haste = Haste(pace=self.pace)
         self._sources = sources.Sources(
             read_controller=self._read_controller,
             backends=self.backends,
@@ -144,6 +147,7 @@ class Reconciler:
         """Order nothing new and return from ``run`` when everything in flight has ended."""
         self._stopping = True
         self._sources.forget()  # nobody waits for what a read would show
+        self._stopped.set()
         self._hint.set()
 
     async def _finish(self) -> None:
@@ -200,10 +204,13 @@ class Reconciler:
     # --- when to look ---
 
     async def _wait(self, group: waits.TaskGroup) -> None:
-        pause = turn.next_look(self.state, self.pace, self.watch.now())
-        await asyncio.sleep(self.pace.least_s)
-        left = pause - self.pace.least_s
-        while left > 0 and not await self._hinted(min(left, self.pace.busy_s)):
+        now = self.watch.now()
+        pause = turn.next_look(self.state, self.pace, now)
+        took = now - self.beat_at if self.beat_at is not None else 0.0
+        least = self._haste.pause_s(took_s=took, now=now)
+        await _comes(self._stopped, within_s=least)
+        left = pause - least
+        while left > 0 and not await _comes(self._hint, within_s=min(left, self.pace.busy_s)):
             left -= self.pace.busy_s
             if left > 0 and self.leads():
                 self._begin_peek(group)
@@ -211,14 +218,6 @@ class Reconciler:
         if self._peeking is not None:
             self._peeking.cancel()  # what it would find out the look shows
             self._peeking = None
-
-    async def _hinted(self, within_s: float) -> bool:
-        try:
-            async with waits.timeout(within_s):
-                await self._hint.wait()
-        except TimeoutError:
-            return False
-        return True
 
     def _begin_peek(self, group: waits.TaskGroup) -> None:
         """Peek at the queue beside the loop: a controller that does not answer holds up nobody."""
@@ -581,3 +580,12 @@ def _log(
             _LOG.debug("held back", extra={"actions": len(note.actions)})
         case _:
             assert_never(note)
+
+
+async def _comes(event: asyncio.Event, *, within_s: float) -> bool:
+    try:
+        async with waits.timeout(within_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

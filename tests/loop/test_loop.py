@@ -50,14 +50,32 @@ async def test_it_looks_fast_while_something_waits_and_slowly_at_rest():
         assert 60 == pytest.approx(len(made.controller.reads) - at_rest, abs=5)
 
 
-async def test_however_many_hints_come_it_never_looks_more_often_than_the_floor():
-    """A storm of events costs the controller ten looks a second, not a thousand."""
-    async with Daemon(pace=pace.Pace(least_s=0.1)) as made:
-        until = made.now() + 3.0
+async def test_a_storm_of_hints_costs_twice_the_looks_of_a_busy_minute():
+    """The first few follow at once; then it is as ``poll.busy`` says, however many come."""
+    async with Daemon(pace=pace.Pace(least_s=0.1, busy_s=1.0)) as made:
+        until, reads = made.now() + 10.0, made.controller.reads
         while made.now() < until:
             made.loop.hint()
             await asyncio.sleep(0.01)
-        assert 27 <= len(made.controller.reads) <= 31
+        assert 6 == pytest.approx(sum(at < reads[0] + 0.6 for at in reads), abs=1)
+        assert 24 <= len(reads) <= 27
+        await asyncio.sleep(10.0)
+        before = len(reads)
+        made.loop.hint()
+        await asyncio.sleep(0.01)
+        assert before + 1 == len(reads)
+
+
+async def test_a_slow_controller_gets_a_pause_as_long_as_its_answer():
+    """However many hints come; no longer than looks are apart anyway."""
+    for slow_s, expected in ((0.4, 12), (4.0, 2)):
+        async with Daemon(pace=pace.Pace(busy_s=1.0)) as made:
+            made.controller.slow_s = slow_s
+            until = made.now() + 10.0
+            while made.now() < until:
+                made.loop.hint()
+                await asyncio.sleep(0.01)
+            assert expected == pytest.approx(len(made.controller.reads), abs=1)
 
 
 async def test_a_hint_wakes_it():
@@ -76,7 +94,7 @@ async def test_a_hint_during_a_cycle_is_not_lost():
         made.controller.slow_s = 2.0
         await asyncio.sleep(1)
         made.loop.hint()
-        await asyncio.sleep(2)
+        await asyncio.sleep(4)
         assert 2 == len(made.controller.reads)
 
 

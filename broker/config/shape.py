@@ -95,7 +95,9 @@ class Poll:
     """How often to look."""
 
     busy_s: float = setting.of(
-        "While anything waits, starts or leaves; at rest a peek at the queue.",
+        "While anything waits, starts or leaves; at rest a peek at the queue. "
+        "What happens meanwhile brings looks forward, "
+        "no more than two within this in the long run.",
         1.0,
         least=0.25,
         most=600.0,

@@ -38,13 +38,14 @@ def runtime(options: argparse.Namespace) -> None:
                 busybox=build.busybox_here(),
                 platform=options.platform or build.platform_here(),
             )
-            manifest = build.build(made_of, output)
+            built = build.build(made_of, output)
         if options.image is not None:
             _pack(output, options.image)
     except build.BuildError as error:
         raise exits.Failed(str(error)) from error
     except OSError as error:
         raise exits.Failed(f"{output}: cannot be written: {error.strerror or error}") from error
+    manifest = built.manifest
     if options.json:
         shared.print_json(
             {
@@ -53,6 +54,7 @@ def runtime(options: argparse.Namespace) -> None:
                 "platform": manifest.platform,
                 "java": manifest.java,
                 "remoting": manifest.remoting,
+                "varies": built.varies or None,
             }
         )
         return
@@ -60,6 +62,8 @@ def runtime(options: argparse.Namespace) -> None:
         f"{output} written: Java {manifest.java}, agent.jar {manifest.remoting}, "
         f"{manifest.platform}, content {manifest.short}"
     )
+    if built.varies:
+        print(f"the same again would have another content: {built.varies}")
     if options.image is not None:
         print(f"next: docker load --input {output}, then `image: {options.image}` of a runtime")
 

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from importlib import resources
 
 from attrs import frozen
 
@@ -40,7 +41,11 @@ _PROGRAM_S = 600.0
 _JAR_MAX = 64 << 20
 _LIST_MAX = 4 << 20
 _LIST = "classes.list"
-_DUMP = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
+_RECORDED = "classes.txt"
+_DUMP = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xlog:all=off")
+_ALIKE = ("-Xrs", "-Xmx256m", "-XX:CICompilerCount=1", "-XX:ActiveProcessorCount=1")
+_FIXED = ("env", "-i", "MALLOC_ARENA_MAX=1", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+_DUMPS = 5  # at most, until two are alike
 
 
 class BuildError(Exception):
@@ -87,23 +92,31 @@ def busybox_here() -> pathlib.Path:
     return pathlib.Path(found).resolve()
 
 
-def build(made_of: Ingredients, archive: pathlib.Path) -> runtime.Manifest:
+@frozen(kw_only=True)
+class Built:
+    """What was made."""
+
+    manifest: runtime.Manifest
+    varies: str = ""  # why the same ingredients would give another content the next time
+
+
+def build(made_of: Ingredients, archive: pathlib.Path) -> Built:
     """Write the archive of a new tree. Raises BuildError, and OSError for the archive's file."""
     with tempfile.TemporaryDirectory(prefix="agent-runtime-") as folder:
         base = pathlib.Path(folder)
         base.chmod(0o755)
-        manifest = _grow(made_of, base)
+        built = _grow(made_of, base)
         part = archive.with_name(f"{archive.name}.part")
         try:
             with part.open("wb") as file:
-                tree.write(tree.entries(base), manifest, file)
+                tree.write(tree.entries(base), built.manifest, file)
             part.replace(archive)
         finally:
             part.unlink(missing_ok=True)
-    return manifest
+    return built
 
 
-def _grow(made_of: Ingredients, base: pathlib.Path) -> runtime.Manifest:
+def _grow(made_of: Ingredients, base: pathlib.Path) -> Built:
     """Make the tree below ``base``."""
     names, remoting = _jar(made_of.jar)
     if made_of.platform != platform_here():
@@ -120,19 +133,18 @@ def _grow(made_of: Ingredients, base: pathlib.Path) -> runtime.Manifest:
     _tools(made_of.busybox, base)
     _locale(base)
     shutil.copyfile(made_of.jar, _below(base, runtime.JAR))
-    classes = tree.classes_of(names, known)
-    (base / _LIST).write_text(classes)
+    recorded = resources.files(__package__).joinpath(_RECORDED).read_text().splitlines()
+    (base / _LIST).write_text(tree.classes_of(names, known, recorded, java=java))
     tree.settle(base)
-    _archive_classes(base)
+    varies = _archive_classes(base)
     tree.settle(base)
-    return runtime.Manifest(
-        digest=tree.digest(
-            tree.entries(base), of_classes=f"{java}\0{classes}", platform=made_of.platform
-        ),
+    manifest = runtime.Manifest(
+        digest=tree.digest(tree.entries(base), platform=made_of.platform),
         platform=made_of.platform,
         java=java,
         remoting=remoting,
     )
+    return Built(manifest=manifest, varies=varies)
 
 
 def _jar(path: pathlib.Path) -> tuple[list[str], str]:
@@ -248,17 +260,49 @@ def _locale(base: pathlib.Path) -> None:
     shutil.copytree(found, _below(base, runtime.LOCALES) / "C.utf8")
 
 
-def _archive_classes(base: pathlib.Path) -> None:
-    """Have the new Java archive its classes and agent.jar's, and check that it takes them."""
+def _archive_classes(base: pathlib.Path) -> str:
+    """Have the new Java archive its classes and agent.jar's, and check that it takes them.
+
+    Java orders what it writes by where it lies in memory. With one processor, one compiler
+    thread, addresses that are not random and nothing of this machine's environment that is the
+    same each time but for rare cases, so the first archive that comes twice is taken. Returns why
+    another run would give another one; empty: it would not. Raises BuildError.
+    """
     inside = (
         ["chroot", str(base)]
         if os.geteuid() == 0
         else ["unshare", "--map-root-user", f"--root={base}"]
     )
     told = (f"-XX:SharedArchiveFile={runtime.CLASSES}", *_DUMP, "-cp", runtime.JAR)
-    dump = ("-Xshare:dump", f"-XX:SharedClassListFile=/{_LIST}")
-    _run(*inside, runtime.JAVA, *dump, *told, path="/usr/sbin:/sbin")
+    dump = (runtime.JAVA, "-Xshare:dump", f"-XX:SharedClassListFile=/{_LIST}", *_ALIKE, *told)
+    archived = _below(base, runtime.CLASSES)
+    varies = _unsteady()
+    seen: set[str] = set()
+    for _ in range(1 if varies else _DUMPS):
+        archived.unlink(missing_ok=True)
+        _run(*_FIXED, *(() if varies else _steady()), *inside, *dump)
+        found = tree.checksum(archived)
+        if found in seen:
+            break
+        seen.add(found)
+    else:
+        varies = varies or "Java archived its classes differently each time"
     _run(*inside, runtime.JAVA, "-Xshare:on", *told, "-version", path="/usr/sbin:/sbin")
+    return varies
+
+
+def _steady() -> Sequence[str]:
+    one = str(min(os.sched_getaffinity(0)))
+    return ("setarch", "--addr-no-randomize", "taskset", "--cpu-list", one)
+
+
+def _unsteady() -> str:
+    """Return why addresses stay random on this machine: containers may not say otherwise."""
+    try:
+        _run(*_steady(), "true")
+    except BuildError as error:
+        return str(error)
+    return ""
 
 
 def _below(base: pathlib.Path, path: str) -> pathlib.Path:

@@ -5,9 +5,8 @@ know where the content comes from (``build``).
 
 Rules:
 
-* The digest is over paths, modes, links and contents of everything, but not over the archive of
-  classes: a JVM writes that one differently each time, though it is made of the same. What it is
-  made of is part of the digest.
+* The digest is over paths, modes, links and contents of everything, and the platform: the same
+  digest is the same content, byte by byte.
 * An archive is the same for the same tree: sorted, owned by root, every time the same moment. The
   manifest comes first and ``.complete`` last (``backends.kit.runtime`` says what for).
 """
@@ -30,6 +29,8 @@ MOMENT = 1_577_836_800
 """POSIX seconds, of every file: the archive of classes holds the times of what it was made of."""
 _ROOT = runtime.ROOT.lstrip("/")
 _PIECE = 1 << 20
+_OF_JDKS = ("java/", "javax/", "jdk/", "sun/", "com/sun/", "org/w3c/", "org/xml/", "org/ietf/")
+_RECORDED_WITH = "17"
 _ABOVE = ("opt", _ROOT)
 _LATER = (runtime.MANIFEST, runtime.COMPLETE)
 
@@ -71,16 +72,11 @@ def entries(base: pathlib.Path) -> Iterator[TreeEntry]:
             raise ValueError(f"{path} is neither a file, a folder nor a link")
 
 
-def digest(found: Iterable[TreeEntry], *, of_classes: str, platform: str) -> str:
-    """Return what tells this content from every other, in hexadecimal.
-
-    ``of_classes`` stands for the archive of classes: all that it is made of, and how.
-    """
-    total = hashlib.sha256(f"{platform}\0{of_classes}\0".encode())
+def digest(found: Iterable[TreeEntry], *, platform: str) -> str:
+    """Return what tells this content from every other, in hexadecimal."""
+    total = hashlib.sha256(f"{platform}\0".encode())
     for entry in found:
-        if entry.path == runtime.CLASSES:
-            continue
-        content = _sum(entry.source) if entry.source is not None else entry.link or ""
+        content = checksum(entry.source) if entry.source is not None else entry.link or ""
         total.update(f"{entry.path}\0{entry.mode:o}\0{content}\0".encode())
     return total.hexdigest()
 
@@ -107,7 +103,7 @@ def write_image(archive: pathlib.Path, name: str, file: BinaryIO) -> None:
 
     ``name`` is REPOSITORY:TAG. The same archive and name give the same image.
     """
-    layer = _sum(archive)
+    layer = checksum(archive)
     manifest = runtime.read(archive)
     system, _, architecture = manifest.platform.partition("/")
     configured = {
@@ -137,18 +133,24 @@ def settle(base: pathlib.Path) -> None:
         os.utime(path, (MOMENT, MOMENT), follow_symlinks=False)
 
 
-def classes_of(names: Iterable[str], known: Iterable[str]) -> str:
-    """Return the list of classes to archive: those of agent.jar beside what every Java loads.
+def classes_of(
+    jar: Iterable[str], known: Iterable[str], recorded: Iterable[str], *, java: str
+) -> str:
+    """Return the list of classes to archive: what every Java loads, then what agents do.
 
-    ``names``: of the files in agent.jar; ``known``: lines of the JDK's own list.
+    ``jar``: names of the files in agent.jar; ``known``: lines of the JDK's own list; ``recorded``:
+    lines of what was seen loaded (``classes.txt``), of which those of neither JDK nor agent.jar
+    are left out; ``java``: the JDK's version.
     """
-    own = sorted(
-        name.removesuffix(".class")
-        for name in names
-        if name.endswith(".class") and name.startswith(("hudson/", "org/jenkinsci/"))
-    )
+    own = {name.removesuffix(".class") for name in jar if name.endswith(".class")}
     lines = [line.rstrip() for line in known if line.strip() and not line.startswith("#")]
-    return "\n".join([*lines, *own]) + "\n"
+    for line in map(str.rstrip, recorded):
+        if line.startswith("@"):
+            if java.partition(".")[0] == _RECORDED_WITH:
+                lines.append(line)
+        elif line in own or line.startswith(_OF_JDKS):
+            lines.append(line)
+    return "\n".join(dict.fromkeys(lines)) + "\n"
 
 
 def relocated(library: bytes) -> bytes:
@@ -187,7 +189,8 @@ def _add_text(tar: tarfile.TarFile, path: str, content: str) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _sum(path: pathlib.Path) -> str:
+def checksum(path: pathlib.Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     total = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):

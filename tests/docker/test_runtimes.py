@@ -106,7 +106,7 @@ def archive(path: pathlib.Path, content: bytes = b"#!/bin/sh\nexec sleep 86400\n
     java.parent.mkdir(parents=True)
     java.write_bytes(content)
     java.chmod(0o755)
-    digest = tree.digest(tree.entries(folder), of_classes=secrets.token_hex(8), platform="x/y")
+    digest = tree.digest(tree.entries(folder), platform=secrets.token_hex(8))
     manifest = runtime.Manifest(digest=digest, platform="linux/amd64", java="17", remoting="3309")
     with path.open("wb") as file:
         tree.write(tree.entries(folder), manifest, file)

@@ -29,7 +29,7 @@ def grown(folder: pathlib.Path) -> pathlib.Path:
 
 
 def digest(folder: pathlib.Path, **changes: str) -> str:
-    told = {"of_classes": "list", "platform": "linux/amd64", **changes}
+    told = {"platform": "linux/amd64", **changes}
     return tree.digest(tree.entries(folder), **told)
 
 
@@ -52,13 +52,14 @@ def test_the_same_content_has_the_same_digest_and_archive(tmp_path):
     "change",
     [
         lambda top: (top / "agent.jar").write_bytes(b"another jar"),
+        lambda top: (top / "agent.jsa").write_bytes(b"other classes"),
         lambda top: (top / "agent.jar").chmod(0o755),
         lambda top: (top / "agent.jar").rename(top / "agent2.jar"),
         lambda top: (top / "more").write_bytes(b""),
         lambda top: (top / "more").mkdir(),
         lambda top: ((top / "bin/sh").unlink(), (top / "bin/sh").symlink_to("dash")),
     ],
-    ids=["content", "mode", "name", "file", "folder", "link"],
+    ids=["content", "classes", "mode", "name", "file", "folder", "link"],
 )
 def test_whatever_differs_changes_the_digest(tmp_path, change):
     """Content, mode, name and link of each entry count."""
@@ -68,14 +69,10 @@ def test_whatever_differs_changes_the_digest(tmp_path, change):
     assert digest(folder) != before
 
 
-def test_of_the_archive_of_classes_what_it_is_made_of_counts(tmp_path):
-    """A Java writes other bytes each time; the list of classes and the platform tell."""
+def test_the_platform_changes_the_digest(tmp_path):
+    """Two platforms may have the same files, but not the same runtime."""
     folder = grown(tmp_path)
-    before = digest(folder)
-    (folder / "opt/agent/agent.jsa").write_bytes(b"the same classes elsewhere")
-    assert digest(folder) == before
-    assert digest(folder, of_classes="another list") != before
-    assert digest(folder, platform="linux/arm64") != before
+    assert digest(folder) != digest(folder, platform="linux/arm64")
 
 
 def test_the_manifest_comes_first_and_the_mark_last(tmp_path):
@@ -131,13 +128,24 @@ def test_tools_come_behind_the_images_own():
     assert runtime.search_path(f"{runtime.TOOLS}:/b") == f"{runtime.TOOLS}:/b"
 
 
-def test_the_list_of_classes_does_not_depend_on_the_order_of_the_jar():
-    """Every class of agent.jar's own, after those of the JDK."""
-    names = ["hudson/B.class", "META-INF/X", "org/jenkinsci/A.class", "com/other/C.class"]
-    expected = "java/lang/Object\nhudson/B\norg/jenkinsci/A\n"
-    known = ["# a comment", "java/lang/Object", ""]
-    assert tree.classes_of(names, known) == expected
-    assert tree.classes_of(reversed(names), known) == expected
+JAR = ["hudson/B.class", "META-INF/X", "io/jenkins/A.class"]
+
+
+def test_classes_are_those_that_are_there_and_were_seen_loaded():
+    """The JDK's own list first, as it is; of what was recorded nothing that is in neither."""
+    known = ["# a comment", "java/lang/Object", "@lambda-form-invoker own", ""]
+    recorded = ["# recorded", "java/net/Socket", "hudson/B", "hudson/Gone", "java/lang/Object"]
+    expected = "java/lang/Object\n@lambda-form-invoker own\njava/net/Socket\nhudson/B\n"
+    assert tree.classes_of(JAR, known, recorded, java="25.0.1") == expected
+
+
+@pytest.mark.parametrize(
+    ("java", "expected"), [("17.0.15", True), ("17", True), ("21.0.2", False)]
+)
+def test_what_one_java_compiles_for_itself_is_not_told_to_another(java, expected):
+    """Its lambdas: another one writes them differently."""
+    listed = tree.classes_of(JAR, [], ["@lambda-proxy hudson/B run"], java=java)
+    assert ("@lambda-proxy" in listed) is expected
 
 
 def test_a_c_library_looks_for_locales_in_the_tree():

@@ -158,6 +158,10 @@ class InstanceSpec:
     # places, as ``Instance.place`` calls them, where it must not go; no part of what it is: the
     # same name with others is the same instance
     avoid: tuple[str, ...] = ()
+    # parts by name among those of the backend's settings (``pods``), the later over the earlier,
+    # and images by container; only backends that have such parts are given some
+    inherits: tuple[str, ...] = ()
+    side_images: Mapping[str, str] = Factory(dict)
     # the Java to be brought into the image (``kit.runtime``), by its name among those of the
     # backend's settings (``runtimes``); only backends that have some are given one
     runtime: str | None = None

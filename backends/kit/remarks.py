@@ -47,6 +47,7 @@ class Common:
     remote_fs: str | None = None  # None: the backend's own
     image: str | None = None
     asks_image: bool = False  # builds may ask for one of their own
+    inherits: tuple[str, ...] = ()  # parts of the backend's settings that a build asks for
     environment: Mapping[str, str] = Factory(dict)
     # variables that are the broker's to give: what to set instead
     reserved: Mapping[str, str] = Factory(dict)

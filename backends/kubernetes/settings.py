@@ -411,6 +411,7 @@ class KubernetesTemplate:
     def _layers(self, common: Common) -> list[Mapping[str, Any]]:
         fragments = getattr(common.settings, "pods", {})
         told = [*(fragments[name] for name in self.inherits if name in fragments), self.pod]
+        told += [fragments[name] for name in common.inherits if name in fragments]
         return [acceptance.sound(layer) for layer in told]
 
     @property

@@ -121,6 +121,7 @@ def render(options: argparse.Namespace) -> None:
             policy,
             template=options.template,
             now=wall_now,
+            label=options.label,
             controller_version=options.controller,
         )
     except rendering.NotShown as error:

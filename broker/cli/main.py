@@ -191,20 +191,7 @@ def parser() -> argparse.ArgumentParser:
     _config_of(explain)
     _json_of(explain)
 
-    render = _command(
-        subs, "render", configuring.render, "show what a backend would create for a template"
-    )
-    render.add_argument("template", metavar="TEMPLATE", help="name of a template")
-    _config_of(render)
-    render.add_argument(
-        "--controller",
-        type=_version,
-        default=rehearsal.TODAYS,
-        metavar="VERSION",
-        help="next to a controller of that version: those before 2.440 get other variables "
-        f"(default: {rehearsal.TODAYS}, and all later ones)",
-    )
-
+    _showing(subs)
     _watching(subs)
 
     diff = _command(
@@ -260,6 +247,28 @@ def parser() -> argparse.ArgumentParser:
 
     top.epilog = _listed(subs)
     return top
+
+
+def _showing(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
+    render = _command(
+        subs, "render", configuring.render, "show what a backend would create for a template"
+    )
+    render.add_argument("template", metavar="TEMPLATE", help="name of a template")
+    render.add_argument(
+        "--label",
+        default="",
+        metavar="LABEL",
+        help="for a build with this label expression: what it asks for by parameters is put in",
+    )
+    _config_of(render)
+    render.add_argument(
+        "--controller",
+        type=_version,
+        default=rehearsal.TODAYS,
+        metavar="VERSION",
+        help="next to a controller of that version: those before 2.440 get other variables "
+        f"(default: {rehearsal.TODAYS}, and all later ones)",
+    )
 
 
 def _watching(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:

@@ -11,6 +11,7 @@ from backends import registry
 from broker import config
 from broker.config import rehearsal, values
 from broker.core import model
+from broker.core.demand import labels, parameters
 
 
 class NotShown(ValueError):  # noqa: N818 -- what it is
@@ -23,13 +24,19 @@ def render(
     *,
     template: str,
     now: float,
+    label: str = "",
     controller_version: str = rehearsal.TODAYS,
 ) -> dict[model.BackendName, str]:
-    """Return the text for each backend of the template that can show it. Raises NotShown."""
+    """Return the text for each backend of the template that can show it. Raises NotShown.
+
+    ``label``: of a build that asks for it; empty: of one that asks for nothing.
+    """
     wanted = policy.template(template)
     if wanted is None:
         names = ", ".join(t.name for t in policy.templates)
         raise NotShown(f"no template {values.shown(template)}; known: {names}")
+    if label.strip():
+        wanted = _variant(wanted, label)
     shown: dict[model.BackendName, str] = {}
     for name in wanted.backends:
         entry = settings.backends[name]
@@ -44,6 +51,22 @@ def render(
         kinds = sorted({settings.backends[name].kind for name in wanted.backends})
         raise NotShown(f"backends of kind {', '.join(kinds)} have nothing to show")
     return shown
+
+
+def _variant(template: model.Template, label: str) -> model.Template:
+    """Return what a build with that label gets of a template. Raises NotShown."""
+    try:
+        asked = parameters.asked(labels.parse(label), template)
+    except labels.LabelError as error:
+        raise NotShown(f"the label {values.shown(label)} is malformed: {error}") from error
+    if asked is None:
+        raise NotShown(
+            f"template {template.name} does not serve {values.shown(label)}; it has "
+            f"{', '.join(sorted(template.labels)) or 'no label'}"
+        )
+    if asked.complaint:
+        raise NotShown(asked.complaint)
+    return parameters.bound(template, asked.labels)
 
 
 def order(

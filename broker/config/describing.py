@@ -153,10 +153,14 @@ def _rows(cls: type[Any], prefix: str) -> Iterator[tuple[str, str, str]]:
         kind, _ = reading.optional_of(attribute.type)
         if attrs.has(kind):
             yield from _rows(kind, f"{path}.")
-        elif typing.get_origin(kind) is tuple and attrs.has(typing.get_args(kind)[0]):
+            continue
+        if typing.get_origin(kind) is tuple and attrs.has(typing.get_args(kind)[0]):
             yield from _rows(typing.get_args(kind)[0], f"{path}[].")
-        else:
-            yield path, default_text(attribute), described_text(attribute)
+            continue
+        yield path, default_text(attribute), described_text(attribute)
+        inner = typing.get_args(kind)[1:] if typing.get_origin(kind) is dict else ()
+        if cls is not shape.Document and any(map(attrs.has, inner)):
+            yield from _rows(inner[0], f"{path}.NAME.")
 
 
 def default_text(attribute: "attrs.Attribute[Any]") -> str:

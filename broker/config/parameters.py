@@ -3,14 +3,16 @@
 Refuses to know labels of items, and what a backend makes of a value.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 import attrs
 from attrs import field, frozen
 
 from broker.config import collector, shape, tree, values
+from broker.config.settings import BackendSettings
 from broker.core import model
-from broker.core.demand import parameters
+from broker.core.demand import images, parameters
 from jnlp import node as jnlp_node
 
 _KINDS = {kind.value: kind for kind in model.ParameterKind}
@@ -18,7 +20,7 @@ _AMOUNTS = frozenset({model.ParameterKind.MEMORY, model.ParameterKind.CPU})
 _LEAST_MEMORY = 64 << 20
 """Bytes; with less no Java begins, and who sets no `min` has not thought of it."""
 _SETTINGS = {
-    model.ParameterKind.IMAGE: ("allow",),
+    model.ParameterKind.IMAGE: ("allow", "stands_for", "container", "inherits"),
     model.ParameterKind.MEMORY: ("min", "max"),
     model.ParameterKind.CPU: ("min", "max"),
     model.ParameterKind.CHOICE: ("values",),
@@ -56,8 +58,60 @@ class Parameters:
                 launch = parameters.with_choice(launch, parameters.choice(parameter, default))
         return launch
 
+    def check_backends(
+        self,
+        sections: Mapping[str, shape.Parameter],
+        backends: Mapping[model.BackendName, BackendSettings],
+    ) -> None:
+        """Note where pods are asked for that are none, or have no such part."""
+        wanted = [
+            ((*self.path, name, "container"), "")
+            for name, section in sections.items()
+            if section.container is not None
+        ]
+        wanted += [
+            ((*self.path, *place), part)
+            for place, inherits in inherited(sections)
+            for part in inherits
+        ]
+        for backend, entry in backends.items():
+            pods = getattr(entry.settings, "pods", None)
+            for path, part in wanted:
+                if pods is None:
+                    self.notes.bad(
+                        path,
+                        f"backend {backend}, of kind {entry.kind}, has no pods",
+                        "leave it out, or choose other backends for this template",
+                    )
+                elif part and part not in pods:
+                    known = ", ".join(sorted(pods)) or "none"
+                    self.notes.bad(
+                        path,
+                        f"found {values.shown(part)}; allowed: {known}",
+                        f"backends.{backend}.pods",
+                    )
+
+    def examples(
+        self, sections: Mapping[str, shape.Parameter], read: Mapping[str, model.Parameter]
+    ) -> Iterator[tuple[tree.Path, str]]:
+        """Yield what builds may ask for, with its place: all that is listed, limits, images."""
+        for name, parameter in read.items():
+            section, path = sections[name], (*self.path, name)
+            told: list[tuple[tree.Path, str | None]] = [
+                ((*path, "min"), section.min),
+                ((*path, "max"), section.max),
+                *(((*path, "values", value), value) for value in parameter.values),
+                *(
+                    ((*path, "allow", number), re.sub(r"\*+|\?", "1", pattern))
+                    for number, pattern in enumerate(parameter.allow)
+                ),
+            ]
+            for place, value in told:
+                if value is not None and not parameters.problem(name, parameter, value):
+                    yield place, f"{name}={value}"
+
     def _parameter(self, name: str, section: shape.Parameter) -> model.Parameter | None:
-        kind = _KINDS.get(name, model.ParameterKind.CHOICE)
+        kind = _kind(name, section)
         path = (*self.path, name)
         before = len(self.notes.problems)
         self._check_name(path, name)
@@ -73,6 +127,9 @@ class Parameters:
         return model.Parameter(
             kind=kind,
             allow=section.allow or (),
+            stands_for=section.stands_for,
+            container=section.container,
+            inherits=section.inherits,
             least=least,
             most=most,
             values={value: model.Choice(**attrs.asdict(choice)) for value, choice in chosen},
@@ -95,14 +152,29 @@ class Parameters:
         section: shape.Parameter,
     ) -> None:
         wanted = _SETTINGS[kind]
+        if kind not in _AMOUNTS and _is_number(section.default):
+            self.notes.bad(
+                (*path, "default"),
+                f"found the number {section.default}; allowed: a text",
+                f'default: "{section.default}", for 1.20 is no more than 1.2 to YAML',
+            )
         for attribute in attrs.fields(shape.Parameter):
             key = attribute.name
-            if getattr(section, key) is not None and key not in {*wanted, "default"}:
+            if getattr(section, key) not in (None, ()) and key not in {*wanted, "default"}:
                 self.notes.bad(
                     (*path, key), f"not of {name}; allowed: {', '.join(wanted)}, default"
                 )
+        if kind in _AMOUNTS and section.max is None:
+            self.notes.bad(path, "max: found none; allowed: what a build may have at most")
         if kind not in _AMOUNTS and not getattr(section, wanted[0]):
             self.notes.bad(path, f"{wanted[0]}: found none; allowed: one or more")
+        if section.stands_for is not None and not _is_form(section.stands_for):
+            self.notes.bad(
+                (*path, "stands_for"),
+                f"found {values.shown(section.stands_for)}; allowed: the name of an image with "
+                f"one {model.VALUE} in it, behind the registry",
+                f"maven:{model.VALUE}",
+            )
         for value in section.values or {}:
             if not value or jnlp_node.label_problems(f"{name}={value}"):
                 self.notes.bad((*path, "values", value), "no label can have this value")
@@ -118,3 +190,34 @@ class Parameters:
                     allowed = "a size like 512Mi or 4g, a number of cores like 0.5"
                     self.notes.bad((*path, key), f"found {values.shown(told)}; allowed: {allowed}")
             yield amount
+
+
+def inherited(
+    sections: Mapping[str, shape.Parameter],
+) -> Iterator[tuple[tree.Path, tuple[str, ...]]]:
+    """Yield the parts of a backend's settings that builds may ask for, with their places."""
+    for name, section in sections.items():
+        if section.inherits:
+            yield (name, "inherits"), section.inherits
+        for value, choice in (section.values or {}).items():
+            if choice.inherits:
+                yield (name, "values", value, "inherits"), choice.inherits
+
+
+def _is_number(default: object) -> bool:
+    return isinstance(default, shape.Number)
+
+
+def _kind(name: str, section: shape.Parameter) -> model.ParameterKind:
+    if name in _KINDS and name != model.ParameterKind.CHOICE.value:
+        return _KINDS[name]
+    if section.allow or section.stands_for or section.container:
+        return model.ParameterKind.IMAGE
+    return model.ParameterKind.CHOICE
+
+
+def _is_form(form: str) -> bool:
+    """Return whether a form makes an image of a value, and never another registry."""
+    before, token, after = form.partition(model.VALUE)
+    is_behind = "/" in before or "/" not in after
+    return bool(token) and is_behind and images.is_image(f"{before}1{after}")

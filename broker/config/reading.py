@@ -150,9 +150,11 @@ def _injected(value: object) -> str:
 
 def _amount(value: object) -> str:
     if isinstance(value, float) and math.isfinite(value):
-        return f"{value:g}"
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return str(value)
+        return shape.Number(f"{value:g}")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return shape.Number(value)
+    if isinstance(value, str):
+        return value
     raise values.Bad(values.shown(value), "a number or a text")
 
 

@@ -4,7 +4,9 @@ What can only fail is said when the configuration is read, not by the first buil
 kinds: what makes a kind's instance is handed in.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from attrs import Factory, frozen
 
@@ -12,6 +14,7 @@ from backends import api as backends_api
 from broker.config.settings import BackendSettings, KindClasses
 from broker.core import model
 from broker.core.decide import spec
+from broker.core.demand import parameters
 from broker.core.fleet import marks
 from jnlp import secret as jnlp_secret
 
@@ -73,15 +76,32 @@ def refusals(
     kinds: Mapping[str, KindClasses],
     *,
     owner: str,
+    asked: Collection[str] = (),
 ) -> Iterator[tuple[model.BackendName, str]]:
-    """Yield the backends on which a template can have no agent for certain, each with why."""
+    """Yield the backends on which a template can have no agent for certain, each with why.
+
+    ``asked``: what a build asks for, which has to change what is made there; what the template
+    itself cannot have is no matter of it.
+    """
+    variant = parameters.bound(template, asked)
     for backend in template.backends:
         entry = backends.get(backend)  # None: it has mistakes of its own
         kind = kinds[entry.kind] if entry is not None else None
         if entry is None or kind is None or kind.maker is None:
             continue
-        wish = order(template, backend, owner=owner, style=kind.style, now=0.0)
+        make = functools.partial(kind.maker, settings=entry.settings, owner=owner)
+        plain, wish = (
+            order(one, backend, owner=owner, style=kind.style, now=0.0)
+            for one in (template, variant)
+        )
         try:
-            kind.maker(wish, entry.settings, owner=owner)
+            made = make(wish)
         except backends_api.Rejected as error:
             yield backend, error.reason
+            continue
+        with contextlib.suppress(backends_api.Rejected):
+            if wish != plain and made == make(plain):
+                yield (
+                    backend,
+                    f"it changes nothing, for the template's section {entry.kind} says otherwise",
+                )

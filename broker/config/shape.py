@@ -26,6 +26,14 @@ Cap = NewType("Cap", int)
 UNLIMITED = "unlimited"
 Amount = NewType("Amount", str)
 """A number or a text, as it stands in a label."""
+
+
+class Number(str):
+    """An amount that the document has as a number."""
+
+    __slots__ = ()
+
+
 Labels = NewType("Labels", tuple)  # type: ignore[type-arg]  # of str: a list, or one text
 Injected = NewType("Injected", str)
 """The name of a runtime, or true for ``default``."""
@@ -338,6 +346,9 @@ class Choice:
     """What one of a parameter's values stands for."""
 
     image: str | None = setting.of("Container image.", None)
+    inherits: tuple[str, ...] = setting.of(
+        "Kubernetes only: names in the backend's `pods`, laid over the template's pod.", ()
+    )
     memory_bytes: int | None = setting.of("Hard limit.", None, least=_LEAST_MEMORY, most=1 << 50)
     cpu: float | None = setting.of("Cores, hard limit.", None, above=0, most=10_000)
 
@@ -347,13 +358,29 @@ class Parameter:
     """What builds may ask of a template by a label ``NAME=VALUE``."""
 
     allow: tuple[str, ...] | None = setting.of(
-        "Of `image`: patterns of images; `*` does not cross a `/`, `**` does.",
+        "Of `image`, and of others that stand for images: patterns; `*` does not cross a `/`, "
+        "`**` does; a registry and a digest are allowed only where the pattern has one.",
         None,
         like=re.compile(r"[!-~]{1,256}"),
         words=f"patterns of images, of {globs.MOST} characters at most",
     )
+    stands_for: str | None = setting.of(
+        "The image that a value stands for, with `{value}` in it: `maven:{value}`. `allow` then "
+        "has patterns of the value. Default: the value is the image.",
+        None,
+    )
+    container: str | None = setting.of(
+        "Kubernetes only: the container of the pod whose image is asked for. Default: the "
+        "agent's own.",
+        None,
+    )
+    inherits: tuple[str, ...] = setting.of(
+        "Kubernetes only: names in the backend's `pods` that are laid over the template's pod "
+        "where an image is asked for: the container, say.",
+        (),
+    )
     min: Amount | None = setting.of("Of `memory` (512m, 512Mi) and `cpu` (0.5).", None)
-    max: Amount | None = setting.of("The same, at most.", None)
+    max: Amount | None = setting.of("The same, at most; required.", None)
     values: dict[str, Choice] | None = setting.of("Of any other name: what may be asked.", None)
     default: Amount | None = setting.of("What who asks for none gets, as if asked for.", None)
 
@@ -394,10 +421,10 @@ class Template:
         model.Template, "cap", "Agents of it; default: no limit.", least=0, most=_MANY
     )
     parameters: dict[str, Parameter] = setting.of(
-        "What builds may ask for by labels like `image=golang:1.22` or `memory=4g`: `image: "
-        "{allow: [PATTERN]}`, `memory: {min, max}`, `cpu: {min, max}`, `ANY_NAME: {values: {WORD: "
-        "{image, memory, cpu}}}`, each with a `default`. Each set of values is a variant: "
-        "agents of its own, within the template's cap, none kept warm.",
+        "What builds may ask for by labels like `image=golang:1.22` or `memory=4g`. `image`, "
+        "`memory` and `cpu` are those of the agent, any other name an image or a word of a list. "
+        "Each set of values is a variant: agents of its own, within the template's cap, none "
+        "kept warm. On docker, swarm, kubernetes and mesos; memory and cpu on process, too.",
         {},
     )
     variants: int = same(

@@ -45,6 +45,8 @@ _SUFFIX = "x" * 6
 _MAX_NAME = 63
 _LEAST_JAVA = 64 << 20
 """Bytes; with less agent.jar is ended by the kernel before it is connected."""
+_ASKED_ONLY = frozenset({"inherits", "side_images"})
+"""Of a launch, nothing unless parameters of the template set it."""
 _FIT = 0.5  # of its lifetime an agent takes builds; in the rest the last of them may end
 
 
@@ -98,6 +100,7 @@ class Templates:
             notes=self.notes, path=(*path, "parameters"), labels=section.labels
         )
         allowed = asked.read(section.parameters)
+        asked.check_backends(section.parameters, {b: self.backends[b] for b in platform})
         launch = asked.defaulted(launch, section.parameters, allowed)
         template = model.Template(
             name=model.TemplateName(name),
@@ -121,6 +124,8 @@ class Templates:
         )
         if len(self.notes.problems) == before and name not in self.unread:
             self._rehearse(path, template, sections)
+            for place, label in asked.examples(section.parameters, allowed):
+                self._rehearse_asked(place, template, label)
         return attrs.evolve(template, revision=revision(template))
 
     def _rehearse(
@@ -136,6 +141,18 @@ class Templates:
             note(
                 (*path, kind) if kind in sections else path, f"on backend {backend}: {words}", hint
             )
+
+    def _rehearse_asked(self, path: tree.Path, template: model.Template, label: str) -> None:
+        """Note on which backends nobody can have what a build may ask for."""
+        found = list(
+            rehearsal.refusals(
+                template, self.backends, self.kinds, owner=self.document.owner, asked=(label,)
+            )
+        )
+        note = self.notes.bad if len(found) == len(template.backends) else self.notes.warn
+        for backend, text in found:
+            words, _, hint = text.partition("; hint: ")
+            note(path, f"{label} on backend {backend}: {words}", hint)
 
     def _check_template(self, path: tree.Path, name: str, section: shape.Template) -> None:
         if not values.NAME.fullmatch(name):
@@ -389,12 +406,24 @@ class Templates:
                 asks_image=_asks_image(section),
                 sole=all(self.backends[name].kind == entry.kind for name in platform),
             )
+            told = set[str]()
             for remark in remarks.of_template(options, common):
                 place = path if remark.common else (*path, entry.kind)
                 self.notes.remarks(place, (remark,))
+                told.add(remark.text)
             for shared in remarks.shares(options, common):
                 setting = ("remote_fs",) if shared.path is None else (entry.kind, *shared.path)
                 self._check_shared((*path, *setting), (backend, shared.where), name, section.cap)
+            for place, inherits in parameters.inherited(section.parameters):
+                common = attrs.evolve(common, inherits=inherits)
+                for remark in remarks.of_template(options, common):
+                    if remark.text not in told:
+                        note = self.notes.bad if remark.wrong else self.notes.warn
+                        note((*path, "parameters", *place), remark.text, remark.hint)
+                for shared in remarks.shares(options, common):
+                    self._check_shared(
+                        (*path, "parameters", *place), (backend, shared.where), name, section.cap
+                    )
 
     def _check_injected(
         self, path: tree.Path, section: shape.Template, chosen: tuple[model.BackendName, ...]
@@ -457,8 +486,10 @@ def _spelled(character: str) -> str:
 
 def _asks_image(section: shape.Template) -> bool:
     """Return whether builds may ask for an image of their own."""
-    chosen = (c for one in section.parameters.values() for c in (one.values or {}).values())
-    return "image" in section.parameters or any(c.image is not None for c in chosen)
+    return any(
+        bool(one.allow) or any(choice.image is not None for choice in (one.values or {}).values())
+        for one in section.parameters.values()
+    )
 
 
 def revision(template: model.Template) -> str:
@@ -470,6 +501,7 @@ def revision(template: model.Template) -> str:
         {
             a.name: _plain(getattr(template.launch, a.name))
             for a in attrs.fields(model.LaunchSettings)
+            if a.name not in _ASKED_ONLY or getattr(template.launch, a.name)
         },
     )
     if template.parameters:

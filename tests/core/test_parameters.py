@@ -51,7 +51,7 @@ def ask(text):
         ("image=golang:1.22", {"image=golang:1.22"}),
         ("docker && cpu=0.5 && size=small", {"cpu=0.5", "size=small"}),
         ("docker && memory=512Mi", {"memory=512Mi"}),
-        ("docker && image=registry.example.com/team/a@sha256:0123abcd", None),
+        ("docker && image=registry.example.com/team/a@sha256:" + "0123abcd" * 4, None),
         ("image=golang:1.21 || image=golang:1.22", {"image=golang:1.21"}),
         ("docker || image=golang:1.22", set()),
         ("docker && !image=golang:1.22", set()),
@@ -92,6 +92,7 @@ def test_what_is_asked_of_another_template_is_none_of_this_one(text):
         ("docker && cpu=4.5", "but cpu=CORES up to 4"),
         ("docker && cpu=0", "cpu=0 is not allowed"),
         ("docker && cpu=-1", "cpu=-1 is not allowed"),
+        ("docker && image=golang:1@sha256:" + "0" * 64, "image=golang:1@sha256"),
         ("docker && size=huge", "but size=small, size=large"),
         ("docker && cpu=1 && cpu=2", "it asks for two values of cpu, 1 and 2"),
         (

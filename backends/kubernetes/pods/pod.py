@@ -4,8 +4,9 @@ Pure. Pods are plain dictionaries, never generated classes: a field that this mo
 goes through as the user wrote it. Refuses to know HTTP and what the agent is.
 
 The layers, each over the one before (``merge``): what is made of the common settings; the
-fragments that the template inherits; the template's own ``pod``; what the broker insists on
-(names, owner marks, the secret's volume, the shared working directory).
+fragments that the template inherits; the template's own ``pod``; the fragments and images that
+a build asks for by parameters; what the broker insists on (names, owner marks, the secret's
+volume, the shared working directory).
 """
 
 import hashlib
@@ -136,7 +137,8 @@ def make(
     volumes.share(pod)
     volumes.named(pod, spec.name)
     _complete(pod, spec, options)
-    told = [*(_fragment(name, fragments or {}) for name in options.inherits), options.pod]
+    inherited = (*options.inherits, *spec.inherits)
+    told = [*(_fragment(name, fragments or {}) for name in inherited), options.pod]
     _mark(pod, spec, owner, options, guards=_guards(told))
     if spec.avoid:  # after the digest: the same pod, wherever it must not go
         _keep_off(pod["spec"], spec.avoid)
@@ -159,10 +161,29 @@ def _merged(
         del pod["spec"]["securityContext"]
     for name in options.inherits:
         pod = merge.merge(pod, _fragment(name, fragments))
-    merged = merge.finish(merge.merge(pod, options.pod))
+    pod = merge.merge(pod, options.pod)
+    for name in spec.inherits:
+        pod = merge.merge(pod, _fragment(name, fragments))
+    merged = merge.finish(pod)
     if "spec" not in merged:
         raise api.Rejected("`pod` removes the section `spec`; hint: indent what belongs into it")
+    _put_images(merged["spec"], spec.side_images)
     return merged
+
+
+def _put_images(body: Manifest, side_images: Mapping[str, str]) -> None:
+    """Give containers beside the agent's the images that are asked for. Raises Rejected."""
+    containers = [*body.get("initContainers", []), *body.get("containers", [])]
+    for name, image in side_images.items():
+        named = [one for one in containers if one.get("name") == name]
+        if not named or name == AGENT:
+            known = ", ".join(str(c.get("name")) for c in containers if c.get("name") != AGENT)
+            raise api.Rejected(
+                f"an image for the container {quotes.shown(name)} is asked for, but beside "
+                f"{AGENT} those of the pod are: {known[:120] or 'none'}; hint: `inherits` of the "
+                "parameter, or `pod`"
+            )
+        named[0]["image"] = image
 
 
 def _is_windows(pod: Manifest) -> bool:

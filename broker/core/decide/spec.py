@@ -108,6 +108,8 @@ def instance(
         work_dir=_wanted_fs(template, action.name),
         options=launch.platform.get(action.backend),
         avoid=action.avoid,
+        inherits=launch.inherits,
+        side_images=launch.side_images,
         runtime=injected,
     )
 

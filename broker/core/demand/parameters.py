@@ -14,12 +14,11 @@ import attrs
 from attrs import frozen
 
 from broker.core import model
-from broker.core.demand import globs, labels
+from broker.core.demand import globs, images, labels
 
 MOST_ASKED = 6
 """Labels with a parameter's name in one expression; more are not read for one template."""
 NONE: frozenset[str] = frozenset()
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(k|m|g|t|Ki|Mi|Gi|Ti)")
 _CORES = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 _POWERS = {"k": 10, "m": 20, "g": 30, "t": 40}
@@ -76,7 +75,11 @@ def choice(parameter: model.Parameter, value: str) -> model.Choice:
     """Return what an allowed value stands for."""
     match parameter.kind:
         case model.ParameterKind.IMAGE:
-            return model.Choice(image=value)
+            return model.Choice(
+                image=_image(parameter, value),
+                container=parameter.container,
+                inherits=parameter.inherits,
+            )
         case model.ParameterKind.MEMORY:
             return model.Choice(memory_bytes=_bytes(value))
         case model.ParameterKind.CPU:
@@ -105,7 +108,15 @@ def with_choice(launch: model.LaunchSettings, chosen: model.Choice) -> model.Lau
             cpu_limit=chosen.cpu,
             cpu_shares=min(shares, chosen.cpu) if shares else shares,
         )
-    return attrs.evolve(launch, image=chosen.image or launch.image, resources=resources)
+    launch = attrs.evolve(
+        launch, resources=resources, inherits=(*launch.inherits, *chosen.inherits)
+    )
+    if chosen.image is None:
+        return launch
+    if chosen.container is None:
+        return attrs.evolve(launch, image=chosen.image)
+    side_images = {**launch.side_images, chosen.container: chosen.image}
+    return attrs.evolve(launch, side_images=side_images)
 
 
 def amount(kind: model.ParameterKind, text: str) -> float | None:
@@ -127,9 +138,7 @@ def problem(name: str, parameter: model.Parameter, value: str) -> str:
     is_allowed = False
     match parameter.kind:
         case model.ParameterKind.IMAGE:
-            is_allowed = bool(_IMAGE.fullmatch(value)) and globs.any_matches(
-                parameter.allow, value
-            )
+            is_allowed = _allows_image(parameter, value)
         case model.ParameterKind.MEMORY | model.ParameterKind.CPU:
             is_allowed = _within(parameter, amount(parameter.kind, value))
         case model.ParameterKind.CHOICE:
@@ -189,6 +198,24 @@ def _problems(values: Iterable[tuple[str, str]], template: model.Template) -> It
         text = problem(name, template.parameters[name], value)
         if text:
             yield f"of template {template.name} {text}"
+
+
+def _image(parameter: model.Parameter, value: str) -> str:
+    """Return the image that a value stands for."""
+    return (
+        value if parameter.stands_for is None else parameter.stands_for.replace(model.VALUE, value)
+    )
+
+
+def _allows_image(parameter: model.Parameter, value: str) -> bool:
+    """Return whether an image may be asked for; a part of one stays that part."""
+    if parameter.stands_for is None:
+        return images.is_allowed(parameter.allow, value)
+    return (
+        images.is_tag(value)
+        and globs.any_matches(parameter.allow, value)
+        and images.is_image(_image(parameter, value))
+    )
 
 
 def _within(parameter: model.Parameter, value: float | None) -> bool:

@@ -58,6 +58,7 @@ from broker.core.model.plan import (
     WaitReason,
 )
 from broker.core.model.wanted import (
+    VALUE,
     BackendName,
     BackendPolicy,
     Choice,
@@ -76,6 +77,7 @@ __all__ = [
     "CORDON_MARK",
     "RETIRED_LABEL",
     "SCOPES",
+    "VALUE",
     "Action",
     "Agent",
     "AgentFate",

@@ -41,8 +41,14 @@ class LaunchSettings:
     heap_share: float = 0.25  # of the memory limit; the builds' own processes need the rest
     environment: Mapping[str, str] = Factory(dict)
     resources: backends_api.Resources = Factory(backends_api.Resources)
+    inherits: tuple[str, ...] = ()  # parts of the backend's settings that are asked for
+    side_images: Mapping[str, str] = Factory(dict)  # asked for, by container
     reconnect_for_s: float | None = 600.0  # how long an agent tries to come back; None: for ever
     platform: Mapping[BackendName, Any] = Factory(dict)  # the backend's own template settings
+
+
+VALUE = "{value}"
+"""Stands in ``Parameter.stands_for`` for what a build asks for."""
 
 
 class ParameterKind(enum.Enum):
@@ -61,6 +67,8 @@ class Choice:
     """What one value of a parameter sets; None: as the template has it."""
 
     image: str | None = None
+    container: str | None = None  # whose image; None: the agent's own
+    inherits: tuple[str, ...] = ()  # parts of the backend's settings
     memory_bytes: int | None = None
     cpu: float | None = None  # cores, hard limit
 
@@ -70,7 +78,10 @@ class Parameter:
     """What items may ask of a template by a label ``NAME=VALUE``."""
 
     kind: ParameterKind
-    allow: tuple[str, ...] = ()  # of an image: patterns
+    allow: tuple[str, ...] = ()  # of an image: patterns of it, or of the value in ``stands_for``
+    stands_for: str | None = None  # the image, with ``VALUE`` in it; None: the value is the image
+    container: str | None = None  # of an image: whose it is; None: the agent's own
+    inherits: tuple[str, ...] = ()  # of an image: parts of the backend's settings
     least: float | None = None  # of memory, in bytes, or of cores
     most: float | None = None
     values: Mapping[str, Choice] = Factory(dict)  # of a choice

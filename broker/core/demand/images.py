@@ -1,0 +1,86 @@
+"""Names of images, and the patterns of those that builds may ask for.
+
+``[HOST/]PATH[:TAG][@DIGEST]``. A pattern is taken apart in the same way, and each part stands for
+that part alone (``globs``), so that no wildcard lets in what it was not written for:
+
+* A host is meant only where the pattern's first part looks like one (a dot, a port,
+  ``localhost``), or where the pattern begins with ``**``: ``team*/app`` is never
+  ``team.evil.example/app``.
+* A digest needs a pattern of a digest: ``golang:*`` is no ``golang:1@sha256:...``, which would be
+  whatever has that digest, however old. A path that ends in a wildcard and says no tag stands for
+  every tag and digest.
+
+Pure; refuses to know registries, and which one a name without a host means.
+"""
+
+import re
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from broker.core.demand import globs
+
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = rf"{_NAME}(?:\.{_NAME})*(?::[0-9]{{1,5}})?"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-f]{32,128}"
+_IMAGE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::{_TAG})?(?:@{_DIGEST})?")
+_TAG_ALONE = re.compile(_TAG)
+MOST = 255
+"""Characters of an image's name that may be asked for."""
+
+
+@frozen
+class _Name:
+    """An image, or a pattern of images, taken apart; empty where a part is not there."""
+
+    host: str
+    path: str
+    tag: str
+    digest: str
+
+
+def is_image(text: str) -> bool:
+    """Return whether a text is the name of an image, as engines and registries take it."""
+    return len(text) <= MOST and _IMAGE.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Return whether a text can be the tag of an image, or a part of one."""
+    return _TAG_ALONE.fullmatch(text) is not None
+
+
+def is_allowed(patterns: Iterable[str], image: str) -> bool:
+    """Return whether one of several patterns stands for an image."""
+    if not is_image(image):
+        return False
+    name = _apart(image)
+    return any(_stands_for(_apart(pattern), name) for pattern in patterns)
+
+
+def _apart(text: str) -> _Name:
+    rest, _, digest = text.partition("@")
+    head, slash, last = rest.rpartition("/")
+    last, _, tag = last.partition(":")
+    first, more, path = f"{head}{slash}{last}".partition("/")
+    if more and ("." in first or ":" in first or first == "localhost"):
+        return _Name(first, path, tag, digest)
+    return _Name("", f"{head}{slash}{last}", tag, digest)
+
+
+def _stands_for(pattern: _Name, image: _Name) -> bool:
+    path = image.path
+    if pattern.path.startswith("**") and not pattern.host:
+        path = f"{image.host}/{path}" if image.host else path
+    elif bool(pattern.host) != bool(image.host) or not globs.matches(pattern.host, image.host):
+        return False
+    if not globs.matches(pattern.path, path):
+        return False
+    if pattern.path.endswith("*") and not pattern.tag and not pattern.digest:
+        return True
+    return _fits(pattern.tag, image.tag) and _fits(pattern.digest, image.digest)
+
+
+def _fits(pattern: str, part: str) -> bool:
+    return bool(pattern) == bool(part) and globs.matches(pattern, part)

@@ -123,7 +123,9 @@ def _places(root: outline.Section, path: errors.Path) -> Iterator[tuple[outline.
 def _whole(section: outline.Section, name: str, why: str) -> None:
     """Take away what may make a template impossible: what a platform is told, then all of it."""
     entry = section.get(name)
-    kinds = [key for key in ("kubernetes", "docker", "mesos") if entry.get(key) is not None]
+    kinds = [
+        key for key in ("kubernetes", "docker", "swarm", "mesos") if entry.get(key) is not None
+    ]
     for key in kinds:
         entry.leave_out(key, why)
     if not kinds:

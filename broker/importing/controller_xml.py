@@ -27,11 +27,13 @@ _KINDS = {
     "org.csanchez.jenkins.plugins.kubernetes.KubernetesCloud": "kubernetes",
     "com.nirima.jenkins.plugins.docker.DockerCloud": "docker",
     "com.github.kostyasha.yad.DockerCloud": "yaDocker",
+    "org.jenkinsci.plugins.docker.swarm.DockerSwarmCloud": "dockerSwarm",
     "org.jenkinsci.plugins.mesos.MesosCloud": "mesos",
 }
 _PLAIN = {
     "ContainerTemplate",
     "DockerSlaveTemplate",
+    "DockerSwarmAgentTemplate",
     "DockerTemplate",
     "KeyValuePair",
     "MesosAgentSpecTemplate",

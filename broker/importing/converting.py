@@ -18,6 +18,7 @@ from broker.importing import (
     kubernetes,
     mesos,
     outline,
+    swarm,
 )
 from broker.importing.fields import PlainSection
 from broker.importing.found import Cloud, Found, NotReadable
@@ -32,6 +33,7 @@ _PLUGINS: Mapping[str, Callable[[PlainSection, Target], None]] = {
     "docker": docker.read,
     "yadocker": docker.read_other,
     "mesos": mesos.read,
+    "dockerswarm": swarm.read,
 }
 _ELSEWHERE = {
     "amazonec2": "machines of EC2",
@@ -65,7 +67,7 @@ def convert(text: str, kinds: Mapping[str, KindClasses]) -> Imported:
         known = ", ".join(sorted({cloud.kind for cloud in found.clouds}))
         raise NotReadable(
             f"nothing to import: clouds {hiding.cleaned(known)[:200]}; templates of kubernetes, "
-            "docker, yet-another-docker and mesos are"
+            "docker, yet-another-docker, docker-swarm and mesos are"
         )
     root = _whole(into, found, strangers)
     written = outline.text_of(root)

@@ -65,12 +65,12 @@ def read(cloud: PlainSection, into: Target) -> None:
     cap = cloud.limit("containerCap", "containerCapStr")
     section.set("cap", cap if cap is not None else 100)
     api = cloud.section("dockerApi")
-    host = api.section("dockerHost")
-    url = host.text("uri") or cloud.text("serverUrl")
-    credentials = host.text("credentialsId") or cloud.text("credentialsId")
-    _host(section, into, name, url, tls=bool(credentials), credentials=credentials)
+    endpoint = api.section("dockerHost")
+    url = endpoint.text("uri") or cloud.text("serverUrl")
+    credentials = endpoint.text("credentialsId") or cloud.text("credentialsId")
+    host(section, into, name, url, credentials=credentials)
     api.rest({**_CLOUD, "hostname": "the host that SSH went to; not needed by inbound agents"})
-    host.rest()
+    endpoint.rest()
     off = _disabled(cloud)
     for told in cloud.entries("templates"):
         _template(told, name, into, off=off)
@@ -87,7 +87,7 @@ def read_other(cloud: PlainSection, into: Target) -> None:
     credentials = connector.text("credentialsId")
     url = connector.text("serverUrl")
     tls = connector.truth("tlsVerify") or bool(credentials)
-    _host(section, into, name, url, tls=tls, credentials=credentials)
+    host(section, into, name, url, tls=tls, credentials=credentials)
     connector.rest(_CLOUD)
     for told in cloud.entries("templates"):
         _other_template(told, name, into)
@@ -101,16 +101,24 @@ def _disabled(fields: PlainSection) -> bool:
     return str(inner).strip().lower() == "true"
 
 
-def _host(
-    section: outline.Section, into: Target, name: str, url: str, *, tls: bool, credentials: str
+def host(
+    section: outline.Section,
+    into: Target,
+    name: str,
+    url: str,
+    *,
+    credentials: str,
+    tls: bool = False,
+    setting: str = "hosts",
 ) -> None:
-    """Write which engine it is."""
+    """Write which engine it is; one with credentials has TLS."""
+    tls = tls or bool(credentials)
     if not url:
         return
     url = re.sub(r"^https?://", "tcp://", url.rstrip("/"))
-    host: dict[str, Any] = {"url": url}
+    written: dict[str, Any] = {"url": url}
     if url.startswith("npipe://"):
-        host = {"url": f"unix://{_SOCKET}"}
+        written = {"url": f"unix://{_SOCKET}"}
         section.note(
             f"the engine {url}: unix://, tcp:// and ssh:// are spoken here; the local socket is "
             "written instead",
@@ -120,7 +128,7 @@ def _host(
         section.note("its user, keys and known hosts are those of the broker's user", loud=True)
     elif tls and not url.startswith("unix:"):
         where = f"{target.SECRETS}/{name}"
-        host |= {
+        written |= {
             "tls": True,
             "ca_file": f"{where}-ca.pem",
             "cert_file": f"{where}-cert.pem",
@@ -130,7 +138,7 @@ def _host(
         was = f" (was {credentials})" if credentials else ""
         section.note(f"{named}: the files of an engine's TLS")
         into.need(f"{where}-ca.pem, -cert.pem, -key.pem: TLS of the engine{was}")
-    section.set("hosts", [host])
+    section.set(setting, [written])
 
 
 # --- templates of the docker plugin --------------------------------------------------------------

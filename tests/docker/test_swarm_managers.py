@@ -95,6 +95,16 @@ async def test_without_a_quorum_it_is_unavailable(engine_url):
 ANOTHER = {"ControlAvailable": True, "Cluster": {"ID": "another"}}
 
 
+async def test_what_is_said_of_the_whole_swarm_is_told_first(engine_url, tmp_path):
+    """Not that another manager does not answer."""
+    async with engines.proxied(engine_url) as proxy:
+        proxy.faults["GET", "/services"] = (500, NO_LEADER)
+        made = opened(f"unix://{tmp_path}/gone", proxy.url)
+        with pytest.raises(api.Unavailable, match="no quorum"):
+            await made.list()
+        await made.aclose()
+
+
 async def test_a_manager_of_another_swarm_is_never_believed(engine_url):
     """There all agents would seem to be gone."""
     async with pair(engine_url) as (first, second, made):
@@ -117,9 +127,10 @@ async def test_a_manager_that_begins_another_swarm_is_not_believed_either(engine
         says(proxy, **ANOTHER)
         with pytest.raises(api.Unauthorized, match="manages another swarm"):
             await made.list()
-        says(proxy, ControlAvailable=True)
-        with pytest.raises(api.Unavailable, match="does not say which swarm"):
-            await made.list()
+        for told, words in (({}, "does not say which swarm"), ({"Error": NO_LEADER}, "no quorum")):
+            says(proxy, ControlAvailable=True, **told)
+            with pytest.raises(api.Unavailable, match=words):
+                await made.list()
         proxy.replies.clear()
         assert [] == await made.list()
         await made.aclose()

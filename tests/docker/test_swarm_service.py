@@ -108,13 +108,19 @@ def test_mounts_configs_and_the_raw_section():
             settings.Volume(target="/own"),
         ),
         configs=(settings.Config(name="c", target="/etc/c", mode="0400"),),
+        secrets=(settings.LentSecret(name="s", target="/etc/s"),),
         service={"TaskTemplate": {"ContainerSpec": {"Hostname": "h"}}, "Labels": {"l": "1"}},
     )
     plan = made(options)
-    told = plan.complete("i", {}, {"c": "id9"})["TaskTemplate"]["ContainerSpec"]
+    told = plan.complete("i", {}, service.LentIds(secrets={"s": "id8"}, configs={"c": "id9"}))[
+        "TaskTemplate"
+    ]["ContainerSpec"]
     kinds = [(m["Type"], m.get("Source")) for m in told["Mounts"]]
     assert [("volume", "v"), ("tmpfs", None), ("bind", "/srv"), ("volume", "")] == kinds
     assert ("id9", 0o400) == (told["Configs"][0]["ConfigID"], told["Configs"][0]["File"]["Mode"])
+    (lent,) = told["Secrets"]
+    assert {"Name": "/etc/s", "UID": "1000", "GID": "1000", "Mode": 0o400} == lent["File"]
+    assert ("id8", "s") == (lent["SecretID"], lent["SecretName"])
     assert "h" == told["Hostname"]
     assert "1" == plan.body["Labels"]["l"]
 

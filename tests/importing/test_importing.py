@@ -175,6 +175,48 @@ def test_docker_clouds_of_a_controllers_own_file():
     assert any("registry-login" in one for one in result.create)
 
 
+def test_a_cloud_of_the_swarm_plugin():
+    """Every field of its templates is a setting, or is named with what it meant."""
+    data, result = imported("docker-swarm.xml")
+    backend = data["backends"]["docker-swarm"]
+    assert "swarm" == backend["kind"]
+    assert backend["managers"][0]["url"] == "tcp://manager.example.com:2376"
+    assert backend["managers"][0]["tls"] is True
+    java = data["templates"]["java-maven"]
+    assert java["retention"] == {"once": True, "idle": "5m"}
+    assert java["environment"] == {"A": "1"}
+    assert java["resources"] == {
+        "memory": "4096Mi", "memory_reservation": "1024Mi", "cpu_limit": 2, "cpu_shares": 0.5,
+    }  # fmt: skip
+    assert java["swarm"] == {
+        "user": "1000",
+        "cap_drop": [],
+        "networks": ["builds"],
+        "constraints": ["node.role==worker", "node.labels.pool==ci"],
+        "platforms": ["linux/x86_64"],
+        "dns": ["10.0.0.2", "10.0.0.3"],
+        "dns_search": ["example.com"],
+        "extra_hosts": ["nexus:10.0.0.9"],
+        "volumes": [
+            {"name": "/srv/maven", "target": "/home/jenkins/.m2"},
+            {"target": "/scratch", "tmpfs": "64Mi"},
+        ],
+        "configs": [{"name": "settings", "target": "/etc/maven/settings.xml"}],
+        "secrets": [
+            {"name": "signing", "target": "/etc/signing.key"},
+            {"name": "other", "target": "/run/secrets/token"},
+        ],
+        "labels": {"team": "ci", "stage": "test"},
+    }
+    assert data["templates"]["plain"]["swarm"]["user"] == "image"
+    said = "\n".join(result.remarks)
+    for words in ("published ports", "asked a volume driver", "fetched agent.jar", "C:\\cache"):
+        assert words in result.text, words
+    assert "API_TOKEN" in said
+    assert any("registry-login" in one for one in result.create)
+    assert any("swarm-tls" in one for one in result.create)
+
+
 def test_several_namespaces_inheritance_and_a_file_that_is_partly_broken():
     """A backend for each namespace; parents are merged; a broken part costs itself."""
     data, result = imported("everything.yaml")

@@ -116,7 +116,11 @@ def _cause(ended: Ended) -> tuple[api.ExitSlug, int | None, str]:
     if refused:
         return "command", code, refused
     if _while_away(ended) or _ended_with_engine(ended):
-        return "platform-lost", _code(code), "it ended when its engine stopped or was restarted"
+        return (
+            "platform-lost",
+            exit_status(code),
+            "it ended when its engine stopped or was restarted",
+        )
     if number == signal.SIGKILL and _out_of_memory(ended):
         return (
             "out-of-memory",
@@ -128,7 +132,7 @@ def _cause(ended: Ended) -> tuple[api.ExitSlug, int | None, str]:
         return "killed", -number, f"{_killer(ended, number)}{before}"
     name = _signal_name(number)
     words = f"it crashed with {name}" if name else ended.error
-    return "exited", _code(code), f"{words}{before}".lstrip("; ")
+    return "exited", exit_status(code), f"{words}{before}".lstrip("; ")
 
 
 def _while_away(ended: Ended) -> bool:
@@ -197,7 +201,7 @@ def _signal_name(number: int) -> str:
         return ""
 
 
-def _code(code: int) -> int:
+def exit_status(code: int) -> int:
     """Return minus the signal's number for what a shell and the engine write as 128 + it."""
     return -(code - 128) if code > 128 and _signal_name(code - 128) else code
 

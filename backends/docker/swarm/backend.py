@@ -5,7 +5,8 @@ Keeps callers of one name apart, resolves images, reads certificates and looks a
 docs/backends/swarm.md tells an operator the rest. Refuses to know what the agents do.
 
 Theory of operation: a service is the instance; its one task says how it is. A swarm tells nothing
-of tasks on its own, so the watch looks (``look_s``) and wakes when one has changed. Removing a
+of tasks on its own, so the watch looks (``look_s``, and when an engine that can be reached tells
+of a container) and wakes when one has changed. Removing a
 service is an order, not an end: its task is listed as stopping until its node has obeyed.
 """
 
@@ -22,7 +23,7 @@ import attrs
 
 from backends import api
 from backends.docker.engine import client, reference
-from backends.docker.swarm import manager, managers, service, settings, states
+from backends.docker.swarm import manager, managers, nodes, service, settings, states
 from backends.kit import names
 from outside import quotes, text, waits
 
@@ -33,10 +34,10 @@ _LOG = logging.getLogger(__name__)
 _CLOSE_S = 5.0
 _GONE_S = 30.0  # beyond the grace, until a removed task has to be gone
 _LOOKS_S = (0.1, 1.0)  # pauses while it goes: the first, the longest
+_SOON_S = 0.3
 _NO_TASK_S = 60.0  # seen without a task: a manager makes it at once, a new leader soon
 _CALLS = 4  # of one launch, at most: until then somebody may be about to make a secret's service
 _WORDS = 3  # last lines of output in a certificate
-_KILLED = 137
 _SHORTEST_SECRET = 8
 _BLANK = "(secret)"
 _SECRET = re.compile(r"\b[0-9a-f]{64}\b")
@@ -76,7 +77,11 @@ class SwarmBackend:
         self._reading = reading
         made = [manager.Manager(host, configured) for host in configured.managers]
         self._managers = managers.Managers(made)
-        self._engines = [client.Engine(host, configured) for host in configured.engines]
+        self._nodes = nodes.NodeEngines(
+            [*made, *(client.Engine(host, configured) for host in configured.engines)],
+            self._owner,
+            now,
+        )
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._preparing: dict[str, api.Instance] = {}
         self._working: dict[str, asyncio.Future[None]] = {}
@@ -119,7 +124,7 @@ class SwarmBackend:
         self._begin()
         preparing = dict(self._preparing)
         view = await self._managers.view(self._owner)
-        services, tasks, nodes = view.services, view.tasks, view.nodes
+        services, tasks = view.services, view.tasks
         named = {name: one for one in services if (name := self._name(one.labels))}
         nameless = [one.name for one in services if not self._name(one.labels)]
         by_service: dict[str, states.SwarmTask] = {}
@@ -135,11 +140,11 @@ class SwarmBackend:
         damaged: set[str] = set()
         instances = await asyncio.gather(
             *(
-                self._instance(name, one, by_service.get(one.id), nodes, damaged)
+                self._instance(name, one, by_service.get(one.id), view.nodes, damaged)
                 for name, one in named.items()
             )
         )
-        going = self._going(tasks, {one.id for one in services}, nodes)
+        going = self._going(tasks, {one.id for one in services}, view.nodes)
         found = [*instances, *(one for one in going if one.name not in named)]
         listed = {one.name for one in found}
         everything = [*found, *(one for name, one in preparing.items() if name not in listed)]
@@ -161,15 +166,22 @@ class SwarmBackend:
     async def watch(self) -> AsyncIterator[None]:
         """Wake when a task or a node has changed; ends when it is closed."""
         seen: object = None
+        changed = self._nodes.follow()
+        pause_s = self._settings.look_s
         while not self._closing.is_set():
+            changed.clear()
             with contextlib.suppress(api.BackendError):
                 picture = await self._picture()
                 if seen is not None and picture != seen:
                     yield
                 seen = picture
-            with contextlib.suppress(TimeoutError):
-                async with waits.timeout(self._settings.look_s):
-                    await self._closing.wait()
+            try:
+                async with waits.timeout(pause_s):
+                    await changed.wait()
+            except TimeoutError:
+                pause_s = self._settings.look_s
+            else:  # a manager knows somewhat later what an engine tells
+                pause_s = min(_SOON_S, self._settings.look_s)
 
     async def terminate(self, name: str, *, grace_s: float) -> None:  # noqa: ARG002 -- it is fixed
         """Remove the service and wait until its task is gone from its node."""
@@ -193,7 +205,7 @@ class SwarmBackend:
     async def capacity(self) -> api.Capacity | None:
         """Which nodes take tasks; how much room there is only the scheduler knows."""
         self._begin()
-        nodes = await self._nodes()
+        nodes = await self._machines()
         places = sorted(node.name for node in nodes.values() if node.takes_tasks)
         return api.Capacity(places=tuple(places))
 
@@ -223,11 +235,10 @@ class SwarmBackend:
         if self._closing.is_set():
             return
         self._closing.set()
-        under_way = self._managers.leave().union(*(one.leave() for one in self._engines))
+        under_way = self._managers.leave() | self._nodes.leave()
         if under_way:
             await asyncio.wait(under_way, timeout=_CLOSE_S)
-        everybody = [*self._managers.all, *self._engines]
-        await asyncio.gather(*(asyncio.to_thread(one.close) for one in everybody))
+        await asyncio.to_thread(self._nodes.close)
         if left := [future for future in under_way if not future.done()]:
             await asyncio.wait(left, timeout=_CLOSE_S)  # what was cut off knows it at once
 
@@ -322,6 +333,9 @@ class SwarmBackend:
             place=where.name if where is not None else "",
             detail=states.waits_for(task) if starting else "",
             exit=await self._certificate(name, task, where),
+            mishap=self._nodes.mishap(task.container)
+            if state is api.InstanceState.RUNNING
+            else None,
         )
 
     async def _certificate(
@@ -337,10 +351,8 @@ class SwarmBackend:
             return end  # its node may come back
         if end.slug == "image":
             end = attrs.evolve(end, message=await self._why_no_image(task, end.message))
-        elif end.code == _KILLED and await self._ran_out_of_memory(task):
-            words = "the container ran out of its memory"
-            end = attrs.evolve(end, slug="out-of-memory", message=words)
         elif end.slug in {"exited", "killed"} and task.container:
+            end = states.as_engine_tells(end, await self._nodes.certificate(task.container))
             with contextlib.suppress(api.BackendError):
                 words = text.clean(await self._output(name, task, _WORDS))
                 end = states.with_last_words(end, words)
@@ -355,16 +367,6 @@ class SwarmBackend:
         except api.BackendError as error:
             return text.clean(f"{words}; {error.reason}", 256)
         return words
-
-    async def _ran_out_of_memory(self, task: states.SwarmTask) -> bool:
-        """Ask every engine that can be reached: the one of its node knows the container."""
-        if not task.container:
-            return False
-        for engine in (*self._managers.all, *self._engines):
-            with contextlib.suppress(api.BackendError):
-                there = await engine.call(client.Lane.READ, engine.inspect, task.container)
-                return there.oom_killed
-        return False
 
     def _going(
         self,
@@ -392,13 +394,13 @@ class SwarmBackend:
     async def _picture(self) -> object:
         """Return what changes whenever something has changed."""
         (tasks, _), nodes = await asyncio.gather(
-            self._read(manager.Manager.tasks, self._owner), self._nodes()
+            self._read(manager.Manager.tasks, self._owner), self._machines()
         )
         return sorted((task.id, task.version) for task in tasks), sorted(
             (node.id, node.is_down, node.takes_tasks) for node in nodes.values()
         )
 
-    async def _nodes(self) -> dict[str, states.SwarmNode]:
+    async def _machines(self) -> dict[str, states.SwarmNode]:
         return {node.id: node for node in await self._read(manager.Manager.nodes)}
 
     # --- the end ---
@@ -406,7 +408,7 @@ class SwarmBackend:
     async def _goes(self, marks: Mapping[str, str]) -> bool:
         """Tell whether a node may still have to end a task; one that is down does not obey."""
         (tasks, _), nodes = await asyncio.gather(
-            self._read(manager.Manager.tasks, marks), self._nodes()
+            self._read(manager.Manager.tasks, marks), self._machines()
         )
         return any(_still_runs(task, nodes.get(task.node)) for task in tasks)
 

@@ -95,7 +95,10 @@ class Manager(client.Engine):
                 f"{self.url} {words}; hint: `managers` of the backend", reach=api.Reach.PLACE
             )
         swarm = answers.plain_id(bodies.section(told, "Cluster").get("ID"))
-        if not swarm:
+        if not swarm:  # one without a quorum answers all the same, with words in place of the id
+            words = text.clean(typed.words(told.get("Error"), 1024))
+            if words:
+                raise refusals.refused(HTTPStatus.SERVICE_UNAVAILABLE, words)
             raise client.OddAnswerError(f"{self.url} does not say which swarm it manages")
         return swarm
 
@@ -122,13 +125,16 @@ class Manager(client.Engine):
 
         Raises client.NameTakenError.
         """
-        configs = {config.name: self._config(config.name) for config in plan.configs}
+        lent = service.LentIds(
+            secrets={one.name: self._id_of("secret", one.name) for one in plan.borrowed},
+            configs={one.name: self._id_of("config", one.name) for one in plan.configs},
+        )
         made: dict[str, tuple[str, str]] = {}
         try:
             for file, content in plan.secrets.items():
                 called = service.secret_name(plan.service, file, secrets.token_hex(8))
                 made[file] = (self._secret(called, content, plan.labels), called)
-            self._create(plan.complete(image, made, configs), plan.image)
+            self._create(plan.complete(image, made, lent), plan.image)
         except BaseException:
             for secret, _ in made.values():
                 with contextlib.suppress(api.BackendError):
@@ -212,15 +218,15 @@ class Manager(client.Engine):
             )
         return answers.created_id({"Id": answer.get("ID")})
 
-    def _config(self, name: str) -> str:
-        """Return the id of a configuration of the swarm. Raises Rejected if it is not there."""
-        with self._managed(f"cannot look at the config {quotes.shown(name)}") as session:
+    def _id_of(self, kind: str, name: str) -> str:
+        """Return the id of a ``config`` or ``secret`` of the swarm. Raises Rejected for none."""
+        with self._managed(f"cannot look at the {kind} {quotes.shown(name)}") as session:
             query = {"filters": json.dumps({"name": [name]})}  # of all that begin so
-            entries = session.ask_json(list, "GET", "/configs", query=query)
+            entries = session.ask_json(list, "GET", f"/{kind}s", query=query)
         for entry in entries:
             if isinstance(entry, Mapping) and bodies.section(entry, "Spec").get("Name") == name:
                 return answers.plain_id(entry.get("ID"))
-        raise api.Rejected(f"the swarm has no config {quotes.shown(name)}; hint: `configs`")
+        raise api.Rejected(f"the swarm has no {kind} {quotes.shown(name)}; hint: `{kind}s`")
 
     def image_id(self, image: str) -> str:
         """Return the id of an image that the manager's own engine has. Raises Rejected."""

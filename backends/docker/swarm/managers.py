@@ -59,37 +59,39 @@ class Managers:
         """Ask one after the other until one answers, or refuses what any of them would refuse.
 
         ``question`` is a method of ``Manager``; whatever it does may be done twice. Where it only
-        reads, the next one is asked beside one that is silent. Raises the error of the first one
-        if none answers.
+        reads, the next one is asked beside one that is silent. If none answers, raises what one
+        says of the whole swarm, else the error of the first one.
         """
         patience_s = _PATIENCE_S if lane is client.Lane.READ else None
         left = list(self._seats)
         asked: set[asyncio.Future[_T]] = set()
-        first: api.BackendError | None = None
+        order: list[asyncio.Future[_T]] = []
+        failures: dict[asyncio.Future[_T], api.BackendError] = {}
         try:
             while left or asked:
                 if left:
                     answer = self._ask_one(left.pop(0), lane, question, *args, **kwargs)
-                    asked.add(asyncio.ensure_future(answer))  # noqa: TID251 -- ended below
+                    order.append(asyncio.ensure_future(answer))  # noqa: TID251 -- ended below
+                    asked.add(order[-1])
                 done, asked = await asyncio.wait(
                     asked,
                     timeout=patience_s if left else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                errors = {future: future.exception() for future in done}
-                for future, error in errors.items():
+                ends = {future: future.exception() for future in done}
+                for future, error in ends.items():
                     if error is None:
                         return future.result()
                     if not (
                         isinstance(error, api.BackendError) and refusals.is_gone_elsewhere(error)
                     ):
                         raise error
-                    first = first or error
+                    failures[future] = error
         finally:
             for future in asked:
                 future.cancel()
-        assert first is not None  # noqa: S101 -- there is one manager at least
-        raise first
+        errors = [failures[future] for future in order]
+        raise next((one for one in errors if isinstance(one, refusals.NoQuorumError)), errors[0])
 
     async def _ask_one(
         self,
@@ -129,8 +131,3 @@ class Managers:
     def leave(self) -> frozenset[asyncio.Future[Any]]:
         """Begin nothing more; return the calls that are under way."""
         return frozenset[asyncio.Future[Any]]().union(*(one.leave() for one in self.all))
-
-    def close(self) -> None:
-        """Let go of every connection; blocking."""
-        for one in self.all:
-            one.close()

@@ -15,6 +15,10 @@ _PLACE, _TEMPLATE = api.Reach.PLACE, api.Reach.TEMPLATE
 _GRPC = re.compile(r"rpc error: code = \w+ desc = ", re.IGNORECASE)
 
 
+class NoQuorumError(api.Unavailable):
+    """The managers cannot agree; it is of the swarm, whoever says it."""
+
+
 @frozen
 class _Row:
     words: str
@@ -25,7 +29,7 @@ class _Row:
 
 _ROWS = (
     _Row(r"does not have a leader|lost leader status|node is not the leader|no elected"
-         r"|raft: |quorum", api.Unavailable, _PLACE, "the swarm has no quorum of managers"),
+         r"|raft: |quorum", NoQuorumError, _PLACE, "the swarm has no quorum of managers"),
     _Row(r"Manager is being prepared|context deadline|connection is closing|transport is closing"
          r"|connection error", api.Unavailable, _PLACE, "the manager is not ready"),
     _Row(r"needs to be unlocked|swarm is encrypted", api.Unauthorized, _PLACE,

@@ -37,6 +37,18 @@ _MARK = "-x"  # before the digest of a name that had to be changed
 _DIGITS = 12
 _MARKED = re.compile(rf".*{_MARK}[0-9a-f]{{{_DIGITS}}}")
 _OPENED, _CLOSED = 0o444, 0o400
+_ITS_ID = "(its id)"
+
+
+@frozen(kw_only=True)
+class LentIds:
+    """What a service uses of the swarm's own, by name to id."""
+
+    secrets: Mapping[str, str]
+    configs: Mapping[str, str]
+
+
+NOTHING_LENT = LentIds(secrets={}, configs={})
 
 
 @frozen(kw_only=True)
@@ -52,47 +64,45 @@ class ServicePlan:
     digest: str
     ids: tuple[int | None, int | None]
     configs: tuple[settings.Config, ...]
+    borrowed: tuple[settings.LentSecret, ...]  # secrets of the swarm that are not ours
     secrets: Mapping[str, str] = field(repr=False)
 
     def complete(
-        self,
-        image: str,
-        secrets: Mapping[str, tuple[str, str]],
-        configs: Mapping[str, str] | None = None,
+        self, image: str, secrets: Mapping[str, tuple[str, str]], there: "LentIds" = NOTHING_LENT
     ) -> dict[str, Any]:
         """Return the body with what the nodes are told for the image, and the swarm's secrets.
 
-        ``secrets``: file name to id and name in the swarm; ``configs``: name to id.
+        ``secrets``: file name to id and name in the swarm.
         """
-        uid, gid = self.ids
-        files = [
-            {
-                "SecretID": secret,
-                "SecretName": called,
-                "File": {
-                    "Name": f"{SECRETS}/{file}",
-                    "UID": str(uid or 0),
-                    "GID": str(gid or 0),
-                    "Mode": _OPENED if uid is None else _CLOSED,
-                },
-            }
-            for file, (secret, called) in secrets.items()
+        uid, _ = self.ids
+        mode = _OPENED if uid is None else _CLOSED
+        own = [
+            {"SecretID": key, "SecretName": called, "File": self._file(f"{SECRETS}/{file}", mode)}
+            for file, (key, called) in secrets.items()
         ]
-        given = [
+        borrowed = [
             {
-                "ConfigID": (configs or {}).get(config.name, "(its id)"),
-                "ConfigName": config.name,
-                "File": {
-                    "Name": config.target,
-                    "UID": str(uid or 0),
-                    "GID": str(gid or 0),
-                    "Mode": int(config.mode, 8),
-                },
+                "SecretID": there.secrets.get(one.name, _ITS_ID),
+                "SecretName": one.name,
+                "File": self._file(one.target, int(one.mode, 8)),
             }
-            for config in self.configs
+            for one in self.borrowed
         ]
-        inner = bodies.without_nothing({"Image": image, "Secrets": files, "Configs": given})
+        configs = [
+            {
+                "ConfigID": there.configs.get(one.name, _ITS_ID),
+                "ConfigName": one.name,
+                "File": self._file(one.target, int(one.mode, 8)),
+            }
+            for one in self.configs
+        ]
+        told = {"Image": image, "Secrets": [*own, *borrowed], "Configs": configs}
+        inner = bodies.without_nothing(told)
         return bodies.merged(self.body, {"TaskTemplate": {"ContainerSpec": inner}})
+
+    def _file(self, path: str, mode: int) -> dict[str, Any]:
+        uid, gid = self.ids
+        return {"Name": path, "UID": str(uid or 0), "GID": str(gid or 0), "Mode": mode}
 
 
 def service_name(name: str, *, prefix: str) -> str:
@@ -162,8 +172,8 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ServicePlan
         metadata = names.encode_metadata(spec.metadata, prefix=_METADATA)
     except ValueError as error:
         raise api.Rejected(str(error)) from error
-    configs = [asdict(config) for config in options.configs]
-    digest = bodies.fingerprint([sorted(spec.metadata.items()), body, configs])
+    lent = [[asdict(one) for one in options.configs], [asdict(one) for one in options.secrets]]
+    digest = bodies.fingerprint([sorted(spec.metadata.items()), body, *lent])
     own = {**marks, **metadata, DIGEST: digest}
     body = bodies.merged(
         body,
@@ -186,6 +196,7 @@ def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ServicePlan
         digest=digest,
         ids=bodies.ids(options.user),
         configs=options.configs,
+        borrowed=options.secrets,
         secrets=spec.secret_files,
     )
 
@@ -195,7 +206,7 @@ def body(
 ) -> Mapping[str, Any]:
     """Return the body that a launch would send, but for secrets and digest. Raises Rejected."""
     made = plan(spec, owner=owner, prefix=configured.name_prefix)
-    return made.complete(made.image, {file: ("(its id)", file) for file in made.secrets})
+    return made.complete(made.image, {file: (_ITS_ID, file) for file in made.secrets})
 
 
 def render(spec: api.InstanceSpec, configured: settings.SwarmSettings, *, owner: str) -> str:

@@ -32,7 +32,7 @@ _KINDS = misfits.Kinds(
 )
 _NOT_OURS = {
     "RestartPolicy": "the swarm would start a dead agent again, which its controller refuses",
-    "Secrets": "replaces the agent's own secret",
+    "Secrets": "replaces the agent's own secret; `secrets` takes more of them",
 }
 
 
@@ -160,6 +160,15 @@ class Config:
 
 
 @frozen(kw_only=True)
+class LentSecret:
+    """A secret of the swarm (`docker secret`) as a file of the agent."""
+
+    name: str = setting.of("Its name in the swarm; it must be there.")
+    target: str = setting.of("Where it appears in the container.", **setting.ABSOLUTE)
+    mode: str = setting.of("Its rights, octal.", "0400", like=_MODE, words="a mode like 0400")
+
+
+@frozen(kw_only=True)
 class SwarmTemplate:
     """Settings of one template on this backend.
 
@@ -218,6 +227,9 @@ class SwarmTemplate:
     extra_hosts: tuple[str, ...] = setting.of("Lines NAME:ADDRESS.", ())
     volumes: tuple[Volume, ...] = setting.of("Mounts.", ())
     configs: tuple[Config, ...] = setting.of("Configurations of the swarm, as files.", ())
+    secrets: tuple[LentSecret, ...] = setting.of(
+        "Secrets of the swarm, as files in memory: every build of the template can read them.", ()
+    )
     init: bool = setting.of("Reap zombies and pass signals on (tini).", True)
     cap_drop: tuple[str, ...] = setting.of(
         "Capabilities taken away; a build as an ordinary user needs none.", ("ALL",)

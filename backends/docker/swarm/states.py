@@ -13,6 +13,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from backends import api
+from backends.docker.containers import death
 from backends.docker.engine import answers, bodies
 from outside import text, typed
 
@@ -29,6 +30,8 @@ _INIT = re.compile(r"\[FATAL tini")
 _NETWORK = re.compile(r"network", re.IGNORECASE)
 _MOVED = re.compile(r"no longer meets constraints|constraint enforcer", re.IGNORECASE)
 _NO_COMMAND = {126, 127}
+_OF_ENGINES = {"killed", "out-of-memory"}
+"""What an engine knows better than a manager."""
 
 
 class TaskStage(enum.Enum):
@@ -173,11 +176,13 @@ def exit_of(found: SwarmTask, where: SwarmNode | None) -> api.Exit | None:
         return _left(where) if where is not None and where.is_drained else None
     if state is not api.InstanceState.EXITED:
         return None
-    code = found.exit_code if found.stage is TaskStage.ENDED else None
+    code = None
+    if found.stage is TaskStage.ENDED and found.exit_code is not None:
+        code = death.exit_status(found.exit_code)
     words = found.error or found.message
     slug: api.ExitSlug = "exited"
     if found.stage is TaskStage.NEVER:
-        code, slug = None, _slug_of(words)
+        slug = _slug_of(words)
     elif found.state == "shutdown":  # by the manager, with nothing in Err
         slug = "evicted" if found.desired == "shutdown" else "killed"
         if where is not None and where.is_drained:
@@ -192,6 +197,14 @@ def with_last_words(end: api.Exit, words: str) -> api.Exit:
     told = text.clean(f"{end.message}: {words}" if words else end.message, 256)
     is_none = end.code in _NO_COMMAND and _INIT.search(words) is not None
     return evolve(end, message=told, slug="command" if is_none else end.slug)
+
+
+def as_engine_tells(end: api.Exit, told: api.Exit | None) -> api.Exit:
+    """Return how it ended, with what its node's engine says of its container, if one says it."""
+    if told is None:
+        return end
+    slug = told.slug if told.slug in _OF_ENGINES else end.slug
+    return evolve(end, slug=slug, message=told.message or end.message)
 
 
 def waits_for(found: SwarmTask) -> str:

@@ -1,0 +1,117 @@
+"""Engines of nodes that can be reached: what only they know of a container.
+
+A manager tells a kill for memory from no other, and says nothing of a process that was killed
+beside the agent. Each engine is followed, because the kernel's kills are in its events, which wake
+the watch before a look would. Nobody waits long for one: what they know is more than a
+certificate needs. Refuses to know tasks and services.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from backends import api
+from backends.docker.containers import death
+from backends.docker.engine import answers, client, events
+from outside import waits
+
+_PATIENCE_S = 2.0
+_EVENTS_S = 1.0  # within which the reason of an end is told, once the end is
+_LOOK_S = 0.1
+_KILLED = 137
+
+
+@frozen(eq=False)
+class _Reached:
+    engine: client.Engine
+    follower: events.Follower
+
+
+class NodeEngines:
+    """The engines that can be reached; one object for each event loop."""
+
+    def __init__(
+        self, engines: Sequence[client.Engine], labels: Mapping[str, str], now: Callable[[], float]
+    ) -> None:
+        """``labels``: of the containers that are followed."""
+        self._now = now
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+        self._reached = [
+            _Reached(one, events.Follower(one, labels, wake=self._wake, now=now))
+            for one in engines
+        ]
+
+    def follow(self) -> asyncio.Event:
+        """Begin to listen; return what is set when a container has changed."""
+        self._loop = asyncio.get_running_loop()
+        for one in self._reached:
+            one.follower.start()
+        return self._changed
+
+    def mishap(self, container: str) -> api.Mishap | None:
+        """Return what has befallen a container that runs."""
+        traces = (one.follower.seen(container) for one in self._reached)
+        return next((found for trace in traces if (found := death.mishap(trace, None))), None)
+
+    async def certificate(self, container: str) -> api.Exit | None:
+        """Return what a container died of; None if no engine that can be reached has it."""
+        for one in self._reached:
+            if one.follower.heard_of_end(container):
+                return await self._ask(one, container)
+        answered = await asyncio.gather(*(self._ask(one, container) for one in self._reached))
+        return next((end for end in answered if end is not None), None)
+
+    async def _ask(self, one: _Reached, container: str) -> api.Exit | None:
+        with contextlib.suppress(api.BackendError, TimeoutError):
+            async with waits.timeout(_PATIENCE_S):
+                there = await one.engine.call(client.Lane.READ, one.engine.inspect, container)
+                if there.state in {"running", "paused", "created"}:
+                    return None
+                while not self._is_told(there, seen := one.follower.seen(container)):
+                    await asyncio.sleep(_LOOK_S)
+                    there = await one.engine.call(client.Lane.READ, one.engine.inspect, container)
+                return death.certificate(
+                    death.Ended(
+                        exit_code=there.exit_code,
+                        oom_killed=there.oom_killed,
+                        error=there.error,
+                        started=there.started,
+                        finished_at=there.finished_at,
+                        memory_bytes=there.memory_bytes,
+                        seen=seen,
+                    )
+                )
+        return None
+
+    def _is_told(self, there: answers.Inspected, seen: death.EventTrace) -> bool:
+        """Tell whether all is told: of a kill for memory flag and event may come after the end."""
+        if there.exit_code != _KILLED or there.oom_killed or seen.oom_at or seen.signals:
+            return True
+        at = there.finished_at
+        return at is None or not 0 <= self._now() - at < _EVENTS_S
+
+    def _wake(self) -> None:
+        """Set the event; called from the threads that listen."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._changed.set)
+
+    def leave(self) -> frozenset[asyncio.Future[Any]]:
+        """Begin nothing more; return the calls that are under way."""
+        self._changed.set()
+        for one in self._reached:
+            one.follower.leave()
+        return frozenset[asyncio.Future[Any]]().union(
+            *(one.engine.leave() for one in self._reached)
+        )
+
+    def close(self) -> None:
+        """Let go of every connection, and wait for the threads; blocking."""
+        for one in self._reached:
+            one.engine.close()
+        for one in self._reached:
+            one.follower.close()

@@ -25,6 +25,8 @@ _PLAIN: frozenset[str] = frozenset()
 """What an agent is asked for that is no variant."""
 _FIRST_TRIED = 2
 """Agents that a new definition starts at first."""
+_UNTRIED = 4
+"""Agents of variants that brought none online yet, which start at a time."""
 
 _ROW = 2
 """Starts that failed one after the other, each by itself: no accident any more."""
@@ -57,6 +59,7 @@ class Room:
     ledger: model.Ledger
     now: float
     by_template: Counter[str] = Factory(Counter)
+    by_variant: Counter[tuple[str, frozenset[str]]] = Factory(Counter)
     by_backend: Counter[str] = Factory(Counter)
     starting_by_backend: Counter[str] = Factory(Counter)
     starting_by_pair: Counter[tuple[str, str, frozenset[str]]] = Factory(Counter)
@@ -128,6 +131,7 @@ class Room:
     ) -> None:
         """Count a launch of this plan."""
         self.by_template[template.name] += 1
+        self.by_variant[template.name, asked] += 1
         self.by_backend[backend] += 1
         self.starting_by_backend[backend] += 1
         self.starting_by_pair[template.name, backend, asked] += 1
@@ -140,6 +144,7 @@ class Room:
     ) -> None:
         """Count a launch of this plan no longer."""
         self.by_template[template.name] -= 1
+        self.by_variant[template.name, asked] -= 1
         self.by_backend[backend] -= 1
         self.starting_by_backend[backend] -= 1
         self.starting_by_pair[template.name, backend, asked] -= 1
@@ -175,6 +180,7 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
         going=[agent for agent in holders if agent.phase in going],
         held=by_template,
         by_template=Counter(by_template),
+        by_variant=Counter([(agent.template or "", agent.asked) for agent in holders]),
         by_backend=Counter([agent.backend or "" for agent in holders]),
     )
     for agent in holders:
@@ -368,6 +374,7 @@ def _backend_gate(
         or _row_gate(room, template, pair)
         or _probe_gate(room, template, pair)
         or _trial_gate(room, template, pair)
+        or _untried_gate(room, template, pair)
         or _window_gate(room, pair)
         or _window_gate(room, whole)
         or _cap_gate(room, backend, view)
@@ -462,8 +469,7 @@ def _probe_gate(room: Room, template: Template, pair: model.BackoffKey) -> Short
 
 def _trial_gate(room: Room, template: Template, pair: model.BackoffKey) -> Shortage | None:
     """Start few agents of a definition that has brought few online: twice as many with each."""
-    trial = room.ledger.trials.get(ledgers.key_of(Scope.TEMPLATE, pair.backend, template.name))
-    online = trial.online if trial is not None and trial.revision == template.revision else 0
+    online = _online(room, template, pair)
     if online >= ledgers.ENOUGH_ONLINE:
         return None
     most = _FIRST_TRIED * 2**online
@@ -474,6 +480,34 @@ def _trial_gate(room: Room, template: Template, pair: model.BackoffKey) -> Short
         reason=WaitReason.TRIAL,
         text=f"template {template.name} as it is now has brought {words} online there yet: "
         f"{counts.told(most, 'agent starts', 'agents start')} first",
+    )
+
+
+def _online(room: Room, template: Template, pair: model.BackoffKey) -> int:
+    """Return how many agents of a definition, or of a variant of it, came online there so far."""
+    trial = room.ledger.trials.get(pair)
+    return trial.online if trial is not None and trial.revision == template.revision else 0
+
+
+def _untried_gate(room: Room, template: Template, pair: model.BackoffKey) -> Shortage | None:
+    """Start few agents of variants that brought none online yet: builds make up any number.
+
+    However many wrong images wait, most of the template's room is for others.
+    """
+    if not pair.asked or _online(room, template, pair) > 0:
+        return None
+    starting = 0
+    for (name, backend, asked), number in room.starting_by_pair.items():
+        if asked and number and (name, backend) == (template.name, pair.backend):
+            other = ledgers.key_of(Scope.TEMPLATE, pair.backend, template.name, asked=asked)
+            starting += number if _online(room, template, other) == 0 else 0
+    most = _UNTRIED if template.cap is None else min(_UNTRIED, max(1, template.cap // 2))
+    if starting < most:
+        return None
+    return Shortage(
+        reason=WaitReason.TRIAL,
+        text=f"{counts.told(starting, 'agent')} of variants of template {template.name} that "
+        "brought none online there yet start already: this one follows",
     )
 
 

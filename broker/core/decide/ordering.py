@@ -117,21 +117,27 @@ def _order_round(draft: drafts.Draft) -> None:
                 agent=wish.pinned,
             )
     served = draft.nominated.keys()
-    crowds = ([w for w in crowd if w.item.id not in served] for crowd in draft.crowds)
+    crowds = [[w for w in crowd if w.item.id not in served] for crowd in draft.crowds]
     spare: Counter[tuple[str, frozenset[str]]] = Counter()
     turn = itertools.count()
-    heap = [(_turn(draft, crowd), next(turn), crowd) for crowd in crowds if crowd]
+    heap = [
+        (_turn(draft, crowd, rank), next(turn), rank, crowd)
+        for crowd, rank in zip(crowds, variants.ranks(crowds), strict=True)
+        if crowd
+    ]
     heapq.heapify(heap)
     while heap:
-        _, _, crowd = heapq.heappop(heap)
+        _, _, rank, crowd = heapq.heappop(heap)
         if _place_one(draft, crowd, spare) and crowd:
-            heapq.heappush(heap, (_turn(draft, crowd), next(turn), crowd))
+            heapq.heappush(heap, (_turn(draft, crowd, rank), next(turn), rank, crowd))
 
 
-def _turn(draft: drafts.Draft, crowd: Sequence[demand.Wish]) -> tuple[int, int, float, int]:
+def _turn(
+    draft: drafts.Draft, crowd: Sequence[demand.Wish], rank: int
+) -> tuple[int, int, int, float, int]:
     head = crowd[0]
     held = min((draft.room.by_template[name] for name in head.templates), default=0)
-    return (int(head.kind is not demand.WishKind.NOW), held, *drafts.age(head))
+    return (int(head.kind is not demand.WishKind.NOW), held, rank, *drafts.age(head))
 
 
 def _place_one(

@@ -1,12 +1,16 @@
 """Variants of a template, made by the values of parameters that items ask for: how many, and room.
 
 All share the template's cap. Of different ones there are ``Template.variants`` at most at a time;
-for an item of another one an idle agent that nobody asks for makes room. Refuses to know labels.
+for an item of another one an idle agent that nobody asks for makes room. One job's thousand
+variants wait behind each other, and not before others' first. Refuses to know labels.
 """
+
+from collections import Counter
+from collections.abc import Sequence
 
 from broker.core.decide import capacity
 from broker.core.decide import draft as drafts
-from broker.core.demand import parameters
+from broker.core.demand import jobs
 from broker.core.demand import wishes as demand
 from broker.core.model import Agent, Template, WaitReason
 from outside import counts
@@ -18,7 +22,11 @@ def gate(
     """Refuse an agent of one more variant than a template may have."""
     if not asked:
         return None
-    there = _there(draft, template)
+    there = {
+        other
+        for (name, other), number in draft.room.by_variant.items()
+        if other and number and name == template.name
+    }
     if asked in there or len(there) < template.variants:
         return None
     return capacity.Shortage(
@@ -43,7 +51,18 @@ def is_other(agent: Agent, wish: demand.Wish) -> bool:
     return not demand.asked_of(wish, agent.template) <= agent.asked
 
 
-def _there(draft: drafts.Draft, template: Template) -> set[frozenset[str]]:
-    present = {a.asked for a in draft.agents if a.template == template.name}
-    ordered = {o.asked for o in draft.orders.values() if o.template.name == template.name}
-    return (present | ordered) - {parameters.NONE}
+def ranks(crowds: Sequence[Sequence[demand.Wish]]) -> list[int]:
+    """Return for each crowd how many variants its job waits for before this one.
+
+    Each job's first goes before any other's second: who asks for a thousand delays nobody.
+    """
+    before: Counter[str] = Counter()
+    ranked = []
+    for crowd in crowds:
+        if not crowd or not crowd[0].variants:
+            ranked.append(0)
+            continue
+        job = jobs.name_of(crowd[0].item.task_url)
+        ranked.append(before[job])
+        before[job] += 1
+    return ranked

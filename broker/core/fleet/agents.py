@@ -546,8 +546,7 @@ def _count_online(
     if is_first:
         template = policy.by_name.get(agent.template)
         if template is not None and template.revision == agent.revision:
-            proved = attrs.evolve(key, asked=frozenset())  # of the definition, in any variant
-            ledger = ledgers.proved(ledger, proved, agent.revision)
+            ledger = ledgers.proved(ledger, key, agent.revision)
     came = memory.online_witnessed and is_first
     worked = memory.whole and memory.builds > (old.builds if old is not None else 0)
     if worked or (came and (before is None or before.cause is not model.Cause.CLOSED)):

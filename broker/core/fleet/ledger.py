@@ -250,7 +250,7 @@ def proved(ledger: Ledger, pair: BackoffKey, revision: str) -> Ledger:
     if online >= ENOUGH_ONLINE:
         return ledger
     trial = model.Trial(revision=revision, online=online + 1)
-    return attrs.evolve(ledger, trials={**ledger.trials, pair: trial})
+    return attrs.evolve(ledger, trials=_bounded({**ledger.trials, pair: trial}))
 
 
 def reworded(ledger: Ledger, key: BackoffKey, before: str, after: str) -> Ledger:

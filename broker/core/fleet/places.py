@@ -93,6 +93,7 @@ def fate(
         place=instance.place,
         template=agent.template,
         revision=agent.revision,
+        asked=agent.asked,
         at=now,
         came=came,
         bad=why(agent)[1] if bad else "",
@@ -211,7 +212,12 @@ def _of_builds(ledger: model.Ledger, *, now: float) -> Sequence[Suspicion]:
     ]
 
 
-_Definition = tuple[BackendName, model.TemplateName, str]
+_Definition = tuple[BackendName, model.TemplateName, str, frozenset[str]]
+
+
+def _definition(one: AgentFate) -> _Definition:
+    """Return what agents that are made alike have in common; a variant is one of its own."""
+    return one.backend, one.template, one.revision, one.asked
 
 
 @frozen(kw_only=True)
@@ -227,12 +233,12 @@ class _Comparison:
             lambda: defaultdict(lambda: deque(maxlen=LAST))
         )
         for one in fates:
-            last[one.backend, one.template, one.revision][one.place].append(one)
+            last[_definition(one)][one.place].append(one)
         return cls(last=last)
 
     def does_better_elsewhere(self, one: AgentFate) -> bool | None:
         """Return whether others of its definition fare well at other places; None: none was."""
-        by_place = self.last.get((one.backend, one.template, one.revision), {})
+        by_place = self.last.get(_definition(one), {})
         elsewhere = [f for place, seen in by_place.items() if place != one.place for f in seen]
         if not elsewhere:
             return None
@@ -243,7 +249,9 @@ class _Comparison:
         does_better = self.does_better_elsewhere(one)
         if does_better is not None:
             return does_better
-        trial = trials.get(ledgers.key_of(Scope.TEMPLATE, one.backend, one.template))
+        trial = trials.get(
+            ledgers.key_of(Scope.TEMPLATE, one.backend, one.template, asked=one.asked)
+        )
         proved = trial is not None and trial.revision == one.revision and trial.online > 0
         return proved and not one.came
 

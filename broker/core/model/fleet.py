@@ -117,6 +117,7 @@ class AgentFate:
     place: str
     template: TemplateName
     revision: str
+    asked: frozenset[str] = frozenset()  # of a variant of the template
     at: float  # when it was seen
     came: bool  # it was online
     bad: str = ""  # what it ended of, too soon; "": it fared well

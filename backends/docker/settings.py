@@ -384,6 +384,14 @@ class DockerTemplate:
                     hint="a tmpfs, or leave out ReadonlyRootfs",
                     wrong=True,
                 )
+            elif volume.writable_by_user and sealed:
+                yield Remark(
+                    path=("volumes", place, "writable_by_user"),
+                    text="does nothing beside ReadonlyRootfs: the engine puts nothing in, so the "
+                    "volume stays whose it is",
+                    hint="a tmpfs, which everybody may write, or a volume that is the user's",
+                    wrong=True,
+                )
             elif on_host and not volume.read_only and number is None:
                 yield Remark(
                     path=("volumes", place, "name"),

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -116,6 +116,23 @@ def search_path(path: str) -> str:
     """Return where programs are looked for: where ``path`` says, then in the tree."""
     folders = [folder for folder in path.split(":") if folder]
     return ":".join([*folders, *([] if TOOLS in folders else [TOOLS])])
+
+
+def started(argv: Sequence[str]) -> tuple[str, ...]:
+    """Return a command that finds the tools, too, where only the image knows its search path."""
+    path = f'export PATH="${{PATH:-{USUAL_PATH}}}:{TOOLS}"'
+    return (f"{TOOLS}/sh", "-c", f'{path}; exec "$0" "$@"', *argv)
+
+
+def copied(folder: str) -> tuple[str, ...]:
+    """Return a command that copies the tree into a folder.
+
+    Its times too: the archive of classes is passed over where agent.jar has another one. Whoever
+    runs it owns the copy.
+    """
+    busybox = f"{TOOLS}/busybox"
+    copy = f'cd {ROOT} && {busybox} tar -c * .complete | {busybox} tar -xoC "$0"'
+    return (f"{TOOLS}/sh", "-c", copy, folder)
 
 
 def _told(told: Mapping[str, Any], key: str, like: re.Pattern[str]) -> str:

@@ -286,7 +286,13 @@ class KubernetesBackend:
         if told is not None and told.ca_file is not None:
             authority = access.read(pathlib.Path(told.ca_file))
         served = pod.serving(self._settings, authority=authority)
-        return pod.make(spec, owner=self._owner, fragments=self._settings.pods, served=served)
+        return pod.make(
+            spec,
+            owner=self._owner,
+            fragments=self._settings.pods,
+            served=served,
+            runtimes=self._settings.runtimes,
+        )
 
     async def _open(self) -> tuple[client.ApiServer, reflector.Reflector]:
         """Find the cluster at the first call; a failure is tried again at the next."""

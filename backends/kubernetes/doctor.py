@@ -85,7 +85,13 @@ async def examine(
         for template, order in orders.items():
             check, served = f"template {template}", pod.serving(configured, authority=None)
             try:
-                manifests = pod.make(order, owner=owner, fragments=configured.pods, served=served)
+                manifests = pod.make(
+                    order,
+                    owner=owner,
+                    fragments=configured.pods,
+                    served=served,
+                    runtimes=configured.runtimes,
+                )
             except api.Rejected as error:
                 yield _failed(check, error)
                 continue

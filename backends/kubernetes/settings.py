@@ -177,6 +177,29 @@ def is_open(path: str) -> bool:
 
 
 @frozen(kw_only=True)
+class RuntimeImage:
+    """A Java for images that have none."""
+
+    image: str = setting.of(
+        "The image that `agent-broker runtime build --image` wrote, where the nodes find it: in "
+        "their registry, or loaded into each.",
+        like=re.compile(r"[^\s]{1,512}"),
+        words="the name of an image",
+    )
+    mount: bool = setting.of(
+        "Mount the image as a volume, which takes no time at a start; needs a cluster that has "
+        "them (`ImageVolume`: on by default from Kubernetes 1.35, with subPath from 1.33). Off: "
+        "an init container copies it into an emptyDir, 90 MB a pod.",
+        False,
+    )
+    pull_policy: str | None = setting.of(
+        "When it is pulled: Always, IfNotPresent, Never. None: Kubernetes' own rule.",
+        None,
+        choices=("Always", "IfNotPresent", "Never"),
+    )
+
+
+@frozen(kw_only=True)
 class KubernetesSettings(ClusterSettings):
     """Settings of the backend."""
 
@@ -226,6 +249,11 @@ class KubernetesSettings(ClusterSettings):
         "Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.",
         {},
         raw=fields.FRAGMENTS,
+    )
+    runtimes: dict[str, RuntimeImage] = setting.of(
+        "What `inject` of a template brings into images without Java, by name; `default` is that "
+        "of `inject: true`.",
+        {},
     )
     in_container: InContainer | None = setting.of(
         "Serve `in-container` to the templates that switch it on. None: nothing is listened "

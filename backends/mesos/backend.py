@@ -26,12 +26,13 @@ from backends.mesos import (
     settings,
     tasks,
 )
-from outside import counts, quotes, text, typed
+from outside import counts, files, quotes, text, typed
 
 _RESERVED_S = 150.0  # from a reservation to its launch: whoever takes longer has given up
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
 _KILL_S = 30.0  # beyond the grace
 _TURNS = 6  # of ``offer_timeout_s``, while there is room that others are offered before us
+_LOGIN_MAX = 60_000  # bytes: it travels with each task
 _BLANK, _SECRET_MIN = "********", 8  # shorter ones would blank out ordinary words
 
 
@@ -125,6 +126,7 @@ class MesosBackend:
                 configured=self._settings,
                 created_at=self._now(),
                 handed=await self._hand_over(spec),
+                login=_login(spec),
             )
             secrets = tuple(spec.secret_files.values())
             want = records.Want(need=need, info=info, secrets=secrets)
@@ -356,6 +358,19 @@ class MesosBackend:
 def _is_mute(task: records.Task) -> bool:
     final = task.final
     return final is not None and task.last_words is None and death.is_told_elsewhere(final)
+
+
+def _login(spec: api.InstanceSpec) -> bytes | None:
+    """Return what is sent with the image's name to log in at its registry. Raises Rejected."""
+    path = tasks.check(spec).image_login_file
+    if path is None:
+        return None
+    try:
+        return files.read(path, limit=_LOGIN_MAX)
+    except OSError as error:
+        raise api.Rejected(
+            f"image_login_file {quotes.shown(path)} cannot be read: {error.strerror}"
+        ) from error
 
 
 def _unheard(machine: session.Session) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends import api
+from backends.kit import runtime
 from backends.mesos import settings
 
 
@@ -28,15 +29,27 @@ def contradiction(  # noqa: PLR0911 -- one contradiction, one return
         return "volumes in memory need `containerizer: docker`; Mesos has none"
     if template.containerizer == "docker" and template.secrets == "volume":
         return "secret volumes need `containerizer: mesos`"
+    if template.containerizer == "docker" and template.image_login_file is not None:
+        return (
+            "image_login_file needs `containerizer: mesos`; hint: an archive with "
+            ".docker/config.json in `uris`"
+        )
+    if spec.runtime is not None and spec.image is None:
+        return "inject brings Java into an image; hint: set `image`, or leave inject out"
     return None
 
 
 def container(
-    spec: api.InstanceSpec, template: settings.MesosTemplate, *, secret_volumes: Mapping[str, str]
+    spec: api.InstanceSpec,
+    template: settings.MesosTemplate,
+    *,
+    secret_volumes: Mapping[str, str],
+    login: str | None = None,
 ) -> dict[str, Any]:
     """Return the ContainerInfo, or nothing for a plain process on the host.
 
-    ``secret_volumes``: path in the sandbox to content, base64.
+    ``secret_volumes``: path in the sandbox to content, base64; ``login``: content, base64, of the
+    config.json for the image's registry.
     """
     volumes = [_volume(volume) for volume in template.volumes if volume.tmpfs_bytes is None]
     volumes += [
@@ -50,6 +63,8 @@ def container(
         }
         for path, content in secret_volumes.items()
     ]
+    if spec.runtime is not None:
+        volumes += _brought(template)
     if template.containerizer == "docker":
         docker: dict[str, Any] = {"type": "DOCKER", "docker": _docker(spec, template)}
         if template.network.mode == "cni":
@@ -57,7 +72,12 @@ def container(
         return docker | ({"volumes": volumes} if volumes else {})
     parts: dict[str, Any] = {}
     if spec.image is not None:
-        image = {"type": "DOCKER", "docker": {"name": spec.image}}
+        docker_image: dict[str, Any] = {"name": spec.image}
+        if login is not None:
+            docker_image["config"] = {"type": "VALUE", "value": {"data": login}}
+        image: dict[str, Any] = {"type": "DOCKER", "docker": docker_image}
+        if template.force_pull:
+            image["cached"] = False
         parts["mesos"] = {"image": image}
     if volumes:
         parts["volumes"] = volumes
@@ -76,6 +96,8 @@ def _docker(spec: api.InstanceSpec, template: settings.MesosTemplate) -> dict[st
         "network": modes[template.network.mode],
         "privileged": template.privileged,
     }
+    if template.force_pull:
+        docker["force_pull_image"] = True
     parameters = [
         {"key": key, "value": value} for key, value in template.docker_parameters.items()
     ]
@@ -84,9 +106,33 @@ def _docker(spec: api.InstanceSpec, template: settings.MesosTemplate) -> dict[st
         for volume in template.volumes
         if volume.tmpfs_bytes is not None
     ]
+    if spec.runtime is not None:  # the image's entry point would be given our command
+        parameters.append({"key": "entrypoint", "value": f"{runtime.TOOLS}/sh"})
     if template.network.ports:
         docker["port_mappings"] = _mappings(template.network)
     return docker | ({"parameters": parameters} if parameters else {})
+
+
+def _brought(template: settings.MesosTemplate) -> list[dict[str, Any]]:
+    """Return how what the fetcher unpacks in the sandbox comes to its place in the container.
+
+    Images from scratch have no folder for temporary files, so Mesos' own containers get one; in
+    Docker's the task makes it, as root.
+    """
+    tree, folder = runtime.ROOT.lstrip("/"), "/tmp"  # noqa: S108 -- of the container
+    if template.containerizer == "docker":
+        return [{"container_path": runtime.ROOT, "mode": "RO", "host_path": tree}]
+    mounts = [(runtime.ROOT, "RO", tree)]
+    if not any(volume.container_path == folder for volume in template.volumes):
+        mounts.append((folder, "RW", "tmp"))
+    return [
+        {
+            "container_path": target,
+            "mode": mode,
+            "source": {"type": "SANDBOX_PATH", "sandbox_path": {"type": "SELF", "path": path}},
+        }
+        for target, mode, path in mounts
+    ]
 
 
 def _mappings(network: settings.Network) -> list[dict[str, Any]]:

@@ -53,6 +53,22 @@ class Handover:
 
 
 @frozen(kw_only=True)
+class RuntimeArchive:
+    """A Java for images that have none."""
+
+    uri: str = setting.of(
+        "Where Mesos' fetcher finds the archive that `agent-broker runtime build` wrote: "
+        "https://, http://, hdfs://, or a path of every agent's host.",
+        like=re.compile(r"[^\s]{1,1000}\.(tar|tar\.gz|tgz)"),
+        words="an address that ends with .tar, .tar.gz or .tgz: by that the fetcher unpacks it",
+    )
+    cache: bool = setting.of(
+        "Let the agent's host keep it for the next task; another content needs another address.",
+        True,
+    )
+
+
+@frozen(kw_only=True)
 class MesosSettings:
     """Settings of the backend: one framework at one cluster."""
 
@@ -146,6 +162,11 @@ class MesosSettings:
     )
     hostname: str = setting.of("Host of the framework, as the master's pages show it.", "")
     web_url: str = setting.of("Address to which the master's pages link.", "")
+    runtimes: Mapping[str, RuntimeArchive] = setting.of(
+        "What `inject` of a template brings into images without Java, by name; `default` is that "
+        "of `inject: true`.",
+        {},
+    )
 
     def remarks(self) -> Iterator[Remark]:
         """Say what is open to others: secrets in the clear, a file that everybody reads."""
@@ -275,6 +296,18 @@ class MesosTemplate:
     containerizer: Literal["mesos", "docker"] = setting.of(
         "Who runs containers with an image: Mesos itself or the Docker daemon of the agent.",
         "mesos",
+    )
+    force_pull: bool = setting.of(
+        "Ask the registry for the image at each start, for a tag that moves. Off: what the "
+        "agent's host has is taken.",
+        False,
+    )
+    image_login_file: str | None = setting.of(
+        "File of the broker's machine, a config.json of Docker with the login at the image's "
+        "registry; read at each start and sent with the task (`containerizer: mesos`). For the "
+        "Docker daemon: an archive with .docker/config.json in `uris`.",
+        None,
+        **setting.ABSOLUTE,
     )
     limits: bool = setting.of(
         "The hard limits of `resources` apart from what is reserved (needs Mesos 1.10 agents).",

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends import api
-from backends.kit import names
+from backends.kit import names, runtime
 from backends.mesos import containers, offers, settings
 from outside import quotes, text
 
@@ -30,6 +30,11 @@ _SANDBOX = '"$MESOS_SANDBOX"'
 _TOKEN = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES))))
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MB = 1 << 20
+_TOOLS_TOO = (
+    f'export PATH="${{PATH:-{runtime.USUAL_PATH}}}:{runtime.TOOLS}"',
+    "mkdir -p -m 1777 /tmp 2>/dev/null",
+)
+"""What images without Java may lack, too."""
 _HANDED = "http://(handover.url)/(a word that is good once)"
 NOT_MOUNTED = (
     "the secret volume is not there; hint: the Mesos agent needs --launcher=linux and the "
@@ -122,10 +127,12 @@ def info(
     configured: settings.MesosSettings,
     created_at: float,
     handed: Mapping[str, str] = {},
+    login: bytes | None = None,
 ) -> dict[str, Any]:
     """Return the TaskInfo without agent and resources; it holds secrets.
 
-    ``handed``: name of a secret file to the URL that gives it once, where they are fetched.
+    ``handed``: name of a secret file to the URL that gives it once, where they are fetched;
+    ``login``: what the template's ``image_login_file`` holds.
     """
     template, secrets = check(spec), way(spec, configured)
     if template.gpus and not configured.gpus:
@@ -142,7 +149,12 @@ def info(
         secret_volumes = {
             f"secrets/{name}": _base64(content) for name, content in spec.secret_files.items()
         }
-    container = containers.container(spec, template, secret_volumes=secret_volumes)
+    container = containers.container(
+        spec,
+        template,
+        secret_volumes=secret_volumes,
+        login=None if login is None else base64.b64encode(login).decode(),
+    )
     if container:
         ours["container"] = container
     if template.max_completion_time_s is not None:
@@ -297,14 +309,33 @@ def _command(
             "cache": uri.cache,
         }
         uris.append(one | ({"output_file": uri.output_file} if uri.output_file else {}))
-    command: dict[str, Any] = {
-        "shell": True,
-        "value": script(spec, work_root=configured.work_root, secrets=secrets),
-        "user": template.user or configured.user,
-    }
+    text_of_it = script(spec, work_root=configured.work_root, secrets=secrets)
+    command: dict[str, Any] = {"shell": True, "value": text_of_it}
+    if spec.runtime is not None:  # the image may have no shell
+        uris.append(_archive(spec.runtime, configured))
+        command = {"shell": False, "arguments": ["-c", text_of_it]}
+        if template.containerizer == "mesos":
+            shell = f"{runtime.TOOLS}/sh"
+            command = {"shell": False, "value": shell, "arguments": ["sh", "-c", text_of_it]}
+    command["user"] = template.user or configured.user
     if variables:
         command["environment"] = {"variables": variables}
     return command | ({"uris": uris} if uris else {})
+
+
+def _archive(name: str, configured: settings.MesosSettings) -> dict[str, Any]:
+    """Return what the fetcher is told of a runtime. Raises Rejected."""
+    if name not in configured.runtimes:
+        raise api.Rejected(
+            f"no runtime {quotes.shown(name)} here; hint: `runtimes` of the backend"
+        )
+    brought = configured.runtimes[name]
+    return {
+        "value": brought.uri,
+        "extract": True,
+        "executable": False,
+        "cache": brought.cache,
+    }
 
 
 def script(spec: api.InstanceSpec, *, work_root: str, secrets: str) -> str:
@@ -332,6 +363,7 @@ def script(spec: api.InstanceSpec, *, work_root: str, secrets: str) -> str:
         if secrets == "fetch":
             lines += _kept_open(place, number)
     lines += [
+        *(_TOOLS_TOO if spec.runtime is not None else ()),
         f"mkdir -p -m 1777 {root} 2>/dev/null",
         # links whose sandbox is gone: nobody else removes them
         f'for link in {root}/*; do [ -e "$link" ] || rm -f "$link"; done 2>/dev/null',

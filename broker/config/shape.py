@@ -469,7 +469,8 @@ class Template:
         model.LaunchSettings,
         "inject",
         "Bring Java and agent.jar into the image, which needs neither: true, or the name of one "
-        "of the backend's `runtimes` (`agent-broker runtime build` makes them). Backends: docker.",
+        "of the backend's `runtimes` (`agent-broker runtime build` makes them). Backends: docker, "
+        "kubernetes, mesos, swarm.",
     )
     remote_fs: str | None = same(
         model.LaunchSettings, "remote_fs", "Working directory; default: the backend's."

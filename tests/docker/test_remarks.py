@@ -142,3 +142,12 @@ def test_an_address_has_no_password():
     with pytest.raises(ValueError, match=r"\(hidden\)@") as refused:
         settings.Host(url="https://bob:secret@build-1.example:2376")
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_what_cannot_be_given_beside_a_sealed_root_is_said(sealed):
+    """It would be the engine's, silently; elsewhere it is given."""
+    volume = settings.Volume(name="cache", target="/cache", writable_by_user=True)
+    found = told(volumes=(volume,), docker={"HostConfig": {"ReadonlyRootfs": sealed}})
+    assert (("volumes", 0, "writable_by_user") in found) is sealed
+    assert all(remark.wrong for remark in found.values() if "writable_by_user" in remark.path)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from backends import api
 from backends.docker.swarm import service, settings
-from backends.kit import names, remarks
+from backends.kit import names, remarks, runtime
 
 SECRET = "5ecret" * 10
 SPEC = api.InstanceSpec(
@@ -186,3 +186,16 @@ def test_a_limit_of_one_engine_is_none_of_a_swarm():
 
     with pytest.raises(ValueError, match="max_instances"):
         settings.SwarmSettings(managers=(Host(max_instances=3),))
+
+
+def test_a_folder_of_the_nodes_brings_java():
+    """Read-only; the shell of the tree adds its tools to a search path only the image knows."""
+    spec = attrs.evolve(SPEC, argv=(runtime.JAVA,), runtime="default", options=None)
+    runtimes = {"default": settings.RuntimeFolder(folder="/srv/agent")}
+    told = inner(service.plan(spec, owner="ours", runtimes=runtimes))
+    assert told["Command"] == list(runtime.started([runtime.JAVA]))
+    assert told["Mounts"] == [
+        {"Type": "bind", "Target": "/opt/agent", "ReadOnly": True, "Source": "/srv/agent"}
+    ]
+    with pytest.raises(api.Rejected, match="no runtime 'default'"):
+        service.plan(spec, owner="ours")

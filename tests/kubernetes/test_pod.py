@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import subprocess
 from typing import Any
 
 import attrs
@@ -11,11 +12,12 @@ import yaml
 from hypothesis import strategies as st
 
 from backends import api
-from backends.kit import names, remarks
+from backends.kit import names, remarks, runtime
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
 from backends.kubernetes.pods import merge, pod, states, volumes
 from tests.kubernetes import recorded, test_merge
+from tests.oracle import schemas
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SECRET = "0123456789abcdef-nobody-may-see"
@@ -535,3 +537,92 @@ def test_a_build_may_use_the_grace_of_its_pod():
     )  # fmt: skip
     plain = pod.make(PLAIN, owner="ci").pod["spec"]
     assert "terminationGracePeriodSeconds" not in plain
+
+
+# --- a Java that is brought in ---
+
+BROUGHT = attrs.evolve(
+    PLAIN,
+    use_entry_point=False,
+    image="golang:1.22",
+    argv=(runtime.JAVA, "-jar", runtime.JAR, "$(HOME)"),
+    runtime="default",
+)
+
+
+def brought(spec: api.InstanceSpec = BROUGHT, **told: Any) -> Any:
+    runtimes = {"default": settings.RuntimeImage(image="registry/agent-runtime:17", **told)}
+    return pod.make(spec, owner="ci", runtimes=runtimes).pod["spec"]
+
+
+def test_an_init_container_copies_the_tree():
+    """With its image's own program, in what the agent has, first; the agent has it read-only."""
+    spec = attrs.evolve(BROUGHT, resources=api.Resources(memory_bytes=1 << 30))
+    body = brought(spec, pull_policy="Never")
+    (copy,), (agent,) = body["initContainers"], body["containers"]
+    assert copy["image"] == "registry/agent-runtime:17"
+    assert copy["imagePullPolicy"] == "Never"
+    assert copy["command"][:2] == ["/opt/agent/bin/sh", "-c"]
+    assert copy["resources"] == agent["resources"] != {}
+    assert copy["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    (to,) = copy["volumeMounts"]
+    assert to["mountPath"] == copy["command"][-1] != runtime.ROOT
+    assert {"name": to["name"], "mountPath": runtime.ROOT, "readOnly": True} in agent[
+        "volumeMounts"
+    ]
+    assert {"name": to["name"], "emptyDir": {}} in body["volumes"]
+
+
+def test_an_image_volume_is_mounted_as_it_is():
+    """Nothing is copied."""
+    body = brought(mount=True, pull_policy="Always")
+    (agent,) = body["containers"]
+    assert "initContainers" not in body
+    (volume,) = (v for v in body["volumes"] if "image" in v)
+    assert volume["image"] == {"reference": "registry/agent-runtime:17", "pullPolicy": "Always"}
+    (mount,) = (m for m in agent["volumeMounts"] if m["name"] == volume["name"])
+    assert (mount["mountPath"], mount["subPath"]) == (runtime.ROOT, "opt/agent")
+
+
+def test_the_agent_finds_the_tools_behind_its_images_own():
+    """Whose search path only the image knows: a shell of the tree's own adds to it."""
+    (agent,) = brought()["containers"]
+    shell, flag, script, *words = agent["command"]
+    assert (shell, flag) == (f"{runtime.TOOLS}/sh", "-c")
+    assert words == [runtime.JAVA, "-jar", runtime.JAR, "$$(HOME)"]
+    assert "$(" not in script
+    told = subprocess.run(
+        ["/bin/sh", "-c", script, "/bin/sh", "-c", "echo $PATH; echo $0", "a b"],
+        env={"PATH": "/image/bin"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout == "/image/bin:/opt/agent/bin\na b\n"
+
+
+def test_temporary_files_have_a_place_unless_the_template_has_one():
+    """Images from scratch have none, and a sealed root cannot be written to."""
+    body = brought()
+    assert {"name": "agent-broker-tmp", "emptyDir": {}} in body["volumes"]
+    own = {"spec": {"containers": [{"name": "jnlp", "volumeMounts": [
+        {"name": "big", "mountPath": "/tmp"}]}], "volumes": [{"name": "big", "emptyDir": {}}]}}  # fmt: skip
+    options = settings.KubernetesTemplate(pod=own)
+    (agent,) = brought(attrs.evolve(BROUGHT, options=options))["containers"]
+    assert [m["name"] for m in agent["volumeMounts"] if m["mountPath"] == "/tmp"] == ["big"]
+
+
+def test_a_runtime_that_cannot_be_is_refused():
+    """One that nobody configured, and one in a pod for Windows."""
+    with pytest.raises(api.Rejected, match="no runtime 'default'"):
+        pod.make(BROUGHT, owner="ci")
+    windows = settings.KubernetesTemplate(
+        pod={"spec": {"os": {"name": "windows"}}}, work_directory="C:\\jenkins"
+    )
+    with pytest.raises(api.Rejected, match="for Linux"):
+        brought(attrs.evolve(BROUGHT, options=windows))
+
+
+@pytest.mark.parametrize("mount", [False, True])
+def test_what_brings_java_is_what_the_published_schemas_allow(mount):
+    """Of the release that has image volumes."""
+    runtimes = {"default": settings.RuntimeImage(image="r:1", mount=mount, pull_policy="Never")}
+    made = pod.make(BROUGHT, owner="ci", runtimes=runtimes)
+    assert schemas.problems(made.pod) == []

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends import api
+from backends.kit import runtime
 from backends.mesos import offers, settings, tasks
 from tests import patience
 
@@ -337,3 +338,97 @@ def test_what_the_scheduler_is_asked_for(resources, limits, cpus, mem):
     assert ({"cpus": {"value": 2}, "mem": {"value": 2048}} if limits else None) == info.get(
         "limits"
     )
+
+
+# --- a Java that is brought in ---
+
+BROUGHT = settings.MesosSettings(
+    master="http://m:5050",
+    user="nobody",
+    runtimes={"default": settings.RuntimeArchive(uri="https://files.example/agent-1.tar")},
+)
+JAVA = {"image": "golang:1.22", "argv": (runtime.JAVA, "-jar", runtime.JAR), "runtime": "default"}
+
+
+def test_the_fetcher_unpacks_the_tree_and_a_mount_brings_it_to_its_place():
+    """Kept for the next task; the task is started by the shell of the tree."""
+    info = tasks.info(spec(**JAVA), configured=BROUGHT, created_at=1.5)
+    assert info["command"]["uris"] == [
+        {"value": "https://files.example/agent-1.tar", "extract": True, "executable": False,
+         "cache": True},
+    ]  # fmt: skip
+    assert (info["command"]["shell"], info["command"]["value"]) == (False, "/opt/agent/bin/sh")
+    assert info["command"]["arguments"][:2] == ["sh", "-c"]
+    volumes = {one["container_path"]: one for one in info["container"]["volumes"]}
+    assert volumes["/opt/agent"]["mode"] == "RO"
+    assert volumes["/opt/agent"]["source"] == {
+        "type": "SANDBOX_PATH", "sandbox_path": {"type": "SELF", "path": "opt/agent"},
+    }  # fmt: skip
+    assert volumes["/tmp"]["source"]["sandbox_path"]["path"] == "tmp"
+
+
+def test_the_docker_daemon_gets_it_from_the_sandbox_and_its_shell_as_entry_point():
+    """The image's own entry point would be given our words."""
+    options = settings.MesosTemplate(containerizer="docker")
+    info = tasks.info(spec(**JAVA, options=options), configured=BROUGHT, created_at=1.5)
+    assert info["container"]["docker"]["parameters"] == [
+        {"key": "entrypoint", "value": "/opt/agent/bin/sh"}
+    ]
+    assert info["container"]["volumes"] == [
+        {"container_path": "/opt/agent", "mode": "RO", "host_path": "opt/agent"}
+    ]
+    assert "value" not in info["command"]
+    assert info["command"]["arguments"][0] == "-c"
+
+
+def test_the_tools_are_found_behind_the_images_own(tmp_path):
+    """By the script, which alone knows what the image says."""
+    done = run(spec(**{**JAVA, "argv": ("sh", "-c", "echo $PATH")}), tmp_path)
+    assert done.returncode == 0
+    said = (tmp_path / "sandbox" / "agent.log").read_text()
+    assert said == f"{os.environ['PATH']}:{runtime.TOOLS}\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"runtime": "other"}, "no runtime 'other'"), ({"image": None}, "set `image`")],
+)
+def test_a_runtime_that_cannot_be_is_refused(changes, words):
+    """Before Mesos is asked."""
+    with pytest.raises(api.Rejected, match=words):
+        tasks.info(spec(**{**JAVA, **changes}), configured=BROUGHT, created_at=1.5)
+
+
+@pytest.mark.parametrize("uri", ["https://x/agent.zip", "https://x/agent.tar?v=1", "a b.tar"])
+def test_what_the_fetcher_would_not_unpack_is_no_runtime(uri):
+    """It goes by the end of the address."""
+    with pytest.raises(ValueError, match="uri"):
+        settings.RuntimeArchive(uri=uri)
+
+
+# --- images ---
+
+
+def test_an_image_is_asked_for_again_where_the_template_says_so():
+    """Each containerizer has its own word."""
+    plain = tasks.info(spec(image="a"), configured=TOLD, created_at=1.5)
+    assert "cached" not in plain["container"]["mesos"]["image"]
+    mesos = settings.MesosTemplate(force_pull=True)
+    info = tasks.info(spec(image="a", options=mesos), configured=TOLD, created_at=1.5)
+    assert info["container"]["mesos"]["image"]["cached"] is False
+    daemon = settings.MesosTemplate(force_pull=True, containerizer="docker")
+    info = tasks.info(spec(image="a", options=daemon), configured=TOLD, created_at=1.5)
+    assert info["container"]["docker"]["force_pull_image"] is True
+
+
+def test_a_login_goes_with_the_image():
+    """As the secret of Mesos' own containerizer; the Docker daemon has another way."""
+    options = settings.MesosTemplate(image_login_file="/etc/login.json")
+    told = spec(image="a", options=options)
+    info = tasks.info(told, configured=TOLD, created_at=1.5, login=b'{"auths": {}}')
+    assert info["container"]["mesos"]["image"]["docker"]["config"] == {
+        "type": "VALUE", "value": {"data": base64.b64encode(b'{"auths": {}}').decode()},
+    }  # fmt: skip
+    daemon = attrs.evolve(options, containerizer="docker")
+    with pytest.raises(api.Rejected, match="image_login_file"):
+        tasks.info(spec(image="a", options=daemon), configured=TOLD, created_at=1.5)

@@ -96,12 +96,12 @@ class SwarmBackend:
 
     async def reserve(self, spec: api.InstanceSpec) -> None:
         """Refuse what a swarm would refuse; it holds no room back."""
-        service.plan(spec, owner=self._whose, prefix=self._settings.name_prefix)
+        self._planned(spec)
         self._begin()
 
     async def launch(self, spec: api.InstanceSpec) -> None:
         """Start an instance; idempotent by name, also across brokers and restarts."""
-        plan = service.plan(spec, owner=self._whose, prefix=self._settings.name_prefix)
+        plan = self._planned(spec)
         self._begin()
         async with self._turn(spec.name):
             self._preparing[spec.name] = api.Instance(
@@ -255,6 +255,15 @@ class SwarmBackend:
         raise api.AlreadyExists(
             f"the service {quotes.shown(plan.service)} exists, "
             + ("of another specification" if self._is_own(there, plan.name) else "and is not ours")
+        )
+
+    def _planned(self, spec: api.InstanceSpec) -> service.ServicePlan:
+        configured = self._settings
+        return service.plan(
+            spec,
+            owner=self._whose,
+            prefix=configured.name_prefix,
+            runtimes=configured.runtimes,
         )
 
     async def _make(self, plan: service.ServicePlan, image: str) -> None:

@@ -22,7 +22,7 @@ from backends import api
 from backends.docker.containers import container
 from backends.docker.engine import bodies, reference
 from backends.docker.swarm import settings
-from backends.kit import names
+from backends.kit import names, runtime
 from outside import quotes
 
 PREFIX, DIGEST, NAME = container.PREFIX, container.DIGEST, container.NAME
@@ -156,11 +156,17 @@ def options_of(spec: api.InstanceSpec) -> settings.SwarmTemplate:
     return options
 
 
-def plan(spec: api.InstanceSpec, *, owner: str, prefix: str = "") -> ServicePlan:
+def plan(
+    spec: api.InstanceSpec,
+    *,
+    owner: str,
+    prefix: str = "",
+    runtimes: Mapping[str, settings.RuntimeFolder] | None = None,
+) -> ServicePlan:
     """Return what to send; raises Rejected."""
     options = options_of(spec)
     called = service_name(spec.name, prefix=prefix)
-    body = bodies.merged(_body(spec, options), options.service)
+    body = bodies.merged(_body(spec, options, _brought(spec, runtimes or {})), options.service)
     task = bodies.section(body, "TaskTemplate")
     inner = bodies.section(task, "ContainerSpec")
     image = str(inner.get("Image", spec.image))
@@ -205,7 +211,7 @@ def body(
     spec: api.InstanceSpec, configured: settings.SwarmSettings, *, owner: str
 ) -> Mapping[str, Any]:
     """Return the body that a launch would send, but for secrets and digest. Raises Rejected."""
-    made = plan(spec, owner=owner, prefix=configured.name_prefix)
+    made = plan(spec, owner=owner, prefix=configured.name_prefix, runtimes=configured.runtimes)
     return made.complete(made.image, {file: (_ITS_ID, file) for file in made.secrets})
 
 
@@ -217,7 +223,21 @@ def render(spec: api.InstanceSpec, configured: settings.SwarmSettings, *, owner:
 # --- the body ----------------------------------------------------------------------------------
 
 
-def _body(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> dict[str, Any]:
+def _brought(
+    spec: api.InstanceSpec, runtimes: Mapping[str, settings.RuntimeFolder]
+) -> settings.RuntimeFolder | None:
+    if spec.runtime is None:
+        return None
+    if spec.runtime not in runtimes:
+        raise api.Rejected(
+            f"no runtime {quotes.shown(spec.runtime)} here; hint: `runtimes` of the backend"
+        )
+    return runtimes[spec.runtime]
+
+
+def _body(
+    spec: api.InstanceSpec, options: settings.SwarmTemplate, brought: settings.RuntimeFolder | None
+) -> dict[str, Any]:
     resources = spec.resources
     limits = {
         "NanoCPUs": _nano(resources.cpu_limit),
@@ -234,7 +254,7 @@ def _body(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> dict[str, 
         "Platforms": [_platform(text) for text in options.platforms],
     }
     task = {
-        "ContainerSpec": _container(spec, options),
+        "ContainerSpec": _container(spec, options, brought),
         "Resources": bodies.without_nothing(
             {
                 "Limits": bodies.without_nothing(limits),
@@ -263,8 +283,12 @@ def _body(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> dict[str, 
 _OF_NODES = frozenset({"host", "bridge", "ingress"})
 
 
-def _container(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> dict[str, Any]:
-    argv = [_put(word) for word in spec.argv]
+def _container(
+    spec: api.InstanceSpec, options: settings.SwarmTemplate, brought: settings.RuntimeFolder | None
+) -> dict[str, Any]:
+    words = spec.argv if brought is None else runtime.started(spec.argv)
+    argv = [_put(word) for word in words]
+    tree = {"Type": "bind", "Target": runtime.ROOT, "ReadOnly": True}
     command: list[str] | None = None
     if options.entry_point is not None:
         command = list(options.entry_point)
@@ -283,7 +307,8 @@ def _container(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> dict[
                 # a manager drops a mode with a sticky bit altogether
                 container.volume_mount(volume, tmpfs_mode=0o777)
                 for volume in options.volumes
-            ],
+            ]
+            + ([] if brought is None else [{**tree, "Source": brought.folder}]),
             "StopGracePeriod": round(options.grace_s * 1e9),
             "Healthcheck": {"Test": ["NONE"]},  # the task would not run before it is healthy
             "Hosts": [_host(line) for line in options.extra_hosts],

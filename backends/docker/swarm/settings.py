@@ -37,6 +37,18 @@ _NOT_OURS = {
 
 
 @frozen(kw_only=True)
+class RuntimeFolder:
+    """A Java for images that have none."""
+
+    folder: str = setting.of(
+        "A folder of every node that agents may go to, with the tree in it: what is in "
+        "`opt/agent` of the archive that `agent-broker runtime build` wrote. A swarm brings "
+        "nothing to its nodes, and mounts no images.",
+        **setting.ABSOLUTE,
+    )
+
+
+@frozen(kw_only=True)
 class SwarmSettings:
     """Settings of the backend."""
 
@@ -87,6 +99,12 @@ class SwarmSettings:
         "~/.docker.",
         None,
         **setting.ABSOLUTE,
+    )
+
+    runtimes: dict[str, RuntimeFolder] = setting.of(
+        "What `inject` of a template brings into images without Java, by name; `default` is that "
+        "of `inject: true`.",
+        {},
     )
 
     @property

@@ -20,7 +20,7 @@ import yaml
 from attrs import frozen
 
 from backends import api
-from backends.kit import names, workspaces
+from backends.kit import names, runtime, workspaces
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
 from backends.kubernetes.pods import merge, table, volumes
@@ -48,6 +48,10 @@ _SECRETS_DIR = "/run/agent-broker"
 _SECRETS_VOLUME = table.OWN_SECRET
 _WORK_VOLUME = "workspace"
 _PROGRAM_VOLUME = "agent-broker-in-container"
+_RUNTIME_VOLUME = "agent-broker-runtime"
+_TMP_VOLUME = "agent-broker-tmp"
+_TMP = "/tmp"  # noqa: S108 -- of the container
+_COPIED_TO = "/agent-broker/runtime"
 _MI = 1 << 20
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
@@ -117,6 +121,7 @@ def make(
     owner: str,
     fragments: Mapping[str, Any] | None = None,
     served: incontainer.Served | None = None,
+    runtimes: Mapping[str, settings.RuntimeImage] | None = None,
 ) -> Manifests:
     """Return what to create. Raises Rejected for what cannot be a pod.
 
@@ -136,7 +141,7 @@ def make(
         raise api.Rejected(str(error)) from error
     volumes.share(pod)
     volumes.named(pod, spec.name)
-    _complete(pod, spec, options)
+    _complete(pod, spec, options, runtimes or {})
     inherited = (*options.inherits, *spec.inherits)
     told = [*(_fragment(name, fragments or {}) for name in inherited), options.pod]
     _mark(pod, spec, owner, options, guards=_guards(told))
@@ -216,7 +221,13 @@ def _manifests(
     spec: api.InstanceSpec, configured: settings.KubernetesSettings, owner: str
 ) -> Manifests:
     served = serving(configured, authority=None)
-    return make(spec, owner=owner, fragments=configured.pods, served=served)
+    return make(
+        spec,
+        owner=owner,
+        fragments=configured.pods,
+        served=served,
+        runtimes=configured.runtimes,
+    )
 
 
 def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str) -> str:
@@ -300,7 +311,8 @@ def _agent(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Mani
             text = text.replace(token, path)
         return _literal(text)
 
-    words = [put(word) for word in spec.argv]
+    argv = spec.argv if spec.runtime is None else runtime.started(spec.argv)
+    words = [put(word) for word in argv]
     return {
         "name": AGENT,
         "image": spec.image,
@@ -346,7 +358,12 @@ def _cores(value: float | None) -> str | None:
 # --- what the broker insists on ----------------------------------------------------------------
 
 
-def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> None:
+def _complete(
+    pod: Manifest,
+    spec: api.InstanceSpec,
+    options: settings.KubernetesTemplate,
+    runtimes: Mapping[str, settings.RuntimeImage],
+) -> None:
     """Add the secret, the shared working directory and the defaults of every container."""
     body: Manifest = pod["spec"]
     body.setdefault("restartPolicy", "Never")  # to remove it is not to ask for Kubernetes' Always
@@ -363,8 +380,10 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
         )
     if spec.secret_files:
         _add_secret(body, agent, pod_name(spec.name), shared=_group(body) is not None)
-    everything = [*body.get("initContainers", []), *body["containers"]]
-    for container in everything:
+    copies = _bring(pod, agent, spec.runtime, runtimes)
+    others = [c for c in body.get("initContainers", []) if c not in copies]
+    everything = [*copies, *others, *body["containers"]]
+    for container in (*others, *body["containers"]):
         _share_work(container, options.work_directory, twice=options.in_container)
     if not any(v["name"] == _WORK_VOLUME for v in body.get("volumes", [])):
         raise api.Rejected(
@@ -381,6 +400,58 @@ def _complete(pod: Manifest, spec: api.InstanceSpec, options: settings.Kubernete
         _give_grace(body, agent, math.ceil(options.drain_grace_s))
     if options.restricted and not _is_windows(pod):
         _restrict(body, everything)
+
+
+def _bring(
+    pod: Manifest, agent: Manifest, name: str | None, runtimes: Mapping[str, settings.RuntimeImage]
+) -> list[Manifest]:
+    """Bring Java into the agent's container; return the init container that does, if one does.
+
+    What it is copied with is of its own image, as large as the agent may be: a quota counts the
+    larger of both.
+    """
+    if name is None:
+        return []
+    if name not in runtimes:
+        raise api.Rejected(
+            f"no runtime {quotes.shown(name)} here; hint: `runtimes` of the backend"
+        )
+    if _is_windows(pod):
+        raise api.Rejected("inject: a runtime is for Linux, and the pod for Windows")
+    brought, body = runtimes[name], pod["spec"]
+    _mount_scratch(body, agent)
+    volumes_now = [v for v in body.get("volumes", []) if v["name"] != _RUNTIME_VOLUME]
+    mounts = [m for m in agent.get("volumeMounts", []) if m["mountPath"] != runtime.ROOT]
+    mount: Manifest = {"name": _RUNTIME_VOLUME, "mountPath": runtime.ROOT, "readOnly": True}
+    policy = {} if brought.pull_policy is None else {"pullPolicy": brought.pull_policy}
+    if brought.mount:
+        source = {"image": {"reference": brought.image, **policy}}
+        mount["subPath"] = runtime.ROOT.lstrip("/")
+    else:
+        source = {"emptyDir": {}}
+    body["volumes"] = [*volumes_now, {"name": _RUNTIME_VOLUME, **source}]
+    agent["volumeMounts"] = [*mounts, mount]
+    if brought.mount:
+        return []
+    copy: Manifest = {
+        "name": _RUNTIME_VOLUME,
+        "image": brought.image,
+        "command": list(runtime.copied(_COPIED_TO)),
+        "volumeMounts": [{"name": _RUNTIME_VOLUME, "mountPath": _COPIED_TO}],
+        "resources": dict(agent.get("resources") or {}),
+    }
+    if brought.pull_policy is not None:
+        copy["imagePullPolicy"] = brought.pull_policy
+    body["initContainers"] = [copy, *body.get("initContainers", [])]
+    return [copy]
+
+
+def _mount_scratch(body: Manifest, agent: Manifest) -> None:
+    """Give the agent a place for temporary files: images from scratch, sealed ones have none."""
+    mounts = agent.setdefault("volumeMounts", [])
+    if not any(mount["mountPath"] == _TMP for mount in mounts):
+        body.setdefault("volumes", []).append({"name": _TMP_VOLUME, "emptyDir": {}})
+        mounts.append({"name": _TMP_VOLUME, "mountPath": _TMP})
 
 
 def _give_grace(body: Manifest, agent: Manifest, seconds: int) -> None:

@@ -1,10 +1,13 @@
 """What all tests share."""
 
 import asyncio
+import contextlib
 import gc
+import importlib
 import logging
 import os
 import signal
+import sys
 import threading
 
 import hypothesis
@@ -44,6 +47,7 @@ def pytest_configure() -> None:
     asking creates one. pytest-asyncio then puts it aside and drops it unclosed, which some later,
     innocent test is failed for as soon as the garbage collector finds it.
     """
+    gc.disable()  # until all tests are there: it would find nothing, again and again
     leftovers.mark_run()
     for number in (signal.SIGQUIT, signal.SIGINT):  # SIGHUP is nohup's
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -81,8 +85,38 @@ def pytest_collection_finish() -> None:
     is set aside is not asked.
     """
     hypothesis.settings(max_examples=1, database=None)(hypothesis.given(st.none())(_nothing))()
+    _set_aside()
+    gc.enable()
+
+
+def _set_aside() -> None:
+    """Collect what nobody holds any more; never look again at what is held."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Set aside what the tests of a file have loaded: schemas alone are a million objects."""
+    if nextitem is not None and nextitem.path != item.path:
+        _set_aside()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Share the work where nothing is compiled yet: each worker begins with files of its own.
+
+    Else every one of them would compile all, beside the others and in the same order.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or sys.dont_write_bytecode:
+        return
+    folders = [session.config.invocation_params.dir / one for one in session.config.args]
+    files = sorted(path for folder in folders for path in folder.rglob("test_*.py"))
+    for path in files[int(worker["workerid"][2:]) :: worker["workercount"]]:
+        name = ".".join(path.relative_to(session.config.rootpath).with_suffix("").parts)
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # told when it is collected
+            importlib.import_module(name)
 
 
 @pytest.hookimpl(trylast=True)
@@ -125,7 +159,7 @@ def _no_secrets_of_other_tests():
 
 hypothesis.settings.register_profile(
     "local",
-    max_examples=40,  # `make soak` adds more: no test says how many by itself
+    max_examples=20,  # `make soak` adds more: no test says how many by itself
     deadline=None,  # shared machines are slow at times
     print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],

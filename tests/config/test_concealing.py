@@ -4,6 +4,7 @@ import pytest
 
 from broker import config
 from broker.config import concealing, errors, kinds, loading
+from tests.each import each
 
 KINDS = kinds.classes()
 SECRET = "Hunter2-Tiger9"
@@ -16,7 +17,7 @@ def refused(text, **environ):
     return list(caught.value.lines)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "listen: ${PW}\ntemplates: {t: {labels: x}}",

@@ -12,6 +12,7 @@ import pytest
 from broker import config
 from broker.cli import main as cli
 from broker.config import kinds, loading
+from tests.each import each
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "config"
 CASES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -30,7 +31,7 @@ def said(name: str) -> str:
     return f"{caught.value}\n"
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_the_mistake_is_told_as_agreed(name):
     """File, line, path, what was found, what is allowed, and a hint where there is one."""
     golden = FOLDER / f"{name}.txt"
@@ -44,7 +45,7 @@ def test_there_are_enough_classes_of_mistakes():
     assert len(CASES) >= 30
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_nothing_secret_is_quoted(name):
     """Neither what stands where a reference should be, nor a password in an address."""
     text = said(name)

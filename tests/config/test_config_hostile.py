@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from broker import config
 from broker.cli import main as cli
 from broker.config import kinds, loading, tree, values
+from tests.each import each
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 KINDS = kinds.classes()
@@ -111,7 +112,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
+@each("name", ODD)
 def test_an_odd_text_gives_problems(name):
     """Each with the line; never a traceback, never long."""
     assert problems(ODD[name])
@@ -391,7 +392,7 @@ def test_a_configuration_may_begin_with_the_mark_of_its_bytes(tmp_path):
 # --- labels, as people write them --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     ("label", "said"),
     [
         ('"linux, docker"', ", (U+002C)"),
@@ -442,7 +443,7 @@ def test_merges_are_as_yaml_says():
 # --- what people write, told in their words ----------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     ("written", "found"),
     [
         ("no", "found false;"),

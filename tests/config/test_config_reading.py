@@ -1,5 +1,6 @@
 """What a configuration may say and what becomes of it; nonsense never ends in a traceback."""
 
+import functools
 import json
 import math
 import pathlib
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from broker import config
 from broker.cli import main as cli
 from broker.config import describing, kinds, loading, reading, samples, shape
+from tests.each import each
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 KINDS = kinds.classes()
@@ -159,8 +161,15 @@ def test_a_file_that_is_not_there_or_a_directory(tmp_path, capsys):
 # --- the schema for editors, the sample, the examples ---
 
 
+@functools.cache
 def _schema():
     return describing.schema(KINDS)
+
+
+@functools.cache
+def _editor():
+    """Return what marks mistakes as an editor does."""
+    return jsonschema.Draft202012Validator(_schema())
 
 
 def examples():
@@ -177,7 +186,7 @@ def test_an_example_loads_and_fits_the_schema(path, tmp_path):
     """With the secrets and certificates that it names put in their place."""
     text = path.read_text()
     told = yaml.safe_load(text)
-    jsonschema.validate(told, _schema(), jsonschema.Draft202012Validator)
+    _editor().validate(told)
     for key in ("token", "password", "proxy"):
         reference = str(told["controller"].get(key, ""))
         if reference.startswith("file:"):
@@ -194,7 +203,7 @@ def test_the_sample_of_init_loads_and_fits_the_schema(kind, tmp_path, capsys, mo
     monkeypatch.setenv("JENKINS_TOKEN", "x")
     assert cli.main(["init", str(path), "--backend", kind]) == 0
     assert cli.main(["check-config", "--config", str(path)]) == 0
-    jsonschema.validate(yaml.safe_load(path.read_text()), _schema())
+    _editor().validate(yaml.safe_load(path.read_text()))
     before = path.read_text()
     assert cli.main(["init", str(path)]) == 3
     assert before == path.read_text()
@@ -217,7 +226,7 @@ def test_the_readme_has_a_configuration_of_ten_lines():
     """It is the one in the README that loads, not a copy."""
     text = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
     assert len(text.splitlines()) == 10
-    jsonschema.validate(yaml.safe_load(text), _schema())
+    _editor().validate(yaml.safe_load(text))
     assert [t.name for t in parse(text).templates] == ["linux"]
 
 
@@ -232,7 +241,7 @@ def test_the_schema_never_refuses_what_loads(path):
         told = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, ValueError):
         return
-    fits = jsonschema.Draft202012Validator(_schema()).is_valid(told)
+    fits = _editor().is_valid(told)
     with pytest.raises(config.ConfigError):
         loading.parse(path.read_text(), KINDS, environ=ENVIRON)
     if path.stem in {
@@ -349,7 +358,7 @@ def test_infinity_is_no_number():
         template("resources: {cpu_limit: .inf}")
 
 
-@pytest.mark.parametrize(
+@each(
     ("told", "known", "hint"),
     [
         ("executor", "executors", True),

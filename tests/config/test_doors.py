@@ -5,6 +5,7 @@ import pytest
 from backends import registry
 from broker import config
 from broker.config import kinds, loading, samples
+from tests.each import each
 
 KINDS = kinds.classes()
 QUIET = """\
@@ -36,7 +37,7 @@ def test_what_is_closed_is_quiet():
     assert warnings(QUIET) == []
 
 
-@pytest.mark.parametrize(
+@each(
     ("old", "new", "where"),
     [
         ("https://c/", "http://c/", "controller.url: not https: the token travels"),

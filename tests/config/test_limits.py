@@ -11,6 +11,7 @@ from backends import registry
 from backends.kit import setting
 from broker.config import describing, reading, shape
 from broker.config.errors import Problem
+from tests.each import each
 
 CLASSES = (
     shape.Document,
@@ -97,7 +98,7 @@ def test_there_are_some():
     assert len(TEXTS) > 10
 
 
-@pytest.mark.parametrize(("cls", "attribute"), NUMBERS)
+@each(("cls", "attribute"), NUMBERS)
 def test_a_number_is_taken_on_its_limits_and_refused_past_them(cls, attribute):
     """With what is allowed, in the words of the manual."""
     good, bad = edges(attribute)
@@ -120,13 +121,13 @@ def _validators(attribute):
     return getattr(both, "_validators", (both,))
 
 
-@pytest.mark.parametrize(("cls", "attribute"), NUMBERS)
+@each(("cls", "attribute"), NUMBERS)
 def test_no_number_is_without_a_bound_above(cls, attribute):
     """Ten to the power of twenty is nowhere what somebody meant."""
     assert setting.limits_of(attribute).most is not None
 
 
-@pytest.mark.parametrize(("cls", "attribute"), TEXTS)
+@each(("cls", "attribute"), TEXTS)
 def test_a_text_that_does_not_fit_is_told_with_what_does(cls, attribute):
     """Also as a part of a list; and editors refuse it, too."""
     wrong = "\n ? "

@@ -3,6 +3,7 @@
 import pytest
 
 from broker.config import kinds, loading
+from tests.each import each
 
 KINDS = kinds.classes()
 HEAD = "owner: o\ncontroller: {url: 'https://c/', user: u, token: 'env:TOKEN'}\n"
@@ -21,7 +22,7 @@ def differing(one, other):
     return sorted(p for p in before.keys() | after.keys() if before.get(p) != after.get(p))
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "paths"),
     [
         (f"{TEMPLATE}, cap: 3}}}}", ["templates.t.cap"]),

@@ -1,8 +1,7 @@
 """A setting at a wrong place is told where its own is."""
 
-import pytest
-
 from broker.config import errors, kinds, places, reading
+from tests.each import each
 
 KINDS = kinds.classes()
 
@@ -12,7 +11,7 @@ def hint(*path, said=""):
     return places.Places(kinds=KINDS).hinted(problem).hint
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "where"),
     [
         (("templates", "t", "once"), "retention of this section"),

@@ -7,6 +7,7 @@ import pytest
 
 from broker import config
 from broker.config import kinds, loading
+from tests.each import each
 
 KINDS = kinds.classes()
 HEAD = """
@@ -30,7 +31,7 @@ def pod(text: str) -> tuple[dict[str, Any], dict[str, str]]:
     return options.pod, said
 
 
-@pytest.mark.parametrize(
+@each(
     "written",
     ["42", "0", "1.10", "1e3", "0x1F", "1_000", "true", "False", "on", "yes", "No",
      "0123", "0o755", "2024-01-01", "2024-13-40", "18446744073709551616"],

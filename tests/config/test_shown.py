@@ -2,15 +2,14 @@
 
 import datetime as dt
 
-import pytest
-
 from broker import config
 from broker.config import kinds, loading, values
+from tests.each import each
 
 HEAD = "owner: o\ncontroller: {url: 'https://c/', user: u, token: 'env:T'}\nlisten: \"off\"\n"
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "text"),
     [
         (None, "nothing"),
@@ -72,7 +71,7 @@ PYTHON = (
 )
 
 
-@pytest.mark.parametrize("place", PLACES)
+@each("place", PLACES)
 def test_no_message_speaks_python(place):
     """Whatever stands wherever."""
     said = []

@@ -7,6 +7,7 @@ import pytest
 from broker import config
 from broker.config import kinds, loading, tree, variables
 from outside import text as outside_text
+from tests.each import each
 
 KINDS = kinds.classes()
 HEAD = "owner: o\ncontroller: {url: 'http://localhost/'}\n"
@@ -33,7 +34,7 @@ def refused(text, **environ):
     return caught.value.lines
 
 
-@pytest.mark.parametrize(
+@each(
     ("written", "meant"),
     [
         ("${WORD}", "maven"),

@@ -9,6 +9,7 @@ from broker.core.decide import spec
 from jnlp import launch as jnlp_launch
 from jnlp import secret as jnlp_secret
 from jnlp import tunnel
+from tests.each import each
 
 KINDS = kinds.classes()
 HEAD = """\
@@ -141,7 +142,7 @@ def test_two_templates_do_not_meet_either(name):
     assert "agents of template t work in" in line
 
 
-@pytest.mark.parametrize("name", APART)
+@each("name", APART)
 def test_a_place_for_each_is_good(name):
     """By its name, by its making, or because nobody can write there; caches are shared."""
     assert parse(APART[name]).templates

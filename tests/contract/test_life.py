@@ -13,6 +13,7 @@ from tests import patience
 from tests.contract import checks
 from tests.contract.conftest import skip_where_lacking
 from tests.contract.harness import Harness, Program
+from tests.each import each
 
 ODD = {
     "empty": "",
@@ -250,7 +251,7 @@ async def test_terminating_twice(harness: Harness, backend):
     assert {} == await checks.listed(backend)
 
 
-@pytest.mark.parametrize("name", ["never-was", "..", "a/b", "../ours", "", "x" * 300])
+@each("name", ["never-was", "..", "a/b", "../ours", "", "x" * 300])
 async def test_an_unknown_name_is_not_found(harness: Harness, backend, name):
     """Whatever the name is; and nothing is touched by asking."""
     await backend.launch(harness.spec("a1"))

@@ -11,6 +11,7 @@ from tests import patience
 from tests.contract import checks
 from tests.contract.conftest import skip_where_lacking
 from tests.contract.harness import Harness, Program
+from tests.each import each
 
 SECRET = "b0cad1a5ecret0f64hexdigits0123456789abcdef0123456789abcdef012345"
 ERRORS = {cls.slug: cls for cls in (api.NoCapacity, api.Unauthorized, api.Unavailable)}
@@ -54,7 +55,7 @@ async def test_what_the_platform_refuses_is_mapped(harness: Harness, backend, ve
     assert [] == list(await harness.remains())
 
 
-@pytest.mark.parametrize("name", ["", "..", ".hidden", "a/b", "-a", "a b", "ä", "a" * 64, "a\n"])
+@each("name", ["", "..", ".hidden", "a/b", "-a", "a b", "ä", "a" * 64, "a\n"])
 async def test_an_unsafe_name_is_rejected(harness: Harness, backend, name):
     """Before anything happens on the platform."""
     with pytest.raises(api.Rejected):

@@ -10,6 +10,7 @@ from broker.core.fleet import builds, places
 from broker.core.model import NodeName, Phase
 from tests.core import worlds
 from tests.core.worlds import NOW, B
+from tests.each import each
 
 NORTH, SOUTH = "north", "south"
 
@@ -221,7 +222,7 @@ def test_an_agent_on_which_builds_fail_takes_no_more(phase, kind):
     assert "14 times a build on it failed" in done[suspect].reason
 
 
-@pytest.mark.parametrize(
+@each(
     ("result", "duration_s", "seen_s", "expected"),
     [
         ("FAILURE", 4.0, 4.0, True),

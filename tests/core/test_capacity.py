@@ -10,6 +10,7 @@ from broker.core.fleet import agents as agents_
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import BackendName, Phase, Scope, WaitReason
 from tests.core.worlds import NOW, B, Scene, item, launches, template
+from tests.each import each
 
 C = BackendName("two")
 T = template("t", backends=(B, C))
@@ -184,7 +185,7 @@ def test_since_when_an_agent_leaves_may_be_unknown():
     assert placed(scene).text == "1 of 1 agent in all, 1 of them leaving"
 
 
-@pytest.mark.parametrize(
+@each(
     ("limits", "expected"),
     [
         ({}, B),
@@ -348,10 +349,8 @@ def test_a_full_platform_is_asked_at_once_when_one_of_ours_has_gone(scope, there
     assert (B if goes else WaitReason.NO_ROOM) == reason(scene)
 
 
-@pytest.mark.parametrize("scope", [Scope.TEMPLATE, Scope.BACKEND])
-@pytest.mark.parametrize(
-    ("room_at", "goes"), [(None, False), (NOW - 9, False), (NOW - 8, False), (NOW - 7, True)]
-)
+@each("scope", [Scope.TEMPLATE, Scope.BACKEND])
+@each(("room_at", "goes"), [(None, False), (NOW - 9, False), (NOW - 8, False), (NOW - 7, True)])
 def test_a_platform_that_shows_room_after_a_refusal_is_asked_at_once(scope, room_at, goes):
     """With one agent; a sign of before the refusal is none."""
     scene = Scene(template("t"))
@@ -508,7 +507,7 @@ ONE = "1 of 1 agent is starting"
 TWO = "2 of 2 agents are starting"
 
 
-@pytest.mark.parametrize(
+@each(
     ("starting", "of_template", "limits", "said"),
     [
         (0, {}, {"draining": True}, (R.DRAINING, "the broker is draining", None)),
@@ -539,8 +538,8 @@ def test_what_is_said_of_a_limit(starting, of_template, limits, said):
 FAILURES = [(1, ""), (2, " after 2 failures"), (3, " after 3 failures")]
 
 
-@pytest.mark.parametrize(("failures", "after"), FAILURES)
-@pytest.mark.parametrize(
+@each(("failures", "after"), FAILURES)
+@each(
     ("scope", "wait", "what"),
     [
         (Scope.CONTROLLER, R.BACKOFF, "the controller refuses new nodes"),
@@ -715,7 +714,7 @@ def test_after_starts_that_failed_in_a_row_one_goes_first(failures, revision, ot
 GIVEN_NOTHING = {"closed_at": NOW - 9, "closed_looks": model.CLOSED_LOOKS}
 
 
-@pytest.mark.parametrize(
+@each(
     ("cause", "failures", "there", "tried"),
     [
         (model.Cause.CLOSED, 1, {"phase": Phase.IDLE}, True),

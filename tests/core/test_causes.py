@@ -11,6 +11,7 @@ from broker.core.fleet import agents
 from broker.metrics import values
 from jnlp import errors
 from tests.core import worlds
+from tests.each import each
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 REASONS = frozenset({"slug", "subject", "cause", "reason", "failure"})
@@ -37,7 +38,7 @@ def test_every_end_of_an_instance_is_a_cause():
     assert all(cause.accident and cause.scope is not None for cause in causes)
 
 
-@pytest.mark.parametrize("slug", api.EXIT_SLUGS)
+@each("slug", api.EXIT_SLUGS)
 def test_a_lost_agent_goes_for_how_its_instance_ended(slug):
     """Read from the certificate, not from its words."""
     scene = worlds.Scene(worlds.template("t"))

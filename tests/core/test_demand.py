@@ -19,6 +19,7 @@ from broker.core.model import (
     TemplateName,
     WaitReason,
 )
+from tests.each import each
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
 WHY, EXPR = LabelSource.WHY, LabelSource.EXPRESSION
@@ -156,7 +157,7 @@ def read(view, templates=(), ledger=None, ours=None):
     return {wish.item.id: wish for wish in found}, known
 
 
-@pytest.mark.parametrize("name", sorted(RECORDED))
+@each("name", sorted(RECORDED))
 def test_every_recorded_queue(name):
     """Which label the broker sees in each recording, and from where."""
     wishes, _ = read(recorded_view(name))
@@ -169,7 +170,7 @@ def test_no_recording_is_left_out():
     assert {path.stem for path in (RECORDINGS / "queue").glob("*.json")} == set(RECORDED)
 
 
-@pytest.mark.parametrize("name", sorted(RECORDED))
+@each("name", sorted(RECORDED))
 def test_the_controllers_own_answer_agrees(name):
     """Where the script console told the assigned label, what we read means the same."""
     told = [e for e in exchanges(name) if e["note"].startswith("script console")]

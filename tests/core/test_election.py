@@ -6,6 +6,7 @@ import pytest
 from backends import lease
 from broker.core import election
 from broker.core.election import Candidate, Left, Read, Terms, Wait, Write
+from tests.each import each
 
 TERMS = Terms(lease_s=10, renew_deadline_s=6.0, retry_s=2.0)
 ME, OTHER = "me", "other"
@@ -30,7 +31,7 @@ LEADER = known(ME, began_at=100.0)
 MINE = record(ME, acquired="now", renewed="now", transitions=4)
 
 
-@pytest.mark.parametrize(
+@each(
     ("candidate", "now", "step"),
     [
         # nothing is known yet
@@ -94,7 +95,7 @@ def test_every_step(candidate, now, step):
     assert step == election.step(candidate, now=now, terms=TERMS, stamp="now")
 
 
-@pytest.mark.parametrize(
+@each(
     ("candidate", "now", "leads"),
     [
         (Candidate(me=ME), 0.0, False),

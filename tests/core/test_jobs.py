@@ -1,17 +1,16 @@
 """For which jobs a template is: names of jobs, patterns, and what follows for waiting items."""
 
-import pytest
-
 from broker import recording
 from broker.core.decide import explain
 from broker.core.demand import globs, jobs
 from broker.core.model import LaunchAgent, Phase, WaitReason
 from tests.core.worlds import Scene, item, template
+from tests.each import each
 
 ROOT = "https://ci.example.com/jenkins"
 
 
-@pytest.mark.parametrize(
+@each(
     ("pattern", "name", "expected"),
     [
         ("team-a/**", "team-a/app", True),
@@ -46,7 +45,7 @@ def test_a_pattern_of_stars_is_read_in_steps():
     assert globs.matches("**a" * 80, "a" * 1000)
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "name"),
     [
         (f"{ROOT}/job/app/", "app"),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from broker.core.demand import labels
 from broker.core.demand.labels import Expression, Op
+from tests.each import each
 
 ABC = ("a", "b", "c")
 
@@ -22,7 +23,7 @@ def truth(text):
     }
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "same_as"),
     [
         ("a||b&&c", "a||(b&&c)"),
@@ -44,7 +45,7 @@ def test_precedence_and_associativity(text, same_as):
     assert truth(text) == truth(same_as)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "name"),
     [
         ("linux", "linux"),
@@ -69,7 +70,7 @@ def test_a_minus_before_an_arrow_belongs_to_the_arrow():
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "words"),
     [
         ("", "ends where a label or '(' is expected"),

@@ -9,6 +9,7 @@ from broker.core import model
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import BackendName, NodeName, Scope, TemplateName, Verb
 from tests.core.worlds import NOW, OWNER, B
+from tests.each import each
 
 T = TemplateName("t")
 POLICY = model.Policy(
@@ -28,7 +29,7 @@ def pause(ledger, now=NOW):
     return ledger.backoffs[KEY].until_at - now
 
 
-@pytest.mark.parametrize(
+@each(
     ("failures", "jitter", "seconds"),
     [
         (1, 1.0, 5.0), (2, 1.0, 10.0), (3, 1.0, 20.0), (6, 1.0, 160.0), (7, 1.0, 300.0),
@@ -306,7 +307,7 @@ def test_what_is_expected_after_an_action_did_not_work(action, outcome, left_unt
 COMPUTER = model.Computer(name=LAUNCH.name)
 
 
-@pytest.mark.parametrize(
+@each(
     ("verb", "computer", "instance", "cordoned", "visible"),
     [
         (Verb.LAUNCH, None, False, False, False),
@@ -533,7 +534,7 @@ def test_an_item_that_nobody_was_started_for_changes_nothing():
 KNOWN = model.Memory(first_seen_at=NOW, template=T, backend=B)
 
 
-@pytest.mark.parametrize(
+@each(
     ("action", "memory", "template", "backend", "item"),
     [
         (attrs.evolve(LAUNCH, item=model.ItemId(7)), None, T, B, model.ItemId(7)),

@@ -10,6 +10,7 @@ from broker.core.fleet import lifecycle
 from broker.core.fleet.lifecycle import ComputerSight as C
 from broker.core.fleet.lifecycle import InstanceSight as I
 from broker.core.model import NodeName, Phase
+from tests.each import each
 
 COLUMNS = (C.ABSENT, C.OFFLINE, C.CORDONED, C.HELD, C.IDLE, C.BUSY, C.UNKNOWN)
 CELLS = {
@@ -28,7 +29,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("instance", "computer", "phase"), CASES)
+@each(("instance", "computer", "phase"), CASES)
 def test_cell(instance, computer, phase):
     """What the two sources show, and nothing else, gives the phase."""
     assert phase is lifecycle.classify(instance, computer, launching=False, overdue=False)
@@ -39,7 +40,7 @@ def test_the_table_is_total():
     assert set(itertools.product(I, C)) == set(lifecycle.TABLE)
 
 
-@pytest.mark.parametrize(("instance", "computer", "phase"), CASES)
+@each(("instance", "computer", "phase"), CASES)
 def test_cell_while_our_launch_is_under_way(instance, computer, phase):
     """What would be left over is being built up; what has ended, or works, is what it is."""
     is_young = phase in {Phase.GONE, Phase.LOST, Phase.ORPHAN} and instance is not I.ENDED
@@ -47,7 +48,7 @@ def test_cell_while_our_launch_is_under_way(instance, computer, phase):
     assert expected is lifecycle.classify(instance, computer, launching=True, overdue=False)
 
 
-@pytest.mark.parametrize(("instance", "computer", "phase"), CASES)
+@each(("instance", "computer", "phase"), CASES)
 def test_cell_past_the_deadline(instance, computer, phase):
     """Time turns connecting into lost and changes nothing else: never a busy or a held one."""
     expected = Phase.LOST if phase is Phase.CONNECTING else phase
@@ -58,7 +59,7 @@ SEEN = model.Computer(name=NodeName("n"))
 OURS = f"{model.CORDON_MARK} once: done"
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "sight"),
     [
         ({}, C.IDLE),
@@ -100,7 +101,7 @@ def test_what_a_backend_shows(state):
     assert I.ABSENT is lifecycle.see_instance(None, synced=True)
 
 
-@pytest.mark.parametrize(
+@each(
     ("old", "new", "legal"),
     [
         (None, Phase.DRAINED, True),

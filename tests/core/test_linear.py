@@ -20,6 +20,7 @@ from broker.leading import identity
 from jnlp import answers, entries, errors, node, secret, state, version
 from outside import secrets, text, typed
 from tests.core import worlds
+from tests.each import each
 
 SIZE = 65536
 MOST = 8  # steps for each character; the dearest reader takes 3.7
@@ -298,7 +299,7 @@ class TooManyError(Exception):
     """It takes more steps than it may."""
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_a_reader_takes_few_steps_for_each_character(name):
     """For the worst that anybody could think of."""
     secrets.register("token-of-somebody", "another-secret", "a-third-one")

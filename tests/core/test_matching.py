@@ -2,7 +2,6 @@
 
 import functools
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from broker.core import model
 from broker.core.demand import labels, matching
 from broker.core.demand import wishes as demand
 from broker.core.model import ItemId, KnownLabel, LabelSource, NodeName, TemplateName
+from tests.each import each
 
 EXPRESSIONS = ("a", "b", "a||b", "a&&b", "!a", "a&&!o-0", "o-1||b")
 
@@ -108,7 +108,7 @@ def _size(wishes, slots):
     return sum(place(number, set()) for number in range(len(wishes)))
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "owned", "fits"),
     [
         ({}, "a", True),

@@ -8,6 +8,7 @@ from broker.core import model
 from broker.core.fleet import marks, neighbours
 from broker.core.model import Phase, WaitReason
 from tests.core.worlds import NOW, OWNER, Scene, actions, item, launches, reasons, template, texts
+from tests.each import each
 
 LOWER, HIGHER = "a", "z"
 
@@ -41,7 +42,7 @@ def planned(scene, at):
     return made
 
 
-@pytest.mark.parametrize(
+@each(
     ("labels", "more", "item_age_s", "is_supply"),
     [
         (("t",), {}, 1, True),  # on its way

@@ -9,6 +9,7 @@ from broker.core.fleet import places
 from broker.core.model import BackendName, NodeName, Phase, TemplateName
 from tests.core import worlds
 from tests.core.worlds import NOW, B
+from tests.each import each
 
 NORTH, SOUTH = "north", "south"
 BOTH = {B: (NORTH, SOUTH)}
@@ -49,7 +50,7 @@ def judged(*told, known=BOTH, **more):
 BAD = "it did not come online within its deadline"
 
 
-@pytest.mark.parametrize(
+@each(
     ("told", "expected"),
     [
         ([(NORTH, 3, BAD), (SOUTH, 5, "")], []),
@@ -191,7 +192,7 @@ def ended(slug="exited", code=1):
     return backends_api.Exit(slug=slug, code=code)
 
 
-@pytest.mark.parametrize(
+@each(
     ("scene", "expected"),
     [
         (lambda: scene_of(Phase.CONNECTING, age_s=60.0), []),

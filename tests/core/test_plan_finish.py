@@ -7,6 +7,7 @@ from broker.core import model
 from broker.core.decide import plan
 from broker.core.model import Phase, Retention, Stage
 from tests.core.worlds import NOW, B, Scene, item, template
+from tests.each import each
 
 
 def expects(scene, name, verb=model.Verb.UNCORDON, *, for_s=60.0):
@@ -139,8 +140,8 @@ def test_a_start_is_looked_at_when_its_time_is_over(remembered, in_s):
     assert scene.plan().wake_at == (None if in_s is None else NOW + in_s)
 
 
-@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.BUSY, Phase.HELD])
-@pytest.mark.parametrize(("left_s", "in_s"), [(7, 7), (0, None), (-7, None)])
+@each("phase", [Phase.IDLE, Phase.BUSY, Phase.HELD])
+@each(("left_s", "in_s"), [(7, 7), (0, None), (-7, None)])
 def test_an_agent_is_looked_at_when_it_has_its_age(phase, left_s, in_s):
     """Whatever it does; when it has it already nothing more is waited for."""
     ages = template("t", retention=Retention(idle_s=None, max_age_s=600))

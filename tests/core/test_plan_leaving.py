@@ -9,6 +9,7 @@ from broker.core.decide import judge
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import Phase, Retention, Stage, WaitReason
 from tests.core.worlds import NOW, B, Scene, actions, item, launches, reasons, template, texts
+from tests.each import each
 
 IDLE_600 = Retention(idle_s=600)
 
@@ -21,7 +22,7 @@ def cordoned(made):
     return {a.cause.slug for a in made.actions if isinstance(a, model.CordonAgent)}
 
 
-@pytest.mark.parametrize(
+@each(
     ("retention", "seen", "slug"),
     [
         (IDLE_600, {"idle_s": 601}, {"idle"}),

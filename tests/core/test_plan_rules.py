@@ -11,6 +11,7 @@ from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
 from broker.core.model import BackendName, Phase, Stage, WaitReason
 from tests.core.worlds import NOW, B, Scene, actions, item, launches, template
+from tests.each import each
 
 OTHER = BackendName("other")
 
@@ -48,7 +49,7 @@ def order_too_much(draft, name, count):
     ordering._launch_ordered(draft)
 
 
-@pytest.mark.parametrize(
+@each(
     ("waiting", "warm", "executors", "idle", "ordered", "stay"),
     [
         (0, 0, 1, 0, 1, 0),

@@ -10,6 +10,7 @@ from broker.core import model
 from broker.core.model import Phase, Scope, WaitReason
 from tests.core.test_plan_orders import unmet
 from tests.core.worlds import B, Scene, actions, item, template
+from tests.each import each
 
 C = model.BackendName("two")
 R = WaitReason
@@ -52,12 +53,12 @@ ENDS_FIRST = (  # of two that stand in the way the one that is told
 )
 
 
-@pytest.mark.parametrize(
+@each(
     ("sooner", "later"),
     list(itertools.combinations(ENDS_FIRST, 2)),
     ids=lambda way: way[0].__name__,
 )
-@pytest.mark.parametrize("swapped", [False, True])
+@each("swapped", [False, True])
 def test_of_two_backends_the_one_that_may_serve_first_is_told(sooner, later, swapped):
     """In whichever order the template names them; what is wrong with the other follows."""
     scene = Scene(template("t", backends=(B, C)))
@@ -71,12 +72,12 @@ def test_of_two_backends_the_one_that_may_serve_first_is_told(sooner, later, swa
     assert f"; {other}: " in text
 
 
-@pytest.mark.parametrize("wrong", [broken, paused])
-@pytest.mark.parametrize(
+@each("wrong", [broken, paused])
+@each(
     ("stands", "expected"),
     [(full, R.NO_ROOM), (capped, R.CAP_BACKEND), (spent, R.BUDGET), (away, R.NOT_SYNCED)],
 )
-@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+@each("names", [("a", "b"), ("b", "a")])
 def test_a_template_that_cannot_serve_is_no_reason_while_another_may(
     wrong, stands, expected, names
 ):

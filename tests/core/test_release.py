@@ -8,6 +8,7 @@ from broker.core import model
 from broker.core.decide import judge
 from broker.core.model import Phase
 from tests.core.worlds import Scene, actions, template
+from tests.each import each
 
 KILLED = backends_api.Exit(slug="killed", code=-9, message="killed by SIGKILL")
 STATES = backends_api.InstanceState
@@ -59,7 +60,7 @@ def test_whoever_was_to_go_after_this_build_is_released_as_well():
     assert scene.released() is not None
 
 
-@pytest.mark.parametrize(
+@each(
     ("end", "state", "spent", "is_gone"),
     [
         (KILLED, STATES.EXITED, False, True),

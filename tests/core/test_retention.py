@@ -9,6 +9,7 @@ from broker.core.demand import labels
 from broker.core.demand import wishes as demand
 from broker.core.model import KnownLabel, LabelSource, NodeName, Phase, Retention, TemplateName
 from tests.core.worlds import NOW, template
+from tests.each import each
 
 MEMORY = model.Memory(
     first_seen_at=NOW - 100, online_at=NOW - 90, online_witnessed=True, idle_at=NOW - 60
@@ -19,7 +20,7 @@ AGENT = model.Agent(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each(
     ("rule", "remembered", "more", "slug"),
     [
         ({"once": True}, {"builds": 0}, {}, None),
@@ -149,7 +150,7 @@ def interests(kind, source, **more):
 K, WHY, DARK = demand.WishKind, LabelSource.WHY, LabelSource.UNREADABLE
 
 
-@pytest.mark.parametrize(
+@each(
     ("asked", "age_s", "over_age", "kept"),
     [
         ((K.NOW, WHY), 9000, False, True),

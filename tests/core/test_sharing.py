@@ -17,6 +17,7 @@ from broker.core.fleet import agents as agents_
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import BackendName, Phase, Retention, Stage
 from tests.core.worlds import NOW, B, Scene, item, template
+from tests.each import each
 
 OTHER = BackendName("other")
 LABELS = (None, "a", "b", "a||b", "a&&!b", "!a", "c", "a b", "a&&!o-a-a1", "o-b-a2", "x", "a && x")
@@ -144,7 +145,7 @@ def looks(seed):
         change(dice, scene)
 
 
-@pytest.mark.parametrize("seed", range(24))
+@each("seed", range(24))
 def test_what_is_taken_from_the_last_plan_changes_nothing(seed):
     """The same plan as without it, in every field."""
     for scene, world, last in looks(seed):
@@ -165,7 +166,7 @@ def test_somebody_of_whom_nothing_changed_is_taken_from_the_last_plan():
     ] == [True, True]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@each("seed", range(12))
 def test_an_item_is_read_as_if_it_were_alone(seed):
     """Those that nothing tells apart are read once; all that is said of one is its own."""
     for scene, world, _ in looks(seed):
@@ -228,7 +229,7 @@ def test_an_agent_that_items_name_is_claimed_by_those_alone():
     assert_claimed(scene, found, ledger)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@each("seed", range(12))
 def test_an_agent_is_claimed_by_whom_each_item_alone_could_want_it(seed):
     """Whole crowds are asked for whole kinds of agents."""
     for scene, world, last in looks(seed):

@@ -1,12 +1,12 @@
 """Why an agent stays or goes, in words for whoever asks about one of them."""
 
 import attrs
-import pytest
 
 from broker.core import model
 from broker.core.decide import staying
 from broker.core.model import Phase
 from tests.core.worlds import NOW, policy, template
+from tests.each import each
 
 NAME = model.NodeName("o-t-aaaaaa")
 T = template("t", retention=model.Retention(idle_s=600.0))
@@ -46,7 +46,7 @@ def test_what_is_under_way_is_said():
     assert "retire is under way for 3 s: too old" == said(one)
 
 
-@pytest.mark.parametrize(
+@each(
     ("one", "words"),
     [
         (agent(Phase.IDLE, idle_at=NOW - 12), "stays: idle for 12 s, allowed are 10 min"),
@@ -106,7 +106,7 @@ def test_the_warm_pool_and_no_limit_are_said():
     assert "stays: nobody goes for idleness here" == said(one, wanted=never)
 
 
-@pytest.mark.parametrize("phase", list(Phase))
+@each("phase", list(Phase))
 def test_of_every_phase_there_is_something_to_say(phase):
     """Also of one that nothing is remembered of, and in a drain."""
     bare = model.Agent(name=NAME, phase=phase)

@@ -8,6 +8,7 @@ from broker.core import model
 from broker.core.decide import judge
 from broker.core.model import Phase, Retention
 from tests.core.worlds import NOW, B, Scene, actions, item, template, texts
+from tests.each import each
 
 PIPELINE = "x.ExecutorStepExecution$PlaceholderTask"
 DIED = backends_api.Exit(slug="out-of-memory", code=-9, message="limit 1 GiB")
@@ -18,8 +19,8 @@ def resumed(name, number=1):
     return item(number, why=f"‘{name}’ is offline", exports_label=False, task_class=PIPELINE)
 
 
-@pytest.mark.parametrize("phase", [Phase.ORPHAN, Phase.LOST])
-@pytest.mark.parametrize(
+@each("phase", [Phase.ORPHAN, Phase.LOST])
+@each(
     ("sightings", "for_s", "goes"),
     [(0, 0.0, False), (0, 99.0, False), (1, 29.0, False), (1, 30.0, True), (5, 31.0, True)],
 )
@@ -99,8 +100,8 @@ def test_a_removal_that_is_held_up_is_named_and_not_asked_for_again():
     assert {name} == set(actions(scene.plan(), model.SweepInstance))
 
 
-@pytest.mark.parametrize("phase", [Phase.LOST, Phase.DRAINED])
-@pytest.mark.parametrize(
+@each("phase", [Phase.LOST, Phase.DRAINED])
+@each(
     ("since_start_s", "seen", "goes"),
     [
         (10.0, {}, False),

@@ -12,6 +12,7 @@ from broker.core.fleet import ledger as ledgers
 from broker.core.fleet import withheld
 from broker.core.model import ItemId, Phase, Stage, WaitReason
 from tests.core.worlds import NOW, Scene, actions, item, launches, reasons, template, texts
+from tests.each import each
 
 LINUX = template("linux", cap=1)
 VETO = "Already running 1 builds on node; ‘agent-broker-o’ doesn’t have label ‘linux’"
@@ -285,7 +286,7 @@ def test_who_is_refused_an_item_is_not_protected_by_it():
     assert f"{name} is free and refused by the controller to item 1" in made.unmet[0].text
 
 
-@pytest.mark.parametrize(
+@each(
     ("why", "veto"),
     [
         ("Waiting for next available executor", ""),

@@ -11,6 +11,7 @@ from broker import config, importing
 from broker.cli import main as cli
 from broker.config import kinds, loading
 from broker.importing import hiding
+from tests.each import each
 
 INPUTS = pathlib.Path(__file__).parent / "inputs"
 NAMES = sorted(path.name for path in INPUTS.iterdir())
@@ -246,7 +247,7 @@ def test_several_namespaces_inheritance_and_a_file_that_is_partly_broken():
     assert not any("SITE" in one for one in result.create)  # nobody reads it from the broker's
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "path", "value"),
     [
         ({"label": "a b"}, ("labels",), "a b"),
@@ -299,7 +300,7 @@ def test_of_a_pod_only_what_is_refused_is_left_out():
     assert any("resources.limits.cpu: left out" in remark for remark in result.remarks)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "clean"),
     [
         ("run --password=a1b2 -v", "run --password=(removed) -v"),
@@ -377,7 +378,7 @@ def test_no_value_of_the_wrong_kind_costs_more_than_itself(value):
         check_wrong(data, path, value)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "words"),
     [
         ("", "no clouds"),

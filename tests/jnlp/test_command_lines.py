@@ -11,6 +11,7 @@ import pytest
 
 from jnlp import launch, tunnel
 from jnlp import secret as jnlp_secret
+from tests.each import each
 
 FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "commands"
 HEX = "77d22d22bee9710338ba271da5749f269ac4974e749ba5796b9c5fce1227a951"
@@ -99,8 +100,8 @@ def test_everything_told_to_an_agent_is_the_golden_one(jar):
     assert HEX not in listed(jar)
 
 
-@pytest.mark.parametrize("jar", JARS)
-@pytest.mark.parametrize("reconnect", RECONNECTS)
+@each("jar", JARS)
+@each("reconnect", RECONNECTS)
 def test_no_option_is_younger_than_the_jar(jar, reconnect):
     """An unknown one prints the usage and ends with 0: the agent would never come."""
     for way in ways(jar):

@@ -5,6 +5,7 @@ import pytest
 
 from jnlp import launch, trust, tunnel
 from jnlp import secret as jnlp_secret
+from tests.each import each
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins" / "agent"
 HEX = "77d22d22bee9710338ba271da5749f269ac4974e749ba5796b9c5fce1227a951"
@@ -124,7 +125,7 @@ def test_new_style(connection, options):
     assert made.env == {}
 
 
-@pytest.mark.parametrize(
+@each(
     ("style", "seconds", "expected"),
     [
         (launch.OptionStyle.NAMED_WITH_LIMIT, None, ()),
@@ -145,8 +146,8 @@ def test_how_long_an_agent_tries_to_come_back(style, seconds, expected):
     assert added == expected
 
 
-@pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("connection", [tunnel.connection(), TUNNEL, WEBSOCKET, DIRECT])
+@each("style", STYLES)
+@each("connection", [tunnel.connection(), TUNNEL, WEBSOCKET, DIRECT])
 def test_the_secret_is_in_the_file_only(style, connection):
     """Never in a command line, an environment or a repr."""
     who = inbound(connection=connection)

@@ -4,6 +4,7 @@ import pathlib
 import pytest
 
 from jnlp import node, tunnel
+from tests.each import each
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
 
@@ -50,7 +51,7 @@ def test_a_sound_definition_has_no_problems():
     assert node.problems(sound) == ()
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "text"),
     [
         ({"name": ""}, "A-Z a-z 0-9"),

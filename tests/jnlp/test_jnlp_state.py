@@ -4,6 +4,7 @@ import pathlib
 import pytest
 
 from jnlp import errors, state
+from tests.each import each
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
 IDLE = {
@@ -71,7 +72,7 @@ def test_any_sign_of_work_outranks_idle(work):
     assert state.parse({**IDLE, **work}).idle is False
 
 
-@pytest.mark.parametrize(
+@each(
     "broken",
     [
         {"idle": None},

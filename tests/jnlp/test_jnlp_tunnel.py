@@ -1,6 +1,7 @@
 import pytest
 
 from jnlp import tunnel
+from tests.each import each
 
 IDENTITY = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A"
 TCP, WEBSOCKET, DIRECT = (
@@ -27,7 +28,7 @@ def test_tunnels_that_agents_understand(text, host, port):
     assert tunnel.parse_tunnel(text) == tunnel.Tunnel(host=host, port=port)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "hint"),
     [
         ("localhost", "a colon is missing"),
@@ -91,7 +92,7 @@ def test_connections_that_work(settings, expected):
     assert tunnel.connection(**settings) == expected
 
 
-@pytest.mark.parametrize(
+@each(
     ("settings", "field"),
     [
         ({"transport": WEBSOCKET, "tunnel": "localhost:50443"}, "tunnel"),

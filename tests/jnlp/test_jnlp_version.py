@@ -1,9 +1,10 @@
 import pytest
 
 from jnlp import launch, version
+from tests.each import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "safe"),
     [
         ("2.263.4", False),
@@ -48,7 +49,7 @@ def test_where_a_schedule_closes_no_connection(text, quiet):
     assert version.schedule_only_refuses(text) is quiet
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "style"),
     [
         ("2.263.4", launch.OptionStyle.POSITIONAL),

@@ -8,6 +8,7 @@ import pytest
 from backends.kit import remarks
 from backends.kubernetes import settings
 from backends.kubernetes.pods import fields
+from tests.each import each
 from tests.oracle import known_fields
 
 
@@ -45,7 +46,7 @@ def mounted(**told: Any) -> dict[str, Any]:
 C = "pod.spec.containers.1"
 
 
-@pytest.mark.parametrize(
+@each(
     ("pod", "place", "text"),
     [
         (spec(containers=[{"name": "c"}]), "pod.spec.containers.0", "has no image"),

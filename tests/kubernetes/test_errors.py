@@ -4,6 +4,7 @@ import pytest
 
 from backends import api
 from backends.kubernetes.api import client, errors, throttling
+from tests.each import each
 from tests.kubernetes import fake, recorded, test_backend
 
 HINT = "; hint: the rights in docs/backends/kubernetes.md"
@@ -123,7 +124,7 @@ def answer(response: dict) -> errors.ErrorAnswer:
     )
 
 
-@pytest.mark.parametrize("name", [n for n in SINGLE if "container-creating" not in n])
+@each("name", [n for n in SINGLE if "container-creating" not in n])
 def test_recorded_refusals(name: str) -> None:
     """One class each, with the server's words, at most 256 characters of them."""
     verb, what, cls, words = TABLE[name.removeprefix("error-")]
@@ -136,7 +137,7 @@ def test_recorded_refusals(name: str) -> None:
     assert error.reach is REACHES.get(name.removeprefix("error-"), cls.usual)
 
 
-@pytest.mark.parametrize("name", TABLE)
+@each("name", TABLE)
 def test_what_the_contract_lets_out_reaches_as_far(name: str) -> None:
     """Our finer classes are not the contract's, and lose nothing on the way."""
     verb, what, _, _ = TABLE[name]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from backends.kubernetes.pods import merge
+from tests.each import each
 
 
 def laid(*layers: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def spec(**fields: Any) -> dict[str, Any]:
     return {"spec": fields}
 
 
-@pytest.mark.parametrize(
+@each(
     ("under", "over", "expected"),
     [
         pytest.param(
@@ -136,7 +137,7 @@ def test_what_was_removed_can_come_back() -> None:
     assert again == laid(below, removal, again)
 
 
-@pytest.mark.parametrize(
+@each(
     ("layer", "words"),
     [
         (spec(containers=[{"image": "x"}]), "pod.spec.containers[0]: has no 'name'"),

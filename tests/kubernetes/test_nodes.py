@@ -11,6 +11,7 @@ import pytest
 from backends import api
 from backends.kubernetes.api import errors
 from backends.kubernetes.pods import nodes
+from tests.each import each
 from tests.kubernetes import fake, test_backend
 
 AUTOSCALER = "ToBeDeletedByClusterAutoscaler"
@@ -24,7 +25,7 @@ def taint(key: str, effect: str = "NoSchedule") -> dict[str, Any]:
     return {"key": key, "value": "1", "effect": effect}
 
 
-@pytest.mark.parametrize("key", nodes.ENDS)
+@each("key", nodes.ENDS)
 def test_a_taint_that_means_an_end_is_told_with_its_key(key: str) -> None:
     """Whatever stands beside it."""
     for effect in ("NoSchedule", "NoExecute"):
@@ -33,7 +34,7 @@ def test_a_taint_that_means_an_end_is_told_with_its_key(key: str) -> None:
         assert key in told
 
 
-@pytest.mark.parametrize(
+@each(
     "told",
     [
         node(),

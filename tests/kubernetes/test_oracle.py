@@ -9,6 +9,7 @@ from kubernetes import client
 from backends import api
 from backends.kubernetes.pods import states
 from tests import patience
+from tests.each import each
 from tests.kubernetes import fake, oracle, recorded, test_backend, test_pod
 
 
@@ -68,7 +69,7 @@ async def test_the_generated_client_sees_the_same_pods(
     }
 
 
-@pytest.mark.parametrize("name", recorded.names("pod-"))
+@each("name", recorded.names("pod-"))
 def test_recorded_pods_are_read_alike(name: str) -> None:
     """The agent's state and how it ended, in every event of every recorded life."""
     for _, kind, pod in recorded.events(name):

@@ -16,6 +16,7 @@ from backends.kit import names, remarks, runtime
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
 from backends.kubernetes.pods import merge, pod, states, volumes
+from tests.each import each
 from tests.kubernetes import recorded, test_merge
 from tests.oracle import schemas
 
@@ -385,7 +386,7 @@ def test_a_mount_of_no_volume_is_refused_without_a_cluster(
         body({kind: [{"name": "c", "image": "x", **mount}]})
 
 
-@pytest.mark.parametrize(
+@each(
     ("change", "words"),
     [
         ({"image": None}, "no image"),

@@ -10,6 +10,7 @@ from backends import api
 from backends.kubernetes import backend
 from backends.kubernetes.api import errors, rights
 from backends.kubernetes.pods import quotas, refused_pod
+from tests.each import each
 from tests.kubernetes import fake, test_backend, test_held
 
 RIGHT = rights.OptionalRight("what a quota leaves is not known")
@@ -27,7 +28,7 @@ def quota(hard: dict[str, Any], used: dict[str, Any], **spec: Any) -> dict[str, 
     return {"metadata": {"name": "q"}, "spec": spec, "status": {"hard": hard, "used": used}}
 
 
-@pytest.mark.parametrize(
+@each(
     ("told", "pods", "alike"),
     [
         ([], None, None),
@@ -52,7 +53,7 @@ def test_what_quotas_leave(told: list[Any], pods: int | None, alike: int | None)
     assert bool(found.text) == (alike == 0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("told", "meant"),
     [
         ("3", 3.0),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from backends import api
 from backends.kubernetes.pods import pod as pods
 from backends.kubernetes.pods import states, table
+from tests.each import each
 from tests.kubernetes import recorded
 
 STARTS = [
@@ -162,7 +163,7 @@ def matches(expected: tuple[Any, ...], actual: tuple[Any, ...]) -> bool:
     return bool(expected[:-1] == actual[:-1] and head)
 
 
-@pytest.mark.parametrize("name", recorded.names("pod-"))
+@each("name", recorded.names("pod-"))
 def test_recorded_lives(name: str) -> None:
     """Each state that a real kubelet reported, in order, each told once."""
     life: list[tuple[Any, ...]] = []

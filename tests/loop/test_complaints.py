@@ -1,10 +1,9 @@
 """What agents say they died of: real outputs of agent.jar (3309; old: 4.5), and what is made of them."""
 
-import pytest
-
 from broker.core import model
 from broker.loop import complaints
 from outside import text as texts
+from tests.each import each
 from tests.project import test_house as house
 
 RECORDINGS = house.ROOT / "tests" / "recordings"
@@ -77,7 +76,7 @@ RECORDED = {
 }
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@each("name", RECORDED)
 def test_what_a_real_agent_says(name):
     words, cause = RECORDED[name]
     told = complaints.complaint(tail(name))

@@ -13,6 +13,7 @@ from broker.config import describing, kinds, loading
 from broker.controller import placeholder
 from broker.core import election, model
 from broker.leading import identity, leadership
+from tests.each import each
 
 TEXT = """\
 owner: o
@@ -51,7 +52,7 @@ def test_everything_can_be_said():
     assert any("a fail-over may take 35 s" in warning.text for warning in told.warnings)
 
 
-@pytest.mark.parametrize(
+@each(
     ("told", "kind", "where", "words"),
     [
         ("yes", "kubernetes", "", "allowed: a section of settings"),

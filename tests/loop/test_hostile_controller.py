@@ -10,7 +10,6 @@ import json
 import logging
 
 import attrs
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from broker.status import documents, page, terminal
 from jnlp import entries, errors
 from outside import text
 from tests.core import worlds
+from tests.each import each
 from tests.loop import test_jenkins_parse
 from tests.status import status_source
 
@@ -214,7 +214,7 @@ def flat(odd):
     return f"{odd!r}"[:40]
 
 
-@pytest.mark.parametrize("odd", ODD, ids=flat)
+@each("odd", ODD, ids=flat)
 def test_each_odd_value_in_every_place(odd):
     """One place after the other; each value in some of them, all values together in all."""
     for which in range(2):
@@ -270,7 +270,7 @@ def test_odd_entries_are_told_once_with_a_count_and_a_reason():
     assert words in logged(world, looks[0])
 
 
-@pytest.mark.parametrize("words", [t for t in ODD if isinstance(t, str) and t], ids=flat)
+@each("words", [t for t in ODD if isinstance(t, str) and t], ids=flat)
 def test_no_text_forges_a_line_of_the_log(words):
     """Neither in a field, nor in a message, nor in a traceback that quotes it."""
     stream = io.StringIO()

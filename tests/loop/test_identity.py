@@ -11,6 +11,7 @@ from broker.core.fleet import marks
 from broker.leading import identity
 from broker.leading.identity import Claim, Standing, Step
 from jnlp import errors
+from tests.each import each
 
 
 def test_the_claim_is_read_back():
@@ -30,7 +31,7 @@ OURS = {Standing(mine=MINE, **ASKED).question}
 THEIRS = {"0123456789ab"}
 
 
-@pytest.mark.parametrize(
+@each(
     ("seen", "questions", "standing", "now", "step", "works"),
     [
         (None, set(), {}, 100, Step.TAKE, True),  # nobody was here
@@ -132,7 +133,7 @@ async def duel(order, controller, *brokers):
 ORDERS = list(itertools.product((0, 1), repeat=6))
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@each("order", ORDERS)
 async def test_whoever_was_there_first_goes_on(order):
     """In whatever order the two look."""
     controller = Controller()
@@ -144,8 +145,8 @@ async def test_whoever_was_there_first_goes_on(order):
     assert list(controller.nodes) == [marks.placeholder_name("o")]
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("previous", [(), ("old",), ("older", "old")])
+@each("order", ORDERS)
+@each("previous", [(), ("old",), ("older", "old")])
 async def test_of_two_that_start_at_once_one_works(order, previous):
     """Nobody was there before, or both come from a copy of one state directory."""
     controller = Controller()
@@ -157,7 +158,7 @@ async def test_of_two_that_start_at_once_one_works(order, previous):
     assert list(controller.nodes) == [marks.placeholder_name("o")]
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@each("order", ORDERS)
 async def test_of_two_that_ask_a_dead_one_one_works(order):
     """Both wait; whoever takes the claim first answers the other."""
     controller = Controller()

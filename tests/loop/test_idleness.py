@@ -16,6 +16,7 @@ from broker.loop import idleness
 from outside import waits
 from tests import patience
 from tests.core.worlds import B, Scene, template
+from tests.each import each
 from tests.loop import daemons
 
 NOW = 1000.0
@@ -35,7 +36,7 @@ def agents(*phases: Phase, idle_s: float = 120.0) -> list[model.Agent]:
     ]
 
 
-@pytest.mark.parametrize("phase", Phase)
+@each("phase", Phase)
 def test_only_who_is_idle_is_idle(phase: Phase) -> None:
     """Every other phase may have a build, or get one at once."""
     told = rule.idle(agents(phase), now=NOW)

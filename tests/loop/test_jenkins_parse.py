@@ -10,6 +10,7 @@ from broker.core.demand import wishes as demand
 from broker.core.fleet import latency
 from broker.status import documents
 from jnlp import entries, errors
+from tests.each import each
 from tests.status import status_source
 
 RECORDINGS = pathlib.Path(__file__).parents[1] / "recordings" / "jenkins"
@@ -82,7 +83,7 @@ def test_a_label_that_is_null_is_not_one_that_is_absent(task, expression, export
     assert (item.label_expression, item.exports_label) == (expression, exports)
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "stage"),
     [
         ({}, model.Stage.BUILDABLE),
@@ -138,7 +139,7 @@ def test_missing_fields_of_an_item():
     assert one(why=None).why == ""
 
 
-@pytest.mark.parametrize(
+@each(
     "document",
     [
         "null",
@@ -171,7 +172,7 @@ def test_a_queue_that_is_none(document):
         reading.parse_queue(entries.Entries(document.encode(), "items"), 0.0)
 
 
-@pytest.mark.parametrize(
+@each(
     ("item", "why"),
     [
         (None, "not an object"),
@@ -195,9 +196,7 @@ def test_one_odd_item_costs_that_item(item, why):
     assert why in odd.words("item")
 
 
-@pytest.mark.parametrize(
-    "value", [10**400, -(10**400), float("inf"), float("nan"), "1", True, [], {}, 1e308]
-)
+@each("value", [10**400, -(10**400), float("inf"), float("nan"), "1", True, [], {}, 1e308])
 def test_numbers_of_any_size_and_kind(value):
     """Times are clamped, or not told; nothing else of the item is lost."""
     item = one(inQueueSince=value, buildableStartMilliseconds=value, timestamp=value)
@@ -223,7 +222,7 @@ def test_the_recorded_computers():
 IDLE = {"displayName": "a", "idle": True, "offline": False, "temporarilyOffline": False}
 
 
-@pytest.mark.parametrize(
+@each(
     ("computer", "names", "nameless"),
     [
         (None, set(), True),

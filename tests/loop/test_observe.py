@@ -1,10 +1,9 @@
 """What is noted when a source is lost and when it is back."""
 
-import pytest
-
 from broker.core import model
 from broker.loop import health
 from broker.loop.health import SourceBack, SourceLost
+from tests.each import each
 
 FINE = model.World(
     now=1.0,
@@ -23,7 +22,7 @@ PARTLY = model.World(
 )
 
 
-@pytest.mark.parametrize(
+@each(
     ("before", "now", "noted"),
     [
         (None, FINE, ()),

@@ -12,6 +12,7 @@ from broker.core.decide import plan as plans
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import BackendName, NodeName, Phase, Scope, Stage, TemplateName
 from tests.core import worlds
+from tests.each import each
 from tests.model.test_plan_properties import scenes
 
 SECRET = "c5f7a1b2-very-secret"
@@ -52,7 +53,7 @@ def test_the_plan_of_what_comes_back_is_the_same(scene):
     assert told.actions == plans.plan(world, scene.policy).actions
 
 
-@pytest.mark.parametrize("cause", [*model.Cause, *model.Failure], ids=lambda cause: cause.slug)
+@each("cause", [*model.Cause, *model.Failure], ids=lambda cause: cause.slug)
 def test_what_is_remembered_comes_back(cause):
     """Back-offs are kept by a key that is no text; what they began with may be a cause or a failure."""
     key = model.BackoffKey(
@@ -152,7 +153,7 @@ def test_a_file_is_bounded_and_says_so():
     assert 3 == len(lines)
 
 
-@pytest.mark.parametrize(
+@each(
     ("lines", "words"),
     [
         ([], "line 1: the file is empty"),

@@ -16,6 +16,7 @@ from broker.loop import health, sources, turn
 from broker.loop import pace as paces
 from broker.loop import state as states
 from tests.core.worlds import NOW, B, Scene, item, template
+from tests.each import each
 
 DICE = turn.Dice(jitter=0.5, ids=tuple(f"n{n}" for n in range(16)))
 PACE = paces.Pace(busy_s=1.0, idle_s=60.0, failing_s=30.0)
@@ -370,8 +371,8 @@ def test_how_a_removal_ends(how, ends):
     assert (0, ends) == (state.launches, state.ends)
 
 
-@pytest.mark.parametrize("how", [{}, FAILED, {"withdrawn": True}])
-@pytest.mark.parametrize("kind", [model.LaunchAgent, model.RetireAgent, model.CordonAgent])
+@each("how", [{}, FAILED, {"withdrawn": True}])
+@each("kind", [model.LaunchAgent, model.RetireAgent, model.CordonAgent])
 def test_an_outcome_for_an_agent_that_nobody_knows_any_more(how, kind):
     """The term has changed, or a person removed it: the outcome is kept, nothing else is made up."""
     scene = Scene(template("t"))
@@ -540,7 +541,7 @@ def resting(**more):
     return states.State(plan=model.Plan(active=False), **more)
 
 
-@pytest.mark.parametrize(
+@each(
     ("state", "pause_s"),
     [
         (states.State(), 1.0),  # nothing was planned yet

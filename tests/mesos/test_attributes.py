@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backends.mesos import attributes, offers
+from tests.each import each
 
 NUMBERS = ("7", "0", "-3", "109", "100000", "1234567", "20161130", "20161107.1", "20170101", "0.25",
            "1e15", "123456789012345", "-0.5", "1.50")  # fmt: skip
@@ -51,7 +52,7 @@ def fits(written: str, operator: str, value: str = "", placed=()) -> tuple[bool,
     return bool(found.accepted), offers.never_fits(need, [agent]) is None
 
 
-@pytest.mark.parametrize("written", NUMBERS)
+@each("written", NUMBERS)
 def test_a_number_is_found_as_it_is_written_and_as_a_number(written):
     """Also a date, which a double writes with an exponent, and with an end of zeros."""
     number = float(written)
@@ -67,7 +68,7 @@ def test_a_number_is_found_as_it_is_written_and_as_a_number(written):
         assert (False, False) == fits(written, "IS", other), other
 
 
-@pytest.mark.parametrize(
+@each(
     ("written", "operator", "value", "fit"),
     [
         ("20161107.1", "LIKE", r"2016.*", True),

@@ -3,9 +3,8 @@
 import json
 import pathlib
 
-import pytest
-
 from backends.mesos import death
+from tests.each import each
 
 RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
 
@@ -49,7 +48,7 @@ def statuses(stream: str) -> list[dict]:
     return [one["event"]["update"]["status"] for one in events if one["event"]["type"] == "UPDATE"]
 
 
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end[1])
+@each("end", ENDS, ids=lambda end: end[1])
 def test_recorded_ends(end):
     """What a real agent said, in the vocabulary that all backends share."""
     stream, task = end
@@ -69,13 +68,9 @@ def test_the_table_is_total():
     assert set(death.REASONS.values()) <= SLUGS
 
 
-@pytest.mark.parametrize("reason", ["REASON_OF_THE_FUTURE", "REASON_TASK_INVALID", None])
-@pytest.mark.parametrize(
-    "state", ["TASK_FAILED", "TASK_KILLED", "TASK_LOST", "TASK_OF_THE_FUTURE"]
-)
-@pytest.mark.parametrize(
-    "message", ["", "?!", "terminated with signal Nonsense", "exited with status"]
-)
+@each("reason", ["REASON_OF_THE_FUTURE", "REASON_TASK_INVALID", None])
+@each("state", ["TASK_FAILED", "TASK_KILLED", "TASK_LOST", "TASK_OF_THE_FUTURE"])
+@each("message", ["", "?!", "terminated with signal Nonsense", "exited with status"])
 def test_anything_gets_a_certificate(reason, state, message):
     """Unknown words never raise, and never lack a sentence."""
     status = {"state": state, "message": message} | ({"reason": reason} if reason else {})

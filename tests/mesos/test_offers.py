@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.mesos import offers
+from tests.each import each
 
 RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
 
@@ -168,7 +169,7 @@ def test_what_can_be_taken_away_or_is_a_volume_is_not_touched():
     assert {"a": "host-S1: cpus 0.5 of 1"} == found.misses
 
 
-@pytest.mark.parametrize(
+@each(
     ("operator", "value", "there", "fits"),
     [
         ("IS", "r1", [], True), ("IS", "r2", [], False),

@@ -8,6 +8,7 @@ import pytest
 from backends import api
 from backends.mesos import backend, death, records, transport
 from broker.core import model
+from tests.each import each
 
 RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
 LAUNCHES = {  # reason: what the launch raises; of the others the end is told by the listing
@@ -42,7 +43,7 @@ def test_the_recordings_are_there():
     assert len(STATUSES) >= 20
 
 
-@pytest.mark.parametrize("status", STATUSES, ids=lambda s: f"{s['state']} {s.get('reason', '')}")
+@each("status", STATUSES, ids=lambda s: f"{s['state']} {s.get('reason', '')}")
 def test_a_task_that_is_not_taken_is_its_templates_trouble(status):
     """Or nobody's: the backend goes on, whatever ended a task."""
     task = records.Task(name="a1", final=status)
@@ -58,7 +59,7 @@ def test_a_task_that_is_not_taken_is_its_templates_trouble(status):
         assert (kind, api.Reach.TEMPLATE) == (type(error), error.reach)
 
 
-@pytest.mark.parametrize("reason", death.REASONS)
+@each("reason", death.REASONS)
 def test_a_place_that_goes_away_is_no_templates_trouble(reason):
     """An agent of Mesos that is drained, lost or removed: the next task goes elsewhere."""
     cause = model.Cause.of_exit(death.REASONS[reason])

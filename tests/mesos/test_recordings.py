@@ -7,9 +7,9 @@ to leave the session in the state that the cluster was in. What cannot be held s
 import json
 
 import attrs
-import pytest
 
 from backends.mesos import calls, instances, offers, records, session
+from tests.each import each
 from tests.mesos import master, replay
 
 
@@ -98,7 +98,7 @@ def test_every_recording_is_held_or_says_why_not():
 # --- the fake ---
 
 
-@pytest.mark.parametrize("scenario", FAKE)
+@each("scenario", FAKE)
 def test_recorded_calls_give_the_recorded_answers(scenario):
     """Statuses and texts of calls; updates with words, source, reason, members; what was offered."""
     held = FAKE[scenario]
@@ -126,13 +126,13 @@ STREAMS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("scenario", "name"), STREAMS)
+@each(("scenario", "name"), STREAMS)
 def test_recorded_bytes_are_the_recorded_events(scenario, name):
     """The bytes of the wire, cut as the chunks were, give the documents."""
     assert replay.streams(scenario)[name].told() == replay.decoded(scenario, name)
 
 
-@pytest.mark.parametrize(("scenario", "name"), STREAMS)
+@each(("scenario", "name"), STREAMS)
 def test_recorded_streams_leave_the_session_right(scenario, name):
     """Offers answered at once, updates acknowledged exactly once each, states as last told."""
     framework = calls.Framework(id="f", name="f", user="u", role="*", failover_timeout_s=1.0)
@@ -177,7 +177,7 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize(("scenario", "name"), STREAMS)
+@each(("scenario", "name"), STREAMS)
 def test_only_an_error_of_the_master_ends_a_session(scenario, name):
     """Failed over and removed are told apart; everything else leaves it online."""
     framework = calls.Framework(id="f", name="f", user="u", role="*", failover_timeout_s=1.0)

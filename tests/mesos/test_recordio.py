@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.mesos import recordio
+from tests.each import each
 
 RECORDED = pathlib.Path(__file__).parent.parent / "recordings" / "mesos"
 
@@ -39,7 +40,7 @@ def test_a_cut_record_is_noticed(records, data):
     assert not decoder.is_between_records
 
 
-@pytest.mark.parametrize(
+@each(
     "stream",
     [b"x", b"\n", b"-1\n", b"+5\nabc", b" 3\nabc", b"5a\n", b"9" * 30, b"99999999\n", b"\xb2\n"],
 )

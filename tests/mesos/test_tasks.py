@@ -14,6 +14,7 @@ from backends import api
 from backends.kit import runtime
 from backends.mesos import offers, settings, tasks
 from tests import patience
+from tests.each import each
 
 SECRET = "s3cret-word"
 TOLD = settings.MesosSettings(master="http://m:5050", user="nobody")
@@ -237,7 +238,7 @@ def test_ports_are_those_of_the_offer():
     assert tasks.metadata(tasks.labels_of(wanted)) == tasks.metadata(labels)
 
 
-@pytest.mark.parametrize(
+@each(
     ("changes", "words"),
     [
         ({"argv": ()}, "needs a command"),

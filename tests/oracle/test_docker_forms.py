@@ -21,6 +21,7 @@ from backends.docker.engine import answers
 from backends.kit import names
 from tests.docker import engines, recorded, scripted_engine, test_container
 from tests.docker.test_odd import backend, entry
+from tests.each import each
 from tests.oracle import engine_forms
 
 NEWER = engine_forms.VERSIONS[1:]
@@ -179,8 +180,8 @@ SAMPLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("version", NEWER)
-@pytest.mark.parametrize("name", READERS)
+@each("version", NEWER)
+@each("name", READERS)
 def test_what_we_read_is_still_there(name, version):
     """No reader relies on a field that a newer engine no longer has."""
     asked: set[str] = set()

@@ -15,6 +15,7 @@ import pytest
 from broker.core.demand import labels
 from broker.simulator import labels as simulated
 from tests.core import worlds
+from tests.each import each
 
 TABLE = json.loads(
     (pathlib.Path(__file__).parent.parent / "recordings/jenkins/labels/grammars.json").read_text()
@@ -41,7 +42,7 @@ def test_the_ages_differ():
 AGES = [(age, version) for age, versions in VERSIONS.items() for version in versions]
 
 
-@pytest.mark.parametrize(("age", "version"), AGES)
+@each(("age", "version"), AGES)
 def test_the_broker_reads_as_the_controller_of_that_age(age, version):
     """What is an expression there is one here, and fits the same sets of labels."""
     grammar = labels.Grammar.of(version)
@@ -50,7 +51,7 @@ def test_the_broker_reads_as_the_controller_of_that_age(age, version):
     }
 
 
-@pytest.mark.parametrize(("age", "version"), [(age, v) for age, v in AGES if v[:1].isdigit()])
+@each(("age", "version"), [(age, v) for age, v in AGES if v[:1].isdigit()])
 def test_the_simulated_controller_reads_as_the_real_one_of_that_age(age, version):
     """By its own reading."""
     era = simulated.Era.of(version)

@@ -12,6 +12,7 @@ import pytest
 
 from broker.core.demand import labels
 from broker.simulator import labels as simulated
+from tests.each import each
 
 RECORDED = json.loads(
     (
@@ -35,7 +36,7 @@ def test_there_are_enough():
     assert sum("error" in one for one in TEXTS) > 30
 
 
-@pytest.mark.parametrize("one", TEXTS, ids=lambda one: ascii(one["text"])[:60])
+@each("one", TEXTS, ids=lambda one: ascii(one["text"])[:60])
 def test_the_broker_reads_an_expression_as_the_controller_does(one):
     """What is none is none; of the others every set of labels fits or does not."""
     if "error" in one:
@@ -47,7 +48,7 @@ def test_the_broker_reads_an_expression_as_the_controller_does(one):
     assert one["matches"] == digits(labels.parse(read.canonical()).matches)
 
 
-@pytest.mark.parametrize("one", TEXTS, ids=lambda one: ascii(one["text"])[:60])
+@each("one", TEXTS, ids=lambda one: ascii(one["text"])[:60])
 def test_the_simulated_controller_reads_it_as_the_real_one_does(one):
     """By a reading of its own: the expression, how it is written, and what an item waits for."""
     if "error" in one:

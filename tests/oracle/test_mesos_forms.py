@@ -17,6 +17,7 @@ import pytest
 
 from backends import api
 from backends.mesos import calls, cluster, offers, reader, session, settings, transport
+from tests.each import each
 from tests.mesos import master, replay, wire
 
 VIEWS = {
@@ -349,7 +350,7 @@ def test_resources_of_another_role_than_offered_are_refused():
 # --- everything recorded is read ---
 
 
-@pytest.mark.parametrize(("scenario", "name"), STREAMS)
+@each(("scenario", "name"), STREAMS)
 def test_no_recorded_event_is_odd(scenario, name):
     """The session sets nothing aside, and of an offer no resource and no attribute is lost."""
     machine = session.Session(framework("*"), refuse_s=3600.0)

@@ -19,6 +19,7 @@ from aiohttp import test_utils, web
 from hypothesis import strategies as st
 
 from outside import bodies, connect_errors, files, odd_json, secrets, text, tls, typed
+from tests.each import each
 
 TOKEN = "11b4a9f3-Ü+/ö?\"<'&c0ffee"
 AGENT = "0123456789abcdef" * 4
@@ -47,7 +48,7 @@ IN_ALL_FORMS = {
 OTHERS = {"form": 6, "basic": 24, "basic of a longer user": 26, "registry": 43, "in a query": 2}
 
 
-@pytest.mark.parametrize("form", IN_ALL_FORMS)
+@each("form", IN_ALL_FORMS)
 def test_every_form_of_a_secret_is_blanked(form):
     """Whatever the remote makes of what it was sent before it sends it back."""
     secrets.register(TOKEN)
@@ -196,7 +197,7 @@ def test_directories_are_made_for_their_owner_alone(tmp_path, umask):
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "number", "integer"),
     [
         (5, 5.0, 5),
@@ -233,8 +234,8 @@ def test_one_odd_entry_costs_that_entry():
     assert typed.Odd().words("thing") == ""
 
 
-@pytest.mark.parametrize("before", ["", "a", "ab", "abc", '{"s": "'])
-@pytest.mark.parametrize("after", ["", "x", "xy", '"}'])
+@each("before", ["", "a", "ab", "abc", '{"s": "'])
+@each("after", ["", "x", "xy", '"}'])
 def test_an_agents_secret_is_known_in_base64_with_and_without_anything_around(before, after):
     """At each place in a group, and at the very end, where a group is not full."""
     secret = "0123456789abcdef" * 4
@@ -344,10 +345,8 @@ def test_a_secret_in_a_file_is_its_text(tmp_path):
             files.secret(path)
 
 
-@pytest.mark.parametrize(
-    "secret", ["11aB+c/d=ef?g&h\"kl'mn<op>q", "Pässwörd ü 9%41", "11f3c9a77b2e"]
-)
-@pytest.mark.parametrize(
+@each("secret", ["11aB+c/d=ef?g&h\"kl'mn<op>q", "Pässwörd ü 9%41", "11f3c9a77b2e"])
+@each(
     "spelled",
     [
         lambda s: (

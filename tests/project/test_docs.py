@@ -8,13 +8,12 @@ import pathlib
 import re
 import shlex
 
-import pytest
-
 from broker import metrics
 from broker.cli import main, shared
 from broker.config import describing, kinds, loading
 from broker.core import model
 from broker.metrics import values
+from tests.each import each
 
 DOCS = pathlib.Path(__file__).parent.parent.parent / "docs"
 ROOT = DOCS.parent
@@ -150,7 +149,7 @@ def test_the_alerts_and_the_page_know_whom_a_person_must_help():
         assert found == {c for c in model.Cause if c.accident}
 
 
-@pytest.mark.parametrize(
+@each(
     "path",
     [
         *sorted(ROOT.glob("*.md")),
@@ -229,7 +228,7 @@ def test_the_commands_of_the_readme_do_what_they_say(tmp_path, monkeypatch, caps
     assert "maven" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
+@each(
     "path",
     [
         *sorted(ROOT.glob("*.md")),

@@ -6,14 +6,13 @@ import json
 import socket
 import urllib.parse
 
-import pytest
-
 from tests import echo
+from tests.each import each
 
 SECRET = 'pass"wörd & <11a0b1c2>'
 
 
-@pytest.mark.parametrize("way", echo.WAYS)
+@each("way", echo.WAYS)
 def test_every_way_tells_the_secret_back(way):
     """In what goes over the wire it can be found."""
     login = base64.b64encode(b"someone:a-very-long-token").decode()
@@ -26,7 +25,7 @@ def test_every_way_tells_the_secret_back(way):
     assert echo.found("a-very-long-token", answer.decode("latin-1"))
 
 
-@pytest.mark.parametrize(
+@each(
     "shown",
     [
         SECRET,

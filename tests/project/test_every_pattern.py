@@ -19,6 +19,7 @@ import backends
 import broker
 import jnlp
 import outside
+from tests.each import each
 from tests.project import backtracking
 
 SIZE = 512
@@ -150,7 +151,7 @@ def steps(pattern, asked):
     return worst_of_all
 
 
-@pytest.mark.parametrize("name", PATTERNS)
+@each("name", PATTERNS)
 def test_a_pattern_takes_some_steps_for_each_character(name):
     """Asked as its module asks it, whatever stands there."""
     taken, text = steps(*PATTERNS[name])

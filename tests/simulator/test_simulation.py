@@ -4,6 +4,7 @@ import pytest
 
 from broker.simulator import documents, reasons, simulation
 from broker.simulator.simulation import Fate, ItemClass, Node, SimulatedRefusal, TaskKind
+from tests.each import each
 
 OLD, NEW = "2.263.4", "2.528.3"
 
@@ -203,7 +204,7 @@ def test_cancelling():
 BUSY = {"busy": True}
 
 
-@pytest.mark.parametrize(
+@each(
     ("built_in", "nodes", "label", "english", "german"),
     [
         # recordings queue/01, 06, 13, 14, 03, 04, 11, 35: text and language

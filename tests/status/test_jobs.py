@@ -1,12 +1,11 @@
 """Names of jobs, read from their addresses."""
 
-import pytest
-
 from broker.core import model
 from broker.status import jobs
+from tests.each import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "name"),
     [
         ("http://localhost:8080/job/fs-nobody/", "fs-nobody"),

@@ -1,4 +1,4 @@
-"""Starts of the broker that cost no import: forked off a process that has imported it already.
+"""Starts of the program that cost no import: forked off a process that has imported it already.
 
 Each is a process of its own, with its own signals, files, environment and end; only what an
 interpreter does to begin is not done again. What that is about starts one itself: ``tests/cli``,
@@ -65,6 +65,8 @@ class Process:
 
     pid: int
     returncode: int | None = None
+    stdout: asyncio.StreamReader | None = None  # of one that was begun with ``talking``
+    stderr: asyncio.StreamReader | None = None
     _line: socket.socket = field(kw_only=True)
     _over: asyncio.Event = field(init=False, factory=asyncio.Event)
 
@@ -82,6 +84,13 @@ class Process:
         await self._over.wait()
         return self.returncode
 
+    async def communicate(self) -> tuple[bytes, bytes]:
+        """Return the rest of what it says, once it has ended."""
+        assert self.stdout is not None
+        assert self.stderr is not None
+        out, err, _ = await asyncio.gather(self.stdout.read(), self.stderr.read(), self.wait())
+        return out, err
+
     def send_signal(self, number: int) -> None:
         """Raises ProcessLookupError."""
         if self.returncode is not None:
@@ -98,17 +107,45 @@ class Process:
 
 
 async def start(
-    *arguments: str, output: IO[bytes], cwd: pathlib.Path, env: Mapping[str, str]
+    *arguments: str,
+    output: IO[bytes] | int,
+    errors: IO[bytes] | int | None = None,
+    cwd: pathlib.Path,
+    env: Mapping[str, str],
 ) -> Process:
-    """Start ``agent-broker`` with arguments; it says everything into a file, and is asked nothing."""
+    """Start ``agent-broker`` with arguments; it says everything into files, and is asked nothing."""
     request = json.dumps({"arguments": arguments, "cwd": str(cwd), "env": dict(env)}).encode()
     line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.setblocking(False)
+    told = [
+        one if isinstance(one, int) else one.fileno()
+        for one in (output, output if errors is None else errors)
+    ]
     with theirs, open(os.devnull, "rb") as nothing:
-        files = [nothing.fileno(), output.fileno(), output.fileno(), theirs.fileno()]
-        _source.ask(request, files)
+        _source.ask(request, [nothing.fileno(), *told, theirs.fileno()])
     pid = int(await asyncio.get_running_loop().sock_recv(line, 16))
     return Process(pid, line=line)
+
+
+async def talking(*arguments: str, cwd: pathlib.Path, env: Mapping[str, str]) -> Process:
+    """Start ``agent-broker`` with arguments; what it says is read as it comes."""
+    pipes = [os.pipe(), os.pipe()]
+    try:
+        output, errors = (writes for _, writes in pipes)
+        process = await start(*arguments, output=output, errors=errors, cwd=cwd, env=env)
+    finally:
+        for _, writes in pipes:
+            os.close(writes)
+    process.stdout, process.stderr = [await _reader(reads) for reads, _ in pipes]
+    return process
+
+
+async def _reader(handle: int) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(handle, "rb", buffering=0)
+    )
+    return reader
 
 
 # --- in the process that is forked ---
@@ -145,6 +182,12 @@ def _program(told: dict, files: list[int]) -> list[str]:
         os.dup2(file, number)
     for file in files:
         os.close(file)
+    # what Python made of those that this process began with, it makes of these
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = open(
+        2, "w", buffering=1, errors="backslashreplace", closefd=False
+    )
     os.environ.clear()
     os.environ.update(told["env"])
     os.chdir(told["cwd"])

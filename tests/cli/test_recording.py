@@ -1,26 +1,22 @@
 """Record what a controller shows, and decide on it anew without that controller."""
 
-import asyncio
 import json
 import os
 import signal
-import sys
 
 import pytest
 
 from broker import recording
 from broker.cli import main as cli
-from tests import patience
+from tests import forked, patience
 from tests.cli.test_cli import ran
 from tests.e2e import stage as stages
 
 
 async def recorder(folder, *arguments):
     """Start a recording; it is ended by a signal, which only a process of its own can be sent."""
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "broker", "record", "--every", "0.1", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
+    return await forked.talking(
+        *("record", "--every", "0.1", *arguments),
         cwd=folder,
         env={**os.environ, "TOKEN": stages.TOKEN},
     )

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import pty
 import re
 import signal
@@ -17,7 +18,7 @@ import pytest
 from broker.cli import agents, watching
 from broker.cli import main as cli
 from broker.status import Server, terminal
-from tests import patience
+from tests import forked, patience
 from tests.status import status_source
 
 HOME = "\x1b[H"
@@ -66,11 +67,13 @@ async def running(*arguments, columns=None, rows=24):
     else:
         reads, writes = os.pipe()
     environment = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "broker", *arguments, stdout=writes,
+    process = await forked.start(
+        *arguments,
+        output=writes,
+        errors=2,
+        cwd=pathlib.Path.cwd(),
         env={**environment, "TERM": "xterm"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
     os.close(writes)
     try:
         yield Seen(process, reads)

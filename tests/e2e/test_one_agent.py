@@ -1,15 +1,13 @@
 """One agent, asked about beside the broker at work: what it writes, and of what it goes."""
 
-import asyncio
 import json
 import os
 import re
 import signal
-import sys
 
 import pytest
 
-from tests import patience
+from tests import forked, patience
 from tests.e2e import stage
 
 POOL = """\
@@ -34,10 +32,9 @@ async def made(tmp_path, monkeypatch):
 
 
 async def command(made, *arguments):
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "broker", *arguments, "--config", str(made.config),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    return await forked.talking(
+        *arguments, "--config", str(made.config), cwd=made.folder, env=os.environ
+    )
 
 
 async def said(made, *arguments):

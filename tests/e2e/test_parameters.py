@@ -1,11 +1,10 @@
 """Labels with values, from the queue to an agent that runs the build, and back to the people."""
 
-import asyncio
 import json
-import sys
+import os
 
 from broker.simulator import simulation
-from tests import patience
+from tests import forked, patience
 from tests.e2e import stage
 
 TEMPLATES = """\
@@ -23,10 +22,9 @@ TEMPLATES = """\
 
 async def _reasons(made):
     """Ask the running broker why builds wait, as a person would; by job."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "broker", "status", "--json", "--config", str(made.config),
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    process = await forked.talking(
+        *("status", "--json", "--config", str(made.config)), cwd=made.folder, env=os.environ
+    )
     out, _ = await patience.wait_for(process.communicate(), 60)
     rows = json.loads(out)["queue"]["items"] if process.returncode == 0 else []
     return {row["job"]: (row["reason"], row["text"]) for row in rows}

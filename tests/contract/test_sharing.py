@@ -105,7 +105,17 @@ async def test_a_foreign_name_is_never_taken_over(harness: Harness, backend):
     assert {} == await checks.listed(backend)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 8, 13, 0.01, 0.03, 0.06])
+@pytest.mark.parametrize(
+    "after",
+    [
+        0,
+        2,
+        5,
+        13,
+        0.03,
+        *(pytest.param(one, marks=pytest.mark.soak) for one in (1, 3, 8, 0.01, 0.06)),
+    ],
+)
 async def test_a_cancelled_launch_leaves_at_most_one_listed_instance(
     harness: Harness, backend, after
 ):

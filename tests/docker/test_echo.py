@@ -42,8 +42,14 @@ def version(request: echo.Request) -> bytes | None:
     return echo.reply(scripted_engine.VERSION) if request.target == "/version" else None
 
 
-@pytest.mark.parametrize("way", echo.WAYS)
-@pytest.mark.parametrize("login", LOGINS)
+@pytest.mark.parametrize(
+    ("way", "login"),
+    [
+        pytest.param(way, login, marks=[pytest.mark.soak] * ((row + column) % 3 != 0))
+        for row, way in enumerate(echo.WAYS)
+        for column, login in enumerate(LOGINS)
+    ],
+)
 async def test_no_secret_comes_back(way, login, tmp_path):
     """Of all verbs: in errors, in what was read, in progress, in the log."""
     secret, entry = LOGINS[login]

@@ -84,8 +84,15 @@ async def listed(backend):
             return {one.name: one for one in error.seen}, error.odd
 
 
-@pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+PAIRS = [
+    # each kind in the place of two or three files, and each file by three kinds: all for the soak
+    pytest.param(make, file, marks=[pytest.mark.soak] * ((row + column) % 3 != 0))
+    for row, make in enumerate(KINDS)
+    for column, file in enumerate(FILES)
+]
+
+
+@pytest.mark.parametrize(("make", "file"), PAIRS)
 async def test_an_odd_file_costs_its_instance_only(shop: Workshop, made, make, file):
     """The others are listed, logged, ended; so is this one, and its place is empty afterwards."""
     await shop.started(made, "a1", "echo one")

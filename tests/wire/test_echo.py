@@ -116,8 +116,14 @@ def secrets_of(is_password):
     return [TOKEN, *([CRUMB, COOKIE] if is_password else [])]
 
 
-@pytest.mark.parametrize("is_password", [False, True])
-@pytest.mark.parametrize("way", echo.WAYS)
+@pytest.mark.parametrize(
+    ("way", "is_password"),
+    [
+        pytest.param(way, is_password, marks=[pytest.mark.soak] * (number % 3 and not is_password))
+        for number, way in enumerate(echo.WAYS)
+        for is_password in (True, False)
+    ],
+)
 async def test_no_secret_comes_back(way, is_password):
     """With a token, and with a password, crumb and cookie."""
     credentials = jnlp_settings.Credentials(

@@ -1,4 +1,4 @@
-"""Thousands of retirements over HTTP against the measured race: no build may be lost.
+"""Hundreds of retirements over HTTP (`make soak`: thousands) against the measured race: no build may be lost.
 
 Time is the simulation's: every request takes a fixed while of it, and items arrive in between, at
 times that are spread evenly over the whole retirement. So every gap between two requests is hit,
@@ -141,6 +141,13 @@ async def ours(there, name, **more):
     return outcome
 
 
+def tries_of(most):
+    """Return how many retirements, as a parameter: some, and for the soak many."""
+    return pytest.mark.parametrize(
+        "tries", [most // 4, pytest.param(most, marks=pytest.mark.soak)]
+    )
+
+
 @pytest.mark.parametrize(("of_version", "low", "high"), [(OLD, 0.04, 0.2), (NEW, 0.0, 0.0)])
 async def test_the_naive_way_loses_builds_on_old_versions(of_version, low, high):
     """As measured: 5 of 60 by offline and delete, 25 of 250 by the offline mark alone."""
@@ -172,10 +179,10 @@ async def test_deleting_alone_fails_builds_on_every_version(of_version, lost):
 ALL = [(OLD, PLAIN), pytest.param(MIDDLE, PLAIN + ODD, marks=pytest.mark.soak), (NEW, PLAIN + ODD)]
 
 
+@tries_of(600)
 @pytest.mark.parametrize(("of_version", "expressions"), ALL)
-async def test_no_build_is_lost_by_retiring_idle_agents(of_version, expressions):
+async def test_no_build_is_lost_by_retiring_idle_agents(of_version, expressions, tries):
     """Agents for many builds. Items come in every gap, some ask for what is not there."""
-    tries = 600
     async with place(of_version, seed=3) as there:
         withdrawn = 0
         for number in range(tries):
@@ -195,10 +202,10 @@ async def test_no_build_is_lost_by_retiring_idle_agents(of_version, expressions)
     assert fates[Fate.FAILED] <= visible(of_version, tries)
 
 
+@tries_of(400)
 @pytest.mark.parametrize(("of_version", "expressions"), ALL)
-async def test_no_build_is_lost_by_single_use(of_version, expressions):
+async def test_no_build_is_lost_by_single_use(of_version, expressions, tries):
     """Out of service while its build runs and ends; the next item comes at any time."""
-    tries = 350
     async with place(of_version, seed=4) as there:
         for number in range(tries):
             name = there.agent()
@@ -218,12 +225,13 @@ async def test_no_build_is_lost_by_single_use(of_version, expressions):
     assert fates[Fate.FAILED] <= visible(of_version, tries)
 
 
-async def test_what_is_left_on_the_oldest_versions():
+@tries_of(400)
+async def test_what_is_left_on_the_oldest_versions(tries):
     """Items for the absence of a label that come in a retirement's last moments: not all live.
 
     As few as one request and one queue run allow (docs/decisions/0002 says how few).
     """
-    tries, hurt = 400, {}
+    hurt = {}
     for way in (ours, delete_alone):
         async with place(OLD, seed=8) as there:
             for number in range(tries):
@@ -237,10 +245,11 @@ async def test_what_is_left_on_the_oldest_versions():
     assert hurt[ours] < hurt[delete_alone]
 
 
-async def test_a_busy_agent_of_the_oldest_versions_takes_nothing_more():
+@tries_of(200)
+async def test_a_busy_agent_of_the_oldest_versions_takes_nothing_more(tries):
     """Told under the queue's lock: what comes afterwards stays in the queue, whatever it wants."""
     async with place(OLD, seed=9) as there:
-        for number in range(200):
+        for number in range(tries):
             name = there.agent()
             there.sim.submit(there.clock.now, label="linux", duration_s=0.02)
             there.clock.now += 0.002
@@ -302,11 +311,12 @@ async def test_a_person_deletes_the_node_first(of_version):
             assert name not in there.sim.nodes
 
 
-async def test_a_late_agent_is_not_swept_with_its_first_build():
+@tries_of(160)
+async def test_a_late_agent_is_not_swept_with_its_first_build(tries):
     """The node looked dead; its agent comes in every gap and is given work at once."""
     for of_version in (OLD, NEW):
         async with place(of_version, seed=7) as there:
-            for _ in range(150):
+            for _ in range(tries):
                 name = there.agent()
                 there.sim.nodes[name].connected = False
                 number = there.sim.submit(there.clock.now, label="linux", duration_s=1.0)
@@ -316,8 +326,8 @@ async def test_a_late_agent_is_not_swept_with_its_first_build():
                 assert (await there.executor.perform(sweep)).failure is None
                 there.settle(name)
                 assert there.sim.items[number].fate in {Fate.DONE, Fate.CANCELLED, Fate.FAILED}
-            assert there.fates()[Fate.FAILED] <= visible(of_version, 150) + 1
-            assert there.fates()[Fate.DONE] > 10
+            assert there.fates()[Fate.FAILED] <= visible(of_version, tries) + 1
+            assert there.fates()[Fate.DONE] > tries / 15
 
 
 def connect(sim, now, name):

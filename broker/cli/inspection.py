@@ -10,7 +10,9 @@ import argparse
 import asyncio
 import contextlib
 import datetime as dt
+import pathlib
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -21,7 +23,7 @@ from attrs import field, frozen
 from backends.kit import finding
 from broker import assembly, clock, config, exits, log, page_address, store
 from broker.cli import doctor as doctors
-from broker.cli import recording, shared, single_look, watching
+from broker.cli import recording, shared, single_look, trying, watching
 from broker.core.fleet import marks
 from broker.loop import ending
 from broker.status import documents, terminal
@@ -164,7 +166,7 @@ async def _examine(
         checks = doctors.examine(
             settings, broker.backends, now=watch.now, probe=probe, lease=lease
         )
-        async for one in _chained(running, checks):
+        async for one in _chained(running, checks, _tries(settings, options, findings, watch)):
             findings.append(one)
             if not options.json:
                 check, said = terminal.plain(one.check), terminal.plain(one.text)
@@ -174,6 +176,26 @@ async def _examine(
                     hint = one.hint or finding.whose(one.fault)
                     print(f"{'':26}-> {terminal.plain(hint)}{who}")
     return findings
+
+
+async def _tries(
+    settings: config.Settings,
+    options: argparse.Namespace,
+    before: Sequence[finding.Finding],
+    watch: clock.Clock,
+) -> AsyncIterator[finding.Finding]:
+    """Try an agent of each template, as an owner of its own, once all else is well."""
+    if not options.tries:
+        return
+    if any(one.verdict is finding.Grade.FAIL for one in before):
+        yield finding.warn("try", "no agent was tried", "mend what failed first")
+        return
+    with tempfile.TemporaryDirectory(prefix="agent-broker-try-") as folder:
+        path = pathlib.Path(folder)
+        own = attrs.evolve(settings, owner=trying.OWNER.format(settings.owner), state_dir=path)
+        async with single_look.built(own, watch, reads_only=False) as broker:
+            async for one in trying.tries(broker):
+                yield one
 
 
 async def _chained(*parts: AsyncIterator[finding.Finding]) -> AsyncIterator[finding.Finding]:

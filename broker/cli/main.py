@@ -222,7 +222,8 @@ def parser() -> argparse.ArgumentParser:
         "--try",
         action="store_true",
         dest="tries",
-        help="try the permissions: make a node for a moment, and write the lease",
+        help="try what can be tried: make a node for a moment, write the lease, and start an "
+        "agent of each template, which takes no build and is removed",
     )
     doctor.add_argument(
         "--read-only", action="store_true", help="change nothing (that is the default)"

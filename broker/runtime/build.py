@@ -40,6 +40,7 @@ _SAID_MAX = 4 << 20
 _PROGRAM_S = 600.0
 _JAR_MAX = 64 << 20
 _LIST_MAX = 4 << 20
+_RELEASE_MAX = 64 << 10
 _LIST = "classes.list"
 _RECORDED = "classes.txt"
 _DUMP = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xlog:all=off")
@@ -119,10 +120,12 @@ def build(made_of: Ingredients, archive: pathlib.Path) -> Built:
 def _grow(made_of: Ingredients, base: pathlib.Path) -> Built:
     """Make the tree below ``base``."""
     names, remoting = _jar(made_of.jar)
-    if made_of.platform != platform_here():
+    of_jdk = _platform_of(made_of.jdk)
+    if {made_of.platform, of_jdk} != {platform_here()}:
         raise BuildError(
-            f"platform {made_of.platform}: its Java has to run once, and this machine is "
-            f"{platform_here()}; hint: build it on a machine of that platform"
+            f"platform {made_of.platform} with a JDK for {of_jdk}: both have to be those of this "
+            f"machine, {platform_here()}, for its Java has to run here once; hint: build it on a "
+            "machine of that platform"
         )
     home = _below(base, f"{runtime.ROOT}/jre")
     home.parent.mkdir(parents=True)
@@ -171,6 +174,20 @@ def _link(jdk: pathlib.Path, home: pathlib.Path) -> None:
     for program in (home / "bin").iterdir():
         if program.name != "java":
             program.unlink()
+
+
+def _platform_of(jdk: pathlib.Path) -> str:
+    """Return which platform a JDK is for, by its own word; this one where it has none."""
+    try:
+        told = tree.release_of(files.read(jdk / "release", limit=_RELEASE_MAX).decode())
+    except OSError as error:
+        raise BuildError(f"{jdk}: not a JDK: {error.strerror}; hint: its folder") from error
+    except UnicodeDecodeError as error:
+        raise BuildError(f"{jdk}: not a JDK: its file release is not text") from error
+    named = (told.get("OS_NAME", "Linux").lower(), told.get("OS_ARCH", ""))
+    if named == ("linux", ""):
+        return platform_here()
+    return _PLATFORMS.get(named[1], "/".join(named)) if named[0] == "linux" else "/".join(named)
 
 
 def _java_of(home: pathlib.Path) -> str:

@@ -387,7 +387,8 @@ async def test_read_only_the_lease_is_only_read():
 async def test_the_command_asks_about_the_lease(tmp_path, monkeypatch):
     """With the section, as one more line."""
     monkeypatch.setenv("DOCTOR_TOKEN", TOKEN)
-    async with fake.Cluster().serving() as cluster, surgery(tmp_path) as (_, path):
+    more = "command: [/bin/sh], paused: true"  # no agent is tried
+    async with fake.Cluster().serving() as cluster, surgery(tmp_path, more=more) as (_, path):
         where = f'namespace: agents, server: "{cluster.url}"'
         path.write_text(
             path.read_text()

@@ -19,6 +19,7 @@ backends:
   docker: {kind: docker, hosts: [{url: "unix:///nowhere"}]}
   kubernetes: {kind: kubernetes, namespace: agents, server: "https://k/", token_file: /nowhere/t}
   mesos: {kind: mesos, master: "http://m:5050", name: broker}
+  swarm: {kind: swarm, managers: [{url: "unix:///nowhere"}]}
 templates:
   any:
     labels: any linux
@@ -73,12 +74,15 @@ def test_every_kind_that_runs_images_makes_of_it_what_was_asked_for(
 ):
     """Image, memory, cores are what all of them are told in the same words."""
     shown = _rendered(settings, expression)
-    assert set(shown) == {"docker", "kubernetes", "mesos"}
+    assert set(shown) == {"docker", "kubernetes", "mesos", "swarm"}
     assert all(image in text for text in shown.values())
     host = json.loads(shown["docker"][shown["docker"].index("{") :])["HostConfig"]
     assert host["Memory"] == gib * GIB
+    service = json.loads(shown["swarm"][shown["swarm"].index("{") :])
+    limits = service["TaskTemplate"]["Resources"]["Limits"]
+    assert limits["MemoryBytes"] == gib * GIB
     if cores is not None:
-        assert host["NanoCpus"] == cores * 1_000_000_000
+        assert host["NanoCpus"] == limits["NanoCPUs"] == cores * 1_000_000_000
     assert f"memory: {gib * 1024}Mi" in shown["kubernetes"]
     assert f"-Xmx{gib * 256}m" in shown["mesos"]
 

@@ -114,6 +114,47 @@ def test_what_is_not_allowed_is_told_with_what_is(text, words):
     assert (unmet.reason, unmet.text) == (WaitReason.PARAMETER, answer.complaint)
 
 
+@pytest.mark.parametrize(
+    "atom",
+    [
+        "image=",
+        "image=../../etc",
+        "image=GOLANG:1",
+        "image=golang:1\u200b",
+        "image=golang:é",
+        "image=golang:*",
+        "image=golang:1=2",
+        "image==golang:1",
+        "image=golang:" + "1" * 200,
+        "image=golang:1,golang:2",
+        "memory=1e999",
+        "memory=inf",
+        "memory=nan",
+        "memory=-4g",
+        "memory=0g",
+        "memory=٤g",
+        "memory=4g4g",
+        "memory=4gg",
+        "memory=99999999999g",
+        "cpu=1e3",
+        "cpu=0x1",
+        "cpu=.5",
+        "cpu=1_0",
+        "cpu=²",
+        "cpu=+1",
+        "size=small ",
+        "size=Small",
+        "size=",
+    ],
+)
+def test_what_no_template_allows_is_a_reason_and_nothing_else(atom):
+    """Whatever a person, or somebody who is none, writes into a job."""
+    asked = parameters.asked(labels.Expression(labels.Op.ATOM, name=atom), DOCKER)
+    assert not asked.labels
+    assert "is not allowed, but" in asked.complaint
+    assert len(asked.complaint) < 400
+
+
 def test_a_value_stands_for_settings():
     """Image, limits; a reservation is no more than the limit; what is not asked for stays."""
     bound = parameters.bound(DOCKER, {"memory=512m", "cpu=0.5"}).launch

@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import secrets
+import shutil
 import tarfile
 
 import attrs
@@ -219,6 +220,27 @@ async def test_another_content_leaves_running_agents_alone(engine_url, tmp_path,
         await rig.backend.list()
         assert {old, new} & await volumes(rig) == {new}
     await rig.sdk("remove_volume", new)
+
+
+async def test_a_content_that_another_owner_uses_stays(engine_url, tmp_path, monkeypatch):
+    """Whoever made it wants another one by now; it goes when the last agent of anybody has gone."""
+    monkeypatch.setattr(runtimes, "_SWEEP_S", 0.0)
+    mine, theirs = tmp_path / "mine.tar", tmp_path / "theirs.tar"
+    old = archive(mine)
+    shutil.copyfile(mine, theirs)
+    rig, other = rig_with(engine_url, mine), rig_with(engine_url, theirs)
+    async with conftest.cleaned(rig), conftest.cleaned(other):
+        await rig.backend.launch(spec(rig, "first"))
+        await other.backend.launch(spec(other, "second"))
+        await rig.backend.terminate("first", grace_s=0)
+        archive(tmp_path / "new.tar", b"#!/bin/sh\n# new\nexec sleep 86400\n")
+        (tmp_path / "new.tar").replace(mine)
+        await rig.backend.list()
+        assert old in await volumes(rig)
+        await other.running("second")
+        await other.backend.terminate("second", grace_s=0)
+        await rig.backend.list()
+        assert old not in await volumes(rig)
 
 
 async def test_an_archive_that_is_none_refuses_the_template(engine_url, tmp_path):

@@ -47,7 +47,6 @@ def pytest_configure() -> None:
     asking creates one. pytest-asyncio then puts it aside and drops it unclosed, which some later,
     innocent test is failed for as soon as the garbage collector finds it.
     """
-    gc.disable()  # until all tests are there: it would find nothing, again and again
     leftovers.mark_run()
     for number in (signal.SIGQUIT, signal.SIGINT):  # SIGHUP is nohup's
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -104,10 +103,14 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Share the work where nothing is compiled yet: each worker begins with files of its own.
+    """Let the collector rest until all tests are there; share what is not compiled yet.
 
-    Else every one of them would compile all, beside the others and in the same order.
+    Each worker begins with files of its own. Else every one of them would compile all, beside the
+    others and in the same order.
     """
+    if session.config.pluginmanager.has_plugin("dsession"):
+        return  # who has workers gathers no tests
+    gc.disable()
     worker = getattr(session.config, "workerinput", None)
     if worker is None or sys.dont_write_bytecode:
         return

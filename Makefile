@@ -10,7 +10,7 @@ LOCKED ?=
 # each test worker, and each broker that a test starts, would compile everything again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test soak faults check lock clean
+.PHONY: demo test soak swarm faults check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/agent-broker demo $(ARGS)
@@ -22,6 +22,10 @@ test: $(VENV)/.installed-dev
 # (docs/reliability.md), and more seeds, versions, rounds and examples of the same
 soak: faults
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m 'soak or hypothesis'
+
+# a swarm of five engines in network namespaces that loses them; for root, needs dockerd
+swarm: $(VENV)/.installed-dev
+	REQUIRE_DOCKER=1 $(BIN)/pytest -n 0 -m '' -s -p no:randomly tests/docker/test_swarm_nodes.py tests/e2e/test_swarm.py
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.soak $(ARGS)

@@ -190,6 +190,8 @@ class Proxy:
         self.replies: dict[tuple[str, str], bytes] = {}  # in place of the engine's
         self.asked: list[str] = []  # paths
         self.delay_s = 0.0
+        self.held: dict[str, str] = {}  # word in path to "asked" or "answered": who goes on waits
+        self._is_held = False
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -217,6 +219,21 @@ class Proxy:
             self._tasks.discard(task)
             writer.close()
 
+    async def holding(self) -> bool:
+        """Tell whether a request is held."""
+        return self._is_held
+
+    async def _hold(self) -> None:
+        self._is_held = True
+        await asyncio.get_running_loop().create_future()
+
+    def cut(self) -> None:
+        """Cut every connection, and hold nothing more."""
+        self.held.clear()
+        self._is_held = False
+        for task in self._tasks:
+            task.cancel()
+
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode().rstrip().split("\r\n")
@@ -225,6 +242,9 @@ class Proxy:
         length = next((int(x[15:]) for x in lines if x.lower().startswith("content-length:")), 0)
         body = await reader.readexactly(length)
         await asyncio.sleep(self.delay_s)
+        held = next((when for word, when in self.held.items() if word in path), "")
+        if held == "asked":
+            await self._hold()
         fault = next((f for (m, w), f in self.faults.items() if m == method and w in path), None)
         status, words = (
             200,
@@ -246,6 +266,8 @@ class Proxy:
         try:
             back.write("\r\n".join([first, *lines, "Connection: close", "", ""]).encode() + body)
             while part := await there.read(65536):
+                if held == "answered":
+                    await self._hold()
                 writer.write(part)
                 await writer.drain()
         finally:

@@ -25,12 +25,12 @@ _CONFIG = """\
 version: 0.1
 log: {{level: info}}
 storage: {{filesystem: {{rootdirectory: "{folder}/data"}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:0"}}
+http: {{addr: "{host}:0"}}
 {auth}"""
 _AUTH = 'auth: {{htpasswd: {{realm: builds, path: "{folder}/htpasswd"}}}}\n'
 KNOWN: set[str] = set()
 """Every address of this process: images of others are not ours to remove."""
-_LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
+_LISTENING = re.compile(r"listening on (\d+\.\d+\.\d+\.\d+:\d+)")
 
 
 @attrs.frozen
@@ -78,14 +78,16 @@ async def _base() -> bytes:
 
 
 @contextlib.contextmanager
-def registry(folder: pathlib.Path, *, asks: bool = False) -> Iterator[Registry]:
+def registry(
+    folder: pathlib.Path, *, asks: bool = False, host: str = "127.0.0.1"
+) -> Iterator[Registry]:
     """Give a registry; skip where there is none to start."""
     if shutil.which(PROGRAM) is None:
         engines.absent(programs.want(PROGRAM))
     folder.mkdir()
     config, log = folder / "config.yml", folder / "log"
     auth = _AUTH.format(folder=folder) if asks else ""
-    config.write_text(_CONFIG.format(folder=folder, auth=auth))
+    config.write_text(_CONFIG.format(folder=folder, auth=auth, host=host))
     (folder / "htpasswd").write_text(f"{USER}:{_HASH}\n")
     with log.open("wb") as out:
         process = subprocess.Popen([PROGRAM, "serve", config], stdout=out, stderr=out)

@@ -24,6 +24,7 @@ from outside import text
 
 _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _SHORT_S = 1.0  # a stream that ends sooner is none
+_LONG_S = 240.0  # one that is silent for longer is opened again, and that is nobody's trouble
 _AGAIN_S = 2.0  # an engine that starts still finds out what became of its containers
 _AWAY_KEPT = 16
 _KEPT = 100  # of one container, of each kind
@@ -149,7 +150,8 @@ class Follower:
                     if event is None or self._is_news(event):
                         self._wake()
             except api.BackendError as error:  # the listing says so, too
-                self._say(error.reason)
+                if time.monotonic() - opened < _LONG_S:  # an engine may have nothing to tell
+                    self._say(error.reason)
             except Exception as error:  # noqa: BLE001 -- what follows must not end, or nothing is heard
                 self._say(f"a bug: {error!r}", bug=error)
             self._lose()

@@ -18,7 +18,7 @@ from backends.docker.containers import death
 from backends.docker.engine import answers, client, events
 from outside import waits
 
-_PATIENCE_S = 2.0
+_PATIENCE_S = 4.0
 _EVENTS_S = 1.0  # within which the reason of an end is told, once the end is
 _LOOK_S = 0.1
 _KILLED = 137

@@ -231,7 +231,7 @@ async def scenes(play, swarm, registry):
         await play.feed()
         swarm.managers[0].start()
         await until(lambda: len(swarm.ready()) == len(swarm.machines), "it is back")
-    async with play.row("the quorum is lost amid builds", "no quorum"):
+    async with play.row("the quorum is lost amid builds", "source lost"):
         items = [stage.submit("t", 40.0) for _ in range(3)]
         await play.until_started(items)
         for one in swarm.managers[1:]:

@@ -91,7 +91,12 @@ class Managers:
             for future in asked:
                 future.cancel()
         errors = [failures[future] for future in order]
-        raise next((one for one in errors if isinstance(one, refusals.NoQuorumError)), errors[0])
+        for error in errors:
+            if isinstance(error, refusals.NoQuorumError) or len(errors) == 1:
+                raise error
+        told = errors[0]
+        words = f"none of {len(errors)} managers does it: {told.reason}"
+        raise type(told)(words, retry_after=told.retry_after, reach=told.reach)
 
     async def _ask_one(
         self,

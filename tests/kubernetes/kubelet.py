@@ -32,6 +32,7 @@ class Kubelet:
     env: dict[str, str] = field(factory=lambda: {"PATH": os.environ["PATH"], "HOME": "/"})
     gone: set[str] = field(factory=set)  # dead, but the pod's state does not say so yet
     allowed: bool = True  # by RBAC
+    silent: int = 0  # so many connections break when their command has said something
     commands: list[list[str]] = field(factory=list)
     queries: list[str] = field(factory=list)
     processes: list[asyncio.subprocess.Process] = field(factory=list)
@@ -103,6 +104,13 @@ class Kubelet:
             cwd="/",
         )
         self.processes.append(process)
+        silent, self.silent = self.silent > 0, max(0, self.silent - 1)
+        if silent:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write((await wire.receive()).data[1:])
+            await process.stdout.readline()
+            await wire.close()
         reading = asyncio.ensure_future(_read(wire, process))
         await asyncio.gather(
             _write(wire, 1, process.stdout), _write(wire, 2, process.stderr), process.wait()

@@ -63,7 +63,7 @@ async def opened(made, first=b"G", source="127.0.0.1", **how):
 
 
 def request(what, *, token=TOKEN, pod="pod-1", method="GET", length=0, number=None):
-    path = f"/v1/{pod}/{number or uuid.uuid4()}/{what}"
+    path = f"/v2/{pod}/{number or uuid.uuid4()}{what}"
     return (
         f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
         f"Content-Length: {length}\r\n\r\n"
@@ -93,18 +93,20 @@ async def test_an_agent_is_answered_among_silent_strangers():
         for number in range(300):
             await opened(made, source=f"127.0.0.{number % 3 + 2}")
             assert len(made._door.inside) <= listener.LIMITS.connections
-        reader, _ = await opened(made, request("exit"))
-        assert (await answer(reader)).startswith(b"HTTP/1.1 404 ")
+        reader, _ = await opened(made, request("", method="POST"))
+        assert b"125 not an order of in-container" in await answer(reader)
         # the strangers' own ends of the connections are in this process, too
         assert len(os.listdir("/proc/self/fd")) - before - 301 <= listener.LIMITS.connections
 
 
-async def test_who_says_nothing_or_waits_for_a_command_that_never_comes_has_to_go():
-    """A stranger may ask for the output of what nobody ordered: that waits, but not for ever."""
+async def test_who_says_nothing_or_half_of_it_has_to_go():
+    """A stranger may begin an order: its end is waited for, but not for ever."""
     async with served(request_s=0.3, answer_s=0.6) as made:
         silent, _ = await opened(made)
-        asking, _ = await opened(made, request("stderr", token="wrong", pod="pod-2"))
-        assert await answer(silent) == await answer(asking) == b""
+        half, _ = await opened(
+            made, request("", token="wrong", pod="pod-2", method="POST", length=9)[:-9]
+        )
+        assert await answer(silent) == await answer(half) == b""
         await until(lambda: not made._door.inside)
 
 
@@ -118,8 +120,10 @@ async def test_a_stranger_that_does_not_shake_hands_holds_up_nobody(tmp_path):
         for _ in range(200):
             await opened(made, b"\x16")
             assert len(made._door.inside) <= listener.LIMITS.per_address
-        reader, _ = await opened(made, request("exit"), ssl=context, server_hostname="127.0.0.1")
-        assert (await answer(reader)).startswith(b"HTTP/1.1 404 ")
+        reader, _ = await opened(
+            made, request("", method="POST"), ssl=context, server_hostname="127.0.0.1"
+        )
+        assert b"125 not an order of in-container" in await answer(reader)
         plain, _ = await opened(made, b"GET / HTTP/1.1\r\n\r\n" + bytes(500))
         await answer(plain)
     assert not asyncio.all_tasks() - {asyncio.current_task()}
@@ -129,14 +133,12 @@ async def test_a_strangers_order_is_not_taken_and_an_agents_is():
     """Of what nobody has proved to be an agent's only the beginning is read."""
     size = 4 << 20
     async with served() as made:
-        reader, writer = await opened(
-            made, request("run", token="wrong", method="POST", length=size)
-        )
+        reader, writer = await opened(made, request("", token="wrong", method="POST", length=size))
         with contextlib.suppress(ConnectionError):
             writer.write(bytes(size))
             await writer.drain()
         assert b" 401 " in await answer(reader)
-        reader, writer = await opened(made, request("run", method="POST", length=size))
+        reader, writer = await opened(made, request("", method="POST", length=size))
         writer.write(bytes(size))
         assert b" 200 " in await answer(reader)
 
@@ -145,9 +147,9 @@ async def test_one_agent_has_so_many_connections_and_so_much_memory():
     """Its builds are trusted with nothing: the others go on."""
     async with served(connections=500, per_address=500) as made:
         for _ in range(listener._OF_ONE_AGENT):
-            await opened(made, request("run", method="POST", length=100) + b"half")
+            await opened(made, request("", method="POST", length=100) + b"half")
         await until(lambda: len(made._guests) == listener._OF_ONE_AGENT)
-        reader, _ = await opened(made, request("exit"))
+        reader, _ = await opened(made, request("", method="POST"))
         assert b"too many commands at a time" in await answer(reader)
         for writer in GUESTS:
             writer.transport.abort()
@@ -156,7 +158,7 @@ async def test_one_agent_has_so_many_connections_and_so_much_memory():
         half = listener._MAX_ORDER - 1000
         for _ in range(3):
             reader, writer = await opened(
-                made, request("run", method="POST", length=listener._MAX_ORDER)
+                made, request("", method="POST", length=listener._MAX_ORDER)
             )
             writer.write(bytes(half))
         assert b"too many long commands" in await answer(reader)

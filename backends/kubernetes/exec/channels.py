@@ -1,9 +1,9 @@
 """The protocol in which a Kubernetes API server runs a command in a container.
 
 Pure. Messages of a WebSocket whose first byte names a channel; the last one on the channel of the
-status says how the command ended. Version 5 can close the command's input, version 4 cannot
-(source: ``apiserver/pkg/util/proxy/streamtranslator.go`` of Kubernetes 1.36; it translates 5
-itself and hands 4 to the kubelet). Refuses to know sockets.
+status says how the command ended. Versions 5 and 4 differ in what is not used here: how the input
+is closed (source: ``apiserver/pkg/util/proxy/streamtranslator.go`` of Kubernetes 1.36; it
+translates 5 itself and hands 4 to the kubelet). Refuses to know sockets.
 """
 
 import re
@@ -16,8 +16,6 @@ from outside import text, typed
 
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 STDIN, STDOUT, STDERR, STATUS = range(4)
-END_OF_INPUT = bytes((255, STDIN))
-"""Version 5 alone: the command has read everything once it has read this far."""
 
 _STATUS_BYTES = 1 << 16
 _DIGITS, _MOST = 9, 255

@@ -3,12 +3,9 @@
 Apart from the other requests, with connections of its own: a hundred builds that run a step must
 not keep the broker from listing its pods. Refuses to know what is run and for whom.
 
-Who is on the other side of a silent connection is asked of the kernel (TCP keep-alive), not of the
-protocol: a server whose command does not read its input answers no ping either. The pings that we
-send are for those in between, who close what is silent.
+Who is on the other side of a silent connection is asked of the kernel (TCP keep-alive).
 """
 
-import asyncio
 import contextlib
 import http
 import socket
@@ -23,7 +20,6 @@ from backends.kubernetes.api import access, client, errors
 from backends.kubernetes.exec import channels
 from outside import waits
 
-_PING_S = 20.0
 _FRAME = 1 << 15
 _MESSAGE = 4 << 20  # of output; a kubelet sends 32 KiB at most
 _CLOSE_S = 2.0
@@ -35,37 +31,15 @@ class Execution:
 
     def __init__(self, wire: aiohttp.ClientWebSocketResponse) -> None:
         self._wire = wire
-        self._input_ended = False
-
-    @property
-    def ends_input(self) -> bool:
-        """Whether the command can be told that its input has ended."""
-        return self._wire.protocol == channels.V5
-
-    @property
-    def input_ended(self) -> bool:
-        """Whether it was told so."""
-        return self._input_ended
 
     async def send(self, data: bytes) -> None:
-        """Give the command input, at its pace, until it wants no more. Raises Lost."""
+        """Give the command input, at its pace. Raises Lost."""
         for start in range(0, len(data), _FRAME):
-            if self._input_ended:
-                return
-            await self._send(channels.frame(channels.STDIN, data[start : start + _FRAME]))
-
-    async def end_input(self) -> None:
-        """Say that there is no more input; idempotent. Raises Lost."""
-        if self._input_ended:
-            return
-        self._input_ended = True
-        await self._send(channels.END_OF_INPUT)
-
-    async def _send(self, message: bytes) -> None:
-        try:
-            await self._wire.send_bytes(message)
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise errors.Lost("the connection to the container is broken") from error
+            message = channels.frame(channels.STDIN, data[start : start + _FRAME])
+            try:
+                await self._wire.send_bytes(message)
+            except (aiohttp.ClientError, ConnectionError) as error:
+                raise errors.Lost("the connection to the container is broken") from error
 
     async def output(self) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield channel and data, the status last. Raises Lost when it ends before that.
@@ -82,13 +56,6 @@ class Execution:
                     return
             elif message.type is not aiohttp.WSMsgType.BINARY:
                 raise errors.Lost("the connection to the container broke")
-
-    async def ping(self) -> None:
-        """Keep those in between from closing a connection that is silent; runs until cancelled."""
-        with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-            while True:
-                await asyncio.sleep(_PING_S)
-                await self._wire.ping()
 
     async def aclose(self) -> None:
         """Let go of the connection; whether the command ends with it is up to the runtime."""
@@ -136,19 +103,6 @@ class CommandExecutor:
             words = client.words_of(error)
             raise errors.Lost(f"cannot create pods/exec: {words}") from error
         return Execution(wire)
-
-    async def do(
-        self, pod: str, container: str, command: Sequence[str], *, until_heard: bool = False
-    ) -> None:
-        """Run a short command to its end, or to its first output. Raises as ``open``."""
-        running = await self.open(pod, container, command)
-        try:
-            async with contextlib.aclosing(running.output()) as output:
-                async for _ in output:
-                    if until_heard:
-                        return
-        finally:
-            await running.aclose()
 
     async def _connect(
         self, url: str, query: list[tuple[str, str]]

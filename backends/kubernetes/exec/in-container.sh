@@ -2,34 +2,22 @@
 # in-container NAME COMMAND [ARGUMENT...]
 # Runs a command in another container of this pod, in this directory and with this build's variables.
 # Ends as the command ends. Of its own: 125 it could not be run, 127 there is no curl or no shell.
+# The broker starts the command, and is not needed after that: what it reads and says, signals and
+# the exit code go through named pipes in a folder that the containers of the pod share.
 api='@URL@'
 told='@SETTINGS@'
+shared='@SHARED@'
+patience_s=300 # without an answer of the broker
 
 say() {
     printf 'in-container: %s\n' "$*" >&2
 }
 
-ask() {
-    curl -q --config "$told" "$@"
-}
-
-# What streams is not to die of the signal that the command is to get: its last words count.
-stream() {
-    trap '' HUP INT TERM
-    exec curl -q --config "$told" --fail --retry 5 --retry-connrefused "$@"
-}
-
-cut() {
-    kill -9 $streams 2>/dev/null
-}
-
-# A signal to this program goes to the command; if it cannot, the broken streams tell the broker.
-pass_on() {
-    [ -n "$streams" ] || exit "$2"
-    if ! ask --fail --max-time 20 --request POST "$here/signal/$1" >/dev/null; then
-        broken=$2
-        cut
-    fi
+leave() {
+    [ -z "$feeding" ] || kill -USR1 "$feeding" 2>/dev/null
+    kill -KILL $streams 2>/dev/null
+    rm -rf "$folder"
+    exit "$1"
 }
 
 # The shell's own wait ends at every signal.
@@ -42,6 +30,15 @@ finish() {
     done
 }
 
+# A signal to this program goes to the command, if there is one.
+pass_on() {
+    if [ -z "$started" ]; then
+        say "a signal came"
+        leave 125
+    fi
+    echo "$1" >&4
+}
+
 order() {
     printf '%s\0' "$container" "$PWD" "$input" "$#" "$@"
     cat /proc/1/environ 2>/dev/null # what this container had before any build
@@ -49,15 +46,74 @@ order() {
     cat "/proc/$$/environ"
 }
 
-# The broker knows nothing of this command: another one has taken its place.
-lost() {
-    if [ -n "$pid" ] && ask --fail --retry 5 --retry-connrefused --request POST \
-        "$here/signal/END?container=$container&pid=$pid" >/dev/null; then
-        say "the broker was restarted; the command was ended"
-    else
-        say "the broker at $api does not answer or does not know this command; it may still run"
+# Writes the last line of the answer down: a code and words, or that the command runs.
+read_answer() {
+    while read -r code words; do
+        case $code in
+        wait) say "waiting: $words" ;;
+        again) echo "$words" >"$folder/why" ;;
+        started | [0-9]*) echo "$code $words" >"$folder/answer" ;;
+        esac
+    done
+}
+
+# An order that is given again, because nobody heard whether it arrived, is carried out once.
+begin() {
+    until=$(($(date +%s) + patience_s))
+    told_so=
+    while :; do
+        read_answer <"$folder/answers" 3<&- 4>&- 5>&- 6>&- 7>&- 8>&- &
+        reading=$!
+        order "$@" | (exec curl -q --config "$told" --data-binary @- "$here") \
+            >"$folder/answers" 3<&- 4>&- 5>&- 6>&- 7>&- 8>&- &
+        streams="$! $reading"
+        finish "$!"
+        asked=$ended
+        finish "$reading"
+        streams=
+        if [ -e "$folder/answer" ]; then
+            read -r code words <"$folder/answer"
+            return
+        fi
+        code=125 words="the broker at $api does not answer"
+        [ ! -e "$folder/why" ] || read -r words <"$folder/why"
+        case $asked in
+        51 | 60 | 77) # time does not mend that
+            words="the certificate of the broker at $api is not trusted (curl: $asked)"
+            return
+            ;;
+        esac
+        left_s=$((until - $(date +%s)))
+        [ $left_s -gt 0 ] || return
+        if [ -z "$told_so" ] && [ $((patience_s - left_s)) -ge 5 ]; then
+            say "waiting: $words"
+            told_so=1
+        fi
+        sleep 1
+    done
+}
+
+# What streams is not to die of the signal that the command is to get: its last words count.
+stream() {
+    trap '' HUP INT TERM
+    exec cat
+}
+
+# Gives the command its input, and says that this was all; what breaks off was not.
+feed() {
+    trap '' HUP INT TERM
+    trap 'kill -KILL $cat; exit' USR1
+    LC_ALL=C cat <&3 >&8 2>"$folder/fed" 4>&- &
+    cat=$!
+    exec 3<&- 8>&-
+    wait $cat 2>/dev/null
+    fed=$?
+    if [ $fed = 0 ]; then
+        echo EOF >&4
+    elif [ $fed != 141 ] && ! grep -q 'Broken pipe' "$folder/fed"; then
+        : >"$folder/cut"
+        echo CUT >&4
     fi
-    exit 125
 }
 
 if [ $# -lt 2 ]; then
@@ -74,14 +130,9 @@ if ! [ -r "$told" ]; then
 fi
 container=$1
 shift
-here=$api/$(cat /proc/sys/kernel/random/uuid)
+started=
 streams=
-broken=
-pid=
-for number in HUP:129 INT:130 TERM:143; do
-    trap "pass_on ${number%:*} ${number#*:}" "${number%:*}"
-done
-
+feeding=
 case $(readlink /proc/self/fd/0) in
 /dev/null | /dev/pts/* | /dev/console | '') input=0 ;;
 *) input=1 ;;
@@ -89,36 +140,53 @@ esac
 if [ "$input" = 1 ]; then
     exec 3<&0 </dev/null
 fi
-order "$@" | (stream --data-binary @- "$here/run" 3<&-) &
-run=$!
-(stream "$here/stderr" 3<&- >&2) &
-err=$!
-streams="$run $err"
-if [ "$input" = 1 ]; then
-    (stream --upload-file - "$here/stdin" <&3 >/dev/null) &
-    streams="$streams $!"
-fi
-exec 3<&-
-while pid=$(ask --fail --retry 5 --retry-connrefused "$here/pid") && [ -z "$pid" ]; do
-    :
+folder=$shared/$(cat /proc/sys/kernel/random/uuid)
+here=$api/${folder##*/}
+for number in HUP:129 INT:130 TERM:143; do
+    trap "pass_on ${number%:*}" "${number%:*}"
 done
+# the command may be another user's
+if ! mkdir "$folder" || ! chmod 777 "$folder" ||
+    ! (cd "$folder" && mkfifo -m 666 orders out err end in answers); then
+    say "cannot make pipes in $shared"
+    leave 125
+fi
+# open for both directions: nobody has to wait for the other side
+exec 4<>"$folder/orders" 5<>"$folder/out" 6<>"$folder/err" 7<>"$folder/end" 8<>"$folder/in"
 
-finish "$run"
-if [ "$ended" = 23 ]; then # nobody reads what the command says
-    cut
-    exit 141
+begin "$@"
+if [ "$code" != started ]; then
+    [ -z "$words" ] || say "$words"
+    leave "$code"
 fi
-# above 128 is a signal to this program, which curl has not seen
-if [ "$ended" -gt 0 ] && [ "$ended" -lt 128 ]; then
-    cut
+started=1
+# each pipe for one direction: that the other side has closed it is to be seen
+exec 9<"$folder/out" 5<&9 9<"$folder/err" 6<&9 9<"$folder/end" 7<&9 9>"$folder/in" 8>&9 9>&-
+stream <&5 3<&- 4>&- 6<&- 7<&- 8>&- &
+out=$!
+stream <&6 >&2 3<&- 4>&- 5<&- 7<&- 8>&- &
+err=$!
+stream <&7 >"$folder/code" 3<&- 4>&- 5<&- 6<&- 8>&- &
+end=$!
+streams="$out $err $end"
+if [ "$input" = 1 ]; then
+    feed 5<&- 6<&- 7<&- &
+    feeding=$!
 fi
-finish "$err"
-[ -z "$broken" ] || exit "$broken"
-answer=$(ask --retry 5 --retry-connrefused "$here/exit") || answer=
-cut
-case $answer in
-[0-9]*) ;;
-*) lost ;;
-esac
-[ -z "${answer#* }" ] || say "${answer#* }"
-exit "${answer%% *}"
+exec 3<&- 5<&- 6<&- 7<&- 8>&-
+
+finish "$end"
+# what the command left behind may keep its output open: nobody waits for that
+waited=0
+while [ $waited -lt 500 ] && { kill -0 "$out" || kill -0 "$err"; } 2>/dev/null; do
+    waited=$((waited + 1))
+    sleep 0.02 2>/dev/null || sleep 1
+done
+if [ -e "$folder/cut" ]; then
+    say "the input broke off; the command was ended"
+    leave 125
+fi
+read -r code <"$folder/code" && leave "$code"
+words=$(curl -q --config "$told" --fail --max-time 20 "$here/end?container=$container") || words=
+say "${words:-"container $container, or what was started there, is gone"}"
+leave 125

@@ -1,4 +1,4 @@
-"""What ``in-container`` is made of: what an agent is given, and what it asks for.
+"""What ``in-container`` is made of: what an agent is given, what it asks for, what runs beside it.
 
 Pure. An agent gets a program, and a file with what the program needs to speak with the broker; a
 digest of the token stands in the pod's annotations, so that the broker remembers nothing: whoever
@@ -6,9 +6,9 @@ shows a token that fits the annotation of a pod is the agent of that pod. The to
 agent's own secret, which is the same at every launch of one name; nothing leads from the
 annotation back to it. Refuses to know HTTP, and how a command gets into a container.
 
-A command goes to the foreign shell as one line on its input, of printable ASCII alone: neither the
-API server's audit log nor a process list shows the build's variables, and every shell reads such a
-line in the same way, byte by byte, leaving the rest of the input to the command.
+A command is started by a program of ours in the other container. Its order goes there as one line
+on its input, of printable ASCII alone: neither the API server's audit log nor a process list shows
+the build's variables, and every shell reads such a line in the same way.
 """
 
 import hashlib
@@ -28,23 +28,16 @@ PATH = f"/usr/local/bin/{PROGRAM}"
 AUTHORITY = "in-container.pem"
 SETTINGS = "in-container.curl"
 
-READ = ("sh", "-c", 'IFS= read -r line && eval "$line"')
-"""What is run in the container: it reads the command from its input."""
-_SEND = 'kill -"$1" -"$2" 2>/dev/null || kill -"$1" "$2"'
-_END = (
-    'send() { kill -"$1" -"$2" 2>/dev/null || kill -"$1" "$2" 2>/dev/null; }; '
-    'send TERM "$1"; echo; n=0; '
-    'while [ $n -lt 10 ] && kill -0 "$1" 2>/dev/null; do sleep 1; n=$((n+1)); done; '
-    'send KILL "$1"; true'
-)
-"""TERM, ten seconds, KILL; an empty line once TERM has been sent."""
+SHARED = "/run/in-container"
+"""Where all containers of a pod have the volume in which a command's pipes are made."""
+VOLUME = "agent-broker-pipes"
 
-SIGNALS = ("HUP", "INT", "TERM")
 CANNOT_RUN = 125  # as docker: ours, not the command's
 NO_SHELL = 127
 
-_MARK, _MARK_ESCAPED = b"\x01", "\\001"
-_SOURCE = pathlib.Path(__file__).with_name(f"{PROGRAM}.sh")
+_HERE = pathlib.Path(__file__).parent
+_SOURCE, _BESIDE = _HERE / f"{PROGRAM}.sh", _HERE / "beside.sh"
+_OURS = b"_ic_"  # how the variables of what runs beside begin
 _NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
 _CONTAINERS_OWN = frozenset(
     b"PATH HOME HOSTNAME USER LOGNAME SHELL TERM PWD OLDPWD SHLVL JAVA_HOME _".split()
@@ -105,7 +98,8 @@ def fits(shown: str, told: str) -> bool:
 def files(name: str, shown: str, served: Served, *, directory: str) -> dict[str, str]:
     """Return the files of an agent by name; ``directory``: where its container has them."""
     program = _SOURCE.read_text(encoding="ascii")
-    program = program.replace("@URL@", f"{served.url.rstrip('/')}/v1/{name}")
+    program = program.replace("@URL@", f"{served.url.rstrip('/')}/v2/{name}")
+    program = program.replace("@SHARED@", SHARED)
     program = program.replace("@SETTINGS@", f"{directory}/{SETTINGS}")
     options = [
         "silent",
@@ -165,75 +159,38 @@ def _added(
     """Yield what the build set or changed, but for what belongs to each container."""
     for name, value in now.items():
         unfit = not _NAME.fullmatch(name) or name in _CONTAINERS_OWN or name in _SHELLS_OWN
-        if not unfit and before.get(name) != value:
+        if not unfit and not name.startswith(_OURS) and before.get(name) != value:
             yield name, value
 
 
 # --- how a foreign shell is told ---------------------------------------------------------------
 
 
-def line(order: CommandOrder, mark: str) -> bytes:
-    """Return what ``READ`` reads; the first line of its output is its process id.
+def beside() -> Sequence[str]:
+    """Return the command that is run in the other container; it reads ``line``.
 
-    The shell becomes the command. With input it stays beside it, says the ``mark`` on standard
-    error once the command has ended, and reads what is left: a kubelet never tells the end of a
-    command that leaves input behind, as ``head`` does (tried on 1.36 with containerd 1.6).
+    It says ``started`` once the command of the order is, or was, started; ``gone`` where there is
+    no folder for it; or ends with a code, and words on its standard error.
     """
-    where, words = _literal(order.directory, "d"), []
+    return ("sh", "-c", _BESIDE.read_text(encoding="ascii"))
+
+
+def line(order: CommandOrder, number: str) -> bytes:
+    """Return what ``beside`` reads; ``number``: the order's, as the agent chose it."""
+    where, words = _literal(order.directory), []
     missing = f"in container {order.container} there is no directory "
     words += [*where.before, f"cd {where.word} 2>/dev/null || {{"]
     words += [f"printf '%s\\n' {_quoted(missing)}{where.word} >&2; exit {CANNOT_RUN}; }};"]
     for name, value in order.environment:
-        text = _literal(value, "v")
+        text = _literal(value)
         words += [*text.before, f"export {name.decode()}={text.word};"]
     words.append("set --;")
     for argument in order.arguments:
-        text = _literal(argument, "v")
+        text = _literal(argument)
         words += [*text.before, f'set -- "$@" {text.word};']
-    words.append("unset line d v;")
-    if order.has_input:
-        words.append(
-            f'trap : {" ".join(SIGNALS)}; echo $$; (exec "$@"); set -- $?; '
-            f"printf '{_MARK_ESCAPED}{mark}' >&2; cat >/dev/null; exit \"$1\""
-        )
-    else:
-        words.append('echo $$; exec "$@" </dev/null')
+    words.append(f"_ic_folder={_quoted(f'{SHARED}/{number}')};")
+    words.append(f"_ic_input={int(order.has_input)}")
     return " ".join(words).encode("ascii") + b"\n"
-
-
-class Marked:
-    """Takes the mark out of a stream, wherever its pieces end."""
-
-    def __init__(self, mark: str) -> None:
-        self._mark = _MARK + mark.encode("ascii")
-        self._held = b""
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """Return what may be passed on, and whether the mark was in it."""
-        before, found, after = (self._held + data).partition(self._mark)
-        if found:
-            self._held = b""
-            return before + after, True
-        start = before.rfind(_MARK)
-        self._held = (
-            before[start:] if start >= 0 and self._mark.startswith(before[start:]) else b""
-        )
-        return before[: len(before) - len(self._held)], False
-
-    def rest(self) -> bytes:
-        """Return what looked like the beginning of the mark and was none."""
-        held, self._held = self._held, b""
-        return held
-
-
-def send(signal: str, pid: int) -> Sequence[str]:
-    """Return the command that sends a signal to a process group, else to its leader."""
-    return ("sh", "-c", _SEND, PROGRAM, signal, str(pid))
-
-
-def end(pid: int) -> Sequence[str]:
-    """Return the command that ends a process group for good."""
-    return ("sh", "-c", _END, PROGRAM, str(pid))
 
 
 @frozen
@@ -242,7 +199,7 @@ class _Text:
     before: tuple[str, ...] = ()
 
 
-def _literal(raw: bytes, variable: str) -> _Text:
+def _literal(raw: bytes) -> _Text:
     """Write bytes as a shell word; what is not printable ASCII goes through ``printf``.
 
     The shell takes line ends off what a command prints, so another letter protects them.
@@ -250,7 +207,7 @@ def _literal(raw: bytes, variable: str) -> _Text:
     if _PLAIN.issuperset(raw):
         return _Text(_quoted(raw.decode("ascii")))
     octal = "".join(chr(b) if b in _BARE else f"\\{b:03o}" for b in raw)
-    return _Text(f'"${{{variable}%.}}"', (f"{variable}=$(printf '{octal}.');",))
+    return _Text('"${_ic_text%.}"', (f"_ic_text=$(printf '{octal}.');",))
 
 
 def _quoted(text: str) -> str:

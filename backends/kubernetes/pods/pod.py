@@ -513,7 +513,10 @@ def _add_secret(body: Manifest, agent: Manifest, name: str, *, shared: bool) -> 
 def _add_program(
     pod: Manifest, spec: api.InstanceSpec, served: incontainer.Served | None
 ) -> dict[str, str]:
-    """Put ``in-container`` into the agent's container; return its files for the secret."""
+    """Put ``in-container`` into the agent's container; return its files for the secret.
+
+    And a volume for the pipes of its commands into every container that may run one.
+    """
     if served is None:
         raise api.Rejected("in_container is on, but the backend has no section `in_container`")
     if _is_windows(pod):
@@ -526,9 +529,16 @@ def _add_program(
     except ValueError as error:
         raise api.Rejected(str(error)) from error
     item = {"key": incontainer.PROGRAM, "path": incontainer.PROGRAM, "mode": 0o555}
-    others = [v for v in body["volumes"] if v["name"] != _PROGRAM_VOLUME]
+    ours = {_PROGRAM_VOLUME, incontainer.VOLUME}
+    others = [v for v in body["volumes"] if v["name"] not in ours]
     source = {"secretName": name, "items": [item]}
-    body["volumes"] = [*others, {"name": _PROGRAM_VOLUME, "secret": source}]
+    program = {"name": _PROGRAM_VOLUME, "secret": source}
+    body["volumes"] = [*others, program, {"name": incontainer.VOLUME, "emptyDir": {}}]
+    sidecars = [c for c in body.get("initContainers", []) if c.get("restartPolicy") == "Always"]
+    for container in [*sidecars, *body["containers"]]:
+        kept = [m for m in container["volumeMounts"] if m["mountPath"] != incontainer.SHARED]
+        pipes = {"name": incontainer.VOLUME, "mountPath": incontainer.SHARED}
+        container["volumeMounts"] = [*kept, pipes]
     agent = next(c for c in body["containers"] if c["name"] == AGENT)
     mounts = [m for m in agent["volumeMounts"] if m["mountPath"] != incontainer.PATH]
     mount = {"name": _PROGRAM_VOLUME, "mountPath": incontainer.PATH, "readOnly": True}

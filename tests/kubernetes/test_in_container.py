@@ -67,6 +67,7 @@ class Agent:
     def install(self) -> None:
         """Do what the kubelet does with the secret of the pod."""
         self.folder.mkdir(exist_ok=True)
+        self.env["TMPDIR"] = str(self.folder)
         if shutil.which("curl") is None:
             self.use_stand_in()
         for name, text in self.cluster.secrets[self.name]["stringData"].items():
@@ -609,7 +610,7 @@ async def test_nothing_is_left_in_the_shared_folder(stage: Stage) -> None:
     pipes = pathlib.Path(incontainer.SHARED)
     assert 3 == (await agent.run("maven", "sh", "-c", "exit 3")).code
     assert 125 == (await agent.run("none", "true")).code
-    await until(lambda: [] == list(pipes.iterdir()))
+    await until(lambda: [] == [*pipes.iterdir(), *agent.folder.glob("tmp.*")])
     process = await agent.start("maven", "sh", "-c", "echo ready; exec sleep 60", process_group=0)
     assert process.stdout is not None
     assert b"ready\n" == await process.stdout.readline()
@@ -687,10 +688,29 @@ async def test_an_old_agent_knows_the_next_broker(stage: Stage) -> None:
 async def test_an_outage_is_waited_out(stage: Stage) -> None:
     """Before the command runs, a kubelet or API server that is restarted costs nothing."""
     agent = await stage.agent()
-    stage.cluster.fail("get pods/exec", "error-500-webhook-down", times=2)
-    stage.cluster.fail("get pods/exec", "error-429-flowcontrol-create", times=2)
+    stage.cluster.fail("get pods/exec", "error-500-webhook-down", times=1)
+    stage.cluster.fail("get pods/exec", "error-429-flowcontrol-create", times=1)
     outcome = await agent.run("maven", "echo", "hello")
-    assert (0, b"hello\n", b"") == (outcome.code, outcome.out, outcome.err)
+    assert (0, b"hello\n") == (outcome.code, outcome.out)
+
+
+async def test_a_broker_that_stays_away_is_named(stage: Stage) -> None:
+    """While it is waited for, and when it is waited for no longer."""
+    agent = await stage.agent()
+    await stage.end()
+    program = agent.folder / "in-container"
+    told = program.read_text()
+    assert "patience_s=300 " in told
+    assert "-ge 5 ]" in told
+    program.write_text(
+        told.replace("patience_s=300 ", "patience_s=2 ").replace("-ge 5 ]", "-ge 0 ]")
+    )
+    outcome = await agent.run("maven", "true")
+    assert 125 == outcome.code
+    words = "in-container: {}the broker at http://{}:{}/v2/agent-1 does not answer\n"
+    waiting = words.format("waiting: ", *agent.address)
+    assert waiting + words.format("", *agent.address) == outcome.err.decode()
+    await stage.begin()
 
 
 async def test_an_older_api_server(stage: Stage) -> None:

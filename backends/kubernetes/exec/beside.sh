@@ -57,6 +57,7 @@ attend() {
     (exec "$@" 3>&- 4>&- 5<&- 9>&-) <&5 >&3 2>&4
     _ic_code=$?
     kill -KILL $!
+    wait $!
     trap '' PIPE
     echo $_ic_code >&9 || rm -rf "$_ic_folder" # nobody is there to do it
 )

@@ -16,7 +16,7 @@ say() {
 leave() {
     [ -z "$feeding" ] || kill -USR1 "$feeding" 2>/dev/null
     kill -KILL $streams 2>/dev/null
-    rm -rf "$folder"
+    rm -rf "$folder" "$own"
     exit "$1"
 }
 
@@ -51,8 +51,8 @@ read_answer() {
     while read -r code words; do
         case $code in
         wait) say "waiting: $words" ;;
-        again) echo "$words" >"$folder/why" ;;
-        started | [0-9]*) echo "$code $words" >"$folder/answer" ;;
+        again) echo "$words" >"$own/why" ;;
+        started | [0-9]*) echo "$code $words" >"$own/answer" ;;
         esac
     done
 }
@@ -62,21 +62,21 @@ begin() {
     until=$(($(date +%s) + patience_s))
     told_so=
     while :; do
-        read_answer <"$folder/answers" 3<&- 4>&- 5>&- 6>&- 7>&- 8>&- &
+        read_answer <"$own/answers" 3<&- 4>&- 5>&- 6>&- 7>&- 8>&- &
         reading=$!
         order "$@" | (exec curl -q --config "$told" --data-binary @- "$here") \
-            >"$folder/answers" 3<&- 4>&- 5>&- 6>&- 7>&- 8>&- &
+            >"$own/answers" 3<&- 4>&- 5>&- 6>&- 7>&- 8>&- &
         streams="$! $reading"
         finish "$!"
         asked=$ended
         finish "$reading"
         streams=
-        if [ -e "$folder/answer" ]; then
-            read -r code words <"$folder/answer"
+        if [ -e "$own/answer" ]; then
+            read -r code words <"$own/answer"
             return
         fi
         code=125 words="the broker at $api does not answer"
-        [ ! -e "$folder/why" ] || read -r words <"$folder/why"
+        [ ! -e "$own/why" ] || read -r words <"$own/why"
         case $asked in
         51 | 60 | 77) # time does not mend that
             words="the certificate of the broker at $api is not trusted (curl: $asked)"
@@ -103,15 +103,15 @@ stream() {
 feed() {
     trap '' HUP INT TERM
     trap 'kill -KILL $cat; exit' USR1
-    LC_ALL=C cat <&3 >&8 2>"$folder/fed" 4>&- &
+    LC_ALL=C cat <&3 >&8 2>"$own/fed" 4>&- &
     cat=$!
     exec 3<&- 8>&-
     wait $cat 2>/dev/null
     fed=$?
     if [ $fed = 0 ]; then
         echo EOF >&4
-    elif [ $fed != 141 ] && ! grep -q 'Broken pipe' "$folder/fed"; then
-        : >"$folder/cut"
+    elif [ $fed != 141 ] && ! grep -q 'Broken pipe' "$own/fed"; then
+        : >"$own/cut"
         echo CUT >&4
     fi
 }
@@ -142,17 +142,18 @@ if [ "$input" = 1 ]; then
 fi
 folder=$shared/$(cat /proc/sys/kernel/random/uuid)
 here=$api/${folder##*/}
+own=$(mktemp -d) || exit 125 # for what no other container is to touch
 for number in HUP:129 INT:130 TERM:143; do
     trap "pass_on ${number%:*}" "${number%:*}"
 done
-# the command may be another user's
-if ! mkdir "$folder" || ! chmod 777 "$folder" ||
-    ! (cd "$folder" && mkfifo -m 666 orders out err end in answers); then
-    say "cannot make pipes in $shared"
+if ! mkfifo "$own/answers" || ! mkdir "$folder" ||
+    ! (cd "$folder" && mkfifo -m 666 orders out err end in); then
+    say "cannot make pipes in $own and $shared"
     leave 125
 fi
-# open for both directions: nobody has to wait for the other side
+# open for both directions: nobody has to wait for the other side; which may be another user
 exec 4<>"$folder/orders" 5<>"$folder/out" 6<>"$folder/err" 7<>"$folder/end" 8<>"$folder/in"
+chmod 777 "$folder"
 
 begin "$@"
 if [ "$code" != started ]; then
@@ -161,12 +162,13 @@ if [ "$code" != started ]; then
 fi
 started=1
 # each pipe for one direction: that the other side has closed it is to be seen
-exec 9<"$folder/out" 5<&9 9<"$folder/err" 6<&9 9<"$folder/end" 7<&9 9>"$folder/in" 8>&9 9>&-
+pipes=/proc/self/fd # by name they might be others by now
+exec 9<$pipes/5 5<&9 9<$pipes/6 6<&9 9<$pipes/7 7<&9 9>$pipes/8 8>&9 9>&-
 stream <&5 3<&- 4>&- 6<&- 7<&- 8>&- &
 out=$!
 stream <&6 >&2 3<&- 4>&- 5<&- 7<&- 8>&- &
 err=$!
-stream <&7 >"$folder/code" 3<&- 4>&- 5<&- 6<&- 8>&- &
+stream <&7 >"$own/code" 3<&- 4>&- 5<&- 6<&- 8>&- &
 end=$!
 streams="$out $err $end"
 if [ "$input" = 1 ]; then
@@ -182,11 +184,11 @@ while [ $waited -lt 500 ] && { kill -0 "$out" || kill -0 "$err"; } 2>/dev/null; 
     waited=$((waited + 1))
     sleep 0.02 2>/dev/null || sleep 1
 done
-if [ -e "$folder/cut" ]; then
+if [ -e "$own/cut" ]; then
     say "the input broke off; the command was ended"
     leave 125
 fi
-read -r code <"$folder/code" && leave "$code"
+read -r code <"$own/code" && leave "$code"
 words=$(curl -q --config "$told" --fail --max-time 20 "$here/end?container=$container") || words=
 say "${words:-"container $container, or what was started there, is gone"}"
 leave 125

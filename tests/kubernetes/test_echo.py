@@ -133,7 +133,7 @@ async def _exec(told: settings.KubernetesSettings) -> list[str]:
     found = await access.find(told, clock=time.monotonic)
     executor = execution.CommandExecutor(found, timeout_s=5)
     try:
-        return await said(executor.do("a1", "side", ["sh", "-c", "true"]))
+        return await said(executor.open("a1", "side", ["sh", "-c", "true"]))
     finally:
         await executor.aclose()
 

@@ -87,7 +87,7 @@ async def _exec(url: str) -> None:
     found = await access.find(told(url), clock=time.monotonic)
     executor = execution.CommandExecutor(found, timeout_s=5)
     try:
-        await executor.do("a1", "side", ["true"])
+        await executor.open("a1", "side", ["true"])
     finally:
         await executor.aclose()
 

@@ -18,6 +18,7 @@ from backends.docker.swarm import manager, refusals
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_WORDS = 512
 _PATIENCE_S = 3.0  # with one that is silent: without a quorum the refusal of a write takes 20 s
 
 
@@ -60,7 +61,7 @@ class Managers:
 
         ``question`` is a method of ``Manager``; whatever it does may be done twice. Where it only
         reads, the next one is asked beside one that is silent. If none answers, raises what one
-        says of the whole swarm, else the error of the first one.
+        says of the whole swarm, else the kind of error of the first one, with the words of all.
         """
         patience_s = _PATIENCE_S if lane is client.Lane.READ else None
         left = list(self._seats)
@@ -95,7 +96,8 @@ class Managers:
             if isinstance(error, refusals.NoQuorumError) or len(errors) == 1:
                 raise error
         told = errors[0]
-        words = f"none of {len(errors)} managers does it: {told.reason}"
+        reasons = "; ".join(dict.fromkeys(error.reason for error in errors))
+        words = f"none of {len(errors)} managers does it: {reasons}"[:_WORDS]
         raise type(told)(words, retry_after=told.retry_after, reach=told.reach)
 
     async def _ask_one(

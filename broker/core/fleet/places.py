@@ -15,7 +15,8 @@ draws every start, and each one fails. Rules, in numbers below:
   avoided for ``AVOID_S``; at once no more if the blame proves wrong. Whoever came online a moment
   ago, and lives, does not count yet.
 * The last place of a backend is never avoided; that it would be is said.
-* Where all of them ended before they were online, whoever is online there goes on as it did.
+* Where at most one of them was online before it ended, whoever is online there goes on as it did:
+  a start that fails costs no build, and may be the fault of a template that has just become bad.
 
 Places where builds fail at once that do well elsewhere are avoided as well (``builds``). Pure;
 refuses to decide what becomes of agents.
@@ -288,7 +289,7 @@ def _worded(backend: BackendName, place: str, bad: Sequence[AgentFate], total: i
         place=place,
         text=f"{text}, the last one so: {last.bad}",
         templates=frozenset(one.template for one in bad),
-        blame=model.Blame.AGENTS if any(one.came for one in bad) else model.Blame.STARTS,
+        blame=model.Blame.AGENTS if sum(one.came for one in bad) > 1 else model.Blame.STARTS,
     )
 
 

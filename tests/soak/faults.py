@@ -225,6 +225,7 @@ def _held(world, strike, dice):
     node = world.sim.nodes.get(name)
     if node is None or node.offline_message is not None:
         return None
+    world.excuse(name, but_running=True)
     world.sim.take_offline(world.now, name, "I look into it", by="alice")
 
     def end():

@@ -280,11 +280,14 @@ class World:
                 names.append(name)
         return dice.choice(names) if names else None
 
-    def excuse(self, name):
-        """What builds on this node dies of a fault, not of the broker."""
+    def excuse(self, name, *, but_running=False):
+        """What builds on this node dies of a fault, not of the broker.
+
+        ``but_running``: only what was just given to it, which old controllers then forget.
+        """
         node = self.sim.nodes.get(name) or self.sim.ghosts.get(name)
         for slot in node.slots if node is not None else ():
-            if slot.item is not None:
+            if slot.item is not None and not (but_running and slot.running):
                 self.excused.add(slot.item.id)
 
     def kill_instance(self, name, end):

@@ -6,6 +6,7 @@ import pytest
 
 from broker.config import kinds
 from broker.demo import scenario
+from tests import patience
 from tests.docker import engines
 
 
@@ -13,7 +14,11 @@ async def test_the_demo_serves_its_builds_from_containers(engine_url, monkeypatc
     """No build is lost, agents are reused, and the engine is as it was."""
     monkeypatch.setenv("DOCKER_HOST", engine_url)
     told = await scenario.play(
-        seconds=5, listen="127.0.0.1:0", quiet=True, kinds=kinds.classes(), backend="docker"
+        seconds=patience.seconds(5),
+        listen="127.0.0.1:0",
+        quiet=True,
+        kinds=kinds.classes(),
+        backend="docker",
     )
     assert told["builds_served"] >= 1
     assert {"builds_lost": 0, "builds_failed": 0, "builds_unserved": 0, "left_over": 0} == {

@@ -658,6 +658,38 @@ async def test_what_a_command_leaves_behind_holds_nobody_up(stage: Stage) -> Non
     assert (0, b"done\n", b"") == (outcome.code, outcome.out, outcome.err)
 
 
+async def test_a_slow_reader_gets_all_of_what_was_said_last(stage: Stage) -> None:
+    """However long it takes after the end of the command, which is not known from the output."""
+    agent = await stage.agent()
+    program = agent.folder / "in-container"
+    told = program.read_text()
+    assert "-lt 500 ]" in told
+    program.write_text(told.replace("-lt 500 ]", "-lt 5 ]"))
+    read, write = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        "sh",
+        str(program),
+        *("maven", "sh", "-c", "head -c 65536 /dev/zero; head -c 65536 /dev/zero; touch ended"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=write,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=agent.folder,
+        env=agent.env,
+    )
+    os.close(write)
+    await until((agent.folder / "ended").exists)
+    await until(lambda: ended(stage))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):  # longer than it waits for what is left behind
+            await process.wait()
+    got = 0
+    while piece := await asyncio.to_thread(os.read, read, 65536):
+        got += len(piece)
+    os.close(read)
+    assert 0 == await process.wait()
+    assert 2 * 65536 == got
+
+
 async def test_a_pod_without_the_shared_folder_is_told(
     stage: Stage, tmp_path: pathlib.Path
 ) -> None:

@@ -178,10 +178,14 @@ fi
 exec 3<&- 5<&- 6<&- 7<&- 8>&-
 
 finish "$end"
-# what the command left behind may keep its output open: nobody waits for that
+# what the command left behind may keep its output open: nobody waits long for that, but for a slow
+# reader as long as it takes
 waited=0
 while [ $waited -lt 500 ] && { kill -0 "$out" || kill -0 "$err"; } 2>/dev/null; do
-    waited=$((waited + 1))
+    case $(cat "/proc/$out/wchan" "/proc/$err/wchan" 2>/dev/null) in
+    *write* | *send* | *memory*) waited=0 ;;
+    *) waited=$((waited + 1)) ;;
+    esac
     sleep 0.02 2>/dev/null || sleep 1
 done
 if [ -e "$own/cut" ]; then

@@ -31,6 +31,7 @@ async def test_a_pipeline_goes_on_elsewhere_when_its_agent_dies(tmp_path, versio
         await stage.until(lambda: item.fate is Fate.FAILED, "the end of the step")
         assert node.offline_message.startswith(f"{model.CORDON_MARK} lost-killed: ")
         assert "killed by SIGKILL" in node.offline_message
+        await stage.until(lambda: len(stage.sim.items) == 2, "the next try in the queue")
         again = max(stage.sim.items.values(), key=lambda one: one.id)
         await stage.until(lambda: again.started_at is not None, "the next try")
         assert again.node != item.node

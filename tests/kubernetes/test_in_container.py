@@ -91,7 +91,7 @@ class Agent:
     ) -> asyncio.subprocess.Process:
         nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         return await asyncio.create_subprocess_exec(
-            *(("env", "--default-signal=HUP") if nohup else ()),
+            *((shutil.which("env") or "env", "--default-signal=HUP") if nohup else ()),
             *self.shell,
             str(self.folder / "in-container"),
             *argv,

@@ -102,7 +102,7 @@ stream() {
 # Gives the command its input, and says that this was all; what breaks off was not.
 feed() {
     trap '' HUP INT TERM
-    trap 'kill -KILL $cat; exit' USR1
+    trap 'kill -KILL $cat 2>/dev/null; exit' USR1
     LC_ALL=C cat <&3 >&8 2>"$own/fed" 4>&- &
     cat=$!
     exec 3<&- 8>&-

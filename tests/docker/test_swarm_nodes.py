@@ -254,15 +254,16 @@ async def test_a_manager_is_demoted_and_a_worker_is_asked(swarm):
 
 
 HOG = "tail -c 200000000 /dev/zero"
+LATER = "sleep 1; "  # an engine begins to watch a container's memory once it runs
 TIGHT = api.Resources(memory_bytes=20 << 20)
 
 
 async def test_who_ran_out_of_memory_is_told_where_the_nodes_engine_can_be_reached(swarm):
     """A manager cannot tell it from a kill, nor does it know of a child that was killed."""
     reached = tuple(swarm.machines[name].host for name in ("w1", "w2"))
-    dies = harness.Program(commands=f"exec {HOG}", exit_code=0)
-    child = harness.Program(commands=f"{HOG}; true", exit_code=3)
-    lives = harness.Program(commands=HOG)
+    dies = harness.Program(commands=f"{LATER}exec {HOG}", exit_code=0)
+    child = harness.Program(commands=f"{LATER}{HOG}; true", exit_code=3)
+    lives = harness.Program(commands=LATER + HOG)
     async with opened(swarm) as blind, opened(swarm, engines=reached) as rig:
         async with contextlib.aclosing(rig.backend.watch()) as wakes:
             hint = asyncio.ensure_future(anext(wakes))

@@ -402,6 +402,15 @@ async def test_without_curl_it_says_so(stage: Stage, tmp_path: pathlib.Path) -> 
     )
 
 
+async def test_without_a_folder_for_temporary_files_it_says_so(stage: Stage) -> None:
+    """As with a root file system that may only be read."""
+    agent = await stage.agent()
+    agent.env["TMPDIR"] = "/no/such"
+    outcome = await agent.run("maven", "true")
+    assert (125, []) == (outcome.code, stage.cluster.node.commands)
+    assert b"hint: a volume at /tmp, or TMPDIR" in outcome.err
+
+
 async def test_another_user_is_told_why(stage: Stage) -> None:
     """The token's file is closed to whoever is not the agent."""
     agent = await stage.agent()

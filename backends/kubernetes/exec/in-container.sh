@@ -142,7 +142,10 @@ if [ "$input" = 1 ]; then
 fi
 folder=$shared/$(cat /proc/sys/kernel/random/uuid)
 here=$api/${folder##*/}
-own=$(mktemp -d) || exit 125 # for what no other container is to touch
+own=$(mktemp -d) || { # for what no other container is to touch
+    say "no folder for temporary files can be made; hint: a volume at /tmp, or TMPDIR"
+    exit 125
+}
 for number in HUP:129 INT:130 TERM:143; do
     trap "pass_on ${number%:*}" "${number%:*}"
 done

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from attrs import define, field
 
 from backends import api
@@ -759,6 +760,30 @@ async def test_an_older_api_server(stage: Stage) -> None:
     agent = await stage.agent()
     outcome = await agent.run("maven", "cat", given=b"x")
     assert (0, b"x", b"") == (outcome.code, outcome.out, outcome.err)
+
+
+async def test_what_a_proxy_says_is_no_answer(stage: Stage) -> None:
+    """Its status is no exit code; the order is given again."""
+    agent = await stage.agent()
+    said = []
+
+    async def answer(request: web.Request) -> web.Response:
+        said.append(await request.read())
+        return web.Response(status=502, text="502 Bad Gateway\nstarting <html>\n")
+
+    await stage.end()
+    proxy = web.AppRunner(app := web.Application())
+    app.router.add_route("*", "/{path:.*}", answer)
+    await proxy.setup()
+    site = web.TCPSite(proxy, *agent.address, reuse_address=True)
+    await site.start()
+    process = await agent.start("maven", "sh", "-c", "exit 6")
+    await until(lambda: len(said) > 0)
+    await proxy.cleanup()
+    await stage.begin(port=agent.address[1])
+    async with patience.limit(20):
+        await process.communicate()
+    assert 6 == process.returncode
 
 
 async def test_a_missing_right_is_named(stage: Stage) -> None:

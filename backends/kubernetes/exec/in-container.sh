@@ -46,13 +46,14 @@ order() {
     cat "/proc/$$/environ"
 }
 
-# Writes the last line of the answer down: a code and words, or that the command runs.
+# Writes the last line of the answer down: a code and words, or that the command runs. What a proxy
+# says in the broker's place is none of these: it is asked again.
 read_answer() {
     while read -r code words; do
         case $code in
         wait) say "waiting: $words" ;;
         again) echo "$words" >"$own/why" ;;
-        started | [0-9]*) echo "$code $words" >"$own/answer" ;;
+        started | 125 | 127) echo "$code $words" >"$own/answer" ;;
         esac
     done
 }

@@ -15,9 +15,12 @@ import re
 import stat
 import tarfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
+
+from backends import api
+from outside import quotes
 
 ROOT = "/opt/agent"
 """Where the tree appears: its programs and its archive of classes work nowhere else."""
@@ -41,10 +44,21 @@ JVM_OPTIONS = (f"-XX:SharedArchiveFile={CLASSES}", "-Xshare:auto")
 ENVIRONMENT: Mapping[str, str] = {"LC_ALL": "C.UTF-8"}
 """Without it names of files may hold nothing but ASCII."""
 
+_Told = TypeVar("_Told")
+
 _FORMAT = 1
 _MANIFEST_MAX = 64 << 10
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+/-]{0,79}")
+
+
+def find(name: str, runtimes: Mapping[str, _Told]) -> _Told:
+    """Return what a backend's configuration tells of a runtime. Raises Rejected."""
+    if name not in runtimes:
+        raise api.Rejected(
+            f"no runtime {quotes.shown(name)} here; hint: `runtimes` of the backend"
+        )
+    return runtimes[name]
 
 
 @frozen(kw_only=True)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from backends import api
 from backends.mesos import (
     cluster,
+    containers,
     death,
     driver,
     handover,
@@ -26,7 +27,7 @@ from backends.mesos import (
     settings,
     tasks,
 )
-from outside import counts, files, quotes, text, typed
+from outside import counts, files, quotes, secrets, text, typed
 
 _RESERVED_S = 150.0  # from a reservation to its launch: whoever takes longer has given up
 _CONFIRM_S = 1.0  # for the master's or the agent's first word against a task, after it has it
@@ -366,11 +367,18 @@ def _login(spec: api.InstanceSpec) -> bytes | None:
     if path is None:
         return None
     try:
-        return files.read(path, limit=_LOGIN_MAX)
+        login = files.read(path, limit=_LOGIN_MAX)
     except OSError as error:
         raise api.Rejected(
             f"image_login_file {quotes.shown(path)} cannot be read: {error.strerror}"
         ) from error
+    try:
+        secrets.register(*containers.login_secrets(login))
+    except ValueError as error:
+        raise api.Rejected(
+            f"image_login_file {quotes.shown(path)} is no config.json of Docker: {error}"
+        ) from error
+    return login
 
 
 def _unheard(machine: session.Session) -> str:

@@ -4,7 +4,10 @@ Pure. Two containerizers say the same things differently: Mesos' own, and the Do
 agent. Refuses to know commands, resources and labels.
 """
 
-from collections.abc import Mapping
+import base64
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends import api
@@ -133,6 +136,26 @@ def _brought(template: settings.MesosTemplate) -> list[dict[str, Any]]:
         }
         for target, mode, path in mounts
     ]
+
+
+def login_secrets(login: bytes) -> Sequence[str]:
+    """Return what must never be shown of a config.json. Raises ValueError, with nothing of it."""
+    try:
+        told = json.loads(login)
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON") from None
+    logins = told.get("auths") if isinstance(told, Mapping) else None
+    if not isinstance(logins, Mapping) or not logins:
+        raise ValueError("it has no `auths`; hint: credential helpers do not travel with a task")
+    found = []
+    for entry in logins.values():
+        values = entry if isinstance(entry, Mapping) else {}
+        texts = [values.get(key) for key in ("auth", "identitytoken", "password")]
+        found += [text for text in texts if isinstance(text, str)]
+        with contextlib.suppress(ValueError):
+            pair = base64.b64decode(str(values.get("auth") or "")).decode()
+            found.append(pair.partition(":")[2])
+    return found
 
 
 def _mappings(network: settings.Network) -> list[dict[str, Any]]:

@@ -325,11 +325,7 @@ def _command(
 
 def _archive(name: str, configured: settings.MesosSettings) -> dict[str, Any]:
     """Return what the fetcher is told of a runtime. Raises Rejected."""
-    if name not in configured.runtimes:
-        raise api.Rejected(
-            f"no runtime {quotes.shown(name)} here; hint: `runtimes` of the backend"
-        )
-    brought = configured.runtimes[name]
+    brought = runtime.find(name, configured.runtimes)
     return {
         "value": brought.uri,
         "extract": True,

@@ -18,7 +18,7 @@ from broker.core import model
 from broker.loop import execute
 from jnlp import client as jnlp_client
 from jnlp import errors as jnlp_errors
-from outside import waits
+from outside import text, waits
 
 OWNER = "{}-try"
 _LOOK_S = 0.25
@@ -110,8 +110,8 @@ async def _one(
     except (_Unwell, TimeoutError) as error:
         reason = str(error) or f"not online within {template.connect_deadline_s:.0f} s"
         said = await _last_words(backend, action.name)
-        text = f"{reason} on {action.backend} ({', '.join(phases)})"
-        return finding.fail(check, text, f"its last words: {said}" if said else "")
+        words = f"{reason} on {action.backend} ({', '.join(phases)})"
+        return finding.fail(check, words, f"its last words: {said}" if said else "")
     finally:
         with contextlib.suppress(backends_api.BackendError):
             await backend.terminate(action.name, grace_s=0.0)
@@ -126,9 +126,13 @@ async def _online(
     passed: Callable[[str], None],
 ) -> None:
     """Wait until it is online. Raises _Unwell when its instance has ended."""
-    runs = False
+    runs = seen = False
     while True:
         instance = await _instance(backend, name)
+        if instance is None and not seen:  # a listing may lag behind what is created
+            await asyncio.sleep(_LOOK_S)
+            continue
+        seen = True
         if instance is None or instance.state is backends_api.InstanceState.EXITED:
             told = instance.exit if instance is not None else None
             words = f"{told.slug}: {told.message}" if told is not None else "it is gone"
@@ -161,10 +165,13 @@ async def _lacking(
     try:
         await backend.launch(spec)
         async with waits.timeout(template.connect_deadline_s):
-            while (instance := await _instance(backend, name)) is not None:
-                if instance.state is backends_api.InstanceState.EXITED:
+            instance, seen = await _instance(backend, name), False
+            while not (seen and instance is None):
+                seen = seen or instance is not None
+                if instance is not None and instance.state is backends_api.InstanceState.EXITED:
                     break
                 await asyncio.sleep(_LOOK_S)
+                instance = await _instance(backend, name)
         if instance is None or instance.exit is None or instance.exit.code != 0:
             words = instance.exit.message if instance is not None and instance.exit else ""
             return finding.warn(check, f"no {shell} that runs: {words}", "inject: true brings one")
@@ -185,7 +192,7 @@ async def _lacking(
 
 def lacking(said: str) -> list[str]:
     """Return what the shell in an image did not find, of what it wrote."""
-    lines = (line.partition(_SAID) for line in said.splitlines())
+    lines = (line.partition(_SAID) for line in text.last_lines(said, _LINES))
     return [what.strip() for _, found, what in lines if found]
 
 
@@ -195,8 +202,7 @@ async def _instance(backend: backends_api.Backend, name: str) -> backends_api.In
 
 async def _last_words(backend: backends_api.Backend, name: str) -> str:
     with contextlib.suppress(backends_api.BackendError):
-        lines = (await backend.logs(name, tail=20)).strip().splitlines()
-        return " / ".join(lines[-3:])
+        return " / ".join(text.last_lines(await backend.logs(name, tail=_LINES), 3))
     return ""
 
 

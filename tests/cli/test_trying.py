@@ -4,9 +4,11 @@ import json
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
+from backends import api as backends_api
 from broker.cli import trying
 from broker.simulator import controller
 from tests.cli import test_doctor
@@ -66,3 +68,36 @@ def test_what_an_image_lacks_is_seen_by_a_shell_in_it(tmp_path, tools, expected)
     )  # fmt: skip
     lacks = [one for one in trying.lacking(f"noise\n{said.stdout}") if "locale" not in one]
     assert lacks == expected
+
+
+class Lagging:
+    """A backend whose listing shows an agent late, then running, then no more."""
+
+    def __init__(self, *shown):
+        self.shown = list(shown)
+
+    async def list(self):
+        found = self.shown.pop(0) if len(self.shown) > 1 else self.shown[0]
+        return [] if found is None else [found]
+
+
+class Nodes:
+    """A controller on which nobody is ever online."""
+
+    async def read(self, name):
+        return mock.Mock(offline=True)
+
+
+async def test_a_listing_that_lags_is_no_end(monkeypatch):
+    """What has not been seen yet is waited for; what is seen no more has gone."""
+    monkeypatch.setattr(trying, "_LOOK_S", 0.0)
+    runs = backends_api.Instance(name="a", metadata={}, state=backends_api.InstanceState.RUNNING)
+    passed = []
+    with pytest.raises(trying._Unwell, match="it is gone"):
+        await trying._online(Nodes(), Lagging(None, None, runs, None), "a", passed.append)
+    assert ["running"] == passed
+
+
+def test_last_words_are_cleaned_like_all_others():
+    """They are an image's, which may say anything."""
+    assert ["sh\ufffd[2J"] == trying.lacking(f"{trying._SAID}sh\x1b[2J\nsomething else\n")

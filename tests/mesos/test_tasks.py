@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from backends import api
 from backends.kit import runtime
-from backends.mesos import offers, settings, tasks
+from backends.mesos import backend, offers, settings, tasks
+from outside import text
 from tests import patience
 from tests.each import each
 
@@ -433,3 +434,34 @@ def test_a_login_goes_with_the_image():
     daemon = attrs.evolve(options, containerizer="docker")
     with pytest.raises(api.Rejected, match="image_login_file"):
         tasks.info(spec(image="a", options=daemon), configured=TOLD, created_at=1.5)
+
+
+def test_a_login_is_read_from_its_file_and_never_shown(tmp_path):
+    """Whoever quotes it: as it is, or in base64."""
+    auth = base64.b64encode(b"robot:hunter2-of-the-registry").decode()
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"auths": {"r.example": {"auth": auth}, "odd": 7}}))
+    told = spec(image="a", options=settings.MesosTemplate(image_login_file=str(path)))
+    assert path.read_bytes() == backend._login(told)
+    said = text.clean(f"denied: {auth} hunter2-of-the-registry")
+    assert "hunter2" not in said
+    assert auth not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("hunter2", "it is no JSON"),
+        ("[" * 50_000, "it is no JSON"),
+        ("[]", "no `auths`"),
+        ('{"credsStore": "desktop"}', "credential helpers do not travel"),
+    ],
+)
+def test_a_file_without_logins_is_refused_and_not_quoted(tmp_path, content, words):
+    """One template's mistake."""
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    told = spec(image="a", options=settings.MesosTemplate(image_login_file=str(path)))
+    with pytest.raises(api.Rejected, match=words) as caught:
+        backend._login(told)
+    assert "hunter2" not in str(caught.value)

@@ -309,13 +309,7 @@ def archive(
 def _brought(
     spec: api.InstanceSpec, runtimes: Mapping[str, settings.Runtime]
 ) -> settings.Runtime | None:
-    if spec.runtime is None:
-        return None
-    if spec.runtime not in runtimes:
-        raise api.Rejected(
-            f"no runtime {quotes.shown(spec.runtime)} here; hint: `runtimes` of the backend"
-        )
-    return runtimes[spec.runtime]
+    return None if spec.runtime is None else runtime.find(spec.runtime, runtimes)
 
 
 def _mount_of(brought: settings.Runtime) -> dict[str, Any]:

@@ -226,13 +226,7 @@ def render(spec: api.InstanceSpec, configured: settings.SwarmSettings, *, owner:
 def _brought(
     spec: api.InstanceSpec, runtimes: Mapping[str, settings.RuntimeFolder]
 ) -> settings.RuntimeFolder | None:
-    if spec.runtime is None:
-        return None
-    if spec.runtime not in runtimes:
-        raise api.Rejected(
-            f"no runtime {quotes.shown(spec.runtime)} here; hint: `runtimes` of the backend"
-        )
-    return runtimes[spec.runtime]
+    return None if spec.runtime is None else runtime.find(spec.runtime, runtimes)
 
 
 def _body(

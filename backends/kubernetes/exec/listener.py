@@ -203,7 +203,7 @@ class Listener:
             return await self._rules.find(pod)
 
         async def tell(words: str) -> None:
-            await answer.write(f"wait {words}\n".encode())
+            await answer.write(f"{_line('wait', words)}\n".encode())
 
         self._starting[pod] += 1
         try:

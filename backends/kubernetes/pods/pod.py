@@ -412,13 +412,9 @@ def _bring(
     """
     if name is None:
         return []
-    if name not in runtimes:
-        raise api.Rejected(
-            f"no runtime {quotes.shown(name)} here; hint: `runtimes` of the backend"
-        )
+    brought, body = runtime.find(name, runtimes), pod["spec"]
     if _is_windows(pod):
         raise api.Rejected("inject: a runtime is for Linux, and the pod for Windows")
-    brought, body = runtimes[name], pod["spec"]
     _mount_scratch(body, agent)
     volumes_now = [v for v in body.get("volumes", []) if v["name"] != _RUNTIME_VOLUME]
     mounts = [m for m in agent.get("volumeMounts", []) if m["mountPath"] != runtime.ROOT]

@@ -376,7 +376,7 @@ def _login(spec: api.InstanceSpec) -> bytes | None:
         secrets.register(*containers.login_secrets(login))
     except ValueError as error:
         raise api.Rejected(
-            f"image_login_file {quotes.shown(path)} is no config.json of Docker: {error}"
+            f"image_login_file {quotes.shown(path)} is not a config.json of Docker: {error}"
         ) from error
     return login
 

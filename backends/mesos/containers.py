@@ -143,7 +143,7 @@ def login_secrets(login: bytes) -> Sequence[str]:
     try:
         told = json.loads(login)
     except (ValueError, RecursionError):
-        raise ValueError("it is no JSON") from None
+        raise ValueError("it is not JSON") from None
     logins = told.get("auths") if isinstance(told, Mapping) else None
     if not isinstance(logins, Mapping) or not logins:
         raise ValueError("it has no `auths`; hint: credential helpers do not travel with a task")

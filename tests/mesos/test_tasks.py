@@ -451,8 +451,8 @@ def test_a_login_is_read_from_its_file_and_never_shown(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("hunter2", "it is no JSON"),
-        ("[" * 50_000, "it is no JSON"),
+        ("hunter2", "it is not JSON"),
+        ("[" * 50_000, "it is not JSON"),
         ("[]", "no `auths`"),
         ('{"credsStore": "desktop"}', "credential helpers do not travel"),
     ],

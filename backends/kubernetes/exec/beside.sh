@@ -36,12 +36,12 @@ attend() {
         HUP | INT | TERM) kill -"$_ic_word" -$$ ;;
         esac
     done
+    rm -rf "$_ic_folder" # now: the end of the command is the end of this, too
     kill -TERM -$$
     _ic_waited=0
     while [ $_ic_waited -lt 10 ] && sleep 1; do
         _ic_waited=$((_ic_waited + 1))
     done
-    rm -rf "$_ic_folder"
     kill -KILL -$$
 }
 

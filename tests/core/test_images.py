@@ -1,5 +1,6 @@
 """Which images a pattern lets in, and what it was never written for."""
 
+import attrs
 import pytest
 
 from broker.core import model
@@ -47,6 +48,8 @@ def test_a_pattern_stands_for_an_image(pattern, image):
         ("team*/*", "team:5000/app"),
         ("*/app", "evil.example/app"),
         ("*/app", "localhost/app"),
+        ("*/app", "EVIL/app"),
+        ("?vil/app", "Evil/app"),
         ("*", "evil.example/app"),
         ("registry.example.com/*", "registry.example.com.evil.example/app"),
         ("registry.example.com/team/*", "registry.example.com/team/../other/app"),
@@ -61,11 +64,31 @@ def test_a_pattern_stands_for_an_image(pattern, image):
         ("**", ""),
         ("**", "**"),
         ("**", "golang:${TAG}"),
+        ("*", "0123abcd" * 8),
+        ("*", "0123abcd" * 8 + ":latest"),
+        ("*:*", "sha256:" + "0123abcd" * 8),
     ],
 )
 def test_no_wildcard_lets_in_what_it_was_not_written_for(pattern, image):
     """Other registries, digests, folders above, and what is no image at all."""
     assert not images.is_allowed([pattern], image)
+
+
+@pytest.mark.parametrize(
+    ("value", "image"),
+    [
+        ("abc123", "abc123:latest"),
+        ("localhost:5000/a", "localhost:5000/a:latest"),
+        ("abc123:1", "abc123:1"),
+        (f"abc123{DIGEST}", f"abc123{DIGEST}"),
+    ],
+)
+def test_an_image_that_is_asked_for_has_a_tag(value, image):
+    """Without one an engine takes it for the beginning of an image's ID, of any registry."""
+    anything = model.Parameter(kind=model.ParameterKind.IMAGE, allow=("**",))
+    part = attrs.evolve(anything, stands_for="team/{value}")
+    assert image == parameters.choice(anything, value).image
+    assert "team/abc123:latest" == parameters.choice(part, "abc123").image
 
 
 def test_an_odd_name_costs_little():

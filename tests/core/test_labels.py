@@ -124,6 +124,17 @@ def test_the_canonical_text_means_the_same(expression, has):
     assert again.atoms() == expression.atoms()
 
 
+@given(expressions, st.sets(st.sampled_from([*ABC, "x-"])), st.permutations([*ABC, "->"]))
+def test_a_table_says_what_each_way_to_take_labels_says(expression, own, asked):
+    """Bit by bit the same as when it is asked for each way."""
+    own -= set(asked[:3])
+    table = expression.truth(asked[:3], own)
+    assert 0 <= table < 1 << 8
+    for way in range(8):
+        taken = {asked[place] for place in range(3) if way >> place & 1}
+        assert expression.matches(own | taken) == bool(table >> way & 1)
+
+
 @given(st.text(alphabet="ab!&|<->() \"'\\", max_size=30))
 def test_any_text_is_parsed_or_refused(text):
     """No text makes anything but an expression or a LabelError."""

@@ -13,13 +13,13 @@ import pytest
 from broker.controller import reading
 from broker.core import model
 from broker.core.decide import sweep as sweeps
-from broker.core.demand import labels, queue_texts
+from broker.core.demand import labels, parameters, queue_texts
 from broker.core.demand import wishes as demand
 from broker.core.fleet import marks
 from broker.leading import identity
 from jnlp import answers, entries, errors, node, secret, state, version
 from outside import secrets, text, typed
-from tests.core import worlds
+from tests.core import test_parameters, worlds
 from tests.each import each
 
 SIZE = 65536
@@ -293,6 +293,16 @@ def steps(read, worst):
     finally:
         sys.setprofile(before)
     return counted
+
+
+def test_what_an_expression_asks_of_a_template_takes_one_look_at_it():
+    """However many ways there are to take some of the labels that it names."""
+    asked = "||".join(f"image=golang:{n}" for n in range(parameters.MOST_ASKED))
+    rest = "||".join(f"(a{n}&&b)" for n in range(300))
+    text = f"({rest})&&({asked})"
+    expression = labels.parse(text)
+    taken = steps(lambda one: parameters.asked(one, test_parameters.DOCKER), expression)
+    assert taken <= 3 * MOST * labels.size(text)
 
 
 class TooManyError(Exception):

@@ -3,12 +3,14 @@
 ``[HOST/]PATH[:TAG][@DIGEST]``. A pattern is taken apart in the same way, and each part stands for
 that part alone (``globs``), so that no wildcard lets in what it was not written for:
 
-* A host is meant only where the pattern's first part looks like one (a dot, a port,
-  ``localhost``), or where the pattern begins with ``**``: ``team*/app`` is never
-  ``team.evil.example/app``.
+* A host is meant only where the pattern's first part looks like one, as engines see it (a dot, a
+  port, an upper-case letter, ``localhost``), or where the pattern begins with ``**``:
+  ``team*/app`` is never ``team.evil.example/app``.
 * A digest needs a pattern of a digest: ``golang:*`` is no ``golang:1@sha256:...``, which would be
   whatever has that digest, however old. A path that ends in a wildcard and says no tag stands for
   every tag and digest.
+* What an engine takes for the ID of an image, which may be of any registry, is no name of one; a
+  short one is none with a tag (``tagged``).
 
 Pure; refuses to know registries, and which one a name without a host means.
 """
@@ -26,7 +28,9 @@ _HOST = rf"{_NAME}(?:\.{_NAME})*(?::[0-9]{{1,5}})?"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _DIGEST = r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-f]{32,128}"
 _IMAGE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::{_TAG})?(?:@{_DIGEST})?")
+_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _TAG_ALONE = re.compile(_TAG)
+_LATEST = ":latest"
 MOST = 255
 """Characters of an image's name that may be asked for."""
 
@@ -43,7 +47,14 @@ class _Name:
 
 def is_image(text: str) -> bool:
     """Return whether a text is the name of an image, as engines and registries take it."""
-    return len(text) <= MOST and _IMAGE.fullmatch(text) is not None
+    is_name = len(text) <= MOST and _IMAGE.fullmatch(text) is not None
+    return is_name and _ID.fullmatch(text.removesuffix(_LATEST)) is None
+
+
+def tagged(image: str) -> str:
+    """Return a name with the tag that it has without one, so that nobody takes it for an ID."""
+    name = _apart(image)
+    return image if name.tag or name.digest else image + _LATEST
 
 
 def is_tag(text: str) -> bool:
@@ -64,7 +75,8 @@ def _apart(text: str) -> _Name:
     head, slash, last = rest.rpartition("/")
     last, _, tag = last.partition(":")
     first, more, path = f"{head}{slash}{last}".partition("/")
-    if more and ("." in first or ":" in first or first == "localhost"):
+    is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()
+    if more and is_host:
         return _Name(first, path, tag, digest)
     return _Name("", f"{head}{slash}{last}", tag, digest)
 

@@ -18,8 +18,9 @@ does so, ``Jenkins.getLabel``) is decided by the caller. Pure; refuses to know t
 import collections
 import enum
 import functools
+import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from attrs import define, frozen
@@ -146,6 +147,20 @@ class Expression:
             case Op.IFF:
                 return sum(not part.matches(labels) for part in self.parts) % 2 == 0
 
+    def truth(self, asked: Sequence[str], labels: AbstractSet[str]) -> int:
+        """Return for which of some labels beside a node's own it fits, as a table of bits.
+
+        Bit ``n`` is set where it matches with each ``asked[i]`` whose bit ``i`` is set in ``n``.
+        The expression is gone through once, however many ways there are; ``asked`` are few.
+        """
+        ways = 1 << len(asked)
+        always = (1 << ways) - 1
+        columns = {
+            name: sum(1 << way for way in range(ways) if way >> place & 1)
+            for place, name in enumerate(asked)
+        }
+        return _table(self, columns, labels, always)
+
     def atoms(self) -> frozenset[str]:
         """Return every label that is named."""
         return self._atoms
@@ -186,6 +201,26 @@ def _names(expression: Expression) -> Iterator[str]:
         yield expression.name
     for part in expression.parts:
         yield from _names(part)
+
+
+def _table(
+    expression: Expression, columns: Mapping[str, int], labels: AbstractSet[str], always: int
+) -> int:
+    tables = (_table(part, columns, labels, always) for part in expression.parts)
+    match expression.op:
+        case Op.ATOM:
+            return columns.get(expression.name, always if expression.name in labels else 0)
+        case Op.NOT:
+            return always ^ next(tables)
+        case Op.AND:
+            return functools.reduce(operator.and_, tables)
+        case Op.OR:
+            return functools.reduce(operator.or_, tables)
+        case Op.IMPLIES:
+            before, behind = tables
+            return (always ^ before) | behind
+        case Op.IFF:
+            return always ^ functools.reduce(operator.xor, (always ^ table for table in tables))
 
 
 def size(text: str) -> int:

@@ -18,6 +18,15 @@ from broker.core.demand import globs, images, labels
 
 MOST_ASKED = 6
 """Labels with a parameter's name in one expression; more are not read for one template."""
+_FEWEST_FIRST = tuple(
+    tuple(
+        sum(1 << place for place in chosen)
+        for number in range(size + 1)
+        for chosen in itertools.combinations(range(size), number)
+    )
+    for size in range(MOST_ASKED + 1)
+)
+"""All ways to take some of so many labels, as bits, the fewest first."""
 NONE: frozenset[str] = frozenset()
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(k|m|g|t|Ki|Mi|Gi|Ti)")
 _CORES = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
@@ -45,8 +54,10 @@ def asked(expression: labels.Expression, template: model.Template) -> Asked | No
             f"{MOST_ASKED} are read"
         )
     complaint = ""
-    for chosen in _choices(own):
-        if expression.matches(template.labels | frozenset(chosen)):
+    fits = expression.truth(own, template.labels)
+    for number in _FEWEST_FIRST[len(own)]:
+        if fits >> number & 1:
+            chosen = tuple(label for place, label in enumerate(own) if number >> place & 1)
             problem = _problem(chosen, template)
             if not problem:
                 return Asked(frozenset(chosen))
@@ -173,15 +184,6 @@ def all_words(template: model.Template) -> str:
     return "; ".join(words(name, one) for name, one in template.parameters.items())
 
 
-def _choices(own: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield all ways to take some of these labels, the fewest first.
-
-    Kept for nobody: whoever may queue builds writes them.
-    """
-    for number in range(len(own) + 1):
-        yield from itertools.combinations(own, number)
-
-
 def _problem(chosen: Iterable[str], template: model.Template) -> str:
     values: dict[str, str] = {}
     for label in chosen:
@@ -201,10 +203,9 @@ def _problems(values: Iterable[tuple[str, str]], template: model.Template) -> It
 
 
 def _image(parameter: model.Parameter, value: str) -> str:
-    """Return the image that a value stands for."""
-    return (
-        value if parameter.stands_for is None else parameter.stands_for.replace(model.VALUE, value)
-    )
+    """Return the image that a value stands for, with its tag."""
+    form = model.VALUE if parameter.stands_for is None else parameter.stands_for
+    return images.tagged(form.replace(model.VALUE, value))
 
 
 def _allows_image(parameter: model.Parameter, value: str) -> bool:

@@ -87,6 +87,24 @@ class Mishap:
 
 
 @frozen(kw_only=True)
+class Usage:
+    """What an instance has used by now. None: its platform does not tell.
+
+    Platforms are asked now and then: a peak between two answers is seen only where the kernel
+    keeps it (``memory_cached_peak_bytes``). Of one that was started anew the largest life counts.
+    """
+
+    at: float  # POSIX seconds: as of when
+    memory_bytes: int | None = None  # without what the kernel would give back at once
+    memory_peak_bytes: int | None = None  # the most of what was seen
+    memory_cached_peak_bytes: int | None = None  # at any time, with files that are kept in memory
+    memory_limit_bytes: int | None = None
+    cpu_s: float | None = None  # of all processors together
+    cpu_peak_cores: float | None = None  # the most of what was seen
+    throttled_s: float | None = None  # for how long its limit of processors held it back
+
+
+@frozen(kw_only=True)
 class Instance:
     """What a backend runs for one agent. ``metadata`` comes back byte for byte."""
 
@@ -104,6 +122,7 @@ class Instance:
     ends_because: str = ""  # the platform's words on why it will soon end what runs still; "": no
     ends_at: float | None = None  # with ``ends_because``, POSIX seconds, where it says when
     mishap: Mishap | None = None
+    usage: Usage | None = None  # also of one that has ended, as far as it was seen before
 
 
 @frozen(kw_only=True)

@@ -107,17 +107,25 @@ def _rows(document: documents.Document) -> Iterator[tuple[str, str]]:
         if node is not None:
             yield "labels", " ".join(node["labels"])
         yield "instance", _instance(agent)
+        if agent["instance"] and (used := terminal.usage_words(agent["instance"].get("usage"))):
+            yield "used", used
         if agent["serves_nobody"]:
             yield "serves nobody", agent["serves_nobody"]
     if dead is not None:
-        yield "died", f"{terminal.seconds(dead['age_s'])} ago, {dead['phase']} before it"
-        yield "of", f"{dead['slug']}: {dead['text']}"
-        if agent is None:
-            yield "template", dead["template"] or ""
-            yield "where", terminal.where(dead)
-        if dead["exit_code"] is not None:
-            yield "exit code", str(dead["exit_code"])
-        yield "more", f"{_WHERE}, {dead['slug']}"
+        yield from _death_rows(dead, alone=agent is None)
+
+
+def _death_rows(dead: documents.Document, *, alone: bool) -> Iterator[tuple[str, str]]:
+    yield "died", f"{terminal.seconds(dead['age_s'])} ago, {dead['phase']} before it"
+    yield "of", f"{dead['slug']}: {dead['text']}"
+    if alone:
+        yield "template", dead["template"] or ""
+        yield "where", terminal.where(dead)
+    if dead["exit_code"] is not None:
+        yield "exit code", str(dead["exit_code"])
+    if used := terminal.usage_words(dead.get("usage")):
+        yield "used", used
+    yield "more", f"{_WHERE}, {dead['slug']}"
 
 
 def _template(agent: documents.Document, template: documents.Document | None) -> str:

@@ -63,5 +63,6 @@ def death_of(
         text=words + more if is_new else words,
         place=agent.instance.place if agent is not None and agent.instance is not None else "",
         exit_code=exit_.code if exit_ is not None else None,
+        usage=agent.memory.usage if agent is not None and agent.memory is not None else None,
         last_lines=tuple(complaints.telling(lines)[-_KEPT:]),
     )

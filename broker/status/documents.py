@@ -331,6 +331,7 @@ def _instance(instance: backends_api.Instance, *, now: float) -> Document:
         "ends_at": _iso(instance.ends_at),
         "ends_in_s": _until(instance.ends_at, now),
         "mishap": _mishap(instance.mishap, now=now) if instance.mishap is not None else None,
+        "usage": _usage(instance.usage, now=now) if instance.usage is not None else None,
         "exit": {"slug": end.slug, "code": end.code, "text": _quote(end.message)}
         if end is not None
         else None,
@@ -345,6 +346,24 @@ def _mishap(mishap: backends_api.Mishap, *, now: float) -> Document:
         "at": _iso(mishap.at),
         "age_s": _age(mishap.at, now),
     }
+
+
+def _usage(usage: backends_api.Usage, *, now: float) -> Document:
+    return {
+        "at": _iso(usage.at),
+        "age_s": _age(usage.at, now),
+        "memory_bytes": usage.memory_bytes,
+        "memory_peak_bytes": usage.memory_peak_bytes,
+        "memory_cached_peak_bytes": usage.memory_cached_peak_bytes,
+        "memory_limit_bytes": usage.memory_limit_bytes,
+        "cpu_s": _rounded(usage.cpu_s),
+        "cpu_peak_cores": _rounded(usage.cpu_peak_cores),
+        "throttled_s": _rounded(usage.throttled_s),
+    }
+
+
+def _rounded(amount: float | None) -> float | None:
+    return round(amount, 3) if amount is not None and math.isfinite(amount) else None
 
 
 def _flight(expectation: model.Expectation, *, now: float) -> Document:
@@ -368,6 +387,7 @@ def _death(dead: death.Death, *, now: float) -> Document:
         "slug": dead.cause.slug,
         "text": _quote(dead.text, limit=1024),
         "exit_code": dead.exit_code,
+        "usage": _usage(dead.usage, now=now) if dead.usage is not None else None,
         "last_lines": [_quote(line) for line in dead.last_lines],
     }
 

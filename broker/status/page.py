@@ -288,7 +288,20 @@ def _running(row: _Row) -> str:
 
 def _lines(row: _Row) -> str:
     lines = "\n".join(row["last_lines"][-5:])
-    return _text(row["text"]) + (f"<pre>{_text(lines)}</pre>" if lines else "")
+    used = terminal.usage_words(row.get("usage"))
+    return (
+        _text(row["text"])
+        + (f'<br><span class="quiet">used {_text(used)}</span>' if used else "")
+        + (f"<pre>{_text(lines)}</pre>" if lines else "")
+    )
+
+
+def _memory(row: _Row) -> str:
+    usage = (row["instance"] or {}).get("usage") or {}
+    used, limit = usage.get("memory_bytes"), usage.get("memory_limit_bytes")
+    if used is None:
+        return ""
+    return terminal.size(used) + (f" of {terminal.size(limit)}" if limit is not None else "")
 
 
 def _until(row: _Row) -> str:
@@ -357,6 +370,7 @@ _AGENTS: tuple[_Column, ...] = (
     ("Age", "n", _age_of("age_s")),
     ("Idle for", "n", _age_of("idle_age_s")),
     ("Builds", "n", _of("builds")),
+    ("Memory", "n", _memory),
     ("Where", "k", lambda row: _text(terminal.where(row))),
     ("Runs", "", _running),
 )

@@ -305,3 +305,26 @@ def mishap_words(agent: _Row) -> str:
     ago = f", {seconds(mishap['age_s'])} ago" if mishap["age_s"] is not None else ""
     often = f", {mishap['times']} times by now" if mishap["times"] > 1 else ""
     return f"{mishap['text']}{ago}{often}"
+
+
+def size(value: float) -> str:
+    """Return an amount of memory as people say it: 12 MiB, 1.5 GiB."""
+    mebibytes = value / (1 << 20)
+    return f"{mebibytes:.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:.1f} GiB"
+
+
+def usage_words(row: _Row | None) -> str:
+    """Return what an instance used of memory and processors, as far as its platform told."""
+    used: _Row = row or {}
+    peak, cached = used.get("memory_peak_bytes"), used.get("memory_cached_peak_bytes")
+    limit, spent_s = used.get("memory_limit_bytes"), used.get("cpu_s")
+    cores, held_s = used.get("cpu_peak_cores"), used.get("throttled_s")
+    parts = (
+        f"{size(peak)} of memory at most" if peak is not None else "",
+        f"{size(cached)} with files kept in it" if cached is not None else "",
+        f"{size(limit)} allowed" if limit is not None else "",
+        f"{seconds(spent_s)} of processor time" if spent_s is not None else "",
+        f"{cores:.1f} processors at most" if cores is not None else "",
+        f"held back by its limit of them for {seconds(held_s)}" if held_s else "",
+    )
+    return ", ".join(part for part in parts if part)

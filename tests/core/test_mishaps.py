@@ -85,3 +85,13 @@ def test_an_end_that_tells_it_is_not_told_twice():
     scene.instances[B] = [attrs.evolve(ended, mishap=MISHAP)]  # one that does not tell it
     (agent,) = scene.plan().agents
     assert agents_.why_lost(agent)[1].startswith(f"{WORDS}; its instance ended")
+
+
+def test_what_it_used_stays_known_when_its_instance_is_gone():
+    scene, name = scene_of(Phase.BUSY, mishap=None)
+    used = backends_api.Usage(at=worlds.NOW, memory_peak_bytes=1 << 20)
+    scene.instances[B] = [attrs.evolve(one, usage=used) for one in scene.instances[B]]
+    ledger = scene.plan().ledger
+    scene.instances[B] = []
+    scene.ledger = ledger
+    assert used == scene.plan().ledger.memories[name].usage

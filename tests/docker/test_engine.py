@@ -46,6 +46,31 @@ async def test_a_child_over_its_memory_while_the_agent_lives(rig):
     assert (await checks.listed(rig.backend))["a1"].mishap is None, "its end tells it"
 
 
+async def test_what_it_uses_is_told_also_after_its_end(rig):
+    """Memory and processor time, its limit, and for how long its limit held it back."""
+    busy = "while [ ! -e /tmp/end ]; do :; done; exit 0"
+    spec = rig.spec("a1", f"{LATER}{busy}")
+    resources = api.Resources(memory_bytes=MEMORY, cpu_limit=0.1)
+    await rig.backend.launch(attrs.evolve(spec, resources=resources))
+
+    async def told() -> api.Usage | None:
+        used = (await checks.listed(rig.backend))["a1"].usage
+        known = used is not None and used.throttled_s and used.cpu_peak_cores is not None
+        return used if known else None
+
+    used = await checks.until("it was held back", told, within_s=WITHIN_S)
+    assert MEMORY == used.memory_limit_bytes
+    assert 0 < used.memory_bytes <= used.memory_peak_bytes <= MEMORY
+    assert used.cpu_s > 0
+    assert used.cpu_peak_cores <= 0.5, "a tenth of a processor is allowed"
+    made = await rig.sdk("exec_create", rig.container("a1"), ["touch", "/tmp/end"])
+    await rig.sdk("exec_start", made["Id"])
+    await rig.exited("a1")
+    after = (await checks.listed(rig.backend))["a1"].usage
+    assert after.cpu_s >= used.cpu_s
+    assert after.memory_peak_bytes >= used.memory_peak_bytes
+
+
 async def test_somebody_kills_it(rig):
     """A kill through the engine is told as such."""
     await rig.backend.launch(rig.spec("a1"))

@@ -110,3 +110,11 @@ def test_whose_last_words_are_read(action, exit_, wanted):
     assert wanted is last_words.are_wanted(action, agent)
     assert not last_words.are_wanted(action, attrs.evolve(agent, instance=None))
     assert not last_words.are_wanted(action, None)
+
+
+def test_what_it_used_is_in_its_certificate():
+    used = backends_api.Usage(at=5.0, memory_peak_bytes=1 << 20)
+    memory = model.Memory(first_seen_at=0.0, usage=used)
+    agent = model.Agent(name="a", phase=model.Phase.LOST, memory=memory)
+    action = model.SweepInstance(name="a", backend="b", reason="x", cause=model.Cause.LOST_EXITED)
+    assert used == last_words.death_of(action, agent, (), at=6.0).usage

@@ -85,9 +85,19 @@ def full(text: str = "some words") -> FixedSource:
         offline_cause=text,
         description="secret-of-nobody",
     )
+    usage = backends_api.Usage(
+        at=NOW - 3,
+        memory_bytes=300 << 20,
+        memory_peak_bytes=412 << 20,
+        memory_limit_bytes=2 << 30,
+        cpu_s=31.25,
+        cpu_peak_cores=1.5,
+        throttled_s=2.5,
+    )
     instance = backends_api.Instance(
         name=name,
         state=backends_api.InstanceState.EXITED,
+        usage=usage,
         metadata={"m": "secret-of-nobody"},
         created_at=NOW - 60,
         detail=text,

@@ -70,3 +70,20 @@ def test_a_whole_status_fits(width):
     """Every line of it."""
     text = terminal.render(told(status_source.full("some words " * 30)), width=width)
     assert max(map(terminal.columns, text.splitlines())) <= width
+
+
+def test_what_an_agent_used_in_words():
+    used = {
+        "memory_peak_bytes": 812 << 20,
+        "memory_cached_peak_bytes": 1536 << 20,
+        "memory_limit_bytes": 2 << 30,
+        "cpu_s": 34.2,
+        "cpu_peak_cores": 1.84,
+        "throttled_s": 3.1,
+    }
+    assert (
+        "812 MiB of memory at most, 1.5 GiB with files kept in it, 2.0 GiB allowed, 34 s of "
+        "processor time, 1.8 processors at most, held back by its limit of them for 3.1 s"
+    ) == terminal.usage_words(used)
+    assert "34 s of processor time" == terminal.usage_words({"cpu_s": 34.2, "throttled_s": 0.0})
+    assert "" == terminal.usage_words(None)

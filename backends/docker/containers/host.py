@@ -33,6 +33,7 @@ from backends.docker.containers import (
     handover,
     host_paths,
     runtimes,
+    sampling,
 )
 from backends.docker.engine import answers, client, events
 from backends.kit import names
@@ -96,6 +97,7 @@ class Host:
         self.client = client.Engine(host, configured, refusal=refusal)
         self._runtimes = runtimes.Runtimes(self.client, configured, owner=owner)
         self._follower = events.Follower(self.client, self._owner, wake=wake, now=now)
+        self._sampler = sampling.Sampler(self.client, now=now)
         self._handover = handover.SecretFolders(owner, host.url)
         # whether the engine sees our files; None: only a launch can tell
         self._shares = None if host.url.startswith("unix:") else False
@@ -321,6 +323,9 @@ class Host:
                 await self.client.call(client.Lane.END, self._runtimes.sweep)
         self._certificates = {k: v for k, v in self._certificates.items() if k in ids}
         self._memory_limits = {k: v for k, v in self._memory_limits.items() if k in ids}
+        if not self._reading:
+            running = [one.id for one in named.values() if one.state == "running"]
+            self._sampler.look(running, there=ids)
         instances = await asyncio.gather(
             *(self._instance(name, one) for name, one in named.items())
         )
@@ -368,6 +373,7 @@ class Host:
             metadata=_metadata(listed) or {},
             created_at=listed.created_at,
             place=self.place,
+            usage=self._sampler.of(listed.id),
         )
         if name in self._ending:
             return attrs.evolve(instance, state=api.InstanceState.STOPPING)
@@ -585,7 +591,7 @@ class Host:
     def leave(self) -> frozenset[asyncio.Future[Any]]:
         """Begin nothing more; return the calls that are under way."""
         self._follower.leave()
-        return self.client.leave()
+        return self.client.leave() | self._sampler.leave()
 
     def close(self) -> None:
         """Let go of every connection, and of the thread that reads the events; blocking."""

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import Factory, frozen
 
 from backends import api
+from backends.kit import usage
 from outside import text, typed
 
 _LABELS_MAX = 4096
@@ -21,7 +22,7 @@ _PORTS_MAX = 64
 _WORD_MAX = 64
 _PATH_MAX = 4096
 _TIME_MAX = 1e11  # POSIX seconds: the year 5138
-_BYTES_MAX = 1 << 62
+_BYTES_MAX = _NANOSECONDS_MAX = 1 << 62
 _DIGEST = re.compile(r"[a-z0-9]{1,16}:[0-9a-f]{32,128}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
@@ -166,6 +167,37 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
             if isinstance(mount, Mapping)
         ),
         has_terminal=config.get("Tty") is True,
+    )
+
+
+def sample(told: Mapping[str, Any], *, at: float) -> usage.Sample | None:
+    """Read a container's statistics; None if it does not run.
+
+    ``usage`` counts files that the kernel keeps in memory; those that it has not used of late
+    (``inactive_file``; cgroup v1 says ``total_inactive_file``) go first, and are left out here, as
+    ``docker stats`` does. ``max_usage`` is of v1. A container without a limit is told that of the
+    machine, or a number beyond all machines.
+    """
+    memory, cpu = _section(told.get("memory_stats")), _section(told.get("cpu_stats"))
+    used = typed.integer(memory.get("usage"), 0, _BYTES_MAX)
+    spent = typed.integer(_section(cpu.get("cpu_usage")).get("total_usage"), 0, _NANOSECONDS_MAX)
+    if not used and not spent:
+        return None
+    details = _section(memory.get("stats"))
+    files = typed.integer(
+        details.get("total_inactive_file", details.get("inactive_file")), 0, _BYTES_MAX
+    )
+    limit = typed.integer(memory.get("limit"), 1, _BYTES_MAX)
+    held = typed.integer(
+        _section(cpu.get("throttling_data")).get("throttled_time"), 0, _NANOSECONDS_MAX
+    )
+    return usage.Sample(
+        at=at,
+        memory_bytes=max(0, used - (files or 0)) if used else None,
+        memory_cached_peak_bytes=typed.integer(memory.get("max_usage"), 1, _BYTES_MAX),
+        memory_limit_bytes=limit,
+        cpu_s=spent / 1e9 if spent is not None else None,
+        throttled_s=held / 1e9 if held is not None else None,
     )
 
 

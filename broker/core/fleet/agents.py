@@ -278,6 +278,8 @@ def remember(
             facts.update(flawed=True)
         if instance.mishap is not None:
             facts.update(mishap=instance.mishap)
+        if instance.usage is not None:
+            facts.update(usage=instance.usage)
     memory = Memory(first_seen_at=now, **facts) if old is None else changed(old, **facts)
     if not evidence.controller_synced:
         return changed(memory, nominated_at=None)

@@ -6,6 +6,7 @@ it. Refuses to know how a death is found out.
 
 from attrs import frozen
 
+from backends import api as backends_api
 from broker.core import model
 
 
@@ -22,4 +23,5 @@ class Death:
     text: str
     place: str = ""  # where it ran, as its backend calls it
     exit_code: int | None = None  # negative: minus the signal's number
+    usage: backends_api.Usage | None = None  # as far as it was told while it lived
     last_lines: tuple[str, ...] = ()  # of its output, oldest first; remote text

@@ -76,6 +76,7 @@ class Memory:
     whole: bool = False  # it was online with all of its instance at work
     flawed: bool = False  # a part of its instance was seen to be no good
     mishap: backends_api.Mishap | None = None  # the last that was seen to befall its instance
+    usage: backends_api.Usage | None = None  # the last that was told of its instance
     online_witnessed: bool = False  # we saw it before it was online: its whole working life
     offline_at: float | None = None  # since when not online (connecting, lost)
     idle_at: float | None = None  # since when idle and online

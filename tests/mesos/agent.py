@@ -2,7 +2,9 @@
 
 The part of Mesos that the fake master's plans only pretend: programs run as processes of this
 machine, with the secret volumes, variables, words and kills of the Mesos containerizer (recordings 02 to
-04 and 17). A task with an image is left to its plan.
+04 and 17). A task with an image is left to its plan, unless the images are this machine in a mount
+namespace (``brought``): then it has the mounts of either containerizer, as Mesos' sources make
+them (``volume/sandbox_path``; ``docker.cpp``: a relative ``host_path`` is one of the sandbox).
 """
 
 import asyncio
@@ -12,27 +14,38 @@ import os
 import pathlib
 import shutil
 import signal
+import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+from tests import brought
 from tests.mesos import master
+
+_SANDBOX = "/mnt/mesos/sandbox"
+_ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
 
 class Launcher:
     """Runs the tasks of one machine below one folder; ``aclose`` leaves no process behind."""
 
-    def __init__(self, machine: master.Master, folder: pathlib.Path) -> None:
+    def __init__(
+        self, machine: master.Master, folder: pathlib.Path, *, images: bool = False
+    ) -> None:
         self.fetches = asyncio.Event()  # cleared: fetching waits
         self.fetches.set()
         self.mounts = True  # False: an agent without the isolator volume/secret
+        self.fetched: list[str] = []  # addresses; what the cache has is not fetched again
         self._machine = machine
         self._folder = folder
+        self._images = images
         self._running: set[asyncio.Task[None]] = set()
         self._pids: dict[tuple[str, str], int] = {}
 
     def takes(self, info: Mapping[str, object]) -> bool:
-        return set(info.get("container", {})) <= {"type", "volumes"}
+        more = {"mesos", "docker"} if self._images else set()
+        return set(info.get("container", {})) <= {"type", "volumes"} | more
 
     def start(self, task: master.Task) -> None:
         running = asyncio.ensure_future(self._run(task))
@@ -69,27 +82,20 @@ class Launcher:
         await self.fetches.wait()
         try:
             for uri in command.get("uris", ()):
-                await asyncio.to_thread(_fetch, uri["value"], sandbox / uri["output_file"])
-        except OSError as error:
+                await asyncio.to_thread(self._fetch, uri, sandbox)
+        except (OSError, tarfile.TarError) as error:
             words = f"Failed to launch container: Failed to fetch all URIs: {error}"
             reason = "REASON_CONTAINER_LAUNCH_FAILED"
             self._machine.change(task, "TASK_FAILED", words, reason, "SOURCE_AGENT")
             return
-        for volume in task.info.get("container", {}).get("volumes", ()) if self.mounts else ():
-            # as the isolator volume/secret does
-            assert volume["source"]["type"] == "SECRET"
-            path = sandbox / volume["container_path"]
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(base64.b64decode(volume["source"]["secret"]["value"]["data"]))
+        container = task.info.get("container", {})
         with (sandbox / "stdout").open("wb") as out:
             process = await asyncio.create_subprocess_exec(
-                "/bin/sh",
-                "-c",
-                command["value"],
+                *self._argv(command, container, sandbox),
                 cwd=sandbox,
                 env={
                     "PATH": os.environ["PATH"],
-                    "MESOS_SANDBOX": str(sandbox),
+                    "MESOS_SANDBOX": _SANDBOX if _has_image(container) else str(sandbox),
                     "MESOS_FRAMEWORK_ID": task.framework,
                     "MESOS_EXECUTOR_ID": task.name,
                 }
@@ -115,6 +121,60 @@ class Launcher:
         state = "TASK_FINISHED" if code == 0 else "TASK_FAILED"
         self._machine.change(task, "TASK_KILLED" if task.killed else state, f"Command {words}")
 
+    def _fetch(self, uri: Mapping[str, Any], sandbox: pathlib.Path) -> None:
+        """As Mesos' fetcher does: through the cache of its host, unpacked by the name's end."""
+        url = uri["value"]
+        place = sandbox / uri.get("output_file", url.rpartition("/")[2])
+        unpacked = uri["extract"] and place.name.endswith(_ARCHIVES)
+        source = place
+        if uri["cache"]:
+            source = self._folder / "cache" / url.encode().hex()
+        if not source.exists():
+            source.parent.mkdir(parents=True, exist_ok=True)
+            _download(url, source)
+            self.fetched.append(url)
+        if unpacked:
+            with tarfile.open(source) as tar:
+                tar.extractall(sandbox, filter="tar")
+        elif source != place:
+            shutil.copy(source, place)
+
+    def _argv(
+        self, command: Mapping[str, Any], container: Mapping[str, Any], sandbox: pathlib.Path
+    ) -> Sequence[str]:
+        """Return what the executor runs, in its image if it has one."""
+        docker = container.get("docker", {})
+        mounts = []
+        for volume in container.get("volumes", ()):
+            source, path = volume.get("source", {}), volume["container_path"]
+            if source.get("type") == "SECRET":  # as the isolator volume/secret does
+                if self.mounts:
+                    place = sandbox / path
+                    place.parent.mkdir(exist_ok=True)
+                    place.write_bytes(base64.b64decode(source["secret"]["value"]["data"]))
+                continue
+            told = volume["host_path"] if docker else source["sandbox_path"]["path"]
+            folder = sandbox / told
+            if not docker:  # the isolator volume/sandbox_path makes what is not there
+                folder.mkdir(parents=True, exist_ok=True)
+            mounts.append(brought.Mount(str(folder), path, volume["mode"] == "RO"))
+        if command["shell"]:
+            argv = ["/bin/sh", "-c", command["value"]]
+        elif docker:
+            told = {one["key"]: one["value"] for one in docker.get("parameters", ())}
+            argv = [told["entrypoint"], *command["arguments"]]
+        else:  # the first argument is the program's own name
+            argv = [command["value"], *command["arguments"][1:]]
+        if not _has_image(container):
+            return argv
+        root = sandbox.with_name(f"{sandbox.name}.root")
+        root.mkdir(exist_ok=True)
+        mounts.append(brought.Mount(str(sandbox), _SANDBOX))
+        if docker:  # an image has a folder of its own
+            (root.with_name("tmp")).mkdir(exist_ok=True)
+            mounts.append(brought.Mount(str(root.with_name("tmp")), "/tmp"))
+        return brought.inside(mounts, argv, folder=_SANDBOX, root=root)
+
     async def _destroy(self, task: master.Task) -> None:
         """Whatever the program left: the container ends with its first process."""
         while left := processes(framework=task.framework, name=task.name):
@@ -133,8 +193,12 @@ class Launcher:
         return self._folder / "frameworks" / framework / "executors" / name / "runs" / "latest"
 
 
-def _fetch(url: str, place: pathlib.Path) -> None:
-    """As Mesos' fetcher does: into the sandbox, readable for whoever comes into it."""
+def _has_image(container: Mapping[str, Any]) -> bool:
+    return "image" in container.get("mesos", container.get("docker", {}))
+
+
+def _download(url: str, place: pathlib.Path) -> None:
+    """Bring it into the sandbox, readable for whoever comes into it."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             data = answer.read()

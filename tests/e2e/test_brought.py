@@ -1,0 +1,177 @@
+"""Images without Java, named in the queue: brought a Java, they run builds, as the program is started.
+
+The platforms are the tests' own: a Mesos master whose agents fetch, unpack and run. What is in every
+image is this machine in a mount namespace, with the mounts that the platform was told; a small Java
+that connects to the simulated controller stands for the real one (``brought``).
+"""
+
+import contextlib
+import getpass
+import json
+import os
+import time
+
+import attrs
+import pytest
+from aiohttp import web
+
+from tests import brought, forked, patience
+from tests.e2e import stage
+from tests.mesos import agent, master, wire
+
+CONFIG = """\
+owner: {owner}
+controller: {{url: "{url}", user: u, token: "env:TOKEN", timeout: 2s}}
+poll: {{busy: 250ms, idle: 1s}}
+state_dir: {state}
+listen: "127.0.0.1:0"
+log: {{format: console}}
+backends:
+  it: {backend}
+templates:
+  box:
+    labels: box
+    image: lab/go:1.21
+    inject: true
+    cap: 3
+    retention: {{idle: 1h}}
+    {section}
+    parameters:
+      image: {{allow: ["lab/go:*"]}}
+      memory: {{min: 64Mi, max: 1g}}{more}
+advanced: {{resume_grace: 500ms, orphan_grace: 1s, backoff_base: 500ms, backoff_max: 2s}}
+"""
+
+
+@attrs.define
+class Platform:
+    """What a broker's configuration says of a platform, and what the platform was told."""
+
+    backend: str
+    section: str
+    images: object  # a function: the images of an agent's containers, by its name
+    more: str = ""
+    fetches: list = attrs.field(factory=list)
+
+
+@contextlib.asynccontextmanager
+async def serving(path):
+    """Serve one file; yield its address."""
+    app = web.Application()
+    app.router.add_static("/", path.parent)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/{path.name}"
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def mesos(folder, archive, containerizer):
+    machine = master.Master(agents=1, wall=time.time())
+    machine.allocation_s = 0.05
+    machine.launcher = agent.Launcher(machine, folder / "agents", images=True)
+    secrets = {"mesos": "volume", "docker": "environment"}[containerizer]
+
+    def images(name):
+        (info,) = (task.info for task in machine.tasks.values() if task.name == name)
+        told = info["container"][containerizer]
+        image = told["image"]["docker"]["name"] if containerizer == "mesos" else told["image"]
+        return {"agent": image}
+
+    async with wire.Wire(machine).serving() as served, serving(archive) as uri:
+        try:
+            yield Platform(
+                backend=(
+                    f'{{kind: mesos, master: "{served.base}", user: "{getpass.getuser()}", '
+                    f'runtimes: {{default: {{uri: "{uri}"}}}}}}'
+                ),
+                section=(
+                    f"mesos: {{containerizer: {containerizer}, secrets: {secrets}, default_cpus: 0.1}}"
+                ),
+                images=images,
+                fetches=machine.launcher.fetched,
+            )
+            assert machine.launcher.fetched == [uri]  # once, whatever was started
+        finally:
+            await machine.launcher.aclose()
+
+
+PLATFORMS = {
+    "mesos": lambda folder, archive: mesos(folder, archive, "mesos"),
+    "mesos-docker": lambda folder, archive: mesos(folder, archive, "docker"),
+}
+
+
+@pytest.fixture
+def archive(tmp_path):
+    brought.need_images()
+    path = tmp_path / "runtime.tar"
+    brought.archive(path)
+    return path
+
+
+def write(made, platform):
+    made.config.write_text(
+        CONFIG.format(
+            owner=stage.OWNER,
+            url=made.server.url,
+            state=made.state,
+            backend=platform.backend,
+            section=platform.section,
+            more=platform.more,
+        )
+    )
+
+
+def labels_of(made, name):
+    return set(made.sim.nodes[name].labels) - {name}
+
+
+async def reason_of(made, job):
+    """Ask the running broker why a build waits, as a person would."""
+    process = await forked.talking(
+        *("status", "--json", "--config", str(made.config)), cwd=made.folder, env=os.environ
+    )
+    out, _ = await patience.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    rows = {row["job"]: row for row in json.loads(out)["queue"]["items"]}
+    return rows[job]["reason"], rows[job]["text"]
+
+
+@pytest.mark.parametrize("kind", PLATFORMS)
+async def test_a_build_gets_the_image_that_it_names(tmp_path, archive, kind, monkeypatch):
+    """Once cold, then the same agent; another image; one that it may not have, and what it may."""
+    monkeypatch.setenv("TOKEN", stage.TOKEN)
+    async with (
+        PLATFORMS[kind](tmp_path, archive) as platform,
+        stage.Stage(tmp_path) as made,
+    ):
+        write(made, platform)
+        broker = await made.start()
+        asked = "box && image=lab/go:1.22 && memory=128m"
+        made.server.submit(job="first", label=asked, duration_s=0.1)
+        await made.until_served()
+        (name,) = made.agents
+        assert labels_of(made, name) == {"box", "image=lab/go:1.22", "memory=128m"}
+        assert platform.images(name) == {"agent": "lab/go:1.22"}
+        made.server.submit(job="second", label=f"{asked}&&box", duration_s=0.1)
+        await made.until_served()
+        assert made.agents == {name}
+        made.server.submit(job="third", label="box && image=lab/go:1.20", duration_s=0.1)
+        await made.until_served()
+        (other,) = made.agents - {name}
+        assert platform.images(other) == {"agent": "lab/go:1.20"}
+        made.server.submit(job="denied", label="box && image=evil.example/lab/go:1")
+        made.server.submit(job="last", label="box && image=lab/go:1.20", duration_s=0.1)
+        await made.until(lambda: len(made.open) == 1, "all but one are served")
+        reason, words = await reason_of(made, "denied")
+        assert (reason, words) == (
+            "parameter",
+            "of template box image=evil.example/lab/go:1 is not allowed, but image=lab/go:*",
+        )
+        assert made.agents == {name, other}
+        assert (await made.stop(broker)).code == 0

@@ -17,6 +17,8 @@ from aiohttp import web
 
 from tests import brought, forked, patience
 from tests.e2e import stage
+from tests.kubernetes import fake
+from tests.kubernetes import machine as machines
 from tests.mesos import agent, master, wire
 
 CONFIG = """\
@@ -100,7 +102,40 @@ async def mesos(folder, archive, containerizer):
             await machine.launcher.aclose()
 
 
+RUNTIME = "registry.example/agent-runtime:1"
+MORE = """
+      maven: {stands_for: "maven:{value}", allow: ["3.*"], container: maven, inherits: [maven]}
+      golang: {stands_for: "golang:{value}", allow: ["1.*"], container: golang, inherits: [golang]}"""
+
+
+@contextlib.asynccontextmanager
+async def kubernetes(folder, archive, how, **changes):
+    image = {RUNTIME: archive.with_suffix(".tree")}
+    cluster = fake.Cluster(runner=machines.Machine(folder / "node", image), **changes)
+    sides = ", ".join(
+        f"{name}: {{spec: {{containers: [{{name: {name}, image: nothing, command: [sleep, '9']}}]}}}}"
+        for name in ("maven", "golang")
+    )
+
+    def images(name):
+        told = cluster.manifests[name]["spec"]["containers"]
+        return {{"jnlp": "agent"}.get(one["name"], one["name"]): one["image"] for one in told}
+
+    async with cluster.serving():
+        yield Platform(
+            backend=(
+                f'{{kind: kubernetes, namespace: agents, server: "{cluster.url}", '
+                f"pods: {{{sides}}}, runtimes: {{default: {{image: '{RUNTIME}'{how}}}}}}}"
+            ),
+            section="kubernetes: {run_as_user: null, fs_group: null}",
+            images=images,
+            more=MORE,
+        )
+
+
 PLATFORMS = {
+    "kubernetes": lambda folder, archive: kubernetes(folder, archive, ""),
+    "kubernetes-mount": lambda folder, archive: kubernetes(folder, archive, ", mount: true"),
     "mesos": lambda folder, archive: mesos(folder, archive, "mesos"),
     "mesos-docker": lambda folder, archive: mesos(folder, archive, "docker"),
 }

@@ -20,7 +20,7 @@ import multidict
 from aiohttp import web
 from attrs import define, field
 
-from tests.kubernetes import admission, kubelet, recorded
+from tests.kubernetes import admission, kubelet, machine, recorded
 from tests.oracle import schemas
 
 Object = dict[str, Any]
@@ -72,6 +72,8 @@ class Cluster:
     namespace: str = "agents"
     token: str | None = None
     programs: dict[str, Program] = field(factory=dict)  # by pod name
+    inits: dict[str, Object] = field(factory=dict)  # how an init container ends, by its name
+    runner: machine.Machine | None = None  # runs pods for real
     runs: bool = True  # a kubelet is there
     collects: bool = True  # the garbage collector works
     ends: bool = True  # it reports the end of pods
@@ -205,6 +207,11 @@ class Cluster:
                 break
             self._miss(name, uid)
         pod = self.pods[name]
+        life = None
+        if self.runner is not None:
+            life = self.runner.begin(pod, self.secrets)
+        if pod["spec"].get("initContainers") and not await self._initialize(name, uid, life):
+            return
         agent = next(c for c in pod["spec"]["containers"] if c["name"] == "jnlp")
         if agent["image"].startswith("registry.invalid/"):
             words = f'failed to pull and unpack image "{agent["image"]}": not found'
@@ -216,6 +223,9 @@ class Cluster:
             words = words.replace("/no/such/binary", agent["command"][0])
             self._end(name, 128, reason="StartError", message=words)
             return
+        if life is not None:
+            await self._live(name, uid, life, agent)
+            return
         self.change(name, self._start)
         program = self.programs.get(name, Program())
         self.logs[name, "jnlp"] = list(program.lines)
@@ -223,6 +233,51 @@ class Cluster:
             await asyncio.sleep(_STEP_S)
             if self._alive(name, uid):
                 self._end(name, program.exit_code)
+
+    async def _initialize(self, name: str, uid: str, life: machine.Life | None) -> bool:
+        """Run the init containers, one after the other: recording pod-05. Tell whether all did well."""
+        self.change(name, _initializing)
+        for container in self.pods[name]["spec"]["initContainers"]:
+            if container.get("restartPolicy") == "Always":
+                self.change(name, _init_state(container, {"running": {"startedAt": _TIME}}))
+                continue
+            words = None if life is None else life.missing(container)
+            if words is not None:
+                waiting = {"waiting": {"reason": "ErrImagePull", "message": words}}
+                self.change(name, _init_state(container, waiting))
+                return False
+            state = self.inits.get(container["name"], {"terminated": {"exitCode": 0}})
+            if "waiting" in state:
+                self.change(name, _init_state(container, state))
+                return False
+            self.change(name, _init_state(container, {"running": {"startedAt": _TIME}}))
+            code = state["terminated"]["exitCode"]
+            if life is not None and container["name"] not in self.inits:
+                code = await (await life.start(container)).wait()
+                reason = "Completed" if code == 0 else "Error"
+                state = {"terminated": {"exitCode": code, "reason": reason}}
+                self.logs[name, container["name"]] = life.log(container["name"])
+            if not self._alive(name, uid):
+                return False
+            self.change(name, _init_state(container, state))
+            if code != 0:
+                self.change(name, lambda pod: pod["status"].update(phase="Failed"))
+                return False
+        return True
+
+    async def _live(self, name: str, uid: str, life: machine.Life, agent: Object) -> None:
+        """Start the agent's container, and wait for its end."""
+        words = life.missing(agent)
+        if words is not None:
+            self.change(name, lambda pod: self._wait_containers(pod, "ErrImagePull", words))
+            return
+        process = await life.start(agent)
+        self.runner.processes[name] = process
+        self.change(name, self._start)
+        code = await process.wait()
+        self.logs[name, "jnlp"] = life.log("jnlp")
+        if self._alive(name, uid):
+            self._end(name, code if code >= 0 else 128 - code)
 
     def _mounted(self, pod: Object) -> bool:
         wanted = [
@@ -299,6 +354,8 @@ class Cluster:
     async def _stop(self, name: str, uid: str, grace_s: int) -> None:
         """The kubelet's side of a deletion: recordings pod-40, pod-41, pod-44."""
         program = self.programs.get(name, Program())
+        if self.runner is not None:
+            self.runner.stop(name)
         await asyncio.sleep(_STEP_S if program.obeys else grace_s * 0.1)
         pod = self.pods.get(name)
         if pod is None or pod["metadata"]["uid"] != uid:
@@ -352,6 +409,8 @@ class Cluster:
         finally:
             self.drop_watches()
             await self.node.aclose()
+            if self.runner is not None:
+                await self.runner.aclose()
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -559,7 +618,8 @@ class Cluster:
         pod = self.pods.get(name)
         if pod is None:
             return _named("error-404-pod-get", "absent", name)
-        if not any(c["name"] == container for c in pod["spec"]["containers"]):
+        every = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())]
+        if not any(c["name"] == container for c in every):
             return _named("error-400-log-no-such-container", "agent-two", name)
         if (name, container) not in self.logs:
             return web.Response(status=204)
@@ -744,6 +804,33 @@ def _named(recording: str, old: str, name: str) -> web.Response:
     told = recorded.load(recording)["response"]
     body = json.loads(json.dumps(told["body"]).replace(old, urllib.parse.unquote(name)))
     return web.json_response(body, status=told["status"])
+
+
+def _initializing(pod: Object) -> None:
+    """Let every container wait for the init containers."""
+    for kind, told in (
+        ("initContainers", "initContainerStatuses"),
+        ("containers", "containerStatuses"),
+    ):
+        pod["status"][told] = [
+            {
+                "name": one["name"], "state": {"waiting": {"reason": "PodInitializing"}},
+                "lastState": {}, "ready": False, "restartCount": 0,
+                "image": one["image"], "imageID": "",
+            }
+            for one in pod["spec"][kind]
+        ]  # fmt: skip
+
+
+def _init_state(container: Object, state: Object) -> Callable[[Object], None]:
+    """Return a change that puts an init container into a state."""
+
+    def change(pod: Object) -> None:
+        for status in pod["status"]["initContainerStatuses"]:
+            if status["name"] == container["name"]:
+                status["state"] = copy.deepcopy(state)
+
+    return change
 
 
 def _now_text() -> str:

@@ -142,11 +142,13 @@ def copied(folder: str) -> tuple[str, ...]:
     """Return a command that copies the tree into a folder.
 
     Its times too: the archive of classes is passed over where agent.jar has another one. Whoever
-    runs it owns the copy.
+    runs it owns the copy. It fails unless the mark of the end has come, too: of two programs that
+    are joined a shell tells the end of the second alone.
     """
     busybox = f"{TOOLS}/busybox"
     copy = f'cd {ROOT} && {busybox} tar -c * .complete | {busybox} tar -xoC "$0"'
-    return (f"{TOOLS}/sh", "-c", copy, folder)
+    check = '[ -e "$0/.complete" ] || { echo "the tree has not come whole"; exit 1; }'
+    return (f"{TOOLS}/sh", "-c", f"{copy} && {check}", folder)
 
 
 def _told(told: Mapping[str, Any], key: str, like: re.Pattern[str]) -> str:

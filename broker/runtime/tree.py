@@ -9,6 +9,8 @@ Rules:
   digest is the same content, byte by byte.
 * An archive is the same for the same tree: sorted, owned by root, every time the same moment. The
   manifest comes first and ``.complete`` last (``backends.kit.runtime`` says what for).
+* What is above the tree is not part of it: Mesos makes ``opt`` in a sandbox as root, then unpacks
+  as the task's user, and fails at an entry whose time that user may not set.
 """
 
 import hashlib
@@ -31,7 +33,6 @@ _ROOT = runtime.ROOT.lstrip("/")
 _PIECE = 1 << 20
 _OF_JDKS = ("java/", "javax/", "jdk/", "sun/", "com/sun/", "org/w3c/", "org/xml/", "org/ietf/")
 _RECORDED_WITH = "17"
-_ABOVE = ("opt", _ROOT)
 _LATER = (runtime.MANIFEST, runtime.COMPLETE)
 
 
@@ -84,8 +85,7 @@ def digest(found: Iterable[TreeEntry], *, platform: str) -> str:
 def write(found: Iterable[TreeEntry], manifest: runtime.Manifest, file: BinaryIO) -> None:
     """Write the archive of a tree."""
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for folder in _ABOVE:
-            tar.addfile(_member(TreeEntry(path=folder)))
+        tar.addfile(_member(TreeEntry(path=_ROOT)))
         _add_text(tar, runtime.MANIFEST, manifest.text())
         for entry in found:
             member = _member(entry)

@@ -9,6 +9,7 @@ import contextlib
 import getpass
 import json
 import os
+import tarfile
 import time
 
 import attrs
@@ -53,7 +54,6 @@ class Platform:
     section: str
     images: object  # a function: the images of an agent's containers, by its name
     more: str = ""
-    fetches: list = attrs.field(factory=list)
 
 
 @contextlib.asynccontextmanager
@@ -95,7 +95,6 @@ async def mesos(folder, archive, containerizer):
                     f"mesos: {{containerizer: {containerizer}, secrets: {secrets}, default_cpus: 0.1}}"
                 ),
                 images=images,
-                fetches=machine.launcher.fetched,
             )
             assert machine.launcher.fetched == [uri]  # once, whatever was started
         finally:
@@ -109,26 +108,26 @@ MORE = """
 
 
 @contextlib.asynccontextmanager
-async def kubernetes(folder, archive, how, **changes):
-    image = {RUNTIME: archive.with_suffix(".tree")}
-    cluster = fake.Cluster(runner=machines.Machine(folder / "node", image), **changes)
+async def kubernetes(folder, archive, how, *, images=None, **changes):
+    images_there = {RUNTIME: archive.with_suffix("")} if images is None else images
+    cluster = fake.Cluster(runner=machines.Machine(folder / "node", images_there), **changes)
     sides = ", ".join(
         f"{name}: {{spec: {{containers: [{{name: {name}, image: nothing, command: [sleep, '9']}}]}}}}"
         for name in ("maven", "golang")
     )
 
-    def images(name):
+    def shown(name):
         told = cluster.manifests[name]["spec"]["containers"]
         return {{"jnlp": "agent"}.get(one["name"], one["name"]): one["image"] for one in told}
 
     async with cluster.serving():
         yield Platform(
             backend=(
-                f'{{kind: kubernetes, namespace: agents, server: "{cluster.url}", '
+                f'{{kind: kubernetes, namespace: agents, server: "{cluster.url}", start_patience: 300ms, '
                 f"pods: {{{sides}}}, runtimes: {{default: {{image: '{RUNTIME}'{how}}}}}}}"
             ),
             section="kubernetes: {run_as_user: null, fs_group: null}",
-            images=images,
+            images=shown,
             more=MORE,
         )
 
@@ -146,6 +145,8 @@ def archive(tmp_path):
     brought.need_images()
     path = tmp_path / "runtime.tar"
     brought.archive(path)
+    with tarfile.open(path) as tar:
+        tar.extractall(path.with_suffix(""), filter="tar")
     return path
 
 
@@ -166,15 +167,19 @@ def labels_of(made, name):
     return set(made.sim.nodes[name].labels) - {name}
 
 
-async def reason_of(made, job):
-    """Ask the running broker why a build waits, as a person would."""
-    process = await forked.talking(
-        *("status", "--json", "--config", str(made.config)), cwd=made.folder, env=os.environ
-    )
-    out, _ = await patience.wait_for(process.communicate(), 60)
-    assert process.returncode == 0
-    rows = {row["job"]: row for row in json.loads(out)["queue"]["items"]}
-    return rows[job]["reason"], rows[job]["text"]
+async def reason_of(made, job, reason):
+    """Ask the running broker, as a person would, until a build waits for that; return the words."""
+    patient = patience.Patience(20)
+    while True:
+        process = await forked.talking(
+            *("status", "--json", "--config", str(made.config)), cwd=made.folder, env=os.environ
+        )
+        out, _ = await patience.wait_for(process.communicate(), 60)
+        rows = json.loads(out)["queue"]["items"] if out else []  # nothing: it is not up yet
+        found = [row for row in rows if (row["job"], row["reason"]) == (job, reason)]
+        if found:
+            return found[0]["text"]
+        assert not patient.is_over(), (rows, made.describe())
 
 
 @pytest.mark.parametrize("kind", PLATFORMS)
@@ -203,10 +208,47 @@ async def test_a_build_gets_the_image_that_it_names(tmp_path, archive, kind, mon
         made.server.submit(job="denied", label="box && image=evil.example/lab/go:1")
         made.server.submit(job="last", label="box && image=lab/go:1.20", duration_s=0.1)
         await made.until(lambda: len(made.open) == 1, "all but one are served")
-        reason, words = await reason_of(made, "denied")
-        assert (reason, words) == (
-            "parameter",
-            "of template box image=evil.example/lab/go:1 is not allowed, but image=lab/go:*",
+        words = await reason_of(made, "denied", "parameter")
+        assert words == (
+            "of template box image=evil.example/lab/go:1 is not allowed, but image=lab/go:*"
         )
         assert made.agents == {name, other}
+        assert (await made.stop(broker)).code == 0
+
+
+WHOSE = "the runtime of inject (container agent-broker-runtime): "
+
+
+def ends(code, reason):
+    return {
+        "inits": {"agent-broker-runtime": {"terminated": {"exitCode": code, "reason": reason}}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "changes", "words"),
+    [
+        ("", ends(137, "OOMKilled"), f"{WHOSE}killed for using more memory than its limit"),
+        ("", {}, f"{WHOSE}ended with 1; it said last: the tree has not come whole"),
+        ("", {"images": {}}, f"{WHOSE}the image cannot be pulled"),
+        (", mount: true", {"images": {}}, "the image cannot be pulled"),
+    ],
+    ids=["memory", "half-an-image", "no-image", "no-image-volume"],
+)
+async def test_what_keeps_java_away_is_told_with_the_runtimes_name(
+    tmp_path, archive, how, changes, words, monkeypatch
+):
+    """The build waits with it, and an agent's end says it; others are served meanwhile."""
+    monkeypatch.setenv("TOKEN", stage.TOKEN)
+    if not changes:
+        (archive.with_suffix("") / "opt/agent/.complete").unlink()
+    async with (
+        kubernetes(tmp_path, archive, how, **changes) as platform,
+        stage.Stage(tmp_path) as made,
+    ):
+        write(made, platform)
+        broker = await made.start()
+        made.server.submit(job="one", label="box", duration_s=0.1)
+        told = await reason_of(made, "one", "set-aside")
+        assert words in told
         assert (await made.stop(broker)).code == 0

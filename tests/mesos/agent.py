@@ -79,10 +79,11 @@ class Launcher:
             one["name"]: one["value"]
             for one in command.get("environment", {}).get("variables", ())
         }
+        roots = _made_by_isolators(task.info.get("container", {}), sandbox)
         await self.fetches.wait()
         try:
             for uri in command.get("uris", ()):
-                await asyncio.to_thread(self._fetch, uri, sandbox)
+                await asyncio.to_thread(self._fetch, uri, sandbox, roots)
         except (OSError, tarfile.TarError) as error:
             words = f"Failed to launch container: Failed to fetch all URIs: {error}"
             reason = "REASON_CONTAINER_LAUNCH_FAILED"
@@ -121,7 +122,9 @@ class Launcher:
         state = "TASK_FINISHED" if code == 0 else "TASK_FAILED"
         self._machine.change(task, "TASK_KILLED" if task.killed else state, f"Command {words}")
 
-    def _fetch(self, uri: Mapping[str, Any], sandbox: pathlib.Path) -> None:
+    def _fetch(
+        self, uri: Mapping[str, Any], sandbox: pathlib.Path, roots: Collection[pathlib.Path]
+    ) -> None:
         """As Mesos' fetcher does: through the cache of its host, unpacked by the name's end."""
         url = uri["value"]
         place = sandbox / uri.get("output_file", url.rpartition("/")[2])
@@ -135,6 +138,9 @@ class Launcher:
             self.fetched.append(url)
         if unpacked:
             with tarfile.open(source) as tar:
+                if roots & {sandbox / name for name in tar.getnames()}:
+                    words = "Failed to write archive finish entry: Can't restore time"
+                    raise OSError(f"Failed to extract archive '{source}': {words}")
                 tar.extractall(sandbox, filter="tar")
         elif source != place:
             shutil.copy(source, place)
@@ -154,10 +160,7 @@ class Launcher:
                     place.write_bytes(base64.b64decode(source["secret"]["value"]["data"]))
                 continue
             told = volume["host_path"] if docker else source["sandbox_path"]["path"]
-            folder = sandbox / told
-            if not docker:  # the isolator volume/sandbox_path makes what is not there
-                folder.mkdir(parents=True, exist_ok=True)
-            mounts.append(brought.Mount(str(folder), path, volume["mode"] == "RO"))
+            mounts.append(brought.Mount(str(sandbox / told), path, volume["mode"] == "RO"))
         if command["shell"]:
             argv = ["/bin/sh", "-c", command["value"]]
         elif docker:
@@ -191,6 +194,24 @@ class Launcher:
 
     def _sandbox(self, framework: str, name: str) -> pathlib.Path:
         return self._folder / "frameworks" / framework / "executors" / name / "runs" / "latest"
+
+
+def _made_by_isolators(
+    container: Mapping[str, Any], sandbox: pathlib.Path
+) -> Collection[pathlib.Path]:
+    """Make what ``volume/sandbox_path`` does before anything is fetched; return what is root's.
+
+    It gives the folder itself to the task's user, and those above it to nobody
+    (``sandbox_path.cpp``, ``fetcher.cpp``, ``archiver.hpp`` of 1.11, tried with libarchive).
+    """
+    roots = set()
+    for volume in container.get("volumes", ()):
+        inside = volume.get("source", {}).get("sandbox_path")
+        if inside is not None:
+            folder = sandbox / inside["path"]
+            folder.mkdir(parents=True, exist_ok=True)
+            roots |= {*folder.parents} - {sandbox, *sandbox.parents}
+    return roots
 
 
 def _has_image(container: Mapping[str, Any]) -> bool:

@@ -84,6 +84,7 @@ def test_the_manifest_comes_first_and_the_mark_last(tmp_path):
     names = [f"/{member.name}" for member in members]
     assert [runtime.MANIFEST] == [n for n, m in zip(names, members, strict=True) if m.isreg()][:1]
     assert names[-1] == runtime.COMPLETE
+    assert all(name == runtime.ROOT or name.startswith(f"{runtime.ROOT}/") for name in names)
     assert {(m.uid, m.gid, m.mtime) for m in members} == {(0, 0, tree.MOMENT)}
     modes = {f"/{m.name}": m.mode for m in members}
     assert (modes[runtime.JAVA], modes[runtime.JAR]) == (0o555, 0o444)

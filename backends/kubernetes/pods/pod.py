@@ -28,6 +28,8 @@ from outside import quotes
 
 AGENT = "jnlp"
 """The container that the agent runs in."""
+RUNTIME = "agent-broker-runtime"
+"""The container that copies what `inject` brings, and the volume that has it."""
 PREFIX = "agent-broker/"
 """Of our labels and annotations."""
 NAME = f"{PREFIX}name"
@@ -48,7 +50,6 @@ _SECRETS_DIR = "/run/agent-broker"
 _SECRETS_VOLUME = table.OWN_SECRET
 _WORK_VOLUME = "workspace"
 _PROGRAM_VOLUME = "agent-broker-in-container"
-_RUNTIME_VOLUME = "agent-broker-runtime"
 _TMP_VOLUME = "agent-broker-tmp"
 _TMP = "/tmp"  # noqa: S108 -- of the container
 _COPIED_TO = "/agent-broker/runtime"
@@ -416,24 +417,24 @@ def _bring(
     if _is_windows(pod):
         raise api.Rejected("inject: a runtime is for Linux, and the pod for Windows")
     _mount_scratch(body, agent)
-    volumes_now = [v for v in body.get("volumes", []) if v["name"] != _RUNTIME_VOLUME]
+    volumes_now = [v for v in body.get("volumes", []) if v["name"] != RUNTIME]
     mounts = [m for m in agent.get("volumeMounts", []) if m["mountPath"] != runtime.ROOT]
-    mount: Manifest = {"name": _RUNTIME_VOLUME, "mountPath": runtime.ROOT, "readOnly": True}
+    mount: Manifest = {"name": RUNTIME, "mountPath": runtime.ROOT, "readOnly": True}
     policy = {} if brought.pull_policy is None else {"pullPolicy": brought.pull_policy}
     if brought.mount:
         source = {"image": {"reference": brought.image, **policy}}
         mount["subPath"] = runtime.ROOT.lstrip("/")
     else:
         source = {"emptyDir": {}}
-    body["volumes"] = [*volumes_now, {"name": _RUNTIME_VOLUME, **source}]
+    body["volumes"] = [*volumes_now, {"name": RUNTIME, **source}]
     agent["volumeMounts"] = [*mounts, mount]
     if brought.mount:
         return []
     copy: Manifest = {
-        "name": _RUNTIME_VOLUME,
+        "name": RUNTIME,
         "image": brought.image,
         "command": list(runtime.copied(_COPIED_TO)),
-        "volumeMounts": [{"name": _RUNTIME_VOLUME, "mountPath": _COPIED_TO}],
+        "volumeMounts": [{"name": RUNTIME, "mountPath": _COPIED_TO}],
         "resources": dict(agent.get("resources") or {}),
     }
     if brought.pull_policy is not None:

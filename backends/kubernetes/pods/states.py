@@ -389,7 +389,7 @@ def _of_ended(container: Pod, ended: Pod, at: float | None) -> api.Exit | None:
     if not ended:
         return None
     name, code = _name(container), _whole(ended.get("exitCode"))
-    whose = "" if name == pods.AGENT else f"container {name}: "
+    whose = _whose(name)
     said = words(ended, "message")
     row = table.find(table.StatusPart.TERMINATED, word(ended, "reason"))
     number = _whole(ended.get("signal")) or (0 if code is None else code - _SIGNALLED)
@@ -418,11 +418,22 @@ def _stuck(pod: Pod) -> table.PodObstacle | None:
         waiting = part(container, "state", "waiting")
         row = table.find(table.StatusPart.WAITING, word(waiting, "reason"))
         if row is not None:
-            name = _name(container)
-            whose = "" if name == pods.AGENT else f"container {name}: "
-            said = f"{whose}{row.text} ({row.reason}): {words(waiting, 'message')}"
+            said = (
+                f"{_whose(_name(container))}{row.text} ({row.reason}): {words(waiting, 'message')}"
+            )
             return table.PodObstacle(slug=row.slug, words=said[:_WORDS])
     return None
+
+
+def _whose(name: str) -> str:
+    """Return how words about a container begin."""
+    match name:
+        case pods.AGENT:
+            return ""
+        case pods.RUNTIME:
+            return f"the runtime of inject (container {name}): "
+        case _:
+            return f"container {name}: "
 
 
 def _mute(pod: Pod) -> bool:

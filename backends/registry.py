@@ -6,13 +6,13 @@ So a broker pays only for the platform it uses. Refuses to parse configuration.
 import importlib
 import os
 import pathlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from attrs import frozen
 
 from backends import api, lease, read_only
-from backends.kit import finding
+from backends.kit import finding, runtime
 from outside import quotes
 
 
@@ -37,6 +37,7 @@ class Kind:
     lease_settings: str | None = None  # where the platform can hold a lease: how it is reached ...
     lease: str | None = None  # ... and (settings, name=) -> backends.lease.Lease
     examiner: str | None = None  # (settings, owner=, orders=, now=) -> findings, for `doctor`
+    deliverer: str | None = None  # (settings or None, url=) -> kit.runtime.Delivery, several
     cap: int = 50  # agents on a backend of it unless the configuration says: a queue that runs
     # away, or a mistake in a label, must not take everything that a platform has
     cap_per_core: int | None = None  # the same where agents run on the broker's own machine
@@ -74,6 +75,7 @@ KINDS = {
             maker="backends.docker.containers.container:body",
             renderer="backends.docker.containers.container:render",
             examiner="backends.docker.doctor:examine",
+            deliverer="backends.docker.delivery:deliveries",
         ),
         Kind(
             name="swarm",
@@ -230,6 +232,21 @@ def examine(
         settings, owner=owner, orders=orders, now=now
     )
     return found
+
+
+def deliveries(
+    name: str, settings: Any | None, *, url: str | None = None
+) -> Sequence[runtime.Delivery]:
+    """Return the ways to the places of a backend where a runtime can be before an agent wants it.
+
+    ``settings`` of the backend, or a ``url`` of one place. Raises ValueError for a kind that has
+    none, and for a URL that is none.
+    """
+    path = kind(name).deliverer
+    if path is None:
+        raise ValueError(f"backends of kind {name} bring a runtime to their agents by themselves")
+    ways: Sequence[runtime.Delivery] = _load(path)(settings, url=url)
+    return ways
 
 
 def _load(path: str) -> Any:

@@ -11,11 +11,12 @@ where that file is, everything else is.
 
 import json
 import os
+import pathlib
 import re
 import stat
 import tarfile
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -50,6 +51,28 @@ _FORMAT = 1
 _MANIFEST_MAX = 64 << 10
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+/-]{0,79}")
+
+
+class Delivery(Protocol):
+    """The way to one place that a runtime can be brought to before any agent wants it; blocking.
+
+    ``tell`` is called with the bytes that were sent so far, and all of them. What is raised are
+    the contract's errors.
+    """
+
+    where: str
+
+    def check(self, platform: str) -> None:
+        """Ask whether it is there, and runs programs of a platform."""
+
+    def fill(self, tar: str, *, tell: Callable[[int, int], None]) -> str:
+        """Fill the volume of an archive unless it is full; return the volume's name."""
+
+    def load(self, archive: pathlib.Path, name: str, *, tell: Callable[[int, int], None]) -> None:
+        """Load an image of that name. Raises OSError for the file."""
+
+    def close(self) -> None:
+        """Let go of every connection."""
 
 
 def find(name: str, runtimes: Mapping[str, _Told]) -> _Told:

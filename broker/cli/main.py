@@ -383,7 +383,20 @@ def _building(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     runtime.add_argument("action", choices=("build",), help="make one of this machine's JDK")
     _config_of(runtime)
     runtime.add_argument(
-        "--output", type=pathlib.Path, required=True, metavar="FILE", help="a new archive (tar)"
+        "--output", type=pathlib.Path, metavar="FILE", help="write a new archive (tar)"
+    )
+    runtime.add_argument(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="bring it to this Docker engine (unix:///PATH, tcp://HOST:PORT, ssh://HOST): into "
+        "the volume that agents of a runtime with this archive have; may be given several times",
+    )
+    runtime.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="bring it to each engine of this backend of the configuration",
     )
     runtime.add_argument(
         "--jar",
@@ -398,7 +411,7 @@ def _building(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         "--image",
         type=_image,
         metavar="NAME:TAG",
-        help="make FILE an image of that name, for docker load",
+        help="make it an image of that name: of FILE, for docker load, and in each engine",
     )
     runtime.add_argument(
         "--platform",

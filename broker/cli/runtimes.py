@@ -13,59 +13,159 @@ from collections.abc import Iterator
 import aiohttp
 
 from backends import api as backends_api
+from backends import registry
 from backends.kit import connection
+from backends.kit import runtime as runtimes
 from broker import config, exits
 from broker.cli import shared
 from broker.runtime import build, tree
-from outside import bodies, connect_errors, paths, waits
+from broker.status import terminal
+from outside import bodies, connect_errors, paths, quotes, waits
 
 _FETCH_S = 60.0
 _JAR_MAX = 64 << 20
 
 
 def runtime(options: argparse.Namespace) -> None:
-    """Write the archive of a runtime, or an image of it; say what it holds."""
-    output: pathlib.Path = options.output
-    if paths.exists(output):
+    """Make a runtime; write it as an archive or image, or bring it to engines."""
+    output: pathlib.Path | None = options.output
+    if output is None and not options.engine and options.backend is None:
+        raise exits.BadInput("where to? hint: --output FILE, --engine URL or --backend NAME")
+    if output is not None and paths.exists(output):
         raise exits.Refused(f"{output} exists; hint: name another file")
-    if not paths.is_directory(output.absolute().parent):
+    if output is not None and not paths.is_directory(output.absolute().parent):
         raise exits.BadInput(f"{output}: there is no folder {output.parent}; hint: make it")
+    platform = options.platform or build.platform_here()
+    with contextlib.ExitStack() as stack:
+        ways = _ways(options)
+        for way in ways:
+            stack.callback(way.close)
+            with _asking(way):
+                way.check(platform)  # it takes a minute until there is something to bring
+        if output is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="agent-runtime-"))
+            output = pathlib.Path(folder, "runtime.tar")
+        built = _built(options, output, platform)
+        places = [_delivered(way, output, options.image) for way in ways]
+    if options.json:
+        _print_document(options, built, places)
+    else:
+        _print(options, built, places)
+
+
+def _built(options: argparse.Namespace, output: pathlib.Path, platform: str) -> build.Built:
     try:
         with _jar(options) as jar:
             made_of = build.Ingredients(
                 jdk=options.jdk or build.jdk_here(),
                 jar=jar,
                 busybox=build.busybox_here(),
-                platform=options.platform or build.platform_here(),
+                platform=platform,
             )
-            built = build.build(made_of, output)
+            built = build.build(made_of, output, tell=shared.note)
         if options.image is not None:
             _pack(output, options.image)
     except build.BuildError as error:
         raise exits.Failed(str(error)) from error
     except OSError as error:
         raise exits.Failed(f"{output}: cannot be written: {error.strerror or error}") from error
+    return built
+
+
+# --- to engines ---
+
+
+def _ways(options: argparse.Namespace) -> list[runtimes.Delivery]:
+    """Return the way to each engine that is named; Docker's modules are imported for it only."""
+    ways: list[runtimes.Delivery] = []
+    for url in options.engine:
+        try:
+            ways += registry.deliveries("docker", None, url=url)
+        except ValueError as error:
+            raise exits.BadInput(f"--engine: {error}") from error
+    if (name := options.backend) is not None:
+        settings = shared.settings_of(options)
+        told = settings.backends.get(name)
+        if told is None:
+            known = ", ".join(sorted(settings.backends))
+            raise exits.BadInput(f"--backend: no backend {quotes.shown(name)}; there are: {known}")
+        try:
+            ways += registry.deliveries(told.kind, told.settings)
+        except ValueError as error:
+            raise exits.BadInput(f"--backend {name}: {error}") from error
+    return ways
+
+
+@contextlib.contextmanager
+def _asking(way: runtimes.Delivery) -> Iterator[None]:
+    try:
+        yield
+    except backends_api.BackendError as error:
+        where = "" if way.where in error.reason else f"engine {way.where}: "
+        raise exits.Failed(f"{where}{error.reason}") from error
+
+
+def _delivered(way: runtimes.Delivery, archive: pathlib.Path, image: str | None) -> dict[str, str]:
+    """Bring what was made to an engine, and say what it is there."""
+    tell = _Progress(f"engine {way.where}").tell
+    with _asking(way):
+        if image is not None:
+            way.load(archive, image, tell=tell)
+            return {"engine": way.where, "image": image}
+        return {"engine": way.where, "volume": way.fill(str(archive), tell=tell)}
+
+
+class _Progress:
+    """Says each quarter of what is sent."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._quarter = what, -1
+
+    def tell(self, sent: int, size: int) -> None:
+        quarter = 4 * sent // max(size, 1)
+        if quarter != self._quarter:
+            self._quarter = quarter
+            shared.note(f"{self._what}: {sent >> 20} of {size >> 20} MiB sent")
+
+
+# --- what is said of it ---
+
+
+def _print_document(
+    options: argparse.Namespace, built: build.Built, places: list[dict[str, str]]
+) -> None:
     manifest = built.manifest
-    if options.json:
-        shared.print_json(
-            {
-                "path": str(output),
-                "digest": manifest.digest,
-                "platform": manifest.platform,
-                "java": manifest.java,
-                "remoting": manifest.remoting,
-                "varies": built.varies or None,
-            }
-        )
-        return
+    shared.print_json(
+        {
+            "path": str(options.output) if options.output is not None else None,
+            "content": manifest.short,
+            "platform": manifest.platform,
+            "java": manifest.java,
+            "remoting": manifest.remoting,
+            "varies": built.varies or None,
+            "delivered": places,
+        }
+    )
+
+
+def _print(options: argparse.Namespace, built: build.Built, places: list[dict[str, str]]) -> None:
+    manifest, output = built.manifest, options.output
+    made = f"{output} written" if output is not None else "made"
     print(
-        f"{output} written: Java {manifest.java}, agent.jar {manifest.remoting}, "
+        f"{made}: Java {manifest.java}, agent.jar {manifest.remoting}, "
         f"{manifest.platform}, content {manifest.short}"
     )
     if built.varies:
         print(f"the same again would have another content: {built.varies}")
+    for place in places:
+        where = terminal.plain(place["engine"])
+        if "image" in place:
+            print(f"{where} has image {place['image']}")
+        else:
+            print(f"{where} has volume {place['volume']}")
     if options.image is not None:
-        print(f"next: docker load --input {output}, then `image: {options.image}` of a runtime")
+        load = "" if places else f"docker load --input {output}, then "
+        print(f"next: {load}`image: {options.image}` of a runtime")
 
 
 def _pack(output: pathlib.Path, name: str) -> None:

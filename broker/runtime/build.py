@@ -13,7 +13,7 @@ import platform
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 
 from attrs import frozen
@@ -93,6 +93,13 @@ def busybox_here() -> pathlib.Path:
     return pathlib.Path(found).resolve()
 
 
+Tell = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
 @frozen(kw_only=True)
 class Built:
     """What was made."""
@@ -101,12 +108,16 @@ class Built:
     varies: str = ""  # why the same ingredients would give another content the next time
 
 
-def build(made_of: Ingredients, archive: pathlib.Path) -> Built:
-    """Write the archive of a new tree. Raises BuildError, and OSError for the archive's file."""
+def build(made_of: Ingredients, archive: pathlib.Path, *, tell: Tell = _silent) -> Built:
+    """Write the archive of a new tree. Raises BuildError, and OSError for the archive's file.
+
+    ``tell`` is called with what is begun.
+    """
     with tempfile.TemporaryDirectory(prefix="agent-runtime-") as folder:
         base = pathlib.Path(folder)
         base.chmod(0o755)
-        built = _grow(made_of, base)
+        built = _grow(made_of, base, tell)
+        tell("writing the archive")
         part = archive.with_name(f"{archive.name}.part")
         try:
             with part.open("wb") as file:
@@ -117,7 +128,7 @@ def build(made_of: Ingredients, archive: pathlib.Path) -> Built:
     return built
 
 
-def _grow(made_of: Ingredients, base: pathlib.Path) -> Built:
+def _grow(made_of: Ingredients, base: pathlib.Path, tell: Tell) -> Built:
     """Make the tree below ``base``."""
     names, remoting = _jar(made_of.jar)
     of_jdk = _platform_of(made_of.jdk)
@@ -129,9 +140,11 @@ def _grow(made_of: Ingredients, base: pathlib.Path) -> Built:
         )
     home = _below(base, f"{runtime.ROOT}/jre")
     home.parent.mkdir(parents=True)
+    tell(f"making a Java of {made_of.jdk}")
     _link(made_of.jdk, home)
     java = _java_of(home)
     known = files.read(home / "lib" / "classlist", limit=_LIST_MAX).decode().splitlines()
+    tell("bringing its libraries, a shell and a locale")
     _libraries(made_of.platform, base, home)
     _tools(made_of.busybox, base)
     _locale(base)
@@ -139,7 +152,7 @@ def _grow(made_of: Ingredients, base: pathlib.Path) -> Built:
     recorded = resources.files(__package__).joinpath(_RECORDED).read_text().splitlines()
     (base / _LIST).write_text(tree.classes_of(names, known, recorded, java=java))
     tree.settle(base)
-    varies = _archive_classes(base)
+    varies = _archive_classes(base, tell)
     tree.settle(base)
     manifest = runtime.Manifest(
         digest=tree.digest(tree.entries(base), platform=made_of.platform),
@@ -277,7 +290,7 @@ def _locale(base: pathlib.Path) -> None:
     shutil.copytree(found, _below(base, runtime.LOCALES) / "C.utf8")
 
 
-def _archive_classes(base: pathlib.Path) -> str:
+def _archive_classes(base: pathlib.Path, tell: Tell) -> str:
     """Have the new Java archive its classes and agent.jar's, and check that it takes them.
 
     Java orders what it writes by where it lies in memory. With one processor, one compiler
@@ -295,7 +308,8 @@ def _archive_classes(base: pathlib.Path) -> str:
     archived = _below(base, runtime.CLASSES)
     varies = _unsteady()
     seen: set[str] = set()
-    for _ in range(1 if varies else _DUMPS):
+    for number in range(1 if varies else _DUMPS):
+        tell(f"archiving classes, run {number + 1}{'' if varies else ', until two are alike'}")
         archived.unlink(missing_ok=True)
         _run(*_FIXED, *(() if varies else _steady()), *inside, *dump)
         found = tree.checksum(archived)

@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -74,6 +75,41 @@ async def test_a_folder_that_is_no_jdk_is_refused(tmp_path):
     )
     assert code == 1
     assert "not a JDK" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((), 2, "where to? hint: --output FILE, --engine URL or --backend NAME"),
+        (("--engine", "nonsense"), 2, "allowed: unix:///PATH, tcp://HOST:PORT or ssh://"),
+        (("--engine", "unix:///nowhere"), 1, "unix:///nowhere: [Errno 2] No such file"),
+        (("--backend", "other"), 2, "no backend 'other'; there are: local"),
+        (("--backend", "local"), 2, "bring a runtime to their agents by themselves"),
+    ],
+)
+async def test_where_it_cannot_be_brought_is_said_before_it_is_made(tmp_path, words, code, said):
+    """No minute is spent on what nobody takes."""
+    config = tmp_path / "broker.yaml"
+    config.write_text(
+        f"owner: o\ncontroller: {{url: 'http://127.0.0.1:1/'}}\nstate_dir: {tmp_path}\n"
+        "backends: {local: {kind: process}}\ntemplates: {linux: {labels: linux}}\n"
+    )
+    jar = jar_of(tmp_path, {"hudson/remoting/Launcher.class": b""})
+    told = ("runtime", "build", "--config", str(config), "--jar", str(jar))
+    ended, _, err = await ran(*told, *words)
+    assert ended == code
+    assert said in err
+    assert "making a Java" not in err
+
+
+def test_docker_is_imported_only_where_an_engine_is_named():
+    """A broker that knows no Docker builds a runtime all the same."""
+    program = (
+        "import sys\n"
+        "from broker.cli import main, runtimes\n"
+        "sys.exit(any(name.startswith(('backends.docker', 'urllib3')) for name in sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.soak

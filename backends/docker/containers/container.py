@@ -107,11 +107,8 @@ class ContainerPlan:
     def with_volume(self, volume: str, labels: Mapping[str, str]) -> "ContainerPlan":
         """Return the same with the volume that the runtime's archive is unpacked in."""
         told = bodies.section(self.body, "HostConfig")
-        options = {"NoCopy": True, "Labels": dict(labels)}
         mounts = [
-            {**mount, "Source": volume, "VolumeOptions": options}
-            if mount == _RUNTIME_MOUNT
-            else mount
+            runtime_mount(volume, labels) if mount == _RUNTIME_MOUNT else mount
             for mount in told.get("Mounts", [])
         ]
         return evolve(self, body={**self.body, "HostConfig": {**told, "Mounts": mounts}})
@@ -321,6 +318,12 @@ def _mount_of(brought: settings.Runtime) -> dict[str, Any]:
         options = {"ImageOptions": {"Subpath": runtime.ROOT.lstrip("/")}}
         return {"Type": "image", "Source": brought.image, **mount, **options}
     return dict(_RUNTIME_MOUNT)
+
+
+def runtime_mount(volume: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return the mount of a volume that holds a runtime; of an image nothing is copied into it."""
+    options = {"NoCopy": True, "Labels": dict(labels)}
+    return {**_RUNTIME_MOUNT, "Source": volume, "VolumeOptions": options}
 
 
 # --- the body ----------------------------------------------------------------------------------

@@ -72,18 +72,27 @@ class Runtimes:
         """
         if plan.runtime is None or plan.runtime.tar is None:
             return
+        mount = _mount(plan)
         while not self._is_complete(container_id):
-            mount = _mount(plan)
-            try:
-                self._fill(plan.runtime.tar, _filler(plan.image, mount), mount["Source"])
-            except client.NameTakenError:
-                self._wait(_called(mount["Source"]))
-            else:
-                if not self._is_complete(container_id):  # again would end the same
-                    raise api.Rejected(
-                        f"runtime {plan.runtime.tar}: {runtime.COMPLETE} is missing at its end; "
-                        "hint: agent-broker runtime build makes a whole one"
-                    )
+            self._fill_or_wait(plan.runtime.tar, _filler(plan.image, mount))
+
+    def fill(self, tar: str, image: str, *, tell: client.Sent) -> str:
+        """Fill the volume of an archive that no container wants yet; return its name.
+
+        ``image``: of the container that does it, which is never started. What is made here is of
+        no owner. Raises Rejected, Unavailable, and ``client.NoImageError``.
+        """
+        manifest = _manifest(tar)
+        volume, is_full = volume_of(manifest), False
+        mount = container.runtime_mount(volume, {_RUNTIME: manifest.digest})
+        try:
+            while not is_full:
+                is_full = self._fill_or_wait(tar, _filler(image, mount), tell=tell)
+        finally:
+            if not is_full:
+                with contextlib.suppress(api.BackendError):  # or others have it
+                    self._engine.remove_volume(volume)
+        return volume
 
     def sweep(self) -> None:
         """Remove our volumes whose content is wanted no more, now and then; raises Unavailable."""
@@ -108,15 +117,34 @@ class Runtimes:
     def _is_complete(self, container_id: str) -> bool:
         return self._engine.owner_of(container_id, runtime.COMPLETE) is not None
 
-    def _fill(self, tar: str, body: dict[str, Any], volume: str) -> None:
-        filler = self._engine.create_body(_called(volume), body)
+    def _fill_or_wait(
+        self, tar: str, body: dict[str, Any], *, tell: client.Sent | None = None
+    ) -> bool:
+        """Fill a volume, unless it is full; return False where somebody else was at it.
+
+        Raises Rejected, Unavailable, and ``client.NoImageError``.
+        """
+        called = _called(body["Labels"][_FILLS])
         try:
-            self._engine.put_file(filler, "/", tar, within_s=_PUT_S)
+            filler = self._engine.create_body(called, body)
+        except client.NameTakenError:
+            self._wait(called)
+            return False
+        try:
+            if self._is_complete(filler):
+                return True
+            self._engine.put_file(filler, "/", tar, within_s=_PUT_S, tell=tell)
+            if not self._is_complete(filler):  # again would end the same
+                raise api.Rejected(
+                    f"runtime {tar}: {runtime.COMPLETE} is missing at its end; hint: agent-broker "
+                    "runtime build makes a whole one"
+                )
         except OSError as error:
             raise api.Rejected(f"runtime {tar}: cannot be read: {error.strerror}") from error
         finally:
             with contextlib.suppress(api.BackendError):  # or whoever waits for it
                 self._engine.remove(filler)
+        return True
 
     def _wait(self, called: str) -> None:
         """Give the filler of that name time, and remove it when that is over."""

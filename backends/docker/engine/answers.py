@@ -285,6 +285,12 @@ def status_code(told: Mapping[str, Any]) -> int:
     return code
 
 
+def platform(told: Mapping[str, Any]) -> str:
+    """Return what programs an engine runs, as its version tells it; empty if it does not."""
+    parts = (plain_id(told.get("Os")), plain_id(told.get("Arch")))
+    return "/".join(parts) if all(parts) else ""
+
+
 def volumes(told: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
     """Return the labels of each volume, by name. Raises ValueError; an odd one is left out."""
     entries = told.get("Volumes")

@@ -20,7 +20,7 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, BinaryIO, ParamSpec, Protocol, TypeVar
 
 import urllib3
 
@@ -48,6 +48,10 @@ _OUTPUT_KEPT = 64 << 10
 _LAYERS_MAX = 1000
 _JSON = {"Content-Type": "application/json"}
 _TAR = {"Content-Type": "application/x-tar"}
+
+
+Sent = Callable[[int, int], None]
+"""Called with the bytes of a file that were sent so far, and all of them."""
 
 
 class Lane(enum.Enum):
@@ -228,19 +232,22 @@ class Engine:
                 headers=_TAR,
             )
 
-    def put_file(self, container_id: str, path: str, archive: str, *, within_s: float) -> None:
+    def put_file(
+        self, container_id: str, path: str, archive: str, *, within_s: float,
+        tell: Sent | None = None,
+    ) -> None:  # fmt: skip
         """Unpack a tar file of this machine in a container; it is never held whole.
 
         Raises OSError when it cannot be read, before anything is sent.
         """
         with pathlib.Path(archive).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            body, size = _sent(file, tell)
             with self._answers("cannot put a runtime into a volume") as session:
                 session.ask(
                     "PUT",
                     f"{_place(container_id)}/archive",
                     query={"path": path},
-                    body=file,
+                    body=body,
                     headers={**_TAR, "Content-Length": str(size)},
                     waits=wire.Waits(silence_s=within_s, within_s=within_s),
                 )
@@ -294,6 +301,11 @@ class Engine:
         """Return the version of the API that is spoken with it."""
         with self._answers("cannot ask what the engine is") as session:
             return answers.version(session.version) or _OLDEST
+
+    def platform(self) -> str:
+        """Return what programs it runs, like linux/amd64; empty if it does not say."""
+        with self._answers("cannot ask what the engine is") as session:
+            return answers.platform(session.ask_json(dict, "GET", "/version", limit=_INSPECT_MAX))
 
     def identity(self) -> str:
         """Return what tells this engine from another; empty if it does not say."""
@@ -435,6 +447,39 @@ class Engine:
                     return False
                 raise
         return True
+
+    def load(self, archive: BinaryIO, *, within_s: float, tell: Sent | None = None) -> None:
+        """Load the images of an archive as ``docker save`` writes it.
+
+        Raises Rejected, Unauthorized, Unavailable.
+        """
+        body, size = _sent(archive, tell)
+        limit = wire.Waits(silence_s=within_s, within_s=within_s)
+        with (
+            self._answers("cannot load an image") as session,
+            session.stream(
+                "POST",
+                "/images/load",
+                query={"quiet": 1},
+                body=body,
+                headers={**_TAR, "Content-Length": str(size)},
+                waits=limit,
+            ) as answer,
+        ):
+            for line in answer.lines():
+                if not (line or b"{}").strip():
+                    continue
+                error, _, _ = answers.progress(wire.read_json(line or b"{}"))
+                if error:
+                    raise answers.refusal(HTTPStatus.INTERNAL_SERVER_ERROR, error)
+
+    def remove_image(self, name: str) -> None:
+        """Take a name from an image, which goes with its last one.
+
+        Raises NotFound, and Rejected while a container has it.
+        """
+        with self._answers("cannot remove an image") as session:
+            session.ask("DELETE", f"/images/{image_path(name)}", limit=_INSPECT_MAX)
 
     def search_path(self, image: str) -> str | None:
         """Return where an image says that programs are looked for. Raises NoImageError."""
@@ -675,6 +720,27 @@ def _is_silence(error: Exception) -> bool:
     """Tell whether somebody who took our question does not answer it."""
     timed_out = isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError)
     return timed_out and not isinstance(error, urllib3.exceptions.ConnectTimeoutError)
+
+
+class _ToldReader(io.BufferedReader):
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: BinaryIO, size: int, tell: Sent) -> None:
+        super().__init__(io.FileIO(file.fileno(), closefd=False))
+        self._size, self._sent, self._tell = size, 0, tell
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        self._sent += len(piece)
+        self._tell(self._sent, self._size)
+        return piece
+
+
+def _sent(file: BinaryIO, tell: Sent | None) -> tuple[BinaryIO, int]:
+    """Return what to read a file by while it is sent, and its size."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return file if tell is None else _ToldReader(file, size, tell), size
 
 
 def _place(container_id: str) -> str:

@@ -295,7 +295,7 @@ def _agent(agent: model.Agent, *, now: float) -> Document:
         "idle_age_s": _age(idle_at, now),
         "builds": memory.builds if memory is not None else 0,
         "running": [_quote(u) for u in computer.executable_urls] if computer is not None else [],
-        "jobs": [jobs.name_of(u) or _quote(u) for u in computer.executable_urls]
+        "jobs": [_quote(jobs.name_of(u) or u) for u in computer.executable_urls]
         if computer is not None
         else [],
         "executors": computer.executors if computer is not None else None,

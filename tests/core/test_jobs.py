@@ -56,6 +56,9 @@ def test_a_pattern_of_stars_is_read_in_steps():
         ("https://job/job/app/", "app"),
         (f"{ROOT}/job/job/job/job/", "job/job"),
         (f"{ROOT}/job/a%20b/", "a b"),
+        (f"{ROOT}/job/a%1B%5B1m/job/%E2%80%AEb/", "a\ufffd[1m/\ufffdb"),
+        (f"{ROOT}/job/team-a%E2%80%A8/job/x/", "team-a\ufffd/x"),
+        (f"{ROOT}/job/a%20%20b/", "a  b"),
         (f"{ROOT}/computer/x/", ""),
         ("", ""),
     ],
@@ -89,6 +92,15 @@ def test_a_template_is_ordered_for_its_jobs_alone():
     text = "template team is for team-a/** only, not for team-a/secret/**"
     assert unmet[4].text == f"it is of job team-b/app, and {text}"
     assert unmet[5].text == f"it is of job team-a/secret/app, and {text}"
+
+
+def test_a_name_in_a_reason_may_be_shown():
+    """It is decoded behind the door that cleans what the controller tells."""
+    scene = Scene(TEAM)
+    scene.wait(_item(1, "job/%1B%5B31m%E2%80%AEx%0Aforged/1/"))
+    (unmet,) = scene.plan().unmet
+    assert unmet.reason is WaitReason.NOT_FOR_JOB
+    assert unmet.text.isprintable()
 
 
 def test_whose_name_is_not_told_is_refused():
@@ -139,9 +151,10 @@ def test_a_recorded_world_is_decided_alike_without_names():
     record = recording.RecordedWorld(at=0.0, world=scene.world(), policy=scene.policy)
     hidden = recording.disguised(record)
     assert "team-" not in repr(hidden.policy.templates[0].only_for)
-    found = jobs.barred(hidden.world.controller.items[0], hidden.policy.templates)
-    assert not found
-    assert jobs.barred(hidden.world.controller.items[1], hidden.policy.templates) == {"team"}
+    restricted = jobs.restrictions(hidden.policy.templates)
+    ours, theirs = hidden.world.controller.items
+    assert not jobs.barred(ours.task_url, restricted)
+    assert jobs.barred(theirs.task_url, restricted) == {"team"}
 
 
 def test_a_relative_address_is_hidden_too():

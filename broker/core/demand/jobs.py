@@ -5,11 +5,19 @@ one, and of a step of a Pipeline a sentence. Controllers whose Pipeline plugin e
 (before workflow-durable-task-step 2.38) do not tell it. Pure; refuses to know labels.
 """
 
+import functools
 import urllib.parse
 from collections.abc import Iterable, Sequence
 
 from broker.core import model
 from broker.core.demand import globs
+
+_LONGEST = 2048
+"""Characters of a full name."""
+_KEPT = 16384
+
+Restriction = tuple[model.TemplateName, tuple[str, ...], tuple[str, ...]]
+"""A template, the jobs that it is for alone, and those that it is not for."""
 
 
 def name_of(url: str) -> str:
@@ -30,24 +38,43 @@ def split(url: str) -> tuple[str, tuple[str, ...]]:
     while len(rest) > 1 and rest[0] == "job":
         names.append(rest[1])
         rest = rest[2:]
-    return urllib.parse.unquote("/".join(names)), tuple(rest)
+    return _shown(urllib.parse.unquote("/".join(names))), tuple(rest)
+
+
+def _shown(name: str) -> str:
+    """Return a name that may be shown; one that is changed is no name that could be shown."""
+    name = name[:_LONGEST]
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def is_for(template: model.Template, job: str) -> bool:
     """Return whether a template is for a job; it is for none of which the name is not known."""
-    if not template.restricted:
+    return _is_for(template.only_for, template.not_for, job)
+
+
+def restrictions(templates: Iterable[model.Template]) -> tuple[Restriction, ...]:
+    """Return those of the templates that are not for every job."""
+    return tuple((t.name, t.only_for, t.not_for) for t in templates if t.restricted)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def barred(url: str, restricted: tuple[Restriction, ...]) -> frozenset[model.TemplateName]:
+    """Return which of these templates are not for the job of an address.
+
+    The same is asked in every look, of thousands that wait, and remembered.
+    """
+    job = name_of(url)
+    return frozenset(name for name, only, never in restricted if not _is_for(only, never, job))
+
+
+def _is_for(only_for: Sequence[str], not_for: Sequence[str], job: str) -> bool:
+    if not only_for and not not_for:
         return True
-    if not job or globs.any_matches(template.not_for, job):
+    if not job or globs.any_matches(not_for, job):
         return False
-    return not template.only_for or globs.any_matches(template.only_for, job)
-
-
-def barred(
-    item: model.QueueItem, templates: Iterable[model.Template]
-) -> frozenset[model.TemplateName]:
-    """Return which of these templates are not for the job of an item."""
-    job = name_of(item.task_url)
-    return frozenset(t.name for t in templates if not is_for(t, job))
+    return not only_for or globs.any_matches(only_for, job)
 
 
 def words(template: model.Template) -> str:

@@ -34,6 +34,7 @@ from broker.core.model import (
     WaitReason,
 )
 from outside import quotes
+from outside import text as outside_text
 
 _BUILT_IN = frozenset({"master", "Built-In Node", "Jenkins"})
 """Display names of the controller's own node (renamed in 2.307)."""
@@ -162,7 +163,7 @@ def wishes(
     if not view.items:
         return (), {}
     names = {c.name for c in view.computers} | our_nodes.keys() | _BUILT_IN
-    restricted = tuple(t for t in templates if t.restricted)
+    restricted = jobs.restrictions(templates)
     read, alike = _gathered(
         view, ledger, names, _free_node(view, our_nodes) if ledger.english else None, restricted
     )
@@ -204,7 +205,7 @@ def _gathered(
     ledger: model.Ledger,
     names: AbstractSet[str],
     free: NodeName | None,
-    restricted: Sequence[Template],
+    restricted: tuple[jobs.Restriction, ...],
 ) -> tuple[list[_Alike], list[_Alike]]:
     """Read the label of every item, once of those that are alike; return one for each, and all."""
     by_key: dict[Hashable, _Alike] = {}
@@ -213,7 +214,7 @@ def _gathered(
     for item in view.items:
         kept = labels_.get(item.id)
         pushed = (hooks[item.id],) if item.id in hooks else None
-        barred = jobs.barred(item, restricted) if restricted else _NOBODY
+        barred = jobs.barred(item.task_url, restricted) if restricted else _NOBODY
         key = (
             item.why,
             item.label_expression,
@@ -530,7 +531,9 @@ class _WishReader:
                 "Pipeline's plugin tells it from 2.38 on (workflow-durable-task-step)",
             )
         return _unmet(
-            wish, WaitReason.NOT_FOR_JOB, f"it is of job {job[:_QUOTED]}, and template {said}"
+            wish,
+            WaitReason.NOT_FOR_JOB,
+            f"it is of job {outside_text.clean(job, _QUOTED)}, and template {said}",
         )
 
     def _unserved(self, wish: Wish, complaint: str) -> Unmet:

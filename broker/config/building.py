@@ -456,9 +456,17 @@ def _read(plain: Mapping[str, Any], problems: list[errors.Problem]) -> shape.Doc
 
 def _follows(problem: errors.Problem, unread: set[tree.Path]) -> bool:
     """Tell whether what is missed may be what stands there and could not be read."""
-    return problem.text.startswith("missing, and") and problem.path[:-1] in {
-        path[:-1] for path in unread
-    }
+    return problem.text.startswith("missing, and") and any(
+        problem.path[:-1] == path[:-1] or problem.path == path[: len(problem.path)]
+        for path in map(_listed, unread)
+    )
+
+
+def _listed(path: tree.Path) -> tree.Path:
+    """Return the setting that a place is in the list of, or the place itself."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    return path
 
 
 def _take_out(data: Any, path: tree.Path) -> None:

@@ -3,22 +3,28 @@
 Refuses to know labels of items, and what a backend makes of a value.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 
 import attrs
 from attrs import field, frozen
 
+from backends.kit import setting
 from broker.config import collector, shape, tree, values
 from broker.config.settings import BackendSettings
 from broker.core import model
-from broker.core.demand import images, parameters
+from broker.core.demand import globs, images, parameters
 from jnlp import node as jnlp_node
 
 _KINDS = {kind.value: kind for kind in model.ParameterKind}
 _AMOUNTS = frozenset({model.ParameterKind.MEMORY, model.ParameterKind.CPU})
 _LEAST_MEMORY = 64 << 20
 """Bytes; with less no Java begins, and who sets no `min` has not thought of it."""
+_MOST_MEMORY = 1 << 50
+_LIKE = {
+    model.ParameterKind.MEMORY: "a size like 512Mi or 4g",
+    model.ParameterKind.CPU: "a number of cores like 0.5",
+}
+_FORM = "[REGISTRY[:PORT]/]NAME[:TAG][@DIGEST]"
 _SETTINGS = {
     model.ParameterKind.IMAGE: ("allow", "stands_for", "container", "inherits"),
     model.ParameterKind.MEMORY: ("min", "max"),
@@ -47,16 +53,19 @@ class Parameters:
         read: Mapping[str, model.Parameter],
     ) -> model.LaunchSettings:
         """Return how an agent is started for those who ask for nothing."""
+        values = {}
         for name, parameter in read.items():
             default = sections[name].default
-            if default is None:
-                continue
-            problem = parameters.problem(name, parameter, default)
+            problem = default is not None and parameters.problem(name, parameter, default)
             if problem:
                 self.notes.bad((*self.path, name, "default"), problem)
-            else:
-                launch = parameters.with_choice(launch, parameters.choice(parameter, default))
-        return launch
+            elif default is not None:
+                values[name] = default
+        clash = parameters.clash(read, values)
+        if clash:
+            self.notes.bad(self.path, f"of the defaults {clash}", "keep one of them")
+            return launch
+        return parameters.with_values(launch, read, values)
 
     def check_backends(
         self,
@@ -94,21 +103,32 @@ class Parameters:
     def examples(
         self, sections: Mapping[str, shape.Parameter], read: Mapping[str, model.Parameter]
     ) -> Iterator[tuple[tree.Path, str]]:
-        """Yield what builds may ask for, with its place: all that is listed, limits, images."""
+        """Yield what builds may ask for, with its place: all that is listed, limits, images.
+
+        Of images one of each form: a platform refuses what a name has, and no name alone.
+        """
         for name, parameter in read.items():
             section, path = sections[name], (*self.path, name)
             told: list[tuple[tree.Path, str | None]] = [
                 ((*path, "min"), section.min),
                 ((*path, "max"), section.max),
                 *(((*path, "values", value), value) for value in parameter.values),
-                *(
-                    ((*path, "allow", number), re.sub(r"\*+|\?", "1", pattern))
-                    for number, pattern in enumerate(parameter.allow)
-                ),
+                *self._images(path, parameter),
             ]
             for place, value in told:
                 if value is not None and not parameters.problem(name, parameter, value):
                     yield place, f"{name}={value}"
+
+    def _images(
+        self, path: tree.Path, parameter: model.Parameter
+    ) -> Iterator[tuple[tree.Path, str]]:
+        forms = set()
+        for number, pattern in enumerate(parameter.allow):
+            example = _example(parameter.stands_for, pattern)
+            form = images.form(example or "")
+            if example is not None and form not in forms:
+                forms.add(form)
+                yield (*path, "allow", number), example
 
     def _parameter(self, name: str, section: shape.Parameter) -> model.Parameter | None:
         kind = _kind(name, section)
@@ -119,8 +139,9 @@ class Parameters:
         least, most = self._limits(path, kind, section)
         if kind is model.ParameterKind.MEMORY and least is None:
             least = _LEAST_MEMORY
-        if least is not None and most is not None and least > most:
+        if section.min is not None and least is not None and most is not None and least > most:
             self.notes.bad((*path, "min"), "more than max")
+        self._check_most(path, kind, section, most)
         if len(self.notes.problems) > before:
             return None
         chosen = (section.values or {}).items()
@@ -164,10 +185,10 @@ class Parameters:
                 self.notes.bad(
                     (*path, key), f"not of {name}; allowed: {', '.join(wanted)}, default"
                 )
-        if kind in _AMOUNTS and section.max is None:
-            self.notes.bad(path, "max: found none; allowed: what a build may have at most")
-        if kind not in _AMOUNTS and not getattr(section, wanted[0]):
-            self.notes.bad(path, f"{wanted[0]}: found none; allowed: one or more")
+        self._check_patterns(path, section)
+        needed = "max" if kind in _AMOUNTS else wanted[0]
+        if not getattr(section, needed):
+            self.notes.bad((*path, needed), "missing, and builds could ask for nothing")
         if section.stands_for is not None and not _is_form(section.stands_for):
             self.notes.bad(
                 (*path, "stands_for"),
@@ -187,9 +208,52 @@ class Parameters:
             if told is not None and kind in _AMOUNTS:
                 amount = parameters.amount(kind, told)
                 if amount is None:
-                    allowed = "a size like 512Mi or 4g, a number of cores like 0.5"
-                    self.notes.bad((*path, key), f"found {values.shown(told)}; allowed: {allowed}")
+                    self.notes.bad(
+                        (*path, key), f"found {values.shown(told)}; allowed: {_LIKE[kind]}"
+                    )
             yield amount
+
+    def _check_most(
+        self,
+        path: tree.Path,
+        kind: model.ParameterKind,
+        section: shape.Parameter,
+        most: float | None,
+    ) -> None:
+        """Note a limit that nobody could ask for something within, or no platform gives."""
+        if most is None:
+            return
+        is_memory = kind is model.ParameterKind.MEMORY
+        least = _LEAST_MEMORY if is_memory and section.min is None else 0
+        allowed = ""
+        if most == 0 or most < least:
+            allowed = f"{setting.size(least)} or more" if least else "more than 0"
+        elif is_memory and most > _MOST_MEMORY:
+            allowed = f"{setting.size(_MOST_MEMORY)} at most"
+        if allowed:
+            found = values.shown(section.max)
+            self.notes.bad((*path, "max"), f"found {found}; allowed: {allowed}")
+
+    def _check_patterns(self, path: tree.Path, section: shape.Parameter) -> None:
+        """Note patterns that stand for nothing that a build could ask for."""
+        for number, pattern in enumerate(section.allow or ()):
+            if _example(section.stands_for, pattern) is None:
+                self.notes.bad(
+                    (*path, "allow", number),
+                    f"found {values.shown(pattern)}, and no image is called so; allowed: "
+                    + (_FORM if section.stands_for is None else "a tag, or a part of a name")
+                    + ", * and ? in it",
+                    "without the scheme" * ("://" in pattern),
+                )
+
+
+def _example(form: str | None, pattern: str) -> str | None:
+    """Return a value that an image's pattern stands for; None if there is none."""
+    if form is None:
+        return images.example(pattern)
+    value = globs.filled(pattern, "1")
+    is_one = images.is_tag(value) and images.is_image(form.replace(model.VALUE, value))
+    return value if is_one else None
 
 
 def inherited(

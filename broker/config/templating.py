@@ -176,13 +176,16 @@ class Templates:
             apart = f"labels: [{', '.join(label.split())}]" if len(label.split()) > 1 else ""
             for text in jnlp_node.label_problems(label):
                 self.notes.bad((*path, "labels", number), text, apart)
-            odd = _ODD_IN_LABELS.search(label)
-            if odd is not None:
-                self.notes.warn(
-                    (*path, "labels", number),
-                    f"{values.shown(label)} has {_spelled(odd[0])} in it, which builds ask for "
-                    "only if they write it, too",
-                    "blanks stand between labels, and nothing around them",
+            self._check_odd((*path, "labels", number), label)
+        for asked, parameter in section.parameters.items():
+            place = (*path, "parameters", asked)
+            self._check_odd(place, asked)
+            for value, choice in (parameter.values or {}).items():
+                self._check_odd((*place, "values", value), value)
+                self._check_memory(
+                    (*place, "values", value),
+                    choice.memory_bytes,
+                    has_java=section.command is None,
                 )
         self._check_jobs(path, section)
         if section.takes_unlabelled and section.mode == "exclusive":
@@ -214,6 +217,13 @@ class Templates:
         self, path: tree.Path, section: shape.Resources, *, has_java: bool
     ) -> None:
         limit, reserved = section.memory_bytes, section.memory_reservation_bytes
+        self._check_memory(path, limit, has_java=has_java)
+        if limit is not None and reserved is not None and reserved > limit:
+            self.notes.bad(
+                (*path, "memory_reservation"), "more than memory", "memory is the limit"
+            )
+
+    def _check_memory(self, path: tree.Path, limit: int | None, *, has_java: bool) -> None:
         if has_java and limit is not None and limit < _LEAST_JAVA:
             self.notes.bad(
                 (*path, "memory"),
@@ -221,9 +231,15 @@ class Templates:
                 "an agent in Java",
                 "its Java takes about 100Mi before any build",
             )
-        if limit is not None and reserved is not None and reserved > limit:
-            self.notes.bad(
-                (*path, "memory_reservation"), "more than memory", "memory is the limit"
+
+    def _check_odd(self, path: tree.Path, label: str) -> None:
+        odd = _ODD_IN_LABELS.search(label)
+        if odd is not None:
+            self.notes.warn(
+                path,
+                f"{values.shown(label)} has {_spelled(odd[0])} in it, which builds ask for "
+                "only if they write it, too",
+                "blanks stand between labels, and nothing around them",
             )
 
     def _check_environment(self, path: tree.Path, told: Mapping[str, str]) -> None:

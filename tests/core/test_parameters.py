@@ -69,6 +69,34 @@ def test_the_fewest_labels_that_match_are_taken(text, expected):
     assert labels.parse(text).matches(bound.labels)
 
 
+@pytest.mark.parametrize("size", ["flavour", "size"])
+def test_what_has_a_name_of_its_own_is_stronger_than_a_word_of_a_list(size):
+    """Whatever both are called: no alphabet decides."""
+    template_ = attrs.evolve(DOCKER, parameters={**PARAMETERS, size: PARAMETERS["size"]})
+    launch = parameters.bound(template_, {f"{size}=large", "memory=1g", "image=golang:1"}).launch
+    assert launch.resources.memory_bytes == 1024 * MIB
+    assert launch.image == "golang:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("docker && size=large && kind=big", "kind and size both set the memory"),
+        ("docker && image=golang:1 && tag=2", "image and tag both set the image"),
+        ("docker && side=1 && other=2", "other and side both set the image of go"),
+    ],
+)
+def test_two_that_set_the_same_are_refused(text, words):
+    """Neither is meant more than the other."""
+    tag = Parameter(kind=ParameterKind.IMAGE, allow=("*",), stands_for="golang:{value}")
+    side = attrs.evolve(tag, container="go")
+    kind = Parameter(kind=ParameterKind.CHOICE, values={"big": Choice(memory_bytes=MIB)})
+    more = {"tag": tag, "side": side, "other": side, "kind": kind}
+    template_ = attrs.evolve(DOCKER, parameters={**PARAMETERS, **more})
+    answer = parameters.asked(labels.parse(text), template_)
+    assert answer == parameters.Asked(complaint=words)
+
+
 @pytest.mark.parametrize(
     "text", ["windows", "windows && image=golang:1.22", "docker && colour=red"]
 )

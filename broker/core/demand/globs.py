@@ -11,6 +11,7 @@ from collections.abc import Iterable
 MOST = 256
 """Characters of a pattern."""
 _PARTS = re.compile(r"\*\*+|\*|\?|[^*?]", re.DOTALL)
+_WILD = frozenset({"*", "**", "?"})
 _KEPT = 4096
 
 
@@ -22,6 +23,11 @@ def matches(pattern: str, name: str) -> bool:
 def any_matches(patterns: Iterable[str], name: str) -> bool:
     """Return whether one of several patterns stands for all of a name."""
     return any(matches(pattern, name) for pattern in patterns)
+
+
+def filled(pattern: str, text: str) -> str:
+    """Return a pattern with a text in place of each wildcard."""
+    return "".join(text if part in _WILD else part for part in _parts(pattern[:MOST]))
 
 
 @functools.lru_cache(maxsize=_KEPT)

@@ -70,6 +70,20 @@ def is_allowed(patterns: Iterable[str], image: str) -> bool:
     return any(_stands_for(_apart(pattern), name) for pattern in patterns)
 
 
+def example(pattern: str) -> str | None:
+    """Return an image that a pattern stands for; None if no image has such a name."""
+    name, at, digest = pattern.partition("@")
+    digests = ("1" * 64, f"sha256:{'1' * 64}") if at else ("",)
+    filled = (globs.filled(name, "1") + at + globs.filled(digest, one) for one in digests)
+    return next((image for image in filled if is_allowed((pattern,), image)), None)
+
+
+def form(image: str) -> tuple[bool, bool, bool]:
+    """Return which parts the name of an image has: a host, a tag, a digest."""
+    name = _apart(image)
+    return bool(name.host), bool(name.tag), bool(name.digest)
+
+
 def _apart(text: str) -> _Name:
     rest, _, digest = text.partition("@")
     head, slash, last = rest.rpartition("/")

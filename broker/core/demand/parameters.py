@@ -8,7 +8,7 @@ and a variant is known again by its node. Pure; refuses to know items, caps and 
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 from attrs import frozen
@@ -73,13 +73,36 @@ def bound(template: model.Template, asked_labels: Iterable[str]) -> model.Templa
     chosen = frozenset(asked_labels)
     if not chosen:
         return template
-    launch = template.launch
-    for label in sorted(chosen):
-        name, _, value = label.partition("=")
-        parameter = template.parameters.get(name)
-        if parameter is not None:
-            launch = with_choice(launch, choice(parameter, value))
+    values = {name: value for name, _, value in (text.partition("=") for text in sorted(chosen))}
+    launch = with_values(template.launch, template.parameters, values)
     return attrs.evolve(template, labels=template.labels | chosen, launch=launch, min_idle=0)
+
+
+def with_values(
+    launch: model.LaunchSettings,
+    allowed: Mapping[str, model.Parameter],
+    values: Mapping[str, str],
+) -> model.LaunchSettings:
+    """Return how an agent is started with allowed values, by their parameters' names.
+
+    What has a name of its own is stronger than what a word of a list stands for.
+    """
+    known = [(allowed[name], value) for name, value in values.items() if name in allowed]
+    for parameter, value in sorted(known, key=lambda one: not _is_list(one[0])):
+        launch = with_choice(launch, choice(parameter, value))
+    return launch
+
+
+def clash(allowed: Mapping[str, model.Parameter], values: Mapping[str, str]) -> str:
+    """Say which two allowed values set the same, and neither is stronger; empty if none do."""
+    first: dict[object, str] = {}
+    for name, value in values.items():
+        parameter = allowed[name]
+        for what in _sets(choice(parameter, value)):
+            other = first.setdefault((what, _is_list(parameter)), name)
+            if other != name:
+                return f"{other} and {name} both set {what}"
+    return ""
 
 
 def choice(parameter: model.Parameter, value: str) -> model.Choice:
@@ -97,6 +120,20 @@ def choice(parameter: model.Parameter, value: str) -> model.Choice:
             return model.Choice(cpu=float(value))
         case model.ParameterKind.CHOICE:
             return parameter.values.get(value, model.Choice())
+
+
+def _is_list(parameter: model.Parameter) -> bool:
+    return parameter.kind is model.ParameterKind.CHOICE
+
+
+def _sets(chosen: model.Choice) -> Iterator[str]:
+    """Say what of an agent a choice sets, but for what it adds."""
+    if chosen.image is not None:
+        yield "the image" + (f" of {chosen.container}" if chosen.container is not None else "")
+    if chosen.memory_bytes is not None:
+        yield "the memory"
+    if chosen.cpu is not None:
+        yield "the cores"
 
 
 def with_choice(launch: model.LaunchSettings, chosen: model.Choice) -> model.LaunchSettings:
@@ -191,8 +228,8 @@ def _problem(chosen: Iterable[str], template: model.Template) -> str:
         if name in values:
             return f"it asks for two values of {name}, {values[name][:128]} and {value[:128]}"
         values[name] = value
-    found = _problems(values.items(), template)
-    return next(found, "")
+    found = next(_problems(values.items(), template), "")
+    return found or clash(template.parameters, values)
 
 
 def _problems(values: Iterable[tuple[str, str]], template: model.Template) -> Iterator[str]:

@@ -53,19 +53,19 @@ class Parameters:
         read: Mapping[str, model.Parameter],
     ) -> model.LaunchSettings:
         """Return how an agent is started for those who ask for nothing."""
-        values = {}
+        chosen = {}
         for name, parameter in read.items():
             default = sections[name].default
             problem = default is not None and parameters.problem(name, parameter, default)
             if problem:
                 self.notes.bad((*self.path, name, "default"), problem)
             elif default is not None:
-                values[name] = default
-        clash = parameters.clash(read, values)
+                chosen[name] = default
+        clash = parameters.clash(read, chosen)
         if clash:
             self.notes.bad(self.path, f"of the defaults {clash}", "keep one of them")
             return launch
-        return parameters.with_values(launch, read, values)
+        return parameters.with_values(launch, read, chosen)
 
     def check_backends(
         self,

@@ -211,7 +211,8 @@ def words(name: str, parameter: model.Parameter) -> str:
             least, most = (
                 None if at is None else f"{at:g}" for at in (parameter.least, parameter.most)
             )
-    text = f"{name}=SIZE" if parameter.kind is model.ParameterKind.MEMORY else f"{name}=CORES"
+    is_memory = parameter.kind is model.ParameterKind.MEMORY
+    text = f"{name}=SIZE (512Mi or 4g, say)" if is_memory else f"{name}=CORES (0.5 or 2, say)"
     text += f" from {least}" if least is not None else ""
     return text + (f" up to {most}" if most is not None else "")
 

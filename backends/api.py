@@ -153,6 +153,21 @@ class RemoteFile:
     route: Route = Factory(Route)
 
 
+PipelineMode = Literal["socket", "dind", "dind-rootless"]
+"""Whose engine builds command: that which the instance runs on, or one beside it."""
+
+
+@frozen(kw_only=True)
+class DockerPipelines:
+    """An engine for the builds of an instance, by somebody who knows what that costs.
+
+    ``image``: of the engine beside the instance; None: the official one (``kit.pipelines``).
+    """
+
+    mode: PipelineMode
+    image: str | None = None
+
+
 @frozen(kw_only=True)
 class InstanceSpec:
     """All that a backend needs to start one instance.
@@ -184,6 +199,8 @@ class InstanceSpec:
     # the Java to be brought into the image (``kit.runtime``), by its name among those of the
     # backend's settings (``runtimes``); only backends that have some are given one
     runtime: str | None = None
+    # only backends that honour its mode are given one (``registry.Kind.pipelines``)
+    pipelines: DockerPipelines | None = None
 
 
 @frozen(kw_only=True)

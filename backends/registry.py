@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from backends import api, lease, read_only
 from backends.kit import finding, runtime
@@ -36,6 +36,9 @@ class Kind:
     alone: str = ""  # why two brokers of one owner cannot both reach the same agents
     lease_settings: str | None = None  # where the platform can hold a lease: how it is reached ...
     lease: str | None = None  # ... and (settings, name=) -> backends.lease.Lease
+    # modes of ``docker_pipelines``, and why the kind does not honour one; empty: it does; what is
+    # not named nobody may have
+    pipelines: Mapping[str, str] = Factory(dict)
     examiner: str | None = None  # (settings, owner=, orders=, now=) -> findings, for `doctor`
     deliverer: str | None = None  # (settings or None, url=) -> kit.runtime.Delivery, several
     cap: int = 50  # agents on a backend of it unless the configuration says: a queue that runs
@@ -74,6 +77,7 @@ KINDS = {
             launch_style="entry-point",
             maker="backends.docker.containers.container:body",
             renderer="backends.docker.containers.container:render",
+            pipelines={"socket": "", "dind": "", "dind-rootless": ""},
             examiner="backends.docker.doctor:examine",
             deliverer="backends.docker.delivery:deliveries",
         ),

@@ -293,20 +293,26 @@ class DockerBackend:
         self, place: pool.Place, name: str, plan: container.ContainerPlan, files: _Files
     ) -> None:
         """Launch on one host, with its image."""
-        if plan.pull == "always":
-            await self._pull(place, name, plan)
-        try:
-            await self._make(place, name, plan, files)
-        except client.NoImageError as error:
-            if plan.pull == "never":
-                raise api.Rejected(
-                    f"{error}; hint: `pull` of the template is never, so load it into the engine"
-                ) from error
-            await self._pull(place, name, plan)
+        pulled = set[str]()
+        for image in plan.images() if plan.pull == "always" else ():
+            await self._pull(place, name, image, plan.platform)
+        while True:
             try:
                 await self._make(place, name, plan, files)
-            except client.NoImageError as again:
-                raise api.Rejected(f"{again}, though it was pulled; hint: `platform`") from again
+            except client.NoImageError as error:
+                if plan.pull == "never":
+                    raise api.Rejected(
+                        f"{error}; hint: `pull` of the template is never, so load it into the "
+                        "engine"
+                    ) from error
+                if error.image in pulled:
+                    raise api.Rejected(
+                        f"{error}, though it was pulled; hint: `platform`"
+                    ) from error
+                await self._pull(place, name, error.image, plan.platform)
+                pulled.add(error.image)
+            else:
+                return
 
     async def _make(
         self, place: pool.Place, name: str, plan: container.ContainerPlan, files: _Files
@@ -330,17 +336,17 @@ class DockerBackend:
             future.add_done_callback(over)
             raise
 
-    async def _pull(self, place: pool.Place, name: str, plan: container.ContainerPlan) -> None:
-        """Wait for the image; whoever else wants it waits for the same pull."""
-        key = (place.host.url, plan.image, plan.platform)
+    async def _pull(self, place: pool.Place, name: str, image: str, platform: str | None) -> None:
+        """Wait for an image; whoever else wants it waits for the same pull."""
+        key = (place.host.url, image, platform)
         async with self._pull_turn:
             future = self._pulls.get(key)
             if future is None:
                 future = await place.host.client.begin(
                     client.Lane.PULL,
                     place.host.client.pull,
-                    plan.image,
-                    plan.platform,
+                    image,
+                    platform,
                     lambda progress: self._progress.update({key: progress}),
                 )
                 self._pulls[key] = future
@@ -353,7 +359,7 @@ class DockerBackend:
                 future.add_done_callback(over)
         while not future.done():
             progress = self._progress.get(key, "asking the registry")
-            detail = f"pulling {plan.image[:120]}: {progress}"
+            detail = f"pulling {image[:120]}: {progress}"
             self._preparing[name] = attrs.evolve(self._preparing[name], detail=detail)
             await asyncio.wait([future], timeout=_PROGRESS_S)
             if self._closed:

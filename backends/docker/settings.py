@@ -9,10 +9,11 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from backends import api
 from backends.docker.engine import reference
-from backends.kit import misfits, names, perils, setting, workspaces
+from backends.kit import misfits, names, perils, pipelines, setting, workspaces
 from backends.kit.remarks import Common, Remark
 from outside import quotes
 
@@ -355,11 +356,37 @@ class DockerTemplate:
                     f"cap_add: found {quotes.shown(name)}; allowed: names like NET_ADMIN"
                 )
 
+    def with_pipelines(
+        self, pipelines_told: api.DockerPipelines | None, folder: str
+    ) -> "DockerTemplate":
+        """Return the same with what an engine for the builds needs in the agent's container.
+
+        ``folder``: where it works, with ``names.TOKEN`` in it for the engine's socket.
+        """
+        if pipelines_told is None:
+            return self
+        if pipelines_told.mode == "socket":
+            volumes = [Volume(name=folder, target=folder)]
+        else:
+            volumes = [
+                Volume(name=f"{names.TOKEN}-work", target=folder),
+                Volume(name=f"{names.TOKEN}-engine", target=pipelines.ENGINE),
+            ]
+        targets = {volume.target for volume in self.volumes}
+        more = tuple(volume for volume in volumes if volume.target not in targets)
+        return evolve(
+            self,
+            volumes=(*self.volumes, *more),
+            docker_socket=self.docker_socket or pipelines_told.mode == "socket",
+        )
+
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where agents of this template would work together."""
         from backends.docker.containers import container  # noqa: PLC0415 -- it is made of these settings
 
-        yield from workspaces.find(container.mounts_of(self), common.remote_fs or container.WORK)
+        folder = common.remote_fs or container.WORK
+        mounts = container.mounts_of(self.with_pipelines(common.pipelines, folder))
+        yield from workspaces.find(mounts, folder)
         host = self.docker.get("HostConfig")
         told = host.get("VolumesFrom") if isinstance(host, dict) else None
         for number, source in enumerate(told if isinstance(told, list) else ()):
@@ -371,6 +398,37 @@ class DockerTemplate:
 
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what cannot be right about this template, and what is dangerous."""
+        from backends.docker.containers import container  # noqa: PLC0415 -- it is made of these settings
+
+        folder = common.remote_fs or container.WORK
+        whole = self.with_pipelines(common.pipelines, folder)
+        for remark in whole._of_container(common):  # noqa: SLF001 -- of this class
+            if common.pipelines is None or not self._is_brought(remark):
+                yield remark
+            elif remark.text != perils.is_root(_MACHINE):  # that is acknowledged
+                yield evolve(remark, path=("docker_pipelines",), common=True, wrong=True)
+        for number, volume in enumerate(self.volumes if common.pipelines is not None else ()):
+            if volume.target == folder and volume.name != folder:
+                yield Remark(
+                    path=("volumes", number, "name"),
+                    text="with docker_pipelines the engine mounts what lies at the same path on "
+                    "its host",
+                    hint="leave the volume out: the folder is made for each agent",
+                    wrong=True,
+                )
+
+    def _is_brought(self, remark: Remark) -> bool:
+        """Tell whether it is about what ``with_pipelines`` brings."""
+        if remark.common or not remark.path:
+            return False
+        if remark.path[0] == "docker_socket":
+            return not self.docker_socket
+        if remark.path[0] == "volumes" and len(remark.path) > 1:
+            return int(remark.path[1]) >= len(self.volumes)
+        return False
+
+    def _of_container(self, common: Common) -> Iterator[Remark]:
+        """Say what cannot be right about a container, and what is dangerous in it."""
         number = re.fullmatch(r"\d+(:.*)?", self.user or "")
         host = self.docker.get("HostConfig")
         sealed = isinstance(host, dict) and host.get("ReadonlyRootfs") is True

@@ -19,6 +19,7 @@ from typing import Any
 
 from attrs import Factory, frozen
 
+from backends import api
 from backends.kit import workspaces
 
 
@@ -45,6 +46,7 @@ class Common:
     settings: Any  # of the backend that the template is for
     name: str = ""  # of the template
     remote_fs: str | None = None  # None: the backend's own
+    pipelines: api.DockerPipelines | None = None  # an engine for the builds
     image: str | None = None
     asks_image: bool = False  # builds may ask for one of their own
     inherits: tuple[str, ...] = ()  # parts of the backend's settings that a build asks for

@@ -18,6 +18,7 @@ def classes() -> dict[str, KindClasses]:
             cap=registry.default_cap(name),
             style=kind.launch_style,
             maker=registry.maker(name),
+            pipelines=kind.pipelines,
         )
         for name, kind in registry.KINDS.items()
     }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from backends import api as backends_api
 from broker.config import errors, schedule, shape
@@ -42,6 +42,8 @@ class KindClasses:
     cap: int = 50  # agents on a backend of it that says nothing
     style: str = "command"  # how it starts an agent (``core.decide.spec.Style``)
     maker: Callable[..., object] | None = None  # ``registry.maker``
+    # modes of ``docker_pipelines``, and why it does not honour one; empty: it does
+    pipelines: Mapping[str, str] = Factory(dict)
 
 
 @frozen(kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any, NewType
 
 from attrs import frozen
 
-from backends.kit import setting
+from backends.kit import pipelines, setting
 from broker.core import election, model
 from broker.core.demand import globs
 
@@ -386,6 +386,27 @@ class Parameter:
 
 
 @frozen(kw_only=True)
+class DockerPipelines:
+    """Docker for the builds of a template."""
+
+    mode: str = setting.of(
+        "socket: the engine that the agent runs on (backends: docker); dind: a "
+        "privileged engine of its own beside each agent (docker, kubernetes); dind-rootless: "
+        "such a one that runs without root (docker, kubernetes), whose containers cannot write "
+        "into the workspace unless they are root in it.",
+        choices=pipelines.MODES,
+    )
+    acknowledge: str | None = setting.of(
+        "Says that the cost is known, in these words: `builds-are-root-on-the-host` for socket "
+        "and dind, `a-privileged-container-beside-each-agent` for dind-rootless.",
+        None,
+    )
+    image: str | None = setting.of(
+        "Image of the engine beside each agent. Default: docker:dind, docker:dind-rootless.", None
+    )
+
+
+@frozen(kw_only=True)
 class Template:
     """A kind of agent. A section named like a kind of backend holds that kind's settings."""
 
@@ -472,8 +493,14 @@ class Template:
         "of the backend's `runtimes` (`agent-broker runtime build` makes them). Backends: docker, "
         "kubernetes, mesos, swarm.",
     )
+    docker_pipelines: DockerPipelines | None = setting.of(
+        "Docker for the builds (docs/docker-pipelines.md). Default: none.", None
+    )
     remote_fs: str | None = same(
-        model.LaunchSettings, "remote_fs", "Working directory; default: the backend's."
+        model.LaunchSettings,
+        "remote_fs",
+        "Working directory; default: the backend's, and `/srv/agent-broker/{name}` with "
+        "`docker_pipelines` of mode socket.",
     )
     environment: dict[str, str] = setting.of(
         "Environment of the agent. Visible to its builds: no secrets.", {}

@@ -16,7 +16,7 @@ import attrs
 from attrs import field, frozen
 
 from backends import api as backends_api
-from backends.kit import names, remarks, setting
+from backends.kit import names, pipelines, remarks, setting
 from broker.config import (
     collector,
     exposure,
@@ -45,8 +45,8 @@ _SUFFIX = "x" * 6
 _MAX_NAME = 63
 _LEAST_JAVA = 64 << 20
 """Bytes; with less agent.jar is ended by the kernel before it is connected."""
-_ASKED_ONLY = frozenset({"inherits", "side_images"})
-"""Of a launch, nothing unless parameters of the template set it."""
+_NOT_ALWAYS = frozenset({"docker_pipelines", "inherits", "side_images"})
+"""Of a launch, nothing unless it is set: most templates have no such thing."""
 _FIT = 0.5  # of its lifetime an agent takes builds; in the rest the last of them may end
 
 
@@ -72,7 +72,10 @@ class Templates:
         chosen = self._chosen(path, section)
         connection = self._connection((*path, "connect"), section.connect)
         platform = self._platform(path, chosen, sections)
-        self._judge(path, name, section, platform)
+        docker = self._docker_pipelines(path, section, chosen)
+        if docker is not None and docker.mode == "socket" and section.remote_fs is None:
+            section = attrs.evolve(section, remote_fs=pipelines.FOLDER)
+        self._judge(path, name, section, platform, docker)
         self._check_injected(path, section, chosen)
         if connection is None:
             return None
@@ -88,6 +91,7 @@ class Templates:
             image=section.image,
             command=section.command,
             inject=section.inject,
+            docker_pipelines=docker,
             java=section.java,
             jvm_options=section.jvm_options,
             heap_share=section.heap_share,
@@ -407,6 +411,7 @@ class Templates:
         name: str,
         section: shape.Template,
         platform: Mapping[model.BackendName, Any],
+        docker: backends_api.DockerPipelines | None,
     ) -> None:
         """Note what the settings for each kind say about themselves, backend by backend."""
         for backend, options in platform.items():
@@ -415,6 +420,7 @@ class Templates:
                 settings=entry.settings,
                 name=name,
                 remote_fs=section.remote_fs,
+                pipelines=docker,
                 image=section.image,
                 environment=section.environment,
                 reserved=jnlp_launch.VARIABLES,
@@ -469,6 +475,50 @@ class Templates:
                     f"backends.{backend}.runtimes",
                 )
 
+    def _docker_pipelines(
+        self, path: tree.Path, section: shape.Template, chosen: tuple[model.BackendName, ...]
+    ) -> backends_api.DockerPipelines | None:
+        """Return the engine for the builds, if the cost is known and every backend honours it."""
+        told = section.docker_pipelines
+        if told is None:
+            return None
+        where = (*path, "docker_pipelines")
+        mode = next(one for one in pipelines.MODES if one == told.mode)
+        way = pipelines.WAYS[mode]
+        if told.acknowledge != way.acknowledged:
+            found = "missing" if told.acknowledge is None else f"found {told.acknowledge[:80]!r}"
+            self.notes.bad(
+                (*where, "acknowledge"),
+                f"{found}: {way.cost}",
+                f"acknowledge: {way.acknowledged}, in a template of its own, for labels whose "
+                "users may be that",
+            )
+        if told.image is not None and not way.image:
+            self.notes.bad((*where, "image"), f"mode {mode} starts no engine", "leave it out")
+        folder = section.remote_fs or pipelines.FOLDER
+        if mode == "socket" and not (folder.startswith("/") and names.is_own(folder)):
+            self.notes.bad(
+                (*path, "remote_fs"),
+                "with docker_pipelines of mode socket it is a folder of the engine's host, one "
+                "for each agent",
+                f"leave it out for {pipelines.FOLDER}, or put {names.TOKEN} into it",
+            )
+        for backend in chosen:
+            if (entry := self.backends.get(backend)) is None:
+                continue
+            honoured = self.kinds[entry.kind].pipelines
+            words = honoured.get(mode, "it has no engine to give to builds")
+            if words:
+                others = [one for one in pipelines.MODES if honoured.get(one) == ""]
+                self.notes.bad(
+                    (*where, "mode"),
+                    f"backend {backend}, of kind {entry.kind}, does not honour {mode}: {words}",
+                    f"mode: {' or '.join(others)}"
+                    if others
+                    else "leave it out, or choose other backends for this template",
+                )
+        return backends_api.DockerPipelines(mode=mode, image=told.image)
+
     def _check_shared(
         self,
         path: tree.Path,
@@ -517,7 +567,7 @@ def revision(template: model.Template) -> str:
         {
             a.name: _plain(getattr(template.launch, a.name))
             for a in attrs.fields(model.LaunchSettings)
-            if a.name not in _ASKED_ONLY or getattr(template.launch, a.name)
+            if a.name not in _NOT_ALWAYS or getattr(template.launch, a.name)
         },
     )
     if template.parameters:

@@ -13,7 +13,10 @@ from tests.docker.test_odd import backend, entry
 
 
 def listings(engine):
-    return sum("/containers/json" in request.target for request in engine.requests)
+    return sum(
+        "/containers/json" in request.target and "beside" not in request.target
+        for request in engine.requests
+    )
 
 
 @pytest.mark.parametrize("limit", [None, 3])

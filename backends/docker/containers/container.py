@@ -23,13 +23,15 @@ from backends import api
 from backends.docker import settings
 from backends.docker.containers import host_paths
 from backends.docker.engine import bodies, reference
-from backends.kit import names, perils, runtime, workspaces
+from backends.kit import names, perils, pipelines, runtime, workspaces
 from outside import quotes
 
 PREFIX = "agent-broker."
 _METADATA = f"{PREFIX}metadata."
 DIGEST = f"{PREFIX}digest"
 NAME = f"{PREFIX}name"
+ENGINE = f"{PREFIX}has-engine"
+"""Of an agent with an engine beside it."""
 
 ROOT = "/agent-broker"
 SECRETS = f"{ROOT}/secrets"
@@ -43,6 +45,8 @@ _RUNTIME_MOUNT = {"Type": "volume", "Source": "", "Target": runtime.ROOT, "ReadO
 _PLACES = {api.SECRETS: SECRETS, api.WORK: WORK, api.FILES: FILES}
 _TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
 _SHARES_PER_CORE = 1024
+PRIVILEGED: Mapping[str, Any] = {"Privileged": True, "CapAdd": ["ALL"]}
+"""Of an engine in a container: the one without the other is no privilege."""
 
 
 class Volume(Protocol):
@@ -94,8 +98,14 @@ class ContainerPlan:
     kin: str  # the same for all that have the same user and mounts
     hands_on: bool  # its builds have the engine, and can give its mounts to other containers
     wants_socket: bool  # of the engine that it is made on (``with_socket``)
+    needs_group: bool  # to use it: no group is told that may
+    beside: Mapping[str, Any] | None  # what its own engine is made from, if it has one
     runtime: settings.Runtime | None  # the Java that is brought into it
     secrets: Mapping[str, str] = field(repr=False)
+
+    def images(self) -> tuple[str, ...]:
+        """Return what is needed for it to be started."""
+        return (self.image, *(() if self.beside is None else (str(self.beside["Image"]),)))
 
     def with_secrets(self, folder: str) -> "ContainerPlan":
         """Return the same with the engine's ``folder`` for the secrets."""
@@ -177,7 +187,11 @@ def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
         problem = f"the template's options are {type(options).__name__}, not DockerTemplate"
     if problem is not None:
         raise api.Rejected(problem)
-    return options
+    if spec.pipelines is None:
+        return options
+    by_socket = spec.pipelines.mode == "socket"
+    folder = pipelines.own_folder(spec) if by_socket else spec.work_dir or WORK
+    return options.with_pipelines(spec.pipelines, folder)
 
 
 def plan(
@@ -195,6 +209,7 @@ def plan(
     if problem is not None:
         raise api.Rejected(problem)
     marks = {**owner_labels(owner), NAME: spec.name}
+    beside = _beside(spec, options, body, marks)
     host, own = host_paths.settled(bodies.section(body, "HostConfig"), spec.name, marks)
     body["HostConfig"] = host
     if brought is not None:
@@ -214,7 +229,8 @@ def plan(
         **marks,
         **metadata,
         **own.label(),
-        DIGEST: _digest(spec, body, options.networks),
+        **({} if beside is None else {ENGINE: "true"}),
+        DIGEST: _digest(spec, body, options.networks, beside),
     }
     return ContainerPlan(
         container=container_name(spec.name, prefix=prefix),
@@ -233,6 +249,9 @@ def plan(
         kin=bodies.fingerprint([bodies.ids(options.user), body.get("HostConfig")]),
         hands_on=any(perils.has_socket(mount.source) for mount in mounts_of(options)),
         wants_socket=options.docker_socket,
+        beside=beside,
+        needs_group=spec.pipelines is not None
+        and not bodies.section(body, "HostConfig").get("GroupAdd"),
         runtime=brought,
         secrets=spec.secret_files,
     )
@@ -333,7 +352,7 @@ def _body(spec: api.InstanceSpec, options: settings.DockerTemplate) -> dict[str,
     exposed: dict[str, Any] = {port: {} for port, _ in _ports(options)}
     body: dict[str, Any] = {
         "Image": spec.image,
-        "Env": [f"{key}={_put(text)}" for key, text in spec.env.items()],
+        "Env": [f"{key}={_put(text)}" for key, text in _environment(spec).items()],
         "User": bodies.user(options.user),
         "Entrypoint": _entry_point(spec, options),
         "Cmd": [_put(word) for word in spec.argv],
@@ -344,6 +363,49 @@ def _body(spec: api.InstanceSpec, options: settings.DockerTemplate) -> dict[str,
         endpoint = {"Aliases": list(options.aliases)}
         body["NetworkingConfig"] = {"EndpointsConfig": {options.network: endpoint}}
     return bodies.without_nothing(body)
+
+
+def _environment(spec: api.InstanceSpec) -> Mapping[str, str]:
+    own_engine = spec.pipelines is not None and spec.pipelines.mode != "socket"
+    return {**(pipelines.ENVIRONMENT if own_engine else {}), **spec.env}
+
+
+def _beside(
+    spec: api.InstanceSpec,
+    options: settings.DockerTemplate,
+    body: Mapping[str, Any],
+    marks: Mapping[str, str],
+) -> Mapping[str, Any] | None:
+    """Return what the engine beside an agent is made from; None: it has none. Raises Rejected.
+
+    It sees what the agent has mounted, at the same places, and is on the agent's networks. Its
+    images and containers go with it.
+    """
+    told = spec.pipelines
+    if told is None or told.mode == "socket":
+        return None
+    uid, gid = bodies.ids(options.user)
+    host, _ = host_paths.settled({"Mounts": list(_mounts(options))}, spec.name, marks)
+    from_agent = ("NetworkMode", "Dns", "DnsSearch", "ExtraHosts", "LogConfig")
+    of_agent = bodies.section(body, "HostConfig")
+    socket = f"unix://{pipelines.SOCKET}"
+    return {
+        "Image": pipelines.image(told),
+        "Cmd": list(pipelines.command(told.mode, uid=uid, gid=gid)),
+        "Env": ["DOCKER_TLS_CERTDIR="],
+        "Healthcheck": {
+            "Test": ["CMD", "docker", f"--host={socket}", "version"],
+            "Interval": 500_000_000,
+            "Timeout": 10_000_000_000,
+            "Retries": 1000,
+        },
+        "HostConfig": {
+            **{key: of_agent[key] for key in from_agent if key in of_agent},
+            **host,
+            **PRIVILEGED,
+            "RestartPolicy": {"Name": "on-failure"},
+        },
+    }
 
 
 def _entry_point(spec: api.InstanceSpec, options: settings.DockerTemplate) -> list[str] | None:
@@ -460,7 +522,13 @@ def _put(text: str) -> str:
     return _TOKENS.sub(lambda match: _PLACES[match.group()], text)
 
 
-def _digest(spec: api.InstanceSpec, body: Mapping[str, Any], networks: tuple[str, ...]) -> str:
+def _digest(
+    spec: api.InstanceSpec,
+    body: Mapping[str, Any],
+    networks: tuple[str, ...],
+    beside: Mapping[str, Any] | None,
+) -> str:
     """Return what tells two specifications apart; secrets are left out."""
     files = [(file.url, file.name) for file in spec.files]
-    return bodies.fingerprint([sorted(spec.metadata.items()), files, body, *networks])
+    more = [] if beside is None else [beside]
+    return bodies.fingerprint([sorted(spec.metadata.items()), files, body, *networks, *more])

@@ -30,6 +30,7 @@ from backends.docker.containers import (
     belongings,
     container,
     death,
+    engines,
     handover,
     host_paths,
     runtimes,
@@ -96,6 +97,8 @@ class Host:
         self._now = now
         self.client = client.Engine(host, configured, refusal=refusal)
         self._runtimes = runtimes.Runtimes(self.client, configured, owner=owner)
+        self._engines = engines.Engines(self.client, owner=owner)
+        self._engined: frozenset[str] = frozenset()  # which of those listed have one
         self._follower = events.Follower(self.client, self._owner, wake=wake, now=now)
         self._sampler = sampling.Sampler(self.client, now=now)
         self._handover = handover.SecretFolders(owner, host.url)
@@ -106,7 +109,7 @@ class Host:
         self._memory_limits: dict[str, int | None] = {}
         self._making: set[str] = set()
         self._ending: set[str] = set()
-        self._volumes_swept = False
+        self._swept = False
 
     def follow(self) -> None:
         """Begin to listen to the events."""
@@ -154,13 +157,19 @@ class Host:
         except OSError:
             socket = None
         if socket is None:  # elsewhere: the template's `groups` tell
+            if plan.needs_group and plan.ids[0] != 0:
+                raise api.Rejected(
+                    f"docker_pipelines: which group may use the socket of {self.url[:80]} is not "
+                    "seen from here; hint: `groups`: its number there (stat -c %g "
+                    f"{path or container.SOCKET})"
+                )
             return plan.with_socket(path or container.SOCKET, None)
         if plan.ids[0] in {0, socket.st_uid} or socket.st_mode & _EVERYBODY == _EVERYBODY:
             return plan.with_socket(path, None)
         if not socket.st_mode & stat.S_IWGRP:
             raise api.Rejected(
-                f"docker_socket: {path} may be used by its owner alone, user {socket.st_uid}; "
-                "hint: chmod g+rw, and a group for it"
+                f"the engine's socket {path} may be used by its owner alone, user "
+                f"{socket.st_uid}; hint: chmod g+rw, and a group for it"
             )
         return plan.with_socket(path, socket.st_gid)
 
@@ -213,6 +222,7 @@ class Host:
         try:
             self._runtimes.provide(created_id, plan)
             self._put(created_id, plan, files, mounted=mounted)
+            self._engines.provide(plan, cancelled)
             if not cancelled.is_set():
                 self.client.start(created_id, plan)
                 started = True
@@ -294,6 +304,7 @@ class Host:
                 self.client.stop(made, 0)
                 self._remove_folders(there)
             self.client.remove(made)
+            self._remove_engine(there)
             self._remove_volumes(there)
 
     # --- list ---
@@ -317,8 +328,10 @@ class Host:
         if not self._reading and not odd and not nameless:
             needed = {*named, *self._making}
             self._handover.keep(needed, now=self._now())
-            if not self._volumes_swept:
-                await self._sweep_volumes(needed)
+            engined = frozenset(n for n, one in named.items() if container.ENGINE in one.labels)
+            if not self._swept or self._engined - named.keys():
+                await self._sweep(needed)
+            self._engined = engined
             with contextlib.suppress(api.BackendError):  # another time
                 await self.client.call(client.Lane.END, self._runtimes.sweep)
         self._certificates = {k: v for k, v in self._certificates.items() if k in ids}
@@ -503,22 +516,31 @@ class Host:
                 if folders:
                     await self.client.call(client.Lane.END, self._remove_folders, there)
                 await self._remove(there.id)
+            if container.ENGINE in there.labels:
+                await self._end_engine(there)
             if self._places(there).volumes:
                 await self._end_volumes(there)
             self._handover.take(name)
         finally:
             self._ending.discard(name)
 
+    async def _end_engine(self, there: answers.Inspected) -> None:
+        try:
+            await self.client.call(client.Lane.END, self._remove_engine, there)
+        except api.BackendError:
+            self._swept = False  # as below
+
     async def _end_volumes(self, there: answers.Inspected) -> None:
         try:
             await self.client.call(client.Lane.END, self._remove_volumes, there)
         except api.BackendError:
-            self._volumes_swept = False  # the container is gone: a listing looks after them
+            self._swept = False  # the container is gone: a listing looks after them
 
-    async def _sweep_volumes(self, needed: set[str]) -> None:
-        """Remove what was left between the end of a container and that of its volumes."""
-        self._volumes_swept = True
+    async def _sweep(self, needed: set[str]) -> None:
+        """Remove what was left between the end of a container and that of what belongs to it."""
+        self._swept = True
         try:
+            await self.client.call(client.Lane.END, self._engines.sweep, needed)
             await self.client.call(
                 client.Lane.END,
                 belongings.sweep_volumes,
@@ -527,7 +549,7 @@ class Host:
                 needed=needed,
             )
         except api.BackendError:
-            self._volumes_swept = False
+            self._swept = False
 
     def _places(self, there: answers.Inspected) -> host_paths.Belongings:
         return host_paths.read(there.labels, there.labels.get(container.NAME, ""))
@@ -537,6 +559,11 @@ class Host:
         belongings.remove_folders(
             self.client, labels=there.labels, image=there.image, called=called
         )
+
+    def _remove_engine(self, there: answers.Inspected) -> None:
+        if container.ENGINE in there.labels:
+            called = container.container_name(there.labels[container.NAME], prefix=self._prefix)
+            self._engines.remove(called)
 
     def _remove_volumes(self, there: answers.Inspected) -> None:
         belongings.remove_volumes(self.client, labels=there.labels, marks=self._owner)

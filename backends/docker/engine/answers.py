@@ -56,6 +56,8 @@ class Inspected:
     image: str = ""  # its id
     mounts: tuple[str, ...] = ()  # where
     has_terminal: bool = False  # then its output is not in frames
+    health: str = ""  # "healthy" if its own check says so; "" without one
+    restarts: int = 0
 
 
 @frozen(kw_only=True)
@@ -167,6 +169,8 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
             if isinstance(mount, Mapping)
         ),
         has_terminal=config.get("Tty") is True,
+        health=typed.words(_section(state.get("Health")).get("Status"), _WORD_MAX),
+        restarts=typed.integer(entry.get("RestartCount"), 0, 1 << 31) or 0,
     )
 
 

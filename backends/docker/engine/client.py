@@ -67,6 +67,10 @@ class Lane(enum.Enum):
 class NoImageError(Exception):
     """The engine does not have the image."""
 
+    def __init__(self, words: str, image: str) -> None:
+        super().__init__(words)
+        self.image = image
+
 
 class NameTakenError(Exception):
     """A container, or service, of that name exists."""
@@ -215,7 +219,7 @@ class Engine:
                 )
             except wire.RefusedError as error:
                 if answers.is_missing_image(error.status, error.words):
-                    raise NoImageError(error.words) from error
+                    raise NoImageError(error.words, str(told.get("Image"))) from error
                 if error.status == 409:
                     raise NameTakenError(error.words) from error
                 raise answers.refused_launch(error.status, error.words) from error
@@ -331,12 +335,13 @@ class Engine:
                 return None
             return answers.created_at(entry)
 
-    def start(self, container_id: str, plan: container.ContainerPlan) -> None:
-        """Join the networks and start; raises StartError when the engine says no."""
-        endpoint = {"Aliases": list(plan.aliases)} if plan.aliases else {}
+    def start(self, container_id: str, plan: container.ContainerPlan | None = None) -> None:
+        """Join the plan's networks and start; raises StartError when the engine says no."""
+        networks = () if plan is None else plan.networks
+        endpoint = {"Aliases": list(plan.aliases)} if plan is not None and plan.aliases else {}
         with self._answers("cannot start a container") as session:
             try:
-                for network in plan.networks:
+                for network in networks:
                     joined = {"Container": container_id, "EndpointConfig": endpoint}
                     session.ask(
                         "POST",
@@ -490,7 +495,7 @@ class Engine:
                 )
             except wire.RefusedError as error:
                 if error.status == HTTPStatus.NOT_FOUND:
-                    raise NoImageError(error.words) from error
+                    raise NoImageError(error.words, image) from error
                 raise
             return answers.variable(entry, "PATH")
 

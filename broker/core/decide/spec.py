@@ -111,6 +111,7 @@ def instance(
         inherits=launch.inherits,
         side_images=launch.side_images,
         runtime=injected,
+        pipelines=launch.docker_pipelines,
     )
 
 

@@ -36,6 +36,7 @@ class LaunchSettings:
     image: str | None = None
     command: tuple[str, ...] | None = None  # own program instead of agent.jar
     inject: str | None = None  # the Java to be brought into the image, by its name
+    docker_pipelines: backends_api.DockerPipelines | None = None  # an engine for the builds
     java: str = "java"
     jvm_options: tuple[str, ...] = ()
     heap_share: float = 0.25  # of the memory limit; the builds' own processes need the rest

@@ -1,0 +1,99 @@
+"""Docker for builds: what is allowed, what it costs, and what the platform is given."""
+
+import pytest
+
+from backends import api
+from backends.kit import pipelines
+from broker import config
+from broker.config import kinds, loading, rehearsal
+from broker.config.errors import ConfigError
+from tests.each import each
+
+BASE = """
+owner: o
+controller: {url: "http://jenkins.example/", user: u, token: "env:T"}
+backends:
+  docker: {kind: docker}
+  far: {kind: docker, hosts: [{url: "ssh://build-1"}]}
+  here: {kind: process}
+templates: {t: {labels: [a], image: i, backends: [BACKEND], docker_pipelines: {SAID}MORE}}
+"""
+ROOT = "acknowledge: builds-are-root-on-the-host"
+BESIDE = "acknowledge: a-privileged-container-beside-each-agent"
+
+
+def settings(folder, said, *, backend="docker", more=""):
+    """Read a configuration whose template says this."""
+    path = folder / "broker.yaml"
+    text = BASE.replace("SAID", said).replace("BACKEND", backend)
+    path.write_text(text.replace("MORE", f", {more}" if more else ""))
+    return loading.load([path], kinds.classes(), environ={"T": "t"}, secrets=config.Secrets.UNREAD)
+
+
+def order(folder, said, **more):
+    """Return what a launch would be given."""
+    (template,) = config.policy(settings(folder, said, **more), wall_now=0.0).templates
+    return rehearsal.order(template, "docker", owner="o", style="entry-point", now=0.0)
+
+
+def refused(folder, said, **more):
+    with pytest.raises(ConfigError) as caught:
+        settings(folder, said, **more)
+    return "\n".join(caught.value.lines)
+
+
+def test_an_agent_with_the_engines_socket_works_in_a_folder_of_its_own(tmp_path):
+    """The same path that the template would say, without having to."""
+    spec = order(tmp_path, f"mode: socket, {ROOT}")
+    assert api.DockerPipelines(mode="socket") == spec.pipelines
+    assert f"/srv/agent-broker/{spec.name}" == spec.work_dir
+    own = order(tmp_path, f"mode: socket, {ROOT}", more="remote_fs: '/ci/{name}/w'")
+    assert f"/ci/{own.name}/w" == own.work_dir
+
+
+def test_an_engine_beside_the_agent_leaves_its_working_directory_where_it_is(tmp_path):
+    """Both see it, and no host has to."""
+    spec = order(tmp_path, f"mode: dind, {ROOT}, image: 'mirror/docker:dind'")
+    assert (None, "mirror/docker:dind") == (spec.work_dir, spec.pipelines.image)
+
+
+@each("mode", pipelines.MODES)
+def test_nobody_has_it_who_does_not_say_what_it_costs(tmp_path, mode):
+    """In the words of that very mode; those of a cheaper one do not count."""
+    way = pipelines.WAYS[mode]
+    said = refused(tmp_path, f"mode: {mode}")
+    assert f"docker_pipelines.acknowledge: missing: {way.cost}" in said
+    assert f"acknowledge: {way.acknowledged}, in a template of its own" in said
+    other = ROOT if way.acknowledged in BESIDE else BESIDE
+    assert f"found '{other.partition(': ')[2]}'" in refused(tmp_path, f"mode: {mode}, {other}")
+
+
+@pytest.mark.parametrize(
+    ("said", "told", "words"),
+    [
+        (f"mode: socket, {ROOT}", {"backend": "here"}, "of kind process, does not honour socket"),
+        (f"mode: socket, {ROOT}", {"more": "remote_fs: /ci"}, "remote_fs: with docker_pipelines"),
+        (f"mode: socket, {ROOT}, image: x", {}, "image: mode socket starts no engine"),
+        (f"mode: socket, {ROOT}", {"backend": "far"}, "which group may use the socket of ssh://"),
+        (f"mode: socket, {ROOT}", {"more": "docker: {user: image}"}, "hint: user: a number"),
+        (f"mode: dind, {ROOT}", {"more": "docker: {user: image}"}, "hint: its user by number"),
+        (f"mode: dind-rootless, {BESIDE}", {"more": "docker: {user: '7'}"}, "that of user 1000"),
+        (f"mode: host, {ROOT}", {}, "found 'host'; allowed: socket, dind, dind-rootless"),
+        (
+            f"mode: socket, {ROOT}",
+            {
+                "more": "docker: {volumes: [{name: '/x/{name}', target: '/srv/agent-broker/{name}'}]}"
+            },
+            "the engine mounts what lies at the same path on its host",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_when_it_is_read(tmp_path, said, told, words):
+    """Never silently, and never by the first build."""
+    assert words in refused(tmp_path, said, **told)
+
+
+def test_what_is_acknowledged_is_not_warned_of(tmp_path):
+    """Once is enough."""
+    read = settings(tmp_path, f"mode: socket, {ROOT}")
+    assert not [line for line in read.warnings if "root on" in str(line)]

@@ -14,6 +14,7 @@ PACKAGES = {  # Debian's, of what is not on every Debian
     "bash": "bash",
     "busybox": "busybox-static",
     "curl": "curl",
+    "docker": "docker.io",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
     "fish": "fish",

@@ -71,8 +71,8 @@ def own_folder(spec: api.InstanceSpec) -> str:
     folder = spec.work_dir or ""
     if not folder.startswith("/") or spec.name not in folder:
         raise api.Rejected(
-            "docker_pipelines: socket: the working directory is no folder of each agent; hint: "
-            f"remote_fs: {FOLDER}"
+            "docker_pipelines: socket: the working directory has to be a folder for each agent; "
+            f"hint: remote_fs: {FOLDER}"
         )
     return folder.replace(spec.name, names.TOKEN)
 

@@ -408,6 +408,12 @@ def _building(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         "--jdk", type=pathlib.Path, metavar="PATH", help="a JDK (default: the one of jlink)"
     )
     runtime.add_argument(
+        "--docker",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="take along a static command `docker`, for builds with docker_pipelines",
+    )
+    runtime.add_argument(
         "--image",
         type=_image,
         metavar="NAME:TAG",

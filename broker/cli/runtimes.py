@@ -61,6 +61,7 @@ def _built(options: argparse.Namespace, output: pathlib.Path, platform: str) -> 
                 jar=jar,
                 busybox=build.busybox_here(),
                 platform=platform,
+                docker=options.docker,
             )
             built = build.build(made_of, output, tell=shared.note)
         if options.image is not None:

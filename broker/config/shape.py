@@ -386,7 +386,7 @@ class Parameter:
 
 
 @frozen(kw_only=True)
-class DockerPipelines:
+class Pipelines:
     """Docker for the builds of a template."""
 
     mode: str = setting.of(
@@ -401,7 +401,7 @@ class DockerPipelines:
         "and dind, `a-privileged-container-beside-each-agent` for dind-rootless.",
         None,
     )
-    image: str | None = setting.of(
+    engine_image: str | None = setting.of(
         "Image of the engine beside each agent. Default: docker:dind, docker:dind-rootless.", None
     )
 
@@ -493,7 +493,7 @@ class Template:
         "of the backend's `runtimes` (`agent-broker runtime build` makes them). Backends: docker, "
         "kubernetes, mesos, swarm.",
     )
-    docker_pipelines: DockerPipelines | None = setting.of(
+    docker_pipelines: Pipelines | None = setting.of(
         "Docker for the builds (docs/docker-pipelines.md). Default: none.", None
     )
     remote_fs: str | None = same(

@@ -493,8 +493,10 @@ class Templates:
                 f"acknowledge: {way.acknowledged}, in a template of its own, for labels whose "
                 "users may be that",
             )
-        if told.image is not None and not way.image:
-            self.notes.bad((*where, "image"), f"mode {mode} starts no engine", "leave it out")
+        if told.engine_image is not None and not way.image:
+            self.notes.bad(
+                (*where, "engine_image"), f"mode {mode} starts no engine", "leave it out"
+            )
         folder = section.remote_fs or pipelines.FOLDER
         if mode == "socket" and not (folder.startswith("/") and names.is_own(folder)):
             self.notes.bad(
@@ -517,7 +519,7 @@ class Templates:
                     if others
                     else "leave it out, or choose other backends for this template",
                 )
-        return backends_api.DockerPipelines(mode=mode, image=told.image)
+        return backends_api.DockerPipelines(mode=mode, image=told.engine_image)
 
     def _check_shared(
         self,

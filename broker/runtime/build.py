@@ -35,6 +35,8 @@ _ALSO = ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")
 _LOCALES = ("/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8")
 _ELF = b"\x7fELF"
 _STATIC_HINT = "apt-get install busybox-static"
+_DOCKER_HINT = "docker/docker of an archive in https://download.docker.com/linux/static/stable/"
+_HEAD = 4096  # of a program; who loads it is said there
 _NOHUP = f"#!{runtime.TOOLS}/sh\ntrap '' HUP\nexec \"$@\"\n"
 _SAID_MAX = 4 << 20
 _PROGRAM_S = 600.0
@@ -61,6 +63,7 @@ class Ingredients:
     jar: pathlib.Path
     busybox: pathlib.Path
     platform: str
+    docker: pathlib.Path | None = None  # a static command line of Docker, for builds
 
 
 def platform_here() -> str:
@@ -130,6 +133,9 @@ def build(made_of: Ingredients, archive: pathlib.Path, *, tell: Tell = _silent) 
 
 def _grow(made_of: Ingredients, base: pathlib.Path, tell: Tell) -> Built:
     """Make the tree below ``base``."""
+    _check_static(made_of.busybox, hint=_STATIC_HINT)
+    if made_of.docker is not None:
+        _check_static(made_of.docker, hint=_DOCKER_HINT)
     names, remoting = _jar(made_of.jar)
     of_jdk = _platform_of(made_of.jdk)
     if {made_of.platform, of_jdk} != {platform_here()}:
@@ -146,7 +152,7 @@ def _grow(made_of: Ingredients, base: pathlib.Path, tell: Tell) -> Built:
     known = files.read(home / "lib" / "classlist", limit=_LIST_MAX).decode().splitlines()
     tell("bringing its libraries, a shell and a locale")
     _libraries(made_of.platform, base, home)
-    _tools(made_of.busybox, base)
+    _tools(made_of, base)
     _locale(base)
     shutil.copyfile(made_of.jar, _below(base, runtime.JAR))
     recorded = resources.files(__package__).joinpath(_RECORDED).read_text().splitlines()
@@ -270,17 +276,33 @@ def _found_library(name: str, for_platform: str) -> pathlib.Path | None:
     return None
 
 
-def _tools(busybox: pathlib.Path, base: pathlib.Path) -> None:
-    """Bring a shell, and what lets a program outlive it."""
+def _tools(made_of: Ingredients, base: pathlib.Path) -> None:
+    """Bring a shell, and what lets a program outlive it; Docker, and whom a build is asked for."""
     folder = _below(base, runtime.TOOLS)
     folder.mkdir()
-    if b"/ld-" in busybox.read_bytes()[:4096]:
-        raise BuildError(f"{busybox} is not static; hint: {_STATIC_HINT}")
-    shutil.copyfile(busybox, folder / "busybox")
-    (folder / "busybox").chmod(0o755)
+    _copy(made_of.busybox, folder / "busybox")
     (folder / "sh").symlink_to("busybox")
+    if made_of.docker is not None:
+        _copy(made_of.docker, folder / "docker")
+        (folder / "id").symlink_to("busybox")
     (folder / "nohup").write_text(_NOHUP)
     (folder / "nohup").chmod(0o755)
+
+
+def _copy(program: pathlib.Path, to: pathlib.Path) -> None:
+    shutil.copyfile(program, to)
+    to.chmod(0o755)
+
+
+def _check_static(program: pathlib.Path, *, hint: str) -> None:
+    """Raise BuildError for a program that does not run in every image."""
+    try:
+        with program.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise BuildError(f"{program}: cannot be read: {error.strerror}") from error
+    if not head.startswith(_ELF) or b"/ld-" in head:
+        raise BuildError(f"{program} is not static; hint: {hint}")
 
 
 def _locale(base: pathlib.Path) -> None:

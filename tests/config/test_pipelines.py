@@ -53,7 +53,7 @@ def test_an_agent_with_the_engines_socket_works_in_a_folder_of_its_own(tmp_path)
 
 def test_an_engine_beside_the_agent_leaves_its_working_directory_where_it_is(tmp_path):
     """Both see it, and no host has to."""
-    spec = order(tmp_path, f"mode: dind, {ROOT}, image: 'mirror/docker:dind'")
+    spec = order(tmp_path, f"mode: dind, {ROOT}, engine_image: 'mirror/docker:dind'")
     assert (None, "mirror/docker:dind") == (spec.work_dir, spec.pipelines.image)
 
 
@@ -73,7 +73,11 @@ def test_nobody_has_it_who_does_not_say_what_it_costs(tmp_path, mode):
     [
         (f"mode: socket, {ROOT}", {"backend": "here"}, "of kind process, does not honour socket"),
         (f"mode: socket, {ROOT}", {"more": "remote_fs: /ci"}, "remote_fs: with docker_pipelines"),
-        (f"mode: socket, {ROOT}, image: x", {}, "image: mode socket starts no engine"),
+        (
+            f"mode: socket, {ROOT}, engine_image: x",
+            {},
+            "engine_image: mode socket starts no engine",
+        ),
         (f"mode: socket, {ROOT}", {"backend": "far"}, "which group may use the socket of ssh://"),
         (f"mode: socket, {ROOT}", {"more": "docker: {user: image}"}, "hint: user: a number"),
         (f"mode: dind, {ROOT}", {"more": "docker: {user: image}"}, "hint: its user by number"),

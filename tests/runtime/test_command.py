@@ -112,6 +112,22 @@ def test_docker_is_imported_only_where_an_engine_is_named():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+async def test_a_docker_that_needs_an_image_to_have_libraries_is_refused(tmp_path):
+    """Before anything is made; a static one is taken."""
+    if shutil.which("busybox") is None:
+        engines.absent("no busybox")
+    jar = jar_of(tmp_path, {"hudson/remoting/Launcher.class": b""})
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\n")
+    told = ("runtime", "build", "--jar", str(jar), "--output", str(tmp_path / "out.tar"))
+    code, _, err = await ran(*told, "--jdk", str(tmp_path), "--docker", str(program))
+    assert code == 1
+    assert "docker is not static; hint: docker/docker of an archive in https://" in err
+    shutil.copyfile(shutil.which("busybox"), program)
+    code, _, err = await ran(*told, "--jdk", str(tmp_path), "--docker", str(program))
+    assert "not a JDK" in err, "the next thing that is wrong"
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 async def test_what_it_makes_is_the_same_each_time_and_runs_in_an_image_of_nothing_else(tmp_path):

@@ -17,12 +17,24 @@ import os
 import pathlib
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+import attrs
+
 from backends import api
-from backends.kit import names, workspaces
-from backends.process import fetch, kernel, launching, records, settings, storage, watch
+from backends.kit import names, usage, workspaces
+from backends.process import (
+    fetch,
+    kernel,
+    launching,
+    proc,
+    records,
+    settings,
+    storage,
+    used,
+    watch,
+)
 from outside import counts, paths, quotes, text
 
 _T = TypeVar("_T")
@@ -104,6 +116,8 @@ class ProcessBackend:
         self._preparing: dict[str, api.Instance] = {}
         self._reserved: dict[str, float] = {}  # instances that a launch follows: until when
         self._working: dict[str, asyncio.Future[storage.InstanceRecord | None]] = {}
+        self._usages = usage.Usages()
+        self._reading = reading
         self._cleaned = reading  # who only reads clears nothing away
         self._closed = False
 
@@ -159,7 +173,11 @@ class ProcessBackend:
             ):
                 self._watcher.add(record.supervisor)
             preparing.pop(record.instance.name, None)
-        instances = [record.instance for record in read]
+        await self._look_what_is_used(read)
+        instances = [
+            attrs.evolve(record.instance, usage=self._usages.of(record.instance.name))
+            for record in read
+        ]
         with _mapped():
             instances += [
                 instance
@@ -265,6 +283,29 @@ class ProcessBackend:
         self._reserved = {name: until for name, until in self._reserved.items() if now < until}
         return {*self._preparing, *self._reserved}
 
+    async def _look_what_is_used(self, read: Collection[storage.InstanceRecord]) -> None:
+        """Sample who is due; that takes a millisecond or two each."""
+        self._usages.keep({record.instance.name for record in read})
+        if self._reading:
+            return
+        running = {
+            record.instance.name: record.supervisor
+            for record in read
+            if record.instance.state is api.InstanceState.RUNNING and record.supervisor is not None
+        }
+        for name in self._usages.due(running, now=self._now()):
+            sample = await self._submit(self._readers, self._sample, name, running[name])
+            if sample is not None:
+                self._usages.take(name, sample)
+
+    def _sample(self, name: str, supervisor: proc.Process) -> usage.Sample | None:
+        limit = self._storage.memory_limit(name)
+        return used.sample(supervisor, self._group(name), limit, now=self._now)
+
+    def _group(self, name: str) -> str | None:
+        parent = self._settings.cgroup
+        return f"{parent}/{self._storage.slug}.{name}" if parent is not None else None
+
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise api.Unavailable("the backend is closed")
@@ -326,7 +367,7 @@ class ProcessBackend:
     def _places(self, spec: api.InstanceSpec) -> launching.InstancePaths:
         """Return the paths of an instance."""
         home, options = self._storage.path(spec.name), launching.check(spec)
-        work, cgroup = home / "work", None
+        work = home / "work"
         outside = None
         if options.working_directory is not None:
             work = pathlib.Path(options.working_directory) / self._storage.slug / spec.name
@@ -336,10 +377,12 @@ class ProcessBackend:
             ours = [path for path in (work, *work.parents) if spec.name in path.name]
             outside = ours[-1] if ours else None
             work = home / "work" if outside is None else work
-        if self._settings.cgroup is not None:
-            cgroup = f"{self._settings.cgroup}/{self._storage.slug}.{spec.name}"
         return launching.InstancePaths(
-            home=home, work=work, shared=self._shared, cgroup=cgroup, outside=outside
+            home=home,
+            work=work,
+            shared=self._shared,
+            cgroup=self._group(spec.name),
+            outside=outside,
         )
 
     def _start(self, spec: api.InstanceSpec) -> None:

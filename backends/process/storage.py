@@ -223,6 +223,14 @@ class Storage:
             files=about,
         )
 
+    def memory_limit(self, name: str) -> int | None:
+        """Return what the supervisor of an instance watches over; None if nothing, or not told."""
+        try:
+            plan = records.read(self.path(name) / "plan.json") or {}
+        except (records.OddFileError, OSError):
+            return None
+        return typed.integer(plan.get("memory_bytes"), 1, 1 << 62)
+
     def _is_late(self, about: Mapping[str, Any], boot: str) -> bool:
         """True when the broker that made it surely does not start it any more."""
         age = proc.uptime_s() - float(about["uptime"])

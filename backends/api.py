@@ -122,7 +122,8 @@ class Instance:
     ends_because: str = ""  # the platform's words on why it will soon end what runs still; "": no
     ends_at: float | None = None  # with ``ends_because``, POSIX seconds, where it says when
     mishap: Mishap | None = None
-    usage: Usage | None = None  # also of one that has ended, as far as it was seen before
+    # also of one that has ended, as far as it was seen before; that it changed is no news
+    usage: Usage | None = field(default=None, eq=False)
 
 
 @frozen(kw_only=True)

@@ -13,7 +13,7 @@ import sys
 
 _NAMESPACES = 0x00020000, 0x10000000  # mounts, users
 _READ_ONLY, _REMOUNT, _BIND, _ALL, _ALONE = 1, 32, 4096, 16384, 1 << 18
-_LEFT_OUT = ("/tmp", "/opt", "/mnt")
+_LEFT_OUT = ("/tmp", "/mnt", "/opt/agent")
 _C = ctypes.CDLL(None, use_errno=True)
 
 
@@ -45,14 +45,21 @@ def _alone() -> None:
     _mount("none", "/", None, _ALL | _ALONE)
 
 
-def _image(root: pathlib.Path, above: pathlib.Path) -> None:
-    """Show what is in a folder of the machine, but what a container has of its own."""
-    for one in above.iterdir():
-        to = root / one.relative_to("/")
-        if str(one) in _LEFT_OUT or one.name == "agent":
-            to.mkdir()
-        elif one.is_symlink():
+def _show(root: str, folder: pathlib.Path, targets: list[str]) -> None:
+    """Show what is in a folder of the machine, but what is a container's own.
+
+    Of a folder with a place to mount at, or one left out, what is in it is shown, one by one: so
+    nothing is made on the machine.
+    """
+    for one in folder.iterdir():
+        to = pathlib.Path(f"{root}{one}")
+        if str(one) in (*_LEFT_OUT, *targets):
+            continue
+        if one.is_symlink():
             to.symlink_to(one.readlink())
+        elif one.is_dir() and any(place.startswith(f"{one}/") for place in (*_LEFT_OUT, *targets)):
+            to.mkdir()
+            _show(root, one, targets)
         elif one.is_dir():
             to.mkdir()
             _bind(str(one), str(to))
@@ -67,10 +74,12 @@ def main() -> None:
     try:
         _alone()
         _mount("none", root, "tmpfs", 0)
-        for above in ("/", "/opt"):
-            _image(pathlib.Path(root), pathlib.Path(above))
-        for source, target, read_only in json.loads(mounts):
-            pathlib.Path(root + target).mkdir(parents=True, exist_ok=True)
+        told = json.loads(mounts)
+        _show(root, pathlib.Path("/"), [target for _, target, _ in told])
+        for source, target, read_only in sorted(told, key=lambda one: one[1]):
+            place = pathlib.Path(root + target)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _ = place.mkdir(exist_ok=True) if pathlib.Path(source).is_dir() else place.touch()
             _bind(source, root + target, read_only=read_only)
         os.chroot(root)
         os.chdir(folder)

@@ -5,6 +5,7 @@ image is this machine in a mount namespace, with the mounts that the platform wa
 that connects to the simulated controller stands for the real one (``brought``).
 """
 
+import asyncio
 import contextlib
 import getpass
 import json
@@ -16,7 +17,7 @@ import attrs
 import pytest
 from aiohttp import web
 
-from tests import brought, forked, patience
+from tests import brought, forked, patience, programs
 from tests.e2e import stage
 from tests.kubernetes import fake
 from tests.kubernetes import machine as machines
@@ -54,6 +55,7 @@ class Platform:
     section: str
     images: object  # a function: the images of an agent's containers, by its name
     more: str = ""
+    cluster: object = None
 
 
 @contextlib.asynccontextmanager
@@ -108,13 +110,17 @@ MORE = """
 
 
 @contextlib.asynccontextmanager
-async def kubernetes(folder, archive, how, *, images=None, **changes):
+async def kubernetes(folder, archive, how="", *, images=None, port=None, **changes):
     images_there = {RUNTIME: archive.with_suffix("")} if images is None else images
     cluster = fake.Cluster(runner=machines.Machine(folder / "node", images_there), **changes)
     sides = ", ".join(
-        f"{name}: {{spec: {{containers: [{{name: {name}, image: nothing, command: [sleep, '9']}}]}}}}"
+        f"{name}: {{spec: {{containers: [{{name: {name}, image: nothing, command: [sleep, '9'], "
+        f"env: [{{name: WHO, value: {name}}}]}}]}}}}"
         for name in ("maven", "golang")
     )
+
+    told = f'listen: "127.0.0.1:{port}", url: "http://127.0.0.1:{port}"'
+    steps = "" if port is None else f"in_container: {{{told}}}, "
 
     def shown(name):
         told = cluster.manifests[name]["spec"]["containers"]
@@ -124,16 +130,21 @@ async def kubernetes(folder, archive, how, *, images=None, **changes):
         yield Platform(
             backend=(
                 f'{{kind: kubernetes, namespace: agents, server: "{cluster.url}", start_patience: 300ms, '
+                f"{steps}"
                 f"pods: {{{sides}}}, runtimes: {{default: {{image: '{RUNTIME}'{how}}}}}}}"
             ),
-            section="kubernetes: {run_as_user: null, fs_group: null}",
+            section=(
+                "kubernetes: {run_as_user: null, fs_group: null"
+                f"{', in_container: true' if steps else ''}}}"
+            ),
+            cluster=cluster,
             images=shown,
             more=MORE,
         )
 
 
 PLATFORMS = {
-    "kubernetes": lambda folder, archive: kubernetes(folder, archive, ""),
+    "kubernetes": lambda folder, archive: kubernetes(folder, archive),
     "kubernetes-mount": lambda folder, archive: kubernetes(folder, archive, ", mount: true"),
     "mesos": lambda folder, archive: mesos(folder, archive, "mesos"),
     "mesos-docker": lambda folder, archive: mesos(folder, archive, "docker"),
@@ -251,4 +262,53 @@ async def test_what_keeps_java_away_is_told_with_the_runtimes_name(
         made.server.submit(job="one", label="box", duration_s=0.1)
         told = await reason_of(made, "one", "set-aside")
         assert words in told
+        assert (await made.stop(broker)).code == 0
+
+
+async def step(platform, name, words):
+    """Run a shell's words in the agent's container, as a build does; return what they write."""
+    life = platform.cluster.runner.lives[name]
+    process = await asyncio.create_subprocess_exec(
+        *life.inside("jnlp", ["sh", "-c", words]),
+        env=life.env("jnlp"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await patience.wait_for(process.communicate(), 30)
+    return process.returncode, out.decode()
+
+
+async def test_the_containers_that_a_label_names_run_steps(tmp_path, archive, unused_tcp_port):
+    """Each of its own image, in the agent's folder; the next build finds them again."""
+    programs.need("curl")
+    async with (
+        kubernetes(tmp_path, archive, port=unused_tcp_port) as platform,
+        stage.Stage(tmp_path) as made,
+    ):
+        write(made, platform)
+        broker = await made.start()
+        for number in range(2):
+            made.server.submit(job=f"{number}", label="box && maven=3.9 && golang=1.22")
+            await made.until(lambda: made.agents, "it has an agent")
+            (name,) = made.agents
+            await made.until(lambda: made.sim.nodes[name].connected, "its agent is online")
+            code, said = await step(
+                *(platform, name),
+                f"""
+                echo $$ > number-{number} &&
+                in-container golang sh -c 'pwd; echo "$WHO-{number}" >> built' &&
+                in-container maven sh -c 'cat number-{number} built; echo "$WHO"; exit 3'
+                """,
+            )
+            work, pid, *rest, last = said.split()
+            assert (code, pid.isdigit(), last) == (3, True, "maven"), said
+            assert work == "/home/jenkins/agent"
+            assert rest == [f"golang-{one}" for one in range(number + 1)]
+        assert labels_of(made, name) == {"box", "maven=3.9", "golang=1.22"}
+        assert platform.images(name) == {
+            "agent": "lab/go:1.21",
+            "maven": "maven:3.9",
+            "golang": "golang:1.22",
+        }
         assert (await made.stop(broker)).code == 0

@@ -404,6 +404,7 @@ class Cluster:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         self.url = "http://{}:{}".format(*runner.addresses[0][:2])
+        self.node.machine = self.runner
         try:
             yield self
         finally:

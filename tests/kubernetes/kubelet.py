@@ -17,6 +17,8 @@ import aiohttp
 from aiohttp import web
 from attrs import define, field
 
+from tests.kubernetes import machine
+
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 _RUNC = (
     "Internal error occurred: error executing command in container: failed to exec in container: "
@@ -30,6 +32,7 @@ class Kubelet:
     protocols: tuple[str, ...] = (V5, V4)
     shells: dict[str, tuple[str, ...]] = field(factory=dict)  # by container; empty: has none
     env: dict[str, str] = field(factory=lambda: {"PATH": os.environ["PATH"], "HOME": "/"})
+    machine: "machine.Machine | None" = None  # has a file system for each container
     gone: set[str] = field(factory=set)  # dead, but the pod's state does not say so yet
     allowed: bool = True  # by RBAC
     silent: int = 0  # so many connections break when their command has said something
@@ -94,13 +97,17 @@ class Kubelet:
             if not shell:
                 return _internal(_RUNC.format("sh"))
             command = [*shell, *command[1:]]
+        env = self.env
+        if self.machine is not None:
+            life = self.machine.lives[pod["metadata"]["name"]]
+            command, env = [*life.inside(container, command)], life.env(container)
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
-            env=self.env,
+            env=env,
             cwd="/",
         )
         self.processes.append(process)

@@ -7,10 +7,11 @@ agent's are there and do nothing.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import pathlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -18,6 +19,7 @@ from attrs import define, field
 from backends.kit import runtime
 from tests import brought
 
+_NUMBERS = itertools.count()
 _MISSING = 'failed to pull and unpack image "{}": not found'
 
 
@@ -28,6 +30,7 @@ class Machine:
     folder: pathlib.Path
     images: Mapping[str, pathlib.Path]  # by name: what is in them, at its path
     processes: dict[str, asyncio.subprocess.Process] = field(factory=dict)  # by pod
+    lives: dict[str, "Life"] = field(factory=dict)  # by pod, the latest
 
     def begin(self, pod: Mapping[str, Any], secrets: Mapping[str, Any]) -> "Life":
         """Make the volumes of a pod."""
@@ -36,9 +39,9 @@ class Machine:
             place = home / "volumes" / volume["name"]
             place.mkdir(parents=True)
             if "secret" in volume:
-                for name, text in secrets[volume["secret"]["secretName"]]["stringData"].items():
-                    (place / name).write_text(text)
-        return Life(self, pod, home)
+                _fill(place, volume["secret"], secrets[volume["secret"]["secretName"]])
+        self.lives[pod["metadata"]["name"]] = Life(self, pod, home)
+        return self.lives[pod["metadata"]["name"]]
 
     def stop(self, name: str) -> None:
         """End a pod's agent."""
@@ -73,42 +76,50 @@ class Life:
         )
 
     async def start(self, container: Mapping[str, Any]) -> asyncio.subprocess.Process:
-        """Start a container's command with its mounts."""
-        root = self.home / "roots" / container["name"]
-        root.mkdir(parents=True)
+        """Start a container's own command."""
+        with (self.home / f"{container['name']}.log").open("wb") as out:
+            return await asyncio.create_subprocess_exec(
+                *self.inside(container["name"], container["command"]),
+                env=self.env(container["name"]),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def env(self, name: str) -> dict[str, str]:
+        """Return the variables that a container's processes have."""
+        told = {one["name"]: one["value"] for one in self._container(name).get("env", ())}
+        return {"PATH": os.environ["PATH"], "HOME": "/", **told}
+
+    def inside(self, name: str, argv: Sequence[str]) -> Sequence[str]:
+        """Return a command that runs one in a container, with its mounts."""
+        container = self._container(name)
+        root = self.home / "roots" / f"{name}-{next(_NUMBERS)}"
+        scratch = self.home / f"{name}.tmp"
+        for folder in (root, scratch):
+            folder.mkdir(parents=True, exist_ok=True)
         mounts = []
         if container["image"] in self.machine.images:
             mounts.append(self._of_image(container["image"], runtime.ROOT.lstrip("/")))
         volumes = {one["name"]: one for one in self.pod["spec"].get("volumes", ())}
         for mount in container.get("volumeMounts", ()):
             volume = volumes[mount["name"]]
+            place = self.home / "volumes" / mount["name"]
             if "image" in volume:
-                made = self._of_image(volume["image"]["reference"], mount["subPath"])
-                source, read_only = made.source, True
-            else:
-                source = str(self.home / "volumes" / mount["name"])
-                read_only = mount.get("readOnly", False)
+                place = self.machine.images[volume["image"]["reference"]]
+            source = str(place / mount.get("subPath", ""))
+            read_only = "image" in volume or mount.get("readOnly", False)
             mounts.append(brought.Mount(source, mount["mountPath"], read_only))
         if not any(mount.target == "/tmp" for mount in mounts):
-            scratch = root.with_name(f"{container['name']}.tmp")
-            scratch.mkdir()
             mounts.append(brought.Mount(str(scratch), "/tmp"))
-        log = self.home / f"{container['name']}.log"
-        with log.open("wb") as out:
-            return await asyncio.create_subprocess_exec(
-                *brought.inside(
-                    mounts,
-                    container["command"],
-                    folder=container.get("workingDir", "/"),
-                    root=root,
-                ),
-                env={"PATH": os.environ["PATH"]}
-                | {one["name"]: one["value"] for one in container.get("env", ())},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
+        folder = container.get("workingDir", "/")
+        return brought.inside(mounts, argv, folder=folder, root=root)
+
+    def _container(self, name: str) -> Mapping[str, Any]:
+        body = self.pod["spec"]
+        every = (*body["containers"], *body.get("initContainers", ()))
+        return next(one for one in every if one["name"] == name)
 
     def log(self, container: str) -> list[str]:
         """Return what a container has written."""
@@ -116,3 +127,11 @@ class Life:
 
     def _of_image(self, name: str, inside: str) -> brought.Mount:
         return brought.Mount(str(self.machine.images[name] / inside), f"/{inside}", True)
+
+
+def _fill(place: pathlib.Path, source: Mapping[str, Any], secret: Mapping[str, Any]) -> None:
+    """Write a secret's files, those that are asked for, as the kubelet does."""
+    every = [{"key": key, "path": key} for key in secret["stringData"]]
+    for item in source.get("items", every):
+        (place / item["path"]).write_text(secret["stringData"][item["key"]])
+        (place / item["path"]).chmod(item.get("mode", source.get("defaultMode", 0o644)))

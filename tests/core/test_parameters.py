@@ -391,11 +391,41 @@ def test_failures_of_ever_new_variants_are_forgotten():
     assert key in scene.ledger.backoffs
 
 
+def _on(number, name):
+    """Return an item of which the text names the only node that has its label."""
+    why = f"Waiting for next available executor on ‘{name}’"
+    return item(number, None, why=why, exports_label=False, task_class="x$PlaceholderTask")
+
+
 def test_a_label_that_is_not_told_is_of_the_variant_of_the_node_that_is_named():
     """The text names the one node that has the label: another one has to be like that."""
     scene, variant = _scene()
     name = variant(Phase.BUSY, "image=golang:1.22")
-    why = f"Waiting for next available executor on ‘{name}’"
-    scene.wait(item(1, None, why=why, exports_label=False, task_class="x$PlaceholderTask"))
+    scene.wait(_on(1, name))
     (launch,) = _launches(scene.plan())
     assert launch.asked == ("image=golang:1.22",)
+
+
+def test_each_of_several_nodes_is_of_its_own_variant():
+    """None of these items is taken for one that wants the same."""
+    scene, variant = _scene()
+    tags = ["1.22", "1.23", "1.24"]
+    names = [variant(Phase.BUSY, f"image=golang:{tag}") for tag in tags]
+    scene.wait(*(_on(number, name) for number, name in enumerate(names)))
+    plan = scene.plan()
+    assert {(f"image=golang:{tag}",) for tag in tags} == {one.asked for one in _launches(plan)}
+    assert {0, 1, 2} == {unmet.item for unmet in plan.unmet}
+
+
+@pytest.mark.parametrize("label", ["image=evil.example/x:1", "memory=abc", "cpu=0", "size=odd"])
+def test_an_agent_is_no_way_around_what_is_allowed(label):
+    """Whoever may configure a node writes its labels; and what is allowed may have changed."""
+    scene, variant = _scene()
+    name = variant(Phase.BUSY, label)
+    scene.wait(_on(1, name))
+    plan = scene.plan()
+    assert not _launches(plan)
+    (unmet,) = plan.unmet
+    assert unmet.reason is WaitReason.PARAMETER
+    assert f"{label} is not allowed" in unmet.text
+    assert name in unmet.text

@@ -135,13 +135,14 @@ class Draft:
             if wish.item.id in pinned:
                 continue
             if learnt or wish.item.id in apart:
-                alike = (wish.kind, wish.templates, vetoes.key_of(wish))
+                alike = (wish.kind, wish.templates, vetoes.key_of(wish), wish.variants)
                 crowds.setdefault(alike, []).append(wish)
                 continue
             crowd = keys.get(wish.crowd)
             if crowd is None:
                 canonical = wish.expression.canonical() if wish.expression is not None else None
-                crowd = crowds.setdefault((wish.kind, wish.templates, canonical), [])
+                key = (wish.kind, wish.templates, canonical, wish.variants)
+                crowd = crowds.setdefault(key, [])
                 keys[wish.crowd] = crowd
             crowd.append(wish)
         return list(crowds.values())

@@ -134,6 +134,7 @@ def _gather(
                 wish.templates,
                 wish.kind,
                 wish.barred,
+                wish.variants,
                 alone,
             )
             index = by_wish[group] = by_key.setdefault(key, len(crowds))

@@ -65,6 +65,17 @@ def asked(expression: labels.Expression, template: model.Template) -> Asked | No
     return Asked(complaint=complaint) if complaint else None
 
 
+def of_agent(agent_labels: Iterable[str], template: model.Template) -> Asked:
+    """Return what another agent like one would ask of its template, as that is today.
+
+    The labels are the node's: whoever may configure it writes them, and what was allowed when it
+    was started may be so no more.
+    """
+    chosen = tuple(sorted(template.asked(frozenset(agent_labels))))
+    problem = _problem(chosen, template)
+    return Asked(complaint=problem) if problem else Asked(frozenset(chosen))
+
+
 def bound(template: model.Template, asked_labels: Iterable[str]) -> model.Template:
     """Return the variant of a template: with these labels, and what they stand for.
 

@@ -452,7 +452,7 @@ class _WishReader:
     ) -> _Serving:
         node = pinned if pinned is not None else label.node
         if node is not None:
-            return self._like(node)
+            return self._like(node, is_pinned=pinned is not None)
         if expression is not None:
             text = expression.canonical()
             if text not in self.serving:
@@ -462,17 +462,20 @@ class _WishReader:
             return _Serving(tuple(t.name for t in self.templates if t.takes_unlabelled))
         return _Serving()
 
-    def _like(self, node: NodeName) -> _Serving:
-        """Return the template of an agent, and the variant that the agent is."""
+    def _like(self, node: NodeName, *, is_pinned: bool) -> _Serving:
+        """Return the template of an agent, and the variant that the agent is.
+
+        Who is pinned to it is ordered no other.
+        """
         wanted = self.our_nodes.get(node)
         template = next((t for t in self.templates if t.name == wanted), None)
         if template is None:
             return _Serving()
-        asked = parameters.NONE
-        if template.parameters:
-            computers = (c for c in self.view.computers if c.name == node)
-            asked = frozenset[str]().union(*(template.asked(c.kind) for c in computers))
-        return _Serving((template.name,), ((template.name, asked),) if asked else ())
+        kinds = (c.kind for c in self.view.computers if c.name == node)
+        asked = parameters.of_agent(frozenset[str]().union(*kinds), template)
+        if asked.complaint and not is_pinned:
+            return _Serving(complaint=f"{asked.complaint}; agent {node} has it")
+        return _Serving((template.name,), ((template.name, asked.labels),) * bool(asked.labels))
 
     def _offers(self, expression: labels.Expression) -> _Serving:
         names, variants, complaint = [], [], ""

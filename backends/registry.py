@@ -46,6 +46,9 @@ class Kind:
     cap_per_core: int | None = None  # the same where agents run on the broker's own machine
 
 
+_NOT_PRIVILEGED = "a service of a swarm cannot be privileged, and so no engine beside an agent"
+_ALONE = "a task in a container of Docker is alone, and Mesos' own containers are not privileged"
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -89,6 +92,12 @@ KINDS = {
             launch_style="entry-point",
             maker="backends.docker.swarm.service:body",
             renderer="backends.docker.swarm.service:render",
+            pipelines={
+                "socket": "a swarm makes no folder for one agent on whatever node it comes to, "
+                "and removes none",
+                "dind": _NOT_PRIVILEGED,
+                "dind-rootless": _NOT_PRIVILEGED,
+            },
             examiner="backends.docker.swarm.doctor:examine",
         ),
         Kind(
@@ -99,6 +108,7 @@ KINDS = {
             launch_style="entry-point",
             maker="backends.kubernetes.pods.pod:body",
             renderer="backends.kubernetes.pods.pod:render",
+            pipelines={"socket": "", "dind": "", "dind-rootless": ""},
             lease_settings="backends.kubernetes.settings:ClusterSettings",
             lease="backends.kubernetes.api.lease:create",
             examiner="backends.kubernetes.doctor:examine",
@@ -110,6 +120,11 @@ KINDS = {
             factory="backends.mesos.backend:create",
             launch_style="command",
             renderer="backends.mesos.tasks:render",
+            pipelines={
+                "socket": "Mesos removes no folder that is made for one task outside its sandbox",
+                "dind": _ALONE,
+                "dind-rootless": _ALONE,
+            },
             work_dir="backends.mesos.tasks:work_dir",
             examiner="backends.mesos.doctor:examine",
             alone="its framework id, by which the master knows the agents, is in one state_dir",

@@ -390,10 +390,10 @@ class Pipelines:
     """Docker for the builds of a template."""
 
     mode: str = setting.of(
-        "socket: the engine that the agent runs on (backends: docker); dind: a "
-        "privileged engine of its own beside each agent (docker, kubernetes); dind-rootless: "
-        "such a one that runs without root (docker, kubernetes), whose containers cannot write "
-        "into the workspace unless they are root in it.",
+        "socket: the engine that the agent, or its pod's node, runs on; dind: a privileged engine "
+        "of its own beside each agent; dind-rootless: such a one that runs without root, whose "
+        "containers cannot write into the workspace unless they are root in it. Backends: docker, "
+        "kubernetes; swarm and mesos honour none.",
         choices=pipelines.MODES,
     )
     acknowledge: str | None = setting.of(

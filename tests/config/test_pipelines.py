@@ -16,6 +16,9 @@ backends:
   docker: {kind: docker}
   far: {kind: docker, hosts: [{url: "ssh://build-1"}]}
   here: {kind: process}
+  pods: {kind: kubernetes, namespace: n, server: "https://k", token_file: /t}
+  services: {kind: swarm}
+  tasks: {kind: mesos, master: "http://127.0.0.1:5050"}
 templates: {t: {labels: [a], image: i, backends: [BACKEND], docker_pipelines: {SAID}MORE}}
 """
 ROOT = "acknowledge: builds-are-root-on-the-host"
@@ -72,6 +75,23 @@ def test_nobody_has_it_who_does_not_say_what_it_costs(tmp_path, mode):
     ("said", "told", "words"),
     [
         (f"mode: socket, {ROOT}", {"backend": "here"}, "of kind process, does not honour socket"),
+        (
+            f"mode: socket, {ROOT}",
+            {"backend": "services"},
+            "a swarm makes no folder for one agent",
+        ),
+        (
+            f"mode: dind, {ROOT}",
+            {"backend": "services"},
+            "a service of a swarm cannot be privileged",
+        ),
+        (f"mode: socket, {ROOT}", {"backend": "tasks"}, "Mesos removes no folder"),
+        (f"mode: dind, {ROOT}", {"backend": "tasks"}, "a task in a container of Docker is alone"),
+        (
+            f"mode: socket, {ROOT}",
+            {"backend": "pods"},
+            "which group may use the socket of the nodes",
+        ),
         (f"mode: socket, {ROOT}", {"more": "remote_fs: /ci"}, "remote_fs: with docker_pipelines"),
         (
             f"mode: socket, {ROOT}, engine_image: x",

@@ -12,7 +12,8 @@ from backends.docker import settings
 from backends.docker.containers import container
 from backends.kit import pipelines
 from tests import programs
-from tests.docker import engines
+from tests.contract import checks
+from tests.docker import engines, registries
 
 DOCKER = shutil.which("docker", path="/usr/bin:/usr/local/bin")
 SOCKET = api.DockerPipelines(mode="socket")
@@ -148,3 +149,160 @@ async def test_three_builds_at_a_time_do_not_mix(rig, base, with_docker):
     for name in names:
         saw = {line for line in (await said(rig, name)).splitlines() if line.startswith("saw:")}
         assert {f"saw: {name} of 1"} == saw
+
+
+async def test_the_calls_of_a_pipeline_do_as_they_do_on_a_machine(
+    rig, base, with_docker, tmp_path_factory
+):
+    """`pull`, `withRegistry`, `build`, `inside`, `push`, as the docker-workflow plugin makes them.
+
+    `inside` finds the agent's container by its control group or mounts, looks up what it has
+    mounted, and takes that over, because the workspace lies below it; the secret is not among it.
+    """
+    with registries.registry(tmp_path_factory.mktemp("closed") / "r", asks=True) as registry:
+        base_image = await asyncio.to_thread(registry.push, rig.url, "base")
+        ours = f"{registry.address}/team/app:7"
+        script = f"""
+            mkdir -p workspace/job workspace/job@tmp && cd workspace/job
+            export DOCKER_CONFIG=$PWD@tmp/config
+            ! docker pull {base_image}
+            echo {registries.PASSWORD} | docker login -u {registries.USER} --password-stdin {registry.address}
+            docker pull {base_image}
+            printf 'FROM {base_image}\nCOPY answer /answer\n' >Dockerfile
+            echo 42 >answer
+            docker build -t {ours} .
+            {WHO_AM_I}
+            test "$(docker inspect -f '{{{{.Name}}}}' $self)" = "/{rig.container("a1")}"
+            docker inspect -f '{{{{range .Mounts}}}}{{{{println .Destination}}}}{{{{end}}}}' $self >mounted
+            grep -qx {base}/a1 mounted
+            box=$(docker run -t -d -u $(id -u):$(id -g) --network none -w $PWD --volumes-from $self \
+                  -e BUILD=7 {ours} cat)
+            docker top $box -eo pid,comm
+            docker exec -i -w $PWD $box sh -c 'cat /answer >copied; echo $BUILD >>copied; id -u >>copied'
+            docker exec $box sh -c 'cat /agent-broker/secrets/* || echo no secret'
+            docker stop -t 1 $box; docker rm -f $box
+            cat copied
+            docker push {ours}
+            docker rmi {ours} {base_image}
+        """
+        wanted = attrs.evolve(with_docker("a1", script), secret_files={"agent-secret": "s" * 64})
+        await rig.backend.launch(wanted)
+        words = await said(rig, "a1")
+        copied = (base / "a1/workspace/job/copied").read_text()
+        await rig.backend.terminate("a1", grace_s=0)
+    assert "42\n7\n1000\n" == copied
+    assert "no secret" in words.splitlines()
+    assert "7: digest: sha256:" in words
+    assert [] == list(base.iterdir())
+
+
+async def test_a_folder_of_an_agent_whose_broker_died_goes_with_it(rig, base, with_docker):
+    """The next broker of that owner removes both."""
+    await rig.backend.launch(with_docker("a1", "touch left"))
+    await said(rig, "a1")
+    await rig.backend.aclose()
+    rig.backend = rig.make(rig)
+    assert {"a1"} == set(await checks.listed(rig.backend))
+    await rig.backend.terminate("a1", grace_s=0)
+    assert [] == list(base.iterdir())
+
+
+# --- an engine beside the agent -----------------------------------------------------------------
+
+STAND_IN = """#!/bin/sh
+echo "$0 $*" >/home/jenkins/agent/engine
+touch /agent-broker/engine/docker.sock
+exec sleep 86400
+"""
+
+
+@pytest.fixture
+def beside(rig, tmp_path, memory, monkeypatch):
+    """What makes the specification of an agent with an engine beside it, played by a script.
+
+    Privileged containers are not to be had everywhere; all else is as it is with a real one.
+    """
+    monkeypatch.setattr(container, "PRIVILEGED", {})
+
+    def made(name, script="", *, dockerd=STAND_IN, code=0):
+        folder = tmp_path / f"bin-{name}"
+        folder.mkdir()
+        folder.chmod(0o755)
+        for program, text in (
+            ("dockerd", dockerd),
+            ("docker", '#!/bin/sh\ntest -e "${1#--host=unix://}"\n'),
+        ):
+            (folder / program).write_text(text)
+            (folder / program).chmod(0o755)
+        mounts = (settings.Volume(name=str(folder), target="/usr/local/bin", read_only=True),)
+        told = api.DockerPipelines(mode="dind", image=engines.IMAGE)
+        spec = rig.spec(name, f"set -e; exec 2>&1\n{script}", code=code, volumes=mounts)
+        return attrs.evolve(spec, pipelines=told)
+
+    return made
+
+
+@pytest.fixture
+def name(rig):
+    """An agent's, and so of volumes: no other test has it."""
+    return f"{rig.prefix}1"
+
+
+async def left(rig):
+    """Return what there is of this rig: containers, and named volumes of its agents."""
+    found = [one["Names"][0] for one in await rig.sdk("containers", all=True)]
+    volumes = await rig.sdk("volumes", filters={"label": f"agent-broker.owner={rig.prefix}ours"})
+    names = [one["Name"] for one in volumes["Volumes"] or ()]
+    return [name for name in found if rig.prefix in name], names
+
+
+async def test_an_engine_is_there_before_its_agent_and_goes_after_it(rig, beside, name):
+    """They share the workspace, and the socket that the agent's builds are told of."""
+    script = """
+        cat /home/jenkins/agent/engine; echo $DOCKER_HOST
+        test -e ${DOCKER_HOST#unix://} && echo there
+        id -u; touch /home/jenkins/agent/mine
+    """
+    await rig.backend.launch(beside(name, script))
+    words = (await said(rig, name)).splitlines()
+    socket = f"unix://{pipelines.SOCKET}"
+    command = f"/usr/local/bin/dockerd dockerd --host={socket} --group=1000"
+    assert [command.replace("dockerd dockerd", "dockerd"), socket, "there", "1000"] == words
+    containers, volumes = await left(rig)
+    assert (2, {f"{name}-work", f"{name}-engine"}) == (len(containers), set(volumes))
+    assert {name} == set(await checks.listed(rig.backend)), "an engine is no agent"
+    await rig.backend.terminate(name, grace_s=0)
+    assert ([], []) == await left(rig)
+
+
+async def test_an_engine_whose_agent_is_gone_is_removed(rig, beside, name):
+    """Somebody else removed the agent's container; and what a broker left that died."""
+    other = f"{name}2"
+    await rig.backend.launch(beside(name, code=None))
+    await rig.backend.launch(beside(other, code=None))
+    assert {name, other} == set(await checks.listed(rig.backend))
+    await rig.sdk("remove_container", rig.container(name), force=True)
+    await checks.listed(rig.backend)
+    containers, _ = await left(rig)
+    assert [f"/{rig.container(other)}", f"/{rig.container(other)}-engine"] == sorted(containers)
+    await rig.backend.aclose()
+    await rig.sdk("remove_container", rig.container(other), force=True)
+    rig.backend = rig.make(rig)
+    await checks.listed(rig.backend)
+    assert ([], []) == await left(rig)
+
+
+async def test_an_engine_that_does_not_start_is_told_with_its_words(rig, beside, name):
+    """Nothing is left of the agent either."""
+    broken = "#!/bin/sh\necho no cgroups here >&2\nexit 1\n"
+    with pytest.raises(api.Rejected, match="does not answer; it says: no cgroups here"):
+        await rig.backend.launch(beside(name, dockerd=broken))
+    assert ([], []) == await left(rig)
+
+
+async def test_where_no_engine_can_be_privileged_the_engines_words_say_so(rig, memory, name):
+    """An image without an engine cannot be one where privileges are to be had."""
+    told = api.DockerPipelines(mode="dind", image=engines.IMAGE)
+    with pytest.raises(api.Rejected, match=r"^docker_pipelines: no privileged engine .*: \S"):
+        await rig.backend.launch(attrs.evolve(rig.spec(name), pipelines=told))
+    assert ([], []) == await left(rig)

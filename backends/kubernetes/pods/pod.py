@@ -23,7 +23,7 @@ from backends import api
 from backends.kit import names, runtime, workspaces
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
-from backends.kubernetes.pods import merge, table, volumes
+from backends.kubernetes.pods import engine, merge, table, volumes
 from outside import quotes
 
 AGENT = "jnlp"
@@ -381,6 +381,9 @@ def _complete(
         )
     if spec.secret_files:
         _add_secret(body, agent, pod_name(spec.name), shared=_group(body) is not None)
+    if spec.pipelines is not None and _is_windows(pod):
+        raise api.Rejected("docker_pipelines: an engine is for Linux, and the pod for Windows")
+    engine.give(body, agent, spec)
     copies = _bring(pod, agent, spec.runtime, runtimes)
     others = [c for c in body.get("initContainers", []) if c not in copies]
     everything = [*copies, *others, *body["containers"]]

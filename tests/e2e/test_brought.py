@@ -242,7 +242,11 @@ def ends(code, reason):
         ("", ends(137, "OOMKilled"), f"{WHOSE}killed for using more memory than its limit"),
         ("", {}, f"{WHOSE}ended with 1; it said last: the tree has not come whole"),
         ("", {"images": {}}, f"{WHOSE}the image cannot be pulled"),
-        (", mount: true", {"images": {}}, "the image cannot be pulled"),
+        (
+            ", mount: true",
+            {"images": {}},
+            "the runtime of inject (volume agent-broker-runtime): the image cannot be pulled",
+        ),
     ],
     ids=["memory", "half-an-image", "no-image", "no-image-volume"],
 )

@@ -418,9 +418,9 @@ def _stuck(pod: Pod) -> table.PodObstacle | None:
         waiting = part(container, "state", "waiting")
         row = table.find(table.StatusPart.WAITING, word(waiting, "reason"))
         if row is not None:
-            said = (
-                f"{_whose(_name(container))}{row.text} ({row.reason}): {words(waiting, 'message')}"
-            )
+            message = words(waiting, "message")
+            whose = _whose(_name(container)) or _of_mounted(pod, row, message)
+            said = f"{whose}{row.text} ({row.reason}): {message}"
             return table.PodObstacle(slug=row.slug, words=said[:_WORDS])
     return None
 
@@ -434,6 +434,20 @@ def _whose(name: str) -> str:
             return f"the runtime of inject (container {name}): "
         case _:
             return f"container {name}: "
+
+
+def _of_mounted(pod: Pod, row: table.StatusRow, message: str) -> str:
+    """Return how words begin about the agent's container, if it is the mounted runtime's matter.
+
+    The kubelet tells of its image as if it were the container's; a runtime of containers that
+    knows no image volumes fails when it makes the container.
+    """
+    volumes = entries(part(pod, "spec"), "volumes")
+    named = next((one for one in volumes if one.get("name") == pods.RUNTIME), {})
+    reference = typed.words(part(named, "image").get("reference"), _WORDS)
+    if reference and row.slug == "image" and reference in message:
+        return f"the runtime of inject (volume {pods.RUNTIME}): "
+    return ""
 
 
 def _mute(pod: Pod) -> bool:

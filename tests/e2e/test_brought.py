@@ -54,6 +54,7 @@ class Platform:
     backend: str
     section: str
     images: object  # a function: the images of an agent's containers, by its name
+    memory_mib: object  # a function: what the agent's container may use
     more: str = ""
     cluster: object = None
 
@@ -86,6 +87,10 @@ async def mesos(folder, archive, containerizer):
         image = told["image"]["docker"]["name"] if containerizer == "mesos" else told["image"]
         return {"agent": image}
 
+    def memory_mib(name):
+        (info,) = (task.info for task in machine.tasks.values() if task.name == name)
+        return sum(one["scalar"]["value"] for one in info["resources"] if one["name"] == "mem")
+
     async with wire.Wire(machine).serving() as served, serving(archive) as uri:
         try:
             yield Platform(
@@ -97,6 +102,7 @@ async def mesos(folder, archive, containerizer):
                     f"mesos: {{containerizer: {containerizer}, secrets: {secrets}, default_cpus: 0.1}}"
                 ),
                 images=images,
+                memory_mib=memory_mib,
             )
             assert machine.launcher.fetched == [uri]  # once, whatever was started
         finally:
@@ -126,6 +132,10 @@ async def kubernetes(folder, archive, how="", *, images=None, port=None, **chang
         told = cluster.manifests[name]["spec"]["containers"]
         return {{"jnlp": "agent"}.get(one["name"], one["name"]): one["image"] for one in told}
 
+    def memory_mib(name):
+        told = cluster.manifests[name]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+        return int(told.removesuffix("Mi"))
+
     async with cluster.serving():
         yield Platform(
             backend=(
@@ -139,6 +149,7 @@ async def kubernetes(folder, archive, how="", *, images=None, port=None, **chang
             ),
             cluster=cluster,
             images=shown,
+            memory_mib=memory_mib,
             more=MORE,
         )
 
@@ -209,6 +220,7 @@ async def test_a_build_gets_the_image_that_it_names(tmp_path, archive, kind, mon
         (name,) = made.agents
         assert labels_of(made, name) == {"box", "image=lab/go:1.22", "memory=128m"}
         assert platform.images(name) == {"agent": "lab/go:1.22"}
+        assert platform.memory_mib(name) == 128
         made.server.submit(job="second", label=f"{asked}&&box", duration_s=0.1)
         await made.until_served()
         assert made.agents == {name}

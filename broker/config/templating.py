@@ -127,15 +127,15 @@ class Templates:
             launch=launch,
         )
         if len(self.notes.problems) == before and name not in self.unread:
-            self._rehearse(path, template, sections)
+            refused = self._rehearse(path, template, sections)
             for place, label in asked.examples(section.parameters, allowed):
-                self._rehearse_asked(place, template, label)
+                self._rehearse_asked(place, template, label, refused)
         return attrs.evolve(template, revision=revision(template))
 
     def _rehearse(
         self, path: tree.Path, template: model.Template, sections: Mapping[str, Any]
-    ) -> None:
-        """Note on which backends it can have no agent, whatever the platform says."""
+    ) -> AbstractSet[tuple[model.BackendName, str]]:
+        """Note on which backends it can have no agent, whatever the platform says; return it."""
         owner = self.document.owner
         found = list(rehearsal.refusals(template, self.backends, self.kinds, owner=owner))
         note = self.notes.bad if len(found) == len(template.backends) else self.notes.warn
@@ -145,9 +145,16 @@ class Templates:
             note(
                 (*path, kind) if kind in sections else path, f"on backend {backend}: {words}", hint
             )
+        return set(found)
 
-    def _rehearse_asked(self, path: tree.Path, template: model.Template, label: str) -> None:
-        """Note on which backends nobody can have what a build may ask for."""
+    def _rehearse_asked(
+        self,
+        path: tree.Path,
+        template: model.Template,
+        label: str,
+        told: AbstractSet[tuple[model.BackendName, str]],
+    ) -> None:
+        """Note on which backends nobody can have what a build may ask for; no more than once."""
         found = list(
             rehearsal.refusals(
                 template, self.backends, self.kinds, owner=self.document.owner, asked=(label,)
@@ -155,6 +162,8 @@ class Templates:
         )
         note = self.notes.bad if len(found) == len(template.backends) else self.notes.warn
         for backend, text in found:
+            if (backend, text) in told:
+                continue
             words, _, hint = text.partition("; hint: ")
             note(path, f"{label} on backend {backend}: {words}", hint)
 

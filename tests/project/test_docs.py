@@ -8,6 +8,8 @@ import pathlib
 import re
 import shlex
 
+import yaml
+
 from broker import metrics
 from broker.cli import main, shared
 from broker.config import describing, kinds, loading
@@ -183,6 +185,37 @@ def test_the_examples_of_the_reference_load():
         environ={},
     )
     assert len(made.templates) == 5
+
+
+def configurations():
+    """Yield the configurations of all pages, with what they leave out put in."""
+    for page in sorted(DOCS.rglob("*.md")):
+        for number, block in enumerate(
+            re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.M | re.S)
+        ):
+            found = yaml.safe_load(block)
+            templates = found.get("templates") or {}
+            if templates and all("labels" in section for section in templates.values()):
+                yield f"{page.name} {number}", {**_LEFT_OUT, **_somewhere(found), **found}
+
+
+_LEFT_OUT = {
+    "owner": "o",
+    "controller": {"url": "http://localhost/"},
+    "defaults": {"mesos": {"secrets": "volume"}},
+}
+
+
+def _somewhere(found):
+    on_docker = {"backends": {"d": {"kind": "docker"}}, "defaults": {"image": "an/agent"}}
+    return {} if "backends" in found else on_docker
+
+
+@each(("name", "configuration"), list(configurations()))
+def test_whole_configurations_of_the_manual_load(name, configuration):
+    """Whoever copies one has an agent of it."""
+    text = yaml.safe_dump(configuration, sort_keys=False)
+    assert loading.parse(text, kinds.classes(), environ={}).templates, name
 
 
 def commands_of(page):

@@ -172,3 +172,16 @@ async def test_a_name_that_begins_as_another_is_another(engine_url):
         await made.terminate("a7", grace_s=0)
         assert ["a70"] == [one.name for one in await made.list()]
         await made.aclose()
+
+
+async def test_an_agent_may_be_called_like_a_fault(engine_url):
+    """A manager's words hold its name: it is looked for, started and removed all the same."""
+    async with rigged(engine_url) as rig:
+        made = rig.backend()
+        for name in ("secret-scan-1", "no-quorum-1", "invalid-1"):
+            await made.launch(rig.spec(name))
+            await checks.running(made, name, within_s=WITHIN_S)
+            await made.terminate(name, grace_s=0)
+            with pytest.raises(api.NotFound):
+                await made.terminate(name, grace_s=0)
+        await made.aclose()

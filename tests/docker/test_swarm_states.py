@@ -215,6 +215,24 @@ def test_whose_fault_a_refusal_is(status, words, kind, elsewhere):
     assert "rpc error" not in error.reason
 
 
+@pytest.mark.parametrize(
+    "name", ["o-secret-scan-x", "o-quorum-x", "o-invalid-x", "o-raft-x", "team/quorum:1"]
+)
+@pytest.mark.parametrize(
+    ("status", "words", "kind"),
+    [
+        (404, "service {} not found", api.NotFound),
+        (500, "rpc error: code = Unknown desc = {} is odd", api.Unavailable),
+        (400, "secret of {} is odd", api.Rejected),
+    ],
+)
+def test_what_was_asked_for_says_nothing_of_the_fault(name, status, words, kind):
+    """Whatever a template, an owner or an image is called."""
+    error = refusals.refused(status, words.format(name), named=(name,))
+    assert type(error) is kind
+    assert name in error.reason
+
+
 def test_what_a_template_names_and_is_not_there_is_the_templates_fault():
     for name in ("06-images", "12-constraints-resources-names"):
         for status, words in words_of(name):

@@ -302,7 +302,9 @@ class SwarmBackend:
         else:
             digest = await self._read(manager.Manager.ask_registry, image)
             told = reference.with_digest(image, digest) if digest else image
-        self._resolved[key] = (told, self._now() + self._settings.resolved_s)
+        now = self._now()  # builds name as many images as they like
+        self._resolved = {one: kept for one, kept in self._resolved.items() if now < kept[1]}
+        self._resolved[key] = (told, now + self._settings.resolved_s)
         return told
 
     # --- listing ---

@@ -112,7 +112,7 @@ class Manager(client.Engine):
 
     def find_service(self, name: str) -> Service:
         """Look at the service of exactly that name; raises NotFound."""
-        with self._managed(f"cannot look at {quotes.shown(name)}") as session:
+        with self._managed(f"cannot look at {quotes.shown(name)}", name) as session:
             found = _service(
                 session.ask_json(dict, "GET", f"/services/{_quoted(name)}", limit=_INSPECT_MAX)
             )
@@ -134,15 +134,15 @@ class Manager(client.Engine):
             for file, content in plan.secrets.items():
                 called = service.secret_name(plan.service, file, secrets.token_hex(8))
                 made[file] = (self._secret(called, content, plan.labels), called)
-            self._create(plan.complete(image, made, lent), plan.image)
+            self._create(plan, plan.complete(image, made, lent))
         except BaseException:
             for secret, _ in made.values():
                 with contextlib.suppress(api.BackendError):
                     self.remove_secret(secret)
             raise
 
-    def _create(self, body: Mapping[str, Any], image: str) -> None:
-        login = self._login(image)
+    def _create(self, plan: service.ServicePlan, body: Mapping[str, Any]) -> None:
+        login = self._login(plan.image)
         with self._answers("cannot create a service") as session:
             try:
                 session.ask(
@@ -154,7 +154,9 @@ class Manager(client.Engine):
             except wire.RefusedError as error:
                 if error.status == HTTPStatus.CONFLICT:
                     raise client.NameTakenError(error.words) from error
-                raise refusals.refused_creation(error.status, error.words) from error
+                raise refusals.refused_creation(
+                    error.status, error.words, named=(plan.service, plan.image)
+                ) from error
 
     def remove_service(self, service_id: str) -> None:
         """Remove a service by its id; its task ends on its own; raises NotFound."""
@@ -208,7 +210,7 @@ class Manager(client.Engine):
             raise api.Rejected("a swarm takes no empty secret")
         data = base64.b64encode(content.encode("utf-8", "surrogateescape")).decode()
         body = {"Name": name, "Labels": dict(labels), "Data": data}
-        with self._managed("cannot create a secret") as session:
+        with self._managed("cannot create a secret", name) as session:
             answer = session.ask_json(
                 dict,
                 "POST",
@@ -220,7 +222,7 @@ class Manager(client.Engine):
 
     def _id_of(self, kind: str, name: str) -> str:
         """Return the id of a ``config`` or ``secret`` of the swarm. Raises Rejected for none."""
-        with self._managed(f"cannot look at the {kind} {quotes.shown(name)}") as session:
+        with self._managed(f"cannot look at the {kind} {quotes.shown(name)}", name) as session:
             query = {"filters": json.dumps({"name": [name]})}  # of all that begin so
             entries = session.ask_json(list, "GET", f"/{kind}s", query=query)
         for entry in entries:
@@ -245,8 +247,8 @@ class Manager(client.Engine):
         return typed.words(told.get("Id"), 256) or image
 
     @contextlib.contextmanager
-    def _managed(self, doing: str) -> Iterator[wire.Connections]:
-        """Give the session; judge refusals by a manager's words."""
+    def _managed(self, doing: str, *named: str) -> Iterator[wire.Connections]:
+        """Give the session; judge refusals by a manager's words, but for what was named."""
         with self._answers(doing) as session:
             try:
                 yield session
@@ -254,7 +256,7 @@ class Manager(client.Engine):
                 if "client version" in error.words:
                     raise
                 raise refusals.refused(
-                    error.status, error.words, retry_after=error.retry_after
+                    error.status, error.words, named=named, retry_after=error.retry_after
                 ) from error
 
 

@@ -5,6 +5,7 @@ host, an unknown network is 500, a secret in use 400. So words come before the s
 """
 
 import re
+from collections.abc import Collection
 
 from attrs import frozen
 
@@ -48,13 +49,21 @@ _ROWS = (
 """What a manager's words mean, whatever the status beside them; the first that fits."""
 
 
-def refused(status: int, words: str, *, retry_after: float | None = None) -> api.BackendError:
-    """Map an answer that is no success; ``words`` are clean."""
+def refused(
+    status: int, words: str, *, named: Collection[str] = (), retry_after: float | None = None
+) -> api.BackendError:
+    """Map an answer that is no success; ``words`` are clean.
+
+    ``named``: what was asked for, which says nothing of the fault whatever it is called.
+    """
     if status in {401, 403}:
         return api.Unauthorized(f"the manager says {status}: {words}", reach=_PLACE)
     told = _GRPC.sub("", words)
+    judged = words
+    for name in named:
+        judged = judged.replace(name, "it")
     for row in _ROWS:
-        if re.search(row.words, words, re.IGNORECASE):
+        if re.search(row.words, judged, re.IGNORECASE):
             if not row.meaning or row.meaning.startswith("hint: "):
                 hint = f"; {row.meaning}" if row.meaning else ""
                 return row.kind(f"the manager refuses: {told}{hint}", reach=row.reach)
@@ -66,9 +75,9 @@ def refused(status: int, words: str, *, retry_after: float | None = None) -> api
     return answers.refusal(status, words, retry_after=retry_after)
 
 
-def refused_creation(status: int, words: str) -> api.BackendError:
+def refused_creation(status: int, words: str, *, named: Collection[str] = ()) -> api.BackendError:
     """Map a refused creation of a service: what is not there is what the template names."""
-    error = refused(status, words)
+    error = refused(status, words, named=named)
     if isinstance(error, api.NotFound):
         return api.Rejected(f"the manager refuses: {error.reason}; hint: the template names it")
     return error

@@ -1,6 +1,7 @@
 """Docker for the builds of an agent: what is sent, and what builds see on a real engine."""
 
 import asyncio
+import json
 import shutil
 import textwrap
 
@@ -70,6 +71,14 @@ def test_an_engine_beside_the_agent_sees_what_it_has(mode, group):
     assert "CapDrop" not in host
     assert f"docker:{mode}" == beside["Image"]
     assert not plan.wants_socket
+
+
+def test_the_engine_is_shown_beside_its_agent():
+    """By `render`, as it would be sent."""
+    shown = container.render(spec(mode="dind"), settings.DockerSettings(), owner="o")
+    agent, _, engine = shown.partition("\n}\n")
+    assert "o-t-abc" in json.loads(f"{agent}}}")["Labels"]["agent-broker.name"]
+    assert json.loads(engine)["HostConfig"]["Privileged"] is True
 
 
 def test_another_engine_is_another_specification():

@@ -1,6 +1,8 @@
 """Docker for the builds of a pod: what is created, and what keeps its folder."""
 
+import contextlib
 import os
+import signal
 import subprocess
 
 import attrs
@@ -112,7 +114,7 @@ async def test_a_folder_is_given_away_and_removed_when_the_pod_ends(tmp_path):
     folder = tmp_path / "a 1"
     folder.mkdir()
     owner = f"{os.getuid()}:{os.getgid()}" if os.getuid() else "1000:1001"
-    keeper = subprocess.Popen(["sh", "-c", engine._KEEP, folder, owner])
+    keeper = subprocess.Popen(["sh", "-c", engine._KEEP, folder, owner], start_new_session=True)
     try:
         whose = tuple(map(int, owner.split(":")))
 
@@ -124,6 +126,7 @@ async def test_a_folder_is_given_away_and_removed_when_the_pod_ends(tmp_path):
         keeper.terminate()
         assert 0 == keeper.wait(patience.seconds(10))
     finally:
-        keeper.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(keeper.pid, signal.SIGKILL)  # its sleep, as the end of a container does
         keeper.wait()
     assert not folder.exists()

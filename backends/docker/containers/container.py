@@ -261,14 +261,20 @@ def body(
     spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner: str
 ) -> Mapping[str, Any]:
     """Return the body that a launch would send. Raises Rejected."""
-    return plan(
-        spec, owner=owner, prefix=configured.name_prefix, runtimes=configured.runtimes
-    ).body
+    return _plan_by(spec, configured, owner).body
+
+
+def _plan_by(
+    spec: api.InstanceSpec, configured: settings.DockerSettings, owner: str
+) -> ContainerPlan:
+    return plan(spec, owner=owner, prefix=configured.name_prefix, runtimes=configured.runtimes)
 
 
 def render(spec: api.InstanceSpec, configured: settings.DockerSettings, *, owner: str) -> str:
-    """Return it as JSON. Raises Rejected."""
-    return json.dumps(body(spec, configured, owner=owner), indent=2) + "\n"
+    """Return it as JSON, and after it the engine beside it, if it has one. Raises Rejected."""
+    made = _plan_by(spec, configured, owner)
+    sent = [made.body, *([] if made.beside is None else [made.beside])]
+    return "".join(json.dumps(one, indent=2) + "\n" for one in sent)
 
 
 def mounts_of(options: settings.DockerTemplate) -> Iterator[workspaces.Mount]:

@@ -5,6 +5,7 @@ instance is asked again and again while it lives, and the largest answer is kept
 two samples is not seen. Refuses to know any platform, and who asks.
 """
 
+import math
 from collections.abc import Collection
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ _N = TypeVar("_N", int, float)
 FIRST_S, EVERY_S = 2.0, 15.0
 """Between the first two samples of an instance, twice that between the next, and at most: agents
 of one short build are seen too, and a platform is not asked more than it bears."""
+_ALL = ""  # no platform has such a key
 _RATE_S = 1.0  # of a shorter interval the processor time says nothing
 
 
@@ -39,6 +41,8 @@ class Sample:
 class Usages:
     """What is told of each instance, by a key of its platform's (an id: a name is used again)."""
 
+    every_s: float = EVERY_S
+    together: bool = False  # one request tells of all
     _told: dict[str, api.Usage] = field(factory=dict)
     _asked: dict[str, tuple[float, float]] = field(factory=dict)  # when, and the pause after it
 
@@ -48,15 +52,16 @@ class Usages:
 
     def due(self, keys: Collection[str], *, now: float) -> tuple[str, ...]:
         """Return who is to be asked, and take them for asked, whatever comes of it."""
-        found = tuple(key for key in keys if self._is_due(key, now))
-        for key in found:
-            _, pause_s = self._asked.get(key, (now, FIRST_S / 2))
-            self._asked[key] = (now, min(EVERY_S, 2 * pause_s))
-        return found
+        if self.together:
+            return tuple(keys) if keys and self._is_due(_ALL, now, self.every_s) else ()
+        return tuple(key for key in keys if self._is_due(key, now, FIRST_S))
 
-    def _is_due(self, key: str, now: float) -> bool:
-        asked_at, pause_s = self._asked.get(key, (now, 0.0))
-        return not 0 <= now - asked_at < pause_s  # nor if the clock went back
+    def _is_due(self, key: str, now: float, first_s: float) -> bool:
+        asked_at, pause_s = self._asked.get(key, (-math.inf, 0.0))
+        if 0 <= now - asked_at < pause_s:  # not if the clock went back
+            return False
+        self._asked[key] = (now, min(self.every_s, 2 * pause_s) if pause_s else first_s)
+        return True
 
     def take(self, key: str, sample: Sample) -> None:
         """Add an answer."""
@@ -65,7 +70,7 @@ class Usages:
     def keep(self, keys: Collection[str]) -> None:
         """Forget all others."""
         self._told = {key: usage for key, usage in self._told.items() if key in keys}
-        self._asked = {key: asked for key, asked in self._asked.items() if key in keys}
+        self._asked = {k: asked for k, asked in self._asked.items() if k in keys or k == _ALL}
 
 
 def added(before: api.Usage | None, sample: Sample) -> api.Usage:

@@ -22,11 +22,11 @@ import attrs
 from attrs import frozen
 
 from backends import api
-from backends.kit import names
+from backends.kit import names, sampling, usage
 from backends.kubernetes import settings
 from backends.kubernetes.api import access, client, errors, reflector, rights
 from backends.kubernetes.exec import execution, listener
-from backends.kubernetes.pods import events, nodes, pod, refused_pod, states, table
+from backends.kubernetes.pods import events, nodes, pod, refused_pod, states, table, used
 from outside import quotes
 
 _LOG = logging.getLogger("backends.kubernetes")
@@ -74,6 +74,10 @@ class KubernetesBackend:
         self._reflector: reflector.Reflector | None = None
         self._inquiry = events.Inquiry()
         self._nodes = nodes.NodeWatch()
+        self._metrics = used.PodMetrics()
+        self._sampler = sampling.Sampler(
+            self._sample, now=now, every_s=used.EVERY_S, together=True
+        )
         self._refused: dict[str, _DeletionRefused] = {}  # by instance
         self._made: dict[str, _WaitingPod] = {}  # pods that have no secret yet, by instance
         self._own: dict[str, float] = {}  # instances that we made just now, and when
@@ -142,7 +146,14 @@ class KubernetesBackend:
                 for one in picture.pods
             ]
             await self._nodes.ask(asked, (one.place for one in instances), now=now)
-            instances = [self._with_node(one) for one in instances]
+            self._sampler.look(
+                [one.name for one in instances if one.state is api.InstanceState.RUNNING],
+                there=there,
+            )
+            instances = [
+                self._with_usage(self._with_node(one), sighting.memory_limit)
+                for one, sighting in zip(instances, picture.pods, strict=True)
+            ]
             found = [*(self._kept_back(one) for one in instances), *picture.departed]
             if picture.odd:
                 raise api.Partial(picture.odd, seen=found, odd=True)
@@ -264,6 +275,7 @@ class KubernetesBackend:
     async def aclose(self) -> None:
         """Let go of the connections; pods live on."""
         self._closed = True
+        await self._sampler.aclose()
         if self._listener is not None:
             await self._listener.aclose()
         if self._client is not None:
@@ -279,6 +291,23 @@ class KubernetesBackend:
         if not why:
             return instance
         return attrs.evolve(instance, ends_because=f"node {instance.place}: {why}"[:256])
+
+    async def _sample(self, names: Collection[str], take: sampling.Take) -> None:
+        with errors.contract():
+            asked, _ = await self._open()
+            by_pod = {pod.pod_name(name): name for name in names}
+
+            def keep(called: str, sample: usage.Sample) -> None:
+                if called in by_pod:
+                    take(by_pod[called], sample)
+
+            await self._metrics.ask(asked, pod.selector(self._owner), keep, now=self._now())
+
+    def _with_usage(self, instance: api.Instance, limit: int | None) -> api.Instance:
+        used_by_now = self._sampler.of(instance.name)
+        if used_by_now is None:
+            return instance
+        return attrs.evolve(instance, usage=attrs.evolve(used_by_now, memory_limit_bytes=limit))
 
     def _make(self, spec: api.InstanceSpec) -> pod.Manifests:
         told = self._settings.in_container

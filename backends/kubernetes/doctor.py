@@ -40,9 +40,10 @@ class Right:
     verb: str
     resource: str
     why: str = ""
+    group: str = ""
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.resource}"
+        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
 
 
 RIGHTS = (
@@ -51,6 +52,7 @@ RIGHTS = (
     Right(verb="get", resource="pods/log", why="the last words of dead agents"),
     Right(verb="list", resource="events", why="why a pod does not start"),
     Right(verb="patch", resource="pods", why="node autoscalers that may take idle agents away"),
+    Right(verb="list", resource="pods", group="metrics.k8s.io", why="what agents use"),
 )
 EXEC = tuple(Right(verb=v, resource="pods/exec", why="in-container") for v in ("create", "get"))
 """Only where `in_container` is set."""
@@ -171,6 +173,8 @@ async def _may(asked: client.ApiServer, right: Right) -> bool:
     attributes = {"namespace": asked.namespace, "verb": right.verb, "resource": resource}
     if sub:
         attributes["subresource"] = sub
+    if right.group:
+        attributes["group"] = right.group
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",

@@ -88,6 +88,7 @@ class Cluster:
     quotas: list[Object] | None = None  # None: they may not be listed
     hindrances: admission.Admission = field(factory=admission.Admission)
     nodes: dict[str, Object] | None = None  # None: they may not be read
+    metrics: dict[str, Object] | None = None  # by pod; None: the cluster has no metrics-server
     most_pods: int | None = None  # of a quota of its own, which is kept
     refused: int = 0  # creations, by that
     denied: set[tuple[str, str]] = field(factory=set)  # verb, resource: what a review refuses
@@ -424,6 +425,8 @@ class Cluster:
         name = parts[2] if len(parts) > 2 else ""
         if request.path.startswith("/api/v1/nodes/"):
             kind = "nodes"
+        if group.startswith("/apis/metrics.k8s.io/"):
+            kind = "metrics"
         verb = _VERBS.get(request.method, "get")
         if verb == "get" and kind in {"pods", "events"} and not name:
             verb = "watch" if "watch" in request.query else "list"
@@ -449,6 +452,8 @@ class Cluster:
             return web.json_response(_body("ok-version"))
         if request.path.startswith("/api/v1/nodes/"):
             return self._node(request.path.rpartition("/")[2])
+        if kind == "metrics":
+            return self._metrics(request)
         if request.path.endswith("/selfsubjectaccessreviews"):
             return await self._review(request)
         if kind == "namespaces":
@@ -486,6 +491,19 @@ class Cluster:
         if name not in self.nodes:
             return _recorded("error-404-pod-get")
         return web.json_response(self.nodes[name])
+
+    def _metrics(self, request: web.Request) -> web.Response:
+        """Tell what pods use, as metrics-server does; None: there is no such server."""
+        if self.metrics is None:  # in these words of 1.36, which are no Status
+            return web.Response(status=404, text="404 page not found\n")
+        selected = _selector(request.query.get("labelSelector", ""))
+        items = [
+            {"metadata": {"name": name}, **told}
+            for name, told in self.metrics.items()
+            if name in self.pods and _selects(selected, self.pods[name])
+        ]
+        kind = {"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1"}
+        return web.json_response({**kind, "metadata": {}, "items": items})
 
     async def _get_resourcequotas(self, request: web.Request, _: str) -> web.Response:
         if self.quotas is None:

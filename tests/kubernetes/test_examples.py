@@ -129,7 +129,10 @@ GROUP = "coordination.k8s.io"
 EXPLAINS = [
     {"apiGroups": [""], "resources": [resource], "verbs": ["list"]}
     for resource in ("events", "resourcequotas")
-] + [{"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]}]
+] + [
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]},
+    {"apiGroups": ["metrics.k8s.io"], "resources": ["pods"], "verbs": ["list"]},
+]
 
 
 def test_the_rights_are_the_least_that_were_tried() -> None:
@@ -151,12 +154,12 @@ def test_each_right_is_needed_and_no_other_is_given() -> None:
     """The matrix of a real API server: without it a call of the broker failed, with it one works."""
     tried = json.loads((recorded.FOLDER / "rbac-matrix.json").read_text())["changes"]
     needed = {
-        f"{resource} {verb}"
+        f"{'.'.join(filter(None, (resource, *rule['apiGroups'])))} {verb}"
         for rule in of_kind(base(), "Role")["rules"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    explains = {"events list", "resourcequotas list", "pods patch"}
+    explains = {"events list", "resourcequotas list", "pods patch", "pods.metrics.k8s.io list"}
     for right in needed - explains:
         assert tried[f"without {right}"]
     assert (

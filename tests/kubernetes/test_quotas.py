@@ -9,7 +9,7 @@ import pytest
 from backends import api
 from backends.kubernetes import backend
 from backends.kubernetes.api import errors, rights
-from backends.kubernetes.pods import quotas, refused_pod
+from backends.kubernetes.pods import quantities, quotas, refused_pod
 from tests.each import each
 from tests.kubernetes import fake, test_backend, test_held
 
@@ -60,6 +60,8 @@ def test_what_quotas_leave(told: list[Any], pods: int | None, alike: int | None)
         ("250m", 0.25),
         ("1.5Gi", 1.5 * 2**30),
         ("2k", 2000.0),
+        ("31250n", 3.125e-5),
+        ("7u", 7e-6),
         ("-1", None),
         ("1e3", None),
         ("three", None),
@@ -68,7 +70,7 @@ def test_what_quotas_leave(told: list[Any], pods: int | None, alike: int | None)
 )
 def test_quantities(told: Any, meant: float | None) -> None:
     """As Kubernetes writes them back; others are unknown."""
-    assert meant == quotas.quantity(told)
+    assert meant == quantities.amount(told)
 
 
 class Asked:

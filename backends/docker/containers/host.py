@@ -18,7 +18,7 @@ import pathlib
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -34,10 +34,9 @@ from backends.docker.containers import (
     handover,
     host_paths,
     runtimes,
-    sampling,
 )
 from backends.docker.engine import answers, client, events
-from backends.kit import names
+from backends.kit import names, sampling
 from outside import counts, quotes, text
 
 _GONE_S = 60.0  # for a removal that somebody else has begun
@@ -100,7 +99,7 @@ class Host:
         self._engines = engines.Engines(self.client, owner=owner)
         self._engined: frozenset[str] = frozenset()  # which of those listed have one
         self._follower = events.Follower(self.client, self._owner, wake=wake, now=now)
-        self._sampler = sampling.Sampler(self.client, now=now)
+        self._sampler = sampling.Sampler(self._sample, now=now)
         self._handover = handover.SecretFolders(owner, host.url)
         # whether the engine sees our files; None: only a launch can tell
         self._shares = None if host.url.startswith("unix:") else False
@@ -354,6 +353,19 @@ class Host:
             instances=tuple(instance for instance in instances if instance is not None),
             odd=text.clean("; ".join(f"{self.url}: {reason}" for reason in reasons if reason)),
         )
+
+    async def _sample(self, ids: Collection[str], take: sampling.Take) -> None:
+        """Ask some at the same time, because an answer takes a second (``client.Lane``)."""
+
+        async def one(container_id: str) -> None:
+            with contextlib.suppress(api.BackendError):  # the others may be told
+                sample = await self.client.call(
+                    client.Lane.USAGE, self.client.sample, container_id, now=self._now
+                )
+                if sample is not None:
+                    take(container_id, sample)
+
+        await asyncio.gather(*map(one, ids))
 
     def _named(self, listed: Sequence[answers.Listed]) -> tuple[dict[str, answers.Listed], int]:
         """Return ours by the instance's name, and of how many the name cannot be told.

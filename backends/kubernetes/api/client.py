@@ -39,6 +39,7 @@ _METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELE
 _PATCH = {"Content-Type": "application/merge-patch+json"}
 _EVENTS = 100  # of one pod; equal ones are counted, not repeated
 _EVENTS_LIMIT_S = 2.0  # a look waits for them
+_METRICS_LIMIT_S = 10.0
 _NODE_LIMIT_S = 2.0  # as above
 
 Object = dict[str, Any]
@@ -147,6 +148,21 @@ class ApiServer:
         """Return the quotas of the namespace; needs a right of its own."""
         found = await self._json("list", "resourcequotas", limit=_PAGE_BYTES)
         return [one for one in _items(found, "ResourceQuotaList") if isinstance(one, dict)]
+
+    async def pod_metrics(self, selector: str) -> list[Object]:
+        """Return what pods use; a right of its own. Raises NotFound where nobody tells it."""
+        path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
+        found = await self._json(
+            "list",
+            path,
+            query={"labelSelector": selector},
+            timeout_s=_METRICS_LIMIT_S,
+            limit=_PAGE_BYTES,
+        )
+        items = found.get("items")
+        if found.get("kind") != "PodMetricsList" or not isinstance(items, list):
+            raise errors.OddAnswer("the answer is not a PodMetricsList")  # without a version
+        return [one for one in items if isinstance(one, dict)]
 
     async def node(self, name: str) -> Object:
         """Return one node; needs a right of the whole cluster. Raises NotFound, and the others."""

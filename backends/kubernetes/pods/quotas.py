@@ -7,21 +7,14 @@ Refuses to know when to ask, and what follows from it.
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
 
-from backends.kubernetes.pods import states
+from backends.kubernetes.pods import quantities, states
 from outside import text
 
-_QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
-_UNITS = {"": 1.0, "m": 1e-3, "k": 1e3} | {
-    f"{prefix}{suffix}": float(base ** (power + 1))
-    for suffix, base in (("", 1000), ("i", 1024))
-    for power, prefix in enumerate("KMGTPE")
-}
 _COUNTS = frozenset({"pods", "count/pods"})
 _PREFIXES = {"requests.": "requests", "limits.": "limits"}
 _PLAIN = frozenset({"cpu", "memory", "ephemeral-storage"})  # means the requests
@@ -49,7 +42,10 @@ def room(quotas: Iterable[Mapping[str, Any]], pod: Mapping[str, Any]) -> QuotaRo
             continue
         hard, used = states.part(status, "hard"), states.part(status, "used")
         for resource in list(hard)[:_MOST]:
-            most, has = quantity(hard[resource]), quantity(used.get(resource, "0"))
+            most, has = (
+                quantities.amount(hard[resource]),
+                quantities.amount(used.get(resource, "0")),
+            )
             wanted = _wanted(pod, str(resource))
             if most is None or has is None or not wanted:
                 continue
@@ -65,15 +61,6 @@ def room(quotas: Iterable[Mapping[str, Any]], pod: Mapping[str, Any]) -> QuotaRo
         alike=min(alike, default=None),
         text=text.clean("; ".join(words), _WORDS),
     )
-
-
-def quantity(told: Any) -> float | None:
-    """Return a quantity as Kubernetes writes it, such as 500m or 2Gi; None for what is none."""
-    match = _QUANTITY.fullmatch(told) if isinstance(told, str) else None
-    if match is None:
-        return None
-    unit = match[2] or ""
-    return float(match[1]) * _UNITS[unit]
 
 
 def _wanted(pod: Mapping[str, Any], resource: str) -> float:
@@ -99,4 +86,4 @@ def _of_container(container: Mapping[str, Any], part: str, name: str) -> float:
     told = states.part(resources, part).get(name)
     if told is None and part == "requests":
         told = states.part(resources, "limits").get(name)
-    return quantity(str(told)) or 0.0 if told is not None else 0.0
+    return quantities.amount(str(told)) or 0.0 if told is not None else 0.0

@@ -29,7 +29,7 @@ from backends import api
 from backends.kit import names
 from backends.kubernetes.api import decoding, errors
 from backends.kubernetes.pods import pod as pods
-from backends.kubernetes.pods import table
+from backends.kubernetes.pods import quantities, table
 from outside import counts, text, typed
 
 Pod = Mapping[str, Any]
@@ -37,6 +37,7 @@ Pod = Mapping[str, Any]
 _WORDS = 256
 _MANY = 1000
 _WORD = 64  # characters of a reason, a name
+_BYTES_MAX = 1 << 62
 _LONG = 8192  # of a message that are looked at: more than are shown
 _POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _ID = re.compile(r"[\w.:-]{1,128}")  # a uid, a version
@@ -108,6 +109,7 @@ class PodSighting:
     end: api.Exit | None = None  # how it had ended before it was deleted
     due_at: float | None = None  # when it should be gone, if it is being deleted and not held
     odd: str = ""  # why it cannot be read
+    memory_limit: int | None = None  # of all its containers together, if each has one; bytes
     guards: tuple[str, ...] = ()  # annotations against eviction that are ours to set and remove
     guarded: tuple[str, ...] = ()  # those of them that are there
 
@@ -231,7 +233,17 @@ def _see(pod: Pod) -> PodSighting:
         guards=guards,
         guarded=tuple(key for key in guards if annotations.get(key) == pods.GUARDS[key]),
         due_at=due_at if stopping and not _holders(pod) else None,
+        memory_limit=_memory_limit(pod),
     )
+
+
+def _memory_limit(pod: Pod) -> int | None:
+    limits = [
+        quantities.amount(part(one, "resources", "limits").get("memory"))
+        for one in entries(part(pod, "spec"), "containers")
+    ]
+    told = [limit for limit in limits if limit is not None]
+    return int(min(sum(told), _BYTES_MAX)) if told and len(told) == len(limits) else None
 
 
 def unreadable(pod: Pod, problem: str) -> PodSighting:

@@ -41,6 +41,8 @@ _SECRET_LIKE = re.compile(r"(?i)passw|token|secret|api_?key")
 _ODD_IN_LABELS = re.compile(
     "[,;'\u00ab\u00ad\u00bb\u2018-\u201f\u2032\u2033\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
+# what people copy of a page, where names are shown in other ways
+_ODD_IN_JOBS = re.compile(r"://|\bjob/| [»>] |^ | $")
 _SUFFIX = "x" * 6
 _MAX_NAME = 63
 _LEAST_JAVA = 64 << 20
@@ -221,6 +223,19 @@ class Templates:
         for key, patterns in (("only_for", section.only_for), ("not_for", section.not_for)):
             if patterns == ():
                 self.notes.bad((*path, key), "found none; allowed: one or more, or leave it out")
+            for number, pattern in enumerate(patterns or ()):
+                meant = _ODD_IN_JOBS.search(pattern)
+                if meant is not None:
+                    self.notes.warn(
+                        (*path, key, number),
+                        f"{values.shown(pattern)} is for jobs that have {values.shown(meant[0])} "
+                        "in their full name",
+                        "full names are as in addresses, without the /job/ between: team-a/app",
+                    )
+        if section.only_for and {*section.only_for} <= {*(section.not_for or ())}:
+            self.notes.bad(
+                (*path, "only_for"), "all of it is in not_for, too", "paused: true is for nobody"
+            )
         if "**" in (section.not_for or ()):
             self.notes.bad(
                 (*path, "not_for"), "found **, which is every job", "paused: true is for nobody"

@@ -80,3 +80,24 @@ def test_what_is_wrong_refuses_the_file():
         parse(text)
     assert caught.value.lines == ("broker.yaml:6: templates.t.x.shared: below /w",)
     assert parse(text.replace("labels: l", "labels: l, cap: 1")).templates
+
+
+@pytest.mark.parametrize(
+    ("pattern", "odd"),
+    [
+        ("https://c/job/team-a/**", "://"),
+        ("job/team-a/**", "job/"),
+        ("team-a » app", " » "),
+        ("team-a/** ", " "),
+    ],
+)
+def test_a_pattern_copied_of_a_page_is_told(pattern, odd):
+    """It is taken, for a job may be called so, and would stand for none of those that are meant."""
+    made = parse(
+        "backends: {a: {kind: x, cap: 9}}\n"
+        f"templates: {{t: {{labels: l, only_for: ['{pattern}', 'team-a/my-job']}}}}"
+    )
+    (warning,) = made.warnings
+    assert warning.placed().startswith(
+        f"broker.yaml:5: templates.t.only_for[0]: '{pattern}' is for jobs that have '{odd}' in"
+    )

@@ -118,6 +118,8 @@ MORE = """
 @contextlib.asynccontextmanager
 async def kubernetes(folder, archive, how="", *, images=None, port=None, **changes):
     images_there = {RUNTIME: archive.with_suffix("")} if images is None else images
+    if images == "empty":  # what an API server without image volumes makes of one: `emptyDir`
+        images_there = {RUNTIME: folder / "empty"}
     cluster = fake.Cluster(runner=machines.Machine(folder / "node", images_there), **changes)
     sides = ", ".join(
         f"{name}: {{spec: {{containers: [{{name: {name}, image: nothing, command: [sleep, '9'], "
@@ -259,8 +261,13 @@ def ends(code, reason):
             {"images": {}},
             "the runtime of inject (volume agent-broker-runtime): the image cannot be pulled",
         ),
+        (
+            ", mount: true",
+            {"images": "empty"},
+            "the runtime of inject is not in its volume (does the cluster mount images?): could",
+        ),
     ],
-    ids=["memory", "half-an-image", "no-image", "no-image-volume"],
+    ids=["memory", "half-an-image", "no-image", "no-image-volume", "empty-volume"],
 )
 async def test_what_keeps_java_away_is_told_with_the_runtimes_name(
     tmp_path, archive, how, changes, words, monkeypatch

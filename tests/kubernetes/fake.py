@@ -218,7 +218,8 @@ class Cluster:
             words = f'failed to pull and unpack image "{agent["image"]}": not found'
             self.change(name, lambda pod: self._wait_containers(pod, "ErrImagePull", words))
             return
-        if (agent.get("command") or ["sh"])[0].startswith("/nonexistent"):
+        lacking = life is not None and not life.missing(agent) and life.lacks(agent)
+        if lacking or (agent.get("command") or ["sh"])[0].startswith("/nonexistent"):
             last = recorded.events("pod-25")[-1][2]["status"]["containerStatuses"][0]
             words = last["state"]["terminated"]["message"]
             words = words.replace("/no/such/binary", agent["command"][0])

@@ -75,6 +75,15 @@ class Life:
             (_MISSING.format(one) for one in wanted if one not in self.machine.images), None
         )
 
+    def lacks(self, container: Mapping[str, Any]) -> str | None:
+        """Return the command of a container that is brought its Java, if that is not there."""
+        (command, *_) = container["command"]
+        for mount in container.get("volumeMounts", ()):
+            inside = command.removeprefix(f"{mount['mountPath']}/")
+            if inside != command and not (self._source(mount) / inside).exists():
+                return command
+        return None
+
     async def start(self, container: Mapping[str, Any]) -> asyncio.subprocess.Process:
         """Start a container's own command."""
         with (self.home / f"{container['name']}.log").open("wb") as out:
@@ -102,19 +111,21 @@ class Life:
         mounts = []
         if container["image"] in self.machine.images:
             mounts.append(self._of_image(container["image"], runtime.ROOT.lstrip("/")))
-        volumes = {one["name"]: one for one in self.pod["spec"].get("volumes", ())}
         for mount in container.get("volumeMounts", ()):
-            volume = volumes[mount["name"]]
-            place = self.home / "volumes" / mount["name"]
-            if "image" in volume:
-                place = self.machine.images[volume["image"]["reference"]]
-            source = str(place / mount.get("subPath", ""))
-            read_only = "image" in volume or mount.get("readOnly", False)
+            source, read_only = str(self._source(mount)), mount.get("readOnly", False)
             mounts.append(brought.Mount(source, mount["mountPath"], read_only))
         if not any(mount.target == "/tmp" for mount in mounts):
             mounts.append(brought.Mount(str(scratch), "/tmp"))
         folder = container.get("workingDir", "/")
         return brought.inside(mounts, argv, folder=folder, root=root)
+
+    def _source(self, mount: Mapping[str, Any]) -> pathlib.Path:
+        volumes = {one["name"]: one for one in self.pod["spec"]["volumes"]}
+        image = volumes[mount["name"]].get("image")
+        place = self.home / "volumes" / mount["name"]
+        if image is not None:
+            place = self.machine.images[image["reference"]]
+        return place / mount.get("subPath", "")
 
     def _container(self, name: str) -> Mapping[str, Any]:
         body = self.pod["spec"]

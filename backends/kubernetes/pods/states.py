@@ -26,7 +26,7 @@ import attrs
 from attrs import frozen
 
 from backends import api
-from backends.kit import names
+from backends.kit import names, runtime
 from backends.kubernetes.api import decoding, errors
 from backends.kubernetes.pods import pod as pods
 from backends.kubernetes.pods import quantities, table
@@ -332,6 +332,11 @@ def _is_spent(pod: Pod) -> bool:
 
 # --- the order in which things are looked at ---------------------------------------------------
 
+_EMPTY = "the runtime of inject is not in its volume (does the cluster mount images?): "
+_FIRST = f'"{runtime.TOOLS}/sh": '
+"""What such an agent begins with, where a container's program is told to be missing."""
+_NOWHERE = 'failed to mkdir ""'
+"""Of containerd below 2.1, which is given an image where it knows paths of its host alone."""
 _Judged = tuple[api.InstanceState, str, api.Exit | None]
 
 
@@ -401,8 +406,8 @@ def _of_ended(container: Pod, ended: Pod, at: float | None) -> api.Exit | None:
     if not ended:
         return None
     name, code = _name(container), _whole(ended.get("exitCode"))
-    whose = _whose(name)
     said = words(ended, "message")
+    whose = _EMPTY if name == pods.AGENT and _FIRST in said else _whose(name)
     row = table.find(table.StatusPart.TERMINATED, word(ended, "reason"))
     number = _whole(ended.get("signal")) or (0 if code is None else code - _SIGNALLED)
     if row is not None:
@@ -459,6 +464,8 @@ def _of_mounted(pod: Pod, row: table.StatusRow, message: str) -> str:
     reference = typed.words(part(named, "image").get("reference"), _WORDS)
     if reference and row.slug == "image" and reference in message:
         return f"the runtime of inject (volume {pods.RUNTIME}): "
+    if reference and _NOWHERE in message:
+        return f"the runtime of inject (volume {pods.RUNTIME}): its node mounts no images: "
     return ""
 
 

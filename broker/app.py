@@ -15,7 +15,8 @@ from attrs import define, evolve, field
 
 import broker
 from backends import api as backends_api
-from broker import clock, config, metrics, page_address, status, store
+from broker import clock, config, metrics, page_address, status, store, tries
+from broker.control import guard
 from broker.controller import placeholder
 from broker.core import model
 from broker.core.fleet import death
@@ -61,6 +62,7 @@ class Broker:
     version: str = broker.__version__
     page: str = ""  # address of the status page once it is served
     configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
+    tried: tries.Tries | None = None  # what a person may have tried
     _server: status.Server | None = None
     _disk_full: bool = False
     _drained: bool = False
@@ -185,7 +187,10 @@ class Broker:
                 lag = group.create_task(self._measure_lag(), name="measure loop lag")
                 drain = group.create_task(self._end_when_empty(), name="wait until drained")
                 group.create_task(self.leads.run(self._led), name="keep the leadership")
+                if self.tried is not None:
+                    group.create_task(self.tried.run(), name="try what is ordered")
                 await self.reconciler.run()
+                self._stop_tries()
                 lag.cancel()
                 drain.cancel()
                 self.leads.leave()  # only now: what was in flight has ended
@@ -202,7 +207,12 @@ class Broker:
     def stop(self) -> None:
         """Order nothing new, finish what is in flight, keep the agents; ends within ``END_S``."""
         self.ends_within(END_S)
+        self._stop_tries()
         self.reconciler.stop()
+
+    def _stop_tries(self) -> None:
+        if self.tried is not None:
+            self.tried.stop()
 
     def drain(self, within_s: float = math.inf) -> None:
         """Launch nothing more, let every agent go after its build, then stop.
@@ -320,7 +330,12 @@ class Broker:
             with contextlib.suppress(OSError):  # then a command asks in vain, and looks by itself
                 page_address.withdraw(self.files)
             return
-        self._server = status.Server(self, metrics=self.recorder.render)
+        self._server = status.Server(
+            self,
+            metrics=self.recorder.render,
+            gate=guard.Guard(lambda: self.settings.tokens_file),
+            tries=self.tried,
+        )
         host, port = self.settings.listen
         self.page = await self._server.start(host=host, port=port)
         self._announce(self._server)

@@ -12,7 +12,7 @@ import socket
 import broker
 from backends import api as backends_api
 from backends import lease, registry
-from broker import app, clock, config, metrics, store
+from broker import app, clock, config, metrics, store, tries, trying
 from broker.controller import placeholder, reading
 from broker.core import model
 from broker.core.decide import judge, spec
@@ -107,7 +107,46 @@ def build(
         watch=watch,
         leads=leads,
     )
+    assembled.tried = tries.Tries(
+        trier=trier(assembled, nodes, is_marked=True),
+        policy=lambda: assembled.policy,
+        obstacle=lambda: _untried(assembled),
+        owner=settings.owner,
+        now=watch.now,
+    )
     return assembled
+
+
+def trier(
+    broker: app.Broker, nodes: execute.Nodes | None = None, *, is_marked: bool = False
+) -> trying.Trier:
+    """Return what tries agents with the backends of a broker; ``is_marked``: which is at work."""
+    made = trying.Trier(
+        owner=broker.settings.owner,
+        nodes=nodes or jnlp_client.NodeClient(broker.session),
+        backends=broker.backends,
+        order=broker.reconciler.executor.order,
+        now=broker.watch.now,
+        is_marked=is_marked,
+    )
+    if is_marked:
+        made.fleet, made.leads = broker.reconciler, lambda: broker.leads.leading
+    return made
+
+
+def _untried(broker: app.Broker) -> str:
+    """Say why no agent may be tried just now; empty: one may."""
+    if not broker.leads.leading:
+        return "this broker is a standby: ask the one that leads"
+    if broker.draining:
+        return "this broker lets all agents go"
+    good, words = broker.ready()
+    if not good:
+        return f"this broker is not ready: {words}"
+    plan, cap = broker.plan, broker.settings.limits.agents
+    if cap is not None and plan is not None and len(plan.agents) >= cap:
+        return f"all {cap} places for agents are taken (limits.agents)"
+    return ""
 
 
 def elect(settings: config.Settings, *, watch: clock.Clock) -> leadership.Leadership:

@@ -13,7 +13,7 @@ import ipaddress
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import aiohttp
@@ -21,7 +21,7 @@ import yarl
 from attrs import field, frozen
 
 from backends import api as backends_api
-from outside import bodies, connect_errors, odd_json
+from outside import bodies, connect_errors, odd_json, text
 from outside import secrets as known_secrets
 
 NOTE = "page"
@@ -29,6 +29,8 @@ NOTE = "page"
 CHALLENGE, PROOF = "X-Broker-Challenge", "X-Broker-Proof"
 _WORD = re.compile(r"[0-9a-f]{32,64}")
 _ASK_S = 10.0
+_REFUSALS = frozenset({400, 401, 403, 409, 503})
+_WORDS_MAX = 1024
 LIMIT = 64 << 20
 """Bytes of one document: that of 50,000 agents has a good half."""
 
@@ -50,6 +52,10 @@ class Loads(Protocol):
 
 class NoAnswer(Exception):  # noqa: N818 -- what it is
     """Nobody answers as a broker does; ``str`` says what was found."""
+
+
+class OrderDeclined(Exception):  # noqa: N818 -- as above
+    """The broker does not do what was ordered; ``str`` are its words."""
 
 
 class NotABroker(NoAnswer):
@@ -116,12 +122,42 @@ async def ask(
     return documents
 
 
+async def order(
+    note: PageAddress, name: str, *, token: str, told: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Order something of the broker, or (``told`` None) return what there is, with a token.
+
+    Whoever answers there has proved to be the broker before the token is sent. Raises
+    OrderDeclined with the broker's words, and NoAnswer.
+    """
+    await ask(note.url, ("plan",), note=note)
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        url = yarl.URL(reachable(note.url)) / "api/v1" / name
+        async with aiohttp.ClientSession(
+            auto_decompress=False, timeout=aiohttp.ClientTimeout(total=_ASK_S), headers=headers
+        ) as session:
+            return await _document(session, url, note, told=told)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise NoAnswer(connect_errors.words(error)) from error
+
+
 async def _document(
-    session: aiohttp.ClientSession, url: yarl.URL, note: PageAddress | None
+    session: aiohttp.ClientSession,
+    url: yarl.URL,
+    note: PageAddress | None,
+    *,
+    told: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     word = secrets.token_hex(16)
-    async with session.get(url, headers={CHALLENGE: word}, allow_redirects=False) as answer:
-        if answer.status != 200:
+    method, body_sent = ("GET", None) if told is None else ("POST", dict(told))
+    async with session.request(
+        method, url, json=body_sent, headers={CHALLENGE: word}, allow_redirects=False
+    ) as answer:
+        if answer.status in _REFUSALS:
+            words = await answer.content.read(_WORDS_MAX)
+            raise OrderDeclined(text.clean(words.decode("utf-8", "replace").strip()))
+        if answer.status not in {200, 202}:
             raise NotABroker(f"{url.path} was answered {answer.status}")
         try:
             body = await bodies.read(answer, LIMIT)

@@ -21,9 +21,9 @@ import yarl
 from attrs import field, frozen
 
 from backends.kit import finding
-from broker import assembly, clock, config, exits, log, page_address, store
+from broker import assembly, clock, config, exits, log, page_address, store, trying
 from broker.cli import doctor as doctors
-from broker.cli import recording, shared, single_look, trying, watching
+from broker.cli import recording, shared, single_look, trying_there, watching
 from broker.core.fleet import marks
 from broker.loop import ending
 from broker.status import documents, terminal
@@ -184,18 +184,33 @@ async def _tries(
     before: Sequence[finding.Finding],
     watch: clock.Clock,
 ) -> AsyncIterator[finding.Finding]:
-    """Try an agent of each template, as an owner of its own, once all else is well."""
+    """Try an agent of each template on each of its backends, once all else is well.
+
+    By the broker at work where there is one that may be told to, else as an owner of its own.
+    """
     if not options.tries:
         return
     if any(one.verdict is finding.Grade.FAIL for one in before):
         yield finding.warn("try", "no agent was tried", "mend what failed first")
         return
+    by = await trying_there.way(settings)
+    yield by.said
+    if by.note is not None:
+        async for one in trying_there.tries(settings, by):
+            yield one
+        return
     with tempfile.TemporaryDirectory(prefix="agent-broker-try-") as folder:
         path = pathlib.Path(folder)
         own = attrs.evolve(settings, owner=trying.OWNER.format(settings.owner), state_dir=path)
         async with single_look.built(own, watch, reads_only=False) as broker:
-            async for one in trying.tries(broker):
-                yield one
+            trier = assembly.trier(broker)
+            for template in broker.policy.templates:
+                if template.paused or not template.backends:
+                    yield finding.warn(f"try {template.name}", "not tried: it is paused")
+                    continue
+                for backend in template.backends:
+                    async for one in trier.findings(template, backend):
+                        yield one
 
 
 async def _chained(*parts: AsyncIterator[finding.Finding]) -> AsyncIterator[finding.Finding]:

@@ -113,6 +113,7 @@ class Builder:
                 for name, entry in document.templates.items()
             },
             high_availability=replicas,
+            tokens_file=self._tokens_file(document.control.tokens_file, listen),
             watch_files_s=document.watch_files_s,
             parts=parts.digests(
                 document,
@@ -363,6 +364,16 @@ class Builder:
                 "127.0.0.1:8087",
             )
         return found
+
+    def _tokens_file(
+        self, setting: str | None, listen: tuple[str, int] | None
+    ) -> pathlib.Path | None:
+        if setting is None:
+            return None
+        path, file = ("control", "tokens_file"), (self.base / setting).absolute()
+        exposure.check_secret_file(self.notes, path, file)
+        exposure.check_control(self.notes, listen)
+        return file
 
     # --- backends ---
 

@@ -59,6 +59,19 @@ def check_listen(notes: collector.Notes, listen: tuple[str, int] | None) -> None
         )
 
 
+def check_control(notes: collector.Notes, listen: tuple[str, int] | None) -> None:
+    """Say when tokens travel in the clear, or nobody can bring one."""
+    path = ("control", "tokens_file")
+    if listen is None:
+        notes.warn(path, "nothing can be ordered: listen is off", "listen: 127.0.0.1:8087")
+    elif not is_local(listen[0]):
+        notes.warn(
+            path,
+            "not https: tokens travel in the clear to this address",
+            "a proxy that speaks TLS before it, and listen on 127.0.0.1",
+        )
+
+
 def check_url(notes: collector.Notes, path: tree.Path, url: str | None, what: str) -> None:
     """Say when ``what`` travels in the clear."""
     parts = urllib.parse.urlsplit(url or "")

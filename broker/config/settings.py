@@ -147,6 +147,7 @@ class Settings:
     high_availability: HighAvailability | None = None
     warnings: tuple[errors.Problem, ...] = ()  # what works and is unwise
     digest: str = ""  # of the files' texts
+    tokens_file: pathlib.Path | None = None  # of whoever may order something; None: nobody may
     watch_files_s: float | None = None  # None: only when asked
     parts: Mapping[str, str] = field(factory=dict, repr=False)  # ``parts.digests``
     fingerprint: str = ""  # of what the file says, whatever its layout; empty: in force in part

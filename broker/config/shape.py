@@ -546,6 +546,17 @@ class HighAvailability:
 
 
 @frozen(kw_only=True)
+class Control:
+    """What people may order of the broker at work."""
+
+    tokens_file: str | None = setting.of(
+        "File with a line NAME ROLE TOKEN for each who may ask; ROLE is view or operate, TOKEN "
+        "has 20 characters or more. Read again when it changes. Default: nothing can be ordered.",
+        None,
+    )
+
+
+@frozen(kw_only=True)
 class Document:
     """The whole file."""
 
@@ -564,6 +575,7 @@ class Document:
         "127.0.0.1:8087",
         word="off",
     )
+    control: Control = setting.of("What people may order of the broker at work.", Control())
     log: Log = setting.of("The log.", Log())
     watch_files_s: float | None = setting.of(
         "Look this often whether the configuration's files changed, and put them in force; off: "

@@ -23,7 +23,7 @@ from broker import log as logs
 from broker.controller import placeholder, reading
 from broker.core import model
 from broker.core.decide import judge
-from broker.core.fleet import builds, latency
+from broker.core.fleet import builds, latency, marks
 from broker.core.fleet import ledger as ledgers
 from broker.loop import (
     black_box,
@@ -169,6 +169,18 @@ class Reconciler:
         """Try at once what is left alone after failures: a person says that it may be well now."""
         ledger = ledgers.asked_again(self.state.ledger, now=self.watch.now())
         self.state = evolve(self.state, ledger=ledger)
+        self.hint()
+
+    def hold(self, name: model.NodeName, *, backend: model.BackendName, within_s: float) -> None:
+        """Decide nothing about an agent that is tried, for so many seconds at most."""
+        now = self.watch.now()
+        self.state = turn.hold(
+            self.state, name, backend, template=marks.TRIED, now=now, until=now + within_s
+        )
+
+    def let_go(self, name: model.NodeName) -> None:
+        """Expect that an agent which was tried is gone."""
+        self.state = turn.let_go(self.state, name, now=self.watch.now())
         self.hint()
 
     def take_over(self) -> None:

@@ -292,6 +292,47 @@ def held_by(state: State, backend: model.BackendName) -> int:
     return len(shown | taken)
 
 
+def hold(
+    state: State,
+    name: model.NodeName,
+    backend: model.BackendName,
+    *,
+    template: model.TemplateName,
+    now: float,
+    until: float,
+) -> State:
+    """Write down that an agent is made and removed beside the loop: nothing is decided about it.
+
+    It takes room as every other. When ``until`` is over it is judged by what is seen of it.
+    """
+    expected = model.Expectation(
+        verb=model.Verb.LAUNCH,
+        name=name,
+        template=template,
+        backend=backend,
+        since_at=now,
+        expires_at=until,
+        reason="a person has it tried",
+    )
+    return _expecting(state, expected)
+
+
+def let_go(state: State, name: model.NodeName, *, now: float) -> State:
+    """Expect that an agent which was held is gone; if it is not, it is swept as others are."""
+    held = state.ledger.expectations.get(name)
+    if held is None:
+        return state
+    gone = attrs.evolve(
+        held, verb=model.Verb.SWEEP, done_at=now, expires_at=now + ledgers.VISIBLE_S
+    )
+    return _expecting(state, gone)
+
+
+def _expecting(state: State, expected: model.Expectation) -> State:
+    expectations = {**state.ledger.expectations, expected.name: expected}
+    return attrs.evolve(state, ledger=attrs.evolve(state.ledger, expectations=expectations))
+
+
 def abandon(state: State, name: model.NodeName) -> State:
     """Forget an order that is left where it is, as if by a kill: how it ended nobody knows."""
     running = {other: action for other, action in state.running.items() if other != name}

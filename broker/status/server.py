@@ -1,8 +1,9 @@
 """The HTTP side: ``/healthz``, ``/readyz``, ``/metrics``, ``/api/v1/…`` and the page at ``/``.
 
-Everything is read from the last observation and plan at the moment of the request. Only GET and
-HEAD are answered; nothing here changes anything, so nothing here asks who you are. Where only this
-machine is served, a request under a foreign host name is refused: a web page elsewhere could
+Everything is read from the last observation and plan at the moment of the request, by anybody.
+What changes something is a POST that a guard (``broker.control``) lets in, where there is a file
+of tokens; it is a person's order to a room beside the loop, and decides nothing here. Where only
+this machine is served, a request under a foreign host name is refused: a web page elsewhere could
 otherwise read the answers through a browser on this machine, by a name that it points here.
 Refuses to wait for the controller or a backend.
 
@@ -22,7 +23,7 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -30,10 +31,11 @@ from aiohttp.http import HttpVersion11
 from attrs import frozen
 
 from broker import page_address
+from broker.control import guard, tokens
 from broker.core import model
 from broker.core.decide import leftovers
 from broker.status import documents, page
-from broker.status.source import StatusSource
+from broker.status.source import StatusSource, TryOrders, TryRefused
 from outside import doors, http_handler, limited_log
 
 _LOG = logging.getLogger("broker.status")
@@ -59,6 +61,7 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 _GOODBYE_S = 1.0
+_GOOD = {HTTPStatus.OK, HTTPStatus.ACCEPTED}
 
 _DEAR = 9.0
 """How long an answer is good, in times of what it took to make."""
@@ -68,6 +71,8 @@ _SLICE = 100
 
 _Make = Callable[[], web.Response | Awaitable[web.Response]]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Ordering = Callable[[web.Request, tokens.Holder], Awaitable[web.Response]]
+_WORDS_MAX = 256  # characters of a text in an order
 _Prove = Callable[[str, str, bytes], str | None]
 
 
@@ -92,10 +97,15 @@ class Server:
         *,
         metrics: Callable[[], tuple[bytes, str]],
         limits: doors.DoorLimits | None = None,
+        gate: guard.Guard | None = None,
+        tries: TryOrders | None = None,
     ) -> None:
+        """``gate`` lets in who may order something, ``tries`` is what they may order."""
         self.prove: _Prove = lambda word, path, body: None  # noqa: ARG005 -- until there is a key
         self.blind: Callable[[str], str] | None = None  # as well
         self._source = source
+        self._gate = gate
+        self._tries = tries
         self._metrics = metrics
         self._limits = limits if limits is not None else doors.DoorLimits()
         self._runner: web.AppRunner | None = None
@@ -151,6 +161,9 @@ class Server:
         self._add(app, f"{_API}configuration", self._configuration)
         self._add(app, f"{_API}leftovers", lambda: _json(self._leftovers(everything=False)))
         self._add(app, f"{_API}leftovers/all", lambda: _json(self._leftovers(everything=True)))
+        if self._gate is not None and self._tries is not None:
+            app.router.add_get(f"{_API}try", self._ordering(tokens.Role.VIEW, self._tried))
+            app.router.add_post(f"{_API}try", self._ordering(tokens.Role.OPERATE, self._try))
         return app
 
     def _add(self, app: web.Application, path: str, make: _Make) -> None:
@@ -200,13 +213,60 @@ class Server:
         """Prove who answers to whoever brings a word for it."""
         answer = await handler(request)
         word = request.headers.get(page_address.CHALLENGE)
-        if word is None or answer.status != HTTPStatus.OK or not isinstance(answer, web.Response):
+        if word is None or answer.status not in _GOOD or not isinstance(answer, web.Response):
             return answer
         body = answer.body if isinstance(answer.body, bytes) else b""
         given = self.prove(word, request.path, body)
         if given is not None:
             answer.headers[page_address.PROOF] = given
         return answer
+
+    # --- what may be ordered ---
+
+    def _ordering(self, role: tokens.Role, order: _Ordering) -> _Handler:
+        """Answer whoever the guard lets in."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            assert self._gate is not None  # noqa: S101 -- or there is no such route
+            asked = guard.OrderRequest(
+                method=request.method,
+                path=request.path,
+                headers=request.headers,
+                remote=str(request.remote),
+            )
+            admitted = self._gate.admit(asked, wanted=role)
+            if isinstance(admitted, guard.TurnedAway):
+                refusal = _line(admitted.status, admitted.words)
+                if admitted.status == HTTPStatus.UNAUTHORIZED:
+                    refusal.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+                return refusal
+            return await order(request, admitted)
+
+        return answer
+
+    async def _tried(self, _: web.Request, __: tokens.Holder) -> web.Response:
+        assert self._tries is not None  # noqa: S101 -- as above
+        return _json(self._tries.document())
+
+    async def _try(self, request: web.Request, holder: tokens.Holder) -> web.Response:
+        """Have a template tried: {"template": NAME, "backend": NAME, "why": WORDS}."""
+        assert self._tries is not None  # noqa: S101 -- as above
+        try:
+            told = await _order(request, wanted=("template",), may_have=("backend", "why"))
+        except ValueError as error:
+            return _line(HTTPStatus.BAD_REQUEST, str(error))
+        try:
+            self._tries.begin(told["template"], told.get("backend"))
+        except TryRefused as refused:
+            return _line(HTTPStatus.CONFLICT, str(refused))
+        where = f" on {told['backend']}" if "backend" in told else ""
+        guard.ordered(
+            holder,
+            f"try {told['template']}{where}",
+            remote=str(request.remote),
+            why=told.get("why", ""),
+        )
+        return _json(self._tries.document(), status=HTTPStatus.ACCEPTED)
 
     # --- the answers ---
 
@@ -284,8 +344,32 @@ async def _dressed(_: web.Request, answer: web.StreamResponse) -> None:
     answer.force_close()
 
 
-def _json(document: documents.Document) -> web.Response:
-    return _text(_dumped(document), kind="application/json")
+async def _order(
+    request: web.Request, *, wanted: Sequence[str], may_have: Sequence[str]
+) -> dict[str, str]:
+    """Return what is ordered: short texts by name. Raises ValueError that says what is wrong."""
+    body = await request.content.read(guard.BODY_MAX + 1)
+    while len(body) <= guard.BODY_MAX and (more := await request.content.read(guard.BODY_MAX)):
+        body += more
+    if len(body) > guard.BODY_MAX:
+        raise ValueError(f"more than {guard.BODY_MAX} bytes")
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("what is ordered is not JSON") from None
+    allowed = [*wanted, *may_have]
+    if not isinstance(told, dict) or not told.keys() <= {*allowed}:
+        raise ValueError(f"allowed: an object with {', '.join(allowed)}")
+    told = {name: value for name, value in told.items() if value is not None}
+    if not all(isinstance(value, str) and len(value) <= _WORDS_MAX for value in told.values()):
+        raise ValueError(f"allowed: texts of at most {_WORDS_MAX} characters")
+    if missing := [name for name in wanted if name not in told]:
+        raise ValueError(f"missing: {', '.join(missing)}")
+    return told
+
+
+def _json(document: documents.Document, *, status: int = HTTPStatus.OK) -> web.Response:
+    return _text(_dumped(document), kind="application/json", status=status)
 
 
 async def json_in_slices(document: documents.Document) -> web.Response:

@@ -4,12 +4,26 @@ Refuses to know who provides it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from broker import config
 from broker.core import model
 from broker.core.fleet import death, ledger
 from broker.leading import leadership
+
+
+class TryRefused(Exception):  # noqa: N818 -- an answer
+    """Nothing is tried; the text says why."""
+
+
+class TryOrders(Protocol):
+    """Trying agents of templates, one at a time."""
+
+    def begin(self, template: str, backend: str | None) -> None:
+        """Have one tried, on each of its backends or one. Raises TryRefused."""
+
+    def document(self) -> dict[str, Any]:
+        """Return what is tried, or was tried last."""
 
 
 class StatusSource(Protocol):

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from backends import api as backends_api
-from broker.cli import trying
+from broker import trying
 from broker.simulator import controller
 from tests.cli import test_doctor
 from tests.cli.test_cli import ran
@@ -93,8 +93,9 @@ async def test_a_listing_that_lags_is_no_end(monkeypatch):
     monkeypatch.setattr(trying, "_LOOK_S", 0.0)
     runs = backends_api.Instance(name="a", metadata={}, state=backends_api.InstanceState.RUNNING)
     passed = []
+    trier = trying.Trier(owner="o", nodes=Nodes(), backends={}, order=None, now=None)
     with pytest.raises(trying._Unwell, match="it is gone"):
-        await trying._online(Nodes(), Lagging(None, None, runs, None), "a", passed.append)
+        await trier._online(Lagging(None, None, runs, None), "a", passed.append)
     assert ["running"] == passed
 
 

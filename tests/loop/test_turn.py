@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from backends import api as backends_api
 from broker.core import model
-from broker.core.fleet import latency
+from broker.core.fleet import latency, marks
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import Phase
 from broker.loop import health, sources, turn
@@ -655,3 +655,49 @@ def test_a_backend_holds_what_it_showed_and_what_it_took_since():
     state = turn.settle(state, outcome(refused, **failure), scene.policy, DICE)
     (backoff,) = state.ledger.backoffs.values()
     assert (2, 1, 0) == (backoff.held, backoff.refusals, backoff.failures)
+
+
+# --- what a person has tried ---
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.ORPHAN])
+def test_nothing_is_decided_about_an_agent_that_is_tried(phase):
+    """Without the word it would be removed at once; it takes room, and serves nobody."""
+    scene = Scene(template("t"), cap=1)
+    scene.agent(marks.TRIED, phase, idle_s=5.0, age_s=500.0)
+    (name,) = {one.name for one in scene.instances[B]}
+    scene.wait(item(1, "t"))
+    free, held = state_of(scene), state_of(scene)
+    held = turn.hold(held, name, B, template=marks.TRIED, now=scene.now, until=scene.now + 900)
+    free_orders, held_orders = [], []
+    for _ in range(3):
+        made = taken(free, scene)
+        free, free_orders = made.state, [*free_orders, *made.orders]
+        made = taken(held, scene)
+        held, held_orders = made.state, [*held_orders, *made.orders]
+        scene.now += 200.0
+    assert name in {order.name for order in free_orders}
+    assert [] == held_orders
+    (unmet,) = held.plan.unmet
+    assert model.WaitReason.CAP_TOTAL is unmet.reason
+
+
+def test_what_is_left_of_a_try_is_removed_once_nobody_is_at_it():
+    """When it was let go and is still there, and when its time is over."""
+    scene = Scene(template("t"))
+    scene.agent(marks.TRIED, Phase.IDLE, idle_s=5.0)
+    (name,) = {one.name for one in scene.instances[B]}
+    begun = turn.hold(
+        state_of(scene), name, B, template=marks.TRIED, now=scene.now, until=scene.now + 900
+    )
+    for state, after_s in ((begun, 901.0), (turn.let_go(begun, name, now=scene.now), 60.0)):
+        made = taken(state, scene)
+        assert () == made.orders
+        later = taken(made.state, scene, now=scene.now + after_s)
+        assert [name] == [order.name for order in later.orders]
+
+
+def test_an_agent_that_nobody_holds_is_not_let_go():
+    """A broker that has changed its term meanwhile knows of no try."""
+    state = state_of(Scene(template("t")))
+    assert turn.let_go(state, model.NodeName("o-try-1"), now=NOW) is state

@@ -22,6 +22,8 @@ _LATEST = 253402300799.0  # end of the year 9999
 _KEYS = ("owner", "template", "backend", "revision", "created")
 _KEPT = 8192  # marks that are not read again at every look
 _PLACEHOLDER_KIND, _QUESTION_KIND = "placeholder", "claim"
+TRIED = model.TemplateName("doctor.try")
+"""The template of an agent that a person has tried; none can be configured that is called so."""
 _QUESTION = re.compile(r"[0-9a-f]{12}")
 
 

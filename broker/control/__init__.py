@@ -1,0 +1,1 @@
+"""What a person may order of a broker at work, and who may: for all that changes something."""

@@ -111,6 +111,7 @@ def build(
         trier=trier(assembled, nodes, is_marked=True),
         policy=lambda: assembled.policy,
         obstacle=lambda: _untried(assembled),
+        full=lambda backend: _full(assembled, backend),
         owner=settings.owner,
         now=watch.now,
     )
@@ -141,11 +142,18 @@ def _untried(broker: app.Broker) -> str:
     if broker.draining:
         return "this broker lets all agents go"
     good, words = broker.ready()
-    if not good:
-        return f"this broker is not ready: {words}"
-    plan, cap = broker.plan, broker.settings.limits.agents
-    if cap is not None and plan is not None and len(plan.agents) >= cap:
-        return f"all {cap} places for agents are taken (limits.agents)"
+    return "" if good else f"this broker is not ready: {words}"
+
+
+def _full(broker: app.Broker, backend: model.BackendName) -> str:
+    """Say why there is no room for an agent more on a backend; empty: there is."""
+    policy, agents = broker.policy, broker.plan.agents if broker.plan is not None else ()
+    limits = policy.backends.get(backend, model.BackendPolicy())
+    here = [agent for agent in agents if agent.backend == backend]
+    if policy.cap is not None and len(agents) >= policy.cap:
+        return f"all {policy.cap} places for agents are taken (limits.agents)"
+    if limits.cap is not None and len(here) >= limits.cap:
+        return f"all its {limits.cap} places are taken (cap)"
     return ""
 
 

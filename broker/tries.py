@@ -43,6 +43,7 @@ class Tries:
     trier: trying.Trier
     policy: Callable[[], model.Policy]
     obstacle: Callable[[], str]  # why nothing may be tried at this moment; empty: it may
+    full: Callable[[model.BackendName], str]  # why there is no room on one; empty: there is
     owner: str
     now: Callable[[], float]
     last: Try | None = None
@@ -99,6 +100,9 @@ class Tries:
         if template is None or backend not in template.backends:
             gone = finding.warn(check, f"not tried on {backend}: the configuration has changed")
             one.findings.append((backend, gone))
+            return
+        if words := self.full(backend):
+            one.findings.append((backend, finding.warn(check, f"not tried on {backend}: {words}")))
             return
         self.trier.passed = lambda told: one.passes.append((backend, told))
         limit_s = _TIMES * (template.connect_deadline_s + trying.START_S)

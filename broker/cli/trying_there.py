@@ -19,7 +19,7 @@ _CHECK = "try"
 
 
 @frozen(kw_only=True)
-class Way:
+class TryWay:
     """Who tries, and what is said of it; without ``note`` nobody but this command."""
 
     said: finding.Finding
@@ -31,19 +31,19 @@ class _Alone(Exception):  # noqa: N818 -- a result, not an error
     """No broker tries in our place; the text says why."""
 
 
-async def way(settings: config.Settings) -> Way:
+async def way(settings: config.Settings) -> TryWay:
     """Return by whom agents are to be tried: the broker at work, if it takes our token."""
     note = page_address.noted(store.ReadOnlyStore(settings.state_dir))
     if note is None or not await _answers(note):
         words = "from here, as another owner: no broker answers that works with this state_dir"
-        return Way(said=finding.ok(_CHECK, words))
+        return TryWay(said=finding.ok(_CHECK, words))
     try:
         token = await _token(settings, note)
     except _Alone as reason:
         words = f"from here, as another owner, not by the broker at {note.url}: {reason}"
-        return Way(said=finding.warn(_CHECK, words))
+        return TryWay(said=finding.warn(_CHECK, words))
     said = finding.ok(_CHECK, f"by the broker that works here, {note.url}")
-    return Way(said=said, note=note, token=token)
+    return TryWay(said=said, note=note, token=token)
 
 
 async def _answers(note: page_address.PageAddress) -> bool:
@@ -72,7 +72,7 @@ async def _token(settings: config.Settings, note: page_address.PageAddress) -> s
     return token
 
 
-async def tries(settings: config.Settings, by: Way) -> AsyncIterator[finding.Finding]:
+async def tries(settings: config.Settings, by: TryWay) -> AsyncIterator[finding.Finding]:
     """Yield how an agent of each template fares on each backend, one after the other."""
     for template in settings.templates:
         check = f"try {template.name}"
@@ -89,7 +89,7 @@ async def tries(settings: config.Settings, by: Way) -> AsyncIterator[finding.Fin
             return
 
 
-async def _template(name: model.TemplateName, by: Way) -> AsyncIterator[finding.Finding]:
+async def _template(name: model.TemplateName, by: TryWay) -> AsyncIterator[finding.Finding]:
     """Have one template tried. Raises OrderDeclined, NoAnswer."""
     assert by.note is not None  # noqa: S101 -- or nobody is asked
     told = {"template": name, "why": "agent-broker doctor --try"}

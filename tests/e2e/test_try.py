@@ -141,6 +141,19 @@ SENSELESS = [
 ]
 
 
+async def test_a_backend_that_is_full_is_passed_over(made):
+    """A try takes room, and never more than there is: no build loses a place by it."""
+    text = made.config.read_text()
+    made.config.write_text(f"{text}limits: {{agents: 1}}\n")
+    process = await ready(made)
+    made.submit("pool")
+    await made.until_served()
+    rows = await doctor(made)
+    assert "not tried on local: all 1 places for agents are taken" in rows[1]["text"]
+    assert not tried(made)
+    await made.stop(process)
+
+
 async def test_an_order_that_makes_no_sense_is_refused(made):
     """Each in its words, and nothing is made."""
     process = await ready(made)

@@ -8,6 +8,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+import attrs
 from attrs import Factory, frozen
 
 from backends import api as backends_api
@@ -95,13 +96,42 @@ def refusals(
             for one in (template, variant)
         )
         try:
-            made = make(wish)
+            make(wish)
         except backends_api.Rejected as error:
             yield backend, error.reason
             continue
         with contextlib.suppress(backends_api.Rejected):
-            if wish != plain and made == make(plain):
-                yield (
-                    backend,
-                    f"it changes nothing, for the template's section {entry.kind} says otherwise",
-                )
+            for what in _unheard(plain, wish, make):
+                words = f"it does not change {what}, for the template's section {entry.kind}"
+                yield backend, f"{words} says otherwise"
+
+
+def _unheard(
+    plain: backends_api.InstanceSpec,
+    wish: backends_api.InstanceSpec,
+    make: Callable[[backends_api.InstanceSpec], object],
+) -> Iterator[str]:
+    """Say what is asked for and makes no difference, each thing alone. Raises Rejected."""
+    derived = attrs.evolve(
+        wish.resources,
+        memory_bytes=plain.resources.memory_bytes,
+        cpu_limit=plain.resources.cpu_limit,
+    )
+    base = attrs.evolve(plain, resources=derived)
+    ways = {
+        "the image": attrs.evolve(base, image=wish.image),
+        "the images of its containers": attrs.evolve(base, side_images=wish.side_images),
+        "its parts": attrs.evolve(base, inherits=wish.inherits),
+        **{
+            words: attrs.evolve(
+                base, resources=attrs.evolve(derived, **{name: getattr(wish.resources, name)})
+            )
+            for name, words in (("memory_bytes", "the memory"), ("cpu_limit", "the cores"))
+        },
+    }
+    made = None
+    for what, one in ways.items():
+        if one != base:
+            made = make(base) if made is None else made
+            if make(one) == made:
+                yield what

@@ -111,7 +111,7 @@ def test_what_cannot_be_shown_is_said(label, words):
             "image: jenkins/inbound-agent:1",
             'image: a\n    kubernetes: {pod: {spec: {containers: [{name: jnlp, image: "b"}]}}}',
             "image.allow[0]",
-            "image=jenkins/1 on backend kubernetes: it changes nothing, for the template's",
+            "image=jenkins/1 on backend kubernetes: it does not change the image, for the template's",
         ),
     ],
 )
@@ -131,23 +131,30 @@ def test_what_a_choice_opens_is_warned_of():
     assert any("parameters.where.values.big.inherits: " in one for one in warnings), warnings
 
 
-def test_a_raw_section_that_wins_over_what_is_asked_for_is_refused():
-    """On other platforms as well: the container would be another one than was asked for."""
-    text = (
-        TEXT[: TEXT.index("templates:")]
-        + json.dumps(
-            {
-                "templates": {
-                    "box": {
-                        "labels": "box",
-                        "backends": ["docker"],
-                        "image": "a",
-                        "parameters": {"image": {"allow": ["b"]}},
-                        "docker": {"docker": {"Image": "c"}},
-                    }
-                }
-            }
-        )[1:-1]
-    )
-    with pytest.raises(config.ConfigError, match="image=b on backend docker: it changes nothing"):
+@pytest.mark.parametrize(
+    ("parameters", "raw", "words"),
+    [
+        (
+            {"image": {"allow": ["b"]}},
+            {"Image": "c"},
+            "image=b on backend docker: it does not change the image, ",
+        ),
+        (
+            {"size": {"values": {"big": {"memory": "8Gi", "cpu": 4}}}},
+            {"HostConfig": {"NanoCpus": 1}},
+            "size=big on backend docker: it does not change the cores, ",
+        ),
+    ],
+)
+def test_a_raw_section_that_wins_over_what_is_asked_for_is_refused(parameters, raw, words):
+    """On other platforms as well, and each thing alone: it would be another one than was asked for."""
+    box = {
+        "labels": "box",
+        "backends": ["docker"],
+        "image": "a",
+        "parameters": parameters,
+        "docker": {"docker": raw},
+    }
+    text = TEXT[: TEXT.index("templates:")] + json.dumps({"templates": {"box": box}})[1:-1]
+    with pytest.raises(config.ConfigError, match=words):
         _read(text)

@@ -10,9 +10,12 @@ import asyncio
 import contextlib
 import pathlib
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+
+import attrs
 
 from backends import api
+from backends.kit import sampling
 from backends.mesos import (
     cluster,
     containers,
@@ -26,6 +29,7 @@ from backends.mesos import (
     session,
     settings,
     tasks,
+    used,
 )
 from outside import counts, files, quotes, secrets, text, typed
 
@@ -72,6 +76,9 @@ class MesosBackend:
         told = configured.handover
         self._door = None if told is None else handover.HandoverDoor(told, now=now)
         self._now = now
+        self._sampler = sampling.Sampler(
+            self._sample, now=now, every_s=used.EVERY_S, together=True
+        )
         self._reserved: dict[str, tuple[float, offers.Need]] = {}  # by name; when, in loop time
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -151,11 +158,18 @@ class MesosBackend:
         known = [task for task in machine.tasks.values() if task.labels is not None]
         if len(known) < len(machine.tasks):
             unread = unread or "the labels of some tasks are not known yet"
+        self._sampler.look(
+            [task.name for task in known if task.state == "TASK_RUNNING" and task.final is None],
+            there=machine.tasks,
+        )
         leaving = machine.leaving(self._now())
         warned = {agent: machine.maintenance[agent] for agent in leaving}
         read, odd = typed.each(
             known,
-            lambda task: instances.instance(task, maintenance_at=warned.get(task.agent_id or "")),
+            lambda task: attrs.evolve(
+                instances.instance(task, maintenance_at=warned.get(task.agent_id or "")),
+                usage=self._sampler.of(task.name),
+            ),
         )
         waits = "" if machine.synced else await self._driver.awaited(machine)
         if reason := odd.words("task") or unread or _unheard(machine) or waits:
@@ -236,9 +250,23 @@ class MesosBackend:
 
     async def aclose(self) -> None:
         """Leave the framework to its failover time-out; its tasks run on."""
+        await self._sampler.aclose()
         if self._door is not None:
             await self._door.aclose()
         await self._driver.aclose()
+
+    async def _sample(self, names: Collection[str], take: sampling.Take) -> None:
+        """Ask each agent that runs tasks of ours; those that do not answer are left out."""
+        machine = await self._driver.ready(whole=False)
+        by_agent = {
+            task.agent_id: task for name in names if (task := machine.tasks.get(name)) is not None
+        }
+        for task in by_agent.values():
+            with contextlib.suppress(api.BackendError):
+                page = await self._cluster.containers(task)
+                now, framework = self._now(), machine.framework.id
+                for name, sample in used.read(page, framework=framework, now=now):
+                    take(name, sample)
 
     # --- launching ---
 

@@ -157,6 +157,12 @@ class Cluster:
         _cut, newline, whole = data.partition("\n")
         return whole if start and newline else data
 
+    async def containers(self, task: records.Task) -> Any:
+        """Return the page of what runs on a task's agent; None if that has none such."""
+        if not task.agent_url and task.agent_id is not None:
+            task.agent_url = await self._agent_url(task.agent_id)
+        return await self._link.agent_page(task.agent_url, "/containers")
+
     # --- inside ---
 
     async def _read(self, base: str, path: str, **numbers: int) -> tuple[int, str] | None:

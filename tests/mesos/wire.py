@@ -46,6 +46,7 @@ class Wire:
         self.subscribes = 0
         self.flags: dict | None = None  # of the agents
         self.pages: list[str] = []  # that were asked for
+        self.containers: list[dict[str, object]] | None = None  # of an agent's page
         self._step_s = step_s
         self._start = 0.0
         self._streams: set[asyncio.Event] = set()
@@ -213,6 +214,8 @@ class Wire:
             return web.json_response({"roles": self.machine.view_roles()})
         if path == "/files/read":
             return self._file(query)
+        if path == "/containers" and self.containers is not None:
+            return web.json_response(self.containers)
         if path == "/flags" and self.flags is not None:
             return web.json_response({"flags": self.flags})
         return web.Response(status=404)

@@ -47,7 +47,7 @@ class EngineDelivery:
     def __init__(self, host: settings.Host, configured: settings.DockerSettings) -> None:
         self.where = host.url
         self._engine = client.Engine(host, configured)
-        self._runtimes = runtimes.Runtimes(self._engine, configured, owner="")
+        self._volumes = runtimes.Volumes(self._engine, owner="")
 
     def close(self) -> None:
         """Let go of every connection."""
@@ -77,7 +77,7 @@ class EngineDelivery:
             for _ in range(_TRIES):
                 self._engine.load(io.BytesIO(_nothing(image)), within_s=_LOAD_S)
                 with contextlib.suppress(client.NoImageError):
-                    return self._runtimes.fill(tar, image, tell=tell)
+                    return self._volumes.fill(tar, image, tell=tell)
         raise api.Unavailable(f"somebody removes the image {image} again and again")
 
     def load(self, archive: pathlib.Path, name: str, *, tell: _Told) -> None:

@@ -47,6 +47,11 @@ ENVIRONMENT: Mapping[str, str] = {"LC_ALL": "C.UTF-8"}
 
 _Told = TypeVar("_Told")
 
+_BUSYBOX = f"{TOOLS}/busybox"
+_CHECK = '[ -e "$0/.complete" ] || { echo "the tree has not come whole"; exit 1; }'
+_COPY = f'cd {ROOT} && {_BUSYBOX} tar -c * .complete | {_BUSYBOX} tar -xoC "$0" && {_CHECK}'
+_HAS = '"$0"/*'
+_CLEAR = f'{_BUSYBOX} rm -f "$0/.complete" && {_BUSYBOX} rm -rf {_HAS}'
 _FORMAT = 1
 _MANIFEST_MAX = 64 << 10
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -168,10 +173,18 @@ def copied(folder: str) -> tuple[str, ...]:
     runs it owns the copy. It fails unless the mark of the end has come, too: of two programs that
     are joined a shell tells the end of the second alone.
     """
-    busybox = f"{TOOLS}/busybox"
-    copy = f'cd {ROOT} && {busybox} tar -c * .complete | {busybox} tar -xoC "$0"'
-    check = '[ -e "$0/.complete" ] || { echo "the tree has not come whole"; exit 1; }'
-    return (f"{TOOLS}/sh", "-c", f"{copy} && {check}", folder)
+    return (f"{TOOLS}/sh", "-c", _COPY, folder)
+
+
+def filled(folder: str) -> tuple[str, ...]:
+    """Return a command that copies the tree into a folder, unless it is there as a whole."""
+    copy = f"{{ {_BUSYBOX} rm -rf {_HAS}; {_COPY}; }}"
+    return (f"{TOOLS}/sh", "-c", f'[ -e "$0/.complete" ] || {copy}', folder)
+
+
+def emptied(folder: str) -> tuple[str, ...]:
+    """Return a command that removes the tree from a folder; what is left is no whole one."""
+    return (f"{TOOLS}/sh", "-c", _CLEAR, folder)
 
 
 def _told(told: Mapping[str, Any], key: str, like: re.Pattern[str]) -> str:

@@ -204,7 +204,7 @@ async def test_a_foreign_container_of_the_fillers_name_is_left_alone(engine_url,
 
 async def test_another_content_leaves_running_agents_alone(engine_url, tmp_path, monkeypatch):
     """New agents have the new one; the old one goes when nobody has it any more."""
-    monkeypatch.setattr(runtimes, "_SWEEP_S", 0.0)
+    monkeypatch.setattr(runtimes, "SWEEP_S", 0.0)
     path = tmp_path / "java.tar"
     old = archive(path)
     rig = rig_with(engine_url, path)
@@ -224,7 +224,7 @@ async def test_another_content_leaves_running_agents_alone(engine_url, tmp_path,
 
 async def test_a_content_that_another_owner_uses_stays(engine_url, tmp_path, monkeypatch):
     """Whoever made it wants another one by now; it goes when the last agent of anybody has gone."""
-    monkeypatch.setattr(runtimes, "_SWEEP_S", 0.0)
+    monkeypatch.setattr(runtimes, "SWEEP_S", 0.0)
     mine, theirs = tmp_path / "mine.tar", tmp_path / "theirs.tar"
     old = archive(mine)
     shutil.copyfile(mine, theirs)

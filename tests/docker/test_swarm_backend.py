@@ -65,7 +65,7 @@ async def test_a_service_that_is_made_amid_a_look_is_not_taken_for_one_that_ends
         assert [] == await made.list()
         asked = [path for path in proxy.asked if "filters" in path]
         assert ["/tasks", "/services", "/secrets"] == [
-            f"/{path.split('?')[0].rsplit('/')[-1]}" for path in asked
+            f"/{path.split('?')[0].rsplit('/')[-1]}" for path in asked[:3]
         ]
         shows(proxy, "/tasks", TASK)
         (one,) = await made.list()

@@ -191,7 +191,7 @@ def test_a_limit_of_one_engine_is_none_of_a_swarm():
 def test_a_folder_of_the_nodes_brings_java():
     """Read-only; the shell of the tree adds its tools to a search path only the image knows."""
     spec = attrs.evolve(SPEC, argv=(runtime.JAVA,), runtime="default", options=None)
-    runtimes = {"default": settings.RuntimeFolder(folder="/srv/agent")}
+    runtimes = {"default": settings.SwarmRuntime(folder="/srv/agent")}
     told = inner(service.plan(spec, owner="ours", runtimes=runtimes))
     assert told["Command"] == list(runtime.started([runtime.JAVA]))
     assert told["Mounts"] == [
@@ -199,3 +199,39 @@ def test_a_folder_of_the_nodes_brings_java():
     ]
     with pytest.raises(api.Rejected, match="no runtime 'default'"):
         service.plan(spec, owner="ours")
+
+
+@pytest.mark.parametrize("brought", [{"image": "java:1"}, {"tar": "/srv/java.tar"}])
+def test_a_volume_of_the_nodes_brings_java(brought):
+    """Which one, and which nodes do not have it, is told later; it is the same instance before."""
+    spec = attrs.evolve(SPEC, argv=(runtime.JAVA,), runtime="default", options=None)
+    runtimes = {"default": settings.SwarmRuntime(**brought)}
+    plan = service.plan(spec, owner="ours", runtimes=runtimes)
+    told = plan.with_volume("v-1", ["n1"])
+    assert told.digest == plan.digest
+    assert inner(told)["Mounts"] == [
+        {
+            "Type": "volume", "Source": "v-1", "Target": "/opt/agent", "ReadOnly": True,
+            "VolumeOptions": {"NoCopy": True},
+        }
+    ]  # fmt: skip
+    body = told.body
+    assert body["TaskTemplate"]["Placement"] == {"Constraints": ["node.id!=n1"]}
+    for labels in (body["Labels"], inner(told)["Labels"]):
+        assert labels[service.RUNTIME] == "v-1"
+        assert labels.items() >= plan.body["Labels"].items()
+    configured = settings.SwarmSettings(runtimes=runtimes)
+    shown = json.loads(service.render(spec, configured, owner="ours"))
+    (mount,) = shown["TaskTemplate"]["ContainerSpec"]["Mounts"]
+    assert mount["Source"] == "(named by its content)"
+
+
+def test_a_runtime_comes_in_one_of_three_ways():
+    """Neither none nor two; which nodes get it can be said of an image alone."""
+    for told in ({}, {"tar": "/a", "folder": "/b"}, {"tar": "/a", "image": "b"}):
+        with pytest.raises(ValueError, match="exactly one"):
+            settings.SwarmRuntime(**told)
+    with pytest.raises(ValueError, match="which nodes an image comes to"):
+        settings.SwarmRuntime(tar="/a", constraints=("node.role==worker",))
+    with pytest.raises(ValueError, match="upper case"):
+        settings.SwarmRuntime(image="Java")

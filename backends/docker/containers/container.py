@@ -32,6 +32,8 @@ DIGEST = f"{PREFIX}digest"
 NAME = f"{PREFIX}name"
 ENGINE = f"{PREFIX}has-engine"
 """Of an agent with an engine beside it."""
+RUNTIME = f"{PREFIX}runtime"
+"""Which content of a Java that is brought in something is about."""
 
 ROOT = "/agent-broker"
 SECRETS = f"{ROOT}/secrets"

@@ -2,7 +2,8 @@
 
 Blocking. Refuses to know what is in an archive beside its manifest, and what agents do with it.
 
-Theory of operation: the container that wants the volume is created first. From then on the engine
+Theory of operation: a container that has the volume is created first: the agent's own, or, where
+somebody else makes that, one that keeps it. From then on the engine
 removes the volume for nobody, so what is looked at is what the container will have. Where
 ``.complete`` is missing in it, the archive is unpacked there by way of a second container that is
 never started and sees the volume writable. Its name is the lock: whoever finds it taken waits.
@@ -15,6 +16,7 @@ once it is of no runtime of his any more, and the engine keeps it while a contai
 import contextlib
 import threading
 import time
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from backends import api
@@ -24,57 +26,37 @@ from backends.docker.engine import client
 from backends.kit import runtime
 from outside import quotes, text
 
-_RUNTIME = f"{container.PREFIX}runtime"
 _FILLS = f"{container.PREFIX}fills"
 _FILL_S = 90.0
 _PUT_S = _FILL_S  # for the archive alone
 _LOOK_S = 0.2
 _IMAGE_MOUNTS = (1, 48)
-_SWEEP_S = 600.0
+SWEEP_S = 600.0
 
 
-class Runtimes:
-    """The runtimes of one owner on one engine."""
+class Volumes:
+    """The volumes of one owner on one engine, filled from archives."""
 
-    def __init__(
-        self, engine: client.Engine, configured: settings.DockerSettings, *, owner: str
-    ) -> None:
+    def __init__(self, engine: client.Engine, *, owner: str) -> None:
         self._engine = engine
-        self._configured = configured
         self._marks = container.owner_labels(owner)
         self._lock = threading.Lock()
         self._fillers: dict[str, float] = {}  # since when each is seen, time.monotonic()
-        self._swept_at: float | None = None  # the same clock
 
-    def planned(self, plan: container.ContainerPlan) -> container.ContainerPlan:
-        """Return the same with what only this engine and its image tell.
+    def labels(self, manifest: runtime.Manifest) -> dict[str, str]:
+        """Return the labels of the volume of a content."""
+        return {**self._marks, container.RUNTIME: manifest.digest}
 
-        Raises Rejected for a runtime that cannot be, and ``client.NoImageError``.
+    def provide(
+        self, container_id: str, *, tar: str, image: str, mount: Mapping[str, Any]
+    ) -> None:
+        """Unpack an archive in the volume that a created container has, unless it is full.
+
+        ``image`` is any that the engine has; ``mount``: how the container has the volume. Raises
+        Rejected, Unavailable.
         """
-        brought = plan.runtime
-        if brought is None:
-            return plan
-        if brought.image is not None and self._engine.speaks() < _IMAGE_MOUNTS:
-            raise api.Rejected(
-                "this engine mounts no images: API 1.48 is needed (Docker 28); hint: `tar` of the "
-                "runtime"
-            )
-        if brought.tar is not None:
-            manifest = _manifest(brought.tar)
-            labels = {**self._marks, _RUNTIME: manifest.digest}
-            plan = plan.with_volume(volume_of(manifest), labels)
-        return plan.with_tools(self._engine.search_path(plan.image))
-
-    def provide(self, container_id: str, plan: container.ContainerPlan) -> None:
-        """Fill the volume of a created container, unless it is full.
-
-        Raises Rejected, Unavailable.
-        """
-        if plan.runtime is None or plan.runtime.tar is None:
-            return
-        mount = _mount(plan)
         while not self._is_complete(container_id):
-            self._fill_or_wait(plan.runtime.tar, _filler(plan.image, mount))
+            self._fill_or_wait(tar, _filler(image, mount))
 
     def fill(self, tar: str, image: str, *, tell: client.Sent) -> str:
         """Fill the volume of an archive that no container wants yet; return its name.
@@ -82,9 +64,9 @@ class Runtimes:
         ``image``: of the container that does it, which is never started. What is made here is of
         no owner. Raises Rejected, Unavailable, and ``client.NoImageError``.
         """
-        manifest = _manifest(tar)
+        manifest = manifest_of(tar)
         volume, is_full = volume_of(manifest), False
-        mount = container.runtime_mount(volume, {_RUNTIME: manifest.digest})
+        mount = container.runtime_mount(volume, {container.RUNTIME: manifest.digest})
         try:
             while not is_full:
                 is_full = self._fill_or_wait(tar, _filler(image, mount), tell=tell)
@@ -94,23 +76,10 @@ class Runtimes:
                     self._engine.remove_volume(volume)
         return volume
 
-    def sweep(self) -> None:
-        """Remove our volumes whose content is wanted no more, now and then; raises Unavailable."""
-        now = time.monotonic()
-        if self._swept_at is not None and now - self._swept_at < _SWEEP_S:
-            return
-        self._swept_at = now
-        volumes = self._engine.volumes(self._marks)
-        try:
-            wanted = {
-                _manifest(brought.tar).digest
-                for brought in self._configured.runtimes.values()
-                if brought.tar is not None
-            }
-        except api.Rejected:
-            return  # which one it will be is not known
-        for name, labels in volumes.items():
-            if _RUNTIME in labels and labels[_RUNTIME] not in wanted:
+    def sweep(self, wanted: Collection[str]) -> None:
+        """Remove our volumes of contents but for those of ``wanted``. Raises Unavailable."""
+        for name, labels in self._engine.volumes(self._marks).items():
+            if container.RUNTIME in labels and name not in wanted:
                 with contextlib.suppress(api.NotFound, api.Rejected):  # gone, or in use
                     self._engine.remove_volume(name)
 
@@ -165,6 +134,62 @@ class Runtimes:
             time.sleep(_LOOK_S)
 
 
+class Runtimes:
+    """The runtimes of one owner on one engine, for containers that are made there."""
+
+    def __init__(
+        self, engine: client.Engine, configured: settings.DockerSettings, *, owner: str
+    ) -> None:
+        self._engine = engine
+        self._configured = configured
+        self._volumes = Volumes(engine, owner=owner)
+        self._swept_at: float | None = None  # time.monotonic()
+
+    def planned(self, plan: container.ContainerPlan) -> container.ContainerPlan:
+        """Return the same with what only this engine and its image tell.
+
+        Raises Rejected for a runtime that cannot be, and ``client.NoImageError``.
+        """
+        brought = plan.runtime
+        if brought is None:
+            return plan
+        if brought.image is not None and self._engine.speaks() < _IMAGE_MOUNTS:
+            raise api.Rejected(
+                "this engine mounts no images: API 1.48 is needed (Docker 28); hint: `tar` of the "
+                "runtime"
+            )
+        if brought.tar is not None:
+            manifest = manifest_of(brought.tar)
+            plan = plan.with_volume(volume_of(manifest), self._volumes.labels(manifest))
+        return plan.with_tools(self._engine.search_path(plan.image))
+
+    def provide(self, container_id: str, plan: container.ContainerPlan) -> None:
+        """Fill the volume of a created container, unless it is full.
+
+        Raises Rejected, Unavailable.
+        """
+        if plan.runtime is not None and plan.runtime.tar is not None:
+            self._volumes.provide(
+                container_id, tar=plan.runtime.tar, image=plan.image, mount=_mount(plan)
+            )
+
+    def sweep(self) -> None:
+        """Remove our volumes whose content is wanted no more, now and then; raises Unavailable."""
+        now = time.monotonic()
+        if self._swept_at is not None and now - self._swept_at < SWEEP_S:
+            return
+        self._swept_at = now
+        try:
+            wanted = {
+                volume_of(manifest_of(brought.tar))
+                for brought in self._configured.runtimes.values()
+                if brought.tar is not None
+            }
+        except api.Rejected:
+            return  # which one it will be is not known
+        self._volumes.sweep(wanted)
+
+
 def volume_of(manifest: runtime.Manifest) -> str:
     """Return the name of the volume of a content."""
     return f"agent-broker-runtime-{manifest.short}"
@@ -174,7 +199,8 @@ def _called(volume: str) -> str:
     return f"{volume}-filler"
 
 
-def _manifest(path: str) -> runtime.Manifest:
+def manifest_of(path: str) -> runtime.Manifest:
+    """Return what an archive of this machine says of itself. Raises Rejected."""
     try:
         return runtime.read(path)
     except OSError as error:
@@ -188,7 +214,7 @@ def _mount(plan: container.ContainerPlan) -> dict[str, Any]:
     return next(dict(mount) for mount in mounts if mount["Target"] == runtime.ROOT)
 
 
-def _filler(image: str, mount: dict[str, Any]) -> dict[str, Any]:
+def _filler(image: str, mount: Mapping[str, Any]) -> dict[str, Any]:
     """A container for the sake of its mount: it is never started."""
     return {
         "Image": image,

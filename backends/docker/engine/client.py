@@ -27,7 +27,7 @@ import urllib3
 from backends import api
 from backends.docker import settings
 from backends.docker.containers import container
-from backends.docker.engine import answers, logins, reference, wire
+from backends.docker.engine import answers, bodies, logins, reference, wire
 from backends.kit import usage
 from outside import counts, quotes, text, typed
 
@@ -316,6 +316,12 @@ class Engine:
         with self._answers("cannot ask what the engine is") as session:
             return answers.identity(session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX))
 
+    def swarm_node(self) -> str:
+        """Return the id of the node that this engine is in its swarm; empty if it is in none."""
+        with self._answers("cannot ask which node the engine is") as session:
+            info = session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX)
+        return answers.plain_id(bodies.section(info, "Swarm").get("NodeID"))
+
     def began_at(self) -> float | None:
         """Return since when the engine is up, by its clock; None if it does not show it.
 
@@ -485,6 +491,17 @@ class Engine:
         """
         with self._answers("cannot remove an image") as session:
             session.ask("DELETE", f"/images/{image_path(name)}", limit=_INSPECT_MAX)
+
+    def import_image(self, name: str, tag: str, archive: bytes) -> None:
+        """Make an image of a tar file with what is in it."""
+        with self._answers("cannot make an image") as session:
+            session.ask(
+                "POST",
+                "/images/create",
+                query={"fromSrc": "-", "repo": name, "tag": tag},
+                body=archive,
+                headers=_TAR,
+            )
 
     def search_path(self, image: str) -> str | None:
         """Return where an image says that programs are looked for. Raises NoImageError."""

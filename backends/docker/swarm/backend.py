@@ -23,8 +23,8 @@ import attrs
 
 from backends import api
 from backends.docker.engine import client, reference
-from backends.docker.swarm import manager, managers, nodes, service, settings, states
-from backends.kit import names
+from backends.docker.swarm import manager, managers, nodes, runtimes, service, settings, states
+from backends.kit import names, runtime
 from outside import quotes, text, waits
 
 _P = ParamSpec("_P")
@@ -82,6 +82,13 @@ class SwarmBackend:
             self._owner,
             now,
         )
+        self._runtimes = runtimes.SwarmRuntimes(
+            configured,
+            owner=owner,
+            ask=self._ask,
+            resolve=self._resolve,
+            engines=self._nodes.all,
+        )
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._preparing: dict[str, api.Instance] = {}
         self._working: dict[str, asyncio.Future[None]] = {}
@@ -103,6 +110,10 @@ class SwarmBackend:
         """Start an instance; idempotent by name, also across brokers and restarts."""
         plan = self._planned(spec)
         self._begin()
+
+        def tell(words: str) -> None:
+            self._preparing[spec.name] = attrs.evolve(self._preparing[spec.name], detail=words)
+
         async with self._turn(spec.name):
             self._preparing[spec.name] = api.Instance(
                 name=spec.name,
@@ -113,7 +124,8 @@ class SwarmBackend:
             )
             try:
                 if not await self._is_there(plan):
-                    await self._make(plan, await self._resolve(plan))
+                    plan = await self._runtimes.brought(plan, tell)
+                    await self._make(plan, await self._resolve(plan.image, plan.resolve))
                 self._given[spec.name] = tuple(plan.secrets.values())
             finally:
                 if spec.name not in self._working:
@@ -161,6 +173,10 @@ class SwarmBackend:
             raise api.Partial(words, seen=everything, odd=True)
         if not self._reading:
             await self._sweep(listed | self._preparing.keys())
+            used = [one.labels for one in services]
+            used += [task.labels for task in tasks if _still_runs(task, None)]
+            with contextlib.suppress(api.BackendError):  # another time
+                await self._runtimes.sweep({told.get(service.RUNTIME, "") for told in used})
         return everything
 
     async def watch(self) -> AsyncIterator[None]:
@@ -288,16 +304,15 @@ class SwarmBackend:
             made.add_done_callback(lambda _: self._preparing.pop(plan.name, None))
             raise
 
-    async def _resolve(self, plan: service.ServicePlan) -> str:
-        """Return what the nodes are told for the image: a digest or an id does not move."""
-        image = plan.image
-        if plan.resolve == "tag" or not reference.moves(image):
+    async def _resolve(self, image: str, how: str) -> str:
+        """Return what the nodes are told for an image: a digest or an id does not move."""
+        if how == "tag" or not reference.moves(image):
             return image
-        key = (plan.resolve, image)
+        key = (how, image)
         known, until = self._resolved.get(key, ("", 0.0))
         if known and self._now() < until:
             return known
-        if plan.resolve == "id":
+        if how == "id":
             told = await self._read(manager.Manager.image_id, image)
         else:
             digest = await self._read(manager.Manager.ask_registry, image)
@@ -362,6 +377,8 @@ class SwarmBackend:
             return end  # its node may come back
         if end.slug == "image":
             end = attrs.evolve(end, message=await self._why_no_image(task, end.message))
+        elif end.slug == "command" and (volume := task.labels.get(service.RUNTIME)):
+            end = await self._without_java(end, volume)
         elif end.slug in {"exited", "killed"} and task.container:
             end = states.as_engine_tells(end, await self._nodes.certificate(task.container))
             with contextlib.suppress(api.BackendError):
@@ -378,6 +395,15 @@ class SwarmBackend:
         except api.BackendError as error:
             return text.clean(f"{words}; {error.reason}", 256)
         return words
+
+    async def _without_java(self, end: api.Exit, volume: str) -> api.Exit:
+        """Return how one ended whose command was not there: its node may have joined just now."""
+        if runtime.ROOT not in end.message:
+            return end
+        with contextlib.suppress(api.BackendError):
+            await self._runtimes.fill_anew(volume)
+        words = f"its Java was not on its node: {end.message}"
+        return attrs.evolve(end, slug="platform-lost", message=text.clean(words, 256))
 
     def _going(
         self,

@@ -46,6 +46,24 @@ class SwarmSecret:
 
 
 @frozen(kw_only=True)
+class Errand:
+    """A service that does one thing on each node, and that is ours."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    spec: Mapping[str, Any]  # as the API has it
+    version: int
+    run: int  # how often it was begun anew
+
+    @property
+    def image(self) -> str:
+        """What the nodes are told for its image."""
+        task = bodies.section(self.spec, "TaskTemplate")
+        return typed.words(bodies.section(task, "ContainerSpec").get("Image"), 4096)
+
+
+@frozen(kw_only=True)
 class SwarmView:
     """What one manager shows at one time."""
 
@@ -158,6 +176,31 @@ class Manager(client.Engine):
                     error.status, error.words, named=(plan.service, plan.image)
                 ) from error
 
+    def errands(self, labels: Mapping[str, str]) -> list[Errand]:
+        """Return the jobs with these labels; one that cannot be read is left out."""
+        with self._managed("cannot list services") as session:
+            entries = session.ask_json(list, "GET", "/services", query=_labelled(labels))
+            found, _ = typed.each(entries, _errand)
+            return found
+
+    def begin_errand(self, body: Mapping[str, Any], image: str) -> None:
+        """Create a service as the API describes it. Raises client.NameTakenError."""
+        self._create(body, image)
+
+    def change_errand(self, there: Errand, body: Mapping[str, Any]) -> None:
+        """Have a job do something else, or the same anew.
+
+        Raises Unavailable if somebody else has changed it meanwhile.
+        """
+        with self._managed("cannot change a service") as session:
+            session.ask(
+                "POST",
+                f"/services/{_quoted(there.id)}/update",
+                query={"version": there.version},
+                body=json.dumps(dict(body)).encode(),
+                headers={**_JSON, **self._login(there.image)},
+            )
+
     def remove_service(self, service_id: str) -> None:
         """Remove a service by its id; its task ends on its own; raises NotFound."""
         with self._managed("cannot remove a service") as session:
@@ -170,6 +213,15 @@ class Manager(client.Engine):
         with self._managed("cannot list tasks") as session:
             found = session.ask_json(list, "GET", "/tasks", query=_labelled(labels))
             return typed.each(found, states.task)
+
+    def tasks_of(self, service_id: str) -> list[states.SwarmTask]:
+        """Every task of a service that is there; one that cannot be read is left out."""
+        with self._managed("cannot list tasks") as session:
+            query = {"filters": json.dumps({"service": [service_id]})}
+            found, _ = typed.each(
+                session.ask_json(list, "GET", "/tasks", query=query), states.task
+            )
+            return found
 
     def nodes(self) -> list[states.SwarmNode]:
         """Every node; one that cannot be read is left out."""
@@ -281,6 +333,25 @@ def _service(entry: Any) -> Service:
     if not found.id or not found.name:
         raise ValueError("a service without an id, or without a name")
     return found
+
+
+def _errand(entry: Any) -> Errand:
+    """Read one. Raises ValueError for what is none."""
+    if not isinstance(entry, Mapping):
+        raise ValueError("an entry that is not a service")  # noqa: TRY004 -- the caller's one kind
+    spec, status = bodies.section(entry, "Spec"), bodies.section(entry, "JobStatus")
+    version = typed.integer(bodies.section(entry, "Version").get("Index"), 0, 1 << 62)
+    found = answers.plain_id(entry.get("ID"))
+    if not found or version is None:
+        raise ValueError("a service without an id, or without a version")
+    return Errand(
+        id=found,
+        name=typed.words(spec.get("Name"), 64),
+        labels=answers.texts(spec.get("Labels")),
+        spec=spec,
+        version=version,
+        run=typed.integer(bodies.section(status, "JobIteration").get("Index"), 0, 1 << 62) or 0,
+    )
 
 
 def _as_secret(entry: Any) -> SwarmSecret:

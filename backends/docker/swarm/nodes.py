@@ -45,6 +45,11 @@ class NodeEngines:
             for one in engines
         ]
 
+    @property
+    def all(self) -> Sequence[client.Engine]:
+        """Every one that can be reached, or could be."""
+        return [one.engine for one in self._reached]
+
     def follow(self) -> asyncio.Event:
         """Begin to listen; return what is set when a container has changed."""
         self._loop = asyncio.get_running_loop()

@@ -33,6 +33,8 @@ _ROWS = (
          r"|raft: |quorum", NoQuorumError, _PLACE, "the swarm has no quorum of managers"),
     _Row(r"Manager is being prepared|context deadline|connection is closing|transport is closing"
          r"|connection error", api.Unavailable, _PLACE, "the manager is not ready"),
+    _Row(r"update out of sequence", api.Unavailable, api.Reach.LAUNCH,
+         "somebody else has changed it meanwhile"),
     _Row(r"needs to be unlocked|swarm is encrypted", api.Unauthorized, _PLACE,
          "the manager is locked; hint: docker swarm unlock there"),
     _Row(r"certificates have expired", api.Unauthorized, _PLACE,

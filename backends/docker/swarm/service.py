@@ -13,19 +13,20 @@ Rules:
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from backends import api
 from backends.docker.containers import container
 from backends.docker.engine import bodies, reference
-from backends.docker.swarm import settings
+from backends.docker.swarm import placement, settings
 from backends.kit import names, runtime
 from outside import quotes
 
 PREFIX, DIGEST, NAME = container.PREFIX, container.DIGEST, container.NAME
+RUNTIME = container.RUNTIME
 SECRETS, WORK = container.SECRETS, container.WORK
 _PLACES = {api.SECRETS: SECRETS, api.WORK: WORK}
 _TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
@@ -36,8 +37,10 @@ _PLAIN = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _MARK = "-x"  # before the digest of a name that had to be changed
 _DIGITS = 12
 _MARKED = re.compile(rf".*{_MARK}[0-9a-f]{{{_DIGITS}}}")
+_RUNTIME_MOUNT = {"Type": "volume", "Source": "", "Target": runtime.ROOT, "ReadOnly": True}
 _OPENED, _CLOSED = 0o444, 0o400
 _ITS_ID = "(its id)"
+_ITS_CONTENT = "(named by its content)"
 
 
 @frozen(kw_only=True)
@@ -65,6 +68,7 @@ class ServicePlan:
     ids: tuple[int | None, int | None]
     configs: tuple[settings.Config, ...]
     borrowed: tuple[settings.LentSecret, ...]  # secrets of the swarm that are not ours
+    runtime: settings.SwarmRuntime | None  # the Java that is brought into it
     secrets: Mapping[str, str] = field(repr=False)
 
     def complete(
@@ -99,6 +103,33 @@ class ServicePlan:
         told = {"Image": image, "Secrets": [*own, *borrowed], "Configs": configs}
         inner = bodies.without_nothing(told)
         return bodies.merged(self.body, {"TaskTemplate": {"ContainerSpec": inner}})
+
+    @property
+    def placement(self) -> Mapping[str, Any]:
+        """Which nodes it may go to, in the API's words."""
+        return bodies.section(bodies.section(self.body, "TaskTemplate"), "Placement")
+
+    def with_volume(self, volume: str, without: Collection[str]) -> "ServicePlan":
+        """Return the same with the volume that its Java is in.
+
+        ``without``: ids of the nodes that do not have it.
+        """
+        task = bodies.section(self.body, "TaskTemplate")
+        inner = bodies.section(task, "ContainerSpec")
+        options = {"VolumeOptions": {"NoCopy": True}}
+        mounts = [
+            {**mount, "Source": volume, **options} if mount == _RUNTIME_MOUNT else mount
+            for mount in inner.get("Mounts", [])
+        ]
+        label = {RUNTIME: volume}
+        told = {
+            "Labels": label,
+            "TaskTemplate": {
+                "ContainerSpec": {"Labels": label, "Mounts": mounts},
+                "Placement": placement.kept_from(self.placement, without),
+            },
+        }
+        return evolve(self, body=bodies.merged(self.body, told))
 
     def _file(self, path: str, mode: int) -> dict[str, Any]:
         uid, gid = self.ids
@@ -161,12 +192,13 @@ def plan(
     *,
     owner: str,
     prefix: str = "",
-    runtimes: Mapping[str, settings.RuntimeFolder] | None = None,
+    runtimes: Mapping[str, settings.SwarmRuntime] | None = None,
 ) -> ServicePlan:
     """Return what to send; raises Rejected."""
     options = options_of(spec)
     called = service_name(spec.name, prefix=prefix)
-    body = bodies.merged(_body(spec, options, _brought(spec, runtimes or {})), options.service)
+    brought = None if spec.runtime is None else runtime.find(spec.runtime, runtimes or {})
+    body = bodies.merged(_body(spec, options, brought), options.service)
     task = bodies.section(body, "TaskTemplate")
     inner = bodies.section(task, "ContainerSpec")
     image = str(inner.get("Image", spec.image))
@@ -203,6 +235,7 @@ def plan(
         ids=bodies.ids(options.user),
         configs=options.configs,
         borrowed=options.secrets,
+        runtime=brought,
         secrets=spec.secret_files,
     )
 
@@ -212,6 +245,8 @@ def body(
 ) -> Mapping[str, Any]:
     """Return the body that a launch would send, but for secrets and digest. Raises Rejected."""
     made = plan(spec, owner=owner, prefix=configured.name_prefix, runtimes=configured.runtimes)
+    if made.runtime is not None and made.runtime.is_volume:
+        made = made.with_volume(_ITS_CONTENT, ())
     return made.complete(made.image, {file: (_ITS_ID, file) for file in made.secrets})
 
 
@@ -223,14 +258,8 @@ def render(spec: api.InstanceSpec, configured: settings.SwarmSettings, *, owner:
 # --- the body ----------------------------------------------------------------------------------
 
 
-def _brought(
-    spec: api.InstanceSpec, runtimes: Mapping[str, settings.RuntimeFolder]
-) -> settings.RuntimeFolder | None:
-    return None if spec.runtime is None else runtime.find(spec.runtime, runtimes)
-
-
 def _body(
-    spec: api.InstanceSpec, options: settings.SwarmTemplate, brought: settings.RuntimeFolder | None
+    spec: api.InstanceSpec, options: settings.SwarmTemplate, brought: settings.SwarmRuntime | None
 ) -> dict[str, Any]:
     resources = spec.resources
     limits = {
@@ -278,11 +307,10 @@ _OF_NODES = frozenset({"host", "bridge", "ingress"})
 
 
 def _container(
-    spec: api.InstanceSpec, options: settings.SwarmTemplate, brought: settings.RuntimeFolder | None
+    spec: api.InstanceSpec, options: settings.SwarmTemplate, brought: settings.SwarmRuntime | None
 ) -> dict[str, Any]:
     words = spec.argv if brought is None else runtime.started(spec.argv)
     argv = [_put(word) for word in words]
-    tree = {"Type": "bind", "Target": runtime.ROOT, "ReadOnly": True}
     command: list[str] | None = None
     if options.entry_point is not None:
         command = list(options.entry_point)
@@ -302,7 +330,7 @@ def _container(
                 container.volume_mount(volume, tmpfs_mode=0o777)
                 for volume in options.volumes
             ]
-            + ([] if brought is None else [{**tree, "Source": brought.folder}]),
+            + ([] if brought is None else [_tree(brought)]),
             "StopGracePeriod": round(options.grace_s * 1e9),
             "Healthcheck": {"Test": ["NONE"]},  # the task would not run before it is healthy
             "Hosts": [_host(line) for line in options.extra_hosts],
@@ -316,6 +344,13 @@ def _container(
             ],
         }
     )
+
+
+def _tree(brought: settings.SwarmRuntime) -> dict[str, Any]:
+    """Return how a runtime comes into a container; which volume it is, is not known yet."""
+    if brought.folder is None:
+        return dict(_RUNTIME_MOUNT)
+    return {**_RUNTIME_MOUNT, "Type": "bind", "Source": brought.folder}
 
 
 def _placement(task: Mapping[str, Any], avoid: tuple[str, ...]) -> dict[str, Any]:

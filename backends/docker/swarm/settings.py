@@ -37,15 +37,54 @@ _NOT_OURS = {
 
 
 @frozen(kw_only=True)
-class RuntimeFolder:
-    """A Java for images that have none."""
+class SwarmRuntime:
+    """A Java for images that have none. Exactly one of image, tar and folder."""
 
-    folder: str = setting.of(
-        "A folder of every node that agents may go to, with the tree in it: what is in "
-        "`opt/agent` of the archive that `agent-broker runtime build` wrote. A swarm brings "
-        "nothing to its nodes, and mounts no images.",
+    image: str | None = setting.of(
+        "The image that `agent-broker runtime build --image` wrote, in a registry that the nodes "
+        "reach or on all of them. A job of the swarm puts its content into a volume of each node.",
+        None,
+    )
+    resolve: str = setting.of(
+        "What the nodes are told for `image`, and how another content is noticed: digest (a "
+        "manager asks the registry) or id (of the image on the manager; nodes must have it).",
+        "digest",
+        choices=("digest", "id"),
+    )
+    tar: str | None = setting.of(
+        "The archive that `agent-broker runtime build` wrote, on the broker's machine. It comes "
+        "into a volume of each node whose engine is one of `managers` and `engines`; agents are "
+        "kept from all others.",
+        None,
         **setting.ABSOLUTE,
     )
+    folder: str | None = setting.of(
+        "A folder of every node that agents may go to, with the tree in it: what is in "
+        "`opt/agent` of the archive.",
+        None,
+        **setting.ABSOLUTE,
+    )
+    constraints: tuple[str, ...] = setting.of(
+        "Which nodes `image` comes to, like node.role==worker; agents are kept from all others. "
+        "Default: all.",
+        (),
+        like=_CONSTRAINT,
+        words="node.KEY==VALUE, engine.labels.NAME!=VALUE and the like",
+    )
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether agents have it as a volume of their node, which has to be filled first."""
+        return self.folder is None
+
+    def __attrs_post_init__(self) -> None:
+        """Check the fields against each other."""
+        if [self.image, self.tar, self.folder].count(None) != 2:
+            raise ValueError("image: give exactly one of image, tar and folder")
+        if self.constraints and self.image is None:
+            raise ValueError("constraints: they say which nodes an image comes to; hint: `image`")
+        if self.image is not None and (problem := reference.problem(self.image)) is not None:
+            raise ValueError(f"image: {problem}")
 
 
 @frozen(kw_only=True)
@@ -101,7 +140,7 @@ class SwarmSettings:
         **setting.ABSOLUTE,
     )
 
-    runtimes: dict[str, RuntimeFolder] = setting.of(
+    runtimes: dict[str, SwarmRuntime] = setting.of(
         "What `inject` of a template brings into images without Java, by name; `default` is that "
         "of `inject: true`.",
         {},

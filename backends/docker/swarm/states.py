@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import Factory, evolve, frozen
 
 from backends import api
 from backends.docker.containers import death
@@ -87,6 +87,7 @@ class SwarmTask:
     created_at: float | None = None
     version: int = 0
     image: str = ""
+    run: int = 0  # of its service that is a job, how often that was begun anew before
 
     @property
     def stage(self) -> TaskStage:
@@ -104,6 +105,12 @@ class SwarmNode:
     takes_tasks: bool = True  # it is up, and neither paused nor drained
     is_drained: bool = False
     why: str = ""  # the manager's words
+    role: str = ""
+    address: str = ""
+    system: str = ""
+    architecture: str = ""  # as the kernel calls it
+    labels: Mapping[str, str] = Factory(dict)
+    engine_labels: Mapping[str, str] = Factory(dict)
 
 
 def task(entry: Any) -> SwarmTask:
@@ -129,6 +136,7 @@ def task(entry: Any) -> SwarmTask:
         created_at=answers.stamp(entry.get("CreatedAt")),
         version=typed.integer(bodies.section(entry, "Version").get("Index"), 0, 1 << 62) or 0,
         image=typed.words(inner.get("Image"), _WORDS_MAX),
+        run=typed.integer(bodies.section(entry, "JobIteration").get("Index"), 0, 1 << 62) or 0,
     )
     if not found.id or not state:
         raise ValueError("a task without an id, or without a state")
@@ -146,6 +154,7 @@ def node(entry: Any) -> SwarmNode:
         raise ValueError("a node without an id")
     availability = typed.words(spec.get("Availability"), _WORD_MAX)
     state = typed.words(status.get("State"), _WORD_MAX)
+    platform = bodies.section(described, "Platform")
     return SwarmNode(
         id=found,
         name=text.clean(typed.words(described.get("Hostname"), 256), 128) or found,
@@ -153,6 +162,12 @@ def node(entry: Any) -> SwarmNode:
         takes_tasks=state == "ready" and availability in {"", "active"},
         is_drained=availability == "drain",
         why=text.clean(typed.words(status.get("Message"), _WORDS_MAX), 128),
+        role=typed.words(spec.get("Role"), _WORD_MAX),
+        address=typed.words(status.get("Addr"), _WORD_MAX),
+        system=typed.words(platform.get("OS"), _WORD_MAX),
+        architecture=typed.words(platform.get("Architecture"), _WORD_MAX),
+        labels=answers.texts(spec.get("Labels")),
+        engine_labels=answers.texts(bodies.section(described, "Engine").get("Labels")),
     )
 
 

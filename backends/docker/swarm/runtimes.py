@@ -85,7 +85,7 @@ class SwarmRuntimes:
         self._ask, self._resolve = ask, resolve
         self._keepers = [keepers.Keeper(engine, owner) for engine in engines]
         self._turn = asyncio.Lock()
-        self._seen: dict[str, _Progress] = {}  # by volume
+        self._seen: dict[str, _ContentSeen] = {}  # by volume
         self._given: dict[str, float] = {}  # volumes, and when to an agent last; loop time
         self._anew: dict[str, float] = {}  # volumes, and when they were last filled anew
         self._clearing: dict[str, float] = {}  # volumes that are emptied, and since when
@@ -168,7 +168,7 @@ class SwarmRuntimes:
     ) -> tuple[Sequence[states.SwarmNode], placement.Filling]:
         """Return the nodes, and how far it has come to them; begins what has to be done."""
         async with self._turn:
-            seen = self._seen.setdefault(content.volume, _Progress())
+            seen = self._seen.setdefault(content.volume, _ContentSeen())
             if seen.nodes is None or _now() - seen.at > _LOOK_S:
                 nodes = await self._ask(client.Lane.READ, manager.Manager.nodes)
                 if content.archive is None:
@@ -275,7 +275,7 @@ def _now() -> float:
 
 
 @define(eq=False)
-class _Progress:
+class _ContentSeen:
     """What was seen of a content last; times of the loop's clock."""
 
     nodes: Sequence[states.SwarmNode] | None = None

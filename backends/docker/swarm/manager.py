@@ -152,15 +152,16 @@ class Manager(client.Engine):
             for file, content in plan.secrets.items():
                 called = service.secret_name(plan.service, file, secrets.token_hex(8))
                 made[file] = (self._secret(called, content, plan.labels), called)
-            self._create(plan, plan.complete(image, made, lent))
+            self._create(plan.complete(image, made, lent), plan.service, plan.image)
         except BaseException:
             for secret, _ in made.values():
                 with contextlib.suppress(api.BackendError):
                     self.remove_secret(secret)
             raise
 
-    def _create(self, plan: service.ServicePlan, body: Mapping[str, Any]) -> None:
-        login = self._login(plan.image)
+    def _create(self, body: Mapping[str, Any], name: str, image: str) -> None:
+        """Create a service of that name; ``image`` is as somebody has configured it."""
+        login = self._login(image)
         with self._answers("cannot create a service") as session:
             try:
                 session.ask(
@@ -173,7 +174,7 @@ class Manager(client.Engine):
                 if error.status == HTTPStatus.CONFLICT:
                     raise client.NameTakenError(error.words) from error
                 raise refusals.refused_creation(
-                    error.status, error.words, named=(plan.service, plan.image)
+                    error.status, error.words, named=(name, image)
                 ) from error
 
     def errands(self, labels: Mapping[str, str]) -> list[Errand]:
@@ -185,7 +186,7 @@ class Manager(client.Engine):
 
     def begin_errand(self, body: Mapping[str, Any], image: str) -> None:
         """Create a service as the API describes it. Raises client.NameTakenError."""
-        self._create(body, image)
+        self._create(body, str(body.get("Name")), image)
 
     def change_errand(self, there: Errand, body: Mapping[str, Any]) -> None:
         """Have a job do something else, or the same anew.

@@ -160,8 +160,12 @@ def _grow(made_of: Ingredients, base: pathlib.Path, tell: Tell) -> Built:
     tree.settle(base)
     varies = _archive_classes(base, tell)
     tree.settle(base)
+    try:
+        digest = tree.digest(tree.entries(base), platform=made_of.platform)
+    except ValueError as error:
+        raise BuildError(f"{made_of.jdk}: {text.clean(str(error))}") from error
     manifest = runtime.Manifest(
-        digest=tree.digest(tree.entries(base), platform=made_of.platform),
+        digest=digest,
         platform=made_of.platform,
         java=java,
         remoting=remoting,

@@ -18,6 +18,7 @@ import io
 import json
 import os
 import pathlib
+import posixpath
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ from backends.kit import runtime
 MOMENT = 1_577_836_800
 """POSIX seconds, of every file: the archive of classes holds the times of what it was made of."""
 _ROOT = runtime.ROOT.lstrip("/")
+_INSIDE = f"{runtime.ROOT}/"
 _PIECE = 1 << 20
 _OF_JDKS = ("java/", "javax/", "jdk/", "sun/", "com/sun/", "org/w3c/", "org/xml/", "org/ietf/")
 _RECORDED_WITH = "17"
@@ -55,7 +57,8 @@ def entries(base: pathlib.Path) -> Iterator[TreeEntry]:
     """Yield what is in the tree below ``base`` (which has ``opt/agent`` in it), sorted.
 
     Every file is readable by everybody, and writable by nobody. Raises ValueError for what is
-    neither a file, a folder nor a link.
+    neither a file, a folder nor a link, and for a link that leads out of the tree: what it means
+    is another thing in each image.
     """
     top = base / _ROOT
     for path in sorted(top.rglob("*"), key=lambda one: one.relative_to(top).as_posix()):
@@ -64,7 +67,10 @@ def entries(base: pathlib.Path) -> Iterator[TreeEntry]:
         if name in _LATER:
             continue
         if stat.S_ISLNK(mode):
-            yield TreeEntry(path=name, mode=0o777, link=os.readlink(path))  # noqa: PTH115 -- as text
+            link = os.readlink(path)  # noqa: PTH115 -- as text
+            if not posixpath.normpath(posixpath.join(name, "..", link)).startswith(_INSIDE):
+                raise ValueError(f"{path} is a link that leads out of the tree, to {link}")
+            yield TreeEntry(path=name, mode=0o777, link=link)
         elif stat.S_ISDIR(mode):
             yield TreeEntry(path=name)
         elif stat.S_ISREG(mode):

@@ -75,6 +75,20 @@ def test_the_platform_changes_the_digest(tmp_path):
     assert digest(folder) != digest(folder, platform="linux/arm64")
 
 
+@pytest.mark.parametrize(
+    "link", ["/etc/ssl/certs/java/cacerts", "../../../../etc/passwd", "../.."]
+)
+def test_a_link_out_of_the_tree_is_refused(tmp_path, link):
+    """It would be whatever the image has there, or nothing."""
+    folder = tmp_path / "opt" / "agent" / "jre"
+    folder.mkdir(parents=True)
+    (folder / "inside").symlink_to("../jre/lib")
+    assert ["/opt/agent/jre", "/opt/agent/jre/inside"] == [e.path for e in tree.entries(tmp_path)]
+    (folder / "out").symlink_to(link)
+    with pytest.raises(ValueError, match="leads out of the tree"):
+        list(tree.entries(tmp_path))
+
+
 def test_the_manifest_comes_first_and_the_mark_last(tmp_path):
     """Half an archive has no mark; whoever reads only its head knows what it is."""
     path = tmp_path / "runtime.tar"

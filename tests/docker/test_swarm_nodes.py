@@ -284,6 +284,19 @@ async def test_who_ran_out_of_memory_is_told_where_the_nodes_engine_can_be_reach
             await hint
 
 
+async def test_what_it_uses_is_told_where_the_nodes_engine_can_be_reached(swarm):
+    """By that engine alone, and also after its end."""
+    reached = tuple(swarm.machines[name].host for name in ("w1", "w2"))
+    async with opened(swarm) as blind, opened(swarm, engines=reached) as rig:
+        for one in (blind, rig):
+            await one.backend.launch(one.spec("a", "w2", harness.Program(), TIGHT))
+        listed = await rig.until(lambda listed: listed["a"].usage, "its engine tells")
+        used = listed["a"].usage
+        assert TIGHT.memory_bytes == used.memory_limit_bytes
+        assert 0 < used.memory_peak_bytes < TIGHT.memory_bytes
+        assert (await blind.listed())["a"].usage is None, "a manager tells nothing of it"
+
+
 async def test_an_engine_that_cannot_be_reached_holds_no_certificate_up(swarm):
     nobody = swarms.Host(url=f"tcp://{swarm.address}0:2375")
     async with opened(swarm, engines=(nobody,)) as rig:

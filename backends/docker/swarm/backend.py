@@ -149,6 +149,11 @@ class SwarmBackend:
         }
         bare = (one.id for one in services if one.id not in by_service)
         self._bare = _first_seen(self._bare, bare, self._now())
+        if not self._reading:
+            running = [one.container for one in by_service.values() if _still_runs(one, None)]
+            self._nodes.look(
+                [one for one in running if one], there={task.container for task in tasks}
+            )
         damaged: set[str] = set()
         instances = await asyncio.gather(
             *(
@@ -362,6 +367,7 @@ class SwarmBackend:
             mishap=self._nodes.mishap(task.container)
             if state is api.InstanceState.RUNNING
             else None,
+            usage=self._nodes.usage(task.container),
         )
 
     async def _certificate(

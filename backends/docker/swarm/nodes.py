@@ -8,7 +8,7 @@ certificate needs. Refuses to know tasks and services.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -16,6 +16,7 @@ from attrs import frozen
 from backends import api
 from backends.docker.containers import death
 from backends.docker.engine import answers, client, events
+from backends.kit import sampling
 from outside import waits
 
 _PATIENCE_S = 4.0
@@ -44,6 +45,8 @@ class NodeEngines:
             _Reached(one, events.Follower(one, labels, wake=self._wake, now=now))
             for one in engines
         ]
+        self._having: dict[str, client.Engine | None] = {}  # by container; None: none that answers
+        self._sampler = sampling.Sampler(self._sample, now=now)
 
     @property
     def all(self) -> Sequence[client.Engine]:
@@ -61,6 +64,39 @@ class NodeEngines:
         """Return what has befallen a container that runs."""
         traces = (one.follower.seen(container) for one in self._reached)
         return next((found for trace in traces if (found := death.mishap(trace, None))), None)
+
+    def usage(self, container: str) -> api.Usage | None:
+        """Return what a container uses, or has used, as far as its engine can be reached."""
+        return self._sampler.of(container)
+
+    def look(self, running: Collection[str], *, there: Collection[str]) -> None:
+        """Begin to ask what containers use, beside everything else."""
+        self._having = {one: engine for one, engine in self._having.items() if one in there}
+        if self._reached:
+            self._sampler.look(running, there=there)
+
+    async def _sample(self, containers: Collection[str], take: sampling.Take) -> None:
+        await asyncio.gather(*(self._sample_one(one, take) for one in containers))
+
+    async def _sample_one(self, container: str, take: sampling.Take) -> None:
+        known = self._having.get(container)
+        if container in self._having and known is None:
+            return
+        everybody_answered = True
+        for engine in [known] if known is not None else self.all:
+            try:
+                sample = await engine.call(
+                    client.Lane.USAGE, engine.sample, container, now=self._now
+                )
+            except api.BackendError:
+                everybody_answered = False
+                continue
+            if sample is not None:
+                self._having[container] = engine
+                take(container, sample)
+                return
+        if known is None and everybody_answered:
+            self._having[container] = None
 
     async def certificate(self, container: str) -> api.Exit | None:
         """Return what a container died of; None if no engine that can be reached has it."""
@@ -110,7 +146,7 @@ class NodeEngines:
         self._changed.set()
         for one in self._reached:
             one.follower.leave()
-        return frozenset[asyncio.Future[Any]]().union(
+        return frozenset[asyncio.Future[Any]](self._sampler.leave()).union(
             *(one.engine.leave() for one in self._reached)
         )
 

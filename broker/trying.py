@@ -134,10 +134,10 @@ class Trier:
 
         async with self._held(action, template):
             try:
+                await self._backend(backend_name).reserve(self._spec(order.reservation()))
                 await self._changes.create(self._definition(order))
                 secret = await self.nodes.secret(action.name)
                 passed("node")
-                await self._backend(backend_name).reserve(self._spec(order.reservation()))
                 await self._backend(backend_name).launch(self._spec(order.spec_with(secret)))
                 passed("launched")
                 async with waits.timeout(template.connect_deadline_s):

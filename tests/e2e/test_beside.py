@@ -23,6 +23,7 @@ from broker.core.fleet import marks
 from broker.demo import image
 from broker.simulator import inventory
 from tests import patience
+from tests.contract import swarm as managed_swarm
 from tests.docker import engines
 from tests.e2e import stage as stages
 from tests.kubernetes import fake
@@ -194,6 +195,51 @@ class Docker(Platform):
         ]
 
 
+class Swarm(Platform):
+    """A real swarm of one node; services and secrets of others are there beside ours."""
+
+    def __init__(self, stage, url):
+        super().__init__(stage)
+        self.client = engines.connected(url)
+        self.prefix = f"beside{os.urandom(3).hex()}-"
+        self.backend = f'kind: swarm, name_prefix: {self.prefix}, managers: [{{url: "{url}"}}]'
+        self.template = (
+            f'    command: ["{image.AGENT}"]\n    image: {image.NAME}\n'
+            "    swarm: {networks: [host], resolve: id, grace: 1s}"
+        )
+
+    def services(self):
+        """Return all of ours, by id; a version counts every change."""
+        return {
+            one["ID"]: one["Version"]["Index"]
+            for one in self.client.services()
+            if one["Spec"]["Name"].startswith(self.prefix)
+        }
+
+    def there(self):
+        services = self.services()
+        tasks = sorted(
+            (one["ID"], one["DesiredState"], one["Status"]["State"])
+            for one in self.client.tasks()
+            if one["ServiceID"] in services
+        )
+        secrets = sorted(
+            (one["ID"], one["Version"]["Index"])
+            for one in self.client.secrets()
+            if one["Spec"]["Name"].startswith(self.prefix)
+        )
+        return services, tasks, secrets
+
+    def clear(self):
+        """Remove what is left; secrets go once their service has."""
+        for one in self.services():
+            self.client.remove_service(one)
+        for one in self.client.secrets():
+            if one["Spec"]["Name"].startswith(self.prefix):
+                self.client.remove_secret(one["ID"])
+        self.client.close()
+
+
 @contextlib.asynccontextmanager
 async def platform(kind, stage):
     match kind:
@@ -223,6 +269,14 @@ async def platform(kind, stage):
                     if one["Names"][0].startswith(f"/{made.prefix}"):
                         made.client.remove_container(one["Id"], force=True)
                 made.client.close()
+        case "swarm":
+            url = await engines.with_image(engines.address())
+            await asyncio.to_thread(managed_swarm.managed, url)
+            there = Swarm(stage, url)
+            try:
+                yield there
+            finally:
+                await asyncio.to_thread(there.clear)
 
 
 def tree(folder):
@@ -322,7 +376,7 @@ async def at_rest(stage, it):
         assert not patient.is_over(), stage.describe()
 
 
-KINDS = ("memory", "process", "kubernetes", "mesos", "docker")
+KINDS = ("memory", "process", "kubernetes", "mesos", "docker", "swarm")
 
 
 @pytest.mark.timeout(300)

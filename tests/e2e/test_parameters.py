@@ -20,7 +20,7 @@ TEMPLATES = """\
 """
 
 
-async def _reasons(made):
+async def reasons(made):
     """Ask the running broker why builds wait, as a person would; by job."""
     process = await forked.talking(
         *("status", "--json", "--config", str(made.config)), cwd=made.folder, env=os.environ
@@ -72,5 +72,5 @@ async def test_what_is_not_allowed_is_told(tmp_path, monkeypatch):
                 "of template docker size=huge is not allowed, but size=small, size=large",
             ),
         }
-        assert await _reasons(made) == expected
+        assert await reasons(made) == expected
         assert len(made.agents) == 1

@@ -6,6 +6,8 @@ in for the controller or for the broker, which runs as a program:
 * ``--live docker=unix:///run/docker.sock``: a real engine on this machine, with the images
   ``lab/go:1.21`` and ``lab/go:1.22`` (busybox and ``/etc/image`` are enough, no Java), and the
   archive of a Java in ``AGENT_RUNTIME`` (``agent-broker runtime build``).
+* ``--live swarm=unix:///run/docker.sock``: the same, of an engine that manages a swarm; the image
+  of that Java is in ``AGENT_RUNTIME_IMAGE`` (``runtime build --image``), on the engine.
 * ``--live kubernetes=https://HOST:PORT``: a real API server, ``KUBERNETES_TOKEN`` a file with an
   administrator's token, ``KUBERNETES_CA`` its authority; no kubelet: the one here takes the pods
   and runs the agent's container as a process of this machine.
@@ -37,10 +39,14 @@ from tests.mesos import agent, master, wire
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.timeout(400)]
 
-PLATFORMS = ("docker", "kubernetes", "mesos")
+PLATFORMS = ("docker", "swarm", "kubernetes", "mesos")
 NAMESPACE = "agent-broker-parameters"
 BACKENDS = {
     "docker": "{{kind: docker, hosts: [{{url: '{address}'}}], runtimes: {{default: {{tar: '{runtime}'}}}}}}",
+    "swarm": (
+        "{{kind: swarm, managers: [{{url: '{address}'}}], "
+        "runtimes: {{default: {{image: '{runtime_image}', resolve: id}}}}}}"
+    ),
     "kubernetes": (
         "{{kind: kubernetes, namespace: " + NAMESPACE + ", server: '{address}', token_file: "
         "'{token}', ca_file: '{ca}', pods: {{maven: {{spec: {{containers: [{{name: maven, image: "
@@ -50,6 +56,10 @@ BACKENDS = {
 }
 SECTIONS = {
     "docker": "inject: true\n    docker: {network: host, user: '1000'}",
+    "swarm": (
+        "inject: true\n    remote_fs: /work\n    swarm: {networks: [host], resolve: id, grace: 1s, "
+        "volumes: [{target: /work, tmpfs: 4Gi}]}"
+    ),
     "kubernetes": "kubernetes: {fs_group: 1000}",
     "mesos": "remote_fs: '{folder}/work/{{name}}'\n    mesos: {{secrets: environment}}",
 }
@@ -189,7 +199,11 @@ class Launcher(agent.Launcher):
 @contextlib.asynccontextmanager
 async def _platform(name, address, folder, jar):
     """Yield what the configuration needs of a platform, and who saw what was started."""
-    needs = {"address": address, "runtime": os.environ.get("AGENT_RUNTIME", "")}
+    needs = {
+        "address": address,
+        "runtime": os.environ.get("AGENT_RUNTIME", ""),
+        "runtime_image": os.environ.get("AGENT_RUNTIME_IMAGE", ""),
+    }
     if name == "kubernetes":
         token, ca = os.environ["KUBERNETES_TOKEN"], os.environ["KUBERNETES_CA"]
         kubelet = Kubelet(address, pathlib.Path(token).read_text(), ca, folder, jar)
@@ -340,7 +354,7 @@ async def test_a_jenkinsfile_names_its_image(platform, controller, tmp_path, unu
 
 
 async def _builds(live, kind, seen):
-    shown = "cat /etc/image" if kind == "docker" else "true"
+    shown = "cat /etc/image" if kind in {"docker", "swarm"} else "true"
     first = await live.job(_script(f"{live.owner} && image=lab/go:1.22 && memory=512m", shown))
     log, cold_s = await live.built(first)
     name = _node(log)
@@ -356,7 +370,7 @@ async def _builds(live, kind, seen):
     other = await live.job(_script(f"{live.owner} && image=lab/go:1.21", shown))
     more, other_s = await live.built(other)
     assert _node(more) != name
-    if kind == "docker":
+    if kind in {"docker", "swarm"}:
         assert "go-1.22" in log
         assert "go-1.21" in more
     if kind == "kubernetes":

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import secrets
 import time
 
@@ -10,10 +11,11 @@ import pytest
 
 from backends import api
 from backends.docker.swarm import backend, service, settings
-from backends.kit import names
+from backends.kit import names, runtime
+from broker.runtime import tree
 from tests import patience
 from tests.contract import checks, harness
-from tests.docker import engines, swarms
+from tests.docker import engines, swarms, test_swarm_runtimes
 
 pytestmark = [pytest.mark.soak, pytest.mark.enable_socket, pytest.mark.timeout(900)]
 WITHIN_S = 60.0
@@ -302,3 +304,40 @@ async def test_an_engine_that_cannot_be_reached_holds_no_certificate_up(swarm):
     async with opened(swarm, engines=(nobody,)) as rig:
         await rig.backend.launch(rig.spec("a", "w1", harness.Program(exit_code=4)))
         assert 4 == (await rig.ended("a")).code
+
+
+async def test_java_comes_to_every_node_and_to_one_that_joins_later(swarm, tmp_path):
+    """Agents are kept from a node without it; as soon as that takes tasks it gets its own."""
+    test_swarm_runtimes.archive(tmp_path / "java.tar")
+    name, buffer = f"agent-runtime-{secrets.token_hex(4)}:1", io.BytesIO()
+    tree.write_image(tmp_path / "java.tar", name, buffer)
+    for machine in swarm.machines.values():
+        list(await asyncio.to_thread(machine.ask, "load_image", buffer.getvalue()) or ())
+    await asyncio.to_thread(swarm.update, "w2", Availability="drain")
+    told = {"default": settings.SwarmRuntime(image=name, resolve="id")}
+    try:
+        async with opened(swarm, runtimes=told) as rig:
+
+            def spec(called, **options):
+                made = attrs.evolve(rig.spec(called, **options), argv=(runtime.JAVA,))
+                return attrs.evolve(made, runtime="default")
+
+            await asyncio.gather(*(rig.backend.launch(spec(f"a{n}")) for n in range(4)))
+            listed = await rig.until(
+                lambda found: all(one.state is STATE.RUNNING for one in found.values()), "run"
+            )
+            assert swarm.hostname("w2") not in {one.place for one in listed.values()}
+            await asyncio.to_thread(swarm.update, "w2", Availability="active")
+            late = spec("late", on="w2")
+            patient = patience.Patience(WITHIN_S)
+            while not patient.is_over():
+                with contextlib.suppress(api.NoCapacity, api.Unavailable):
+                    await rig.backend.launch(late)
+                    break
+                await asyncio.sleep(0.2)
+            found = await checks.running(rig.backend, "late", within_s=WITHIN_S)
+            assert swarm.hostname("w2") == found.place
+    finally:
+        await asyncio.to_thread(swarm.update, "w2", Availability="active")
+        for entry in swarm.managers[0].ask("services"):
+            swarm.managers[0].ask("remove_service", entry["ID"])

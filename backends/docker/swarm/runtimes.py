@@ -7,9 +7,9 @@ Refuses to know agents, and which of the nodes one may go to (``placement``).
 Theory of operation: the name of a job is that of its volume, made of the owner and of what the
 nodes are told for the image, so its service is the lock, and another content is another job. Its
 tasks tell which nodes are done: the filler writes ``.complete`` last, and a task that is complete
-has seen it. A node that joins gets a task by itself. A content that nobody uses or wants is
-removed by the same job, which then empties the volume, and goes when all of its tasks have done
-so; who wants it in the meantime waits for that.
+has seen it. For a node that takes tasks later it is begun anew, which finds all others done. A
+content that nobody uses or wants is removed by the same job, which then empties the volume, and
+goes when all of its tasks have done so; who wants it in the meantime waits for that.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ _AGAIN_S = 10.0  # until a content is brought anew once more
 _LATELY_S = 300.0  # after it was given to an agent, whose service may not be listed yet
 _CLEARED_S = 600.0  # for nodes that do not do what they are told
 _FAILED = frozenset({"failed", "rejected"})
+_OVER = _FAILED | {"complete"}
 
 
 class Ask(Protocol):
@@ -88,6 +89,7 @@ class SwarmRuntimes:
         self._seen: dict[str, _ContentSeen] = {}  # by volume
         self._given: dict[str, float] = {}  # volumes, and when to an agent last; loop time
         self._anew: dict[str, float] = {}  # volumes, and when they were last filled anew
+        self._late: dict[str, set[str]] = {}  # by job, nodes for which it was begun anew
         self._clearing: dict[str, float] = {}  # volumes that are emptied, and since when
         self._swept_at: float | None = None
 
@@ -204,6 +206,13 @@ class SwarmRuntimes:
             if task.state in _FAILED
         }
         told = {"Constraints": list(content.source.constraints)}
+        able = {node.id for node in nodes if node.takes_tasks and placement.fits(node, told)}
+        late = able - {task.node for task in current} - self._late.get(there.id, set())
+        if late and current and all(task.state in _OVER for task in current):
+            # a job that is done makes no task for a node that takes tasks only now (20.10)
+            self._late.setdefault(there.id, set()).update(late)
+            await self._ask(client.Lane.START, manager.Manager.change_errand, there, there.spec)
+            return (), {}
         for node in nodes:
             if not placement.fits(node, told):
                 missed[node.id] = "`constraints` of the runtime leave it out"

@@ -202,6 +202,9 @@ class InstanceSpec:
     runtime: str | None = None
     # only backends that honour its mode are given one (``registry.Kind.pipelines``)
     pipelines: DockerPipelines | None = None
+    # that no other instance of its template has while it is there (``kit.names.SLOT``); it is in
+    # ``options``, ``env`` and ``work_dir`` already, and not in parts by name
+    slot: int | None = None
 
 
 @frozen(kw_only=True)

@@ -29,6 +29,7 @@ from outside import text, waits
 OWNER = "{}-try"
 """Who tries where no broker is at work."""
 _LOOK_S = 0.25
+_SLOT = 999_999  # of a template with slots: whoever works has a lower one
 START_S = 120.0
 """For making it, beside what its template gives it to connect."""
 _LEAVE_S = 10.0
@@ -117,6 +118,7 @@ class Trier:
             template=template.name,
             backend=backend,
             reason="it is tried",
+            slot=_SLOT if template.numbered else None,
         )
 
     async def _agent(

@@ -25,7 +25,9 @@ _HOST = re.compile(
     rf"(unix:///\S+|tcp://{_NAME}:\d{{1,5}}(/[^\s@]*)?|https?://[^\s@]+"
     rf"|ssh://([^\s/:@-][^\s/:@]*@)?{_NAME}(:\d{{1,5}})?(/[^\s@?#]*)?)"
 )
-_VOLUME = re.compile(r"/.*|([A-Za-z0-9]|\{name\})([A-Za-z0-9_.-]|\{name\})*", re.DOTALL)
+_VOLUME = re.compile(
+    r"/.*|([A-Za-z0-9]|\{(name|slot)\})([A-Za-z0-9_.-]|\{(name|slot)\})*", re.DOTALL
+)
 _LAST_PORT = 65_535
 _API = re.compile(r"1\.\d{2}")
 OPEN = "without TLS everybody who reaches that port, or is on the way to it, is root on that host"
@@ -215,8 +217,8 @@ class Volume:
 
     name: str | None = setting.of(
         "A named volume, or a path of the host; with `{name}` in it each agent has its own, made "
-        "for `user` before the start and removed with the agent. Default: anonymous, removed with "
-        "the agent.",
+        "for `user` before the start and removed with the agent; with `{slot}` in it it stays, "
+        "and one agent at a time has it. Default: anonymous, removed with the agent.",
         None,
     )
     target: str = setting.of(

@@ -15,10 +15,14 @@ begins like one of these is wrapped as well.
 
 import posixpath
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import attrs
 
 from outside import counts, quotes
+
+_T = TypeVar("_T")
 
 TOKEN = "{name}"  # noqa: S105 -- no password
 """In working directories, volumes and the environment of a template: the instance's name.
@@ -40,7 +44,14 @@ KEYS = (OWNER, TEMPLATE, BACKEND, REVISION, NODE, CREATED)
 NAME_MAX = 63
 LABEL_MAX = 63
 
+SLOT = "{slot}"
+"""As ``TOKEN``: a small number that no two living agents of a template have at the same time.
+
+A place with it in its name outlives its agent and is the next one's: a cache with one writer.
+"""
+
 _TOKEN = re.compile(r"(?<!\$)\{name\}")
+_SLOT = re.compile(r"(?<!\$)\{slot\}")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _KEY = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _LABEL = re.compile(rf"[A-Za-z0-9]([A-Za-z0-9._-]{{0,{LABEL_MAX - 2}}}[A-Za-z0-9])?")
@@ -78,6 +89,46 @@ def named(value: Any, name: str) -> Any:
         return {key: named(part, name) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [named(part, name) for part in value]
+    return value
+
+
+def in_slot(value: _T, slot: int | None) -> _T:
+    """Return the same with the number of a slot in it, of whatever settings are made of.
+
+    None: the template has none, and nothing is changed.
+    """
+    if slot is None:
+        return value
+    return cast("_T", _walked(value, lambda told: _SLOT.sub(str(slot), told)))
+
+
+def has_slot(value: Any) -> bool:
+    """Tell whether settings, at whatever depth, name a slot."""
+    found = False
+
+    def look(told: str) -> str:
+        nonlocal found
+        found = found or _SLOT.search(told) is not None
+        return told
+
+    _walked(value, look)
+    return found
+
+
+def _walked(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if attrs.has(type(value)):
+        fields = {one.name: getattr(value, one.name) for one in attrs.fields(type(value))}
+        changed = {name: _walked(part, change) for name, part in fields.items()}
+        different = {name: part for name, part in changed.items() if part != fields[name]}
+        return attrs.evolve(value, **different) if different else value
+    if isinstance(value, Mapping):
+        return {key: _walked(part, change) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_walked(part, change) for part in value]
+    if isinstance(value, tuple):
+        return tuple(_walked(part, change) for part in value)
     return value
 
 

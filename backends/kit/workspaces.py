@@ -98,4 +98,4 @@ def _shared(mount: Mount, inside: str) -> str | None:
     if mount.source is None or mount.read_only:
         return None
     where = posixpath.normpath(posixpath.join(mount.source, inside))
-    return None if names.is_own(where) else where
+    return None if names.is_own(where) or names.has_slot(where) else where

@@ -56,6 +56,7 @@ def order(
         template=template.name,
         backend=backend,
         reason="shown",
+        slot=0 if template.numbered else None,
     )
     site = spec.Site(
         owner=owner,
@@ -68,7 +69,8 @@ def order(
         authorities=around.authorities,
         now=now,
     )
-    return spec.instance(action, template, site, jnlp_secret.Secret(_SECRET))
+    wanted = spec.variant(action, template)
+    return spec.instance(action, wanted, site, jnlp_secret.Secret(_SECRET))
 
 
 def refusals(

@@ -126,6 +126,8 @@ class Templates:
             min_idle=section.warm.min_idle,
             retention=self._retention((*path, "retention"), section.retention, platform),
             connect_deadline_s=section.connect_deadline_s,
+            numbered=names.has_slot(launch)
+            or any(names.has_slot(self.backends[one].settings) for one in platform),
             launch=launch,
         )
         if len(self.notes.problems) == before and name not in self.unread:
@@ -559,7 +561,8 @@ class Templates:
                 path,
                 f"agents of this template would work together in {values.shown(place[1])}, and "
                 "find each other's files",
-                f"put {names.TOKEN} into it: a place for each; or read_only, or cap: 1",
+                f"put {names.TOKEN} into it: a place for each, or {names.SLOT}: one at a time has "
+                "it; or read_only, or cap: 1",
             )
         elif first != name:
             self.notes.bad(

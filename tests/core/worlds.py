@@ -95,6 +95,7 @@ class Scene:
         executors=None,
         known=True,
         exit=None,
+        slot=None,
         **remembered,
     ):
         """Put an agent in a phase: node, computer, instance and what is remembered of it."""
@@ -106,6 +107,7 @@ class Scene:
             backend=backend,
             revision=revision,
             created_at=self.now - age_s,
+            slot=slot,
         )
         online = phase in {Phase.IDLE, Phase.BUSY, Phase.DRAINED}
         slots = executors or (found.executors if found else 1)
@@ -151,6 +153,7 @@ class Scene:
                 executable_urls=self.computers[-1].executable_urls if phase is Phase.BUSY else (),
                 template=template_name,
                 backend=backend,
+                slot=slot,
                 phase=phase,
             )
             self.ledger = evolve(

@@ -148,6 +148,7 @@ class Daemon:
             self.running[action.name] = (coroutine, action, world.now)
         require(set(self.running) == set(self.state.running), "what runs is not what is known")
         self._caps_hold(made)
+        self._slots_are_free(made)
         if not self.plans_twice:
             return made
         again = turn.take_in(self.state, sightings, policy, world.now, self._dice(16)).state.plan
@@ -203,6 +204,19 @@ class Daemon:
             cap = policy.backends[action.backend].cap
             require(cap is None or on_backend <= cap, f"I1: {on_backend} on it, cap {cap}")
             require(policy.cap is None or len(there) <= policy.cap, f"I1: {len(there)} in all")
+
+    def _slots_are_free(self, made):
+        """Nobody is ordered into the slot of one that is there or is being launched."""
+        if self.world.dark or any(p._stale_reads for p in self.world.platforms.values()):
+            return
+        taken = self.world.slots()
+        for _, action, _ in self.running.values():
+            if isinstance(action, model.LaunchAgent):
+                taken.setdefault((action.template, action.slot), action.name)
+        for action in made.actions:
+            if isinstance(action, model.LaunchAgent) and action.slot is not None:
+                other = taken.setdefault((action.template, action.slot), action.name)
+                require(other == action.name, f"{other} is in slot {action.slot}")
 
     # --- steps ---
 

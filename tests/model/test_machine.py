@@ -21,11 +21,12 @@ TEMPLATES = {
     "a": model.Template(
         name=TemplateName("a"), labels=frozenset({"a", "linux"}), backends=(B, C),
         revision="r1", cap=4, min_idle=1, retention=Retention(idle_s=60.0, max_age_s=600.0),
-        **QUICK,
+        numbered=True, **QUICK,
     ),
     "b": model.Template(
         name=TemplateName("b"), labels=frozenset({"b", "linux"}), backends=(C,), revision="r1",
-        executors=2, start_early=True, retention=Retention(idle_s=30.0, max_builds=3), **QUICK,
+        executors=2, start_early=True, retention=Retention(idle_s=30.0, max_builds=3), numbered=True,
+        **QUICK,
     ),
     "once": model.Template(
         name=TemplateName("a"), labels=frozenset({"a", "linux"}), backends=(B,), revision="r2",

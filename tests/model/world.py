@@ -349,6 +349,18 @@ class World:
                     found[cell.spec.name] = (cell.spec.metadata["template"], backend)
         return found
 
+    def slots(self):
+        """Return who of ours is in which slot of its template, by its instance."""
+        told = [
+            cell.spec for p in self.platforms.values() for cell in p._cells.values()
+            if cell.owner == OWNER
+        ]  # fmt: skip
+        return {
+            (spec.metadata["template"], int(spec.metadata["slot"])): spec.name
+            for spec in told
+            if "slot" in spec.metadata
+        }
+
     def check(self):
         """Judge what has happened so far."""
         require(FOREIGN_NODE in self.sim.nodes, "I9: a foreign node was deleted")

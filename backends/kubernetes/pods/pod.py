@@ -140,6 +140,7 @@ def make(
             )
     except merge.MergeError as error:
         raise api.Rejected(str(error)) from error
+    pod = names.in_slot(pod, spec.slot)  # of its parts by name, too
     volumes.share(pod)
     volumes.named(pod, spec.name)
     _complete(pod, spec, options, runtimes or {})

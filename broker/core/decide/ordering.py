@@ -6,7 +6,7 @@ Refuses to know who is served by whom (``serving``), and where there is room (``
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -80,6 +80,7 @@ def _launch_ordered(draft: drafts.Draft) -> None:
         supply = draft.nominated.get(wish.item.id)
         if supply is not None and supply.name in served:
             served[supply.name].append(wish)
+    slots = _Slots(draft.agents)
     for order in draft.orders.values():
         wishes = served[order.name]
         if wishes:
@@ -101,8 +102,24 @@ def _launch_ordered(draft: drafts.Draft) -> None:
                     sorted(place for name, place in draft.avoided if name == order.backend)
                 ),
                 asked=tuple(sorted(order.asked)),
+                slot=slots.take(order.template) if order.template.numbered else None,
             )
         )
+
+
+class _Slots:
+    """The lowest numbers that nobody of a template has who is there, or may still come to be.
+
+    Low ones first, so that few places are kept, and those that were used last are used again.
+    """
+
+    def __init__(self, agents: Iterable[model.Agent]) -> None:
+        self._taken = {(agent.template, agent.slot) for agent in agents}
+
+    def take(self, template: Template) -> int:
+        free = next(n for n in itertools.count() if (template.name, n) not in self._taken)
+        self._taken.add((template.name, free))
+        return free
 
 
 def _order_round(draft: drafts.Draft) -> None:

@@ -7,6 +7,7 @@ from the template. Refuses to know platform options; they pass through as the te
 import enum
 import re
 
+import attrs
 from attrs import Factory, frozen
 
 from backends import api as backends_api
@@ -112,6 +113,7 @@ def instance(
         side_images=launch.side_images,
         runtime=injected,
         pipelines=launch.docker_pipelines,
+        slot=action.slot,
     )
 
 
@@ -139,8 +141,11 @@ def jvm_options(launch: model.LaunchSettings) -> tuple[str, ...]:
 
 
 def variant(action: model.LaunchAgent, template: model.Template) -> model.Template:
-    """Return the template as an action wants it: with what was asked for put in."""
-    return parameters.bound(template, action.asked)
+    """Return the template as an action wants it: with what was asked for, and its slot, put in."""
+    bound = parameters.bound(template, action.asked)
+    if action.slot is None:
+        return bound
+    return attrs.evolve(bound, launch=names.in_slot(bound.launch, action.slot))
 
 
 def _marks(action: model.LaunchAgent, template: model.Template, site: Site) -> marks.Marks:
@@ -150,6 +155,7 @@ def _marks(action: model.LaunchAgent, template: model.Template, site: Site) -> m
         backend=action.backend,
         revision=template.revision,
         created_at=site.now,
+        slot=action.slot,
     )
 
 

@@ -266,11 +266,13 @@ def remember(
             template=expectation.template,
             backend=expectation.backend,
             item=expectation.item,
+            slot=expectation.slot,
         )
     if read is not None and (old is None or old.template is None):
         # a clock that went back between two lives must not make an agent younger than now
         created_at = min(read.created_at, now)
         facts.update(created_at=created_at, template=read.template, backend=evidence.backend)
+        facts.update(slot=read.slot)
     instance = evidence.instance
     if instance is not None:
         facts.update(instance_seen=True)

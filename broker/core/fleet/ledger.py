@@ -92,6 +92,7 @@ def expect(ledger: Ledger, *actions: model.Action, now: float, policy: model.Pol
             reason=action.reason,
             item=action.item if isinstance(action, model.LaunchAgent) else None,
             asked=frozenset(action.asked if isinstance(action, model.LaunchAgent) else ()),
+            slot=action.slot if isinstance(action, model.LaunchAgent) else None,
         )
         if isinstance(action, model.LaunchAgent):
             limits = policy.backends.get(action.backend, model.BackendPolicy())

@@ -20,6 +20,7 @@ _LOOKED_AT = 4096  # characters of a description, whose writer may be anybody
 _VALUE_LENGTH = 128
 _LATEST = 253402300799.0  # end of the year 9999
 _KEYS = ("owner", "template", "backend", "revision", "created")
+_SLOT = re.compile(r"[0-9]{1,6}")
 _KEPT = 8192  # marks that are not read again at every look
 _PLACEHOLDER_KIND, _QUESTION_KIND = "placeholder", "claim"
 TRIED = model.TemplateName("doctor.try")
@@ -36,13 +37,15 @@ class Marks:
     backend: model.BackendName
     revision: str
     created_at: float
+    slot: int | None = None  # of the template, which nobody else has while it lives
 
     def description(self) -> str:
         """Return the node's description, readable for people and for ``from_description``."""
         return (
             "Started and removed by the Jenkins Agent Broker. "
             f"[agent-broker owner={self.owner} template={self.template} backend={self.backend} "
-            f"revision={self.revision} created={self.created_at:.0f}]"
+            f"revision={self.revision} created={self.created_at:.0f}"
+            f"{'' if self.slot is None else f' slot={self.slot}'}]"
         )
 
     def metadata(self, name: str) -> dict[str, str]:
@@ -54,6 +57,7 @@ class Marks:
             "revision": self.revision,
             "node": name,
             "created": f"{self.created_at:.0f}",
+            **({} if self.slot is None else {"slot": str(self.slot)}),
         }
 
 
@@ -80,7 +84,7 @@ def from_metadata(metadata: Mapping[str, str]) -> Marks | None:
     values = [metadata.get(key, "") for key in _KEYS]
     if not all(values) or max(map(len, values)) > _VALUE_LENGTH:
         return None
-    return _from_values(*values)
+    return _from_values(*values, metadata.get("slot", ""))
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -92,7 +96,7 @@ def _from_words(text: str) -> Marks | None:
 
 @functools.lru_cache(maxsize=_KEPT)
 def _from_values(
-    owner: str, template: str, backend: str, revision: str, created: str
+    owner: str, template: str, backend: str, revision: str, created: str, slot: str
 ) -> Marks | None:
     created_at = _moment(created)
     if created_at is None:
@@ -103,6 +107,7 @@ def _from_values(
         backend=model.BackendName(backend),
         revision=revision,
         created_at=created_at,
+        slot=int(slot) if _SLOT.fullmatch(slot) else None,
     )
 
 

@@ -85,6 +85,7 @@ class Memory:
     executable_urls: tuple[str, ...] = ()  # of the last sighting
     template: TemplateName | None = None
     backend: BackendName | None = None
+    slot: int | None = None
     phase: Phase | None = None  # of the last cycle, only to check that changes are legal
     orphan_sightings: int = 0  # of views that are newer than the last ones
     orphan_at: float | None = None
@@ -160,6 +161,7 @@ class Expectation:
     reason: str = ""
     item: ItemId | None = None  # of a launch: what it is for
     asked: frozenset[str] = frozenset()  # of a launch: the labels of a variant
+    slot: int | None = None  # of a launch
 
 
 @frozen(kw_only=True)
@@ -184,6 +186,12 @@ class Agent:
     def in_flight(self) -> bool:
         """An action of ours is running or its effect is not visible yet."""
         return self.expectation is not None
+
+    @property
+    def slot(self) -> int | None:
+        """The number that no other agent of its template gets while it is there."""
+        flight = self.expectation.slot if self.expectation is not None else None
+        return self.memory.slot if self.memory is not None and flight is None else flight
 
     @property
     def closed(self) -> bool:

@@ -24,6 +24,7 @@ class LaunchAgent:
     item: ItemId | None = None  # None: for the warm pool
     avoid: tuple[str, ...] = ()  # places of the backend where it must not go
     asked: tuple[str, ...] = ()  # labels beside the template's, that make a variant of it
+    slot: int | None = None  # a number that no other agent of the template has just now
 
 
 @frozen(kw_only=True)

@@ -108,6 +108,7 @@ class Template:
     variants: int = 10  # different sets of their values that agents may have at a time
     min_idle: int = 0  # of this moment: schedules are resolved before
     retention: Retention = Factory(Retention)
+    numbered: bool = False  # its agents have a slot each, for places that outlive them
     connect_deadline_s: float = 300.0  # from launch, or from losing the connection, to online
     launch: LaunchSettings = field(
         repr=False,

@@ -19,7 +19,10 @@ def caches(made):
     """Return the cache of each agent that runs, as its own environment has it."""
     found = set()
     for pid in made.processes():
-        told = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        try:
+            told = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
         found |= {line.decode() for line in told if line.startswith(b"CACHE=")}
         assert not [line for line in told if line.startswith(b"LITERAL=") and b"{" not in line]
     return {one.removeprefix("CACHE=/cache/") for one in found}

@@ -178,7 +178,9 @@ def anchors(page):
 def test_the_examples_of_the_reference_load():
     """A template for each purpose, as it stands in the page."""
 
-    text = (DOCS / "configuration.md").read_text().split("```yaml\n")[1].split("```")[0]
+    page = (DOCS / "configuration.md").read_text()
+    part = page.partition("## A template for each purpose")[2]
+    text = part.split("```yaml\n")[1].split("```")[0]
     made = loading.parse(
         f"owner: o\ncontroller: {{url: 'http://localhost/'}}\n{text}",
         kinds.classes(),

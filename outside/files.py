@@ -4,9 +4,11 @@ A FIFO or a device holds up or never ends; a file that is too large is refused, 
 secret or half a configuration is worse than none. Refuses to know what is in a file.
 """
 
+import contextlib
 import errno
 import os
 import pathlib
+import secrets
 import stat
 import unicodedata
 from collections.abc import Collection, Iterator
@@ -32,6 +34,25 @@ def read(
     if len(data) > limit:
         raise _too_large(path, limit)
     return data
+
+
+@contextlib.contextmanager
+def replaced(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Give a new file to write to, which is put in the place of ``path`` in the end, or removed.
+
+    Nobody can know its name before and have put something else there; what ``path`` is, a link
+    too, is replaced and never written to. Its mode is what the umask leaves. Raises OSError.
+    """
+    part = path.with_name(f".{path.name[:128]}.{secrets.token_hex(8)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(part, flags, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def lines(path: str | os.PathLike[str], *, limit: int) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from broker import config, exits
 from broker.cli import shared
 from broker.runtime import build, tree
 from broker.status import terminal
-from outside import bodies, connect_errors, paths, quotes, waits
+from outside import bodies, connect_errors, files, paths, quotes, waits
 
 _FETCH_S = 60.0
 _JAR_MAX = 64 << 20
@@ -171,16 +171,12 @@ def _print(options: argparse.Namespace, built: build.Built, places: list[dict[st
 
 def _pack(output: pathlib.Path, name: str) -> None:
     """Make an image of an archive, in its place."""
-    part = output.with_name(f"{output.name}.part")
     try:
-        with part.open("wb") as file:
+        with files.replaced(output) as file:
             tree.write_image(output, name, file)
-        part.replace(output)
     except BaseException:
         output.unlink(missing_ok=True)
         raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

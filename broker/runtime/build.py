@@ -121,13 +121,8 @@ def build(made_of: Ingredients, archive: pathlib.Path, *, tell: Tell = _silent) 
         base.chmod(0o755)
         built = _grow(made_of, base, tell)
         tell("writing the archive")
-        part = archive.with_name(f"{archive.name}.part")
-        try:
-            with part.open("wb") as file:
-                tree.write(tree.entries(base), built.manifest, file)
-            part.replace(archive)
-        finally:
-            part.unlink(missing_ok=True)
+        with files.replaced(archive) as file:
+            tree.write(tree.entries(base), built.manifest, file)
     return built
 
 

@@ -182,6 +182,25 @@ def test_only_regular_files_are_read(tmp_path):
         files.read(tmp_path / "nothing", limit=100)
 
 
+def test_a_file_is_replaced_and_nothing_else_is_written_to(tmp_path):
+    """In a folder of many, somebody may have put a link where he expects us to write."""
+    precious, path = tmp_path / "precious", tmp_path / "out.tar"
+    precious.write_bytes(b"mine")
+    for name in ("out.tar", "out.tar.part", ".out.tar.part"):
+        (tmp_path / name).symlink_to(precious)
+    with files.replaced(path) as file:
+        file.write(b"new")
+        assert path.is_symlink(), "until it is whole"
+    assert (path.read_bytes(), path.is_symlink()) == (b"new", False)
+    assert precious.read_bytes() == b"mine"
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OSError, match="full"), files.replaced(path) as file:
+        file.write(b"half")
+        raise OSError("full")
+    assert path.read_bytes() == b"new"
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
 def test_directories_are_made_for_their_owner_alone(tmp_path, umask):
     """The missing ones above as well, whatever the umask; those that are there stay as they are."""

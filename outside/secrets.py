@@ -35,11 +35,11 @@ _pools: dict[str, _Pool] = {}
 _ordered: tuple[str, ...] = ()
 
 
-def register(*words: str | None, pool: str = "") -> None:
+def register(*words: str | None, pool: str = "", kept: int = _KEPT_OF_OTHERS) -> None:
     """Keep these texts out of everything that is shown; empty ones are nothing.
 
-    Of each pool the latest are kept: what a remote renews as it likes (cookies) has one of its
-    own, so that it displaces nothing else.
+    Of each pool the latest are kept, ``kept`` of one that has a name: what a remote renews as it
+    likes (cookies) has one of its own, so that it displaces nothing else.
     """
     forms = _pools.setdefault(pool, collections.OrderedDict())
     changed = False
@@ -51,7 +51,7 @@ def register(*words: str | None, pool: str = "") -> None:
             continue
         forms[secret] = _forms_of(secret)
         changed = True
-        if len(forms) > (_KEPT if not pool else _KEPT_OF_OTHERS):
+        if len(forms) > (kept if pool else _KEPT):
             forms.popitem(last=False)
     if changed:
         _order()

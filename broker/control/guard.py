@@ -118,7 +118,7 @@ def _foreign(headers: Mapping[str, str]) -> TurnedAway | None:
     origin = headers.get("origin")
     if site is not None and site not in _SAME_SITE:
         return TurnedAway(status=HTTPStatus.FORBIDDEN, words="asked by a page of another site")
-    if origin is not None and urllib.parse.urlsplit(origin).netloc != headers.get("host", ""):
+    if origin is not None and not _is_own(origin, headers.get("host", "")):
         return TurnedAway(status=HTTPStatus.FORBIDDEN, words="asked by a page of another site")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -127,3 +127,11 @@ def _foreign(headers: Mapping[str, str]) -> TurnedAway | None:
             words="what is ordered is told as JSON: Content-Type: application/json",
         )
     return None
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Return whether a page of the host that is asked asks; what is no origin is not ours."""
+    try:
+        return bool(host) and urllib.parse.urlsplit(origin).netloc == host
+    except ValueError:
+        return False

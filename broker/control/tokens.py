@@ -18,10 +18,11 @@ from outside import files, secrets
 
 LIMIT = 64 << 10
 """Bytes of the file."""
+MOST = 64
+"""Tokens in it: each is looked for in all that is shown."""
 _SHORTEST = 20
 _WHO = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 _TOKEN = re.compile(r"[!-~]+")
-_MAX = 256
 
 
 class Role(enum.Enum):
@@ -54,8 +55,8 @@ def parsed(content: str) -> tuple[Holder, ...]:
     for number, words in enumerate(_lines(content), 1):
         if words:
             holders.append(_holder(number, words))
-    if len(holders) > _MAX:
-        raise TokensError(f"found {len(holders)} tokens; allowed: {_MAX}")
+    if len(holders) > MOST:
+        raise TokensError(f"found {len(holders)} tokens; allowed: {MOST}")
     if len({holder.digest for holder in holders}) < len(holders):
         raise TokensError("the same token stands there twice: nobody knows whose it is")
     return tuple(holders)
@@ -112,7 +113,7 @@ def read(path: pathlib.Path) -> str:
         text = content.decode()
     except UnicodeDecodeError:
         raise TokensError(f"{path}: it is not text in UTF-8") from None
-    secrets.register(*(words[-1] for words in _lines(text) if words), pool="control")
+    secrets.register(*(words[-1] for words in _lines(text) if words), pool="control", kept=MOST)
     return text
 
 

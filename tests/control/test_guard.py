@@ -47,6 +47,10 @@ def test_whoever_has_a_token_is_known_by_name(path):
         (asked(GRAFANA), 403),
         (asked(Origin="http://evil.example"), 403),
         (asked(Origin="null"), 403),
+        (asked(Origin="null", Host=""), 403),
+        (asked(Origin="http://["), 403),
+        (asked(Origin="http://u@h:1"), 403),
+        (asked(Origin=""), 403),
         (asked(**{"Sec-Fetch-Site": "cross-site"}), 403),
         (asked(**{"Sec-Fetch-Site": "same-site"}), 403),
         (asked(**{"Content-Type": "text/plain"}), 415),
@@ -112,6 +116,16 @@ def test_a_token_is_never_shown(path):
     assert repr(holders[0].digest) not in repr(holders)
     assert ALICE not in secrets.blanked(f"said {ALICE}")
     assert tokens.operator(path.read_text()) == ALICE
+
+
+def test_no_token_of_a_full_file_is_shown(path):
+    """Not the first one either."""
+    every = [f"{number:032}" for number in range(tokens.MOST)]
+    path.write_text("".join(f"w{one} view {one}\n" for one in every))
+    assert len(tokens.parsed(tokens.read(path))) == tokens.MOST
+    assert not [one for one in every if one in secrets.blanked(f"said {one}")]
+    with pytest.raises(tokens.TokensError, match=f"allowed: {tokens.MOST}"):
+        tokens.parsed(f"{path.read_text()}alice operate {ALICE}\n")
 
 
 def test_what_is_ordered_stands_in_the_log(path, caplog):

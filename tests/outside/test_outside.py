@@ -194,9 +194,14 @@ def test_a_file_is_replaced_and_nothing_else_is_written_to(tmp_path):
     assert (path.read_bytes(), path.is_symlink()) == (b"new", False)
     assert precious.read_bytes() == b"mine"
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(OSError, match="full"), files.replaced(path) as file:
-        file.write(b"half")
-        raise OSError("full")
+
+    def half():
+        with files.replaced(path) as file:
+            file.write(b"half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        half()
     assert path.read_bytes() == b"new"
     assert sorted(tmp_path.iterdir()) == before
 

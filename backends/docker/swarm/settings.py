@@ -16,7 +16,7 @@ from backends.kit import misfits, perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
 
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
-_VOLUME = re.compile(r"/.*|[A-Za-z0-9][A-Za-z0-9_.-]*", re.DOTALL)
+_VOLUME = re.compile(r"/.*|([A-Za-z0-9]|\{slot\})([A-Za-z0-9_.-]|\{slot\})*", re.DOTALL)
 _CONSTRAINT = re.compile(r"(node|engine)\.[A-Za-z0-9_.-]{1,56} ?[!=]= ?\S.*")
 _SPREAD = re.compile(r"(node|engine)\.labels\.\S+")
 _PLATFORM = re.compile(r"[a-z0-9]+(/[a-z0-9_]+)?")
@@ -180,11 +180,13 @@ class Volume:
 
     name: str | None = setting.of(
         "A volume, made on whatever node the agent comes to, or a path of the node, which must "
-        "be there. Default: anonymous, removed with the agent.",
+        "be there. With `{slot}` in it one agent at a time has it. Default: anonymous, removed "
+        "with the agent.",
         None,
         like=_VOLUME,
         words="letters, digits, '-', '_', '.', or a path that begins with '/'",
-        hint="a swarm removes no volume of one agent: leave the name out for one of its own",
+        hint="a swarm removes no volume of one agent: leave the name out for one of its own, or "
+        "{slot} for one that is the next agent's",
     )
     target: str = setting.of(
         "Where it appears in the container.", **setting.ABSOLUTE, converter=workspaces.plain

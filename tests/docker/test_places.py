@@ -1,13 +1,16 @@
 """Builds never share a workspace: a place for each agent, made before it and removed after."""
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import shutil
 import stat
 
+import attrs
 import pytest
 
+from backends import api
 from backends.docker import settings
 from backends.docker.containers import belongings, container, host_paths
 from backends.kit import names, workspaces
@@ -42,6 +45,8 @@ def volume(name, target, **more):
         ("/b/{name}", [volume("/b/{name}", "/b/{name}")], None),
         (None, [volume("cache", "/home/jenkins")], "cache/agent"),
         (None, [volume("cache-{name}", "/home/jenkins")], None),
+        (None, [volume("cache-{slot}", "/home/jenkins")], None),
+        ("/b", [volume("/srv/{slot}/../x", "/b")], "/srv/x"),
         (None, [volume("cache", "/home/jenkins", read_only=True)], None),
         (None, [volume(None, "/home/jenkins")], None),
         (None, [volume("cache", "/home/jenkins/.m2")], None),
@@ -262,6 +267,34 @@ async def test_a_volume_for_each_agent_at_its_own_path(rig):
         await rig.backend.terminate(agent, grace_s=1)
     there = (await rig.sdk("volumes"))["Volumes"] or ()
     assert not [one for one in there if rig.prefix in one["Name"]]
+
+
+async def test_a_cache_of_a_slot_has_one_writer_and_is_the_next_ones(rig):
+    """Two agents at once write to two; the third finds what the first one left, as its own user."""
+    cache = volume(f"{rig.prefix}cache-{{slot}}", "/cache", writable_by_user=True)
+    write = "i=0; while [ $i -lt 200 ]; do echo $HOSTNAME >> /cache/log; i=$((i+1)); done"
+
+    def spec(name, slot, commands, user="1000"):
+        made = rig.spec(name, commands, code=0, volumes=(cache,), user=user)
+        return attrs.evolve(made, options=names.in_slot(made.options, slot), slot=slot)
+
+    try:
+        await asyncio.gather(
+            *(rig.backend.launch(spec(name, slot, write)) for name, slot in (("a", 0), ("b", 1)))
+        )
+        for name in ("a", "b"):
+            assert (await rig.exited(name)).code == 0
+        await rig.backend.terminate("a", grace_s=0)
+        alike = "test $(sort -u /cache/log | wc -l) = 1 && test $(wc -l < /cache/log) = 200"
+        found = f"{alike} && echo more >> /cache/log || exit 5"
+        await rig.backend.launch(spec("c", 0, found))
+        assert (await rig.exited("c")).code == 0
+    finally:
+        for name in ("a", "b", "c"):
+            with contextlib.suppress(api.NotFound):
+                await rig.backend.terminate(name, grace_s=0)
+        for slot in (0, 1):
+            await rig.sdk("remove_volume", f"{rig.prefix}cache-{slot}")
 
 
 async def test_a_volume_that_was_there_before_is_not_ours_to_remove(rig):

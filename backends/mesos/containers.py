@@ -75,15 +75,11 @@ def container(
         return docker | ({"volumes": volumes} if volumes else {})
     parts: dict[str, Any] = {}
     if spec.image is not None:
-        docker_image: dict[str, Any] = {"name": spec.image}
-        if login is not None:
-            docker_image["config"] = {"type": "VALUE", "value": {"data": login}}
-        image: dict[str, Any] = {"type": "DOCKER", "docker": docker_image}
-        if template.force_pull:
-            image["cached"] = False
-        parts["mesos"] = {"image": image}
+        parts["mesos"] = {"image": _image(spec.image, template, login)}
     if volumes:
         parts["volumes"] = volumes
+    if template.ulimits:
+        parts["rlimit_info"] = {"rlimits": [_limit(*one) for one in template.ulimits.items()]}
     if template.network.mode == "cni":
         network: dict[str, Any] = {"name": template.network.name}
         if template.network.ports:
@@ -109,11 +105,29 @@ def _docker(spec: api.InstanceSpec, template: settings.MesosTemplate) -> dict[st
         for volume in template.volumes
         if volume.tmpfs_bytes is not None
     ]
+    parameters += [
+        {"key": "ulimit", "value": f"{name}={most}"} for name, most in template.ulimits.items()
+    ]
     if spec.runtime is not None:  # the image's entry point would be given our command
         parameters.append({"key": "entrypoint", "value": f"{runtime.TOOLS}/sh"})
     if template.network.ports:
         docker["port_mappings"] = _mappings(template.network)
     return docker | ({"parameters": parameters} if parameters else {})
+
+
+def _image(name: str, template: settings.MesosTemplate, login: str | None) -> dict[str, Any]:
+    docker: dict[str, Any] = {"name": name}
+    if login is not None:
+        docker["config"] = {"type": "VALUE", "value": {"data": login}}
+    image: dict[str, Any] = {"type": "DOCKER", "docker": docker}
+    if template.force_pull:
+        image["cached"] = False
+    return image
+
+
+def _limit(name: str, most: int) -> dict[str, Any]:
+    """Return a limit as ``RLimitInfo`` of Mesos has it (mesos.proto)."""
+    return {"type": f"RLMT_{name.upper()}", "soft": most, "hard": most}
 
 
 def _brought(template: settings.MesosTemplate) -> list[dict[str, Any]]:

@@ -24,6 +24,13 @@ _SANDBOX = "/mnt/mesos/sandbox"
 """Where containers have it; a plain task's is elsewhere, and nothing else is there."""
 _ROLE = re.compile(r"\*|[^\s/*.-][^\s/*]*(?:/[^\s/*.-][^\s/*]*)*")
 
+_ULIMITS = frozenset(  # RLimitInfo.RLimit.Type of mesos.proto
+    {
+        *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile"),
+        *("nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
+    }
+)
+
 
 @frozen(kw_only=True)
 class Handover:
@@ -313,6 +320,11 @@ class MesosTemplate:
         "The hard limits of `resources` apart from what is reserved (needs Mesos 1.10 agents).",
         False,
     )
+    ulimits: Mapping[str, int] = setting.of(
+        "By name, as nofile or nproc: soft and hard limit alike. Needs the isolator "
+        "posix/rlimits on the agents, or `containerizer: docker`.",
+        {},
+    )
     user: str | None = setting.of("Who the task runs as. None: the backend's.", None)
     network: Network = setting.of("How a task is connected.", Network())
     volumes: tuple[Volume, ...] = setting.of("Mounts.", ())
@@ -352,6 +364,15 @@ class MesosTemplate:
     raw: Mapping[str, Any] = setting.of(
         "Merged last into the TaskInfo of the v1 API: what nothing above can say.", {}
     )
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse limits that Mesos has no word for, and such as are none."""
+        for name, most in self.ulimits.items():
+            if name not in _ULIMITS:
+                known = ", ".join(sorted(_ULIMITS))
+                raise ValueError(f"ulimits: found {quotes.shown(name)}; allowed: {known}")
+            if most < 0:
+                raise ValueError(f"ulimits: {name}: found {most}; allowed: 0 or more")
 
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where tasks of this template would work together: on one host, or in a volume."""

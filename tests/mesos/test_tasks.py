@@ -277,6 +277,7 @@ def test_what_surrounds_a_task(containerizer):
         containerizer=containerizer,
         network=settings.Network(mode="cni", name="calico", ports=(22,)),
         volumes=tuple(volume for volume, _ in VOLUMES),
+        ulimits={"nofile": 4096, "core": 0},
         kill_grace_s=7.0,
         max_completion_time_s=3600.0,
         health_command="test -e alive",
@@ -294,9 +295,17 @@ def test_what_surrounds_a_task(containerizer):
         )
         assert {"name": "calico"} == network
         assert "i:1" == container["docker"]["image"]
+        limits = [
+            one["value"] for one in container["docker"]["parameters"] if one["key"] == "ulimit"
+        ]
+        assert ["nofile=4096", "core=0"] == limits
     else:
         assert {"name": "calico", "port_mappings": mapping} == network
         assert {"type": "DOCKER", "docker": {"name": "i:1"}} == container["mesos"]["image"]
+        assert [
+            {"type": "RLMT_NOFILE", "soft": 4096, "hard": 4096},
+            {"type": "RLMT_CORE", "soft": 0, "hard": 0},
+        ] == container["rlimit_info"]["rlimits"]
     assert {"grace_period": {"nanoseconds": 7_000_000_000}} == info["kill_policy"]
     assert {"nanoseconds": 3_600_000_000_000} == info["max_completion_time"]
     check = {"value": "test -e alive", "shell": True}
@@ -311,6 +320,8 @@ def test_what_surrounds_a_task(containerizer):
         (lambda: settings.Volume(container_path="/x"), "needs one of host_path"),
         (lambda: settings.Volume(container_path="/x", host_path="/y", driver="d"), "needs one of host_path"),
         (lambda: settings.Volume(container_path="/x", driver="d"), "needs driver_name"),
+        (lambda: settings.MesosTemplate(ulimits={"nofiles": 1}), "found 'nofiles'; allowed: as, "),
+        (lambda: settings.MesosTemplate(ulimits={"nofile": -1}), "nofile: found -1"),
         (lambda: offers.Constraint(attribute="a", operator="LIKE", value="("), r"not a pattern"),
         (lambda: offers.Constraint(attribute="a", operator="LIKE"), "LIKE needs a value"),
         (lambda: offers.Constraint(attribute="a", operator="MAX_PER", value="few"), "MAX_PER needs a number"),

@@ -429,3 +429,10 @@ def test_an_agent_is_no_way_around_what_is_allowed(label):
     assert unmet.reason is WaitReason.PARAMETER
     assert f"{label} is not allowed" in unmet.text
     assert name in unmet.text
+
+
+def test_each_variant_fills_agents_of_its_own():
+    """Two that ask for different things are two agents' work, however many slots each has."""
+    scene, _ = _scene(attrs.evolve(DOCKER, executors=2))
+    scene.wait(item(1, "docker && memory=1g"), item(2, "docker && memory=2g"))
+    assert sorted(one.asked for one in _launches(scene.plan())) == [("memory=1g",), ("memory=2g",)]

@@ -371,3 +371,16 @@ def test_agents_of_another_kind_that_get_no_work_hold_up_nobody():
     scene.wait(item(1, "u", age_s=100), item(2, "t"))
     assert launches(scene.plan()) == {"t": 1}
     assert len(actions(scene.plan(), model.LaunchAgent)) == 1
+
+
+def test_whoever_makes_room_for_an_item_that_names_its_node_is_given_another():
+    """The item's own template is full, the node's is not: an agent for whom it serves now."""
+    scene = Scene(template("a", "a", "x", cap=1), template("b", "b", "x"))
+    name = scene.agent("b", Phase.IDLE)
+    scene.wait(
+        item(1, "x", age_s=100.0),
+        item(2, "a", age_s=90.0),
+        item(3, f"a || b && {name}", age_s=80.0),
+        item(4, "x", age_s=70.0),
+    )
+    assert launches(scene.plan()) == {"a": 1, "b": 2}

@@ -7,7 +7,7 @@ world gives the same plan, and after its actions have taken effect it proposes n
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import attrs
 
@@ -15,11 +15,16 @@ from broker.core import model
 from broker.core.decide import capacity, leaving, ordering, serving
 from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
-from broker.core.demand import vetoes
+from broker.core.demand import matching, vetoes
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
 from broker.core.fleet import places
 from broker.core.model import Phase
+
+_Kind = tuple[str, frozenset[str]]
+"""A template, and what makes agents a variant of it."""
+_Pile = tuple[matching.Supply, dict[Hashable, demand.Wish]]
+"""One of the agents that are alike, and an item of each kind that they serve."""
 
 
 def plan(world: model.World, policy: model.Policy, last: model.Plan | None = None) -> model.Plan:
@@ -97,13 +102,13 @@ def _clamp(draft: drafts.Draft) -> int:
     """
     if not draft.launches:
         return 0
-    unserved = _helpers(draft)
+    useful = _useful(draft)
     spare = _spare(draft)
     beyond = 0
     tries = {(o.template.name, o.backend) for o in draft.orders.values() if o.tries}
     tried = Counter(name for name, _ in tries)
     for template in draft.policy.templates:
-        needed = -(-unserved[template.name] // template.executors)
+        needed = useful[template.name]
         missing = max(0, template.min_idle - spare[template.name])
         excess = draft.launches[template.name] - needed - missing - tried[template.name]
         for _ in range(max(0, excess)):
@@ -118,26 +123,55 @@ def _clamp(draft: drafts.Draft) -> int:
     return beyond
 
 
-def _helpers(draft: drafts.Draft) -> Counter[str]:
-    """Count by template the items that no present agent serves and that one of it would help.
+def _useful(draft: drafts.Draft) -> Counter[str]:
+    """Count by template the agents that help items which no present agent serves.
 
-    That is one that fits, or that fits whom another agent serves, which makes room for the item.
+    An item is helped by one that fits it, or that fits whom another agent serves, which makes room
+    for it. Agents of different variants share nothing: each variant fills its own.
     """
-    instead: dict[str | None, set[str]] = {}  # of a template: who could serve whom it serves
-    for wish in draft.wanted if draft.served else ():
+    piles = _piles(draft)
+    items: Counter[str] = Counter()
+    by_kind: Counter[_Kind] = Counter()
+    for crowd in demand.crowds(draft.unserved).values():
+        found = _kinds(crowd[0], piles)
+        by_kind.update(dict.fromkeys(found, len(crowd)))
+        items.update(dict.fromkeys({name for name, _ in found}, len(crowd)))
+    filled: Counter[str] = Counter()
+    for (name, _), number in by_kind.items():
+        template = draft.policy.by_name.get(name)
+        filled[name] += -(-number // template.executors) if template is not None else 0
+    return filled & items  # the lesser: no item needs two
+
+
+def _piles(draft: drafts.Draft) -> list[_Pile]:
+    """Return the present agents that serve somebody, those alike as one, and whom they serve."""
+    if not draft.served:
+        return []
+    named = demand.names_in(draft.wanted)
+    piles: dict[Hashable, _Pile] = {}
+    for wish in draft.wanted:
         supply = draft.served.get(wish.item.id)
         if supply is not None:
-            instead.setdefault(supply.template, set()).update(wish.templates)
-    helped: Counter[str] = Counter()
-    for names, items in Counter(wish.templates for wish in draft.unserved).items():
-        found: set[str] = set(names)
-        left: list[str] = list(names)
-        while left:
-            new = instead.get(left.pop(), set()) - found
-            found |= new
-            left.extend(new)
-        helped.update(dict.fromkeys(found, items))
-    return helped
+            own = supply.name if supply.name in named else None
+            key = (supply.template, supply.kind, supply.exclusive, supply.asked, own)
+            pile = piles.setdefault(key, (attrs.evolve(supply, refused=frozenset()), {}))
+            pile[1].setdefault(wish.crowd, wish)
+    return list(piles.values())
+
+
+def _kinds(wish: demand.Wish, piles: Sequence[_Pile]) -> set[_Kind]:
+    """Return which agents would help an item: of which templates, and which variants of them."""
+    kinds: set[_Kind] = set()
+    reached, left, others = {wish.crowd}, [wish], list(piles)
+    while left:
+        one = left.pop()
+        kinds.update((name, demand.asked_of(one, name)) for name in one.templates)
+        fitting = [pile for pile in others if matching.fits(one, pile[0])]
+        others = [pile for pile in others if pile not in fitting] if fitting else others
+        for _, served in fitting:
+            left += [served[crowd] for crowd in served.keys() - reached]
+            reached |= served.keys()
+    return kinds
 
 
 def _spare(draft: drafts.Draft) -> Counter[str]:

@@ -7,12 +7,14 @@ a second or two.
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -209,3 +211,6 @@ def swarm(managers: int = 3, workers: int = 2) -> Iterator[Swarm]:
         yield made
     finally:
         made.close()
+        with warnings.catch_warnings():  # what the SDK leaves to the collector
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()

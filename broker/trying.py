@@ -40,10 +40,13 @@ PROBE = f"""\
 for tool in sh nohup; do
   found=; IFS=:
   for folder in $PATH; do
-    test "$folder" = {runtime.TOOLS} || ! test -x "$folder/$tool" || found=1
+    at=$folder/$tool
+    test "$folder" = {runtime.TOOLS} || ! test -x "$at" || found=${{found:-$at}}
   done
   test "$found" || echo "{_SAID}$tool"
 done
+test -z "$found" || "$found" "$0" -c : > /dev/null 2>&1 ||
+  echo "{_SAID}a nohup that works ($found fails, and hides any other)"
 test -w /tmp || echo "{_SAID}a /tmp that it may write"
 test -w "${{HOME:-/}}" || echo "{_SAID}a HOME that it may write"
 test -d /usr/lib/locale/C.utf8 || test -d /usr/lib/locale/C.UTF-8 ||
@@ -258,7 +261,9 @@ class Trier:
 def _judged(template: model.Template, check: str, lacks: list[str]) -> finding.Finding:
     if not lacks:
         return finding.ok(check, "it has sh, nohup, /tmp, HOME and a locale")
-    supplied = " (inject supplies sh, nohup and the locale)" if template.launch.inject else ""
+    supplied = (
+        " (inject supplies a missing sh, nohup and locale)" if template.launch.inject else ""
+    )
     return finding.warn(check, f"it lacks {', '.join(lacks)}{supplied}")
 
 

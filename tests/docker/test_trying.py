@@ -20,6 +20,8 @@ from tests.docker import conftest, engines
 
 FAR = model.BackendName("far")
 WHOLE = ("bin/sh", "bin/nohup", "tmp/", "home/", "usr/lib/locale/C.utf8/")
+NO_NOHUP = ("bin/sh", "sbin/nohup", *WHOLE[2:])  # as Debian's busybox, which lacks that applet
+SCRIPTS = {"bin/nohup": b'#!/bin/sh\nexec "$@"\n'}
 HOME = {"HOME": "/home"}
 MAY = "that it may write"
 
@@ -38,8 +40,9 @@ def packed(entries: tuple[str, ...]) -> bytes:
                 member.type, member.mode = tarfile.DIRTYPE, 0o1777
                 tar.addfile(member)
             else:
-                member.mode, member.size = 0o755, len(content)
-                tar.addfile(member, io.BytesIO(content))
+                told = SCRIPTS.get(entry, content)
+                member.mode, member.size = 0o755, len(told)
+                tar.addfile(member, io.BytesIO(told))
         if not entries:
             tar.addfile(tarfile.TarInfo("nothing"))
     return buffer.getvalue()
@@ -77,6 +80,7 @@ async def looked_at(rig: conftest.Rig, image: str, env: dict[str, str]) -> findi
     [
         (WHOLE, HOME, "it has sh, nohup, /tmp, HOME and a locale"),
         pytest.param(("bin/sh", *WHOLE[2:]), HOME, "it lacks nohup", marks=pytest.mark.soak),
+        (NO_NOHUP, HOME, "it lacks a nohup that works (/sbin/nohup fails, and hides any other)"),
         pytest.param(
             WHOLE[:2] + WHOLE[3:], HOME, f"it lacks a /tmp {MAY}", marks=pytest.mark.soak
         ),

@@ -10,6 +10,7 @@ import hmac
 import os
 import pathlib
 import re
+import stat
 from collections.abc import Sequence
 
 from attrs import define, field, frozen
@@ -106,8 +107,10 @@ class TokenFile:
 def read(path: pathlib.Path) -> str:
     """Return the content of a file of tokens, none of which is shown from now on.
 
-    It is ours or root's. Raises TokensError and OSError.
+    It is ours or root's, and nobody else writes to it. Raises TokensError and OSError.
     """
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise TokensError(f"{path}: every user may write to it; hint: chmod o-w")
     content = files.read(path, limit=LIMIT, owners={0, os.geteuid()})
     try:
         text = content.decode()

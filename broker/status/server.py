@@ -26,6 +26,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from http import HTTPStatus
 
+import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 from attrs import frozen
@@ -348,9 +349,12 @@ async def _order(
     request: web.Request, *, wanted: Sequence[str], may_have: Sequence[str]
 ) -> dict[str, str]:
     """Return what is ordered: short texts by name. Raises ValueError that says what is wrong."""
-    body = await request.content.read(guard.BODY_MAX + 1)
-    while len(body) <= guard.BODY_MAX and (more := await request.content.read(guard.BODY_MAX)):
-        body += more
+    body = b""
+    try:
+        while len(body) <= guard.BODY_MAX and (more := await request.content.read(guard.BODY_MAX)):
+            body += more
+    except (OSError, aiohttp.ClientError, web.RequestPayloadError) as error:
+        raise ValueError("what is ordered did not come to its end") from error
     if len(body) > guard.BODY_MAX:
         raise ValueError(f"more than {guard.BODY_MAX} bytes")
     try:

@@ -89,6 +89,9 @@ def test_another_file_counts_at_once(path):
     path.unlink()
     assert door.admit(asked(), wanted=tokens.Role.OPERATE).status == 503
     path.write_text(LINES)
+    path.chmod(0o666)  # whoever likes could let himself in
+    assert door.admit(asked(), wanted=tokens.Role.OPERATE).status == 503
+    path.chmod(0o644)
     assert door.admit(asked(), wanted=tokens.Role.OPERATE).who == "alice"
 
 

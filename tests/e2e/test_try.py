@@ -1,8 +1,10 @@
 """A person has a template tried by the broker at work: over HTTP, by ``doctor``, and cut short."""
 
+import asyncio
 import json
 import os
 import signal
+import urllib.parse
 
 import aiohttp
 import pytest
@@ -162,6 +164,25 @@ async def test_an_order_that_makes_no_sense_is_refused(made):
             await page_address.order(note(made), "try", token=TOKEN, told=told)
     assert not tried(made)
     await made.stop(process)
+
+
+async def test_whoever_goes_away_amid_an_order_is_no_bug(made):
+    """Nothing is ordered by half a text, and the log blames nobody."""
+    process = await ready(made)
+    host, port = urllib.parse.urlsplit(note(made).url).netloc.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"POST /api/v1/try HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 19\r\nExpect: 100-continue\r\n\r\n".encode()
+    )
+    assert b"100" in await reader.readline(), "it is being read"
+    writer.write(b'{"template":')
+    await writer.drain()
+    writer.transport.abort()
+    await ordered(made, "never")
+    ended = await made.stop(process)
+    assert "bug" not in ended.said
+    assert not tried(made)
 
 
 async def test_a_stop_in_the_middle_leaves_nothing(made):

@@ -105,6 +105,19 @@ class Usage:
 
 
 @frozen(kw_only=True)
+class Port:
+    """A port of an instance, and where it is reached on the machine that the instance runs on.
+
+    ``address``: the one it is bound to; "": all of the machine's.
+    """
+
+    port: int
+    host_port: int
+    protocol: str = "tcp"
+    address: str = ""
+
+
+@frozen(kw_only=True)
 class Instance:
     """What a backend runs for one agent. ``metadata`` comes back byte for byte."""
 
@@ -122,6 +135,7 @@ class Instance:
     ends_because: str = ""  # the platform's words on why it will soon end what runs still; "": no
     ends_at: float | None = None  # with ``ends_because``, POSIX seconds, where it says when
     mishap: Mishap | None = None
+    ports: tuple[Port, ...] = ()  # that are published while it runs, as they are bound now
     # also of one that has ended, as far as it was seen before; that it changed is no news
     usage: Usage | None = field(default=None, eq=False)
 

@@ -13,13 +13,12 @@ from attrs import evolve, frozen
 
 from backends import api
 from backends.docker.engine import reference
-from backends.kit import misfits, names, perils, pipelines, setting, workspaces
+from backends.kit import misfits, names, perils, pipelines, published, setting, workspaces
 from backends.kit.remarks import Common, Remark
 from outside import quotes
 
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
-_PORT = re.compile(r"((\d{1,5}|):)?\d{1,5}(/(tcp|udp|sctp))?")
 _NAME = r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]-][^\s/:@\[\]]*)"
 _HOST = re.compile(
     rf"(unix:///\S+|tcp://{_NAME}:\d{{1,5}}(/[^\s@]*)?|https?://[^\s@]+"
@@ -28,7 +27,6 @@ _HOST = re.compile(
 _VOLUME = re.compile(
     r"/.*|([A-Za-z0-9]|\{(name|slot)\})([A-Za-z0-9_.-]|\{(name|slot)\})*", re.DOTALL
 )
-_LAST_PORT = 65_535
 _API = re.compile(r"1\.\d{2}")
 OPEN = "without TLS everybody who reaches that port, or is on the way to it, is root on that host"
 POLICIES = ("if-missing", "always", "never")
@@ -315,10 +313,13 @@ class DockerTemplate:
     dns_search: tuple[str, ...] = setting.of("Search domains.", ())
     extra_hosts: tuple[str, ...] = setting.of("Lines NAME:ADDRESS; host-gateway is the host.", ())
     ports: tuple[str, ...] = setting.of(
-        "Published ports: 8080 (a random port of the host), 18080:8080, 53/udp.",
+        "Published ports: 8080 (a random port of the host), 18080:8080, 53/udp, 8000-8010:8080 "
+        "(the first free one), 9000-9003 (each), 127.0.0.1::8080 or [::1]:18080:8080 (of one "
+        "address). What was bound is on the page and in `agent-broker status NAME`. A fixed port "
+        "has one agent of each host; the next one waits, or goes elsewhere.",
         (),
-        like=_PORT,
-        words="PORT, HOST_PORT:PORT, each with /tcp or /udp",
+        like=published.PATTERN,
+        words=published.WORDS,
     )
     volumes: tuple[Volume, ...] = setting.of("Mounts.", ())
     docker_socket: bool = setting.of(
@@ -347,11 +348,11 @@ class DockerTemplate:
 
     def __attrs_post_init__(self) -> None:
         """Check what the patterns cannot."""
-        for port in self.ports:
-            if any(int(part) > _LAST_PORT for part in re.findall(r"\d+", port)):
-                raise ValueError(
-                    f"ports: found {quotes.shown(port)}; allowed: ports up to {_LAST_PORT}"
-                )
+        twice = published.clash(self.ports)
+        if twice:
+            raise ValueError(
+                f"ports: found {quotes.shown(twice)}: an entry before it has that port of the host"
+            )
         for name in (*self.cap_add, *self.cap_drop):
             if not _SIGNED.fullmatch(name):
                 raise ValueError(
@@ -461,6 +462,8 @@ class DockerTemplate:
                     wrong=True,
                 )
         yield from _perils(self)
+        if not common.alone and len(getattr(common.settings, "hosts", ())) <= 1:
+            yield from self._port_remarks()
         problem = reference.problem(common.image) if common.image else None
         if problem is not None:
             yield Remark(path=("image",), common=True, text=problem, wrong=True)
@@ -480,6 +483,17 @@ class DockerTemplate:
                 hint="environment",
                 wrong=True,
             )
+
+    def _port_remarks(self) -> Iterator[Remark]:
+        """Say which ports of the host only one agent at a time can have."""
+        for number, text in enumerate(self.ports):
+            if any(one.is_fixed for one in published.read(text)):
+                yield Remark(
+                    path=("ports", number),
+                    text="only one agent of a host can have a fixed port; the next one waits for "
+                    "its end",
+                    hint="8080 for any free port, a range such as 18080-18089:8080, or cap: 1",
+                )
 
     def _raw_remarks(self) -> Iterator[Remark]:
         """Say what of the raw section would hide how agents end, or is not looked at here.

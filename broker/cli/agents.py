@@ -107,6 +107,8 @@ def _rows(document: documents.Document) -> Iterator[tuple[str, str]]:
         if node is not None:
             yield "labels", " ".join(node["labels"])
         yield "instance", _instance(agent)
+        if agent["instance"] and (ports := terminal.ports_words(agent["instance"])):
+            yield "ports", ports
         if agent["instance"] and (used := terminal.usage_words(agent["instance"].get("usage"))):
             yield "used", used
         if agent["serves_nobody"]:

@@ -331,6 +331,15 @@ def _instance(instance: backends_api.Instance, *, now: float) -> Document:
         "ends_at": _iso(instance.ends_at),
         "ends_in_s": _until(instance.ends_at, now),
         "mishap": _mishap(instance.mishap, now=now) if instance.mishap is not None else None,
+        "ports": [
+            {
+                "port": one.port,
+                "protocol": _quote(one.protocol),
+                "address": _quote(one.address),
+                "host_port": one.host_port,
+            }
+            for one in instance.ports
+        ],
         "usage": _usage(instance.usage, now=now) if instance.usage is not None else None,
         "exit": {"slug": end.slug, "code": end.code, "text": _quote(end.message)}
         if end is not None

@@ -282,7 +282,9 @@ def _running(row: _Row) -> str:
     if row["serves_nobody"]:
         links.append(f'<span class="wait">{_text(row["serves_nobody"])}</span>')
     if not links:
-        return f'<span class="quiet">{_text(terminal.state_words(row))}</span>'
+        links.append(f'<span class="quiet">{_text(terminal.state_words(row))}</span>')
+    if ports := terminal.ports_words(row["instance"]):
+        links.append(f'<span class="quiet">{_text(ports)}</span>')
     return "<br>".join(links)
 
 

@@ -313,6 +313,20 @@ def size(value: float) -> str:
     return f"{mebibytes:.0f} MiB" if mebibytes < 1000 else f"{mebibytes / 1024:.1f} GiB"
 
 
+def ports_words(instance: _Row | None) -> str:
+    """Return where the published ports of an instance are reached; "": it has none."""
+    return ", ".join(
+        f"{one['port']}/{one['protocol']} at "
+        + (f"{address}:" if (address := _bracketed(one["address"])) else "port ")
+        + f"{one['host_port']}"
+        for one in (instance or {}).get("ports", ())
+    )
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
 def usage_words(row: _Row | None) -> str:
     """Return what an instance used of memory and processors, as far as its platform told."""
     used: _Row = row or {}

@@ -94,7 +94,9 @@ def test_published_ports_are_told_once():
     """The engine lists one per address family."""
     port = {"PrivatePort": 80, "PublicPort": 32768, "Type": "tcp"}
     ports = [{**port, "IP": "0.0.0.0"}, {**port, "IP": "::"}, {"PrivatePort": 81, "Type": "tcp"}]
-    assert ("32768->80/tcp",) == answers.listed({"Id": "x", "Ports": ports}).ports
+    assert (api.Port(port=80, host_port=32768),) == answers.listed(
+        {"Id": "x", "Ports": ports}
+    ).ports
 
 
 def test_the_engines_time_is_read_and_year_one_is_never():
@@ -118,4 +120,24 @@ def test_published_ports_are_those_of_ipv4_where_there_are_any():
         {"PrivatePort": 22, "Type": "tcp"},
     ]
     found = answers.listed({"Id": "x", "Ports": told})
-    assert ("32774->80/tcp", "53->53/udp") == found.ports
+    assert (
+        api.Port(port=53, host_port=53, protocol="udp"),
+        api.Port(port=80, host_port=32774),
+    ) == found.ports
+
+
+def test_a_published_port_is_told_with_the_address_that_it_is_bound_to():
+    """One of two addresses is two ports; what cannot be a port, or an address, is left out."""
+    told = [
+        {"IP": "127.0.0.1", "PrivatePort": 80, "PublicPort": 32774, "Type": "tcp"},
+        {"IP": "0:0::1", "PrivatePort": 80, "PublicPort": 32775, "Type": "tcp"},
+        {"IP": "<b>", "PrivatePort": 81, "PublicPort": 1, "Type": "tcp"},
+        {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 70000, "Type": "tcp"},
+        {"IP": "0.0.0.0", "PrivatePort": True, "PublicPort": 1, "Type": "tcp"},
+        "no port",
+    ]
+    assert (
+        api.Port(port=80, host_port=32774, address="127.0.0.1"),
+        api.Port(port=80, host_port=32775, address="::1"),
+        api.Port(port=81, host_port=1),
+    ) == answers.listed({"Id": "x", "Ports": told}).ports

@@ -5,6 +5,7 @@ import json
 import pathlib
 import tarfile
 
+import attrs
 import pytest
 
 from backends import api
@@ -258,3 +259,17 @@ def test_whoever_has_the_engine_gets_no_secret_by_a_folder_of_the_host(source, h
         options = settings.DockerTemplate(**told)
         spec = api.InstanceSpec(name="b", metadata={}, image="x", argv=("run",), options=options)
         assert hands_on == container.plan(spec, owner="ours").hands_on
+
+
+def test_ports_are_sent_with_their_addresses_and_ranges():
+    """One container port may be bound more than once."""
+    ports = ("127.0.0.1::80", "8000-8010:80", "[::1]:53:53/udp", "9000-9001")
+    options = settings.DockerTemplate(ports=ports)
+    body = container.plan(attrs.evolve(PLAIN, options=options), owner="ours").body
+    assert {
+        "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}, {"HostPort": "8000-8010"}],
+        "53/udp": [{"HostIp": "::1", "HostPort": "53"}],
+        "9000/tcp": [{"HostPort": ""}],
+        "9001/tcp": [{"HostPort": ""}],
+    } == body["HostConfig"]["PortBindings"]
+    assert set(body["ExposedPorts"]) == set(body["HostConfig"]["PortBindings"])

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import pathlib
+import socket
 
 import attrs
 import pytest
@@ -235,15 +236,46 @@ async def test_a_shared_volume_is_writable_and_anonymous_ones_go(rig):
 
 
 async def test_a_published_port_is_reported_and_a_taken_one_is_no_capacity(rig):
-    """Random ports stand in the detail; a fixed one that is taken sends the launch elsewhere."""
+    """A random one is known once it runs; a fixed one that is taken sends the launch elsewhere."""
     await rig.backend.launch(rig.spec("a1", network="bridge", ports=("8080",)))
     await rig.running("a1")
-    detail = (await checks.listed(rig.backend))["a1"].detail
-    port, arrow, inside = detail.removeprefix("ports ").partition("->")
-    assert ("->", "8080/tcp") == (arrow, inside)
+    (port,) = (await checks.listed(rig.backend))["a1"].ports
+    assert (8080, "tcp", "") == (port.port, port.protocol, port.address)
+    taken = f"{port.host_port}:8080"
     with pytest.raises(api.NoCapacity, match="port is already allocated"):
-        await rig.backend.launch(rig.spec("a2", network="bridge", ports=(f"{port}:8080",)))
+        await rig.backend.launch(rig.spec("a2", network="bridge", ports=(taken,)))
     assert ["a1"] == list(await checks.listed(rig.backend))
+
+
+async def test_ports_of_a_range_go_to_one_agent_each_and_only_at_the_address_that_is_told(rig):
+    """Two agents share a range, the third finds it full; several ports are bound one by one."""
+    first = _free_range(3)
+    ports = (f"127.0.0.1:{first}-{first + 1}:8080", "127.0.0.1::9000-9001")
+    for name in ("a1", "a2"):
+        await rig.backend.launch(rig.spec(name, network="bridge", ports=ports))
+        await rig.running(name)
+    found = {
+        name: {one.port: one for one in instance.ports}
+        for name, instance in (await checks.listed(rig.backend)).items()
+    }
+    assert {"127.0.0.1"} == {one.address for ports in found.values() for one in ports.values()}
+    assert {first, first + 1} == {ports[8080].host_port for ports in found.values()}
+    assert [{8080, 9000, 9001}] * 2 == [set(ports) for ports in found.values()]
+    with pytest.raises(api.NoCapacity, match="a published port is taken"):
+        await rig.backend.launch(rig.spec("a3", network="bridge", ports=ports))
+
+
+def _free_range(length: int) -> int:
+    """Return the first of some ports beside each other that nobody has just now."""
+    for first in range(20_000, 30_000, length):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + length):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    pytest.fail("no free ports")
 
 
 async def test_fifty_launches_at_once(engine_url):

@@ -96,7 +96,7 @@ def test_what_is_one(name):
 def test_there_is_no_port_of_that_number():
     """On either side."""
     for port in ("65536", "8080:65536", "99999:8080/tcp"):
-        with pytest.raises(ValueError, match="allowed: ports up to 65535"):
+        with pytest.raises(ValueError, match="allowed: ports from 1 to 65535"):
             settings.DockerTemplate(ports=(port,))
     assert settings.DockerTemplate(ports=("65535", ":8080/udp")).ports
 
@@ -151,3 +151,18 @@ def test_what_cannot_be_given_beside_a_sealed_root_is_said(sealed):
     found = told(volumes=(volume,), docker={"HostConfig": {"ReadonlyRootfs": sealed}})
     assert (("volumes", 0, "writable_by_user") in found) is sealed
     assert all(remark.wrong for remark in found.values() if "writable_by_user" in remark.path)
+
+
+@pytest.mark.parametrize(
+    ("ports", "said"),
+    [(("18080:8080",), True), (("8080", "8000-8010:80", "127.0.0.1::81"), False)],
+)
+def test_a_fixed_port_has_one_agent(ports, said):
+    """A template that never has two, or a pool of hosts, is left alone."""
+    assert said == (("ports", 0) in told(ports=ports))
+    options = settings.DockerTemplate(ports=ports)
+    one = remarks.Common(settings=settings.DockerSettings(), name="t", image="x", alone=True)
+    assert [] == list(remarks.of_template(options, one))
+    hosts = (settings.Host(), settings.Host(url="unix:///b"))
+    pool = remarks.Common(settings=settings.DockerSettings(hosts=hosts), name="t", image="x")
+    assert [] == list(remarks.of_template(options, pool))

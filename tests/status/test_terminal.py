@@ -87,3 +87,13 @@ def test_what_an_agent_used_in_words():
     ) == terminal.usage_words(used)
     assert "34 s of processor time" == terminal.usage_words({"cpu_s": 34.2, "throttled_s": 0.0})
     assert "" == terminal.usage_words(None)
+
+
+def test_published_ports_are_told_with_where_they_are_reached():
+    """An address of IPv6 in brackets, as it is typed; an instance without ports says nothing."""
+    ports = [
+        {"port": 80, "protocol": "tcp", "address": "", "host_port": 32768},
+        {"port": 53, "protocol": "udp", "address": "::1", "host_port": 53},
+    ]
+    assert "80/tcp at port 32768, 53/udp at [::1]:53" == terminal.ports_words({"ports": ports})
+    assert "" == terminal.ports_words({"ports": []}) == terminal.ports_words(None)

@@ -23,7 +23,7 @@ from backends import api
 from backends.docker import settings
 from backends.docker.containers import host_paths
 from backends.docker.engine import bodies, reference
-from backends.kit import names, perils, pipelines, runtime, workspaces
+from backends.kit import names, perils, pipelines, published, runtime, workspaces
 from outside import quotes
 
 PREFIX = "agent-broker."
@@ -357,7 +357,8 @@ def runtime_mount(volume: str, labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _body(spec: api.InstanceSpec, options: settings.DockerTemplate) -> dict[str, Any]:
-    exposed: dict[str, Any] = {port: {} for port, _ in _ports(options)}
+    ports = _ports(options)
+    exposed: dict[str, Any] = {port: {} for port in ports}
     body: dict[str, Any] = {
         "Image": spec.image,
         "Env": [f"{key}={_put(text)}" for key, text in _environment(spec).items()],
@@ -445,9 +446,7 @@ def _host(resources: api.Resources, options: settings.DockerTemplate) -> dict[st
             "Dns": list(options.dns),
             "DnsSearch": list(options.dns_search),
             "ExtraHosts": list(options.extra_hosts),
-            "PortBindings": {
-                port: [{"HostPort": host_port}] for port, host_port in _ports(options)
-            },
+            "PortBindings": _ports(options),
             "Mounts": list(_mounts(options)),
             "Devices": [_device(text) for text in options.devices],
             "GroupAdd": list(options.groups),
@@ -462,12 +461,16 @@ def _host(resources: api.Resources, options: settings.DockerTemplate) -> dict[st
     )
 
 
-def _ports(options: settings.DockerTemplate) -> Iterator[tuple[str, str]]:
-    """Yield container port with protocol, and port of the host; empty: any."""
-    for text in options.ports:
-        ports, _, protocol = text.partition("/")
-        host_port, _, port = ports.rpartition(":")
-        yield f"{port}/{protocol or 'tcp'}", host_port
+def _ports(options: settings.DockerTemplate) -> dict[str, list[dict[str, str]]]:
+    """Return where each container port may be bound, as the API has it; no port: any free one."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for one in published.bindings(options.ports):
+        host_port = "" if one.first is None else str(one.first)
+        if not one.is_fixed and one.first is not None:
+            host_port = f"{one.first}-{one.last}"
+        binding = {**({"HostIp": one.address} if one.address else {}), "HostPort": host_port}
+        found.setdefault(f"{one.port}/{one.protocol}", []).append(binding)
+    return found
 
 
 def _mounts(options: settings.DockerTemplate) -> Iterator[dict[str, Any]]:

@@ -404,7 +404,8 @@ class Host:
             return attrs.evolve(instance, state=api.InstanceState.STOPPING)
         if state is api.InstanceState.RUNNING and not self._follower.heard_of_end(listed.id):
             mishap = await self._mishap(listed.id)
-            return attrs.evolve(instance, detail=text.clean(_detail(listed)), mishap=mishap)
+            detail = "somebody paused it" if listed.state == "paused" else ""
+            return attrs.evolve(instance, detail=detail, ports=listed.ports, mishap=mishap)
         failed = listed.state == "created" and name not in self._making
         # an engine tells of an end some time before it lists it, and tells nothing when it does
         if failed or state in {api.InstanceState.EXITED, api.InstanceState.RUNNING}:
@@ -640,15 +641,6 @@ class Host:
 
 def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return all(labels.get(key) == text for key, text in wanted.items())
-
-
-def _detail(listed: answers.Listed) -> str:
-    """Return what a person should know of a container that runs."""
-    words = [
-        "somebody paused it" if listed.state == "paused" else "",
-        f"ports {', '.join(listed.ports)}" if listed.ports else "",
-    ]
-    return "; ".join(word for word in words if word)
 
 
 def _metadata(found: answers.Listed) -> dict[str, str] | None:

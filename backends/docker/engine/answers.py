@@ -4,6 +4,7 @@ Every rule on a status or on words was seen on a real engine: tests/docker holds
 20.10. Refuses to know the SDK; what cannot be told from an answer is the platform's fault.
 """
 
+import ipaddress
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,9 @@ from outside import text, typed
 _LABELS_MAX = 4096
 _NAMES_MAX = 16
 _PORTS_MAX = 64
+_PORT_MAX = 65_535
+_PROTOCOL_MAX = 8
+_IPV4, _IPV6 = "0.0.0.0", "::"  # noqa: S104 -- all addresses of a family, as engines tell it
 _WORD_MAX = 64
 _PATH_MAX = 4096
 _TIME_MAX = 1e11  # POSIX seconds: the year 5138
@@ -35,7 +39,7 @@ class Listed:
     labels: Mapping[str, str]
     state: str  # the engine's word
     created_at: float | None
-    ports: tuple[str, ...] = ()
+    ports: tuple[api.Port, ...] = ()
     names: tuple[str, ...] = ()  # without the slash
     flawed: bool = False  # there are labels that cannot be read, or none that can
 
@@ -118,25 +122,44 @@ def listed(entry: Any) -> Listed:
     )
 
 
-def _ports(listed: Any) -> tuple[str, ...]:
-    """Return published ports; a random one is another one on IPv6: the usual one is enough."""
-    published = [
-        (
-            ":" in typed.words(port.get("IP"), _WORD_MAX),
-            f"->{port.get('PrivatePort')}/{typed.words(port.get('Type'), 8)}",
-            port["PublicPort"],
+def _ports(listed: Any) -> tuple[api.Port, ...]:
+    """Return published ports.
+
+    Of one that is bound to all addresses the engine lists each family, maybe with another random
+    port: that of IPv4 is enough.
+    """
+    found = set()
+    for entry in listed[:_PORTS_MAX] if isinstance(listed, list) else ():
+        told = _section(entry)
+        inside, host_port = _port(told.get("PrivatePort")), _port(told.get("PublicPort"))
+        if inside is not None and host_port is not None:
+            protocol = typed.words(told.get("Type"), _PROTOCOL_MAX)
+            address = _address(typed.words(told.get("IP"), _WORD_MAX))
+            found.add((inside, protocol, address, host_port))
+    everywhere = {(inside, protocol) for inside, protocol, address, _ in found if address == _IPV4}
+    return tuple(
+        api.Port(
+            port=inside,
+            protocol=protocol,
+            address="" if address in {_IPV4, _IPV6} else address,
+            host_port=host_port,
         )
-        for port in (listed[:_PORTS_MAX] if isinstance(listed, list) else ())
-        if isinstance(port, Mapping)
-        and all(isinstance(port.get(key), int) for key in ("PublicPort", "PrivatePort"))
-    ]
-    ipv4 = {inside for is_ipv6, inside, _ in published if not is_ipv6}
-    ports = sorted(
-        f"{public}{inside}"
-        for is_ipv6, inside, public in published
-        if not is_ipv6 or inside not in ipv4
+        for inside, protocol, address, host_port in sorted(found)
+        if address != _IPV6 or (inside, protocol) not in everywhere
     )
-    return tuple(dict.fromkeys(ports))
+
+
+def _port(told: Any) -> int | None:
+    is_port = isinstance(told, int) and not isinstance(told, bool) and 0 < told <= _PORT_MAX
+    return told if is_port else None
+
+
+def _address(told: str) -> str:
+    """Return an address as it is usually written; what is none is not known: ""."""
+    try:
+        return str(ipaddress.ip_address(told))
+    except ValueError:
+        return ""
 
 
 def inspected(entry: Mapping[str, Any]) -> Inspected:
@@ -383,7 +406,8 @@ _REFUSALS = (
     RefusalWords(r"HTTP request to an HTTPS server", api.Unauthorized, _PLACE,
             "hint: `tls: true` of the host"),
     # what the template asks for is taken there
-    RefusalWords(r"port is already allocated|address already in use", api.NoCapacity, _TEMPLATE,
+    RefusalWords(r"port is already allocated|address already in use|all ports are allocated",
+            api.NoCapacity, _TEMPLATE,
             "a published port is taken"),
     RefusalWords(r"no available (IPv4 |IPv6 )?addresses|could not find an available",
             api.NoCapacity, _TEMPLATE, "its networks are full"),

@@ -17,8 +17,10 @@ from jnlp import node as jnlp_node
 
 _KINDS = {kind.value: kind for kind in model.ParameterKind}
 _AMOUNTS = frozenset({model.ParameterKind.MEMORY, model.ParameterKind.CPU})
-_LEAST_MEMORY = 64 << 20
-"""Bytes; with less no Java begins, and who sets no `min` has not thought of it."""
+_LEAST = {model.ParameterKind.MEMORY: float(64 << 20), model.ParameterKind.CPU: 0.1}
+"""Bytes and cores; with less no Java begins in time. Who sets no `min` has not thought of it."""
+_LEAST_CORES = 0.01
+"""With less the kernel starts nothing: a thousandth of a second in each tenth."""
 _MOST_MEMORY = 1 << 50
 _LIKE = {
     model.ParameterKind.MEMORY: "a size like 512Mi or 4g",
@@ -137,8 +139,11 @@ class Parameters:
         self._check_name(path, name)
         self._check_settings(path, name, kind, section)
         least, most = self._limits(path, kind, section)
-        if kind is model.ParameterKind.MEMORY and least is None:
-            least = _LEAST_MEMORY
+        if section.min is None:
+            least = _LEAST.get(kind)
+        elif kind is model.ParameterKind.CPU and least is not None and least < _LEAST_CORES:
+            found = values.shown(section.min)
+            self.notes.bad((*path, "min"), f"found {found}; allowed: {_LEAST_CORES} or more")
         if section.min is not None and least is not None and most is not None and least > most:
             self.notes.bad((*path, "min"), "more than max")
         self._check_most(path, kind, section, most)
@@ -224,10 +229,11 @@ class Parameters:
         if most is None:
             return
         is_memory = kind is model.ParameterKind.MEMORY
-        least = _LEAST_MEMORY if is_memory and section.min is None else 0
+        least = _LEAST.get(kind, 0) if section.min is None else 0
         allowed = ""
         if most == 0 or most < least:
-            allowed = f"{setting.size(least)} or more" if least else "more than 0"
+            words = setting.size(int(least)) if is_memory else f"{least:g}"
+            allowed = f"{words} or more" if least else "more than 0"
         elif is_memory and most > _MOST_MEMORY:
             allowed = f"{setting.size(_MOST_MEMORY)} at most"
         if allowed:

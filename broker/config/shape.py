@@ -379,7 +379,9 @@ class Parameter:
         "where an image is asked for: the container, say.",
         (),
     )
-    min: Amount | None = setting.of("Of `memory` (512m, 512Mi) and `cpu` (0.5).", None)
+    min: Amount | None = setting.of(
+        "Of `memory` (512m, 512Mi; default: 64Mi) and `cpu` (0.5; default: 0.1).", None
+    )
     max: Amount | None = setting.of("The same, at most; required.", None)
     values: dict[str, Choice] | None = setting.of("Of any other name: what may be asked.", None)
     default: Amount | None = setting.of("What who asks for none gets, as if asked for.", None)

@@ -144,6 +144,11 @@ def test_what_a_choice_opens_is_warned_of():
             {"HostConfig": {"NanoCpus": 1}},
             "size=big on backend docker: it does not change the cores, ",
         ),
+        (
+            {"memory": {"max": "4g"}},
+            {"HostConfig": {"Memory": 1 << 30}},
+            "memory=4g on backend docker: it does not change the memory, ",
+        ),
     ],
 )
 def test_a_raw_section_that_wins_over_what_is_asked_for_is_refused(parameters, raw, words):

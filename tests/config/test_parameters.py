@@ -93,3 +93,12 @@ def test_a_changed_value_is_another_revision(settings):
     text = TEXT.replace("memory: 6Gi", "memory: 5Gi")
     (after,) = _read(text).templates
     assert before.revision != after.revision
+
+
+def test_nobody_asks_for_less_of_a_core_than_an_agent_needs(settings):
+    """As of memory: where no ``min`` is set, one that cannot connect in time is refused to all."""
+    (template,) = settings.templates
+    for value, is_allowed in (("0.001", False), ("0.099", False), ("0.1", True), ("4", True)):
+        assert (parameters.problem("cpu", template.parameters["cpu"], value) == "") is is_allowed
+    (lower,) = _read(TEXT.replace("cpu: {max: 4}", "cpu: {min: 0.05, max: 4}")).templates
+    assert not parameters.problem("cpu", lower.parameters["cpu"], "0.05")

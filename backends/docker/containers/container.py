@@ -426,8 +426,9 @@ def _entry_point(spec: api.InstanceSpec, options: settings.DockerTemplate) -> li
 
 def _host(resources: api.Resources, options: settings.DockerTemplate) -> dict[str, Any]:
     swap = options.memory_swap_bytes
-    if swap is None:
-        swap = resources.memory_bytes
+    if swap is None:  # none beyond the limit in force, whoever sets that
+        raw = bodies.section(options.docker, "HostConfig")
+        swap = raw.get("Memory", resources.memory_bytes)
     cores, shares = resources.cpu_limit, resources.cpu_shares
     return bodies.without_nothing(
         {

@@ -24,6 +24,8 @@ from outside import quotes
 NOTHING = "agent-broker-filler"
 _TRIES = 3  # another one, which is done, may remove the same content before we use it
 _LOAD_S = 600.0
+_STALE_S = 3600.0
+"""Nobody is at it for so long, whatever the clocks of machines and engines say."""
 _FULL = "no space left on device"
 _Told = Callable[[int, int], None]
 
@@ -65,14 +67,17 @@ class EngineDelivery:
                 f"machine for {theirs}"
             )
 
-    def fill(self, tar: str, *, tell: _Told) -> str:
+    def fill(self, tar: str, *, now: float, tell: _Told) -> str:
         """Fill the volume of an archive unless it is full; return its name.
 
-        ``tell``: called with the bytes that were sent, and all of them. Raises Rejected,
-        Unauthorized, Unavailable; nothing is left then.
+        ``now``: POSIX seconds; ``tell``: called with the bytes that were sent, and all of them.
+        Raises Rejected, Unauthorized, Unavailable; nothing is left then, and what was left by
+        others that were killed long ago goes first.
         """
-        image = f"{NOTHING}:{secrets.token_hex(8)}"  # of our own: others remove theirs
+        # of our own: others remove theirs, and what is left of those that were killed
+        image = f"{NOTHING}:{int(now)}-{secrets.token_hex(8)}"
         with _room(), contextlib.ExitStack() as stack:
+            self._sweep(now - _STALE_S)
             stack.callback(self._forget, image)
             for _ in range(_TRIES):
                 self._engine.load(io.BytesIO(_nothing(image)), within_s=_LOAD_S)
@@ -89,6 +94,14 @@ class EngineDelivery:
             self._engine.load(file, within_s=_LOAD_S, tell=tell)
             if not self._engine.has_image(name):
                 raise api.Unavailable(f"it took the image and has no {quotes.shown(name)}")
+
+    def _sweep(self, before: float) -> None:
+        """Remove what others of us began before a moment (POSIX seconds), and never ended."""
+        for tag in self._engine.tags(NOTHING):
+            began = tag.partition("-")[0]
+            if began.isascii() and began.isdigit() and int(began) < before:
+                self._forget(f"{NOTHING}:{tag}")
+        self._volumes.sweep_fillers(before)
 
     def _forget(self, image: str) -> None:
         with contextlib.suppress(api.BackendError):

@@ -70,8 +70,11 @@ class Delivery(Protocol):
     def check(self, platform: str) -> None:
         """Ask whether it is there, and runs programs of a platform."""
 
-    def fill(self, tar: str, *, tell: Callable[[int, int], None]) -> str:
-        """Fill the volume of an archive unless it is full; return the volume's name."""
+    def fill(self, tar: str, *, now: float, tell: Callable[[int, int], None]) -> str:
+        """Fill the volume of an archive unless it is full; return the volume's name.
+
+        What others began long before ``now`` (POSIX seconds) and never ended is removed.
+        """
 
     def load(self, archive: pathlib.Path, name: str, *, tell: Callable[[int, int], None]) -> None:
         """Load an image of that name. Raises OSError for the file."""

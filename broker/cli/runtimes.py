@@ -16,7 +16,7 @@ from backends import api as backends_api
 from backends import registry
 from backends.kit import connection
 from backends.kit import runtime as runtimes
-from broker import config, exits
+from broker import clock, config, exits
 from broker.cli import shared
 from broker.runtime import build, tree
 from broker.status import terminal
@@ -113,7 +113,10 @@ def _delivered(way: runtimes.Delivery, archive: pathlib.Path, image: str | None)
         if image is not None:
             way.load(archive, image, tell=tell)
             return {"engine": way.where, "image": image}
-        return {"engine": way.where, "volume": way.fill(str(archive), tell=tell)}
+        return {
+            "engine": way.where,
+            "volume": way.fill(str(archive), now=clock.Clock().now(), tell=tell),
+        }
 
 
 class _Progress:

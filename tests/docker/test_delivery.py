@@ -10,9 +10,13 @@ import pytest
 from backends import api, registry
 from backends.docker import delivery, settings
 from backends.docker.containers import runtimes
+from backends.docker.engine import client as client_
 from backends.kit import runtime
+from broker import clock
 from broker.runtime import tree
 from tests.docker import conftest, engines, test_runtimes
+
+NOW = clock.Clock().now()  # engines say when a container was made
 
 
 @contextlib.contextmanager
@@ -54,7 +58,7 @@ async def test_several_at_once_fill_a_volume_once_and_agents_take_it(engine_url,
     sent = []
 
     def fill(way: runtime.Delivery) -> str:
-        return way.fill(str(path), tell=lambda done, size: sent.append((done, size)))
+        return way.fill(str(path), now=NOW, tell=lambda done, size: sent.append((done, size)))
 
     with ways(engine_url, 4) as found, looked_at(engine_url, volume) as client:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -83,10 +87,41 @@ def test_a_full_disk_is_told_plainly_and_leaves_nothing(engine_url, tmp_path):
     with ways(engine_url) as (way,), looked_at(engine_url, volume) as client:
         client.create_volume(volume, driver="local", driver_opts=small)
         with pytest.raises(api.Unavailable, match="no room on the engine's disk"):
-            way.fill(str(path), tell=silent)
+            way.fill(str(path), now=NOW, tell=silent)
         assert volume not in {one["Name"] for one in client.volumes()["Volumes"] or ()}
         assert not client.images(name=delivery.NOTHING)
-        assert way.fill(str(path), tell=silent) == volume
+        assert way.fill(str(path), now=NOW, tell=silent) == volume
+
+
+def test_what_a_killed_one_left_goes_with_the_next(engine_url, tmp_path, monkeypatch):
+    """Image, filler and the volume it left half full, once nobody can be at it; others stay."""
+    path, other = tmp_path / "java.tar", tmp_path / "other.tar"
+    volume, half = test_runtimes.archive(path), test_runtimes.archive(other)
+    with ways(engine_url) as (way,), looked_at(engine_url, volume) as client:
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(client_.Engine, "remove", killed)
+            patched.setattr(client_.Engine, "remove_image", killed)
+            patched.setattr(client_.Engine, "remove_volume", killed)
+            patched.setattr(client_.Engine, "put_file", killed)
+            with pytest.raises(KeyboardInterrupt):
+                way.fill(str(other), now=NOW, tell=silent)
+
+        def left() -> tuple[int, int, int]:
+            """Count images, fillers and volumes."""
+            names = [name for one in client.containers(all=True) for name in one["Names"]]
+            volumes = [one["Name"] for one in client.volumes()["Volumes"] or ()]
+            images = client.images(name=delivery.NOTHING)
+            return len(images), names.count(f"/{half}-filler"), volumes.count(half)
+
+        assert left() == (1, 1, 1)
+        assert way.fill(str(path), now=NOW, tell=silent) == volume
+        assert left() == (1, 1, 1), "somebody may be at it"
+        assert way.fill(str(path), now=NOW + 4000.0, tell=silent) == volume
+        assert left() == (0, 0, 0)
 
 
 def test_an_image_is_loaded_without_a_registry(engine_url, tmp_path):

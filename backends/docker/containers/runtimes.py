@@ -83,6 +83,22 @@ class Volumes:
                 with contextlib.suppress(api.NotFound, api.Rejected):  # gone, or in use
                     self._engine.remove_volume(name)
 
+    def sweep_fillers(self, before: float) -> None:
+        """Remove fillers made before a moment (POSIX seconds), and volumes they left half full.
+
+        Of contents that nobody wants any more nobody would. Raises Unavailable.
+        """
+        listed, _ = self._engine.list({})
+        for one in listed:
+            volume = one.labels.get(_FILLS)
+            if volume is None or one.created_at is None or one.created_at >= before:
+                continue
+            with contextlib.suppress(api.NotFound, api.Rejected):  # gone, or in use
+                is_full = self._is_complete(one.id)
+                self._engine.remove(one.id)
+                if not is_full:
+                    self._engine.remove_volume(volume)
+
     def _is_complete(self, container_id: str) -> bool:
         return self._engine.owner_of(container_id, runtime.COMPLETE) is not None
 

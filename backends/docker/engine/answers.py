@@ -7,7 +7,7 @@ Every rule on a status or on words was seen on a real engine: tests/docker holds
 import ipaddress
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -330,6 +330,21 @@ def volumes(told: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
         for entry in entries
         if isinstance(entry, Mapping) and (name := plain_id(entry.get("Name")))
     }
+
+
+def tags(entries: Sequence[Any], repository: str) -> list[str]:
+    """Return the tags of a repository in a listing of images; what is odd is left out."""
+    names = [
+        name
+        for entry in entries
+        if isinstance(entry, Mapping) and isinstance(entry.get("RepoTags"), list)
+        for name in entry["RepoTags"]
+    ]
+    start = f"{repository}:"
+    return [
+        name.removeprefix(start) for name in names
+        if isinstance(name, str) and name.startswith(start) and plain_id(name.removeprefix(start))
+    ]  # fmt: skip
 
 
 def variable(entry: Mapping[str, Any], name: str) -> str | None:

@@ -18,7 +18,7 @@ import tarfile
 import threading
 import urllib.parse
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, BinaryIO, ParamSpec, Protocol, TypeVar
 
@@ -483,6 +483,13 @@ class Engine:
                 error, _, _ = answers.progress(wire.read_json(line or b"{}"))
                 if error:
                     raise answers.refusal(HTTPStatus.INTERNAL_SERVER_ERROR, error)
+
+    def tags(self, repository: str) -> Sequence[str]:
+        """Return the tags of a repository's images that are there. Raises Unavailable."""
+        query = {"filters": json.dumps({"reference": [repository]})}
+        with self._answers("cannot list images") as session:
+            entries = session.ask_json(list, "GET", "/images/json", query=query)
+            return answers.tags(entries, repository)
 
     def remove_image(self, name: str) -> None:
         """Take a name from an image, which goes with its last one.

@@ -188,8 +188,8 @@ class NodeClient:
 
         Nothing on REST says so; the menu of a computer's page does (``contextMenu``, from
         ``Computer/sidepanel.jelly``, 2.263 to master): it has an entry for the deletion where
-        Agent/Delete is granted. The controller's own computer has it too, and its deletion is
-        never carried out.
+        Agent/Delete is granted. The controller's own computer never has it, so False of that one
+        says no more than that the menu is answered.
         """
         try:
             answer = await self._session.get_json(_path(name, "contextMenu"))

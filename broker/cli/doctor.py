@@ -211,18 +211,11 @@ async def _permissions(
         yield finding.warn("permissions", "the others cannot be tried without a node")
         return
     try:
-        yield await _tried("Agent/Connect", lambda: nodes.secret(probe))
-        yield await _tried("Agent/Disconnect", lambda: nodes.cordon(probe, "agent-broker doctor"))
-        configured = await _tried(
-            "Agent/Configure", lambda: nodes.seal(probe, model.RETIRED_LABEL, busy=True)
-        )
-        safe = jnlp_version.safe_to_retire_by_offline(session.version)
-        if configured.verdict is finding.Grade.FAIL and safe:
-            hint = "without it a Pipeline whose agent died goes on after five minutes, not at once"
-            yield finding.warn(configured.check, configured.text, hint)
+        if await nodes.may_delete(probe) is False:
+            yield finding.warn("permissions", "the others were not tried: Agent/Delete is missing")
         else:
-            yield configured
-        yield await _kept(session, probe)
+            async for one in _on_a_node(nodes, session, probe):
+                yield one
     finally:
         gone = await _tried("Agent/Delete", lambda: nodes.delete(probe))
     if gone.verdict is finding.Grade.FAIL:
@@ -231,16 +224,36 @@ async def _permissions(
         yield gone
 
 
-async def _cannot_remove(nodes: jnlp_client.NodeClient, owner: str) -> finding.Finding | None:
-    """Say that a node could not be removed again, or that this is not known; None: it can be.
+async def _on_a_node(
+    nodes: jnlp_client.NodeClient, session: http.ControllerSession, probe: str
+) -> AsyncIterator[finding.Finding]:
+    """Try on a node what the broker does with its nodes, short of deleting it."""
+    yield await _tried("Agent/Connect", lambda: nodes.secret(probe))
+    yield await _tried("Agent/Disconnect", lambda: nodes.cordon(probe, "agent-broker doctor"))
+    configured = await _tried(
+        "Agent/Configure", lambda: nodes.seal(probe, model.RETIRED_LABEL, busy=True)
+    )
+    safe = jnlp_version.safe_to_retire_by_offline(session.version)
+    if configured.verdict is finding.Grade.FAIL and safe:
+        hint = "without it a Pipeline whose agent died goes on after five minutes, not at once"
+        yield finding.warn(configured.check, configured.text, hint)
+    else:
+        yield configured
+    yield await _kept(session, probe)
 
-    Rights may hang on a node's name: the owner's placeholder is asked first, if it is there.
+
+async def _cannot_remove(nodes: jnlp_client.NodeClient, owner: str) -> finding.Finding | None:
+    """Say that a node could not be removed again, or that nothing tells; None: nothing against it.
+
+    The owner's placeholder is asked, if it is there. Before a broker's first run it is not: then
+    the controller's own computer tells whether such a question is answered at all. It has no
+    entry for its deletion, whoever asks, so only the node that is made can tell the rest.
     """
     check = "Agent/Delete"
     try:
         allowed = await nodes.may_delete(marks.placeholder_name(owner))
-        if allowed is None:
-            allowed = await nodes.may_delete()
+        if allowed is None and await nodes.may_delete() is not None:
+            return None
     except errors.JenkinsError as error:
         return finding.fail(check, error.text, _what_to_do(error))
     if allowed is None:

@@ -314,7 +314,7 @@ class SimulatedController:
     async def _node(self, request: web.Request, name: str, rest: str) -> web.StreamResponse:
         if name in documents.built_in_paths(self.sim):
             if rest == "contextMenu":
-                return self._menu(request)
+                return _json(documents.menu(self.sim, request.path, deletes=False))
             if rest != "api/json":
                 raise simulation.SimulatedRefusal(400)
             return self._document(request, documents.built_in(self.sim, url=self.url))

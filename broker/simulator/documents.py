@@ -243,7 +243,8 @@ def built_in_paths(sim: simulation.Simulation) -> set[str]:
 def menu(sim: simulation.Simulation, path: str, *, deletes: bool) -> Document:
     """Return ``contextMenu`` of a computer: what the user may go to from its page.
 
-    From the source (``ModelObjectWithContextMenu``, ``Computer/sidepanel.jelly``), not recorded.
+    From the source (``ModelObjectWithContextMenu``, ``Computer/sidepanel.jelly``); seen on a real
+    2.541.3, where the controller's own computer has no entry for its deletion, whoever asks.
     """
     base = path.removesuffix("contextMenu")
     verb = "doDelete" if jnlp_version.at_least(sim.version, (2, 415), (2, 426, 1)) else "delete"

@@ -102,12 +102,34 @@ async def test_a_missing_permission_is_named(tmp_path, missing):
     assert bad
     assert found[missing].verdict.value == "FAIL"
     assert f"give the user {missing}" in found[missing].hint
-    assert server.sim.nodes == {}
-    assert (("POST", "computer/doCreateItem") in server.requests) == (missing != "Agent/Delete")
+    left = [name for name in server.sim.nodes if missing != "Agent/Delete"]
+    assert left == []
+
+
+async def test_without_the_right_to_delete_what_stays_is_named_and_left_as_it_was_made(tmp_path):
+    """Nothing else tells on a controller that has no node of ours; nothing more is tried on it."""
+    async with surgery(tmp_path, permissions=BROKER - {"Agent/Delete"}) as (server, path):
+        bad, found = await doctor(path)
+        (left,) = server.sim.nodes.values()
+    assert bad
+    assert f"remove node {left.name} by hand" in found["Agent/Delete"].hint
+    assert left.offline_message is None
+    assert "Agent/Disconnect" not in found
+
+
+async def test_without_the_right_to_delete_the_placeholder_says_so_and_nothing_is_made(tmp_path):
+    """Once a broker has run there is a node of ours to ask."""
+    async with surgery(tmp_path, permissions=BROKER - {"Agent/Delete"}) as (server, path):
+        server.sim.nodes["o-placeholder"] = simulation.Node(
+            name="o-placeholder", labels=frozenset(), slots=[simulation.Slot()]
+        )
+        _, found = await doctor(path)
+        assert ("POST", "computer/doCreateItem") not in server.requests
+    assert found["Agent/Delete"].verdict.value == "FAIL"
 
 
 async def test_a_right_by_the_names_of_nodes_is_asked_of_a_node_of_ours(tmp_path):
-    """The owner's placeholder may be deleted, the controller's own computer not: that is enough."""
+    """The owner's placeholder tells; the controller's own computer is not asked then."""
     async with surgery(tmp_path) as (server, path):
         server.sim.nodes["o-placeholder"] = simulation.Node(
             name="o-placeholder", labels=frozenset(), slots=[simulation.Slot()]

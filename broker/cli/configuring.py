@@ -99,7 +99,11 @@ def held_up(
         whole = scope == model.Scope.CONTROLLER.value or (
             scope == model.Scope.BACKEND.value and backend in template.backends
         )
-        its_own = row.get("template") == template.name and backend in template.backends
+        its_own = (
+            row.get("template") == template.name
+            and backend in template.backends
+            and row.get("asked", []) == list(answer.asked)
+        )
         if whole or its_own:
             where = f" on {backend}" if backend else ""
             words += f"; left alone{where} just now: {row.get('text', '')}"

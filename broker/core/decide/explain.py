@@ -45,6 +45,7 @@ class Answer:
     template: model.TemplateName
     serves: bool
     text: str
+    asked: tuple[str, ...] = ()  # the labels of the variant that would be started, sorted
 
 
 def explain_label(
@@ -93,7 +94,7 @@ def _ask(
             why += f"; not now: {placed.text}"
         else:
             why += f"; would start on backend {placed}"
-    return Answer(template=template.name, serves=serves, text=why)
+    return Answer(template=template.name, serves=serves, text=why, asked=tuple(sorted(asked)))
 
 
 def _lacks(parsed: labels.Expression, has: frozenset[str]) -> str:

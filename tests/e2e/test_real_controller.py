@@ -30,6 +30,10 @@ templates:
   websocket: {{labels: "{owner}-websocket", connect: {{mode: websocket}}}}
 """
 
+TUNNEL = """\
+  tunnel: {{labels: "{owner}-tunnel", connect: {{tunnel: "{tunnel}"}}}}
+"""
+
 JOB = """<project><keepDependencies>false</keepDependencies><scm class="hudson.scm.NullSCM"/>
 <assignedNode>{label}</assignedNode><canRoam>false</canRoam>
 <builders><hudson.tasks.Shell><command>{command}</command></hudson.tasks.Shell></builders>
@@ -45,6 +49,42 @@ def pytest_generate_tests(metafunc):
     skipped = pytest.param("", id="none", marks=pytest.mark.skip("needs --live jenkins=URL"))
     params = [pytest.param(url, id=yarl.URL(url).host) for url in urls]
     metafunc.parametrize("address", params or [skipped])
+
+
+class Forwarder:
+    """A port of this machine from which everything goes to another one, as a mapped port does."""
+
+    def __init__(self, host, port):
+        self.there = host, port
+        self.lines = []  # both ends of each connection
+        self.carried = 0  # bytes
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *raised):
+        self.server.close()
+        self.cut()
+
+    def cut(self):
+        for writer in self.lines:
+            writer.transport.abort()
+        self.lines.clear()
+
+    async def _serve(self, reader, writer):
+        there, back = await asyncio.open_connection(*self.there)
+        self.lines += [writer, back]
+        await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
+
+    async def _carry(self, reader, writer):
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(65536):
+                self.carried += len(piece)
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
 
 
 class Controller:
@@ -88,6 +128,11 @@ class Controller:
     async def post(self, path, data=None, **more):
         async with self.http.post(path, data=data, allow_redirects=False, **more) as answer:
             assert answer.status < 400, await answer.text()
+
+    async def agent_port(self):
+        """Return host and port for agents, as the controller announces them."""
+        async with self.http.get("tcpSlaveAgentListener/") as answer:
+            return self.url.host, int(answer.headers["X-Jenkins-JNLP-Port"])
 
     async def nodes(self):
         """Names of our nodes, the placeholder too."""
@@ -166,6 +211,28 @@ async def test_builds_run_and_nothing_is_left(address, tmp_path):
         broker.send_signal(signal.SIGTERM)
         assert await patience.wait_for(broker.wait(), 30) == 0
         assert await real.nodes() == []
+
+
+async def test_a_tunnel_leads_agents_through_a_mapped_port(address, tmp_path):
+    """All that they say goes that way; where it is cut, they come back by it, and work on."""
+    async with Controller(address, tmp_path) as real:
+        async with Forwarder(*await real.agent_port()) as gate:
+            with real.config.open("a") as file:
+                file.write(TUNNEL.format(owner=real.owner, tunnel=f"127.0.0.1:{gate.port}"))
+            job = await real.job(f"{real.owner}-tunnel", "head -c 300000 /dev/zero | tr '\\0' x")
+            broker = await real.start()
+            await real.submit(job)
+            result, _ = await real.ended(job)
+            assert result == "SUCCESS"
+            assert gate.carried > 300_000
+
+            gate.cut()
+            await real.submit(job)
+            assert (await real.ended(job, 2))[0] == "SUCCESS"
+            assert gate.lines
+            broker.send_signal(signal.SIGTERM)
+            assert await patience.wait_for(broker.wait(), 30) == 0
+            assert await real.nodes() == []
 
 
 async def test_an_agent_out_of_service_is_given_nothing_that_names_it(address, tmp_path):

@@ -82,6 +82,7 @@ defaults:                           # every template starts from these
 """
 _IMAGE = """\
   image: jenkins/inbound-agent:latest-jdk21
+  # inject: true                    # an image without Java; first: agent-broker runtime build
   resources: {memory: 2Gi, cpu_shares: 1}
 """
 _TEMPLATES = """

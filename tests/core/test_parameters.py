@@ -436,3 +436,24 @@ def test_each_variant_fills_agents_of_its_own():
     scene, _ = _scene(attrs.evolve(DOCKER, executors=2))
     scene.wait(item(1, "docker && memory=1g"), item(2, "docker && memory=2g"))
     assert sorted(one.asked for one in _launches(scene.plan())) == [("memory=1g",), ("memory=2g",)]
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        "There are no nodes with the label ‘docker&&image=golang:",
+        "All nodes of label ‘docker&&image=golang:",
+        "‘o-docker-a1’ doesn’t have label ‘docker&&image=golang:",
+    ],
+)
+def test_a_label_that_is_too_long_to_be_read_is_no_free_agents_word(why):
+    """Nothing but the label was read of the text, and not its end: no agent serves that."""
+    scene, variant = _scene()
+    variant(Phase.IDLE, "image=golang:1")
+    task = "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecution$PlaceholderTask"
+    long = why + "1" * 9000
+    scene.ledger = attrs.evolve(scene.ledger, english=True)
+    scene.wait(item(1, why=long, age_s=500.0, task_class=task, exports_label=False))
+    plan = scene.plan()
+    assert not _launches(plan)
+    assert [one.reason for one in plan.unmet] == [WaitReason.LABEL_UNREADABLE]

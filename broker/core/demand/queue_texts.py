@@ -103,13 +103,18 @@ def _next(text: str, mark: str, at: int, known: int) -> int:
 
 
 def _is_ordinary(reason: str) -> bool:
-    if any(reason.startswith(begin) and reason.endswith(end) for begin, end in _ORDINARY):
+    if any(reason.startswith(begin) and _ends(reason, end) for begin, end in _ORDINARY):
         return True
     if not reason.startswith("‘"):
         return False
     if reason.endswith(_ORDINARY_OF_A_NODE):
         return True
-    return _LABEL_TEXTS[2][0] in reason and reason.endswith("’")
+    return _LABEL_TEXTS[2][0] in reason and _ends(reason.rpartition("‘")[2], "’")
+
+
+def _ends(reason: str, end: str) -> bool:
+    """Return whether a text ends so, or was too long to be read to its end."""
+    return reason.endswith(end) or (end.startswith("’") and "’" not in reason)
 
 
 def _between(text: str, before: str, after: str) -> str:

@@ -22,6 +22,7 @@ from jnlp import client as jnlp_client
 from jnlp import http as jnlp_http
 from jnlp import secret as jnlp_secret
 from jnlp import version as jnlp_version
+from outside import counts
 
 _LOG = logging.getLogger("broker.assembly")
 _SUFFIX = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -151,9 +152,9 @@ def _full(broker: app.Broker, backend: model.BackendName) -> str:
     limits = policy.backends.get(backend, model.BackendPolicy())
     here = [agent for agent in agents if agent.backend == backend]
     if policy.cap is not None and len(agents) >= policy.cap:
-        return f"all {policy.cap} places for agents are taken (limits.agents)"
+        return f"limits.agents: {counts.told(policy.cap, 'agent')}, and so many are there"
     if limits.cap is not None and len(here) >= limits.cap:
-        return f"all its {limits.cap} places are taken (cap)"
+        return f"its cap: {counts.told(limits.cap, 'agent')}, and so many are there"
     return ""
 
 

@@ -27,6 +27,12 @@ def twice(engine: scripted_engine.Engine):
         link.unlink()
 
 
+def listings(engine: scripted_engine.Engine) -> int:
+    """Return how often our agents were listed; what is beside them is swept once."""
+    asked_for = [one.target for one in engine.requests if "/containers/json" in one.target]
+    return sum("agent-broker.beside." not in target for target in asked_for)
+
+
 def asked(engine: scripted_engine.Engine, end: str, method: str = "GET") -> int:
     return sum(
         one.method == method and one.target.partition("?")[0].endswith(end)
@@ -46,7 +52,7 @@ def test_an_engine_by_two_addresses_is_listed_once_and_loses_nothing(caplog, lim
         ):
             for look in (1, 2, 3):
                 assert {"a1", "a2"} == {one.name for one in run(made.list())}
-                assert look == asked(engine, "/containers/json")
+                assert look == listings(engine)
             room = run(made.capacity())
         assert [] == [one.target for one in engine.requests if one.method != "GET"]
         assert 2 == asked(engine, "/info")
@@ -92,10 +98,10 @@ def test_who_does_not_say_which_engine_it_is_is_not_listed():
             for _ in range(2):
                 with pytest.raises(api.BackendError):
                     run(made.list())
-            assert 0 == asked(engine, "/containers/json")
+            assert 0 == listings(engine)
             engine.answer("GET", "/info", INFO)
             assert ["a1"] == [one.name for one in run(made.list())]
-            assert 1 == asked(engine, "/containers/json")
+            assert 1 == listings(engine)
         assert [] == [one.target for one in engine.requests if one.method != "GET"]
 
 

@@ -151,7 +151,7 @@ async def test_a_backend_that_is_full_is_passed_over(made):
     made.submit("pool")
     await made.until_served()
     rows = await doctor(made)
-    assert "not tried on local: all 1 places for agents are taken" in rows[1]["text"]
+    assert "not tried on local: limits.agents: 1 agent, and so many are there" in rows[1]["text"]
     assert not tried(made)
     await made.stop(process)
 

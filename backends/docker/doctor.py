@@ -12,6 +12,7 @@ from attrs import frozen
 
 from backends import api
 from backends.docker import settings
+from backends.docker.containers import runtimes
 from backends.docker.engine import client, environment
 from backends.kit import finding
 
@@ -27,6 +28,8 @@ async def examine(
     now: Callable[[], float],  # noqa: ARG001 -- likewise
 ) -> AsyncIterator[finding.Finding]:
     """Yield one finding for each image on each engine; ``orders`` by template."""
+    for found in runtimes.examined(configured.runtimes, orders):
+        yield found
     wanted: dict[_Image, list[str]] = defaultdict(list)
     for template, order in orders.items():
         if order.image is not None:

@@ -267,6 +267,11 @@ def _why(row: _Row) -> str:
     return f'<b class="{css}">{_text(row["reason"] or row["stage"])}</b> {text}'
 
 
+def _agent(row: _Row) -> str:
+    asked = " ".join(row["asked"])
+    return _code(row["name"]) + (f'<br><span class="quiet">{_text(asked)}</span>' if asked else "")
+
+
 def _phase(row: _Row) -> str:
     flight = row["in_flight"]
     doing = f" · {_text(flight['verb'])}" if flight is not None else ""
@@ -313,12 +318,7 @@ def _until(row: _Row) -> str:
 
 def _held_what(row: _Row) -> str:
     if "scope" in row:
-        return _text(
-            " ".join(
-                p for p in (row["template"], *row["asked"], row["backend"], row["place"]) if p
-            )
-            or row["scope"]
-        )
+        return _text(terminal.held_words(row))
     return _text(row["subject"])
 
 
@@ -367,7 +367,7 @@ _TEMPLATES: tuple[_Column, ...] = (
     ("Labels", "", lambda row: _text(" ".join(row.get("labels", ["(no longer configured)"])))),
 )
 _AGENTS: tuple[_Column, ...] = (
-    ("Agent", "k", lambda row: _code(row["name"])),
+    ("Agent", "k", _agent),
     ("Phase", "k", _phase),
     ("Age", "n", _age_of("age_s")),
     ("Idle for", "n", _age_of("idle_age_s")),

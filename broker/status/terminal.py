@@ -215,17 +215,7 @@ def render(told: Mapping[str, _Row], *, width: int | None = None) -> str:
             [
                 *(
                     (
-                        " ".join(
-                            word
-                            for word in (
-                                b["template"],
-                                *b.get("asked", ()),
-                                b["backend"],
-                                b.get("place"),
-                            )
-                            if word
-                        )
-                        or b["scope"],
+                        held_words(b),
                         seconds(b["until_in_s"]),
                         b["text"],
                     )
@@ -280,6 +270,15 @@ def item_name(row: _Row) -> str:
 def runs(row: _Row) -> Sequence[str]:
     """Return the builds that an agent runs."""
     return [str(one) for one in row.get("jobs", row["running"])]
+
+
+def held_words(row: _Row) -> str:
+    """Return what a pause is about: a template, one of its variants, a backend, a place on it."""
+    asked = " ".join(row.get("asked", ()))
+    variant = f"({asked})" if asked else ""
+    backend = " ".join(str(part) for part in (row["backend"], row.get("place")) if part)
+    what = " ".join(str(part) for part in (row["template"], variant) if part)
+    return " on ".join(part for part in (what, backend) if part) or str(row["scope"])
 
 
 def where(row: _Row) -> str:

@@ -114,3 +114,22 @@ async def test_without_hosts_the_engine_of_the_environment_is_asked(monkeypatch,
         assert "is there" in told.text
         monkeypatch.setenv("DOCKER_HOST", "npipe:////./pipe/docker_engine")
         assert await found(engine, hosts=()) == []
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), (b"no tar", "runtime ")])
+async def test_an_archive_that_is_wanted_and_is_none_is_named(tmp_path, content, words):
+    """Before an agent needs it; of a runtime that nobody wants nothing is said."""
+    tar = tmp_path / "runtime.tar"
+    if content is not None:
+        tar.write_bytes(content)
+    order = api.InstanceSpec(name="x", metadata={}, runtime="default")
+    other = settings.Runtime(tar="/no/such/one")
+    told = settings.DockerSettings(
+        hosts=(settings.Host(url="unix:///nobody"),),
+        runtimes={"default": settings.Runtime(tar=str(tar)), "other": other},
+    )
+    rows = doctor.examine(told, owner="o", orders={"t": order}, now=time.time)
+    (row,) = [row async for row in rows]
+    assert ("runtime", "FAIL", "configuration") == (row.check, row.verdict.value, row.fault)
+    assert words in row.text
+    assert str(tar) in row.hint

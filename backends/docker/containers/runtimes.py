@@ -16,14 +16,14 @@ once it is of no runtime of his any more, and the engine keeps it while a contai
 import contextlib
 import threading
 import time
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Protocol
 
 from backends import api
 from backends.docker import settings
 from backends.docker.containers import container
 from backends.docker.engine import client
-from backends.kit import runtime
+from backends.kit import finding, runtime
 from outside import quotes, text
 
 _FILLS = f"{container.PREFIX}fills"
@@ -223,6 +223,34 @@ def manifest_of(path: str) -> runtime.Manifest:
         raise api.Rejected(f"runtime {path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise api.Rejected(text.clean(f"runtime {path}: {error}")) from error
+
+
+class HasArchive(Protocol):
+    """A runtime of a backend's settings, as far as it is looked at here."""
+
+    @property
+    def tar(self) -> str | None:
+        """Its archive on the broker's machine."""
+
+
+def examined(
+    configured: Mapping[str, HasArchive], orders: Mapping[str, api.InstanceSpec]
+) -> Iterator[finding.Finding]:
+    """Yield what is wrong with the archives of this machine that templates want, each once."""
+    for name in sorted({order.runtime for order in orders.values() if order.runtime is not None}):
+        brought = configured.get(name)
+        if brought is None or brought.tar is None:
+            continue
+        try:
+            told = manifest_of(brought.tar)
+        except api.Rejected as error:
+            yield finding.fail(
+                "runtime", error.reason, f"agent-broker runtime build --output {brought.tar}",
+                fault="configuration",
+            )  # fmt: skip
+        else:
+            words = f"{name}: {brought.tar} has Java {told.java} for {told.platform}"
+            yield finding.ok("runtime", words)
 
 
 def _mount(plan: container.ContainerPlan) -> dict[str, Any]:

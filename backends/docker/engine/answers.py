@@ -197,13 +197,13 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
     )
 
 
-def sample(told: Mapping[str, Any], *, at: float) -> usage.Sample | None:
-    """Read a container's statistics; None if it does not run.
+def sample(told: Mapping[str, Any], *, limit: int | None, at: float) -> usage.Sample | None:
+    """Read a container's statistics; None if it does not run. ``limit``: what it may use, bytes.
 
     ``usage`` counts files that the kernel keeps in memory; those that it has not used of late
     (``inactive_file``; cgroup v1 says ``total_inactive_file``) go first, and are left out here, as
-    ``docker stats`` does. ``max_usage`` is of v1. A container without a limit is told that of the
-    machine, or a number beyond all machines.
+    ``docker stats`` does. ``max_usage`` is of v1. The limit in here is the machine's where a
+    container has none.
     """
     memory, cpu = _section(told.get("memory_stats")), _section(told.get("cpu_stats"))
     used = typed.integer(memory.get("usage"), 0, _BYTES_MAX)
@@ -214,7 +214,6 @@ def sample(told: Mapping[str, Any], *, at: float) -> usage.Sample | None:
     files = typed.integer(
         details.get("total_inactive_file", details.get("inactive_file")), 0, _BYTES_MAX
     )
-    limit = typed.integer(memory.get("limit"), 1, _BYTES_MAX)
     held = typed.integer(
         _section(cpu.get("throttling_data")).get("throttled_time"), 0, _NANOSECONDS_MAX
     )

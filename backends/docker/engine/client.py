@@ -190,15 +190,17 @@ class Engine:
         """
         query = {"stream": 0, "one-shot": 1}
         with self._answers("cannot ask what a container uses") as session:
+            place = _place(container_id)
             try:
                 told = session.ask_json(
-                    dict, "GET", f"{_place(container_id)}/stats", query=query, limit=_STATS_MAX
+                    dict, "GET", f"{place}/stats", query=query, limit=_STATS_MAX
                 )
+                there = session.ask_json(dict, "GET", f"{place}/json", limit=_INSPECT_MAX)
             except wire.RefusedError as error:
                 if error.status in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
                     return None
                 raise
-            return answers.sample(told, at=now())
+            return answers.sample(told, limit=answers.inspected(there).memory_bytes, at=now())
 
     def create(self, plan: container.ContainerPlan) -> str:
         """Return the id of a new container. Raises NoImageError, NameTakenError."""

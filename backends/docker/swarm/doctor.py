@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from backends import api
+from backends.docker.containers import runtimes
 from backends.docker.engine import client
 from backends.docker.swarm import manager, settings
 from backends.kit import finding
@@ -24,6 +25,8 @@ async def examine(
     now: Callable[[], float],  # noqa: ARG001 -- likewise
 ) -> AsyncIterator[finding.Finding]:
     """Yield what stands between a configuration and its agents; ``orders`` by template."""
+    for found in runtimes.examined(configured.runtimes, orders):
+        yield found
     managers = [manager.Manager(host, configured) for host in configured.managers]
     try:
         able: list[manager.Manager] = []

@@ -25,7 +25,7 @@ soak: faults
 
 # a swarm of five engines in network namespaces that loses them; for root, needs dockerd
 swarm: $(VENV)/.installed-dev
-	REQUIRE_DOCKER=1 $(BIN)/pytest -n 0 -m '' -s -p no:randomly tests/docker/test_swarm_nodes.py tests/e2e/test_swarm.py
+	REQUIRE_DOCKER=1 $(BIN)/pytest -n 0 -m '' -s -p no:randomly tests/docker/test_swarm_nodes.py tests/docker/test_swarm_runtimes.py tests/e2e/test_swarm.py
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.soak $(ARGS)

@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Sequence
 
 import pytest
@@ -22,6 +23,16 @@ from backends.kit import runtime
 from broker.runtime import tree
 from broker.simulator import controller
 from tests import programs
+
+
+def unpacked(path: pathlib.Path, folder: pathlib.Path) -> None:
+    """Unpack an archive of our own; Pythons before 3.11.4 know no filters."""
+    with tarfile.open(path) as tar:
+        if hasattr(tarfile, "tar_filter"):
+            tar.extractall(folder, filter="tar")
+        else:
+            tar.extractall(folder)
+
 
 _MOUNTED = pathlib.Path(__file__).with_name("mounted.py")
 _PYTHON = os.path.realpath(sys.executable)

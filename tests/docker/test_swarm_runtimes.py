@@ -23,6 +23,7 @@ from tests.contract import checks, swarm
 from tests.docker import engines
 
 WITHIN_S = 60.0
+pytestmark = pytest.mark.timeout(300)  # a swarm takes seconds for whatever it begins or ends
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +211,7 @@ async def test_many_at_once_have_an_image_brought_once(engine_url, tmp_path, nam
         assert before[0]["Version"] == after[0]["Version"]
 
 
+@pytest.mark.soak
 async def test_an_upgrade_leaves_those_that_run_alone(engine_url, tmp_path, name, monkeypatch):
     """The old content is emptied once its last agent has gone, and its job goes."""
     monkeypatch.setattr(archives, "SWEEP_S", 0.0)
@@ -235,6 +237,7 @@ async def test_an_upgrade_leaves_those_that_run_alone(engine_url, tmp_path, name
         assert "new" in {one.name for one in await rig.backend.list() if one.exit is None}
 
 
+@pytest.mark.soak
 async def test_a_content_that_is_wanted_again_is_brought_again(
     engine_url, tmp_path, name, monkeypatch
 ):
@@ -311,6 +314,7 @@ async def test_an_archive_comes_by_the_engine_and_is_kept(engine_url, tmp_path):
             await rig.sdk("remove_volume", next(iter(volumes)))
 
 
+@pytest.mark.soak
 async def test_an_archive_that_changes_is_another_volume(engine_url, tmp_path, monkeypatch):
     """Those that run keep theirs; it goes with its keeper when nobody has it any more."""
     monkeypatch.setattr(archives, "SWEEP_S", 0.0)
@@ -334,6 +338,7 @@ async def test_an_archive_that_changes_is_another_volume(engine_url, tmp_path, m
         assert await rig.volume_of("new") == new
 
 
+@pytest.mark.soak
 async def test_another_owners_keeper_keeps_it(engine_url, tmp_path, monkeypatch):
     """Whoever made the volume wants it no more; another one has agents that may start."""
     monkeypatch.setattr(archives, "SWEEP_S", 0.0)

@@ -10,7 +10,6 @@ import contextlib
 import getpass
 import json
 import os
-import tarfile
 import time
 
 import attrs
@@ -169,8 +168,7 @@ def archive(tmp_path):
     brought.need_images()
     path = tmp_path / "runtime.tar"
     brought.archive(path)
-    with tarfile.open(path) as tar:
-        tar.extractall(path.with_suffix(""), filter="tar")
+    brought.unpacked(path, path.with_suffix(""))
     return path
 
 

@@ -141,7 +141,7 @@ class Launcher:
                 if roots & {sandbox / name for name in tar.getnames()}:
                     words = "Failed to write archive finish entry: Can't restore time"
                     raise OSError(f"Failed to extract archive '{source}': {words}")
-                tar.extractall(sandbox, filter="tar")
+            brought.unpacked(source, sandbox)
         elif source != place:
             shutil.copy(source, place)
 

@@ -383,13 +383,14 @@ class SwarmBackend:
             return end  # its node may come back
         if end.slug == "image":
             end = attrs.evolve(end, message=await self._why_no_image(task, end.message))
-        elif end.slug == "command" and (volume := task.labels.get(service.RUNTIME)):
-            end = await self._without_java(end, volume)
         elif end.slug in {"exited", "killed"} and task.container:
             end = states.as_engine_tells(end, await self._nodes.certificate(task.container))
             with contextlib.suppress(api.BackendError):
                 words = text.clean(await self._output(name, task, _WORDS))
                 end = states.with_last_words(end, words)
+        # the engine's own words, or by now those of the init in the container
+        if end.slug == "command" and (volume := task.labels.get(service.RUNTIME)):
+            end = await self._without_java(end, volume)
         self._certificates[task.id] = end
         return end
 

@@ -97,11 +97,11 @@ class EngineDelivery:
 
     def _sweep(self, before: float) -> None:
         """Remove what others of us began before a moment (POSIX seconds), and never ended."""
+        self._volumes.sweep_fillers(before)  # first: an engine keeps the image of a container
         for tag in self._engine.tags(NOTHING):
             began = tag.partition("-")[0]
             if began.isascii() and began.isdigit() and int(began) < before:
                 self._forget(f"{NOTHING}:{tag}")
-        self._volumes.sweep_fillers(before)
 
     def _forget(self, image: str) -> None:
         with contextlib.suppress(api.BackendError):

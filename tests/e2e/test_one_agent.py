@@ -46,9 +46,11 @@ async def said(made, *arguments):
 async def test_its_output_is_followed_until_it_is_gone_and_of_what(made):
     """What it has written, then what it died of, by the broker's word; afterwards the same."""
     (name,) = made.agents
-    code, out, err = await said(made, "describe", name)
-    assert code == 0, err
-    assert re.search(r"\nphase +idle\n", out)
+    patient, out = patience.Patience(20), ""
+    while not re.search(r"\nphase +idle\n", out):  # the broker sees it online a moment later
+        assert not patient.is_over(), out
+        code, out, err = await said(made, "describe", name)
+        assert code == 0, err
     assert "1 are kept warm" in out
 
     process = await command(made, "logs", name, "--follow")

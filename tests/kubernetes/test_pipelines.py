@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import signal
 import subprocess
 
@@ -119,7 +120,10 @@ async def test_a_folder_is_given_away_and_removed_when_the_pod_ends(tmp_path):
         whose = tuple(map(int, owner.split(":")))
 
         async def given():
-            return (folder.stat().st_uid, folder.stat().st_gid) == whose
+            told = pathlib.Path(f"/proc/{keeper.pid}/status").read_text()
+            caught = int(told.partition("SigCgt:")[2].split()[0], 16)
+            waits = bool(caught & 1 << signal.SIGTERM - 1)  # from then on it obeys
+            return waits and (folder.stat().st_uid, folder.stat().st_gid) == whose
 
         await checks.until("the folder is given away", given, within_s=10)
         (folder / "deep" / "er").mkdir(parents=True)

@@ -18,6 +18,7 @@ NFS = {"type": "nfs", "o": "addr=nfs.example,rw,nfsvers=4.1", "device": ":/expor
 def read(name: str, folder: pathlib.Path) -> settings.Settings:
     """Load an example, with its secret files in a folder of the test."""
     for file in ("jenkins-token", "tls.crt", "tls.key"):
+        (folder / file).unlink(missing_ok=True)  # of an earlier time, and not to be written to
         (folder / file).write_text("abc")
         (folder / file).chmod(0o400)
     told = (EXAMPLES / f"{name}.yaml").read_text()

@@ -31,6 +31,7 @@ class Machine:
     images: Mapping[str, pathlib.Path]  # by name: what is in them, at its path
     processes: dict[str, asyncio.subprocess.Process] = field(factory=dict)  # by pod
     lives: dict[str, "Life"] = field(factory=dict)  # by pod, the latest
+    started: list[asyncio.Future[asyncio.subprocess.Process]] = field(factory=list)
 
     def begin(self, pod: Mapping[str, Any], secrets: Mapping[str, Any]) -> "Life":
         """Make the volumes of a pod."""
@@ -51,8 +52,11 @@ class Machine:
                 os.killpg(process.pid, signal.SIGKILL)
 
     async def aclose(self) -> None:
-        for name, process in self.processes.items():
-            self.stop(name)
+        for starting in self.started:  # also those that nobody waited for any more
+            process = await starting
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
 
@@ -87,14 +91,18 @@ class Life:
     async def start(self, container: Mapping[str, Any]) -> asyncio.subprocess.Process:
         """Start a container's own command."""
         with (self.home / f"{container['name']}.log").open("wb") as out:
-            return await asyncio.create_subprocess_exec(
-                *self.inside(container["name"], container["command"]),
-                env=self.env(container["name"]),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
+            starting = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *self.inside(container["name"], container["command"]),
+                    env=self.env(container["name"]),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                )
             )
+            self.machine.started.append(starting)
+            return await asyncio.shield(starting)
 
     def env(self, name: str) -> dict[str, str]:
         """Return the variables that a container's processes have."""

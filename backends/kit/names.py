@@ -102,17 +102,22 @@ def in_slot(value: _T, slot: int | None) -> _T:
     return cast("_T", _walked(value, lambda told: _SLOT.sub(str(slot), told)))
 
 
-def has_slot(value: Any) -> bool:
-    """Tell whether settings, at whatever depth, name a slot."""
-    found = False
+def slotted(value: Any) -> frozenset[str]:
+    """Return the texts in settings, at whatever depth, that name a slot."""
+    found: set[str] = set()
 
     def look(told: str) -> str:
-        nonlocal found
-        found = found or _SLOT.search(told) is not None
+        if _SLOT.search(told) is not None:
+            found.add(told)
         return told
 
     _walked(value, look)
-    return found
+    return frozenset(found)
+
+
+def has_slot(value: Any) -> bool:
+    """Tell whether settings, at whatever depth, name a slot."""
+    return bool(slotted(value))
 
 
 def _walked(value: Any, change: Callable[[str], str]) -> Any:

@@ -54,8 +54,9 @@ class Sampler:
 
     def leave(self) -> frozenset[asyncio.Future[None]]:
         """Return what is under way; it ends as soon as its calls do."""
-        ended = self._round is None or self._round.done()
-        return frozenset() if ended or self._round is None else frozenset({self._round})
+        if self._round is None or self._round.done():
+            return frozenset()
+        return frozenset({self._round})
 
     async def aclose(self) -> None:
         """Give up what is under way."""

@@ -79,6 +79,7 @@ class Templates:
             section = attrs.evolve(section, remote_fs=pipelines.FOLDER)
         self._judge(path, name, section, platform, docker)
         self._check_injected(path, section, chosen)
+        self._check_slots(path, name, platform)
         if connection is None:
             return None
         controller = self.document.controller
@@ -546,6 +547,23 @@ class Templates:
                     else "leave it out, or choose other backends for this template",
                 )
         return backends_api.DockerPipelines(mode=mode, image=told.engine_image)
+
+    def _check_slots(
+        self, path: tree.Path, name: str, platform: Mapping[model.BackendName, Any]
+    ) -> None:
+        """Refuse a place by slot that another template names alike: each counts for itself."""
+        for backend, options in platform.items():
+            parts = getattr(self.backends[backend].settings, "pods", {})
+            inherited = [parts.get(part) for part in getattr(options, "inherits", ())]
+            for text in sorted(names.slotted((options, inherited))):
+                first = self.places.setdefault((backend, text), name)
+                if first != name:
+                    self.notes.bad(
+                        (*path, self.backends[backend].kind),
+                        f"template {first} names {values.shown(text)}, too, and slots are counted "
+                        "for each template: two agents would have it at the same time",
+                        "put the template's name into it",
+                    )
 
     def _check_shared(
         self,

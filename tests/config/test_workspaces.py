@@ -224,3 +224,26 @@ def test_the_raw_section_of_docker_may_not_replace_the_environment():
     """It is a list, so it would take away what the agent is told."""
     (line,) = refused(on("box", "docker: {docker: {Env: [A=b]}}"))
     assert "environment" in line
+
+
+SLOTTED = "docker: {volumes: [{name: 'PLACE', target: /work, writable_by_user: true}]}"
+CLAIM = (
+    "kubernetes: {pod: {spec: {containers: [{name: jnlp, volumeMounts: [{name: c, mountPath: /c}]}],"
+    " volumes: [{name: c, persistentVolumeClaim: {claimName: 'PLACE'}}]}}}"
+)
+
+
+@each(("backend", "text"), [("box", f"remote_fs: /work, {SLOTTED}"), ("cluster", CLAIM)])
+def test_slots_of_two_templates_never_lead_to_one_place(backend, text):
+    """Each counts for itself, so both would have a first one; with the names in it they differ."""
+
+    def both(first, second):
+        return [
+            on(backend, text.replace("PLACE", place), name)
+            for name, place in (("a", first), ("b", second))
+        ]
+
+    assert len(parse(*both("a-{slot}", "b-{slot}")).templates) == 2
+    (line,) = refused(*both("same-{slot}", "same-{slot}"))
+    assert "template a names 'same-{slot}', too, and slots are counted for each template" in line
+    assert "put the template's name into it" in line

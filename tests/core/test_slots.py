@@ -107,3 +107,8 @@ def test_an_instance_is_told_its_own_place():
     assert "cache-3" == made.options.mounts[0].name
     assert ("3", 3) == (made.metadata["slot"], made.slot)
     assert "slot=3]" in spec.definition(action, wanted, site).description
+
+
+def test_texts_that_name_a_slot_are_found_where_they_are():
+    found = names.slotted(({"a": [Options()]}, "x-{slot}", "${slot}"))
+    assert found == {"cache-{slot}", "addr=x,dir=/{slot}", "x-{slot}"}

@@ -113,3 +113,22 @@ async def test_it_is_shown_with_a_pod(cluster: fake.Cluster, make: test_backend.
     )
     asked = [path for verb, path in cluster.requests if verb.endswith("metrics")]
     assert "labelSelector=" in asked[-1]
+
+
+async def test_an_addition_that_is_out_of_order_costs_nobody_else(
+    cluster: fake.Cluster, make: test_backend.Make
+) -> None:
+    """One that does not know who we are is no reason to connect anew under what is going on."""
+    cluster.faults += [
+        fake.Fault(verb="get metrics", answer="error-401-bad-token", times=9),
+        fake.Fault(verb="get metrics", body=b"[" * 99999),
+    ]
+    ours = make()
+    await ours.launch(test_backend.spec())
+    found = await test_backend.running(ours)
+    asked, _ = await ours._open()
+    session = asked._session
+    with pytest.raises(api.Unauthorized):
+        await asked.pod_metrics("a=b")
+    assert asked._session is session
+    await ours.terminate(found.name, grace_s=0)

@@ -71,7 +71,7 @@ def test_a_disk_of_a_cloud_is_a_volume_of_its_driver(shown, template: str, drive
     (own,) = shown("docker", template)["HostConfig"]["Mounts"]
     assert ("ci-" + template + "-xxxxxx", "/work") == (own["Source"], own["Target"])
     (numbered,) = shown("swarm", template)["TaskTemplate"]["ContainerSpec"]["Mounts"]
-    assert "work-0" == numbered["Source"]
+    assert f"{template}-0" == numbered["Source"]
     for mount in (own, numbered):
         told = mount["VolumeOptions"]["DriverConfig"]
         assert (driver, "50") == (told["Name"], told["Options"]["size"])
@@ -81,8 +81,8 @@ def test_a_disk_of_a_cloud_is_a_volume_of_its_driver(shown, template: str, drive
     ("template", "driver", "volume"),
     [
         ("nfs-slot", "local", "npm-0"),
-        ("ebs", "rexray/ebs", "work-0"),
-        ("flocker", "flocker", "work-0"),
+        ("ebs", "rexray/ebs", "ebs-0"),
+        ("flocker", "flocker", "flocker-0"),
     ],
 )
 def test_mesos_is_told_the_driver(shown, template: str, driver: str, volume: str) -> None:

@@ -39,6 +39,7 @@ _METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELE
 _PATCH = {"Content-Type": "application/merge-patch+json"}
 _EVENTS = 100  # of one pod; equal ones are counted, not repeated
 _EVENTS_LIMIT_S = 2.0  # a look waits for them
+_METRICS = "/apis/metrics.k8s.io"
 _METRICS_LIMIT_S = 10.0
 _NODE_LIMIT_S = 2.0  # as above
 
@@ -151,7 +152,7 @@ class ApiServer:
 
     async def pod_metrics(self, selector: str) -> list[Object]:
         """Return what pods use; a right of its own. Raises NotFound where nobody tells it."""
-        path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{self.namespace}/pods"
+        path = f"{_METRICS}/v1beta1/namespaces/{self.namespace}/pods"
         found = await self._json(
             "list",
             path,
@@ -363,7 +364,8 @@ class ApiServer:
             ) as answer:
                 yield answer
         except api.BackendError as error:
-            if _may_be_renewed(error):
+            # of an addition that is out of order nothing follows for whoever else is asked
+            if not what.startswith(_METRICS) and _may_be_renewed(error):
                 await self._find_anew()
             raise
 

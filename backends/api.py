@@ -105,6 +105,20 @@ class Usage:
 
 
 @frozen(kw_only=True)
+class Ran:
+    """What came of a command in an instance.
+
+    ``code``: its exit status; negative: minus the signal's number, where the platform tells it
+    apart; None: it did not end in time, and was ended as far as the platform lets us.
+    ``output``: both streams, secrets blanked out, lines cleaned, the last 4 KiB
+    (``kit.running``).
+    """
+
+    code: int | None
+    output: str = ""
+
+
+@frozen(kw_only=True)
 class Port:
     """A port of an instance, and where it is reached on the machine that the instance runs on.
 
@@ -412,6 +426,28 @@ async def tell_idle(backend: Backend, names: Collection[str]) -> bool:
     """
     told = getattr(backend, "tell_idle", None)
     return True if told is None else bool(await told(names))
+
+
+async def run(backend: Backend, name: str, argv: Sequence[str], *, within_s: float) -> Ran:
+    """Run a short command in an instance that runs: beside its program, as its user.
+
+    ``argv`` is a program and its arguments, no shell and no placeholders; it has the instance's
+    environment and no input, and starts in the directory that its program started in, as far as
+    the platform does that. Not idempotent: who calls again runs it again, and one whose call was
+    cancelled may still run. What it leaves running in the background is nobody's to end but the
+    instance's.
+
+    A backend that can has a method ``run``; ``registry.Kind.runs`` says which can. Raises NotFound
+    (no such instance of ours, or it does not run), Rejected (its image has no such program, or
+    this backend cannot), Unauthorized, Unavailable (the platform does not answer).
+    """
+    method = getattr(backend, "run", None)
+    if method is None:
+        raise Rejected(f"backends of kind {backend.kind} run no commands in their instances")
+    if not argv or not argv[0] or any("\0" in word for word in argv):
+        raise Rejected("a command is a program and its arguments, without NUL characters")
+    ran: Ran = await method(name, tuple(argv), within_s=within_s)
+    return ran
 
 
 class Store(Protocol):

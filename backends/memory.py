@@ -24,7 +24,7 @@ from backends import api
 from backends.kit import names, setting
 from outside import quotes
 
-Verb = Literal["reserve", "launch", "list", "terminate", "capacity", "logs"]
+Verb = Literal["reserve", "launch", "list", "terminate", "capacity", "logs", "run"]
 _LOG_LINES = 1000
 _WATCH_S = 0.25
 _LIVE = frozenset((api.InstanceState.STARTING, api.InstanceState.RUNNING))
@@ -37,6 +37,7 @@ class MemorySettings:
     launch_s: float = setting.of("from launch to running", 0.0, least=0, most=86_400)
     terminate_s: float = setting.of("from terminate to gone", 0.0, least=0, most=86_400)
     list_s: float = setting.of("one answer to list", 0.0, least=0, most=86_400)
+    run_s: float = setting.of("one command in an instance", 0.0, least=0, most=86_400)
     capacity: int | None = setting.of("None: endless", None, least=0, most=100_000)
     places: tuple[str, ...] = setting.of(
         "names of where instances run; the emptiest takes the next", ()
@@ -103,7 +104,8 @@ class Platform:
     """The machine behind the backend. All methods are immediate; ``now`` is POSIX seconds.
 
     ``on_start(spec)`` is called when an instance begins to run, ``on_stop(name)`` when it ends,
-    both from within ``advance`` and the verbs. ``version`` grows with every change.
+    both from within ``advance`` and the verbs. ``on_run(name, argv)`` says what comes of a command
+    in one; without it every command ends well. ``version`` grows with every change.
     """
 
     def __init__(
@@ -112,10 +114,12 @@ class Platform:
         *,
         on_start: Callable[[api.InstanceSpec], None] | None = None,
         on_stop: Callable[[str], None] | None = None,
+        on_run: Callable[[str, Sequence[str]], api.Ran] | None = None,
     ) -> None:
         self.settings = settings or MemorySettings()
         self.on_start = on_start
         self.on_stop = on_stop
+        self.on_run = on_run
         self.version = 0
         self._cells: dict[str, _Cell] = {}
         self._faults: list[Fault] = []
@@ -261,6 +265,17 @@ class Platform:
         """Last lines of what was written; raises NotFound."""
         lines = list(self._own(name, owner).lines)
         return "\n".join(lines[-tail:]) if tail > 0 else ""
+
+    def command(self, name: str, argv: Sequence[str], *, owner: str, now: float) -> api.Ran:
+        """Run a command in an instance. Raises NotFound, scripted faults, or ``Hang``."""
+        self.advance(now)
+        cell = self._own(name, owner)
+        late = self._strike("run", name, cell.spec)
+        if cell.state is not api.InstanceState.RUNNING:
+            raise api.NotFound(f"{quotes.shown(name)} does not run")
+        ran = api.Ran(code=0) if self.on_run is None else self.on_run(name, argv)
+        _answer(late)
+        return ran
 
     def strike(self, verb: Verb) -> None:
         """Let a scripted fault hit a call that has no instance; raises it."""
@@ -441,6 +456,17 @@ class MemoryBackend:
         except Hang:
             await _for_ever()
         return self.platform.output(name, owner=self._owner, tail=tail)
+
+    async def run(self, name: str, argv: Sequence[str], *, within_s: float) -> api.Ran:
+        """What ``Platform.on_run`` says, after ``run_s``."""
+        self._refuse_when_closed()
+        takes_s = self.platform.settings.run_s
+        await self._take(min(takes_s, within_s))
+        try:
+            ran = self.platform.command(name, argv, owner=self._owner, now=self._now())
+        except Hang:
+            await _for_ever()
+        return ran if takes_s <= within_s else api.Ran(code=None)
 
     def work_dir(self, name: str) -> str | None:
         """Return a path that nobody ever opens."""

@@ -62,6 +62,10 @@ class Reading:
         """Refuse. Raises Rejected."""
         _refuse(f"terminate {name}")
 
+    async def run(self, name: str, argv: Sequence[str], *, within_s: float) -> api.Ran:  # noqa: ARG002 -- the contract's
+        """Refuse. Raises Rejected."""
+        _refuse(f"run a command in {name}")
+
     async def capacity(self) -> api.Capacity | None:
         """As the other one."""
         return await self._inner.capacity()

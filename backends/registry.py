@@ -39,11 +39,18 @@ class Kind:
     # modes of ``docker_pipelines``, and why the kind does not honour one; empty: it does; what is
     # not named nobody may have
     pipelines: Mapping[str, str] = Factory(dict)
+    # why ``api.run`` runs no command in its instances; empty: it does
+    run_refusal: str = "this kind of backend runs no commands in its instances"
     examiner: str | None = None  # (settings, owner=, orders=, now=) -> findings, for `doctor`
     deliverer: str | None = None  # (settings or None, url=) -> kit.runtime.Delivery, several
     cap: int = 50  # agents on a backend of it unless the configuration says: a queue that runs
     # away, or a mistake in a label, must not take everything that a platform has
     cap_per_core: int | None = None  # the same where agents run on the broker's own machine
+
+    @property
+    def runs(self) -> bool:
+        """Whether a command can be run in its instances (``api.run``)."""
+        return not self.run_refusal
 
 
 _NOT_PRIVILEGED = "a service of a swarm cannot be privileged, and so no engine beside an agent"
@@ -59,6 +66,7 @@ KINDS = {
             factory="backends.memory:create",
             launch_style="command",
             alone="its agents live inside one broker",
+            run_refusal="",
         ),
         Kind(
             name="process",

@@ -160,6 +160,10 @@ class _Metered:
         with self._timed("logs"):
             return await self._backend.logs(name, tail=tail)
 
+    async def run(self, name: str, argv: Sequence[str], *, within_s: float) -> backends_api.Ran:
+        with self._timed("run"):
+            return await backends_api.run(self._backend, name, argv, within_s=within_s)
+
     def work_dir(self, name: str) -> str | None:
         return self._backend.work_dir(name)
 

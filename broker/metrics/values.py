@@ -55,7 +55,7 @@ CALL_KINDS = (
     OTHER,
 )
 """What is asked of the controller."""
-BACKEND_VERBS = ("reserve", "launch", "list", "terminate", "capacity", "logs")
+BACKEND_VERBS = ("reserve", "launch", "list", "terminate", "capacity", "logs", "run")
 LEFT_OUTCOMES = ("started", "cancelled", "elsewhere", "unknown", OTHER)
 """What became of an item that left the queue."""
 STARTS = ("warm", "cold")

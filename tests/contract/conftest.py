@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from backends import api
+from backends import api, registry
 from tests.contract.harness import CAPABILITIES, Harness
 
 HARNESSES = {
@@ -72,6 +72,9 @@ async def harness(
 def skip_where_lacking(harness: Harness, *needed: str) -> None:
     """Skip by the name of what the platform cannot do, with the reason."""
     assert set(needed) <= set(CAPABILITIES)
+    refusal = registry.kind(harness.kind).run_refusal
+    if refusal and any(name.partition(" ")[0] == "run" for name in needed):
+        pytest.skip(f"{harness.kind}: {refusal}")
     for name in needed:
         if name in harness.lacks:
             pytest.skip(

@@ -37,6 +37,9 @@ CAPABILITIES = {
     "exposure": "others can look at an instance without the backend",
     "outside-kill": "an instance can be killed behind the backend's back",
     "two-brokers": "two brokers of one owner may work at the same time",
+    "run": "a command can be run inside an instance",
+    "run unauthorized": "the platform can forbid a command",
+    "run unavailable": "the platform can fail while it runs a command",
     "place": "instances run at places that have names",
     "watch": "the end of an instance wakes the watch",
     "launch no-capacity": "the platform can be full",
@@ -91,6 +94,9 @@ class Harness(Protocol):
 
     def spec(self, name: str, program: Program = FOR_EVER, **changes: object) -> api.InstanceSpec:
         """Return a specification that runs the program; ``changes`` are fields to replace."""
+
+    def command(self, program: Program) -> Sequence[str]:
+        """Return what ``api.run`` is given to do what a program does; only without a lack of "run"."""
 
     def broken(self, flaw: str, name: str) -> api.InstanceSpec:
         """Return a specification with a "bad-command" or a "bad-image"."""

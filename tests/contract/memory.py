@@ -31,12 +31,21 @@ class MemoryHarness:
         self._programs: dict[str, harness.Program] = {}
         self._planted: dict[str, api.Instance] = {}
         self._owners: set[str] = set()
+        self._commands: list[harness.Program] = []
         settings = memory.MemorySettings(places=("here", "there"))
-        self._platform = memory.Platform(settings, on_start=self._start)
+        self._platform = memory.Platform(settings, on_start=self._start, on_run=self._run)
 
     def _start(self, spec: api.InstanceSpec) -> None:
         for line in self._programs[spec.name].lines:
             self._platform.write(spec.name, line)
+
+    def _run(self, name: str, argv: Sequence[str]) -> api.Ran:
+        program = self._commands[int(argv[1])]
+        return api.Ran(code=program.exit_code, output="\n".join(program.lines))
+
+    def command(self, program: harness.Program) -> Sequence[str]:
+        self._commands.append(program)
+        return ("play", str(len(self._commands) - 1))
 
     def backend(self, *, owner: str = "ours") -> api.Backend:
         self._owners.add(owner)

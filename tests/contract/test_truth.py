@@ -17,7 +17,7 @@ SECRET = "b0cad1a5ecret0f64hexdigits0123456789abcdef0123456789abcdef012345"
 ERRORS = {cls.slug: cls for cls in (api.NoCapacity, api.Unauthorized, api.Unavailable)}
 FAULTS = [
     ("launch", "no-capacity"),
-    *((verb, slug) for verb in ("launch", "list", "terminate", "logs")
+    *((verb, slug) for verb in ("launch", "list", "terminate", "logs", "run")
       for slug in ("unauthorized", "unavailable")),
     ("list-part", "unavailable"),
 ]  # fmt: skip
@@ -33,12 +33,14 @@ async def test_what_the_platform_refuses_is_mapped(harness: Harness, backend, ve
     await backend.launch(harness.spec("a1", Program(lines=("here",))))
     await checks.running(backend, "a1", within_s=harness.within_s)
     spec = harness.spec("a2", secret_files={"secret": SECRET})
+    command = harness.command(Program(exit_code=0)) if verb == "run" else ()
     calls = {
         "launch": lambda: backend.launch(spec),
         "list": backend.list,
         "list-part": backend.list,
         "terminate": lambda: backend.terminate("a1", grace_s=0),
         "logs": lambda: backend.logs("a1", tail=1),
+        "run": lambda: api.run(backend, "a1", command, within_s=harness.within_s),
     }
     async with harness.provoke(verb, slug):
         with pytest.raises(api.BackendError) as caught:

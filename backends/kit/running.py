@@ -1,0 +1,54 @@
+"""What every backend does with the output of a command in an instance: keep its end, clean it.
+
+Why: a check that floods must cost nobody anything, and what it says goes into logs and onto pages.
+Refuses to know how a command is run.
+"""
+
+from collections.abc import Iterable
+
+from backends import api
+from outside import secrets, text
+
+OUTPUT_MAX = 4096
+"""Bytes of a command's output that are told: the last."""
+_KEPT = 4 * OUTPUT_MAX  # what is cut off at its beginning may be the half of a secret
+_LINES = 200
+_LINE_MAX = 512
+_ONE_LONG_LINE = b"(a line that is too long to be told)"
+
+
+class LastOutput:
+    """The end of what a command writes; costs no more than a few times that, whatever comes."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._cut = False
+
+    def take(self, data: bytes) -> None:
+        """Add a piece of either stream, in the order in which it came."""
+        self._data += data[-_KEPT:]
+        self._cut |= len(data) > _KEPT
+        if len(self._data) > 2 * _KEPT:
+            self._data = self._data[-_KEPT:]
+            self._cut = True
+
+    def output(self, *, hide: Iterable[str] = ()) -> str:
+        """Return it as lines fit to be shown; ``hide``: secrets of this instance."""
+        whole = self._data
+        if self._cut or len(whole) > _KEPT:
+            _, end, whole = whole[-_KEPT:].partition(b"\n")
+            whole = whole if end else _ONE_LONG_LINE
+        told = secrets.without(whole.decode("utf-8", "replace"), *hide)
+        kept: list[str] = []
+        room = OUTPUT_MAX
+        for line in reversed(text.last_lines(told, _LINES, _LINE_MAX)):
+            room -= len(line.encode()) + 1
+            if room < 0:
+                break
+            kept.insert(0, line)
+        return "\n".join(kept)
+
+
+def ran(code: int | None, tail: LastOutput, *, hide: Iterable[str] = ()) -> api.Ran:
+    """Return what came of a command, of which this is the output."""
+    return api.Ran(code=code, output=tail.output(hide=hide))

@@ -49,6 +49,7 @@ class Common:
     pipelines: api.DockerPipelines | None = None  # an engine for the builds
     image: str | None = None
     asks_image: bool = False  # builds may ask for one of their own
+    injects: bool = False  # Java is brought into the image
     inherits: tuple[str, ...] = ()  # parts of the backend's settings that a build asks for
     environment: Mapping[str, str] = Factory(dict)
     # variables that are the broker's to give: what to set instead

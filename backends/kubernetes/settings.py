@@ -8,7 +8,7 @@ import ipaddress
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -285,10 +285,19 @@ class KubernetesTemplate:
     )
     pod: dict[str, Any] = setting.of(
         "Plain pod YAML (`metadata`, `spec`), merged as docs/backends/kubernetes.md tells. "
-        "The agent runs in the container `jnlp`; others stand beside it and share its "
-        "working directory.",
+        "The agent runs in the container `jnlp`, or in `agent_container`; others stand beside it "
+        "and share its working directory.",
         {},
         raw=fields.KINDS,
+    )
+    agent_container: str = setting.of(
+        "The container of `pod` that the agent runs in, and that `image`, `environment` and "
+        "`resources` of the template are for; `pod` counts more. With `inject` Java comes into "
+        "it, and the agent takes the place of its `command` and `args`: so a container that only "
+        "waits for steps becomes the agent. Without, its image has to be one of an agent.",
+        volumes.AGENT,
+        like=_DNS_LABEL,
+        words="the name of a container: lower-case letters, digits and '-', 63 at most",
     )
     work_directory: str = setting.of(
         "Where the shared working directory is mounted in every container. Only to be "
@@ -322,7 +331,7 @@ class KubernetesTemplate:
     all_containers: bool = setting.of(
         "An agent counts only while all containers of its pod run, as in the kubernetes "
         "plugin: one whose side container ends, or cannot be started, takes no builds, and "
-        "its template is set aside. Off: the container `jnlp` alone decides.",
+        "its template is set aside. Off: the agent's container alone decides.",
         True,
     )
     drain_grace_s: float | None = setting.of(
@@ -335,8 +344,8 @@ class KubernetesTemplate:
         word="none",
     )
     image_pull_policy: str | None = setting.of(
-        "When the image of `jnlp` is pulled: Always, IfNotPresent, Never. None: Kubernetes' "
-        "own rule.",
+        "When the image of the agent's container is pulled: Always, IfNotPresent, Never. None: "
+        "Kubernetes' own rule.",
         None,
         choices=("Always", "IfNotPresent", "Never"),
     )
@@ -393,8 +402,10 @@ class KubernetesTemplate:
             )
         told = list(_of_layer(self.pod, ("pod",), getattr(common.settings, "namespace", None)))
         yield from told
-        pod = volumes.whole(self._layers(common))
-        for remark in acceptance.refused(pod):
+        layers, agent = self._layers(common), self.agent_container
+        pod = volumes.whole(layers, agent)
+        yield from self._of_agent(common, layers)
+        for remark in acceptance.refused(pod, agent):
             where = ("pod", *acceptance.place(remark.path, pod, self.pod))
             if not any(one.wrong and where[: len(one.path)] == one.path for one in told):
                 yield attrs.evolve(remark, path=where)
@@ -407,7 +418,7 @@ class KubernetesTemplate:
                 "are nobody",
                 hint="automountServiceAccountToken: true or false in `pod`",
             )
-        for name in volumes.apart(body, self.work_directory):
+        for name in volumes.apart(body, self.work_directory, agent):
             yield Remark(
                 path=("pod",),
                 text=f"the container {name} has another volume at {self.work_directory} than the "
@@ -415,26 +426,54 @@ class KubernetesTemplate:
                 hint=f"mount the volume {quotes.shown(volumes.WORK_VOLUME)}, or leave the "
                 "mount out",
             )
-        for path, name, meant in volumes.given_variables(body, common.reserved):
+        for path, name, meant in volumes.given_variables(body, common.reserved, agent):
             yield Remark(
                 path=("pod", *acceptance.place(("spec", *path), pod, self.pod)),
-                text=f"the broker gives {name} to the container {volumes.AGENT}",
+                text=f"the broker gives {name} to the container {agent}",
                 hint=f"set {meant}" if meant else "leave it out",
                 wrong=True,
             )
 
         given = {*common.reserved, *common.environment}
-        for path, name in volumes.unknown_variables(body, given) if common.reserved else ():
+        unknown = volumes.unknown_variables(body, given, agent) if common.reserved else ()
+        for path, name in unknown:
             yield Remark(
                 path=("pod", *acceptance.place(("spec", *path), pod, self.pod)),
-                text=f"nobody gives {name} to the container {volumes.AGENT}: "
-                f"$({name}) stays as it is",
+                text=f"nobody gives {name} to the container {agent}: $({name}) stays as it is",
                 hint=f"one of {', '.join(sorted(common.reserved))}, or a variable in its `env`",
                 wrong=True,
             )
 
     def _body(self, common: Common) -> Mapping[str, Any]:
-        return volumes.merged(self._layers(common))
+        return volumes.merged(self._layers(common), self.agent_container)
+
+    def _of_agent(self, common: Common, layers: Sequence[Mapping[str, Any]]) -> Iterator[Remark]:
+        """Say what is odd about the container that the agent runs in."""
+        agent, told = self.agent_container, volumes.containers(layers)
+        if agent != volumes.AGENT and agent not in told:
+            known = ", ".join(told) or "none"
+            yield Remark(
+                path=("agent_container",),
+                text=f"the pod has no container {agent}: it is made of the common settings; "
+                f"containers there: {known[:120]}",
+                hint="one of `containers` in `pod`",
+            )
+        if volumes.AGENT in told and agent != volumes.AGENT:
+            yield Remark(
+                path=("agent_container",),
+                text=f"the container {volumes.AGENT} of the pod is none of the agent's, and gets "
+                "nothing of what an agent needs",
+                hint="leave that container out",
+            )
+        given = told.get(agent, {})
+        words = [key for key in ("command", "args") if given.get(key)]
+        if common.injects and agent == volumes.AGENT and words:
+            yield Remark(
+                path=("pod",),
+                text=f"{words[0]} of the container {agent} is not used: with `inject` the agent "
+                "takes its place",
+                hint="leave it out",
+            )
 
     def _layers(self, common: Common) -> list[Mapping[str, Any]]:
         fragments = getattr(common.settings, "pods", {})

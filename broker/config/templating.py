@@ -453,6 +453,7 @@ class Templates:
                 reserved=jnlp_launch.VARIABLES,
                 alone=section.cap == 1,
                 asks_image=_asks_image(section),
+                injects=section.inject is not None,
                 sole=all(self.backends[name].kind == entry.kind for name in platform),
             )
             told = set[str]()

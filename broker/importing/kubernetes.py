@@ -14,6 +14,7 @@ from broker.importing.fields import PlainSection
 from broker.importing.target import Target
 
 _WORK = "/home/jenkins/agent"
+_RUNTIME = "registry.example.com/agent-runtime:1"
 _QUANTITY = re.compile(r"\d+(\.\d+)?([KMGT]i?)?")
 _IN_CLUSTER = re.compile(
     r"https?://(kubernetes\.default(\.svc(\.cluster\.local)?)?|"
@@ -47,10 +48,6 @@ _CLOUD = {
     "is online",
 }
 _TEMPLATE = {
-    "agentContainer": "!the agent ran in this container; here it runs in the container `jnlp`: "
-    "give `image` what the build needs",
-    "agentInjection": "!agent.jar was put into the container; here the image of `jnlp` has to "
-    "have it (jenkins/inbound-agent has)",
     "capOnlyOnAlivePods": "counted running pods only; the broker counts those that are there or "
     "ordered",
     "customWorkspaceVolumeEnabled": "said that workspaceVolume counts",
@@ -101,6 +98,25 @@ def read(cloud: PlainSection, into: Target) -> None:
             out.note(text, loud=loud)
         out.set("backends", [backends[space]])
         _template(PlainSection(told, out, cloud.has_variables), template, into, whole)
+        if out.get("inject"):
+            _runtime(into, backends[space])
+
+
+def _runtime(into: Target, backend: str) -> None:
+    """Write where the Java is that comes into containers, once for each backend."""
+    section = into.backends.section(backend)
+    if section.get("runtimes") is None:
+        section.set(
+            "runtimes",
+            {"default": {"image": _RUNTIME}},
+            "agentInjection of a template: what is put into the container, Java too, is an image "
+            "that `agent-broker runtime build --image` writes",
+            loud=True,
+        )
+        into.need(
+            f"{_RUNTIME}: an image by `agent-broker runtime build --image`, in a registry that "
+            "the nodes reach; write its name into `runtimes`"
+        )
 
 
 @frozen(kw_only=True)
@@ -232,11 +248,16 @@ def _template(fields: PlainSection, name: str, into: Target, whole: _Whole) -> N
     seconds = fields.whole("slaveConnectTimeout", "slaveConnectTimeoutStr", "agentConnectTimeout")
     if seconds is not None and seconds != 0:
         out.set("connect_deadline", f"{seconds}s")
-    pod = pods.Pod(fields, into, name)
+    called, injects = fields.text("agentContainer") or pods.AGENT, fields.truth("agentInjection")
+    pod = pods.Pod(fields, into, name, called, injects)
     pod.build()
     _agent(pod)
+    if injects:
+        out.set("inject", True)
     section = out.section("kubernetes")
     inside = fields.to(section)
+    if called != pods.AGENT:
+        section.set("agent_container", called)
     _security(inside, section, pod, restricted=whole.restricted)
     _settings_of_template(inside, section)
     body = pod.finished(whole.labels)
@@ -261,7 +282,8 @@ def _agent(pod: pods.Pod) -> None:
     image = str(agent.pop("image", "") or "")
     if not image:
         out.note(
-            f"no image for the container jnlp: the plugin's own was taken; {target.INBOUND} here"
+            f"no image for the container {pod.called}: the plugin's own was taken; "
+            f"{target.INBOUND} here"
         )
     target.image(out, image or target.INBOUND)
     work = str(agent.pop("workingDir", "") or _WORK)
@@ -323,23 +345,24 @@ def _command(pod: pods.Pod) -> None:
         program = command[0].replace("\\", "/").rpartition("/")[2]
         if program in {"jenkins-agent", "jenkins-slave", "jenkins-agent.ps1"}:
             out.note(
-                f"the container jnlp is started by {command[0]}: it stays its command in `pod`, "
-                "where the script finds JENKINS_SECRET. As `command` of the template it would not "
-                "be given one (only JENKINS_SECRET_FILE), and the agent would never connect",
+                f"the container {pod.called} is started by {command[0]}: it stays its command in "
+                "`pod`, where the script finds JENKINS_SECRET. As `command` of the template it "
+                "would not be given one (only JENKINS_SECRET_FILE), and the agent would never "
+                "connect",
                 loud=True,
             )
         else:
             out.note(
-                f"the container jnlp is started by '{' '.join(command)[:60]}', in place of the "
-                "image's entry point: it has to start the agent from JENKINS_URL, JENKINS_SECRET "
-                "and JENKINS_AGENT_NAME, or the agent never connects",
+                f"the container {pod.called} is started by '{' '.join(command)[:60]}', in place "
+                "of the image's entry point: it has to start the agent from JENKINS_URL, "
+                "JENKINS_SECRET and JENKINS_AGENT_NAME, or the agent never connects",
                 loud=True,
             )
     if args:
         out.note(
-            f"arguments of the container jnlp ({len(args)}) replace what the entry point is given "
-            "by default: they have to leave it JENKINS_SECRET and JENKINS_AGENT_NAME, or name "
-            "$(JENKINS_SECRET) and $(JENKINS_AGENT_NAME)",
+            f"arguments of the container {pod.called} ({len(args)}) replace what the entry point "
+            "is given by default: they have to leave it JENKINS_SECRET and JENKINS_AGENT_NAME, or "
+            "name $(JENKINS_SECRET) and $(JENKINS_AGENT_NAME)",
             loud=True,
         )
 

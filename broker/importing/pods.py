@@ -37,7 +37,9 @@ class Pod:
     fields: PlainSection
     into: Target
     name: str
-    agent: Body = field(factory=lambda: {"name": AGENT})
+    called: str = AGENT  # the container that the agent runs in
+    injects: bool = False  # an agent is put into it, in place of what it is started with
+    agent: Body = field(factory=dict)
     others: list[Body] = field(factory=list)
     spec: Body = field(factory=dict)
     metadata: Body = field(factory=dict)
@@ -52,10 +54,8 @@ class Pod:
         alone = self._old_container()
         if alone is not None and not any(one.get("name") == AGENT for one in containers):
             containers.insert(0, alone)
-        agent = next((one for one in containers if one.get("name") == AGENT), None)
-        if agent is None:
-            agent = {"name": AGENT}
-            containers.insert(0, agent)
+        if not any(one.get("name") == self.called for one in containers):
+            containers.insert(0, {"name": self.called})
         for one in containers:
             _add(one, "env", variables, "name")
             _add(one, "volumeMounts", mounts, "mountPath")
@@ -75,10 +75,21 @@ class Pod:
         pod = merged(below, {"spec": told, "metadata": {"annotations": annotations}})
         self.metadata, self.spec = pod["metadata"], pod["spec"]
         for one in self.spec.pop("containers", []):
-            if one.get("name") == AGENT:
+            if one.get("name") == self.called:
                 self.agent = one
             else:
                 self.others.append(one)
+        if self.injects:
+            self._without_its_own()
+
+    def _without_its_own(self) -> None:
+        """Leave out what the plugin leaves out of a container that it puts an agent into."""
+        for key in ("command", "args", "workingDir"):
+            if self.agent.pop(key, None):
+                self.fields.note(
+                    f"{key} of the container {self.called}: not used there, where the agent is "
+                    "put into it, nor here"
+                )
 
     def finished(self, labels: Mapping[str, str]) -> Body:
         """Return what is left of the pod beside the common settings."""
@@ -118,12 +129,12 @@ class Pod:
         name = one.raw("name") or AGENT
         told = PlainSection(one.data, one.out, one.has_variables, f"container {name}: ", one.taken)
         body: Body = {"name": name}
-        image = told.text("image") if name == AGENT else told.raw("image")
+        image = told.text("image") if name == self.called else told.raw("image")
         if image:
             body["image"] = image
         body.update(self._common(told))
         directory = told.raw("workingDir")
-        if directory and not (directory == _DEFAULT_WORK and name == AGENT):
+        if directory and not (directory == _DEFAULT_WORK and name == self.called):
             body["workingDir"] = directory.rstrip("/") or "/"
         ports = list(self._ports(told))
         if ports:

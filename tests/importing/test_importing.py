@@ -489,3 +489,52 @@ def test_control_characters_are_spelt_so_the_result_can_be_read():
 
     assert result.text.replace("\n", "").isprintable()
     settings_of(result.text)
+
+
+POD_OF_PEOPLE = """
+spec:
+  containers:
+    - {name: maven, image: "maven:3.9", command: [sleep], args: [99d], workingDir: /w}
+    - {name: db, image: "postgres:17"}
+"""
+
+
+@pytest.mark.parametrize("injects", [False, True])
+def test_the_agent_s_container_is_the_agent_s_here(injects):
+    """With what is put into it; its own command is used there only where nothing is."""
+    told = {"label": "m", "yaml": POD_OF_PEOPLE, "agentContainer": "maven"}
+    text = kubernetes(**told, **({"agentInjection": True} if injects else {}))
+    template, result = template_of(text)
+    section = template["kubernetes"]
+    assert (section["agent_container"], template["image"]) == ("maven", "maven:3.9")
+    assert template.get("inject", False) is injects
+    containers = {one["name"]: one for one in section["pod"]["spec"]["containers"]}
+    own = containers.get("maven", {})
+    assert set(own) == (set() if injects else {"name", "command", "args"})
+    backend = yaml.safe_load(result.text)["backends"]["k"]
+    assert ("runtimes" in backend) is injects
+    assert any("runtime build" in one for one in result.create) is injects
+    assert ("remote_fs" in template) is not injects
+
+
+def test_an_agent_s_container_that_the_pod_does_not_have_is_made():
+    """Of the plugin's own image there, of the official one here."""
+    template, _ = template_of(kubernetes(label="m", agentContainer="builder"))
+    assert template["image"].startswith("jenkins/inbound-agent")
+    assert template["kubernetes"]["agent_container"] == "builder"
+
+
+def test_the_agent_s_container_in_the_controllers_own_file():
+    """As config.xml has the two fields."""
+    plugin = "org.csanchez.jenkins.plugins.kubernetes"
+    text = f"""<?xml version='1.1' encoding='UTF-8'?><hudson><clouds>
+    <{plugin}.KubernetesCloud plugin="kubernetes@4340"><name>k</name><templates>
+    <{plugin}.PodTemplate><name>m</name><label>m</label>
+    <agentContainer>maven</agentContainer><agentInjection>true</agentInjection>
+    <containers><{plugin}.ContainerTemplate><name>maven</name><image>maven:3.9</image>
+    <command>sleep</command><args>9999999</args></{plugin}.ContainerTemplate></containers>
+    </{plugin}.PodTemplate></templates></{plugin}.KubernetesCloud></clouds></hudson>"""
+    template, _ = template_of(text)
+    assert template["kubernetes"]["agent_container"] == "maven"
+    assert (template["inject"], template["image"]) == (True, "maven:3.9")
+    assert "pod" not in template["kubernetes"]

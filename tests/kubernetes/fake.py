@@ -213,7 +213,8 @@ class Cluster:
             life = self.runner.begin(pod, self.secrets)
         if pod["spec"].get("initContainers") and not await self._initialize(name, uid, life):
             return
-        agent = next(c for c in pod["spec"]["containers"] if c["name"] == "jnlp")
+        called = _agent_of(pod)
+        agent = next(c for c in pod["spec"]["containers"] if c["name"] == called)
         if agent["image"].startswith("registry.invalid/"):
             words = f'failed to pull and unpack image "{agent["image"]}": not found'
             self.change(name, lambda pod: self._wait_containers(pod, "ErrImagePull", words))
@@ -230,7 +231,7 @@ class Cluster:
             return
         self.change(name, self._start)
         program = self.programs.get(name, Program())
-        self.logs[name, "jnlp"] = list(program.lines)
+        self.logs[name, called] = list(program.lines)
         if program.exit_code is not None:
             await asyncio.sleep(_STEP_S)
             if self._alive(name, uid):
@@ -277,7 +278,7 @@ class Cluster:
         self.runner.processes[name] = process
         self.change(name, self._start)
         code = await process.wait()
-        self.logs[name, "jnlp"] = life.log("jnlp")
+        self.logs[name, agent["name"]] = life.log(agent["name"])
         if self._alive(name, uid):
             self._end(name, code if code >= 0 else 128 - code)
 
@@ -326,7 +327,7 @@ class Cluster:
 
         def end(pod: Object) -> None:
             for status in pod["status"]["containerStatuses"]:
-                if status["name"] == "jnlp":
+                if status["name"] == _agent_of(pod):
                     status["state"] = {"terminated": told}
 
         def finish(pod: Object) -> None:
@@ -860,3 +861,8 @@ def _now_text() -> str:
 def text_of(at: float) -> str:
     """Return a time as Kubernetes writes it."""
     return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _agent_of(pod: Object) -> str:
+    """Return which container a test lets end: the one that the agent runs in."""
+    return str(pod["metadata"].get("annotations", {}).get("agent-broker/agent-container", "jnlp"))

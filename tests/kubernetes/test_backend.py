@@ -56,6 +56,25 @@ async def test_the_secret_belongs_to_its_pod(cluster: fake.Cluster, make: Make) 
             await asyncio.sleep(0.01)
 
 
+async def test_the_container_that_is_chosen_is_the_agent(
+    cluster: fake.Cluster, make: Make
+) -> None:
+    """Its words are the agent's, its end is the agent's end, and of no other one."""
+    told = {
+        "spec": {"containers": [{"name": "maven", "image": "m:1"}, {"name": "db", "image": "d:1"}]}
+    }
+    options = settings.KubernetesTemplate(agent_container="maven", pod=told)
+    cluster.programs["a1"] = fake.Program(lines=("hello",), exit_code=3)
+    ours = make()
+    await ours.launch(spec(image=None, options=options))
+    async with patience.limit(5):
+        while (one := (await ours.list())[0]).state is not api.InstanceState.EXITED:
+            await asyncio.sleep(0.01)
+    assert one.exit is not None
+    assert (one.exit.slug, one.exit.code, one.exit.message) == ("exited", 3, "ended with 3")
+    assert await ours.logs("a1", tail=5) == "hello\n"
+
+
 async def test_without_its_secret_a_pod_is_taken_back(cluster: fake.Cluster, make: Make) -> None:
     """Nothing is left of a launch that could not be finished, and the reason names the right."""
     cluster.fail("create secrets", "error-403-rbac-create")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backends import api
 from backends.kit import names, remarks, runtime
 from backends.kubernetes import settings
-from backends.kubernetes.exec import incontainer
+from backends.kubernetes.exec import containers, incontainer
 from backends.kubernetes.pods import merge, pod, states, volumes
 from tests.each import each
 from tests.kubernetes import recorded, test_merge
@@ -61,6 +61,23 @@ MAVEN = settings.KubernetesTemplate(
     image_pull_secrets=("registry",),
     priority_class="builds",
 )
+PEOPLES = {
+    "spec": {
+        "containers": [
+            {
+                "name": "maven",
+                "image": "maven:3.9",
+                "command": ["sleep"],
+                "args": ["99d"],
+                "tty": True,
+                "env": [{"name": "MAVEN_OPTS", "value": "-Xmx1g"}],
+            },
+            {"name": "postgres", "image": "postgres:17"},
+        ]
+    }
+}
+CHOSEN = settings.KubernetesTemplate(agent_container="maven", pod=PEOPLES)
+
 FRAGMENTS = {
     "docker-config": {
         "spec": {
@@ -87,6 +104,14 @@ CASES = {
             cpu_shares=0.25,
         ),
     ),
+    "agent-container": attrs.evolve(
+        PLAIN,
+        use_entry_point=False,
+        image=None,
+        argv=(runtime.JAVA, "-jar", runtime.JAR),
+        runtime="default",
+        options=CHOSEN,
+    ),
     "own-command": attrs.evolve(
         PLAIN,
         argv=("/bin/sh", "-c", f"echo $$; cd {api.WORK} && exec ./agent"),
@@ -107,7 +132,8 @@ CASES = {
 
 
 def made(spec: api.InstanceSpec, owner: str = "ci") -> pod.Manifests:
-    return pod.make(spec, owner=owner, fragments=FRAGMENTS, served=SERVED)
+    runtimes = {"default": settings.RuntimeImage(image="registry/agent-runtime:17")}
+    return pod.make(spec, owner=owner, fragments=FRAGMENTS, served=SERVED, runtimes=runtimes)
 
 
 def container(manifest: dict[str, Any], name: str = pod.AGENT) -> dict[str, Any]:
@@ -608,6 +634,85 @@ def test_temporary_files_have_a_place_unless_the_template_has_one():
     options = settings.KubernetesTemplate(pod=own)
     (agent,) = brought(attrs.evolve(BROUGHT, options=options))["containers"]
     assert [m["name"] for m in agent["volumeMounts"] if m["mountPath"] == "/tmp"] == ["big"]
+
+
+def test_a_container_of_a_pod_of_people_becomes_the_agent():
+    """With Java in it, and the agent in the place of what only waited; all else stays theirs."""
+    spec = attrs.evolve(
+        BROUGHT,
+        image=None,
+        options=CHOSEN,
+        env={"JENKINS_URL": "http://j/"},
+        secret_files=PLAIN.secret_files,
+        resources=api.Resources(memory_bytes=2 << 30),
+    )
+    body = brought(spec)
+    (copy,), (agent, side) = body["initContainers"], body["containers"]
+    assert (agent["name"], agent["image"], side["name"]) == ("maven", "maven:3.9", "postgres")
+    assert agent["command"][-4:] == [runtime.JAVA, "-jar", runtime.JAR, "$$(HOME)"]
+    assert "args" not in agent
+    assert copy["resources"] == agent["resources"] == {"limits": {"memory": "2048Mi"}}
+    assert [one["name"] for one in agent["env"]] == ["JENKINS_URL", "MAVEN_OPTS"]
+    paths = {mount["mountPath"] for mount in agent["volumeMounts"]}
+    assert {"/opt/agent", "/run/agent-broker", "/home/jenkins/agent", "/tmp"} == paths
+    assert [m["name"] for m in side["volumeMounts"]] == ["workspace"]
+    runtimes = {"default": settings.RuntimeImage(image="r:1")}
+    whole = pod.make(spec, owner="ci", runtimes=runtimes).pod
+    assert schemas.problems(whole) == []
+    assert states.agent_container(whole) == "maven"
+
+
+def test_steps_run_beside_the_agent_s_container_whatever_it_is_called():
+    """In the others, and a container that is called as the agent's usually is."""
+    whole = pod.make(attrs.evolve(PLAIN, options=CHOSEN), owner="ci").pod
+    itself, other = containers.obstacle(whole, "maven"), containers.obstacle(whole, "postgres")
+    assert itself is not None
+    assert other is not None
+    assert (itself.text, itself.is_final) == ("maven is this container itself", True)
+    assert not other.is_final
+    assert "others there: postgres" in str(containers.obstacle(whole, "jnlp"))
+
+
+def test_without_java_to_bring_the_container_starts_as_its_pod_says():
+    """It is the people's own affair then that it becomes an agent."""
+    made_pod = pod.make(attrs.evolve(PLAIN, image=None, options=CHOSEN), owner="ci").pod
+    agent = container(made_pod, "maven")
+    assert (agent["command"], agent["args"]) == (["sleep"], ["99d"])
+    assert [c["name"] for c in made_pod["spec"]["containers"]] == ["maven", "postgres"]
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"initContainers": [{"name": "maven", "image": "i"}]}, "an init container"),
+        ({}, "no image.*in the container 'maven'"),
+    ],
+)
+def test_a_container_that_cannot_be_the_agent_s_is_refused(told: Any, words: str) -> None:
+    """One that ends before the agent begins, and one that nobody gave an image."""
+    options = settings.KubernetesTemplate(agent_container="maven", pod={"spec": told})
+    with pytest.raises(api.Rejected, match=words):
+        pod.make(attrs.evolve(PLAIN, image=None, options=options), owner="ci")
+
+
+def test_what_is_odd_about_the_agent_s_container_is_said():
+    """A name that nobody has, the usual one beside it, and words that are not used."""
+    common = remarks.Common(settings=settings.KubernetesSettings(), image="i")
+
+    def said(options: settings.KubernetesTemplate, **told: Any) -> list[tuple[Any, bool]]:
+        found = options.remarks(attrs.evolve(common, **told))
+        return [(one.path[0], one.wrong) for one in found]
+
+    assert said(CHOSEN) == []
+    assert said(attrs.evolve(CHOSEN, agent_container="mavn")) == [("agent_container", False)]
+    two = {
+        "spec": {"containers": [*PEOPLES["spec"]["containers"], {"name": "jnlp", "image": "i"}]}
+    }
+    assert said(attrs.evolve(CHOSEN, pod=two)) == [("agent_container", False)]
+    assert said(CHOSEN, injects=True) == []
+    usual = {"spec": {"containers": [{"name": "jnlp", "command": ["tini"]}]}}
+    wrapped = settings.KubernetesTemplate(pod=usual)
+    assert (said(wrapped), said(wrapped, injects=True)) == ([], [("pod", False)])
 
 
 def test_a_runtime_that_cannot_be_is_refused():

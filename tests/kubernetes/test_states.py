@@ -1,6 +1,7 @@
 """What every recorded life of a pod looks like through the table, and that the table is total."""
 
 import datetime as dt
+import json
 from typing import Any
 
 import hypothesis
@@ -174,6 +175,21 @@ def test_recorded_lives(name: str) -> None:
     assert len(LIVES[name]) == len(life), life
     for expected, actual in zip(LIVES[name], life, strict=True):
         assert matches(expected, actual), f"{expected} is not {actual}"
+
+
+@each("name", recorded.names("pod-"))
+def test_a_life_is_the_same_whatever_the_agent_s_container_is_called(name: str) -> None:
+    """`agent_container` names it; a container that is called as it usually is stands beside it."""
+    for t, _, pod in recorded.events(name):
+        text = json.dumps(pod).replace('"jnlp"', '"maven"').replace("(jnlp)", "(maven)")
+        other = json.loads(
+            text.replace("=jnlp ", "=maven ").replace("container jnlp", "container maven")
+        )
+        other["metadata"].setdefault("annotations", {})[pods.AGENT_CONTAINER] = "maven"
+        if "creationTimestamp" in pod["metadata"]:
+            was, now = seen(pod, t), seen(other, t)
+            assert (*was[:-1], was[-1].replace("jnlp", "maven")) == now
+            assert states.see(other).speaker == states.see(pod).speaker.replace("jnlp", "maven")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any
 
 from attrs import frozen
 
-from backends.kubernetes.pods import pod as pods
 from backends.kubernetes.pods import states, table
 from outside import quotes, text, typed
 
@@ -27,7 +26,7 @@ class Obstacle:
 def obstacle(pod: Pod, name: str) -> Obstacle | None:
     """Return what keeps a command from being run in a container, or None."""
     names = [name_of(c) for c in _beside(pod)]
-    if name == pods.AGENT:
+    if name == states.agent_container(pod):
         return Obstacle(text=f"{name} is this container itself", is_final=True)
     if name not in names:
         others = text.clean(", ".join(names)) or "none"
@@ -71,7 +70,8 @@ def name_of(container: Pod) -> str:
 def _beside(pod: Pod) -> Iterator[Pod]:
     """Yield all containers but the agent's, of those that live as long as the pod."""
     spec = states.part(pod, "spec")
-    yield from (c for c in states.entries(spec, "containers") if name_of(c) != pods.AGENT)
+    agent = states.agent_container(pod)
+    yield from (c for c in states.entries(spec, "containers") if name_of(c) != agent)
     inits = states.entries(spec, "initContainers")
     yield from (c for c in inits if c.get("restartPolicy") == "Always")
 

@@ -196,10 +196,13 @@ def sound(layer: Any, form: str = fields.KINDS.top) -> Any:
     return layer
 
 
-def refused(pod: Mapping[str, Any]) -> Iterator[Remark]:
-    """Say what of a pod every API server refuses; ``pod`` is whole, its layers are merged."""
+def refused(pod: Mapping[str, Any], agent: str) -> Iterator[Remark]:
+    """Say what of a pod every API server refuses; ``pod`` is whole, its layers are merged.
+
+    ``agent``: its container that has its image from elsewhere.
+    """
     for path, kind, section in fields.sections(pod):
-        yield from _missing(path, kind, section)
+        yield from _missing(path, kind, section, agent)
         yield from _choices(path, kind, section)
         yield from _limits(path, kind, section)
         yield from _one_of(path, kind, section)
@@ -245,12 +248,12 @@ def _is_same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _missing(path: Path, kind: str, section: Mapping[str, Any]) -> Iterator[Remark]:
+def _missing(path: Path, kind: str, section: Mapping[str, Any], agent: str) -> Iterator[Remark]:
     for key in fields.required()[kind]:
         if section.get(key) is None and (kind, key) != ("PodSpec", "containers"):
             yield Remark(path=path, text=f"has no {key}", wrong=True)
     is_container = kind == "Container" and "name" in section
-    if is_container and not section.get("image") and section["name"] != "jnlp":
+    if is_container and not section.get("image") and section["name"] != agent:
         yield Remark(path=path, text="has no image", wrong=True)
 
 

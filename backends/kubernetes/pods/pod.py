@@ -27,7 +27,7 @@ from backends.kubernetes.pods import engine, merge, table, volumes
 from outside import quotes
 
 AGENT = "jnlp"
-"""The container that the agent runs in."""
+"""The container that the agent runs in, unless `agent_container` names another one."""
 RUNTIME = "agent-broker-runtime"
 """The container that copies what `inject` brings, and the volume that has it."""
 PREFIX = "agent-broker/"
@@ -35,6 +35,8 @@ PREFIX = "agent-broker/"
 NAME = f"{PREFIX}name"
 METADATA = f"{PREFIX}metadata"
 DIGEST = f"{PREFIX}digest"
+AGENT_CONTAINER = f"{PREFIX}agent-container"
+"""Names the container of a pod's agent, where it is not ``AGENT``."""
 AGENT_ALONE = f"{PREFIX}agent-alone"
 """Of a pod whose side containers say nothing of its agent."""
 GUARDS = {
@@ -151,7 +153,7 @@ def make(
         _keep_off(pod["spec"], spec.avoid)
     secret_files = dict(spec.secret_files)
     if options.in_container:  # after the digest, which leaves secrets out
-        secret_files |= _add_program(pod, spec, served)
+        secret_files |= _add_program(pod, spec, served, options.agent_container)
     return Manifests(name=pod_name(spec.name), pod=pod, secret_files=secret_files)
 
 
@@ -174,20 +176,20 @@ def _merged(
     merged = merge.finish(pod)
     if "spec" not in merged:
         raise api.Rejected("`pod` removes the section `spec`; hint: indent what belongs into it")
-    _put_images(merged["spec"], spec.side_images)
+    _put_images(merged["spec"], spec.side_images, options.agent_container)
     return merged
 
 
-def _put_images(body: Manifest, side_images: Mapping[str, str]) -> None:
+def _put_images(body: Manifest, side_images: Mapping[str, str], agent: str) -> None:
     """Give containers beside the agent's the images that are asked for. Raises Rejected."""
     containers = [*body.get("initContainers", []), *body.get("containers", [])]
     for name, image in side_images.items():
         named = [one for one in containers if one.get("name") == name]
-        if not named or name == AGENT:
-            known = ", ".join(str(c.get("name")) for c in containers if c.get("name") != AGENT)
+        if not named or name == agent:
+            known = ", ".join(str(c.get("name")) for c in containers if c.get("name") != agent)
             raise api.Rejected(
                 f"an image for the container {quotes.shown(name)} is asked for, but beside "
-                f"{AGENT} those of the pod are: {known[:120] or 'none'}; hint: `inherits` of the "
+                f"{agent} those of the pod are: {known[:120] or 'none'}; hint: `inherits` of the "
                 "parameter, or `pod`"
             )
         named[0]["image"] = image
@@ -316,7 +318,7 @@ def _agent(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Mani
     argv = spec.argv if spec.runtime is None else runtime.started(spec.argv)
     words = [put(word) for word in argv]
     return {
-        "name": AGENT,
+        "name": options.agent_container,
         "image": spec.image,
         "imagePullPolicy": options.image_pull_policy,
         "workingDir": options.work_directory,
@@ -369,23 +371,13 @@ def _complete(
     """Add the secret, the shared working directory and the defaults of every container."""
     body: Manifest = pod["spec"]
     body.setdefault("restartPolicy", "Never")  # to remove it is not to ask for Kubernetes' Always
-    containers = [c for c in body.get("containers", []) if c["name"] == AGENT]
-    if len(containers) != 1:
-        raise api.Rejected(
-            f"`pod` removes the container {quotes.shown(AGENT)}, which the agent runs in"
-        )
-    agent: Manifest = containers[0]
-    if not agent.get("image"):
-        raise api.Rejected(
-            "no image; hint: `image` in the template, such as jenkins/inbound-agent, or in the "
-            f"container {quotes.shown(AGENT)} of `pod`"
-        )
+    agent = _found_agent(body, options.agent_container)
     if spec.secret_files:
         _add_secret(body, agent, pod_name(spec.name), shared=_group(body) is not None)
     if spec.pipelines is not None and _is_windows(pod):
         raise api.Rejected("docker_pipelines: an engine is for Linux, and the pod for Windows")
     engine.give(body, agent, spec)
-    copies = _bring(pod, agent, spec.runtime, runtimes)
+    copies = _bring(pod, agent, spec, options, runtimes)
     others = [c for c in body.get("initContainers", []) if c not in copies]
     everything = [*copies, *others, *body["containers"]]
     for container in (*others, *body["containers"]):
@@ -407,19 +399,46 @@ def _complete(
         _restrict(body, everything)
 
 
+def _found_agent(body: Manifest, called: str) -> Manifest:
+    """Return the container that the agent runs in. Raises Rejected."""
+    if any(c.get("name") == called for c in body.get("initContainers", [])):
+        raise api.Rejected(
+            f"agent_container: {quotes.shown(called)} is an init container, which ends before "
+            "the others begin; hint: one of `containers`"
+        )
+    containers: list[Manifest] = [c for c in body.get("containers", []) if c["name"] == called]
+    if len(containers) != 1:
+        raise api.Rejected(
+            f"`pod` removes the container {quotes.shown(called)}, which the agent runs in"
+        )
+    if not containers[0].get("image"):
+        raise api.Rejected(
+            "no image; hint: `image` in the template, such as jenkins/inbound-agent, or in the "
+            f"container {quotes.shown(called)} of `pod`"
+        )
+    return containers[0]
+
+
 def _bring(
-    pod: Manifest, agent: Manifest, name: str | None, runtimes: Mapping[str, settings.RuntimeImage]
+    pod: Manifest,
+    agent: Manifest,
+    spec: api.InstanceSpec,
+    options: settings.KubernetesTemplate,
+    runtimes: Mapping[str, settings.RuntimeImage],
 ) -> list[Manifest]:
     """Bring Java into the agent's container; return the init container that does, if one does.
 
-    What it is copied with is of its own image, as large as the agent may be: a quota counts the
-    larger of both.
+    The agent is its command then: a container of a pod of people has one that only waits, for
+    others to run their steps in it. What it is copied with is of its own image, as large as the
+    agent may be: a quota counts the larger of both.
     """
-    if name is None:
+    if spec.runtime is None:
         return []
-    brought, body = runtime.find(name, runtimes), pod["spec"]
+    brought, body = runtime.find(spec.runtime, runtimes), pod["spec"]
     if _is_windows(pod):
         raise api.Rejected("inject: a runtime is for Linux, and the pod for Windows")
+    agent["command"] = _agent(spec, options)["command"]
+    agent.pop("args", None)
     _mount_scratch(body, agent)
     volumes_now = [v for v in body.get("volumes", []) if v["name"] != RUNTIME]
     mounts = [m for m in agent.get("volumeMounts", []) if m["mountPath"] != runtime.ROOT]
@@ -512,7 +531,7 @@ def _add_secret(body: Manifest, agent: Manifest, name: str, *, shared: bool) -> 
 
 
 def _add_program(
-    pod: Manifest, spec: api.InstanceSpec, served: incontainer.Served | None
+    pod: Manifest, spec: api.InstanceSpec, served: incontainer.Served | None, called: str
 ) -> dict[str, str]:
     """Put ``in-container`` into the agent's container; return its files for the secret.
 
@@ -540,7 +559,7 @@ def _add_program(
         kept = [m for m in container["volumeMounts"] if m["mountPath"] != incontainer.SHARED]
         pipes = {"name": incontainer.VOLUME, "mountPath": incontainer.SHARED}
         container["volumeMounts"] = [*kept, pipes]
-    agent = next(c for c in body["containers"] if c["name"] == AGENT)
+    agent = next(c for c in body["containers"] if c["name"] == called)
     mounts = [m for m in agent["volumeMounts"] if m["mountPath"] != incontainer.PATH]
     mount = {"name": _PROGRAM_VOLUME, "mountPath": incontainer.PATH, "readOnly": True}
     agent["volumeMounts"] = [*mounts, {**mount, "subPath": incontainer.PROGRAM}]
@@ -614,6 +633,8 @@ def _mark(
         NAME: spec.name,
         METADATA: json.dumps(dict(spec.metadata), sort_keys=True),
     }
+    if options.agent_container != AGENT:
+        metadata["annotations"][AGENT_CONTAINER] = options.agent_container
     if not options.all_containers:
         metadata["annotations"][AGENT_ALONE] = "true"
     text = json.dumps(pod, sort_keys=True)

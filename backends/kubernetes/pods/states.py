@@ -223,7 +223,7 @@ def _see(pod: Pod) -> PodSighting:
         pod=_name(metadata),
         uid=str(metadata["uid"]),
         version=typed.words(metadata.get("resourceVersion"), _WORD),
-        speaker=_name(failed[0]) if failed else pods.AGENT,
+        speaker=_name(failed[0]) if failed else agent_container(pod),
         instance=instance,
         since=max((at for at in steps if at is not None), default=None),
         stuck=stuck,
@@ -254,7 +254,7 @@ def unreadable(pod: Pod, problem: str) -> PodSighting:
         pod=_name(metadata),
         uid=typed.words(metadata.get("uid"), 128),
         version=typed.words(metadata.get("resourceVersion"), _WORD),
-        speaker=pods.AGENT,
+        speaker=agent_container(pod),
         instance=api.Instance(
             name=_called(metadata),
             state=api.InstanceState.RUNNING,
@@ -313,6 +313,12 @@ def _odd_entries(listed: Any) -> Iterator[str]:
 
 def _no_code(ended: Pod) -> bool:
     return _whole(ended.get("exitCode")) is None
+
+
+def agent_container(pod: Pod) -> str:
+    """Return the name of the container that a pod's agent runs in."""
+    told = part(pod, "metadata", "annotations").get(pods.AGENT_CONTAINER)
+    return text.clean(typed.words(told, _WORD), _WORD) or pods.AGENT
 
 
 def deleting(pod: Pod) -> bool:
@@ -377,8 +383,8 @@ def _end(pod: Pod) -> api.Exit:
     if reason:  # a node that would not take it: OutOfcpu, NodeAffinity and the like
         message = f"refused by its node: {reason}: {said}"
         return api.Exit(slug="evicted", message=message[:_WORDS], at=at)
-    ends = [_of_container(c, at) for c in (*_failed_inits(pod), agent)]
-    beside = [_of_container(c, at) for c in _others(pod)]
+    ends = [_of_container(pod, c, at) for c in (*_failed_inits(pod), agent)]
+    beside = [_of_container(pod, c, at) for c in _others(pod)]
     known = [end for end in ends if end is not None]
     memory = [e for e in (*ends, *beside) if e is not None and e.slug == "out-of-memory"]
     unknown = api.Exit(slug="unknown", message="Kubernetes does not say why it ended", at=at)
@@ -397,17 +403,18 @@ def _gone(pod: Pod) -> api.Exit:
     )
 
 
-def _of_container(container: Pod, at: float | None) -> api.Exit | None:
+def _of_container(pod: Pod, container: Pod, at: float | None) -> api.Exit | None:
     """Return how one container ended, or None while it has not."""
-    return _of_ended(container, _terminated(container), at)
+    return _of_ended(pod, container, _terminated(container), at)
 
 
-def _of_ended(container: Pod, ended: Pod, at: float | None) -> api.Exit | None:
+def _of_ended(pod: Pod, container: Pod, ended: Pod, at: float | None) -> api.Exit | None:
     if not ended:
         return None
     name, code = _name(container), _whole(ended.get("exitCode"))
     said = words(ended, "message")
-    whose = _EMPTY if name == pods.AGENT and _FIRST in said else _whose(name)
+    is_agent = name == agent_container(pod)
+    whose = _EMPTY if is_agent and _FIRST in said else _whose(pod, name)
     row = table.find(table.StatusPart.TERMINATED, word(ended, "reason"))
     number = _whole(ended.get("signal")) or (0 if code is None else code - _SIGNALLED)
     if row is not None:
@@ -436,21 +443,19 @@ def _stuck(pod: Pod) -> table.PodObstacle | None:
         row = table.find(table.StatusPart.WAITING, word(waiting, "reason"))
         if row is not None:
             message = words(waiting, "message")
-            whose = _whose(_name(container)) or _of_mounted(pod, row, message)
+            whose = _whose(pod, _name(container)) or _of_mounted(pod, row, message)
             said = f"{whose}{row.text} ({row.reason}): {message}"
             return table.PodObstacle(slug=row.slug, words=said[:_WORDS])
     return None
 
 
-def _whose(name: str) -> str:
+def _whose(pod: Pod, name: str) -> str:
     """Return how words about a container begin."""
-    match name:
-        case pods.AGENT:
-            return ""
-        case pods.RUNTIME:
-            return f"the runtime of inject (container {name}): "
-        case _:
-            return f"container {name}: "
+    if name == agent_container(pod):
+        return ""
+    if name == pods.RUNTIME:
+        return f"the runtime of inject (container {name}): "
+    return f"container {name}: "
 
 
 def _of_mounted(pod: Pod, row: table.StatusRow, message: str) -> str:
@@ -486,7 +491,7 @@ def _not_yet(pod: Pod) -> str:
         what = f"{known.get(reason, reason)}{f', for want of {lacks}' if lacks else ''}"
         return f"{what}: {said}"
     for container in (*_inits(pod), _agent(pod)):
-        if part(container, "state", "running") and _name(container) != pods.AGENT:
+        if part(container, "state", "running") and _name(container) != agent_container(pod):
             return f"container {_name(container)} runs first"
     reasons = [word(part(c, "state", "waiting"), "reason") for c in _containers(pod)]
     first = next((reason for reason in reasons if reason), "")
@@ -504,7 +509,7 @@ def _trouble(pod: Pod) -> str:
     if why is not None:
         return why.text
     for container in _others(pod):
-        ended = _of_container(container, None)
+        ended = _of_container(pod, container, None)
         if ended is not None and (ended.slug != "exited" or ended.code):
             return ended.message
     stuck = _stuck(pod)
@@ -542,7 +547,7 @@ def _flaw(pod: Pod) -> api.Exit | None:
     if again or not _needs_all(pod):
         return None
     native = _native(pod)
-    ends = (_of_container(c, None) for c in _others(pod) if _name(c) not in native)
+    ends = (_of_container(pod, c, None) for c in _others(pod) if _name(c) not in native)
     return next((end for end in ends if end is not None), None)
 
 
@@ -552,7 +557,7 @@ def _mishap(pod: Pod) -> api.Mishap | None:
     Of a process beside a container's first one the API tells only when the container ends.
     """
     for container in (_agent(pod), *_others(pod)):
-        end = _of_ended(container, part(container, "lastState", "terminated"), None)
+        end = _of_ended(pod, container, part(container, "lastState", "terminated"), None)
         if end is not None and end.slug == "out-of-memory":
             name = text.clean(_name(container), _WORD)
             return api.Mishap(
@@ -651,7 +656,8 @@ def _called(metadata: Pod) -> str:
 
 
 def _agent(pod: Pod) -> Pod:
-    return next((c for c in _containers(pod) if _name(c) == pods.AGENT), {})
+    agent = agent_container(pod)
+    return next((c for c in _containers(pod) if _name(c) == agent), {})
 
 
 def _containers(pod: Pod) -> Iterator[Pod]:
@@ -661,7 +667,8 @@ def _containers(pod: Pod) -> Iterator[Pod]:
 def _others(pod: Pod) -> list[Pod]:
     """Return the side containers, native ones (restartable init containers) too."""
     native = _native(pod)
-    beside = [c for c in _containers(pod) if _name(c) != pods.AGENT]
+    agent = agent_container(pod)
+    beside = [c for c in _containers(pod) if _name(c) != agent]
     return beside + [c for c in _all_inits(pod) if _name(c) in native]
 
 

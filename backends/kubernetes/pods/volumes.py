@@ -14,6 +14,7 @@ from backends.kit import names, perils, workspaces
 from backends.kubernetes.pods import merge
 
 AGENT = "jnlp"
+"""The container that the agent runs in, unless a template names another one."""
 WORK_VOLUME = "workspace"
 THEIR_WORK_VOLUME = "workspace-volume"
 """What the Kubernetes plugin calls it, and pods that were written for that."""
@@ -31,17 +32,20 @@ _THE_BROKERS = "JENKINS_"
 _VARIABLE = re.compile(r"\$\(([^)$]{1,64})\)")
 
 
-def merged(layers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def merged(layers: Sequence[Mapping[str, Any]], agent: str = AGENT) -> Mapping[str, Any]:
     """Return the body of a pod that these layers make, without what a launch adds."""
-    body: Mapping[str, Any] = _section(whole(layers).get("spec"))
+    body: Mapping[str, Any] = _section(whole(layers, agent).get("spec"))
     return body
 
 
-def whole(layers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the pod that these layers make, without what a launch adds; empty if they do not."""
+def whole(layers: Sequence[Mapping[str, Any]], agent: str = AGENT) -> Mapping[str, Any]:
+    """Return the pod that these layers make, without what a launch adds; empty if they do not.
+
+    ``agent``: the name of its container that the agent runs in.
+    """
     pod: Mapping[str, Any] = {
         "spec": {
-            "containers": [{"name": AGENT}],
+            "containers": [{"name": agent}],
             "volumes": [{"name": WORK_VOLUME, "emptyDir": {}}],
         }
     }
@@ -53,6 +57,21 @@ def whole(layers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     finished = merge.finish(pod)
     share(finished)
     return finished
+
+
+def containers(layers: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the containers that layers of a pod speak of, by name, what is said of each merged.
+
+    In their order; none where the layers cannot be laid over each other.
+    """
+    pod: Mapping[str, Any] = {}
+    try:
+        for layer in layers:
+            pod = merge.merge(pod, layer)
+    except (AttributeError, merge.MergeError):
+        return {}  # told by others
+    body = _section(merge.finish(dict(pod)).get("spec"))
+    return {str(one.get("name")): one for one in _entries(body.get("containers"))}
 
 
 def share(pod: dict[str, Any]) -> None:
@@ -109,14 +128,14 @@ def missing(
             yield (*path, "name"), volume
 
 
-def apart(body: Mapping[str, Any], work_directory: str) -> Iterator[str]:
+def apart(body: Mapping[str, Any], work_directory: str, agent: str = AGENT) -> Iterator[str]:
     """Yield the containers that have another volume at the working directory than the agent."""
     there = {
         container: mount.get("name")
         for container, mount in mounts(body)
         if mount.get("mountPath") == work_directory
     }
-    agents = there.get(AGENT, WORK_VOLUME)
+    agents = there.get(agent, WORK_VOLUME)
     for container, volume in there.items():
         if volume != agents:
             yield container
@@ -181,7 +200,7 @@ def named(pod: dict[str, Any], name: str) -> None:
 
 
 def given_variables(
-    body: Mapping[str, Any], reserved: Mapping[str, str]
+    body: Mapping[str, Any], reserved: Mapping[str, str], agent: str = AGENT
 ) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
     """Yield the variables of the agent's container that are the broker's, and what is meant.
 
@@ -190,16 +209,16 @@ def given_variables(
     for number, container in enumerate(_entries(body.get("containers"))):
         for at, variable in enumerate(_entries(container.get("env"))):
             told = variable.get("name")
-            if container.get("name") == AGENT and isinstance(told, str) and told in reserved:
+            if container.get("name") == agent and isinstance(told, str) and told in reserved:
                 yield ("containers", number, "env", at), told, reserved[told]
 
 
 def unknown_variables(
-    body: Mapping[str, Any], reserved: Collection[str]
+    body: Mapping[str, Any], reserved: Collection[str], agent: str = AGENT
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield where the agent's words name a variable like the broker's that nobody gives it."""
     for number, container in _numbered(body.get("containers")):
-        if container.get("name") != AGENT or container.get("envFrom"):
+        if container.get("name") != agent or container.get("envFrom"):
             continue
         known = {*reserved, *(one.get("name") for one in _entries(container.get("env")))}
         for key in ("command", "args"):

@@ -409,6 +409,30 @@ class Pipelines:
 
 
 @frozen(kw_only=True)
+class Proxy:
+    """The HTTP proxy of a template's builds, and of its agents' JVM."""
+
+    http: str | None = setting.of(
+        "`http://HOST:PORT` of the proxy for addresses that begin with http. Every build reads "
+        "it: no password.",
+        None,
+    )
+    https: str | None = setting.of(
+        "The same for those that begin with https. Default: as `http`.", None
+    )
+    no_proxy: tuple[str, ...] = setting.of(
+        "Where to go without it: names (and all below them), addresses, networks. This machine "
+        "and the controller are always among them.",
+        (),
+    )
+    agent: bool = setting.of(
+        "The agent itself reaches its controller by way of the proxy, too, which then has to "
+        "allow CONNECT to the agents' port.",
+        False,
+    )
+
+
+@frozen(kw_only=True)
 class Template:
     """A kind of agent. A section named like a kind of backend holds that kind's settings."""
 
@@ -506,6 +530,11 @@ class Template:
     )
     environment: dict[str, str] = setting.of(
         "Environment of the agent. Visible to its builds: no secrets.", {}
+    )
+    proxy: Proxy | None = setting.of(
+        "The HTTP proxy of builds and of the agent's JVM, by variables and options, on every "
+        "backend. Default: none.",
+        None,
     )
     resources: Resources = setting.of("What the platform's scheduler is told.", Resources())
 

@@ -21,6 +21,7 @@ from broker.config import (
     collector,
     exposure,
     parameters,
+    proxies,
     reading,
     rehearsal,
     schedule,
@@ -47,7 +48,7 @@ _SUFFIX = "x" * 6
 _MAX_NAME = 63
 _LEAST_JAVA = 64 << 20
 """Bytes; with less agent.jar is ended by the kernel before it is connected."""
-_NOT_ALWAYS = frozenset({"docker_pipelines", "inherits", "side_images"})
+_NOT_ALWAYS = frozenset({"docker_pipelines", "inherits", "proxy", "side_images"})
 """Of a launch, nothing unless it is set: most templates have no such thing."""
 _FIT = 0.5  # of its lifetime an agent takes builds; in the rest the last of them may end
 
@@ -99,6 +100,7 @@ class Templates:
             jvm_options=section.jvm_options,
             heap_share=section.heap_share,
             environment=section.environment,
+            proxy=proxies.read(self.notes, path, section, connection, agent_url),
             resources=backends_api.Resources(**attrs.asdict(section.resources)),
             reconnect_for_s=section.reconnect_for_s,
             platform=platform,

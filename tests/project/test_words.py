@@ -221,6 +221,7 @@ LAYERS = {
     "Host": "an engine as the settings name it, and the verbs of the contract on it",
     "NotFound": "the same answer of a platform and of Jenkins",
     "Parameter": "the section of the file, and the core's value",
+    "Proxy": "the section of the file, and what builds and the JVM are told",
     "Resources": "the section of the file, and what a platform is told",
     "Retention": "the section of the file, and the core's value",
     "Template": "the section of the file, and the core's value",

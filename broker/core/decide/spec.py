@@ -17,6 +17,7 @@ from broker.core.demand import parameters
 from broker.core.fleet import marks
 from jnlp import launch as jnlp_launch
 from jnlp import node as jnlp_node
+from jnlp import proxy as jnlp_proxy
 from jnlp import secret as jnlp_secret
 
 IMAGE_FS = "/home/jenkins/agent"
@@ -97,6 +98,7 @@ def instance(
         and injected is None,
         image=launch.image,
         env={
+            **(jnlp_proxy.environment(launch.proxy) if launch.proxy is not None else {}),
             **(_brought_environment(template, site, action.name) if injected is not None else {}),
             **command.env,
             **names.named(launch.environment, action.name),
@@ -131,13 +133,19 @@ def jvm_options(launch: model.LaunchSettings) -> tuple[str, ...]:
     and the simplest collector cost a third less processor time (docs/performance.md). Without a
     heap of its own the JVM would take what builds are measured by.
     """
-    own = launch.jvm_options
+    own = _chosen_options(launch)
     collector = () if any(_COLLECTOR.match(option) for option in own) else (_SERIAL,)
     memory = launch.resources.memory_bytes
     heap: tuple[str, ...] = ()
     if memory is not None and not any(_HEAP.match(option) for option in own):
         heap = (f"-Xmx{max(_LEAST_HEAP_MIB, int(memory * launch.heap_share) >> 20)}m",)
     return (_FIRST_COMPILER, *collector, *heap, *own)
+
+
+def _chosen_options(launch: model.LaunchSettings) -> tuple[str, ...]:
+    """Return the options that do not come from us: of two of one name a JVM takes the last."""
+    proxy = jnlp_proxy.jvm_options(launch.proxy) if launch.proxy is not None else ()
+    return (*proxy, *launch.jvm_options)
 
 
 def variant(action: model.LaunchAgent, template: model.Template) -> model.Template:
@@ -190,7 +198,7 @@ def _command(
     if site.style is Style.ENTRY_POINT:
         # an old image knows JAVA_OPTS only, which every Java tool of a build takes for its own
         old = style is jnlp_launch.OptionStyle.POSITIONAL
-        options = launch.jvm_options if old else jvm_options(launch)
+        options = _chosen_options(launch) if old else jvm_options(launch)
         return jnlp_launch.image_command(inbound, style=style, jvm_options=options)
     return jnlp_launch.java_command(
         inbound,

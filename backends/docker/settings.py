@@ -230,6 +230,22 @@ class Volume:
     )
     driver: str | None = setting.of("Volume driver, for a named volume. Default: local.", None)
     driver_options: dict[str, str] = setting.of("Options of the driver.", {})
+    max_age_s: float | None = setting.of(
+        "For a volume with `{slot}` in its name: once it was made longer ago than this, the next "
+        "agent gets a new and empty one in its place. Default: it stays.",
+        None,
+        least=60,
+        most=10 * 365 * 86_400,
+        **setting.NO_REVISION,
+    )
+    max_size_bytes: int | None = setting.of(
+        "The same, of the local driver: once its files are larger. Engines are asked for sizes "
+        "seldom, so one that grows may be an hour, and one agent, late. Default: any size.",
+        None,
+        least=1 << 20,
+        most=1 << 50,
+        **setting.NO_REVISION,
+    )
     tmpfs_bytes: int | None = setting.of(
         "Makes it a tmpfs of that size, counted as memory of the agent.",
         None,
@@ -461,6 +477,7 @@ class DockerTemplate:
                     hint='user: a number, such as "1000"',
                     wrong=True,
                 )
+        yield from self._cache_remarks()
         yield from _perils(self)
         if not common.alone and len(getattr(common.settings, "hosts", ())) <= 1:
             yield from self._port_remarks()
@@ -483,6 +500,15 @@ class DockerTemplate:
                 hint="environment",
                 wrong=True,
             )
+
+    def _cache_remarks(self) -> Iterator[Remark]:
+        """Say which bounds of a cache cannot be kept."""
+        for number, volume in enumerate(self.volumes):
+            for key, value in (("max_age", volume.max_age_s), ("max_size", volume.max_size_bytes)):
+                problem = None if value is None else _unbounded(volume, key)
+                if problem is not None:
+                    text, hint = problem
+                    yield Remark(path=("volumes", number, key), text=text, hint=hint, wrong=True)
 
     def _port_remarks(self) -> Iterator[Remark]:
         """Say which ports of the host only one agent at a time can have."""
@@ -525,6 +551,44 @@ class DockerTemplate:
                 hint="leave it out",
                 wrong=True,
             )
+
+
+def _unbounded(volume: Volume, key: str) -> tuple[str, str] | None:
+    """Return why the age or size of a volume cannot be bounded, and a hint; None: it can."""
+    name = volume.name or ""
+    problems = (
+        (
+            not name or name.startswith("/"),
+            "only a named volume can be made anew",
+            f"name: a volume such as x-{names.SLOT}",
+        ),
+        (
+            volume.is_own,
+            "a volume of one agent goes with it, whatever its age and size",
+            f"leave {key} out",
+        ),
+        (
+            not names.has_slot(name),
+            "others may have this volume when an agent starts, so it cannot be made anew then",
+            f"put {names.SLOT} into its name: then one agent at a time has it",
+        ),
+        (
+            volume.read_only,
+            "whoever fills a volume that agents only read would lose what is in it",
+            f"leave {key} out, or read_only",
+        ),
+        (
+            bool(volume.driver_options.get("device")),
+            "what lies behind `device` stays when the volume is removed",
+            f"leave {key} out, and clean up where the files are",
+        ),
+        (
+            key == "max_size" and volume.driver not in {None, "local"},
+            "engines know the sizes of volumes of the local driver alone",
+            "max_age",
+        ),
+    )
+    return next(((text, hint) for holds, text, hint in problems if holds), None)
 
 
 def _perils(template: DockerTemplate) -> Iterator[Remark]:

@@ -62,6 +62,10 @@ ABSOLUTE: Mapping[str, Any] = {
 """For ``of``: a path of this machine, which does not depend on where the broker was started."""
 
 
+NO_REVISION: Mapping[str, Any] = {"revised": False}
+"""For ``of``: it is about those to come; an agent that is there is none the worse for a change."""
+
+
 ELSEWHERE: Mapping[str, Any] = {
     "like": re.compile(r"(/|[A-Za-z]:[\\/]).*", re.DOTALL),
     "words": "an absolute path, of Windows too",
@@ -88,7 +92,8 @@ def of(  # noqa: PLR0913 -- all that a declaration may say, by name
 
     ``like`` is matched as a whole, and ``words`` says what it allows. ``check`` judges what no
     limit can; its ValueError reads ``NAME: found …; allowed: …``. In ``more``: ``word``, how None
-    is written in the file; ``choices``, all that a text may be; ``key``, how it is called there.
+    is written in the file; ``choices``, all that a text may be; ``key``, how it is called there;
+    ``revised``, False if no agent is renewed because it changed.
     """
     limits = Bounds(least=least, above=above, most=most, like=like, words=words, hint=hint)
     validators: list[Check] = [_validate] if limits != NONE else []

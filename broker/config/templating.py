@@ -628,7 +628,11 @@ def revision(template: model.Template) -> str:
 def _plain(value: Any) -> Any:
     """Return a value whose ``repr`` is the same in every process, secrets and all."""
     if attrs.has(type(value)):
-        return {a.name: _plain(getattr(value, a.name)) for a in attrs.fields(type(value))}
+        return {
+            a.name: _plain(getattr(value, a.name))
+            for a in attrs.fields(type(value))
+            if a.metadata.get("revised", True)
+        }
     if isinstance(value, Mapping):
         return sorted((str(k), _plain(v)) for k, v in value.items())
     if isinstance(value, tuple | list):

@@ -102,6 +102,23 @@ def test_a_revision_is_of_what_the_agent_is_not_of_when_it_goes():
     assert before != template("executors: 2").revision
 
 
+def test_how_long_a_cache_is_kept_is_no_part_of_a_revision():
+    """It is about the next agent; that there is a cache is about each."""
+
+    def revised(told):
+        cache = f"{{name: 'c-{{slot}}', target: /c{told}}}"
+        text = (
+            "owner: o\ncontroller: {url: 'https://c/', user: u, token: 'env:JENKINS_TOKEN'}\n"
+            "backends: {d: {kind: docker}}\n"
+            f"templates: {{t: {{labels: x, image: x, docker: {{volumes: [{cache}]}}}}}}\n"
+        )
+        (made,) = parse(text).templates
+        return made.revision
+
+    assert revised("") == revised(", max_age: 14d, max_size: 1Gi")
+    assert revised("") != revised(", read_only: true")
+
+
 def test_a_secret_comes_from_a_file_beside_the_configuration(tmp_path):
     """A relative path starts where the file stands, the line break at the end is not part of it."""
     (tmp_path / "token").write_text("s3cret\n")

@@ -65,6 +65,17 @@ def test_an_export_of_nfs_is_a_volume_of_the_local_driver(shown) -> None:
     assert ("maven-mirror", True) == (shared["Source"], shared["ReadOnly"])
 
 
+def test_the_bounds_of_a_cache_are_the_brokers(shown) -> None:
+    """An engine hears of the volume alone; no agent is retired for a change of them."""
+    (cache,) = shown("docker", "bounded-cache")["HostConfig"]["Mounts"]
+    assert {
+        "Type": "volume",
+        "Source": "m2-0",
+        "Target": "/home/jenkins/.m2",
+        "ReadOnly": False,
+    } == cache
+
+
 @each(("template", "driver"), [("ebs", "rexray/ebs"), ("gce", "rexray/gcepd")])
 def test_a_disk_of_a_cloud_is_a_volume_of_its_driver(shown, template: str, driver: str) -> None:
     """Of the agent on an engine, numbered on a swarm, which removes none."""

@@ -21,7 +21,7 @@ from attrs import evolve, field, frozen
 
 from backends import api
 from backends.docker import settings
-from backends.docker.containers import host_paths
+from backends.docker.containers import caches, host_paths
 from backends.docker.engine import bodies, reference
 from backends.kit import names, perils, pipelines, published, runtime, workspaces
 from outside import quotes
@@ -103,6 +103,7 @@ class ContainerPlan:
     needs_group: bool  # to use it: no group is told that may
     beside: Mapping[str, Any] | None  # what its own engine is made from, if it has one
     runtime: settings.Runtime | None  # the Java that is brought into it
+    caches: tuple[caches.Cache, ...]  # volumes whose age or size is bounded
     secrets: Mapping[str, str] = field(repr=False)
 
     def images(self) -> tuple[str, ...]:
@@ -255,6 +256,7 @@ def plan(
         needs_group=spec.pipelines is not None
         and not bodies.section(body, "HostConfig").get("GroupAdd"),
         runtime=brought,
+        caches=tuple(_caches(spec, options, owner)),
         secrets=spec.secret_files,
     )
 
@@ -328,6 +330,28 @@ def archive(
         for name, content in files.items():
             add(f"{FILES}/{name}", 0o444, content)
     return buffer.getvalue()
+
+
+def _caches(
+    spec: api.InstanceSpec, options: settings.DockerTemplate, owner: str
+) -> Iterator[caches.Cache]:
+    """Yield the volumes whose age or size is bounded, as far as the container has them."""
+    template = spec.metadata.get(names.TEMPLATE, "")
+    if "Mounts" in bodies.section(options.docker, "HostConfig"):
+        return
+    for volume in options.volumes:
+        if volume.name and (volume.max_age_s is not None or volume.max_size_bytes is not None):
+            yield caches.Cache(
+                name=volume.name,
+                driver=volume.driver or "local",
+                driver_options=volume.driver_options,
+                max_age_s=volume.max_age_s,
+                max_size_bytes=volume.max_size_bytes,
+                marks={
+                    **owner_labels(owner),
+                    **names.encode_metadata({names.TEMPLATE: template}, prefix=PREFIX),
+                },
+            )
 
 
 def _brought(

@@ -33,6 +33,7 @@ from backends.docker.containers import (
     engines,
     handover,
     host_paths,
+    renewal,
     runtimes,
 )
 from backends.docker.engine import answers, client, events
@@ -97,6 +98,7 @@ class Host:
         self.client = client.Engine(host, configured, refusal=refusal)
         self._runtimes = runtimes.Runtimes(self.client, configured, owner=owner)
         self._engines = engines.Engines(self.client, owner=owner)
+        self._caches = renewal.Caches(self.client, owner=self._owner, now=now, place=self.place)
         self._engined: frozenset[str] = frozenset()  # which of those listed have one
         self._follower = events.Follower(self.client, self._owner, wake=wake, now=now)
         self._sampler = sampling.Sampler(self._sample, now=now)
@@ -138,6 +140,7 @@ class Host:
         name = plan.body["Labels"][container.NAME]
         self._making.add(name)
         try:
+            self._caches.renew(plan)
             folder = self._folder_for(name, plan)
             if folder is None or not self._make_with(folder, plan, files, cancelled):
                 there = self._make(plan, files, cancelled, mounted=False)
@@ -338,6 +341,7 @@ class Host:
         if not self._reading:
             running = [one.id for one in named.values() if one.state == "running"]
             self._sampler.look(running, there=ids)
+            self._caches.look()
         instances = await asyncio.gather(
             *(self._instance(name, one) for name, one in named.items())
         )
@@ -631,6 +635,7 @@ class Host:
     def leave(self) -> frozenset[asyncio.Future[Any]]:
         """Begin nothing more; return the calls that are under way."""
         self._follower.leave()
+        self._caches.leave()
         return self.client.leave() | self._sampler.leave()
 
     def close(self) -> None:

@@ -62,6 +62,7 @@ class Lane(enum.Enum):
     START = 8
     END = 12  # a stop blocks for its grace
     PULL = 2
+    SIZES = 1  # an engine walks through all its volumes
 
 
 class NoImageError(Exception):
@@ -126,7 +127,7 @@ class Engine:
         self._sessions: weakref.WeakSet[wire.Connections] = weakref.WeakSet()  # and earlier ones
         self._closing = threading.Event()
         self._closed = False
-        self._under_way: set[asyncio.Future[Any]] = set()  # all but pulls
+        self._under_way: set[asyncio.Future[Any]] = set()  # all but the longest
         self._lanes = {lane: asyncio.Semaphore(lane.value) for lane in Lane}
 
     async def begin(
@@ -140,7 +141,7 @@ class Engine:
             raise api.Unavailable("the backend is closed")
         future = asyncio.wrap_future(_apart(functools.partial(work, *args, **kwargs)))
         future.add_done_callback(lambda _: free.release())
-        if lane is not Lane.PULL:
+        if lane not in {Lane.PULL, Lane.SIZES}:
             self._under_way.add(future)
             future.add_done_callback(self._under_way.discard)
         return future
@@ -442,6 +443,49 @@ class Engine:
         query = {"filters": json.dumps({"label": wanted})}
         with self._answers("cannot list volumes") as session:
             return answers.volumes(session.ask_json(dict, "GET", "/volumes", query=query))
+
+    def volume(self, name: str) -> Mapping[str, str] | None:
+        """Return the labels of a volume; None if there is none. Raises as a launch does."""
+        with self._answers("cannot look at a volume") as session:
+            try:
+                return answers.volume_labels(
+                    session.ask_json(dict, "GET", f"/volumes/{_quoted(name)}", limit=_INSPECT_MAX)
+                )
+            except wire.RefusedError as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    return None
+                raise answers.refused_launch(error.status, error.words) from error
+
+    def create_volume(
+        self, name: str, *, driver: str, options: Mapping[str, str], labels: Mapping[str, str]
+    ) -> None:
+        """Make a volume, unless there is one of that name. Raises as a launch does."""
+        told = {"Name": name, "Driver": driver, "DriverOpts": {**options}, "Labels": {**labels}}
+        with self._answers("cannot make a volume") as session:
+            try:
+                session.ask(
+                    "POST", "/volumes/create", body=json.dumps(told).encode(), headers=_JSON
+                )
+            except wire.RefusedError as error:
+                raise answers.refused_launch(error.status, error.words) from error
+
+    def volume_sizes(
+        self, labels: Mapping[str, str], *, within_s: float
+    ) -> dict[str, tuple[Mapping[str, str], int]]:
+        """Return labels and bytes of each volume with these labels whose size is known.
+
+        Engines count the bytes of files, of the local driver alone, and walk through all of them:
+        1.5 s for 300,000 that the kernel has in memory, 2.7 s for as many on an idle disk
+        (20.10). Before API 1.42 containers and images are counted as well, whoever asks.
+        """
+        limit = wire.Waits(silence_s=within_s, within_s=within_s)
+        with self._answers("cannot ask for the sizes of volumes") as session:
+            return answers.volume_sizes(
+                session.ask_json(
+                    dict, "GET", "/system/df", query={"type": "volume", "verbose": 1}, waits=limit
+                ),
+                labels,
+            )
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume; raises NotFound, and Rejected while a container has it."""

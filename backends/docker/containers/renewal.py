@@ -1,0 +1,161 @@
+"""Caches that are too old or too large go before the next agent of their slot has them.
+
+Nobody has a cache then: the core gives a slot away only once nothing is left of whoever had it
+(and an engine removes no volume of a container that is there, in whatever state). What is removed
+is made anew at once; a broker that is killed in between leaves none, which is as good as empty.
+
+Theory of operation: what is remembered is sizes, and only for as long as this broker runs. To find
+them out an engine walks through all volumes that it has, so it is asked beside everything else:
+when an agent with a limit of size has come since it was asked last, an hour later at the earliest,
+and for a hundredth of the time at most. A size belongs to one volume (its name and when it was
+made), never to the one that took its place. Refuses to know when an agent comes.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from backends import api
+from backends.docker.containers import caches, container
+from backends.docker.engine import client
+
+_LOG = logging.getLogger("backends.docker.caches")
+
+EVERY_S = 3600.0
+"""Between two looks at the sizes of an engine's volumes, at least."""
+_SHARE = 100  # of the time a look takes: so much longer is none begun
+_WITHIN_S = 900.0  # for a look
+_TOLD_MAX = 1000
+_FOREIGN = (
+    "its labels do not say that this broker made it, so it stays whatever its age and size; "
+    "hint: remove it once, while nobody has it: docker volume rm"
+)
+
+
+class Caches:
+    """The caches of one owner's slots on one engine."""
+
+    def __init__(
+        self,
+        engine: client.Engine,
+        *,
+        owner: Mapping[str, str],
+        now: Callable[[], float],
+        place: str,
+    ) -> None:
+        """``owner``: the labels that make something ours; ``now``: POSIX seconds."""
+        self._engine = engine
+        self._owner = owner
+        self._now = now
+        self._place = place
+        self._lock = threading.Lock()  # launches run in threads of their own
+        self._sizes: Mapping[tuple[str, float], int] = {}  # by name and when it was made
+        self._told: set[tuple[str, str]] = set()  # complaints: about which, and what
+        self._wanted = False  # somebody came with a limit of size since the last look
+        self._next_look = -math.inf
+        self._look: asyncio.Task[None] | None = None
+        self._is_unknown_told = False
+
+    def renew(self, plan: container.ContainerPlan) -> None:
+        """See to the caches of a container that is made in a moment; blocking.
+
+        Raises what a launch does where the engine cannot say what is there, or make a volume. One
+        that it does not remove stays, which is told.
+        """
+        if not plan.caches or self._is_there(plan.container):
+            return
+        self._wanted |= any(one.max_size_bytes is not None for one in plan.caches)
+        for cache in plan.caches:
+            there = self._engine.volume(cache.name)
+            if there is None or self._removed(cache, there, plan.container):
+                self._engine.create_volume(
+                    cache.name,
+                    driver=cache.driver,
+                    options=cache.driver_options,
+                    labels=caches.labels(cache, now=self._now()),
+                )
+
+    def _is_there(self, called: str) -> bool:
+        """Tell whether the container is made already: it has what it has."""
+        try:
+            self._engine.inspect(called)
+        except api.NotFound:
+            return False
+        return True
+
+    def _removed(self, cache: caches.Cache, there: Mapping[str, str], agent: str) -> bool:
+        """Remove one that nobody should have any more; tell whether it is gone."""
+        details = {"cache": cache.name, "agent": agent, "host": self._place}
+        made = caches.made_at(there, self._owner)
+        if made is None:
+            self._complain((cache.name, "foreign"), {**details, "reason": _FOREIGN})
+            return False
+        size = self._sizes.get((cache.name, made))
+        why = caches.excess(cache, age_s=self._now() - made, size_bytes=size)
+        if not why:
+            return False
+        try:
+            self._engine.remove_volume(cache.name)
+        except api.NotFound:
+            return True
+        except api.BackendError as error:
+            self._complain((cache.name, "stays"), {**details, "reason": f"{why}; {error.reason}"})
+            return False
+        with self._lock:
+            self._told = {one for one in self._told if one[0] != cache.name}
+        _LOG.info("cache removed", extra={**details, "reason": why})
+        return True
+
+    def _complain(self, about: tuple[str, str], details: Mapping[str, str]) -> None:
+        """Say it once, until that cache is removed."""
+        with self._lock:
+            if about in self._told or len(self._told) >= _TOLD_MAX:
+                return
+            self._told.add(about)
+        _LOG.warning("cache not removed", extra=dict(details))
+
+    # --- sizes ---
+
+    def look(self) -> None:
+        """Begin to find out the sizes, if that is due and not going on; nobody waits for it."""
+        going_on = self._look is not None and not self._look.done()
+        if going_on or not self._wanted or self._now() < self._next_look:
+            return
+        self._wanted = False
+        self._look = asyncio.get_running_loop().create_task(self._ask_sizes())
+
+    async def _ask_sizes(self) -> None:
+        began = time.monotonic()
+        try:
+            volumes = await self._engine.call(
+                client.Lane.SIZES, self._engine.volume_sizes, self._owner, within_s=_WITHIN_S
+            )
+        except api.BackendError as error:
+            if not self._is_unknown_told:
+                details = {"host": self._place, "reason": error.reason}
+                _LOG.warning("sizes of caches are not known", extra=details)
+            self._is_unknown_told = True
+        else:
+            self._is_unknown_told = False
+            self._sizes = {
+                (name, made): size
+                for name, (labels, size) in volumes.items()
+                if (made := caches.made_at(labels, self._owner)) is not None
+            }
+        took = time.monotonic() - began
+        self._next_look = self._now() + max(EVERY_S, _SHARE * took)
+
+    async def looked(self) -> None:
+        """Wait for a look that is going on."""
+        if self._look is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._look
+
+    def leave(self) -> None:
+        """Give up what is going on: an engine may take minutes for it."""
+        if self._look is not None:
+            self._look.cancel()

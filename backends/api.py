@@ -150,6 +150,7 @@ class Instance:
     ends_at: float | None = None  # with ``ends_because``, POSIX seconds, where it says when
     mishap: Mishap | None = None
     ports: tuple[Port, ...] = ()  # that are published while it runs, as they are bound now
+    host: str = ""  # by which its place is reached: a name or an address; "": not told
     # also of one that has ended, as far as it was seen before; that it changed is no news
     usage: Usage | None = field(default=None, eq=False)
 

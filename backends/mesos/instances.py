@@ -44,6 +44,8 @@ def instance(task: records.Task, *, maintenance_at: float | None = None) -> api.
         else death.certificate(task.final, last_words=task.last_words or "", place=place),
         detail=_AWAY if task.state == "TASK_UNREACHABLE" else "",
         place=place,
+        host=place,
+        ports=tasks.ports_of(labels) if state is api.InstanceState.RUNNING else (),
         ends_because=ends_because,
         ends_at=maintenance_at if ends_because and task.state != _KILLING else None,
     )

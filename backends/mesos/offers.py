@@ -24,6 +24,7 @@ UNITS = {"cpus": "", "mem": " MB", "disk": " MB", "gpus": ""}
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|[0-9A-Fa-f:.]{2,45}")
 _NAME_MAX = 512
 _WHYS = 20  # agents in a reason; more do not fit into one anyway
+_LAST_PORT = 65_535
 _MOST = 1e12  # of anything; Mesos counts in thousandths, too
 HOSTNAME = "@hostname"
 """As an attribute of a constraint: the agent's host name."""
@@ -65,6 +66,8 @@ class Need:
     name: str
     scalars: Mapping[str, int]
     ports: int = 0
+    # of the first of them: from which to which they may be; of the others: any
+    ranges: tuple[tuple[int, int], ...] = ()
     constraints: tuple[Constraint, ...] = ()
     avoid: frozenset[str] = frozenset()  # host names of agents where it must not go
     group: str = ""  # tasks whose constraints look at each other
@@ -413,6 +416,9 @@ def _problem(
     for name, wanted in _wanted(need):
         if bag.free(name) < wanted:
             return f"{name} {_show(name, bag.free(name))} of {_show(name, wanted)}"
+    if need.ports and _chosen(need, bag) is None:
+        told = ", ".join(_words(first, last) for first, last in need.ranges)
+        return f"ports {told} are not free"
     if text.clean(bag.offers[0].hostname) in need.avoid:
         return "to be avoided for now"
     for one in need.constraints:
@@ -474,18 +480,16 @@ def _take(need: Need, bag: _Bag) -> Placement:
                 piece.left -= part
                 missing -= part
                 taken.append({**piece.raw, "scalar": {"value": part / 1000}})
-    ports: list[int] = []
+    ports = (_chosen(need, bag) if need.ports else None) or []
+    missed = set(ports)
     for piece in bag.pieces:
-        mine: list[int] = []
-        while piece.name == "ports" and piece.ranges and len(ports) + len(mine) < need.ports:
-            begin, end = piece.ranges.pop(0)
-            mine.append(begin)
-            if begin < end:
-                piece.ranges.insert(0, (begin + 1, end))
+        mine = sorted(port for port in missed if _holds(piece, port))
+        missed.difference_update(mine)
+        for port in mine:
+            _cut(piece, port)
         if mine:
             ranges = [{"begin": port, "end": port} for port in mine]
             taken.append({**piece.raw, "ranges": {"range": ranges}})
-            ports += mine
     first = bag.offers[0]
     traits = {
         one.attribute: value
@@ -501,6 +505,64 @@ def _take(need: Need, bag: _Bag) -> Placement:
         resources=tuple(taken),
         ports=tuple(ports),
     )
+
+
+def _chosen(need: Need, bag: _Bag) -> list[int] | None:
+    """Return the ports that it gets, in their order; None where not all can be had.
+
+    Which has to be the lowest number is served first, each with the first port that it may have:
+    whatever comes later may have every higher one as well, so nothing is found by another order.
+    Ports that are reserved for us go first to those that may be any.
+    """
+    pieces = [piece for piece in bag.pieces if piece.name == "ports"]
+    taken: set[int] = set()
+    found: dict[int, int] = {}
+    for number, (first, last) in sorted(enumerate(need.ranges), key=lambda one: one[1][1]):
+        port = _lowest(pieces, first, last, taken)
+        if port is None:
+            return None
+        found[number] = port
+        taken.add(port)
+    for number in range(len(need.ranges), need.ports):
+        free = (_lowest([piece], 0, _LAST_PORT, taken) for piece in pieces)
+        port = next((one for one in free if one is not None), None)
+        if port is None:
+            return None
+        found[number] = port
+        taken.add(port)
+    return [found[number] for number in range(need.ports)]
+
+
+def _lowest(pieces: Iterable[_Piece], first: int, last: int, taken: Collection[int]) -> int | None:
+    """Return the first port of these resources that is not taken."""
+    best: int | None = None
+    for piece in pieces:
+        for begin, end in piece.ranges:
+            port = max(begin, first)
+            while port in taken:
+                port += 1
+            if port <= min(end, last) and (best is None or port < best):
+                best = port
+    return best
+
+
+def _holds(piece: _Piece, port: int) -> bool:
+    return piece.name == "ports" and any(begin <= port <= end for begin, end in piece.ranges)
+
+
+def _cut(piece: _Piece, port: int) -> None:
+    """Take one port out of a resource."""
+    left = []
+    for begin, end in piece.ranges:
+        if begin <= port <= end:
+            left += [(begin, port - 1), (port + 1, end)]
+        else:
+            left.append((begin, end))
+    piece.ranges = [(begin, end) for begin, end in left if begin <= end]
+
+
+def _words(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _value(attribute: str, where: Offer | MesosAgent) -> str | None:

@@ -22,6 +22,7 @@ _ADDRESS = re.compile(
 )
 _SANDBOX = "/mnt/mesos/sandbox"
 """Where containers have it; a plain task's is elsewhere, and nothing else is there."""
+_LAST_PORT = 65_535
 _ROLE = re.compile(r"\*|[^\s/*.-][^\s/*]*(?:/[^\s/*.-][^\s/*]*)*")
 
 _ULIMITS = frozenset(  # RLimitInfo.RLimit.Type of mesos.proto
@@ -234,9 +235,47 @@ class Network:
     name: str = setting.of("Of the CNI or Docker network.", "")
     ports: tuple[int, ...] = setting.of(
         "Ports in the container, each mapped to a port of the offer; `$PORT0` and so on "
-        "tell which.",
+        "tell which, and the page and `agent-broker status NAME`.",
         (),
     )
+    host_ports: tuple[str, ...] = setting.of(
+        "Which ports of the Mesos agent those of `ports` may be, in their order: 31005, "
+        "31000-31099 or 0 for any, as Marathon's hostPort. One that does not offer them is passed "
+        "over.",
+        (),
+        like=re.compile(r"\d{1,5}(-\d{1,5})?"),
+        words="PORT, FIRST-LAST or 0",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check what the patterns cannot."""
+        if len(self.host_ports) > len(self.ports):
+            raise ValueError(
+                f"host_ports: found {len(self.host_ports)}; allowed: one for each of `ports` at "
+                f"most, {len(self.ports)}"
+            )
+        for port in self.ports:
+            if not 0 < port <= _LAST_PORT:
+                raise ValueError(f"ports: found {port}; allowed: 1 to {_LAST_PORT}")
+        fixed = [low for low, high in self.ranges if low == high]
+        for text, (low, high) in zip(self.host_ports, self.ranges, strict=True):
+            if not 0 < low <= high <= _LAST_PORT:
+                raise ValueError(
+                    f"host_ports: found {quotes.shown(text)}; allowed: ports from 1 to "
+                    f"{_LAST_PORT}, or 0"
+                )
+            if low == high and fixed.count(low) > 1:
+                raise ValueError(f"host_ports: found {low} twice; allowed: each port once")
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """First and last of the ports that may be taken, of as many of ``ports`` as are told."""
+        found = []
+        for text in self.host_ports:
+            first, _, last = text.partition("-")
+            low, high = int(first), int(last or first)
+            found.append((1, _LAST_PORT) if (low, high) == (0, 0) else (low, high))
+        return tuple(found)
 
 
 @frozen(kw_only=True)

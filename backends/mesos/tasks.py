@@ -20,11 +20,13 @@ from typing import Any
 from backends import api
 from backends.kit import names, runtime
 from backends.mesos import containers, offers, settings
-from outside import quotes, text
+from outside import addresses, quotes, text
 
 PREFIX = "agent-broker/"
 _DIGEST, _CREATED, _TRAITS = "digest.spec", "created.at", "traits.agent"
-_PLACE = "place.agent"
+_PLACE, _PORTS = "place.agent", "ports.agent"
+_MAPPED = re.compile(r"(\d{1,5}):(\d{1,5})")
+_PORTS_MAX = 256
 _SECRET = "AGENT_BROKER_SECRET_"  # noqa: S105 -- the name of a variable
 _SANDBOX = '"$MESOS_SANDBOX"'
 _TOKEN = re.compile("|".join(map(re.escape, (api.SECRETS, api.WORK, api.FILES))))
@@ -102,6 +104,7 @@ def need(spec: api.InstanceSpec) -> offers.Need:
         name=spec.name,
         scalars={name: amount for name, amount in scalars.items() if amount > 0},
         ports=len(template.network.ports),
+        ranges=template.network.ranges,
         constraints=template.constraints,
         avoid=frozenset(spec.avoid),
         group=spec.metadata.get(names.TEMPLATE, ""),
@@ -141,7 +144,7 @@ def info(
         "name": spec.name,
         "task_id": {"value": spec.name},
         "command": _command(spec, template, configured, handed),
-        "labels": {"labels": _labels(spec, created_at)},
+        "labels": {"labels": _labels(spec, created_at, template.network.ports)},
         "kill_policy": {"grace_period": _nanoseconds(template.kill_grace_s)},
     }
     secret_volumes = {}
@@ -202,9 +205,10 @@ def placed(wanted: Mapping[str, Any], placement: offers.Placement) -> dict[str, 
         "resources": [*placement.resources, *wanted.get("resources", ())],
     }
     labels = [
-        *wanted.get("labels", {}).get("labels", ()),
-        {"key": f"{PREFIX}{_PLACE}", "value": placement.hostname},
+        _with_offered(one, placement.ports) if one["key"] == f"{PREFIX}{_PORTS}" else one
+        for one in wanted.get("labels", {}).get("labels", ())
     ]
+    labels.append({"key": f"{PREFIX}{_PLACE}", "value": placement.hostname})
     if placement.traits:
         traits = {"key": f"{PREFIX}{_TRAITS}", "value": json.dumps(dict(placement.traits))}
         labels.append(traits)
@@ -224,7 +228,7 @@ def labels_of(told: Mapping[str, Any]) -> dict[str, str]:
 
 def metadata(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the broker's metadata; raises ValueError when it was damaged."""
-    own = {f"{PREFIX}{name}" for name in (_DIGEST, _CREATED, _TRAITS, _PLACE)}
+    own = {f"{PREFIX}{name}" for name in (_DIGEST, _CREATED, _TRAITS, _PLACE, _PORTS)}
     others = {key: value for key, value in labels.items() if key not in own}
     return names.decode_metadata(others, prefix=PREFIX)
 
@@ -253,6 +257,21 @@ def created_at(labels: Mapping[str, str]) -> float | None:
 def place_of(labels: Mapping[str, str]) -> str:
     """Return the host name of the Mesos agent that it was given to; empty if unknown."""
     return text.clean(labels.get(f"{PREFIX}{_PLACE}", ""))
+
+
+def ports_of(labels: Mapping[str, str]) -> tuple[api.Port, ...]:
+    """Return the ports of its Mesos agent that a task was given; what cannot be read is left out.
+
+    They were written when it was given to an offer: no page tells which of a container's ports is
+    which of the agent's, and of a task in the agent's network nobody else knows what they are for.
+    """
+    found = []
+    for pair in labels.get(f"{PREFIX}{_PORTS}", "").split(",")[:_PORTS_MAX]:
+        parts = _MAPPED.fullmatch(pair)
+        inside, host_port = (int(parts[1]), int(parts[2])) if parts else (0, 0)
+        if addresses.port(inside) and addresses.port(host_port):
+            found.append(api.Port(port=inside, host_port=host_port))
+    return tuple(found)
 
 
 def traits_of(labels: Mapping[str, str]) -> dict[str, str]:
@@ -403,10 +422,12 @@ def _quoted(text: str) -> str:
     return shlex.quote(text) if text else ""
 
 
-def _labels(spec: api.InstanceSpec, at: float) -> list[dict[str, str]]:
+def _labels(spec: api.InstanceSpec, at: float, ports: Sequence[int] = ()) -> list[dict[str, str]]:
     labels = names.encode_metadata(spec.metadata, prefix=PREFIX)
     labels[f"{PREFIX}{_DIGEST}"] = digest(spec)
     labels[f"{PREFIX}{_CREATED}"] = repr(at)
+    if ports:
+        labels[f"{PREFIX}{_PORTS}"] = ",".join(map(str, ports))
     return [{"key": key, "value": value} for key, value in labels.items()]
 
 
@@ -417,6 +438,12 @@ def _limits(spec: api.InstanceSpec) -> dict[str, Any]:
     if spec.resources.memory_bytes is not None:
         limits["mem"] = {"value": -(-spec.resources.memory_bytes // _MB)}
     return limits
+
+
+def _with_offered(label: Mapping[str, str], ports: Sequence[int]) -> dict[str, str]:
+    """Return the label of the container's ports with the offered one of each."""
+    pairs = zip(label["value"].split(","), ports, strict=False)
+    return {**label, "value": ",".join(f"{inside}:{port}" for inside, port in pairs)}
 
 
 def _with_ports(task: dict[str, Any], ports: Sequence[int]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _TEMPLATE = {
     "email": "of the registry's login; registries do not ask for it",
     "hostNamedPipes": "!named pipes of Windows",
     "osWindows": "!agents on Windows; the broker's are on Linux",
-    "portBinds": "!published ports: nobody calls an agent, and a swarm's service has none here",
+    "portBinds": "!published ports; here swarm: {ports: ['8080'], publish_mode: host or ingress}",
     "windowsCommand": "the command on Windows",
 }
 _DEFAULT_COMMAND = "DOCKER_SWARM_PLUGIN_JENKINS_AGENT"

@@ -331,6 +331,7 @@ def _instance(instance: backends_api.Instance, *, now: float) -> Document:
         "ends_at": _iso(instance.ends_at),
         "ends_in_s": _until(instance.ends_at, now),
         "mishap": _mishap(instance.mishap, now=now) if instance.mishap is not None else None,
+        "host": _quote(instance.host),
         "ports": [
             {
                 "port": one.port,

@@ -314,11 +314,16 @@ def size(value: float) -> str:
 
 def ports_words(instance: _Row | None) -> str:
     """Return where the published ports of an instance are reached; "": it has none."""
+    told: _Row = instance or {}
     return ", ".join(
         f"{one['port']}/{one['protocol']} at "
-        + (f"{address}:" if (address := _bracketed(one["address"])) else "port ")
+        + (
+            f"{_bracketed(reached)}:"
+            if (reached := one["address"] or told.get("host", ""))
+            else "port "
+        )
         + f"{one['host_port']}"
-        for one in (instance or {}).get("ports", ())
+        for one in told.get("ports", ())
     )
 
 

@@ -28,6 +28,7 @@ SLOW = {
         "test_terminate_removes_everything",
         "test_a_restarted_broker_adopts_what_runs",
         "test_the_program_gets_its_words_and_places",
+        "test_published_ports_are_told_while_it_runs",
     },
 }
 """Kinds that take three seconds and more for each end, to the cases that are no soak there."""

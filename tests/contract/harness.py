@@ -41,6 +41,7 @@ CAPABILITIES = {
     "run unauthorized": "the platform can forbid a command",
     "run unavailable": "the platform can fail while it runs a command",
     "place": "instances run at places that have names",
+    "ports": "a port of an instance can be published",
     "watch": "the end of an instance wakes the watch",
     "launch no-capacity": "the platform can be full",
     "launch unauthorized": "the platform can forbid a launch",
@@ -97,6 +98,9 @@ class Harness(Protocol):
 
     def command(self, program: Program) -> Sequence[str]:
         """Return what ``api.run`` is given to do what a program does; only without a lack of "run"."""
+
+    def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
+        """Return a specification that publishes its port 8080, at this one of the host if told."""
 
     def broken(self, flaw: str, name: str) -> api.InstanceSpec:
         """Return a specification with a "bad-command" or a "bad-image"."""

@@ -46,6 +46,13 @@ def spec_of(name: str, program: harness.Program, **changes: object) -> api.Insta
     return attrs.evolve(spec, **changes)
 
 
+def publishing_of(spec: api.InstanceSpec, port: int = 30_080) -> api.InstanceSpec:
+    """A cluster chooses no port: one is named."""
+    ports = [{"containerPort": 8080, "hostPort": port}]
+    spec_part = {**spec.options.pod["spec"], "containers": [{"name": "jnlp", "ports": ports}]}
+    return attrs.evolve(spec, options=attrs.evolve(spec.options, pod={"spec": spec_part}))
+
+
 def broken_of(flaw: str, name: str) -> api.InstanceSpec:
     if flaw == "bad-image":
         return spec_of(name, harness.FOR_EVER, image=_BAD_IMAGE)
@@ -77,6 +84,9 @@ class FakeHarness:
         told = fake.Program(lines=program.lines, exit_code=program.exit_code)
         self._cluster.programs[pod.pod_name(name)] = told
         return spec_of(name, program, **changes)
+
+    def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
+        return publishing_of(self.spec(name), *fixed)
 
     def broken(self, flaw: str, name: str) -> api.InstanceSpec:
         return broken_of(flaw, name)
@@ -187,6 +197,9 @@ class LiveHarness:
         self, name: str, program: harness.Program = harness.FOR_EVER, **changes: object
     ) -> api.InstanceSpec:
         return spec_of(name, program, **changes)
+
+    def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
+        return publishing_of(self.spec(name), *fixed)
 
     def broken(self, flaw: str, name: str) -> api.InstanceSpec:
         return broken_of(flaw, name)

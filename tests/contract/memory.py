@@ -20,6 +20,7 @@ class MemoryHarness:
     within_s = 3.0
     burst = 100
     lacks = {
+        "ports": "nothing listens in memory",
         "shell": "nothing is executed in memory",
         "bad-command": "nothing is executed in memory",
         "bad-image": "there are no images in memory",
@@ -60,6 +61,9 @@ class MemoryHarness:
             options = memory.MemoryTemplate(lives_s=0, exit_code=program.exit_code)
         spec = api.InstanceSpec(name=name, metadata={names.OWNER: "ours"}, options=options)
         return attrs.evolve(spec, **changes)
+
+    def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
+        raise NotImplementedError
 
     def broken(self, flaw: str, name: str) -> api.InstanceSpec:
         raise NotImplementedError(flaw)

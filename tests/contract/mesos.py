@@ -72,6 +72,11 @@ class _Harness:
         )
         return attrs.evolve(spec, **changes)
 
+    def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
+        spec = self.spec(name)
+        network = settings.Network(ports=(8080,), host_ports=tuple(map(str, fixed)))
+        return attrs.evolve(spec, options=attrs.evolve(spec.options, network=network))
+
     def broken(self, flaw: str, name: str) -> api.InstanceSpec:
         if flaw == "bad-image":
             return attrs.evolve(self.spec(name), image=_NO_IMAGE)

@@ -25,6 +25,7 @@ class ProcessHarness:
     within_s = 15.0
     burst = 30  # each has an interpreter that watches it
     lacks: Mapping[str, str] = {
+        "ports": "a process has all ports of its machine",
         "list-part unavailable": "what cannot be read is remembered, or costs its instance only",
         "terminate unavailable": "an odd file is in the way of no removal",
         "logs unavailable": "output that cannot be read is left out",
@@ -48,6 +49,9 @@ class ProcessHarness:
     ) -> api.InstanceSpec:
         spec = api.InstanceSpec(name=name, metadata={names.OWNER: "ours"}, argv=program.argv())
         return attrs.evolve(spec, **changes)
+
+    def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
+        raise NotImplementedError
 
     def broken(self, flaw: str, name: str) -> api.InstanceSpec:
         if flaw == "bad-image":

@@ -74,6 +74,11 @@ class SwarmHarness:
         )
         return attrs.evolve(spec, **changes)
 
+    def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
+        spec = self.spec(name)
+        told = ":".join(map(str, (*fixed, 8080)))
+        return attrs.evolve(spec, options=attrs.evolve(spec.options, ports=(told,), networks=()))
+
     def broken(self, flaw: str, name: str) -> api.InstanceSpec:
         if flaw == "bad-image":
             return self.spec(name, image="no-such-image:0")

@@ -1,9 +1,12 @@
-"""How a template writes the ports that it publishes."""
+"""How a template writes the ports that it publishes, and that every backend tells what was bound."""
 
 import pytest
 
+from backends import api
 from backends.kit import published
 from backends.kit.published import Binding
+from tests.contract import checks
+from tests.contract.harness import Harness
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,35 @@ def test_what_no_entry_may_be(text, words):
 def test_one_agent_cannot_have_a_port_of_the_host_twice(entries, twice):
     """A range that may be anywhere is left to the engine."""
     assert twice == published.clash(entries)
+
+
+@pytest.mark.needs("ports", "exposure")
+async def test_published_ports_are_told_while_it_runs(harness: Harness):
+    """The one that was bound, whoever chose it; a broker that is started anew knows it, too."""
+    backend = harness.backend()
+    await backend.launch(harness.publishing("a"))
+    shown = await checks.in_state(
+        backend, "a", api.InstanceState.RUNNING, within_s=harness.within_s
+    )
+    (port,) = shown.ports
+    assert (8080, "tcp") == (port.port, port.protocol)
+    assert str(port.host_port) in await harness.exposed("a")
+    await backend.aclose()
+    other = harness.backend()
+    shown = await checks.in_state(other, "a", api.InstanceState.RUNNING, within_s=harness.within_s)
+    assert (port,) == shown.ports
+    await other.terminate("a", grace_s=0)
+    await other.aclose()
+
+
+@pytest.mark.needs("ports")
+async def test_a_fixed_port_is_the_one_that_was_asked_for(harness: Harness):
+    """What a template names is what an agent gets, or nothing."""
+    backend = harness.backend()
+    await backend.launch(harness.publishing("a", 31_058))
+    shown = await checks.in_state(
+        backend, "a", api.InstanceState.RUNNING, within_s=harness.within_s
+    )
+    assert [(8080, 31_058)] == [(one.port, one.host_port) for one in shown.ports]
+    await backend.terminate("a", grace_s=0)
+    await backend.aclose()

@@ -235,3 +235,44 @@ def test_a_runtime_comes_in_one_of_three_ways():
         settings.SwarmRuntime(tar="/a", constraints=("node.role==worker",))
     with pytest.raises(ValueError, match="upper case"):
         settings.SwarmRuntime(image="Java")
+
+
+def test_ports_are_published_on_the_node_or_on_every_node():
+    """Random ones have no number yet; the ingress network needs a virtual address."""
+    told = ("8080", "15353:53/udp", "9000-9001")
+    spec = made(settings.SwarmTemplate(ports=told)).body["EndpointSpec"]
+    assert "dnsrr" == spec["Mode"]
+    assert spec["Ports"] == [
+        {"Protocol": "tcp", "TargetPort": 8080, "PublishMode": "host"},
+        {"Protocol": "udp", "TargetPort": 53, "PublishedPort": 15353, "PublishMode": "host"},
+        {"Protocol": "tcp", "TargetPort": 9000, "PublishMode": "host"},
+        {"Protocol": "tcp", "TargetPort": 9001, "PublishMode": "host"},
+    ]
+    spec = made(settings.SwarmTemplate(ports=("80",), publish_mode="ingress")).body["EndpointSpec"]
+    assert ("vip", "ingress") == (spec["Mode"], spec["Ports"][0]["PublishMode"])
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"ports": ("127.0.0.1::80",)}, "no address"),
+        ({"ports": ("8000-8001:80",)}, "chooses from no range"),
+        ({"ports": ("80:80", "80:81")}, "has that port of the node"),
+        ({"ports": ("80",), "networks": ("host",)}, "the network `host`"),
+    ],
+)
+def test_what_a_swarm_cannot_publish(told, words):
+    """It is said when the file is read."""
+    with pytest.raises(ValueError, match=words):
+        settings.SwarmTemplate(**told)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"), [("host", "of each node"), ("ingress", "of the swarm")]
+)
+def test_a_fixed_port_has_one_agent(mode, words):
+    """It works, until the second one."""
+    template = settings.SwarmTemplate(ports=("80", "18080:8080"), publish_mode=mode)
+    (remark,) = template.remarks(remarks.Common(settings=settings.SwarmSettings(), image="i"))
+    assert ("ports", 1) == remark.path
+    assert words in remark.text

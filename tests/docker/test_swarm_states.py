@@ -238,3 +238,16 @@ def test_what_a_template_names_and_is_not_there_is_the_templates_fault():
         for status, words in words_of(name):
             if "co5" not in words:  # that was asked for, not created
                 assert type(refusals.refused_creation(status, words)) is api.Rejected, words
+
+
+def test_published_ports_are_told_by_the_task_and_by_the_service():
+    """As 20.10 has them: each once for IPv4 and IPv6; ingress has its number in the service."""
+    udp = {"Protocol": "udp", "TargetPort": 53, "PublishedPort": 15353, "PublishMode": "host"}
+    tcp = {"Protocol": "tcp", "TargetPort": 8080, "PublishedPort": 32768, "PublishMode": "host"}
+    assert states.ports([udp, udp, tcp, tcp]) == (
+        api.Port(port=53, protocol="udp", host_port=15353),
+        api.Port(port=8080, host_port=32768),
+    )
+    odd = [{**tcp, "PublishedPort": told} for told in (None, 0, True, "80", 70_000)]
+    assert () == states.ports([*odd, "x", None])
+    assert () == states.ports({"Ports": 1})

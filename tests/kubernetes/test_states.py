@@ -453,3 +453,38 @@ def test_the_table_is_total(pod: dict[str, Any]) -> None:
         assert len(told.detail) <= 256
         assert told.exit is None or len(told.exit.message) <= 256
     assert seen.departed(1.0).exit is not None
+
+
+def test_ports_of_the_node_are_those_of_the_agents_container():
+    """Others have theirs; in the node's network the API server writes the same number into both."""
+    ports = [
+        {"containerPort": 8080, "hostPort": 31080, "protocol": "TCP"},
+        {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "10.0.0.7"},
+        {"containerPort": 22, "protocol": "TCP"},
+        {"containerPort": True, "hostPort": "80"},
+        "odd",
+    ]
+    pod = {
+        "metadata": {"name": "a", "uid": "u", "annotations": {}},
+        "spec": {
+            "nodeName": "n",
+            "containers": [
+                {"name": "db", "ports": [{"containerPort": 1, "hostPort": 1}]},
+                {"name": pods.AGENT, "ports": ports},
+            ],
+        },
+        "status": {
+            "phase": "Running",
+            "hostIP": "10.0.0.7",
+            "containerStatuses": [{"name": pods.AGENT, "state": {"running": {"startedAt": "x"}}}],
+        },
+    }
+    shown = states.see(pod).instance
+    assert api.InstanceState.RUNNING is shown.state
+    assert shown.host == "10.0.0.7"
+    assert shown.ports == (
+        api.Port(port=53, protocol="udp", host_port=53, address="10.0.0.7"),
+        api.Port(port=8080, host_port=31080),
+    )
+    pod["status"] |= {"phase": "Pending", "containerStatuses": [], "hostIP": ["x"]}
+    assert ("", ()) == (states.see(pod).instance.host, states.see(pod).instance.ports)

@@ -1,5 +1,6 @@
 """Matching: nothing is exceeded, nothing is left unanswered, small offers first, and why not."""
 
+import itertools
 import json
 import pathlib
 
@@ -296,3 +297,51 @@ def test_a_port_is_given_once_however_often_it_is_offered(ranges, free):
     ((_, (placement,)),) = found.accepted
     assert free == sorted(placement.ports)
     assert not offers.match([need(ports=len(free) + 1)], [offer(ports=ranges)], {}).accepted
+
+
+@pytest.mark.parametrize(
+    ("ranges", "ports"),
+    [
+        ([(31005, 31005)], [31005, 31000]),
+        ([(31000, 31001), (31000, 31000)], [31001, 31000]),
+        ([(1, 65535), (31000, 31002)], [31001, 31000]),
+        ([(31098, 40000), (1, 31000)], [31098, 31000]),
+        ([(1, 30999)], None),
+        ([(31000, 31000), (31000, 31000)], None),
+    ],
+)
+def test_a_port_is_one_of_those_that_it_may_be(ranges, ports):
+    """An agent that does not offer one is passed over, and says so."""
+    wanted = need(ports=2, ranges=tuple(ranges))
+    found = offers.match([wanted], [offer()], {})
+    if ports is None:
+        assert "are not free" in found.misses["a"]
+        return
+    ((_, (placement,)),) = found.accepted
+    assert ports == list(placement.ports)
+    told = [one for one in placement.resources if one["name"] == "ports"]
+    assert sorted(ports) == [r["begin"] for one in told for r in one["ranges"]["range"]]
+
+
+@given(
+    free=st.sets(st.integers(1, 12)),
+    ranges=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5)), max_size=4),
+)
+def test_ports_are_found_whenever_there_is_a_way(free, ranges):
+    """Against every choice there is."""
+    asked = [(first, first + more) for first, more in ranges]
+    ways = itertools.product(*([p for p in free if a <= p <= b] for a, b in asked))
+    there = any(len(set(way)) == len(way) for way in ways)
+    given_offer = offer(ports=tuple((port, port) for port in sorted(free)))
+    found = offers.match([need(ports=len(asked), ranges=tuple(asked))], [given_offer], {})
+    assert there == bool(found.accepted)
+    for _, placements in found.accepted:
+        assert all(a <= port <= b for port, (a, b) in zip(placements[0].ports, asked, strict=True))
+
+
+def test_a_port_that_one_task_has_is_not_offered_to_the_next():
+    """Two tasks on one agent."""
+    needs = [need(name, ports=1, ranges=((31005, 31005),)) for name in "ab"]
+    found = offers.match(needs, [offer()], {})
+    assert ["a"] == [p.need.name for _, placements in found.accepted for p in placements]
+    assert "31005 are not free" in found.misses["b"]

@@ -231,6 +231,11 @@ def test_ports_are_those_of_the_offer():
     assert [(22, 31000), (8080, 31007)] == [
         (m["container_port"], m["host_port"]) for m in info["container"]["docker"]["port_mappings"]
     ]
+    labels = tasks.labels_of(info)
+    assert [(22, 31000), (8080, 31007)] == [
+        (one.port, one.host_port) for one in tasks.ports_of(labels)
+    ]
+    assert "owner" in tasks.metadata(labels)
     assert {"PORT0": "31000", "PORT1": "31007"} == {
         v["name"]: v["value"] for v in info["command"]["environment"]["variables"]
     }
@@ -476,3 +481,26 @@ def test_a_file_without_logins_is_refused_and_not_quoted(tmp_path, content, word
     with pytest.raises(api.Rejected, match=words) as caught:
         backend._login(told)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("told", ["", "22", "22:0", "x:y", "99999:1", ",,", "22:31000:5"])
+def test_a_label_of_ports_that_was_changed_tells_none(told):
+    """Labels are the master's to show, and a person's to change."""
+    assert () == tasks.ports_of({f"{tasks.PREFIX}ports.agent": told})
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"ports": (0,)}, "1 to 65535"),
+        ({"ports": (80,), "host_ports": ("1", "2")}, "one for each of `ports`"),
+        ({"ports": (80,), "host_ports": ("2-1",)}, "ports from 1 to"),
+        ({"ports": (80,), "host_ports": ("70000",)}, "ports from 1 to"),
+        ({"ports": (80,), "host_ports": ("any",)}, "PORT, FIRST-LAST or 0"),
+        ({"ports": (80, 81), "host_ports": ("31000", "31000")}, "each port once"),
+    ],
+)
+def test_ports_that_cannot_be(told, words):
+    """It is said when the file is read."""
+    with pytest.raises(ValueError, match=words):
+        settings.Network(**told)

@@ -96,4 +96,6 @@ def test_published_ports_are_told_with_where_they_are_reached():
         {"port": 53, "protocol": "udp", "address": "::1", "host_port": 53},
     ]
     assert "80/tcp at port 32768, 53/udp at [::1]:53" == terminal.ports_words({"ports": ports})
+    told = terminal.ports_words({"ports": ports, "host": "fe80::7"})
+    assert "80/tcp at [fe80::7]:32768, 53/udp at [::1]:53" == told
     assert "" == terminal.ports_words({"ports": []}) == terminal.ports_words(None)

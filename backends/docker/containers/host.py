@@ -18,6 +18,7 @@ import pathlib
 import stat
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,7 @@ class Host:
         self._reading = reading
         self.url = host.url
         self.place = text.clean(host.url)
+        self._reached = text.clean(urllib.parse.urlsplit(host.url).hostname or "", 253)
         self.max_instances = host.max_instances
         self._owner = container.owner_labels(owner)
         self._prefix = configured.name_prefix
@@ -402,6 +404,7 @@ class Host:
             metadata=_metadata(listed) or {},
             created_at=listed.created_at,
             place=self.place,
+            host=self._reached,
             usage=self._sampler.of(listed.id),
         )
         if name in self._ending:

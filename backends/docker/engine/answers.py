@@ -4,7 +4,6 @@ Every rule on a status or on words was seen on a real engine: tests/docker holds
 20.10. Refuses to know the SDK; what cannot be told from an answer is the platform's fault.
 """
 
-import ipaddress
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +14,11 @@ from attrs import Factory, frozen
 
 from backends import api
 from backends.kit import usage
-from outside import text, typed
+from outside import addresses, text, typed
 
 _LABELS_MAX = 4096
 _NAMES_MAX = 16
 _PORTS_MAX = 64
-_PORT_MAX = 65_535
 _PROTOCOL_MAX = 8
 _IPV4, _IPV6 = "0.0.0.0", "::"  # noqa: S104 -- all addresses of a family, as engines tell it
 _WORD_MAX = 64
@@ -131,35 +129,23 @@ def _ports(listed: Any) -> tuple[api.Port, ...]:
     found = set()
     for entry in listed[:_PORTS_MAX] if isinstance(listed, list) else ():
         told = _section(entry)
-        inside, host_port = _port(told.get("PrivatePort")), _port(told.get("PublicPort"))
+        inside = addresses.port(told.get("PrivatePort"))
+        host_port = addresses.port(told.get("PublicPort"))
         if inside is not None and host_port is not None:
             protocol = typed.words(told.get("Type"), _PROTOCOL_MAX)
-            address = _address(typed.words(told.get("IP"), _WORD_MAX))
+            address = addresses.plain(typed.words(told.get("IP"), _WORD_MAX))
             found.add((inside, protocol, address, host_port))
     everywhere = {(inside, protocol) for inside, protocol, address, _ in found if address == _IPV4}
     return tuple(
         api.Port(
             port=inside,
             protocol=protocol,
-            address="" if address in {_IPV4, _IPV6} else address,
+            address=addresses.own(address),
             host_port=host_port,
         )
         for inside, protocol, address, host_port in sorted(found)
         if address != _IPV6 or (inside, protocol) not in everywhere
     )
-
-
-def _port(told: Any) -> int | None:
-    is_port = isinstance(told, int) and not isinstance(told, bool) and 0 < told <= _PORT_MAX
-    return told if is_port else None
-
-
-def _address(told: str) -> str:
-    """Return an address as it is usually written; what is none is not known: ""."""
-    try:
-        return str(ipaddress.ip_address(told))
-    except ValueError:
-        return ""
 
 
 def inspected(entry: Mapping[str, Any]) -> Inspected:

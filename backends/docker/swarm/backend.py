@@ -362,6 +362,8 @@ class SwarmBackend:
             instance,
             state=state,
             place=where.name if where is not None else "",
+            host=where.address if where is not None else "",
+            ports=(*task.ports, *there.ports) if state is api.InstanceState.RUNNING else (),
             detail=states.waits_for(task) if starting else "",
             exit=await self._certificate(name, task, where),
             mishap=self._nodes.mishap(task.container)

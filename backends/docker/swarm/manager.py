@@ -33,6 +33,7 @@ class Service:
     name: str
     labels: Mapping[str, str]
     created_at: float | None
+    ports: tuple[api.Port, ...] = ()  # of every node
     flawed: bool = False  # there are labels that cannot be read, or none that can
 
 
@@ -329,11 +330,22 @@ def _service(entry: Any) -> Service:
         name=typed.words(spec.get("Name"), 64),
         labels=labels,
         created_at=answers.stamp(entry.get("CreatedAt")),
+        ports=states.ports(_ingress(entry)),
         flawed=not labels or len(labels) < len(told),
     )
     if not found.id or not found.name:
         raise ValueError("a service without an id, or without a name")
     return found
+
+
+def _ingress(entry: Mapping[str, Any]) -> list[Any]:
+    """Return the ports that are published on every node."""
+    told = bodies.section(entry, "Endpoint").get("Ports")
+    return [
+        one
+        for one in (told if isinstance(told, list) else ())
+        if isinstance(one, Mapping) and one.get("PublishMode") == "ingress"
+    ]
 
 
 def _errand(entry: Any) -> Errand:

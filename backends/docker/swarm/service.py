@@ -22,7 +22,7 @@ from backends import api
 from backends.docker.containers import container
 from backends.docker.engine import bodies, reference
 from backends.docker.swarm import placement, settings
-from backends.kit import names, runtime
+from backends.kit import names, published, runtime
 from outside import quotes
 
 PREFIX, DIGEST, NAME = container.PREFIX, container.DIGEST, container.NAME
@@ -299,8 +299,30 @@ def _body(
     return {
         "TaskTemplate": bodies.without_nothing(task),
         "Mode": {"Replicated": {"Replicas": 1}},
-        "EndpointSpec": {"Mode": "dnsrr"},  # no virtual address: nobody calls an agent
+        "EndpointSpec": _endpoint(options),
     }
+
+
+def _endpoint(options: settings.SwarmTemplate) -> dict[str, Any]:
+    """Return how it is reached from outside, if at all.
+
+    No virtual address: nobody else calls an agent. Ports of the ingress network need one (20.10:
+    "port published with ingress mode can't be used with dnsrr mode").
+    """
+    if not options.ports:
+        return {"Mode": "dnsrr"}
+    ports = [
+        bodies.without_nothing(
+            {
+                "Protocol": one.protocol,
+                "TargetPort": one.port,
+                "PublishedPort": one.first,
+                "PublishMode": options.publish_mode,
+            }
+        )
+        for one in published.bindings(options.ports)
+    ]
+    return {"Mode": "vip" if options.publish_mode == "ingress" else "dnsrr", "Ports": ports}
 
 
 _OF_NODES = frozenset({"host", "bridge", "ingress"})

@@ -12,8 +12,9 @@ from attrs import frozen
 
 from backends.docker import settings as docker
 from backends.docker.engine import reference
-from backends.kit import misfits, perils, setting, workspaces
+from backends.kit import misfits, perils, published, setting, workspaces
 from backends.kit.remarks import Common, Remark
+from outside import quotes
 
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
 _VOLUME = re.compile(r"/.*|([A-Za-z0-9]|\{slot\})([A-Za-z0-9_.-]|\{slot\})*", re.DOTALL)
@@ -284,6 +285,20 @@ class SwarmTemplate:
     dns: tuple[str, ...] = setting.of("Name servers. Default: the node's.", ())
     dns_search: tuple[str, ...] = setting.of("Search domains.", ())
     extra_hosts: tuple[str, ...] = setting.of("Lines NAME:ADDRESS.", ())
+    ports: tuple[str, ...] = setting.of(
+        "Published ports: 8080 (a random one), 18080:8080, 53/udp, 9000-9003 (each), "
+        "19000-19003:9000-9003 (one by one). What was bound is on the page and in `agent-broker "
+        "status NAME`. Of a fixed port the next agent waits until it is free.",
+        (),
+        like=published.PATTERN,
+        words=published.WORDS,
+    )
+    publish_mode: str = setting.of(
+        "host: on the node of the agent, random ports from those of its kernel. ingress: the same "
+        "port on every node of the swarm, random ones from 30000 on; needs IPVS.",
+        "host",
+        choices=("host", "ingress"),
+    )
     volumes: tuple[Volume, ...] = setting.of("Mounts.", ())
     configs: tuple[Config, ...] = setting.of("Configurations of the swarm, as files.", ())
     secrets: tuple[LentSecret, ...] = setting.of(
@@ -311,6 +326,31 @@ class SwarmTemplate:
     service: dict[str, Any] = setting.of(
         "Merged last into what a manager is sent (POST /services/create).", {}
     )
+
+    def __attrs_post_init__(self) -> None:
+        """Check what the patterns cannot."""
+        twice = published.clash(self.ports)
+        if twice:
+            raise ValueError(
+                f"ports: found {quotes.shown(twice)}: an entry before it has that port of the node"
+            )
+        for text in self.ports:
+            for one in published.read(text):
+                if one.address:
+                    raise ValueError(
+                        f"ports: found {quotes.shown(text)}; allowed: no address: a swarm binds "
+                        "all of a node's"
+                    )
+                if one.first != one.last:
+                    raise ValueError(
+                        f"ports: found {quotes.shown(text)}; allowed: one port of the node for "
+                        "each inside, or none for a random one: a swarm chooses from no range"
+                    )
+        if self.ports and "host" in self.networks:
+            raise ValueError(
+                "ports: the network `host` has them all, and a swarm publishes none of it; hint: "
+                "leave out one of them"
+            )
 
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where agents of this template would work together."""
@@ -352,6 +392,14 @@ class SwarmTemplate:
                 text=f"every build of this template sees the network, loopback too, of {_MACHINE}",
                 hint=perils.HINT,
             )
+        for number, text in enumerate(self.ports):
+            if any(one.is_fixed for one in published.read(text)):
+                where = "each node" if self.publish_mode == "host" else "the swarm"
+                yield Remark(
+                    path=("ports", number),
+                    text=f"only one agent of {where} can have that port at a time",
+                    hint=f"a random one: {text.rpartition(':')[2]}",
+                )
         yield from self._raw_remarks()
 
     def _raw_remarks(self) -> Iterator[Remark]:

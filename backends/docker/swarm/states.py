@@ -15,10 +15,12 @@ from attrs import Factory, evolve, frozen
 from backends import api
 from backends.docker.containers import death
 from backends.docker.engine import answers, bodies
-from outside import text, typed
+from outside import addresses, text, typed
 
 _WORD_MAX = 64
 _WORDS_MAX = 4096
+_PORTS_MAX = 512  # a task tells each twice
+_PROTOCOL_MAX = 8
 _KILLED = 137
 _NO_IMAGE = re.compile(r"no such image|image not known|pull access denied", re.IGNORECASE)
 _COMMAND = re.compile(
@@ -87,6 +89,7 @@ class SwarmTask:
     created_at: float | None = None
     version: int = 0
     image: str = ""
+    ports: tuple[api.Port, ...] = ()  # of its node, while it runs
     run: int = 0  # of its service that is a job, how often that was begun anew before
 
     @property
@@ -136,11 +139,32 @@ def task(entry: Any) -> SwarmTask:
         created_at=answers.stamp(entry.get("CreatedAt")),
         version=typed.integer(bodies.section(entry, "Version").get("Index"), 0, 1 << 62) or 0,
         image=typed.words(inner.get("Image"), _WORDS_MAX),
+        ports=ports(bodies.section(status, "PortStatus").get("Ports")),
         run=typed.integer(bodies.section(entry, "JobIteration").get("Index"), 0, 1 << 62) or 0,
     )
     if not found.id or not state:
         raise ValueError("a task without an id, or without a state")
     return found
+
+
+def ports(listed: Any) -> tuple[api.Port, ...]:
+    """Return published ports, of a task's status or of a service's endpoint.
+
+    A task tells each once for every family of addresses, and a random one with its number; a port
+    of the ingress network has its number in the service alone (20.10).
+    """
+    found = set()
+    for entry in listed[:_PORTS_MAX] if isinstance(listed, list) else ():
+        told = entry if isinstance(entry, Mapping) else {}
+        inside = addresses.port(told.get("TargetPort"))
+        host_port = addresses.port(told.get("PublishedPort"))
+        if inside is not None and host_port is not None:
+            protocol = typed.words(told.get("Protocol"), _PROTOCOL_MAX) or "tcp"
+            found.add((inside, protocol, host_port))
+    return tuple(
+        api.Port(port=inside, protocol=protocol, host_port=host_port)
+        for inside, protocol, host_port in sorted(found)
+    )
 
 
 def node(entry: Any) -> SwarmNode:

@@ -30,12 +30,13 @@ from backends.kit import names, runtime
 from backends.kubernetes.api import decoding, errors
 from backends.kubernetes.pods import pod as pods
 from backends.kubernetes.pods import quantities, table
-from outside import counts, text, typed
+from outside import addresses, counts, text, typed
 
 Pod = Mapping[str, Any]
 
 _WORDS = 256
 _MANY = 1000
+_PORTS_MAX = 64
 _WORD = 64  # characters of a reason, a name
 _BYTES_MAX = 1 << 62
 _LONG = 8192  # of a message that are looked at: more than are shown
@@ -211,6 +212,8 @@ def _see(pod: Pod) -> PodSighting:
         mishap=_mishap(pod),
         flaw=_flaw(pod) if state is api.InstanceState.RUNNING else None,
         place=_node(pod),
+        ports=_ports(pod) if state is api.InstanceState.RUNNING else (),
+        host=_host_address(pod),
     )
     starting = state is api.InstanceState.STARTING
     stuck = _stuck(pod) if starting else None
@@ -648,6 +651,35 @@ def _name(value: Pod) -> str:
 def _node(pod: Pod) -> str:
     """Return the node that a pod was given to; empty before that."""
     return text.clean(typed.words(part(pod, "spec").get("nodeName"), 253), 253)
+
+
+def _host_address(pod: Pod) -> str:
+    """Return the address of the node that a pod is on, as its kubelet tells it (``hostIP``)."""
+    return addresses.plain(typed.words(part(pod, "status").get("hostIP"), _WORD))
+
+
+def _ports(pod: Pod) -> tuple[api.Port, ...]:
+    """Return the ports of the node that the agent's container has.
+
+    An API server fills in ``hostPort`` where the pod is in its node's network: there all ports are
+    the node's own, and those that somebody has written down are told.
+    """
+    container = next(
+        (c for c in entries(part(pod, "spec"), "containers") if _name(c) == pods.AGENT), {}
+    )
+    found = set()
+    for told in list(entries(container, "ports"))[:_MANY]:
+        inside = addresses.port(told.get("containerPort"))
+        host_port = addresses.port(told.get("hostPort"))
+        if inside is None or host_port is None:
+            continue
+        protocol = typed.words(told.get("protocol"), _WORD).lower()
+        address = addresses.plain(typed.words(told.get("hostIP"), _WORD))
+        found.add((inside, protocol or "tcp", addresses.own(address), host_port))
+    return tuple(
+        api.Port(port=inside, protocol=protocol, address=address, host_port=host_port)
+        for inside, protocol, address, host_port in sorted(found)[:_PORTS_MAX]
+    )
 
 
 def _called(metadata: Pod) -> str:

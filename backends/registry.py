@@ -78,6 +78,7 @@ KINDS = {
             cap=20,
             cap_per_core=4,
             alone="its agents are processes of one machine",
+            run_refusal="",
             examiner="backends.process.doctor:examine",
         ),
         Kind(

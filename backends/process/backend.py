@@ -30,6 +30,7 @@ from backends.process import (
     launching,
     proc,
     records,
+    running,
     settings,
     storage,
     used,
@@ -43,6 +44,7 @@ _END_MARGIN_S = 12.0  # a supervisor gives killed processes 10 s to vanish
 _KILL_S = 10.0
 _RESCAN_S = 30.0  # how often a watch looks for instances that another broker started
 _WORKERS = 4
+_RUNNERS = 8  # commands at a time; the others wait their turn
 _RESERVED_S = 150.0  # a place that was taken, and no launch came
 _SHORT = frozenset(  # the machine has no more of something
     {
@@ -112,6 +114,8 @@ class ProcessBackend:
         self._watcher = watch.Watcher()
         self._readers = concurrent.futures.ThreadPoolExecutor(1, "process-read")
         self._workers = concurrent.futures.ThreadPoolExecutor(_WORKERS, "process-work")
+        self._runners = concurrent.futures.ThreadPoolExecutor(_RUNNERS, "process-run")
+        self._given_up: set[threading.Event] = set()  # of commands that run
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._preparing: dict[str, api.Instance] = {}
         self._reserved: dict[str, float] = {}  # instances that a launch follows: until when
@@ -240,6 +244,19 @@ class ProcessBackend:
                 return ""
             raise
 
+    async def run(self, name: str, argv: Sequence[str], *, within_s: float) -> api.Ran:
+        """Run it as the agent runs; one that is cancelled or out of time is ended."""
+        if names.name_problem(name) is not None:
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
+        given_up = threading.Event()
+        self._given_up.add(given_up)
+        try:
+            with _mapped(self._storage.home):
+                return await self._submit(self._runners, self._run, name, argv, within_s, given_up)
+        finally:
+            given_up.set()
+            self._given_up.discard(given_up)
+
     def work_dir(self, name: str) -> str | None:
         """Return ``work`` in the instance's directory; a link if the template names another."""
         return str(self._storage.path(name) / "work")
@@ -249,6 +266,9 @@ class ProcessBackend:
         if self._closed:
             return
         self._closed = True
+        for given_up in self._given_up:
+            given_up.set()
+        await asyncio.to_thread(self._runners.shutdown)
         await asyncio.to_thread(self._workers.shutdown)
         await asyncio.to_thread(self._readers.shutdown)
         self._watcher.close()
@@ -435,6 +455,22 @@ class ProcessBackend:
             self._cleaned = self._storage.clean()
         except OSError:  # the next list says what is wrong
             self._cleaned = False
+
+    def _run(
+        self, name: str, argv: Sequence[str], within_s: float, given_up: threading.Event
+    ) -> api.Ran:
+        record = self._storage.read(name, boot=kernel.boot_id())
+        if record is None:
+            raise api.NotFound(f"no instance {quotes.shown(name)}")
+        if record.instance.state is not api.InstanceState.RUNNING:
+            raise api.NotFound(f"{quotes.shown(name)} does not run")
+        hide = self._storage.secrets(name)
+        ran = running.run(
+            self._storage.path(name), argv, within_s=within_s, given_up=given_up, hide=hide
+        )
+        if self._closed:
+            raise api.Unavailable("the backend is closed")
+        return ran
 
     def _logs(self, name: str, tail: int) -> str:
         return self._storage.logs(name, tail=tail)

@@ -258,6 +258,10 @@ class Storage:
             said = said.replace(secret, _HIDDEN)
         return "\n".join(text.last_lines(said, tail, _LINE_MAX)) if tail > 0 else ""
 
+    def secrets(self, name: str) -> frozenset[str]:
+        """Return what of an instance's secrets must not be shown."""
+        return frozenset(_secret_texts(self.path(name) / "secrets"))
+
     # --- ending ---
 
     def ask_to_end(self, name: str, *, grace_s: float) -> InstanceRecord:

@@ -30,6 +30,7 @@ class ProcessHarness:
         "terminate unavailable": "an odd file is in the way of no removal",
         "logs unavailable": "output that cannot be read is left out",
         "place": "every process runs on the broker's own machine",
+        "run unavailable": "an instance that cannot be read is none",
     }
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -59,6 +60,9 @@ class ProcessHarness:
         return attrs.evolve(self.spec(name), argv=("/no/such/program", "x"))
 
     # --- the platform as others see it ---
+
+    def command(self, program: harness.Program) -> Sequence[str]:
+        return program.argv()
 
     async def plant(self, name: str) -> None:
         """Put a process of the same name and a directory that looks like ours beside."""

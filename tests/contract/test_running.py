@@ -5,12 +5,13 @@ import asyncio
 import pytest
 
 from backends import api, registry
+from tests import patience
 from tests.contract import checks
 from tests.contract.harness import Harness, Program
 
 SECRET = "b0cad1a5ecret0f64hexdigits0123456789abcdef0123456789abcdef012345"
 OUTPUT_MAX = 4096
-SHORT_S = 1.0
+SHORT_S = 0.25
 
 
 async def _started(harness: Harness, backend: api.Backend, **changes: object) -> None:
@@ -19,7 +20,7 @@ async def _started(harness: Harness, backend: api.Backend, **changes: object) ->
 
 
 async def _ran(harness: Harness, backend: api.Backend, *argv: str) -> api.Ran:
-    return await api.run(backend, "a1", argv, within_s=harness.within_s)
+    return await api.run(backend, "a1", argv, within_s=patience.seconds(harness.within_s))
 
 
 async def _shell(harness: Harness, backend: api.Backend, script: str) -> api.Ran:
@@ -42,10 +43,10 @@ async def test_a_command_tells_its_status_and_what_it_wrote(harness: Harness, ba
     """And the instance runs on."""
     await _started(harness, backend)
     command = harness.command(Program(lines=("one", "two"), exit_code=3))
-    ran = await api.run(backend, "a1", command, within_s=harness.within_s)
+    ran = await api.run(backend, "a1", command, within_s=patience.seconds(harness.within_s))
     assert api.Ran(code=3, output="one\ntwo") == ran
     command = harness.command(Program(exit_code=0))
-    ran = await api.run(backend, "a1", command, within_s=harness.within_s)
+    ran = await api.run(backend, "a1", command, within_s=patience.seconds(harness.within_s))
     assert api.Ran(code=0, output="") == ran
     await checks.running(backend, "a1", within_s=harness.within_s)
 
@@ -55,7 +56,7 @@ async def test_a_command_that_does_not_end_has_no_status(harness: Harness, backe
     """It is given its time, and what it wrote is told."""
     await _started(harness, backend)
     command = harness.command(Program(lines=("begun",)))
-    ran = await api.run(backend, "a1", command, within_s=SHORT_S)
+    ran = await api.run(backend, "a1", command, within_s=patience.seconds(SHORT_S))
     assert api.Ran(code=None, output="begun") == ran
     await checks.running(backend, "a1", within_s=harness.within_s)
 
@@ -72,7 +73,7 @@ async def test_a_command_needs_an_instance_of_ours_that_runs(
     other = open_backend("theirs")
     for whose, name in ((backend, "a3"), (backend, "a2"), (other, "a1"), (backend, "../a1")):
         with pytest.raises(api.NotFound):
-            await api.run(whose, name, command, within_s=harness.within_s)
+            await api.run(whose, name, command, within_s=patience.seconds(harness.within_s))
 
 
 @pytest.mark.needs("run")
@@ -170,7 +171,9 @@ async def test_a_command_out_of_time_is_ended(harness: Harness, backend):
     env = {"PLACE": api.WORK}
     await _started(harness, backend, env=env)
     script = 'cd "$PLACE"; (while :; do echo x >> grows; sleep 0.1; done) & wait'
-    ran = await api.run(backend, "a1", ("/bin/sh", "-c", script), within_s=SHORT_S)
+    ran = await api.run(
+        backend, "a1", ("/bin/sh", "-c", script), within_s=patience.seconds(SHORT_S)
+    )
     assert None is ran.code
 
     async def is_still() -> bool:

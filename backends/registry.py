@@ -88,6 +88,7 @@ KINDS = {
             factory="backends.docker.backend:create",
             launch_style="entry-point",
             maker="backends.docker.containers.container:body",
+            run_refusal="",
             renderer="backends.docker.containers.container:render",
             pipelines={"socket": "", "dind": "", "dind-rootless": ""},
             examiner="backends.docker.doctor:examine",

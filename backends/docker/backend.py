@@ -204,6 +204,11 @@ class DockerBackend:
                 return ""
             raise
 
+    async def run(self, name: str, argv: Sequence[str], *, within_s: float) -> api.Ran:
+        """Run a command in its container."""
+        self._begin()
+        return await self._pool.run(name, argv, within_s=within_s)
+
     def work_dir(self, name: str) -> str | None:  # noqa: ARG002 -- the same in every container
         """Return None: the image decides, or the template's ``remote_fs``."""
         return None

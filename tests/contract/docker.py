@@ -28,6 +28,7 @@ _FAULTS = {
     "list": ("GET", "/containers/json"),
     "terminate": ("DELETE", "/containers/"),
     "logs": ("GET", "/logs"),
+    "run": ("POST", "/exec"),
 }
 _ANSWERS = {
     "no-capacity": (500, "driver failed: Bind for 0.0.0.0:1 failed: port is already allocated"),
@@ -74,6 +75,9 @@ class DockerHarness:
         spec = self.spec(name)
         told = ":".join(map(str, (*fixed, 8080)))
         return attrs.evolve(spec, options=attrs.evolve(spec.options, ports=(told,), network=None))
+
+    def command(self, program: harness.Program) -> Sequence[str]:
+        return program.argv()
 
     def broken(self, flaw: str, name: str) -> api.InstanceSpec:
         if flaw == "bad-image":

@@ -151,6 +151,10 @@ async def test_a_life(by_ssh: Rig) -> None:
     while "hello" not in await by_ssh.backend.logs("a1", tail=5):
         assert not patient.is_over()
         await asyncio.sleep(0.1)
+    for script, within_s, code in (("exit 3", 10.0, 3), ("sleep 86400", 0.5, None)):
+        command = ("/bin/sh", "-c", f"echo checked; {script}")
+        ran = await api.run(by_ssh.backend, "a1", command, within_s=patience.seconds(within_s))
+        assert api.Ran(code=code, output="checked") == ran
     await by_ssh.sdk("kill", by_ssh.container("a1"))
     assert (await by_ssh.exited("a1")).slug == "killed"
     await by_ssh.backend.terminate("a1", grace_s=1)

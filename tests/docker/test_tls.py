@@ -96,6 +96,9 @@ async def test_an_agent_lives_and_dies_over_tls(secured):
         )
         await rig.backend.launch(spec)
         await rig.running("a1")
+        command = ("/bin/sh", "-c", "echo checked; exit 3")
+        ran = await api.run(rig.backend, "a1", command, within_s=patience.seconds(10))
+        assert api.Ran(code=3, output="checked") == ran
         watch = rig.backend.watch()
         wake = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)

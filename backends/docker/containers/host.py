@@ -29,6 +29,7 @@ from backends import api
 from backends.docker import settings
 from backends.docker.containers import (
     belongings,
+    commands,
     container,
     death,
     engines,
@@ -63,6 +64,7 @@ _STATES = {
     "dead": api.InstanceState.EXITED,
 }
 """Every state of the engine (20.10 to 29); an unknown one is taken for running: never an end."""
+_AT_WORK = frozenset(word for word, state in _STATES.items() if state is api.InstanceState.RUNNING)
 
 
 @frozen(kw_only=True)
@@ -617,6 +619,16 @@ class Host:
                 )
         return "\n".join(text.last_lines(_blanked(said, secrets), tail))
 
+    async def run(self, name: str, argv: Sequence[str], *, within_s: float) -> api.Ran:
+        """Run a command in it; one that does not end is killed with what it started."""
+        there = await self._own(name)
+        if there.state not in _AT_WORK:
+            raise api.NotFound(f"{quotes.shown(name)} does not run: it is {there.state}")
+        secrets = self._handover.held(name)
+        return await commands.run(
+            self.client, there.id, argv, within_s=within_s, hide=_texts(secrets)
+        )
+
     async def has(self, name: str) -> bool:
         """Tell whether the owner has a container for that instance here."""
         try:
@@ -659,10 +671,18 @@ def _metadata(found: answers.Listed) -> dict[str, str] | None:
         return None
 
 
+def _texts(secrets: Mapping[str, bytes]) -> frozenset[str]:
+    """Return what of the secrets must not be shown: each line."""
+    lines = (
+        line.strip()
+        for content in secrets.values()
+        for line in content.decode("utf-8", "replace").splitlines()
+    )
+    return frozenset(line for line in lines if len(line) >= _SHORTEST_SECRET)
+
+
 def _blanked(said: str, secrets: Mapping[str, bytes]) -> str:
     """Agents print their arguments when they fail; these logs go into pages and records."""
-    for content in secrets.values():
-        for line in content.decode("utf-8", "replace").splitlines():
-            if len(line.strip()) >= _SHORTEST_SECRET:
-                said = said.replace(line.strip(), _BLANK)
+    for line in _texts(secrets):
+        said = said.replace(line, _BLANK)
     return said

@@ -299,6 +299,20 @@ class Pool:
         errors = [place.error for place in self.places if place.error is not None]
         raise errors[0] if errors and isinstance(missing, api.NotFound) else missing
 
+    async def run(self, name: str, argv: Sequence[str], *, within_s: float) -> api.Ran:
+        """Run a command on whoever has it; never twice."""
+        missing: api.BackendError = api.NotFound(f"no instance {quotes.shown(name)}")
+        for place in self.open():
+            try:
+                if not await place.host.has(name):
+                    continue
+            except api.BackendError as error:
+                missing = error
+                continue
+            return await place.host.run(name, argv, within_s=within_s)
+        errors = [place.error for place in self.places if place.error is not None]
+        raise errors[0] if errors and isinstance(missing, api.NotFound) else missing
+
 
 def _owner_of(error: api.BackendError, places: Sequence[Place]) -> str:
     return next((place.host.url for place in places if place.error is error), "")

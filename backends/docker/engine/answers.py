@@ -25,6 +25,14 @@ _WORD_MAX = 64
 _PATH_MAX = 4096
 _TIME_MAX = 1e11  # POSIX seconds: the year 5138
 _BYTES_MAX = _NANOSECONDS_MAX = 1 << 62
+_CODE_MAX = 1 << 31
+_NOT_BEGUN = frozenset({126, 127})
+_NO_PROGRAM = re.compile(
+    "OCI runtime exec failed|unable to start container process|executable file .{0,300}not found"
+)
+_NOT_RUNNING = re.compile(
+    "is not running|is paused|is restarting|container .{0,100} (?:not running|stopped)"
+)
 _DIGEST = re.compile(r"[a-z0-9]{1,16}:[0-9a-f]{32,128}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
@@ -297,6 +305,24 @@ def status_code(told: Mapping[str, Any]) -> int:
     return code
 
 
+def exec_status(told: Mapping[str, Any]) -> int | None:
+    """Return the exit status of a command in a container; None while it runs. Raises ValueError.
+
+    One that no shell has begun has 0 as soon as it is made.
+    """
+    if told.get("Running") is not False:
+        return None
+    return typed.integer(told.get("ExitCode"), -_CODE_MAX, _CODE_MAX)
+
+
+def is_no_program(code: int | None, output: str) -> bool:
+    """Tell whether a command has never begun, and its output is the engine's words why.
+
+    20.10 says 126, later ones 127 as well; runc and crun have words of their own.
+    """
+    return code in _NOT_BEGUN and _NO_PROGRAM.search(output) is not None
+
+
 def platform(told: Mapping[str, Any]) -> str:
     """Return what programs an engine runs, as its version tells it; empty if it does not."""
     parts = (plain_id(told.get("Os")), plain_id(told.get("Arch")))
@@ -516,6 +542,15 @@ def refused_launch(status: int, words: str, *, container_id: str = "") -> api.Ba
     if status == 403 or (status == 500 and not is_known):
         return type(error)(error.reason, retry_after=error.retry_after, reach=_TEMPLATE)
     return error
+
+
+def refused_exec(status: int, words: str) -> api.BackendError:
+    """Map a refused command: of a container that does not run there is nothing to be run in."""
+    if _NOT_RUNNING.search(words):
+        return api.NotFound(words)
+    if status in {400, 404, 500} and _NO_PROGRAM.search(words):
+        return api.Rejected(f"the engine refuses: {words}")
+    return refusal(status, words)
 
 
 def refused_pull(status: int | None, words: str) -> api.BackendError:

@@ -16,6 +16,7 @@ import pathlib
 import ssl
 import tarfile
 import threading
+import time
 import urllib.parse
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from backends import api
 from backends.docker import settings
 from backends.docker.containers import container
 from backends.docker.engine import answers, bodies, logins, reference, wire
-from backends.kit import usage
+from backends.kit import running, usage
 from outside import counts, quotes, text, typed
 
 _P = ParamSpec("_P")
@@ -46,6 +47,8 @@ _NO_PAGE = "page not found"  # an engine's words where it knows no such request
 _OUTPUT_MAX = 32 << 20
 _OUTPUT_KEPT = 64 << 10
 _LAYERS_MAX = 1000
+_EXEC_ENDS_S = 5.0
+_EXEC_LOOK_S = 0.05
 _JSON = {"Content-Type": "application/json"}
 _TAR = {"Content-Type": "application/x-tar"}
 
@@ -63,6 +66,7 @@ class Lane(enum.Enum):
     END = 12  # a stop blocks for its grace
     PULL = 2
     SIZES = 1  # an engine walks through all its volumes
+    RUN = 6  # commands in containers, each as long as it takes
 
 
 class NoImageError(Exception):
@@ -394,6 +398,63 @@ class Engine:
             )
         # the first line is cut, perhaps amid a secret
         return (raw if whole else raw.partition(b"\n")[2]).decode("utf-8", "replace")
+
+    # --- commands in a container ---
+
+    def run(
+        self, container_id: str, argv: Sequence[str], *, mark: str, within_s: float
+    ) -> tuple[int | None, running.LastOutput]:
+        """Run a command; return its exit status and output. Raises Rejected, NotFound.
+
+        ``mark`` goes into its environment (``NAME=VALUE``), and so into that of all it starts.
+        The status of one that is not over in time is None; an engine has no way to end it.
+        """
+        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(argv), "Env": [mark]}
+        output = running.LastOutput()
+        with self._answers("cannot run a command in a container") as session:
+            place = f"/exec/{self._made_exec(session, container_id, body)}"
+            try:
+                with session.stream(  # its end comes when all that hold its output have ended
+                    "POST",
+                    f"{place}/start",
+                    body=json.dumps({"Detach": False, "Tty": False}).encode(),
+                    headers=_JSON,
+                    waits=wire.Waits(silence_s=within_s, within_s=within_s),
+                ) as answer:
+                    answer.frames(output.take)
+            except (urllib3.exceptions.TimeoutError, TimeoutError):
+                return self._exec_status(session, place, within_s=0), output
+            except wire.RefusedError as error:
+                raise answers.refused_exec(error.status, error.words) from error
+            return self._exec_status(session, place, within_s=_EXEC_ENDS_S), output
+
+    def _made_exec(
+        self, session: wire.Connections, container_id: str, body: Mapping[str, Any]
+    ) -> str:
+        try:
+            return answers.created_id(
+                session.ask_json(
+                    dict,
+                    "POST",
+                    f"{_place(container_id)}/exec",
+                    body=json.dumps(dict(body)).encode(),
+                    headers=_JSON,
+                )
+            )
+        except wire.RefusedError as error:
+            raise answers.refused_exec(error.status, error.words) from error
+
+    def _exec_status(
+        self, session: wire.Connections, place: str, *, within_s: float
+    ) -> int | None:
+        """Return its exit status; the end of its output comes a moment before it is known."""
+        end = time.monotonic() + within_s
+        while True:
+            told = session.ask_json(dict, "GET", f"{place}/json", limit=_INSPECT_MAX)
+            code = answers.exec_status(told)
+            if code is not None or time.monotonic() > end:
+                return code
+            self._closing.wait(_EXEC_LOOK_S)
 
     # --- what belongs to a container ---
 

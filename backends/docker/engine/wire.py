@@ -22,7 +22,7 @@ import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.client import BadStatusLine, HTTPException
 from typing import Any, BinaryIO
 
@@ -408,6 +408,17 @@ class EngineAnswer:
         if not frames.complete:
             raise OddReplyError("the output ends in the middle of a frame")
         return bytes(tail[-kept:]), size <= kept
+
+    def frames(self, take: Callable[[bytes], None]) -> None:
+        """Hand over multiplexed output as it comes, to its end, whatever its size.
+
+        Raises ``OddReplyError`` for frames that are none.
+        """
+        self._check_unpacked()
+        frames = _Frames()
+        for piece in self._pieces():
+            for part in frames.contents(piece):
+                take(bytes(part))
 
     # --- inside ---
 

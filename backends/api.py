@@ -191,11 +191,14 @@ PipelineMode = Literal["socket", "dind", "dind-rootless"]
 class DockerPipelines:
     """An engine for the builds of an instance, by somebody who knows what that costs.
 
-    ``image``: of the engine beside the instance; None: the official one (``kit.pipelines``).
+    ``image``: of the engine beside the instance; None: the official one (``kit.pipelines``). The
+    limits are those of that engine with all that it runs; None: what the platform makes of it.
     """
 
     mode: PipelineMode
     image: str | None = None
+    memory_bytes: int | None = None
+    cpu_limit: float | None = None  # cores
 
 
 @frozen(kw_only=True)

@@ -304,7 +304,8 @@ class DockerTemplate:
         most=1 << 50,
     )
     pids: int | None = setting.of(
-        "Processes and threads at most: a fork bomb must not take the host. none: no limit.",
+        "Processes and threads at most: a fork bomb must not take the host. The same again for an "
+        "engine beside the agent with all its containers. none: no limit.",
         8192,
         least=16,
         most=4_194_304,

@@ -406,6 +406,17 @@ class Pipelines:
     engine_image: str | None = setting.of(
         "Image of the engine beside each agent. Default: docker:dind, docker:dind-rootless.", None
     )
+    engine_memory_bytes: int | None = setting.of(
+        "Hard limit of memory of the engine beside each agent, with all containers of its builds, "
+        "beside what the agent has. Default: docker: as much as the agent; kubernetes: what the "
+        "namespace says.",
+        None,
+        least=_LEAST_MEMORY,
+        most=1 << 50,
+    )
+    engine_cpu_limit: float | None = setting.of(
+        "The same of cores, hard limit. Default: as for its memory.", None, above=0, most=10_000
+    )
 
 
 @frozen(kw_only=True)

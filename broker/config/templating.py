@@ -523,10 +523,11 @@ class Templates:
                 f"acknowledge: {way.acknowledged}, in a template of its own, for labels whose "
                 "users may be that",
             )
-        if told.engine_image is not None and not way.image:
-            self.notes.bad(
-                (*where, "engine_image"), f"mode {mode} starts no engine", "leave it out"
-            )
+        of_engine = ("engine_image", "engine_memory_bytes", "engine_cpu_limit")
+        for key in () if way.image else of_engine:
+            if getattr(told, key) is not None:
+                words = f"mode {mode} starts no engine"
+                self.notes.bad((*where, key.removesuffix("_bytes")), words, "leave it out")
         folder = section.remote_fs or pipelines.FOLDER
         if mode == "socket" and not (folder.startswith("/") and names.is_own(folder)):
             self.notes.bad(
@@ -549,7 +550,12 @@ class Templates:
                     if others
                     else "leave it out, or choose other backends for this template",
                 )
-        return backends_api.DockerPipelines(mode=mode, image=told.engine_image)
+        return backends_api.DockerPipelines(
+            mode=mode,
+            image=told.engine_image,
+            memory_bytes=told.engine_memory_bytes,
+            cpu_limit=told.engine_cpu_limit,
+        )
 
     def _check_slots(
         self, path: tree.Path, name: str, platform: Mapping[model.BackendName, Any]

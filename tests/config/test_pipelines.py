@@ -60,6 +60,11 @@ def test_an_engine_beside_the_agent_leaves_its_working_directory_where_it_is(tmp
     assert (None, "mirror/docker:dind") == (spec.work_dir, spec.pipelines.image)
 
 
+def test_an_engine_beside_the_agent_has_limits_of_its_own(tmp_path):
+    spec = order(tmp_path, f"mode: dind, {ROOT}, engine_memory: 4Gi, engine_cpu_limit: 2.5")
+    assert (4 << 30, 2.5) == (spec.pipelines.memory_bytes, spec.pipelines.cpu_limit)
+
+
 @each("mode", pipelines.MODES)
 def test_nobody_has_it_who_does_not_say_what_it_costs(tmp_path, mode):
     """In the words of that very mode; those of a cheaper one do not count."""
@@ -98,6 +103,17 @@ def test_nobody_has_it_who_does_not_say_what_it_costs(tmp_path, mode):
             {},
             "engine_image: mode socket starts no engine",
         ),
+        (
+            f"mode: socket, {ROOT}, engine_memory: 1Gi",
+            {},
+            "engine_memory: mode socket starts no engine",
+        ),
+        (
+            f"mode: socket, {ROOT}, engine_cpu_limit: 2",
+            {},
+            "engine_cpu_limit: mode socket starts no engine",
+        ),
+        (f"mode: dind, {ROOT}, engine_memory: 1", {}, "engine_memory: found"),
         (f"mode: socket, {ROOT}", {"backend": "far"}, "which group may use the socket of ssh://"),
         (f"mode: socket, {ROOT}", {"more": "docker: {user: image}"}, "hint: user: a number"),
         (f"mode: dind, {ROOT}", {"more": "docker: {user: image}"}, "hint: its user by number"),

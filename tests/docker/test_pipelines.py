@@ -14,7 +14,7 @@ from backends.docker.containers import container
 from backends.kit import pipelines
 from tests import programs
 from tests.contract import checks
-from tests.docker import engines, registries
+from tests.docker import conftest, engines, registries
 
 DOCKER = shutil.which("docker", path="/usr/bin:/usr/local/bin")
 SOCKET = api.DockerPipelines(mode="socket")
@@ -71,6 +71,44 @@ def test_an_engine_beside_the_agent_sees_what_it_has(mode, group):
     assert "CapDrop" not in host
     assert f"docker:{mode}" == beside["Image"]
     assert not plan.wants_socket
+
+
+@pytest.mark.parametrize(
+    ("told", "options", "limits"),
+    [
+        ({}, {}, (2 << 30, 2 << 30, 1 << 30, 1_500_000_000, 512, 8192)),
+        ({}, {"pids": 99}, (2 << 30, 2 << 30, 1 << 30, 1_500_000_000, 512, 99)),
+        ({}, {"pids": None}, (2 << 30, 2 << 30, 1 << 30, 1_500_000_000, 512, None)),
+        (
+            {},
+            {"docker": {"HostConfig": {"Memory": 3 << 30}}},
+            (3 << 30, 3 << 30, 1 << 30, 1_500_000_000, 512, 8192),
+        ),
+        (
+            {"memory_bytes": 512 << 20, "cpu_limit": 4.0},
+            {"memory_swap_bytes": 8 << 30},
+            (512 << 20, 512 << 20, None, 4_000_000_000, 512, 8192),
+        ),
+    ],
+)
+def test_an_engine_beside_the_agent_has_limits(told, options, limits):
+    """Those of the agent once more, raw ones too, or those that are told for it."""
+    had = api.Resources(
+        memory_bytes=2 << 30, memory_reservation_bytes=1 << 30, cpu_limit=1.5, cpu_shares=0.5
+    )
+    one = attrs.evolve(
+        spec(mode="dind", work_dir=None, **options),
+        pipelines=api.DockerPipelines(mode="dind", **told),
+        resources=had,
+    )
+    host = container.plan(one, owner="o").beside["HostConfig"]
+    keys = ("Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "PidsLimit")
+    assert limits == tuple(host.get(key) for key in keys)
+
+
+def test_an_engine_beside_an_agent_without_limits_has_none_of_memory():
+    host = container.plan(spec(mode="dind", work_dir=None), owner="o").beside["HostConfig"]
+    assert {"PidsLimit": 8192} == {key: host[key] for key in container._LIMITS if key in host}
 
 
 def test_the_engine_is_shown_beside_its_agent():
@@ -282,6 +320,31 @@ async def test_an_engine_is_there_before_its_agent_and_goes_after_it(rig, beside
     assert {name} == set(await checks.listed(rig.backend)), "an engine is no agent"
     await rig.backend.terminate(name, grace_s=0)
     assert ([], []) == await left(rig)
+
+
+@pytest.mark.parametrize("told", [None, 96 << 20])
+async def test_the_limits_of_an_engine_are_the_kernels(rig, beside, name, told):
+    """Whatever it runs is below it: v1 and v2 of control groups say so in files of their own."""
+    show = STAND_IN.replace(
+        "exec sleep",
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null\n"
+        "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null\nexec sleep",
+    )
+    made = beside(name, code=None, dockerd=show)
+    await rig.backend.launch(
+        attrs.evolve(
+            made,
+            resources=api.Resources(memory_bytes=64 << 20),
+            pipelines=attrs.evolve(made.pipelines, memory_bytes=told),
+        )
+    )
+
+    async def written():
+        engine = f"{rig.container(name)}-engine"
+        return (await rig.sdk("logs", engine)).split()
+
+    limits = await checks.until("its limits", written, within_s=conftest.WITHIN_S)
+    assert [str(told or 64 << 20), "8192"] == [line.decode() for line in limits]
 
 
 async def test_an_engine_whose_agent_is_gone_is_removed(rig, beside, name):

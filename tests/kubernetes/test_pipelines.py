@@ -28,11 +28,11 @@ PLAIN = api.InstanceSpec(
 GROUPS = {"spec": {"securityContext": {"supplementalGroups": [998]}}}
 
 
-def made(mode, **options):
+def made(mode, *, limits=None, **options):
     """Return a pod whose builds have an engine."""
     spec = attrs.evolve(
         PLAIN,
-        pipelines=api.DockerPipelines(mode=mode),
+        pipelines=api.DockerPipelines(mode=mode, **(limits or {})),
         work_dir=f"/srv/agent-broker/{PLAIN.name}" if mode == "socket" else None,
         options=settings.KubernetesTemplate(**options),
     )
@@ -68,6 +68,14 @@ def test_an_engine_stands_beside_the_agent(mode, user, data, group):
     assert data in mounts(sidecar)
     assert {"name": "DOCKER_HOST", "value": f"unix://{pipelines.SOCKET}"} in agent["env"]
     assert {"drop": ["ALL"]} == agent["securityContext"]["capabilities"]
+
+
+def test_limits_of_the_engine_are_those_that_are_told():
+    """Not the agent's: a pod would need twice the room. Without any the namespace decides."""
+    (sidecar,) = made("dind")["initContainers"]
+    assert "resources" not in sidecar
+    (sidecar,) = made("dind", limits={"memory_bytes": 4 << 30, "cpu_limit": 1.5})["initContainers"]
+    assert {"limits": {"memory": "4096Mi", "cpu": "1500m"}} == sidecar["resources"]
 
 
 def test_the_agents_secret_is_the_agents_alone():

@@ -47,6 +47,16 @@ _RUNTIME_MOUNT = {"Type": "volume", "Source": "", "Target": runtime.ROOT, "ReadO
 _PLACES = {api.SECRETS: SECRETS, api.WORK: WORK, api.FILES: FILES}
 _TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
 _SHARES_PER_CORE = 1024
+_LIMITS = (
+    "Memory",
+    "MemoryReservation",
+    "MemorySwap",
+    "NanoCpus",
+    "CpuQuota",
+    "CpuPeriod",
+    "CpuShares",
+    "PidsLimit",
+)
 PRIVILEGED: Mapping[str, Any] = {"Privileged": True, "CapAdd": ["ALL"]}
 """Of an engine in a container: the one without the other is no privilege."""
 
@@ -411,8 +421,8 @@ def _beside(
 ) -> Mapping[str, Any] | None:
     """Return what the engine beside an agent is made from; None: it has none. Raises Rejected.
 
-    It sees what the agent has mounted, at the same places, and is on the agent's networks. Its
-    images and containers go with it.
+    It sees what the agent has mounted, at the same places, is on the agent's networks, and has
+    limits like the agent's where none are told. Its images and containers go with it.
     """
     told = spec.pipelines
     if told is None or told.mode == "socket":
@@ -434,11 +444,29 @@ def _beside(
         },
         "HostConfig": {
             **{key: of_agent[key] for key in from_agent if key in of_agent},
+            **_limits_beside(told, of_agent),
             **host,
             **PRIVILEGED,
             "RestartPolicy": {"Name": "on-failure"},
         },
     }
+
+
+def _limits_beside(told: api.DockerPipelines, of_agent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the limits of an engine beside an agent with that HostConfig.
+
+    What its builds run is in its control group, so they are limits of all of it together. A
+    reservation, or swap, that was meant for the agent's memory may be none beside another limit.
+    """
+    limits = {key: of_agent[key] for key in _LIMITS if key in of_agent}
+    if told.memory_bytes is not None:
+        limits.pop("MemoryReservation", None)
+        limits |= {"Memory": told.memory_bytes, "MemorySwap": told.memory_bytes}
+    if told.cpu_limit is not None:
+        for key in ("CpuQuota", "CpuPeriod"):
+            limits.pop(key, None)
+        limits["NanoCpus"] = round(told.cpu_limit * 1e9)
+    return limits
 
 
 def _entry_point(spec: api.InstanceSpec, options: settings.DockerTemplate) -> list[str] | None:

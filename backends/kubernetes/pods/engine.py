@@ -35,8 +35,13 @@ while :; do sleep 3600 & wait $!; done
 Manifest = dict[str, Any]
 
 
-def give(body: Manifest, agent: Manifest, spec: api.InstanceSpec) -> None:
-    """Bring into a pod what the builds of its agent need. Raises Rejected."""
+def give(
+    body: Manifest, agent: Manifest, spec: api.InstanceSpec, *, limits: Mapping[str, Any]
+) -> None:
+    """Bring into a pod what the builds of its agent need. Raises Rejected.
+
+    ``limits``: the ``resources`` of an engine beside the agent, empty where nobody told some.
+    """
     told = spec.pipelines
     if told is None:
         return
@@ -62,6 +67,8 @@ def give(body: Manifest, agent: Manifest, spec: api.InstanceSpec) -> None:
             {"name": _DATA_VOLUME, "mountPath": _DATA[told.mode]},
         ],
     }
+    if limits:
+        sidecar["resources"] = {**limits}
     _bring(body, sidecar, {"name": ENGINE, "emptyDir": {}}, {"name": _DATA_VOLUME, "emptyDir": {}})
     _mount(agent, ENGINE, pipelines.ENGINE)
     _tell(agent, pipelines.ENVIRONMENT)

@@ -376,7 +376,12 @@ def _complete(
         _add_secret(body, agent, pod_name(spec.name), shared=_group(body) is not None)
     if spec.pipelines is not None and _is_windows(pod):
         raise api.Rejected("docker_pipelines: an engine is for Linux, and the pod for Windows")
-    engine.give(body, agent, spec)
+    told = spec.pipelines
+    wanted = api.Resources(
+        memory_bytes=None if told is None else told.memory_bytes,
+        cpu_limit=None if told is None else told.cpu_limit,
+    )
+    engine.give(body, agent, spec, limits=_resources(wanted))
     copies = _bring(pod, agent, spec, options, runtimes)
     others = [c for c in body.get("initContainers", []) if c not in copies]
     everything = [*copies, *others, *body["containers"]]

@@ -4,12 +4,14 @@ Every field says unit, default and the reason of the default. The values are che
 a wrong one is told when the configuration is read; ValueError names what is allowed.
 """
 
+import contextlib
+import json
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import Attribute, evolve, frozen
 
 from backends import api
 from backends.docker.engine import reference
@@ -28,6 +30,9 @@ _VOLUME = re.compile(
     r"/.*|([A-Za-z0-9]|\{(name|slot)\})([A-Za-z0-9_.-]|\{(name|slot)\})*", re.DOTALL
 )
 _API = re.compile(r"1\.\d{2}")
+_CONFINED = re.compile(
+    r"apparmor=\S+|label=(disable|(user|role|type|level):\S+)|seccomp=(unconfined|builtin)"
+)
 OPEN = "without TLS everybody who reaches that port, or is on the way to it, is root on that host"
 POLICIES = ("if-missing", "always", "never")
 _WORDS = {
@@ -51,13 +56,38 @@ _KINDS = misfits.Kinds(
     truths="AutoRemove Init Privileged ReadonlyRootfs Tty",
 )
 _MACHINE = "the engine's host"
-_SEES = "every build of this template sees"
+_ALL = "every build of this template"
+_SEES = f"{_ALL} sees"
+_UNCONFINED = frozenset(
+    {"apparmor=unconfined", "seccomp=unconfined", "label=disable", "label=type:spc_t"}
+)
 _OF_THE_HOST = {
     "IpcMode": "the shared memory",
     "NetworkMode": "the network, loopback too,",
     "PidMode": "the processes",
     "UsernsMode": "the users",
 }
+
+
+def _security(_: object, attribute: "Attribute[Any]", value: tuple[str, ...]) -> None:
+    """Judge what confines a container; the engine would tell of it at each start."""
+    for text in value:
+        key, _, rest = text.partition("=")
+        hint = ""
+        if key == "seccomp" and rest not in {"unconfined", "builtin"}:
+            with contextlib.suppress(ValueError, RecursionError):
+                if isinstance(json.loads(rest), dict):
+                    continue
+            hint = "the engine reads no file: give the text of the profile"
+        elif _CONFINED.fullmatch(text):
+            continue
+        elif text.startswith("no-new-privileges"):
+            hint = "no_new_privileges is a setting of its own"
+        raise ValueError(
+            f"{attribute.name}: found {quotes.shown(text)}; allowed: apparmor=PROFILE, "
+            "label=disable, label=type:TYPE (user, role, level), seccomp=unconfined, "
+            f"seccomp={{...}}{'; hint: ' if hint else ''}{hint}"
+        )
 
 
 @frozen(kw_only=True)
@@ -347,6 +377,19 @@ class DockerTemplate:
     devices: tuple[str, ...] = setting.of("Devices of the host, HOST[:CONTAINER[:rwm]].", ())
     init: bool = setting.of("Reap zombies and pass signals on (tini).", True)
     no_new_privileges: bool = setting.of("setuid programs such as sudo do not work.", True)
+    security_opt: tuple[str, ...] = setting.of(
+        "What confines the container, in the engine's words: apparmor=PROFILE (loaded on its "
+        "host), label=type:TYPE and the like for SELinux, seccomp={...} with the text of a "
+        "profile. Default: the engine's own profiles.",
+        (),
+        check=_security,
+    )
+    read_only_root: bool = setting.of(
+        "The image's own files cannot be changed. `/tmp` is a tmpfs then (counted as memory of "
+        "the agent), and its work directory a volume that goes with it, unless `volumes` has "
+        "something there. What builds write to elsewhere, as to a home, needs a volume.",
+        False,
+    )
     cap_drop: tuple[str, ...] = setting.of(
         "Capabilities taken away; a build as an ordinary user needs none.", ("ALL",)
     )
@@ -450,27 +493,9 @@ class DockerTemplate:
     def _of_container(self, common: Common) -> Iterator[Remark]:
         """Say what cannot be right about a container, and what is dangerous in it."""
         number = re.fullmatch(r"\d+(:.*)?", self.user or "")
-        host = self.docker.get("HostConfig")
-        sealed = isinstance(host, dict) and host.get("ReadonlyRootfs") is True
         for place, volume in enumerate(self.volumes):
             on_host = volume.is_own and (volume.name or "").startswith("/")
-            if on_host and not volume.read_only and sealed:
-                yield Remark(
-                    path=("volumes", place, "name"),
-                    text="a folder of the host that is made for each agent cannot be given to its "
-                    "user beside ReadonlyRootfs: the engine puts nothing in",
-                    hint="a tmpfs, or leave out ReadonlyRootfs",
-                    wrong=True,
-                )
-            elif volume.writable_by_user and sealed:
-                yield Remark(
-                    path=("volumes", place, "writable_by_user"),
-                    text="does nothing beside ReadonlyRootfs: the engine puts nothing in, so the "
-                    "volume stays whose it is",
-                    hint="a tmpfs, which everybody may write, or a volume that is the user's",
-                    wrong=True,
-                )
-            elif on_host and not volume.read_only and number is None:
+            if on_host and not volume.read_only and number is None:
                 yield Remark(
                     path=("volumes", place, "name"),
                     text="a folder of the host that is made for each agent is given to its user, "
@@ -608,6 +633,8 @@ def _perils(template: DockerTemplate) -> Iterator[Remark]:
         places.append((("network",), f"{_SEES} {_OF_THE_HOST['NetworkMode']} of {_MACHINE}"))
     if template.devices:
         places.append((("devices",), f"every build of this template has devices of {_MACHINE}"))
+    if any(text in _UNCONFINED for text in template.security_opt):
+        places.append((("security_opt",), f"{_ALL} runs without the engine's confinement"))
     if not template.no_new_privileges:
         text = "every build of this template can become root in its container"
         places.append((("no_new_privileges",), text))

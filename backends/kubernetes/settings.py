@@ -328,6 +328,12 @@ class KubernetesTemplate:
         "runtime's seccomp profile.",
         True,
     )
+    read_only_root: bool = setting.of(
+        "The files of the agent's image cannot be changed: `readOnlyRootFilesystem` of its "
+        "container, unless `pod` says otherwise, and an emptyDir at `/tmp` unless something is "
+        "there. What builds write to elsewhere, as to a home, needs a volume.",
+        False,
+    )
     all_containers: bool = setting.of(
         "An agent counts only while all containers of its pod run, as in the kubernetes "
         "plugin: one whose side container ends, or cannot be started, takes no builds, and "

@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import posixpath
 import tarfile
 
 import attrs
@@ -76,9 +77,11 @@ CASES = {
 
 def put_in(spec: api.InstanceSpec, **files: bytes) -> dict[str, tarfile.TarInfo]:
     plan = container.plan(spec, owner="ours")
-    content = container.archive(plan, files, secrets=True, folders=True)
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        return {member.name: member for member in tar.getmembers()}
+    found = {}
+    for at, content in container.archives(plan, files, secrets=True, folders=True):
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            found |= {posixpath.normpath(f"{at}/{one.name}").strip("/"): one for one in tar}
+    return found
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -104,19 +107,18 @@ def test_what_is_shown_is_what_is_sent(case):
 @pytest.mark.parametrize("case", CASES)
 def test_the_secret_is_in_the_archive_only(case):
     """Not in the body, not in any representation."""
-    import attrs
-
     spec = attrs.evolve(CASES[case], secret_files={"agent-secret": SECRET})
     plan = container.plan(spec, owner="ours")
     assert SECRET not in json.dumps(plan.body)
     assert SECRET not in repr((plan, spec))
-    assert SECRET.encode() in container.archive(plan, {}, secrets=True, folders=False)
-    assert SECRET.encode() not in container.archive(plan, {"x": b""}, secrets=False, folders=True)
+    with_it = dict(container.archives(plan, {}, secrets=True, folders=False))
+    without = dict(container.archives(plan, {"x": b""}, secrets=False, folders=True))
+    assert SECRET.encode() in b"".join(with_it.values())
+    assert SECRET.encode() not in b"".join(without.values())
 
 
 def test_the_secret_does_not_change_the_digest_but_all_else_does():
     """A new secret is the same container; another environment is another."""
-    import attrs
 
     def digest(**changes: object) -> str:
         body = container.plan(attrs.evolve(PLAIN, **changes), owner="ours").body
@@ -132,8 +134,6 @@ def test_the_secret_does_not_change_the_digest_but_all_else_does():
 
 def test_only_the_agents_user_may_read_the_secret():
     """Where its number is known; an image's own user is known to the image only."""
-    import attrs
-
     file = "agent-broker/secrets/agent-secret"
     told = put_in(PLAIN)[file]
     assert (1000, 1000, 0o400) == (told.uid, told.gid, told.mode)
@@ -144,8 +144,6 @@ def test_only_the_agents_user_may_read_the_secret():
 
 def test_the_work_directory_belongs_to_the_user_in_any_image():
     """And what the template wants writable, with its parents; not what is mounted otherwise."""
-    import attrs
-
     cache = settings.Volume(
         name="jars", target=f"{container.WORK}/remoting/jarCache", writable_by_user=True
     )
@@ -163,14 +161,54 @@ def test_the_work_directory_belongs_to_the_user_in_any_image():
 
 def test_a_read_only_image_gets_its_files_by_a_volume():
     """The engine puts nothing into a read-only root file system."""
-    import attrs
-
     options = settings.DockerTemplate(docker={"HostConfig": {"ReadonlyRootfs": True}})
     spec = attrs.evolve(PLAIN, options=options)
     plan = container.plan(spec, owner="ours")
-    assert container.ROOT == plan.archive_at
     assert {"Type": "volume", "Target": container.ROOT} in plan.body["HostConfig"]["Mounts"]
-    assert {".", "secrets", "files", "secrets/agent-secret"} == set(put_in(spec))
+    places = ["", "/secrets", "/files", "/secrets/agent-secret"]
+    assert {f"agent-broker{place}" for place in places} == set(put_in(spec))
+
+
+def test_a_read_only_root_has_places_for_java_and_for_the_work():
+    """Unless the template has some itself: at the place or above it."""
+
+    def made(**told):
+        options = settings.DockerTemplate(read_only_root=True, **told)
+        spec = attrs.evolve(PLAIN, options=options, secret_files={})
+        host = container.plan(spec, owner="ours").body["HostConfig"]
+        mounts = {one["Target"]: one["Type"] for one in host["Mounts"]}
+        return host, mounts, put_in(spec)
+
+    host, mounts, given = made()
+    assert host["ReadonlyRootfs"] is True
+    assert host["Tmpfs"] == {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}
+    assert mounts == {container.WORK: "volume", container.ROOT: "volume"}
+    assert {name: (one.uid, one.gid, one.mode) for name, one in given.items()} == {
+        container.WORK.lstrip("/"): (1000, 1000, 0o755)
+    }
+    home = settings.Volume(target="/home", tmpfs_bytes=1 << 20)
+    scratch = settings.Volume(target="/tmp", name="scratch", writable_by_user=True)
+    host, mounts, given = made(volumes=(home, scratch))
+    assert "Tmpfs" not in host
+    assert mounts == {"/home": "tmpfs", "/tmp": "volume", container.ROOT: "volume"}
+    assert set(given) == {"tmp"}
+
+
+def test_a_read_only_root_leaves_the_work_where_the_template_has_it():
+    """A working directory of its own is a volume, too."""
+    options = settings.DockerTemplate(read_only_root=True)
+    spec = attrs.evolve(PLAIN, options=options, work_dir="/work", secret_files={})
+    mounts = container.plan(spec, owner="ours").body["HostConfig"]["Mounts"]
+    assert [one["Target"] for one in mounts] == ["/work", container.ROOT]
+    assert set(put_in(spec)) == {"work"}
+
+
+def test_what_confines_a_container_stands_beside_what_is_ours():
+    """In the engine's own words."""
+    told = ("apparmor=ci", "label=type:ci_t", 'seccomp={"defaultAction": "SCMP_ACT_ALLOW"}')
+    options = settings.DockerTemplate(security_opt=told)
+    host = container.plan(attrs.evolve(PLAIN, options=options), owner="ours").body["HostConfig"]
+    assert host["SecurityOpt"] == ["no-new-privileges", *told]
 
 
 def test_labels_bring_metadata_and_owner_back():
@@ -189,8 +227,6 @@ def test_labels_bring_metadata_and_owner_back():
 )  # fmt: skip
 def test_what_no_container_can_be_is_rejected(changes):
     """Before anything is sent."""
-    import attrs
-
     with pytest.raises(api.Rejected):
         container.plan(attrs.evolve(PLAIN, **changes), owner="ours")
 

@@ -154,9 +154,6 @@ def test_a_folder_for_each_needs_a_user_by_number():
     for user in ("jenkins", None):
         (found,) = settings.DockerTemplate(volumes=told, user=user).remarks(common)
         assert found.wrong
-    sealed = {"HostConfig": {"ReadonlyRootfs": True}}
-    (found,) = settings.DockerTemplate(volumes=told, docker=sealed).remarks(common)
-    assert found.wrong
 
 
 def test_the_name_is_put_into_what_is_sent():

@@ -144,13 +144,38 @@ def test_an_address_has_no_password():
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("sealed", [True, False])
-def test_what_cannot_be_given_beside_a_sealed_root_is_said(sealed):
-    """It would be the engine's, silently; elsewhere it is given."""
-    volume = settings.Volume(name="cache", target="/cache", writable_by_user=True)
-    found = told(volumes=(volume,), docker={"HostConfig": {"ReadonlyRootfs": sealed}})
-    assert (("volumes", 0, "writable_by_user") in found) is sealed
-    assert all(remark.wrong for remark in found.values() if "writable_by_user" in remark.path)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seccomp=/etc/ci.json", "give the text of the profile"),
+        ("seccomp={", "give the text"),
+        ("apparmor=", "allowed: apparmor=PROFILE"),
+        ("no-new-privileges", "a setting of its own"),
+        ("label:type:x", "allowed"),
+        ("systempaths=unconfined", "allowed"),
+    ],
+)
+def test_what_no_engine_would_take_for_a_confinement_is_refused(text, words):
+    """Where it is written, not at each start."""
+    with pytest.raises(ValueError, match=words):
+        settings.DockerTemplate(security_opt=(text,))
+
+
+@pytest.mark.parametrize(
+    ("text", "opens"),
+    [
+        ("apparmor=docker-ci", False),
+        ("label=type:ci_t", False),
+        ('seccomp={"defaultAction": "SCMP_ACT_ERRNO"}', False),
+        ("seccomp=builtin", False),
+        ("seccomp=unconfined", True),
+        ("apparmor=unconfined", True),
+        ("label=disable", True),
+    ],
+)
+def test_a_container_without_confinement_is_said(text, opens):
+    """As what opens a door, whoever asked for it."""
+    assert (("security_opt",) in told(security_opt=(text,))) is opens
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,35 @@ def test_limits_and_reservations_are_told_apart():
     }
 
 
+def test_nothing_new_is_gained_unless_the_template_says_so():
+    """In the words of the API from 1.44 on; managers before it leave them out."""
+    assert inner(made())["Privileges"] == {"NoNewPrivileges": True}
+    opened = settings.SwarmTemplate(no_new_privileges=False)
+    assert "Privileges" not in inner(made(opened))
+    raw = {"TaskTemplate": {"ContainerSpec": {"Privileges": {"SELinuxContext": {"Type": "ci_t"}}}}}
+    both = inner(made(settings.SwarmTemplate(service=raw)))["Privileges"]
+    assert both == {"NoNewPrivileges": True, "SELinuxContext": {"Type": "ci_t"}}
+
+
+@pytest.mark.parametrize(
+    ("told", "work_dir", "targets"),
+    [
+        ((), None, ["/tmp", "/home/jenkins/agent"]),
+        ((), "/work", ["/tmp", "/work"]),
+        (("/home", "/tmp/"), None, ["/home", "/tmp"]),
+    ],
+)
+def test_a_read_only_root_has_places_to_write_to(told, work_dir, targets):
+    """Of the template, or of the agent's own: they go with it."""
+    volumes = tuple(settings.Volume(target=path) for path in told)
+    options = settings.SwarmTemplate(read_only_root=True, volumes=volumes)
+    container = inner(made(options, work_dir=work_dir))
+    assert container["ReadOnly"] is True
+    assert [mount["Target"] for mount in container["Mounts"]] == targets
+    assert {mount["Type"] for mount in container["Mounts"]} == {"volume"}
+    assert "ReadOnly" not in inner(made())
+
+
 def test_the_secret_is_a_file_of_the_user_and_nowhere_else():
     plan = made()
     assert SECRET not in repr(plan) + json.dumps(plan.body)

@@ -31,7 +31,7 @@ def events(one: client.Engine) -> list[object]:
     return list(one.events({"x": "y"}, 1, lambda _: None))
 
 
-ARCHIVE = container.archive(plan(), {}, secrets=True, folders=False)
+((_, ARCHIVE),) = container.archives(plan(), {}, secrets=True, folders=False)
 JSON_VERBS = {
     "list": lambda one: one.list({"x": "y"}),
     "inspect": lambda one: one.inspect("a1"),

@@ -715,6 +715,40 @@ def test_what_is_odd_about_the_agent_s_container_is_said():
     assert (said(wrapped), said(wrapped, injects=True)) == ([], [("pod", False)])
 
 
+def test_a_read_only_root_leaves_places_to_write_to():
+    """Of the agent alone, unless its pod says otherwise; java needs one for temporary files."""
+    told = settings.KubernetesTemplate(read_only_root=True, pod=PEOPLES)
+    made_pod = pod.make(attrs.evolve(PLAIN, options=told), owner="ci").pod
+    agent, side = container(made_pod), container(made_pod, "postgres")
+    assert agent["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {"name": "agent-broker-tmp", "mountPath": "/tmp"} in agent["volumeMounts"]
+    assert "readOnlyRootFilesystem" not in side["securityContext"]
+    assert schemas.problems(made_pod) == []
+    own = {"spec": {"containers": [
+        {"name": "jnlp", "securityContext": {"readOnlyRootFilesystem": False}}]}}  # fmt: skip
+    said = pod.make(attrs.evolve(PLAIN, options=attrs.evolve(told, pod=own)), owner="ci").pod
+    assert container(said)["securityContext"]["readOnlyRootFilesystem"] is False
+    windows = attrs.evolve(told, pod={"spec": {"os": {"name": "windows"}}})
+    with pytest.raises(api.Rejected, match="for Linux"):
+        pod.make(attrs.evolve(PLAIN, options=windows), owner="ci")
+
+
+def test_what_confines_a_pod_is_in_its_own_words():
+    """Groups, SELinux, AppArmor, seccomp: as the published schemas have them, beside ours."""
+    context = {
+        "supplementalGroups": [5000],
+        "seLinuxOptions": {"type": "ci_t"},
+        "appArmorProfile": {"type": "Localhost", "localhostProfile": "ci"},
+        "seccompProfile": {"type": "Localhost", "localhostProfile": "ci.json"},
+    }
+    options = settings.KubernetesTemplate(pod={"spec": {"securityContext": context}})
+    made_pod = pod.make(attrs.evolve(PLAIN, options=options), owner="ci").pod
+    assert schemas.problems(made_pod) == []
+    found = made_pod["spec"]["securityContext"]
+    assert context.items() <= found.items()
+    assert (found["runAsUser"], found["runAsGroup"], found["runAsNonRoot"]) == (1000, 1000, True)
+
+
 def test_a_runtime_that_cannot_be_is_refused():
     """One that nobody configured, and one in a pod for Windows."""
     with pytest.raises(api.Rejected, match="no runtime 'default'"):

@@ -57,6 +57,9 @@ _LIMITS = (
     "CpuShares",
     "PidsLimit",
 )
+_TMP = "/tmp"  # noqa: S108 -- of the container
+_TMPFS = "rw,exec,nosuid,nodev,mode=1777"
+"""Programs of Java load libraries from there; the engine's own way would forbid it."""
 PRIVILEGED: Mapping[str, Any] = {"Privileged": True, "CapAdd": ["ALL"]}
 """Of an engine in a container: the one without the other is no privilege."""
 
@@ -103,7 +106,7 @@ class ContainerPlan:
     body: Mapping[str, Any]
     networks: tuple[str, ...]  # to join besides the body's
     aliases: tuple[str, ...]  # there
-    archive_at: str  # where an archive is unpacked
+    sealed: bool  # nothing can be put into its root file system, only into volumes
     ids: tuple[int | None, int | None]
     folders: tuple[str, ...]
     fresh_folders: bool  # no image can have them: they are on volumes, or below them
@@ -200,11 +203,14 @@ def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
         problem = f"the template's options are {type(options).__name__}, not DockerTemplate"
     if problem is not None:
         raise api.Rejected(problem)
-    if spec.pipelines is None:
-        return options
-    by_socket = spec.pipelines.mode == "socket"
-    folder = pipelines.own_folder(spec) if by_socket else spec.work_dir or WORK
-    return options.with_pipelines(spec.pipelines, folder)
+    folder = spec.work_dir or WORK
+    if spec.pipelines is not None:
+        folder = pipelines.own_folder(spec) if spec.pipelines.mode == "socket" else folder
+        options = options.with_pipelines(spec.pipelines, folder)
+    if options.read_only_root and not _covers(options, folder):
+        work = settings.Volume(target=folder, writable_by_user=True)
+        options = evolve(options, volumes=(*options.volumes, work))
+    return options
 
 
 def plan(
@@ -228,8 +234,8 @@ def plan(
     if brought is not None:
         mounts = [*body["HostConfig"].get("Mounts", []), _mount_of(brought)]
         body["HostConfig"] = {**body["HostConfig"], "Mounts": mounts}
-    read_only = bool(bodies.section(body, "HostConfig").get("ReadonlyRootfs"))
-    if read_only:  # then files can be put into volumes only
+    sealed = bool(bodies.section(body, "HostConfig").get("ReadonlyRootfs"))
+    if sealed:  # then files can be put into volumes only
         mounts = [*body["HostConfig"].get("Mounts", []), {"Type": "volume", "Target": ROOT}]
         body["HostConfig"] = {**body["HostConfig"], "Mounts": mounts}
     try:
@@ -253,11 +259,9 @@ def plan(
         body=body,
         networks=options.networks,
         aliases=options.aliases,
-        archive_at=ROOT if read_only else "/",
+        sealed=sealed,
         ids=bodies.ids(options.user),
-        folders=tuple(names.named(path, spec.name) for path in _owned(options))
-        if bodies.ids(options.user)[0] is not None
-        else (),
+        folders=_folders(spec, options, body, sealed=sealed),
         fresh_folders=any(volume.is_given for volume in options.volumes),
         kin=bodies.fingerprint([bodies.ids(options.user), body.get("HostConfig")]),
         hands_on=any(perils.has_socket(mount.source) for mount in mounts_of(options)),
@@ -302,24 +306,43 @@ def mounts_of(options: settings.DockerTemplate) -> Iterator[workspaces.Mount]:
     yield from host_paths.mounts({**host, **raw}, typed)
 
 
-def archive(
+def archives(
     plan: ContainerPlan, files: Mapping[str, bytes], *, secrets: bool, folders: bool
-) -> bytes | None:
-    """Return the tar file of what has to be put in, relative to ``archive_at``; None: nothing.
+) -> Iterator[tuple[str, bytes]]:
+    """Yield what has to be put in: where a tar file is unpacked, and the tar file.
 
     Owned by the template's user where that is a number. A name is known to the image only, so
     then, and for the image's own user, everybody in the container may read: it is one agent's.
     """
+    with_files = files or (secrets and plan.secrets)
+    with_folders = folders and plan.folders
+    if not plan.sealed and (with_files or with_folders):
+        yield "/", _archive(plan, files, secrets=secrets, folders=folders)
+        return
+    if with_files:
+        yield ROOT, _archive(plan, files, secrets=secrets, folders=False, at=ROOT)
+    for path in plan.folders if folders else ():
+        yield path, _archive(plan, {}, secrets=False, folders=True, at=path)
+
+
+def _archive(
+    plan: ContainerPlan,
+    files: Mapping[str, bytes],
+    *,
+    secrets: bool,
+    folders: bool,
+    at: str = "/",
+) -> bytes:
+    """Return a tar file of what is in the folder ``at``, and of that folder itself."""
     uid, gid = plan.ids
-    if not files and not (secrets and plan.secrets) and not (folders and plan.folders):
-        return None
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
 
         def add(path: str, mode: int, content: bytes | None = None) -> None:
-            if not path.startswith(plan.archive_at):
+            if path != at and not path.startswith(f"{at.rstrip('/')}/"):
                 return
-            member = tarfile.TarInfo(posixpath.relpath(path, plan.archive_at))
+            # the engine passes over an entry "." for a folder that is there
+            member = tarfile.TarInfo("/" if path == at else posixpath.relpath(path, at))
             member.uid, member.gid, member.mode = uid or 0, gid or 0, mode
             if content is None:
                 member.type = tarfile.DIRTYPE
@@ -333,7 +356,7 @@ def archive(
         for path in plan.folders if folders else ():
             add(path, 0o755)
         if folders and plan.runtime is not None:  # images from scratch have none
-            add("/tmp", 0o1777)  # noqa: S108 -- of the container
+            add(_TMP, 0o1777)
         for name, text in plan.secrets.items() if secrets else ():
             content = text.encode("utf-8", "surrogateescape")
             add(f"{SECRETS}/{name}", 0o444 if uid is None else 0o400, content)
@@ -504,7 +527,12 @@ def _host(resources: api.Resources, options: settings.DockerTemplate) -> dict[st
             "Devices": [_device(text) for text in options.devices],
             "GroupAdd": list(options.groups),
             "Init": options.init,
-            "SecurityOpt": ["no-new-privileges"] if options.no_new_privileges else [],
+            "ReadonlyRootfs": options.read_only_root or None,
+            "Tmpfs": {_TMP: _TMPFS} if options.read_only_root and not _has(options, _TMP) else {},
+            "SecurityOpt": [
+                *(["no-new-privileges"] if options.no_new_privileges else []),
+                *options.security_opt,
+            ],
             "CapDrop": list(options.cap_drop),
             "CapAdd": list(options.cap_add),
             "LogConfig": None
@@ -548,6 +576,35 @@ def volume_mount(volume: Volume, *, tmpfs_mode: int) -> dict[str, Any]:
         config = {"Name": volume.driver or "local", "Options": volume.driver_options}
         mount["VolumeOptions"] = {"DriverConfig": config}
     return mount
+
+
+def _has(options: settings.DockerTemplate, path: str) -> bool:
+    """Tell whether a template mounts something at a path."""
+    return any(workspaces.normal(mount.target) == path for mount in mounts_of(options))
+
+
+def _covers(options: settings.DockerTemplate, path: str) -> bool:
+    """Tell whether a template mounts something at a path or above it."""
+    targets = [workspaces.normal(mount.target) for mount in mounts_of(options)]
+    return any(path == place or path.startswith(f"{place}/") for place in targets)
+
+
+def _folders(
+    spec: api.InstanceSpec,
+    options: settings.DockerTemplate,
+    body: Mapping[str, Any],
+    *,
+    sealed: bool,
+) -> tuple[str, ...]:
+    """Return the directories that have to be given to the user, as far as they can be."""
+    if bodies.ids(options.user)[0] is None:
+        return ()
+    found = [str(names.named(path, spec.name)) for path in _owned(options)]
+    if not sealed:
+        return tuple(found)
+    mounted = host_paths.mounts(bodies.section(body, "HostConfig"), ())
+    writable = {workspaces.normal(mount.target) for mount in mounted if not mount.read_only}
+    return tuple(path for path in found if workspaces.normal(path) in writable)
 
 
 def _owned(options: settings.DockerTemplate) -> Iterator[str]:

@@ -251,9 +251,8 @@ class Host:
         needed = bool(plan.folders) and (
             plan.fresh_folders or not self._provides(container_id, plan)
         )
-        archive = container.archive(plan, files, secrets=not mounted, folders=needed)
-        if archive is not None:
-            self.client.put(container_id, plan.archive_at, archive)
+        for at, archive in container.archives(plan, files, secrets=not mounted, folders=needed):
+            self.client.put(container_id, at, archive)
 
     def _provides(self, made: str, plan: container.ContainerPlan) -> bool:
         """Tell whether the image has the folders, for that user; it is looked at once."""

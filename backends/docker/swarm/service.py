@@ -13,7 +13,7 @@ Rules:
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from attrs import asdict, evolve, field, frozen
@@ -22,7 +22,7 @@ from backends import api
 from backends.docker.containers import container
 from backends.docker.engine import bodies, reference
 from backends.docker.swarm import placement, settings
-from backends.kit import names, published, runtime
+from backends.kit import names, published, runtime, workspaces
 from outside import quotes
 
 PREFIX, DIGEST, NAME = container.PREFIX, container.DIGEST, container.NAME
@@ -350,7 +350,7 @@ def _container(
             "Mounts": [
                 # a manager drops a mode with a sticky bit altogether
                 container.volume_mount(volume, tmpfs_mode=0o777)
-                for volume in options.volumes
+                for volume in (*options.volumes, *_scratch(spec, options))
             ]
             + ([] if brought is None else [_tree(brought)]),
             "StopGracePeriod": round(options.grace_s * 1e9),
@@ -358,6 +358,8 @@ def _container(
             "Hosts": [_host(line) for line in options.extra_hosts],
             "DNSConfig": bodies.without_nothing(dns),
             "Init": options.init,
+            "ReadOnly": options.read_only_root or None,
+            "Privileges": {"NoNewPrivileges": True} if options.no_new_privileges else None,
             "CapabilityAdd": list(options.cap_add),
             "CapabilityDrop": list(options.cap_drop),
             "Ulimits": [
@@ -366,6 +368,17 @@ def _container(
             ],
         }
     )
+
+
+def _scratch(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> Iterator[settings.Volume]:
+    """Yield places to write to beside a read-only root, where the template has none.
+
+    Volumes, not in memory: a tmpfs of a swarm runs no programs and loads no libraries.
+    """
+    targets = [workspaces.normal(volume.target) for volume in options.volumes]
+    for path in ("/tmp", spec.work_dir or WORK) if options.read_only_root else ():  # noqa: S108
+        if not any(path == place or path.startswith(f"{place}/") for place in targets):
+            yield settings.Volume(target=path)
 
 
 def _tree(brought: settings.SwarmRuntime) -> dict[str, Any]:

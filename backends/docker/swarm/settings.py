@@ -29,7 +29,7 @@ _KINDS = misfits.Kinds(
     lists="Command Args Env Groups CapabilityAdd CapabilityDrop Hosts Constraints",
     sections="Labels Sysctls",
     numbers="NanoCPUs MemoryBytes Pids StopGracePeriod",
-    truths="Init ReadOnly TTY",
+    truths="Disable Init NoNewPrivileges ReadOnly TTY",
 )
 _NOT_OURS = {
     "RestartPolicy": "the swarm would start a dead agent again, which its controller refuses",
@@ -305,6 +305,16 @@ class SwarmTemplate:
         "Secrets of the swarm, as files in memory: every build of the template can read them.", ()
     )
     init: bool = setting.of("Reap zombies and pass signals on (tini).", True)
+    no_new_privileges: bool = setting.of(
+        "setuid programs such as sudo do not work. Of swarms from API 1.44 on (Docker 25): "
+        "managers before it leave it out without a word.",
+        True,
+    )
+    read_only_root: bool = setting.of(
+        "The image's own files cannot be changed. `/tmp` and the work directory are volumes then "
+        "that go with the agent, as the image has them, unless `volumes` has something there.",
+        False,
+    )
     cap_drop: tuple[str, ...] = setting.of(
         "Capabilities taken away; a build as an ordinary user needs none.", ("ALL",)
     )
@@ -377,15 +387,7 @@ class SwarmTemplate:
                 words = perils.of_folder(volume.name, _MACHINE)
                 if words is not None:
                     yield Remark(path=("volumes", number), text=words, hint=perils.HINT)
-        words = perils.of_capabilities(self.cap_add, _MACHINE)
-        if words is not None:
-            yield Remark(path=("cap_add",), text=words, hint=perils.HINT)
-        if "ALL" not in {name.upper() for name in self.cap_drop}:
-            yield Remark(
-                path=("cap_drop",),
-                text="whoever is root in the container keeps the engine's own capabilities",
-                hint=perils.HINT,
-            )
+        yield from self._of_rights()
         if "host" in self.networks:
             yield Remark(
                 path=("networks",),
@@ -401,6 +403,24 @@ class SwarmTemplate:
                     hint=f"a random one: {text.rpartition(':')[2]}",
                 )
         yield from self._raw_remarks()
+
+    def _of_rights(self) -> Iterator[Remark]:
+        """Say what lets builds become more than their user."""
+        words = perils.of_capabilities(self.cap_add, _MACHINE)
+        if words is not None:
+            yield Remark(path=("cap_add",), text=words, hint=perils.HINT)
+        if "ALL" not in {name.upper() for name in self.cap_drop}:
+            yield Remark(
+                path=("cap_drop",),
+                text="whoever is root in the container keeps the engine's own capabilities",
+                hint=perils.HINT,
+            )
+        if not self.no_new_privileges:
+            yield Remark(
+                path=("no_new_privileges",),
+                text="every build of this template can become root in its container",
+                hint=perils.HINT,
+            )
 
     def _raw_remarks(self) -> Iterator[Remark]:
         """Say what of the raw section is of another kind, or is the broker's own."""

@@ -400,6 +400,11 @@ def _complete(
         )
     if options.drain_grace_s is not None:
         _give_grace(body, agent, math.ceil(options.drain_grace_s))
+    if options.read_only_root:
+        if _is_windows(pod):
+            raise api.Rejected("read_only_root is for Linux, and the pod for Windows")
+        _mount_scratch(body, agent)
+        agent.setdefault("securityContext", {}).setdefault("readOnlyRootFilesystem", True)
     if options.restricted and not _is_windows(pod):
         _restrict(body, everything)
 

@@ -96,6 +96,7 @@ def build(
         ask_result=reader.ask_result,
         ask_at_work=reader.at_work,
         leads=lambda: leads.leading,
+        environments=nodes,
         state=state.State.fresh(_restored(builds)),
     )
     assembled = app.Broker(

@@ -6,11 +6,14 @@ steps that keeps builds safe is the caller's.
 Facts: section 3 and 7 of the REST reference, recordings ``nodes/*``, ``agent/01-jnlp-files``.
 """
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+import re
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping
 from urllib.parse import quote
 
-from jnlp import errors, http, node, state, version
+from jnlp import environment, errors, http, node, state, version
 from jnlp import secret as jnlp_secret
 from outside import quotes
 
@@ -30,6 +33,7 @@ class NodeClient:
         self._secrets: dict[str, jnlp_secret.Secret] = {}
         self._secrets_of = ""  # the controller session they belong to
         self._has_plain_secrets = True
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def create(self, definition: node.NodeDefinition) -> None:
         """Create a node. Raises ``NodeExists`` for a taken name, ``BadRequest`` for a bad one.
@@ -139,9 +143,10 @@ class NodeClient:
         ``changeOfflineCause`` sets, ``toggleOffline`` would flip: a repeated toggle after a
         time-out puts the node back to work.
         """
-        await self._session.post(
-            _path(name, "changeOfflineCause"), form={"offlineMessage": message}
-        )
+        async with self._turn(name):
+            await self._session.post(
+                _path(name, "changeOfflineCause"), form={"offlineMessage": message}
+            )
 
     async def uncordon(self, name: str) -> None:
         """Bring a node back into service and make sure of it; may be repeated.
@@ -149,10 +154,11 @@ class NodeClient:
         Raises ``NotFound`` for an unknown node, ``Unexpected`` if it is still taken out after.
         """
         for _ in range(2):  # two clients that toggle at once undo each other
-            seen = await self._must_read(name)
-            if not seen.temporarily_offline:
-                return
-            await self._session.post(_path(name, "toggleOffline"), form={"offlineMessage": ""})
+            async with self._turn(name):
+                seen = await self._must_read(name)
+                if not seen.temporarily_offline:
+                    return
+                await self._session.post(_path(name, "toggleOffline"), form={"offlineMessage": ""})
         if (await self._must_read(name)).temporarily_offline:
             raise errors.Unexpected(
                 f"node {name} is still temporarily offline after toggleOffline"
@@ -177,6 +183,24 @@ class NodeClient:
     async def unseal(self, name: str) -> None:
         """Let a node take items again, which must ask for it by its name: the labels are gone."""
         await self._configure(name, lambda config: node.accepting(config, tasks=True))
+
+    async def tell_builds(
+        self, name: str, variables: Mapping[str, str], *, ours: re.Pattern[str]
+    ) -> None:
+        """Set the variables of builds on a node whose names match ``ours``; may be repeated.
+
+        Writes only what differs. Raises ``Unexpected`` where the controller does not keep them.
+        """
+
+        def told(config: str) -> str:
+            return environment.with_variables(config, variables, ours=ours)
+
+        if await self._configure(name, told):
+            kept, wanted = await self._changed_config(name, told)
+            if kept != wanted:
+                raise errors.Unexpected(
+                    f"the controller does not keep the environment of node {name}"
+                )
 
     async def delete(self, name: str) -> None:
         """Remove a node, closing its agent's connection; raises ``NotFound`` if it is gone."""
@@ -206,22 +230,23 @@ class NodeClient:
         Where the controller does not take the mark, or does not delete the node, all is as it was
         before. Raises ``NotFound`` for a node that is gone, ``Unexpected`` where the mark is lost.
         """
-        before, marked = await self._changed_config(name, node.as_single_use)
-        try:
-            await self._post_config(name, marked)
-            kept = await self._session.get_text(_path(name, "config.xml"))
-            if not node.is_single_use(kept.text):
-                raise errors.Unexpected(
-                    f"the controller does not mark node {name} as single-use: the plugin "
-                    "durable-task is missing"
-                )
-            await self.delete(name)
-        except errors.NotFound:
-            raise
-        except errors.JenkinsError:
-            with contextlib.suppress(errors.JenkinsError):  # the first error is what counts
-                await self._post_config(name, before)
-            raise
+        async with self._turn(name):
+            before, marked = await self._changed_config(name, node.as_single_use)
+            try:
+                await self._post_config(name, marked)
+                kept = await self._session.get_text(_path(name, "config.xml"))
+                if not node.is_single_use(kept.text):
+                    raise errors.Unexpected(
+                        f"the controller does not mark node {name} as single-use: the plugin "
+                        "durable-task is missing"
+                    )
+                await self.delete(name)
+            except errors.NotFound:
+                raise
+            except errors.JenkinsError:
+                with contextlib.suppress(errors.JenkinsError):  # the first error is what counts
+                    await self._post_config(name, before)
+                raise
 
     async def disconnect(self, name: str, message: str = "") -> None:
         """Close the connection of a node's agent, whose name is free again then."""
@@ -233,10 +258,25 @@ class NodeClient:
             raise errors.NotFound(f"node {name} is unknown", status=404)
         return seen
 
-    async def _configure(self, name: str, change: Callable[[str], str]) -> None:
-        config, changed = await self._changed_config(name, change)
-        if changed != config:  # every replacement is a risk for a build that is just starting
-            await self._post_config(name, changed)
+    @contextlib.asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        """Change a node by one hand at a time.
+
+        A ``config.xml`` is the whole node, since 2.482 the offline mark too: one that was read
+        before another change would undo it.
+        """
+        lock = self._turns.get(name) or asyncio.Lock()
+        self._turns[name] = lock
+        async with lock:
+            yield
+
+    async def _configure(self, name: str, change: Callable[[str], str]) -> bool:
+        """Return whether anything had to be written."""
+        async with self._turn(name):
+            config, changed = await self._changed_config(name, change)
+            if changed != config:  # every replacement is a risk for a build that is just starting
+                await self._post_config(name, changed)
+            return changed != config
 
     async def _changed_config(self, name: str, change: Callable[[str], str]) -> tuple[str, str]:
         """Return what a node is configured as, and what it is to be."""

@@ -191,6 +191,17 @@ def labels_of(config_xml: str) -> tuple[str, ...]:
     return () if element is None else tuple(html.unescape(element.content).split())
 
 
+def properties_of(config_xml: str) -> str:
+    """Return the XML of a node's properties, "" without any; raises as ``labels_of``."""
+    element = _children(config_xml)[0].get("nodeProperties")
+    return "" if element is None else element.content
+
+
+def with_properties(config_xml: str, content: str) -> str:
+    """Replace the XML of a node's properties, leaving every other character as it is."""
+    return _replaced(config_xml, {"nodeProperties": f"<nodeProperties>{content}</nodeProperties>"})
+
+
 def is_exclusive(config_xml: str) -> bool:
     """True when the node takes only builds that ask for one of its labels."""
     element = _children(config_xml)[0].get("mode")

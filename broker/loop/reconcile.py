@@ -35,6 +35,7 @@ from broker.loop import (
     last_words,
     observe,
     sources,
+    telling_builds,
     turn,
     watches,
 )
@@ -71,6 +72,7 @@ class Reconciler:
     ask_result: Callable[[str], Awaitable[reading.BuildResult]] | None = None
     ask_at_work: Callable[[], Awaitable[Mapping[model.NodeName, bool]]] | None = None
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
+    environments: telling_builds.Environments | None = None  # None: builds are told nothing
 
     state: states.State = field(factory=states.State.fresh)
     beat_at: float | None = None  # of the last cycle
@@ -93,6 +95,7 @@ class Reconciler:
     _watches_are_old: bool = False
     _sources: sources.Sources = field(init=False)
     _idleness: idleness.Telling = field(init=False)
+    _builds: telling_builds.BuildNotices | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._haste = Haste(pace=self.pace)
@@ -116,6 +119,14 @@ class Reconciler:
             time_limit_s=self.time_limit_s,
             outlived=self._outlived,
         )
+        if self.environments is not None:
+            self._builds = telling_builds.BuildNotices(
+                nodes=self.environments,
+                now=self.watch.now,
+                leads=self.leads,
+                time_limit_s=self.time_limit_s,
+                outlived=self._outlived,
+            )
 
     def hint(self) -> None:
         """Wake the loop; carries nothing."""
@@ -138,6 +149,8 @@ class Reconciler:
             await self._finish()
             self._watches.stop()
             self._idleness.stop()
+            if self._builds is not None:
+                self._builds.stop()
             self._sources.forget()
             for task in (*self._asking, self._glancing):
                 if task is not None:
@@ -192,6 +205,8 @@ class Reconciler:
         self.state = turn.change_term(self.state)
         self._sources.forget()
         self._idleness.forget()
+        if self._builds is not None:
+            self._builds.forget()
         self._watches_are_old = True
         self.hint()
 
@@ -358,7 +373,10 @@ class Reconciler:
             self._tell(note, group)
         self._begin_glances(group)
         if sightings.controller.synced and sightings.leads and sightings.may_order:
-            self._idleness.begin(self.state.plan.agents if self.state.plan else (), group)
+            agents = self.state.plan.agents if self.state.plan else ()
+            self._idleness.begin(agents, group)
+            if self._builds is not None:
+                self._builds.begin(agents, group)
         if self.state.world is not None and self.state.plan is not None:
             self.recorder.cycle(self.state.world, self.state.plan, self.watch.now() - began)
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from backends import api as backends_api
 from broker.controller import reading
 from broker.core import model
+from broker.core.fleet import published
 from broker.metrics import values
 from broker.metrics.recorder import Recorder
 from jnlp import client as jnlp_client
@@ -74,6 +75,11 @@ class MeteredNodes:
         """Let a node take items again."""
         with called(self._recorder, "unseal"):
             await self._nodes.unseal(name)
+
+    async def tell_builds(self, name: str, variables: Mapping[str, str]) -> None:
+        """Set what the builds on a node are told of its agent's ports, if it differs."""
+        with called(self._recorder, "tell-builds"):
+            await self._nodes.tell_builds(name, variables, ours=published.OURS)
 
     async def delete(self, name: str) -> None:
         """Delete a node; ``NotFound`` if it is gone."""

@@ -52,6 +52,7 @@ CALL_KINDS = (
     "unseal",
     "delete-node",
     "release-node",
+    "tell-builds",
     OTHER,
 )
 """What is asked of the controller."""

@@ -350,6 +350,9 @@ def config_xml(node: simulation.Node) -> str:
     mode = "EXCLUSIVE" if node.exclusive else "NORMAL"
     strategy = _SINGLE_USE if node.single_use else _NEVER if node.scheduled else _ALWAYS
     tunnel = f"    <tunnel>{saxutils.escape(node.tunnel)}</tunnel>\n" if node.tunnel else ""
+    properties = _KEPT if node.kept else "<nodeProperties/>"
+    if node.properties:
+        properties = f"<nodeProperties>{node.properties}</nodeProperties>"
     return (
         '<?xml version="1.1" encoding="UTF-8"?>\n<slave>\n'
         f"  <name>{saxutils.escape(node.name)}</name>\n"
@@ -364,7 +367,7 @@ def config_xml(node: simulation.Node) -> str:
         "      <failIfWorkDirIsMissing>false</failIfWorkDirIsMissing>\n    </workDirSettings>\n"
         f"    <webSocket>{str(node.websocket).lower()}</webSocket>\n  </launcher>\n"
         f"  <label>{saxutils.escape(' '.join(sorted(node.labels)))}</label>\n"
-        f"  {_KEPT if node.kept else '<nodeProperties/>'}\n</slave>"
+        f"  {properties}\n</slave>"
     )
 
 

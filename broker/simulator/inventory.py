@@ -135,6 +135,7 @@ class Node:
     tunnel: str = ""
     websocket: bool = False
     built_in: bool = False
+    properties: str | None = None  # as they were last written in its ``config.xml``
     kept: bool = False  # when Configuration as Code is loaded again
     connected: bool = False
     connected_at: float | None = None  # the last time

@@ -102,6 +102,7 @@ def configure(sim: simulation.Simulation, node: simulation.Node, text: str, *, n
         name = jnlp_node.name_of(text)
         wanted = jnlp_node.labels_of(text)
         exclusive = jnlp_node.is_exclusive(text)
+        properties = jnlp_node.properties_of(text)
     except ValueError as error:
         raise simulation.SimulatedRefusal(400, "No name is specified") from error
     if not name:
@@ -116,6 +117,7 @@ def configure(sim: simulation.Simulation, node: simulation.Node, text: str, *, n
         single_use=jnlp_node.is_single_use(text),
         executors=int(count[1]) if count is not None else None,
     )
+    node.properties = properties
     if name != node.name:
         sim.rename(now, node.name, name)
 

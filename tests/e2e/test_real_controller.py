@@ -54,13 +54,13 @@ def pytest_generate_tests(metafunc):
 class Forwarder:
     """A port of this machine from which everything goes to another one, as a mapped port does."""
 
-    def __init__(self, host, port):
-        self.there = host, port
+    def __init__(self, host, port, at="127.0.0.1"):
+        self.there, self.at = (host, port), at
         self.lines = []  # both ends of each connection
         self.carried = 0  # bytes
 
     async def __aenter__(self):
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.server = await asyncio.start_server(self._serve, self.at, 0)
         self.port = self.server.sockets[0].getsockname()[1]
         return self
 

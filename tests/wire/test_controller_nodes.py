@@ -1,12 +1,15 @@
 """The node client against a loopback server that replays what a real controller answered."""
 
+import asyncio
+import contextlib
 import json
+import re
 
 import pytest
 import recorded
 from aiohttp import web
 
-from jnlp import client, errors, http, node, tunnel
+from jnlp import client, environment, errors, http, node, tunnel
 
 OPERATIONS = "nodes/06-operations"
 JNLP = "agent/01-jnlp-files"
@@ -461,3 +464,61 @@ async def test_disconnect():
     async with recorded.replaying(exchange) as (session, controller):
         await client.NodeClient(session).disconnect("never-1")
     assert controller.paths() == ["POST /computer/never-1/doDisconnect"]
+
+
+@contextlib.asynccontextmanager
+async def held_config(config, *, keeps=True):
+    """Serve a node's file, which a POST changes if the controller keeps what it is sent."""
+    held = [config]
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "POST" and request.path.endswith("config.xml"):
+            body = await request.text()
+            held.append(body if keeps else held[-1])
+        if request.method == "GET":
+            await asyncio.sleep(0)  # somebody else comes in between
+        return web.Response(text=held[-1], content_type="application/xml")
+
+    async with (
+        recorded.serving(handler) as url,
+        http.ControllerSession(recorded.settings(url)) as session,
+    ):
+        yield client.NodeClient(session), held
+
+
+_TOLD = {"PORT_80": "31000", "HOST_ADDRESS": "node-1"}
+_OURS = re.compile("PORT_.*|HOST_ADDRESS")
+
+
+async def test_builds_are_told_what_differs():
+    """Twice the same is one write; a seal keeps it."""
+    async with held_config(op("config.xml GET")["response"]["body"]) as (nodes, held):
+        for _ in range(2):
+            await nodes.tell_builds("idle-1", _TOLD, ours=_OURS)
+        await nodes.seal("idle-1", "out", busy=True)
+    assert 3 == len(held)
+    assert _TOLD == environment.of(held[1]) == environment.of(held[2])
+    assert ("out",) == node.labels_of(held[2])
+
+
+async def test_two_changes_at_once_undo_none():
+    """A node's file is the whole node: each is made of what the other has left."""
+    async with held_config(op("config.xml GET")["response"]["body"]) as (nodes, held):
+        await asyncio.gather(
+            nodes.tell_builds("idle-1", _TOLD, ours=_OURS),
+            nodes.seal("idle-1", "out", busy=True),
+            nodes.tell_builds("idle-1", {**_TOLD, "PORT_80": "31001"}, ours=_OURS),
+        )
+    assert ("out",) == node.labels_of(held[-1])
+    assert not node.is_accepting(held[-1])
+    assert {**_TOLD, "PORT_80": "31001"} == environment.of(held[-1])
+
+
+async def test_a_controller_that_keeps_no_environment_is_told_of():
+    """Rather a word than builds that wonder."""
+    config = op("config.xml GET")["response"]["body"]
+    async with held_config(config, keeps=False) as (nodes, _):
+        with pytest.raises(
+            errors.Unexpected, match="does not keep the environment of node idle-1"
+        ):
+            await nodes.tell_builds("idle-1", _TOLD, ours=_OURS)

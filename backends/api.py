@@ -21,7 +21,7 @@ SECRETS = "${secrets}"
 WORK = "${work}"
 """In ``argv`` and ``env`` values: replaced by the instance's own working directory."""
 FILES = "${files}"
-"""In ``argv`` and ``env`` values: replaced by the directory that holds ``files``."""
+"""The same by the directory of ``files`` and ``given_files``."""
 SHARED = "${shared}"
 """The same, by a directory of all instances that outlives them (``registry.Kind.shares``)."""
 
@@ -217,6 +217,9 @@ class InstanceSpec:
     env: Mapping[str, str] = Factory(dict)
     secret_files: Mapping[str, str] = field(factory=dict, repr=False)
     files: tuple[RemoteFile, ...] = ()
+    # beside these, name to content: ours to bring, no secrets, and alike for what is alike in all
+    # else; only kinds that bring them are given some (``registry.Kind.given_refusal``)
+    given_files: Mapping[str, bytes] = field(factory=dict, repr=False)
     resources: Resources = Factory(Resources)
     # where the template wants the agent to work, if not where the backend has it; with the
     # instance's name in it it is this instance's own: made before the start, removed with it

@@ -39,6 +39,8 @@ class Kind:
     # modes of ``docker_pipelines``, and why the kind does not honour one; empty: it does; what is
     # not named nobody may have
     pipelines: Mapping[str, str] = Factory(dict)
+    # why it brings no ``InstanceSpec.given_files``, and what to do instead; empty: it does
+    given_refusal: str = "it brings no files of ours into its instances"
     # why ``api.run`` runs no command in its instances; empty: it does
     run_refusal: str = "this kind of backend runs no commands in its instances"
     examiner: str | None = None  # (settings, owner=, orders=, now=) -> findings, for `doctor`
@@ -75,6 +77,7 @@ KINDS = {
             factory="backends.process.backend:create",
             launch_style="command",
             shares=True,
+            given_refusal="",
             cap=20,
             cap_per_core=4,
             alone="its agents are processes of one machine",
@@ -90,6 +93,7 @@ KINDS = {
             maker="backends.docker.containers.container:body",
             run_refusal="",
             renderer="backends.docker.containers.container:render",
+            given_refusal="",
             pipelines={"socket": "", "dind": "", "dind-rootless": ""},
             examiner="backends.docker.doctor:examine",
             deliverer="backends.docker.delivery:deliveries",
@@ -102,6 +106,8 @@ KINDS = {
             launch_style="entry-point",
             maker="backends.docker.swarm.service:body",
             renderer="backends.docker.swarm.service:render",
+            given_refusal="a secret or config of a swarm holds 500 kB at most, and is on every "
+            "manager; hint: make two configs and name them in `configs`",
             pipelines={
                 "socket": "a swarm makes no folder for one agent on whatever node it comes to, "
                 "and removes none",
@@ -118,6 +124,8 @@ KINDS = {
             launch_style="entry-point",
             maker="backends.kubernetes.pods.pod:body",
             renderer="backends.kubernetes.pods.pod:render",
+            given_refusal="each agent would have a secret of 400 kB in the cluster; hint: mount a "
+            "ConfigMap that all share (trust-manager makes such ones, a store for Java too)",
             pipelines={"socket": "", "dind": "", "dind-rootless": ""},
             lease_settings="backends.kubernetes.settings:ClusterSettings",
             lease="backends.kubernetes.api.lease:create",
@@ -130,6 +138,8 @@ KINDS = {
             factory="backends.mesos.backend:create",
             launch_style="command",
             renderer="backends.mesos.tasks:render",
+            given_refusal="each task would carry 400 kB through the master; hint: a folder of the "
+            "agents' machines in `volumes`, read-only",
             pipelines={
                 "socket": "Mesos removes no folder that is made for one task outside its sandbox",
                 "dind": _ALONE,

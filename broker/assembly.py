@@ -13,6 +13,7 @@ import broker
 from backends import api as backends_api
 from backends import lease, registry
 from broker import app, clock, config, metrics, store, tries, trying
+from broker.config import trusting
 from broker.controller import placeholder, reading
 from broker.core import model
 from broker.core.decide import judge, spec
@@ -212,6 +213,10 @@ def _order(action: model.LaunchAgent, broker: app.Broker) -> execute.Order:
         authorities = controller.authorities()
     except (OSError, ValueError) as error:
         raise backends_api.Rejected(f"controller.ca_file: {error}"[:256]) from error
+    try:
+        trusted = trusting.handed(template.launch.trust)
+    except (OSError, ValueError) as error:
+        raise backends_api.Rejected(f"trust.public_file: {error}"[:256]) from error
     site = spec.Site(
         owner=broker.settings.owner,
         style=spec.Style(kind.launch_style),
@@ -222,6 +227,7 @@ def _order(action: model.LaunchAgent, broker: app.Broker) -> execute.Order:
         now=broker.watch.now(),
         route=controller.route(),
         authorities=authorities,
+        trusted=trusted,
     )
 
     def with_secret(secret: jnlp_secret.Secret) -> backends_api.InstanceSpec:

@@ -57,7 +57,7 @@ def check(spec: api.InstanceSpec) -> settings.ProcessTemplate:
         )
     if problem is None and (spec.use_entry_point or not spec.argv):
         problem = "the process backend needs a command; hint: set `command` in the template"
-    for name in (*spec.secret_files, *(file.name for file in spec.files)):
+    for name in (*spec.secret_files, *spec.given_files, *(file.name for file in spec.files)):
         if problem is None and names.name_problem(name) is not None:
             problem = (
                 f"the file name {quotes.shown(name)} is not a plain name; hint: no '/', no spaces"
@@ -117,6 +117,8 @@ def fill(
     outside_files.make_private(places.shared)
     for name, content in spec.secret_files.items():
         _write(stage / "secrets" / name, content)
+    for name, data in spec.given_files.items():
+        _write(stage / "files" / name, data)
     for name, source in files.items():
         try:
             os.link(source, stage / "files" / name)
@@ -176,11 +178,13 @@ def _plan(
     }
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def _write(path: pathlib.Path, content: str | bytes) -> None:
     """Create a file that only we can read."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(file, "wb") as stream:
-        stream.write(text.encode("utf-8", "surrogateescape"))
+        if isinstance(content, str):
+            content = content.encode("utf-8", "surrogateescape")
+        stream.write(content)
 
 
 def start_supervisor(home: pathlib.Path, *, timeout_s: float) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class Builder:
             notes=self.notes,
             document=document,
             backends=backends,
+            base=self.base,
+            secrets=self.secrets,
             unread={path[1] for path in unread if len(path) > 1 and path[0] == "templates"},
         )
         templates = tuple(

@@ -19,6 +19,7 @@ def classes() -> dict[str, KindClasses]:
             style=kind.launch_style,
             maker=registry.maker(name),
             pipelines=kind.pipelines,
+            given_refusal=kind.given_refusal,
         )
         for name, kind in registry.KINDS.items()
     }

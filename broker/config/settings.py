@@ -42,6 +42,7 @@ class KindClasses:
     cap: int = 50  # agents on a backend of it that says nothing
     style: str = "command"  # how it starts an agent (``core.decide.spec.Style``)
     maker: Callable[..., object] | None = None  # ``registry.maker``
+    given_refusal: str = ""  # why it brings no files of ours; empty: it does
     # modes of ``docker_pipelines``, and why it does not honour one; empty: it does
     pipelines: Mapping[str, str] = Factory(dict)
 

@@ -444,6 +444,26 @@ class Proxy:
 
 
 @frozen(kw_only=True)
+class Trusted:
+    """Authorities that builds and the agents' JVM trust besides the public ones."""
+
+    ca_file: str = setting.of(
+        "PEM file with your own authorities, on the broker's machine. Read with the "
+        "configuration; part of the revision."
+    )
+    java_tools: bool = setting.of(
+        "Give the store to every JVM of the builds, too (`JAVA_TOOL_OPTIONS`; each says so in a "
+        "line of its output).",
+        False,
+    )
+    public_file: str | None = setting.of(
+        "PEM file with the public authorities, on the broker's machine. Read at each launch. "
+        "Default: the system's there.",
+        None,
+    )
+
+
+@frozen(kw_only=True)
 class Template:
     """A kind of agent. A section named like a kind of backend holds that kind's settings."""
 
@@ -545,6 +565,11 @@ class Template:
     proxy: Proxy | None = setting.of(
         "The HTTP proxy of builds and of the agent's JVM, by variables and options, on every "
         "backend. Default: none.",
+        None,
+    )
+    trust: Trusted | None = setting.of(
+        "Authorities of your own for builds and the agent's JVM, by files, variables and an "
+        "option. Backends: docker, process. Default: what image and machine trust.",
         None,
     )
     resources: Resources = setting.of("What the platform's scheduler is told.", Resources())

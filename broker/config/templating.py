@@ -6,6 +6,7 @@ given. Refuses to know the controller and how backends are reached.
 
 import hashlib
 import math
+import pathlib
 import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
@@ -27,13 +28,15 @@ from broker.config import (
     schedule,
     shape,
     tree,
+    trusting,
     values,
 )
-from broker.config.settings import BackendSettings, KindClasses, Warmth
+from broker.config.settings import BackendSettings, KindClasses, Secrets, Warmth
 from broker.core import model
 from broker.core.fleet import marks
 from jnlp import launch as jnlp_launch
 from jnlp import node as jnlp_node
+from jnlp import truststore as jnlp_truststore
 from jnlp import tunnel as jnlp_tunnel
 from outside import counts
 
@@ -48,7 +51,7 @@ _SUFFIX = "x" * 6
 _MAX_NAME = 63
 _LEAST_JAVA = 64 << 20
 """Bytes; with less agent.jar is ended by the kernel before it is connected."""
-_NOT_ALWAYS = frozenset({"docker_pipelines", "inherits", "proxy", "side_images"})
+_NOT_ALWAYS = frozenset({"docker_pipelines", "inherits", "proxy", "side_images", "trust"})
 """Of a launch, nothing unless it is set: most templates have no such thing."""
 _FIT = 0.5  # of its lifetime an agent takes builds; in the rest the last of them may end
 
@@ -62,6 +65,8 @@ class Templates:
     document: shape.Document
     backends: Mapping[model.BackendName, BackendSettings]
     named: tuple[str, ...] = ()  # all backends, also those with mistakes of their own
+    base: pathlib.Path  # where relative paths begin
+    secrets: Secrets = Secrets.NEEDED
     unread: AbstractSet[str | int] = frozenset()  # templates of which something could not be read
     places: dict[tuple[model.BackendName, str], str] = field(factory=dict)  # whose they are
 
@@ -101,6 +106,7 @@ class Templates:
             heap_share=section.heap_share,
             environment=section.environment,
             proxy=proxies.read(self.notes, path, section, connection, agent_url),
+            trust=self._trust(path, section, chosen),
             resources=backends_api.Resources(**attrs.asdict(section.resources)),
             reconnect_for_s=section.reconnect_for_s,
             platform=platform,
@@ -410,6 +416,23 @@ class Templates:
                 (*path, error.field), f"found {error.found}; allowed: {error.allowed}", error.hint
             )
             return None
+
+    def _trust(
+        self, path: tree.Path, section: shape.Template, chosen: tuple[model.BackendName, ...]
+    ) -> jnlp_truststore.Trust | None:
+        """Return whom agents trust besides the public, if every backend brings the files."""
+        for backend in chosen if section.trust is not None else ():
+            if (entry := self.backends.get(backend)) is None:
+                continue
+            words, _, hint = self.kinds[entry.kind].given_refusal.partition("; hint: ")
+            if words:
+                self.notes.bad(
+                    (*path, "trust"),
+                    f"backend {backend}, of kind {entry.kind}, does not honour it: {words}",
+                    f"{hint + ', and ' if hint else ''}name the files in `environment` and "
+                    "`jvm_options`",
+                )
+        return trusting.read(self.notes, path, section, base=self.base, secrets=self.secrets)
 
     def _platform(
         self,

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from backends import api
+from backends import api, registry
 from tests import patience
 from tests.contract import checks
 from tests.contract.conftest import skip_where_lacking
@@ -152,6 +152,25 @@ async def test_the_program_gets_its_words_and_places(harness: Harness, backend):
     assert "".join(f"<{word}>\n" for word in (*odd, odd[-1])) in told
     assert f"secret:{len(SECRET)}" == told.splitlines()[-1].replace(" ", "")
     assert "${" not in told
+
+
+@pytest.mark.needs("shell")
+async def test_files_of_ours_are_there_before_the_program_begins(harness: Harness, backend):
+    """All of them, where the kind brings them; they are gone with the instance."""
+    if registry.kind(harness.kind).given_refusal:
+        pytest.skip(f"{harness.kind} brings no files of ours")
+    files = {"binary": bytes(range(256)) * 1024, "word": b"of-ours"}
+    commands = 'cat "$1/binary" | wc -c; cat "$PLACE"; printf "\\n%s\\n" "$PLACE"'
+    program = Program(commands=commands, arguments=(api.FILES,), exit_code=0)
+    env = {"PLACE": f"{api.FILES}/word"}
+    await backend.launch(harness.spec("a1", program, env=env, given_files=files))
+    await checks.exited(backend, "a1", within_s=harness.within_s)
+    size, word, place = (await backend.logs("a1", tail=100)).split()
+    assert (str(256 * 1024), "of-ours") == (size, word)
+    assert place.endswith("/word")
+    assert "${" not in place
+    await backend.terminate("a1", grace_s=0)
+    assert [] == list(await harness.remains())
 
 
 @pytest.mark.needs("shell")

@@ -105,6 +105,20 @@ def test_what_is_shown_is_what_is_sent(case):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_files_of_ours_are_beside_those_that_are_fetched(case):
+    """Everybody in the container may read them; ``${files}`` stands for their folder."""
+    spec = attrs.evolve(CASES[case], given_files={"ca": b"c"}, env={"A": f"{api.FILES}/ca"})
+    plan = container.plan(spec, owner="ours")
+    path = next(one for one in plan.body["Env"] if one.startswith("A=")).removeprefix("A=")
+    modes = {}
+    for at, content in container.archives(plan, {"jar": b"j"}, secrets=False, folders=False):
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            modes |= {posixpath.join(at, one.name): one.mode for one in tar.getmembers()}
+    assert modes[path] == modes[path.replace("/ca", "/jar")] == 0o444
+    assert list(container.archives(plan, {}, secrets=False, folders=False))
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_the_secret_is_in_the_archive_only(case):
     """Not in the body, not in any representation."""
     spec = attrs.evolve(CASES[case], secret_files={"agent-secret": SECRET})

@@ -117,6 +117,7 @@ class ContainerPlan:
     beside: Mapping[str, Any] | None  # what its own engine is made from, if it has one
     runtime: settings.Runtime | None  # the Java that is brought into it
     caches: tuple[caches.Cache, ...]  # volumes whose age or size is bounded
+    given: Mapping[str, bytes] = field(repr=False)  # files that are put in, no secrets
     secrets: Mapping[str, str] = field(repr=False)
 
     def images(self) -> tuple[str, ...]:
@@ -193,7 +194,7 @@ def options_of(spec: api.InstanceSpec) -> settings.DockerTemplate:
     problem = names.name_problem(spec.name)
     if problem is None and not spec.image:
         problem = "a container needs an image; hint: set `image` in the template"
-    for name in (*spec.secret_files, *(file.name for file in spec.files)):
+    for name in (*spec.secret_files, *spec.given_files, *(file.name for file in spec.files)):
         if problem is None and names.name_problem(name) is not None:
             problem = (
                 f"the file name {quotes.shown(name)} is not a plain name; hint: no '/', no spaces"
@@ -271,6 +272,7 @@ def plan(
         and not bodies.section(body, "HostConfig").get("GroupAdd"),
         runtime=brought,
         caches=tuple(_caches(spec, options, owner)),
+        given=spec.given_files,
         secrets=spec.secret_files,
     )
 
@@ -314,6 +316,7 @@ def archives(
     Owned by the template's user where that is a number. A name is known to the image only, so
     then, and for the image's own user, everybody in the container may read: it is one agent's.
     """
+    files = {**plan.given, **files}
     with_files = files or (secrets and plan.secrets)
     with_folders = folders and plan.folders
     if not plan.sealed and (with_files or with_folders):

@@ -6,6 +6,7 @@ from the template. Refuses to know platform options; they pass through as the te
 
 import enum
 import re
+from collections.abc import Mapping
 
 import attrs
 from attrs import Factory, frozen
@@ -19,6 +20,7 @@ from jnlp import launch as jnlp_launch
 from jnlp import node as jnlp_node
 from jnlp import proxy as jnlp_proxy
 from jnlp import secret as jnlp_secret
+from jnlp import truststore as jnlp_truststore
 
 IMAGE_FS = "/home/jenkins/agent"
 """Work directory of the official agent images (jenkinsci/docker-agent, ``AGENT_WORKDIR``)."""
@@ -48,6 +50,7 @@ class Site:
     jar_url: str
     work_dir: str | None  # of this instance, if the backend decides it
     authorities: tuple[str, ...] = ()  # certificates that agents are to trust, PEM
+    trusted: Mapping[str, bytes] = Factory(dict)  # files for ``LaunchSettings.trust``
     route: backends_api.Route = Factory(backends_api.Route)  # of the jar
     shares: bool = False  # its instances have a directory in common
     now: float
@@ -98,7 +101,7 @@ def instance(
         and injected is None,
         image=launch.image,
         env={
-            **(jnlp_proxy.environment(launch.proxy) if launch.proxy is not None else {}),
+            **_surroundings(launch),
             **(_brought_environment(template, site, action.name) if injected is not None else {}),
             **command.env,
             **names.named(launch.environment, action.name),
@@ -107,6 +110,7 @@ def instance(
         files=(backends_api.RemoteFile(url=site.jar_url, name=JAR, route=site.route),)
         if brings_jar
         else (),
+        given_files=site.trusted if launch.trust is not None else {},
         resources=launch.resources,
         work_dir=_wanted_fs(template, action.name),
         options=launch.platform.get(action.backend),
@@ -117,6 +121,14 @@ def instance(
         pipelines=launch.docker_pipelines,
         slot=action.slot,
     )
+
+
+def _surroundings(launch: model.LaunchSettings) -> dict[str, str]:
+    """Return what builds are told of the network that they are in."""
+    env = {} if launch.proxy is None else jnlp_proxy.environment(launch.proxy)
+    if launch.trust is not None:
+        env |= jnlp_truststore.environment(launch.trust, backends_api.FILES)
+    return env
 
 
 def _brought_environment(
@@ -145,7 +157,8 @@ def jvm_options(launch: model.LaunchSettings) -> tuple[str, ...]:
 def _chosen_options(launch: model.LaunchSettings) -> tuple[str, ...]:
     """Return the options that do not come from us: of two of one name a JVM takes the last."""
     proxy = jnlp_proxy.jvm_options(launch.proxy) if launch.proxy is not None else ()
-    return (*proxy, *launch.jvm_options)
+    trust = () if launch.trust is None else jnlp_truststore.jvm_options(backends_api.FILES)
+    return (*proxy, *trust, *launch.jvm_options)
 
 
 def variant(action: model.LaunchAgent, template: model.Template) -> model.Template:

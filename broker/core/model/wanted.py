@@ -9,6 +9,7 @@ from attrs import Factory, field, frozen
 
 from backends import api as backends_api
 from jnlp import proxy as jnlp_proxy
+from jnlp import truststore as jnlp_truststore
 from jnlp import tunnel as jnlp_tunnel
 
 TemplateName = NewType("TemplateName", str)
@@ -43,6 +44,7 @@ class LaunchSettings:
     heap_share: float = 0.25  # of the memory limit; the builds' own processes need the rest
     environment: Mapping[str, str] = Factory(dict)
     proxy: jnlp_proxy.Proxy | None = None  # of builds and the JVM; ``environment`` wins
+    trust: jnlp_truststore.Trust | None = None  # of builds and the JVM; ``environment`` wins
     resources: backends_api.Resources = Factory(backends_api.Resources)
     inherits: tuple[str, ...] = ()  # parts of the backend's settings that are asked for
     side_images: Mapping[str, str] = Factory(dict)  # asked for, by container

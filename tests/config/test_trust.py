@@ -1,0 +1,192 @@
+"""Authorities of a template: what is read, what is refused, and what agents are given."""
+
+import pathlib
+import subprocess
+
+import pytest
+
+from broker import config
+from broker.config import kinds, loading, rehearsal, trusting
+from broker.config.errors import ConfigError
+from jnlp import truststore
+from tests.docker import certificates
+from tests.each import each
+
+BASE = """
+owner: o
+controller: {url: "http://here.example/", user: u, token: "env:T"}
+backends:
+  docker: {kind: docker}
+  process: {kind: process}
+  pods: {kind: kubernetes, namespace: n, server: "https://k", token_file: /t}
+  services: {kind: swarm}
+  tasks: {kind: mesos, master: "http://127.0.0.1:5050"}
+templates:
+  t: {labels: [a], image: i, backends: [BACKEND], trust: {ca_file: own.pem, public_file: all.pem}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a private authority and a public one."""
+    for name in ("own", "all"):
+        made = certificates.Authority(tmp_path, f"of-{name}")
+        (tmp_path / f"{name}.pem").write_bytes(pathlib.Path(made.file).read_bytes())
+    return tmp_path
+
+
+def settings(folder, *, backend="docker", more="", secrets=config.Secrets.NEEDED):
+    path = folder / "broker.yaml"
+    text = BASE.replace("BACKEND", backend)
+    path.write_text(text.replace("image: i", f"image: i{more}"))
+    return loading.load([path], kinds.classes(), environ={"T": "t"}, secrets=secrets)
+
+
+def template(read):
+    return config.policy(read, wall_now=0.0).templates[0]
+
+
+def refused(folder, **more):
+    with pytest.raises(ConfigError) as caught:
+        settings(folder, **more)
+    return "\n".join(caught.value.lines)
+
+
+def warned(read):
+    return "\n".join(one.words() for one in read.warnings if "templates.t" in one.words())
+
+
+@each("style", ["entry-point", "command"])
+def test_agents_are_told_by_variables_and_an_option(folder, style):
+    """The files come with the launch."""
+    one = template(settings(folder))
+    spec = rehearsal.order(one, "docker", owner="o", style=style, now=0.0)
+    assert spec.env["SSL_CERT_FILE"] == "${files}/ca-bundle.pem"
+    told = spec.env["JENKINS_JAVA_OPTS"].split() if style == "entry-point" else spec.argv
+    assert "-Djavax.net.ssl.trustStore=${files}/ca-store.jks" in told
+
+
+def test_what_is_handed_over_is_both(folder):
+    """The public ones as they are at the moment of the launch."""
+    trust = template(settings(folder)).launch.trust
+    handed = trusting.handed(trust)
+    own, public = ((folder / name).read_text().strip() for name in ("own.pem", "all.pem"))
+    assert handed[truststore.OWN].decode().strip() == own
+    assert handed[truststore.BUNDLE].decode() == f"{own}\n{public}\n"
+    assert trusting.handed(trust) is handed  # made once
+    (folder / "all.pem").write_text(f"{public}\n{own}\n")
+    assert trusting.handed(trust)[truststore.BUNDLE].decode() == f"{own}\n{public}\n{own}\n"
+
+
+def test_of_nobody_nothing_is_handed_over():
+    """Most templates have no such thing."""
+    assert trusting.handed(None) == {}
+
+
+def test_another_authority_is_another_revision_and_another_public_one_is_not(folder):
+    """So agents are replaced for the one; the other comes with those that are started."""
+    before = template(settings(folder)).revision
+    text = (folder / "own.pem").read_text()
+    (folder / "all.pem").write_text(text)
+    assert before == template(settings(folder)).revision
+    (folder / "own.pem").write_text(text + text)
+    assert before != template(settings(folder)).revision
+
+
+@pytest.mark.parametrize("backend", ["pods", "services", "tasks"])
+def test_who_brings_no_files_says_so(folder, backend):
+    """With what to do instead."""
+    told = refused(folder, backend=backend)
+    assert f"templates.t.trust: backend {backend}, of kind" in told
+    assert "does not honour it" in told
+    assert "name the files in `environment` and `jvm_options`" in told
+
+
+@each(
+    ("content", "words"),
+    [
+        (b"", "own.pem: it holds no certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1 of 1"),
+        (None, "own.pem: No such file"),
+        ("key", "own.pem holds a private key; hint: the certificates alone"),
+        ("many", "own.pem holds 101 certificates; allowed: 100; hint: your own alone"),
+        ("large", "own.pem: larger than"),
+        ("second", "certificate 2 of 2 in"),
+        ("folder", "own.pem: it is not a file"),
+    ],
+)
+def test_files_that_are_refused(folder, content, words):
+    """Each with its place, and a certificate with its position."""
+    path, good = folder / "own.pem", (folder / "all.pem").read_bytes()
+    path.unlink() if path.is_file() else path.rmdir()
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(
+            {
+                "key": good + (folder / "of-own" / "ca.key").read_bytes(),
+                "many": good * 101,
+                "large": good + b"#" * (1 << 20),
+                "second": good + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            }.get(content, content)
+        )
+    told = refused(folder)
+    path.touch() if not path.exists() else None
+    assert "templates.t.trust.ca_file" in told
+    assert words in told
+
+
+def test_the_public_ones_have_to_be_somewhere(folder):
+    """Or agents would trust nobody else."""
+    (folder / "all.pem").unlink()
+    assert "trust.public_file: found" in refused(folder)
+    read = settings(folder, secrets=config.Secrets.LOOKED_FOR)
+    assert "trust.public_file: found" in warned(read)
+
+
+def test_a_file_of_another_machine_is_warned_of(folder):
+    """As of ``controller.ca_file``."""
+    (folder / "own.pem").unlink()
+    read = settings(folder, secrets=config.Secrets.LOOKED_FOR)
+    assert "trust.ca_file: not here" in warned(read)
+
+
+def test_what_is_no_authority_is_warned_of(folder):
+    """A server's own certificate, and an authority that is too old."""
+    pair = certificates.Authority(folder, "third").signed("server", "DNS:localhost")
+    (folder / "own.pem").write_bytes(pathlib.Path(pair.cert).read_bytes())
+    assert "it is not an authority" in warned(settings(folder))
+    extensions = folder / "old.ext"
+    extensions.write_text("basicConstraints=critical,CA:TRUE\n")
+    request = pair.cert.replace(".pem", ".csr")
+    own = ["-signkey", pair.key, "-days", "-1", "-extfile", extensions]
+    command = ["openssl", "x509", "-req", "-in", request, *own, "-out", folder / "own.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert "certificate 1 of 1" in (told := warned(settings(folder)))
+    assert "it was good until" in told
+
+
+def test_the_templates_own_words_win(folder):
+    """And are warned of."""
+    more = (
+        ", environment: {SSL_CERT_FILE: /mine, JAVA_TOOL_OPTIONS: -Da=b}"
+        ", jvm_options: [-Djavax.net.ssl.trustStore=/mine]"
+    )
+    read = settings(folder, more=more)
+    spec = rehearsal.order(template(read), "docker", owner="o", style="entry-point", now=0.0)
+    assert spec.env["SSL_CERT_FILE"] == "/mine"
+    assert spec.env["JENKINS_JAVA_OPTS"].split()[-1] == "-Djavax.net.ssl.trustStore=/mine"
+    told = warned(read)
+    assert "environment.SSL_CERT_FILE: trust gives it" in told
+    assert "jvm_options[0]: trust gives this option" in told
+    assert "JAVA_TOOL_OPTIONS" not in told
+
+
+def test_the_systems_public_authorities_are_found(folder, monkeypatch):
+    """Whatever SSL_CERT_FILE of the broker says."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    try:
+        found = trusting.public_certificates(None)
+    except OSError:
+        pytest.skip("this system has no package ca-certificates")
+    assert len(found) > 50

@@ -105,6 +105,7 @@ KINDS = {
             factory="backends.docker.swarm.backend:create",
             launch_style="entry-point",
             maker="backends.docker.swarm.service:body",
+            run_refusal="",
             renderer="backends.docker.swarm.service:render",
             given_refusal="a secret or config of a swarm holds 500 kB at most, and is on every "
             "manager; hint: make two configs and name them in `configs`",
@@ -129,10 +130,13 @@ KINDS = {
             pipelines={"socket": "", "dind": "", "dind-rootless": ""},
             lease_settings="backends.kubernetes.settings:ClusterSettings",
             lease="backends.kubernetes.api.lease:create",
+            run_refusal="",
             examiner="backends.kubernetes.doctor:examine",
         ),
         Kind(
             name="mesos",
+            run_refusal="no commands are run in tasks of Mesos: its agents can do so only in "
+            "containers of their own, and not in those of Docker",
             settings="backends.mesos.settings:MesosSettings",
             template_settings="backends.mesos.settings:MesosTemplate",
             factory="backends.mesos.backend:create",

@@ -25,7 +25,7 @@ from backends import api
 from backends.kit import names, sampling, usage
 from backends.kubernetes import settings
 from backends.kubernetes.api import access, client, errors, reflector, rights
-from backends.kubernetes.exec import execution, listener
+from backends.kubernetes.exec import containers, execution, listener, running
 from backends.kubernetes.pods import events, nodes, pod, refused_pod, states, table, used
 from outside import quotes
 
@@ -83,6 +83,7 @@ class KubernetesBackend:
         self._own: dict[str, float] = {}  # instances that we made just now, and when
         self._refusal: refused_pod.RefusedPod | None = None  # for want of room, the last one
         self._listener: listener.Listener | None = None
+        self._executor: execution.CommandExecutor | None = None  # of commands in agents
         self._unpatched_until = -math.inf  # we may not patch pods
         self._to_patch = rights.OptionalRight("idle pods stay spared by node autoscalers")
         self._to_read_logs = rights.OptionalRight("dead agents have no last words")
@@ -234,6 +235,26 @@ class KubernetesBackend:
                 self._to_read_logs.lacks(error)
                 raise
 
+    async def run(self, name: str, argv: Sequence[str], *, within_s: float) -> api.Ran:
+        """Run a command in the agent's container, by the API server."""
+        with errors.contract():
+            asked, _ = await self._open()
+            found = None
+            if names.name_problem(name) is None:
+                found = await asked.find_pod(pod.pod_name(name))
+            if found is None or not states.is_ours(found, self._owner):
+                raise api.NotFound(f"no pod of instance {quotes.shown(name)}")
+            agent = states.agent_container(found)
+            if not containers.is_up(found, agent):
+                raise api.NotFound(f"the agent's container of {quotes.shown(name)} does not run")
+            return await running.run(
+                await self._commands(),
+                pod.pod_name(name),
+                agent,
+                argv,
+                within_s=within_s,
+            )
+
     async def tell_idle(self, names: Collection[str]) -> bool:
         """Have node autoscalers spare the pods of all agents but these; True once that is so.
 
@@ -278,6 +299,8 @@ class KubernetesBackend:
         await self._sampler.aclose()
         if self._listener is not None:
             await self._listener.aclose()
+        if self._executor is not None:
+            await self._executor.aclose()
         if self._client is not None:
             await self._client.aclose()
 
@@ -366,6 +389,15 @@ class KubernetesBackend:
             _LOG.error("in-container is not served", extra={"reason": error.reason})
         else:
             self._listener = serving
+
+    async def _commands(self) -> execution.CommandExecutor:
+        """Return what runs commands in agents, with connections of its own."""
+        async with self._opening:
+            if self._executor is None:
+                self._executor = execution.CommandExecutor(
+                    await self._access(), timeout_s=self._settings.request_timeout_s
+                )
+            return self._executor
 
     async def _find(self, name: str) -> states.PodSighting | None:
         """Return our pod of that name: from the picture, else asked for alone."""

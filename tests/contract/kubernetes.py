@@ -85,6 +85,9 @@ class FakeHarness:
         self._cluster.programs[pod.pod_name(name)] = told
         return spec_of(name, program, **changes)
 
+    def command(self, program: harness.Program) -> Sequence[str]:
+        return program.argv()
+
     def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
         return publishing_of(self.spec(name), *fixed)
 
@@ -155,6 +158,8 @@ _FAULTS: Mapping[tuple[str, str], list[_Fault]] = {
     ("list-part", "unavailable"): [("list", "error-410-list-continue", _later_page)],
     ("terminate", "unauthorized"): [("delete", "error-403-rbac-delete", _always)],
     ("terminate", "unavailable"): [("delete", "error-429-flowcontrol-create", _always)],
+    ("run", "unauthorized"): [("get pods/exec", "error-403-rbac-log", _always)],
+    ("run", "unavailable"): [("get pods/exec", "error-500-webhook-timeout", _always)],
     ("logs", "unauthorized"): [("get pods/log", "error-403-rbac-log", _always)],
     ("logs", "unavailable"): [("get pods/log", "error-500-webhook-timeout", _always)],
 }
@@ -197,6 +202,9 @@ class LiveHarness:
         self, name: str, program: harness.Program = harness.FOR_EVER, **changes: object
     ) -> api.InstanceSpec:
         return spec_of(name, program, **changes)
+
+    def command(self, program: harness.Program) -> Sequence[str]:
+        return program.argv()
 
     def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
         return publishing_of(self.spec(name), *fixed)

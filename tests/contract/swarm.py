@@ -32,6 +32,7 @@ _FAULTS = {
     "list-part": ("GET", "/tasks"),
     "terminate": ("DELETE", "/services/"),
     "logs": ("GET", "/logs"),
+    "run": ("POST", "/exec"),
 }
 _ANSWERS = {
     "unauthorized": (403, "authorization denied by plugin"),
@@ -73,6 +74,9 @@ class SwarmHarness:
             options=settings.SwarmTemplate(networks=("host",), resolve="id", grace_s=2),
         )
         return attrs.evolve(spec, **changes)
+
+    def command(self, program: harness.Program) -> Sequence[str]:
+        return program.argv()
 
     def publishing(self, name: str, *fixed: int) -> api.InstanceSpec:
         spec = self.spec(name)

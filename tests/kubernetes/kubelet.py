@@ -101,9 +101,10 @@ class Kubelet:
         if self.machine is not None:
             life = self.machine.lives[pod["metadata"]["name"]]
             command, env = [*life.inside(container, command)], life.env(container)
+        told = self.queries[-1]
         process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE if "stdin=true" in told else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -142,7 +143,10 @@ class Kubelet:
 
 async def _read(wire: web.WebSocketResponse, process: asyncio.subprocess.Process) -> bool:
     """Give a process its input; tell whether it left some unread."""
-    assert process.stdin is not None
+    if process.stdin is None:  # it was given none
+        async for _ in wire:
+            pass
+        return False
     try:
         async for message in wire:
             if message.data[0] == 0:

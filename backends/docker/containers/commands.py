@@ -16,23 +16,7 @@ from backends.docker.engine import answers, client
 from backends.kit import running
 from outside import quotes
 
-MARK = "AGENT_BROKER_COMMAND"
 _END_S = 10.0
-# No program but the shell's own words, which read what ends with NUL as one line, or several.
-# Who forks meanwhile is met in the next round; who cannot be read belongs to another user.
-_END = """
-round=0
-while [ $round -lt 20 ]; do
-  round=$((round + 1)); found=
-  for place in /proc/[0-9]*; do
-    while read -r line || [ -n "$line" ]; do
-      case $line in *"$1"*) kill -9 "${place#/proc/}" && found=1; break ;; esac
-    done < "$place/environ"
-  done 2>/dev/null
-  [ "$found" ] || exit 0
-done
-exit 1
-"""
 
 
 async def run(
@@ -47,7 +31,7 @@ async def run(
     value = secrets.token_hex(8)
     try:
         code, output = await engine.call(
-            client.Lane.RUN, engine.run, container_id, argv, mark=f"{MARK}={value}",
+            client.Lane.RUN, engine.run, container_id, argv, mark=f"{running.MARK}={value}",
             within_s=within_s,
         )  # fmt: skip
     except asyncio.CancelledError:  # its thread ends with the command
@@ -69,7 +53,7 @@ async def _end(engine: client.Engine, container_id: str, value: str) -> None:
             engine.run,
             container_id,
             # as an argument: by its environment the shell would find itself
-            ("/bin/sh", "-c", _END, "sh", f"{MARK}={value}"),
+            (*running.ENDING, f"{running.MARK}={value}"),
             mark="AGENT_BROKER_ENDS=1",
             within_s=_END_S,
         )

@@ -22,6 +22,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import attrs
 
 from backends import api
+from backends.docker.containers import commands
 from backends.docker.engine import client, reference
 from backends.docker.swarm import manager, managers, nodes, runtimes, service, settings, states
 from backends.kit import names, runtime
@@ -246,6 +247,30 @@ class SwarmBackend:
         if not ours:
             return ""
         return await self._output(name, ours[-1], tail)
+
+    async def run(self, name: str, argv: Sequence[str], *, within_s: float) -> api.Ran:
+        """Run a command in its container, by the engine of its node, which managers cannot."""
+        self._begin()
+        there = await self._own(name)
+        tasks, _ = await self._read(manager.Manager.tasks, {**self._owner, service.NAME: name})
+        running = [
+            task
+            for task in tasks
+            if task.service == there.id and task.container and _still_runs(task, None)
+        ]
+        if not running:
+            raise api.NotFound(f"{quotes.shown(name)} does not run")
+        container = running[-1].container
+        engine = await self._nodes.engine_of(container)
+        secrets = self._given.get(name, ())
+        lines = {line.strip() for secret in secrets for line in secret.splitlines()}
+        return await commands.run(
+            engine,
+            container,
+            argv,
+            within_s=within_s,
+            hide={line for line in lines if len(line) >= _SHORTEST_SECRET},
+        )
 
     def work_dir(self, name: str) -> str | None:  # noqa: ARG002 -- the same in every container
         """Return None: the image decides, or the template's ``remote_fs``."""

@@ -98,6 +98,25 @@ class NodeEngines:
         if known is None and everybody_answered:
             self._having[container] = None
 
+    async def engine_of(self, container: str) -> client.Engine:
+        """Return the engine that has a container that runs. Raises Rejected, Unavailable."""
+        missing: api.BackendError = api.Rejected(
+            "commands are run by the engine of an agent's node, and that of this one is not "
+            "among `managers` and `engines` of the backend"
+        )
+        for engine in self.all:
+            try:
+                there = await engine.call(client.Lane.READ, engine.inspect, container)
+            except api.NotFound:
+                continue
+            except api.BackendError as error:
+                missing = error
+                continue
+            if there.state != "running":
+                raise api.NotFound(f"its container does not run: it is {there.state}")
+            return engine
+        raise missing
+
     async def certificate(self, container: str) -> api.Exit | None:
         """Return what a container died of; None if no engine that can be reached has it."""
         for one in self._reached:

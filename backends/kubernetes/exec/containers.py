@@ -62,6 +62,12 @@ def _of_state(pod: Pod, name: str) -> Obstacle | None:
     )
 
 
+def is_up(pod: Pod, name: str) -> bool:
+    """Tell whether a container of a pod runs, and the pod is not being ended."""
+    status = next((c for c in _statuses(pod) if name_of(c) == name), {})
+    return "running" in states.part(status, "state") and not states.deleting(pod)
+
+
 def name_of(container: Pod) -> str:
     """Return the name of a container."""
     return typed.words(container.get("name"), 63)

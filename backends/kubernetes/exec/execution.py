@@ -85,14 +85,21 @@ class CommandExecutor:
         """Let go of the connections; idempotent."""
         await self._session.close()
 
-    async def open(self, pod: str, container: str, command: Sequence[str]) -> Execution:
-        """Run a command. Raises the contract's errors, and Lost."""
+    async def open(
+        self,
+        pod: str,
+        container: str,
+        command: Sequence[str],
+        *,
+        streams: Sequence[str] = ("stdin", "stdout", "stderr"),
+    ) -> Execution:
+        """Run a command with these streams. Raises the contract's errors, and Lost."""
         where = f"{self._access.server}/api/v1/namespaces/{self._access.namespace}/pods"
         url = f"{where}/{urllib.parse.quote(pod, safe='')}/exec"
         query = [
             ("container", container),
             *(("command", word) for word in command),
-            *((stream, "true") for stream in ("stdin", "stdout", "stderr")),
+            *((stream, "true") for stream in streams),
         ]
         try:
             async with waits.timeout(self._timeout_s):

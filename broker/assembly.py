@@ -78,6 +78,7 @@ def build(
         before_end=before_end,
         released=released,
         leads=lambda: leads.leading,
+        check_command=lambda action: _check_command(action, assembled),
         time_limit_s=policy.launch_timeout_s,
     )
     reconciler = reconcile.Reconciler(
@@ -234,6 +235,11 @@ def _order(action: model.LaunchAgent, broker: app.Broker) -> execute.Order:
         return spec.instance(action, template, site, secret)
 
     return execute.Order(definition=spec.definition(action, template, site), spec_with=with_secret)
+
+
+def _check_command(action: model.CheckAgent, broker: app.Broker) -> model.CheckCommand | None:
+    template = broker.policy.template(action.template)
+    return template.checks.of(action.check) if template is not None else None
 
 
 def _place(

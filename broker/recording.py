@@ -242,6 +242,15 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook_func(
         lambda kind: kind == model.Cause | model.Failure, lambda told, _: _cause_of(told)
     )
+    converter.register_unstructure_hook(  # as of a launch: secrets may stand there
+        model.CheckCommand,
+        cattrs.gen.make_dict_unstructure_fn(
+            model.CheckCommand,
+            converter,
+            _cattrs_omit_if_default=True,
+            argv=cattrs.override(omit=True),
+        ),
+    )
     converter.register_unstructure_hook(
         model.Template,
         cattrs.gen.make_dict_unstructure_fn(

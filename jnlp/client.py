@@ -180,9 +180,18 @@ class NodeClient:
 
         await self._configure(name, sealed)
 
-    async def unseal(self, name: str) -> None:
-        """Let a node take items again, which must ask for it by its name: the labels are gone."""
-        await self._configure(name, lambda config: node.accepting(config, tasks=True))
+    async def unseal(self, name: str, *labels: str, exclusive: bool = True) -> None:
+        """Let a node take items again, with these labels.
+
+        Without any they must ask for it by its name: its own are gone.
+        """
+
+        def unsealed(config: str) -> str:
+            if labels:
+                config = node.with_labels(config, labels, exclusive=exclusive)
+            return node.accepting(config, tasks=True)
+
+        await self._configure(name, unsealed)
 
     async def tell_builds(
         self, name: str, variables: Mapping[str, str], *, ours: re.Pattern[str]

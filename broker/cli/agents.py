@@ -87,6 +87,8 @@ def _rows(document: documents.Document) -> Iterator[tuple[str, str]]:
     agent, node, dead = document["agent"], document["node"], document["death"]
     if agent is not None:
         cordoned = ", taken out of service" if agent["cordoned"] else ""
+        if agent.get("check"):  # a broker of an earlier release says none
+            cordoned = f", out of service until its {agent['check']} check has passed"
         yield "phase", f"{agent['phase']}{cordoned}"
         yield "why", document["text"]
         yield "template", _template(agent, document["template"])

@@ -29,6 +29,7 @@ _PLAIN: Mapping[Any, dict[str, Any]] = {
     shape.Injected: {"anyOf": [{"const": True}, {"type": "string"}]},
     shape.Cap: {"anyOf": [{"type": "integer"}, {"enum": [shape.UNLIMITED]}]},
     shape.Amount: {"type": ["string", "number"]},
+    shape.Argv: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     shape.Labels: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
 }
 

@@ -20,6 +20,7 @@ def classes() -> dict[str, KindClasses]:
             maker=registry.maker(name),
             pipelines=kind.pipelines,
             given_refusal=kind.given_refusal,
+            run_refusal=kind.run_refusal,
         )
         for name, kind in registry.KINDS.items()
     }

@@ -166,6 +166,15 @@ def _labels(value: object) -> tuple[str, ...]:
     raise values.Bad(values.shown(value), "a list of labels, or one text with blanks between")
 
 
+def _argv(value: object) -> tuple[str, ...]:
+    told = ["sh", "-c", value] if isinstance(value, str) else value
+    words = [word for word in told if isinstance(word, str)] if isinstance(told, list) else []
+    is_whole = isinstance(told, list) and len(words) == len(told)
+    if is_whole and words and words[0] and words[-1].strip() and "\0" not in "".join(words):
+        return tuple(words)
+    raise values.Bad(values.shown(value), "a list, program and arguments, or one text for sh -c")
+
+
 def _field_hook(
     converter: cattrs.Converter, attribute: "attrs.Attribute[Any]"
 ) -> Callable[[object, Any], Any] | None:
@@ -234,6 +243,7 @@ def _make() -> cattrs.Converter:
         (shape.Days, lambda value: schedule.parse_days(str(value))),
         (shape.Amount, _amount),
         (shape.Labels, _labels),
+        (shape.Argv, _argv),
         (shape.Cap, _cap),
         (shape.Injected, _injected),
     ):

@@ -45,6 +45,7 @@ class KindClasses:
     given_refusal: str = ""  # why it brings no files of ours; empty: it does
     # modes of ``docker_pipelines``, and why it does not honour one; empty: it does
     pipelines: Mapping[str, str] = Factory(dict)
+    run_refusal: str = ""  # why it runs no commands in its agents; empty: it does
 
 
 @frozen(kw_only=True)

@@ -35,6 +35,7 @@ class Number(str):
 
 
 Labels = NewType("Labels", tuple)  # type: ignore[type-arg]  # of str: a list, or one text
+Argv = NewType("Argv", tuple)  # type: ignore[type-arg]  # of str: a list, or a text for a shell
 Injected = NewType("Injected", str)
 """The name of a runtime, or true for ``default``."""
 
@@ -464,6 +465,38 @@ class Trusted:
 
 
 @frozen(kw_only=True)
+class Check:
+    """A command that is run in an agent, by its user and beside its program."""
+
+    command: Argv = setting.of(
+        "Program and arguments, or one text for `sh -c`. Exit status 0: the agent is fit; "
+        "anything else, or no end within `timeout`: it is not, and its last line is told."
+    )
+    timeout_s: float = setting.of(
+        "For all of it. Builds, or the start, wait for it.",
+        model.CheckCommand().within_s,
+        above=0,
+        most=3600.0,
+    )
+
+
+@frozen(kw_only=True)
+class Checks:
+    """Whether an agent is fit for builds: commands that say so."""
+
+    ready: Check | None = setting.of(
+        "Before an agent is given anything: it is out of service until this has passed. One that "
+        "fails goes and counts as a failed start. Backends: those that run commands in agents.",
+        None,
+    )
+    dirty: Check | None = setting.of(
+        "After each build, before the next one: a build's agent is taken out of service until "
+        "this has passed. One that fails goes. Not with `retention.once`. Backends: the same.",
+        None,
+    )
+
+
+@frozen(kw_only=True)
 class Template:
     """A kind of agent. A section named like a kind of backend holds that kind's settings."""
 
@@ -510,6 +543,9 @@ class Template:
     )
     warm: Warm = setting.of("Agents kept idle.", Warm())
     retention: Retention = setting.of("When an agent goes.", Retention())
+    checks: Checks = setting.of(
+        "Commands that say whether an agent is fit (docs/operating.md). Default: none.", Checks()
+    )
     connect: Connect = setting.of("How agents reach the controller.", Connect())
     connect_deadline_s: float = same(
         model.Template,

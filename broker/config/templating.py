@@ -85,6 +85,7 @@ class Templates:
             section = attrs.evolve(section, remote_fs=pipelines.FOLDER)
         self._judge(path, name, section, platform, docker)
         self._check_injected(path, section, chosen)
+        self._check_checks(path, section, chosen)
         self._check_slots(path, name, platform)
         if connection is None:
             return None
@@ -134,6 +135,10 @@ class Templates:
             variants=section.variants,
             min_idle=section.warm.min_idle,
             retention=self._retention((*path, "retention"), section.retention, platform),
+            checks=model.Checks(
+                ready=_check_command(section.checks.ready),
+                dirty=_check_command(section.checks.dirty),
+            ),
             connect_deadline_s=section.connect_deadline_s,
             numbered=names.has_slot(launch)
             or any(names.has_slot(self.backends[one].settings) for one in platform),
@@ -528,6 +533,36 @@ class Templates:
                     f"backends.{backend}.runtimes",
                 )
 
+    def _check_checks(
+        self, path: tree.Path, section: shape.Template, chosen: tuple[model.BackendName, ...]
+    ) -> None:
+        """Note where a command that is to be run in agents cannot be, and where it never would."""
+        where = (*path, "checks")
+        if section.checks.dirty is not None and section.retention.once:
+            self.notes.bad(
+                (*where, "dirty"),
+                "given beside retention.once: after its one build an agent is given no other",
+                "keep one of them",
+            )
+        for check, told in (("ready", section.checks.ready), ("dirty", section.checks.dirty)):
+            for backend in chosen if told is not None else ():
+                entry = self.backends.get(backend)
+                refusal = self.kinds[entry.kind].run_refusal if entry is not None else ""
+                if entry is not None and refusal:
+                    self.notes.bad(
+                        (*where, check),
+                        f"backend {backend}, of kind {entry.kind}, cannot: {refusal}",
+                        "leave it out, or choose other backends for this template",
+                    )
+        ready = section.checks.ready
+        if ready is not None and ready.timeout_s >= section.connect_deadline_s:
+            self.notes.bad(
+                (*where, "ready", "timeout"),
+                f"{ready.timeout_s:g} s, and connect_deadline, within which an agent must have "
+                f"passed it and be online, is {section.connect_deadline_s:g} s",
+                "a longer connect_deadline",
+            )
+
     def _docker_pipelines(
         self, path: tree.Path, section: shape.Template, chosen: tuple[model.BackendName, ...]
     ) -> backends_api.DockerPipelines | None:
@@ -627,6 +662,12 @@ def _spelled(character: str) -> str:
     """Return a character as it can be read, whether it can be seen or not."""
     code = f"U+{ord(character):04X}"
     return code if character.isspace() or not character.isprintable() else f"{character} ({code})"
+
+
+def _check_command(told: shape.Check | None) -> model.CheckCommand | None:
+    if told is None:
+        return None
+    return model.CheckCommand(argv=tuple(told.command), within_s=told.timeout_s)
 
 
 def _asks_image(section: shape.Template) -> bool:

@@ -20,6 +20,7 @@ from attrs import define, frozen
 from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import judge
+from broker.core.fleet import checks
 from broker.core.fleet import ledger as ledgers
 from jnlp import errors as jnlp_errors
 from jnlp import node as jnlp_node
@@ -46,8 +47,8 @@ class Nodes(Protocol):
     async def seal(self, name: str, *labels: str, busy: bool) -> None:
         """Let a node take nothing more and leave it labels that nobody asks for."""
 
-    async def unseal(self, name: str) -> None:
-        """Let a node take items again."""
+    async def unseal(self, name: str, *labels: str, exclusive: bool = True) -> None:
+        """Let a node take items again, with these labels if any are given."""
 
     async def delete(self, name: str) -> None:
         """Delete a node; ``NotFound`` if it is gone."""
@@ -94,13 +95,15 @@ class Executor:
     before_end: Callable[[model.Removal], Awaitable[None]]  # keep the last words of an instance
     released: Callable[[], None] = lambda: None  # steps have ended: they may be queued anew
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
+    # what is run for a check; None: nothing is, any more
+    check_command: Callable[[model.CheckAgent], model.CheckCommand | None] = lambda _: None
     grace_s: float = 10.0
     time_limit_s: float = 120.0
 
     async def perform(self, action: model.Action) -> ledgers.Outcome:
         """Perform an action to its end. Raises nothing but cancellation and our own bugs."""
         try:
-            async with waits.timeout(self.time_limit_s):
+            async with waits.timeout(self.time_limit_s + self._check_s(action)):
                 return await self.attempt(action)
         except TimeoutError:
             return ledgers.Outcome(
@@ -111,6 +114,11 @@ class Executor:
                 scope=model.Scope.TEMPLATE,
                 text=f"not done within {self.time_limit_s:g} s",
             )
+
+    def _check_s(self, action: model.Action) -> float:
+        """Return how much longer an action may take because a command runs in it."""
+        command = self.check_command(action) if isinstance(action, model.CheckAgent) else None
+        return command.within_s if command is not None else 0.0
 
     @property
     def _changes(self) -> Nodes:
@@ -130,7 +138,7 @@ class Executor:
     async def attempt(self, action: model.Action) -> ledgers.Outcome:
         """Perform an action without a time limit: needs no event loop, one step at a time."""
         try:
-            await self._steps(action)
+            passed, text = await self._steps(action)
         except _Withdrawn as reason:
             return ledgers.Outcome(action=action, at=self.now(), withdrawn=True, text=str(reason))
         except jnlp_errors.JenkinsError as error:
@@ -153,9 +161,10 @@ class Executor:
                 place=error.place,
                 retry_after=error.retry_after,
             )
-        return ledgers.Outcome(action=action, at=self.now())
+        return ledgers.Outcome(action=action, at=self.now(), text=text, passed=passed)
 
-    async def _steps(self, action: model.Action) -> None:
+    async def _steps(self, action: model.Action) -> tuple[bool | None, str]:
+        """Perform an action; return whether a check has passed, and why not."""
         match action:
             case model.LaunchAgent():
                 await self._launch(action)
@@ -163,6 +172,9 @@ class Executor:
                 await self._cordon_busy(action)
             case model.UncordonAgent():
                 await self._uncordon(action)
+            case model.CheckAgent():
+                words = await self._check_agent(action)
+                return not words, words
             case model.RetireAgent():
                 await self._retire(action)
             case model.ReleaseAgent():
@@ -173,12 +185,13 @@ class Executor:
                 await self._sweep_instance(action)
             case _:
                 assert_never(action)
+        return None, ""
 
     async def _launch(self, action: model.LaunchAgent) -> None:
         order = self.order(action)
         await self._backend(action.backend).reserve(order.reservation())
         try:
-            secret = await self._make_node(order.definition)
+            secret = await self._make_node(order.definition, checked=action.checked)
         except (jnlp_errors.JenkinsError, _Withdrawn):
             await self._give_up_room(action)
             raise
@@ -190,13 +203,21 @@ class Executor:
                 await self._delete_node(action.name)
             raise
 
-    async def _make_node(self, definition: jnlp_node.NodeDefinition) -> jnlp_secret.Secret:
-        """Create a node and return its secret; without that there is no use for the node."""
+    async def _make_node(
+        self, definition: jnlp_node.NodeDefinition, *, checked: bool
+    ) -> jnlp_secret.Secret:
+        """Create a node and return its secret; without that there is no use for the node.
+
+        One that is to be checked is out of service before anybody can connect as it.
+        """
         await self._changes.create(definition)
         try:
+            if checked:
+                message = checks.due_message(model.Check.READY)
+                await self._changes.cordon(definition.name, message)
             return await self.nodes.secret(definition.name)
-        except jnlp_errors.JenkinsError:
-            with contextlib.suppress(jnlp_errors.JenkinsError):  # or it is swept
+        except (jnlp_errors.JenkinsError, _Withdrawn):
+            with contextlib.suppress(jnlp_errors.JenkinsError, _Withdrawn):  # or it is swept
                 await self._delete_node(definition.name)
             raise
 
@@ -209,15 +230,54 @@ class Executor:
         if action.online and not self.retires_by_offline():
             # the build may end in this very moment and another item be assigned: an older
             # controller drops an item that finds its node offline
-            labels = model.retired_labels(action.cause)
+            labels: tuple[str, ...] = model.retired_labels(action.cause)
+            if action.check is not None:
+                labels = (model.check_label(action.check), *action.asked)
             await self._changes.seal(action.name, *labels, busy=not action.idle)
         else:
             await self._changes.cordon(action.name, _message(action))
 
     async def _uncordon(self, action: model.UncordonAgent) -> None:
+        await self._bring_back(action)
+
+    async def _bring_back(self, action: model.UncordonAgent | model.CheckAgent) -> None:
         await self._changes.uncordon(action.name)
         if not self.retires_by_offline():
-            await self._changes.unseal(action.name)
+            await self._changes.unseal(action.name, *action.labels, exclusive=action.exclusive)
+
+    async def _check_agent(self, action: model.CheckAgent) -> str:
+        """Run a check and bring the agent back; return why it did not pass, empty: it did.
+
+        Whoever is killed in the midst of it begins it anew: the node is out of service still.
+        """
+        command = self.check_command(action)
+        if command is None:
+            raise _Withdrawn(f"its template has no {action.check.value} check any more")
+        words = await self._run_check(action, command)
+        state = await self.nodes.read(action.name)
+        if not state.exists:
+            raise _Withdrawn("its node is gone")
+        if state.is_at_work:
+            raise _Withdrawn("it works")
+        if not words:
+            await self._bring_back(action)
+            return ""
+        if state.temporarily_offline or self.retires_by_offline():
+            await self._changes.cordon(action.name, checks.failed_message(action.check, words))
+        else:
+            labels = model.retired_labels(checks.CAUSES[action.check])
+            await self._changes.seal(action.name, *labels, busy=False)
+        return words
+
+    async def _run_check(self, action: model.CheckAgent, command: model.CheckCommand) -> str:
+        backend = self._backend(action.backend)
+        try:
+            ran = await backends_api.run(
+                backend, action.name, command.argv, within_s=command.within_s
+            )
+        except backends_api.Rejected as error:
+            return f"its {action.check.value} check could not be run: {error.reason}"
+        return checks.failure(action.check, ran, within_s=command.within_s)
 
     async def _retire(self, action: model.RetireAgent) -> None:
         await self._check(action)
@@ -311,6 +371,8 @@ class Executor:
 
 
 def _message(action: _Leaving | model.CordonAgent) -> str:
+    if isinstance(action, model.CordonAgent) and action.check is not None:
+        return checks.due_message(action.check)
     return f"{model.CORDON_MARK} {action.cause.slug}: {action.reason}"
 
 

@@ -48,7 +48,7 @@ def death_of(
 ) -> death.Death:
     """Return the certificate."""
     exit_ = agent.instance.exit if agent is not None and agent.instance is not None else None
-    is_accident = action.cause.accident
+    is_accident = action.cause.accident and not action.cause.unfit  # its check said it all
     said = complaints.complaint(lines) if is_accident else complaints.Complaint()
     is_new = bool(said.words) and said.words not in action.reason
     more = f"; {said.words}" if said.cause else f"; it said last: {said.words}"

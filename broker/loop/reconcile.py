@@ -535,7 +535,12 @@ class Reconciler:
     def _tell_outcome(self, outcome: ledgers.Outcome, *, seconds: float) -> None:
         action = outcome.action
         verb = ledgers.verb_of(action)
-        if outcome.withdrawn:
+        if isinstance(action, model.CheckAgent) and outcome.passed is not None:
+            self.recorder.checked(action.template, action.check, passed=outcome.passed)
+        if outcome.passed is False:
+            extra = {"check": _check_of(action), "reason": outcome.text}
+            _LOG.warning("agent put into quarantine", extra=extra)
+        elif outcome.withdrawn:
             _LOG.info("%s withdrawn", verb.value, extra={"reason": outcome.text})
         elif outcome.failure is not None:
             extra = {"slug": outcome.failure.slug, "reason": outcome.text}
@@ -591,6 +596,10 @@ class Reconciler:
                 )
                 self._looked = judge.prepare(world, self.policy(), self.state.plan)
             return self._looked
+
+
+def _check_of(action: model.Action) -> str:
+    return action.check.value if isinstance(action, model.CheckAgent) else ""
 
 
 def _log(

@@ -71,10 +71,10 @@ class MeteredNodes:
         with called(self._recorder, "seal"):
             await self._nodes.seal(name, *labels, busy=busy)
 
-    async def unseal(self, name: str) -> None:
+    async def unseal(self, name: str, *labels: str, exclusive: bool = True) -> None:
         """Let a node take items again."""
         with called(self._recorder, "unseal"):
-            await self._nodes.unseal(name)
+            await self._nodes.unseal(name, *labels, exclusive=exclusive)
 
     async def tell_builds(self, name: str, variables: Mapping[str, str]) -> None:
         """Set what the builds on a node are told of its agent's ports, if it differs."""

@@ -23,6 +23,7 @@ _WAIT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 600,
 _START_BUCKETS = (0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 _CALL_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _HOLDER_MAX = 253
+_CHECKED = {True: "passed", False: "failed"}
 _SHORT_OF_MEMORY: backends_api.ExitSlug = "out-of-memory"  # what an alert asks for
 _LOOP_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -91,6 +92,10 @@ class PrometheusRecorder:
                 self._ended.labels(template.name, reason)
             self._extra.labels(template.name)
             self._harmed.labels(template.name, _SHORT_OF_MEMORY)
+            for check in model.Check:
+                if template.checks.of(check) is not None:
+                    for result in _CHECKED.values():
+                        self._checked.labels(template.name, check.value, result)
             for backend in template.backends:
                 self._launched.labels(template.name, backend, values.OK)
         for backend in policy.backends:
@@ -164,6 +169,10 @@ class PrometheusRecorder:
         """Count."""
         self._unused.labels(self._template(template)).inc()
 
+    def checked(self, template: str | None, check: model.Check, *, passed: bool) -> None:
+        """Count."""
+        self._checked.labels(self._template(template), check.value, _CHECKED[passed]).inc()
+
     def harmed(self, template: str | None, slug: backends_api.ExitSlug) -> None:
         """Count."""
         self._harmed.labels(self._template(template), slug).inc()
@@ -222,6 +231,13 @@ class PrometheusRecorder:
             "agents_unused",
             "Agents that were ordered for an item and are gone without a build.",
             "template",
+        )
+        self._checked = self._counter(
+            "checks_ended",
+            "Ready and dirty checks of agents, by result: passed, failed.",
+            "template",
+            "check",
+            "result",
         )
         self._harmed = self._counter(
             "agents_harmed",

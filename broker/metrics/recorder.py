@@ -40,6 +40,9 @@ class Recorder(Protocol):
     def queue_latency(self, template: str | None, *, warm: bool, seconds: float) -> None:
         """An item that had been buildable for ``seconds`` began to run on one of our agents."""
 
+    def checked(self, template: str | None, check: model.Check, *, passed: bool) -> None:
+        """A ready or dirty check of an agent came to an end."""
+
     def left(self, outcome: str) -> None:
         """An item left the queue."""
 
@@ -92,6 +95,9 @@ class NullRecorder:
         """Discard."""
 
     def queue_latency(self, template: str | None, *, warm: bool, seconds: float) -> None:
+        """Discard."""
+
+    def checked(self, template: str | None, check: model.Check, *, passed: bool) -> None:
         """Discard."""
 
     def left(self, outcome: str) -> None:

@@ -31,7 +31,7 @@ Rows = Callable[[Iterable[Document]], Iterable[Document]]
 _CONTROLLER = "controller"
 _QUOTE = 256
 _FIRST_YEAR, _LAST_YEAR = -62135596800.0, 253402300799.0  # POSIX: begin of 1, end of 9999
-_WITHOUT_CAUSE = (model.LaunchAgent, model.UncordonAgent)
+_WITHOUT_CAUSE = (model.LaunchAgent, model.UncordonAgent, model.CheckAgent)
 
 
 def queue(source: StatusSource, *, most: int | None = None, rows: Rows = list) -> Document:
@@ -287,6 +287,7 @@ def _agent(agent: model.Agent, *, now: float) -> Document:
         "place": _quote(agent.instance.place) if agent.instance is not None else "",
         "revision": agent.revision,
         "cordoned": agent.cordoned,
+        "check": agent.check.value if agent.check is not None else None,
         "created_at": _iso(agent.created_at),
         "age_s": _age(agent.created_at, now),
         "online_at": _iso(online_at),
@@ -466,7 +467,10 @@ def _action(action: model.Action, items: _Items) -> Document:
 
 
 def _slug_of(action: model.Action) -> str | None:
-    return None if isinstance(action, _WITHOUT_CAUSE) else action.cause.slug
+    if isinstance(action, _WITHOUT_CAUSE):
+        return None
+    is_for_check = isinstance(action, model.CordonAgent) and action.check is not None
+    return None if is_for_check else action.cause.slug
 
 
 def _result(outcome: ledger.Outcome) -> str:

@@ -276,6 +276,8 @@ def _phase(row: _Row) -> str:
     flight = row["in_flight"]
     doing = f" · {_text(flight['verb'])}" if flight is not None else ""
     cordoned = " · cordoned" if row["cordoned"] else ""
+    if row["check"]:
+        cordoned = f" · {_text(row['check'])} check"
     css = _PHASES.get(row["phase"], "wait")
     return f'<span class="{css}">{_text(row["phase"])}</span>{doing}{cordoned}'
 

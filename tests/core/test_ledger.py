@@ -343,6 +343,9 @@ def test_every_action_has_a_verb():
         LAUNCH,
         model.CordonAgent(name=LAUNCH.name, reason=""),
         model.UncordonAgent(name=LAUNCH.name, reason=""),
+        model.CheckAgent(
+            name=LAUNCH.name, backend=B, template=T, check=model.Check.READY, reason=""
+        ),
         RETIRE,
         model.ReleaseAgent(
             name=LAUNCH.name, backend=None, reason="", cause=model.Cause.LOST_KILLED

@@ -12,10 +12,9 @@ import pytest
 
 from broker.controller import reading
 from broker.core import model
-from broker.core.decide import sweep as sweeps
 from broker.core.demand import labels, parameters, queue_texts
 from broker.core.demand import wishes as demand
-from broker.core.fleet import marks
+from broker.core.fleet import lifecycle, marks
 from broker.leading import identity
 from jnlp import answers, entries, errors, node, secret, state, version
 from outside import secrets, text, typed
@@ -128,7 +127,7 @@ CASES = {
         long("--"),
     ),
     "offline cause": (
-        lambda t: sweeps._cause_of(model.Computer(name="n", offline_cause=state.cause(t))),
+        lambda t: lifecycle.cause_of(model.Computer(name="n", offline_cause=state.cause(t))),
         long("&"),
         long("&lt;"),
         long("&#1"),

@@ -6,8 +6,8 @@ from attrs import evolve
 from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import plan
+from broker.core.fleet import checks, marks
 from broker.core.fleet import ledger as ledgers
-from broker.core.fleet import marks
 from broker.core.model import BackendName, ItemId, Phase, Stage, TemplateName
 
 OWNER = "o"
@@ -96,6 +96,7 @@ class Scene:
         known=True,
         exit=None,
         slot=None,
+        check=model.Check.READY,  # of one that is being checked
         **remembered,
     ):
         """Put an agent in a phase: node, computer, instance and what is remembered of it."""
@@ -110,16 +111,18 @@ class Scene:
             slot=slot,
         )
         online = phase in {Phase.IDLE, Phase.BUSY, Phase.DRAINED}
+        away = cordoned or phase in {Phase.HELD, Phase.DRAINED, Phase.CHECKING}
+        words = "agent-broker: once: done" if cordoned or phase is Phase.DRAINED else ""
+        if phase is Phase.CHECKING:
+            words = checks.due_message(check)
         slots = executors or (found.executors if found else 1)
         if phase is not Phase.ORPHAN:
             self.computers.append(
                 model.Computer(
                     name=name,
-                    offline=not online or cordoned or phase in {Phase.HELD, Phase.DRAINED},
-                    temporarily_offline=cordoned or phase in {Phase.HELD, Phase.DRAINED},
-                    offline_cause="agent-broker: once: done"
-                    if cordoned or phase is Phase.DRAINED
-                    else "",
+                    offline=not online or away,
+                    temporarily_offline=away,
+                    offline_cause=words,
                     idle=phase is not Phase.BUSY,
                     executors=slots,
                     busy_executors=busy if phase is Phase.BUSY else 0,
@@ -146,7 +149,9 @@ class Scene:
                 online_at=self.now - age_s + 1 if phase in {Phase.IDLE, Phase.BUSY} else None,
                 online_witnessed=phase in {Phase.IDLE, Phase.BUSY},
                 whole=phase in {Phase.IDLE, Phase.BUSY},
-                offline_at=self.now - age_s if phase is Phase.CONNECTING else None,
+                offline_at=self.now - age_s
+                if phase in {Phase.CONNECTING, Phase.CHECKING}
+                else None,
                 idle_at=self.now - idle_s if phase is Phase.IDLE else None,
                 busy_session="s1",
                 builds=builds,

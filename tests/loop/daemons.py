@@ -16,6 +16,7 @@ from broker.core import model
 from broker.core.fleet import marks
 from broker.loop import execute, reconcile
 from broker.loop import pace as paces
+from broker.loop import state as states
 from broker.simulator import documents, simulation
 from jnlp import errors, state
 from jnlp import node as jnlp_node
@@ -50,6 +51,7 @@ class Controller:
         self.slow_s = 0.0
         self.hanging = set()  # verbs that never answer
         self.broken = set()  # verbs with a bug
+        self.fails = collections.Counter()  # verbs that are not answered so often
         self.asked = collections.Counter()
         self.reads = []
         self.result = "SUCCESS"  # of every build
@@ -58,6 +60,9 @@ class Controller:
         self.asked[verb] += 1
         if verb in self.broken:
             raise KeyError(verb)
+        if self.fails[verb] > 0:
+            self.fails[verb] -= 1
+            raise errors.Unreachable("no answer")
         if verb in self.hanging:
             await asyncio.get_running_loop().create_future()
         await asyncio.sleep(self.slow_s)
@@ -144,7 +149,8 @@ class Controller:
 
     async def uncordon(self, name):
         await self._ask("uncordon")
-        self.sim.toggle(self.now(), name, "")
+        if self.sim.node(name).offline_message is not None:
+            self.sim.toggle(self.now(), name, "")
 
     async def delete(self, name):
         await self._ask("delete")
@@ -173,6 +179,7 @@ class Notes(metrics.NullRecorder):
         self.failed = []
         self.latencies = []
         self.results = collections.Counter()
+        self.checks = collections.Counter()
         self.extra_builds = self.unused_agents = 0
 
     def unused(self, template):
@@ -186,6 +193,9 @@ class Notes(metrics.NullRecorder):
 
     def queue_latency(self, template, *, warm, seconds):
         self.latencies.append((template, warm, seconds))
+
+    def checked(self, template, check, *, passed):
+        self.checks[template, check.value, passed] += 1
 
     def acted(self, verb, slug, seconds):
         self.results[verb.value, slug] += 1
@@ -242,6 +252,7 @@ class Daemon:
             now=self.watch.now,
             before_end=lambda action: self.loop.before_end(action),
             released=lambda: self.loop.hint(),
+            check_command=self._check_command,
             time_limit_s=self.policy.launch_timeout_s,
         )
         self.ids = itertools.count()
@@ -273,6 +284,10 @@ class Daemon:
 
     def _disconnect(self, name):
         self.sim.disconnect(self.watch.now(), name)
+
+    def _check_command(self, action):
+        template = self.policy.template(action.template)
+        return template.checks.of(action.check) if template is not None else None
 
     def _order(self, action):
         owned = marks.Marks(
@@ -315,6 +330,13 @@ class Daemon:
         self._clockwork = asyncio.create_task(self._tick(), name="clockwork")
         self.life = asyncio.create_task(self.loop.run(), name="life")
         return self
+
+    async def restart(self):
+        """End this life where it is, as by a kill, and begin another that remembers nothing."""
+        self.life.cancel()
+        await asyncio.gather(self.life, return_exceptions=True)
+        self.loop._stopping, self.loop.state = False, states.State.fresh()
+        self.life = asyncio.create_task(self.loop.run(), name="next life")
 
     async def __aexit__(self, *_):
         self.life.cancel()

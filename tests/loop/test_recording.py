@@ -32,10 +32,23 @@ def back(*records, **how):
 
 
 def bare(policy):
-    """Return a policy without what a launch hands over."""
+    """Return a policy without what a launch hands over, and what checks run."""
     fresh = attrs.fields(model.Template).launch.default.factory()
     return attrs.evolve(
-        policy, templates=tuple(attrs.evolve(t, launch=fresh) for t in policy.templates)
+        policy,
+        templates=tuple(
+            attrs.evolve(t, launch=fresh, checks=unsaid(t.checks)) for t in policy.templates
+        ),
+    )
+
+
+def unsaid(checks):
+    return model.Checks(
+        **{
+            check.value: command and attrs.evolve(command, argv=())
+            for check in model.Check
+            for command in [checks.of(check)]
+        }
     )
 
 

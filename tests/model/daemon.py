@@ -43,11 +43,16 @@ class Daemon:
             retires_by_offline=lambda: jnlp_version.safe_to_retire_by_offline(world.sim.version),
             now=lambda: world.now,
             before_end=self._before_end,
+            check_command=self._check_command,
         )
 
     async def _before_end(self, action):
         await Pause()
         self.state = turn.bury(self.state, action, (), self.world.now)
+
+    def _check_command(self, action):
+        template = self.world.policy.template(action.template)
+        return template.checks.of(action.check) if template is not None else None
 
     def _order(self, action):
         template = self.world.policy.template(action.template)

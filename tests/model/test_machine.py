@@ -62,12 +62,24 @@ POLICY = model.Policy(
 )
 
 
+CHECK = model.CheckCommand(argv=("look",), within_s=10.0)
+CHECKED = attrs.evolve(
+    POLICY,
+    templates=(
+        attrs.evolve(TEMPLATES["a"], checks=model.Checks(ready=CHECK, dirty=CHECK)),
+        attrs.evolve(TEMPLATES["b"], checks=model.Checks(dirty=CHECK)),
+    ),
+)
+
+
 class Hostile(stateful.RuleBasedStateMachine):
     """Rules are what the world does; the broker goes on cycle by cycle and step by step."""
 
+    policy = POLICY
+
     def __init__(self):
         super().__init__()
-        self.world = World(POLICY)
+        self.world = World(self.policy)
         self.daemon = Daemon(self.world)
 
     def some(self, names, index):
@@ -202,16 +214,39 @@ class Hostile(stateful.RuleBasedStateMachine):
 
     def teardown(self):
         """I8: when the faults stop, everything is served and then cleaned up."""
-        self.world.policy = POLICY
+        self.world.policy = self.policy
         try:
             self.daemon.settle_down()
         finally:
             self.daemon.crash()
 
 
-TestHostile = Hostile.TestCase
-TestHostile.settings = hypothesis.settings(
+class HostileToChecks(Hostile):
+    """The same for agents that are checked: before they count, and after each build."""
+
+    policy = CHECKED
+
+    @stateful.rule(codes=st.lists(st.sampled_from([0, 1, None, -9]), min_size=1, max_size=3))
+    def checks_end_so(self, codes):
+        self.world.codes += codes
+
+    @stateful.rule(on=st.sampled_from([True, True, False]))
+    def checks_are_wanted(self, on):
+        self.world.policy = CHECKED if on else POLICY
+
+    @stateful.rule(
+        point=st.sampled_from(["run", "run-late"]), error=st.sampled_from(backend_errors())
+    )
+    def check_does_not_come_about(self, point, error):
+        self.world.fail_next(point, error)
+
+
+SETTINGS = hypothesis.settings(
     stateful_step_count=30,
     # a failure is told as it was found: making it smaller takes minutes (phases=None does it)
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate],
 )
+TestHostile = Hostile.TestCase
+TestHostile.settings = SETTINGS
+TestHostileToChecks = HostileToChecks.TestCase
+TestHostileToChecks.settings = SETTINGS

@@ -8,8 +8,8 @@ from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import judge, plan, retention
 from broker.core.demand import wishes as demand
+from broker.core.fleet import checks, marks
 from broker.core.fleet import ledger as ledgers
-from broker.core.fleet import marks
 from broker.core.model import BackendName, Phase, Retention, Scope, Stage
 from tests.core.worlds import NOW, OWNER, B, Scene, item, launches, template
 
@@ -19,8 +19,8 @@ WHYS = {
     Stage.WAITING: "In the quiet period. Expires in 2 sec",
     Stage.BLOCKED: "Build #1 is already in progress (ETA: N/A)",
 }
-PHASES = (Phase.IDLE, Phase.BUSY, Phase.CONNECTING, Phase.DRAINED, Phase.HELD, Phase.LOST,
-          Phase.ORPHAN)  # fmt: skip
+PHASES = (Phase.IDLE, Phase.BUSY, Phase.CONNECTING, Phase.CHECKING, Phase.DRAINED, Phase.HELD,
+          Phase.LOST, Phase.ORPHAN)  # fmt: skip
 CAPS = st.none() | st.integers(0, 6)
 RETENTIONS = st.builds(
     Retention,
@@ -29,6 +29,11 @@ RETENTIONS = st.builds(
     idle_s=st.none() | st.sampled_from([30.0, 600.0]),
     max_age_s=st.none() | st.sampled_from([100.0, 5000.0]),
 )
+CHECK = model.CheckCommand(argv=("look",))
+CHECKS = st.sampled_from(
+    [None, None, model.Checks(ready=CHECK), model.Checks(dirty=CHECK),
+     model.Checks(ready=CHECK, dirty=CHECK)]
+).map(lambda told: told or model.Checks())  # fmt: skip
 TEMPLATES = st.tuples(*(
     st.builds(
         template,
@@ -42,6 +47,7 @@ TEMPLATES = st.tuples(*(
         start_early=st.booleans(),
         paused=st.sampled_from([False, False, True]),
         retention=RETENTIONS,
+        checks=CHECKS,
     )
     for name, owned in (("a", ("a", "x")), ("b", ("b", "x")))
 ))  # fmt: skip
@@ -56,6 +62,7 @@ AGENTS = st.lists(
         "known": st.booleans(),
         "revision": st.sampled_from(["r1", "r1", "r0"]),
         "dies": st.booleans(),
+        "check": st.sampled_from(model.Check),
     }),
     max_size=7,
 )  # fmt: skip
@@ -107,23 +114,34 @@ def scenes(draw):
     return scene
 
 
+PASSES = {model.CheckAgent: True}
+
+
 def take_effect(scene, made):
     """Let everything that a plan wants come true, at once."""
     scene.ledger = made.ledger
     for action in made.actions:
         scene.ledger = ledgers.expect(scene.ledger, action, now=scene.now, policy=scene.policy)
         scene.ledger = ledgers.settle(
-            scene.ledger, ledgers.Outcome(action=action, at=scene.now), policy=scene.policy,
-            jitter=0.5,
+            scene.ledger, ledgers.Outcome(action=action, at=scene.now, passed=PASSES.get(type(action))),
+            policy=scene.policy, jitter=0.5,
         )  # fmt: skip
         if isinstance(action, model.LaunchAgent):
             scene.agent(action.template, Phase.CONNECTING, suffix=action.name.rpartition("-")[2],
                         backend=action.backend, age_s=0.0, known=False)  # fmt: skip
         elif isinstance(action, model.CordonAgent | model.UncordonAgent):
             out = isinstance(action, model.CordonAgent)
+            due = action.check if out else None
+            words = "agent-broker: once: x" if due is None else checks.due_message(due)
             scene.computers = [
                 attrs.evolve(c, offline=out, temporarily_offline=out,
-                             offline_cause="agent-broker: once: x" if out else "")
+                             offline_cause=words if out else "")
+                if c.name == action.name else c
+                for c in scene.computers
+            ]  # fmt: skip
+        elif isinstance(action, model.CheckAgent):
+            scene.computers = [
+                attrs.evolve(c, offline=False, temporarily_offline=False, offline_cause="")
                 if c.name == action.name else c
                 for c in scene.computers
             ]  # fmt: skip

@@ -26,6 +26,9 @@ B, C = BackendName("one"), BackendName("two")
 FOREIGN_NODE = "pet"
 
 
+QUARANTINE = (model.Cause.READY_CHECK, model.Cause.DIRTY_CHECK)
+
+
 class Pause:
     """What an executor awaits at each call to the outside: the driver takes over."""
 
@@ -66,6 +69,7 @@ class Nodes:
             description=definition.description,
         )
         world.sim.create_node(world.now, node)
+        world.unchecked.add(definition.name)
         world.strike("create-late")
 
     async def secret(self, name):
@@ -95,11 +99,12 @@ class Nodes:
             self.world.sim.configure, name, wanted=frozenset(labels), scheduled=refuses
         )
 
-    async def unseal(self, name):
+    async def unseal(self, name, *labels, exclusive=True):
         await self._call()
         node = self.world.sim.nodes.get(name)
-        labels = node.labels if node is not None else frozenset()
-        self.world.on_node(self.world.sim.configure, name, wanted=labels)
+        kept = node.labels if node is not None else frozenset()
+        wanted = frozenset(labels) or kept
+        self.world.on_node(self.world.sim.configure, name, wanted=wanted)
 
     async def delete(self, name):
         await self._call()
@@ -144,6 +149,8 @@ class Nodes:
 class Backend:
     """One platform behind the contract, as far as the executor uses it."""
 
+    kind = "memory"
+
     def __init__(self, world, name):
         self.world, self.name = world, name
 
@@ -163,6 +170,16 @@ class Backend:
         self.world.strike("launch")
         self.world.platforms[self.name].start(wanted, owner=OWNER, now=self.world.now)
         self.world.strike("launch-late")
+
+    async def run(self, name, argv, *, within_s):
+        await self._call()
+        self.world.strike("run")
+        ran = self.world.platforms[self.name].command(name, argv, owner=OWNER, now=self.world.now)
+        await Pause()  # it takes a while, and what is the matter then the answer does not say
+        if ran.code == 0:
+            self.world.unchecked.discard(name)
+        self.world.strike("run-late")
+        return ran
 
     async def terminate(self, name, *, grace_s):
         await self._call()
@@ -186,6 +203,7 @@ class World:
                 memory.MemorySettings(launch_s=starts_s),
                 on_start=self._instance_runs,
                 on_stop=self._instance_stops,
+                on_run=self._checked,
             )
             for name in policy.backends
         }
@@ -196,6 +214,9 @@ class World:
         self.mute = False  # the controller does not answer
         self.faults = {}  # point -> errors to raise there, one a call
         self.created = set()
+        self.unchecked = set()  # no ready check of them has passed
+        self.quarantined = set()
+        self.codes = []  # what the next checks end with; then 0
         self.excused = set()  # items whose build died of a scripted fault
         self.timers = []
         self.count = itertools.count()
@@ -314,6 +335,9 @@ class World:
         elif not self.sim.nodes[name].connected:
             self.sim.connect(self.now, name)
 
+    def _checked(self, name, argv):
+        return backends_api.Ran(code=self.codes.pop(0) if self.codes else 0, output="said so")
+
     def _node_gone(self, name, why):
         if why == "restart":
             self.at(self.sim.down_until + 5.0, self._connect, name)
@@ -370,6 +394,24 @@ class World:
             require(item.fate is not inventory.Fate.LOST, f"item {item.id} was lost")
             if item.fate is inventory.Fate.FAILED:
                 require(item.id in self.excused, f"I2: the build of item {item.id} died of us")
+
+        self._check_fitness()
+
+    def _check_fitness(self):
+        """Whoever is to be checked works on nothing before; who has failed, never again."""
+        for name, node in self.sim.nodes.items():
+            read = marks.from_description(node.description)
+            if read is None or read.owner != OWNER:
+                continue
+            template = self.policy.template(read.template)
+            if template is None or template.checks.ready is None:
+                self.unchecked.discard(name)  # it may have been let in meanwhile
+            at_work = any(slot.item is not None for slot in node.slots)
+            require(not (at_work and name in self.unchecked), f"{name} works unchecked")
+            require(not (at_work and name in self.quarantined), f"{name} works in quarantine")
+            words = node.offline_message or ""
+            if words.startswith(tuple(f"{model.CORDON_MARK} {c.slug}:" for c in QUARANTINE)):
+                self.quarantined.add(name)
 
     def waiting(self):
         """Return the items that somebody of ours could serve and that are not done yet."""

@@ -64,8 +64,30 @@ def arrows():
         *changes(
             "its instance ends",
             LIVING,
-            [ComputerSight.OFFLINE, ComputerSight.HELD],
+            [ComputerSight.OFFLINE, ComputerSight.HELD, ComputerSight.CHECKED],
             to_instance=InstanceSight.ENDED,
+        ),
+        *changes("a check of it is due", LIVING, ONLINE, to_computer=ComputerSight.CHECKED),
+        *changes(
+            "node and instance are seen, to be checked",
+            [InstanceSight.ABSENT],
+            [ComputerSight.CHECKED],
+            to_instance=InstanceSight.RUNNING,
+        ),
+        *changes(
+            "its check has passed", LIVING, [ComputerSight.CHECKED], to_computer=ComputerSight.IDLE
+        ),
+        *changes(
+            "its check has passed, not online yet",
+            LIVING,
+            [ComputerSight.CHECKED],
+            to_computer=ComputerSight.OFFLINE,
+        ),
+        *changes(
+            "its check has failed",
+            LIVING,
+            [ComputerSight.CHECKED],
+            to_computer=ComputerSight.CORDONED,
         ),
         *changes("its node is deleted", PRESENT, EMPTY, to_computer=ComputerSight.ABSENT),
         *changes(

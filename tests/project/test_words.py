@@ -216,6 +216,8 @@ PLATFORMS = {
 
 LAYERS = {
     "Backend": "the section of the file, and the contract",
+    "Check": "the section of the file, and which of both it is in the core",
+    "Checks": "the section of the file, and the core's value",
     "Choice": "the section of the file, and the core's value",
     "HighAvailability": "the section of the file, and the settings in force",
     "Host": "an engine as the settings name it, and the verbs of the contract on it",

@@ -394,6 +394,30 @@ async def test_unsealing_lets_a_node_take_items_again():
     assert node.with_labels(held[-1], node.labels_of(config)) == config
 
 
+async def test_unsealing_gives_a_node_its_labels_and_its_mode_back_where_they_are_told():
+    """After a check; one that was not sealed is not written."""
+    config = op("config.xml GET")["response"]["body"]
+    labels = node.labels_of(config)
+    exclusive = "<mode>EXCLUSIVE</mode>" in config
+    held = [config]
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            held.append(await request.text())
+        return web.Response(text=held[-1], content_type="application/xml")
+
+    async with (
+        recorded.serving(handler) as url,
+        http.ControllerSession(recorded.settings(url)) as session,
+    ):
+        nodes = client.NodeClient(session)
+        await nodes.unseal("idle-1", *labels, exclusive=exclusive)
+        await nodes.seal("idle-1", "out", busy=True)
+        await nodes.unseal("idle-1", *labels, exclusive=exclusive)
+    assert len(held) == 3
+    assert held[-1] == config
+
+
 async def test_other_languages_survive_a_swap():
     """A description with umlauts goes back as references, which no charset can spoil."""
     config = op("config.xml GET")["response"]["body"].replace("made over REST", "für Müller ☃")

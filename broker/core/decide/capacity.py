@@ -18,8 +18,8 @@ from broker.core.fleet import places, withheld
 from broker.core.model import Agent, BackendName, Phase, Scope, Template, WaitReason
 from outside import counts
 
-STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING})
-"""Phases that count against the caps on starting agents (a CONNECTING one only until online)."""
+STARTING = frozenset({Phase.LAUNCHING, Phase.CONNECTING, Phase.CHECKING})
+"""Phases that count against the caps on starting agents (the last two only until online)."""
 
 _PLAIN: frozenset[str] = frozenset()
 """What an agent is asked for that is no variant."""

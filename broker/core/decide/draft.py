@@ -161,7 +161,11 @@ class Draft:
             agent.name
             for agent in self.agents
             if agent.cordoned
-            or (agent.expectation is not None and agent.expectation.verb in _LEAVING)
+            or (
+                agent.expectation is not None
+                and agent.expectation.verb in _LEAVING
+                and agent.expectation.check is None
+            )
         )
 
     @functools.cached_property

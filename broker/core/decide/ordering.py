@@ -103,6 +103,7 @@ def _launch_ordered(draft: drafts.Draft) -> None:
                 ),
                 asked=tuple(sorted(order.asked)),
                 slot=slots.take(order.template) if order.template.numbered else None,
+                checked=order.template.checks.ready is not None,
             )
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import attrs
 
 from broker.core import model
-from broker.core.decide import capacity, leaving, ordering, serving
+from broker.core.decide import capacity, checking, leaving, ordering, serving
 from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import matching, vetoes
@@ -71,6 +71,7 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
         ordering.order(draft)
     leaving.make_room(draft)
     leaving.let_go(draft)
+    checking.check(draft)
     leaving.sweep(draft)
     overshoot = _clamp(draft)
     return _finish(draft, illegal, overshoot)
@@ -252,7 +253,7 @@ def _note_nominations(draft: drafts.Draft) -> model.Ledger:
 
 def _wake_for_deadlines(draft: drafts.Draft) -> None:
     draft.wake.extend(a.expectation.expires_at for a in draft.agents if a.expectation is not None)
-    for agent in draft.within(Phase.CONNECTING):
+    for agent in draft.within(Phase.CONNECTING, Phase.CHECKING):
         memory, template = agent.memory, draft.template_of(agent)
         if memory is not None and template is not None and memory.offline_at is not None:
             since = max(memory.offline_at, memory.created_at or 0.0)
@@ -269,7 +270,7 @@ def _wake_for_deadlines(draft: drafts.Draft) -> None:
 
 
 def _is_active(draft: drafts.Draft) -> bool:
-    """Return whether to poll fast: something waits, starts or leaves, or is for single use."""
+    """Return whether to poll fast: something waits, starts or leaves, or builds are counted."""
     if draft.actions or any(a.in_flight for a in draft.agents):
         return True
     if any(w.kind in {demand.WishKind.NOW, demand.WishKind.ANNOUNCED} for w in draft.wishes):
@@ -285,7 +286,9 @@ def _is_active(draft: drafts.Draft) -> bool:
     counted = {
         template.name
         for template in draft.policy.templates
-        if template.retention.once or template.retention.max_builds is not None
+        if template.retention.once
+        or template.retention.max_builds is not None
+        or template.checks.dirty is not None
     }
     return any(a.template in counted for a in at_work)
 

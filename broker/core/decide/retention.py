@@ -124,7 +124,7 @@ def misplaced(agent: Agent, avoided: model.Backoff | None, suspicion: str = "") 
 
 def labels_of(agent: Agent, template: Template | None) -> frozenset[str]:
     """Return the labels that the controller sees, or will see, on an agent (with its name)."""
-    if agent.computer is not None:
+    if agent.computer is not None and agent.check is None:  # for a check it may be sealed
         labels = agent.computer.labels
         return labels if agent.name in labels else labels | {agent.name}
     own = template.labels if template is not None else frozenset()
@@ -133,7 +133,7 @@ def labels_of(agent: Agent, template: Template | None) -> frozenset[str]:
 
 def kind_of(agent: Agent, template: Template | None) -> frozenset[str]:
     """Return these labels without the agent's own name: the same for all of a kind."""
-    if agent.computer is not None:
+    if agent.computer is not None and agent.check is None:
         return agent.computer.kind
     own = template.labels if template is not None else frozenset()
     return (own | agent.asked) - {agent.name}

@@ -22,6 +22,7 @@ TIERS: Mapping[Phase, int] = {
     Phase.IDLE: 0,
     Phase.BUSY: 0,
     Phase.CONNECTING: 1,
+    Phase.CHECKING: 1,
     Phase.UNKNOWN: 2,
     Phase.LAUNCHING: 3,  # and what this plan orders: last, so that it changes nothing else
 }
@@ -42,6 +43,7 @@ _TIER_TEXT = (
     "agent {} was starting for it; its backend does not answer just now",
     "agent {} is ordered for it",
 )
+_CHECKED_TEXT = "agent {} is for it once it has passed its check"
 
 
 def serve_from_present(draft: drafts.Draft) -> None:
@@ -184,8 +186,9 @@ def nominate(draft: drafts.Draft) -> None:
 
 def _note_nominated(draft: drafts.Draft, wish: demand.Wish, supply: matching.Supply) -> None:
     reason = _TIER_REASON[supply.tier]
-    text = _TIER_TEXT[supply.tier].format(supply.name)
     agent = draft.present.get(supply.name)  # None: it is ordered by this plan, or a neighbour's
+    is_checked = agent is not None and agent.phase is Phase.CHECKING
+    text = (_CHECKED_TEXT if is_checked else _TIER_TEXT[supply.tier]).format(supply.name)
     if supply.owner:
         text = f"{text} (of owner {supply.owner})"
     if wish.kind is not demand.WishKind.NOW:

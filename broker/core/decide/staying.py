@@ -32,6 +32,7 @@ _DONE = {
     model.LaunchAgent: "started",
     model.CordonAgent: "taken out of service",
     model.UncordonAgent: "brought back into service",
+    model.CheckAgent: "checked",
     model.RetireAgent: "retired",
     model.ReleaseAgent: "released",
     model.SweepNode: "swept",
@@ -50,6 +51,10 @@ def _rule(  # noqa: PLR0911 -- one rule, one return
             return "is being started"
         case Phase.CONNECTING:
             return f"is awaited: {_awaited(agent, template, now)}"
+        case Phase.CHECKING:
+            which = agent.check.value if agent.check is not None else "ready"
+            awaited = "" if agent.instance is None else f" ({agent.instance.state.value})"
+            return f"is out of service until its {which} check has passed{awaited}"
         case Phase.BUSY:
             spent = retention.spent(agent, template, now=now, draining=policy.draining)
             last = f"; this build is its last: {spent.text}" if spent is not None else ""

@@ -6,7 +6,6 @@ had time to ask for them back; when the share to sweep is implausible nothing is
 person is asked. Pure; refuses to know demand beyond "this item wants exactly that node".
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
 from attrs import field, frozen
@@ -18,8 +17,6 @@ from broker.core.fleet import agents as agents_
 from broker.core.fleet import lifecycle
 from broker.core.model import Agent, NodeName, Phase
 from outside import counts
-
-_SLUG = re.compile(re.escape(model.CORDON_MARK) + r" ([a-z0-9-]+):")
 
 
 @frozen(kw_only=True)
@@ -154,7 +151,8 @@ def sweep(
 def _drained(
     agent: Agent, world: model.World, policy: model.Policy, wishes: Sequence[demand.Wish]
 ) -> model.Action | model.Refusal:
-    wish = wants_back(agent, wishes, world.ledger)
+    cause = lifecycle.cause_of(agent.computer)
+    wish = None if cause.unfit else wants_back(agent, wishes, world.ledger)
     if wish is not None:
         return model.UncordonAgent(
             name=agent.name, reason=f"item {wish.item.id} must go on with this very node"
@@ -165,7 +163,6 @@ def _drained(
             text="out of service and empty, but a pipeline may still ask for it after the start",
         )
     told = agent.computer.offline_cause if agent.computer is not None else ""
-    cause = _cause_of(agent.computer)
     reason = told.removeprefix(model.CORDON_MARK).strip() or "out of service and empty"
     if not cause.accident and _died(agent):
         cause, reason = agents_.why_lost(agent)  # in its last build, after which it was to go
@@ -180,24 +177,6 @@ def _died(agent: Agent) -> bool:
     if end is None or agent.memory is None or agent.memory.removals > 0:
         return False
     return model.Cause.of_exit(end.slug) is not model.Cause.LOST_EXITED or end.code != 0
-
-
-def _cause_of(computer: model.Computer | None) -> model.Cause:
-    """Read why an agent was taken out of service: in its offline message, or in its labels.
-
-    Anybody can write there; what is no cause of ours says nothing.
-    """
-    if computer is None:
-        return model.Cause.DRAINED
-    written = _SLUG.match(computer.offline_cause)
-    mark = f"{model.RETIRED_LABEL}-"
-    slugs = (
-        [written[1]]
-        if written is not None
-        else sorted(t.removeprefix(mark) for t in computer.labels if t.startswith(mark))
-    )
-    causes = (model.Cause.find(slug) for slug in slugs)
-    return next((cause for cause in causes if cause is not None), model.Cause.DRAINED)
 
 
 def _lost(

@@ -21,7 +21,7 @@ from backends import api as backends_api
 from broker.core import model
 from broker.core.fleet import ledger as ledgers
 from broker.core.fleet import lifecycle, marks, places
-from broker.core.model import Agent, Memory, NodeName, Phase, Verb
+from broker.core.model import Agent, Cause, Memory, NodeName, Phase, Verb
 
 _AT_WORK = frozenset({Phase.IDLE, Phase.BUSY})
 
@@ -338,6 +338,7 @@ def _work(
     if computer is None or sight in {
         lifecycle.ComputerSight.ABSENT,
         lifecycle.ComputerSight.OFFLINE,
+        lifecycle.ComputerSight.CHECKED,  # it has its deadline, too
     }:
         since = memory.offline_at if memory.offline_at is not None else now
         return {"offline_at": since, **_away(memory)}
@@ -412,12 +413,13 @@ def _still_expected(
         return None
     if expectation.done_at is None or not tells:
         return expectation
-    cordoned = evidence.computer is not None and lifecycle.is_cordoned(evidence.computer)
+    computer = evidence.computer
     visible = ledgers.is_visible(
         expectation,
-        computer=evidence.computer,
+        computer=computer,
         instance_seen=evidence.instance is not None,
-        cordoned=cordoned,
+        cordoned=computer is not None and lifecycle.is_cordoned(computer),
+        check=lifecycle.check_due(computer) if computer is not None else None,
     )
     return None if visible else expectation
 
@@ -453,6 +455,7 @@ def _join(
         expectation=expectation,
         memory=_note_phase(memory, phase, now=world.now, read_at=evidence.read_at),
         cordoned=evidence.computer is not None and lifecycle.is_cordoned(evidence.computer),
+        check=lifecycle.check_due(evidence.computer) if evidence.computer is not None else None,
     )
 
 
@@ -512,6 +515,10 @@ def _count_start(
     if memory.flawed and not memory.whole:
         is_known = old is not None and old.flawed
         return ledger if is_known else _count_lost(ledger, agent, world=world, policy=policy)
+    if agent.phase is Phase.DRAINED and (old is None or old.phase is not Phase.DRAINED):
+        cause = lifecycle.cause_of(agent.computer)
+        if cause is Cause.READY_CHECK:
+            return _count_unready(ledger, agent, world=world, policy=policy)
     if memory.online_at is not None:
         return _count_online(ledger, agent, memory, old, world=world, policy=policy)
     was_lost = old is not None and old.phase in {Phase.LOST, Phase.GONE}
@@ -575,6 +582,24 @@ def _count_lost(
     )
 
 
+def _count_unready(
+    ledger: model.Ledger, agent: Agent, *, world: model.World, policy: model.Policy
+) -> model.Ledger:
+    """Count a start whose ready check did not pass: it is as if it had not come online."""
+    told = agent.computer.offline_cause if agent.computer is not None else ""
+    key, _ = _keys_of(agent)
+    return ledgers.failed(
+        ledger,
+        key,
+        cause=Cause.READY_CHECK,
+        reason=told.partition(f"{Cause.READY_CHECK.slug}: ")[2] or Cause.READY_CHECK.words,
+        now=world.now,
+        policy=policy,
+        jitter=world.jitter,
+        revision=agent.revision,
+    )
+
+
 def _keys_of(agent: Agent) -> tuple[model.BackoffKey, model.BackoffKey]:
     """Return what is held back after failures of its template there, and of single starts."""
     backend = agent.backend or model.BackendName("")
@@ -625,6 +650,9 @@ def _why_lost(agent: Agent) -> tuple[model.Cause, str]:
     detail = f" ({instance.detail})" if instance.detail else ""
     if instance.state is backends_api.InstanceState.STOPPING:
         return model.Cause.LOST_INSTANCE, f"its instance is being removed{detail}"
+    if agent.check is not None:
+        words = f"its {agent.check.value} check did not come about within its deadline{detail}"
+        return model.Cause.CONNECT_TIMEOUT, words
     return model.Cause.CONNECT_TIMEOUT, f"it did not come online within its deadline{detail}"
 
 

@@ -44,6 +44,7 @@ _VERBS: Mapping[type[model.Action], Verb] = {
     model.LaunchAgent: Verb.LAUNCH,
     model.CordonAgent: Verb.CORDON,
     model.UncordonAgent: Verb.UNCORDON,
+    model.CheckAgent: Verb.CHECK,
     model.RetireAgent: Verb.RETIRE,
     model.ReleaseAgent: Verb.RETIRE,
     model.SweepNode: Verb.SWEEP,
@@ -70,6 +71,7 @@ class Outcome:
     retry_after: float | None = None
     withdrawn: bool = False
     held: int | None = None  # agents that the backend held when it refused for want of room
+    passed: bool | None = None  # of a check: whether it did; None: it did not come about
 
 
 def verb_of(action: model.Action) -> Verb:
@@ -88,11 +90,12 @@ def expect(ledger: Ledger, *actions: model.Action, now: float, policy: model.Pol
             template=template,
             backend=backend,
             since_at=now,
-            expires_at=now + policy.launch_timeout_s + VISIBLE_S,
+            expires_at=now + policy.launch_timeout_s + _check_s(action, policy) + VISIBLE_S,
             reason=action.reason,
             item=action.item if isinstance(action, model.LaunchAgent) else None,
             asked=frozenset(action.asked if isinstance(action, model.LaunchAgent) else ()),
             slot=action.slot if isinstance(action, model.LaunchAgent) else None,
+            check=action.check if isinstance(action, model.CordonAgent) else None,
         )
         if isinstance(action, model.LaunchAgent):
             limits = policy.backends.get(action.backend, model.BackendPolicy())
@@ -101,10 +104,19 @@ def expect(ledger: Ledger, *actions: model.Action, now: float, policy: model.Pol
     return attrs.evolve(ledger, expectations=expectations, buckets=buckets)
 
 
+def _check_s(action: model.Action, policy: model.Policy) -> float:
+    """Return how much longer an action may take because a command runs in it."""
+    if not isinstance(action, model.CheckAgent):
+        return 0.0
+    template = policy.template(action.template)
+    command = template.checks.of(action.check) if template is not None else None
+    return command.within_s if command is not None else 0.0
+
+
 def _whose(
     ledger: Ledger, action: model.Action
 ) -> tuple[model.TemplateName | None, model.BackendName | None]:
-    if isinstance(action, model.LaunchAgent):
+    if isinstance(action, model.LaunchAgent | model.CheckAgent):
         return action.template, action.backend
     memory = ledger.memories.get(action.name)
     if memory is not None:
@@ -141,6 +153,8 @@ def settle(
     ledger = attrs.evolve(ledger, expectations=expectations)
     if not isinstance(action, model.LaunchAgent):
         is_done = outcome.failure is None and not outcome.withdrawn
+        if outcome.passed and isinstance(action, model.CheckAgent):
+            return _note_checked(ledger, action.name)
         return _note_removed(ledger, action, at=outcome.at) if is_done else ledger
     if outcome.withdrawn:
         return ledger
@@ -168,6 +182,12 @@ def _note_removed(ledger: Ledger, action: model.Action, *, at: float) -> Ledger:
     if isinstance(action, model.RetireAgent | model.SweepInstance):
         changes["terminated_at"] = at
     return _note(ledger, action.name, **changes) if changes else ledger
+
+
+def _note_checked(ledger: Ledger, name: NodeName) -> Ledger:
+    """Remember that what an agent has built until now was looked at: nothing is left of it."""
+    memory = ledger.memories.get(name)
+    return _note(ledger, name, checked=memory.builds) if memory is not None else ledger
 
 
 def _note(ledger: Ledger, name: NodeName, **changes: Any) -> Ledger:
@@ -426,6 +446,7 @@ def is_visible(
     computer: model.Computer | None,
     instance_seen: bool,
     cordoned: bool,
+    check: model.Check | None = None,
 ) -> bool:
     """Return whether synced sources show what an expectation waits for."""
     match expectation.verb:
@@ -434,9 +455,12 @@ def is_visible(
         case Verb.RETIRE | Verb.SWEEP:
             return computer is None and not instance_seen
         case Verb.CORDON:
-            return cordoned or computer is None
+            is_meant = check is not None and check is expectation.check
+            return cordoned or is_meant or computer is None
         case Verb.UNCORDON:
-            return computer is None or not cordoned
+            return computer is None or not (cordoned or check)
+        case Verb.CHECK:
+            return computer is None or check is None
 
 
 def resumed(ledger: Ledger) -> Ledger:

@@ -9,6 +9,7 @@ delete the node, terminate the instance) is one cell below, so a crash at any po
 """
 
 import enum
+import re
 from collections.abc import Mapping
 from typing import assert_never
 
@@ -35,6 +36,7 @@ class ComputerSight(enum.Enum):
     ABSENT = "absent"
     OFFLINE = "offline"
     CORDONED = "cordoned"  # out of service by us, nothing runs
+    CHECKED = "checked"  # out of service by us until a check has passed, nothing runs
     HELD = "held"  # out of service by somebody else, nothing runs
     IDLE = "idle"
     BUSY = "busy"
@@ -50,6 +52,7 @@ TABLE: Mapping[tuple[InstanceSight, ComputerSight], Phase] = {
     (_I.ABSENT, _C.ABSENT): Phase.GONE,
     (_I.ABSENT, _C.OFFLINE): Phase.LOST,
     (_I.ABSENT, _C.CORDONED): Phase.DRAINED,
+    (_I.ABSENT, _C.CHECKED): Phase.LOST,
     (_I.ABSENT, _C.HELD): Phase.LOST,
     (_I.ABSENT, _C.IDLE): Phase.IDLE,
     (_I.ABSENT, _C.BUSY): Phase.BUSY,
@@ -57,6 +60,7 @@ TABLE: Mapping[tuple[InstanceSight, ComputerSight], Phase] = {
     (_I.STARTING, _C.ABSENT): Phase.ORPHAN,
     (_I.STARTING, _C.OFFLINE): Phase.CONNECTING,
     (_I.STARTING, _C.CORDONED): Phase.DRAINED,
+    (_I.STARTING, _C.CHECKED): Phase.CHECKING,
     (_I.STARTING, _C.HELD): Phase.HELD,
     (_I.STARTING, _C.IDLE): Phase.IDLE,
     (_I.STARTING, _C.BUSY): Phase.BUSY,
@@ -64,6 +68,7 @@ TABLE: Mapping[tuple[InstanceSight, ComputerSight], Phase] = {
     (_I.RUNNING, _C.ABSENT): Phase.ORPHAN,
     (_I.RUNNING, _C.OFFLINE): Phase.CONNECTING,
     (_I.RUNNING, _C.CORDONED): Phase.DRAINED,
+    (_I.RUNNING, _C.CHECKED): Phase.CHECKING,
     (_I.RUNNING, _C.HELD): Phase.HELD,
     (_I.RUNNING, _C.IDLE): Phase.IDLE,
     (_I.RUNNING, _C.BUSY): Phase.BUSY,
@@ -71,6 +76,7 @@ TABLE: Mapping[tuple[InstanceSight, ComputerSight], Phase] = {
     (_I.ENDED, _C.ABSENT): Phase.GONE,
     (_I.ENDED, _C.OFFLINE): Phase.LOST,
     (_I.ENDED, _C.CORDONED): Phase.DRAINED,
+    (_I.ENDED, _C.CHECKED): Phase.LOST,
     (_I.ENDED, _C.HELD): Phase.LOST,
     (_I.ENDED, _C.IDLE): Phase.IDLE,
     (_I.ENDED, _C.BUSY): Phase.BUSY,
@@ -78,6 +84,7 @@ TABLE: Mapping[tuple[InstanceSight, ComputerSight], Phase] = {
     (_I.UNKNOWN, _C.ABSENT): Phase.UNKNOWN,
     (_I.UNKNOWN, _C.OFFLINE): Phase.UNKNOWN,
     (_I.UNKNOWN, _C.CORDONED): Phase.UNKNOWN,
+    (_I.UNKNOWN, _C.CHECKED): Phase.UNKNOWN,
     (_I.UNKNOWN, _C.HELD): Phase.HELD,
     (_I.UNKNOWN, _C.IDLE): Phase.IDLE,
     (_I.UNKNOWN, _C.BUSY): Phase.BUSY,
@@ -92,6 +99,7 @@ LEGAL: Mapping[Phase | None, frozenset[Phase]] = {
     # what others remove while its start is still under way, as one whose answer hangs, is
     # launching once more, wherever it was by then
     Phase.CONNECTING: _ANY,
+    Phase.CHECKING: _ANY,
     Phase.IDLE: _ANY,
     Phase.BUSY: _ANY,
     Phase.DRAINED: _ANY,
@@ -128,13 +136,52 @@ def see_instance(instance: backends_api.Instance | None, *, synced: bool) -> Ins
 
 
 def is_cordoned(computer: model.Computer) -> bool:
-    """Return whether we took this computer out of service, by offline mark or seal."""
+    """Return whether we took this computer out of service for good, by offline mark or seal."""
     if model.RETIRED_LABEL in computer.labels:
         return True
-    return computer.temporarily_offline and computer.offline_cause.startswith(model.CORDON_MARK)
+    ours = computer.temporarily_offline and computer.offline_cause.startswith(model.CORDON_MARK)
+    return ours and check_due(computer) is None
 
 
-def see_computer(computer: model.Computer | None, *, synced: bool) -> ComputerSight:
+def check_due(computer: model.Computer) -> model.Check | None:
+    """Return what must pass before a computer, which we took out of service, is brought back."""
+    if model.RETIRED_LABEL in computer.labels:
+        return None
+    words = computer.offline_cause if computer.temporarily_offline else ""
+    for check, (begin, label) in _DUE.items():
+        if words.startswith(begin) or label in computer.labels:
+            return check
+    return None
+
+
+_DUE: Mapping[model.Check, tuple[str, str]] = {
+    check: (f"{model.CORDON_MARK} {model.check_slug(check)}:", model.check_label(check))
+    for check in model.Check
+}
+_SLUG = re.compile(re.escape(model.CORDON_MARK) + r" ([a-z0-9-]+):")
+
+
+def cause_of(computer: model.Computer | None) -> model.Cause:
+    """Read why an agent was taken out of service: in its offline message, or in its labels.
+
+    Anybody can write there; what is no cause of ours says nothing.
+    """
+    if computer is None:
+        return model.Cause.DRAINED
+    written = _SLUG.match(computer.offline_cause)
+    mark = f"{model.RETIRED_LABEL}-"
+    slugs = (
+        [written[1]]
+        if written is not None
+        else sorted(t.removeprefix(mark) for t in computer.labels if t.startswith(mark))
+    )
+    causes = (model.Cause.find(slug) for slug in slugs)
+    return next((cause for cause in causes if cause is not None), model.Cause.DRAINED)
+
+
+def see_computer(  # noqa: PLR0911 -- one sight, one return
+    computer: model.Computer | None, *, synced: bool
+) -> ComputerSight:
     """Name what the controller shows. Busy outranks everything, then who took it out."""
     if not synced:
         return ComputerSight.UNKNOWN
@@ -142,6 +189,8 @@ def see_computer(computer: model.Computer | None, *, synced: bool) -> ComputerSi
         return ComputerSight.ABSENT
     if not computer.idle:
         return ComputerSight.BUSY
+    if check_due(computer) is not None:
+        return ComputerSight.CHECKED
     if is_cordoned(computer):
         return ComputerSight.CORDONED
     if computer.temporarily_offline:
@@ -160,7 +209,7 @@ def classify(
     phase = TABLE[instance, computer]
     if launching and phase in {Phase.GONE, Phase.LOST, Phase.ORPHAN} and not _dead(instance):
         return Phase.LAUNCHING
-    if overdue and phase is Phase.CONNECTING:
+    if overdue and phase in {Phase.CONNECTING, Phase.CHECKING}:
         return Phase.LOST
     return phase
 

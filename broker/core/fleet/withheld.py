@@ -57,7 +57,9 @@ def is_outdated(agent: Agent, template: Template | None) -> bool:
 def is_held(agent: Agent) -> bool:
     """Return whether somebody else took it out of service; what it was given may still run."""
     computer = agent.computer
-    if computer is None or agent.cordoned or not computer.temporarily_offline:
+    if computer is None or not computer.temporarily_offline:
+        return False
+    if agent.cordoned or agent.check is not None:
         return False
     return agent.phase in {Phase.HELD, Phase.BUSY}
 

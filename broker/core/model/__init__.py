@@ -28,6 +28,8 @@ from broker.core.model.fleet import (
     Memory,
     Phase,
     Verb,
+    check_label,
+    check_slug,
     retired_labels,
 )
 from broker.core.model.ledger import (
@@ -43,6 +45,7 @@ from broker.core.model.ledger import (
 )
 from broker.core.model.plan import (
     Action,
+    CheckAgent,
     CordonAgent,
     LaunchAgent,
     Plan,
@@ -61,6 +64,9 @@ from broker.core.model.wanted import (
     VALUE,
     BackendName,
     BackendPolicy,
+    Check,
+    CheckCommand,
+    Checks,
     Choice,
     LaunchSettings,
     Parameter,
@@ -90,6 +96,10 @@ __all__ = [
     "Bucket",
     "BuildFate",
     "Cause",
+    "Check",
+    "CheckAgent",
+    "CheckCommand",
+    "Checks",
     "Choice",
     "Computer",
     "ControllerView",
@@ -132,5 +142,7 @@ __all__ = [
     "VetoKey",
     "WaitReason",
     "World",
+    "check_label",
+    "check_slug",
     "retired_labels",
 ]

@@ -74,6 +74,10 @@ class Cause(enum.Enum):
     DRAINED = "drained", "it was out of service, and is empty"
     BLACK_HOLE = "black-hole", "too many agents end, or builds fail, too soon where it runs"
     ANNOUNCED = "announced", "its platform announced that it will end it"
+    READY_CHECK = (
+        "ready-check", "its ready check did not pass", Scope.TEMPLATE, True, True,
+    )  # fmt: skip
+    DIRTY_CHECK = "dirty-check", "a dirty check of it did not pass", None, True
     SWEPT = "swept", "a leftover: a node without an instance, or the other way round"
     CONNECT_TIMEOUT = (
         "connect-timeout", "it was not online within its deadline", Scope.TEMPLATE, True, True,
@@ -111,6 +115,11 @@ class Cause(enum.Enum):
     def of_exit(cls, slug: backends_api.ExitSlug) -> "Cause":
         """Return why an agent goes whose instance ended so."""
         return _OF_EXIT[slug]
+
+    @property
+    def unfit(self) -> bool:
+        """Whether whoever is out of service for it is given nothing more, whatever waits."""
+        return self in {Cause.READY_CHECK, Cause.DIRTY_CHECK}
 
 
 _CAUSES: Mapping[str, Cause] = {cause.slug: cause for cause in Cause}

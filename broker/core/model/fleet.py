@@ -7,7 +7,7 @@ from attrs import frozen
 from backends import api as backends_api
 from broker.core.model.causes import Cause
 from broker.core.model.controller import Computer, ItemId, NodeName
-from broker.core.model.wanted import BackendName, TemplateName
+from broker.core.model.wanted import BackendName, Check, TemplateName
 
 CORDON_MARK = "agent-broker:"
 """How the offline message of a node begins when we took it out of service."""
@@ -24,6 +24,19 @@ RETIRED_LABEL = "agent-broker-retired"
 def retired_labels(cause: Cause) -> tuple[str, str]:
     """Return the labels of a sealed node; the second one tells why it goes."""
     return RETIRED_LABEL, f"{RETIRED_LABEL}-{cause.slug}"
+
+
+def check_slug(check: Check) -> str:
+    """Return what stands in a node's offline message, or among its labels, until a check passes.
+
+    It is no slug of a ``Cause``: the agent does not go.
+    """
+    return f"{check.value}-check-due"
+
+
+def check_label(check: Check) -> str:
+    """Return the label of a node that is sealed until a check passes, on old controllers."""
+    return f"agent-broker-{check_slug(check)}"
 
 
 @frozen(kw_only=True)
@@ -54,6 +67,7 @@ class Phase(enum.Enum):
 
     LAUNCHING = "launching"  # ordered; node or instance not visible yet
     CONNECTING = "connecting"  # node and instance exist, not online yet (or not again)
+    CHECKING = "checking"  # taken out of service by us until a check of it has passed
     IDLE = "idle"
     BUSY = "busy"
     DRAINED = "drained"  # taken out of service by us and empty: only the removal is left
@@ -105,6 +119,7 @@ class Memory:
     glanced_at: float | None = None  # when it was seen at its first build between two looks
     unseen: int = 0  # builds that it may have had besides, between two looks
     supposed: bool = False  # one of them is counted as its first, until it is seen at another
+    checked: int | None = None  # of ``builds``: before its last dirty check; None: none is known
     instance_seen: bool = False  # since we started
     removals: int = 0  # how often we tried to remove it, and it was there still
     deleted_at: float | None = None  # its node, by us: what is read from then on has none ...
@@ -143,6 +158,7 @@ class Verb(enum.Enum):
     LAUNCH = "launch"
     CORDON = "cordon"
     UNCORDON = "uncordon"
+    CHECK = "check"
     RETIRE = "retire"
     SWEEP = "sweep"
 
@@ -162,6 +178,7 @@ class Expectation:
     item: ItemId | None = None  # of a launch: what it is for
     asked: frozenset[str] = frozenset()  # of a launch: the labels of a variant
     slot: int | None = None  # of a launch
+    check: Check | None = None  # of a cordon: until that has passed, and the agent stays
 
 
 @frozen(kw_only=True)
@@ -180,7 +197,8 @@ class Agent:
     absent: bool = False  # without an instance, by the word of its backend, of which all is seen
     expectation: Expectation | None = None
     memory: Memory | None = None
-    cordoned: bool = False  # taken out of service by us, busy or not
+    cordoned: bool = False  # taken out of service by us for good, busy or not
+    check: Check | None = None  # taken out of service by us until this has passed, busy or not
 
     @property
     def in_flight(self) -> bool:

@@ -10,7 +10,7 @@ from broker.core.model.causes import Cause
 from broker.core.model.controller import ItemId, KnownLabel, LabelSource, NodeName
 from broker.core.model.fleet import Agent, Phase
 from broker.core.model.ledger import Ledger
-from broker.core.model.wanted import BackendName, TemplateName
+from broker.core.model.wanted import BackendName, Check, TemplateName
 
 
 @frozen(kw_only=True)
@@ -25,6 +25,7 @@ class LaunchAgent:
     avoid: tuple[str, ...] = ()  # places of the backend where it must not go
     asked: tuple[str, ...] = ()  # labels beside the template's, that make a variant of it
     slot: int | None = None  # a number that no other agent of the template has just now
+    checked: bool = False  # out of service from the beginning, until its ready check has passed
 
 
 @frozen(kw_only=True)
@@ -36,6 +37,8 @@ class CordonAgent:
     cause: Cause = Cause.DRAINED  # of the end that follows
     online: bool = True  # it could be given another item: old controllers need care
     idle: bool = False  # it may have nothing to do just now
+    check: Check | None = None  # it stays, and is brought back when this has passed
+    asked: tuple[str, ...] = ()  # labels of a variant: kept, or nobody knows it as one any more
 
 
 @frozen(kw_only=True)
@@ -44,6 +47,21 @@ class UncordonAgent:
 
     name: NodeName
     reason: str
+    labels: tuple[str, ...] = ()  # that it has there, where it was taken out for a check ...
+    exclusive: bool = True  # ... and is not to be sealed any more
+
+
+@frozen(kw_only=True)
+class CheckAgent:
+    """Run the check that an agent is out of service for; bring it back, or say that it goes."""
+
+    name: NodeName
+    backend: BackendName
+    template: TemplateName
+    check: Check
+    reason: str
+    labels: tuple[str, ...] = ()  # that its node has in service: old controllers need them told
+    exclusive: bool = True  # the same
 
 
 @frozen(kw_only=True)
@@ -89,7 +107,7 @@ class SweepInstance:
 
 Removal = RetireAgent | ReleaseAgent | SweepNode | SweepInstance
 """What an agent's life ends with."""
-Action = LaunchAgent | CordonAgent | UncordonAgent | Removal
+Action = LaunchAgent | CordonAgent | UncordonAgent | CheckAgent | Removal
 
 
 class WaitReason(enum.Enum):

@@ -28,6 +28,35 @@ class Retention:
     max_age_s: float | None = None  # stronger than ``min_idle``
 
 
+class Check(enum.Enum):
+    """When it is checked whether an agent is fit for builds; the value is the setting's name."""
+
+    READY = "ready"  # before it is given anything
+    DIRTY = "dirty"  # after each build, before it is given the next one
+
+    __hash__ = object.__hash__  # as of ``Phase``
+
+
+@frozen(kw_only=True)
+class CheckCommand:
+    """What is run in an agent's instance to find out; exit status 0: it is fit."""
+
+    argv: tuple[str, ...] = field(default=(), repr=False)
+    within_s: float = 30.0  # whatever takes longer has failed
+
+
+@frozen(kw_only=True)
+class Checks:
+    """What is asked of the agents of a template."""
+
+    ready: CheckCommand | None = None
+    dirty: CheckCommand | None = None
+
+    def of(self, check: Check) -> CheckCommand | None:
+        """Return what is run for a check; None: nothing is."""
+        return self.ready if check is Check.READY else self.dirty
+
+
 @frozen(kw_only=True)
 class LaunchSettings:
     """How an agent of a template is started; ``spec`` turns it into an ``InstanceSpec``."""
@@ -113,6 +142,7 @@ class Template:
     min_idle: int = 0  # of this moment: schedules are resolved before
     retention: Retention = Factory(Retention)
     numbered: bool = False  # its agents have a slot each, for places that outlive them
+    checks: Checks = Factory(Checks)
     connect_deadline_s: float = 300.0  # from launch, or from losing the connection, to online
     launch: LaunchSettings = field(
         repr=False,

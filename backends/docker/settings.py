@@ -8,8 +8,8 @@ import contextlib
 import json
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from attrs import Attribute, evolve, frozen
 
@@ -503,7 +503,7 @@ class DockerTemplate:
                     hint='user: a number, such as "1000"',
                     wrong=True,
                 )
-        yield from self._cache_remarks()
+        yield from cache_remarks(self.volumes)
         yield from _perils(self)
         if not common.alone and len(getattr(common.settings, "hosts", ())) <= 1:
             yield from self._port_remarks()
@@ -526,15 +526,6 @@ class DockerTemplate:
                 hint="environment",
                 wrong=True,
             )
-
-    def _cache_remarks(self) -> Iterator[Remark]:
-        """Say which bounds of a cache cannot be kept."""
-        for number, volume in enumerate(self.volumes):
-            for key, value in (("max_age", volume.max_age_s), ("max_size", volume.max_size_bytes)):
-                problem = None if value is None else _unbounded(volume, key)
-                if problem is not None:
-                    text, hint = problem
-                    yield Remark(path=("volumes", number, key), text=text, hint=hint, wrong=True)
 
     def _port_remarks(self) -> Iterator[Remark]:
         """Say which ports of the host only one agent at a time can have."""
@@ -579,7 +570,45 @@ class DockerTemplate:
             )
 
 
-def _unbounded(volume: Volume, key: str) -> tuple[str, str] | None:
+class BoundedVolume(Protocol):
+    """A mount of a template, whose age or size may be bounded."""
+
+    @property
+    def name(self) -> str | None:
+        """Of a volume, or a path of the machine."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written there."""
+
+    @property
+    def driver(self) -> str | None:
+        """Of the volume; None: local."""
+
+    @property
+    def driver_options(self) -> Mapping[str, str]:
+        """For the driver."""
+
+    @property
+    def max_age_s(self) -> float | None:
+        """Until it is made anew; None: it stays."""
+
+    @property
+    def max_size_bytes(self) -> int | None:
+        """The same of its size."""
+
+
+def cache_remarks(volumes: Sequence[BoundedVolume]) -> Iterator[Remark]:
+    """Say which bounds of a cache cannot be kept."""
+    for number, volume in enumerate(volumes):
+        for key, value in (("max_age", volume.max_age_s), ("max_size", volume.max_size_bytes)):
+            problem = None if value is None else _unbounded(volume, key)
+            if problem is not None:
+                text, hint = problem
+                yield Remark(path=("volumes", number, key), text=text, hint=hint, wrong=True)
+
+
+def _unbounded(volume: BoundedVolume, key: str) -> tuple[str, str] | None:
     """Return why the age or size of a volume cannot be bounded, and a hint; None: it can."""
     name = volume.name or ""
     problems = (
@@ -589,7 +618,7 @@ def _unbounded(volume: Volume, key: str) -> tuple[str, str] | None:
             f"name: a volume such as x-{names.SLOT}",
         ),
         (
-            volume.is_own,
+            names.is_own(name),
             "a volume of one agent goes with it, whatever its age and size",
             f"leave {key} out",
         ),

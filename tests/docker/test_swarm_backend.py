@@ -6,12 +6,13 @@ import contextlib
 import json
 import secrets
 
+import docker
 import pytest
 
 from backends import api
 from backends.docker.settings import Host
 from backends.docker.swarm import backend, service, settings
-from tests.contract import swarm
+from tests.contract import checks, harness, swarm
 from tests.docker import engines
 
 OWNER = f"t{secrets.token_hex(4)}"
@@ -124,3 +125,55 @@ async def test_a_secret_that_a_killed_broker_left_is_swept(engine_url):
         finally:
             for one in await asyncio.to_thread(left):
                 client.remove_secret(one)
+
+
+async def test_a_cache_that_is_too_old_is_empty_for_the_next_agent(engine_url, caplog):
+    """Where the engine of its node can be reached; one that nobody can reach holds nothing up."""
+    caplog.set_level("INFO")
+    clock, volume = Clock(), f"{OWNER}-m2-0"
+    told = settings.SwarmSettings(
+        managers=(Host(url=engine_url),),
+        engines=(Host(url="tcp://127.0.0.1:1"),),
+        timeout_s=20,
+        name_prefix=f"{OWNER}-",
+    )
+    mount = settings.Volume(name=volume, target="/cache", max_age_s=86_400)
+    options = settings.SwarmTemplate(
+        user="0", resolve="tag", volumes=(mount,), networks=("host",), grace_s=0
+    )
+    empty, full = (
+        'test -z "$(ls /cache)" || exit 5; echo x >/cache/x',
+        "test -e /cache/x || exit 6",
+    )
+    made = backend.create(told, owner=OWNER, store=None, state_dir=None, now=clock)
+
+    async def ran(name, commands):
+        spec = api.InstanceSpec(
+            name=name,
+            metadata={"owner": "ours"},
+            image=engines.IMAGE,
+            argv=harness.Program(commands=commands, exit_code=0).argv(),
+            options=options,
+        )
+        await made.launch(spec)
+        code = (await checks.exited(made, name, within_s=60)).exit.code
+        await made.terminate(name, grace_s=0)
+        return code
+
+    try:
+        assert [0, 0] == [await ran("a", empty), await ran("b", full)]
+        clock.now += 2 * 86_400
+        assert [0, 0] == [await ran("c", empty), await ran("d", full)]
+        (removed,) = [one for one in caplog.records if one.getMessage() == "cache removed"]
+        assert (volume, "2 days old, max_age is 1d") == (removed.cache, removed.reason)
+    finally:
+        await made.aclose()
+        with contextlib.closing(engines.connected(engine_url)) as client:
+
+            async def removed_too():
+                """The node removes containers when it comes to it."""
+                with contextlib.suppress(docker.errors.APIError):
+                    client.remove_volume(volume)
+                return volume not in {one["Name"] for one in client.volumes()["Volumes"] or ()}
+
+            await checks.until("it is gone", removed_too, within_s=30)

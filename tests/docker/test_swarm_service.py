@@ -9,6 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from backends import api
+from backends.docker.containers import caches
 from backends.docker.swarm import service, settings
 from backends.kit import names, remarks, runtime
 
@@ -305,3 +306,36 @@ def test_a_fixed_port_has_one_agent(mode, words):
     (remark,) = template.remarks(remarks.Common(settings=settings.SwarmSettings(), image="i"))
     assert ("ports", 1) == remark.path
     assert words in remark.text
+
+
+def cached(**bounds):
+    told = settings.Volume(name="m2-3", target="/c", **bounds)
+    other = settings.Volume(name="x", target="/x")
+    return made(settings.SwarmTemplate(volumes=(told, other)))
+
+
+def test_a_cache_says_when_it_was_made_and_whose_it_is():
+    """By labels of the volume that a node makes; the specification is the same at any time."""
+    plain, bounded = cached(), cached(max_age_s=86_400, max_size_bytes=1 << 30)
+    assert plain.digest == bounded.digest
+    assert plain == plain.with_caches(5.0)
+    cache, other = inner(bounded.with_caches(1_796_057_281.5))["Mounts"]
+    labels = cache["VolumeOptions"]["Labels"]
+    assert 1_796_057_281.0 == caches.made_at(labels, service.owner_labels("ours"))
+    assert "VolumeOptions" not in other
+
+
+def test_what_a_service_replaces_is_no_cache():
+    told = settings.Volume(name="m2-3", target="/c", max_age_s=86_400)
+    raw = {"TaskTemplate": {"ContainerSpec": {"Mounts": []}}}
+    assert () == made(settings.SwarmTemplate(volumes=(told,), service=raw)).caches
+
+
+@pytest.mark.parametrize("name", ["m2", "/srv/{slot}", None])
+def test_bounds_of_what_others_may_have_are_refused(name):
+    told = settings.Volume(name=name, target="/c", max_age_s=86_400)
+    common = remarks.Common(settings=None)
+    (found,) = settings.SwarmTemplate(volumes=(told,)).remarks(common)
+    assert (("volumes", 0, "max_age"), True) == (found.path, found.wrong)
+    fits = attrs.evolve(told, name="m2-{slot}")
+    assert [] == list(settings.SwarmTemplate(volumes=(fits,)).remarks(common))

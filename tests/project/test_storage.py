@@ -74,6 +74,8 @@ def test_the_bounds_of_a_cache_are_the_brokers(shown) -> None:
         "Target": "/home/jenkins/.m2",
         "ReadOnly": False,
     } == cache
+    (numbered,) = shown("swarm", "bounded-cache")["TaskTemplate"]["ContainerSpec"]["Mounts"]
+    assert cache == numbered
 
 
 @each(("template", "driver"), [("ebs", "rexray/ebs"), ("gce", "rexray/gcepd")])

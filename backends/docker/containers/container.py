@@ -91,6 +91,14 @@ class Volume(Protocol):
     def tmpfs_bytes(self) -> int | None:
         """Size of a tmpfs, if it is one."""
 
+    @property
+    def max_age_s(self) -> float | None:
+        """Of a cache, until it is made anew; None: it stays."""
+
+    @property
+    def max_size_bytes(self) -> int | None:
+        """The same of its size."""
+
 
 @frozen(kw_only=True)
 class ContainerPlan:
@@ -271,7 +279,7 @@ def plan(
         needs_group=spec.pipelines is not None
         and not bodies.section(body, "HostConfig").get("GroupAdd"),
         runtime=brought,
-        caches=tuple(_caches(spec, options, owner)),
+        caches=tuple(bounded(options.volumes, body["HostConfig"].get("Mounts"), spec, owner)),
         given=spec.given_files,
         secrets=spec.secret_files,
     )
@@ -368,15 +376,15 @@ def _archive(
     return buffer.getvalue()
 
 
-def _caches(
-    spec: api.InstanceSpec, options: settings.DockerTemplate, owner: str
+def bounded(
+    volumes: Sequence[Volume], mounts: Any, spec: api.InstanceSpec, owner: str
 ) -> Iterator[caches.Cache]:
-    """Yield the volumes whose age or size is bounded, as far as the container has them."""
+    """Yield the volumes whose age or size is bounded, as far as they are among ``mounts``."""
     template = spec.metadata.get(names.TEMPLATE, "")
-    if "Mounts" in bodies.section(options.docker, "HostConfig"):
-        return
-    for volume in options.volumes:
-        if volume.name and (volume.max_age_s is not None or volume.max_size_bytes is not None):
+    there = {one.get("Source") for one in mounts or () if isinstance(one, Mapping)}
+    for volume in volumes:
+        is_bounded = volume.max_age_s is not None or volume.max_size_bytes is not None
+        if is_bounded and volume.name and volume.name in there:
             yield caches.Cache(
                 name=volume.name,
                 driver=volume.driver or "local",

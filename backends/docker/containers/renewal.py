@@ -17,7 +17,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from backends import api
 from backends.docker.containers import caches, container
@@ -30,6 +30,7 @@ EVERY_S = 3600.0
 _SHARE = 100  # of the time a look takes: so much longer is none begun
 _WITHIN_S = 900.0  # for a look
 _TOLD_MAX = 1000
+_GOING_S, _LOOK_S = 5.0, 0.2
 _FOREIGN = (
     "its labels do not say that this broker made it, so it stays whatever its age and size; "
     "hint: remove it once, while nobody has it: docker volume rm"
@@ -68,7 +69,7 @@ class Caches:
         """
         if not plan.caches or self._is_there(plan.container):
             return
-        self._wanted |= any(one.max_size_bytes is not None for one in plan.caches)
+        self._want(plan.caches)
         for cache in plan.caches:
             there = self._engine.volume(cache.name)
             if there is None or self._removed(cache, there, plan.container):
@@ -79,6 +80,23 @@ class Caches:
                     labels=caches.labels(cache, now=self._now()),
                 )
 
+    def clear(self, bounded: Sequence[caches.Cache], agent: str) -> None:
+        """Remove what is not to be handed on, where somebody else makes volumes; blocking.
+
+        A swarm's node removes the container of a service that is gone two seconds later (20.10),
+        and it has the volume so long. Raises ``BackendError`` where the engine cannot say what is
+        there.
+        """
+        self._want(bounded)
+        for cache in bounded:
+            there = self._engine.volume(cache.name)
+            if there is not None:
+                self._removed(cache, there, agent, within_s=_GOING_S)
+
+    def _want(self, bounded: Sequence[caches.Cache]) -> None:
+        """Have the sizes found out, if one of them needs it."""
+        self._wanted |= any(one.max_size_bytes is not None for one in bounded)
+
     def _is_there(self, called: str) -> bool:
         """Tell whether the container is made already: it has what it has."""
         try:
@@ -87,8 +105,13 @@ class Caches:
             return False
         return True
 
-    def _removed(self, cache: caches.Cache, there: Mapping[str, str], agent: str) -> bool:
-        """Remove one that nobody should have any more; tell whether it is gone."""
+    def _removed(
+        self, cache: caches.Cache, there: Mapping[str, str], agent: str, *, within_s: float = 0.0
+    ) -> bool:
+        """Remove one that nobody should have any more; tell whether it is gone.
+
+        ``within_s``: for how long it is tried while somebody has it.
+        """
         details = {"cache": cache.name, "agent": agent, "host": self._place}
         made = caches.made_at(there, self._owner)
         if made is None:
@@ -99,7 +122,7 @@ class Caches:
         if not why:
             return False
         try:
-            self._engine.remove_volume(cache.name)
+            self._remove(cache.name, time.monotonic() + within_s)
         except api.NotFound:
             return True
         except api.BackendError as error:
@@ -109,6 +132,17 @@ class Caches:
             self._told = {one for one in self._told if one[0] != cache.name}
         _LOG.info("cache removed", extra={**details, "reason": why})
         return True
+
+    def _remove(self, name: str, until: float) -> None:
+        while True:
+            try:
+                self._engine.remove_volume(name)
+            except api.Rejected:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_LOOK_S)
+            else:
+                return
 
     def _complain(self, about: tuple[str, str], details: Mapping[str, str]) -> None:
         """Say it once, until that cache is removed."""

@@ -126,6 +126,9 @@ class SwarmBackend:
             try:
                 if not await self._is_there(plan):
                     plan = await self._runtimes.brought(plan, tell)
+                    if plan.caches:
+                        await self._nodes.clear(plan.caches, plan.service)
+                        plan = plan.with_caches(self._now())
                     await self._make(plan, await self._resolve(plan.image, plan.resolve))
                 self._given[spec.name] = tuple(plan.secrets.values())
             finally:

@@ -8,18 +8,19 @@ certificate needs. Refuses to know tasks and services.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from backends import api
-from backends.docker.containers import death
+from backends.docker.containers import caches, death, renewal
 from backends.docker.engine import answers, client, events
 from backends.kit import sampling
-from outside import waits
+from outside import text, waits
 
 _PATIENCE_S = 4.0
+_CLEAR_S = 8.0
 _EVENTS_S = 1.0  # within which the reason of an end is told, once the end is
 _LOOK_S = 0.1
 _KILLED = 137
@@ -47,6 +48,10 @@ class NodeEngines:
         ]
         self._having: dict[str, client.Engine | None] = {}  # by container; None: none that answers
         self._sampler = sampling.Sampler(self._sample, now=now)
+        self._caches = [
+            renewal.Caches(one, owner=labels, now=now, place=text.clean(one.url))
+            for one in engines
+        ]
 
     @property
     def all(self) -> Sequence[client.Engine]:
@@ -74,6 +79,30 @@ class NodeEngines:
         self._having = {one: engine for one, engine in self._having.items() if one in there}
         if self._reached:
             self._sampler.look(running, there=there)
+        for one in self._caches:
+            one.look()
+
+    async def clear(self, bounded: Sequence[caches.Cache], agent: str) -> None:
+        """Have caches that are too old or too large removed, wherever that can be.
+
+        Nobody has them: the service that is to have them is not made yet. An engine that does not
+        answer keeps its own, and no launch waits long for it.
+        """
+        await asyncio.gather(*(self._clear_one(*one, bounded, agent) for one in self._clearable()))
+
+    def _clearable(self) -> Iterable[tuple[client.Engine, renewal.Caches]]:
+        return zip(self.all, self._caches, strict=True)
+
+    async def _clear_one(
+        self,
+        engine: client.Engine,
+        there: renewal.Caches,
+        bounded: Sequence[caches.Cache],
+        agent: str,
+    ) -> None:
+        with contextlib.suppress(api.BackendError, TimeoutError):
+            async with waits.timeout(_CLEAR_S):
+                await engine.call(client.Lane.END, there.clear, bounded, agent)
 
     async def _sample(self, containers: Collection[str], take: sampling.Take) -> None:
         await asyncio.gather(*(self._sample_one(one, take) for one in containers))
@@ -165,6 +194,8 @@ class NodeEngines:
         self._changed.set()
         for one in self._reached:
             one.follower.leave()
+        for cached in self._caches:
+            cached.leave()
         return frozenset[asyncio.Future[Any]](self._sampler.leave()).union(
             *(one.engine.leave() for one in self._reached)
         )

@@ -19,7 +19,7 @@ from typing import Any
 from attrs import asdict, evolve, field, frozen
 
 from backends import api
-from backends.docker.containers import container
+from backends.docker.containers import caches, container
 from backends.docker.engine import bodies, reference
 from backends.docker.swarm import placement, settings
 from backends.kit import names, published, runtime, workspaces
@@ -69,6 +69,7 @@ class ServicePlan:
     configs: tuple[settings.Config, ...]
     borrowed: tuple[settings.LentSecret, ...]  # secrets of the swarm that are not ours
     runtime: settings.SwarmRuntime | None  # the Java that is brought into it
+    caches: tuple[caches.Cache, ...]  # volumes whose age or size is bounded
     secrets: Mapping[str, str] = field(repr=False)
 
     def complete(
@@ -129,6 +130,24 @@ class ServicePlan:
                 "Placement": placement.kept_from(self.placement, without),
             },
         }
+        return evolve(self, body=bodies.merged(self.body, told))
+
+    def with_caches(self, now: float) -> "ServicePlan":
+        """Return the same with labels for the caches that a node makes for it (POSIX seconds).
+
+        One that is there keeps those that it has.
+        """
+        if not self.caches:
+            return self
+        made = {one.name: caches.labels(one, now=now) for one in self.caches}
+        task = bodies.section(self.body, "TaskTemplate")
+        mounts = [
+            bodies.merged(mount, {"VolumeOptions": {"Labels": made[mount["Source"]]}})
+            if mount.get("Source") in made
+            else mount
+            for mount in bodies.section(task, "ContainerSpec").get("Mounts", [])
+        ]
+        told = {"TaskTemplate": {"ContainerSpec": {"Mounts": mounts}}}
         return evolve(self, body=bodies.merged(self.body, told))
 
     def _file(self, path: str, mode: int) -> dict[str, Any]:
@@ -236,6 +255,16 @@ def plan(
         configs=options.configs,
         borrowed=options.secrets,
         runtime=brought,
+        caches=tuple(
+            container.bounded(
+                options.volumes,
+                bodies.section(bodies.section(body, "TaskTemplate"), "ContainerSpec").get(
+                    "Mounts"
+                ),
+                spec,
+                owner,
+            )
+        ),
         secrets=spec.secret_files,
     )
 

@@ -195,6 +195,23 @@ class Volume:
     read_only: bool = setting.of("Mount it read-only.", False)
     driver: str | None = setting.of("Volume driver. Default: local.", None)
     driver_options: dict[str, str] = setting.of("Options of the driver.", {})
+    max_age_s: float | None = setting.of(
+        "For a volume with `{slot}` in its name: one that was made longer ago than this is "
+        "removed before the next agent comes, on each node whose engine is among `managers` and "
+        "`engines`. Default: it stays.",
+        None,
+        least=60,
+        most=10 * 365 * 86_400,
+        **setting.NO_REVISION,
+    )
+    max_size_bytes: int | None = setting.of(
+        "The same, of the local driver: once its files are larger. Engines are asked for sizes "
+        "seldom, so one that grows may be an hour, and one agent, late. Default: any size.",
+        None,
+        least=1 << 20,
+        most=1 << 50,
+        **setting.NO_REVISION,
+    )
     tmpfs_bytes: int | None = setting.of(
         "Makes it a tmpfs of that size, counted as memory of the agent.",
         None,
@@ -382,6 +399,7 @@ class SwarmTemplate:
         problem = reference.problem(common.image) if common.image else None
         if problem is not None:
             yield Remark(path=("image",), common=True, text=problem, wrong=True)
+        yield from docker.cache_remarks(self.volumes)
         for number, volume in enumerate(self.volumes):
             if volume.name is not None and volume.name.startswith("/"):
                 words = perils.of_folder(volume.name, _MACHINE)

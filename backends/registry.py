@@ -12,7 +12,7 @@ from typing import Any, Literal
 from attrs import Factory, frozen
 
 from backends import api, lease, read_only
-from backends.kit import finding, runtime
+from backends.kit import finding, honoured, runtime
 from outside import quotes
 
 
@@ -43,6 +43,10 @@ class Kind:
     given_refusal: str = "it brings no files of ours into its instances"
     # why ``api.run`` runs no command in its instances; empty: it does
     run_refusal: str = "this kind of backend runs no commands in its instances"
+    # what it does not honour of the settings that templates have for every kind: a tuple of
+    # ``kit.honoured.Unheard``
+    unheard: str | None = None
+    pretends: bool = False  # its instances are none: of a launch it honours nothing
     examiner: str | None = None  # (settings, owner=, orders=, now=) -> findings, for `doctor`
     deliverer: str | None = None  # (settings or None, url=) -> kit.runtime.Delivery, several
     cap: int = 50  # agents on a backend of it unless the configuration says: a queue that runs
@@ -68,6 +72,7 @@ KINDS = {
             factory="backends.memory:create",
             launch_style="command",
             alone="its agents live inside one broker",
+            pretends=True,
             run_refusal="",
         ),
         Kind(
@@ -81,6 +86,7 @@ KINDS = {
             cap=20,
             cap_per_core=4,
             alone="its agents are processes of one machine",
+            unheard="backends.process.settings:UNHEARD",
             run_refusal="",
             examiner="backends.process.doctor:examine",
         ),
@@ -90,6 +96,7 @@ KINDS = {
             template_settings="backends.docker.settings:DockerTemplate",
             factory="backends.docker.backend:create",
             launch_style="entry-point",
+            unheard="backends.kit.honoured:BY_IMAGE",
             maker="backends.docker.containers.container:body",
             run_refusal="",
             renderer="backends.docker.containers.container:render",
@@ -104,6 +111,7 @@ KINDS = {
             template_settings="backends.docker.swarm.settings:SwarmTemplate",
             factory="backends.docker.swarm.backend:create",
             launch_style="entry-point",
+            unheard="backends.kit.honoured:BY_IMAGE",
             maker="backends.docker.swarm.service:body",
             run_refusal="",
             renderer="backends.docker.swarm.service:render",
@@ -123,6 +131,7 @@ KINDS = {
             template_settings="backends.kubernetes.settings:KubernetesTemplate",
             factory="backends.kubernetes.backend:create",
             launch_style="entry-point",
+            unheard="backends.kit.honoured:BY_IMAGE",
             maker="backends.kubernetes.pods.pod:body",
             renderer="backends.kubernetes.pods.pod:render",
             given_refusal="each agent would have a secret of 400 kB in the cluster; hint: mount a "
@@ -150,6 +159,7 @@ KINDS = {
                 "dind-rootless": _ALONE,
             },
             work_dir="backends.mesos.tasks:work_dir",
+            unheard="backends.mesos.settings:UNHEARD",
             examiner="backends.mesos.doctor:examine",
             alone="its framework id, by which the master knows the agents, is in one state_dir",
         ),
@@ -248,6 +258,12 @@ def render(name: str, settings: Any, spec: api.InstanceSpec, *, owner: str) -> s
     if renderer is None:
         raise ValueError(f"backends of kind {name} have nothing to show")
     return str(_load(renderer)(spec, settings, owner=owner))
+
+
+def unheard(name: str) -> tuple[honoured.Unheard, ...]:
+    """Return what a kind leaves unheard of what templates say to every kind."""
+    path = kind(name).unheard
+    return tuple(_load(path)) if path is not None else ()
 
 
 def work_dir(name: str, settings: Any, instance: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from backends.kit import names, perils, setting, workspaces
+from backends.kit import honoured, names, perils, setting, workspaces
 from backends.kit.remarks import Common, Remark
 from backends.mesos import offers
 from outside import files, quotes
@@ -519,3 +519,26 @@ def _outside(path: Any) -> str | None:
 
 def _section(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _has_limits(one: honoured.Circumstances) -> bool:
+    return one.options is not None and bool(one.options.limits)
+
+
+UNHEARD = (
+    honoured.Unheard(
+        setting="resources.memory_reservation",
+        why="`memory` is what is reserved, unless the two are told apart",
+        unless="with `limits`, or without `memory`",
+        heard=lambda one: _has_limits(one) or "resources.memory" not in one.told,
+        hint="limits: true, for agents of Mesos 1.10 and later",
+    ),
+    honoured.Unheard(
+        setting="resources.cpu_limit",
+        why="`cpu_shares` is what is reserved, unless the two are told apart",
+        unless="with `limits`, or without `cpu_shares`",
+        heard=lambda one: _has_limits(one) or "resources.cpu_shares" not in one.told,
+        hint="limits: true, for agents of Mesos 1.10 and later",
+    ),
+)
+"""Of what a template says to every kind (``kit.honoured``)."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from backends.kit import names, setting, workspaces
+from backends.kit import honoured, names, setting, workspaces
 from backends.kit.remarks import Common, Remark
 
 
@@ -111,16 +111,34 @@ class ProcessTemplate:
                 hint="another backend for this template, or no image among its parameters",
                 wrong=common.sole,
             )
-        if common.image is not None:
-            yield Remark(
-                path=("image",),
-                common=True,
-                text="the process backend runs no images",
-                hint="leave it out, or give the template another backend",
-                wrong=common.sole,
-            )
 
     def shares(self, common: Common) -> Iterator[workspaces.Shared]:
         """Yield where agents of this template would work together."""
         if common.remote_fs is not None and not names.is_own(common.remote_fs):
             yield workspaces.Shared(where=workspaces.normal(common.remote_fs))
+
+
+def _has_cgroup(one: honoured.Circumstances) -> bool:
+    return one.settings is not None and one.settings.cgroup is not None
+
+
+_HELD_BY_A_CGROUP = "a process is held to it by a cgroup alone, and the backend has none"
+UNHEARD = (
+    honoured.Unheard(
+        setting="image",
+        why="the process backend runs no images",
+        hint="leave it out, or give the template another backend",
+        refused=True,
+    ),
+    *(
+        honoured.Unheard(
+            setting=f"resources.{name}",
+            why=_HELD_BY_A_CGROUP,
+            unless="with `cgroup` of the backend",
+            heard=_has_cgroup,
+            hint="`cgroup` of the backend",
+        )
+        for name in ("memory_reservation", "cpu_limit", "cpu_shares")
+    ),
+)
+"""Of what a template says to every kind (``kit.honoured``)."""

@@ -11,11 +11,12 @@ from typing import Any
 import attrs
 
 from backends.kit import setting
-from broker.config import reading, shape
+from broker.config import honouring, reading, shape
 from broker.config.settings import KindClasses
 
 _DURATION = r"^(\d+(\.\d+)?d)?(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?(\d+ms)?$"
 _SIZE = r"^\d+(\.\d+)?([KMGT]i?)?B?$"
+_OF_TEMPLATES = "templates.NAME."
 _NAMED = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 
 _PLAIN: Mapping[Any, dict[str, Any]] = {
@@ -134,18 +135,25 @@ def _type(kind: Any) -> dict[str, Any]:
     return {}
 
 
-def reference() -> str:
+def reference(kinds: Mapping[str, KindClasses]) -> str:
     """Return the table of ``docs/configuration.md``, in Markdown."""
-    lines = ["| setting | default | what it is |", "|---|---|---|"]
+    lines = ["| setting | default | backends | what it is |", "|---|---|---|---|"]
     lines += [
-        f"| `{path}` | {default} | {text} |"
+        f"| `{path}` | {default} | {_backends(kinds, path)} | {text} |"
         for path, default, text in (
             *_rows(shape.Document, ""),
             *_rows(shape.Backend, "backends.NAME."),
-            *_rows(shape.Template, "templates.NAME."),
+            *_rows(shape.Template, _OF_TEMPLATES),
         )
     ]
     return "\n".join(lines) + "\n"
+
+
+def _backends(kinds: Mapping[str, KindClasses], path: str) -> str:
+    """Return who honours a setting; empty for what is none of a template."""
+    if not path.startswith(_OF_TEMPLATES):
+        return ""
+    return honouring.backends(kinds, path.removeprefix(_OF_TEMPLATES))
 
 
 def _rows(cls: type[Any], prefix: str) -> Iterator[tuple[str, str, str]]:

@@ -21,6 +21,8 @@ def classes() -> dict[str, KindClasses]:
             pipelines=kind.pipelines,
             given_refusal=kind.given_refusal,
             run_refusal=kind.run_refusal,
+            unheard=registry.unheard(name),
+            pretends=kind.pretends,
         )
         for name, kind in registry.KINDS.items()
     }

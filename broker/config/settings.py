@@ -13,6 +13,7 @@ import attrs
 from attrs import Factory, field, frozen
 
 from backends import api as backends_api
+from backends.kit import honoured
 from broker.config import errors, schedule, shape
 from broker.core import election, model
 from jnlp import settings as jnlp_settings
@@ -46,6 +47,8 @@ class KindClasses:
     # modes of ``docker_pipelines``, and why it does not honour one; empty: it does
     pipelines: Mapping[str, str] = Factory(dict)
     run_refusal: str = ""  # why it runs no commands in its agents; empty: it does
+    unheard: tuple[honoured.Unheard, ...] = ()  # ``registry.unheard``
+    pretends: bool = False  # it starts nothing, and honours nothing of a launch
 
 
 @frozen(kw_only=True)

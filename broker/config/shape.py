@@ -395,8 +395,7 @@ class Pipelines:
     mode: str = setting.of(
         "socket: the engine that the agent, or its pod's node, runs on; dind: a privileged engine "
         "of its own beside each agent; dind-rootless: such a one that runs without root, whose "
-        "containers cannot write into the workspace unless they are root in it. Backends: docker, "
-        "kubernetes; swarm and mesos honour none.",
+        "containers cannot write into the workspace unless they are root in it.",
         choices=pipelines.MODES,
     )
     acknowledge: str | None = setting.of(
@@ -486,12 +485,12 @@ class Checks:
 
     ready: Check | None = setting.of(
         "Before an agent is given anything: it is out of service until this has passed. One that "
-        "fails goes and counts as a failed start. Backends: those that run commands in agents.",
+        "fails goes and counts as a failed start.",
         None,
     )
     dirty: Check | None = setting.of(
         "After each build, before the next one: a build's agent is taken out of service until "
-        "this has passed. One that fails goes. Not with `retention.once`. Backends: the same.",
+        "this has passed. One that fails goes. Not with `retention.once`.",
         None,
     )
 
@@ -583,8 +582,7 @@ class Template:
         model.LaunchSettings,
         "inject",
         "Bring Java and agent.jar into the image, which needs neither: true, or the name of one "
-        "of the backend's `runtimes` (`agent-broker runtime build` makes them). Backends: docker, "
-        "kubernetes, mesos, swarm.",
+        "of the backend's `runtimes` (`agent-broker runtime build` makes them).",
     )
     docker_pipelines: Pipelines | None = setting.of(
         "Docker for the builds (docs/docker-pipelines.md). Default: none.", None
@@ -605,7 +603,7 @@ class Template:
     )
     trust: Trusted | None = setting.of(
         "Authorities of your own for builds and the agent's JVM, by files, variables and an "
-        "option. Backends: docker, process. Default: what image and machine trust.",
+        "option. Default: what image and machine trust.",
         None,
     )
     resources: Resources = setting.of("What the platform's scheduler is told.", Resources())

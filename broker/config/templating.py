@@ -21,6 +21,7 @@ from backends.kit import names, pipelines, remarks, setting
 from broker.config import (
     collector,
     exposure,
+    honouring,
     parameters,
     proxies,
     reading,
@@ -86,6 +87,9 @@ class Templates:
         self._judge(path, name, section, platform, docker)
         self._check_injected(path, section, chosen)
         self._check_checks(path, section, chosen)
+        honouring.Honouring.of(self.notes, path, section).check(
+            self.kinds, self.backends, platform
+        )
         self._check_slots(path, name, platform)
         if connection is None:
             return None

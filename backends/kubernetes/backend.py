@@ -16,7 +16,15 @@ import contextlib
 import logging
 import math
 import pathlib
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 
 import attrs
 from attrs import frozen
@@ -26,7 +34,16 @@ from backends.kit import names, sampling, usage
 from backends.kubernetes import settings
 from backends.kubernetes.api import access, client, errors, reflector, rights
 from backends.kubernetes.exec import containers, execution, listener, running
-from backends.kubernetes.pods import events, nodes, pod, refused_pod, states, table, used
+from backends.kubernetes.pods import (
+    events,
+    kubelet,
+    nodes,
+    pod,
+    refused_pod,
+    states,
+    table,
+    used,
+)
 from outside import quotes
 
 _LOG = logging.getLogger("backends.kubernetes")
@@ -75,9 +92,15 @@ class KubernetesBackend:
         self._inquiry = events.Inquiry()
         self._nodes = nodes.NodeWatch()
         self._metrics = used.PodMetrics()
+        self._kubelets = used.Kubelets()
         self._sampler = sampling.Sampler(
-            self._sample, now=now, every_s=used.EVERY_S, together=True
+            self._sample,
+            now=now,
+            every_s=used.KUBELETS_EVERY_S if configured.usage == "kubelet" else used.EVERY_S,
+            together=True,
         )
+        self._places: dict[str, str] = {}  # nodes of those that run, by instance
+        self._killed: dict[str, api.Mishap | None] = {}  # in instances that kubelets told of
         self._refused: dict[str, _DeletionRefused] = {}  # by instance
         self._made: dict[str, _WaitingPod] = {}  # pods that have no secret yet, by instance
         self._own: dict[str, float] = {}  # instances that we made just now, and when
@@ -147,12 +170,16 @@ class KubernetesBackend:
                 for one in picture.pods
             ]
             await self._nodes.ask(asked, (one.place for one in instances), now=now)
-            self._sampler.look(
-                [one.name for one in instances if one.state is api.InstanceState.RUNNING],
-                there=there,
-            )
+            self._places = {
+                one.name: one.place
+                for one in instances
+                if one.state is api.InstanceState.RUNNING and one.place
+            }
+            self._killed = {name: one for name, one in self._killed.items() if name in there}
+            if self._settings.usage != "off":
+                self._sampler.look(list(self._places), there=there)
             instances = [
-                self._with_usage(self._with_node(one), sighting.memory_limit)
+                self._with_mishap(self._with_usage(self._with_node(one), sighting.memory_limit))
                 for one, sighting in zip(instances, picture.pods, strict=True)
             ]
             found = [*(self._kept_back(one) for one in instances), *picture.departed]
@@ -319,12 +346,49 @@ class KubernetesBackend:
         with errors.contract():
             asked, _ = await self._open()
             by_pod = {pod.pod_name(name): name for name in names}
+            if self._settings.usage == "kubelet":
+                await self._ask_kubelets(asked, by_pod, take)
+                return
 
             def keep(called: str, sample: usage.Sample) -> None:
                 if called in by_pod:
                     take(by_pod[called], sample)
 
             await self._metrics.ask(asked, pod.selector(self._owner), keep, now=self._now())
+
+    async def _ask_kubelets(
+        self, asked: client.ApiServer, by_pod: Mapping[str, str], take: sampling.Take
+    ) -> None:
+        now = self._now()
+        nodes: dict[str, list[str]] = {}
+        for called, name in by_pod.items():
+            if (place := self._places.get(name)) is not None:
+                nodes.setdefault(place, []).append(called)
+
+        def keep(called: str, sample: kubelet.PodSample) -> None:
+            name = by_pod[called]
+            take(name, sample.used)
+            known = self._killed.get(name)
+            if sample.kills > (known.times if known is not None else 0):
+                known = api.Mishap(
+                    slug="out-of-memory",
+                    text="a process in it was killed for memory",
+                    times=sample.kills,
+                    # of the first answer nobody knows when it was
+                    at=now if name in self._killed else None,
+                )
+            self._killed[name] = known
+
+        await self._kubelets.ask(asked, nodes, keep, namespace=asked.namespace, now=now)
+
+    def _with_mishap(self, instance: api.Instance) -> api.Instance:
+        """Add that something in it was killed for memory, where nothing else says so."""
+        killed = self._killed.get(instance.name)
+        if killed is None or instance.mishap is not None:
+            return instance
+        if instance.exit is not None and instance.exit.slug == killed.slug:
+            return instance
+        return attrs.evolve(instance, mishap=killed)
 
     def _with_usage(self, instance: api.Instance, limit: int | None) -> api.Instance:
         used_by_now = self._sampler.of(instance.name)

@@ -84,6 +84,8 @@ async def examine(
             yield one
         yield await _quotas(asked)
         yield await _nodes(asked)
+        if configured.usage == "kubelet":
+            yield await _kubelets(asked)
         for template, order in orders.items():
             check, served = f"template {template}", pod.serving(configured, authority=None)
             try:
@@ -168,9 +170,24 @@ async def _rights(
             yield finding.warn("rights", f"missing {where}: {right}; for {right.why}", _ROLE)
 
 
-async def _may(asked: client.ApiServer, right: Right) -> bool:
+async def _kubelets(asked: client.ApiServer) -> finding.Finding:
+    """Say whether kubelets may be asked, which takes a right of the whole cluster."""
+    right = Right(verb="get", resource="nodes/proxy")
+    if await _may(asked, right, everywhere=True):
+        words = "may be asked what agents use, and with it run commands in every pod"
+        return finding.ok("kubelets", words)
+    return finding.warn(
+        "kubelets",
+        f"missing in the cluster: {right}; for what agents use (usage: kubelet)",
+        "examples/kubernetes/kubelets/rbac.yaml, or usage: metrics-server",
+    )
+
+
+async def _may(asked: client.ApiServer, right: Right, *, everywhere: bool = False) -> bool:
     resource, _, sub = right.resource.partition("/")
-    attributes = {"namespace": asked.namespace, "verb": right.verb, "resource": resource}
+    attributes = {"verb": right.verb, "resource": resource}
+    if not everywhere:
+        attributes["namespace"] = asked.namespace
     if sub:
         attributes["subresource"] = sub
     if right.group:

@@ -245,6 +245,14 @@ class KubernetesSettings(ClusterSettings):
         least=0,
         most=3600,
     )
+    usage: str = setting.of(
+        "Where what agents use is asked for: metrics-server (memory and processors, by the API "
+        "`metrics.k8s.io`); kubelet (also kills for memory while an agent lives, and how long its "
+        "limit of processors held it back; needs the right `get nodes/proxy`, which is as good as "
+        "root on every node); off.",
+        "metrics-server",
+        choices=("metrics-server", "kubelet", "off"),
+    )
     pods: dict[str, Any] = setting.of(
         "Parts of pods by name, plain pod YAML; a template takes them up with `inherits`.",
         {},

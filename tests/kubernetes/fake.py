@@ -88,6 +88,7 @@ class Cluster:
     quotas: list[Object] | None = None  # None: they may not be listed
     hindrances: admission.Admission = field(factory=admission.Admission)
     nodes: dict[str, Object] | None = None  # None: they may not be read
+    kubelets: dict[str, bytes] | None = None  # what each tells; None: there is no right to ask
     metrics: dict[str, Object] | None = None  # by pod; None: the cluster has no metrics-server
     most_pods: int | None = None  # of a quota of its own, which is kept
     refused: int = 0  # creations, by that
@@ -426,7 +427,7 @@ class Cluster:
         kind = "/".join(parts[1:2] + parts[3:]) or "namespaces"
         name = parts[2] if len(parts) > 2 else ""
         if request.path.startswith("/api/v1/nodes/"):
-            kind = "nodes"
+            kind = "nodes/proxy" if "/proxy/" in request.path else "nodes"
         if group.startswith("/apis/metrics.k8s.io/"):
             kind = "metrics"
         verb = _VERBS.get(request.method, "get")
@@ -452,6 +453,8 @@ class Cluster:
         namespace = request.path.removeprefix(f"{group}/namespaces/").split("/")[0]
         if request.path == "/version":
             return web.json_response(_body("ok-version"))
+        if kind == "nodes/proxy":
+            return self._kubelet(*request.path.split("/")[4:6], request.path)
         if request.path.startswith("/api/v1/nodes/"):
             return self._node(request.path.rpartition("/")[2])
         if kind == "metrics":
@@ -483,7 +486,7 @@ class Cluster:
         review = await request.json()
         asked = review["spec"]["resourceAttributes"]
         resource = "/".join(asked[k] for k in ("resource", "subresource") if k in asked)
-        allowed = asked["namespace"] == self.namespace
+        allowed = asked.get("namespace", self.namespace) == self.namespace
         allowed = allowed and (asked["verb"], resource) not in self.denied
         return web.json_response({**review, "status": {"allowed": allowed}}, status=201)
 
@@ -493,6 +496,18 @@ class Cluster:
         if name not in self.nodes:
             return _recorded("error-404-pod-get")
         return web.json_response(self.nodes[name])
+
+    def _kubelet(self, node: str, proxy: str, path: str) -> web.Response:
+        """Tell of a node's containers as its kubelet does, by way of the API server."""
+        assert (proxy, path.partition("/proxy/")[2]) == ("proxy", "metrics/cadvisor")
+        if self.kubelets is None:
+            return _refused("get", "nodes/proxy")
+        if node not in self.kubelets:
+            return web.Response(status=503, text="error trying to reach service: dial tcp")
+        return web.Response(
+            body=self.kubelets[node],
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
 
     def _metrics(self, request: web.Request) -> web.Response:
         """Tell what pods use, as metrics-server does; None: there is no such server."""

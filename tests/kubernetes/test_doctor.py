@@ -201,3 +201,20 @@ async def test_steps_in_other_containers_are_looked_at(cluster: fake.Cluster) ->
     assert finding.Grade.OK is with_it["template maven"].verdict
     assert finding.Grade.OK is without["rights"].verdict
     assert "has no section `in_container`" in without["template maven"].text
+
+
+@pytest.mark.parametrize(
+    ("denied", "verdict", "words"),
+    [
+        (set(), "ok", "may be asked"),
+        ({("get", "nodes/proxy")}, "warn", "missing in the cluster: get nodes/proxy"),
+    ],
+)
+async def test_the_right_to_ask_kubelets_is_named_where_it_is_wanted(
+    cluster: fake.Cluster, denied: set[tuple[str, str]], verdict: str, words: str
+) -> None:
+    """Whoever does not want them is not asked for it."""
+    cluster.denied = denied
+    told = (await examined(cluster, usage="kubelet"))["kubelets"]
+    assert (verdict, True) == (told.verdict.value, words in told.text)
+    assert "kubelets" not in await examined(cluster)

@@ -171,6 +171,8 @@ def test_each_right_is_needed_and_no_other_is_given() -> None:
 
 NODES = documents((EXAMPLES / "nodes" / "rbac.yaml").read_text())
 
+KUBELETS = documents((EXAMPLES / "kubelets" / "rbac.yaml").read_text())
+
 
 def rights(rules: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return resource and verb of each right."""
@@ -198,6 +200,7 @@ def test_the_manual_offers_the_least_and_all_that_is_used() -> None:
         "the least": least,
         "all": rights(of_kind(base(), "Role")["rules"]),
         "nodes": rights(of_kind(NODES, "ClusterRole")["rules"]),
+        "kubelets": rights(of_kind(KUBELETS, "ClusterRole")["rules"]),
     }
 
 

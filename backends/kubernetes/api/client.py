@@ -41,6 +41,7 @@ _EVENTS = 100  # of one pod; equal ones are counted, not repeated
 _EVENTS_LIMIT_S = 2.0  # a look waits for them
 _METRICS = "/apis/metrics.k8s.io"
 _METRICS_LIMIT_S = 10.0
+_KUBELET_BYTES = 16 * _MIB  # some 20 KiB for each container of a node
 _NODE_LIMIT_S = 2.0  # as above
 
 Object = dict[str, Any]
@@ -169,6 +170,16 @@ class ApiServer:
         """Return one node; needs a right of the whole cluster. Raises NotFound, and the others."""
         path = f"/api/v1/nodes/{urllib.parse.quote(name, safe='')}"
         return await self._json("get", path, timeout_s=_NODE_LIMIT_S, limit=_PAGE_BYTES)
+
+    async def kubelet_metrics(self, node: str) -> bytes:
+        """Return what the kubelet of a node tells of containers, as Prometheus' text.
+
+        By way of the API server; a right of the whole cluster (``nodes/proxy``).
+        """
+        path = f"/api/v1/nodes/{urllib.parse.quote(node, safe='')}/proxy/metrics/cadvisor"
+        limits = aiohttp.ClientTimeout(total=_METRICS_LIMIT_S)
+        async with self._answer("get", path, limits=limits) as told:
+            return await bodies.read(told, _KUBELET_BYTES)
 
     async def events_of(self, uid: str) -> list[Object]:
         """Return what the cluster's components told of one pod, in no order."""

@@ -1,21 +1,25 @@
 """What pods use, by the cluster's metrics API (``metrics.k8s.io``, mostly of metrics-server).
 
-A kubelet would tell more, throttled time and kills for memory, but lets only those ask who may
-proxy to nodes, and so run commands in any pod. The API tells of each container its working set and
-what it did with processors over some half a minute, and one request tells it of all our pods. A
-cluster need not have it, and we need not have the right: then nothing is told. Refuses to know
-what the numbers are good for.
+The API tells of each container its working set and what it did with processors over some half a
+minute, and one request tells it of all our pods. A cluster need not have it, and we need not have
+the right: then nothing is told.
+
+A kubelet tells more, throttled time and kills for memory (``kubelet``), but lets only those ask
+who may proxy to nodes, and so run commands in any pod: it is asked only where a user wants that.
+Refuses to know what the numbers are good for.
 """
 
+import asyncio
 import datetime as dt
+import io
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from backends import api
 from backends.kit import sampling, usage
 from backends.kubernetes.api import rights
-from backends.kubernetes.pods import quantities, states
+from backends.kubernetes.pods import kubelet, quantities, states
 
 EVERY_S = 30.0  # metrics-server looks at a kubelet every 15 s
 _REFUSED_S = 600.0  # until a cluster without it, or a missing right, is tried again
@@ -55,6 +59,70 @@ class PodMetrics:
             sample = read(one, now=now)
             if name and sample is not None:
                 take(name, sample)
+
+
+KUBELETS_EVERY_S = 60.0  # an answer is a megabyte or two
+_NODES = 48  # for one round, those first that were asked longest ago
+_AT_ONCE = 4
+_LINES = 2000  # between two breaths of the loop
+
+
+class KubeletSource(Protocol):
+    """Who can be asked for a kubelet's words."""
+
+    async def kubelet_metrics(self, node: str) -> bytes:
+        """Return what the kubelet of a node tells of its containers. Raises NoRight and others."""
+
+
+class Kubelets:
+    """Asks the nodes that have pods of ours, each seldom."""
+
+    def __init__(self) -> None:
+        self._quiet_until = -math.inf
+        self._asked_at: dict[str, float] = {}
+        self._right = rights.OptionalRight(
+            "what agents use, and what was killed in them for memory, is not told"
+        )
+
+    async def ask(
+        self,
+        source: KubeletSource,
+        nodes: Mapping[str, Collection[str]],
+        take: Callable[[str, kubelet.PodSample], None],
+        *,
+        namespace: str,
+        now: float,
+    ) -> None:
+        """Take a sample of each pod, by its own name; ``nodes``: the pods on each of them.
+
+        A node that does not answer costs its own pods a sample, and nobody else.
+        """
+        if now < self._quiet_until:
+            return
+        self._asked_at = {node: at for node, at in self._asked_at.items() if node in nodes}
+        due = sorted(nodes, key=lambda node: (self._asked_at.get(node, -math.inf), node))[:_NODES]
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(node: str) -> None:
+            async with turns:
+                if now < self._quiet_until:
+                    return
+                self._asked_at[node] = now
+                try:
+                    told = await source.kubelet_metrics(node)
+                except api.BackendError as error:
+                    if self._right.lacks(error):
+                        self._quiet_until = now + _REFUSED_S
+                    return
+                reader = kubelet.KubeletReader(nodes[node], namespace=namespace)
+                for number, line in enumerate(io.BytesIO(told), 1):
+                    reader.take(line.rstrip(b"\n"))
+                    if number % _LINES == 0:
+                        await asyncio.sleep(0)
+                for name, sample in reader.samples(now=now).items():
+                    take(name, sample)
+
+        await asyncio.gather(*(one(node) for node in due))
 
 
 def read(metrics: Mapping[str, Any], *, now: float) -> usage.Sample | None:

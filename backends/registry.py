@@ -39,8 +39,10 @@ class Kind:
     # modes of ``docker_pipelines``, and why the kind does not honour one; empty: it does; what is
     # not named nobody may have
     pipelines: Mapping[str, str] = Factory(dict)
-    # why it brings no ``InstanceSpec.given_files``, and what to do instead; empty: it does
+    # why it brings no ``InstanceSpec.given_files`` of more than ``given_most_bytes`` in all, and
+    # what to do instead; empty: it does
     given_refusal: str = "it brings no files of ours into its instances"
+    given_most_bytes: int = 0
     # why ``api.run`` runs no command in its instances; empty: it does
     run_refusal: str = "this kind of backend runs no commands in its instances"
     # what it does not honour of the settings that templates have for every kind: a tuple of
@@ -134,8 +136,10 @@ KINDS = {
             unheard="backends.kit.honoured:BY_IMAGE",
             maker="backends.kubernetes.pods.pod:body",
             renderer="backends.kubernetes.pods.pod:render",
-            given_refusal="each agent would have a secret of 400 kB in the cluster; hint: mount a "
-            "ConfigMap that all share (trust-manager makes such ones, a store for Java too)",
+            given_refusal="each agent would have a copy in its secret, which may be of 64 KiB; "
+            "hint: public: false, or mount a ConfigMap that all share (trust-manager makes such "
+            "ones, with a store for Java)",
+            given_most_bytes=64 << 10,
             pipelines={"socket": "", "dind": "", "dind-rootless": ""},
             lease_settings="backends.kubernetes.settings:ClusterSettings",
             lease="backends.kubernetes.api.lease:create",

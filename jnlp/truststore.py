@@ -48,6 +48,7 @@ class Trust:
     """What agents of a template are to trust besides the public authorities."""
 
     certificates: tuple[str, ...]  # PEM texts, each one certificate (``trust.certificates``)
+    public: bool = True  # and not these alone
     java_tools: bool = False  # every JVM of the builds, too
     public_file: str | None = None  # PEM on the broker's machine; None: that of its system
 
@@ -78,7 +79,7 @@ def store(own: Sequence[bytes], public: Sequence[bytes]) -> bytes:
 
 def files(trust: Trust, public: Iterable[str]) -> dict[str, bytes]:
     """Return the files for an agent, by name; ``public``: PEM texts. Raises ValueError."""
-    theirs = tuple(public)
+    theirs = tuple(public) if trust.public else ()
     return {
         OWN: _joined(trust.certificates),
         BUNDLE: _joined((*trust.certificates, *theirs)),

@@ -142,7 +142,7 @@ class KubernetesBackend:
             try:
                 if made is None or made.digest != manifests.digest:
                     self._made[spec.name] = made = await self._create(asked, manifests)
-                if not spec.secret_files:
+                if not (spec.secret_files or spec.given_files):
                     return
                 try:
                     await _give_secret(asked, manifests, made.uid, fresh=made.fresh)
@@ -633,7 +633,7 @@ def _is_held_back(spec: api.InstanceSpec) -> bool:
     """Return whether a pod starts only with its secret, and can be made without it."""
     options = spec.options
     in_container = isinstance(options, settings.KubernetesTemplate) and options.in_container
-    return bool(spec.secret_files) and not in_container
+    return bool(spec.secret_files or spec.given_files) and not in_container
 
 
 def _uid(found: client.Object) -> str:

@@ -54,7 +54,9 @@ def _of(kind: KindClasses, setting: str) -> str:
     if setting.startswith("docker_pipelines."):
         return _ALL if "" in kind.pipelines.values() else ""
     if setting.startswith("trust."):
-        return "" if kind.given_refusal else _ALL
+        few = "with `public: false`" if kind.given_most_bytes else ""
+        few = "" if setting == "trust.public_file" else few
+        return few if kind.given_refusal else _ALL
     if setting.startswith("checks."):
         return "" if kind.run_refusal else _ALL
     if setting in _OF_PODS:

@@ -23,6 +23,7 @@ def classes() -> dict[str, KindClasses]:
             run_refusal=kind.run_refusal,
             unheard=registry.unheard(name),
             pretends=kind.pretends,
+            given_most_bytes=kind.given_most_bytes,
         )
         for name, kind in registry.KINDS.items()
     }

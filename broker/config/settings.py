@@ -43,7 +43,8 @@ class KindClasses:
     cap: int = 50  # agents on a backend of it that says nothing
     style: str = "command"  # how it starts an agent (``core.decide.spec.Style``)
     maker: Callable[..., object] | None = None  # ``registry.maker``
-    given_refusal: str = ""  # why it brings no files of ours; empty: it does
+    given_refusal: str = ""  # why it brings no files of ours of more than ...
+    given_most_bytes: int = 0  # ... this; empty: any
     # modes of ``docker_pipelines``, and why it does not honour one; empty: it does
     pipelines: Mapping[str, str] = Factory(dict)
     run_refusal: str = ""  # why it runs no commands in its agents; empty: it does

@@ -451,6 +451,11 @@ class Trusted:
         "PEM file with your own authorities, on the broker's machine. Read with the "
         "configuration; part of the revision."
     )
+    public: bool = setting.of(
+        "Trust the public authorities, too. False: yours alone, where builds reach nothing else; "
+        "then each agent has a few kB instead of 400.",
+        True,
+    )
     java_tools: bool = setting.of(
         "Give the store to every JVM of the builds, too (`JAVA_TOOL_OPTIONS`; each says so in a "
         "line of its output).",

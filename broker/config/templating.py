@@ -429,19 +429,23 @@ class Templates:
     def _trust(
         self, path: tree.Path, section: shape.Template, chosen: tuple[model.BackendName, ...]
     ) -> jnlp_truststore.Trust | None:
-        """Return whom agents trust besides the public, if every backend brings the files."""
-        for backend in chosen if section.trust is not None else ():
+        """Return whom agents trust, if every backend brings the files."""
+        trust = trusting.read(self.notes, path, section, base=self.base, secrets=self.secrets)
+        if trust is None:
+            return None
+        for backend in chosen:
             if (entry := self.backends.get(backend)) is None:
                 continue
-            words, _, hint = self.kinds[entry.kind].given_refusal.partition("; hint: ")
-            if words:
+            kind = self.kinds[entry.kind]
+            words, _, hint = kind.given_refusal.partition("; hint: ")
+            if words and trusting.size(trust) > kind.given_most_bytes:
                 self.notes.bad(
                     (*path, "trust"),
                     f"backend {backend}, of kind {entry.kind}, does not honour it: {words}",
                     f"{hint + ', and ' if hint else ''}name the files in `environment` and "
                     "`jvm_options`",
                 )
-        return trusting.read(self.notes, path, section, base=self.base, secrets=self.secrets)
+        return trust
 
     def _platform(
         self,

@@ -7,6 +7,7 @@ a certificate is told to whom (``jnlp.truststore``).
 
 import errno
 import functools
+import math
 import os
 import pathlib
 import ssl
@@ -47,9 +48,12 @@ def read(
     where = (*path, "trust")
     _check_beside(notes, path, section)
     public = None if told.public_file is None else str(base / told.public_file)
+    if public is not None and not told.public:
+        notes.bad((*where, "public_file"), "given beside public: false", "keep one of them")
     missing = secrets is not Secrets.NEEDED
     try:
-        public_certificates(public)
+        if told.public:
+            public_certificates(public)
     except (OSError, ValueError) as error:
         note = notes.warn if missing else notes.bad
         found = "found none" if public is None else f"found {public}"
@@ -60,6 +64,7 @@ def read(
         )
     return truststore.Trust(
         certificates=_own(notes, (*where, "ca_file"), base / told.ca_file, missing=missing),
+        public=told.public,
         java_tools=told.java_tools,
         public_file=public,
     )
@@ -69,6 +74,8 @@ def handed(trust: truststore.Trust | None) -> Mapping[str, bytes]:
     """Return the files for one agent. Raises OSError and ValueError."""
     if trust is None:
         return {}
+    if not trust.public:
+        return _handed(trust, None, ())
     there = _bundle(trust.public_file)
     seen = pathlib.Path(there).stat()
     return _handed(trust, there, (seen.st_mtime_ns, seen.st_size, seen.st_ino))
@@ -79,9 +86,20 @@ def public_certificates(told: str | None) -> tuple[str, ...]:
     return _certificates(pathlib.Path(_bundle(told)))
 
 
+def size(trust: truststore.Trust) -> float:
+    """Return how many bytes an agent is given; with the public authorities nobody knows yet."""
+    if trust.public:
+        return math.inf
+    try:
+        return sum(map(len, handed(trust).values()))
+    except ValueError:
+        return 0  # a mistake that is told already
+
+
 @functools.lru_cache(maxsize=8)
-def _handed(trust: truststore.Trust, there: str, _: object) -> Mapping[str, bytes]:
-    return truststore.files(trust, _certificates(pathlib.Path(there)))
+def _handed(trust: truststore.Trust, there: str | None, _: object) -> Mapping[str, bytes]:
+    public = () if there is None else _certificates(pathlib.Path(there))
+    return truststore.files(trust, public)
 
 
 def _bundle(told: str | None) -> str:

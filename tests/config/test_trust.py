@@ -35,9 +35,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def settings(folder, *, backend="docker", more="", secrets=config.Secrets.NEEDED):
+def settings(folder, *, backend="docker", more="", secrets=config.Secrets.NEEDED, alone=False):
     path = folder / "broker.yaml"
     text = BASE.replace("BACKEND", backend)
+    if "trust:" in more or alone:
+        text = text.replace(", trust: {ca_file: own.pem, public_file: all.pem}", "")
+    more += ", trust: {ca_file: own.pem, public: false}" if alone else ""
     path.write_text(text.replace("image: i", f"image: i{more}"))
     return loading.load([path], kinds.classes(), environ={"T": "t"}, secrets=secrets)
 
@@ -100,6 +103,26 @@ def test_who_brings_no_files_says_so(folder, backend):
     assert f"templates.t.trust: backend {backend}, of kind" in told
     assert "does not honour it" in told
     assert "name the files in `environment` and `jvm_options`" in told
+
+
+def test_your_own_alone_are_few_enough_for_a_pod(folder):
+    """Nothing public is looked for, then, nor handed over."""
+    (folder / "all.pem").unlink()
+    more = {"backend": "pods", "alone": True}
+    trust = template(settings(folder, **more)).launch.trust
+    handed = trusting.handed(trust)
+    assert handed[truststore.BUNDLE] == handed[truststore.OWN]
+    assert handed[truststore.STORE].count(b"own-") == 1
+    assert sum(map(len, handed.values())) == trusting.size(trust) < 4096
+    pem = (folder / "own.pem").read_text()
+    (folder / "own.pem").write_text(pem * 99)
+    assert "64 KiB" in refused(folder, **more)
+
+
+def test_public_authorities_are_not_named_where_there_are_to_be_none(folder):
+    """One of them is a mistake."""
+    told = refused(folder, more=", trust: {ca_file: own.pem, public_file: all.pem, public: false}")
+    assert "trust.public_file: given beside public: false" in told
 
 
 @each(

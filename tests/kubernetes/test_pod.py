@@ -162,6 +162,25 @@ def test_the_secret_is_in_its_own_object_only(case: str) -> None:
     assert CASES[case].secret_files.items() <= secret["stringData"].items()
 
 
+def test_small_files_of_ours_come_with_the_secret() -> None:
+    """As they are, in the same folder; without a secret, too."""
+    for secrets in (PLAIN.secret_files, {}):
+        spec = attrs.evolve(
+            PLAIN,
+            secret_files=secrets,
+            given_files={"ca.jks": b"\xfe\xed"},
+            env={"STORE": f"{api.FILES}/ca.jks"},
+        )
+        made = pod.make(spec, owner="ci")
+        (agent,) = made.pod["spec"]["containers"]
+        (mount,) = [m for m in agent["volumeMounts"] if m["name"] == "agent-broker-secrets"]
+        variables = {one["name"]: one["value"] for one in agent["env"]}
+        assert variables["STORE"] == f"{mount['mountPath']}/ca.jks"
+        secret = made.secret("uid-1")
+        assert {"ca.jks": "/u0="} == secret["data"]
+        assert dict(secrets) == secret["stringData"]
+
+
 def test_only_the_agent_sees_the_secret() -> None:
     """A side container shares the working directory, not the secret."""
     manifest = made(CASES["side-containers"]).pod

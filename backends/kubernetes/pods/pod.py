@@ -9,6 +9,7 @@ a build asks for by parameters; what the broker insists on (names, owner marks, 
 volume, the shared working directory).
 """
 
+import base64
 import hashlib
 import json
 import math
@@ -73,6 +74,7 @@ class Manifests:
     name: str
     pod: Manifest
     secret_files: Mapping[str, str]
+    given_files: Mapping[str, bytes]  # no secrets, and small: they come the same way
 
     def __repr__(self) -> str:
         return f"Manifests(name={quotes.shown(self.name)})"
@@ -81,6 +83,9 @@ class Manifests:
     def digest(self) -> str:
         """What tells two specifications apart; secrets are left out."""
         return str(self.pod["metadata"]["annotations"][DIGEST])
+
+    def _given(self) -> dict[str, str]:
+        return {name: base64.b64encode(one).decode() for name, one in self.given_files.items()}
 
     def secret(self, pod_uid: str) -> Manifest:
         """Return the secret; it belongs to the pod and is removed with it by the cluster."""
@@ -96,6 +101,7 @@ class Manifests:
             },
             "immutable": True,
             "stringData": dict(self.secret_files),
+            **({"data": self._given()} if self.given_files else {}),
         }
 
 
@@ -154,7 +160,9 @@ def make(
     secret_files = dict(spec.secret_files)
     if options.in_container:  # after the digest, which leaves secrets out
         secret_files |= _add_program(pod, spec, served, options.agent_container)
-    return Manifests(name=pod_name(spec.name), pod=pod, secret_files=secret_files)
+    return Manifests(
+        name=pod_name(spec.name), pod=pod, secret_files=secret_files, given_files=spec.given_files
+    )
 
 
 def _merged(
@@ -252,7 +260,7 @@ def _options(spec: api.InstanceSpec) -> settings.KubernetesTemplate:
             "pods fetch no files; hint: an image that holds the agent, such as "
             "jenkins/inbound-agent, and no `command`"
         )
-    for name in spec.secret_files:
+    for name in (*spec.secret_files, *spec.given_files):
         if problem is None and not _KEY.fullmatch(name):
             problem = f"the file name {quotes.shown(name)} cannot be a key of a secret"
     if problem is not None:
@@ -308,7 +316,11 @@ def _common(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Man
 
 
 def _agent(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Manifest:
-    where = {api.SECRETS: _SECRETS_DIR, api.WORK: options.work_directory}
+    where = {
+        api.SECRETS: _SECRETS_DIR,
+        api.FILES: _SECRETS_DIR,
+        api.WORK: options.work_directory,
+    }
 
     def put(text: str) -> str:
         for token, path in where.items():
@@ -372,7 +384,7 @@ def _complete(
     body: Manifest = pod["spec"]
     body.setdefault("restartPolicy", "Never")  # to remove it is not to ask for Kubernetes' Always
     agent = _found_agent(body, options.agent_container)
-    if spec.secret_files:
+    if spec.secret_files or spec.given_files:
         _add_secret(body, agent, pod_name(spec.name), shared=_group(body) is not None)
     if spec.pipelines is not None and _is_windows(pod):
         raise api.Rejected("docker_pipelines: an engine is for Linux, and the pod for Windows")

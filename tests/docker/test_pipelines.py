@@ -10,7 +10,8 @@ import pytest
 
 from backends import api
 from backends.docker import settings
-from backends.docker.containers import container
+from backends.docker.containers import belongings, container
+from backends.docker.engine import answers
 from backends.kit import pipelines
 from tests import programs
 from tests.contract import checks
@@ -241,6 +242,55 @@ async def test_the_calls_of_a_pipeline_do_as_they_do_on_a_machine(
     assert "no secret" in words.splitlines()
     assert "7: digest: sha256:" in words
     assert [] == list(base.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("taken", "is_one"),
+    [
+        (["c" * 64], True),
+        (["c" * 12 + ":ro"], True),
+        (["/b-a1"], True),
+        (["d" * 64, "b-a1:rw"], True),
+        (["c" * 11], False),
+        (["b-a12"], False),
+        (["d" * 64], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_which_containers_have_the_mounts_of_an_agent(taken, is_one):
+    """Those that were told to take them over from it: by its id, as it is or short, or name."""
+    there = {
+        "Id": "e" * 64,
+        "State": {"Status": "running"},
+        "Config": {"Labels": None},
+        "HostConfig": {"VolumesFrom": taken},
+    }
+    found = answers.inspected(there)
+    assert is_one is belongings.is_heir(found, agent="c" * 64, called="b-a1")
+
+
+async def test_what_took_over_the_mounts_of_an_agent_goes_with_it(rig, base, with_docker):
+    """As the container of `inside` does when its agent dies: nobody is left to end it.
+
+    One that has the folder in another way is not known to be of a build, and stays.
+    """
+    script = f"""
+        {WHO_AM_I}
+        box=$(docker run -t -d --network none -w $PWD --volumes-from $self {engines.IMAGE} cat)
+        other=$(docker run -t -d --network none -v $PWD:$PWD {engines.IMAGE} cat)
+        echo $box $other >started
+    """
+    await rig.backend.launch(with_docker("a1", script))
+    await said(rig, "a1")
+    box, other = (base / "a1" / "started").read_text().split()
+    try:
+        await rig.backend.terminate("a1", grace_s=0)
+        there = {one["Id"] for one in await rig.sdk("containers", all=True)}
+        assert (False, True) == (box in there, other in there)
+        assert [] == list(base.iterdir())
+    finally:
+        await rig.sdk("remove_container", other, force=True)
 
 
 async def test_a_folder_of_an_agent_whose_broker_died_goes_with_it(rig, base, with_docker):

@@ -1,5 +1,9 @@
 """Removes what belongs to one agent beside its container: folders of the host, named volumes.
 
+And containers that its builds left running with all mounts of the agent (``--volumes-from``), as
+``docker.image().inside`` starts them: their program waits for ever, for a build that is no more,
+in a folder that goes away. Whoever has the agent's folder in another way is left alone.
+
 Blocking. An engine removes volumes, but no folders; so a helper of the agent's own image removes
 them: a container without network and rights but those over files, which sees the directory above
 and removes the one entry in it that has the agent's name. Nothing whose name does not hold the
@@ -17,11 +21,12 @@ from typing import Any
 
 from backends import api
 from backends.docker.containers import container, host_paths
-from backends.docker.engine import client
+from backends.docker.engine import answers, client
 
 _LOG = logging.getLogger(__name__)
 _ABOVE = f"{container.ROOT}/above"
 _PROGRAM = "rm"
+_SHORT_ID = 12  # as the command `docker` shows ids
 _HELPS = f"{container.PREFIX}helps"
 
 
@@ -45,6 +50,32 @@ def remove_folders(
                 "folder not removed",
                 extra={"path": posixpath.join(above, entry), "reason": words},
             )
+
+
+def remove_heirs(engine: client.Engine, *, agent: answers.Inspected, called: str) -> None:
+    """Remove containers with the mounts of an agent that runs no more; raises Unavailable.
+
+    ``called`` is the name of the agent's container.
+    """
+    name = agent.labels.get(container.NAME, "")
+    places = [place for place in agent.mounts if name and name in place]
+    for other in engine.mounting(places) if places else ():
+        try:
+            found = engine.inspect(other)
+            if found.id == agent.id or not is_heir(found, agent=agent.id, called=called):
+                continue
+            engine.remove(found.id)
+        except (api.NotFound, api.Rejected, client.OddAnswerError):
+            continue  # it is gone, or somebody else removes it
+        _LOG.info("container of a build removed", extra={"agent": name, "container": found.id[:_SHORT_ID]})
+
+
+def is_heir(found: answers.Inspected, *, agent: str, called: str) -> bool:
+    """Tell whether a container was started with the mounts of that agent's: by name, or id."""
+    return any(
+        one == called or (len(one) >= _SHORT_ID and agent.startswith(one))
+        for one in found.mounts_of
+    )
 
 
 def remove_volumes(

@@ -577,6 +577,7 @@ class Host:
 
     def _remove_folders(self, there: answers.Inspected) -> None:
         called = container.container_name(there.labels[container.NAME], prefix=self._prefix)
+        belongings.remove_heirs(self.client, agent=there, called=called)
         belongings.remove_folders(
             self.client, labels=there.labels, image=there.image, called=called
         )

@@ -65,6 +65,7 @@ class Inspected:
     memory_bytes: int | None = None
     image: str = ""  # its id
     mounts: tuple[str, ...] = ()  # where
+    mounts_of: tuple[str, ...] = ()  # other containers, by name or id, whose mounts it has, too
     has_terminal: bool = False  # then its output is not in frames
     health: str = ""  # "healthy" if its own check says so; "" without one
     restarts: int = 0
@@ -168,7 +169,7 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
     word, id_ = typed.words(state.get("Status"), _WORD_MAX), plain_id(entry.get("Id"))
     if not word or not id_:
         raise ValueError("it gives no state, or no id")
-    mounts = entry.get("Mounts")
+    mounts, taken = entry.get("Mounts"), host.get("VolumesFrom")
     return Inspected(
         id=id_,
         labels=texts(config.get("Labels")),
@@ -184,6 +185,11 @@ def inspected(entry: Mapping[str, Any]) -> Inspected:
             typed.words(mount.get("Destination"), _PATH_MAX)
             for mount in (mounts[:_LABELS_MAX] if isinstance(mounts, list) else ())
             if isinstance(mount, Mapping)
+        ),
+        mounts_of=tuple(
+            one.partition(":")[0].removeprefix("/")
+            for one in (taken[:_NAMES_MAX] if isinstance(taken, list) else ())
+            if isinstance(one, str)
         ),
         has_terminal=config.get("Tty") is True,
         health=typed.words(_section(state.get("Health")).get("Status"), _WORD_MAX),

@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.parse
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, BinaryIO, ParamSpec, Protocol, TypeVar
 
@@ -186,6 +186,14 @@ class Engine:
             return answers.inspected(
                 session.ask_json(dict, "GET", f"{_place(name)}/json", limit=_INSPECT_MAX)
             )
+
+    def mounting(self, places: Collection[str]) -> tuple[str, ...]:
+        """Return the ids of all containers, of anybody, with a mount at one of these paths."""
+        query = {"all": 1, "filters": json.dumps({"volume": list(places)})}
+        with self._answers("cannot list containers") as session:
+            entries = session.ask_json(list, "GET", "/containers/json", query=query)
+            listed, _ = typed.each(entries, answers.listed)
+            return tuple(one.id for one in listed if one.id)
 
     def sample(self, container_id: str, *, now: Callable[[], float]) -> usage.Sample | None:
         """Return what a container uses just now; None if it does not run, or is gone.

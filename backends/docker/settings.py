@@ -335,7 +335,7 @@ class DockerTemplate:
     )
     pids: int | None = setting.of(
         "Processes and threads at most: a fork bomb must not take the host. The same again for an "
-        "engine beside the agent with all its containers. none: no limit.",
+        "engine beside the agent with all its containers. null: no limit.",
         8192,
         least=16,
         most=4_194_304,

@@ -67,7 +67,10 @@ def remove_heirs(engine: client.Engine, *, agent: answers.Inspected, called: str
             engine.remove(found.id)
         except (api.NotFound, api.Rejected, client.OddAnswerError):
             continue  # it is gone, or somebody else removes it
-        _LOG.info("container of a build removed", extra={"agent": name, "container": found.id[:_SHORT_ID]})
+        _LOG.info(
+            "container of a build removed",
+            extra={"agent": name, "container": found.id[:_SHORT_ID]},
+        )
 
 
 def is_heir(found: answers.Inspected, *, agent: str, called: str) -> bool:

@@ -271,7 +271,7 @@ class SwarmTemplate:
     )
     groups: tuple[str, ...] = setting.of("More groups, such as that of a shared volume.", ())
     pids: int | None = setting.of(
-        "Processes and threads at most: a fork bomb must not take the node. none: no limit.",
+        "Processes and threads at most: a fork bomb must not take the node. null: no limit.",
         8192,
         least=16,
         most=4_194_304,

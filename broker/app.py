@@ -21,6 +21,7 @@ from broker.controller import placeholder
 from broker.core import model
 from broker.core.fleet import death
 from broker.core.fleet import ledger as ledgers
+from broker.hook import inbox, installing
 from broker.leading import leadership
 from broker.loop import ending, health, reconcile
 from jnlp import errors as jnlp_errors
@@ -36,6 +37,7 @@ CLOSE_S = 8.0
 END_S = 30.0
 """Within this an end has come: what is in flight, the lease, ``CLOSE_S``, and whatever hangs."""
 _DEPART_S = 5.0
+_HOOK_S = 1.0
 _DRAIN_SAID_S = 30.0  # all of it; what changes is said within a second
 _LEFT_SHOWN = 100
 HOLDER = "holder"
@@ -63,6 +65,7 @@ class Broker:
     page: str = ""  # address of the status page once it is served
     configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
     tried: tries.Tries | None = None  # what a person may have tried
+    hook: inbox.Inbox | None = None
     _server: status.Server | None = None
     _disk_full: bool = False
     _drained: bool = False
@@ -124,6 +127,13 @@ class Broker:
     def leadership(self) -> leadership.LeadershipState:
         """Whether this broker acts, and who does."""
         return self.leads.state()
+
+    @property
+    def hooked(self) -> inbox.HookState | None:
+        """What is known of the push hook; None where there is to be none."""
+        if self.hook is None or self.settings.hook is None:
+            return None
+        return evolve(self.hook.state, trouble=self.hook.state.trouble or self.hook.trouble)
 
     def now(self) -> float:
         """POSIX seconds on the broker's clock."""
@@ -189,8 +199,10 @@ class Broker:
                 group.create_task(self.leads.run(self._led), name="keep the leadership")
                 if self.tried is not None:
                     group.create_task(self.tried.run(), name="try what is ordered")
+                kept = group.create_task(self._keep_hook(), name="keep the push hook")
                 await self.reconciler.run()
                 self._stop_tries()
+                kept.cancel()
                 lag.cancel()
                 drain.cancel()
                 self.leads.leave()  # only now: what was in flight has ended
@@ -335,6 +347,7 @@ class Broker:
             metrics=self.recorder.render,
             gate=guard.Guard(lambda: self.settings.tokens_file),
             tries=self.tried,
+            hook=self.hook,
         )
         host, port = self.settings.listen
         self.page = await self._server.start(host=host, port=port)
@@ -357,6 +370,27 @@ class Broker:
             due = loop.time() + _LAG_S
             await asyncio.sleep(_LAG_S)
             self.recorder.loop_lag(max(0.0, loop.time() - due))
+
+    async def _keep_hook(self) -> None:
+        """Tell whether the push hook is heard, and put it in where that is wanted."""
+        keeper = installing.HookKeeper(
+            console=self.session, owner=self.settings.owner, now=self.watch.now
+        )
+        while True:
+            await asyncio.sleep(_HOOK_S)
+            told, hook = self.settings.hook, self.hook
+            if told is None or hook is None or not self.leads.leading:
+                continue
+            heard = hook.state.is_heard(self.watch.now())
+            self.recorder.hook_heard(heard=heard, lost=hook.state.lost)
+            url = told.url or self.page
+            view = self.world.controller if self.world is not None else None
+            if not told.install or not url or view is None or not view.synced:
+                continue
+            is_there = heard and hook.state.session == view.session
+            if keeper.is_due(session=view.session, heard=is_there):
+                await keeper.put_in(session=view.session, url=url, key=told.key.reveal())
+            hook.trouble = keeper.trouble
 
     async def _end_when_empty(self) -> None:
         """After a drain: stop once no agent is left, or its time is over; say what is awaited."""

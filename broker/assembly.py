@@ -17,6 +17,7 @@ from broker.config import trusting
 from broker.controller import placeholder, reading
 from broker.core import model
 from broker.core.decide import judge, spec
+from broker.hook import inbox
 from broker.leading import identity, leadership
 from broker.loop import black_box, execute, pace, reconcile, state
 from jnlp import client as jnlp_client
@@ -111,6 +112,9 @@ def build(
         watch=watch,
         leads=leads,
     )
+    end = _inbox(assembled)
+    reconciler.executor.hook = assembled.hook = end
+    reconciler.ends_steps = lambda: end.state.is_heard(watch.now())
     assembled.tried = tries.Tries(
         trier=trier(assembled, nodes, is_marked=True),
         policy=lambda: assembled.policy,
@@ -120,6 +124,34 @@ def build(
         now=watch.now,
     )
     return assembled
+
+
+def _inbox(broker: app.Broker) -> inbox.Inbox:
+    """Return the broker's end of the push hook, which is deaf where there is to be none."""
+
+    def key() -> str | None:
+        told = broker.settings.hook
+        return None if told is None else told.key.reveal() or None
+
+    def tells_builds() -> bool:
+        told = broker.settings.hook
+        return told is not None and told.tells_builds
+
+    def session() -> str:
+        world = broker.world
+        return world.controller.session if world is not None else ""
+
+    return inbox.Inbox(
+        owner=broker.settings.owner,
+        key=key,
+        now=broker.watch.now,
+        session=session,
+        take=broker.reconciler.push,
+        seen=lambda: (broker.world, broker.plan),
+        tells_builds=tells_builds,
+        recorder=broker.recorder,
+        leads=lambda: broker.leads.leading,
+    )
 
 
 def trier(

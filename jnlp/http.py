@@ -191,9 +191,13 @@ class ControllerSession:
         With a password, a crumb that the controller no longer takes is renewed and the call made
         once more: a refused crumb means that nothing was done. Raises any ``JenkinsError``.
         """
-        what = f"POST {path}"
         headers = {"Content-Type": content_type} if body is not None else {}
-        data: Any = body if body is not None else dict(form or {})
+        return _answer(
+            await self._posted(path, body if body is not None else dict(form or {}), headers)
+        )
+
+    async def _posted(self, path: str, data: Any, headers: Mapping[str, str]) -> _Reply:
+        what = f"POST {path}"
         crumb = await self._current_crumb()
         reply, error = await self._post_once(what, path, data, headers, crumb)
         if error is not None and answers.lacks_crumb(error) and crumb.header:
@@ -201,12 +205,16 @@ class ControllerSession:
             crumb = await self._current_crumb()
             reply, error = await self._post_once(what, path, data, headers, crumb)
         if error is None:
-            return _answer(reply)
+            return reply
         if answers.lacks_crumb(error) and not crumb.header:
             raise errors.Forbidden(
                 f"{error.text}; was a password given as an API token?", status=error.status
             )
         raise error
+
+    async def post_text(self, path: str, form: Mapping[str, str]) -> str:
+        """POST a form, and return the text of the answer; may be secret. As ``post``."""
+        return (await self._posted(path, dict(form), {})).body.decode("utf-8", "replace")
 
     # --- below: one request ----------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from broker.cli import (
     completion,
     configuring,
     differing,
+    hooking,
     importing,
     inspection,
     running,
@@ -30,6 +31,7 @@ from broker.cli import (
     version,
 )
 from broker.config import reading, rehearsal, samples, values
+from broker.hook import script
 from broker.status import terminal
 from jnlp import version as jnlp_version
 from outside import waits
@@ -240,6 +242,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     _making(subs)
+    _hooking(subs)
     _command(
         subs, "schema", configuring.schema, "print the configuration's JSON Schema, for editors"
     )
@@ -270,6 +273,26 @@ def _showing(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         help="next to a controller of that version: those before 2.440 get other variables "
         f"(default: {rehearsal.TODAYS}, and all later ones)",
     )
+
+
+def _hooking(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
+    hook = subs.add_parser("hook", description="The push hook of the controller.")
+    ways = hook.add_subparsers(
+        prog=hook.prog, metavar="WAY", required=True, help=argparse.SUPPRESS
+    )
+    show = _command(ways, "print", hooking.show, "print its script, for init.groovy.d")
+    _config_of(show)
+    show.add_argument(
+        "--with-key",
+        action="store_true",
+        help="with the key in it, which makes it a secret (default: it looks for the key in "
+        f"{script.KEY_VARIABLE}, or $JENKINS_HOME/{script.KEY_FILE})",
+    )
+    for name, command, words in (
+        ("install", hooking.install, "put it in by the script console"),
+        ("remove", hooking.remove, "take it out by the script console"),
+    ):
+        _config_of(_command(ways, name, command, words))
 
 
 def _watching(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:

@@ -20,6 +20,7 @@ from broker.core import model
 from broker.core.decide import leftovers
 from broker.core.fleet import death, marks
 from broker.core.fleet import ledger as ledgers
+from broker.hook import inbox
 from broker.leading import leadership as leaderships
 from broker.loop import ending, observe, state, turn
 from broker.status import documents, terminal
@@ -49,6 +50,7 @@ class Looked:
     unread_since: Mapping[str, float] = field(factory=dict)
     configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
     leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)
+    hooked: inbox.HookState | None = None
 
     def now(self) -> float:
         """Return the moment of the look."""

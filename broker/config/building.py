@@ -35,6 +35,7 @@ from broker.config import (
 from broker.config.settings import (
     BackendSettings,
     ControllerSettings,
+    HookSettings,
     KindClasses,
     Secrets,
     Settings,
@@ -43,8 +44,9 @@ from broker.core import model
 from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
 from jnlp import trust
-from outside import counts, paths
+from outside import counts, paths, secrets
 
+SHORTEST_KEY = 20
 _DEFAULT_BACKENDS = {"local": {"kind": "process"}}
 
 
@@ -75,6 +77,7 @@ class Builder:
         exposure.check_state_dir(self.notes, state_dir)
         listen = self._listen(document.listen)
         exposure.check_listen(self.notes, listen)
+        hook = self._hook(document.control.hook, listen)
         replicas = sharing.high_availability(
             shared, self.kinds, self.notes, owner=document.owner, backends=backends
         )
@@ -116,6 +119,7 @@ class Builder:
             },
             high_availability=replicas,
             tokens_file=self._tokens_file(document.control.tokens_file, listen),
+            hook=hook,
             watch_files_s=document.watch_files_s,
             parts=parts.digests(
                 document,
@@ -376,6 +380,41 @@ class Builder:
         exposure.check_secret_file(self.notes, path, file)
         exposure.check_control(self.notes, listen)
         return file
+
+    def _hook(
+        self, section: shape.HookSection | None, listen: tuple[str, int] | None
+    ) -> HookSettings | None:
+        if section is None:
+            return None
+        path = ("control", "hook")
+        key = self._secret((*path, "key"), section.key)
+        if key is not None and len(key.reveal()) < SHORTEST_KEY:
+            self.notes.bad(
+                (*path, "key"),
+                f"found one of fewer than {SHORTEST_KEY} characters (not shown)",
+                "openssl rand -hex 32",
+            )
+            return None
+        url = None
+        if section.url is not None:
+            url = self._url((*path, "url"), section.url)
+        elif listen is not None and exposure.is_any(listen[0]):
+            self.notes.bad(
+                (*path, "url"),
+                f"missing, and listen says no address that a controller could ask ({listen[0]})",
+                "url: http://broker.example.com:8087/",
+            )
+        if listen is None:
+            self.notes.warn(path, "nothing can be told: listen is off", "listen: 127.0.0.1:8087")
+        exposure.check_url(self.notes, (*path, "url"), url, "the hook's key travels")
+        if key is None:
+            if self.secrets is Secrets.NEEDED:
+                return None
+            key = jnlp_secret.Secret("")  # which is nobody's
+        secrets.register(key.reveal(), pool="hook")
+        return HookSettings(
+            key=key, url=url, install=section.install, tells_builds=section.tells_builds
+        )
 
     # --- backends ---
 

@@ -29,6 +29,14 @@ def is_local(host: str) -> bool:
         return host.lower() == "localhost" or host.lower().endswith(".localhost")
 
 
+def is_any(host: str) -> bool:
+    """Whether it stands for every address of this machine, and so for none to ask at."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def check_user(notes: collector.Notes, path: tree.Path, kind: str) -> None:
     """Say when builds would run as root: processes run as whoever the broker is."""
     if kind == "process" and os.geteuid() == 0:

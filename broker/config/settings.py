@@ -16,6 +16,7 @@ from backends import api as backends_api
 from backends.kit import honoured
 from broker.config import errors, schedule, shape
 from broker.core import election, model
+from jnlp import secret as jnlp_secret
 from jnlp import settings as jnlp_settings
 from jnlp import trust
 from outside import files
@@ -136,6 +137,16 @@ class Warmth:
 
 
 @frozen(kw_only=True)
+class HookSettings:
+    """The controller's push hook."""
+
+    key: jnlp_secret.Secret
+    url: str | None = None  # of the broker's page, as the controller reaches it; None: its own
+    install: bool = False  # the broker puts it in by itself
+    tells_builds: bool = True
+
+
+@frozen(kw_only=True)
 class Settings:
     """Everything, checked."""
 
@@ -154,6 +165,7 @@ class Settings:
     warnings: tuple[errors.Problem, ...] = ()  # what works and is unwise
     digest: str = ""  # of the files' texts
     tokens_file: pathlib.Path | None = None  # of whoever may order something; None: nobody may
+    hook: HookSettings | None = None
     watch_files_s: float | None = None  # None: only when asked
     parts: Mapping[str, str] = field(factory=dict, repr=False)  # ``parts.digests``
     fingerprint: str = ""  # of what the file says, whatever its layout; empty: in force in part
@@ -162,7 +174,8 @@ class Settings:
         """Return the texts that must never be shown, for the log to blank."""
         given = self.controller.credentials
         proxy = urllib.parse.urlsplit(self.controller.proxy or "").password
-        return tuple(s for s in (given.secret.reveal() if given else None, proxy) if s)
+        key = self.hook.key.reveal() if self.hook else None
+        return tuple(s for s in (given.secret.reveal() if given else None, proxy, key) if s)
 
 
 RESTARTS = frozenset(

@@ -652,6 +652,28 @@ class HighAvailability:
 
 
 @frozen(kw_only=True)
+class HookSection:
+    """The push hook of the controller (``agent-broker hook``)."""
+
+    key: SecretRef = setting.of(
+        "Key that the hook brings, 20 characters or more: file:PATH or env:NAME."
+    )
+    url: str | None = setting.of(
+        "The broker's address as the controller reaches it; default: that of `listen`.", None
+    )
+    install: bool = setting.of(
+        "Put it in by the controller's script console, and again after each of its starts: "
+        "the broker's user needs Overall/Administer for that. Default: a person or a file does.",
+        False,
+    )
+    tells_builds: bool = setting.of(
+        "Say in the log of a Pipeline run why its `node` step waits, when that changes, once a "
+        "minute at most.",
+        True,
+    )
+
+
+@frozen(kw_only=True)
 class Control:
     """What people may order of the broker at work."""
 
@@ -659,6 +681,9 @@ class Control:
         "File with a line NAME ROLE TOKEN for each who may ask; ROLE is view or operate, TOKEN "
         "has 20 characters or more. Read again when it changes. Default: nothing can be ordered.",
         None,
+    )
+    hook: HookSection | None = setting.of(
+        "The controller tells of its queue as it happens. Default: the broker polls alone.", None
     )
 
 

@@ -78,6 +78,19 @@ _NOTHING_MADE = (backends_api.Rejected, backends_api.NoCapacity, backends_api.Al
 _LAST_MOMENT = "it was given work in the last moment"
 
 
+class HookDeeds(Protocol):
+    """What the push hook does on the controller; None where it does not come, or not in time."""
+
+    async def close(self, name: model.NodeName) -> bool | None:
+        """Let an agent take nothing more if it is idle, and return whether it is."""
+
+    def reopen(self, name: model.NodeName) -> None:
+        """Let it take work again."""
+
+    async def end_steps(self, name: model.NodeName) -> bool | None:
+        """End the Pipeline steps on an agent that is gone, and return whether there were any."""
+
+
 class _Withdrawn(Exception):  # noqa: N818 -- not an error: a fresh look changed our mind
     """The action would have been wrong; nothing was done, or it was undone."""
 
@@ -94,6 +107,7 @@ class Executor:
     now: Callable[[], float]
     before_end: Callable[[model.Removal], Awaitable[None]]  # keep the last words of an instance
     released: Callable[[], None] = lambda: None  # steps have ended: they may be queued anew
+    hook: HookDeeds | None = None
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
     # what is run for a check; None: nothing is, any more
     check_command: Callable[[model.CheckAgent], model.CheckCommand | None] = lambda _: None
@@ -281,9 +295,32 @@ class Executor:
 
     async def _retire(self, action: model.RetireAgent) -> None:
         await self._check(action)
-        await self._remove_node(action, await self.nodes.read(action.name))
+        closed = await self._close(action.name)
+        try:
+            await self._remove_node(action, await self.nodes.read(action.name), closed=closed)
+        except (jnlp_errors.JenkinsError, _Withdrawn):
+            if closed and self.hook is not None:
+                self.hook.reopen(action.name)
+            raise
         if action.backend is not None:
             await self._terminate(action.backend, action.name)
+
+    async def _close(self, name: model.NodeName) -> bool:
+        """Have the hook close an idle agent under the queue's lock; whether it has."""
+        if self.hook is None:
+            return False
+        self._check_leads()
+        closed = await self.hook.close(name)
+        if closed is False and (await self.nodes.read(name)).is_at_work:
+            raise _Withdrawn(_LAST_MOMENT)
+        return closed is True
+
+    async def _end_steps(self, name: model.NodeName) -> bool:
+        """Have the hook end the steps on an agent that is gone; whether it has."""
+        if self.hook is None:
+            return False
+        self._check_leads()
+        return await self.hook.end_steps(name) is True
 
     async def _release(self, action: model.ReleaseAgent) -> None:
         """Say what an agent died of where its builds' owners look, then end their steps.
@@ -294,8 +331,11 @@ class Executor:
         await self._check(action)
         with contextlib.suppress(jnlp_errors.NotFound):
             await self._changes.cordon(action.name, _message(action))
-        with contextlib.suppress(jnlp_errors.NotFound):
-            await self._changes.release(action.name)
+        if await self._end_steps(action.name):
+            await self._delete_node(action.name)
+        else:
+            with contextlib.suppress(jnlp_errors.NotFound):
+                await self._changes.release(action.name)
         self.released()
         await self.before_end(action)
         if action.backend is not None:
@@ -308,11 +348,16 @@ class Executor:
             raise _Withdrawn("it is back")
         await self._remove_node(action, state)
 
-    async def _remove_node(self, action: _Leaving, state: jnlp_state.NodeState) -> None:
-        """Delete a node that works on nothing and can be given nothing."""
+    async def _remove_node(
+        self, action: _Leaving, state: jnlp_state.NodeState, *, closed: bool = False
+    ) -> None:
+        """Delete a node that works on nothing and can be given nothing.
+
+        ``closed``: the hook has seen to the latter.
+        """
         if state.is_at_work:
             raise _Withdrawn("it works")
-        if state.exists and not state.temporarily_offline:
+        if state.exists and not state.temporarily_offline and not closed:
             try:
                 await self._take_out(action)
             except jnlp_errors.NotFound:  # somebody else deletes it just now, or a proxy says so

@@ -46,6 +46,7 @@ from outside import waits
 
 _LOG = logging.getLogger("broker.reconcile")
 _FRESH_IDS = 64
+_PUSH_REST_S = 0.005
 FINISH_S = 15.0
 """How long the end waits for what is in flight: then it is left where it is, as by a kill."""
 
@@ -73,6 +74,7 @@ class Reconciler:
     ask_at_work: Callable[[], Awaitable[Mapping[model.NodeName, bool]]] | None = None
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
     environments: telling_builds.Environments | None = None  # None: builds are told nothing
+    ends_steps: Callable[[], bool] = lambda: False  # whether the hook is there to do so
 
     state: states.State = field(factory=states.State.fresh)
     beat_at: float | None = None  # of the last cycle
@@ -84,6 +86,9 @@ class Reconciler:
     _tasks: dict[model.NodeName, asyncio.Task[None]] = field(factory=dict)
     _asking: set[asyncio.Task[None]] = field(factory=set)  # what became of items
     _peeking: asyncio.Task[None] | None = None
+    _pushed: list[model.QueueEvent] = field(factory=list)  # by the hook, not taken in yet
+    _pushing: asyncio.Task[None] | None = None
+    _group: waits.TaskGroup | None = None  # of ``run``, while it runs
     _glancing: asyncio.Task[None] | None = None
     _happened: bool = False  # a hint has come since the last look began
     _stopping: bool = False
@@ -142,17 +147,19 @@ class Reconciler:
         """Run until ``stop``; then wait for what is in flight, ``finish_s`` at most."""
         self._sources.forget()  # by an earlier run, which was cancelled
         async with waits.TaskGroup() as group:
+            self._group = group
             self._watches.start(group)
             while not self._stopping:
                 await self.cycle(group)
                 await self._wait(group)
             await self._finish()
+            self._group = None
             self._watches.stop()
             self._idleness.stop()
             if self._builds is not None:
                 self._builds.stop()
             self._sources.forget()
-            for task in (*self._asking, self._glancing):
+            for task in (*self._asking, self._glancing, self._pushing):
                 if task is not None:
                     task.cancel()
 
@@ -298,6 +305,52 @@ class Reconciler:
             self._begin(order, group)
         self.hint()
 
+    # --- what the push hook tells ---
+
+    def push(self, events: Sequence[model.QueueEvent]) -> None:
+        """Take in what has happened in the queue; who is to be launched for it is so at once.
+
+        Nothing is read for it: a look follows, and is the truth.
+        """
+        if self._stopping or self._group is None:
+            return
+        self._pushed.extend(events)
+        if self._pushing is None:
+            group = self._group
+            self._pushing = group.create_task(self._push(group), name="take in the hook's events")
+        self.hint()
+
+    async def _push(self, group: waits.TaskGroup) -> None:
+        """Take in all that has come, then rest as long as that took: the loop is not alone."""
+        try:
+            while self._pushed and not self._stopping:
+                events, self._pushed = self._pushed, []
+                began = self.watch.now()
+                with self._outlived("push"):
+                    self._take_events(events, group)
+                await asyncio.sleep(max(_PUSH_REST_S, self.watch.now() - began))
+        finally:
+            self._pushing = None
+
+    def _take_events(self, events: Sequence[model.QueueEvent], group: waits.TaskGroup) -> None:
+        views = self._sources.newest()
+        sightings = turn.Sightings(
+            controller=views.controller,
+            backends=views.backends,
+            leads=self.leads(),
+            may_order=self.works and not self._stopping,
+        )
+        taken = turn.push(
+            self.state, events, sightings, self.policy(), self.watch.now(), self._dice(_FRESH_IDS)
+        )
+        now = self.watch.now()
+        self.state = turn.begin(taken.state, taken.orders, now, self.policy())
+        for order in taken.orders:
+            self._begin(order, group)
+        for event in events:
+            if event.stage is model.Stage.BUILDABLE:
+                self.recorder.hook_decided(max(0.0, now - event.at))
+
     # --- looking ---
 
     async def cycle(self, group: waits.TaskGroup) -> None:
@@ -346,6 +399,9 @@ class Reconciler:
         """Read all that a look wants of the controller, and keep the placeholder in its place."""
         term = self.state.term
         view = await observe.read_controller(self.reader, now=self.watch.now, to_order=True)
+        if view.synced and not view.releases and self.ends_steps():
+            strands = any(computer.offline and computer.only_steps for computer in view.computers)
+            view = evolve(view, releases=strands)
         if self._leads_since(term):
             await self._tend(view)
         return await observe.ask_suspects(

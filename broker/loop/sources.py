@@ -125,6 +125,18 @@ class Sources:
             backends={name: self._newest(source) for name, source in self._backends.items()},
         )
 
+    def newest(self) -> observe.Observation:
+        """Return the newest view of everybody, as it counts now; nothing is read for it."""
+        now = self.now()
+
+        def aged_view(source: _Source[V]) -> V:
+            return aged(source.view, source.asked_at, now=now, patience_s=self._patience(source))
+
+        return observe.Observation(
+            controller=aged_view(self._controller),
+            backends={name: aged_view(source) for name, source in self._backends.items()},
+        )
+
     def forget(self) -> None:
         """Give up what is being read and know nothing: what comes next is read from now on."""
         for source in self._all():

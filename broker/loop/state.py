@@ -29,6 +29,8 @@ class State:
     running: Mapping[model.NodeName, model.Action] = Factory(dict)  # one action for each agent
     known: latency.Known | None = None  # who waited at the last look, to see who starts
     questions: tuple[latency.Vanished, ...] = ()  # gone before they were seen to start
+    # by the push hook, since the last read of the queue
+    pushed: Mapping[model.ItemId, model.QueueEvent] = Factory(dict)
     seen_builds: builds.Watch = Factory(builds.Watch)  # at work at the last look
     deaths: tuple[death.Death, ...] = ()  # the last ones, oldest first
     outcomes: tuple[ledgers.Outcome, ...] = ()  # the last ones, oldest first

@@ -17,6 +17,7 @@ from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import capacity
 from broker.core.decide import plan as plans
+from broker.core.demand import pushed
 from broker.core.fleet import builds, latency, single_use
 from broker.core.fleet import ledger as ledgers
 from broker.loop import health, last_words
@@ -142,6 +143,7 @@ def take_in(
     state: State, sightings: Sightings, policy: model.Policy, now: float, dice: Dice
 ) -> Turn:
     """Take in what the sources show and decide what is to be done about it."""
+    state = _without_old_events(state, sightings.controller)
     world = world_of(state, sightings, now, dice)
     plan = plans.plan(world, policy, state.plan)
     world = attrs.evolve(world, ledger=plan.ledger)
@@ -196,6 +198,16 @@ def take_in(
     return Turn(state=after, orders=orders, notes=tuple(notes))
 
 
+def _without_old_events(state: State, view: model.ControllerView) -> State:
+    """Forget what the push hook told and a read has shown by now."""
+    if not state.pushed and not state.ledger.hooks:
+        return state
+    events = pushed.still(state.pushed, view)
+    labels = pushed.labels_kept(state.ledger.hooks, view, events)
+    ledger = attrs.evolve(state.ledger, hooks=labels)
+    return attrs.evolve(state, pushed=events, ledger=ledger)
+
+
 def _harmed(before: model.Ledger, agents: Iterable[model.Agent]) -> Iterator[Harmed]:
     """Return to whom a mishap has come since the last look."""
     for agent in agents:
@@ -226,9 +238,10 @@ def world_of(state: State, sightings: Sightings, now: float, dice: Dice) -> mode
     """Return all that a plan is made of: what is seen, and what was remembered before."""
     last = state.world
     backends = last.backends if last is not None else {}
+    view = _later(last.controller if last is not None else None, sightings.controller)
     return model.World(
         now=now,
-        controller=_later(last.controller if last is not None else None, sightings.controller),
+        controller=pushed.laid_over(view, state.pushed),
         backends={
             name: _later(backends.get(name), view) for name, view in sightings.backends.items()
         },
@@ -377,9 +390,12 @@ def glance(
 
     Whoever has an order under way is dealt with at the next look.
     """
-    ledger, used = single_use.used(
-        state.ledger, at_risk(state, policy, now) & set(at_work), now=now
-    )
+    return _used(state, at_risk(state, policy, now) & set(at_work), now)
+
+
+def _used(state: State, names: Iterable[model.NodeName], now: float) -> Turn:
+    """Note that single-use agents have their build, and take them out of service."""
+    ledger, used = single_use.used(state.ledger, names, now=now)
     orders = tuple(
         model.CordonAgent(
             name=name,
@@ -391,6 +407,39 @@ def glance(
         if name not in state.running
     )
     return Turn(state=attrs.evolve(state, ledger=ledger), orders=orders, notes=())
+
+
+def push(
+    state: State,
+    events: Iterable[model.QueueEvent],
+    sightings: Sightings,
+    policy: model.Policy,
+    now: float,
+    dice: Dice,
+) -> Turn:
+    """Take in what the push hook told, and decide at once whom to launch for it.
+
+    ``sightings`` are the newest views that there are: nothing is read. All else waits for the
+    look that follows, and so does an item whose label has a free executor: it is being served.
+    """
+    events = tuple(events)
+    ledger = attrs.evolve(state.ledger, hooks=pushed.labels(state.ledger.hooks, events))
+    state = attrs.evolve(state, pushed=pushed.told(state.pushed, events), ledger=ledger)
+    acts = sightings.leads and sightings.may_order
+    if not acts or not _is_known(state) or not sightings.controller.synced:
+        return Turn(state=state, orders=(), notes=())
+    taken = _used(state, single_use.given(state.ledger, events, policy), now)
+    state, cordons = taken.state, taken.orders
+    lacking = {key: event for key, event in state.pushed.items() if event.idle in {0, None}}
+    world = world_of(attrs.evolve(state, pushed=lacking), sightings, now, dice)
+    plan = plans.plan(world, policy, state.plan)
+    launches = tuple(
+        action
+        for action in plan.actions
+        if isinstance(action, model.LaunchAgent) and action.name not in state.running
+    )
+    state = attrs.evolve(state, ledger=plan.ledger)
+    return Turn(state=state, orders=(*cordons, *launches), notes=())
 
 
 def learn(

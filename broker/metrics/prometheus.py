@@ -10,6 +10,7 @@ Refuses to decide what is worth telling.
 from collections.abc import Collection, Iterable, Iterator
 
 import prometheus_client
+from attrs import frozen
 from prometheus_client import core as prometheus_core
 from prometheus_client import exposition, registry
 
@@ -25,6 +26,7 @@ _CALL_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _HOLDER_MAX = 253
 _CHECKED = {True: "passed", False: "failed"}
 _SHORT_OF_MEMORY: backends_api.ExitSlug = "out-of-memory"  # what an alert asks for
+_HOOK_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 _LOOP_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -44,6 +46,14 @@ class _Gauges(registry.Collector):
             yield family
 
 
+@frozen
+class _HookMetrics:
+    up: prometheus_client.Gauge
+    lost: prometheus_client.Gauge
+    refused: prometheus_client.Counter
+    decided: prometheus_client.Histogram
+
+
 class PrometheusRecorder:
     """Implements ``Recorder``; ``render`` gives what ``/metrics`` answers."""
 
@@ -56,6 +66,7 @@ class PrometheusRecorder:
         self._templates: set[str] = set()  # ever configured in this process
         self._backends: set[str] = set()
         self._leads = True
+        self._of_hook: _HookMetrics | None = None
         self._gauges = _Gauges()
         self.registry.register(self._gauges)
         self._make_counters()
@@ -196,6 +207,19 @@ class PrometheusRecorder:
         """Observe."""
         self._loop.observe(max(0.0, seconds))
 
+    def hook_decided(self, seconds: float) -> None:
+        """Observe."""
+        self._hook().decided.observe(seconds)
+
+    def hook_heard(self, *, heard: bool, lost: int) -> None:
+        """Show it."""
+        self._hook().up.set(float(heard))
+        self._hook().lost.set(float(lost))
+
+    def hook_refused(self, slug: str) -> None:
+        """Count."""
+        self._hook().refused.labels(_one_of(slug, values.HOOK_REFUSALS)).inc()
+
     def led(self, *, leading: bool, holder: str, transitions: int) -> None:
         """Show who leads; of the holders only the present one is a series."""
         self._leads = leading
@@ -311,6 +335,26 @@ class PrometheusRecorder:
         self._lease_holder = self._gauge(
             "lease_holder_info", "Who holds the lease; only with high_availability.", "holder"
         )
+
+    def _hook(self) -> "_HookMetrics":
+        """Return the series of the push hook: there are some where there is to be one."""
+        if self._of_hook is None:
+            self._of_hook = _HookMetrics(
+                up=self._gauge("hook_up", "1 while the push hook is heard of; 0: it is silent."),
+                lost=self._gauge(
+                    "hook_events_lost", "Events that the push hook dropped since it was installed."
+                ),
+                refused=self._counter(
+                    "hook_messages_refused", "Messages of the push hook not taken.", "reason"
+                ),
+                decided=self._histogram(
+                    "hook_decided_seconds",
+                    "From an item becoming buildable on the controller until the push hook's "
+                    "word of it is decided upon.",
+                    _HOOK_BUCKETS,
+                ),
+            )
+        return self._of_hook
 
     def _make_configuration(self) -> None:
         self._refused = self._gauge(

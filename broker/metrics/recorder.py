@@ -64,6 +64,15 @@ class Recorder(Protocol):
     def loop_lag(self, seconds: float) -> None:
         """A timer of the event loop came this much late."""
 
+    def hook_decided(self, seconds: float) -> None:
+        """What the push hook told of is decided, so long after the controller saw it happen."""
+
+    def hook_heard(self, *, heard: bool, lost: int) -> None:
+        """Whether the push hook is there; events that it has dropped since it was installed."""
+
+    def hook_refused(self, slug: str) -> None:
+        """A message of the push hook was not taken."""
+
     def led(self, *, leading: bool, holder: str, transitions: int) -> None:
         """Who leads has changed; ``holder`` is empty where this broker is alone, or nobody."""
 
@@ -119,6 +128,15 @@ class NullRecorder:
         """Discard."""
 
     def loop_lag(self, seconds: float) -> None:
+        """Discard."""
+
+    def hook_decided(self, seconds: float) -> None:
+        """Discard."""
+
+    def hook_heard(self, *, heard: bool, lost: int) -> None:
+        """Discard."""
+
+    def hook_refused(self, slug: str) -> None:
         """Discard."""
 
     def led(self, *, leading: bool, holder: str, transitions: int) -> None:

@@ -7,6 +7,7 @@ where they occur.
 
 from backends import api as backends_api
 from broker.core import model
+from broker.hook import messages as hook
 from jnlp import errors as jnlp_errors
 
 UNCONFIGURED = "(unconfigured)"
@@ -59,5 +60,7 @@ CALL_KINDS = (
 BACKEND_VERBS = ("reserve", "launch", "list", "terminate", "capacity", "logs", "run")
 LEFT_OUTCOMES = ("started", "cancelled", "elsewhere", "unknown", OTHER)
 """What became of an item that left the queue."""
+HOOK_REFUSALS = tuple(why.value for why in hook.HookRefusal)
+"""Why a message of the push hook is not taken."""
 STARTS = ("warm", "cold")
 """``warm``: the agent was online before the item became buildable."""

@@ -67,6 +67,8 @@ class Simulation:
         self.items: dict[int, Item] = {}  # all there ever were, with their fates
         self.wanted: list[Item] = []  # those in the queue, oldest first
         self.on_gone: Callable[[str, str], None] = lambda _name, _why: None
+        # a queue's listener: told of an item that has entered a stage, or has left
+        self.tell: Callable[[Item, float], None] = lambda _item, _now: None
         self._ids = itertools.count(1)
         self._numbers: dict[str, int] = {}
         self._order = itertools.count()
@@ -136,6 +138,7 @@ class Simulation:
         )
         self.items[item.id] = item
         self.wanted.append(item)
+        self.tell(item, now)
         if quiet_s > 0:
             self.at(item.quiet_until, self.maintain)
         self.maintain(now)
@@ -166,17 +169,21 @@ class Simulation:
         self.wanted.remove(item)
         item.stage = ItemClass.LEFT
         item.left_at = now
+        self.tell(item, now)
 
     # --- the scheduler ---
 
     def maintain(self, now: float) -> None:
         """One run of the queue: move items on and hand them to executors."""
         for item in list(self.wanted):
+            before = item.stage
             if item.stage is ItemClass.WAITING and now >= item.quiet_until:
                 item.stage, item.buildable_since = ItemClass.BUILDABLE, now
             if item.stage in {ItemClass.BUILDABLE, ItemClass.BLOCKED}:
                 item.blocked_by = None if item.concurrent else self._running_of(item.job)
                 item.stage = ItemClass.BUILDABLE if item.blocked_by is None else ItemClass.BLOCKED
+            if item.stage is not before:
+                self.tell(item, now)
             if (
                 item.stage is ItemClass.BUILDABLE
                 and not self.quieting_down

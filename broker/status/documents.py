@@ -166,8 +166,26 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
         backoffs=_backoffs(last, now=now) if last is not None else [],
         outcomes=[_outcome(o, items, now=now) for o in reversed(source.outcomes)],
         sources=_sources(source, now=now),
+        hook=_hook(source, now=now),
     )
     return document
+
+
+def _hook(source: StatusSource, *, now: float) -> Document | None:
+    """Return how it stands with the push hook; None where there is to be none."""
+    state = source.hooked
+    if state is None:
+        return None
+    return {
+        "heard_at": _iso(state.heard_at),
+        "heard_age_s": _age(state.heard_at, now),
+        "silent": state.is_silent(now),
+        "silent_age_s": _age(state.heard_at or state.since_at, now),
+        "version": state.version or None,
+        "events": state.events,
+        "lost": state.lost,
+        "trouble": _quote(state.trouble),
+    }
 
 
 def configuration(source: StatusSource, *, blind: Callable[[str], str] | None) -> Document:

@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from http import HTTPStatus
 
 import aiohttp
+import attrs
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 from attrs import frozen
@@ -35,9 +36,10 @@ from broker import page_address
 from broker.control import guard, tokens
 from broker.core import model
 from broker.core.decide import leftovers
+from broker.hook import inbox, messages
 from broker.status import documents, page
-from broker.status.source import StatusSource, TryOrders, TryRefused
-from outside import doors, http_handler, limited_log
+from broker.status.source import HookEnd, StatusSource, TryOrders, TryRefused
+from outside import doors, http_handler, limited_log, waits
 
 _LOG = logging.getLogger("broker.status")
 _HEADERS = {
@@ -62,6 +64,13 @@ _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 _GOODBYE_S = 1.0
+_BEARER = "bearer "
+_HOOK_BODY_S = 5.0
+_UNHEARD = {
+    messages.HookRefusal.RATE: HTTPStatus.TOO_MANY_REQUESTS,
+    messages.HookRefusal.MALFORMED: HTTPStatus.BAD_REQUEST,
+    messages.HookRefusal.STANDBY: HTTPStatus.SERVICE_UNAVAILABLE,
+}
 _GOOD = {HTTPStatus.OK, HTTPStatus.ACCEPTED}
 
 _DEAR = 9.0
@@ -100,15 +109,22 @@ class Server:
         limits: doors.DoorLimits | None = None,
         gate: guard.Guard | None = None,
         tries: TryOrders | None = None,
+        hook: HookEnd | None = None,
     ) -> None:
-        """``gate`` lets in who may order something, ``tries`` is what they may order."""
+        """``gate`` lets in who may order something, ``tries`` is what they may order.
+
+        ``hook`` takes what the controller's push hook tells.
+        """
         self.prove: _Prove = lambda word, path, body: None  # noqa: ARG005 -- until there is a key
         self.blind: Callable[[str], str] | None = None  # as well
         self._source = source
         self._gate = gate
         self._tries = tries
+        self._hook = hook
         self._metrics = metrics
         self._limits = limits if limits is not None else doors.DoorLimits()
+        if hook is not None:  # it brings more than a stranger may, once it is let in
+            self._limits = attrs.evolve(self._limits, takes_bodies=True)
         self._runner: web.AppRunner | None = None
         self._door: doors.Door | None = None
         self._log = limited_log.LimitedLog(_LOG)
@@ -162,6 +178,8 @@ class Server:
         self._add(app, f"{_API}configuration", self._configuration)
         self._add(app, f"{_API}leftovers", lambda: _json(self._leftovers(everything=False)))
         self._add(app, f"{_API}leftovers/all", lambda: _json(self._leftovers(everything=True)))
+        if self._hook is not None:
+            app.router.add_post(f"{_API}hook", self._hooked)
         if self._gate is not None and self._tries is not None:
             app.router.add_get(f"{_API}try", self._ordering(tokens.Role.VIEW, self._tried))
             app.router.add_post(f"{_API}try", self._ordering(tokens.Role.OPERATE, self._try))
@@ -221,6 +239,31 @@ class Server:
         if given is not None:
             answer.headers[page_address.PROOF] = given
         return answer
+
+    # --- what the controller tells ---
+
+    async def _hooked(self, request: web.Request) -> web.Response:
+        """Take a message of the push hook, if it brings the key; answer what it is to do."""
+        assert self._hook is not None  # noqa: S101 -- or there is no such route
+        told = request.headers.get(hdrs.AUTHORIZATION, "")
+        given = told[len(_BEARER) :].strip() if told.lower().startswith(_BEARER) else ""
+        is_json = request.content_type == "application/json"
+        refusal = self._hook.admit(given) if is_json else "what is told is JSON"
+        if refusal:
+            status = HTTPStatus.UNAUTHORIZED if is_json else HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+            return _line(status, refusal)
+        if self._door is not None and (there := self._door.inside.get(request.protocol)):
+            there.let_in()
+        try:
+            async with waits.timeout(_HOOK_BODY_S):
+                body = await _read(request, messages.BODY_MAX)
+            return _json(self._hook.receive(body).document())
+        except inbox.NotHeard as error:
+            return _line(_UNHEARD.get(error.why, HTTPStatus.CONFLICT), str(error))
+        except TimeoutError:
+            return _line(HTTPStatus.REQUEST_TIMEOUT, "it did not come to its end")
+        except ValueError as error:
+            return _line(HTTPStatus.BAD_REQUEST, str(error))
 
     # --- what may be ordered ---
 
@@ -345,18 +388,25 @@ async def _dressed(_: web.Request, answer: web.StreamResponse) -> None:
     answer.force_close()
 
 
+async def _read(request: web.Request, most: int) -> bytes:
+    """Return what is sent. Raises ValueError for more than ``most`` bytes, or a part."""
+    parts, size = [], 0
+    try:
+        while size <= most and (more := await request.content.read(most)):
+            parts.append(more)
+            size += len(more)
+    except (OSError, aiohttp.ClientError, web.RequestPayloadError) as error:
+        raise ValueError("what is sent did not come to its end") from error
+    if size > most:
+        raise ValueError(f"more than {most} bytes")
+    return b"".join(parts)
+
+
 async def _order(
     request: web.Request, *, wanted: Sequence[str], may_have: Sequence[str]
 ) -> dict[str, str]:
     """Return what is ordered: short texts by name. Raises ValueError that says what is wrong."""
-    body = b""
-    try:
-        while len(body) <= guard.BODY_MAX and (more := await request.content.read(guard.BODY_MAX)):
-            body += more
-    except (OSError, aiohttp.ClientError, web.RequestPayloadError) as error:
-        raise ValueError("what is ordered did not come to its end") from error
-    if len(body) > guard.BODY_MAX:
-        raise ValueError(f"more than {guard.BODY_MAX} bytes")
+    body = await _read(request, guard.BODY_MAX)
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from broker import config
 from broker.core import model
 from broker.core.fleet import death, ledger
+from broker.hook import inbox, messages
 from broker.leading import leadership
 
 
@@ -24,6 +25,16 @@ class TryOrders(Protocol):
 
     def document(self) -> dict[str, Any]:
         """Return what is tried, or was tried last."""
+
+
+class HookEnd(Protocol):
+    """The broker's end of the push hook."""
+
+    def admit(self, given: str) -> str:
+        """Say why whoever brings this key is not let in; empty: it is."""
+
+    def receive(self, body: bytes) -> messages.HookAnswer:
+        """Take a message in, and answer it. Raises ``inbox.NotHeard``."""
 
 
 class StatusSource(Protocol):
@@ -76,6 +87,10 @@ class StatusSource(Protocol):
     @property
     def leadership(self) -> leadership.LeadershipState:
         """Whether this broker acts, and who does."""
+
+    @property
+    def hooked(self) -> inbox.HookState | None:
+        """What is known of the push hook; None where there is to be none."""
 
     def now(self) -> float:
         """POSIX seconds on the broker's clock, for ages."""

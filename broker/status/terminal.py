@@ -156,13 +156,18 @@ def as_of(head: _Row) -> str:
 
 
 def configuration_words(plan: _Row) -> list[tuple[str, str]]:
-    """Return what is odd about the configuration in force, each as ``bad`` or ``wait``."""
+    """Return what is odd about what is in force, each as ``bad`` or ``wait``."""
     words = []
     if refusal := plan.get("configuration_refusal"):
         ago = seconds(plan["configuration_refused_age_s"])
         words.append(("bad", f"configuration refused {ago} ago, one before it works: {refusal}"))
     if waits := plan.get("configuration_waits"):
         words.append(("wait", f"a restart is needed for {', '.join(waits)}"))
+    hook = plan.get("hook")
+    if hook and hook["silent"]:
+        why = f" ({hook['trouble']})" if hook["trouble"] else ""
+        ago = seconds(hook["silent_age_s"])
+        words.append(("wait", f"the push hook is silent for {ago}{why}: the queue is polled"))
     return words
 
 

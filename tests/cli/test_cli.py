@@ -67,7 +67,7 @@ def test_the_helps_are_as_agreed(monkeypatch):
 def test_whatever_lists_something_has_json():
     """The others list nothing, or are for programs already."""
     without = {name for name, made in commands().items() if "--json" not in made.format_help()}
-    assert without == {"run", "init", "schema", "render", "record", "import", "completion"}
+    assert without == {"run", "init", "schema", "render", "record", "import", "completion", "hook"}
 
 
 @pytest.mark.parametrize(

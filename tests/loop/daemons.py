@@ -6,6 +6,7 @@ does to nodes); the backend is the memory backend, whose instances connect when 
 
 import asyncio
 import collections
+import contextlib
 import itertools
 
 from backends import api as backends_api
@@ -14,6 +15,7 @@ from broker import clock, metrics
 from broker.controller import reading as readers
 from broker.core import model
 from broker.core.fleet import marks
+from broker.hook import inbox
 from broker.loop import execute, reconcile
 from broker.loop import pace as paces
 from broker.loop import state as states
@@ -21,6 +23,7 @@ from broker.simulator import documents, simulation
 from jnlp import errors, state
 from jnlp import node as jnlp_node
 from jnlp import secret as jnlp_secret
+from tests import hooked
 
 OWNER = "o"
 URL = "http://c/"
@@ -217,6 +220,8 @@ class Daemon:
         self.owner = owner
         self.now = asyncio.get_running_loop().time
         self.tick_s = 0.2
+        self.hook_s = 0.002  # what a message takes
+        self._coming = None  # the hook
         self.connects_s = None  # how long an agent takes to come once its instance runs
         self.watch = clock.Clock(wall=lambda: self.now() + 1e9, monotonic=self.now)
         self.sim = sim or simulation.Simulation()
@@ -272,6 +277,42 @@ class Daemon:
             ask_at_work=self.controller.at_work,
         )
 
+    def hooked(self):
+        """Return a hook on the controller, and have it come as the real one does."""
+        end = inbox.Inbox(
+            owner=self.owner,
+            key=lambda: "k" * 32,
+            now=self.watch.now,
+            session=lambda: self.loop.state.world.controller.session,
+            take=self.loop.push,
+            seen=lambda: (self.loop.state.world, self.loop.state.plan),
+            tells_builds=lambda: True,
+            recorder=self.notes,
+        )
+        self.loop.executor.hook = end
+        due = asyncio.Event()
+        hook = hooked.Hook(self.sim, owner=self.owner, wake=due.set)
+
+        async def come():
+            pause_s = 0.0
+            while True:
+                if not hook.events and not hook.done:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(pause_s):
+                            await due.wait()
+                due.clear()
+                await asyncio.sleep(self.hook_s)
+                try:
+                    answer = end.receive(hook.message(self.watch.now()))
+                except inbox.NotHeard:
+                    pause_s = 0.5
+                    continue
+                pause_s = hook.obey(answer.document(), self.watch.now())
+
+        self.hook, self.inbox = hook, end
+        self._coming = asyncio.create_task(come(), name="hook")
+        return hook
+
     def _connect(self, instance):
         if self.connects_s is None:
             self._come(instance.name)
@@ -299,7 +340,9 @@ class Daemon:
         )
         definition = jnlp_node.NodeDefinition(
             name=action.name,
-            description=owned.description(),
+            description=owned.description(
+                single_use=self.policy.template(action.template).retention.once
+            ),
             executors=1,
             remote_fs="/w",
             labels=tuple(self.policy.template(action.template).labels),
@@ -341,7 +384,10 @@ class Daemon:
     async def __aexit__(self, *_):
         self.life.cancel()
         self._clockwork.cancel()
-        await asyncio.gather(self.life, self._clockwork, return_exceptions=True)
+        others = [task for task in (self._coming,) if task is not None]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(self.life, self._clockwork, *others, return_exceptions=True)
 
     async def _tick(self):
         while True:

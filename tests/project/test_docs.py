@@ -48,6 +48,9 @@ def families(*, used=True):
         recorder.launched("t", "b", "", 1.0)
         recorder.controller_call("look", "", 1.0)
         recorder.backend_call("b", "list", "", 1.0)
+        recorder.hook_heard(heard=True, lost=0)
+        recorder.hook_refused("key")
+        recorder.hook_decided(0.01)
         recorder.led(leading=True, holder="h", transitions=1)
         recorder.cycle(*one_cycle(), 1.0)
     return [f for f in recorder.registry.collect() if f.name.startswith("jenkins_broker_")]
@@ -75,7 +78,7 @@ def test_every_metric_is_documented_and_none_invented():
     for family in families():
         labels = sorted({key for sample in family.samples for key in sample.labels} - {"le"})
         name = family.name + ("_total" if family.type == "counter" else "")
-        few = rest[family.name] or ""
+        few = rest.get(family.name) or ""
         rows.append(
             f"| `{name}` | {family.type} | {', '.join(labels)} | {few} | {family.documentation} |"
         )

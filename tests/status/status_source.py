@@ -6,6 +6,7 @@ from backends import api as backends_api
 from broker import config
 from broker.core import model
 from broker.core.fleet import death, ledger
+from broker.hook import inbox
 from broker.leading import leadership as leaderships
 
 NOW = 1_780_000_000.0
@@ -43,6 +44,7 @@ class FixedSource:
     is_ready: tuple[bool, str] = (True, "ok")
     is_alive: tuple[bool, str] = (True, "ok")
     configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
+    hooked: inbox.HookState | None = None
     leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)
 
     def now(self):

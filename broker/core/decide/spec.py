@@ -72,7 +72,7 @@ def definition(
     """Return the node to create."""
     return jnlp_node.NodeDefinition(
         name=action.name,
-        description=_marks(action, template, site).description(),
+        description=_marks(action, template, site).description(single_use=template.retention.once),
         executors=template.executors,
         remote_fs=remote_fs(template, site, action.name),
         labels=tuple(sorted(template.labels)),

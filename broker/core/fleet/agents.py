@@ -287,12 +287,21 @@ def remember(
         return changed(memory, nominated_at=None)
     if old is not None and world.ledger.seen_at == world.controller.read_at:
         return memory  # the view of the last look, once more: a second look is another view
-    facts |= _work(memory, evidence.computer, now=now, session=world.controller.session)
+    facts |= _work(memory, evidence, world)
     came = facts.get("online_at", memory.online_at) is not None
     if came and not memory.whole and _is_whole(instance):
         facts["whole"] = True
     memory = changed(memory, **facts)
     return _remember_refusal(memory, evidence, world)
+
+
+def _is_before_its_build(
+    memory: Memory, computer: model.Computer | None, view: model.ControllerView
+) -> bool:
+    """Return whether a view shows it idle that was read before it was known to have a build."""
+    known_at = memory.glanced_at
+    is_old = known_at is not None and view.read_at < known_at
+    return is_old and computer is not None and computer.idle
 
 
 def _is_whole(instance: backends_api.Instance | None) -> bool:
@@ -330,10 +339,11 @@ def _remember_refusal(memory: Memory, evidence: Evidence, world: model.World) ->
     return attrs.evolve(memory, closed_at=since, closed_looks=memory.closed_looks + 1)
 
 
-def _work(
-    memory: Memory, computer: model.Computer | None, *, now: float, session: str
-) -> dict[str, Any]:
+def _work(memory: Memory, evidence: Evidence, world: model.World) -> dict[str, Any]:
     """Return what there is to remember of what it was seen to do."""
+    computer, now, session = evidence.computer, world.now, world.controller.session
+    if _is_before_its_build(memory, computer, world.controller):
+        return {}
     sight = lifecycle.see_computer(computer, synced=True)
     if computer is None or sight in {
         lifecycle.ComputerSight.ABSENT,

@@ -23,6 +23,8 @@ _KEYS = ("owner", "template", "backend", "revision", "created")
 _SLOT = re.compile(r"[0-9]{1,6}")
 _KEPT = 8192  # marks that are not read again at every look
 _PLACEHOLDER_KIND, _QUESTION_KIND = "placeholder", "claim"
+SINGLE_USE = " use=once"
+"""At the end of the marks of a node; the hook's script has it as well."""
 TRIED = model.TemplateName("doctor.try")
 """The template of an agent that a person has tried; none can be configured that is called so."""
 _QUESTION = re.compile(r"[0-9a-f]{12}")
@@ -39,13 +41,17 @@ class Marks:
     created_at: float
     slot: int | None = None  # of the template, which nobody else has while it lives
 
-    def description(self) -> str:
-        """Return the node's description, readable for people and for ``from_description``."""
+    def description(self, *, single_use: bool = False) -> str:
+        """Return the node's description, readable for people and for ``from_description``.
+
+        ``single_use``: the push hook reads it in the queue's lock, and closes the agent then.
+        """
+        use = SINGLE_USE if single_use else ""
         return (
             "Started and removed by the Jenkins Agent Broker. "
             f"[agent-broker owner={self.owner} template={self.template} backend={self.backend} "
             f"revision={self.revision} created={self.created_at:.0f}"
-            f"{'' if self.slot is None else f' slot={self.slot}'}]"
+            f"{'' if self.slot is None else f' slot={self.slot}'}{use}]"
         )
 
     def metadata(self, name: str) -> dict[str, str]:

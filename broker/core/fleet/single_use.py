@@ -62,6 +62,16 @@ def _may_be_given(agent: Agent, now: float) -> bool:
     return now - (since if since is not None else memory.first_seen_at) < within_s
 
 
+def given(
+    ledger: model.Ledger, events: Iterable[model.QueueEvent], policy: model.Policy
+) -> frozenset[NodeName]:
+    """Return which single-use agents an item has been given to, as the push hook tells."""
+    names = {event.node for event in events if event.stage is None and event.node is not None}
+    once = {t.name for t in policy.templates if t.retention.once}
+    memories = ((name, ledger.memories.get(name)) for name in names)
+    return frozenset(n for n, memory in memories if memory is not None and memory.template in once)
+
+
 def used(
     ledger: model.Ledger, at_work: Iterable[NodeName], *, now: float
 ) -> tuple[model.Ledger, tuple[NodeName, ...]]:

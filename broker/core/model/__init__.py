@@ -13,6 +13,7 @@ from broker.core.model.controller import (
     KnownLabel,
     LabelSource,
     NodeName,
+    QueueEvent,
     QueueItem,
     Stage,
 )
@@ -121,6 +122,7 @@ __all__ = [
     "Phase",
     "Plan",
     "Policy",
+    "QueueEvent",
     "QueueItem",
     "Refusal",
     "ReleaseAgent",

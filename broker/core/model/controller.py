@@ -102,6 +102,25 @@ class ControllerView:
         return self.odd_nameless or name in self.odd_names
 
 
+@frozen(kw_only=True)
+class QueueEvent:
+    """What the push hook told of an item, the last time; times are on the broker's clock."""
+
+    id: ItemId
+    at: float  # when the controller saw it happen
+    stage: Stage | None = None  # None: it has left the queue
+    label: str | None = None  # exactly; None: it has none, or it has left
+    flyweight: bool = False  # it needs no executor of an agent
+    task_class: str = ""
+    task_name: str = ""
+    task_url: str = ""
+    in_queue_since_at: float = 0.0
+    idle: int | None = None  # executors of its label that were free a moment later, if counted
+    cancelled: bool = False  # it has left, and nobody runs it
+    node: NodeName | None = None  # it has left: where it was given an executor
+    causes: tuple[str, ...] = ()  # who or what began the build, in words
+
+
 class LabelSource(enum.Enum):
     """Where the label of an item was learnt, best first."""
 

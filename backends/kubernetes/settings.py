@@ -419,6 +419,12 @@ class KubernetesTemplate:
         layers, agent = self._layers(common), self.agent_container
         pod = volumes.whole(layers, agent)
         yield from self._of_agent(common, layers)
+        for path, port in volumes.host_ports(pod, agent):
+            yield Remark(
+                path=("pod", *acceptance.place(path, pod, self.pod)),
+                text=f"only one agent of each node can have its port {port} at a time",
+                hint="the cluster chooses no port; the next agent goes to another node, or waits",
+            )
         for remark in acceptance.refused(pod, agent):
             where = ("pod", *acceptance.place(remark.path, pod, self.pod))
             if not any(one.wrong and where[: len(one.path)] == one.path for one in told):

@@ -421,6 +421,16 @@ class MesosTemplate:
         for shared in workspaces.find(mounts, common.remote_fs or f"{_SANDBOX}/work"):
             yield workspaces.Shared(where=shared.where, path=shared.path or None)
 
+    def _fixed_ports(self) -> Iterator[Remark]:
+        """Say which ports of a Mesos agent only one of its tasks can have."""
+        for number, (first, last) in enumerate(self.network.ranges):
+            if first == last:
+                yield Remark(
+                    path=("network", "host_ports", number),
+                    text="only one agent of each Mesos agent can have that port at a time",
+                    hint="a range, or 0 for any that is offered",
+                )
+
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what is unwise about this template, and what others on the agent's host see."""
         handover = getattr(common.settings, "handover", None)
@@ -447,6 +457,7 @@ class MesosTemplate:
                 "host at each start, see the agent's secret",
                 hint="`handover` of the backend and `secrets: fetch`",
             )
+        yield from self._fixed_ports()
         machine = "the agent's host"
         parameters = {key: text for key, text in self.docker_parameters.items() if text != "false"}
         if self.privileged or (self.containerizer == "docker" and "privileged" in parameters):

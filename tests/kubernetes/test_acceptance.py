@@ -165,3 +165,24 @@ def test_what_the_plugins_users_write_is_not_odd() -> None:
         priorityClassName="low",
     )  # fmt: skip
     assert [] == said(pod)
+
+
+def test_a_port_of_the_node_has_one_agent():
+    """Of the agent's container; where it stands in the template, or not at all if a part has it."""
+    ports = [{"containerPort": 1}, {"containerPort": 8080, "hostPort": 18080}]
+    pod = spec(
+        containers=[
+            {"name": "db", "image": "i", "ports": [{"containerPort": 1, "hostPort": 1}]},
+            {"name": "jnlp", "ports": ports},
+        ]
+    )
+    given = remarks.Common(settings=settings.KubernetesSettings())
+    found = [
+        one
+        for one in settings.KubernetesTemplate(pod=pod).remarks(given)
+        if "only one agent" in one.text
+    ]
+    (remark,) = found
+    assert "its port 18080" in remark.text
+    assert ("pod", "spec", "containers", 1, "ports") == remark.path[:5]
+    assert not remark.wrong

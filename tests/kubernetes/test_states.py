@@ -486,5 +486,10 @@ def test_ports_of_the_node_are_those_of_the_agents_container():
         api.Port(port=53, protocol="udp", host_port=53, address="10.0.0.7"),
         api.Port(port=8080, host_port=31080),
     )
+    pod["metadata"]["annotations"] = {pods.AGENT_CONTAINER: "db"}
+    pod["status"]["containerStatuses"].append(
+        {"name": "db", "state": {"running": {"startedAt": "x"}}}
+    )
+    assert (api.Port(port=1, host_port=1),) == states.see(pod).instance.ports
     pod["status"] |= {"phase": "Pending", "containerStatuses": [], "hostIP": ["x"]}
     assert ("", ()) == (states.see(pod).instance.host, states.see(pod).instance.ports)

@@ -94,3 +94,11 @@ def test_the_way_of_the_agents_secret(told, door, words, wrong):
     assert len(words) == len(found)
     assert all(word in one.text for word, one in zip(words, found, strict=True))
     assert [wrong] * len(found) == [one.wrong for one in found]
+
+
+def test_a_fixed_port_has_one_agent():
+    """A range has more, as long as it is not used up."""
+    network = settings.Network(ports=(1, 2, 3), host_ports=("31000", "31001-31009", "0"))
+    common = Common(settings=settings.MesosSettings(master="https://m", handover=DOOR))
+    (remark,) = settings.MesosTemplate(network=network).remarks(common)
+    assert (("network", "host_ports", 0), False) == (remark.path, remark.wrong)

@@ -664,8 +664,9 @@ def _ports(pod: Pod) -> tuple[api.Port, ...]:
     An API server fills in ``hostPort`` where the pod is in its node's network: there all ports are
     the node's own, and those that somebody has written down are told.
     """
+    agent = agent_container(pod)
     container = next(
-        (c for c in entries(part(pod, "spec"), "containers") if _name(c) == pods.AGENT), {}
+        (c for c in entries(part(pod, "spec"), "containers") if _name(c) == agent), {}
     )
     found = set()
     for told in list(entries(container, "ports"))[:_MANY]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from backends.kit import names, perils, workspaces
 from backends.kubernetes.pods import merge
+from outside import addresses
 
 AGENT = "jnlp"
 """The container that the agent runs in, unless a template names another one."""
@@ -197,6 +198,18 @@ def named(pod: dict[str, Any], name: str) -> None:
         for key in ("volumeMounts", "env"):
             if key in container:
                 container[key] = names.named(container[key], name)
+
+
+def host_ports(
+    pod: Mapping[str, Any], agent: str = AGENT
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Yield the ports of its node that the agent's container wants, each after its path."""
+    spec = pod.get("spec")
+    for number, container in _numbered(spec.get("containers") if spec else ()):
+        for at, port in _numbered(container.get("ports")):
+            told = port.get("hostPort")
+            if container.get("name") == agent and addresses.port(told):
+                yield ("spec", "containers", number, "ports", at, "hostPort"), told
 
 
 def given_variables(

@@ -276,11 +276,11 @@ class Executor:
         if not words:
             await self._bring_back(action)
             return ""
-        if state.temporarily_offline or self.retires_by_offline():
-            await self._changes.cordon(action.name, checks.failed_message(action.check, words))
-        else:
+        if not (state.temporarily_offline or self.retires_by_offline()):
+            # sealed and empty it can be given nothing that the mark would drop
             labels = model.retired_labels(checks.CAUSES[action.check])
             await self._changes.seal(action.name, *labels, busy=False)
+        await self._changes.cordon(action.name, checks.failed_message(action.check, words))
         return words
 
     async def _run_check(self, action: model.CheckAgent, command: model.CheckCommand) -> str:

@@ -161,6 +161,18 @@ def test_a_failed_ready_check_is_a_failed_start():
     assert again.failures == 1
 
 
+@each("check, bad", [(Check.READY, True), (Check.DIRTY, False)])
+def test_a_place_is_blamed_for_ready_checks_that_fail_there(check, bad):
+    """What is not fit may be the host; what a build leaves behind is not its doing."""
+    scene = Scene(READY)
+    name = scene.agent("t", Phase.CHECKING, age_s=5.0)
+    instance(scene, name, place="north")
+    words = "its check ended with exit status 1: no disk"
+    changed(scene, name, offline_cause=checks.failed_message(check, words))
+    fate = scene.plan().ledger.fates.get(name)
+    assert (fate.bad if fate is not None else "") == words * bad
+
+
 def test_a_check_that_is_not_wanted_any_more_is_not_waited_for():
     """The configuration was read again; its template may be gone as well."""
     scene = Scene(template("t"))

@@ -76,10 +76,11 @@ class Hostile(stateful.RuleBasedStateMachine):
     """Rules are what the world does; the broker goes on cycle by cycle and step by step."""
 
     policy = POLICY
+    version = "2.528.3"
 
     def __init__(self):
         super().__init__()
-        self.world = World(self.policy)
+        self.world = World(self.policy, version=self.version)
         self.daemon = Daemon(self.world)
 
     def some(self, names, index):
@@ -241,6 +242,12 @@ class HostileToChecks(Hostile):
         self.world.fail_next(point, error)
 
 
+class HostileToSeals(HostileToChecks):
+    """The same on a controller where busy agents are taken out of service by a seal."""
+
+    version = "2.440.3"
+
+
 SETTINGS = hypothesis.settings(
     stateful_step_count=30,
     # a failure is told as it was found: making it smaller takes minutes (phases=None does it)
@@ -250,3 +257,5 @@ TestHostile = Hostile.TestCase
 TestHostile.settings = SETTINGS
 TestHostileToChecks = HostileToChecks.TestCase
 TestHostileToChecks.settings = SETTINGS
+TestHostileToSeals = pytest.mark.soak(HostileToSeals.TestCase)
+TestHostileToSeals.settings = SETTINGS

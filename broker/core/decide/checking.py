@@ -6,11 +6,14 @@ is out of service for a check, runs and has nothing to do is checked. What is to
 checked. Refuses to run a check, and to judge what comes of it.
 """
 
+from collections.abc import Sequence
+
 from backends import api as backends_api
 from broker.core import model
 from broker.core.decide import draft as drafts
 from broker.core.decide import retention
 from broker.core.decide import sweep as sweeps
+from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
 from broker.core.fleet import checks, withheld
 from broker.core.model import Agent, Check, Phase, Template
@@ -19,29 +22,31 @@ from broker.core.model import Agent, Check, Phase, Template
 def check(draft: drafts.Draft) -> None:
     """Have agents checked that wait for it, and take out of service those that must wait."""
     touched = {action.name for action in draft.actions}
-    for agent in draft.within(Phase.CHECKING):
+    waiting = list(draft.within(Phase.CHECKING))
+    naming = demand.by_name(draft.wishes) if waiting else {}
+    for agent in waiting:
         if not agent.in_flight and agent.name not in touched:
-            _proceed(draft, agent)
+            _proceed(draft, agent, naming.get(agent.name, ()))
     if any(template.checks.dirty is not None for template in draft.policy.templates):
         for agent in draft.within(Phase.BUSY, Phase.IDLE):
             if not agent.in_flight and agent.name not in touched:
                 _hold_back(draft, agent)
 
 
-def _proceed(draft: drafts.Draft, agent: Agent) -> None:
+def _proceed(draft: drafts.Draft, agent: Agent, naming: Sequence[demand.Wish]) -> None:
     template, due = draft.template_of(agent), agent.check
     if due is None:
         return
-    verdict = _goes(draft, agent, template)
+    wish = sweeps.wants_back(agent, naming, draft.world.ledger)
+    verdict = None if wish is not None else _goes(draft, agent, template)
     if due is Check.DIRTY:
         if sweeps.is_resting(agent, draft.world.ledger, draft.policy, now=draft.now):
             _refuse(draft, agent, "a pipeline may still ask for it after the start")
             if draft.world.ledger.session_at is not None:
                 draft.wake.append(draft.world.ledger.session_at + draft.policy.resume_grace_s)
             return
-        wanted_back = [w for w in draft.pinned if w.pinned == agent.name]
-        if wanted_back:
-            text = f"item {wanted_back[0].item.id} must go on with this very node"
+        if wish is not None:
+            text = f"item {wish.item.id} must go on with this very node"
             draft.actions.append(_back(agent, template, text))
             return
     if verdict is not None:

@@ -596,18 +596,23 @@ def _count_unready(
     ledger: model.Ledger, agent: Agent, *, world: model.World, policy: model.Policy
 ) -> model.Ledger:
     """Count a start whose ready check did not pass: it is as if it had not come online."""
-    told = agent.computer.offline_cause if agent.computer is not None else ""
     key, _ = _keys_of(agent)
     return ledgers.failed(
         ledger,
         key,
         cause=Cause.READY_CHECK,
-        reason=told.partition(f"{Cause.READY_CHECK.slug}: ")[2] or Cause.READY_CHECK.words,
+        reason=unfit_words(agent, Cause.READY_CHECK),
         now=world.now,
         policy=policy,
         jitter=world.jitter,
         revision=agent.revision,
     )
+
+
+def unfit_words(agent: Agent, cause: Cause) -> str:
+    """Return how a check of an agent failed, as its node says; without that what the cause is."""
+    told = agent.computer.offline_cause if agent.computer is not None else ""
+    return told.partition(f"{cause.slug}: ")[2] or cause.words
 
 
 def _keys_of(agent: Agent) -> tuple[model.BackoffKey, model.BackoffKey]:
@@ -641,7 +646,9 @@ def after_mishap(agent: Agent, words: str) -> str:
     return f"{mishap.text}; {words}" if mishap is not None and mishap.text not in words else words
 
 
-def _why_lost(agent: Agent) -> tuple[model.Cause, str]:
+def _why_lost(  # noqa: PLR0911 -- one end, one return
+    agent: Agent,
+) -> tuple[model.Cause, str]:
     instance = agent.instance
     if instance is not None and instance.exit is not None:
         end = instance.exit
@@ -655,6 +662,8 @@ def _why_lost(agent: Agent) -> tuple[model.Cause, str]:
     if instance is not None and instance.flaw is not None:
         flaw = instance.flaw
         return model.Cause.of_exit(flaw.slug), f"a part of its instance is missing: {flaw.message}"
+    if agent.cordoned and (cause := lifecycle.cause_of(agent.computer)).unfit:
+        return cause, unfit_words(agent, cause)
     if instance is None:
         return model.Cause.LOST_INSTANCE, "its instance is gone"
     detail = f" ({instance.detail})" if instance.detail else ""

@@ -31,7 +31,7 @@ from attrs import frozen
 
 from backends import api as backends_api
 from broker.core import model
-from broker.core.fleet import builds
+from broker.core.fleet import builds, lifecycle
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import Agent, AgentFate, BackendName, Memory, NodeName, Phase, Scope, Verb
 from outside import counts
@@ -102,6 +102,8 @@ def fate(
 
 
 def _never_came(agent: Agent, instance: backends_api.Instance) -> bool:
+    if agent.phase is Phase.DRAINED:  # a place may be what is not fit
+        return lifecycle.cause_of(agent.computer) is model.Cause.READY_CHECK
     if agent.phase is not Phase.LOST or instance.state is backends_api.InstanceState.STOPPING:
         return False
     return instance.exit is None or instance.exit.slug not in _BLAMELESS

@@ -271,10 +271,39 @@ def test_one_that_somebody_has_stays_and_is_told_once(scene, caplog):
         scripted_engine.refusal(409, "remove m2-3: volume is in use - [0123]"),
     )
     for _ in range(3):
-        assert ["DELETE"] == scene.renew(max_age_s=14 * DAY)
+        assert ["DELETE", "POST"] == scene.renew(max_age_s=14 * DAY)
     (told,) = reasons(caplog, "cache not removed")
     assert "15 days old" in told
     assert "in use" in told
+
+
+def test_an_engine_that_is_too_slow_makes_none_without_labels(scene, caplog, monkeypatch):
+    """It goes on to remove it: whoever makes one then waits for that, and says whose it is."""
+    monkeypatch.setattr(renewal, "_WITHIN_S", 2.0)
+    scene.there(15 * DAY)
+    scene.engine.answer("DELETE", "/volumes/m2-3", lambda _, sock: sock.rest(60))
+    assert ["DELETE", "POST"] == scene.renew(max_age_s=14 * DAY)
+    assert caches.MADE in json.loads(scene.engine.requests[-1].body)["Labels"]
+    assert 1 == len(reasons(caplog, "cache not removed"))
+
+
+async def test_a_node_that_lets_go_of_it_late_is_waited_for_once(scene, monkeypatch):
+    """Whoever has it longer holds up no launch after the first."""
+    monkeypatch.setattr(renewal, "_GOING_S", 0.5)
+    scene.there(15 * DAY)
+    scene.engine.answer(
+        "DELETE", "/volumes/m2-3", scripted_engine.refusal(409, "volume is in use - [0123]")
+    )
+    bounded = (attrs.evolve(cache(max_age_s=DAY), name="m2-3"),)
+
+    def asked():
+        return sum(one.method == "DELETE" for one in scene.engine.requests)
+
+    await asyncio.to_thread(scene.caches.clear, bounded, "s")
+    first = asked()
+    await asyncio.to_thread(scene.caches.clear, bounded, "s")
+    assert first > 1
+    assert first + 1 == asked()
 
 
 def test_one_of_somebody_else_stays_and_is_told_once(scene, caplog):

@@ -2,7 +2,8 @@
 
 Nobody has a cache then: the core gives a slot away only once nothing is left of whoever had it
 (and an engine removes no volume of a container that is there, in whatever state). What is removed
-is made anew at once; a broker that is killed in between leaves none, which is as good as empty.
+is made anew at once; a broker that is killed in between leaves none, which is as good as empty. An
+engine lets nobody make a volume of that name before the last file of the old one is gone.
 
 Theory of operation: what is remembered is sizes, and only for as long as this broker runs. To find
 them out an engine walks through all volumes that it has, so it is asked beside everything else:
@@ -28,7 +29,7 @@ _LOG = logging.getLogger("backends.docker.caches")
 EVERY_S = 3600.0
 """Between two looks at the sizes of an engine's volumes, at least."""
 _SHARE = 100  # of the time a look takes: so much longer is none begun
-_WITHIN_S = 900.0  # for a look
+_WITHIN_S = 900.0  # for a look, and for a removal: of each file on a disk that may be busy
 _TOLD_MAX = 1000
 _GOING_S, _LOOK_S = 5.0, 0.2
 _FOREIGN = (
@@ -72,12 +73,15 @@ class Caches:
         self._want(plan.caches)
         for cache in plan.caches:
             there = self._engine.volume(cache.name)
-            if there is None or self._removed(cache, there, plan.container):
+            # also one that stays, as it seems: an engine that was too slow removes it yet, and the
+            # container would get one that nobody knows
+            if there is None or self._tried(cache, there, plan.container):
                 self._engine.create_volume(
                     cache.name,
                     driver=cache.driver,
                     options=cache.driver_options,
                     labels=caches.labels(cache, now=self._now()),
+                    within_s=_WITHIN_S,
                 )
 
     def clear(self, bounded: Sequence[caches.Cache], agent: str) -> None:
@@ -91,7 +95,7 @@ class Caches:
         for cache in bounded:
             there = self._engine.volume(cache.name)
             if there is not None:
-                self._removed(cache, there, agent, within_s=_GOING_S)
+                self._tried(cache, there, agent, patience_s=_GOING_S)
 
     def _want(self, bounded: Sequence[caches.Cache]) -> None:
         """Have the sizes found out, if one of them needs it."""
@@ -105,12 +109,12 @@ class Caches:
             return False
         return True
 
-    def _removed(
-        self, cache: caches.Cache, there: Mapping[str, str], agent: str, *, within_s: float = 0.0
+    def _tried(
+        self, cache: caches.Cache, there: Mapping[str, str], agent: str, *, patience_s: float = 0.0
     ) -> bool:
-        """Remove one that nobody should have any more; tell whether it is gone.
+        """Remove one that nobody should have any more; tell whether that was tried.
 
-        ``within_s``: for how long it is tried while somebody has it.
+        ``patience_s``: for how long while somebody has it, the first time.
         """
         details = {"cache": cache.name, "agent": agent, "host": self._place}
         made = caches.made_at(there, self._owner)
@@ -121,24 +125,26 @@ class Caches:
         why = caches.excess(cache, age_s=self._now() - made, size_bytes=size)
         if not why:
             return False
+        stays = (cache.name, "stays")
         try:
-            self._remove(cache.name, time.monotonic() + within_s)
+            self._remove(cache.name, 0.0 if stays in self._told else patience_s)
         except api.NotFound:
             return True
         except api.BackendError as error:
-            self._complain((cache.name, "stays"), {**details, "reason": f"{why}; {error.reason}"})
-            return False
+            self._complain(stays, {**details, "reason": f"{why}; {error.reason}"})
+            return True
         with self._lock:
             self._told = {one for one in self._told if one[0] != cache.name}
         _LOG.info("cache removed", extra={**details, "reason": why})
         return True
 
-    def _remove(self, name: str, until: float) -> None:
+    def _remove(self, name: str, patience_s: float) -> None:
+        end = time.monotonic() + patience_s
         while True:
             try:
-                self._engine.remove_volume(name)
+                self._engine.remove_volume(name, within_s=_WITHIN_S)
             except api.Rejected:
-                if time.monotonic() >= until:
+                if time.monotonic() >= end:
                     raise
                 time.sleep(_LOOK_S)
             else:

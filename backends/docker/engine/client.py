@@ -526,14 +526,27 @@ class Engine:
                 raise answers.refused_launch(error.status, error.words) from error
 
     def create_volume(
-        self, name: str, *, driver: str, options: Mapping[str, str], labels: Mapping[str, str]
+        self,
+        name: str,
+        *,
+        driver: str,
+        options: Mapping[str, str],
+        labels: Mapping[str, str],
+        within_s: float,
     ) -> None:
-        """Make a volume, unless there is one of that name. Raises as a launch does."""
+        """Make a volume, unless there is one of that name. Raises as a launch does.
+
+        An engine that is at removing one of that name answers when that is done.
+        """
         told = {"Name": name, "Driver": driver, "DriverOpts": {**options}, "Labels": {**labels}}
         with self._answers("cannot make a volume") as session:
             try:
                 session.ask(
-                    "POST", "/volumes/create", body=json.dumps(told).encode(), headers=_JSON
+                    "POST",
+                    "/volumes/create",
+                    body=json.dumps(told).encode(),
+                    headers=_JSON,
+                    waits=wire.Waits(silence_s=within_s, within_s=within_s),
                 )
             except wire.RefusedError as error:
                 raise answers.refused_launch(error.status, error.words) from error
@@ -556,10 +569,19 @@ class Engine:
                 labels,
             )
 
-    def remove_volume(self, name: str) -> None:
-        """Remove a volume; raises NotFound, and Rejected while a container has it."""
+    def remove_volume(self, name: str, *, within_s: float | None = None) -> None:
+        """Remove a volume; raises NotFound, and Rejected while a container has it.
+
+        ``within_s``: None: in the time of any call. It takes as long as its files do: 100,000 are
+        some seconds, and minutes on a disk that others use.
+        """
+        limit = self._settings.timeout_s if within_s is None else within_s
         with self._answers("cannot remove a volume") as session:
-            session.ask("DELETE", f"/volumes/{_quoted(name)}")
+            session.ask(
+                "DELETE",
+                f"/volumes/{_quoted(name)}",
+                waits=wire.Waits(silence_s=limit, within_s=limit),
+            )
 
     # --- images ---
 

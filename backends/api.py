@@ -149,6 +149,7 @@ class Instance:
     ends_because: str = ""  # the platform's words on why it will soon end what runs still; "": no
     ends_at: float | None = None  # with ``ends_because``, POSIX seconds, where it says when
     mishap: Mishap | None = None
+    look: str = ""  # of one that has ended: a command that shows people what it has left
     ports: tuple[Port, ...] = ()  # that are published while it runs, as they are bound now
     host: str = ""  # by which its place is reached: a name or an address; "": not told
     # also of one that has ended, as far as it was seen before; that it changed is no news

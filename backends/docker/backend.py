@@ -144,6 +144,7 @@ class DockerBackend:
             instances = await self._pool.list()
         except api.Partial as error:
             instances, hidden = error.seen, error
+        instances = [_with_look(one, self._settings.name_prefix) for one in instances]
         names = {one.name for one in instances}
         # made and published while we read, or still being made: never left out
         everything = [*instances, *(one for name, one in preparing.items() if name not in names)]
@@ -455,3 +456,11 @@ async def _fetched(file: api.RemoteFile) -> bytes:
         raise api.Unavailable(
             f"cannot fetch {url[:120]}: {connect_errors.words(error)}", reach=api.Reach.TEMPLATE
         ) from error
+
+
+def _with_look(instance: api.Instance, prefix: str) -> api.Instance:
+    """Say how people see what one that has ended wrote."""
+    if instance.state is not api.InstanceState.EXITED:
+        return instance
+    called = container.container_name(instance.name, prefix=prefix)
+    return attrs.evolve(instance, look=f"docker logs {called}")

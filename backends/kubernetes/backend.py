@@ -182,6 +182,10 @@ class KubernetesBackend:
                 self._with_mishap(self._with_usage(self._with_node(one), sighting.memory_limit))
                 for one, sighting in zip(instances, picture.pods, strict=True)
             ]
+            instances = [
+                _with_look(one, sighting, asked.namespace)
+                for one, sighting in zip(instances, picture.pods, strict=True)
+            ]
             found = [*(self._kept_back(one) for one in instances), *picture.departed]
             if picture.odd:
                 raise api.Partial(picture.odd, seen=found, odd=True)
@@ -664,3 +668,13 @@ class _DeletionRefused:
     def pause_s(self) -> float:
         """Seconds until it is worth another try: rights come back by a person's hand."""
         return min(_REFUSED_S * 2.0 ** min(self.times - 1, 16), _REFUSED_LONG_S)
+
+
+def _with_look(
+    instance: api.Instance, sighting: states.PodSighting, namespace: str
+) -> api.Instance:
+    """Say how people see what one that has ended wrote."""
+    if instance.state is not api.InstanceState.EXITED:
+        return instance
+    look = f"kubectl -n {namespace} logs {sighting.pod} -c {sighting.speaker}"
+    return attrs.evolve(instance, look=look)

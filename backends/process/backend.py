@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import shlex
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
@@ -179,7 +180,11 @@ class ProcessBackend:
             preparing.pop(record.instance.name, None)
         await self._look_what_is_used(read)
         instances = [
-            attrs.evolve(record.instance, usage=self._usages.of(record.instance.name))
+            attrs.evolve(
+                record.instance,
+                usage=self._usages.of(record.instance.name),
+                look=self._look(record.instance),
+            )
             for record in read
         ]
         with _mapped():
@@ -302,6 +307,12 @@ class ProcessBackend:
         now = self._now()
         self._reserved = {name: until for name, until in self._reserved.items() if now < until}
         return {*self._preparing, *self._reserved}
+
+    def _look(self, instance: api.Instance) -> str:
+        """Say where people see what one that has ended left."""
+        if instance.state is not api.InstanceState.EXITED:
+            return ""
+        return f"ls {shlex.quote(str(self._storage.path(instance.name)))}"
 
     async def _look_what_is_used(self, read: Collection[storage.InstanceRecord]) -> None:
         """Sample who is due; that takes a millisecond or two each."""

@@ -47,6 +47,7 @@ _LEAST_MEMORY = 4 << 20
 """Less is given by no platform; what a Java needs is far more, and judged with the template."""
 _DAY_S = 86_400.0
 _YEAR_S = 365 * _DAY_S
+_WEEK_S = 7 * _DAY_S
 
 
 _JOBS: Mapping[str, Any] = {
@@ -308,6 +309,21 @@ class Retention:
         "Age; stronger than min_idle. Default: no limit.",
         above=0,
         most=_YEAR_S,
+    )
+    keep_failed_s: float | None = same(
+        model.Retention,
+        "keep_failed_s",
+        "An instance that failed (it ended by itself, and not well) is not removed until so long "
+        "after its end, for a look; its node goes. Default: it is removed at once.",
+        above=0,
+        most=_WEEK_S,
+    )
+    keep_failed_most: int = same(
+        model.Retention,
+        "keep_failed_most",
+        "So many instances at most are kept like that at a time, the first that failed.",
+        least=1,
+        most=20,
     )
 
 

@@ -1,6 +1,7 @@
 """Perform one action: the order of its steps, time limits, and how it ended.
 
 Release (of an agent that died at work) = look again, say of what, delete the node, terminate.
+What is kept for a look (``keeps``) is not terminated then, but swept when its time is over.
 Launch = room, node, secret, instance: what the platform refuses costs the controller no node
 (docs/decisions/0007). Retire = look again, take out of service, look again, still idle?
 delete the node, terminate the instance; a busy answer un-cordons. How a node is taken out of
@@ -302,7 +303,7 @@ class Executor:
             if closed and self.hook is not None:
                 self.hook.reopen(action.name)
             raise
-        if action.backend is not None:
+        if action.backend is not None and not action.keeps:
             await self._terminate(action.backend, action.name)
 
     async def _close(self, name: model.NodeName) -> bool:
@@ -338,7 +339,7 @@ class Executor:
                 await self._changes.release(action.name)
         self.released()
         await self.before_end(action)
-        if action.backend is not None:
+        if action.backend is not None and not action.keeps:
             await self._terminate(action.backend, action.name)
 
     async def _sweep_node(self, action: model.SweepNode) -> None:
@@ -394,7 +395,8 @@ class Executor:
         state = await self.nodes.read(action.name)
         if state.exists:
             raise _Withdrawn("its node exists after all")
-        await self.before_end(action)
+        if not action.told:
+            await self.before_end(action)
         await self._terminate(action.backend, action.name)
 
     async def _check(self, action: _Leaving) -> None:

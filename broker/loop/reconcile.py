@@ -608,7 +608,7 @@ class Reconciler:
         self.recorder.acted(verb, slug, seconds)
         if isinstance(action, model.LaunchAgent):
             self.recorder.launched(action.template, action.backend, slug, seconds)
-        elif isinstance(action, model.Removal) and not slug:
+        elif turn.is_end(action) and not slug:
             template, cause = turn.end_of(self.state, action)
             self.recorder.ended(template, cause)
             if turn.is_unused(self.state, action):

@@ -8,7 +8,7 @@ are values, which whoever drives may log and count. Refuses to know clocks, dice
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeGuard, TypeVar
 
 import attrs
 from attrs import Factory, frozen
@@ -283,7 +283,7 @@ def settle(state: State, outcome: ledgers.Outcome, policy: model.Policy, dice: D
         ),
         outcomes=(*state.outcomes, outcome)[-states.OUTCOMES_KEPT :],
         launches=state.launches + (isinstance(action, model.LaunchAgent) and done),
-        ends=state.ends + (isinstance(action, model.Removal) and done),
+        ends=state.ends + (is_end(action) and done),
     )
 
 
@@ -525,6 +525,12 @@ def next_look(state: State, pace: Pace, now: float) -> float:
     if plan is not None and plan.wake_at is not None and state.leads:
         pause = min(pause, max(plan.wake_at - now, 0.0))
     return pause
+
+
+def is_end(action: model.Action) -> TypeGuard[model.Removal]:
+    """Return whether an agent ends with an action; of one that was kept the end was told."""
+    told = isinstance(action, model.SweepInstance) and action.told
+    return isinstance(action, model.Removal) and not told
 
 
 def end_of(state: State, action: model.Removal) -> tuple[model.TemplateName | None, model.Cause]:

@@ -447,6 +447,8 @@ def _template(template: model.Template) -> Document:
             "max_builds": keep.max_builds,
             "idle_s": _finite(keep.idle_s),
             "max_age_s": _finite(keep.max_age_s),
+            "keep_failed_s": _finite(keep.keep_failed_s),
+            "keep_failed_most": keep.keep_failed_most,
         },
     }
 

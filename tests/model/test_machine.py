@@ -20,7 +20,7 @@ QUICK = {"connect_deadline_s": 60.0}
 TEMPLATES = {
     "a": model.Template(
         name=TemplateName("a"), labels=frozenset({"a", "linux"}), backends=(B, C),
-        revision="r1", cap=4, min_idle=1, retention=Retention(idle_s=60.0, max_age_s=600.0),
+        revision="r1", cap=4, min_idle=1, retention=Retention(idle_s=60.0, max_age_s=600.0, keep_failed_s=45.0, keep_failed_most=2),
         numbered=True, **QUICK,
     ),
     "b": model.Template(

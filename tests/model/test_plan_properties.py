@@ -28,6 +28,8 @@ RETENTIONS = st.builds(
     max_builds=st.none() | st.integers(1, 3),
     idle_s=st.none() | st.sampled_from([30.0, 600.0]),
     max_age_s=st.none() | st.sampled_from([100.0, 5000.0]),
+    keep_failed_s=st.none() | st.sampled_from([100.0, 5000.0]),
+    keep_failed_most=st.integers(1, 2),
 )
 CHECK = model.CheckCommand(argv=("look",))
 CHECKS = st.sampled_from(

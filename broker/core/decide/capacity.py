@@ -13,8 +13,8 @@ from attrs import Factory, define, frozen
 
 from broker.core import model
 from broker.core.fleet import agents as agents_
+from broker.core.fleet import keeping, places, withheld
 from broker.core.fleet import ledger as ledgers
-from broker.core.fleet import places, withheld
 from broker.core.model import Agent, BackendName, Phase, Scope, Template, WaitReason
 from outside import counts
 
@@ -70,7 +70,8 @@ class Room:
     holders: list[Agent] = Factory(list)
     held: Counter[str] = Factory(Counter)  # of these, by template: without those of this plan
     passed_over: dict[model.NodeName, str] = Factory(dict)  # who is given nothing, in words
-    going: list[Agent] = Factory(list)  # of those that take room
+    going: list[Agent] = Factory(list)  # of those that take room ...
+    kept: list[Agent] = Factory(list)  # ... and those that are gone, and kept for a look
     _said: dict[object, str] = Factory(dict)  # what was worded already: many are refused alike
 
     def words_of_going(
@@ -88,6 +89,9 @@ class Room:
             if going:
                 oldest = min(going, key=lambda agent: agents_.leaving_at(agent) or self.now)
                 text = f", {len(going)} of them {agents_.leaving_words(oldest, now=self.now)}"
+            kept = sum(backend in {None, agent.backend} for agent in self.kept)
+            if kept and template is None:
+                text += f", {kept} of them kept for a look"
             self._said[key] = text
         return self._said[key]
 
@@ -170,17 +174,21 @@ def count(world: model.World, policy: model.Policy, agents: Iterable[Agent]) -> 
     """Recount who takes room: every agent that is not gone, with what is in flight (I1)."""
     gone, going = Phase.GONE, agents_.GOING
     holders = [a for a in agents if a.phase is not gone or takes_room(a)]
-    by_template = Counter([agent.template or "" for agent in holders])
+    kept = keeping.kept(holders, policy, now=world.now)
+    # what is kept for a look is on its backend; nothing of its kind waits for its going
+    living = [a for a in holders if a.phase is not gone or a.name not in kept]
+    by_template = Counter([agent.template or "" for agent in living])
     room = Room(
         policy=policy,
         views=world.backends,
         ledger=world.ledger,
         now=world.now,
         holders=holders,
-        going=[agent for agent in holders if agent.phase in going],
+        going=[agent for agent in living if agent.phase in going],
+        kept=[agent for agent in holders if agent.phase is gone and agent.name in kept],
         held=by_template,
         by_template=Counter(by_template),
-        by_variant=Counter([(agent.template or "", agent.asked) for agent in holders]),
+        by_variant=Counter([(agent.template or "", agent.asked) for agent in living]),
         by_backend=Counter([agent.backend or "" for agent in holders]),
     )
     for agent in holders:

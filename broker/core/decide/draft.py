@@ -18,7 +18,7 @@ from broker.core import model
 from broker.core.decide import capacity, retention
 from broker.core.demand import matching, vetoes
 from broker.core.demand import wishes as demand
-from broker.core.fleet import builds, neighbours, places, withheld
+from broker.core.fleet import builds, keeping, neighbours, places, withheld
 from broker.core.model import Agent, NodeName, Phase, Template, Unmet, Verb, WaitReason
 
 _LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
@@ -87,6 +87,11 @@ class Draft:
         if learnt:
             wanted.sort(key=lambda wish: vetoes.key_of(wish) in learnt)
         return wanted
+
+    @functools.cached_property
+    def kept(self) -> Mapping[NodeName, keeping.Kept]:
+        """Whose instance failed, and is kept for a look."""
+        return keeping.kept(self.agents, self.policy, now=self.now)
 
     @functools.cached_property
     def present(self) -> Mapping[NodeName, Agent]:

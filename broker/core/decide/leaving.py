@@ -218,7 +218,11 @@ def _end_work(draft: drafts.Draft, agent: Agent) -> None:
     if dead is not None and release.obstacle(agent, draft.world.controller) is None:
         draft.actions.append(
             model.ReleaseAgent(
-                name=agent.name, backend=agent.backend, reason=dead.text, cause=dead.cause
+                name=agent.name,
+                backend=agent.backend,
+                reason=_with_look(draft, agent, dead.text),
+                cause=dead.cause,
+                keeps=agent.name in draft.kept,
             )
         )
         return
@@ -227,6 +231,11 @@ def _end_work(draft: drafts.Draft, agent: Agent) -> None:
         _retell(draft, agent)
     elif verdict is not None:
         _cordon(draft, agent, verdict)
+
+
+def _with_look(draft: drafts.Draft, agent: Agent, text: str) -> str:
+    kept = draft.kept.get(agent.name)
+    return text if kept is None else f"{text}; {kept.words(agent)}"
 
 
 def _retell(draft: drafts.Draft, agent: Agent) -> None:
@@ -423,7 +432,7 @@ def _cordon(draft: drafts.Draft, agent: Agent, verdict: retention.Verdict) -> No
 
 def sweep(draft: drafts.Draft) -> None:
     """Remove what is left of agents whose life is over."""
-    result = sweeps.sweep(draft.world, draft.policy, draft.agents, draft.wishes)
+    result = sweeps.sweep(draft.world, draft.policy, draft.agents, draft.wishes, kept=draft.kept)
     draft.actions.extend(result.actions)
     draft.refusals.extend(result.refusals)
     draft.wake.extend(result.wake_at)

@@ -275,7 +275,9 @@ def _is_active(draft: drafts.Draft) -> bool:
         return True
     if any(w.kind in {demand.WishKind.NOW, demand.WishKind.ANNOUNCED} for w in draft.wishes):
         return True
-    if any(capacity.takes_room(a) for a in draft.within(*capacity.STARTING, *agents_.GOING)):
+    ending = draft.within(*capacity.STARTING, *agents_.GOING)
+    kept = draft.kept
+    if any(a.name not in kept and capacity.takes_room(a) for a in ending):
         return True
     at_work = list(draft.within(Phase.IDLE, Phase.BUSY))
     computers = [a.computer for a in at_work if a.computer is not None]

@@ -6,15 +6,15 @@ had time to ask for them back; when the share to sweep is implausible nothing is
 person is asked. Pure; refuses to know demand beyond "this item wants exactly that node".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from backends import api as backends_api
 from broker.core import model
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
-from broker.core.fleet import lifecycle
+from broker.core.fleet import keeping, lifecycle
 from broker.core.model import Agent, NodeName, Phase
 from outside import counts
 
@@ -116,8 +116,13 @@ def sweep(
     policy: model.Policy,
     agents: Sequence[Agent],
     wishes: Sequence[demand.Wish],
+    *,
+    kept: Mapping[NodeName, keeping.Kept],
 ) -> Sweep:
-    """Decide about every agent whose life is over and for whom nothing is in flight."""
+    """Decide about every agent whose life is over and for whom nothing is in flight.
+
+    ``kept``: whose instance stays for a look, though its node goes.
+    """
     actions: list[model.Action] = []
     refusals: list[model.Refusal] = []
     wake: list[float] = []
@@ -126,26 +131,43 @@ def sweep(
     for agent in ending:
         if agent.in_flight:
             continue
-        step: model.Action | model.Refusal | float | None
-        match agent.phase:
-            case Phase.DRAINED:
-                step = _drained(agent, world, policy, naming.get(agent.name, ()))
-            case Phase.LOST:
-                step = _lost(agent, world, policy, naming.get(agent.name, ()))
-            case Phase.ORPHAN:
-                step = _orphan(agent, world, policy)
-            case Phase.GONE:
-                step = _ended(agent, now=world.now)
-            case _:
-                continue
+        look = kept.get(agent.name)
+        if look is not None:
+            wake.append(look.until_at)
+        step = _step(agent, world, policy, naming.get(agent.name, ()), look)
         if isinstance(step, float):
             wake.append(step)
         elif isinstance(step, model.Refusal):
             refusals.append(step)
         elif step is not None:
             actions.append(step)
-    kept, refused = _plausible(actions, ending, policy, of=len(agents), now=world.now)
-    return Sweep(actions=tuple(kept), refusals=(*refusals, *refused), wake_at=tuple(wake))
+    plausible, refused = _plausible(actions, ending, policy, of=len(agents), now=world.now)
+    return Sweep(actions=tuple(plausible), refusals=(*refusals, *refused), wake_at=tuple(wake))
+
+
+def _step(
+    agent: Agent,
+    world: model.World,
+    policy: model.Policy,
+    wishes: Sequence[demand.Wish],
+    look: keeping.Kept | None,
+) -> model.Action | model.Refusal | float | None:
+    """Return what is to be done with one, why it is not, or when to look again."""
+    step: model.Action | model.Refusal | float | None = None
+    match agent.phase:
+        case Phase.DRAINED:
+            step = _drained(agent, world, policy, wishes)
+        case Phase.LOST:
+            step = _lost(agent, world, policy, wishes)
+        case Phase.ORPHAN:
+            step = _orphan(agent, world, policy)
+        case Phase.GONE if look is not None:
+            return model.Refusal(subject=agent.name, text=keeping.reason(agent, look))
+        case Phase.GONE:
+            step = _ended(agent, now=world.now)
+    if look is not None and isinstance(step, model.RetireAgent):
+        return evolve(step, reason=f"{step.reason}; {look.words(agent)}", keeps=True)
+    return step
 
 
 def _drained(
@@ -245,7 +267,15 @@ def _ended(agent: Agent, *, now: float) -> model.Action | model.Refusal | None:
     if _died(agent):
         cause, text = agents_.why_lost(agent)
         reason = f"{text}, and its node is gone"
-    return model.SweepInstance(name=agent.name, backend=agent.backend, reason=reason, cause=cause)
+    # what was kept has told its end when its node went, unless that was somebody else's doing
+    told = agent.memory is not None and agent.memory.deleted_at is not None
+    return model.SweepInstance(
+        name=agent.name,
+        backend=agent.backend,
+        reason=reason,
+        cause=cause,
+        told=told and keeping.has_failed(agent),
+    )
 
 
 def _second_sighting(agent: Agent, policy: model.Policy, *, now: float) -> float | None:

@@ -138,14 +138,14 @@ def settle(
     elif outcome.failure is None and not outcome.withdrawn:
         pause = VISIBLE_S
         if expectation.verb in {Verb.RETIRE, Verb.SWEEP}:
-            ledger, tries = _count_removal(ledger, action.name)
+            ledger, tries = _count_removal(ledger, action)
             pause = max(pause, delay(tries, policy=policy, jitter=jitter) if tries > 1 else 0.0)
         expectations[action.name] = attrs.evolve(
             expectation, done_at=outcome.at, expires_at=outcome.at + pause
         )
     elif outcome.failure is not None and not isinstance(action, model.LaunchAgent):
         # tried again, but not in the next cycle, and later each time
-        ledger, tries = _count_removal(ledger, action.name)
+        ledger, tries = _count_removal(ledger, action)
         pause = max(delay(tries, policy=policy, jitter=jitter), outcome.retry_after or 0.0)
         expectations[action.name] = attrs.evolve(
             expectation, done_at=outcome.at, expires_at=outcome.at + pause
@@ -179,7 +179,8 @@ def _note_removed(ledger: Ledger, action: model.Action, *, at: float) -> Ledger:
     changes: dict[str, Any] = {}
     if isinstance(action, model.RetireAgent | model.ReleaseAgent | model.SweepNode):
         changes["deleted_at"] = at
-    if isinstance(action, model.RetireAgent | model.SweepInstance):
+    ends = isinstance(action, model.RetireAgent | model.SweepInstance)
+    if ends and not _keeps(action):
         changes["terminated_at"] = at
     return _note(ledger, action.name, **changes) if changes else ledger
 
@@ -199,13 +200,21 @@ def _note(ledger: Ledger, name: NodeName, **changes: Any) -> Ledger:
     return attrs.evolve(ledger, memories={**ledger.memories, name: noted})
 
 
-def _count_removal(ledger: Ledger, name: NodeName) -> tuple[Ledger, int]:
-    """Count an action upon an agent that is to go; it is forgotten with the agent."""
-    memory = ledger.memories.get(name)
-    if memory is None:
+def _count_removal(ledger: Ledger, action: model.Action) -> tuple[Ledger, int]:
+    """Count an action upon an agent that is to go; it is forgotten with the agent.
+
+    Not one that keeps its instance: how that ended is still its own doing.
+    """
+    memory = ledger.memories.get(action.name)
+    if memory is None or _keeps(action):
         return ledger, 1
     counted = attrs.evolve(memory, removals=memory.removals + 1)
-    return attrs.evolve(ledger, memories={**ledger.memories, name: counted}), counted.removals
+    memories = {**ledger.memories, action.name: counted}
+    return attrs.evolve(ledger, memories=memories), counted.removals
+
+
+def _keeps(action: model.Action) -> bool:
+    return isinstance(action, model.RetireAgent | model.ReleaseAgent) and action.keeps
 
 
 def _launch_failed(

@@ -74,6 +74,7 @@ class RetireAgent:
     cordoned: bool = False  # already out of service and empty: nothing can be lost
     cause: Cause = Cause.SURPLUS
     refused: frozenset[ItemId] = frozenset()  # that the controller does not give to it
+    keeps: bool = False  # its instance has failed, and stays for a look
 
 
 @frozen(kw_only=True)
@@ -84,6 +85,7 @@ class ReleaseAgent:
     backend: BackendName | None
     reason: str
     cause: Cause
+    keeps: bool = False  # as ``RetireAgent``
 
 
 @frozen(kw_only=True)
@@ -103,6 +105,7 @@ class SweepInstance:
     backend: BackendName
     reason: str
     cause: Cause = Cause.SWEPT
+    told: bool = False  # of its end all is told: its node went before, and it was kept
 
 
 Removal = RetireAgent | ReleaseAgent | SweepNode | SweepInstance

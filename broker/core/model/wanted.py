@@ -26,6 +26,8 @@ class Retention:
     max_builds: int | None = None
     idle_s: float | None = 600.0  # idle longer than this and not needed; None: never for idleness
     max_age_s: float | None = None  # stronger than ``min_idle``
+    keep_failed_s: float | None = None  # an instance that failed stays so long after its end ...
+    keep_failed_most: int = 3  # ... of so many at a time
 
 
 class Check(enum.Enum):

@@ -91,6 +91,7 @@ class Templates:
             self.kinds, self.backends, platform
         )
         self._check_slots(path, name, platform)
+        self._check_slot_sharing(path, section, platform)
         if connection is None:
             return None
         controller = self.document.controller
@@ -639,6 +640,22 @@ class Templates:
                         "for each template: two agents would have it at the same time",
                         "put the template's name into it",
                     )
+
+    def _check_slot_sharing(
+        self,
+        path: tree.Path,
+        section: shape.Template,
+        platform: Mapping[model.BackendName, Any],
+    ) -> None:
+        """Say that a place by slot has as many writers as the agent has builds at a time."""
+        told = (section.remote_fs, section.environment, platform)
+        if section.executors > 1 and names.has_slot(told):
+            self.notes.warn(
+                (*path, "executors"),
+                f"{section.executors} builds of one agent at a time share what {names.SLOT} "
+                "names: it is the agent's, and no build's",
+                "executors: 1, where what is there has one writer",
+            )
 
     def _check_shared(
         self,

@@ -47,7 +47,10 @@ GAUGES: Mapping[str, Gauge] = {
     "agents_allowed": Gauge("Cap of the template; +Inf without one.", ("template",)),
     "slots_demanded": Gauge("Queue items that the template is to serve.", ("template",)),
     "slots_targeted_warm": Gauge("Slots to be kept idle for later items.", ("template",)),
-    "slots_present": Gauge("Slots (executors) of agents by state.", ("template", "state")),
+    "slots_present": Gauge(
+        "Slots (executors) of agents by state; busy also of those that take nothing more.",
+        ("template", "state"),
+    ),
     "overshoot_agents": Gauge(
         "Agents ordered beyond demand and warm target in the last cycle; must be 0."
     ),

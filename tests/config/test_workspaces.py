@@ -247,3 +247,11 @@ def test_slots_of_two_templates_never_lead_to_one_place(backend, text):
     (line,) = refused(*both("same-{slot}", "same-{slot}"))
     assert "template a names 'same-{slot}', too, and slots are counted for each template" in line
     assert "put the template's name into it" in line
+
+
+@each(("executors", "said"), [(1, False), (3, True)])
+def test_builds_of_one_agent_share_its_slot(executors, said):
+    """So what has one writer has as many as the agent has builds at a time."""
+    text = on("box", f"executors: {executors}, {SLOTTED.replace('PLACE', 'a-{slot}')}")
+    words = f"{executors} builds of one agent at a time share what {{slot}} names"
+    assert any(words in one.text for one in parse(text).warnings) is said

@@ -226,12 +226,38 @@ def test_a_plan_counts_by_template():
     scene.wait(item(6, "u", stage=Stage.BLOCKED, why="Build #1 is already in progress"))
     counts = scene.plan().counts
     assert counts["t"] == model.TemplateCount(
-        demand=2, warm_target=1, idle=5, busy=4, starting=3, agents=5, launches=0
+        demand=2, warm_target=3, idle=5, busy=4, starting=3, agents=5, launches=0
     )
     assert counts["u"] == model.TemplateCount(
         demand=3, warm_target=0, idle=0, busy=1, starting=0, agents=1, launches=3
     )
     assert counts["none"] == model.TemplateCount()
+
+
+@pytest.mark.parametrize("busy", [1, 2, 3])
+def test_builds_are_counted_until_they_end(busy):
+    """While the broker drains, too: an agent out of service has no slot for others."""
+    scene = Scene(template("t", executors=3))
+    name = scene.agent("t", Phase.BUSY, busy=busy, cordoned=True)
+    scene.policy = evolve(scene.policy, draining=True)
+    made = scene.plan()
+    assert (made.counts["t"].busy, made.counts["t"].idle) == (busy, 0)
+    assert not [a for a in made.actions if a.name == name]  # its builds end before it goes
+    scene.computers = [
+        evolve(c, busy_executors=0, executable_urls=(), idle=True) for c in scene.computers
+    ]
+    made = scene.plan()
+    assert (made.counts["t"].busy, made.counts["t"].idle) == (0, 0)
+    assert [type(a) for a in made.actions if a.name == name] == [model.RetireAgent]
+
+
+def test_a_busy_agent_that_is_lost_has_no_slots():
+    """Nothing is known of what it does."""
+    scene = Scene(template("t", executors=3))
+    scene.agent("t", Phase.BUSY, busy=2)
+    scene.computers = [evolve(c, offline=True) for c in scene.computers]
+    counts = scene.plan().counts["t"]
+    assert (counts.busy, counts.idle) == (0, 0)
 
 
 @pytest.mark.parametrize("phase", [Phase.CONNECTING, Phase.IDLE])

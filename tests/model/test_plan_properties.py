@@ -1,7 +1,7 @@
 """What holds for every plan, whatever the world looks like."""
 
 import attrs
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backends import api as backends_api
@@ -406,6 +406,42 @@ def test_orders_never_exceed_demand_and_warm_target(scene):
     waiting = sum(i.stage in {Stage.BUILDABLE, Stage.WAITING} for i in scene.items)
     warm = sum(t.min_idle for t in scene.policy.templates)
     assert sum(launches(made).values()) <= waiting + warm
+
+
+@given(
+    executors=st.integers(1, 4),
+    min_idle=st.integers(0, 3),
+    busy=st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=4),
+    idle=st.integers(0, 2),
+    connecting=st.integers(0, 2),
+    waiting=st.integers(0, 12),
+)
+def test_executors_are_what_orders_are_counted_in(
+    executors, min_idle, busy, idle, connecting, waiting
+):
+    """Free ones of every agent are used first, of a busy one too, unless it takes nothing more."""
+    scene = Scene(template("t", executors=executors, min_idle=min_idle))
+    working = [(min(number, executors), cordoned) for number, cordoned in busy]
+    for number, cordoned in working:
+        scene.agent("t", Phase.BUSY, busy=number, cordoned=cordoned)
+    for _ in range(idle):
+        scene.agent("t", Phase.IDLE, idle_s=1.0)
+    for _ in range(connecting):
+        scene.agent("t", Phase.CONNECTING, age_s=5.0)
+    scene.wait(*(item(number, "t") for number in range(1, waiting + 1)))
+    made = scene.plan()
+    beside = sum(executors - number for number, cordoned in working if not cordoned)
+    spare = beside + (idle + connecting) * executors
+    needed = -(-max(0, waiting - spare) // executors)
+    # who waits is given busy agents first, so that as many as can be stay wholly idle
+    taken = -(-max(0, waiting - beside) // executors)
+    warm = max(0, min_idle - max(0, idle + connecting - taken))
+    assume(needed + warm + connecting <= 8)  # what a plan has names for, and may start at once
+    assert sum(launches(made).values()) == needed + warm
+    count = made.counts["t"]
+    assert count.busy == sum(number for number, _ in working)
+    assert count.idle == beside + idle * executors
+    assert count.warm_target == min_idle * executors
 
 
 def test_shifting_moves_what_it_should():

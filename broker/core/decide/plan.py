@@ -303,19 +303,20 @@ def _counts(
     served = Counter([one.template or "" for one in told])
     idle: Counter[str | None] = Counter()
     busy: Counter[str | None] = Counter()
-    online = Counter(
-        (a.template, a.computer.executors, a.computer.busy_executors)
+    # out of service an agent has nothing to give, and its builds go on
+    there = Counter(
+        (a.template, a.computer.executors, a.computer.busy_executors, a.computer.offline)
         for a in draft.agents
-        if a.computer is not None and not a.computer.offline
+        if a.computer is not None and (a.computer.temporarily_offline or not a.computer.offline)
     )
-    for (name, executors, busy_executors), agents in online.items():
+    for (name, executors, busy_executors, offline), agents in there.items():
         busy[name] += agents * busy_executors
-        idle[name] += agents * (executors - busy_executors)
+        idle[name] += 0 if offline else agents * (executors - busy_executors)
     starting = Counter(agent.template for agent in draft.within(*capacity.STARTING))
     return {
         template.name: model.TemplateCount(
             demand=served[template.name],
-            warm_target=template.min_idle,
+            warm_target=template.min_idle * template.executors,
             idle=idle[template.name],
             busy=busy[template.name],
             starting=starting[template.name] * template.executors,

@@ -191,7 +191,7 @@ class TemplateCount:
     demand: int = 0  # items that this template is to serve
     warm_target: int = 0
     idle: int = 0
-    busy: int = 0
+    busy: int = 0  # also of agents that take nothing more
     starting: int = 0
     agents: int = 0
     launches: int = 0  # agents ordered by this plan

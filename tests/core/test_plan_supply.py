@@ -7,7 +7,7 @@ from broker.core import model
 from broker.core.decide import plan, serving
 from broker.core.model import Phase, Scope, Stage, WaitReason
 from tests.core.test_plan_rules import drafted
-from tests.core.worlds import NOW, B, Scene, actions, item, reasons, template
+from tests.core.worlds import NOW, B, Scene, actions, item, launches, reasons, template
 
 
 def offers(scene):
@@ -257,3 +257,14 @@ def test_where_nobody_waits_only_those_on_their_way_are_asked_what_they_offer():
     assert [supply.name for supply in draft.supplies] == [coming]
     assert draft.offering == {idle, coming} - {full}
     assert plan.plan(scene.world(), scene.policy).actions == ()
+
+
+def test_who_goes_instead_of_being_checked_serves_nobody():
+    """Another one is ordered in the same look; the next one has nothing to add."""
+    scene = Scene(template("t", min_idle=1))
+    scene.agent("t", Phase.CHECKING, revision="r0", age_s=200.0)
+    scene.wait(item(1, "t"))
+    assert launches(scene.plan()) == {"t": 2}
+    scene = Scene(template("t", min_idle=1))
+    scene.agent("t", Phase.CHECKING, age_s=200.0)
+    assert launches(scene.plan()) == {}

@@ -38,7 +38,7 @@ def _proceed(draft: drafts.Draft, agent: Agent, naming: Sequence[demand.Wish]) -
     if due is None:
         return
     wish = sweeps.wants_back(agent, naming, draft.world.ledger)
-    verdict = None if wish is not None else _goes(draft, agent, template)
+    verdict = None if wish is not None else drafts.goes_unchecked(draft, agent, template)
     if due is Check.DIRTY:
         if sweeps.is_resting(agent, draft.world.ledger, draft.policy, now=draft.now):
             _refuse(draft, agent, "a pipeline may still ask for it after the start")
@@ -74,20 +74,6 @@ def _proceed(draft: drafts.Draft, agent: Agent, naming: Sequence[demand.Wish]) -
                 exclusive=template.exclusive,
             )
         )
-
-
-def _goes(
-    draft: drafts.Draft, agent: Agent, template: Template | None
-) -> retention.Verdict | None:
-    """Return why an agent goes instead of being checked; None: it is checked."""
-    if agent.instance is None or draft.world.controller.quieting_down:
-        return None
-    verdict = draft.misplaced.get(agent.name) or retention.spent(
-        agent, template, now=draft.now, draining=draft.policy.draining
-    )
-    if verdict is None and agent.memory is not None and agent.memory.online_at is None:
-        verdict = retention.unwanted(agent)
-    return verdict
 
 
 def _runs(agent: Agent) -> bool:

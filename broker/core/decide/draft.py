@@ -326,3 +326,17 @@ def unmet(draft: Draft) -> dict[model.ItemId, Unmet]:
         elif wish.unmet is not None:
             reasons[item_id] = wish.unmet
     return reasons
+
+
+def goes_unchecked(
+    draft: Draft, agent: Agent, template: Template | None
+) -> retention.Verdict | None:
+    """Return why an agent that waits for a check goes instead; None: it is checked."""
+    if agent.instance is None or draft.world.controller.quieting_down:
+        return None
+    verdict = draft.misplaced.get(agent.name) or retention.spent(
+        agent, template, now=draft.now, draining=draft.policy.draining
+    )
+    if verdict is None and agent.memory is not None and agent.memory.online_at is None:
+        verdict = retention.unwanted(agent)
+    return verdict

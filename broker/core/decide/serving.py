@@ -316,7 +316,8 @@ def _slots(draft: drafts.Draft, agent: Agent) -> int:
     # the definition may be what keeps it from coming: another one is due
     if template is None or withheld.is_outdated(agent, template):
         return 0
-    if phase is Phase.UNKNOWN and not _may_be_starting(agent, template, draft.now):
+    goes = phase is Phase.CHECKING and drafts.goes_unchecked(draft, agent, template) is not None
+    if goes or (phase is Phase.UNKNOWN and not _may_be_starting(agent, template, draft.now)):
         return 0
     return template.executors
 

@@ -67,6 +67,9 @@ def test_its_end_is_told_once():
         name = scene.agent("t", Phase.LOST, exit=_died(ago_s=HOUR_S), deleted_at=deleted_at)
         scene.computers.clear()
         assert told is actions(scene.plan(), model.SweepInstance)[name].told
+        memory = attrs.evolve(scene.ledger.memories[name], removals=2)  # it did not go at once
+        scene.ledger = attrs.evolve(scene.ledger, memories={name: memory})
+        assert told is actions(scene.plan(), model.SweepInstance)[name].told
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def _ended(agent: Agent, *, now: float) -> model.Action | model.Refusal | None:
         backend=agent.backend,
         reason=reason,
         cause=cause,
-        told=told and keeping.has_failed(agent),
+        told=told and keeping.ended_badly(agent),
     )
 
 

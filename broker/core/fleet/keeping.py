@@ -58,11 +58,16 @@ def kept(agents: Iterable[Agent], policy: model.Policy, *, now: float) -> Mappin
 
 def has_failed(agent: Agent) -> bool:
     """Return whether an instance has ended that nobody asked to, and left something to see."""
-    instance, memory = agent.instance, agent.memory
+    return agent.memory is not None and agent.memory.removals == 0 and ended_badly(agent)
+
+
+def ended_badly(agent: Agent) -> bool:
+    """Return whether an instance has ended, not well, and left something to see."""
+    instance = agent.instance
     if instance is None or instance.state is not backends_api.InstanceState.EXITED:
         return False
     end = instance.exit
-    if end is None or memory is None or memory.removals > 0:
+    if end is None:
         return False
     cause = Cause.of_exit(end.slug)
     if cause in _NOTHING_TO_SEE:

@@ -173,6 +173,41 @@ def test_a_place_is_blamed_for_ready_checks_that_fail_there(check, bad):
     assert (fate.bad if fate is not None else "") == words * bad
 
 
+def test_a_check_that_did_not_come_about_is_tried_again_and_condemns_nobody():
+    """After a pause; and it is no removal that was tried, so that its end is still told."""
+    scene = Scene(READY)
+    name = scene.agent("t", Phase.CHECKING, age_s=5.0)
+    made = scene.plan()
+    (action,) = made.actions
+    ledger = ledgers.expect(made.ledger, action, now=NOW, policy=scene.policy)
+    failed = ledgers.Outcome(action=action, at=NOW, failure=model.Failure.UNAVAILABLE)
+    scene.ledger = ledgers.settle(ledger, failed, policy=scene.policy, jitter=1.0)
+    assert scene.ledger.memories[name].removals == 0
+    assert scene.plan().actions == ()
+    scene.now = NOW + 10.0
+    assert scene.plan().actions == (action,)
+
+
+@each("check", list(Check))
+def test_who_has_failed_a_check_is_kept_in_quarantine_for_a_look_where_that_is_wanted(check):
+    """It runs on, out of service; then it goes. It takes room all the time, and serves nobody."""
+    kept = attrs.evolve(READY, retention=model.Retention(keep_failed_s=600.0), cap=1)
+    scene = Scene(kept)
+    name = scene.agent("t", Phase.CHECKING, age_s=60.0, online_at=NOW - 50)
+    scene.wait(item(1, "t"))
+    words = "its check ended with exit status 1"
+    changed(scene, name, offline_cause=checks.failed_message(check, words),
+            offline_since_at=NOW - 20)  # fmt: skip
+    made = scene.plan()
+    assert made.actions == ()
+    (refusal,) = [r for r in made.refusals if r.subject == name]
+    assert refusal.text.startswith("kept for a look until ")
+    assert words in refusal.text
+    assert made.wake_at <= NOW + 580
+    scene.now = NOW + 581
+    assert actions(scene.plan(), model.RetireAgent)[name].cause is checks.CAUSES[check]
+
+
 def test_a_check_that_is_not_wanted_any_more_is_not_waited_for():
     """The configuration was read again; its template may be gone as well."""
     scene = Scene(template("t"))

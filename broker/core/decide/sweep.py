@@ -155,6 +155,8 @@ def _step(
     """Return what is to be done with one, why it is not, or when to look again."""
     step: model.Action | model.Refusal | float | None = None
     match agent.phase:
+        case Phase.DRAINED if look is not None and keeping.is_unfit(agent):
+            return model.Refusal(subject=agent.name, text=keeping.reason(agent, look))
         case Phase.DRAINED:
             step = _drained(agent, world, policy, wishes)
         case Phase.LOST:

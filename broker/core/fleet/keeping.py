@@ -4,7 +4,8 @@ Rules: only what has ended by itself, and not well, is kept (what still runs is 
 memory, and would try to come back); until so long after its end, by its platform's own clock as
 far as that tells, so that a restart of ours changes nothing; of each template the few that failed
 first, so that nothing disappears under somebody's eyes; nothing of a template that is gone, nor
-in a drain. The node goes as ever, for builds wait for that. Pure; refuses to remove anything.
+in a drain. The node goes as ever, for builds wait for that; of one whose check failed it stays, as
+its instance does, which runs on in quarantine. Pure; refuses to remove anything.
 """
 
 import datetime as dt
@@ -16,6 +17,7 @@ from attrs import frozen
 from backends import api as backends_api
 from broker.core import model
 from broker.core.fleet import agents as agents_
+from broker.core.fleet import lifecycle
 from broker.core.model import Agent, Cause, NodeName
 
 _NOTHING_TO_SEE = frozenset({Cause.LOST_PLATFORM, Cause.LOST_INTERRUPTED, Cause.LOST_IMAGE})
@@ -42,7 +44,9 @@ def kept(agents: Iterable[Agent], policy: model.Policy, *, now: float) -> Mappin
     due: list[tuple[float, NodeName, model.Template]] = []
     for agent in agents:
         template = policy.by_name.get(agent.template)
-        if template is None or not template.retention.keep_failed_s or not has_failed(agent):
+        if template is None or not template.retention.keep_failed_s:
+            continue
+        if not (has_failed(agent) or is_unfit(agent)):
             continue
         until_at = _ended_at(agent, now=now) + template.retention.keep_failed_s
         if now < until_at:
@@ -75,6 +79,14 @@ def ended_badly(agent: Agent) -> bool:
     return cause is not Cause.LOST_EXITED or end.code != 0
 
 
+def is_unfit(agent: Agent) -> bool:
+    """Return whether a check of an agent failed: it runs on, out of service, node and all."""
+    if agent.phase is not model.Phase.DRAINED or agent.instance is None:
+        return False
+    running = agent.instance.state is backends_api.InstanceState.RUNNING
+    return running and lifecycle.cause_of(agent.computer).unfit
+
+
 def reason(agent: Agent, one: Kept) -> str:
     """Say why one that is left is not removed."""
     return f"{one.words(agent)}; {agents_.why_lost(agent)[1]}"
@@ -85,5 +97,8 @@ def _ended_at(agent: Agent, *, now: float) -> float:
     end = agent.instance.exit if agent.instance is not None else None
     if end is not None and end.at is not None and end.at <= now:
         return end.at
+    since_at = agent.computer.offline_since_at if agent.computer is not None else None
+    if end is None and since_at is not None and since_at <= now:
+        return since_at  # in quarantine
     seen_at = agent.memory.phase_at if agent.memory is not None else None
     return seen_at if seen_at is not None else now

@@ -27,6 +27,8 @@ from broker.core.model import (
 VISIBLE_S = 30.0
 """How long after its end an action's effect may stay invisible (stale reads, slow listings)."""
 _MAX_DOUBLINGS = 16
+_CHECKED_AGAIN = 2
+"""As after so many failures in a row a check is tried again that did not come about."""
 ROOM_MAX_S = 120.0
 """A platform that is full is asked again this often at least."""
 FIRST_WINDOW = 8
@@ -144,8 +146,11 @@ def settle(
             expectation, done_at=outcome.at, expires_at=outcome.at + pause
         )
     elif outcome.failure is not None and not isinstance(action, model.LaunchAgent):
-        # tried again, but not in the next cycle, and later each time
-        ledger, tries = _count_removal(ledger, action)
+        # tried again, but not in the next cycle, and later each time; of a check nothing is
+        # counted: the agent is not to go, and its deadline ends it
+        tries = _CHECKED_AGAIN
+        if not isinstance(action, model.CheckAgent):
+            ledger, tries = _count_removal(ledger, action)
         pause = max(delay(tries, policy=policy, jitter=jitter), outcome.retry_after or 0.0)
         expectations[action.name] = attrs.evolve(
             expectation, done_at=outcome.at, expires_at=outcome.at + pause

@@ -106,10 +106,12 @@ def _hold_back(draft: drafts.Draft, agent: Agent) -> None:
         return  # an item on its way would be turned back at the door
     if agent.name in draft.spent or agent.name in draft.misplaced or agent.closed:
         return  # it goes, and what it is in matters to nobody
-    if agent.phase is Phase.IDLE and sweeps.is_resting(
-        agent, draft.world.ledger, draft.policy, now=draft.now
+    ledger = draft.world.ledger
+    if agent.phase is Phase.IDLE and (
+        sweeps.is_resting(agent, ledger, draft.policy, now=draft.now)
+        or sweeps.wants_back(agent, draft.wishes, ledger) is not None
     ):
-        return
+        return  # a pipeline goes on with it, or may: it would be brought back at once
     draft.actions.append(
         model.CordonAgent(
             name=agent.name,

@@ -14,6 +14,10 @@ JDK's ``DefaultProxySelector``; Tyrus' client; tried with the real agent.jar, se
 * The JVM speaks plain HTTP to a proxy, has no password for one among its options, and knows names
   with a ``*`` at one end, no networks: those are spelled out where that is short.
 * ``-Dhttp.nonProxyHosts`` replaces what the JDK leaves alone by itself, this machine.
+* Jenkins keeps the environment of an agent in a map that knows no case (``hudson.EnvVars``): of
+  ``http_proxy`` and ``HTTP_PROXY`` a build gets the one that the JVM happens to list first, which
+  changes with how many other variables there are. curl reads ``http_proxy`` in small letters only,
+  so does wget all three; Go, Python, git, Node and Docker read either.
 """
 
 import ipaddress
@@ -26,8 +30,8 @@ from attrs import frozen
 from jnlp import tunnel
 from outside import quotes
 
-VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
-"""All that ``environment`` may return: tools read one spelling or the other."""
+VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
+"""All that ``environment`` may return."""
 OPTIONS = ("-Dhttp.proxy", "-Dhttps.proxy", "-Dhttp.nonProxyHosts")
 """What ``jvm_options`` return begins with one of these."""
 HERE = ("localhost", "127.0.0.1", "::1")
@@ -146,15 +150,10 @@ def untold(entries: Iterable[str]) -> tuple[str, ...]:
 
 
 def environment(proxy: Proxy) -> dict[str, str]:
-    """Return the variables for builds, in both spellings."""
+    """Return the variables for builds, in small letters: of two spellings one would get lost."""
     told = {"http_proxy": proxy.http, "https_proxy": proxy.https}
     told["no_proxy"] = ",".join(dict.fromkeys((*HERE, *proxy.direct)))
-    return {
-        spelled: value
-        for name, value in told.items()
-        if value is not None
-        for spelled in (name, name.upper())
-    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def jvm_options(proxy: Proxy) -> tuple[str, ...]:

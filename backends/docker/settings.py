@@ -362,8 +362,8 @@ class DockerTemplate:
     ports: tuple[str, ...] = setting.of(
         "Published ports: 8080 (a random port of the host), 18080:8080, 53/udp, 8000-8010:8080 "
         "(the first free one), 9000-9003 (each), 127.0.0.1::8080 or [::1]:18080:8080 (of one "
-        "address). What was bound is on the page and in `agent-broker status NAME`. A fixed port "
-        "has one agent of each host; the next one waits, or goes elsewhere.",
+        "address). What was bound is on the page and in `agent-broker describe NAME`. A fixed "
+        "port has one agent of each host; the next one waits, or goes elsewhere.",
         (),
         like=published.PATTERN,
         words=published.WORDS,

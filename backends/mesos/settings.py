@@ -235,7 +235,7 @@ class Network:
     name: str = setting.of("Of the CNI or Docker network.", "")
     ports: tuple[int, ...] = setting.of(
         "Ports in the container, each mapped to a port of the offer; `$PORT0` and so on "
-        "tell which, and the page and `agent-broker status NAME`.",
+        "tell which, and the page and `agent-broker describe NAME`.",
         (),
     )
     host_ports: tuple[str, ...] = setting.of(

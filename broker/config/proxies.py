@@ -95,12 +95,19 @@ def _check_beside(
 ) -> None:
     """Note where the template says otherwise by itself, and wins."""
     ours = jnlp_proxy.environment(proxy)
-    for name in jnlp_proxy.VARIABLES:
-        if name in ours and section.environment.get(name, ours[name]) != ours[name]:
+    for name, value in section.environment.items():
+        if ours.get(name.lower(), value) != value:
             notes.warn(
                 (*path, "environment", name),
-                "it says otherwise than proxy, and wins: whoever reads another spelling, and the "
-                "agent's Java, goes another way",
+                "it says otherwise than proxy, and wins for builds; the agent's Java goes as "
+                "proxy says",
+                "leave it to proxy",
+            )
+        elif name not in ours and name.lower() in ours:
+            notes.warn(
+                (*path, "environment", name),
+                f"builds get it in place of {name.lower()}: Jenkins hands on one spelling of a "
+                "variable, and curl and wget read this one in small letters",
                 "leave it to proxy",
             )
     for number, option in enumerate(section.jvm_options):

@@ -47,7 +47,7 @@ def test_builds_and_the_jvm_are_told(tmp_path):
     """By variables and options; the controller and this machine are left out."""
     read = settings(tmp_path, f"{URL}, no_proxy: [.corp.example]")
     env = order(read).env
-    assert env["http_proxy"] == env["HTTPS_PROXY"] == "http://proxy.example:3128"
+    assert env["http_proxy"] == env["https_proxy"] == "http://proxy.example:3128"
     assert env["no_proxy"] == "localhost,127.0.0.1,::1,jenkins.example,.corp.example"
     options = env["JENKINS_JAVA_OPTS"].split()
     assert "-Dhttps.proxyHost=proxy.example" in options
@@ -81,11 +81,22 @@ def test_the_agent_itself_goes_by_way_of_it_where_that_is_said(tmp_path):
 
 def test_the_templates_own_environment_wins(tmp_path):
     """And is warned of, where it says something else."""
-    own = "environment: {http_proxy: 'http://own.example:1', HTTPS_PROXY: 'http://proxy.example:3128'}"
+    own = "environment: {http_proxy: 'http://own.example:1', https_proxy: 'http://proxy.example:3128'}"
     read = settings(tmp_path, URL, more=own)
     assert order(read).env["http_proxy"] == "http://own.example:1"
     assert "environment.http_proxy: it says otherwise than proxy" in warned(read)
-    assert "environment.HTTPS_PROXY" not in warned(read)
+    assert "environment.https_proxy" not in warned(read)
+
+
+def test_the_templates_own_spelling_is_the_only_one(tmp_path):
+    """Of two that differ in their case alone a build gets one, by chance."""
+    own = "environment: {HTTP_PROXY: 'http://own.example:1', No_Proxy: '*', HTTPS_PROXY: 'http://proxy.example:3128'}"
+    read = settings(tmp_path, URL, more=own)
+    told = {name for name in order(read).env if name.lower().endswith("_proxy")}
+    assert told == {"HTTP_PROXY", "No_Proxy", "HTTPS_PROXY"}
+    said = warned(read)
+    assert "environment.HTTP_PROXY: it says otherwise than proxy" in said
+    assert "environment.HTTPS_PROXY: builds get it in place of https_proxy" in said
 
 
 def test_the_templates_own_options_win(tmp_path):

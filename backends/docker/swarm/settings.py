@@ -305,7 +305,7 @@ class SwarmTemplate:
     ports: tuple[str, ...] = setting.of(
         "Published ports: 8080 (a random one), 18080:8080, 53/udp, 9000-9003 (each), "
         "19000-19003:9000-9003 (one by one). What was bound is on the page and in `agent-broker "
-        "status NAME`. Of a fixed port the next agent waits until it is free.",
+        "describe NAME`. Of a fixed port the next agent waits until it is free.",
         (),
         like=published.PATTERN,
         words=published.WORDS,

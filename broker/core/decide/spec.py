@@ -126,6 +126,8 @@ def instance(
 def _surroundings(launch: model.LaunchSettings) -> dict[str, str]:
     """Return what builds are told of the network that they are in."""
     env = {} if launch.proxy is None else jnlp_proxy.environment(launch.proxy)
+    own = {name.lower() for name in launch.environment}  # Jenkins would keep either, by chance
+    env = {name: value for name, value in env.items() if name not in own}
     if launch.trust is not None:
         env |= jnlp_truststore.environment(launch.trust, backends_api.FILES)
     return env

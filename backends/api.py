@@ -141,6 +141,7 @@ class Instance:
     created_at: float | None = None  # POSIX seconds, wall clock
     exit: Exit | None = None  # with EXITED; with STOPPING why it ends, where the platform says so
     detail: str = ""  # the platform's words on why it does not run yet, or does not go
+    fetching: bool = False  # with STARTING: its image is being fetched, as far as that is told
     leaving_at: float | None = None  # POSIX seconds: since when it is being removed, if known
     spent: bool = False  # nothing of it runs any more, and something keeps it from being removed
     # with RUNNING: a part of it has ended, or never will run, without which it is no good

@@ -124,6 +124,11 @@ class Broker:
         return self.reconciler.state.deaths
 
     @property
+    def waits(self) -> model.WaitBook:
+        """What the time of who waits was spent on."""
+        return self.reconciler.state.waits
+
+    @property
     def leadership(self) -> leadership.LeadershipState:
         """Whether this broker acts, and who does."""
         return self.leads.state()

@@ -36,6 +36,7 @@ _PROGRESS_S = 0.5
 _CLOSE_S = 5.0  # for calls under way at the end, then their connections are cut
 _NOTHING_MADE = (api.Rejected, api.NoCapacity, api.AlreadyExists)
 _Files = Mapping[str, bytes]  # by name, fetched for the container
+_MADE = "its container is being made"
 
 
 def create(
@@ -126,7 +127,7 @@ class DockerBackend:
                 state=api.InstanceState.STARTING,
                 metadata=dict(spec.metadata),
                 created_at=self._now(),
-                detail="its container is being made",
+                detail=_MADE,
             )
             try:
                 files = {file.name: await _fetched(file) for file in spec.files}
@@ -366,13 +367,19 @@ class DockerBackend:
         while not future.done():
             progress = self._progress.get(key, "asking the registry")
             detail = f"pulling {image[:120]}: {progress}"
-            self._preparing[name] = attrs.evolve(self._preparing[name], detail=detail)
+            self._tell(name, detail, fetching=True)
             await asyncio.wait([future], timeout=_PROGRESS_S)
             if self._closed:
                 raise api.Unavailable("the backend is closed; its pull was given up")
         await future
+        self._tell(name, _MADE)
 
     # --- inside ---
+
+    def _tell(self, name: str, detail: str, *, fetching: bool = False) -> None:
+        """Say what is being done for an instance that is prepared."""
+        told = attrs.evolve(self._preparing[name], detail=detail, fetching=fetching)
+        self._preparing[name] = told
 
     @contextlib.asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:

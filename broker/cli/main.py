@@ -29,6 +29,7 @@ from broker.cli import (
     runtimes,
     shared,
     version,
+    waiting,
 )
 from broker.config import reading, rehearsal, samples, values
 from broker.hook import script
@@ -38,6 +39,7 @@ from outside import waits
 
 OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
 _NAME = "agent-broker"
+_JOB_MAX = 2048  # characters: of an address, too
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -311,6 +313,13 @@ def _watching(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     )
     _json_of(status)
 
+    why = _command(subs, "why", waiting.why, "say what a build waits for, and waited for so far")
+    why.add_argument(
+        "what", type=_item_or_job, metavar="ITEM|JOB", help="the number of an item, or a job"
+    )
+    _page_of(why)
+    _json_of(why)
+
     describe = _command(subs, "describe", agents.describe, "say all that is known of one agent")
     describe.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
     _config_of(describe)
@@ -350,6 +359,12 @@ def _follow_of(sub: argparse.ArgumentParser, text: str) -> None:
 def _agent(text: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9._-]{1,255}", text) is None:
         raise _wrong(text, "the name of an agent, as agent-broker status --names lists them")
+    return text
+
+
+def _item_or_job(text: str) -> str:
+    if not text.strip("/ ") or len(text) > _JOB_MAX:
+        raise _wrong(text, "the number of an item or the name of a job, as status shows them")
     return text
 
 

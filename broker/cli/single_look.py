@@ -46,6 +46,7 @@ class Looked:
     outcomes: Sequence[ledgers.Outcome] = ()
     deaths: Sequence[death.Death] = ()
     last_read: tuple[model.World, model.Plan] | None = None
+    waits: model.WaitBook = field(factory=model.WaitBook)
     as_of: Mapping[str, float] = field(factory=dict)
     unread_since: Mapping[str, float] = field(factory=dict)
     configuration: config.ConfigurationState = field(factory=config.ConfigurationState)

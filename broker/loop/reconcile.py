@@ -504,12 +504,17 @@ class Reconciler:
                     "an agent lives on after a mishap",
                     extra={"agent": note.name, "template": note.template, "reason": reason},
                 )
-            case turn.Cancelled():
-                self.recorder.left("cancelled")
-            case turn.Elsewhere():
-                self.recorder.left("elsewhere")
+            case turn.Waited():
+                self._tell_waits(note)
+            case turn.Cancelled() | turn.Elsewhere():
+                is_cancelled = isinstance(note, turn.Cancelled)
+                self.recorder.left("cancelled" if is_cancelled else "elsewhere")
             case _:
                 _log(note)
+
+    def _tell_waits(self, waited: turn.Waited) -> None:
+        for (template, spell), seconds in waited.seconds.items():
+            self.recorder.waited(template, spell.value, seconds)
 
     def _tell_start(self, start: latency.Started) -> None:
         self.recorder.queue_latency(start.template, warm=start.warm, seconds=start.waited_s)

@@ -31,6 +31,7 @@ class State:
     questions: tuple[latency.Vanished, ...] = ()  # gone before they were seen to start
     # by the push hook, since the last read of the queue
     pushed: Mapping[model.ItemId, model.QueueEvent] = Factory(dict)
+    waits: model.WaitBook = Factory(model.WaitBook)  # what the time of who waits was spent on
     seen_builds: builds.Watch = Factory(builds.Watch)  # at work at the last look
     deaths: tuple[death.Death, ...] = ()  # the last ones, oldest first
     outcomes: tuple[ledgers.Outcome, ...] = ()  # the last ones, oldest first

@@ -18,7 +18,7 @@ from broker.core import model
 from broker.core.decide import capacity
 from broker.core.decide import plan as plans
 from broker.core.demand import pushed
-from broker.core.fleet import builds, latency, single_use
+from broker.core.fleet import accounts, builds, latency, single_use
 from broker.core.fleet import ledger as ledgers
 from broker.loop import health, last_words
 from broker.loop import state as states
@@ -85,6 +85,13 @@ class Cancelled:
 
 
 @frozen(kw_only=True)
+class Waited:
+    """Seconds that waiting items spent since the last look, by template and spell."""
+
+    seconds: Mapping[tuple[model.TemplateName | None, model.Spell], float]
+
+
+@frozen(kw_only=True)
 class ExtraBuild:
     """A single-use agent was given another build after its first."""
 
@@ -120,6 +127,7 @@ Note = (
     | Elsewhere
     | ExtraBuild
     | Harmed
+    | Waited
 )
 
 
@@ -180,6 +188,10 @@ def take_in(
         known, questions = compared.known, questions[QUESTIONS:]
     if launches and not orders:
         plan = attrs.evolve(plan, unmet=_held_back(plan.unmet, launches, sightings))
+    starts = [note for note in notes if isinstance(note, latency.Started)]
+    waits, waited = accounts.look(state.waits, world, plan, state.last_read, starts)
+    if sightings.leads and waited:
+        notes.append(Waited(seconds=waited))
     after = attrs.evolve(
         state,
         ledger=ledger,
@@ -188,6 +200,7 @@ def take_in(
         last_read=(world, plan) if world.controller.synced else state.last_read,
         known=known,
         questions=questions,
+        waits=waits,
         seen_builds=watched,
         unread_since=health.since(state.unread_since, world),
         as_of=health.as_of(state.as_of, world),
@@ -456,11 +469,13 @@ def learn(
         if cancelled:
             ledger = ledgers.cancelled(state.ledger, vanished.item)
             state = attrs.evolve(state, ledger=ledger)
+            state = _ended(state, vanished.item, model.WaitEnd.CANCELLED)
         return Turn(state=state, orders=(), notes=(Cancelled(item=vanished.item),))
     agents = state.plan.agents if state.plan is not None else ()
     start = latency.claim(vanished, executable_url=executable_url, agents=agents)
     if start is not None:
         ledger = single_use.linked(state.ledger, start.agent)
+        state = _ended(state, vanished.item, model.WaitEnd.STARTED, start.agent)
         return Turn(state=attrs.evolve(state, ledger=ledger), orders=(), notes=(start,))
     if not built_on and _may_begin_yet(state, vanished, policy):
         return Turn(
@@ -481,9 +496,17 @@ def learn(
     if agent is not None:
         watched = builds.missed(state.seen_builds, agent, executable_url, now=vanished.gone_at)
         state = attrs.evolve(state, seen_builds=watched)
+    end = model.WaitEnd.STARTED if start is not None else model.WaitEnd.ELSEWHERE
+    state = _ended(state, vanished.item, end, name)
     note = start if start is not None else Elsewhere(item=vanished.item)
     notes = (note, *(ExtraBuild(template=template) for template in extra))
     return Turn(state=attrs.evolve(state, ledger=ledger), orders=(), notes=notes)
+
+
+def _ended(
+    state: State, item: model.ItemId, end: model.WaitEnd, agent: model.NodeName | None = None
+) -> State:
+    return attrs.evolve(state, waits=accounts.learnt(state.waits, item, end, agent))
 
 
 def _may_begin_yet(state: State, vanished: latency.Vanished, policy: model.Policy) -> bool:

@@ -172,6 +172,11 @@ class PrometheusRecorder:
         """Count."""
         self._left.labels(_one_of(outcome, values.LEFT_OUTCOMES)).inc()
 
+    def waited(self, template: str | None, reason: str, seconds: float) -> None:
+        """Add up."""
+        labels = (self._template(template), _one_of(reason, values.WAIT_SPELLS))
+        self._waited.labels(*labels).inc(max(0.0, seconds))
+
     def extra_build(self, template: str | None) -> None:
         """Count."""
         self._extra.labels(self._template(template)).inc()
@@ -266,6 +271,12 @@ class PrometheusRecorder:
         self._harmed = self._counter(
             "agents_harmed",
             "Agents that live on though something befell them, by what; each counts once.",
+            "template",
+            "reason",
+        )
+        self._waited = self._counter(
+            "wait_seconds",
+            "Time that queue items waited, added up over items, by what they waited for.",
             "template",
             "reason",
         )

@@ -46,6 +46,9 @@ class Recorder(Protocol):
     def left(self, outcome: str) -> None:
         """An item left the queue."""
 
+    def waited(self, template: str | None, reason: str, seconds: float) -> None:
+        """Waiting items spent so much time, all together, for a reason or step of an agent."""
+
     def extra_build(self, template: str | None) -> None:
         """A single-use agent was given another build after its first."""
 
@@ -110,6 +113,9 @@ class NullRecorder:
         """Discard."""
 
     def left(self, outcome: str) -> None:
+        """Discard."""
+
+    def waited(self, template: str | None, reason: str, seconds: float) -> None:
         """Discard."""
 
     def extra_build(self, template: str | None) -> None:

@@ -58,6 +58,8 @@ CALL_KINDS = (
 )
 """What is asked of the controller."""
 BACKEND_VERBS = ("reserve", "launch", "list", "terminate", "capacity", "logs", "run")
+WAIT_SPELLS = tuple(spell.value for spell in model.SPELLS)
+"""What items wait for: reasons, and how far the agent of an item has come."""
 LEFT_OUTCOMES = ("started", "cancelled", "elsewhere", "unknown", OTHER)
 """What became of an item that left the queue."""
 HOOK_REFUSALS = tuple(why.value for why in hook.HookRefusal)

@@ -19,7 +19,7 @@ from broker.core import model
 from broker.core.decide import explain, staying
 from broker.core.decide import leftovers as remains
 from broker.core.demand import parameters
-from broker.core.fleet import death, ledger, withheld
+from broker.core.fleet import accounts, death, ledger, withheld
 from broker.status import jobs
 from broker.status.source import StatusSource
 from outside import text as outside_text
@@ -43,6 +43,8 @@ def queue(source: StatusSource, *, most: int | None = None, rows: Rows = list) -
     unmet = {u.item: u for u in plan.unmet} if plan is not None else {}
     known = world.controller.items if world is not None and plan is not None else ()
     items = {i.id: i for i in known}
+    places = _places(unmet.values())
+    waits = source.waits.open
     keys = sorted(
         dict.fromkeys((*unmet, *items)),
         key=lambda key: (-(_age(_since(items.get(key), unmet.get(key)), now) or 0.0), key),
@@ -50,8 +52,22 @@ def queue(source: StatusSource, *, most: int | None = None, rows: Rows = list) -
     return {
         **_head(source),
         "total": len(keys),
-        "items": rows(_item(key, items.get(key), unmet.get(key), now=now) for key in keys[:most]),
+        "items": rows(
+            {
+                **_item(key, items.get(key), unmet.get(key), now=now),
+                **_place(places.get(key)),
+                "spell": waits[key].spell.value if key in waits else None,
+                "so_far_s": _so_far(waits.get(key), now),
+            }
+            for key in keys[:most]
+        ),
     }
+
+
+def history(source: StatusSource) -> Document:
+    """Return the last items that started or left, the newest first, and what they waited for."""
+    now = source.now()
+    return {**_head(source), "items": [_ended(w, now=now) for w in reversed(source.waits.closed)]}
 
 
 def agents(source: StatusSource, *, most: int | None = None, rows: Rows = list) -> Document:
@@ -287,6 +303,65 @@ def _item(
         "waiting_age_s": _age(since, now),
         "queued_at": _iso(item.in_queue_since_at or None) if item is not None else None,
         "quiet_until_at": _iso(item.quiet_until_at) if item is not None else None,
+    }
+
+
+_NOT_IN_LINE = frozenset(
+    {
+        model.WaitReason.QUIET_PERIOD,
+        model.WaitReason.BLOCKED,
+        model.WaitReason.NOT_OURS,
+        model.WaitReason.NO_TEMPLATE,
+    }
+)
+"""Who waits for these takes no turn: nobody of a template would be given them now."""
+
+
+def _places(unmet: Iterable[model.Unmet]) -> Mapping[model.ItemId, tuple[int, int]]:
+    """Return which one of how many each item is that waits for its template, as they are served.
+
+    The oldest goes first (``draft.oldest_first``).
+    """
+    lines: dict[str, list[model.Unmet]] = defaultdict(list)
+    for one in unmet:
+        if one.template is not None and one.reason not in _NOT_IN_LINE:
+            lines[one.template].append(one)
+    places = {}
+    for line in lines.values():
+        line.sort(key=lambda one: (one.since_at or math.inf, one.item))
+        places.update({one.item: (place, len(line)) for place, one in enumerate(line, 1)})
+    return places
+
+
+def _place(place: tuple[int, int] | None) -> Document:
+    number, of = place if place is not None else (None, None)
+    return {"place": number, "place_of": of}
+
+
+def _so_far(account: model.Account | None, now: float) -> dict[str, float]:
+    return _seconds(accounts.so_far(account, now)) if account is not None else {}
+
+
+def _seconds(spent: Mapping[model.Spell, float]) -> dict[str, float]:
+    return {spell.value: round(seconds, 3) for spell, seconds in spent.items()}
+
+
+def _ended(wait: model.ClosedAccount, *, now: float) -> Document:
+    job = jobs.name_of(wait.task_url) or outside_text.clean(wait.task_name, _QUOTE)
+    return {
+        "id": wait.item,
+        "job": job,
+        "url": _quote(wait.task_url),
+        "label": _quote(wait.label) if wait.label else None,
+        "template": wait.template,
+        "agent": wait.agent,
+        "end": wait.end.value,
+        "queued_at": _iso(wait.since_at or None),
+        "left_at": _iso(wait.ended_at),
+        "left_age_s": _age(wait.ended_at, now),
+        "waited_s": round(max(0.0, wait.ended_at - wait.since_at), 3),
+        "spent_s": _seconds(wait.spent),
+        "text": _quote(wait.text, limit=1024),
     }
 
 

@@ -112,7 +112,8 @@ def render(source: StatusSource) -> str:
         ),
         '<p class="quiet">JSON: '
         + " ".join(
-            f'<a href="api/v1/{n}">{n}</a>' for n in ("queue", "agents", "templates", "plan")
+            f'<a href="api/v1/{n}">{n}</a>'
+            for n in ("queue", "history", "agents", "templates", "plan")
         )
         + ' · <a href="metrics">metrics</a></p>',
     ]
@@ -264,7 +265,11 @@ def _label(row: _Row) -> str:
 def _why(row: _Row) -> str:
     text = _text(row["text"]) or _text(row["controller_text"])
     css = "bad" if row["reason"] in _NEEDS_PERSON else ""
-    return f'<b class="{css}">{_text(row["reason"] or row["stage"])}</b> {text}'
+    words = terminal.place_words(row)
+    place = f' <span class="quiet">({_text(words)})</span>' if words else ""
+    far = terminal.spent_words(row["so_far_s"])
+    so_far = f'<br><span class="quiet">so far: {_text(far)}</span>' if far else ""
+    return f'<b class="{css}">{_text(row["reason"] or row["stage"])}</b> {text}{place}{so_far}'
 
 
 def _agent(row: _Row) -> str:

@@ -57,6 +57,7 @@ _DOCUMENTS: dict[str, Callable[[StatusSource], documents.Document]] = {
     "templates": documents.templates,
     "plan": documents.plan,
     "events": documents.events,
+    "history": documents.history,
 }
 _API = "/api/v1/"
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")

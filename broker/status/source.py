@@ -85,6 +85,10 @@ class StatusSource(Protocol):
         """The last agents that ended, oldest first; bounded."""
 
     @property
+    def waits(self) -> model.WaitBook:
+        """What the time of who waits, and of who did, was spent on; bounded."""
+
+    @property
     def leadership(self) -> leadership.LeadershipState:
         """Whether this broker acts, and who does."""
 

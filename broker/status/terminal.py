@@ -29,6 +29,26 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
 
 
+def ordinal(number: int) -> str:
+    """Return 1st, 2nd, 3rd, 11th."""
+    ends = {1: "st", 2: "nd", 3: "rd"}
+    return f"{number}{'th' if number % 100 in {11, 12, 13} else ends.get(number % 10, 'th')}"
+
+
+def place_words(row: _Row) -> str:
+    """Return which one an item is of those that wait for its template; empty: of none."""
+    if row["place"] is None:
+        return ""
+    return f"{ordinal(row['place'])} of {row['place_of']} that wait for {row['template']}"
+
+
+def spent_words(spent: Mapping[str, float], *, most: int = 4) -> str:
+    """Return what a wait was spent on, in a line: the longest spells, in their order."""
+    longest = sorted(spent, key=lambda slug: -spent[slug])[:most]
+    told = [f"{slug} {seconds(spent[slug])}" for slug in spent if slug in longest]
+    return ", ".join(told) + (", ..." if len(spent) > most else "")
+
+
 def moment(at: str | None) -> str:
     """Return a time of a document as people read it, in UTC: 2026-11-30 02:16:21."""
     return f"{at[:10]} {at[11:19]}" if at is not None else "?"

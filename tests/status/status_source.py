@@ -39,6 +39,7 @@ class FixedSource:
     unread_since: dict[str, float] = field(factory=dict)
     plan: model.Plan | None = None
     last_read: tuple[model.World, model.Plan] | None = None
+    waits: model.WaitBook = field(factory=model.WaitBook)
     outcomes: list[ledger.Outcome] = field(factory=list)
     deaths: list[death.Death] = field(factory=list)
     is_ready: tuple[bool, str] = (True, "ok")
@@ -194,7 +195,43 @@ def full(text: str = "some words") -> FixedSource:
             far: model.BackendView(synced=False, error=text),
         },
     )
+    waits = model.WaitBook(
+        open={
+            item.id: model.Account(
+                item.id,
+                NOW - 90,
+                model.WaitReason.NO_TEMPLATE,
+                NOW - 70,
+                None,
+                {model.WaitReason.QUIET_PERIOD: 15.0, model.WaitStep.UNSEEN: 5.0},
+            ),
+            quiet.id: model.Account(
+                quiet.id, NOW - 2, model.WaitReason.QUIET_PERIOD, NOW - 2, RELEASE.name
+            ),
+        },
+        closed=(
+            model.ClosedAccount(
+                item=model.ItemId(6),
+                task_url="https://c/job/folder/job/app/",
+                task_name=text,
+                label=text,
+                template=RELEASE.name,
+                agent=name,
+                end=model.WaitEnd.STARTED,
+                since_at=NOW - 100,
+                ended_at=NOW - 40,
+                spent={
+                    model.WaitReason.CAP_TEMPLATE: 12.5,
+                    model.WaitStep.IMAGE: 41.25,
+                    model.WaitStep.CONNECTING: 6.25,
+                },
+                text=text,
+            ),
+        ),
+        looked_at=NOW - 0.5,
+    )
     return FixedSource(
+        waits=waits,
         world=world,
         as_of={"controller": NOW - 0.5, "backend local": NOW - 0.5, f"backend {far}": NOW - 70},
         unread_since={f"backend {far}": NOW - 60},

@@ -17,7 +17,7 @@ from broker.status import Server, documents, page, server, terminal
 from tests.status import status_source
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "status"
-NAMES = ("queue", "agents", "templates", "plan", "events", "agent")
+NAMES = ("queue", "history", "agents", "templates", "plan", "events", "agent")
 
 
 def document(name, source):
@@ -173,6 +173,7 @@ def test_nothing_is_fetched_from_elsewhere():
     assert {"script", "link", "img", "iframe"}.isdisjoint(reader.tags)
     assert [link for link in reader.links if not link.startswith("https://c/")] == [
         "api/v1/queue",
+        "api/v1/history",
         "api/v1/agents",
         "api/v1/templates",
         "api/v1/plan",

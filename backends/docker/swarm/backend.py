@@ -393,6 +393,7 @@ class SwarmBackend:
             host=where.address if where is not None else "",
             ports=(*task.ports, *there.ports) if state is api.InstanceState.RUNNING else (),
             detail=states.waits_for(task) if starting else "",
+            fetching=task.state == "preparing",  # before all by its node, of its image
             exit=await self._certificate(name, task, where),
             mishap=self._nodes.mishap(task.container)
             if state is api.InstanceState.RUNNING

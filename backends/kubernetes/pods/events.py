@@ -111,7 +111,8 @@ def judge(events: Sequence[Mapping[str, Any]]) -> table.PodObstacle | None:
     if not row.text:
         return None
     words = f"{row.text} ({row.reason}): {states.words(event, 'message')}"
-    return table.PodObstacle(slug=row.slug, words=words[:_WORDS])
+    fetching = row.fetching or row.slug == "image"
+    return table.PodObstacle(slug=row.slug, words=words[:_WORDS], fetching=fetching)
 
 
 def _row(event: Mapping[str, Any]) -> table.EventRow | None:

@@ -150,7 +150,7 @@ class PodSighting:
                     self.instance, state=api.InstanceState.RUNNING, detail=why.words, flaw=end
                 )
             return attrs.evolve(self.instance, state=api.InstanceState.EXITED, detail="", exit=end)
-        return attrs.evolve(self.instance, detail=why.words)
+        return attrs.evolve(self.instance, detail=why.words, fetching=why.fetching)
 
     def waited_s(self, now: float) -> float:
         """Return for how long it has not come a step forward, as far as we have seen.
@@ -448,7 +448,8 @@ def _stuck(pod: Pod) -> table.PodObstacle | None:
             message = words(waiting, "message")
             whose = _whose(pod, _name(container)) or _of_mounted(pod, row, message)
             said = f"{whose}{row.text} ({row.reason}): {message}"
-            return table.PodObstacle(slug=row.slug, words=said[:_WORDS])
+            fetching = row.slug == "image"
+            return table.PodObstacle(slug=row.slug, words=said[:_WORDS], fetching=fetching)
     return None
 
 

@@ -49,14 +49,19 @@ class EventRow:
     slug: api.ExitSlug | None = None
     having: str = ""
     times: int = 1
+    fetching: bool = False  # of an image
 
 
 @frozen(kw_only=True)
 class PodObstacle:
-    """Why a pod does not run: ``slug`` of its end if it is given up, None if it is waited for."""
+    """Why a pod does not run: ``slug`` of its end if it is given up, None if it is waited for.
+
+    ``fetching``: an image is not there yet.
+    """
 
     slug: api.ExitSlug | None
     words: str
+    fetching: bool = False
 
 
 def _rows(where: StatusPart, *told: tuple[str, api.ExitSlug, str]) -> tuple[StatusRow, ...]:
@@ -157,7 +162,7 @@ EVENTS = (
     EventRow(reason="TriggeredScaleUp", text="no node fits; one is being added"),
     EventRow(reason="Nominated", text="no node fits; one is being added"),
     EventRow(reason="NotTriggerScaleUp", text="no node fits, and none will be added"),
-    EventRow(reason="Pulling", text="an image is being pulled"),
+    EventRow(reason="Pulling", text="an image is being pulled", fetching=True),
     *(
         EventRow(reason=reason)
         for reason in ["Scheduled", "SuccessfulAttachVolume", "Pulled", "Created", "Started"]

@@ -39,6 +39,22 @@ async def test_a_build_is_served_and_its_agent_goes_when_idle_for_too_long():
         assert {} == made.loop.state.ledger.memories
 
 
+async def test_its_wait_is_accounted_for_and_what_it_was_spent_on_is_kept():
+    """From the queue into the history: how it ended, where, and what its time was spent on."""
+    async with Daemon() as made:
+        made.submit(duration_s=10.0)
+        made.submit("nobody-serves-it")
+        await asyncio.sleep(20)
+        (closed,) = made.loop.state.waits.closed
+        (agent,) = made.instances
+        assert (model.WaitEnd.STARTED, agent) == (closed.end, closed.agent)
+        assert closed.ended_at - closed.since_at == pytest.approx(sum(closed.spent.values()))
+        assert [*closed.spent][0] is model.WaitStep.ORDERED
+        assert "t" == closed.label
+        (account,) = made.loop.state.waits.open.values()
+        assert model.WaitReason.NO_TEMPLATE is account.spell
+
+
 async def test_it_looks_fast_while_something_waits_and_slowly_at_rest():
     """One look a second under load, one in five seconds at rest."""
     async with Daemon() as made:

@@ -13,6 +13,7 @@ from backends import api as backends_api
 from broker.controller import reading
 from broker.core import model
 from broker.core.decide import judge, spec
+from broker.core.fleet import accounts
 from broker.core.fleet import ledger as ledgers
 from broker.loop import execute, pace, sources, turn
 from broker.loop import state as states
@@ -142,6 +143,7 @@ class Daemon:
         self.state = taken.state
         made = taken.state.plan
         self._judge(taken.state.world, made)
+        self._waits_add_up(taken)
         require(
             {a.name for a in taken.orders} == {a.name for a in made.actions} - set(self.running),
             f"I4: orders {taken.orders}, planned {made.actions}, running {set(self.running)}",
@@ -189,6 +191,23 @@ class Daemon:
             require(not busy, f"I2: busy {agent.name} is to go")
             view = seen.backends.get(agent.backend)
             require(view is not None and view.synced, f"I3: {agent.name} goes unseen")
+
+    def _waits_add_up(self, taken):
+        """What is booked of a wait is the wait, and everybody who waits has an account."""
+        book, seen = taken.state.waits, taken.state.world
+        if seen.controller.synced and not seen.controller.odd_items:
+            told = {u.item for u in taken.state.plan.unmet}
+            require(told <= book.open.keys(), f"no account: {told - book.open.keys()}")
+        for one in book.open.values():
+            spent = accounts.so_far(one, seen.now)
+            wait = max(seen.now - one.since_at, 0.0)
+            require(abs(sum(spent.values()) - wait) < 1e-3, f"not {wait} s: {one}")
+        for one in book.closed[-5:]:
+            wait = max(one.ended_at - one.since_at, 0.0)
+            require(abs(sum(one.spent.values()) - wait) < 1e-3, f"not {wait} s: {one}")
+        for note in taken.notes:
+            if isinstance(note, turn.Waited):
+                require(min(note.seconds.values()) > 0, f"time runs backwards: {note}")
 
     def _caps_hold(self, made):
         """I1, counted on the world itself: what is there and what is being launched."""

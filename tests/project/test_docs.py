@@ -51,6 +51,7 @@ def families(*, used=True):
         recorder.hook_heard(heard=True, lost=0)
         recorder.hook_refused("key")
         recorder.hook_decided(0.01)
+        recorder.waited("t", "image", 1.0)
         recorder.led(leading=True, holder="h", transitions=1)
         recorder.cycle(*one_cycle(), 1.0)
     return [f for f in recorder.registry.collect() if f.name.startswith("jenkins_broker_")]

@@ -1,9 +1,11 @@
 """Some hours of many days: the invariants in every cycle, and reruns that are the same."""
 
 import pathlib
+from collections import Counter
 
 import pytest
 
+from broker.core import model
 from tests.sim import simulator
 
 KEPT = [
@@ -30,6 +32,19 @@ def test_the_same_seed_gives_the_same_run():
     runs = [simulator.run(7, hours=0.5) for _ in range(2)]
     assert runs[0] == runs[1]
     assert runs[0].trace != simulator.run(8, hours=0.5).trace
+
+
+def test_what_was_booked_of_waits_is_what_they_took_but_for_a_look():
+    """The simulated controller knows when each began; what was waited for is plausible."""
+    run = simulator.Run(5, hours=1.0, policy=simulator.POLICIES["default"], faults=False)
+    run.go()
+    items, seen = run.world.sim.items, Counter()
+    for one in run.daemon.state.waits.closed:
+        if one.end is model.WaitEnd.STARTED:
+            assert 0.0 <= one.ended_at - items[one.item].started_at < 60.0
+            assert abs(sum(one.spent.values()) - (one.ended_at - one.since_at)) < 1e-3
+            seen.update(one.spent)
+    assert {model.WaitStep.ORDERED, model.WaitStep.CONNECTING} <= seen.keys()
 
 
 def test_without_faults_no_build_fails_and_warm_agents_pay():

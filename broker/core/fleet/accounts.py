@@ -249,16 +249,17 @@ def _closed(
     world, plan = before if before is not None else (None, None)
     items = {one.id: one for one in world.controller.items} if world is not None else {}
     unmet = {one.item: one for one in plan.unmet} if plan is not None else {}
+    labels = plan.ledger.labels if plan is not None else {}
     for account in sorted(gone, key=lambda one: (one.since_at, one.item)):
         item, last = items.get(account.item), unmet.get(account.item)
         start = started.get(account.item)
-        known = last.label.expression if last is not None else None
+        known = last.label if last is not None else labels.get(account.item)
         agent = last.agent if last is not None else None
         yield ClosedAccount(
             item=account.item,
             task_url=item.task_url if item is not None else "",
             task_name=item.task_name if item is not None else "",
-            label=known,
+            label=known.expression if known is not None else None,
             template=start.template if start is not None else account.template,
             agent=start.agent if start is not None else agent,
             end=WaitEnd.STARTED if start is not None else WaitEnd.LEFT,

@@ -49,7 +49,7 @@ async def test_its_wait_is_accounted_for_and_what_it_was_spent_on_is_kept():
         (agent,) = made.instances
         assert (model.WaitEnd.STARTED, agent) == (closed.end, closed.agent)
         assert closed.ended_at - closed.since_at == pytest.approx(sum(closed.spent.values()))
-        assert [*closed.spent][0] is model.WaitStep.ORDERED
+        assert next(iter(closed.spent)) is model.WaitStep.ORDERED
         assert "t" == closed.label
         (account,) = made.loop.state.waits.open.values()
         assert model.WaitReason.NO_TEMPLATE is account.spell

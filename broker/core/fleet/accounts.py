@@ -250,7 +250,10 @@ def _closed(
     items = {one.id: one for one in world.controller.items} if world is not None else {}
     unmet = {one.item: one for one in plan.unmet} if plan is not None else {}
     labels = plan.ledger.labels if plan is not None else {}
-    for account in sorted(gone, key=lambda one: (one.since_at, one.item)):
+    oldest_first = sorted(gone, key=lambda one: (one.since_at, one.item))
+    for account in oldest_first[:-CLOSED_KEPT]:
+        booking.ended(account)
+    for account in oldest_first[-CLOSED_KEPT:]:
         item, last = items.get(account.item), unmet.get(account.item)
         start = started.get(account.item)
         known = last.label if last is not None else labels.get(account.item)

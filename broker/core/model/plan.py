@@ -161,6 +161,8 @@ class WaitReason(enum.Enum):
     NOT_SYNCED = "not-synced", True
     DRAINING = "draining"
 
+    __hash__ = object.__hash__  # as of ``Phase``
+
 
 @frozen
 class Unmet:

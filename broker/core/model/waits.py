@@ -28,6 +28,8 @@ class WaitStep(enum.Enum):
     UNSEEN = "unseen"  # until the broker saw the item
     UNKNOWN = "unknown"  # the broker could not see the controller, or that agent's backend
 
+    __hash__ = object.__hash__  # as of ``Phase``
+
 
 Spell = WaitReason | WaitStep
 """What an item waits for, for a while."""

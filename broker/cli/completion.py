@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 AGENT = "AGENT"
 """A positional of this metavar is the name of an agent."""
@@ -54,7 +54,7 @@ def shape(parser: argparse.ArgumentParser) -> Shape:
     options, positionals, commands = [], [], {}
     for action in parser._actions:  # noqa: SLF001 -- argparse shows it no other way
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 -- as above
-            commands = {name: shape(sub) for name, sub in action.choices.items()}
+            commands = {name: _flat(shape(sub)) for name, sub in action.choices.items()}
         elif action.option_strings:
             options.append(_place(action))
         else:
@@ -65,6 +65,19 @@ def shape(parser: argparse.ArgumentParser) -> Shape:
         positionals=tuple(positionals),
         commands=commands,
     )
+
+
+def _flat(one: Shape) -> Shape:
+    """Return a command whose own commands are the words of its first place.
+
+    Each of their options stands for all of them.
+    """
+    if not one.commands:
+        return one
+    inner = one.commands.values()
+    options = {place.flags: place for sub in inner for place in sub.options}
+    ways = Argument(flags=(), wanted=Wanted.ANYTHING, words=tuple(one.commands), text=one.text)
+    return evolve(one, options=tuple(options.values()), positionals=(ways,), commands={})
 
 
 def _place(action: argparse.Action) -> Argument:

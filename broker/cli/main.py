@@ -251,7 +251,8 @@ def parser() -> argparse.ArgumentParser:
     complete = _command(subs, "completion", _complete, "print a script that completes in a shell")
     complete.add_argument("shell", choices=completion.NAMES, help="for which shell")
 
-    top.epilog = _listed(subs)
+    ends = "Exit codes: 0 done; 1 failed; 2 wrong configuration or arguments; 3 refused."
+    top.epilog = f"{_listed(subs)}\n\n{ends}"
     return top
 
 
@@ -278,7 +279,12 @@ def _showing(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
 
 
 def _hooking(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
-    hook = subs.add_parser("hook", description="The push hook of the controller.")
+    hook = subs.add_parser(
+        "hook",
+        usage="%(prog)s [-h] WAY ...",
+        description="The push hook of the controller.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     ways = hook.add_subparsers(
         prog=hook.prog, metavar="WAY", required=True, help=argparse.SUPPRESS
     )
@@ -295,6 +301,7 @@ def _hooking(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         ("remove", hooking.remove, "take it out by the script console"),
     ):
         _config_of(_command(ways, name, command, words))
+    hook.epilog = _listed(ways)
 
 
 def _watching(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
@@ -559,8 +566,7 @@ def _listed(subs: "argparse._SubParsersAction[_ArgumentParser]") -> str:
     """Return the commands as a table: argparse makes another one on every Python."""
     texts = {name: str(one.description).rstrip(".") for name, one in subs.choices.items()}
     lines = [f"  {name:13} {text[0].lower()}{text[1:]}" for name, text in texts.items()]
-    ends = "Exit codes: 0 done; 1 failed; 2 wrong configuration or arguments; 3 refused."
-    return "\n".join(["commands:", *lines, "", ends])
+    return "\n".join(["commands:", *lines])
 
 
 def _command(

@@ -272,6 +272,12 @@ def _block(value: object) -> str:
     return "without the | after its name, which makes one text of it" if is_block else ""
 
 
+def _required(cls: type[Any]) -> str:
+    """Return how a section is written of which one setting alone is required."""
+    required = [one.name for one in attrs.fields(cls) if one.default is attrs.NOTHING]
+    return f"{{{required[0]}: ...}}" if len(required) == 1 else ""
+
+
 def _is_dict(told: Any) -> bool:
     return typing.get_origin(told) is dict
 
@@ -307,7 +313,8 @@ def _class_hook(converter: cattrs.Converter, cls: type[Any]) -> Callable[[Any, A
 
     def structure(value: Any, told: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise values.Bad(values.shown(value), _SECTION, _block(value))
+            hint = _block(value) or ("" if value is None else _required(cls))
+            raise values.Bad(values.shown(value), _SECTION, hint)
         return inner(value, told)
 
     return structure

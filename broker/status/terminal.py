@@ -228,8 +228,8 @@ def render(told: Mapping[str, _Row], *, width: int | None = None) -> str:
                     i["id"],
                     i["label"],
                     seconds(i["waiting_age_s"]),
-                    i["reason"],
-                    i["text"],
+                    i["reason"] or i["stage"],
+                    i["text"] or i["controller_text"],
                 )
                 for i in items
             ],

@@ -38,7 +38,7 @@ def phase_of(scene, name):
     "ran, words",
     [
         (backends_api.Ran(code=0, output="well"), ""),
-        (backends_api.Ran(code=3), "its dirty check ended with exit status 3"),
+        (backends_api.Ran(code=3), "its dirty check ended with exit status 3 and wrote nothing"),
         (
             backends_api.Ran(code=1, output="a\n disk full \n\n"),
             "its dirty check ended with exit status 1: disk full",

@@ -35,6 +35,14 @@ def test_what_a_real_engine_showed(name, slug, code, words):
     assert told.at is not None
 
 
+def test_how_long_before_is_said_as_people_say_it():
+    """A child may have been killed hours before."""
+    for ago, said in ((60, "60 s"), (500, "8 min"), (7300, "2 h")):
+        seen = death.EventTrace(oom_at=(AT - ago,))
+        told = death.certificate(death.Ended(exit_code=1, finished_at=AT, seen=seen))
+        assert f"killed for memory {said} before" in told.message
+
+
 def test_a_kill_long_after_the_oom_of_a_child_is_a_kill():
     """OOMKilled is true then, and the kill was the cause."""
     seen = death.EventTrace(oom_at=(AT - 60,))

@@ -172,10 +172,17 @@ def _out_of_memory(ended: Ended) -> bool:
 def _oom_before(ended: Ended) -> str:
     if ended.seen.oom_at and ended.finished_at is not None:
         ago = max(0.0, ended.finished_at - ended.seen.oom_at[-1])
-        return f"; a process in it had been killed for memory {ago:.0f} s before"
+        return f"; a process in it had been killed for memory {_span(ago)} before"
     if ended.oom_killed:
         return "; a process in it had been killed for memory"
     return ""
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _killer(ended: Ended, number: int) -> str:

@@ -35,13 +35,13 @@ def failure(check: Check, ran: backends_api.Ran, *, within_s: float) -> str:
     """Return what came of a check that did not pass, in words; empty: it passed."""
     if ran.code == 0:
         return ""
+    lines = [line.strip() for line in ran.output.splitlines() if line.strip()]
     if ran.code is None:
         end = f"did not end within {within_s:g} s"
     elif ran.code < 0:
         end = f"was ended by signal {-ran.code}"
     else:
-        end = f"ended with exit status {ran.code}"
-    lines = [line.strip() for line in ran.output.splitlines() if line.strip()]
+        end = f"ended with exit status {ran.code}" + (" and wrote nothing" if not lines else "")
     said = texts.clean(lines[-1], _LINE) if lines else ""
     return f"its {check.value} check {end}" + (f": {said}" if said else "")
 

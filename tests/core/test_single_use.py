@@ -374,6 +374,22 @@ def test_who_is_asked_for_by_name_is_kept_for_that():
     assert scene.plan().actions == ()
 
 
+@pytest.mark.parametrize("label", ["t", "o-t-a1"])
+@pytest.mark.parametrize("remembered", [{"builds": 1}, {"unseen": 2}, {"known": False}])
+def test_who_is_asked_for_by_name_is_kept_for_that_whoever_else_waits(label, remembered):
+    """Out of service for an item that came first it would be brought back with the next look."""
+    scene = scene_of(cap=2)
+    name = scene.agent("t", Phase.IDLE, **remembered)
+    scene.wait(item(1, label))
+    scene.wait(item(2, name))
+    made = scene.plan()
+    assert actions(made, model.CordonAgent) == {}
+    assert actions(made, model.RetireAgent) == {}
+    assert launches(made) == ({"t": 1} if label == "t" else {})
+    (told,) = {r.text for r in made.refusals if r.subject == name}
+    assert f"stays because item {2 if label == 't' else 1} must go on with it" in told
+
+
 @pytest.mark.parametrize("phase", [Phase.IDLE, Phase.CONNECTING])
 @pytest.mark.parametrize(("glanced_at", "ordered"), [(NOW, 0), (NOW - 5, 1)])
 def test_a_look_that_began_before_a_glance_shows_the_item_still(phase, glanced_at, ordered):

@@ -579,7 +579,7 @@ def test_a_start_that_an_item_names_is_waited_for_whatever_its_definition():
     scene.wait(item(1, name))
     made = scene.plan()
     assert made.actions == ()
-    assert "item 1 could want it" in made.refusals[0].text
+    assert "item 1 must go on with it" in made.refusals[0].text
 
 
 def test_an_agent_is_not_kept_by_what_the_controller_does_not_give_it():

@@ -376,10 +376,14 @@ def _retire_idle(  # noqa: PLR0911 -- one objection, one return
         settle_s=draft.policy.settle_s,
         over_age=verdict.cause is model.Cause.MAX_AGE,
     )
-    if wish is not None and verdict.cause in retention.USED and wish.pinned is None:
-        _cordon(draft, agent, verdict)  # at once: another build is what must not come
-        return True
     if wish is not None:
+        by_name = next((c.wish for c in interests if c.wish.pinned == agent.name), None)
+        if by_name is not None:  # what must go on with this very one comes before all rules
+            _refuse(draft, agent, verdict, f"item {by_name.item.id} must go on with it")
+            return False
+        if verdict.cause in retention.USED:
+            _cordon(draft, agent, verdict)  # at once: another build is what must not come
+            return True
         _refuse(draft, agent, verdict, f"item {wish.item.id} could want it")
         return False
     draft.actions.append(

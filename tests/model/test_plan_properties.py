@@ -1,5 +1,7 @@
 """What holds for every plan, whatever the world looks like."""
 
+import re
+
 import attrs
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -188,6 +190,7 @@ def test_the_order_of_what_is_seen_means_nothing(scene, data):
     assert {u.item: u for u in expected.unmet} == {u.item: u for u in found.unmet}
 
 
+_TIME_OF_DAY = re.compile(r"\d\d:\d\d UTC")
 _TIMES = {"at", "since_at", "until_at"}
 
 
@@ -238,13 +241,21 @@ def moved(world, by):
     return attrs.evolve(world, controller=controller, backends=backends)
 
 
+def timeless(action):
+    """Return an action without the times of day that its reason names."""
+    return attrs.evolve(action, reason=_TIME_OF_DAY.sub("a time", action.reason))
+
+
 @given(scene=scenes(), by=st.sampled_from([-500_000.0, 3600.0, 1e9]))
 def test_only_differences_of_time_matter(scene, by):
-    """The same world an hour, or thirty years, later gives the same plan."""
+    """The same world an hour, or thirty years, later gives the same plan.
+
+    But for words that name a time of day, which is another one then.
+    """
     world = scene.world()
     expected = plan.plan(world, scene.policy)
     found = plan.plan(moved(world, by), scene.policy)
-    assert expected.actions == found.actions
+    assert [timeless(a) for a in expected.actions] == [timeless(a) for a in found.actions]
     assert {(u.item, u.reason) for u in expected.unmet} == {
         (u.item, u.reason) for u in found.unmet
     }

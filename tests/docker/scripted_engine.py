@@ -46,10 +46,12 @@ class Engine:
     def answer(self, method: str, end: str, told: object, *, odd: bool = False) -> None:
         """Answer with JSON, bytes as they are, or whatever a function does with the socket.
 
+        To bytes with a whole head is added that the connection is closed, if they do not say it.
         ``odd``: it is no answer of an engine, and shall be none.
         """
         as_it_is = callable(told) or isinstance(told, bytes)
-        self.answers[method, end] = told if as_it_is else echo.reply(told)
+        reply = told if as_it_is else echo.reply(told)
+        self.answers[method, end] = _closes(reply) if isinstance(reply, bytes) else reply
         self._documents.pop((method, end), None)
         if not as_it_is and not odd:
             self._documents[method, end] = told
@@ -154,10 +156,24 @@ class _Ending:
             raise OSError("the test is over")
 
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-TO_THE_END = HEAD + b"Connection: close\r\n\r\n"
-GZIP = HEAD + b"Content-Encoding: gzip\r\nConnection: close\r\n\r\n"
+TO_THE_END = HEAD + b"\r\n"
+GZIP = HEAD + b"Content-Encoding: gzip\r\n\r\n"
+
+
+def _closes(told: bytes) -> bytes:
+    """Say in the head of an answer that the connection is closed after it, as it is here.
+
+    A client that was not told may send its next request while it is being closed.
+    """
+    status, _, head = told[: told.find(b"\r\n\r\n") + 2].partition(
+        b"\r\n"
+    )  # the body may be large
+    is_last = status.startswith((b"HTTP/1.1 2", b"HTTP/1.1 3", b"HTTP/1.1 4", b"HTTP/1.1 5"))
+    if b"\r\n\r\n" not in told or not is_last or b"connection:" in head.lower():
+        return told
+    return status + b"\r\nConnection: close\r\n" + told[len(status) + 2 :]
 
 
 def chunk(data: bytes) -> bytes:

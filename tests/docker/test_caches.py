@@ -242,9 +242,7 @@ def reasons(caplog, what):
 def test_one_that_is_too_old_goes_and_is_made_anew(scene, caplog):
     caplog.set_level("INFO")
     scene.there(15 * DAY)
-    scene.engine.answer(
-        "DELETE", "/volumes/m2-3", b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
-    )
+    scene.engine.answer("DELETE", "/volumes/m2-3", b"HTTP/1.1 204 No Content\r\n\r\n")
     assert ["DELETE", "POST"] == scene.renew(max_age_s=14 * DAY)
     sent = json.loads(scene.engine.requests[-1].body)
     assert ("m2-3", "local") == (sent["Name"], sent["Driver"])
@@ -345,9 +343,7 @@ async def test_sizes_are_asked_for_seldom_and_only_for_who_needs_them(scene, cap
     scene.now.at += 2 * renewal.EVERY_S
     await scene.look()  # nobody came since
     assert 2 == scene.looks()
-    scene.engine.answer(
-        "DELETE", "/volumes/m2-3", b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
-    )
+    scene.engine.answer("DELETE", "/volumes/m2-3", b"HTTP/1.1 204 No Content\r\n\r\n")
     removed = await asyncio.to_thread(scene.renew, max_size_bytes=2 << 30)
     assert ["DELETE", "POST"] == removed
     assert ["3.0Gi large, max_size is 2Gi"] == reasons(caplog, "cache removed")

@@ -5,6 +5,7 @@ import pytest
 
 from backends import api as backends_api
 from broker.core import model
+from broker.core.decide import plan
 from broker.core.fleet import agents as agents_
 from broker.core.model import Phase
 from tests.core import worlds
@@ -95,3 +96,17 @@ def test_what_it_used_stays_known_when_its_instance_is_gone():
     scene.instances[B] = []
     scene.ledger = ledger
     assert used == scene.plan().ledger.memories[name].usage
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.BUSY])
+def test_what_an_agent_uses_is_shown_although_nothing_else_of_it_has_changed(phase):
+    """A later plan takes agents from the one before it, if they are the same."""
+    scene, name = scene_of(phase, mishap=None)
+    last = None
+    for number in range(5):
+        used = backends_api.Usage(at=scene.now, memory_peak_bytes=number << 20)
+        scene.instances[B] = [attrs.evolve(one, usage=used) for one in scene.instances[B]]
+        last = plan.plan(scene.world(), scene.policy, last)
+        (agent,) = last.agents
+        assert used == agent.instance.usage == last.ledger.memories[name].usage
+        scene.ledger, scene.now = last.ledger, scene.now + 15.0

@@ -133,6 +133,7 @@ def _unchanged(
             and agent.backend is not None
             and (instance := instances.get(agent.backend, nothing).get(name)) is not None
             and instance == agent.instance
+            and instance.usage == agent.instance.usage  # which makes no difference otherwise
             and assigned not in memory.executable_urls
             and not (memory.closed_at is not None and computer.offline)
             and name not in others

@@ -194,6 +194,8 @@ def _of_network(text: str) -> Iterator[str]:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    if "%" in text:  # a zone of one machine means nothing on another, and may hold anything
+        return None
     try:
         return ipaddress.ip_address(text)
     except ValueError:

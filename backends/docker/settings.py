@@ -21,6 +21,7 @@ from outside import quotes
 
 _SIGNED = re.compile(r"[+-]?[A-Za-z_]+")
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
+_GROUP = re.compile(r"[^\s:]+")
 _NAME = r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]-][^\s/:@\[\]]*)"
 _HOST = re.compile(
     rf"(unix:///\S+|tcp://{_NAME}:\d{{1,5}}(/[^\s@]*)?|https?://[^\s@]+"
@@ -325,7 +326,12 @@ class DockerTemplate:
         words="USER or USER:GROUP",
         word="image",
     )
-    groups: tuple[str, ...] = setting.of("More groups, such as that of a shared volume.", ())
+    groups: tuple[str, ...] = setting.of(
+        "More groups, such as that of a shared volume.",
+        (),
+        like=_GROUP,
+        words="a number, or a group's name in the image",
+    )
     memory_swap_bytes: int | None = setting.of(
         "Memory and swap together. Default: no swap where memory is limited; an agent that swaps "
         "is worse than one that is ended.",

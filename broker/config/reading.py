@@ -185,7 +185,7 @@ def _field_hook(
         return None
 
     def hook(value: object, kind: Any) -> Any:
-        if word is not None and value in {word, False}:  # YAML 1.1 reads off as false
+        if word is not None and (value == word or value is False):  # YAML 1.1: off is false
             return None
         if value is None and attribute.default is None:
             return None

@@ -119,6 +119,8 @@ def test_what_java_cannot_be_told_is_said(tmp_path):
         ("http: 'http://u:hunter2@p:1'", "proxy.http: found a URL with a user (not shown)"),
         ("https: 'https://p:1'", "proxy.https: found 'https://p:1'; allowed: http://HOST:PORT"),
         (f"{URL}, no_proxy: [ok, 'a:1']", "proxy.no_proxy[1]: found 'a:1'"),
+        ("http: 'http://[fe80::1%a b]:1'", "proxy.http: found 'http://[fe80::1%a b]:1'"),
+        (f"{URL}, no_proxy: ['fe80::1%a,b|c']", "proxy.no_proxy[0]: found 'fe80::1%a,b|c'"),
     ],
 )
 def test_what_is_refused(tmp_path, said, words):

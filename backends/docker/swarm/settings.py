@@ -17,6 +17,7 @@ from backends.kit.remarks import Common, Remark
 from outside import quotes
 
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
+_GROUP = re.compile(r"[^\s:]+")
 _VOLUME = re.compile(r"/.*|([A-Za-z0-9]|\{slot\})([A-Za-z0-9_.-]|\{slot\})*", re.DOTALL)
 _CONSTRAINT = re.compile(r"(node|engine)\.[A-Za-z0-9_.-]{1,56} ?[!=]= ?\S.*")
 _SPREAD = re.compile(r"(node|engine)\.labels\.\S+")
@@ -269,7 +270,12 @@ class SwarmTemplate:
         words="USER or USER:GROUP",
         word="image",
     )
-    groups: tuple[str, ...] = setting.of("More groups, such as that of a shared volume.", ())
+    groups: tuple[str, ...] = setting.of(
+        "More groups, such as that of a shared volume.",
+        (),
+        like=_GROUP,
+        words="a number, or a group's name in the image",
+    )
     pids: int | None = setting.of(
         "Processes and threads at most: a fork bomb must not take the node. null: no limit.",
         8192,

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import threading
 
 import pytest
 
 from backends import api
 from backends.docker import settings
-from backends.docker.engine import answers
+from backends.docker.containers import commands
+from backends.docker.engine import answers, client
+from backends.kit import running
 from tests import patience
 from tests.contract import checks
 from tests.docker import scripted_engine
@@ -75,6 +78,52 @@ def test_what_a_refusal_means(status, words, kind):
 def test_what_is_read_of_its_end(told, status):
     """What is no number is none."""
     assert status == answers.exec_status(told)
+
+
+class _Blocked(client.Engine):
+    """One whose commands all are out of time, when they are told so."""
+
+    def __init__(self) -> None:
+        super().__init__(settings.Host(url="unix:///nowhere"), settings.DockerSettings())
+        self.out_of_time = threading.Semaphore(0)
+        self.begun: list[str] = []
+        self.killed: list[str] = []
+
+    def run(self, container_id, argv, *, mark, within_s):
+        if argv[0] == running.ENDING[0]:
+            self.killed.append(container_id)
+            return 0, running.LastOutput()
+        self.begun.append(container_id)
+        self.out_of_time.acquire()
+        return None, running.LastOutput()
+
+
+async def test_who_is_out_of_time_is_ended_though_many_others_wait_for_their_turn():
+    """The kill stands in no queue behind commands that are as slow."""
+    engine = _Blocked()
+    at_once = client.Lane.RUN.value
+    calls = [
+        asyncio.ensure_future(commands.run(engine, f"c{number}", ("true",), within_s=1.0, hide=()))
+        for number in range(3 * at_once)
+    ]
+
+    async def begun(number: int) -> bool:
+        return len(engine.begun) == number
+
+    try:
+        await checks.until("as many as may run", lambda: begun(at_once), within_s=WITHIN_S)
+        engine.out_of_time.release()
+        await checks.until("the next one runs", lambda: begun(at_once + 1), within_s=WITHIN_S)
+        done, _ = await asyncio.wait(calls, timeout=WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+        assert [None] == [(await call).code for call in done]
+        calls[-1].cancel()  # it has not begun: there is nothing to be killed
+        with pytest.raises(asyncio.CancelledError):
+            await calls[-1]
+        assert len(engine.killed) == 1
+        assert engine.killed[0] in engine.begun
+    finally:
+        engine.out_of_time.release(len(calls))
+        await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_out_of_time_all_that_it_started_ends(rig):

@@ -29,11 +29,12 @@ async def run(
 ) -> api.Ran:
     """Run a command. Raises Rejected where its program is not there, NotFound, Unavailable."""
     value = secrets.token_hex(8)
+    under_way = await engine.begin(
+        client.Lane.RUN, engine.run, container_id, argv, mark=f"{running.MARK}={value}",
+        within_s=within_s,
+    )  # fmt: skip
     try:
-        code, output = await engine.call(
-            client.Lane.RUN, engine.run, container_id, argv, mark=f"{running.MARK}={value}",
-            within_s=within_s,
-        )  # fmt: skip
+        code, output = await under_way
     except asyncio.CancelledError:  # its thread ends with the command
         await _end(engine, container_id, value)
         raise
@@ -49,7 +50,7 @@ async def _end(engine: client.Engine, container_id: str, value: str) -> None:
     """Kill what carries the mark. What goes wrong changes nothing in what is known of it."""
     with contextlib.suppress(api.BackendError):
         await engine.call(
-            client.Lane.RUN,
+            client.Lane.KILL,
             engine.run,
             container_id,
             # as an argument: by its environment the shell would find itself

@@ -67,7 +67,7 @@ class Lane(enum.Enum):
     PULL = 2
     SIZES = 1  # an engine walks through all its volumes
     RUN = 6  # commands in containers, each as long as it takes
-    KILL = 4  # of those that are out of time: it waits for none that is to be ended itself
+    KILL = 5  # of those that are out of time: it waits for none that is to be ended itself
 
 
 class NoImageError(Exception):

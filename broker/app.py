@@ -17,9 +17,10 @@ import broker
 from backends import api as backends_api
 from broker import clock, config, metrics, page_address, status, store, tries
 from broker.control import guard
+from broker.control import orders as order_forms
 from broker.controller import placeholder
 from broker.core import model
-from broker.core.fleet import death
+from broker.core.fleet import death, standing
 from broker.core.fleet import ledger as ledgers
 from broker.hook import inbox, installing
 from broker.leading import leadership
@@ -65,6 +66,7 @@ class Broker:
     page: str = ""  # address of the status page once it is served
     configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
     tried: tries.Tries | None = None  # what a person may have tried
+    orders: order_forms.Orders | None = None  # what people may order, and what stands of it
     hook: inbox.Inbox | None = None
     _server: status.Server | None = None
     _disk_full: bool = False
@@ -81,7 +83,10 @@ class Broker:
     @property
     def policy(self) -> model.Policy:
         """The configuration in force, of this moment."""
-        return config.policy(self.settings, wall_now=self.watch.wall(), draining=self.draining)
+        told = config.policy(self.settings, wall_now=self.watch.wall(), draining=self.draining)
+        if self.orders is None:
+            return told
+        return standing.in_force(told, self.orders.standing(), now=self.watch.now())
 
     @property
     def fingerprint(self) -> str:
@@ -352,6 +357,7 @@ class Broker:
             metrics=self.recorder.render,
             gate=guard.Guard(lambda: self.settings.tokens_file),
             tries=self.tried,
+            orders=self.orders,
             hook=self.hook,
         )
         host, port = self.settings.listen

@@ -14,6 +14,7 @@ from backends import api as backends_api
 from backends import lease, registry
 from broker import app, clock, config, metrics, store, tries, trying
 from broker.config import trusting
+from broker.control import orders
 from broker.controller import placeholder, reading
 from broker.core import model
 from broker.core.decide import judge, spec
@@ -112,6 +113,15 @@ def build(
         watch=watch,
         leads=leads,
     )
+    assembled.orders = orders.Orders(
+        files=files,
+        now=watch.now,
+        policy=lambda: assembled.policy,
+        plan=lambda: assembled.plan,
+        world=lambda: assembled.world,
+        obstacle=lambda: _unordered(assembled),
+        changed=reconciler.hint,
+    )
     end = _inbox(assembled)
     reconciler.executor.hook = assembled.hook = end
     reconciler.ends_steps = lambda: end.state.is_heard(watch.now())
@@ -169,6 +179,13 @@ def trier(
     if is_marked:
         made.fleet, made.leads = broker.reconciler, lambda: broker.leads.leading
     return made
+
+
+def _unordered(broker: app.Broker) -> str:
+    """Say why nothing may be ordered of a broker just now; empty: it may."""
+    if not broker.leads.leading:
+        return "this broker is a standby: ask the one that leads"
+    return "this broker is stopping" if broker.reconciler.is_stopping else ""
 
 
 def _untried(broker: app.Broker) -> str:

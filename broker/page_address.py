@@ -154,7 +154,7 @@ async def _document(
     async with session.request(
         method, url, json=body_sent, headers={CHALLENGE: word}, allow_redirects=False
     ) as answer:
-        if answer.status in _REFUSALS:
+        if answer.status in _REFUSALS or (told is not None and answer.status == 404):
             words = await answer.content.read(_WORDS_MAX)
             raise OrderDeclined(text.clean(words.decode("utf-8", "replace").strip()))
         if answer.status not in {200, 202}:

@@ -352,6 +352,10 @@ def _disguised_policy(
     return attrs.evolve(
         policy,
         templates=tuple(disguised_template(t) if t.restricted else t for t in policy.templates),
+        standing=tuple(
+            attrs.evolve(one, who=_hashed(one.who), note=_hashed(one.note))
+            for one in policy.standing
+        ),
     )
 
 

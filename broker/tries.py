@@ -15,6 +15,7 @@ from attrs import define, field
 from backends.kit import finding
 from broker import trying
 from broker.core import model
+from broker.core.fleet import standing
 from broker.status import TryRefused
 from outside import waits
 
@@ -61,6 +62,9 @@ class Tries:
             raise TryRefused("there is no such template in the configuration in force")
         if found.paused:
             raise TryRefused(f"template {found.name} is paused")
+        stops = standing.stopping(self.policy().standing, template=found.name, now=self.now())
+        if stops is not None:
+            raise TryRefused(standing.words(stops, now=self.now()))
         wanted = tuple(name for name in found.backends if backend in {None, name})
         if not wanted:
             raise TryRefused(f"template {found.name} may not go to that backend")

@@ -25,6 +25,7 @@ from broker.cli import (
     hooking,
     importing,
     inspection,
+    ordering,
     running,
     runtimes,
     shared,
@@ -197,6 +198,7 @@ def parser() -> argparse.ArgumentParser:
 
     _showing(subs)
     _watching(subs)
+    _orders(subs)
 
     diff = _command(
         subs, "diff", differing.diff, "say what a reload of the running broker would change"
@@ -351,6 +353,58 @@ def _watching(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     _page_of(events)
     _follow_of(events, "also what it does from now on, until Ctrl-C")
     _json_of(events)
+
+
+def _orders(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
+    """Add what a person may order of the broker at work."""
+    stops = "start no new agents, until it is taken back; builds go on"
+    for name, text in (
+        ("pause", stops),
+        ("drain", "start no new agents, and let those that are there go after their builds"),
+        ("resume", "take back a pause or a drain"),
+    ):
+        order = _order(subs, name, text)
+        about = order.add_mutually_exclusive_group()
+        about.add_argument("--template", metavar="NAME", help="of this template alone")
+        about.add_argument("--backend", metavar="NAME", help="on this backend alone")
+        _note_of(order, required=name != "resume")
+        if name != "resume":
+            _for_of(order, "how long, as 30m or 2h (default: until it is taken back)")
+
+    prewarm = _order(subs, "prewarm", "keep so many agents of a template warm for a while")
+    prewarm.add_argument("template", metavar="TEMPLATE", help="name of a template")
+    prewarm.add_argument(
+        "agents", metavar="N", help="how many, as far as the caps allow; 0 takes it back"
+    )
+    _for_of(prewarm, "how long, as 30m or 2h (default: 2h)")
+    _note_of(prewarm)
+
+    retire = _order(subs, "retire", "let one agent go: after its build, if it has one")
+    retire.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
+    _note_of(retire)
+
+    listed = _command(subs, "orders", ordering.show, "list what people have ordered, and stands")
+    _page_of(listed)
+    _json_of(listed)
+
+
+def _order(
+    subs: "argparse._SubParsersAction[_ArgumentParser]", name: str, text: str
+) -> argparse.ArgumentParser:
+    sub = _command(subs, name, ordering.give, text)
+    sub.set_defaults(order=name)
+    _config_of(sub)
+    _json_of(sub)
+    return sub
+
+
+def _for_of(sub: argparse.ArgumentParser, text: str) -> None:
+    sub.add_argument("--for", metavar="DURATION", help=text)
+
+
+def _note_of(sub: argparse.ArgumentParser, *, required: bool = False) -> None:
+    text = "why, for all who look"
+    sub.add_argument("--note", metavar="WORDS", required=required, help=text)
 
 
 def _page_of(sub: argparse.ArgumentParser) -> None:

@@ -143,6 +143,11 @@ class Reconciler:
         """How many actions run."""
         return len(self._tasks)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing new is ordered any more."""
+        return self._stopping
+
     async def run(self) -> None:
         """Run until ``stop``; then wait for what is in flight, ``finish_s`` at most."""
         self._sources.forget()  # by an earlier run, which was cancelled

@@ -19,7 +19,7 @@ from broker.core import model
 from broker.core.decide import explain, staying
 from broker.core.decide import leftovers as remains
 from broker.core.demand import parameters
-from broker.core.fleet import accounts, death, ledger, withheld
+from broker.core.fleet import accounts, death, ledger, standing, withheld
 from broker.status import jobs
 from broker.status.source import StatusSource
 from outside import text as outside_text
@@ -170,6 +170,7 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
         wake_at=_iso(last.wake_at) if last is not None else None,
         wake_in_s=_until(last.wake_at, now) if last is not None else None,
         draining=source.policy.draining,
+        orders=_standing(source),
         configuration=source.fingerprint,
         configuration_at=_iso(state.read_at or None),
         configuration_age_s=_age(state.read_at or None, now),
@@ -185,6 +186,34 @@ def plan(source: StatusSource, *, most: int | None = None) -> Document:
         hook=_hook(source, now=now),
     )
     return document
+
+
+def orders(source: StatusSource) -> Document:
+    """Return what people have ordered, and stands."""
+    return {**_head(source), "orders": _standing(source)}
+
+
+def _standing(source: StatusSource) -> list[Document]:
+    now = source.now()
+    return [
+        {
+            "kind": order.kind.value,
+            "about": standing.subject(order),
+            "template": order.template,
+            "backend": order.backend,
+            "agent": order.agent,
+            "agents": order.agents or None,
+            "who": _quote(order.who),
+            "note": _quote(order.note),
+            "since_at": _iso(order.since_at),
+            "age_s": _age(order.since_at, now),
+            "until_at": _iso(order.until_at),
+            "until_in_s": _until(order.until_at, now) if order.until_at is not None else None,
+            "text": _quote(standing.words(order), limit=1024),
+        }
+        for order in source.policy.standing
+        if order.stands(now)
+    ]
 
 
 def _hook(source: StatusSource, *, now: float) -> Document | None:

@@ -95,6 +95,7 @@ def render(source: StatusSource) -> str:
             "Nothing waited." if old else "Nothing waits.",
             total=queue["total"],
         ),
+        _table("Ordered by people", plan["orders"], _ORDERS),
         _table("Held back", held, _HELD, total=held_total, alarm=True),
         _table("Died", died, _DEATHS, alarm=True),
         _table("Templates", templates["templates"], _TEMPLATES, "No template is configured."),
@@ -382,6 +383,11 @@ _AGENTS: tuple[_Column, ...] = (
     ("Memory", "n", _memory),
     ("Where", "k", lambda row: _text(terminal.where(row))),
     ("Runs", "", _running),
+)
+_ORDERS: tuple[_Column, ...] = (
+    ("What stands", "", _of("text")),
+    ("For", "n", _age_of("age_s")),
+    ("Until", "k", lambda row: _text(terminal.order_end(row))),
 )
 _HELD: tuple[_Column, ...] = (
     ("What", "k", _held_what),

@@ -34,11 +34,12 @@ from attrs import frozen
 
 from broker import page_address
 from broker.control import guard, tokens
+from broker.control import orders as order_forms
 from broker.core import model
 from broker.core.decide import leftovers
 from broker.hook import inbox, messages
 from broker.status import documents, page
-from broker.status.source import HookEnd, StatusSource, TryOrders, TryRefused
+from broker.status.source import HookEnd, PersonOrders, StatusSource, TryOrders, TryRefused
 from outside import doors, http_handler, limited_log, waits
 
 _LOG = logging.getLogger("broker.status")
@@ -56,6 +57,7 @@ _DOCUMENTS: dict[str, Callable[[StatusSource], documents.Document]] = {
     "agents": functools.partial(documents.agents, rows=iter),
     "templates": documents.templates,
     "plan": documents.plan,
+    "orders": documents.orders,
     "events": documents.events,
     "history": documents.history,
 }
@@ -110,9 +112,10 @@ class Server:
         limits: doors.DoorLimits | None = None,
         gate: guard.Guard | None = None,
         tries: TryOrders | None = None,
+        orders: PersonOrders | None = None,
         hook: HookEnd | None = None,
     ) -> None:
-        """``gate`` lets in who may order something, ``tries`` is what they may order.
+        """``gate`` lets in who may order something, ``tries`` and ``orders`` do it.
 
         ``hook`` takes what the controller's push hook tells.
         """
@@ -121,6 +124,7 @@ class Server:
         self._source = source
         self._gate = gate
         self._tries = tries
+        self._orders = orders
         self._hook = hook
         self._metrics = metrics
         self._limits = limits if limits is not None else doors.DoorLimits()
@@ -184,6 +188,10 @@ class Server:
         if self._gate is not None and self._tries is not None:
             app.router.add_get(f"{_API}try", self._ordering(tokens.Role.VIEW, self._tried))
             app.router.add_post(f"{_API}try", self._ordering(tokens.Role.OPERATE, self._try))
+        if self._gate is not None and self._orders is not None:
+            for form in order_forms.FORMS.values():
+                take = self._ordering(tokens.Role.OPERATE, self._taking(form))
+                app.router.add_post(f"{_API}{form.name}", take)
         return app
 
     def _add(self, app: web.Application, path: str, make: _Make) -> None:
@@ -312,6 +320,25 @@ class Server:
             why=told.get("why", ""),
         )
         return _json(self._tries.document(), status=HTTPStatus.ACCEPTED)
+
+    def _taking(self, form: order_forms.OrderForm) -> _Ordering:
+        """Return what takes an order of one kind."""
+
+        async def take(request: web.Request, holder: tokens.Holder) -> web.Response:
+            assert self._orders is not None  # noqa: S101 -- as above
+            try:
+                told = await _order(request, wanted=form.wanted, may_have=form.may_have)
+                said = self._orders.take(form.name, told, who=holder.who)
+            except ValueError as error:
+                return _line(HTTPStatus.BAD_REQUEST, str(error))
+            except order_forms.OrderDenied as refused:
+                return _line(HTTPStatus.CONFLICT, str(refused))
+            about = " ".join(told[name] for name in order_forms.TOLD if name in told)
+            what = f"{form.name} {about}" if about else form.name
+            guard.ordered(holder, what, remote=str(request.remote), why=told.get("note", ""))
+            return _json({**documents.orders(self._source), "said": said})
+
+        return take
 
     # --- the answers ---
 

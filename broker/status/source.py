@@ -27,6 +27,16 @@ class TryOrders(Protocol):
         """Return what is tried, or was tried last."""
 
 
+class PersonOrders(Protocol):
+    """What a person may order beside a try."""
+
+    def take(self, name: str, told: Mapping[str, str], *, who: str) -> str:
+        """Do what is ordered, and say what was done.
+
+        Raises ``orders.OrderDenied`` and ``orders.MalformedOrder``.
+        """
+
+
 class HookEnd(Protocol):
     """The broker's end of the push hook."""
 

@@ -219,6 +219,7 @@ def render(told: Mapping[str, _Row], *, width: int | None = None) -> str:
             f"overshoot {plan['overshoot']}"
         ),
         *(line(words) for _, words in configuration_words(plan)),
+        *(line(f"{row['text']}, until {order_end(row)}") for row in plan.get("orders", ())),
         part(
             f"waiting{of}",
             ("job", "item", "label", "waits", "reason", "why"),
@@ -285,6 +286,13 @@ def render(told: Mapping[str, _Row], *, width: int | None = None) -> str:
         ),
     ]
     return "\n\n".join(parts)
+
+
+def order_end(row: _Row) -> str:
+    """Return until when an order stands."""
+    if row["until_at"] is None:
+        return "it is taken back"
+    return f"{moment(row['until_at'])}, in {seconds(row['until_in_s'])}"
 
 
 def item_name(row: _Row) -> str:

@@ -65,7 +65,7 @@ def test_bash_offers_every_command(scripts):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (("re",), ["record", "render"]),
+        (("rec",), ["record"]),
         (("demo", "--b"), ["--backend"]),
         (("demo", "--backend", ""), ["process", "docker"]),
         (("demo", "--backend", "=", "d"), ["docker"]),

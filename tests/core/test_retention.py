@@ -8,9 +8,10 @@ from broker.core.decide import retention
 from broker.core.demand import labels
 from broker.core.demand import wishes as demand
 from broker.core.model import KnownLabel, LabelSource, NodeName, Phase, Retention, TemplateName
-from tests.core.worlds import NOW, template
+from tests.core.worlds import NOW, policy, template
 from tests.each import each
 
+DRAINS = policy(template("t"), draining=True)
 MEMORY = model.Memory(
     first_seen_at=NOW - 100, online_at=NOW - 90, online_witnessed=True, idle_at=NOW - 60
 )
@@ -51,8 +52,8 @@ def test_no_template_and_draining_outrank_every_rule():
     """With or without a memory of the agent."""
     for agent in (AGENT, attrs.evolve(AGENT, memory=None)):
         assert "removed" == retention.spent(agent, None, now=NOW).cause.slug
-        assert "drain" == retention.spent(agent, template("t"), now=NOW, draining=True).cause.slug
-        assert "drain" == retention.spent(agent, None, now=NOW, draining=True).cause.slug
+        assert "drain" == retention.spent(agent, template("t"), now=NOW, policy=DRAINS).cause.slug
+        assert "drain" == retention.spent(agent, None, now=NOW, policy=DRAINS).cause.slug
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,10 @@ def test_what_is_said_of_one_that_has_served_its_time(rule, builds, more, text):
     memory = attrs.evolve(MEMORY, builds=builds, online_witnessed=False)
     agent = attrs.evolve(AGENT, memory=memory, revision=more.get("revision", "r1"))
     found = retention.spent(
-        agent, template("t", retention=Retention(**rule)), now=NOW, draining=more is DRAIN
+        agent,
+        template("t", retention=Retention(**rule)),
+        now=NOW,
+        policy=DRAINS if more is DRAIN else None,
     )
     assert text == found.text
 

@@ -43,6 +43,13 @@ LIMITS = {
     "resume_grace_s": 15.0,
     "reservation_s": 30.0,
 }
+PAUSE, DRAIN = model.StandingKind.PAUSE, model.StandingKind.DRAIN
+
+
+def ordered(kind, **more):
+    return model.StandingOrder(kind=kind, who="alice", since_at=0.0, **more)
+
+
 POINTS = ["create", "create-late", "secret", "cordon", "cordon-late", "seal", "delete",
           "delete-late", "release", "release-late"]  # fmt: skip
 CHANGES = {
@@ -53,6 +60,13 @@ CHANGES = {
     "cap 6": {"cap": 6},
     "drain": {"draining": True},
     "work again": {"draining": False},
+    "a is paused": {"standing": (ordered(PAUSE, template=TemplateName("a")),)},
+    "C is paused": {"standing": (ordered(PAUSE, backend=C),)},
+    "all is paused": {"standing": (ordered(PAUSE),)},
+    "b is drained": {"standing": (ordered(DRAIN, template=TemplateName("b")),)},
+    "C is drained": {"standing": (ordered(DRAIN, backend=C),)},
+    "orders are taken back": {"standing": ()},
+    "a is prewarmed": {"templates": (attrs.evolve(TEMPLATES["a"], min_idle=3), TEMPLATES["b"])},
 }
 POLICY = model.Policy(
     owner=OWNER,
@@ -116,6 +130,13 @@ class Hostile(stateful.RuleBasedStateMachine):
     @stateful.rule(change=st.sampled_from(sorted(CHANGES)))
     def configure(self, change):
         self.world.policy = attrs.evolve(self.world.policy, **CHANGES[change])
+
+    @stateful.rule(index=st.integers(0, 5), kind=st.sampled_from([model.StandingKind.RETIRE]))
+    def person_orders(self, index, kind):
+        name = self.some(self.world.created & set(self.world.sim.nodes), index)
+        if name is not None:
+            standing = (*self.world.policy.standing, ordered(kind, agent=name))
+            self.world.policy = attrs.evolve(self.world.policy, standing=standing)
 
     # --- people and jobs ---
 

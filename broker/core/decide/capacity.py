@@ -13,7 +13,7 @@ from attrs import Factory, define, frozen
 
 from broker.core import model
 from broker.core.fleet import agents as agents_
-from broker.core.fleet import keeping, places, withheld
+from broker.core.fleet import keeping, places, standing, withheld
 from broker.core.fleet import ledger as ledgers
 from broker.core.model import Agent, BackendName, Phase, Scope, Template, WaitReason
 from outside import counts
@@ -37,7 +37,7 @@ SHARED = frozenset({WaitReason.CAP_BACKEND, WaitReason.CAP_TOTAL})
 """Refusals that another template's agents cause: somebody may be asked to make room."""
 
 _SOON = frozenset({WaitReason.BUDGET, WaitReason.TRIAL, WaitReason.CAP_STARTING})
-_NOT_AT_ALL = frozenset({WaitReason.SET_ASIDE, WaitReason.PAUSED})
+_NOT_AT_ALL = frozenset({WaitReason.SET_ASIDE, WaitReason.PAUSED, WaitReason.DRAINING})
 
 
 @frozen(kw_only=True)
@@ -331,10 +331,9 @@ def elsewhere(
 
 def _template_gate(room: Room, template: Template) -> Shortage | None:
     policy = room.policy
-    if policy.draining:
-        return Shortage(reason=WaitReason.DRAINING, text="the broker is draining")
-    if template.paused:
-        return Shortage(reason=WaitReason.PAUSED, text=f"template {template.name} is paused")
+    stopped = _stop_gate(room, template)
+    if stopped is not None:
+        return stopped
     held = room.by_template[template.name]
     if template.cap is not None and held >= template.cap:
         return Shortage(
@@ -363,9 +362,31 @@ def _template_gate(room: Room, template: Template) -> Shortage | None:
     ) or _window_gate(room, _CONTROLLER)
 
 
+def _stop_gate(room: Room, template: Template) -> Shortage | None:
+    """Say that nothing is to be started of a template, whatever room there is."""
+    if room.policy.draining:
+        return Shortage(reason=WaitReason.DRAINING, text="the broker is draining")
+    if template.paused:
+        return Shortage(reason=WaitReason.PAUSED, text=f"template {template.name} is paused")
+    order = standing.stopping(room.policy.standing, template=template.name, now=room.now)
+    return _ordered_not_to(order, now=room.now) if order is not None else None
+
+
+def _ordered_not_to(order: model.StandingOrder, *, now: float) -> Shortage:
+    is_drain = order.kind is model.StandingKind.DRAIN
+    return Shortage(
+        reason=WaitReason.DRAINING if is_drain else WaitReason.PAUSED,
+        text=standing.words(order, now=now),
+        until_at=order.until_at,
+    )
+
+
 def _backend_gate(
     room: Room, template: Template, backend: BackendName, asked: frozenset[str]
 ) -> Shortage | None:
+    ordered = standing.stopping(room.policy.standing, backend=backend, now=room.now)
+    if ordered is not None:
+        return _ordered_not_to(ordered, now=room.now)
     view = room.views.get(backend)
     if view is None or not view.synced:
         words = f" ({view.error})" if view is not None and view.error else ""

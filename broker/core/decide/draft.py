@@ -207,10 +207,10 @@ class Draft:
     def spent(self) -> Mapping[NodeName, retention.Verdict]:
         """Who of those at work and idle has served its time, and why."""
         verdicts = {}
-        templates, now, draining = self.policy.by_name, self.now, self.policy.draining
+        templates, now, policy = self.policy.by_name, self.now, self.policy
         for agent in self.within(Phase.IDLE, Phase.BUSY):
             template = templates.get(agent.template)
-            verdict = retention.spent(agent, template, now=now, draining=draining)
+            verdict = retention.spent(agent, template, now=now, policy=policy)
             if verdict is not None:
                 verdicts[agent.name] = verdict
         return verdicts
@@ -335,7 +335,7 @@ def goes_unchecked(
     if agent.instance is None or draft.world.controller.quieting_down:
         return None
     verdict = draft.misplaced.get(agent.name) or retention.spent(
-        agent, template, now=draft.now, draining=draft.policy.draining
+        agent, template, now=draft.now, policy=draft.policy
     )
     if verdict is None and agent.memory is not None and agent.memory.online_at is None:
         verdict = retention.unwanted(agent)

@@ -16,7 +16,7 @@ from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import wishes as demand
 from broker.core.fleet import agents as agents_
-from broker.core.fleet import release, withheld
+from broker.core.fleet import release, standing, withheld
 from broker.core.model import Agent, NodeName, Phase, Template, WaitReason
 
 _Helps = Callable[[Agent], bool]
@@ -140,7 +140,9 @@ def let_go(draft: drafts.Draft) -> None:
             _end_work(draft, agent)
         elif agent.phase is Phase.CONNECTING:
             _stop_starting(draft, agent, template, nominated, tally)
-        elif agent.phase is Phase.IDLE and agent.name not in nominated:
+        elif agent.phase is Phase.IDLE and (
+            agent.name not in nominated or _is_ordered_out(draft, agent)
+        ):
             _let_idle_go(draft, agent, template, tally)
 
 
@@ -159,6 +161,13 @@ def _let_idle_go(
     if verdict is not None and _retire_idle(draft, agent, verdict):
         tally.idle[agent.template or ""] -= not agent.closed and not agent.asked
         tally.staying[agent.template or ""] -= 1
+
+
+def _is_ordered_out(draft: drafts.Draft, agent: Agent) -> bool:
+    """Return whether a person has ordered this very agent to go."""
+    orders = draft.policy.standing
+    order = standing.dismissing(orders, agent, now=draft.now) if orders else None
+    return order is not None and order.kind is model.StandingKind.RETIRE
 
 
 def _may_go(
@@ -330,6 +339,10 @@ def _stop_starting(
         return
     if agent.name in draft.misplaced:
         _retire_idle(draft, agent, draft.misplaced[agent.name])
+        return
+    dismissed = retention.dismissal(agent, draft.policy, now=draft.now)
+    if dismissed is not None and dismissed.cause is model.Cause.ORDERED:
+        _retire_idle(draft, agent, dismissed)
         return
     if withheld.is_outdated(agent, template):
         verdict = retention.spent(agent, template, now=draft.now)

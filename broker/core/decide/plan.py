@@ -253,6 +253,7 @@ def _note_nominations(draft: drafts.Draft) -> model.Ledger:
 
 def _wake_for_deadlines(draft: drafts.Draft) -> None:
     draft.wake.extend(a.expectation.expires_at for a in draft.agents if a.expectation is not None)
+    draft.wake.extend(o.until_at for o in draft.policy.standing if o.until_at is not None)
     for agent in draft.within(Phase.CONNECTING, Phase.CHECKING):
         memory, template = agent.memory, draft.template_of(agent)
         if memory is not None and template is not None and memory.offline_at is not None:

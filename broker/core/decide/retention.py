@@ -15,11 +15,11 @@ from attrs import define, field, frozen
 
 from broker.core import model
 from broker.core.demand import wishes as demand
-from broker.core.fleet import single_use
+from broker.core.fleet import single_use, standing
 from broker.core.model import Agent, Cause, NodeName, Template
 from outside import counts
 
-USED = frozenset({Cause.ONCE, Cause.ONCE_UNWITNESSED})
+USED = frozenset({Cause.ONCE, Cause.ONCE_UNWITNESSED, Cause.ORDERED})
 """Verdicts on whoever must not be given anything any more, whatever waits."""
 
 
@@ -32,12 +32,16 @@ class Verdict:
 
 
 def spent(  # noqa: PLR0911 -- one rule, one return: the order is the rule
-    agent: Agent, template: Template | None, *, now: float, draining: bool = False
+    agent: Agent, template: Template | None, *, now: float, policy: model.Policy | None = None
 ) -> Verdict | None:
-    """Return why an agent has served its time, idle or busy; None if it has not."""
+    """Return why an agent has served its time, idle or busy; None if it has not.
+
+    ``policy``: of which drains and orders of people count; without it none do.
+    """
     memory = agent.memory
-    if draining:
-        return Verdict(cause=Cause.DRAIN, text="the broker is draining")
+    dismissed = dismissal(agent, policy, now=now) if policy is not None else None
+    if dismissed is not None:
+        return dismissed
     if template is None:
         return Verdict(cause=Cause.REMOVED, text="its template is no longer configured")
     if memory is None:
@@ -71,6 +75,17 @@ def spent(  # noqa: PLR0911 -- one rule, one return: the order is the rule
             text=f"it is {age:.0f} s old, allowed are {retention.max_age_s:.0f} s",
         )
     return None
+
+
+def dismissal(agent: Agent, policy: model.Policy, *, now: float) -> Verdict | None:
+    """Return a verdict for an agent that goes because the broker drains, or by an order."""
+    if policy.draining:
+        return Verdict(cause=Cause.DRAIN, text="the broker is draining")
+    order = standing.dismissing(policy.standing, agent, now=now)
+    if order is None:
+        return None
+    cause = Cause.DRAIN if order.kind is model.StandingKind.DRAIN else Cause.ORDERED
+    return Verdict(cause=cause, text=standing.words(order))
 
 
 def idle_too_long(agent: Agent, template: Template, *, now: float) -> Verdict | None:

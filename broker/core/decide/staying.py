@@ -56,7 +56,7 @@ def _rule(  # noqa: PLR0911 -- one rule, one return
             awaited = "" if agent.instance is None else f" ({agent.instance.state.value})"
             return f"is out of service until its {which} check has passed{awaited}"
         case Phase.BUSY:
-            spent = retention.spent(agent, template, now=now, draining=policy.draining)
+            spent = retention.spent(agent, template, now=now, policy=policy)
             last = f"; this build is its last: {spent.text}" if spent is not None else ""
             last = last or ("; this build is its last" if agent.cordoned else "")
             return f"stays: it works{last}"

@@ -84,6 +84,8 @@ from broker.core.model.wanted import (
     ParameterKind,
     Policy,
     Retention,
+    StandingKind,
+    StandingOrder,
     Template,
     TemplateName,
 )
@@ -146,6 +148,8 @@ __all__ = [
     "Spell",
     "SpellWords",
     "Stage",
+    "StandingKind",
+    "StandingOrder",
     "SweepInstance",
     "SweepNode",
     "Template",

@@ -71,6 +71,7 @@ class Cause(enum.Enum):
     CLOSED = "closed", "the controller gave it no work", Scope.TEMPLATE
     YIELD = "yield", "it made room for others under a shared cap"
     DRAIN = "drain", "the broker drains"
+    ORDERED = "ordered", "a person ordered it to go"
     DRAINED = "drained", "it was out of service, and is empty"
     BLACK_HOLE = "black-hole", "too many agents end, or builds fail, too soon where it runs"
     ANNOUNCED = "announced", "its platform announced that it will end it"

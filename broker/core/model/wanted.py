@@ -8,6 +8,7 @@ from typing import Any, NewType
 from attrs import Factory, field, frozen
 
 from backends import api as backends_api
+from broker.core.model.controller import NodeName
 from jnlp import proxy as jnlp_proxy
 from jnlp import truststore as jnlp_truststore
 from jnlp import tunnel as jnlp_tunnel
@@ -167,6 +168,40 @@ class Template:
         )
 
 
+class StandingKind(enum.Enum):
+    """What a person has ordered that stands; the value is the API's word."""
+
+    PAUSE = "pause"  # no new agents
+    DRAIN = "drain"  # no new agents, and those that are there go after their builds
+    PREWARM = "prewarm"  # so many agents are kept warm, if the caps allow it
+    RETIRE = "retire"  # one agent goes, after its build
+    HOLD = "hold"  # one agent is given no new build, and stays
+
+    __hash__ = object.__hash__  # as of ``Phase``
+
+
+@frozen(kw_only=True)
+class StandingOrder:
+    """An order of a person that stands until its time is over, or it is taken back.
+
+    One of template, backend and agent says what it is about; none of them: the whole broker.
+    """
+
+    kind: StandingKind
+    who: str
+    note: str = ""
+    since_at: float
+    until_at: float | None = None  # None: until it is taken back
+    template: TemplateName | None = None
+    backend: BackendName | None = None
+    agent: NodeName | None = None
+    agents: int = 0  # that are kept warm
+
+    def stands(self, now: float) -> bool:
+        """Whether its time is not over."""
+        return self.until_at is None or now < self.until_at
+
+
 @frozen(kw_only=True)
 class BackendPolicy:
     """Limits of one backend."""
@@ -199,6 +234,7 @@ class Policy:
     sweep_share: float = 0.5  # more than this share of all instances (and more than
     sweep_floor: int = 10  # this many) to sweep at once is implausible and refused
     draining: bool = False  # launch nothing, retire everything that is idle
+    standing: tuple[StandingOrder, ...] = ()  # what people have ordered, and stands
     by_name: Mapping[str | None, Template] = field(
         init=False,
         repr=False,

@@ -274,6 +274,8 @@ class Executor:
             raise _Withdrawn("its node is gone")
         if state.is_at_work:
             raise _Withdrawn("it works")
+        if state.temporarily_offline and not state.offline_cause.startswith(model.CORDON_MARK):
+            raise _Withdrawn("a person has taken it out of service while its check ran")
         if not words:
             await self._bring_back(action)
             return ""

@@ -140,6 +140,28 @@ async def test_a_backend_that_does_not_answer_the_check_condemns_nobody():
         assert not daemon.loop.state.deaths
 
 
+@pytest.mark.parametrize("code", [0, 1])
+async def test_whom_a_person_takes_out_of_service_while_its_check_runs_stays_so(code):
+    """With that person's words, however the check ends."""
+    async with Daemon(template(checks=READY)) as daemon:
+        began = watched(daemon, code=code)
+        platform = daemon.platforms[LOCAL]
+        ended, words = platform.on_run, "mine: I look at its disk"
+
+        def on_run(name, argv):
+            ran = ended(name, argv)
+            if len(began) == 1:
+                daemon.sim.nodes[name].offline_message = words
+            return ran
+
+        platform.on_run = on_run
+        item = daemon.submit(duration_s=1.0)
+        await until(daemon, lambda: began)
+        await asyncio.sleep(30.0)
+        assert words == daemon.sim.nodes[began[0]].offline_message
+        assert began[0] != node_of(daemon, item)
+
+
 @pytest.mark.parametrize("call", ["cordon", "read-node", "uncordon"])
 async def test_a_controller_that_fails_at_any_step_of_a_check_costs_time_alone(call):
     """No build is lost, nobody works unchecked, and nothing is left."""

@@ -10,7 +10,7 @@ LOCKED ?=
 # each test worker, and each broker that a test starts, would compile everything again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test soak swarm faults check lock clean
+.PHONY: demo test soak swarm browser faults check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/agent-broker demo $(ARGS)
@@ -26,6 +26,11 @@ soak: faults
 # a swarm of five engines in network namespaces that loses them; for root, needs dockerd
 swarm: $(VENV)/.installed-dev
 	REQUIRE_DOCKER=1 $(BIN)/pytest -n 0 -m '' -s -p no:randomly tests/docker/test_swarm_nodes.py tests/docker/test_swarm_runtimes.py tests/e2e/test_swarm.py
+
+# the page in a real browser; PICTURES=DIR keeps what was seen
+browser: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	$(BIN)/pytest -n 2 -m '' tests/browser
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.soak $(ARGS)

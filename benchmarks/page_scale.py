@@ -19,6 +19,7 @@ from broker import config, metrics
 from broker.core import model
 from broker.core.decide import plan as plans
 from broker.core.fleet import death, ledger
+from broker.core.fleet import hour as hours
 from broker.leading import leadership as standing
 from broker.status import documents, page, server
 from outside import waits
@@ -45,6 +46,10 @@ class Source:
     outcomes: Sequence[ledger.Outcome] = ()
     deaths: Sequence[death.Death] = ()
     leadership: standing.LeadershipState = attrs.Factory(standing.LeadershipState)
+    hooked: None = None
+    hour: hours.Hour = attrs.Factory(hours.Hour)
+    waits: model.WaitBook = attrs.Factory(model.WaitBook)
+    last_read: None = None
 
     def now(self) -> float:
         """Return the time of the look."""

@@ -21,6 +21,7 @@ from broker.control import orders as order_forms
 from broker.controller import placeholder
 from broker.core import model
 from broker.core.fleet import death, standing
+from broker.core.fleet import hour as hours
 from broker.core.fleet import ledger as ledgers
 from broker.hook import inbox, installing
 from broker.leading import leadership
@@ -137,6 +138,11 @@ class Broker:
     def leadership(self) -> leadership.LeadershipState:
         """Whether this broker acts, and who does."""
         return self.leads.state()
+
+    @property
+    def hour(self) -> hours.Hour:
+        """The last hour, minute by minute."""
+        return self.reconciler.state.hour
 
     @property
     def hooked(self) -> inbox.HookState | None:

@@ -13,6 +13,7 @@ import pytest
 PACKAGES = {  # Debian's, of what is not on every Debian
     "bash": "bash",
     "busybox": "busybox-static",
+    "chromium": "chromium",
     "curl": "curl",
     "docker": "docker.io",
     "docker-registry": "docker-registry",

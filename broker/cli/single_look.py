@@ -19,6 +19,7 @@ from broker import __version__, app, assembly, clock, config, exits, store
 from broker.core import model
 from broker.core.decide import leftovers
 from broker.core.fleet import death, marks
+from broker.core.fleet import hour as hours
 from broker.core.fleet import ledger as ledgers
 from broker.hook import inbox
 from broker.leading import leadership as leaderships
@@ -52,6 +53,7 @@ class Looked:
     configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
     leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)
     hooked: inbox.HookState | None = None
+    hour: hours.Hour = field(factory=hours.Hour)
 
     def now(self) -> float:
         """Return the moment of the look."""

@@ -652,7 +652,7 @@ class Templates:
         if section.executors > 1 and names.has_slot(told):
             self.notes.warn(
                 (*path, "executors"),
-                f"{section.executors} builds of one agent at a time share what {names.SLOT} "
+                f"{counts.told(section.executors, 'build')} of one agent share what {names.SLOT} "
                 "names: it is the agent's, and no build's",
                 "executors: 1, where what is there has one writer",
             )

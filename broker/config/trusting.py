@@ -18,7 +18,7 @@ from broker.config import collector, shape, tree
 from broker.config.settings import Secrets
 from jnlp import trust as jnlp_trust
 from jnlp import truststore
-from outside import files, paths, text
+from outside import counts, files, paths, text
 
 _LIMIT = 1 << 20
 """Of a file, in bytes: several times what the whole world's authorities take."""
@@ -137,7 +137,7 @@ def _own(
     if len(certificates) > _MOST:
         notes.bad(
             path,
-            f"{file} holds {len(certificates)} certificates; allowed: {_MOST}",
+            f"{file} holds {counts.told(len(certificates), 'certificate')}; allowed: {_MOST}",
             "your own alone: the public ones are added (public_file)",
         )
         return ()

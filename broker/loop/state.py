@@ -10,6 +10,7 @@ from attrs import Factory, frozen
 
 from broker.core import model
 from broker.core.fleet import builds, death, latency
+from broker.core.fleet import hour as hours
 from broker.core.fleet import ledger as ledgers
 
 DEATHS_KEPT = 100
@@ -33,6 +34,7 @@ class State:
     pushed: Mapping[model.ItemId, model.QueueEvent] = Factory(dict)
     waits: model.WaitBook = Factory(model.WaitBook)  # what the time of who waits was spent on
     seen_builds: builds.Watch = Factory(builds.Watch)  # at work at the last look
+    hour: hours.Hour = Factory(hours.Hour)  # the last one, for people
     deaths: tuple[death.Death, ...] = ()  # the last ones, oldest first
     outcomes: tuple[ledgers.Outcome, ...] = ()  # the last ones, oldest first
     unread_since: Mapping[str, float] = Factory(dict)  # sources, by name; see ``health``

@@ -19,6 +19,7 @@ from broker.core.decide import capacity
 from broker.core.decide import plan as plans
 from broker.core.demand import pushed
 from broker.core.fleet import accounts, builds, latency, single_use
+from broker.core.fleet import hour as hours
 from broker.core.fleet import ledger as ledgers
 from broker.loop import health, last_words
 from broker.loop import state as states
@@ -192,9 +193,12 @@ def take_in(
     waits, waited = accounts.look(state.waits, world, plan, state.last_read, starts)
     if sightings.leads and waited:
         notes.append(Waited(seconds=waited))
+    hour = hours.noted(state.hour, world.controller, plan, now=now)
+    took = [(note.template, note.waited_s) for note in starts if note.item is not None]
     after = attrs.evolve(
         state,
         ledger=ledger,
+        hour=hours.started(hour, took, now=now),
         world=world,
         plan=plan,
         last_read=(world, plan) if world.controller.synced else state.last_read,
@@ -476,6 +480,7 @@ def learn(
     if start is not None:
         ledger = single_use.linked(state.ledger, start.agent)
         state = _ended(state, vanished.item, model.WaitEnd.STARTED, start.agent)
+        state = _timed(state, start, vanished.gone_at)
         return Turn(state=attrs.evolve(state, ledger=ledger), orders=(), notes=(start,))
     if not built_on and _may_begin_yet(state, vanished, policy):
         return Turn(
@@ -498,6 +503,8 @@ def learn(
         state = attrs.evolve(state, seen_builds=watched)
     end = model.WaitEnd.STARTED if start is not None else model.WaitEnd.ELSEWHERE
     state = _ended(state, vanished.item, end, name)
+    if start is not None:
+        state = _timed(state, start, vanished.gone_at)
     note = start if start is not None else Elsewhere(item=vanished.item)
     notes = (note, *(ExtraBuild(template=template) for template in extra))
     return Turn(state=attrs.evolve(state, ledger=ledger), orders=(), notes=notes)
@@ -507,6 +514,13 @@ def _ended(
     state: State, item: model.ItemId, end: model.WaitEnd, agent: model.NodeName | None = None
 ) -> State:
     return attrs.evolve(state, waits=accounts.learnt(state.waits, item, end, agent))
+
+
+def _timed(state: State, start: latency.Started, now: float) -> State:
+    """Keep for people how long an item waited."""
+    return attrs.evolve(
+        state, hour=hours.started(state.hour, [(start.template, start.waited_s)], now=now)
+    )
 
 
 def _may_begin_yet(state: State, vanished: latency.Vanished, policy: model.Policy) -> bool:

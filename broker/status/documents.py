@@ -10,8 +10,10 @@ HTTP and HTML. ``docs/metrics.md`` lists the fields; they are stable, new ones m
 import datetime as dt
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from attrs import frozen
 
 from backends import api as backends_api
 from broker import config
@@ -30,8 +32,80 @@ Rows = Callable[[Iterable[Document]], Iterable[Document]]
 
 _CONTROLLER = "controller"
 _QUOTE = 256
+GROUPS = 100
+_WHOLE_GROUPS, _FEW = 10, 3  # so many are given whole, so many rows of the others
+_SEARCHED = 128  # characters of what somebody looks for
 _FIRST_YEAR, _LAST_YEAR = -62135596800.0, 253402300799.0  # POSIX: begin of 1, end of 9999
 _WITHOUT_CAUSE = (model.LaunchAgent, model.UncordonAgent, model.CheckAgent)
+
+
+@frozen(kw_only=True)
+class RowFilter:
+    """What somebody looks for on the page: rows that have each of these words."""
+
+    words: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.words)
+
+    def has(self, told: str) -> bool:
+        """Whether a row, all its words in small letters, is looked for."""
+        return all(word in told for word in self.words)
+
+
+EVERYTHING = RowFilter()
+
+
+@frozen(kw_only=True)
+class _QueueRead:
+    """Who waits, and all that is known of it, as of one moment."""
+
+    now: float
+    items: Mapping[model.ItemId, model.QueueItem]
+    unmet: Mapping[model.ItemId, model.Unmet]
+    keys: tuple[model.ItemId, ...]
+    places: Mapping[model.ItemId, tuple[int, int]]
+    waits: Mapping[model.ItemId, model.Account]
+
+    @classmethod
+    def of(cls, source: StatusSource) -> "_QueueRead":
+        """Read the last look, and what has been written down of those that wait."""
+        world, plan = _read(source)
+        unmet = {u.item: u for u in plan.unmet} if plan is not None else {}
+        known = world.controller.items if world is not None and plan is not None else ()
+        items = {item.id: item for item in known}
+        return cls(
+            now=source.now(),
+            items=items,
+            unmet=unmet,
+            keys=tuple(dict.fromkeys((*unmet, *items))),
+            places=_places(unmet.values()),
+            waits=source.waits.open,
+        )
+
+    def aged(self, key: model.ItemId) -> tuple[float, model.ItemId]:
+        """Return what sorts those that wait longest first."""
+        age = _age(_since(self.items.get(key), self.unmet.get(key)), self.now)
+        return -(age or 0.0), key
+
+    def row(self, key: model.ItemId) -> Document:
+        """Return all that is told of one."""
+        wait = self.waits.get(key)
+        return {
+            **_item(key, self.items.get(key), self.unmet.get(key), now=self.now),
+            **_place(self.places.get(key)),
+            "spell": wait.spell.value if wait is not None else None,
+            "so_far_s": _so_far(wait, self.now),
+        }
+
+
+@frozen(kw_only=True)
+class AlikeBuilds:
+    """Items that wait for the same reason and the same label."""
+
+    total: int
+    longest_s: float
+    rows: tuple[Document, ...]  # those that wait longest
 
 
 def queue(source: StatusSource, *, most: int | None = None, rows: Rows = list) -> Document:
@@ -39,28 +113,11 @@ def queue(source: StatusSource, *, most: int | None = None, rows: Rows = list) -
 
     ``rows``: what its many rows are put into; ``iter`` leaves them to be made one by one.
     """
-    world, plan, now = *_read(source), source.now()
-    unmet = {u.item: u for u in plan.unmet} if plan is not None else {}
-    known = world.controller.items if world is not None and plan is not None else ()
-    items = {i.id: i for i in known}
-    places = _places(unmet.values())
-    waits = source.waits.open
-    keys = sorted(
-        dict.fromkeys((*unmet, *items)),
-        key=lambda key: (-(_age(_since(items.get(key), unmet.get(key)), now) or 0.0), key),
-    )
+    read = _QueueRead.of(source)
     return {
         **_head(source),
-        "total": len(keys),
-        "items": rows(
-            {
-                **_item(key, items.get(key), unmet.get(key), now=now),
-                **_place(places.get(key)),
-                "spell": waits[key].spell.value if key in waits else None,
-                "so_far_s": _so_far(waits.get(key), now),
-            }
-            for key in keys[:most]
-        ),
+        "total": len(read.keys),
+        "items": rows(read.row(key) for _, key in sorted(map(read.aged, read.keys))[:most]),
     }
 
 
@@ -70,7 +127,68 @@ def history(source: StatusSource) -> Document:
     return {**_head(source), "items": [_ended(w, now=now) for w in reversed(source.waits.closed)]}
 
 
-def agents(source: StatusSource, *, most: int | None = None, rows: Rows = list) -> Document:
+def wanted(told: str) -> RowFilter:
+    """Return what rows a person looks for, by what they typed."""
+    words = outside_text.clean(told, _SEARCHED).casefold().split()
+    return RowFilter(words=tuple(words))
+
+
+def groups(
+    source: StatusSource, looked_for: RowFilter, *, most: int
+) -> tuple[list[AlikeBuilds], int]:
+    """Return who waits, gathered by reason and label, those who wait longest first.
+
+    ``GROUPS`` of them at most, and how many more there are. Of each no more than ``most`` rows,
+    and few of the later ones. What is not looked for is left out.
+    """
+    read = _QueueRead.of(source)
+    gathered: dict[tuple[object, ...], list[tuple[float, model.ItemId]]] = {}
+    for key in read.keys:
+        item, one = read.items.get(key), read.unmet.get(key)
+        if looked_for and not looked_for.has(_told_of(item, one)):
+            continue
+        alike = (
+            (one.reason, one.label.expression or one.label.node, one.template)
+            if one is not None
+            else (item.stage if item is not None else None, None, None)
+        )
+        gathered.setdefault(alike, []).append(read.aged(key))
+    made = []
+    for number, keys in enumerate(sorted(gathered.values(), key=min)):
+        keys.sort()
+        shown = most if number < _WHOLE_GROUPS else _FEW
+        rows = [read.row(key) for _, key in keys[:shown]]
+        made.append(AlikeBuilds(total=len(keys), longest_s=-keys[0][0], rows=tuple(rows)))
+        if len(made) == GROUPS:
+            break
+    return made, len(gathered) - len(made)
+
+
+def _told_of(item: model.QueueItem | None, unmet: model.Unmet | None) -> str:
+    """Return all of an item that may be looked for."""
+    told = [jobs.full_name(item), str(item.id)] if item is not None else []
+    if unmet is not None:
+        label = unmet.label
+        told += [unmet.reason.value, label.expression or "", label.node or ""]
+        told += [unmet.template or "", unmet.agent or ""]
+    return " ".join(told).casefold()
+
+
+def _told_of_agent(agent: model.Agent) -> str:
+    computer, instance = agent.computer, agent.instance
+    urls = computer.executable_urls if computer is not None else ()
+    told = [agent.name, agent.phase.value, agent.template or "", agent.backend or ""]
+    told += [instance.place if instance is not None else "", *sorted(agent.asked)]
+    return " ".join((*told, *(jobs.name_of(url) for url in urls))).casefold()
+
+
+def agents(
+    source: StatusSource,
+    *,
+    most: int | None = None,
+    rows: Rows = list,
+    looked_for: RowFilter = EVERYTHING,
+) -> Document:
     """Return the agents by name, no more than ``most``, and the last deaths, newest first.
 
     ``rows``: as of ``queue``.
@@ -78,7 +196,9 @@ def agents(source: StatusSource, *, most: int | None = None, rows: Rows = list) 
     document = _head(source)
     now = source.now()
     _, plan = _read(source)
-    present = plan.agents if plan is not None else ()
+    present: Sequence[model.Agent] = plan.agents if plan is not None else ()
+    if looked_for:
+        present = [agent for agent in present if looked_for.has(_told_of_agent(agent))]
     document["total"] = len(present)
     document["agents"] = rows(_agent(a, now=now) for a in present[:most])
     document["deaths"] = [_death(d, now=now) for d in reversed(source.deaths)]

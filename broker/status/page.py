@@ -1,63 +1,24 @@
 """The page at ``/``: who waits and why, the agents, and what they died of, in plain HTML.
 
-Made from the same documents as the JSON, without scripts, re-read by the browser every few
-seconds. All text is escaped here, remote text above all. Refuses to word reasons.
+Made from the same documents as the JSON. It is whole without scripts; ``live.js`` keeps it fresh.
+All text is escaped here, remote text above all. Refuses to word reasons.
 """
 
+import functools
 import html
+import importlib.resources
+import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from broker.core import model
-from broker.status import documents, terminal
+from broker.status import chart, documents, terminal
 from broker.status.source import StatusSource
 from outside import counts
 
-_REFRESH_S = 3
-_SHOWN = 200  # rows of one table; the JSON has all
-
-_STYLE = """
-:root { color-scheme: light dark; --back: #f6f7f8; --card: #fff; --line: #0001; --soft: #0000000d;
-  --good: #22733d; --bad: #b3261e; --wait: #8a5a00; --badback: #b3261e14; }
-@media (prefers-color-scheme: dark) { :root { --back: #15181b; --card: #1e2226; --line: #fff1;
-  --soft: #ffffff14; --good: #6cc38a; --bad: #ff8a80; --wait: #e3b341; --badback: #ff8a801a; } }
-* { box-sizing: border-box; }
-body { font: 14px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1.2rem; max-width: 84rem;
-  background: var(--back); }
-h1 { font-size: 1.25rem; margin: 0; } h2 { font-size: .95rem; margin: 0 0 .5rem; }
-header { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; align-items: baseline; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: .8rem 1rem; margin: .8rem 0; }
-section.alarm { border-left: 4px solid var(--bad); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .8rem;
-  margin: .8rem 0; }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: .6rem 1rem; }
-.tile b { display: block; font-size: 1.5rem; line-height: 1.2; font-weight: 600; }
-.good { color: var(--good); } .bad { color: var(--bad); } .wait { color: var(--wait); }
-.quiet { opacity: .72; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem 1.1rem .3rem 0; vertical-align: top;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
-tr:last-child td { border-bottom: 0; }
-th { font-weight: 400; font-size: .85em; opacity: .72; white-space: nowrap; }
-th:last-child, td:last-child { width: 100%; min-width: 14rem; padding-right: 0; }
-td.k { white-space: nowrap; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-code { font: 12px/1.4 ui-monospace, monospace; background: var(--soft); padding: .1em .3em;
-  border-radius: 4px; }
-pre { font: 12px/1.4 ui-monospace, monospace; margin: .3rem 0 0; white-space: pre-wrap;
-  background: var(--soft); padding: .3rem .5rem; border-radius: 4px; }
-@media (max-width: 46rem) { body { padding: .7rem; } thead { display: none; }
-  tr, th:last-child, td:last-child { display: block; width: auto; min-width: 0; }
-  tr { padding: .4rem 0; border-bottom: 1px solid var(--line); } tr:last-child { border: 0; }
-  td { display: inline-block; border: 0; padding: 0 .8rem 0 0; } td:empty { display: none; }
-  td.k { white-space: normal; }
-  td.n::before { content: attr(data-head) " "; opacity: .72; font-size: .85em; } }
-a { color: inherit; } p { margin: .2rem 0; } p.none { opacity: .72; }
-"""
+_SHOWN = 200  # rows of one table; the others are found by looking for them, or in the JSON
+_OF_A_GROUP = 20  # rows of builds that wait alike
 
 _PHASES = {"idle": "good", "busy": "good", "lost": "bad", "orphan": "bad", "unknown": "bad"}
 _NEEDS_PERSON = frozenset(reason.value for reason in model.WaitReason if reason.needs_person)
@@ -67,135 +28,252 @@ _Row = Mapping[str, Any]
 _Column = tuple[str, str, Callable[[_Row], str]]  # head, class, cell (HTML)
 
 
-def render(source: StatusSource) -> str:
-    """Return the whole page."""
+def render(source: StatusSource, *, looked_for: str = "", root: str = "") -> str:
+    """Return the whole page, or what somebody looks for; ``root``: the way to the first page."""
+    wanted = documents.wanted(looked_for)
     plan = documents.plan(source, most=_SHOWN)
-    queue = documents.queue(source, most=_SHOWN)
-    agents = documents.agents(source, most=_SHOWN)
+    agents = documents.agents(source, most=_SHOWN, looked_for=wanted)
+    groups, more_groups = documents.groups(source, wanted, most=_OF_A_GROUP)
     templates = documents.templates(source)
     held = [*plan["backoffs"], *plan["refusals"]]
     held_total = len(plan["backoffs"]) + len(source.plan.refusals if source.plan else ())
     died = [d for d in agents["deaths"] if terminal.is_bad_end(d)]
     gone = [d for d in agents["deaths"] if not terminal.is_bad_end(d)]
-    old = terminal.as_of(queue)
-    of = f' <span class="bad">{_text(old)}</span>' if old else ""
+    old = terminal.as_of(plan)
+    of = f' <span class="bad">{escaped(old)}</span>' if old else ""
+    lost = [s for s in plan["sources"] if s["error"] or not s["synced"]]
+    good = [s for s in plan["sources"] if s["synced"] and not s["error"]]
     parts = [
-        _header(plan),
-        _tiles(source.plan, queue, held_total, died),
-        _table(
-            "Sources",
-            [s for s in plan["sources"] if s["error"] or not s["synced"]],
-            _SOURCES,
-            alarm=True,
+        _strip(source, plan, held_total, died),
+        table("sources-lost", "Sources", lost, _SOURCES, alarm=True),
+        _waiting(groups, more_groups, of, wanted, root),
+        table("orders", "Ordered by people", plan["orders"], _ORDERS),
+        table("held", "Held back", held, _HELD, total=held_total, alarm=True),
+        table("died", "Died", died, deaths(root), alarm=True),
+        section("hour", "The last hour", chart.picture(source.hour, now=source.now())),
+        table(
+            "templates", "Templates", templates["templates"], _TEMPLATES,
+            "No template is configured.",
         ),
-        _table(
-            f"Waiting builds{of}",
-            queue["items"],
-            _QUEUE,
-            "Nothing waited." if old else "Nothing waits.",
-            total=queue["total"],
-        ),
-        _table("Ordered by people", plan["orders"], _ORDERS),
-        _table("Held back", held, _HELD, total=held_total, alarm=True),
-        _table("Died", died, _DEATHS, alarm=True),
-        _table("Templates", templates["templates"], _TEMPLATES, "No template is configured."),
-        _table(
+        table(
+            "agents",
             f"Agents{of}",
             agents["agents"],
-            _AGENTS,
-            "There was no agent." if old else "There is no agent.",
+            _agents(root),
+            _no_agent(of, wanted),
             total=agents["total"],
+            beyond="Look for one by its name, template, place or job.",
         ),
-        _table("Gone as planned", gone, _DEATHS),
-        _table("Last actions", plan["outcomes"], _OUTCOMES, "Nothing was done yet."),
-        _table(
-            "Sources", [s for s in plan["sources"] if s["synced"] and not s["error"]], _SOURCES
-        ),
-        '<p class="quiet">JSON: '
-        + " ".join(
-            f'<a href="api/v1/{n}">{n}</a>'
-            for n in ("queue", "history", "agents", "templates", "plan")
-        )
-        + ' · <a href="metrics">metrics</a></p>',
-    ]
+        table("gone", "Gone as planned", gone, deaths(root)),
+        table("actions", "Last actions", plan["outcomes"], _OUTCOMES, "Nothing was done yet."),
+        table("sources", "Sources", good, _SOURCES),
+        _footer(root),
+    ]  # fmt: skip
+    total = _total(source)
+    title = f"{total} waiting · {escaped(plan['owner'])} · agent broker"
+    return whole(title, header(plan, root, looked_for), parts, root=root)
+
+
+def _total(source: StatusSource) -> int:
+    return int(documents.queue(source, most=0)["total"])
+
+
+def whole(title: str, head: str, parts: Iterable[str], *, root: str) -> str:
+    """Return a document: its style is in it, its script is beside it, nothing is elsewhere."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="refresh" content="{_REFRESH_S}">'
-        f"<title>{queue['total']} waiting · {_text(plan['owner'])} · agent broker</title>"
-        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+        f"<title>{title}</title><style>{_style()}</style></head><body>{head}"
+        f"<main>{''.join(parts)}</main>"
+        f'<script src="{root}live.js" data-root="{root}"></script></body></html>'
     )
 
 
-def _header(plan: _Row) -> str:
+@functools.cache
+def _style() -> str:
+    return (importlib.resources.files("broker.status") / "page.css").read_text("utf-8")
+
+
+def header(plan: _Row, root: str, looked_for: str = "") -> str:
+    """Return what stands at the top: whose page it is, and what is looked for."""
+    first = root or "./"
+    return (
+        f'<header><h1><a href="{first}">Agent broker <code>{escaped(plan["owner"])}</code></a>'
+        f'</h1><form role="search" action="{first}"><label for="q">Look for</label> '
+        f'<input id="q" name="q" type="search" value="{escaped(looked_for)}" maxlength="128" '
+        'placeholder="job, label, reason, agent, place"><button>Look</button></form></header>'
+    )
+
+
+def _state(plan: _Row) -> str:
+    """Return one line: is it ready, does it lead, what is odd, of when is all this."""
     ready = (
         '<span class="good">ready</span>'
         if plan["ready"]
-        else f'<span class="bad">not ready: {_text(plan["ready_text"])}</span>'
+        else f'<span class="bad">not ready: {escaped(plan["ready_text"])}</span>'
     )
     if not plan["leading"]:
         since = f" since {terminal.seconds(plan['leader_age_s'])}" if plan["leader"] else ""
-        ready += f' <span class="wait">standby: {_text(plan["standby_text"])}{since}</span>'
+        ready += f' <span class="wait">standby: {escaped(plan["standby_text"])}{since}</span>'
     elif plan["leader"]:
         ready += (
             f' <span class="good">leads since {terminal.seconds(plan["leader_age_s"])}</span>'
-            f" as <code>{_text(plan['leader'])}</code>"
+            f" as <code>{escaped(plan['leader'])}</code>"
         )
     controller = plan["sources"][0]
     age = plan["observed_age_s"]
-    old = ' class="bad"' if age is not None and age > _STALE_S else ""
+    stale = ' class="bad"' if age is not None and age > _STALE_S else ""
     seen = (
-        f"controller {_text(controller['version'])}, "
-        f"<span{old}>read {terminal.seconds(age)} ago</span>"
+        f"controller {escaped(controller['version'])}, "
+        f"<span{stale}>read {terminal.seconds(age)} ago</span>"
         if controller["version"]
         else "controller not read yet"
     )
-    reading = "".join(
-        f' <span class="{css}">{_text(words)}</span>'
+    odd = "".join(
+        f' <span class="{css}">{escaped(words)}</span>'
         for css, words in terminal.configuration_words(plan)
     )
     draining = ' <span class="wait">draining</span>' if plan["draining"] else ""
     quiet = ' <span class="wait">controller shuts down</span>' * controller["quieting_down"]
     over = ' class="bad"' if plan["overshoot"] else ""
     return (
-        f"<header><h1>Agent broker <code>{_text(plan['owner'])}</code></h1> {ready}{reading}"
-        f'{draining}{quiet}<span class="quiet">{seen} · '
-        f"<span{over}>overshoot {_text(plan['overshoot'])}"
-        f"</span> · version {_text(plan['version'])}</span></header>"
+        f'<p class="state">{ready}{odd}{draining}{quiet} <span class="quiet">{seen} · '
+        f"<span{over}>overshoot {escaped(plan['overshoot'])}</span> · "
+        f"version {escaped(plan['version'])}</span></p>"
     )
 
 
-def _tiles(plan: model.Plan | None, queue: _Row, held_total: int, died: Sequence[_Row]) -> str:
+def _strip(
+    source: StatusSource,
+    plan: _Row,
+    held_total: int,
+    died: Sequence[_Row],
+) -> str:
     """Return the page in one line: what to worry about is coloured."""
-    agents = plan.agents if plan is not None else ()
-    stuck = sum(unmet.reason.needs_person for unmet in plan.unmet) if plan is not None else 0
-    waits = [row["waiting_age_s"] for row in queue["items"] if row["waiting_age_s"] is not None]
-    longest = f"longest {terminal.seconds(max(waits))}" if waits else "builds"
+    last = source.plan
+    agents = last.agents if last is not None else ()
+    stuck = sum(unmet.reason.needs_person for unmet in last.unmet) if last is not None else 0
+    waiting = _total(source)
+    items = documents.queue(source, most=1)["items"]
+    ages = [row["waiting_age_s"] for row in items if row["waiting_age_s"] is not None]
+    longest = f"longest {terminal.seconds(max(ages))}" if ages else "builds"
     phases = Counter(agent.phase.value for agent in agents)
     by_phase = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
+    counted = last.counts.values() if last is not None else ()
+    busy, slots = sum(c.busy for c in counted), sum(c.busy + c.idle for c in counted)
+    half, most = source.hour.waited(0.5), source.hour.waited(0.95)
+    waits = (
+        f"95 % within {terminal.seconds(most)}"
+        if most is not None
+        else "no build began in the last hour"
+    )
+    tiles = (
+        (waiting, f"{waiting} waiting", "wait", longest, "#waiting"),
+        (
+            stuck,
+            counts.told(stuck, "needs help", "need help"),
+            "bad",
+            "nothing will start by itself",
+            "#waiting",
+        ),
+        (len(agents), counts.told(len(agents), "agent"), "", by_phase or "none", "#agents"),
+        (slots, f"{busy / slots:.0%} used" if slots else "none used", "",
+         f"{busy} of {counts.told(slots, 'executor')} at work", "#agents"),
+        (half or 0.0, f"{terminal.seconds(half)} wait" if half is not None else "no waits", "",
+         waits, "#hour"),
+        (held_total, f"{held_total} held back", "wait", "after failures or by a rule", "#held"),
+        (len(died), f"{len(died)} died", "bad", "of the last ends", "#died"),
+    )  # fmt: skip
+    cells = "".join(
+        f'<li class="tile"><a href="{where}"><b class="{css if count else ""}">{words}</b>'
+        f'<span class="quiet">{escaped(more)}</span></a></li>'
+        for count, words, css, more, where in tiles
+    )
     return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><b class="{css if count else ""}">{words}</b>'
-            f'<span class="quiet">{_text(text)}</span></div>'
-            for count, words, css, text in (
-                (queue["total"], f"{queue['total']} waiting", "wait", longest),
-                (
-                    stuck,
-                    counts.told(stuck, "needs help", "need help"),
-                    "bad",
-                    "nothing will start by itself",
-                ),
-                (len(agents), counts.told(len(agents), "agent"), "", by_phase or "none"),
-                (held_total, f"{held_total} held back", "wait", "after failures or by a rule"),
-                (len(died), f"{len(died)} died", "bad", "of the last ends"),
-            )
-        )
-        + "</div>"
+        f'<section id="strip" class="bare">{_state(plan)}<ul class="tiles">{cells}</ul></section>'
     )
 
 
-def _table(
+def _waiting(
+    groups: Sequence[documents.AlikeBuilds],
+    more: int,
+    of: str,
+    wanted: documents.RowFilter,
+    root: str,
+) -> str:
+    """Return who waits: alike ones are one row, which unfolds."""
+    title = f"Waiting builds{of}"
+    if not groups:
+        nothing = "Nothing that waits is like that." if wanted else "Nothing waits."
+        words = "Nothing waited." if of else nothing
+        return section("waiting", title, f'<p class="none">{words}</p>')
+    rows = []
+    for group in groups:
+        first = group.rows[0]
+        jobs = item(first) if group.total == 1 else _folded(f"group-{first['id']}", group, root)
+        rows.append(
+            f'<tr><td class="n" data-head="Builds">{group.total}</td><td class="k w">{jobs}</td>'
+            f'<td class="k">{_label(first)}</td><td class="n" data-head="Longest">'
+            f"{terminal.seconds(group.longest_s)}</td><td>{why(first)}</td></tr>"
+        )
+    beyond = f'<p class="none">and {more} more reasons; look for a job or a label</p>'
+    heads = (("Builds", "n"), ("Job", "k w"), ("Label", "k"), ("Longest", "n"), ("Why", ""))
+    names = "".join(f'<th scope="col" class="{css}">{name}</th>' for name, css in heads)
+    return section(
+        "waiting",
+        title,
+        f'<div class="scroll"><table><thead><tr>{names}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>{beyond if more > 0 else ''}",
+    )
+
+
+def _folded(name: str, group: documents.AlikeBuilds, root: str) -> str:
+    """Return the jobs of a group: the first ones, once it is unfolded."""
+    waits = (
+        f"<li>{item(row)} <span class='quiet'>{terminal.seconds(row['waiting_age_s'])}</span></li>"
+        for row in group.rows
+    )
+    left = group.total - len(group.rows)
+    query = urllib.parse.urlencode({"q": group.rows[0]["label"] or group.rows[0]["reason"] or ""})
+    more = (
+        f'<li><a href="{root or "./"}?{escaped(query)}">and {left} more</a></li>' if left else ""
+    )
+    jobs = len({row["job"] for row in group.rows})
+    words = (group.rows[0]["job"] or "a job") + (" and others" if jobs > 1 else "")
+    return (
+        f'<details id="{name}"><summary>{escaped(words)}</summary>'
+        f"<ul>{''.join(waits)}{more}</ul></details>"
+    )
+
+
+def _no_agent(of: str, wanted: documents.RowFilter) -> str:
+    if wanted:
+        return "No agent is like that."
+    return "There was no agent." if of else "There is no agent."
+
+
+def _footer(root: str) -> str:
+    names = ("queue", "history", "agents", "templates", "plan", "events")
+    links = " ".join(f'<a href="{root}api/v1/{n}">{n}</a>' for n in names)
+    return (
+        f'<footer id="footer"><p class="quiet">JSON: {links} · '
+        f'<a href="{root}metrics">metrics</a></p>'
+        '<noscript><p class="quiet">Without scripts this page is as of the moment in which it was '
+        "loaded.</p></noscript></footer>"
+    )
+
+
+def section(name: str, title: str, inner: str, *, alarm: bool = False) -> str:
+    """Return a part of the page with a heading; ``name`` is its anchor."""
+    mark = ' class="alarm"' if alarm else ""
+    return (
+        f'<section id="{name}"{mark} aria-labelledby="{name}-title">'
+        f'<h2 id="{name}-title">{title}</h2>{inner}</section>'
+    )
+
+
+def table(
+    name: str,
     title: str,
     rows: Sequence[_Row],
     columns: Iterable[_Column],
@@ -203,17 +281,17 @@ def _table(
     *,
     total: int | None = None,
     alarm: bool = False,
+    beyond: str = "The JSON has all.",
 ) -> str:
     """Return a section; none at all when it has no rows and nothing to say about that.
 
-    ``total``: how many rows there are, if not all are given.
+    ``total``: how many rows there are, if not all are given; ``beyond``: where the others are.
     """
     if not rows:
-        text = f'<p class="none">{nothing}</p>'
-        return f"<section><h2>{title}</h2>{text}</section>" if nothing else ""
+        return section(name, title, f'<p class="none">{nothing}</p>') if nothing else ""
     columns = tuple(columns)
     total = len(rows) if total is None else total
-    names = "".join(f'<th class="{css}">{name}</th>' for name, css, _ in columns)
+    names = "".join(f'<th scope="col" class="{css}">{head}</th>' for head, css, _ in columns)
     body = "".join(
         "<tr>"
         + "".join(
@@ -222,82 +300,100 @@ def _table(
         + "</tr>"
         for row in rows[:_SHOWN]
     )
-    more = f'<p class="none">and {total - _SHOWN} more, see the JSON</p>' if total > _SHOWN else ""
-    mark = ' class="alarm"' if alarm else ""
-    return (
-        f'<section{mark}><h2>{title}</h2><div class="scroll"><table><thead><tr>{names}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div>{more}</section>"
+    more = f'<p class="none">and {total - _SHOWN} more. {beyond}</p>' if total > _SHOWN else ""
+    return section(
+        name,
+        title,
+        f'<div class="scroll"><table><thead><tr>{names}</tr></thead><tbody>{body}</tbody>'
+        f"</table></div>{more}",
+        alarm=alarm,
     )
 
 
-def _text(value: object) -> str:
+def escaped(value: object) -> str:
+    """Return a text that means nothing to a browser."""
     return "" if value is None else html.escape(str(value))
 
 
 def _link(url: object, text: object) -> str:
     """Return a link, for addresses of the web only: nothing else may run on a click."""
     if str(url or "").startswith(("http://", "https://")):
-        return f'<a href="{_text(url)}" rel="noreferrer">{_text(text)}</a>'
-    return _text(text)
+        return f'<a href="{escaped(url)}" rel="noreferrer">{escaped(text)}</a>'
+    return escaped(text)
 
 
 def _code(value: object) -> str:
-    return f"<code>{_text(value)}</code>" if value not in {None, ""} else ""
+    return f"<code>{escaped(value)}</code>" if value not in {None, ""} else ""
 
 
 def _of(key: str) -> Callable[[_Row], str]:
-    return lambda row: _text(row.get(key))
+    return lambda row: escaped(row.get(key))
 
 
 def _age_of(key: str) -> Callable[[_Row], str]:
     return lambda row: terminal.seconds(row.get(key)) if row.get(key) is not None else ""
 
 
-def _item(row: _Row) -> str:
+def item(row: _Row) -> str:
+    """Return whose item it is, as a link where there is one."""
     return _link(row["url"], row["job"] or f"item {row['id']}")
 
 
 def _label(row: _Row) -> str:
     if row["label"] is None and row["label_node"] is None:
-        return f'<span class="quiet">{_text(row["label_source"])}</span>'
+        return f'<span class="quiet">{escaped(row["label_source"])}</span>'
     return f"{_code(row['label'] or row['label_node'])}"
 
 
-def _why(row: _Row) -> str:
-    text = _text(row["text"]) or _text(row["controller_text"])
+def why(row: _Row) -> str:
+    """Return why it waits."""
+    text = escaped(row["text"]) or escaped(row["controller_text"])
     css = "bad" if row["reason"] in _NEEDS_PERSON else ""
-    words = terminal.place_words(row)
-    place = f' <span class="quiet">({_text(words)})</span>' if words else ""
-    far = terminal.spent_words(row["so_far_s"])
-    so_far = f'<br><span class="quiet">so far: {_text(far)}</span>' if far else ""
-    return f'<b class="{css}">{_text(row["reason"] or row["stage"])}</b> {text}{place}{so_far}'
+    return f'<b class="{css}">{escaped(row["reason"] or row["stage"])}</b> {text}{_so_far(row)}'
 
 
-def _agent(row: _Row) -> str:
+def _so_far(row: _Row) -> str:
+    """Return its place among those that wait for its template, and what it waited for."""
+    words = terminal.place_words(row) if row.get("place") else ""
+    place = f' <span class="quiet">({escaped(words)})</span>' if words else ""
+    far = terminal.spent_words(row.get("so_far_s") or {})
+    return place + (f'<br><span class="quiet">so far: {escaped(far)}</span>' if far else "")
+
+
+def _agent(row: _Row, root: str) -> str:
     asked = " ".join(row["asked"])
-    return _code(row["name"]) + (f'<br><span class="quiet">{_text(asked)}</span>' if asked else "")
+    return _named(row, root) + (
+        f'<br><span class="quiet">{escaped(asked)}</span>' if asked else ""
+    )
 
 
-def _phase(row: _Row) -> str:
+def _named(row: _Row, root: str) -> str:
+    name = urllib.parse.quote(str(row["name"]), safe="")
+    return f'<a href="{root}agents/{escaped(name)}">{_code(row["name"])}</a>'
+
+
+def phase(row: _Row) -> str:
+    """Return where an agent is in its life, and what is being done about it."""
     flight = row["in_flight"]
-    doing = f" · {_text(flight['verb'])}" if flight is not None else ""
+    doing = f" · {escaped(flight['verb'])}" if flight is not None else ""
     cordoned = " · cordoned" if row["cordoned"] else ""
     if row["check"]:
-        cordoned = f" · {_text(row['check'])} check"
+        cordoned = f" · {escaped(row['check'])} check"
     css = _PHASES.get(row["phase"], "wait")
-    return f'<span class="{css}">{_text(row["phase"])}</span>{doing}{cordoned}'
+    return f'<span class="{css}">{escaped(row["phase"])}</span>{doing}{cordoned}'
 
 
-def _running(row: _Row) -> str:
+def running(row: _Row) -> str:
+    """Return the builds of an agent, and what there is to be said of it."""
     links = [_link(url, job) for url, job in zip(row["running"], row["jobs"], strict=True)]
     if mishap := terminal.mishap_words(row):
-        links.insert(0, f'<span class="bad">{_text(mishap)}</span>')
+        links.insert(0, f'<span class="bad">{escaped(mishap)}</span>')
     if row["serves_nobody"]:
-        links.append(f'<span class="wait">{_text(row["serves_nobody"])}</span>')
+        links.append(f'<span class="wait">{escaped(row["serves_nobody"])}</span>')
     if not links:
-        links.append(f'<span class="quiet">{_text(terminal.state_words(row))}</span>')
+        links.append(f'<span class="quiet">{escaped(terminal.state_words(row))}</span>')
     if ports := terminal.ports_words(row["instance"]):
-        links.append(f'<span class="quiet">{_text(ports)}</span>')
+        links.append(f'<span class="quiet">{escaped(ports)}</span>')
     return "<br>".join(links)
 
 
@@ -305,9 +401,9 @@ def _lines(row: _Row) -> str:
     lines = "\n".join(row["last_lines"][-5:])
     used = terminal.usage_words(row.get("usage"))
     return (
-        _text(row["text"])
-        + (f'<br><span class="quiet">used {_text(used)}</span>' if used else "")
-        + (f"<pre>{_text(lines)}</pre>" if lines else "")
+        escaped(row["text"])
+        + (f'<br><span class="quiet">used {escaped(used)}</span>' if used else "")
+        + (f"<pre>{escaped(lines)}</pre>" if lines else "")
     )
 
 
@@ -321,48 +417,43 @@ def _memory(row: _Row) -> str:
 
 def _until(row: _Row) -> str:
     until = row.get("until_at")
-    return f"{_text(until[11:19])} UTC, in {terminal.seconds(row['until_in_s'])}" if until else ""
+    return (
+        f"{escaped(until[11:19])} UTC, in {terminal.seconds(row['until_in_s'])}" if until else ""
+    )
 
 
 def _held_what(row: _Row) -> str:
     if "scope" in row:
-        return _text(terminal.held_words(row))
-    return _text(row["subject"])
+        return escaped(terminal.held_words(row))
+    return escaped(row["subject"])
 
 
 def _source(row: _Row) -> str:
-    return _text(row["backend"] or row["source"])
+    return escaped(row["backend"] or row["source"])
 
 
 def _read(row: _Row) -> str:
     return f"{terminal.seconds(row['read_age_s'])} ago" if row["read_at"] else ""
 
 
-def _state(row: _Row) -> str:
+def _source_state(row: _Row) -> str:
     if row["synced"] and not row["error"]:
         return '<span class="good">synced</span>'
     if row["synced"]:
-        return f'<span class="bad">partly</span> {_text(row["error"])}'
-    return f'<span class="bad">unknown</span> {_text(row["error"])}'
+        return f'<span class="bad">partly</span> {escaped(row["error"])}'
+    return f'<span class="bad">unknown</span> {escaped(row["error"])}'
 
 
 def _because(row: _Row) -> str:
-    said = f'<br><span class="quiet">{_text(row["text"])}</span>' if row["text"] else ""
-    job = f" ({_text(row['job'])})" if row["job"] else ""
-    return _text(row["reason"]) + job + said
+    said = f'<br><span class="quiet">{escaped(row["text"])}</span>' if row["text"] else ""
+    job = f" ({escaped(row['job'])})" if row["job"] else ""
+    return escaped(row["reason"]) + job + said
 
 
 def _count(key: str) -> Callable[[_Row], str]:
-    return lambda row: _text(row["counts"][key])
+    return lambda row: escaped(row["counts"][key])
 
 
-_QUEUE: tuple[_Column, ...] = (
-    ("Job", "k", _item),
-    ("Item", "n", _of("id")),
-    ("Label", "k", _label),
-    ("Waits", "n", _age_of("waiting_age_s")),
-    ("Why", "", _why),
-)
 _TEMPLATES: tuple[_Column, ...] = (
     ("Template", "k", lambda row: _code(row["name"])),
     ("Demand", "n", _count("demand")),
@@ -372,39 +463,22 @@ _TEMPLATES: tuple[_Column, ...] = (
     ("Keep warm", "n", _count("warm_target")),
     ("Agents", "n", _count("agents")),
     ("Cap", "n", _of("cap")),
-    ("Labels", "", lambda row: _text(" ".join(row.get("labels", ["(no longer configured)"])))),
-)
-_AGENTS: tuple[_Column, ...] = (
-    ("Agent", "k", _agent),
-    ("Phase", "k", _phase),
-    ("Age", "n", _age_of("age_s")),
-    ("Idle for", "n", _age_of("idle_age_s")),
-    ("Builds", "n", _of("builds")),
-    ("Memory", "n", _memory),
-    ("Where", "k", lambda row: _text(terminal.where(row))),
-    ("Runs", "", _running),
+    ("Labels", "", lambda row: escaped(" ".join(row.get("labels", ["(no longer configured)"])))),
 )
 _ORDERS: tuple[_Column, ...] = (
     ("What stands", "", _of("text")),
     ("For", "n", _age_of("age_s")),
-    ("Until", "k", lambda row: _text(terminal.order_end(row))),
+    ("Until", "k", lambda row: escaped(terminal.order_end(row))),
 )
 _HELD: tuple[_Column, ...] = (
     ("What", "k", _held_what),
     ("Until", "k", _until),
     ("Why", "", _of("text")),
 )
-_DEATHS: tuple[_Column, ...] = (
-    ("Agent", "k", lambda row: _code(row["name"])),
-    ("When", "n", lambda row: f"{terminal.seconds(row['age_s'])} ago"),
-    ("Where", "k", lambda row: _text(terminal.where(row))),
-    ("Reason", "k", _of("slug")),
-    ("In words", "", _lines),
-)
 _OUTCOMES: tuple[_Column, ...] = (
     ("When", "n", lambda row: f"{terminal.seconds(row['ended_age_s'])} ago"),
-    ("Action", "k", lambda row: f"{_text(row['verb'])} {_code(row['name'])}"),
-    ("Result", "k", lambda row: _text(row["result"])),
+    ("Action", "k", lambda row: f"{escaped(row['verb'])} {_code(row['name'])}"),
+    ("Result", "k", lambda row: escaped(row["result"])),
     ("Because", "", _because),
 )
 _SOURCES: tuple[_Column, ...] = (
@@ -415,5 +489,29 @@ _SOURCES: tuple[_Column, ...] = (
         lambda row: f"{terminal.seconds(row['read_age_s'])} ago" if row["read_at"] else "",
     ),
     ("Capacity", "k", _of("capacity")),
-    ("State", "", _state),
+    ("State", "", _source_state),
 )
+
+
+def _agents(root: str) -> tuple[_Column, ...]:
+    return (
+        ("Agent", "k w", lambda row: _agent(row, root)),
+        ("Phase", "k", phase),
+        ("Age", "n", _age_of("age_s")),
+        ("Idle for", "n", _age_of("idle_age_s")),
+        ("Builds", "n", _of("builds")),
+        ("Memory", "n", _memory),
+        ("Where", "k", lambda row: escaped(terminal.where(row))),
+        ("Runs", "", running),
+    )
+
+
+def deaths(root: str) -> tuple[_Column, ...]:
+    """Return the columns of those that have ended."""
+    return (
+        ("Agent", "k w", lambda row: _named(row, root)),
+        ("When", "n", lambda row: f"{terminal.seconds(row['age_s'])} ago"),
+        ("Where", "k", lambda row: escaped(terminal.where(row))),
+        ("Reason", "k", _of("slug")),
+        ("In words", "", _lines),
+    )

@@ -18,6 +18,7 @@ for every answer, also for those that no route makes, stands in ``_dressed``.
 
 import asyncio
 import functools
+import importlib.resources
 import ipaddress
 import itertools
 import json
@@ -38,15 +39,17 @@ from broker.control import orders as order_forms
 from broker.core import model
 from broker.core.decide import leftovers
 from broker.hook import inbox, messages
-from broker.status import documents, page
+from broker.status import agent_page, documents, page
 from broker.status.source import HookEnd, PersonOrders, StatusSource, TryOrders, TryRefused
-from outside import doors, http_handler, limited_log, waits
+from outside import counts, doors, http_handler, limited_log, waits
 
 _LOG = logging.getLogger("broker.status")
 _HEADERS = {
     "Cache-Control": "no-store",
     "Connection": "close",  # it is for one request: see doors
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    # one script of our own and what it asks of us; a form asks us, and nobody frames the page
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "Server": "agent-broker",
     "X-Content-Type-Options": "nosniff",
@@ -64,6 +67,9 @@ _DOCUMENTS: dict[str, Callable[[StatusSource], documents.Document]] = {
 _API = "/api/v1/"
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
+_LOOKED_FOR = 256  # characters of what somebody looks for
+_WATCHERS = 24
+_LIVE_S, _BEAT_S, _WATCH_S, _WRITE_S = 1.0, 15.0, 3600.0, 5.0
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 _GOODBYE_S = 1.0
@@ -136,6 +142,8 @@ class Server:
         self._is_local = True
         self._costly: dict[str, _Made] = {}
         self._one_by_one = asyncio.Lock()
+        self._page_lock = asyncio.Lock()
+        self._watching = 0  # pages that are told of each look
         self._left_over: dict[bool, tuple[model.World, model.Plan]] = {}
 
     async def start(self, *, host: str, port: int) -> str:
@@ -173,7 +181,10 @@ class Server:
         source = self._source
         app = web.Application(middlewares=[self._met, self._addressed, self._proven])
         app.on_response_prepare.append(_dressed)
-        self._add(app, "/", self._page)
+        app.router.add_get("/", self._first_page)
+        app.router.add_get("/agents/{name}", self._agent_page)
+        app.router.add_get("/live", self._live, allow_head=False)
+        self._add(app, "/live.js", _script)
         self._add(app, "/healthz", lambda: _verdict(*source.alive()))
         self._add(app, "/readyz", lambda: _verdict(*source.ready()))
         self._add(app, "/metrics", self._exposition)
@@ -368,8 +379,65 @@ class Server:
             self._costly[path] = _Made(body=answer.body, kind=kind, until=until)
         return answer
 
-    def _page(self) -> web.Response:
-        return _text(page.render(self._source), kind="text/html")
+    async def _first_page(self, request: web.Request) -> web.StreamResponse:
+        """Answer from memory; what is looked for is made anew, one after the other."""
+        told = request.query.get("q", "")[:_LOOKED_FOR]
+        if not told.strip():
+            async with self._page_lock:
+                return await self._made("/", lambda: _html(page.render(self._source)))
+        return await self._one_made(
+            "/?q", lambda: _html(page.render(self._source, looked_for=told))
+        )
+
+    async def _agent_page(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if not _NAME.fullmatch(name):
+            return _line(HTTPStatus.NOT_FOUND, "no agent has such a name")
+        return await self._one_made(
+            "/agents/...", lambda: _html(agent_page.render(self._source, name))
+        )
+
+    async def _one_made(self, path: str, make: _Make) -> web.Response:
+        """Make an answer of which there is no end: who asks for many waits for each."""
+        elapsed = asyncio.get_running_loop().time
+        async with self._one_by_one:
+            began = elapsed()
+            answer = await self._made(path, make, kept=False)
+            await asyncio.sleep(_DEAR * (elapsed() - began))
+        return answer
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        """Say, by server-sent events, whenever there has been another look; no more than that."""
+        if self._watching >= _WATCHERS:
+            return _line(HTTPStatus.SERVICE_UNAVAILABLE, "too many watch already")
+        if self._door is not None and (there := self._door.inside.get(request.protocol)):
+            there.let_in()
+        answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "text/event-stream"})
+        self._watching += 1
+        try:
+            await answer.prepare(request)
+            await self._tell_looks(answer)
+        except (ConnectionError, TimeoutError):
+            pass  # whoever watched has gone
+        finally:
+            self._watching -= 1
+        return answer
+
+    async def _tell_looks(self, answer: web.StreamResponse) -> None:
+        elapsed = asyncio.get_running_loop().time
+        until, told_at, seen = elapsed() + _WATCH_S, elapsed(), self._source.world
+        await answer.write(b"retry: 2000\n\n")
+        while self._door is not None and elapsed() < until:
+            await asyncio.sleep(_LIVE_S)
+            world = self._source.world
+            if world is not seen:
+                seen, told_at = world, elapsed()
+                async with waits.timeout(_WRITE_S):
+                    await answer.write(b"event: look\ndata:\n\n")
+            elif elapsed() - told_at >= _BEAT_S:  # so that a watcher that is gone is noticed
+                told_at = elapsed()
+                async with waits.timeout(_WRITE_S):
+                    await answer.write(b":\n\n")
 
     def _exposition(self) -> web.Response:
         body, kind = self._metrics()
@@ -385,14 +453,9 @@ class Server:
         name = request.match_info["name"]
         if not _NAME.fullmatch(name):
             return _line(HTTPStatus.NOT_FOUND, "no agent has such a name")
-        elapsed = asyncio.get_running_loop().time
-        async with self._one_by_one:  # there is no end of names: who asks for many waits for each
-            began = elapsed()
-            answer = await self._made(
-                f"{_API}agents/...", lambda: _json(documents.agent(self._source, name)), kept=False
-            )
-            await asyncio.sleep(_DEAR * (elapsed() - began))
-        return answer
+        return await self._one_made(
+            f"{_API}agents/...", lambda: _json(documents.agent(self._source, name))
+        )
 
     def _configuration(self) -> web.Response:
         return _json(documents.configuration(self._source, blind=self.blind))
@@ -426,8 +489,17 @@ async def _read(request: web.Request, most: int) -> bytes:
     except (OSError, aiohttp.ClientError, web.RequestPayloadError) as error:
         raise ValueError("what is sent did not come to its end") from error
     if size > most:
-        raise ValueError(f"more than {most} bytes")
+        raise ValueError(f"more than {counts.told(most, 'byte')}")
     return b"".join(parts)
+
+
+def _html(document: str) -> web.Response:
+    return _text(document, kind="text/html")
+
+
+def _script() -> web.Response:
+    script = importlib.resources.files("broker.status") / "live.js"
+    return _text(script.read_text("utf-8"), kind="text/javascript")
 
 
 async def _order(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from broker import config
 from broker.core import model
 from broker.core.fleet import death, ledger
+from broker.core.fleet import hour as hours
 from broker.hook import inbox, messages
 from broker.leading import leadership
 
@@ -101,6 +102,10 @@ class StatusSource(Protocol):
     @property
     def leadership(self) -> leadership.LeadershipState:
         """Whether this broker acts, and who does."""
+
+    @property
+    def hour(self) -> hours.Hour:
+        """The last hour, minute by minute."""
 
     @property
     def hooked(self) -> inbox.HookState | None:

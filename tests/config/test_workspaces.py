@@ -253,5 +253,5 @@ def test_slots_of_two_templates_never_lead_to_one_place(backend, text):
 def test_builds_of_one_agent_share_its_slot(executors, said):
     """So what has one writer has as many as the agent has builds at a time."""
     text = on("box", f"executors: {executors}, {SLOTTED.replace('PLACE', 'a-{slot}')}")
-    words = f"{executors} builds of one agent at a time share what {{slot}} names"
+    words = f"{executors} builds of one agent share what {{slot}} names"
     assert any(words in one.text for one in parse(text).warnings) is said

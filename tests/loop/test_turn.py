@@ -470,7 +470,9 @@ def test_what_became_of_an_item_is_one_note(told, kind):
     state = taken(state_of(scene), scene).state
     made = turn.learn(state, vanished(), scene.policy, **told)
     assert ((), [kind]) == (made.orders, [type(note) for note in made.notes])
-    assert state == made.state
+    waits = made.state.hour.waits
+    assert len(waits) == (kind is latency.Started)
+    assert attrs.evolve(made.state, hour=state.hour) == state
 
 
 def test_an_item_that_was_cancelled_is_remembered_of_who_was_started_for_it():

@@ -6,6 +6,7 @@ from backends import api as backends_api
 from broker import config
 from broker.core import model
 from broker.core.fleet import death, ledger
+from broker.core.fleet import hour as hours
 from broker.hook import inbox
 from broker.leading import leadership as leaderships
 
@@ -46,6 +47,7 @@ class FixedSource:
     is_alive: tuple[bool, str] = (True, "ok")
     configuration: config.ConfigurationState = field(factory=config.ConfigurationState)
     hooked: inbox.HookState | None = None
+    hour: hours.Hour = field(factory=hours.Hour)
     leadership: leaderships.LeadershipState = field(factory=leaderships.LeadershipState)
 
     def now(self):

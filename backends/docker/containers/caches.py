@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from attrs import Factory, frozen
 
 from backends.kit import setting
+from outside import counts
 
 MADE = "agent-broker.cache-made"
 """The label that says when a cache was made, POSIX seconds by the broker's clock."""
@@ -78,4 +79,4 @@ def _size(number: int) -> str:
     for power, unit in ((4, "Ti"), (3, "Gi"), (2, "Mi"), (1, "Ki")):
         if number >= 1024**power:
             return f"{number / 1024**power:.1f}{unit}"
-    return f"{number} bytes"
+    return counts.told(number, "byte")

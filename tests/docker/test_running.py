@@ -11,7 +11,7 @@ from backends.docker import settings
 from backends.docker.containers import commands
 from backends.docker.engine import answers, client
 from backends.kit import running
-from tests import patience
+from tests import echo, patience
 from tests.contract import checks
 from tests.docker import scripted_engine
 from tests.docker.conftest import Rig, backend_on, cleaned
@@ -145,6 +145,48 @@ async def test_out_of_time_all_that_it_started_ends(rig):
         return not await _processes(rig, "86402")
 
     await checks.until("who was cancelled is ended", gone, within_s=WITHIN_S)
+
+
+RAW = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+
+
+async def test_output_that_is_cut_is_no_end_of_the_command(monkeypatch):
+    """Of a stream without a length nobody can tell: what the engine says of the command counts."""
+    monkeypatch.setattr(client, "_EXEC_ENDS_S", 0.0)
+    asked = []
+
+    def told(_, sock) -> None:
+        asked.append(1)
+        runs = len(asked) < 4
+        sock.sendall(echo.reply({"Running": runs, "ExitCode": None if runs else 3}))
+
+    with scripted_engine.engine() as engine:
+        engine.answer("POST", "/containers/c1/exec", {"Id": "e" * 64})
+        engine.answer("POST", "/start", RAW + b"\x01\0\0\0\0\0\0\x02a\n")
+        engine.answer("GET", "/json", told)
+        one = client.Engine(settings.Host(url=engine.url), settings.DockerSettings())
+        try:
+            ran = await commands.run(one, "c1", ("look",), within_s=WITHIN_S, hide=())
+        finally:
+            one.close()
+    assert api.Ran(code=3, output="a") == ran
+
+
+async def test_what_may_run_on_is_ended_before_it_is_begun_once_more():
+    """The engine went away amid it: whoever asks again begins another one."""
+    with scripted_engine.engine() as engine:
+        engine.answer("POST", "/containers/c1/exec", {"Id": "e" * 64})
+        engine.answer("POST", "/start", RAW + b"\x01\0\0\0\0\0\0\x02a\n")
+        engine.answer("GET", "/exec/" + "e" * 64 + "/json", b"HTTP/1.1 500 Oh\r\n\r\n")
+        one = client.Engine(settings.Host(url=engine.url), settings.DockerSettings())
+        try:
+            with pytest.raises(api.Unavailable):
+                await commands.run(one, "c1", ("look",), within_s=WITHIN_S, hide=())
+        finally:
+            one.close()
+        begun = [r for r in engine.requests if r.target.endswith("/containers/c1/exec")]
+    assert len(begun) == 2
+    assert running.MARK.encode() in begun[1].body
 
 
 async def test_without_a_shell_it_is_told_and_lives_on(rig):

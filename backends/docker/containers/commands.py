@@ -35,7 +35,7 @@ async def run(
     )  # fmt: skip
     try:
         code, output = await under_way
-    except asyncio.CancelledError:  # its thread ends with the command
+    except (asyncio.CancelledError, api.Unavailable):  # it may run on, and be begun once more
         await _end(engine, container_id, value)
         raise
     if code is None:

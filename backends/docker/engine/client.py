@@ -48,7 +48,7 @@ _OUTPUT_MAX = 32 << 20
 _OUTPUT_KEPT = 64 << 10
 _LAYERS_MAX = 1000
 _EXEC_ENDS_S = 5.0
-_EXEC_LOOK_S = 0.05
+_EXEC_LOOK_S, _EXEC_LOOK_MAX_S = 0.05, 1.0
 _JSON = {"Content-Type": "application/json"}
 _TAR = {"Content-Type": "application/x-tar"}
 
@@ -420,6 +420,7 @@ class Engine:
         """
         body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(argv), "Env": [mark]}
         output = running.LastOutput()
+        end = time.monotonic() + within_s
         with self._answers("cannot run a command in a container") as session:
             place = f"/exec/{self._made_exec(session, container_id, body)}"
             try:
@@ -435,7 +436,9 @@ class Engine:
                 return self._exec_status(session, place, within_s=0), output
             except wire.RefusedError as error:
                 raise answers.refused_exec(error.status, error.words) from error
-            return self._exec_status(session, place, within_s=_EXEC_ENDS_S), output
+            # it has no length: where somebody in between cut it, the command runs on
+            left_s = max(_EXEC_ENDS_S, end - time.monotonic())
+            return self._exec_status(session, place, within_s=left_s), output
 
     def _made_exec(
         self, session: wire.Connections, container_id: str, body: Mapping[str, Any]
@@ -457,13 +460,15 @@ class Engine:
         self, session: wire.Connections, place: str, *, within_s: float
     ) -> int | None:
         """Return its exit status; the end of its output comes a moment before it is known."""
-        end = time.monotonic() + within_s
+        end, pause_s = time.monotonic() + within_s, _EXEC_LOOK_S
         while True:
             told = session.ask_json(dict, "GET", f"{place}/json", limit=_INSPECT_MAX)
             code = answers.exec_status(told)
             if code is not None or time.monotonic() > end:
                 return code
-            self._closing.wait(_EXEC_LOOK_S)
+            if self._closing.wait(pause_s):
+                raise api.Unavailable("the backend is closed")
+            pause_s = min(2 * pause_s, _EXEC_LOOK_MAX_S)
 
     # --- what belongs to a container ---
 

@@ -465,6 +465,14 @@ class DockerTemplate:
                     path=("docker", "HostConfig", "VolumesFrom", number),
                 )
 
+    @property
+    def has_own_network(self) -> bool:
+        """Whether the loopback address is the container's own."""
+        raw = self.docker.get("HostConfig")
+        told = raw.get("NetworkMode") if isinstance(raw, dict) else None
+        mode = str(told or self.network or "")
+        return mode != "host" and not mode.startswith("container:")
+
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what cannot be right about this template, and what is dangerous."""
         from backends.docker.containers import container  # noqa: PLC0415 -- it is made of these settings

@@ -401,6 +401,12 @@ class KubernetesTemplate:
             remote_fs=common.remote_fs or _IMAGE_FS,
         )
 
+    @property
+    def has_own_network(self) -> bool:
+        """Whether the loopback address is the pod's own; what it inherits is not looked at."""
+        spec = self.pod.get("spec")
+        return not self.inherits and not (isinstance(spec, dict) and spec.get("hostNetwork"))
+
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what cannot be right about this template, and what is dangerous."""
         body = self._body(common)

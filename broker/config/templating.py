@@ -8,6 +8,7 @@ import hashlib
 import math
 import pathlib
 import re
+import urllib.parse
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -70,6 +71,7 @@ class Templates:
     secrets: Secrets = Secrets.NEEDED
     unread: AbstractSet[str | int] = frozenset()  # templates of which something could not be read
     places: dict[tuple[model.BackendName, str], str] = field(factory=dict)  # whose they are
+    astray: set[str] = field(factory=set)  # hosts that agents would look for in themselves
 
     def template(
         self, name: str, section: shape.Template, sections: Mapping[str, Any]
@@ -96,6 +98,8 @@ class Templates:
             return None
         controller = self.document.controller
         agent_url = controller.agent_url or controller.url
+        if connection.transport is not jnlp_tunnel.Transport.DIRECT:
+            self._check_reach(name, agent_url, platform)
         if connection.transport is jnlp_tunnel.Transport.WEBSOCKET:
             what = "the agents' secrets and all that their builds send travel"
             exposure.check_url(self.notes, (*path, "connect", "mode"), agent_url, what)
@@ -655,6 +659,27 @@ class Templates:
                 f"{counts.told(section.executors, 'build')} of one agent share what {names.SLOT} "
                 "names: it is the agent's, and no build's",
                 "executors: 1, where what is there has one writer",
+            )
+
+    def _check_reach(
+        self, name: str, agent_url: str, platform: Mapping[model.BackendName, Any]
+    ) -> None:
+        """Say once of a controller that is told to agents in containers as their own machine."""
+        try:
+            host = urllib.parse.urlsplit(agent_url).hostname or ""
+        except ValueError:  # it is told where it stands
+            return
+        if host in self.astray or not exposure.is_local(host):
+            return
+        if any(getattr(options, "has_own_network", False) for options in platform.values()):
+            self.astray.add(host)
+            given = self.document.controller.agent_url is not None
+            self.notes.warn(
+                ("controller", "agent_url" if given else "url"),
+                f"agents of {name} run in containers, to which {host} is the container itself: "
+                "they will not find the controller there",
+                "controller.agent_url: an address that they reach; or give them the network of "
+                "their host, or a connect.mode direct",
             )
 
     def _check_shared(

@@ -5,7 +5,7 @@ from attrs import frozen
 
 from backends.kit import remarks
 from broker import config
-from broker.config import loading
+from broker.config import kinds, loading
 
 HEAD = "owner: o\ncontroller: {url: 'https://c/', user: u, token: 'env:T'}\nlisten: off\n"
 
@@ -101,3 +101,39 @@ def test_a_pattern_copied_of_a_page_is_told(pattern, odd):
     assert warning.placed().startswith(
         f"broker.yaml:5: templates.t.only_for[0]: '{pattern}' is for jobs that have '{odd}' in"
     )
+
+
+LOCAL = "owner: o\ncontroller: {url: 'http://localhost:1/', user: u, token: 'env:T'MORE}\nlisten: off\n"
+PLACES = """\
+backends: {d: {kind: docker}, k: {kind: kubernetes, namespace: n}, s: {kind: swarm}}
+templates: {t: {labels: l, image: a, backends: [KIND]SAID}, u: {labels: m, image: a, backends: [KIND]SAID}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "more", "is_warned"),
+    [
+        ("d", "", "", True),
+        ("d", "", ", agent_url: 'http://127.0.0.2/'", True),
+        ("d", "", ", agent_url: 'http://c.example/'", False),
+        ("d", ", connect: {mode: websocket}", "", True),
+        ("d", ", docker: {network: host}", "", False),
+        ("d", ", docker: {docker: {HostConfig: {NetworkMode: 'container:x'}}}", "", False),
+        ("d", ", docker: {network: mine}", "", True),
+        ("d", ", connect: {mode: direct, direct: 'a:1', instance_identity: QQ==}", "", False),
+        ("s", "", "", True),
+        ("s", ", swarm: {networks: [host]}", "", False),
+        ("k", "", "", True),
+        ("k", ", kubernetes: {pod: {spec: {hostNetwork: true}}}", "", False),
+    ],
+)
+def test_a_controller_on_loopback_is_not_found_from_containers(kind, said, more, is_warned):
+    """Once, however many templates there are; where they share their host's network it is."""
+    text = LOCAL.replace("MORE", more) + PLACES.replace("SAID", said).replace("KIND", kind)
+    made = loading.parse(text, kinds.classes(), environ={"T": "11secret"})
+    told = [one.placed() for one in made.warnings if "not find the controller" in one.placed()]
+    assert is_warned == bool(told)
+    for line in told:
+        place = "controller.agent_url" if more else "controller.url"
+        assert line.startswith(f"broker.yaml:2: {place}: agents of t run in containers")
+    assert len(told) <= 1

@@ -400,6 +400,11 @@ class SwarmTemplate:
         )
         yield from workspaces.find(mounts, common.remote_fs or service.WORK)
 
+    @property
+    def has_own_network(self) -> bool:
+        """Whether the loopback address is the container's own."""
+        return "host" not in self.networks
+
     def remarks(self, common: Common) -> Iterator[Remark]:
         """Say what cannot be right about this template, and what is dangerous."""
         problem = reference.problem(common.image) if common.image else None

@@ -309,6 +309,12 @@ class Volume:
         return self.writable_by_user or (self.is_own and not self.read_only)
 
 
+SEALED_HANDS_ON = (
+    "with a read-only root the agent's secret lies in a volume, and builds that have the engine's "
+    "socket hand all volumes on by --volumes-from"
+)
+
+
 @frozen(kw_only=True)
 class DockerTemplate:
     """Settings of one template on this backend. Memory and CPU are the template's `resources`."""
@@ -687,6 +693,22 @@ def _perils(template: DockerTemplate) -> Iterator[Remark]:
     for path, words in places:
         if words is not None:
             yield Remark(path=path, text=words, hint=perils.HINT)
+    if any(perils.has_socket(mount.source) for mount in container.mounts_of(template)):
+        yield from _handed_on(template, host)
+
+
+def _handed_on(template: DockerTemplate, host: Mapping[str, Any]) -> Iterator[Remark]:
+    """Say what would put the secret among the mounts of an agent whose builds have the engine."""
+    raw = host.get("ReadonlyRootfs")
+    if template.read_only_root if raw is None else raw is True:
+        yield Remark(
+            path=("read_only_root",)
+            if raw is None
+            else ("docker", "HostConfig", "ReadonlyRootfs"),
+            text=SEALED_HANDS_ON,
+            hint="leave it out: whoever commands the engine can change any file of the host",
+            wrong=True,
+        )
 
 
 def _raw_perils(host: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:

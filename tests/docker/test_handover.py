@@ -215,6 +215,8 @@ async def test_builds_that_have_the_engine_cannot_hand_the_secret_on(rig, tmp_pa
     socket.touch()
     volumes = (settings.Volume(name=str(socket), target="/var/run/docker.sock"),)
     look = "cat /agent-broker/secrets/agent-secret | wc -c"
+    with pytest.raises(api.Rejected, match="--volumes-from"):  # it would lie in a volume
+        await rig.backend.launch(with_secret(rig, "a1", volumes=volumes, read_only_root=True))
     await rig.backend.launch(with_secret(rig, "a1", look, volumes=volumes))
     await rig.running("a1")
 

@@ -244,6 +244,9 @@ def plan(
         mounts = [*body["HostConfig"].get("Mounts", []), _mount_of(brought)]
         body["HostConfig"] = {**body["HostConfig"], "Mounts": mounts}
     sealed = bool(bodies.section(body, "HostConfig").get("ReadonlyRootfs"))
+    hands_on = any(perils.has_socket(mount.source) for mount in mounts_of(options))
+    if sealed and hands_on:
+        raise api.Rejected(settings.SEALED_HANDS_ON)
     if sealed:  # then files can be put into volumes only
         mounts = [*body["HostConfig"].get("Mounts", []), {"Type": "volume", "Target": ROOT}]
         body["HostConfig"] = {**body["HostConfig"], "Mounts": mounts}
@@ -273,7 +276,7 @@ def plan(
         folders=_folders(spec, options, body, sealed=sealed),
         fresh_folders=any(volume.is_given for volume in options.volumes),
         kin=bodies.fingerprint([bodies.ids(options.user), body.get("HostConfig")]),
-        hands_on=any(perils.has_socket(mount.source) for mount in mounts_of(options)),
+        hands_on=hands_on,
         wants_socket=options.docker_socket,
         beside=beside,
         needs_group=spec.pipelines is not None

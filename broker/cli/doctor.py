@@ -8,7 +8,7 @@ is imported here only. Refuses to be needed by ``run`` and to decide anything.
 import asyncio
 import importlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -88,14 +88,23 @@ async def running(
             "one state_dir for each owner; a change of the owner needs a restart",
         )
         return
+    for one in _what_it_says(plan, note.url, settings):
+        yield one
+
+
+def _what_it_says(
+    plan: Mapping[str, Any], url: str, settings: config.Settings
+) -> Iterator[finding.Finding]:
+    check = "running broker"
     if plan.get("ready"):
-        yield finding.ok(check, f"{note.url} says that it is ready")
+        yield finding.ok(check, f"{url} says that it is ready")
     else:
-        yield finding.warn(check, f"{note.url} is not ready: {plan.get('ready_text')}")
+        yield finding.warn(check, f"{url} is not ready: {plan.get('ready_text')}")
     for source in plan.get("sources", ()):
         if not source.get("synced") or source.get("error"):
             name = source.get("backend") or "controller"
             yield finding.warn(check, f"it does not read all of {name}: {source.get('error')}")
+    yield from _hook(plan.get("hook"), settings.owner)
     if refusal := plan.get("configuration_refusal"):
         yield finding.warn(check, f"it refused the configuration that it read last: {refusal}")
     if waits := plan.get("configuration_waits"):
@@ -104,6 +113,26 @@ async def running(
         yield finding.warn(
             check, "it works by another configuration than this file", "SIGHUP, or a restart"
         )
+
+
+def _hook(hook: Mapping[str, Any] | None, owner: str) -> Iterator[finding.Finding]:
+    """Say how it stands with the push hook, as the broker at work has it; nothing without one."""
+    check = "push hook"
+    if hook is None:
+        return
+    if not hook.get("silent"):
+        lost = hook.get("lost")
+        words = f", and {counts.told(int(lost), 'event')} dropped" if lost else ""
+        yield finding.ok(check, f"version {hook.get('version')} is heard{words}")
+        return
+    trouble = hook.get("trouble")
+    words = "it was heard once" if hook.get("heard_at") else "it was never heard"
+    yield finding.warn(
+        check,
+        f"it is silent, so the queue is polled alone: {trouble or words}",
+        f"agent-broker hook install, or the file of agent-broker hook print; is there one of "
+        f"{owner} on the controller, and can that reach control.hook.url?",
+    )
 
 
 # --- the controller ----------------------------------------------------------------------------

@@ -117,8 +117,7 @@ KINDS = {
             maker="backends.docker.swarm.service:body",
             run_refusal="",
             renderer="backends.docker.swarm.service:render",
-            given_refusal="a secret or config of a swarm holds 500 kB at most, and is on every "
-            "manager; hint: make two configs and name them in `configs`",
+            given_refusal="",
             pipelines={
                 "socket": "a swarm makes no folder for one agent on whatever node it comes to, "
                 "and removes none",

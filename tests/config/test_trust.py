@@ -96,7 +96,7 @@ def test_another_authority_is_another_revision_and_another_public_one_is_not(fol
     assert before != template(settings(folder)).revision
 
 
-@pytest.mark.parametrize("backend", ["pods", "services", "tasks"])
+@pytest.mark.parametrize("backend", ["pods", "tasks"])
 def test_who_brings_no_files_says_so(folder, backend):
     """With what to do instead."""
     told = refused(folder, backend=backend)

@@ -90,6 +90,12 @@ class SwarmHarness:
 
     # --- the swarm as others see it ---
 
+    def _configs(self) -> list[dict[str, object]]:
+        """Files of ours; agents share them, and they go some time after the last one."""
+        (mark,) = service.owner_labels("ours")
+        told = [(entry, entry["Spec"].get("Labels") or {}) for entry in self._client.configs()]
+        return [entry for entry, labels in told if labels.get(mark, "").startswith(self.prefix)]
+
     def _called(self, name: str) -> str:
         return service.service_name(name, prefix=self.prefix)
 
@@ -168,6 +174,9 @@ class SwarmHarness:
         for entry in self._client.secrets():
             if entry["Spec"]["Name"].startswith(self.prefix):
                 self._client.remove_secret(entry["ID"])
+        for entry in self._configs():
+            with contextlib.suppress(engines.docker.errors.APIError):
+                self._client.remove_config(entry["ID"])
         patient = patience.Patience(_KILLED_S)
         while self._containers() and not patient.is_over():
             time.sleep(0.05)

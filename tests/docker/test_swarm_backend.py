@@ -127,6 +127,65 @@ async def test_a_secret_that_a_killed_broker_left_is_swept(engine_url):
                 client.remove_secret(one)
 
 
+async def test_files_of_ours_are_shared_by_agents_and_go_after_the_last_one(engine_url):
+    """Looked for now and then; a config that an engine refuses to remove stays."""
+    clock, owner = Clock(), f"{OWNER}f"
+    told = settings.SwarmSettings(
+        managers=(Host(url=engine_url),), timeout_s=20, name_prefix=f"{owner}-"
+    )
+    made = backend.create(told, owner=owner, store=None, state_dir=None, now=clock)
+    content = secrets.token_bytes(300_000)
+    options = settings.SwarmTemplate(resolve="tag", networks=("host",), grace_s=0)
+
+    def spec(name, files):
+        commands = 'wc -c <"$1/ca"; if echo x >"$1/same"; then exit 3; fi'
+        program = harness.Program(commands=commands, arguments=(api.FILES,), exit_code=0)
+        return api.InstanceSpec(
+            name=name,
+            metadata={"owner": "ours"},
+            image=engines.IMAGE,
+            argv=program.argv(),
+            given_files=files,
+            options=options,
+        )
+
+    with contextlib.closing(engines.connected(engine_url)) as client:
+
+        def there():
+            marks = [f"{key}={value}" for key, value in service.owner_labels(owner).items()]
+            return {one["Spec"]["Name"]: one for one in client.configs(filters={"label": marks})}
+
+        async def look():
+            clock.now += 901
+            await made.list()
+            return len(await asyncio.to_thread(there))
+
+        try:
+            for name in ("a", "b"):
+                await made.launch(spec(name, {"ca": content, "same": content}))
+            assert 1 == len(await asyncio.to_thread(there))
+            for name in ("a", "b"):
+                assert 0 == (await checks.exited(made, name, within_s=60)).exit.code
+                assert "300000" in await made.logs(name, tail=5)
+            await made.terminate("a", grace_s=0)
+            assert [1, 1] == [await look(), await look()], "the other one has it still"
+            await made.terminate("b", grace_s=0)
+            assert [1, 0] == [await look(), await look()]
+
+            name = service.GivenFile.of("ca", content, owner=owner).name
+            await asyncio.to_thread(client.create_config, name, content)
+            with pytest.raises(api.Rejected, match="is not ours, or of another content"):
+                await made.launch(spec("c", {"ca": content}))
+            await asyncio.to_thread(client.remove_config, name)
+        finally:
+            await made.aclose()
+            for one in client.services(filters={"label": f"{service.NAME}"}):
+                if one["Spec"]["Name"].startswith(f"{owner}-"):
+                    client.remove_service(one["ID"])
+            for one in there().values():
+                client.remove_config(one["ID"])
+
+
 async def test_a_cache_that_is_too_old_is_empty_for_the_next_agent(engine_url, caplog):
     """Where the engine of its node can be reached; one that nobody can reach holds nothing up."""
     caplog.set_level("INFO")

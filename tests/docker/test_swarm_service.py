@@ -92,6 +92,40 @@ def test_the_secret_is_a_file_of_the_user_and_nowhere_else():
     assert 0o444 == file["File"]["Mode"], "who that is only the image knows"
 
 
+def test_files_of_ours_are_configs_named_by_owner_and_content():
+    """Everybody in the container may read them; what they hold is no part of what it is."""
+    files = {"ca.pem": b"one", "ca.jks": b"\xfe\xed"}
+    plan = made(given_files=files, env={"STORE": f"{api.FILES}/ca.jks"})
+    assert "STORE=/agent-broker/files/ca.jks" in inner(plan)["Env"]
+    told = inner(plan)["Configs"]
+    assert ["/agent-broker/files/ca.pem", "/agent-broker/files/ca.jks"] == [
+        one["File"]["Name"] for one in told
+    ]
+    assert {0o444} == {one["File"]["Mode"] for one in told}
+    assert [one["ConfigName"] for one in told] == [one.name for one in plan.given]
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", one.name) for one in plan.given)
+    another = made(given_files={**files, "ca.pem": b"two"}, env={"STORE": f"{api.FILES}/ca.jks"})
+    assert plan.digest == another.digest
+    assert plan.given[1].name == another.given[1].name
+    assert plan.given[0].name != another.given[0].name
+    theirs = service.plan(attrs.evolve(SPEC, given_files=files), owner="theirs")
+    assert {one.name for one in theirs.given}.isdisjoint(one.name for one in plan.given)
+    assert repr(b"one") not in repr(plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("ca.pem", b"", "has 0 bytes"),
+        ("ca.pem", bytes(512_000), "holds 1 to 511999"),
+        ("a/b", b"x", "is not a plain name"),
+    ],
+)
+def test_files_that_no_config_holds_are_refused(name, content, words):
+    with pytest.raises(api.Rejected, match=words):
+        made(given_files={name: content})
+
+
 def test_places_are_put_into_words_and_environment():
     told = inner(made())
     assert ["agent", service.SECRETS, service.WORK] == told["Command"]

@@ -37,6 +37,7 @@ _GONE_S = 30.0  # beyond the grace, until a removed task has to be gone
 _LOOKS_S = (0.1, 1.0)  # pauses while it goes: the first, the longest
 _SOON_S = 0.3
 _NO_TASK_S = 60.0  # seen without a task: a manager makes it at once, a new leader soon
+_CONFIGS_S = 900.0  # between two looks at our configs: a list of them has all contents
 _CALLS = 4  # of one launch, at most: until then somebody may be about to make a secret's service
 _WORDS = 3  # last lines of output in a certificate
 _SHORTEST_SECRET = 8
@@ -97,6 +98,9 @@ class SwarmBackend:
         self._resolved: dict[tuple[str, str], tuple[str, float]] = {}  # and until when
         self._bare: dict[str, float] = {}  # services without a task, and since when; by our clock
         self._spare: dict[str, float] = {}  # secrets that nobody needs, likewise
+        self._idle: dict[str, float] = {}  # configs of ours that no service has, likewise
+        self._wanted: dict[str, float] = {}  # configs of launches, by name: when
+        self._tidy_at = now() + _CONFIGS_S
         self._given: dict[str, tuple[str, ...]] = {}  # secrets, by instance, to blank them out
         self._closing = asyncio.Event()
 
@@ -123,6 +127,7 @@ class SwarmBackend:
                 created_at=self._now(),
                 detail="its service is being made",
             )
+            self._wanted |= {one.name: self._now() for one in plan.given}
             try:
                 if not await self._is_there(plan):
                     plan = await self._runtimes.brought(plan, tell)
@@ -186,6 +191,8 @@ class SwarmBackend:
             used += [task.labels for task in tasks if _still_runs(task, None)]
             with contextlib.suppress(api.BackendError):  # another time
                 await self._runtimes.sweep({told.get(service.RUNTIME, "") for told in used})
+            with contextlib.suppress(api.BackendError):  # likewise
+                await self._tidy({name for one in services for name in one.configs})
         return everything
 
     async def watch(self) -> AsyncIterator[None]:
@@ -505,6 +512,21 @@ class SwarmBackend:
         await self._remove_secrets(
             [one for key, one in spare.items() if self._now() - self._spare[key] > stale_s]
         )
+
+    async def _tidy(self, used: Collection[str]) -> None:
+        """Remove configs of ours that no service has had since the last look; seldom."""
+        now = self._now()
+        if now < self._tidy_at:
+            return
+        self._tidy_at = now + _CONFIGS_S
+        found = await self._read(manager.Manager.own_configs, self._owner)
+        stale_s = _CALLS * self._settings.timeout_s
+        self._wanted = {key: at for key, at in self._wanted.items() if now - at <= stale_s}
+        idle = {one.id: one for one in found if one.name not in {*used, *self._wanted}}
+        known, self._idle = self._idle, _first_seen(self._idle, idle, now)
+        for key in [one for one in idle if one in known and now - known[one] > stale_s]:
+            with contextlib.suppress(api.NotFound, api.Rejected):  # another service has it
+                await self._ask(client.Lane.END, manager.Manager.remove_config, key)
 
     async def _remove_secrets(self, found: Sequence[manager.SwarmSecret]) -> None:
         for one in found:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from backends import api
 from backends.docker.engine import answers, bodies, client, wire
@@ -23,6 +23,8 @@ _JSON = {"Content-Type": "application/json"}
 _INSPECT_MAX = 4 << 20
 _OUTPUT_MAX = 32 << 20
 _OUTPUT_KEPT = 64 << 10
+_CONFIGS_MAX = 32 << 20  # a list of them has their contents
+_NAME_MAX = 64
 
 
 @frozen(kw_only=True)
@@ -34,6 +36,7 @@ class Service:
     labels: Mapping[str, str]
     created_at: float | None
     ports: tuple[api.Port, ...] = ()  # of every node
+    configs: frozenset[str] = frozenset()  # names of those that it has
     flawed: bool = False  # there are labels that cannot be read, or none that can
 
 
@@ -44,6 +47,16 @@ class SwarmSecret:
     id: str
     labels: Mapping[str, str]
     created_at: float | None
+
+
+@frozen(kw_only=True)
+class SwarmConfig:
+    """A config of the swarm."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    data: str = field(repr=False)  # base64
 
 
 @frozen(kw_only=True)
@@ -146,7 +159,10 @@ class Manager(client.Engine):
         """
         lent = service.LentIds(
             secrets={one.name: self._id_of("secret", one.name) for one in plan.borrowed},
-            configs={one.name: self._id_of("config", one.name) for one in plan.configs},
+            configs={
+                **{one.name: self._id_of("config", one.name) for one in plan.configs},
+                **{one.name: self._given(one) for one in plan.given},
+            },
         )
         made: dict[str, tuple[str, str]] = {}
         try:
@@ -259,6 +275,62 @@ class Manager(client.Engine):
         with self._managed("cannot remove a secret") as session:
             session.ask("DELETE", f"/secrets/{_quoted(secret)}")
 
+    def own_configs(self, labels: Mapping[str, str]) -> list[SwarmConfig]:
+        """Every config with these labels that brings files of ours; their content comes along."""
+        with self._managed("cannot list configs") as session:
+            entries = session.ask_json(
+                list, "GET", "/configs", query=_labelled(labels), limit=_CONFIGS_MAX
+            )
+            found, _ = typed.each(entries, _as_config)
+            return [one for one in found if service.GIVEN in one.labels]
+
+    def remove_config(self, config: str) -> None:
+        """Remove one by its id; raises NotFound, and Rejected while a service has it."""
+        with self._managed("cannot remove a config") as session:
+            session.ask("DELETE", f"/configs/{_quoted(config)}")
+
+    def _given(self, wanted: service.GivenFile) -> str:
+        """Return the id of the config with a file of ours; it is made if it is not there.
+
+        Raises Rejected for another's of that name.
+        """
+        with contextlib.suppress(api.NotFound):
+            return self._known(wanted)
+        data = base64.b64encode(wanted.content).decode()
+        body = {"Name": wanted.name, "Labels": dict(wanted.labels), "Data": data}
+        try:
+            with self._managed("cannot create a config", wanted.name) as session:
+                answer = session.ask_json(
+                    dict,
+                    "POST",
+                    "/configs/create",
+                    body=json.dumps(body).encode(),
+                    headers=_JSON,
+                )
+        except api.Rejected as error:  # somebody may have made it just now
+            try:
+                return self._known(wanted)
+            except api.NotFound:
+                raise error from None
+        return answers.created_id({"Id": answer.get("ID")})
+
+    def _known(self, wanted: service.GivenFile) -> str:
+        """Return the id of the config that is there. Raises NotFound, Rejected, OddAnswerError."""
+        with self._managed(f"cannot look at the config {wanted.name}", wanted.name) as session:
+            path = f"/configs/{_quoted(wanted.name)}"
+            entry = session.ask_json(dict, "GET", path, limit=_INSPECT_MAX)
+        try:
+            found = _as_config(entry)
+        except ValueError as error:
+            raise client.OddAnswerError(f"{self.url} shows no config: {error}") from error
+        is_it = found.data == base64.b64encode(wanted.content).decode()
+        if found.name != wanted.name or not is_it or not _has(found.labels, wanted.labels):
+            raise api.Rejected(
+                f"the config {wanted.name} of the swarm is not ours, or of another content; "
+                "hint: docker config rm, if nobody needs it"
+            )
+        return found.id
+
     def _secret(self, name: str, content: str, labels: Mapping[str, str]) -> str:
         if not content:
             raise api.Rejected("a swarm takes no empty secret")
@@ -331,6 +403,7 @@ def _service(entry: Any) -> Service:
         labels=labels,
         created_at=answers.stamp(entry.get("CreatedAt")),
         ports=states.ports(_ingress(entry)),
+        configs=_configs(spec),
         flawed=not labels or len(labels) < len(told),
     )
     if not found.id or not found.name:
@@ -346,6 +419,38 @@ def _ingress(entry: Mapping[str, Any]) -> list[Any]:
         for one in (told if isinstance(told, list) else ())
         if isinstance(one, Mapping) and one.get("PublishMode") == "ingress"
     ]
+
+
+def _configs(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the configs that the container of a service has."""
+    inner = bodies.section(bodies.section(spec, "TaskTemplate"), "ContainerSpec")
+    listed = inner.get("Configs")
+    told = listed if isinstance(listed, list) else ()
+    return frozenset(
+        name
+        for one in told
+        if isinstance(one, Mapping) and (name := typed.words(one.get("ConfigName"), _NAME_MAX))
+    )
+
+
+def _as_config(entry: Any) -> SwarmConfig:
+    """Read one. Raises ValueError for what is none."""
+    if not isinstance(entry, Mapping):
+        raise ValueError("an entry that is not a config")  # noqa: TRY004 -- the caller's one kind
+    spec = bodies.section(entry, "Spec")
+    found = SwarmConfig(
+        id=answers.plain_id(entry.get("ID")),
+        name=typed.words(spec.get("Name"), _NAME_MAX),
+        labels=answers.texts(spec.get("Labels")),
+        data=typed.words(spec.get("Data"), _INSPECT_MAX),
+    )
+    if not found.id or not found.name:
+        raise ValueError("a config without an id, or without a name")
+    return found
+
+
+def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return wanted.items() <= labels.items()
 
 
 def _errand(entry: Any) -> Errand:

@@ -8,9 +8,12 @@ Rules:
 * Whose a service is, its metadata and a digest of its specification are labels, of the service and
   of its container alike: a task whose service is gone still tells them.
 * The secret is a secret of the swarm, one for each file, with a name of its own for each attempt;
-  its id is put in at the last moment (``with_secrets``).
+  its id is put in at the last moment (``complete``).
+* Files of ours that are no secrets are configs of the swarm, one for each content: named by owner
+  and content, so that all agents share it.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -27,13 +30,17 @@ from outside import quotes
 
 PREFIX, DIGEST, NAME = container.PREFIX, container.DIGEST, container.NAME
 RUNTIME = container.RUNTIME
-SECRETS, WORK = container.SECRETS, container.WORK
-_PLACES = {api.SECRETS: SECRETS, api.WORK: WORK}
+SECRETS, WORK, FILES = container.SECRETS, container.WORK, container.FILES
+GIVEN = f"{PREFIX}given"
+"""On a config of ours: the SHA-256 of its content."""
+_PLACES = {api.SECRETS: SECRETS, api.WORK: WORK, api.FILES: FILES}
 _TOKENS = re.compile("|".join(map(re.escape, _PLACES)))
 _METADATA = f"{PREFIX}metadata."
 _NAME_MAX = 63
 _SECRET_MAX = 511_999
+_CONFIG_MAX = 511_999  # of 20.10; since 24 twice as much
 _PLAIN = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
+_OURS = "agent-broker"  # how our configs begin
 _MARK = "-x"  # before the digest of a name that had to be changed
 _DIGITS = 12
 _MARKED = re.compile(rf".*{_MARK}[0-9a-f]{{{_DIGITS}}}")
@@ -41,6 +48,27 @@ _RUNTIME_MOUNT = {"Type": "volume", "Source": "", "Target": runtime.ROOT, "ReadO
 _OPENED, _CLOSED = 0o444, 0o400
 _ITS_ID = "(its id)"
 _ITS_CONTENT = "(named by its content)"
+
+
+@frozen(kw_only=True)
+class GivenFile:
+    """A file of ours, and the config of the swarm that brings it."""
+
+    file: str
+    name: str  # of the config
+    labels: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, file: str, content: bytes, *, owner: str) -> "GivenFile":
+        """Name it by its owner and its content; alike contents are one config."""
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(
+            file=file,
+            name=f"{_OURS}.{bodies.fingerprint(owner)[:_DIGITS]}.{digest[:32]}",
+            labels={**owner_labels(owner), GIVEN: digest},
+            content=content,
+        )
 
 
 @frozen(kw_only=True)
@@ -70,6 +98,7 @@ class ServicePlan:
     borrowed: tuple[settings.LentSecret, ...]  # secrets of the swarm that are not ours
     runtime: settings.SwarmRuntime | None  # the Java that is brought into it
     caches: tuple[caches.Cache, ...]  # volumes whose age or size is bounded
+    given: tuple[GivenFile, ...]
     secrets: Mapping[str, str] = field(repr=False)
 
     def complete(
@@ -100,6 +129,14 @@ class ServicePlan:
                 "File": self._file(one.target, int(one.mode, 8)),
             }
             for one in self.configs
+        ]
+        configs += [
+            {
+                "ConfigID": there.configs.get(one.name, _ITS_ID),
+                "ConfigName": one.name,
+                "File": self._file(f"{FILES}/{one.file}", _OPENED),
+            }
+            for one in self.given
         ]
         told = {"Image": image, "Secrets": [*own, *borrowed], "Configs": configs}
         inner = bodies.without_nothing(told)
@@ -198,12 +235,26 @@ def options_of(spec: api.InstanceSpec) -> settings.SwarmTemplate:
             )
         if problem is None and len(content.encode("utf-8", "surrogateescape")) > _SECRET_MAX:
             problem = f"the secret {name} is larger than a swarm takes (500 kB)"
+    problem = problem or _given_problem(spec.given_files)
     options = spec.options if spec.options is not None else settings.SwarmTemplate()
     if problem is None and not isinstance(options, settings.SwarmTemplate):
         problem = f"the template's options are {type(options).__name__}, not SwarmTemplate"
     if problem is not None:
         raise api.Rejected(problem)
     return options
+
+
+def _given_problem(given: Mapping[str, bytes]) -> str | None:
+    """Return what is wrong with files of ours."""
+    for name, content in given.items():
+        if names.name_problem(name) is not None:
+            return f"the file name {quotes.shown(name)} is not a plain name; hint: no '/'"
+        if not 0 < len(content) <= _CONFIG_MAX:
+            return (
+                f"the file {name} has {len(content)} bytes; a config of a swarm holds 1 to "
+                f"{_CONFIG_MAX}; hint: public: false, or a smaller public_file"
+            )
+    return None
 
 
 def plan(
@@ -266,6 +317,9 @@ def plan(
             )
         ),
         secrets=spec.secret_files,
+        given=tuple(
+            GivenFile.of(file, content, owner=owner) for file, content in spec.given_files.items()
+        ),
     )
 
 

@@ -524,6 +524,7 @@ class DockerTemplate:
                     wrong=True,
                 )
         yield from cache_remarks(self.volumes)
+        yield from self._of_slots()
         yield from _perils(self)
         if not common.alone and len(getattr(common.settings, "hosts", ())) <= 1:
             yield from self._port_remarks()
@@ -546,6 +547,24 @@ class DockerTemplate:
                 hint="environment",
                 wrong=True,
             )
+
+    def _of_slots(self) -> Iterator[Remark]:
+        """Say of which caches the agent's user could only read what is there: nothing."""
+        if re.fullmatch(r"(0|root|image)(:.*)?", self.user or "image"):
+            return
+        for number, volume in enumerate(self.volumes):
+            is_made = volume.driver is None and not volume.driver_options
+            if (
+                is_made
+                and not (volume.is_given or volume.read_only)
+                and names.has_slot(volume.name)
+            ):
+                yield Remark(
+                    path=("volumes", number),
+                    text="a new volume belongs to root unless the image has that folder: the "
+                    "agent could not write into its cache",
+                    hint="writable_by_user: true",
+                )
 
     def _port_remarks(self) -> Iterator[Remark]:
         """Say which ports of the host only one agent at a time can have."""

@@ -22,6 +22,7 @@ from backends import registry
 from backends.kit import finding
 from broker import config, page_address, store
 from broker.cli import rendering
+from broker.config import exposure
 from broker.controller import reading
 from broker.core import model
 from broker.core.fleet import marks, neighbours
@@ -492,6 +493,16 @@ async def _agent_port(
     )  # hudson.TcpSlaveAgentListener.hostName
     host = (through.host if through else None) or named or yarl.URL(url).host or ""
     port = (through.port if through else None) or int(number)
+    if not (through and through.host) and named and exposure.is_local(named):
+        told = yarl.URL(url).host or ""
+        if not exposure.is_local(told):
+            return finding.warn(
+                "agents",
+                f"the controller tells agents to connect to {named}, which is their own machine "
+                f"wherever they run: they know it as {told}",
+                f"connect.tunnel: {told}:{port}, or -Dhudson.TcpSlaveAgentListener.hostName of "
+                "the controller; or connect.mode websocket",
+            )
     return await _port(host, port, "through the tunnel" if through else "agent port")
 
 

@@ -272,6 +272,27 @@ async def test_an_agent_goes_where_the_controller_says(announced):
     assert f"{announced or 'localhost'}:{number} takes connections" in found.text
 
 
+@pytest.mark.parametrize(
+    ("url", "way", "verdict"),
+    [
+        ("http://c.example/", tunnel.Connection(), finding.Grade.WARN),
+        ("http://c.example/", tunnel.Connection(tunnel=":1"), finding.Grade.WARN),
+        ("http://c.example/", tunnel.Connection(tunnel="127.0.0.1:1"), finding.Grade.FAIL),
+        ("http://localhost/", tunnel.Connection(), finding.Grade.FAIL),  # nobody listens there
+    ],
+)
+async def test_a_controller_that_sends_agents_from_elsewhere_to_themselves(url, way, verdict):
+    """It announces its own loopback address, as one that is bound to it may."""
+    headers = {
+        "X-Jenkins-JNLP-Port": "1",
+        "X-Instance-Identity": "MIIB",
+        "X-Jenkins-JNLP-Host": "127.0.0.1",
+    }
+    found = await doctors._agent_port(url, headers, way)
+    assert verdict is found.verdict
+    assert verdict is finding.Grade.FAIL or "connect.tunnel: c.example:1" in found.hint
+
+
 async def test_without_an_instance_identity_no_agent_comes_by_tcp():
     """As a bare 2.541.3 answers (no plugin ``instance-identity``); by WebSocket agents do come."""
 

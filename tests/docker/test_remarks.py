@@ -191,3 +191,23 @@ def test_a_fixed_port_has_one_agent(ports, said):
     hosts = (settings.Host(), settings.Host(url="unix:///b"))
     pool = remarks.Common(settings=settings.DockerSettings(hosts=hosts), name="t", image="x")
     assert [] == list(remarks.of_template(options, pool))
+
+
+@pytest.mark.parametrize(
+    ("volume", "more", "is_told"),
+    [
+        ({"name": "m2-{slot}"}, {}, True),
+        ({"name": "/srv/m2-{slot}"}, {}, True),
+        ({"name": "m2-{slot}", "writable_by_user": True}, {}, False),
+        ({"name": "m2-{slot}", "read_only": True}, {}, False),
+        ({"name": "m2-{slot}", "driver_options": {"type": "nfs"}}, {}, False),
+        ({"name": "m2-{slot}"}, {"user": "0"}, False),
+        ({"name": "m2-{slot}"}, {"user": None}, False),
+        ({"name": "m2-{name}"}, {}, False),
+        ({"name": "m2"}, {}, False),
+    ],
+)
+def test_a_cache_that_its_agent_cannot_write_to(volume, more, is_told):
+    """Whoever names a slot wants to write there: it has one agent at a time."""
+    said = told(volumes=(settings.Volume(target="/m2", **volume),), **more)
+    assert is_told == (("volumes", 0) in said and "its cache" in said["volumes", 0].text)

@@ -5,6 +5,7 @@ The run ends with one line on what was skipped for want of which program (``test
 
 import re
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterable
 
@@ -28,6 +29,17 @@ PACKAGES = {  # Debian's, of what is not on every Debian
 }
 
 _WANT = re.compile(r"no program ([\w-]+) on this machine; apt-get install ([\w.-]+)")
+
+
+def hearing() -> tuple[str, ...]:
+    """Return what starts a program that is to hear a hang-up, as one of a container's runtime does.
+
+    Nothing but where nohup runs the tests: whoever is started with a signal ignored, and most
+    shells, cannot listen to it ever after.
+    """
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        return ()
+    return (shutil.which("env") or "env", "--default-signal=HUP")
 
 
 def want(name: str) -> str:

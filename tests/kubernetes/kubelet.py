@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import web
 from attrs import define, field
 
+from tests import programs
 from tests.kubernetes import machine
 
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
@@ -103,6 +104,7 @@ class Kubelet:
             command, env = [*life.inside(container, command)], life.env(container)
         told = self.queries[-1]
         process = await asyncio.create_subprocess_exec(
+            *programs.hearing(),  # as runc starts it
             *command,
             stdin=asyncio.subprocess.PIPE if "stdin=true" in told else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -64,6 +64,7 @@ class Agent:
     address: tuple[str, int] = ("", 0)
     shell: Sequence[str] = ("sh",)
     env: dict[str, str] = field(factory=lambda: {"PATH": os.environ["PATH"]})
+    processes: list[asyncio.subprocess.Process] = field(factory=list)
 
     def install(self) -> None:
         """Do what the kubelet does with the secret of the pod."""
@@ -90,9 +91,8 @@ class Agent:
     async def start(
         self, *argv: str | bytes, stdin: int = asyncio.subprocess.DEVNULL, **how: object
     ) -> asyncio.subprocess.Process:
-        nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        return await asyncio.create_subprocess_exec(
-            *((shutil.which("env") or "env", "--default-signal=HUP") if nohup else ()),
+        process = await asyncio.create_subprocess_exec(
+            *programs.hearing(),
             *self.shell,
             str(self.folder / "in-container"),
             *argv,
@@ -102,6 +102,16 @@ class Agent:
             env=self.env,
             **{"cwd": self.folder, **how},
         )
+        self.processes.append(process)
+        return process
+
+    async def aclose(self) -> None:
+        """End what a test that failed has left: else a later one is told of it."""
+        for process in self.processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            process._transport.close()
 
     async def run(self, *argv: str | bytes, given: bytes | None = None) -> Outcome:
         pipe = asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE
@@ -118,13 +128,14 @@ class Stage:
     folder: pathlib.Path
     make: Callable[..., backend.KubernetesBackend]
     broker: backend.KubernetesBackend = field(init=False)
+    agents: list[Agent] = field(factory=list)
     _watching: asyncio.Task[None] | None = None
 
     async def begin(self, port: int = 0, **more: str) -> None:
         told = settings.InContainer(**{"listen": f"127.0.0.1:{port}", "url": _URL, **more})
         self.broker = self.make(in_container=told)
         self._watching = asyncio.ensure_future(self._watch(self.broker))
-        async with patience.limit(5):
+        async with patience.limit(20):
             while self.broker._listener is None:
                 await asyncio.sleep(0.005)
 
@@ -151,12 +162,13 @@ class Stage:
 
     async def agent(self, name: str = "agent-1") -> Agent:
         await self.broker.launch(spec_of(name))
-        async with patience.limit(5):
+        async with patience.limit(20):
             while self.cluster.pods[name]["status"]["phase"] != "Running":
                 await asyncio.sleep(0.005)
         made = self.broker._listener
         assert made is not None
         agent = Agent(self.folder / name, self.cluster, name, made.address)
+        self.agents.append(agent)
         agent.install()
         return agent
 
@@ -174,6 +186,8 @@ async def stage(
     made = Stage(cluster, tmp_path, make)
     await made.begin()
     yield made
+    for agent in made.agents:
+        await agent.aclose()
     await made.end()
 
 

@@ -97,6 +97,7 @@ def build(
         persist=lambda ledger: assembled.keep(ledger, builds),
         box=black_box.BlackBox(save=files.save),
         ask_item=reader.ask_item,
+        cancel_item=reader.cancel_item,
         ask_result=reader.ask_result,
         ask_at_work=reader.at_work,
         leads=lambda: leads.leading,

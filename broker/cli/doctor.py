@@ -35,6 +35,7 @@ _LIMIT_S = 15.0
 _SKEW_BAD_S = 300.0
 _OLDEST = (2, 263)
 _PROTOCOL = "JNLP4-connect"
+_QUEUE_WIDGET = "widget/BuildQueueWidget/ajax"
 _READ_ONLY = "agent-broker doctor --try tries it"
 _USER_HINT = "create an API token for controller.user, and give it as controller.token"
 
@@ -57,6 +58,8 @@ async def examine(
             async for one in _permissions(session, probe, settings.owner):
                 yield one
             yield await _jobs(session)
+            if _gives_up(settings):
+                yield await _cancelling(session)
             async for one in _neighbours(session, settings.owner, now):
                 yield one
             yield await _second_opinion(settings, session)
@@ -383,6 +386,33 @@ async def _neighbours(
             f"where both serve one label, {first} orders first and {second} a look later; labels "
             "of their own spare that, and agent-broker sweep by its configuration what is left",
         )
+
+
+def _gives_up(settings: config.Settings) -> bool:
+    own = any(template.give_up_s is not None for template in settings.templates)
+    return own or settings.limits.give_up_s is not None
+
+
+async def _cancelling(session: http.ControllerSession) -> finding.Finding:
+    """Ask for Job/Cancel: the queue's widget has a link for each item that we may cancel.
+
+    Nothing on REST says so (measured on 2.516.3 and 2.541.3).
+    """
+    needed = "it is needed for give_up"
+    hint = "give the user Job/Cancel on all jobs, or leave give_up out"
+    try:
+        items = await _count(session, "queue/api/json", "items", "items[id]")
+        shown = (await session.get_text(_QUEUE_WIDGET)).text
+    except (errors.NotFound, errors.BadRequest):
+        return finding.warn("Job/Cancel", f"the controller does not tell; {needed}", hint)
+    except errors.JenkinsError as error:
+        return finding.fail("Job/Cancel", error.text, _what_to_do(error))
+    if "cancelItem?id=" in shown:
+        return finding.ok("Job/Cancel", "granted")
+    if items:
+        return finding.fail("Job/Cancel", f"missing: {needed}", hint)
+    words = "is not told while nothing waits"
+    return finding.warn("Job/Cancel", f"whether it is granted {words}; {needed}", hint)
 
 
 async def _count(session: http.ControllerSession, path: str, key: str, tree: str) -> int:

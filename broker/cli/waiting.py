@@ -12,7 +12,6 @@ from broker import exits
 from broker.cli import inspection, shared
 from broker.core import model
 from broker.status import documents, terminal
-from outside import counts
 
 _LAST = 5
 """Waits of a job that are over, shown on a terminal."""
@@ -25,6 +24,7 @@ _WORDS: Mapping[str, model.SpellWords] = {
 _ENDS = {
     "started": "started on {agent}",
     "cancelled": "was cancelled",
+    "given-up": "was given up and cancelled",
     "elsewhere": "was given to an agent of others",
     "left": "left the queue",
 }
@@ -132,8 +132,7 @@ def _indented(rows: Sequence[Sequence[object]]) -> str:
 
 def _list(over: list[documents.Document]) -> str:
     """Return the last ones that are over, each in a line."""
-    told = counts.told(len(over), "wait that is over", "waits that are over")
-    head = f"the last {told}" if len(over) <= _LAST else f"the last {_LAST} of {told}"
+    head = f"over, the last {_LAST} of {len(over)}:" if len(over) > _LAST else "over:"
     rows = [
         (
             row["id"],

@@ -206,6 +206,7 @@ def policy(settings: Settings, *, wall_now: float, draining: bool = False) -> mo
         backends={name: entry.limits for name, entry in settings.backends.items()},
         cap=settings.limits.agents,
         max_starting=settings.limits.starting,
+        give_up_s=settings.limits.give_up_s,
         placeholder=settings.controller.placeholder,
         draining=draining,
         **{a.name: getattr(settings.advanced, a.name) for a in attrs.fields(shape.Advanced)},

@@ -139,6 +139,14 @@ class Limits:
     starting: int | None = setting.of(
         "Agents ordered and not yet online; default: no limit.", None, least=0, most=_MANY
     )
+    give_up_s: float | None = setting.of(
+        "A build that nothing can serve for so long is cancelled (docs/operating.md); needs "
+        "Job/Cancel. Not beside other clouds: their labels are served by no template. "
+        "Default: never.",
+        None,
+        least=10,
+        most=_YEAR_S,
+    )
 
 
 @frozen(kw_only=True)
@@ -567,6 +575,14 @@ class Template:
         "Commands that say whether an agent is fit (docs/operating.md). Default: none.", Checks()
     )
     connect: Connect = setting.of("How agents reach the controller.", Connect())
+    give_up_s: float | None = same(
+        model.Template,
+        "give_up_s",
+        "A build that waits for it is cancelled when it backs off or is set aside for so long; "
+        "needs Job/Cancel. Default: as limits.give_up.",
+        least=10,
+        most=_YEAR_S,
+    )
     connect_deadline_s: float = same(
         model.Template,
         "connect_deadline_s",

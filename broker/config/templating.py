@@ -148,6 +148,7 @@ class Templates:
                 ready=_check_command(section.checks.ready),
                 dirty=_check_command(section.checks.dirty),
             ),
+            give_up_s=section.give_up_s,
             connect_deadline_s=section.connect_deadline_s,
             numbered=names.has_slot(launch)
             or any(names.has_slot(self.backends[one].settings) for one in platform),

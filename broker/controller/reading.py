@@ -243,6 +243,15 @@ class Reader:
             built_on=text.name(_text(executable, "builtOn")),
         )
 
+    async def cancel_item(self, item: int) -> None:
+        """Take an item out of the queue, its build will not be; needs Job/Cancel.
+
+        204; 404 (``NotFound``) of one that was never there or left long ago, 422 without the
+        permission, 500 of one that has just left (``hudson.model.Queue.doCancelItem``, measured
+        on 2.516.3 and 2.541.3). Raises any ``JenkinsError``.
+        """
+        await self._session.post("queue/cancelItem", form={"id": f"{item:d}"})
+
     async def build_result(self, url: str) -> BuildResult:
         """Ask for a build by its address, wherever the controller thinks that it is itself.
 

@@ -1,7 +1,8 @@
 """Which lines a build that waits gets into its own log: why it waits, as that changes.
 
 Pipeline's ``node`` steps alone have a log before they run. The first line comes when a step has
-waited a little, the next one when its reason is another and a minute has gone by. Pure.
+waited a little, the next one when its reason is another and a minute has gone by; that it is given
+up is said at once. Pure.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,7 +37,8 @@ def lines(
         if since is None or now - since < FIRST_S or len(due) >= MOST:
             continue
         known = after.get(one.item)
-        if known is None or (known[0] != one.text and now - known[1] >= EVERY_S):
+        is_due = known is None or now - known[1] >= EVERY_S or one.last
+        if is_due and (known is None or known[0] != one.text):
             due.append((one.item, one.text[:_LENGTH]))
             after[one.item] = (one.text, now)
     return tuple(due), after

@@ -11,9 +11,9 @@ decide, to remember (``state``), and to know HTTP and SDKs.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import assert_never
+from typing import Any, assert_never
 
 from attrs import define, evolve, field
 
@@ -22,7 +22,7 @@ from broker import clock, metrics
 from broker import log as logs
 from broker.controller import placeholder, reading
 from broker.core import model
-from broker.core.decide import judge
+from broker.core.decide import giving_up, judge
 from broker.core.fleet import builds, latency, marks
 from broker.core.fleet import ledger as ledgers
 from broker.loop import (
@@ -71,6 +71,7 @@ class Reconciler:
     box: black_box.BlackBox | None = None
     ask_item: Callable[[int], Awaitable[reading.ItemOutcome]] | None = None
     ask_result: Callable[[str], Awaitable[reading.BuildResult]] | None = None
+    cancel_item: Callable[[int], Awaitable[None]] | None = None
     ask_at_work: Callable[[], Awaitable[Mapping[model.NodeName, bool]]] | None = None
     leads: Callable[[], bool] = lambda: True  # whether we may change anything at this very moment
     environments: telling_builds.Environments | None = None  # None: builds are told nothing
@@ -488,16 +489,11 @@ class Reconciler:
             case latency.Started():
                 self._tell_start(note)
             case latency.Vanished():
-                if self.ask_item is not None and not self._stopping:
-                    task = group.create_task(self._ask(note, group), name=f"ask item {note.item}")
-                    self._asking.add(task)
-                    task.add_done_callback(self._asking.discard)
+                self._beside(lambda: self._ask(note, group), f"ask item {note.item}", group)
             case builds.GoneBuild():
-                if self.ask_result is not None and not self._stopping:
-                    build = note.build
-                    task = group.create_task(self._ask_result(note), name=f"ask {build.agent}")
-                    self._asking.add(task)
-                    task.add_done_callback(self._asking.discard)
+                self._beside(lambda: self._ask_result(note), f"ask {note.build.agent}", group)
+            case giving_up.GiveUp():
+                self._beside(lambda: self._give_up(note), f"give up item {note.item}", group)
             case turn.ExtraBuild():
                 self.recorder.extra_build(note.template)
                 extra = {"template": note.template}
@@ -516,6 +512,15 @@ class Reconciler:
                 self.recorder.left("cancelled" if is_cancelled else "elsewhere")
             case _:
                 _log(note)
+
+    def _beside(
+        self, ask: Callable[[], Coroutine[Any, Any, None]], name: str, group: waits.TaskGroup
+    ) -> None:
+        """Ask the controller something beside the loop, unless that is about to end."""
+        if not self._stopping:
+            task = group.create_task(ask(), name=name)
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
 
     def _tell_waits(self, waited: turn.Waited) -> None:
         for (template, spell), seconds in waited.seconds.items():
@@ -555,6 +560,24 @@ class Reconciler:
             self.hint()
         for note in learnt.notes:
             self._tell(note, group)
+
+    async def _give_up(self, note: giving_up.GiveUp) -> None:
+        """Cancel an item that nothing can serve; while it is refused it is tried again later."""
+        if self.cancel_item is None or not self.leads():
+            return
+        extra = {"item": note.item, "template": note.template, "reason": note.text}
+        with self._outlived("giving an item up"):
+            try:
+                await self.cancel_item(note.item)
+            except jnlp_errors.NotFound:
+                return  # it has left meanwhile
+            except jnlp_errors.JenkinsError as error:
+                words = "item not given up: it could not be cancelled; is Job/Cancel granted?"
+                _LOG.warning(words, extra={**extra, "slug": error.slug, "error": error.text})
+                return
+            self.state = turn.gave_up(self.state, note.item)
+            _LOG.warning("item given up: cancelled, since nothing can serve it", extra=extra)
+            self.hint()
 
     async def _ask_result(self, ended: builds.GoneBuild) -> None:
         """Find out what came of a build that was gone soon; whatever is not told says nothing."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from attrs import Factory, frozen
 
 from broker.core import model
+from broker.core.decide import giving_up
 from broker.core.fleet import builds, death, latency
 from broker.core.fleet import hour as hours
 from broker.core.fleet import ledger as ledgers
@@ -33,6 +34,7 @@ class State:
     # by the push hook, since the last read of the queue
     pushed: Mapping[model.ItemId, model.QueueEvent] = Factory(dict)
     waits: model.WaitBook = Factory(model.WaitBook)  # what the time of who waits was spent on
+    doomed: giving_up.Doomed = Factory(dict)  # items that nothing can serve, to be cancelled
     seen_builds: builds.Watch = Factory(builds.Watch)  # at work at the last look
     hour: hours.Hour = Factory(hours.Hour)  # the last one, for people
     deaths: tuple[death.Death, ...] = ()  # the last ones, oldest first

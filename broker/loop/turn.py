@@ -15,7 +15,7 @@ from attrs import Factory, frozen
 
 from backends import api as backends_api
 from broker.core import model
-from broker.core.decide import capacity
+from broker.core.decide import capacity, giving_up
 from broker.core.decide import plan as plans
 from broker.core.demand import pushed
 from broker.core.fleet import accounts, builds, latency, single_use
@@ -129,6 +129,7 @@ Note = (
     | ExtraBuild
     | Harmed
     | Waited
+    | giving_up.GiveUp  # to be cancelled
 )
 
 
@@ -195,6 +196,13 @@ def take_in(
         notes.append(Waited(seconds=waited))
     hour = hours.noted(state.hour, world.controller, plan, now=now)
     took = [(note.template, note.waited_s) for note in starts if note.item is not None]
+    waits = _given_up(waits, state.doomed)
+    doomed: giving_up.Doomed = {}
+    if sightings.leads and sightings.may_order:
+        doomed = giving_up.look(state.doomed, world, plan, policy, waits)
+        doomed, cancels = giving_up.due(doomed, world, plan)
+        notes += cancels
+        plan = giving_up.said(plan, doomed, policy)
     after = attrs.evolve(
         state,
         ledger=ledger,
@@ -205,6 +213,7 @@ def take_in(
         known=known,
         questions=questions,
         waits=waits,
+        doomed=doomed,
         seen_builds=watched,
         unread_since=health.since(state.unread_since, world),
         as_of=health.as_of(state.as_of, world),
@@ -213,6 +222,24 @@ def take_in(
         failures=0 if world.controller.synced else state.failures,
     )
     return Turn(state=after, orders=orders, notes=tuple(notes))
+
+
+def gave_up(state: State, item: model.ItemId) -> State:
+    """Take in that the controller has cancelled an item for us."""
+    sight = state.doomed.get(item)
+    doomed = state.doomed
+    if sight is not None:
+        doomed = {**doomed, item: attrs.evolve(sight, cancelled=True)}
+    waits = accounts.learnt(state.waits, item, model.WaitEnd.GIVEN_UP)  # it may be gone by now
+    return attrs.evolve(state, doomed=doomed, waits=waits)
+
+
+def _given_up(book: model.WaitBook, doomed: giving_up.Doomed) -> model.WaitBook:
+    """Say of those that are gone after we cancelled them that we did."""
+    for key, sight in doomed.items():
+        if sight.cancelled and key not in book.open:
+            book = accounts.learnt(book, key, model.WaitEnd.GIVEN_UP)
+    return book
 
 
 def _without_old_events(state: State, view: model.ControllerView) -> State:

@@ -126,6 +126,11 @@ class MeteredReader:
         with called(self._recorder, "item"):
             return await self._reader.item_outcome(item)
 
+    async def cancel_item(self, item: int) -> None:
+        """Cancel an item, or raise ``JenkinsError``."""
+        with called(self._recorder, "cancel-item"):
+            await self._reader.cancel_item(item)
+
     async def ask_result(self, url: str) -> reading.BuildResult:
         """Return what came of a build, or raise ``JenkinsError``."""
         with called(self._recorder, "build"):

@@ -41,6 +41,7 @@ CALL_KINDS = (
     "look",  # queue and computers, asked together
     "peek",  # the queue's ids, at rest
     "item",
+    "cancel-item",
     "build",  # that was gone soon: what came of it
     "glance",  # who works, of the computers alone: see ``retention.once``
     "idle-executors",  # of what looks free and is given nothing

@@ -205,6 +205,8 @@ class SimulatedController:
         match path.rstrip("/").split("/"):
             case ["queue", *rest]:
                 return self._queue(request, rest)
+            case ["widget", "BuildQueueWidget", "ajax"]:
+                return self._queue_widget()
             case ["computer", "api", "json"]:
                 return self._document(request, documents.computers(self.sim, url=self.url))
             case ["crumbIssuer" | "whoAmI" | "me" as what, "api", "json"]:
@@ -227,6 +229,16 @@ class SimulatedController:
                 return pages.page("Dashboard")
             case _:
                 raise simulation.SimulatedRefusal(404)
+
+    def _queue_widget(self) -> web.Response:
+        """Answer as 2.541.3 does, as far as who may cancel is told by it."""
+        sees, cancels = self.access.may("Job/Read"), self.access.may("Job/Cancel")
+        rows = [
+            f'<a href="/queue/cancelItem?id={item.id}">cancel</a>' if cancels else "<td/>"
+            for item in self.sim.items.values()
+            if sees and item.stage is not simulation.ItemClass.LEFT
+        ]
+        return pages.page("Build Queue", "".join(rows))
 
     def _who(self, request: web.Request, what: str) -> web.Response:
         if what == "whoAmI":

@@ -14,6 +14,8 @@ from outside import text as texts
 
 _CELL = 4096
 _GAP, _INDENT = 2, 4
+_BRIEF_S = 0.05
+"""What took less of a wait is not worth a word."""
 _NARROW = 24
 """A last column of fewer columns than this is hard to read: it stands under its row."""
 _Row = Mapping[str, Any]
@@ -44,9 +46,10 @@ def place_words(row: _Row) -> str:
 
 def spent_words(spent: Mapping[str, float], *, most: int = 4) -> str:
     """Return what a wait was spent on, in a line: the longest spells, in their order."""
-    longest = sorted(spent, key=lambda slug: -spent[slug])[:most]
-    told = [f"{slug} {seconds(spent[slug])}" for slug in spent if slug in longest]
-    return ", ".join(told) + (", ..." if len(spent) > most else "")
+    worth = {slug: took for slug, took in spent.items() if took >= _BRIEF_S} or dict(spent)
+    longest = sorted(worth, key=lambda slug: -worth[slug])[:most]
+    told = [f"{slug} {seconds(took)}" for slug, took in worth.items() if slug in longest]
+    return ", ".join(told) + (", ..." if len(worth) > most else "")
 
 
 def moment(at: str | None) -> str:

@@ -94,6 +94,30 @@ async def test_all_is_well(tmp_path):
     assert "no job is visible" in found["Job/Read"].text
 
 
+@pytest.mark.parametrize(
+    ("waits", "granted", "verdict"),
+    [(True, True, "ok"), (True, False, "FAIL"), (False, True, "warn")],
+)
+async def test_job_cancel_is_asked_for_where_items_are_given_up(tmp_path, waits, granted, verdict):
+    """The queue's own page tells, while something waits; nothing is cancelled for it."""
+    rights = BROKER if granted else BROKER - {"Job/Cancel"}
+    more = "command: [/bin/sh], give_up: 30m"
+    async with surgery(tmp_path, permissions=rights, more=more) as (server, path):
+        if waits:
+            server.sim.submit(time.time(), label="nobody")
+        _, found = await doctor(path)
+        assert len(server.sim.wanted) == waits
+    assert verdict == found["Job/Cancel"].verdict.value
+    if verdict != "ok":
+        assert "Job/Cancel" in found["Job/Cancel"].hint
+
+
+async def test_where_nothing_is_given_up_nobody_needs_to_cancel(tmp_path):
+    async with surgery(tmp_path) as (_, path):
+        _, found = await doctor(path)
+    assert "Job/Cancel" not in found
+
+
 @pytest.mark.parametrize("missing", ["Agent/Create", "Agent/Disconnect", "Agent/Delete"])
 async def test_a_missing_permission_is_named(tmp_path, missing):
     """One line FAILs, says which permission to give, and the exit code is 1."""

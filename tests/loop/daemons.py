@@ -104,6 +104,10 @@ class Controller:
         built_on = item.node if item.kind is simulation.TaskKind.FREESTYLE else ""
         return readers.ItemOutcome(known=True, executable_url=url, built_on=built_on)
 
+    async def cancel_item(self, number):
+        await self._ask("cancel-item")
+        self.sim.cancel(self.now(), number)
+
     async def ask_result(self, url):
         await self._ask("result")
         (item,) = [
@@ -273,6 +277,7 @@ class Daemon:
             new_id=lambda: f"{next(self.ids):06}",
             pace=pace or paces.Pace(),
             ask_item=self.controller.ask_item,
+            cancel_item=self.controller.cancel_item,
             ask_result=self.controller.ask_result,
             ask_at_work=self.controller.at_work,
         )

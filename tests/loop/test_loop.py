@@ -2,6 +2,7 @@
 
 import asyncio
 
+import attrs
 import pytest
 
 from backends import api as backends_api
@@ -53,6 +54,34 @@ async def test_its_wait_is_accounted_for_and_what_it_was_spent_on_is_kept():
         assert "t" == closed.label
         (account,) = made.loop.state.waits.open.values()
         assert model.WaitReason.NO_TEMPLATE is account.spell
+
+
+async def test_what_nothing_can_serve_is_given_up_and_what_is_served_is_not(caplog):
+    """Cancelled on the controller, with its reason in the log and in the history."""
+    async with Daemon() as made:
+        made.policy = attrs.evolve(made.policy, give_up_s=60.0)
+        made.submit("nobody-serves-it")
+        made.submit(duration_s=100.0)
+        made.submit(duration_s=100.0)
+        await asyncio.sleep(58)
+        assert "cancelled" not in made.fates()
+        await asyncio.sleep(12)
+        assert ["cancelled"] == [fate for fate in made.fates() if fate == "cancelled"]
+        ends = [one.end for one in made.loop.state.waits.closed]
+        assert 1 == ends.count(model.WaitEnd.GIVEN_UP)
+        (said,) = [r for r in caplog.records if r.getMessage().startswith("item given up")]
+        assert "no template serves" in said.reason
+
+
+async def test_without_job_cancel_the_log_says_so_and_it_goes_on(caplog):
+    async with Daemon() as made:
+        made.policy = attrs.evolve(made.policy, give_up_s=60.0)
+        made.controller.fails["cancel-item"] = 1
+        made.submit("nobody-serves-it")
+        await asyncio.sleep(80)
+        (said,) = [r for r in caplog.records if "is Job/Cancel granted?" in r.getMessage()]
+        assert "unreachable" == said.slug
+        assert model.WaitReason.NO_TEMPLATE is made.loop.state.plan.unmet[0].reason
 
 
 async def test_it_looks_fast_while_something_waits_and_slowly_at_rest():

@@ -51,6 +51,8 @@ _FIRST_STEPS = {
     WaitReason.AGENT_STARTING: WaitStep.STARTING,
     WaitReason.AGENT_ORDERED: WaitStep.ORDERED,
 }
+# by whether it is we who ended it
+_MAY_BE_LEARNT = {False: {WaitEnd.LEFT}, True: {WaitEnd.LEFT, WaitEnd.CANCELLED}}
 _STARTING = backends_api.InstanceState.STARTING
 
 _Sum = dict[tuple[TemplateName | None, Spell], float]
@@ -108,7 +110,7 @@ def learnt(
     """Write down what became of an item that was gone before it was seen to start."""
     closed = tuple(
         evolve(one, end=end, agent=agent if agent is not None else one.agent)
-        if one.item == item and one.end is WaitEnd.LEFT
+        if one.item == item and one.end in _MAY_BE_LEARNT[end is WaitEnd.GIVEN_UP]
         else one
         for one in book.closed
     )

@@ -175,6 +175,7 @@ class Unmet:
     agent: NodeName | None = None
     label: KnownLabel = field(default=KnownLabel(source=LabelSource.UNREADABLE))
     since_at: float = 0.0
+    last: bool = False  # the item is about to be given up
 
 
 @frozen(kw_only=True)

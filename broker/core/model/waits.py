@@ -107,6 +107,7 @@ class WaitEnd(enum.Enum):
 
     STARTED = "started"  # on an agent of ours
     CANCELLED = "cancelled"
+    GIVEN_UP = "given-up"  # nothing could serve it, so the broker cancelled it
     ELSEWHERE = "elsewhere"  # it runs on no agent of ours
     LEFT = "left"  # it is gone, and what became of it is not known (yet)
 

@@ -146,6 +146,7 @@ class Template:
     retention: Retention = Factory(Retention)
     numbered: bool = False  # its agents have a slot each, for places that outlive them
     checks: Checks = Factory(Checks)
+    give_up_s: float | None = None  # what waits for it in vain is cancelled; None: as the policy's
     connect_deadline_s: float = 300.0  # from launch, or from losing the connection, to online
     launch: LaunchSettings = field(
         repr=False,
@@ -221,6 +222,7 @@ class Policy:
     backends: Mapping[BackendName, BackendPolicy]
     cap: int | None = None
     max_starting: int | None = None
+    give_up_s: float | None = None  # an item that nothing can serve is cancelled; None: never
     placeholder: bool = True  # keep one never-connected node so that ``why`` names labels
     reservation_s: float = 60.0  # how long an idle agent may stay nominated and not be taken
     orphan_grace_s: float = 30.0  # second sighting at least this much after the first

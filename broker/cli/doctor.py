@@ -411,7 +411,7 @@ async def _cancelling(session: http.ControllerSession) -> finding.Finding:
         return finding.ok("Job/Cancel", "granted")
     if items:
         return finding.fail("Job/Cancel", f"missing: {needed}", hint)
-    words = "is not told while nothing waits"
+    words = "is told only while something waits"
     return finding.warn("Job/Cancel", f"whether it is granted {words}; {needed}", hint)
 
 

@@ -192,17 +192,12 @@ def take_in(
         plan = attrs.evolve(plan, unmet=_held_back(plan.unmet, launches, sightings))
     starts = [note for note in notes if isinstance(note, latency.Started)]
     waits, waited = accounts.look(state.waits, world, plan, state.last_read, starts)
-    if sightings.leads and waited:
-        notes.append(Waited(seconds=waited))
+    notes += [Waited(seconds=waited)] * (sightings.leads and bool(waited))
     hour = hours.noted(state.hour, world.controller, plan, now=now)
     took = [(note.template, note.waited_s) for note in starts if note.item is not None]
-    waits = _given_up(waits, state.doomed)
-    doomed: giving_up.Doomed = {}
-    if sightings.leads and sightings.may_order:
-        doomed = giving_up.look(state.doomed, world, plan, policy, waits)
-        doomed, cancels = giving_up.due(doomed, world, plan)
-        notes += cancels
-        plan = giving_up.said(plan, doomed, policy)
+    waits, doomed, cancels = _give_up(state, sightings, world, plan, policy, waits)
+    notes += cancels
+    plan = giving_up.said(plan, doomed, policy)
     after = attrs.evolve(
         state,
         ledger=ledger,
@@ -234,12 +229,21 @@ def gave_up(state: State, item: model.ItemId) -> State:
     return attrs.evolve(state, doomed=doomed, waits=waits)
 
 
-def _given_up(book: model.WaitBook, doomed: giving_up.Doomed) -> model.WaitBook:
-    """Say of those that are gone after we cancelled them that we did."""
-    for key, sight in doomed.items():
+def _give_up(
+    state: State,
+    sightings: Sightings,
+    world: model.World,
+    plan: model.Plan,
+    policy: model.Policy,
+    book: model.WaitBook,
+) -> tuple[model.WaitBook, giving_up.Doomed, tuple[giving_up.GiveUp, ...]]:
+    """Say of those that are gone after we cancelled them that we did, and who is next."""
+    for key, sight in state.doomed.items():
         if sight.cancelled and key not in book.open:
             book = accounts.learnt(book, key, model.WaitEnd.GIVEN_UP)
-    return book
+    if not sightings.leads or not sightings.may_order:
+        return book, {}, ()
+    return book, *giving_up.look(state.doomed, world, plan, policy, book)
 
 
 def _without_old_events(state: State, view: model.ControllerView) -> State:

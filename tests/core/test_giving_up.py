@@ -114,6 +114,21 @@ def test_while_the_controller_is_unknown_or_quiets_down_nobody_is():
     assert [] == life.go(100)
 
 
+def test_what_could_not_be_cancelled_is_not_tried_again_while_something_is_unknown():
+    scene = lonely()
+    life = Life(scene)
+    assert [1] == life.go(70)
+    scene.dark_backends.add(B)
+    assert [1] == life.go(900)
+
+
+def test_while_a_person_has_paused_everything_nobody_is():
+    scene = lonely()
+    order = model.StandingOrder(kind=model.StandingKind.PAUSE, who="a", since_at=NOW)
+    scene.policy = attrs.evolve(scene.policy, standing=(order,))
+    assert [] == Life(scene).go(200)
+
+
 def test_a_standby_gives_up_nobody():
     assert [] == Life(lonely()).go(200, leads=False)
     assert [] == Life(lonely()).go(200, may_order=False)

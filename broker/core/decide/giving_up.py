@@ -3,10 +3,11 @@
 Rules, off unless a time is set (``give_up``): only a buildable item whose reason is one that time
 does not heal and that is about us (``HOPELESS``), after it waited so long for such reasons
 altogether, as far as this broker saw it. Never one that is being served, blocked or in its quiet
-period; never while any source is unknown, or not seen whole, or the controller quiets down; never
-for a label that no template of ours serves while another owner's broker works there, whose
-template it may be. It is sighted twice, in reads that are ``LAST_WORDS_S`` apart: between them
-its own log is told. Pure; refuses to know how an item is cancelled.
+period; never while any source is unknown or not seen whole, while the controller quiets down, or
+while a person has paused the whole broker; never for a label that no template of ours serves
+while another owner's broker works there, whose template it may be. It is sighted twice, in reads
+that are ``LAST_WORDS_S`` apart: between them its own log is told. Pure; refuses to know how an
+item is cancelled.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from attrs import evolve, frozen
 
 from broker.core import model
-from broker.core.fleet import accounts, neighbours
+from broker.core.fleet import accounts, neighbours, standing
 from broker.core.model import ItemId, Stage, WaitReason
 
 HOPELESS = frozenset(
@@ -63,55 +64,67 @@ def look(
     plan: model.Plan,
     policy: model.Policy,
     book: model.WaitBook,
-) -> Doomed:
-    """Return who is to be given up; nobody by a look that does not see everything.
+) -> tuple[Doomed, tuple[GiveUp, ...]]:
+    """Return who is to be given up, and whom of them to cancel now, a few at a time.
 
-    Those that were to be cancelled are kept until they are gone, whatever is seen of them.
+    Nobody by a look that does not see everything. Those that were to be cancelled are kept until
+    they are gone, whatever is seen of them.
     """
     if not gives_up(policy):
-        return {}
+        return {}, ()
+    if not world.controller.synced:
+        return before, ()
+    there = {item.id for item in world.controller.items}
+    kept = {key: one for key, one in before.items() if key in there and one.asked_at is not None}
+    if not _may_judge(world, policy):
+        return kept, ()
+    sights = _sights(before, world, plan, policy, book)
+    templates = {one.item: one.template for one in plan.unmet}
+    cancels: list[GiveUp] = []
+    for key, sight in sights.items():
+        if len(cancels) < MOST and _is_due(sight, world):
+            cancels.append(GiveUp(item=key, template=templates[key], text=sight.text))
+            sights[key] = evolve(sight, asked_at=world.now)
+    return {**kept, **sights}, tuple(cancels)
+
+
+def _is_due(sight: LastSight, world: model.World) -> bool:
+    """Return whether one was sighted before, and has not been cancelled just now."""
+    is_seen_again = world.controller.read_at - sight.read_at >= LAST_WORDS_S
+    rests = sight.asked_at is not None and world.now - sight.asked_at < AGAIN_S
+    return is_seen_again and not rests
+
+
+def _may_judge(world: model.World, policy: model.Policy) -> bool:
+    sees_everything = world.controller.whole and all(v.whole for v in world.backends.values())
+    is_stopped = policy.draining or standing.stopping(policy.standing, now=world.now) is not None
+    return sees_everything and not world.controller.quieting_down and not is_stopped
+
+
+def _sights(
+    before: Doomed,
+    world: model.World,
+    plan: model.Plan,
+    policy: model.Policy,
+    book: model.WaitBook,
+) -> dict[ItemId, LastSight]:
+    """Return those that have waited too long for what is hopeless."""
     view = world.controller
-    if not view.synced:
-        return before
-    there = {item.id: item for item in view.items}
-    after = {
-        key: sight for key, sight in before.items() if key in there and sight.asked_at is not None
-    }
-    if not _sees_everything(world) or view.quieting_down or policy.draining:
-        return after
+    buildable = {item.id for item in view.items if item.stage is Stage.BUILDABLE}
     ours = {agent.name for agent in plan.agents}
     others = (c for c in view.computers if c.name not in ours)
     has_neighbours = bool(neighbours.seen(others, policy.owner, now=world.now).owners)
+    sights = {}
     for one in plan.unmet:
         if one.reason not in HOPELESS or (has_neighbours and one.reason in _MAY_BE_OTHERS):
             continue
-        item, account, limit = there.get(one.item), book.open.get(one.item), _limit(one, policy)
-        if item is None or account is None or limit is None or item.stage is not Stage.BUILDABLE:
+        account, limit = book.open.get(one.item), _limit(one, policy)
+        if account is None or limit is None or one.item not in buildable:
             continue
         if waited_s(account, world.now) >= limit:
             sight = before.get(one.item) or LastSight(view.read_at, one.text)
-            after[one.item] = evolve(sight, text=one.text)
-    return after
-
-
-def due(doomed: Doomed, world: model.World, plan: model.Plan) -> tuple[Doomed, tuple[GiveUp, ...]]:
-    """Return whom to cancel now: those that were sighted before, a few at a time."""
-    read_at, unmet = world.controller.read_at, {one.item: one for one in plan.unmet}
-    now = world.now
-    chosen: list[GiveUp] = []
-    after = dict(doomed)
-    if not world.controller.synced:
-        return doomed, ()
-    for key, sight in doomed.items():
-        one = unmet.get(key)
-        is_seen_again = read_at - sight.read_at >= LAST_WORDS_S
-        rests = sight.asked_at is not None and now - sight.asked_at < AGAIN_S
-        if one is None or one.reason not in HOPELESS or not is_seen_again or rests:
-            continue
-        if len(chosen) < MOST:
-            chosen.append(GiveUp(item=key, template=one.template, text=sight.text))
-            after[key] = evolve(sight, asked_at=now)
-    return after, tuple(chosen)
+            sights[one.item] = evolve(sight, text=one.text)
+    return sights
 
 
 def said(plan: model.Plan, doomed: Doomed, policy: model.Policy) -> model.Plan:
@@ -138,10 +151,6 @@ def waited_s(account: model.Account, now: float) -> float:
     """Return how long this broker saw an item wait for what is hopeless."""
     spent = accounts.so_far(account, now)
     return sum(seconds for spell, seconds in spent.items() if spell in HOPELESS)
-
-
-def _sees_everything(world: model.World) -> bool:
-    return world.controller.whole and all(view.whole for view in world.backends.values())
 
 
 def _limit(unmet: model.Unmet, policy: model.Policy) -> float | None:

@@ -83,7 +83,7 @@ def handed(trust: truststore.Trust | None) -> Mapping[str, bytes]:
 
 def public_certificates(told: str | None) -> tuple[str, ...]:
     """Return the public authorities as PEM texts. Raises OSError and ValueError."""
-    return _certificates(pathlib.Path(_bundle(told)))
+    return _public(pathlib.Path(_bundle(told)))
 
 
 def size(trust: truststore.Trust) -> float:
@@ -98,7 +98,7 @@ def size(trust: truststore.Trust) -> float:
 
 @functools.lru_cache(maxsize=8)
 def _handed(trust: truststore.Trust, there: str | None, _: object) -> Mapping[str, bytes]:
-    public = () if there is None else _certificates(pathlib.Path(there))
+    public = () if there is None else _public(pathlib.Path(there))
     return truststore.files(trust, public)
 
 
@@ -117,6 +117,25 @@ def _certificates(file: pathlib.Path) -> tuple[str, ...]:
     if paths.mode(file) is not None and not paths.is_regular(file):
         raise OSError(errno.EINVAL, "it is not a file", os.fspath(file))
     return jnlp_trust.certificates(files.read(file, limit=_LIMIT).decode("ascii", "replace"))
+
+
+def _public(file: pathlib.Path) -> tuple[str, ...]:
+    """Return the certificates of a file; a JVM reads no store with one that is none."""
+    certificates = _certificates(file)
+    for number, pem in enumerate(certificates, 1):
+        if _read(pem) is None:
+            raise ValueError(f"certificate {number} of {len(certificates)} cannot be read")
+    return certificates
+
+
+def _read(pem: str) -> ssl.SSLContext | None:
+    """Return who trusts a certificate alone; None: it is none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=truststore.der(pem))
+    except (ssl.SSLError, ValueError):
+        return None
+    return context
 
 
 def _own(
@@ -150,10 +169,8 @@ def _own(
 
 def _judged(pem: str) -> Iterator[tuple[bool, str]]:
     """Yield what is the matter with a certificate, and whether it is of no use at all."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(cadata=truststore.der(pem))
-    except (ssl.SSLError, ValueError):
+    context = _read(pem)
+    if context is None:
         yield True, "it cannot be read"
         return
     found = context.get_ca_certs()

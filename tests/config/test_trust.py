@@ -167,6 +167,16 @@ def test_the_public_ones_have_to_be_somewhere(folder):
     assert "trust.public_file: found" in warned(read)
 
 
+@each("content", ["AAAA", "AA==AA", "A"])
+def test_each_public_one_can_be_read(folder, content):
+    """A JVM reads no store with one that is none: it would trust nobody."""
+    good = (folder / "own.pem").read_text()
+    odd = f"-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n"
+    (folder / "all.pem").write_text(good + odd)
+    words = "certificate 2 of 2 cannot be read; allowed: a PEM file"
+    assert words in refused(folder)
+
+
 def test_a_file_of_another_machine_is_warned_of(folder):
     """As of ``controller.ca_file``."""
     (folder / "own.pem").unlink()

@@ -66,7 +66,7 @@ class Lane(enum.Enum):
     END = 12  # a stop blocks for its grace
     PULL = 2
     SIZES = 1  # an engine walks through all its volumes
-    RUN = 6  # commands in containers, each as long as it takes
+    RUN = 24  # commands in containers, each as long as it takes; most of them wait for something
     KILL = 5  # of those that are out of time: it waits for none that is to be ended itself
 
 

@@ -40,6 +40,7 @@ from outside import waits
 
 OK, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
 _NAME = "agent-broker"
+_ONE_OF = " [--template NAME | --backend NAME]"
 _JOB_MAX = 2048  # characters: of an address, too
 
 Command = Callable[[argparse.Namespace], None]
@@ -364,6 +365,9 @@ def _orders(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         ("resume", "take back a pause or a drain"),
     ):
         order = _order(subs, name, text)
+        # in our words: argparse breaks this line elsewhere on every Python
+        more = " [--note WORDS]" if name == "resume" else " --note WORDS [--for DURATION]"
+        order.usage = f"%(prog)s [-h] [--config FILE] [--json]{_ONE_OF}{more}"
         about = order.add_mutually_exclusive_group()
         about.add_argument("--template", metavar="NAME", help="of this template alone")
         about.add_argument("--backend", metavar="NAME", help="on this backend alone")

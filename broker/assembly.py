@@ -120,8 +120,9 @@ def build(
         policy=lambda: assembled.policy,
         plan=lambda: assembled.plan,
         world=lambda: assembled.world,
-        obstacle=lambda: _unordered(assembled),
+        obstacle=lambda led: _unordered(assembled, led=led),
         changed=reconciler.hint,
+        retry=lambda template, backend: reconciler.ask_again(template=template, backend=backend),
     )
     end = _inbox(assembled)
     reconciler.executor.hook = assembled.hook = end
@@ -182,9 +183,12 @@ def trier(
     return made
 
 
-def _unordered(broker: app.Broker) -> str:
-    """Say why nothing may be ordered of a broker just now; empty: it may."""
-    if not broker.leads.leading:
+def _unordered(broker: app.Broker, *, led: bool) -> str:
+    """Say why nothing may be ordered of a broker just now; empty: it may.
+
+    ``led``: only the one that leads can do it.
+    """
+    if led and not broker.leads.leading:
         return "this broker is a standby: ask the one that leads"
     return "this broker is stopping" if broker.reconciler.is_stopping else ""
 

@@ -387,6 +387,16 @@ def _orders(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     retire.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
     _note_of(retire)
 
+    retry = _order(subs, "retry", "try at once what is set aside or backs off")
+    about = retry.add_mutually_exclusive_group()
+    about.add_argument("--template", metavar="NAME", help="of this template alone")
+    about.add_argument("--backend", metavar="NAME", help="on this backend alone")
+    _note_of(retry)
+
+    reload = _order(subs, "reload", "have the configuration read again, and say what came of it")
+    reload.set_defaults(command=ordering.reload)
+    _note_of(reload)
+
     listed = _command(subs, "orders", ordering.show, "list what people have ordered, and stands")
     _page_of(listed)
     _json_of(listed)

@@ -56,6 +56,8 @@ async def _run(
             load=lambda: shared.settings_of(options),
             look=lambda: texts.digest_of(shared.files_of(options)),
         )
+        if broker.orders is not None:
+            broker.orders.reload = reloader.again
         with (
             reloader.at_work(),
             signals.obeyed(broker, drain_s=options.drain, again=reloader.again),

@@ -19,7 +19,7 @@ from broker.config import values
 from broker.core import model
 from broker.core.fleet import standing
 from broker.core.model import StandingKind, StandingOrder
-from outside import quotes, text
+from outside import counts, quotes, text
 
 _LOG = logging.getLogger("broker.control")
 KEPT = "orders.json"
@@ -53,6 +53,7 @@ class OrderForm:
     may_have: tuple[str, ...] = ()
     kind: StandingKind | None = None  # that stands afterwards
     lasts_s: float | None = None  # how long, unless it is said; None: until it is taken back
+    led: bool = True  # only the broker that leads can do it
 
 
 FIELDS: Mapping[str, str] = {
@@ -105,6 +106,17 @@ FORMS: Mapping[str, OrderForm] = {
             may_have=("note",),
             kind=StandingKind.RETIRE,
         ),
+        OrderForm(
+            name="retry",
+            words="Try at once what is set aside or backs off: a template, a backend, or all.",
+            may_have=("template", "backend", "note"),
+        ),
+        OrderForm(
+            name="reload",
+            words="Read the configuration again, and put in force what can be used.",
+            may_have=("note",),
+            led=False,
+        ),
     )
 }
 """Every order by its name; server, command line and OpenAPI document are made from it."""
@@ -137,8 +149,11 @@ class Orders:
     policy: Callable[[], model.Policy]
     plan: Callable[[], model.Plan | None]
     world: Callable[[], model.World | None]
-    obstacle: Callable[[], str]  # why nothing may be ordered at this moment; empty: it may
+    # why nothing may be ordered at this moment, of the one that leads; empty: it may
+    obstacle: Callable[[bool], str]
     changed: Callable[[], None]  # the loop is to look again
+    retry: Callable[[str | None, str | None], int]  # of a template, a backend; how many it was
+    reload: Callable[[], None] | None = None
     _standing: tuple[StandingOrder, ...] = field(init=False, factory=tuple)
 
     def __attrs_post_init__(self) -> None:
@@ -170,13 +185,17 @@ class Orders:
         MalformedOrder.
         """
         form = FORMS[name]
-        if words := self.obstacle():
+        if words := self.obstacle(form.led):
             raise OrderDenied(words)
         about = self._about(told)
-        if form.kind is None:
-            said = self._resume(about)
-        else:
+        if form.kind is not None:
             said = self._stand(form, form.kind, about, told, who)
+        elif form.name == "resume":
+            said = self._resume(about)
+        elif form.name == "retry":
+            said = self._retry(told)
+        else:
+            said = self._reload()
         self.changed()
         return said
 
@@ -231,6 +250,18 @@ class Orders:
             raise OrderDenied(f"{standing.subject(wanted)} is not paused by an order")
         self._save(left)
         return f"{standing.subject(wanted)} works again"
+
+    def _retry(self, told: Mapping[str, str]) -> str:
+        number = self.retry(told.get("template"), told.get("backend"))
+        if number == 0:
+            raise OrderDenied("nothing of it is set aside or backs off")
+        return f"{counts.told(number, 'back-off')} ended: tried again at once"
+
+    def _reload(self) -> str:
+        if self.reload is None:
+            raise OrderDenied("this broker has no files to read its configuration from")
+        self.reload()
+        return "the configuration is being read again"
 
     def _about(self, told: Mapping[str, str]) -> dict[str, Any]:
         """Return what an order is about, if there is such a thing. Raises OrderDenied."""

@@ -191,11 +191,19 @@ class Reconciler:
 
     # --- one of several brokers ---
 
-    def ask_again(self) -> None:
-        """Try at once what is left alone after failures: a person says that it may be well now."""
-        ledger = ledgers.asked_again(self.state.ledger, now=self.watch.now())
+    def ask_again(self, *, template: str | None = None, backend: str | None = None) -> int:
+        """Try at once what is left alone after failures: a person says that it may be well now.
+
+        Of a template, on a backend, or all of it. Returns how many back-offs that ended.
+        """
+        before, now = self.state.ledger, self.watch.now()
+        ledger = ledgers.asked_again(before, now=now, template=template, backend=backend)
         self.state = evolve(self.state, ledger=ledger)
         self.hint()
+        return sum(
+            backoff.until_at > now and ledger.backoffs[key].until_at <= now
+            for key, backoff in before.backoffs.items()
+        )
 
     def hold(self, name: model.NodeName, *, backend: model.BackendName, within_s: float) -> None:
         """Decide nothing about an agent that is tried, for so many seconds at most."""

@@ -39,7 +39,7 @@ from broker.control import orders as order_forms
 from broker.core import model
 from broker.core.decide import leftovers
 from broker.hook import inbox, messages
-from broker.status import agent_page, documents, page
+from broker.status import agent_page, documents, page, routes
 from broker.status.source import HookEnd, PersonOrders, StatusSource, TryOrders, TryRefused
 from outside import counts, doors, http_handler, limited_log, waits
 
@@ -64,7 +64,6 @@ _DOCUMENTS: dict[str, Callable[[StatusSource], documents.Document]] = {
     "events": documents.events,
     "history": documents.history,
 }
-_API = "/api/v1/"
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 _LOOKED_FOR = 256  # characters of what somebody looks for
@@ -139,6 +138,7 @@ class Server:
         self._runner: web.AppRunner | None = None
         self._door: doors.Door | None = None
         self._log = limited_log.LimitedLog(_LOG)
+        self.routes: list[routes.ServedRoute] = []  # that are served
         self._is_local = True
         self._costly: dict[str, _Made] = {}
         self._one_by_one = asyncio.Lock()
@@ -178,42 +178,65 @@ class Server:
             door.expel()
 
     def _application(self) -> web.Application:
-        source = self._source
         app = web.Application(middlewares=[self._met, self._addressed, self._proven])
         app.on_response_prepare.append(_dressed)
-        app.router.add_get("/", self._first_page)
-        app.router.add_get("/agents/{name}", self._agent_page)
-        app.router.add_get("/live", self._live, allow_head=False)
-        self._add(app, "/live.js", _script)
-        self._add(app, "/healthz", lambda: _verdict(*source.alive()))
-        self._add(app, "/readyz", lambda: _verdict(*source.ready()))
-        self._add(app, "/metrics", self._exposition)
-        for name, make in _DOCUMENTS.items():
-            self._add(app, f"{_API}{name}", self._document(make))
-        app.router.add_get(f"{_API}agents/{{name}}", self._one_agent)
-        self._add(app, f"{_API}configuration", self._configuration)
-        self._add(app, f"{_API}leftovers", lambda: _json(self._leftovers(everything=False)))
-        self._add(app, f"{_API}leftovers/all", lambda: _json(self._leftovers(everything=True)))
-        if self._hook is not None:
-            app.router.add_post(f"{_API}hook", self._hooked)
-        if self._gate is not None and self._tries is not None:
-            app.router.add_get(f"{_API}try", self._ordering(tokens.Role.VIEW, self._tried))
-            app.router.add_post(f"{_API}try", self._ordering(tokens.Role.OPERATE, self._try))
-        if self._gate is not None and self._orders is not None:
-            for form in order_forms.FORMS.values():
-                take = self._ordering(tokens.Role.OPERATE, self._taking(form))
-                app.router.add_post(f"{_API}{form.name}", take)
+        handlers = self._handlers()
+        for route in routes.ROUTES:
+            handler = handlers.get(route.name)
+            if handler is None:
+                continue
+            self.routes.append(route)
+            if route.method == "GET":
+                app.router.add_get(
+                    route.path, handler, allow_head=route.body is not routes.AnswerBody.EVENTS
+                )
+            else:
+                app.router.add_route(route.method, route.path, handler)
         return app
 
-    def _add(self, app: web.Application, path: str, make: _Make) -> None:
-        """Answer GET and HEAD at a path by what is made from memory."""
+    def _handlers(self) -> dict[str, _Handler]:
+        """Return who answers, by the name of the route; a route without anybody is not served."""
+        source = self._source
+        made: dict[str, _Make] = {
+            "script": _script,
+            "alive": lambda: _verdict(*source.alive()),
+            "ready": lambda: _verdict(*source.ready()),
+            "metrics": self._exposition,
+            **{name: self._document(make) for name, make in _DOCUMENTS.items()},
+            "configuration": self._configuration,
+            "leftovers": lambda: _json(self._leftovers(everything=False)),
+            "leftovers_all": lambda: _json(self._leftovers(everything=True)),
+            "openapi": lambda: _json(routes.document(self.routes, version=source.version)),
+        }
+        handlers: dict[str, _Handler] = {
+            name: self._answering(name, make) for name, make in made.items()
+        }
+        handlers |= {
+            "page": self._first_page,
+            "agent_page": self._agent_page,
+            "live": self._live,
+            "agent": self._one_agent,
+        }
+        if self._hook is not None:
+            handlers["hook"] = self._hooked
+        if self._gate is not None and self._tries is not None:
+            handlers["tried"] = self._ordering(tokens.Role.VIEW, self._tried)
+            handlers["try"] = self._ordering(tokens.Role.OPERATE, self._try)
+        if self._gate is not None and self._orders is not None:
+            for form in order_forms.FORMS.values():
+                handlers[form.name] = self._ordering(tokens.Role.OPERATE, self._taking(form))
+        return handlers
+
+    def _answering(self, name: str, make: _Make) -> _Handler:
+        """Answer by what is made from memory."""
         one_at_a_time = asyncio.Lock()
+        path = next(route.path for route in routes.ROUTES if route.name == name)
 
         async def answer(_: web.Request) -> web.Response:
             async with one_at_a_time:
                 return await self._made(path, make)
 
-        app.router.add_get(path, answer)
+        return answer
 
     # --- what holds for every request ---
 
@@ -454,7 +477,7 @@ class Server:
         if not _NAME.fullmatch(name):
             return _line(HTTPStatus.NOT_FOUND, "no agent has such a name")
         return await self._one_made(
-            f"{_API}agents/...", lambda: _json(documents.agent(self._source, name))
+            f"{routes.API}agents/...", lambda: _json(documents.agent(self._source, name))
         )
 
     def _configuration(self) -> web.Response:

@@ -21,7 +21,7 @@ class Desk:
         self.scene = Scene(*(templates or (template("a", cap=3), template("b"))))
         self.now = NOW
         self.obstacle = ""
-        self.hints = 0
+        self.hints = self.reloads = 0
         self.orders = self.anew()
 
     def anew(self):
@@ -32,10 +32,18 @@ class Desk:
             policy=lambda: self.scene.policy,
             plan=lambda: self.scene.plan(),
             world=lambda: self.scene.world(),
-            obstacle=lambda: self.obstacle,
+            obstacle=lambda led: self.obstacle if led else "",
             changed=self.hint,
+            retry=self.retry,
+            reload=self.reload,
         )
         return self.orders
+
+    def retry(self, template, backend):
+        return {"a": 2}.get(template, 0)
+
+    def reload(self):
+        self.reloads += 1
 
     def hint(self):
         self.hints += 1
@@ -210,3 +218,19 @@ def test_no_more_than_so_many_stand(desk):
     with pytest.raises(orders.OrderDenied, match="200 orders stand already"):
         desk.take("pause", template=names[-1], note="n")
     assert model.StandingKind is StandingKind
+
+
+def test_what_backs_off_is_tried_again(desk):
+    """Of a template, a backend, or all; nothing to try again is said."""
+    assert desk.take("retry", template="a") == "2 back-offs ended: tried again at once"
+    with pytest.raises(orders.OrderDenied, match="nothing of it is set aside"):
+        desk.take("retry", backend="local")
+
+
+def test_a_standby_reads_its_configuration_again(desk):
+    """Its own: that needs no leader."""
+    desk.obstacle = "this broker is a standby: ask the one that leads"
+    assert "is being read again" in desk.take("reload")
+    assert desk.reloads == 1
+    with pytest.raises(orders.OrderDenied, match="standby"):
+        desk.take("retry")

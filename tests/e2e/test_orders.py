@@ -113,3 +113,19 @@ async def test_what_is_prewarmed_comes_without_a_build(made, many):
     assert (await command(made, "drain", "--note", "over"))[0] == 0
     await made.until(lambda: not made.agents, "that all are gone")
     await made.stop(process)
+
+
+async def test_a_reload_says_what_came_of_it(made):
+    """In force, or a mistake that the command finds itself; there is nothing to try again."""
+    process = await ready(made)
+    assert (await command(made, "reload"))[1].strip() == "the configuration is in force"
+    good = made.config.read_text()
+    made.config.write_text(good.replace("idle: 1h}", "idle: soon}"))
+    code, text = await command(made, "reload", "--note", "n")
+    made.config.write_text(good)
+    assert code == 2
+    assert "idle" in text
+    code, text = await command(made, "retry")
+    assert code == 3
+    assert "nothing of it is set aside" in text
+    await made.stop(process)

@@ -402,15 +402,18 @@ def failed(  # noqa: PLR0913 -- one failure has this many facts, all by keyword
     return attrs.evolve(ledger, backoffs=_bounded({**ledger.backoffs, key: backoff}))
 
 
-def asked_again(ledger: Ledger, *, now: float) -> Ledger:
+def asked_again(
+    ledger: Ledger, *, now: float, template: str | None = None, backend: str | None = None
+) -> Ledger:
     """Let all that is left alone after failures be tried at once: a person has seen to something.
 
     The failures stay counted, so that the next one in a row waits longer. A platform that is full
-    is asked as before: it shows by itself when it has room.
+    is asked as before: it shows by itself when it has room. ``template``, ``backend``: only of it.
     """
     lifted = {
         key: backoff
         if _is_full(backoff)
+        or not (template in {None, key.template} and backend in {None, key.backend})
         else attrs.evolve(backoff, until_at=min(backoff.until_at, now))
         for key, backoff in ledger.backoffs.items()
     }

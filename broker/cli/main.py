@@ -387,6 +387,15 @@ def _orders(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     retire.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
     _note_of(retire)
 
+    hold = _order(subs, "hold", "give one agent no further build, and keep it to be looked at")
+    hold.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
+    _for_of(hold, "how long, as 30m or 2h (default: 4h)")
+    _note_of(hold)
+
+    unhold = _order(subs, "unhold", "take back that an agent is held")
+    unhold.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
+    _note_of(unhold)
+
     retry = _order(subs, "retry", "try at once what is set aside or backs off")
     about = retry.add_mutually_exclusive_group()
     about.add_argument("--template", metavar="NAME", help="of this template alone")

@@ -17,8 +17,9 @@ from attrs import define, field, frozen
 
 from broker.config import values
 from broker.core import model
-from broker.core.fleet import standing
+from broker.core.fleet import lifecycle, standing, withheld
 from broker.core.model import StandingKind, StandingOrder
+from jnlp import version as jnlp_version
 from outside import counts, quotes, text
 
 _LOG = logging.getLogger("broker.control")
@@ -107,6 +108,21 @@ FORMS: Mapping[str, OrderForm] = {
             kind=StandingKind.RETIRE,
         ),
         OrderForm(
+            name="hold",
+            words="Give an agent no further build, and keep it as it is for a while, to be looked "
+            "at.",
+            wanted=("agent",),
+            may_have=("for", "note"),
+            kind=StandingKind.HOLD,
+            lasts_s=4 * 3600.0,
+        ),
+        OrderForm(
+            name="unhold",
+            words="Take back that an agent is held.",
+            wanted=("agent",),
+            may_have=("note",),
+        ),
+        OrderForm(
             name="retry",
             words="Try at once what is set aside or backs off: a template, a backend, or all.",
             may_have=("template", "backend", "note"),
@@ -128,6 +144,10 @@ _TAKEN_BACK = {
     StandingKind.PREWARM: frozenset({StandingKind.PREWARM}),
 }
 """What a new order takes the place of, where it is about the same."""
+_TAKES_BACK = {
+    "resume": (_TAKEN_BACK[StandingKind.PAUSE], "is not paused by an order", "works again"),
+    "unhold": (frozenset({StandingKind.HOLD}), "is not held by an order", "is held no more"),
+}
 
 
 class Keeps(Protocol):
@@ -190,8 +210,8 @@ class Orders:
         about = self._about(told)
         if form.kind is not None:
             said = self._stand(form, form.kind, about, told, who)
-        elif form.name == "resume":
-            said = self._resume(about)
+        elif form.name in _TAKES_BACK:
+            said = self._take_back(about, *_TAKES_BACK[form.name])
         elif form.name == "retry":
             said = self._retry(told)
         else:
@@ -241,15 +261,44 @@ class Orders:
                 raise OrderDenied(f"template {template.name} has a cap of {template.cap}")
             if not template.backends:
                 raise OrderDenied(f"template {template.name} has no backend")
+        plan = self.plan()
+        agent = next((a for a in plan.agents if a.name == order.agent), None) if plan else None
+        if agent is not None:
+            self._check_agent(order, agent)
 
-    def _resume(self, about: Mapping[str, Any]) -> str:
+    def _check_agent(self, order: StandingOrder, agent: model.Agent) -> None:
+        """Refuse what could never be done with an agent. Raises OrderDenied."""
+        computer = agent.computer
+        is_ours = computer is not None and lifecycle.is_by_order(computer)
+        if withheld.is_held(agent) and not is_ours:
+            raise OrderDenied(
+                f"agent {agent.name} {withheld.words(agent, now=self.now())}: bring it online "
+                "in Jenkins first"
+            )
+        if order.kind is not StandingKind.HOLD or is_ours:
+            return
+        if agent.phase not in {model.Phase.IDLE, model.Phase.BUSY} or agent.cordoned:
+            state = "leaving" if agent.cordoned else agent.phase.value
+            raise OrderDenied(
+                f"agent {agent.name} is {state}: only one that is idle, or works, can be held"
+            )
+        world = self.world()
+        version = world.controller.version if world is not None else ""
+        if not jnlp_version.safe_to_retire_by_offline(version):
+            raise OrderDenied(
+                f"this controller ({version}) could lose a build when an agent is taken out of "
+                "service in the wrong moment; allowed: 2.517, or 2.528.1 of the LTS, and later"
+            )
+
+    def _take_back(
+        self, about: Mapping[str, Any], kinds: frozenset[StandingKind], odd: str, done: str
+    ) -> str:
         wanted = StandingOrder(kind=StandingKind.PAUSE, who="", since_at=0.0, **about)
-        stops = _TAKEN_BACK[StandingKind.PAUSE]
-        left = [o for o in self.standing() if o.kind not in stops or _about(o) != _about(wanted)]
+        left = [o for o in self.standing() if o.kind not in kinds or _about(o) != _about(wanted)]
         if len(left) == len(self._standing):
-            raise OrderDenied(f"{standing.subject(wanted)} is not paused by an order")
+            raise OrderDenied(f"{standing.subject(wanted)} {odd}")
         self._save(left)
-        return f"{standing.subject(wanted)} works again"
+        return f"{standing.subject(wanted)} {done}"
 
     def _retry(self, told: Mapping[str, str]) -> str:
         number = self.retry(told.get("template"), told.get("backend"))

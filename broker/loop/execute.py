@@ -242,6 +242,8 @@ class Executor:
             await self._terminate(action.backend, action.name)
 
     async def _cordon_busy(self, action: model.CordonAgent) -> None:
+        if action.hold and not self.retires_by_offline():
+            raise _Withdrawn("this controller could lose an item that is just being given to it")
         if action.online and not self.retires_by_offline():
             # the build may end in this very moment and another item be assigned: an older
             # controller drops an item that finds its node offline
@@ -422,6 +424,8 @@ class Executor:
 def _message(action: _Leaving | model.CordonAgent) -> str:
     if isinstance(action, model.CordonAgent) and action.check is not None:
         return checks.due_message(action.check)
+    if isinstance(action, model.CordonAgent) and action.hold:
+        return f"{model.HOLD_MARK}: {action.reason}"
     return f"{model.CORDON_MARK} {action.cause.slug}: {action.reason}"
 
 

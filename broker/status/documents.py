@@ -21,7 +21,7 @@ from broker.core import model
 from broker.core.decide import explain, staying
 from broker.core.decide import leftovers as remains
 from broker.core.demand import parameters
-from broker.core.fleet import accounts, death, ledger, standing, withheld
+from broker.core.fleet import accounts, death, ledger, lifecycle, standing, withheld
 from broker.status import jobs
 from broker.status.source import StatusSource
 from outside import text as outside_text
@@ -560,7 +560,10 @@ def _held_by(agent: model.Agent) -> str | None:
     """Return who holds an agent: a person's name, or what its offline cause says; null: nobody."""
     if agent.computer is None or not withheld.is_held(agent):
         return None
-    return _quote(agent.computer.offline_by or agent.computer.offline_cause)
+    cause = agent.computer.offline_cause
+    if lifecycle.is_by_order(agent.computer):
+        return _quote(cause)
+    return _quote(agent.computer.offline_by or cause)
 
 
 def _instance(instance: backends_api.Instance, *, now: float) -> Document:
@@ -713,8 +716,8 @@ def _action(action: model.Action, items: _Items) -> Document:
 def _slug_of(action: model.Action) -> str | None:
     if isinstance(action, _WITHOUT_CAUSE):
         return None
-    is_for_check = isinstance(action, model.CordonAgent) and action.check is not None
-    return None if is_for_check else action.cause.slug
+    stays = isinstance(action, model.CordonAgent) and (action.check is not None or action.hold)
+    return None if stays else action.cause.slug
 
 
 def _result(outcome: ledger.Outcome) -> str:

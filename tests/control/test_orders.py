@@ -234,3 +234,25 @@ def test_a_standby_reads_its_configuration_again(desk):
     assert desk.reloads == 1
     with pytest.raises(orders.OrderDenied, match="standby"):
         desk.take("retry")
+
+
+def test_an_agent_is_held_and_let_back(desk):
+    """Only one in service, that nobody else holds, on a controller that loses nothing by it."""
+    busy, held = desk.scene.agent("a", Phase.BUSY), desk.scene.agent("a", Phase.HELD)
+    starts = desk.scene.agent("b", Phase.CONNECTING, age_s=5)
+    assert desk.take("hold", agent=busy).endswith("is held by alice for another 4 h")
+    desk.take("retire", agent=busy)
+    assert desk.stands == [f"agent {busy} is to go after its build by alice"]
+    desk.take("hold", agent=busy)
+    assert desk.take("unhold", agent=busy) == f"agent {busy} is held no more"
+    with pytest.raises(orders.OrderDenied, match="is not held by an order"):
+        desk.take("unhold", agent=busy)
+    with pytest.raises(orders.OrderDenied, match="bring it online in Jenkins first"):
+        desk.take("hold", agent=held)
+    with pytest.raises(orders.OrderDenied, match="bring it online in Jenkins first"):
+        desk.take("retire", agent=held)
+    with pytest.raises(orders.OrderDenied, match="is connecting: only one that is idle"):
+        desk.take("hold", agent=starts)
+    desk.scene.version = "2.516.3"
+    with pytest.raises(orders.OrderDenied, match="could lose a build"):
+        desk.take("hold", agent=busy)

@@ -135,3 +135,75 @@ def test_what_is_prewarmed_is_kept_warm_within_the_caps():
     assert launches(capped.plan()) == {"a": 1}
     paused = scene(warm, order(template="a"), templates=(A,))
     assert launches(paused.plan()) == {}
+
+
+def held(made, name, words=f"{model.HOLD_MARK}: for alice"):
+    """Show an agent out of service with a message."""
+    made.computers = [
+        attrs.evolve(one, offline=True, temporarily_offline=True, offline_cause=words)
+        if one.name == name
+        else one
+        for one in made.computers
+    ]
+
+
+ONCE = template("a", retention=model.Retention(once=True, idle_s=60.0))
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.BUSY])
+def test_who_is_held_gets_no_further_build_and_does_not_go(phase):
+    """However old and used: it is taken out of service, with who, until when and why."""
+    made = scene(templates=(ONCE,))
+    name = made.agent("a", phase, builds=1, idle_s=1e6)
+    hold = order(StandingKind.HOLD, agent=name, until_at=NOW + 3600.0, note="look")
+    made.policy = standing.in_force(made.policy, [hold], now=NOW)
+    (action,) = made.plan().actions
+    assert isinstance(action, model.CordonAgent)
+    assert action.hold
+    assert action.reason.startswith("for alice until 1970-01-12 14:46 UTC (look)")
+    held(made, name)
+    assert made.plan().actions == ()
+
+
+def test_whose_time_is_over_is_back_in_service():
+    """Idle or at work; what somebody else took out of service stays out."""
+    made = scene(templates=(A,))
+    names = [made.agent("a", phase) for phase in (Phase.IDLE, Phase.BUSY)]
+    other = made.agent("a", Phase.IDLE)
+    for name in names:
+        held(made, name)
+    held(made, other, "maintenance")
+    assert actions(made.plan(), model.UncordonAgent).keys() == {*names}
+
+
+def test_whoever_could_not_be_given_another_build_goes_after_it():
+    """A single-use agent is never back in service; at work it ends its build."""
+    made = scene(templates=(ONCE,))
+    idle, busy = (made.agent("a", phase, builds=1) for phase in (Phase.IDLE, Phase.BUSY))
+    held(made, idle)
+    held(made, busy)
+    plan = made.plan()
+    assert actions(plan, model.RetireAgent)[idle].cordoned
+    assert not actions(plan, model.CordonAgent)[busy].hold
+    assert actions(plan, model.CordonAgent)[busy].cause is model.Cause.ONCE
+
+
+def test_a_dirty_check_comes_before_service():
+    """Of a template that has one."""
+    check = model.CheckCommand(argv=("look",))
+    made = scene(templates=(template("a", checks=model.Checks(dirty=check)),))
+    name = made.agent("a", Phase.IDLE, builds=1)
+    held(made, name)
+    (action,) = made.plan().actions
+    assert (action.name, action.check) == (name, model.Check.DIRTY)
+
+
+def test_who_is_held_makes_no_room_and_is_not_drained():
+    """Whatever waits."""
+    made = scene(templates=(A, Z), cap=1)
+    name = made.agent("a", Phase.IDLE)
+    orders = [order(StandingKind.HOLD, agent=name), order(StandingKind.DRAIN, template="a")]
+    made.policy = standing.in_force(made.policy, orders, now=NOW)
+    made.wait(item(1, "z", age_s=600))
+    (action,) = made.plan().actions
+    assert action.hold

@@ -129,3 +129,24 @@ async def test_a_reload_says_what_came_of_it(made):
     assert code == 3
     assert "nothing of it is set aside" in text
     await made.stop(process)
+
+
+async def test_a_held_agent_stays_until_it_is_let_back(made):
+    """It is given no build meanwhile; who and why stand on its node."""
+    process = await ready(made)
+    first = made.submit("pool")
+    await made.until(lambda: is_done(made, first), "a build")
+    (name,) = made.agents
+    code, text = await command(made, "hold", name, "--for", "1h", "--note", "a look")
+    assert (code, text.strip()) == (
+        0, f"agent {name} is held by alice for another 60 min: a look",
+    )  # fmt: skip
+    node = made.sim.nodes[name]
+    await made.until(lambda: node.offline_message, "that it is out of service")
+    assert node.offline_message.startswith("agent-broker holds it: for alice until ")
+    second = made.submit("pool")
+    await made.until(lambda: is_done(made, second), "a build elsewhere")
+    assert len(made.agents) == 2
+    assert (await command(made, "unhold", name))[0] == 0
+    await made.until(lambda: node.offline_message is None, "that it is back")
+    await made.stop(process)

@@ -131,7 +131,10 @@ class Hostile(stateful.RuleBasedStateMachine):
     def configure(self, change):
         self.world.policy = attrs.evolve(self.world.policy, **CHANGES[change])
 
-    @stateful.rule(index=st.integers(0, 5), kind=st.sampled_from([model.StandingKind.RETIRE]))
+    @stateful.rule(
+        index=st.integers(0, 5),
+        kind=st.sampled_from([model.StandingKind.RETIRE, model.StandingKind.HOLD]),
+    )
     def person_orders(self, index, kind):
         name = self.some(self.world.created & set(self.world.sim.nodes), index)
         if name is not None:

@@ -18,7 +18,7 @@ from broker.core import model
 from broker.core.decide import capacity, retention
 from broker.core.demand import matching, vetoes
 from broker.core.demand import wishes as demand
-from broker.core.fleet import builds, keeping, neighbours, places, withheld
+from broker.core.fleet import builds, keeping, neighbours, places, standing, withheld
 from broker.core.model import Agent, NodeName, Phase, Template, Unmet, Verb, WaitReason
 
 _LEAVING = frozenset({Verb.RETIRE, Verb.SWEEP, Verb.CORDON})
@@ -179,6 +179,11 @@ class Draft:
         return frozenset(agent.name for agent in self.agents if agent.closed)
 
     @functools.cached_property
+    def holds(self) -> Mapping[NodeName, model.StandingOrder]:
+        """Who stays as it is by the order of a person."""
+        return standing.holding(self.policy.standing, now=self.now)
+
+    @functools.cached_property
     def avoided(self) -> Mapping[tuple[model.BackendName, str], model.Backoff]:
         """The places that get no agents for a while."""
         return places.avoided(self.world.ledger, now=self.now)
@@ -199,6 +204,7 @@ class Draft:
                 agent, avoided.get((backend, instance.place)), suspects.get(agent.name, "")
             )
             wanted = withheld.is_held(agent) or agent.name in wanted_back
+            wanted = wanted or agent.name in self.holds
             if verdict is not None and not wanted:
                 verdicts[agent.name] = verdict
         return verdicts
@@ -211,7 +217,7 @@ class Draft:
         for agent in self.within(Phase.IDLE, Phase.BUSY):
             template = templates.get(agent.template)
             verdict = retention.spent(agent, template, now=now, policy=policy)
-            if verdict is not None:
+            if verdict is not None and agent.name not in self.holds:
                 verdicts[agent.name] = verdict
         return verdicts
 

@@ -41,7 +41,7 @@ def make_room(draft: drafts.Draft) -> None:
     for agent in retention.order(draft.within(Phase.IDLE)):
         if wanted <= 0:
             return
-        if agent.name in nominated or not helps(agent):
+        if agent.name in nominated or agent.name in draft.holds or not helps(agent):
             continue
         text = f"makes room for item {starved[0][0].item.id}"
         if _retire_idle(draft, agent, retention.Verdict(cause=model.Cause.YIELD, text=text)):
@@ -108,6 +108,7 @@ def _holders(draft: drafts.Draft, wish: demand.Wish, refused: capacity.Shortage)
         for agent in draft.within(Phase.BUSY)
         if not agent.in_flight
         and not agent.cordoned
+        and agent.name not in draft.holds
         and helps(agent)
         # with none at all its turn has come; else swapping places would help nobody
         and (draft.room.by_template[agent.template or ""] > fewest + 1 or fewest == 0)
@@ -138,6 +139,8 @@ def let_go(draft: drafts.Draft) -> None:
             draft.refusals.append(model.Refusal(subject=agent.name, text=text))
         if agent.phase is Phase.BUSY:
             _end_work(draft, agent)
+        elif agent.name in draft.holds:
+            continue
         elif agent.phase is Phase.CONNECTING:
             _stop_starting(draft, agent, template, nominated, tally)
         elif agent.phase is Phase.IDLE and (

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import attrs
 
 from broker.core import model
-from broker.core.decide import capacity, checking, leaving, ordering, serving
+from broker.core.decide import capacity, checking, holding, leaving, ordering, serving
 from broker.core.decide import draft as drafts
 from broker.core.decide import sweep as sweeps
 from broker.core.demand import matching, vetoes
@@ -71,6 +71,7 @@ def plan(world: model.World, policy: model.Policy, last: model.Plan | None = Non
         ordering.order(draft)
     leaving.make_room(draft)
     leaving.let_go(draft)
+    holding.hold(draft)
     checking.check(draft)
     leaving.sweep(draft)
     overshoot = _clamp(draft)

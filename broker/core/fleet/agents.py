@@ -431,6 +431,7 @@ def _still_expected(
         instance_seen=evidence.instance is not None,
         cordoned=computer is not None and lifecycle.is_cordoned(computer),
         check=lifecycle.check_due(computer) if computer is not None else None,
+        held=computer is not None and lifecycle.is_by_order(computer),
     )
     return None if visible else expectation
 

@@ -98,6 +98,7 @@ def expect(ledger: Ledger, *actions: model.Action, now: float, policy: model.Pol
             asked=frozenset(action.asked if isinstance(action, model.LaunchAgent) else ()),
             slot=action.slot if isinstance(action, model.LaunchAgent) else None,
             check=action.check if isinstance(action, model.CordonAgent) else None,
+            hold=isinstance(action, model.CordonAgent) and action.hold,
         )
         if isinstance(action, model.LaunchAgent):
             limits = policy.backends.get(action.backend, model.BackendPolicy())
@@ -464,6 +465,7 @@ def is_visible(
     instance_seen: bool,
     cordoned: bool,
     check: model.Check | None = None,
+    held: bool = False,
 ) -> bool:
     """Return whether synced sources show what an expectation waits for."""
     match expectation.verb:
@@ -473,9 +475,10 @@ def is_visible(
             return computer is None and not instance_seen
         case Verb.CORDON:
             is_meant = check is not None and check is expectation.check
+            is_meant = is_meant or (held and expectation.hold)
             return cordoned or is_meant or computer is None
         case Verb.UNCORDON:
-            return computer is None or not (cordoned or check)
+            return computer is None or not (cordoned or check or held)
         case Verb.CHECK:
             return computer is None or check is None
 

@@ -143,6 +143,11 @@ def is_cordoned(computer: model.Computer) -> bool:
     return ours and check_due(computer) is None
 
 
+def is_by_order(computer: model.Computer) -> bool:
+    """Return whether we took this computer out of service because a person has it held."""
+    return computer.temporarily_offline and computer.offline_cause.startswith(model.HOLD_MARK)
+
+
 def check_due(computer: model.Computer) -> model.Check | None:
     """Return what must pass before a computer, which we took out of service, is brought back."""
     if model.RETIRED_LABEL in computer.labels:

@@ -5,7 +5,7 @@ prewarmed is a warm minimum, and keeps to every cap. Whose time is over counts n
 refuses to know who may order, and where it is kept.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -77,6 +77,17 @@ def dismissing(
         ):
             found = order
     return found
+
+
+def holding(
+    orders: Sequence[StandingOrder], *, now: float
+) -> Mapping[model.NodeName, StandingOrder]:
+    """Return by which orders agents are held."""
+    return {
+        order.agent: order
+        for order in orders
+        if order.kind is StandingKind.HOLD and order.agent is not None and order.stands(now)
+    }
 
 
 def subject(order: StandingOrder) -> str:

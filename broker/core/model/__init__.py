@@ -20,6 +20,7 @@ from broker.core.model.controller import (
 from broker.core.model.fleet import (
     CLOSED_LOOKS,
     CORDON_MARK,
+    HOLD_MARK,
     RETIRED_LABEL,
     Agent,
     AgentFate,
@@ -94,6 +95,7 @@ from broker.core.model.world import World
 __all__ = [
     "CLOSED_LOOKS",
     "CORDON_MARK",
+    "HOLD_MARK",
     "RETIRED_LABEL",
     "SCOPES",
     "SPELLS",

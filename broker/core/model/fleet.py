@@ -11,6 +11,8 @@ from broker.core.model.wanted import BackendName, Check, TemplateName
 
 CORDON_MARK = "agent-broker:"
 """How the offline message of a node begins when we took it out of service."""
+HOLD_MARK = "agent-broker holds it"
+"""How it begins when a person has it held: out of service, and it stays."""
 
 
 CLOSED_LOOKS = 2
@@ -179,6 +181,7 @@ class Expectation:
     asked: frozenset[str] = frozenset()  # of a launch: the labels of a variant
     slot: int | None = None  # of a launch
     check: Check | None = None  # of a cordon: until that has passed, and the agent stays
+    hold: bool = False  # of a cordon: by the order of a person, and the agent stays
 
 
 @frozen(kw_only=True)

@@ -39,6 +39,7 @@ class CordonAgent:
     idle: bool = False  # it may have nothing to do just now
     check: Check | None = None  # it stays, and is brought back when this has passed
     asked: tuple[str, ...] = ()  # labels of a variant: kept, or nobody knows it as one any more
+    hold: bool = False  # it stays, and is brought back when a person's order is over
 
 
 @frozen(kw_only=True)

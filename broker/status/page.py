@@ -213,11 +213,11 @@ def _waiting(
         jobs = item(first) if group.total == 1 else _folded(f"group-{first['id']}", group, root)
         rows.append(
             f'<tr><td class="n" data-head="Builds">{group.total}</td><td class="k w">{jobs}</td>'
-            f'<td class="k">{_label(first)}</td><td class="n" data-head="Longest">'
+            f'<td class="k w">{_label(first)}</td><td class="n" data-head="Longest">'
             f"{terminal.seconds(group.longest_s)}</td><td>{why(first)}</td></tr>"
         )
     beyond = f'<p class="none">and {more} more reasons; look for a job or a label</p>'
-    heads = (("Builds", "n"), ("Job", "k w"), ("Label", "k"), ("Longest", "n"), ("Why", ""))
+    heads = (("Builds", "n"), ("Job", "k w"), ("Label", "k w"), ("Longest", "n"), ("Why", ""))
     names = "".join(f'<th scope="col" class="{css}">{name}</th>' for name, css in heads)
     return section(
         "waiting",

@@ -43,6 +43,7 @@ class Kind:
     # what to do instead; empty: it does
     given_refusal: str = "it brings no files of ours into its instances"
     given_most_bytes: int = 0
+    given_needs: str = ""  # a setting of the backend with which it brings any
     # why ``api.run`` runs no command in its instances; empty: it does
     run_refusal: str = "this kind of backend runs no commands in its instances"
     # what it does not honour of the settings that templates have for every kind: a tuple of
@@ -154,8 +155,9 @@ KINDS = {
             factory="backends.mesos.backend:create",
             launch_style="command",
             renderer="backends.mesos.tasks:render",
-            given_refusal="each task would carry 400 kB through the master; hint: a folder of the "
-            "agents' machines in `volumes`, read-only",
+            given_refusal="the agents' hosts have to fetch the files from the broker; hint: "
+            "`handover` of the backend, or a folder of the agents' hosts in `volumes`",
+            given_needs="handover",
             pipelines={
                 "socket": "Mesos removes no folder that is made for one task outside its sandbox",
                 "dind": _ALONE,

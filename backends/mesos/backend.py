@@ -129,11 +129,13 @@ class MesosBackend:
                     f"a task {quotes.shown(spec.name)} was there before; an id is used once, "
                     "since its executor may still live, and its agent would abort"
                 )
+            given = await self._give(spec)
             info = tasks.info(
                 spec,
                 configured=self._settings,
                 created_at=self._now(),
                 handed=await self._hand_over(spec),
+                given=given,
                 login=_login(spec),
             )
             secrets = tuple(spec.secret_files.values())
@@ -210,6 +212,8 @@ class MesosBackend:
             )
         if name in machine.tasks:
             self._driver.say(machine.forget(name))
+        if self._door is not None:
+            self._door.withdraw(name)
         await self._driver.spoken_out()
 
     async def capacity(self) -> api.Capacity | None:
@@ -278,6 +282,20 @@ class MesosBackend:
         return {
             name: self._door.leave(spec.name, content)
             for name, content in spec.secret_files.items()
+        }
+
+    async def _give(self, spec: api.InstanceSpec) -> dict[str, str]:
+        """Leave the files of ours at the door; file name to URL. Raises Rejected without one."""
+        if not spec.given_files:
+            return {}
+        if self._door is None:
+            raise api.Rejected(
+                f"no way for the file {next(iter(spec.given_files))} to its task; hint: "
+                "`handover` of the backend"
+            )
+        await self._door.open()
+        return {
+            name: self._door.give(spec.name, content) for name, content in spec.given_files.items()
         }
 
     async def _launched(self, machine: session.Session, want: records.Want) -> None:

@@ -6,6 +6,9 @@ with a token, which Mesos' fetcher asks before the task starts, and which is wor
 that. Whoever asks a second time gets nothing and is told in the log: somebody may have been first,
 and then the task, which came too late, ends, and its node with it.
 
+Files of ours that are no secrets are given by the same door as often as they are asked for, until
+their instance is removed or an hour is over.
+
 Serves one request per connection, a few hundred bytes of it, for seconds; whoever says nothing
 has to go for somebody who asks (``outside.doors``). Refuses to know tasks and HTTP beyond that.
 """
@@ -32,11 +35,12 @@ _LIMITS = doors.DoorLimits(
     connections=128,
     per_address=96,  # a host may start many tasks at once; addresses may be hidden behind one
     request_s=10.0,
-    answer_s=10.0,
+    answer_s=30.0,  # the authorities for builds are 400 kB
     request_bytes=8192,
 )
 _KEPT_S = 3600.0  # from the launch to the fetch; an agent may be downloading an image first
-_KEPT_MAX = 10_000
+_GIVEN_MAX = 2 << 20
+_KEPT_MAX = 40_000  # a task has four; contents are shared
 
 
 @attrs.define(kw_only=True)
@@ -44,8 +48,9 @@ class _Deposit:
     """One file that was left at the door; ``content`` is None once it was taken."""
 
     name: str  # of the instance
-    content: str | None = attrs.field(repr=False)
+    content: bytes | None = attrs.field(repr=False)
     until: float
+    once: bool = True
 
 
 class HandoverDoor:
@@ -92,15 +97,30 @@ class HandoverDoor:
 
     def leave(self, name: str, content: str) -> str:
         """Leave a file for an instance; returns the URL under which it can be taken once."""
+        return self._kept(name, content.encode("utf-8", "surrogateescape"), once=True)
+
+    def give(self, name: str, content: bytes) -> str:
+        """Leave what is no secret; returns the URL under which it can be had again and again.
+
+        Raises Rejected for more than 2 MiB.
+        """
+        if len(content) > _GIVEN_MAX:
+            raise api.Rejected(
+                f"handover: a file has {len(content)} bytes; allowed: {_GIVEN_MAX}; hint: a "
+                "smaller public_file of `trust`, or public: false"
+            )
+        return self._kept(name, content, once=False)
+
+    def _kept(self, name: str, content: bytes, *, once: bool) -> str:
         self._clear_away()
         token = secrets.token_hex(32)
         self._left[_digest(token)] = _Deposit(
-            name=name, content=content, until=self._now() + _KEPT_S
+            name=name, content=content, until=self._now() + _KEPT_S, once=once
         )
         return f"{self._base}{_PATH}{token}"
 
     def withdraw(self, name: str) -> None:
-        """Take back what nobody has taken of an instance."""
+        """Take back what nobody has taken of an instance, and what anybody may take."""
         for left in self._left.values():
             if left.name == name:
                 left.content = None
@@ -125,15 +145,18 @@ class HandoverDoor:
         if left is None or left.until < self._now():
             return _reply("404 Not Found", b"")
         if left.content is None:
-            _LOG.warning(
-                "an agent's secret was asked for again",
-                extra={
-                    "agent": left.name,
-                    "reason": f"by {peer}; it was taken, or its task is gone",
-                },
-            )
+            if left.once:
+                _LOG.warning(
+                    "an agent's secret was asked for again",
+                    extra={
+                        "agent": left.name,
+                        "reason": f"by {peer}; it was taken, or its task is gone",
+                    },
+                )
             return _reply("410 Gone", b"")
-        body, left.content = left.content.encode("utf-8", "surrogateescape"), None
+        body = left.content
+        if left.once:
+            left.content = None
         return _reply("200 OK", body)
 
     def _clear_away(self) -> None:

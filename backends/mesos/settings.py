@@ -35,7 +35,7 @@ _ULIMITS = frozenset(  # RLimitInfo.RLimit.Type of mesos.proto
 
 @frozen(kw_only=True)
 class Handover:
-    """Where the agents' hosts fetch the agents' secrets, each once; for ``secrets: fetch``."""
+    """Where the agents' hosts fetch the agents' secrets, each once, and authorities for builds."""
 
     listen: str = setting.of(
         "HOST:PORT to listen on. Apart from the broker's own page, because other hosts reach it.",
@@ -111,7 +111,9 @@ class MesosSettings:
         "File with the secret of `principal`, and nothing else.", None, **setting.ABSOLUTE
     )
     handover: Handover | None = setting.of(
-        "Where the agents' hosts fetch the agents' secrets, so that nobody else sees them.", None
+        "Where the agents' hosts fetch the agents' secrets, so that nobody else sees them, and "
+        "the authorities for builds (`trust`).",
+        None,
     )
     ca_file: str | None = setting.of(
         "PEM file with the authorities that sign the masters' and agents' certificates.",

@@ -52,7 +52,7 @@ def check(spec: api.InstanceSpec) -> settings.MesosTemplate:
     problem = names.name_problem(spec.name)
     if problem is None and (spec.use_entry_point or not spec.argv):
         problem = "the Mesos backend needs a command; hint: set `command` in the template"
-    for name in (*spec.secret_files, *(file.name for file in spec.files)):
+    for name in (*spec.secret_files, *spec.given_files, *(file.name for file in spec.files)):
         if problem is None and names.name_problem(name) is not None:
             problem = (
                 f"the file name {quotes.shown(name)} is not a plain name; hint: no '/', no spaces"
@@ -130,11 +130,13 @@ def info(
     configured: settings.MesosSettings,
     created_at: float,
     handed: Mapping[str, str] = {},
+    given: Mapping[str, str] = {},
     login: bytes | None = None,
 ) -> dict[str, Any]:
     """Return the TaskInfo without agent and resources; it holds secrets.
 
     ``handed``: name of a secret file to the URL that gives it once, where they are fetched;
+    ``given``: the same of files that are no secrets, which are given again and again;
     ``login``: what the template's ``image_login_file`` holds.
     """
     template, secrets = check(spec), way(spec, configured)
@@ -143,7 +145,7 @@ def info(
     ours: dict[str, Any] = {
         "name": spec.name,
         "task_id": {"value": spec.name},
-        "command": _command(spec, template, configured, handed),
+        "command": _command(spec, template, configured, handed=handed, given=given),
         "labels": {"labels": _labels(spec, created_at, template.network.ports)},
         "kill_policy": {"grace_period": _nanoseconds(template.kill_grace_s)},
     }
@@ -290,7 +292,9 @@ def _command(
     spec: api.InstanceSpec,
     template: settings.MesosTemplate,
     configured: settings.MesosSettings,
+    *,
     handed: Mapping[str, str],
+    given: Mapping[str, str],
 ) -> dict[str, Any]:
     secrets = way(spec, configured)
     variables: list[dict[str, Any]] = []
@@ -300,26 +304,9 @@ def _command(
             {"name": f"{_SECRET}{number}", "type": "VALUE", "value": content}
             for number, content in enumerate(spec.secret_files.values())
         ]
-    uris: list[dict[str, Any]] = [
-        {
-            "value": file.url,
-            "extract": False,
-            "executable": False,
-            "cache": False,
-            "output_file": f"files/{file.name}",
-        }
-        for file in spec.files
-    ]
-    uris += [
-        {
-            "value": url,
-            "extract": False,
-            "executable": False,
-            "cache": False,
-            "output_file": f"secrets/{name}",
-        }
-        for name, url in handed.items()
-    ]
+    uris = [_fetched(file.url, f"files/{file.name}") for file in spec.files]
+    uris += [_fetched(url, f"files/{name}") for name, url in given.items()]
+    uris += [_fetched(url, f"secrets/{name}") for name, url in handed.items()]
     for uri in template.uris:
         one: dict[str, Any] = {
             "value": uri.value,
@@ -340,6 +327,17 @@ def _command(
     if variables:
         command["environment"] = {"variables": variables}
     return command | ({"uris": uris} if uris else {})
+
+
+def _fetched(url: str, place: str) -> dict[str, Any]:
+    """Return what the fetcher is told of a file that comes into the sandbox as it is."""
+    return {
+        "value": url,
+        "extract": False,
+        "executable": False,
+        "cache": False,
+        "output_file": place,
+    }
 
 
 def _archive(name: str, configured: settings.MesosSettings) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def _of(kind: KindClasses, setting: str) -> str:
     if setting.startswith("trust."):
         few = "with `public: false`" if kind.given_most_bytes else ""
         few = "" if setting == "trust.public_file" else few
+        few = f"with `{kind.given_needs}` of the backend" if kind.given_needs else few
         return few if kind.given_refusal else _ALL
     if setting.startswith("checks."):
         return "" if kind.run_refusal else _ALL

@@ -24,6 +24,7 @@ def classes() -> dict[str, KindClasses]:
             unheard=registry.unheard(name),
             pretends=kind.pretends,
             given_most_bytes=kind.given_most_bytes,
+            given_needs=kind.given_needs,
         )
         for name, kind in registry.KINDS.items()
     }

@@ -46,6 +46,7 @@ class KindClasses:
     maker: Callable[..., object] | None = None  # ``registry.maker``
     given_refusal: str = ""  # why it brings no files of ours of more than ...
     given_most_bytes: int = 0  # ... this; empty: any
+    given_needs: str = ""  # a setting of the backend with which it brings any
     # modes of ``docker_pipelines``, and why it does not honour one; empty: it does
     pipelines: Mapping[str, str] = Factory(dict)
     run_refusal: str = ""  # why it runs no commands in its agents; empty: it does

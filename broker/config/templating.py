@@ -444,6 +444,8 @@ class Templates:
                 continue
             kind = self.kinds[entry.kind]
             words, _, hint = kind.given_refusal.partition("; hint: ")
+            if kind.given_needs and getattr(entry.settings, kind.given_needs) is not None:
+                continue
             if words and trusting.size(trust) > kind.given_most_bytes:
                 self.notes.bad(
                     (*path, "trust"),

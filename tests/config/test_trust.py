@@ -35,9 +35,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def settings(folder, *, backend="docker", more="", secrets=config.Secrets.NEEDED, alone=False):
+def settings(
+    folder, *, backend="docker", more="", secrets=config.Secrets.NEEDED, alone=False, kind=""
+):
     path = folder / "broker.yaml"
-    text = BASE.replace("BACKEND", backend)
+    text = BASE.replace("BACKEND", backend).replace("kind: mesos", kind or "kind: mesos")
     if "trust:" in more or alone:
         text = text.replace(", trust: {ca_file: own.pem, public_file: all.pem}", "")
     more += ", trust: {ca_file: own.pem, public: false}" if alone else ""
@@ -103,6 +105,14 @@ def test_who_brings_no_files_says_so(folder, backend):
     assert f"templates.t.trust: backend {backend}, of kind" in told
     assert "does not honour it" in told
     assert "name the files in `environment` and `jvm_options`" in told
+
+
+def test_hosts_of_mesos_fetch_them_where_they_reach_the_broker(folder):
+    """Else it is said what is missing."""
+    assert "hint: `handover` of the backend" in refused(folder, backend="tasks")
+    reached = 'kind: mesos, handover: {listen: "h:1", url: "https://h:1"}'
+    read = settings(folder, backend="tasks", kind=reached)
+    assert template(read).launch.trust is not None
 
 
 def test_your_own_alone_are_few_enough_for_a_pod(folder):

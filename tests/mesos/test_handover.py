@@ -76,6 +76,23 @@ async def test_it_gives_nothing_to_others(door):
     assert (await ask(url)).startswith(b"HTTP/1.1 410")
 
 
+async def test_it_gives_what_is_no_secret_as_often_as_it_is_asked_for(door, caplog):
+    """Whole, byte for byte, until its instance is gone; nothing of it is worth a word."""
+    content = bytes(range(256)) * 4096
+    url = door.give("a1", content)
+    secret = door.leave("a1", SECRET)
+    for answer in await asyncio.gather(*(ask(url) for _ in range(5))):
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(content)}".encode() in head
+        assert content == body
+    assert (await ask(secret)).endswith(SECRET.encode())
+    door.withdraw("a1")
+    assert (await ask(url)).startswith(b"HTTP/1.1 410")
+    assert [] == caplog.records
+    with pytest.raises(api.Rejected, match="has 2097153 bytes"):
+        door.give("a1", bytes((2 << 20) + 1))
+
+
 async def test_what_nobody_took_is_worth_nothing_after_a_while(door):
     url = door.leave("a1", SECRET)
     now = time.time()
@@ -186,6 +203,40 @@ async def test_an_agent_gets_its_secret_and_the_master_never(broker, real, tmp_p
     assert SECRET not in repr(task.info)
     assert task.info["command"]["uris"][0]["value"].startswith("http://127.0.0.1:")
     await backend.terminate("a1", grace_s=0)
+
+
+async def test_an_agent_gets_files_of_ours_beside_its_secret(broker, real, tmp_path):
+    """Whatever the way of the secret is; they are not to be had any more when it is gone."""
+    backend = broker(
+        real.base, handover=DOOR, user="nobody", work_root=str(tmp_path / "work"),
+        offer_timeout_s=5, request_timeout_s=5,
+    )  # fmt: skip
+    show = ("sh", "-c", 'wc -c <"$CA"; cat "$1/own"; exec sleep 1000', "a", api.FILES)
+    order = attrs.evolve(
+        spec("a1"), argv=show, env={"CA": f"{api.FILES}/ca"}, secret_files={"s": SECRET},
+        options=settings.MesosTemplate(secrets="environment"),
+        given_files={"ca": bytes(300_000), "own": b"ours\n"},
+    )  # fmt: skip
+    await backend.launch(order)
+
+    async def written() -> bool:
+        return (await backend.logs("a1", tail=3)).split() == ["300000", "ours"]
+
+    await checks.until("the agent has its files", written, within_s=10)
+    (task,) = real.machine.tasks.values()
+    uris = task.info["command"]["uris"]
+    assert ["files/ca", "files/own"] == [one["output_file"] for one in uris]
+    assert (await ask(uris[1]["value"])).endswith(b"ours\n")
+    await backend.terminate("a1", grace_s=0)
+    assert (await ask(uris[1]["value"])).startswith(b"HTTP/1.1 410")
+
+
+async def test_without_a_door_no_file_of_ours_is_launched(broker, real):
+    backend = broker(real.base, offer_timeout_s=0.3)
+    order = attrs.evolve(spec("a1"), secret_files={}, given_files={"ca": b"x"})
+    with pytest.raises(api.Rejected, match=r"the file ca to its task; hint: `handover`"):
+        await backend.launch(order)
+    assert not real.machine.tasks
 
 
 async def test_a_secret_that_somebody_took_first_ends_the_task(broker, real, tmp_path, caplog):

@@ -28,8 +28,11 @@ _HOST = re.compile(
     rf"|ssh://([^\s/:@-][^\s/:@]*@)?{_NAME}(:\d{{1,5}})?(/[^\s@?#]*)?)"
 )
 _VOLUME = re.compile(
-    r"/.*|([A-Za-z0-9]|\{(name|slot)\})([A-Za-z0-9_.-]|\{(name|slot)\})*", re.DOTALL
+    r"/.*|(?!([A-Za-z0-9]|\{slot\})\Z)([A-Za-z0-9]|\{(name|slot)\})"
+    r"([A-Za-z0-9_.-]|\{(name|slot)\})*",
+    re.DOTALL,
 )
+"""Two characters at least where it is none of an agent: a slot may have one."""
 _API = re.compile(r"1\.\d{2}")
 _CONFINED = re.compile(
     r"apparmor=\S+|label=(disable|(user|role|type|level):\S+)|seccomp=(unconfined|builtin)"
@@ -291,7 +294,7 @@ class Volume:
         if self.name is not None and not _VOLUME.fullmatch(self.name):
             raise ValueError(
                 f"name: found {quotes.shown(self.name)}; allowed: letters, digits, '-', '_', "
-                "'.', or a path that begins with '/'"
+                "'.', two of them at least, or a path that begins with '/'"
             )
         if self.name is not None and self.name.startswith("/") and self.driver:
             raise ValueError("driver: a directory of the host has none")

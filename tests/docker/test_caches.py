@@ -119,7 +119,9 @@ def test_what_cannot_be_bounded_is_refused(told, words):
 def planned(**docker):
     rig = conftest.Rig("", lambda _: None)
     spec = rig.spec(
-        "a", volumes=(volume(max_age_s=DAY), settings.Volume(name="x", target="/x")), docker=docker
+        "a",
+        volumes=(volume(max_age_s=DAY), settings.Volume(name="xx", target="/x")),
+        docker=docker,
     )
     spec = attrs.evolve(
         spec,
@@ -324,6 +326,18 @@ def test_a_container_that_is_there_has_what_it_has(scene):
     assert [] == scene.renew(max_age_s=14 * DAY)
 
 
+async def test_a_clock_that_was_ahead_does_not_put_the_next_look_off(scene):
+    """As of a machine that has found its time only after the broker began."""
+    scene.sized(scene.there(DAY), 3 << 30)
+    scene.now.at += 1000 * DAY
+    await asyncio.to_thread(scene.renew, max_size_bytes=4 << 30)
+    await scene.look()
+    scene.now.at -= 1000 * DAY
+    await asyncio.to_thread(scene.renew, max_size_bytes=4 << 30)
+    await scene.look()
+    assert 2 == scene.looks()
+
+
 async def test_sizes_are_asked_for_seldom_and_only_for_who_needs_them(scene, caplog):
     """Not before somebody came with a limit; an hour later at the earliest; then again."""
     caplog.set_level("INFO")
@@ -466,7 +480,7 @@ async def test_a_cache_that_is_too_large_goes_once_its_size_is_known(rig, cached
     async def large():
         """20.10 refuses while somebody else asks it; then it is asked again."""
         looking = place.host._caches
-        looking._wanted, looking._next_look = True, 0.0
+        looking._wanted, looking._rest_s = True, 0.0
         await rig.backend.list()
         await looking.looked()
         return max(looking._sizes.values(), default=0) >= 2 << 20

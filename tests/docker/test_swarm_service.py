@@ -166,7 +166,7 @@ def test_what_is_to_be_avoided_is_no_part_of_what_it_is():
 def test_mounts_configs_and_the_raw_section():
     options = settings.SwarmTemplate(
         volumes=(
-            settings.Volume(target="/v", name="v", driver="nfs", driver_options={"o": "x"}),
+            settings.Volume(target="/v", name="vv", driver="nfs", driver_options={"o": "x"}),
             settings.Volume(target="/t", tmpfs_bytes=1 << 20),
             settings.Volume(target="/b", name="/srv", read_only=True),
             settings.Volume(target="/own"),
@@ -180,7 +180,7 @@ def test_mounts_configs_and_the_raw_section():
         "TaskTemplate"
     ]["ContainerSpec"]
     kinds = [(m["Type"], m.get("Source")) for m in told["Mounts"]]
-    assert [("volume", "v"), ("tmpfs", None), ("bind", "/srv"), ("volume", "")] == kinds
+    assert [("volume", "vv"), ("tmpfs", None), ("bind", "/srv"), ("volume", "")] == kinds
     assert ("id9", 0o400) == (told["Configs"][0]["ConfigID"], told["Configs"][0]["File"]["Mode"])
     (lent,) = told["Secrets"]
     assert {"Name": "/etc/s", "UID": "1000", "GID": "1000", "Mode": 0o400} == lent["File"]
@@ -344,7 +344,7 @@ def test_a_fixed_port_has_one_agent(mode, words):
 
 def cached(**bounds):
     told = settings.Volume(name="m2-3", target="/c", **bounds)
-    other = settings.Volume(name="x", target="/x")
+    other = settings.Volume(name="xx", target="/x")
     return made(settings.SwarmTemplate(volumes=(told, other)))
 
 

@@ -58,7 +58,7 @@ class Caches:
         self._sizes: Mapping[tuple[str, float], int] = {}  # by name and when it was made
         self._told: set[tuple[str, str]] = set()  # complaints: about which, and what
         self._wanted = False  # somebody came with a limit of size since the last look
-        self._next_look = -math.inf
+        self._looked_at, self._rest_s = -math.inf, EVERY_S
         self._look: asyncio.Task[None] | None = None
         self._is_unknown_told = False
 
@@ -163,7 +163,9 @@ class Caches:
     def look(self) -> None:
         """Begin to find out the sizes, if that is due and not going on; nobody waits for it."""
         going_on = self._look is not None and not self._look.done()
-        if going_on or not self._wanted or self._now() < self._next_look:
+        # a clock that was ahead and is put right must not put the next look off
+        rests = 0 <= self._now() - self._looked_at < self._rest_s
+        if going_on or not self._wanted or rests:
             return
         self._wanted = False
         self._look = asyncio.get_running_loop().create_task(self._ask_sizes())
@@ -187,7 +189,7 @@ class Caches:
                 if (made := caches.made_at(labels, self._owner)) is not None
             }
         took = time.monotonic() - began
-        self._next_look = self._now() + max(EVERY_S, _SHARE * took)
+        self._looked_at, self._rest_s = self._now(), max(EVERY_S, _SHARE * took)
 
     async def looked(self) -> None:
         """Wait for a look that is going on."""

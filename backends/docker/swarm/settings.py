@@ -18,7 +18,9 @@ from outside import quotes
 
 _USER = re.compile(r"[^\s:]+(:[^\s:]+)?")
 _GROUP = re.compile(r"[^\s:]+")
-_VOLUME = re.compile(r"/.*|([A-Za-z0-9]|\{slot\})([A-Za-z0-9_.-]|\{slot\})*", re.DOTALL)
+_VOLUME = re.compile(
+    r"/.*|(?!([A-Za-z0-9]|\{slot\})\Z)([A-Za-z0-9]|\{slot\})([A-Za-z0-9_.-]|\{slot\})*", re.DOTALL
+)
 _CONSTRAINT = re.compile(r"(node|engine)\.[A-Za-z0-9_.-]{1,56} ?[!=]= ?\S.*")
 _SPREAD = re.compile(r"(node|engine)\.labels\.\S+")
 _PLATFORM = re.compile(r"[a-z0-9]+(/[a-z0-9_]+)?")
@@ -186,7 +188,7 @@ class Volume:
         "with the agent.",
         None,
         like=_VOLUME,
-        words="letters, digits, '-', '_', '.', or a path that begins with '/'",
+        words="letters, digits, '-', '_', '.', two at least, or a path that begins with '/'",
         hint="a swarm removes no volume of one agent: leave the name out for one of its own, or "
         "{slot} for one that is the next agent's",
     )

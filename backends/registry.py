@@ -12,7 +12,7 @@ from typing import Any, Literal
 from attrs import Factory, frozen
 
 from backends import api, lease, read_only
-from backends.kit import finding, honoured, runtime
+from backends.kit import finding, honoured, names, runtime
 from outside import quotes
 
 
@@ -39,6 +39,9 @@ class Kind:
     # modes of ``docker_pipelines``, and why the kind does not honour one; empty: it does; what is
     # not named nobody may have
     pipelines: Mapping[str, str] = Factory(dict)
+    # where an instance with the socket of its engine works unless its template says; it has
+    # ``kit.names.TOKEN`` in it; empty: ``kit.pipelines.FOLDER``
+    own_folder: str = ""
     # why it brings no ``InstanceSpec.given_files`` of more than ``given_most_bytes`` in all, and
     # what to do instead; empty: it does
     given_refusal: str = "it brings no files of ours into its instances"
@@ -120,11 +123,11 @@ KINDS = {
             renderer="backends.docker.swarm.service:render",
             given_refusal="",
             pipelines={
-                "socket": "a swarm makes no folder for one agent on whatever node it comes to, "
-                "and removes none",
+                "socket": "",
                 "dind": _NOT_PRIVILEGED,
                 "dind-rootless": _NOT_PRIVILEGED,
             },
+            own_folder=f"/var/lib/docker/volumes/{names.TOKEN}-work/_data",
             examiner="backends.docker.swarm.doctor:examine",
         ),
         Kind(

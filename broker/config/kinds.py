@@ -19,6 +19,7 @@ def classes() -> dict[str, KindClasses]:
             style=kind.launch_style,
             maker=registry.maker(name),
             pipelines=kind.pipelines,
+            own_folder=kind.own_folder,
             given_refusal=kind.given_refusal,
             run_refusal=kind.run_refusal,
             unheard=registry.unheard(name),

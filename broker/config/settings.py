@@ -49,6 +49,7 @@ class KindClasses:
     given_needs: str = ""  # a setting of the backend with which it brings any
     # modes of ``docker_pipelines``, and why it does not honour one; empty: it does
     pipelines: Mapping[str, str] = Factory(dict)
+    own_folder: str = ""  # of an agent with the socket of its engine; empty: ``pipelines.FOLDER``
     run_refusal: str = ""  # why it runs no commands in its agents; empty: it does
     unheard: tuple[honoured.Unheard, ...] = ()  # ``registry.unheard``
     pretends: bool = False  # it starts nothing, and honours nothing of a launch

@@ -627,8 +627,8 @@ class Template:
     remote_fs: str | None = same(
         model.LaunchSettings,
         "remote_fs",
-        "Working directory; default: the backend's, and `/srv/agent-broker/{name}` with "
-        "`docker_pipelines` of mode socket.",
+        "Working directory; default: the backend's, and with `docker_pipelines` of mode socket "
+        "`/srv/agent-broker/{name}`, on swarms `/var/lib/docker/volumes/{name}-work/_data`.",
     )
     environment: dict[str, str] = setting.of(
         "Environment of the agent. Visible to its builds: no secrets.", {}

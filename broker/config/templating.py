@@ -85,7 +85,7 @@ class Templates:
         platform = self._platform(path, chosen, sections)
         docker = self._docker_pipelines(path, section, chosen)
         if docker is not None and docker.mode == "socket" and section.remote_fs is None:
-            section = attrs.evolve(section, remote_fs=pipelines.FOLDER)
+            section = attrs.evolve(section, remote_fs=self._own_folder(chosen))
         self._judge(path, name, section, platform, docker)
         self._check_injected(path, section, chosen)
         self._check_checks(path, section, chosen)
@@ -602,13 +602,14 @@ class Templates:
             if getattr(told, key) is not None:
                 words = f"mode {mode} starts no engine"
                 self.notes.bad((*where, key.removesuffix("_bytes")), words, "leave it out")
-        folder = section.remote_fs or pipelines.FOLDER
+        default = self._own_folder(chosen)
+        folder = section.remote_fs or default
         if mode == "socket" and not (folder.startswith("/") and names.is_own(folder)):
             self.notes.bad(
                 (*path, "remote_fs"),
                 "with docker_pipelines of mode socket it is a folder of the engine's host, one "
                 "for each agent",
-                f"leave it out for {pipelines.FOLDER}, or put {names.TOKEN} into it",
+                f"leave it out for {default}, or put {names.TOKEN} into it",
             )
         for backend in chosen:
             if (entry := self.backends.get(backend)) is None:
@@ -630,6 +631,12 @@ class Templates:
             memory_bytes=told.engine_memory_bytes,
             cpu_limit=told.engine_cpu_limit,
         )
+
+    def _own_folder(self, chosen: tuple[model.BackendName, ...]) -> str:
+        """Return where agents with their engine's socket work; backends of two minds have one."""
+        kinds = [self.backends[name].kind for name in chosen if name in self.backends]
+        folders = {self.kinds[kind].own_folder or pipelines.FOLDER for kind in kinds}
+        return folders.pop() if len(folders) == 1 else pipelines.FOLDER
 
     def _check_slots(
         self, path: tree.Path, name: str, platform: Mapping[model.BackendName, Any]

@@ -54,6 +54,21 @@ def test_an_agent_with_the_engines_socket_works_in_a_folder_of_its_own(tmp_path)
     assert f"/ci/{own.name}/w" == own.work_dir
 
 
+def test_an_agent_on_a_swarm_works_in_a_volume_of_its_node(tmp_path):
+    """Unless the template says which; the socket's cost is told once."""
+    told = {"backend": "services", "more": "swarm: {user: '0'}"}
+    read = settings(tmp_path, f"mode: socket, {ROOT}", **told)
+    assert not [line for line in read.warnings if "root on" in str(line)]
+    (template,) = config.policy(read, wall_now=0.0).templates
+    spec = rehearsal.order(template, "services", owner="o", style="entry-point", now=0.0)
+    assert f"/var/lib/docker/volumes/{spec.name}-work/_data" == spec.work_dir
+    more = "swarm: {user: '0'}, remote_fs: '/data/volumes/w-{name}/_data'"
+    read = settings(tmp_path, f"mode: socket, {ROOT}", backend="services", more=more)
+    (template,) = config.policy(read, wall_now=0.0).templates
+    spec = rehearsal.order(template, "services", owner="o", style="entry-point", now=0.0)
+    assert f"/data/volumes/w-{spec.name}/_data" == spec.work_dir
+
+
 def test_an_engine_beside_the_agent_leaves_its_working_directory_where_it_is(tmp_path):
     """Both see it, and no host has to."""
     spec = order(tmp_path, f"mode: dind, {ROOT}, engine_image: 'mirror/docker:dind'")
@@ -83,7 +98,25 @@ def test_nobody_has_it_who_does_not_say_what_it_costs(tmp_path, mode):
         (
             f"mode: socket, {ROOT}",
             {"backend": "services"},
-            "a swarm makes no folder for one agent",
+            "root alone; hint: user: '0'",
+        ),
+        (
+            f"mode: socket, {ROOT}",
+            {"backend": "services, docker", "more": "swarm: {user: '0'}"},
+            "works in a volume of its node",
+        ),
+        (
+            f"mode: socket, {ROOT}",
+            {"backend": "services", "more": "swarm: {user: '0'}, remote_fs: '/srv/{name}'"},
+            "hint: leave remote_fs out for /var/lib/docker/volumes/{name}-work/_data",
+        ),
+        (
+            f"mode: socket, {ROOT}",
+            {
+                "backend": "services",
+                "more": "swarm: {user: '0', volumes: [{name: v, target: /var/lib/docker}]}",
+            },
+            "swarm.volumes[0].target: with docker_pipelines the engine mounts",
         ),
         (
             f"mode: dind, {ROOT}",

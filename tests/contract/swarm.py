@@ -193,6 +193,10 @@ def managed(engine: str) -> None:
             except engines.docker.errors.APIError as error:  # somebody else was faster
                 if "already part of a swarm" not in str(error):
                     engines.absent(f"the engine cannot manage a swarm: {error}")
+        patient = patience.Patience(30)
+        while bodies.section(client.info(), "Swarm").get("LocalNodeState") == "pending":
+            assert not patient.is_over(), "the engine does not become a manager"
+            time.sleep(0.1)
 
 
 def _free_port() -> int:

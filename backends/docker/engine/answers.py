@@ -274,6 +274,12 @@ def identity(info: Mapping[str, Any]) -> str:
     return f"{number} {machine} {data}" if number else ""
 
 
+def swarm_place(info: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the id of an engine's node in its swarm, and where it keeps its data, if it says."""
+    node = plain_id(_section(info.get("Swarm")).get("NodeID"))
+    return node, typed.words(info.get("DockerRootDir"), _PATH_MAX)
+
+
 def progress(line: Any) -> tuple[str, str, str]:
     """Read a line of a pull: error, layer, what is done with it. Raises ValueError.
 

@@ -338,6 +338,11 @@ class Engine:
             info = session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX)
         return answers.plain_id(bodies.section(info, "Swarm").get("NodeID"))
 
+    def swarm_place(self) -> tuple[str, str]:
+        """Return the same id, and the folder where the engine keeps its data (``volumes``)."""
+        with self._answers("cannot ask where the engine keeps its data") as session:
+            return answers.swarm_place(session.ask_json(dict, "GET", "/info", limit=_INSPECT_MAX))
+
     def began_at(self) -> float | None:
         """Return since when the engine is up, by its clock; None if it does not show it.
 

@@ -24,7 +24,17 @@ import attrs
 from backends import api
 from backends.docker.containers import commands
 from backends.docker.engine import client, reference
-from backends.docker.swarm import manager, managers, nodes, runtimes, service, settings, states
+from backends.docker.swarm import (
+    folders,
+    manager,
+    managers,
+    node_folders,
+    nodes,
+    runtimes,
+    service,
+    settings,
+    states,
+)
 from backends.kit import names, runtime
 from outside import quotes, text, waits
 
@@ -91,6 +101,7 @@ class SwarmBackend:
             resolve=self._resolve,
             engines=self._nodes.all,
         )
+        self._folders = node_folders.NodeFolders(self._nodes.all, self._owner)
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._preparing: dict[str, api.Instance] = {}
         self._working: dict[str, asyncio.Future[None]] = {}
@@ -131,6 +142,12 @@ class SwarmBackend:
             try:
                 if not await self._is_there(plan):
                     plan = await self._runtimes.brought(plan, tell)
+                    if plan.engine_root:
+                        machines = tuple((await self._machines()).values())
+                        without = await self._folders.placed(
+                            machines, plan.placement, plan.engine_root
+                        )
+                        plan = plan.kept_from(without)
                     if plan.caches:
                         await self._nodes.clear(plan.caches, plan.service)
                         plan = plan.with_caches(self._now())
@@ -187,6 +204,7 @@ class SwarmBackend:
             raise api.Partial(words, seen=everything, odd=True)
         if not self._reading:
             await self._sweep(listed | self._preparing.keys())
+            self._folders.look(listed | self._preparing.keys())
             used = [one.labels for one in services]
             used += [task.labels for task in tasks if _still_runs(task, None)]
             with contextlib.suppress(api.BackendError):  # another time
@@ -221,9 +239,10 @@ class SwarmBackend:
         if names.name_problem(name) is not None:
             raise api.NotFound(f"no instance {quotes.shown(name)}")
         async with self._turn(name):
-            marks = {**self._owner, service.NAME: name}
+            marks, folder = {**self._owner, service.NAME: name}, ""
             try:
                 there = await self._own(name)
+                folder = there.labels.get(folders.VOLUME, "")
                 await self._ask(client.Lane.END, manager.Manager.remove_service, there.id)
             except api.NotFound:
                 if not await self._goes(marks):
@@ -233,6 +252,8 @@ class SwarmBackend:
             )
             self._given.pop(name, None)
             await self._gone(marks)
+            if folder:
+                await self._folders.remove(name, folder)
 
     async def capacity(self) -> api.Capacity | None:
         """Which nodes take tasks; how much room there is only the scheduler knows."""
@@ -291,6 +312,7 @@ class SwarmBackend:
         if self._closing.is_set():
             return
         self._closing.set()
+        self._folders.leave()
         under_way = self._managers.leave() | self._nodes.leave()
         if under_way:
             await asyncio.wait(under_way, timeout=_CLOSE_S)

@@ -24,8 +24,8 @@ from attrs import asdict, evolve, field, frozen
 from backends import api
 from backends.docker.containers import caches, container
 from backends.docker.engine import bodies, reference
-from backends.docker.swarm import placement, settings
-from backends.kit import names, published, runtime, workspaces
+from backends.docker.swarm import folders, placement, settings
+from backends.kit import names, pipelines, published, runtime, workspaces
 from outside import quotes
 
 PREFIX, DIGEST, NAME = container.PREFIX, container.DIGEST, container.NAME
@@ -99,6 +99,7 @@ class ServicePlan:
     runtime: settings.SwarmRuntime | None  # the Java that is brought into it
     caches: tuple[caches.Cache, ...]  # volumes whose age or size is bounded
     given: tuple[GivenFile, ...]
+    engine_root: str  # where engines of its nodes keep their data; empty: anywhere
     secrets: Mapping[str, str] = field(repr=False)
 
     def complete(
@@ -162,12 +163,14 @@ class ServicePlan:
         label = {RUNTIME: volume}
         told = {
             "Labels": label,
-            "TaskTemplate": {
-                "ContainerSpec": {"Labels": label, "Mounts": mounts},
-                "Placement": placement.kept_from(self.placement, without),
-            },
+            "TaskTemplate": {"ContainerSpec": {"Labels": label, "Mounts": mounts}},
         }
-        return evolve(self, body=bodies.merged(self.body, told))
+        return evolve(self, body=bodies.merged(self.body, told)).kept_from(without)
+
+    def kept_from(self, without: Collection[str]) -> "ServicePlan":
+        """Return the same, kept from nodes by their ids."""
+        told = {"Placement": placement.kept_from(self.placement, without)}
+        return evolve(self, body=bodies.merged(self.body, {"TaskTemplate": told}))
 
     def with_caches(self, now: float) -> "ServicePlan":
         """Return the same with labels for the caches that a node makes for it (POSIX seconds).
@@ -269,6 +272,12 @@ def plan(
     called = service_name(spec.name, prefix=prefix)
     brought = None if spec.runtime is None else runtime.find(spec.runtime, runtimes or {})
     body = bodies.merged(_body(spec, options, brought), options.service)
+    root, work = "", {}
+    if spec.pipelines is not None and spec.pipelines.mode == "socket":
+        root, volume = _folder(spec)
+        marks = {**owner_labels(owner), folders.OF: spec.name}
+        body = _with_socket(body, volume, spec.work_dir or "", marks)
+        work = {folders.VOLUME: volume}
     task = bodies.section(body, "TaskTemplate")
     inner = bodies.section(task, "ContainerSpec")
     image = str(inner.get("Image", spec.image))
@@ -282,7 +291,7 @@ def plan(
         raise api.Rejected(str(error)) from error
     lent = [[asdict(one) for one in options.configs], [asdict(one) for one in options.secrets]]
     digest = bodies.fingerprint([sorted(spec.metadata.items()), body, *lent])
-    own = {**marks, **metadata, DIGEST: digest}
+    own = {**marks, **metadata, **work, DIGEST: digest}
     body = bodies.merged(
         body,
         {
@@ -316,6 +325,7 @@ def plan(
                 owner,
             )
         ),
+        engine_root=root,
         secrets=spec.secret_files,
         given=tuple(
             GivenFile.of(file, content, owner=owner) for file, content in spec.given_files.items()
@@ -451,6 +461,36 @@ def _container(
             ],
         }
     )
+
+
+def _folder(spec: api.InstanceSpec) -> tuple[str, str]:
+    """Return where engines keep their data, and the volume that it works in. Raises Rejected."""
+    pipelines.own_folder(spec)
+    try:
+        return folders.parts(spec.work_dir or "", spec.name)
+    except ValueError as error:
+        raise api.Rejected(
+            f"docker_pipelines: socket: {error}; hint: {settings.FOLDER_HINT}"
+        ) from error
+
+
+def _with_socket(
+    body: Mapping[str, Any], volume: str, folder: str, marks: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the same with the engine's socket, unless it has one, and a folder of its own.
+
+    A folder that an engine makes is that of root alone: raises Rejected for another user.
+    """
+    inner = bodies.section(bodies.section(body, "TaskTemplate"), "ContainerSpec")
+    if bodies.ids(str(inner.get("User") or ""))[0] != 0:
+        raise api.Rejected(f"docker_pipelines: socket: {settings.ROOTS}; hint: user: '0'")
+    told = inner.get("Mounts")
+    mounts = [dict(one) for one in told] if isinstance(told, list) else []
+    if not any(workspaces.normal(str(one.get("Target"))) == container.SOCKET for one in mounts):
+        mounts.append({"Type": "bind", "Source": container.SOCKET, "Target": container.SOCKET})
+    options = {"NoCopy": True, "Labels": dict(marks)}
+    mounts.append({"Type": "volume", "Source": volume, "Target": folder, "VolumeOptions": options})
+    return bodies.merged(body, {"TaskTemplate": {"ContainerSpec": {"Mounts": mounts}}})
 
 
 def _scratch(spec: api.InstanceSpec, options: settings.SwarmTemplate) -> Iterator[settings.Volume]:

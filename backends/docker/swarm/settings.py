@@ -11,8 +11,8 @@ from typing import Any
 from attrs import frozen
 
 from backends.docker import settings as docker
-from backends.docker.engine import reference
-from backends.kit import misfits, perils, published, setting, workspaces
+from backends.docker.engine import bodies, reference
+from backends.kit import misfits, names, perils, published, setting, workspaces
 from backends.kit.remarks import Common, Remark
 from outside import quotes
 
@@ -27,6 +27,15 @@ _PLATFORM = re.compile(r"[a-z0-9]+(/[a-z0-9_]+)?")
 _MODE = re.compile(r"0?[0-7]{3}")
 _API = re.compile(r"1\.\d{2}")
 _MACHINE = "the node"
+SOCKET = "/var/run/docker.sock"
+"""Where an agent with the engine of its node has its socket."""
+FOLDER = f"/var/lib/docker/volumes/{names.TOKEN}-work/_data"
+"""Where such an agent works, unless the template says ``remote_fs``."""
+FOLDER_HINT = (
+    f"leave remote_fs out for {FOLDER}; where `docker info` says another Docker Root Dir, that "
+    "one in place of /var/lib/docker"
+)
+ROOTS = "the folder that a node's engine makes for an agent is that of root alone"
 _KINDS = misfits.Kinds(
     texts="Image Target Hostname User Dir StopSignal",
     lists="Command Args Env Groups CapabilityAdd CapabilityDrop Hosts Constraints",
@@ -413,7 +422,12 @@ class SwarmTemplate:
         if problem is not None:
             yield Remark(path=("image",), common=True, text=problem, wrong=True)
         yield from docker.cache_remarks(self.volumes)
+        has_socket = common.pipelines is not None and common.pipelines.mode == "socket"
+        if has_socket:
+            yield from self._of_socket(common.remote_fs or "")
         for number, volume in enumerate(self.volumes):
+            if has_socket and volume.target == SOCKET:
+                continue  # that is acknowledged
             if volume.name is not None and volume.name.startswith("/"):
                 words = perils.of_folder(volume.name, _MACHINE)
                 if words is not None:
@@ -434,6 +448,32 @@ class SwarmTemplate:
                     hint=f"a random one: {text.rpartition(':')[2]}",
                 )
         yield from self._raw_remarks()
+
+    def _of_socket(self, folder: str) -> Iterator[Remark]:
+        """Say what keeps an agent from a folder at the same path on its node."""
+        if bodies.ids(self.user)[0] != 0:
+            yield Remark(path=("user",), text=ROOTS, hint="user: '0'", wrong=True)
+        place, _, data = folder.rpartition("/")
+        above, _, volume = place.rpartition("/")
+        is_volume = names.is_own(volume) and not names.is_own(above)
+        if not (is_volume and above.endswith("/volumes") and data == "_data"):
+            yield Remark(
+                path=("remote_fs",),
+                common=True,
+                text="with docker_pipelines of mode socket an agent on a swarm works in a volume "
+                "of its node, at the path that it has there",
+                hint=FOLDER_HINT,
+                wrong=True,
+            )
+        for number, one in enumerate(self.volumes):
+            if f"{folder}/".startswith(f"{one.target}/") or one.target.startswith(f"{folder}/"):
+                yield Remark(
+                    path=("volumes", number, "target"),
+                    text="with docker_pipelines the engine mounts what lies at the same path on "
+                    "its host",
+                    hint="leave the volume out: the folder is made for each agent",
+                    wrong=True,
+                )
 
     def _of_rights(self) -> Iterator[Remark]:
         """Say what lets builds become more than their user."""

@@ -52,7 +52,9 @@ def _of(kind: KindClasses, setting: str) -> str:
     if setting == "inject":
         return _ALL if "runtimes" in fields else ""
     if setting.startswith("docker_pipelines."):
-        return _ALL if "" in kind.pipelines.values() else ""
+        of_engine = setting.startswith("docker_pipelines.engine_")
+        modes = (one for one, why in kind.pipelines.items() if not why)
+        return _ALL if any(one != "socket" or not of_engine for one in modes) else ""
     if setting.startswith("trust."):
         few = "with `public: false`" if kind.given_most_bytes else ""
         few = "" if setting == "trust.public_file" else few

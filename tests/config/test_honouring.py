@@ -55,6 +55,16 @@ VALUES: Mapping[str, tuple[str, str]] = {
     ),
     "resources.cpu_shares": ("{resources: {cpu_shares: 1}}", "{resources: {cpu_shares: 2}}"),
 }
+# the same, where a kind needs more for it
+OF_KIND = {
+    ("swarm", "docker_pipelines.mode"): (
+        "{swarm: {user: '0'}}",
+        (
+            "{swarm: {user: '0'}, "
+            "docker_pipelines: {mode: socket, acknowledge: builds-are-root-on-the-host}}"
+        ),
+    ),
+}
 BACKENDS = {
     "docker": "{kind: docker, runtimes: {default: {tar: /r.tar}}}",
     "swarm": "{kind: swarm, runtimes: {default: {image: 'r:1'}}}",
@@ -163,7 +173,7 @@ def heard(kind: str, setting: str, authority: str, *, unless: bool = False) -> b
             made(
                 kind, yaml.safe_load(value.replace("AUTHORITY", authority)), more, backend=backend
             )
-            for value in VALUES[setting]
+            for value in OF_KIND.get((kind, setting), VALUES[setting])
         )
     except config.ConfigError:
         return False

@@ -71,11 +71,11 @@ def test_a_socket_that_is_elsewhere_on_the_nodes_is_the_one_that_is_mounted():
     [
         (None, "a folder for each agent"),
         ("/var/lib/docker/volumes/work/_data", "a folder for each agent"),
-        ("/srv/agent-broker/o-t-abc", "no volume of one agent"),
-        ("/var/lib/docker/volumes/o-t-abc/_data/w", "no volume of one agent"),
-        ("/o-t-abc/volumes/o-t-abc/_data", "no volume of one agent"),
-        ("/d//volumes/o-t-abc/_data", "no volume of one agent"),
-        ("/d/../volumes/o-t-abc/_data", "no volume of one agent"),
+        ("/srv/agent-broker/o-t-abc", "not a volume of one agent"),
+        ("/var/lib/docker/volumes/o-t-abc/_data/w", "not a volume of one agent"),
+        ("/o-t-abc/volumes/o-t-abc/_data", "not a volume of one agent"),
+        ("/d//volumes/o-t-abc/_data", "not a volume of one agent"),
+        ("/d/../volumes/o-t-abc/_data", "not a volume of one agent"),
     ],
 )
 def test_another_folder_would_not_be_found_by_the_engine(work_dir, words):

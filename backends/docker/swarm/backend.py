@@ -408,7 +408,7 @@ class SwarmBackend:
             detail="its task is being made",
         )
         if task is None:
-            if self._now() - self._bare[there.id] < _NO_TASK_S:
+            if self._now() - self._bare.get(there.id, self._now()) < _NO_TASK_S:
                 return instance
             end = api.Exit(slug="platform-lost", message="the swarm has no task of it any more")
             return attrs.evolve(instance, state=api.InstanceState.EXITED, exit=end, detail="")

@@ -25,5 +25,5 @@ def parts(folder: str, name: str) -> tuple[str, str]:
     root, volumes = posixpath.split(place)
     plain = folder == posixpath.normpath(folder) and folder.startswith("/")
     if not plain or (volumes, data) != ("volumes", "_data") or name not in volume or name in root:
-        raise ValueError(f"{folder[:256]} is no volume of one agent")
+        raise ValueError(f"{folder[:256]} is not a volume of one agent")
     return root, volume

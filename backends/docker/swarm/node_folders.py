@@ -40,7 +40,7 @@ class NodeFolders:
         self._owner = dict(owner)
         self._places: dict[client.Engine, tuple[str, str, float]] = {}  # node, root, until
         self._spare: dict[tuple[int, str], float] = {}  # by engine and volume: since when
-        self._swept_at: float | None = None
+        self._swept_at = time.monotonic()  # a look of a moment sweeps nothing
         self._sweep: asyncio.Task[None] | None = None
 
     async def placed(
@@ -135,7 +135,7 @@ class NodeFolders:
         A folder that is found only now may be that of an agent that is younger than ``needed``.
         """
         now = time.monotonic()
-        is_due = self._swept_at is None or now - self._swept_at >= _EVERY_S
+        is_due = now - self._swept_at >= _EVERY_S
         if not is_due or (self._sweep is not None and not self._sweep.done()):
             return
         self._swept_at = now

@@ -66,6 +66,12 @@ def test_a_socket_that_is_elsewhere_on_the_nodes_is_the_one_that_is_mounted():
     assert 2 == len(plan.body["TaskTemplate"]["ContainerSpec"]["Mounts"])
 
 
+def test_beside_a_read_only_root_the_folder_is_still_the_only_one():
+    plan = service.plan(spec(read_only_root=True), owner="o")
+    targets = [m["Target"] for m in plan.body["TaskTemplate"]["ContainerSpec"]["Mounts"]]
+    assert ["/tmp", settings.SOCKET, FOLDER] == targets
+
+
 @pytest.mark.parametrize(
     ("work_dir", "words"),
     [

@@ -485,7 +485,11 @@ def _with_socket(
     if bodies.ids(str(inner.get("User") or ""))[0] != 0:
         raise api.Rejected(f"docker_pipelines: socket: {settings.ROOTS}; hint: user: '0'")
     told = inner.get("Mounts")
-    mounts = [dict(one) for one in told] if isinstance(told, list) else []
+    mounts = [
+        dict(one)
+        for one in (told if isinstance(told, list) else [])
+        if workspaces.normal(str(one.get("Target"))) != folder  # scratch of a read-only root
+    ]
     if not any(workspaces.normal(str(one.get("Target"))) == container.SOCKET for one in mounts):
         mounts.append({"Type": "bind", "Source": container.SOCKET, "Target": container.SOCKET})
     options = {"NoCopy": True, "Labels": dict(marks)}

@@ -47,6 +47,7 @@ class Kind:
     given_refusal: str = "it brings no files of ours into its instances"
     given_most_bytes: int = 0
     given_needs: str = ""  # a setting of the backend with which it brings any
+    given_file_bytes: int = 0  # of one of them at most; 0: no matter
     # why ``api.run`` runs no command in its instances; empty: it does
     run_refusal: str = "this kind of backend runs no commands in its instances"
     # what it does not honour of the settings that templates have for every kind: a tuple of
@@ -122,6 +123,7 @@ KINDS = {
             run_refusal="",
             renderer="backends.docker.swarm.service:render",
             given_refusal="",
+            given_file_bytes=511_999,  # a config of 20.10; since 24 twice as much
             pipelines={
                 "socket": "",
                 "dind": _NOT_PRIVILEGED,

@@ -26,6 +26,7 @@ def classes() -> dict[str, KindClasses]:
             pretends=kind.pretends,
             given_most_bytes=kind.given_most_bytes,
             given_needs=kind.given_needs,
+            given_file_bytes=kind.given_file_bytes,
         )
         for name, kind in registry.KINDS.items()
     }

@@ -47,6 +47,7 @@ class KindClasses:
     given_refusal: str = ""  # why it brings no files of ours of more than ...
     given_most_bytes: int = 0  # ... this; empty: any
     given_needs: str = ""  # a setting of the backend with which it brings any
+    given_file_bytes: int = 0  # of one of them at most; 0: no matter
     # modes of ``docker_pipelines``, and why it does not honour one; empty: it does
     pipelines: Mapping[str, str] = Factory(dict)
     own_folder: str = ""  # of an agent with the socket of its engine; empty: ``pipelines.FOLDER``

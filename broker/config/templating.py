@@ -444,6 +444,14 @@ class Templates:
                 continue
             kind = self.kinds[entry.kind]
             words, _, hint = kind.given_refusal.partition("; hint: ")
+            most = kind.given_file_bytes
+            if most and (found := trusting.largest(trust)) > most:
+                self.notes.bad(
+                    (*path, "trust"),
+                    f"a file of {found} bytes; backend {backend}, of kind {entry.kind}, "
+                    f"takes {most}",
+                    "a smaller public_file, or public: false",
+                )
             if kind.given_needs and getattr(entry.settings, kind.given_needs) is not None:
                 continue
             if words and trusting.size(trust) > kind.given_most_bytes:

@@ -96,6 +96,14 @@ def size(trust: truststore.Trust) -> float:
         return 0  # a mistake that is told already
 
 
+def largest(trust: truststore.Trust) -> int:
+    """Return the bytes of the largest file for an agent, as of now; 0 if none can be made."""
+    try:
+        return max(map(len, handed(trust).values()))
+    except (OSError, ValueError):
+        return 0  # a mistake that is told already
+
+
 @functools.lru_cache(maxsize=8)
 def _handed(trust: truststore.Trust, there: str | None, _: object) -> Mapping[str, bytes]:
     public = () if there is None else _public(pathlib.Path(there))

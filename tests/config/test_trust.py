@@ -115,6 +115,16 @@ def test_hosts_of_mesos_fetch_them_where_they_reach_the_broker(folder):
     assert template(read).launch.trust is not None
 
 
+def test_a_file_that_no_config_of_a_swarm_holds_is_told(folder):
+    """Before the first agent; what fits is taken."""
+    assert template(settings(folder, backend="services")).launch.trust is not None
+    pem = (folder / "all.pem").read_text()
+    (folder / "all.pem").write_text(pem * (600_000 // len(pem)))
+    told = refused(folder, backend="services")
+    assert "templates.t.trust: a file of " in told
+    assert "of kind swarm, takes 511999; hint: a smaller public_file" in told
+
+
 def test_your_own_alone_are_few_enough_for_a_pod(folder):
     """Nothing public is looked for, then, nor handed over."""
     (folder / "all.pem").unlink()

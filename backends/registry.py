@@ -141,10 +141,9 @@ KINDS = {
             unheard="backends.kit.honoured:BY_IMAGE",
             maker="backends.kubernetes.pods.pod:body",
             renderer="backends.kubernetes.pods.pod:render",
-            given_refusal="each agent would have a copy in its secret, which may be of 64 KiB; "
-            "hint: public: false, or mount a ConfigMap that all share (trust-manager makes such "
-            "ones, with a store for Java)",
-            given_most_bytes=64 << 10,
+            given_refusal="a ConfigMap holds 1 MiB; hint: fewer authorities (public: false, "
+            "public_file), or mount what trust-manager makes",
+            given_most_bytes=1 << 20,
             pipelines={"socket": "", "dind": "", "dind-rootless": ""},
             lease_settings="backends.kubernetes.settings:ClusterSettings",
             lease="backends.kubernetes.api.lease:create",

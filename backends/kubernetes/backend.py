@@ -40,6 +40,7 @@ from backends.kubernetes.pods import (
     nodes,
     pod,
     refused_pod,
+    shared,
     states,
     table,
     used,
@@ -113,6 +114,9 @@ class KubernetesBackend:
         self._to_read_quotas = rights.OptionalRight(
             "what full quotas leave is found out by trying"
         )
+        self._shared = shared.SharedFiles(
+            labels=pod.owner_labels(owner), selector=pod.selector(owner)
+        )
         self._closed = False
 
     # --- the contract ---
@@ -142,7 +146,7 @@ class KubernetesBackend:
             try:
                 if made is None or made.digest != manifests.digest:
                     self._made[spec.name] = made = await self._create(asked, manifests)
-                if not (spec.secret_files or spec.given_files):
+                if not pod.has_secret(spec):
                     return
                 try:
                     await _give_secret(asked, manifests, made.uid, fresh=made.fresh)
@@ -164,6 +168,9 @@ class KubernetesBackend:
             await self._inquiry.ask(
                 asked, picture.pods, now=self._now(), adopted=lambda name: name not in self._own
             )
+            if not (picture.odd or any(one.odd for one in picture.pods)):  # who may mount any
+                mounted = {one.shared for one in picture.pods}
+                await self._shared.tidy(asked, mounted, now=self._now())
             now, patience_s = self._now(), self._settings.start_patience_s
             instances = [
                 one.at(now, patience_s=patience_s, told=self._obstacle_of(one))
@@ -485,6 +492,8 @@ class KubernetesBackend:
         """Create the pod, or adopt the one that was made of the same specification."""
         name = str(manifests.pod["metadata"]["annotations"][pod.NAME])
         self._own[name] = self._now()
+        if manifests.shared is not None:
+            await self._shared.provide(asked, manifests.shared, now=self._now())
         try:
             with self._noting_refusals(manifests):
                 uid, fresh = _uid(await asked.create_pod(manifests.pod)), True
@@ -637,7 +646,7 @@ def _is_held_back(spec: api.InstanceSpec) -> bool:
     """Return whether a pod starts only with its secret, and can be made without it."""
     options = spec.options
     in_container = isinstance(options, settings.KubernetesTemplate) and options.in_container
-    return bool(spec.secret_files or spec.given_files) and not in_container
+    return pod.has_secret(spec) and not in_container
 
 
 def _uid(found: client.Object) -> str:

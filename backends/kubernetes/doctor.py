@@ -31,6 +31,7 @@ _LIMIT_S = 30.0
 _STRANGER_BYTES = 64 << 20
 _ROWS = 20
 _ROLE = "the rights in docs/backends/kubernetes.md"
+_TRUST_ROLE = "examples/kubernetes/trust/rbac.yaml; or public: false, where builds need no others"
 
 
 @frozen(kw_only=True)
@@ -56,6 +57,12 @@ RIGHTS = (
 )
 EXEC = tuple(Right(verb=v, resource="pods/exec", why="in-container") for v in ("create", "get"))
 """Only where `in_container` is set."""
+SHARED = (
+    # what is there already has to be looked at before it is mounted
+    *(Right(verb=verb, resource="configmaps") for verb in ("create", "list")),
+    Right(verb="delete", resource="configmaps", why="files that no agent needs any more"),
+)
+"""Only where a template has files that agents share."""
 
 
 async def examine(
@@ -99,6 +106,8 @@ async def examine(
             except api.Rejected as error:
                 yield _failed(check, error)
                 continue
+            if manifests.shared is not None:
+                yield await _shared(asked, check)
             async for one in _template(asked, check, manifests, now):
                 yield one
         yield await _second_opinion(configured, reached, owner, asked)
@@ -181,6 +190,18 @@ async def _kubelets(asked: client.ApiServer) -> finding.Finding:
         f"missing in the cluster: {right}; for what agents use (usage: kubelet)",
         "examples/kubernetes/kubelets/rbac.yaml, or usage: metrics-server",
     )
+
+
+async def _shared(asked: client.ApiServer, check: str) -> finding.Finding:
+    """Say whether the files that a template's agents share may be brought."""
+    missing = [right for right in SHARED if not await _may(asked, right)]
+    where = f"in namespace {asked.namespace}"
+    if not missing:
+        return finding.ok(check, f"the files that its agents share may be brought {where}")
+    words = f"missing {where}: {', '.join(map(str, missing))}; for `trust`"
+    if any(not right.why for right in missing):
+        return finding.fail(check, f"{words}: its agents cannot start", _TRUST_ROLE)
+    return finding.warn(check, f"{words}: what no agent needs any more stays", _TRUST_ROLE)
 
 
 async def _may(asked: client.ApiServer, right: Right, *, everywhere: bool = False) -> bool:

@@ -5,11 +5,12 @@ registry says which of them can show their work.
 """
 
 import contextlib
+from collections.abc import Mapping
 
 from backends import api as backends_api
 from backends import registry
 from broker import config
-from broker.config import rehearsal, values
+from broker.config import rehearsal, trusting, values
 from broker.core import model
 from broker.core.demand import labels, parameters
 
@@ -81,6 +82,9 @@ def order(
     authorities: tuple[str, ...] = ()
     with contextlib.suppress(OSError, ValueError):  # said when the configuration is read
         authorities = settings.controller.authorities()
+    trusted: Mapping[str, bytes] = {}
+    with contextlib.suppress(OSError, ValueError):  # likewise
+        trusted = trusting.handed(template.launch.trust)
     entry = settings.backends[backend]
     return rehearsal.order(
         template,
@@ -92,6 +96,7 @@ def order(
             controller_version=controller_version,
             route=settings.controller.route(),
             authorities=authorities,
+            trusted=trusted,
             work_dir=lambda instance: registry.work_dir(entry.kind, entry.settings, instance),
             shares=registry.kind(entry.kind).shares,
         ),

@@ -56,10 +56,8 @@ def _of(kind: KindClasses, setting: str) -> str:
         modes = (one for one, why in kind.pipelines.items() if not why)
         return _ALL if any(one != "socket" or not of_engine for one in modes) else ""
     if setting.startswith("trust."):
-        few = "with `public: false`" if kind.given_most_bytes else ""
-        few = "" if setting == "trust.public_file" else few
-        few = f"with `{kind.given_needs}` of the backend" if kind.given_needs else few
-        return few if kind.given_refusal else _ALL
+        few = f"with `{kind.given_needs}` of the backend" if kind.given_needs else ""
+        return few if kind.given_refusal and not kind.given_most_bytes else _ALL
     if setting.startswith("checks."):
         return "" if kind.run_refusal else _ALL
     if setting in _OF_PODS:

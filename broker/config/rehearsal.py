@@ -37,6 +37,7 @@ class Surroundings:
     authorities: tuple[str, ...] = ()
     work_dir: Callable[[str], str | None] = lambda _: None
     shares: bool = False
+    trusted: Mapping[str, bytes] = Factory(dict)
 
 
 def order(
@@ -67,6 +68,7 @@ def order(
         work_dir=around.work_dir(name),
         route=around.route,
         authorities=around.authorities,
+        trusted=around.trusted,
         now=now,
     )
     wanted = spec.variant(action, template)

@@ -477,7 +477,7 @@ class Trusted:
     )
     public: bool = setting.of(
         "Trust the public authorities, too. False: yours alone, where builds reach nothing else; "
-        "then each agent has a few kB instead of 400.",
+        "then an agent is given a few kB instead of 400.",
         True,
     )
     java_tools: bool = setting.of(

@@ -7,7 +7,6 @@ a certificate is told to whom (``jnlp.truststore``).
 
 import errno
 import functools
-import math
 import os
 import pathlib
 import ssl
@@ -86,14 +85,12 @@ def public_certificates(told: str | None) -> tuple[str, ...]:
     return _public(pathlib.Path(_bundle(told)))
 
 
-def size(trust: truststore.Trust) -> float:
-    """Return how many bytes an agent is given; with the public authorities nobody knows yet."""
-    if trust.public:
-        return math.inf
+def size(trust: truststore.Trust) -> int:
+    """Return how many bytes an agent is given as the files are now; 1 where one cannot be read."""
     try:
         return sum(map(len, handed(trust).values()))
-    except ValueError:
-        return 0  # a mistake that is told already
+    except (OSError, ValueError):
+        return 1  # a mistake that is told already
 
 
 def largest(trust: truststore.Trust) -> int:

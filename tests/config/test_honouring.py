@@ -74,7 +74,6 @@ BACKENDS = {
 }
 # under which a setting is honoured that otherwise is not: more of the template, of the backend
 UNLESS: Mapping[tuple[str, str], tuple[Mapping[str, Any], Mapping[str, Any]]] = {
-    ("kubernetes", "trust.ca_file"): ({"trust": {"public": False}}, {}),  # or it is refused
     ("mesos", "trust.ca_file"): ({}, {"handover": {"listen": "h:1", "url": "https://h:1"}}),
     **{
         (kind, "reconnect_for"): ({"inject": True}, {})

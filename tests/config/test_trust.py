@@ -98,7 +98,7 @@ def test_another_authority_is_another_revision_and_another_public_one_is_not(fol
     assert before != template(settings(folder)).revision
 
 
-@pytest.mark.parametrize("backend", ["pods", "tasks"])
+@pytest.mark.parametrize("backend", ["tasks"])
 def test_who_brings_no_files_says_so(folder, backend):
     """With what to do instead."""
     told = refused(folder, backend=backend)
@@ -125,7 +125,21 @@ def test_a_file_that_no_config_of_a_swarm_holds_is_told(folder):
     assert "of kind swarm, takes 511999; hint: a smaller public_file" in told
 
 
-def test_your_own_alone_are_few_enough_for_a_pod(folder):
+def test_pods_share_the_public_ones(folder):
+    """As many as a ConfigMap holds."""
+    read = settings(folder, backend="pods")
+    assert not warned(read)
+    assert template(read).launch.trust.public
+    pem = (folder / "all.pem").read_text()
+    (folder / "all.pem").write_text(pem * ((700 << 10) // len(pem)))
+    told = refused(folder, backend="pods")
+    assert "templates.t.trust: backend pods, of kind kubernetes, does not honour it" in told
+    assert "1 MiB" in told
+    (folder / "all.pem").unlink()  # that is another mistake, and the only one
+    assert "MiB" not in refused(folder, backend="pods")
+
+
+def test_your_own_alone_are_small(folder):
     """Nothing public is looked for, then, nor handed over."""
     (folder / "all.pem").unlink()
     more = {"backend": "pods", "alone": True}
@@ -134,9 +148,6 @@ def test_your_own_alone_are_few_enough_for_a_pod(folder):
     assert handed[truststore.BUNDLE] == handed[truststore.OWN]
     assert handed[truststore.STORE].count(b"own-") == 1
     assert sum(map(len, handed.values())) == trusting.size(trust) < 4096
-    pem = (folder / "own.pem").read_text()
-    (folder / "own.pem").write_text(pem * 99)
-    assert "64 KiB" in refused(folder, **more)
 
 
 def test_public_authorities_are_not_named_where_there_are_to_be_none(folder):

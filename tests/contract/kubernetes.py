@@ -224,6 +224,11 @@ class LiveHarness:
             await asyncio.to_thread(
                 self._core.delete_namespaced_pod, name, self._namespace, grace_period_seconds=0
             )
+        await asyncio.to_thread(  # a broker leaves those for the next agents
+            self._core.delete_collection_namespaced_config_map,
+            self._namespace,
+            label_selector=_MANAGED,
+        )
         await self._account.aclose()
         self._api.rest_client.pool_manager.clear()
 

@@ -17,7 +17,8 @@ import yaml
 from backends.kubernetes import settings
 from tests.contract import checks
 
-_ROLE = pathlib.Path(__file__).parents[2] / "examples" / "kubernetes" / "base" / "rbac.yaml"
+_EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "kubernetes"
+_ROLES = ("base", "trust")
 _RIGHTS = {
     "launch": ("create", "pods", None),
     "list": ("list", "pods", None),
@@ -28,9 +29,11 @@ _WITHIN_S = 30.0
 
 
 def documented_rules() -> list[dict[str, Any]]:
-    """Return the rules of the example's Role."""
-    found = [d for d in yaml.safe_load_all(_ROLE.read_text()) if d["kind"] == "Role"]
-    return list(found[0]["rules"])
+    """Return the rules of the examples' Roles, with that of files that agents share."""
+    texts = [(_EXAMPLES / name / "rbac.yaml").read_text() for name in _ROLES]
+    every = [d for text in texts for d in yaml.safe_load_all(text)]
+    found = [d["rules"] for d in every if d["kind"] == "Role"]
+    return [rule for rules in found for rule in rules]
 
 
 class Account:

@@ -82,6 +82,7 @@ class Cluster:
     pods: dict[str, Object] = field(factory=dict)
     manifests: dict[str, Object] = field(factory=dict)  # as they were sent, by name
     secrets: dict[str, Object] = field(factory=dict)
+    config_maps: dict[str, Object] = field(factory=dict)
     leases: dict[str, Object] = field(factory=dict)
     logs: dict[tuple[str, str], list[str]] = field(factory=dict)
     events: list[Object] = field(factory=list)  # core Events
@@ -211,7 +212,7 @@ class Cluster:
         pod = self.pods[name]
         life = None
         if self.runner is not None:
-            life = self.runner.begin(pod, self.secrets)
+            life = self.runner.begin(pod, self.secrets, self.config_maps)
         if pod["spec"].get("initContainers") and not await self._initialize(name, uid, life):
             return
         called = _agent_of(pod)
@@ -287,7 +288,12 @@ class Cluster:
         wanted = [
             v["secret"]["secretName"] for v in pod["spec"].get("volumes", []) if "secret" in v
         ]
-        return all(name in self.secrets for name in wanted)
+        return all(name in self.secrets for name in wanted) and not self._unshared(pod)
+
+    def _unshared(self, pod: Object) -> list[str]:
+        """Return the config maps that a pod mounts and that are not there."""
+        maps = [v["configMap"]["name"] for v in pod["spec"].get("volumes", []) if "configMap" in v]
+        return [name for name in maps if name not in self.config_maps]
 
     def _miss(self, name: str, uid: str) -> None:
         """Tell of a volume whose secret is not there, once: recording pod-24."""
@@ -431,7 +437,7 @@ class Cluster:
         if group.startswith("/apis/metrics.k8s.io/"):
             kind = "metrics"
         verb = _VERBS.get(request.method, "get")
-        if verb == "get" and kind in {"pods", "events"} and not name:
+        if verb == "get" and kind in {"pods", "events", "configmaps"} and not name:
             verb = "watch" if "watch" in request.query else "list"
         key = verb if kind == "pods" else f"{verb} {kind}"
         self.requests.append((key, request.path_qs))
@@ -688,6 +694,68 @@ class Cluster:
         del self.secrets[name]
         return _named("ok-200-secret-delete", "agent-two", name)
 
+    # --- config maps: answers as of secrets, in their own words ---
+
+    async def _create_configmaps(self, request: web.Request, _: str) -> web.Response:
+        made = await request.json()
+        if ("create", "configmaps") in self.denied:
+            return _refused("create", "configmaps")
+        try:
+            made, _ = admission.decoded(made, strict=True)
+        except admission.Refusal as refusal:
+            return web.json_response(refusal.body, status=refusal.status)
+        name = made["metadata"]["name"]
+        told = (*made.get("data", {}).items(), *made.get("binaryData", {}).items())
+        binary = [base64.b64decode(v, validate=True) for v in made.get("binaryData", {}).values()]
+        size = sum(len(v.encode()) for v in made.get("data", {}).values())
+        assert size + sum(map(len, binary)) <= 1 << 20, "of what a ConfigMap holds"
+        assert len(dict(told)) == len(told), "a key is in one of both"
+        assert all(re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key) for key, _ in told)
+        assert _DNS.fullmatch(name)
+        assert len(name) <= 253
+        if name in self.config_maps:
+            return _of_maps("error-409-secret-exists", name)
+        made["metadata"] |= {
+            "namespace": self.namespace,
+            "uid": f"c0000000-0000-4000-8000-{next(self._uids):012d}",
+            "creationTimestamp": _now_text(),
+        }
+        self.config_maps[name] = made
+        return web.json_response(made, status=201)
+
+    async def _list_configmaps(self, request: web.Request, _: str) -> web.Response:
+        """As objects, or as their metadata where that is all that was asked for."""
+        if ("list", "configmaps") in self.denied:
+            return _refused("list", "configmaps")
+        selected = _selector(request.query.get("labelSelector", ""))
+        only = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
+        items = [
+            copy.deepcopy(one)
+            for name, one in sorted(self.config_maps.items())
+            if _selects(selected, one) and only in {"", name}
+        ]
+        kind, version = "ConfigMapList", "v1"
+        if "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" in request.headers["Accept"]:
+            kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
+            items = [
+                {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": i["metadata"]}
+                for i in items
+            ]
+        meta = {"resourceVersion": str(self._now)}
+        body = {"kind": kind, "apiVersion": version, "metadata": meta, "items": items}
+        return web.json_response(body)
+
+    async def _delete_configmaps(self, request: web.Request, name: str) -> web.Response:
+        if ("delete", "configmaps") in self.denied:
+            return _refused("delete", "configmaps")
+        told = await request.json()
+        if name not in self.config_maps:
+            return _of_maps("error-404-pod-delete", name)
+        if told["preconditions"]["uid"] != self.config_maps[name]["metadata"]["uid"]:
+            return _named("error-409-delete-uid-precondition", "agent-dup", name)
+        del self.config_maps[name]
+        return _named("ok-200-secret-delete", "agent-two", name)
+
     # --- leases: a version is written over once; recordings lease-* ---
 
     async def _get_leases(self, request: web.Request, name: str) -> web.Response:
@@ -814,6 +882,17 @@ def _selector(text: str) -> dict[str, str]:
 
 def _selects(selector: dict[str, str], pod: Object) -> bool:
     return selector.items() <= pod["metadata"].get("labels", {}).items()
+
+
+def _of_maps(recording: str, name: str) -> web.Response:
+    """A recorded answer about another kind of object, about a config map."""
+    told = recorded.load(recording)["response"]
+    text = json.dumps(told["body"])
+    for old, new in (("secrets", "configmaps"), ("pods", "configmaps")):
+        text = text.replace(old, new)
+    for old in ("agent-two", "absent"):
+        text = text.replace(old, name)
+    return web.json_response(json.loads(text), status=told["status"])
 
 
 def _body(name: str) -> Any:

@@ -6,6 +6,7 @@ agent's are there and do nothing.
 """
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import os
@@ -33,7 +34,12 @@ class Machine:
     lives: dict[str, "Life"] = field(factory=dict)  # by pod, the latest
     started: list[asyncio.Future[asyncio.subprocess.Process]] = field(factory=list)
 
-    def begin(self, pod: Mapping[str, Any], secrets: Mapping[str, Any]) -> "Life":
+    def begin(
+        self,
+        pod: Mapping[str, Any],
+        secrets: Mapping[str, Any],
+        config_maps: Mapping[str, Any],
+    ) -> "Life":
         """Make the volumes of a pod."""
         home = self.folder / pod["metadata"]["uid"]
         for volume in pod["spec"].get("volumes", ()):
@@ -41,6 +47,8 @@ class Machine:
             place.mkdir(parents=True)
             if "secret" in volume:
                 _fill(place, volume["secret"], secrets[volume["secret"]["secretName"]])
+            if "configMap" in volume:
+                _show(place, volume["configMap"], config_maps[volume["configMap"]["name"]])
         self.lives[pod["metadata"]["name"]] = Life(self, pod, home)
         return self.lives[pod["metadata"]["name"]]
 
@@ -154,3 +162,12 @@ def _fill(place: pathlib.Path, source: Mapping[str, Any], secret: Mapping[str, A
     for item in source.get("items", every):
         (place / item["path"]).write_text(secret["stringData"][item["key"]])
         (place / item["path"]).chmod(item.get("mode", source.get("defaultMode", 0o644)))
+
+
+def _show(place: pathlib.Path, source: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Write the files of a config map that are asked for."""
+    files = {key: text.encode() for key, text in made.get("data", {}).items()}
+    files |= {key: base64.b64decode(told) for key, told in made.get("binaryData", {}).items()}
+    for item in source["items"]:
+        (place / item["path"]).write_bytes(files[item["key"]])
+        (place / item["path"]).chmod(source["defaultMode"])

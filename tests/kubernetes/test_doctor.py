@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ async def examined(
     *,
     late_s: float = 0.0,
     options: settings.KubernetesTemplate = OPTIONS,
+    given_files: Mapping[str, bytes] | None = None,
     **told: Any,
 ) -> Found:
     """Return what is found, by check; of two findings of one check the worse."""
@@ -30,7 +32,7 @@ async def examined(
     async for one in doctor.examine(
         configured,
         owner="ours",
-        orders={"maven": test_backend.spec("a1", options=options)},
+        orders={"maven": test_backend.spec("a1", options=options, given_files=given_files or {})},
         now=lambda: time.time() + late_s,
     ):
         if one.check not in found or found[one.check].verdict is finding.Grade.OK:
@@ -218,3 +220,26 @@ async def test_the_right_to_ask_kubelets_is_named_where_it_is_wanted(
     told = (await examined(cluster, usage="kubelet"))["kubelets"]
     assert (verdict, True) == (told.verdict.value, words in told.text)
     assert "kubelets" not in await examined(cluster)
+
+
+@pytest.mark.parametrize(
+    ("denied", "verdict", "words"),
+    [
+        ([], None, ""),
+        (["create"], "FAIL", "create configmaps; for `trust`: its agents cannot start"),
+        (["list"], "FAIL", "list configmaps; for `trust`: its agents cannot start"),
+        (["delete"], "warn", "delete configmaps; for `trust`: what no agent needs any more stays"),
+    ],
+)
+async def test_the_right_to_share_files_is_named_where_a_template_has_some(
+    cluster: fake.Cluster, denied: list[str], verdict: str | None, words: str
+) -> None:
+    """Whoever has none, or small ones, is not asked for it."""
+    cluster.secrets["registry"] = {"metadata": {"name": "registry"}}
+    cluster.denied = {(verb, "configmaps") for verb in denied}
+    large = await examined(cluster, given_files={"ca": b"x" * (1 << 17)})
+
+    assert ({} if verdict is None else {"template maven": verdict}) == bad(large)
+    assert words in large["template maven"].text
+    assert {} == bad(await examined(cluster, given_files={"ca": b"x"}))
+    assert {} == cluster.config_maps

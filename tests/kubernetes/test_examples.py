@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from backends import api
+from backends.kubernetes import doctor
 from backends.kubernetes.pods import pod
 from broker import config, status
 from broker.cli import rendering
@@ -171,6 +172,8 @@ def test_each_right_is_needed_and_no_other_is_given() -> None:
 
 NODES = documents((EXAMPLES / "nodes" / "rbac.yaml").read_text())
 
+TRUST = documents((EXAMPLES / "trust" / "rbac.yaml").read_text())
+
 KUBELETS = documents((EXAMPLES / "kubelets" / "rbac.yaml").read_text())
 
 
@@ -185,7 +188,7 @@ def rights(rules: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def test_the_manual_offers_the_least_and_all_that_is_used() -> None:
-    """Its three lists of rules: what was needed on a real API server, the Role, the ClusterRole."""
+    """Its lists of rules: what was needed on a real API server, the roles and what is beside them."""
     manual = (EXAMPLES.parents[1] / "docs" / "backends" / "kubernetes.md").read_text()
     shown = {
         found[1]: rights(yaml.safe_load(found[2])["rules"])
@@ -200,6 +203,7 @@ def test_the_manual_offers_the_least_and_all_that_is_used() -> None:
         "the least": least,
         "all": rights(of_kind(base(), "Role")["rules"]),
         "nodes": rights(of_kind(NODES, "ClusterRole")["rules"]),
+        "trust": rights(of_kind(TRUST, "Role")["rules"]),
         "kubelets": rights(of_kind(KUBELETS, "ClusterRole")["rules"]),
     }
 
@@ -235,6 +239,21 @@ def test_exec_is_a_right_of_its_own(rules: list[dict[str, Any]]) -> None:
     assert [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"]}] == rules
     for found in (base(), rendered(), replicas()):
         assert "pods/exec" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        of_kind(TRUST, "Role")["rules"],
+        of_kind(rendered(trust=True), "Role")["rules"][-1:],
+    ],
+    ids=["kustomize", "chart"],
+)
+def test_files_that_agents_share_need_a_right_of_its_own(rules: list[dict[str, Any]]) -> None:
+    """What the doctor looks for where a template has them, and only where it is switched on."""
+    assert rights(rules) == sorted((one.resource, one.verb) for one in doctor.SHARED)
+    for found in (base(), rendered(), replicas()):
+        assert not any("configmaps" in str(d) for d in found if "Role" in d["kind"])
 
 
 def test_the_configuration_with_steps_in_other_containers(tmp_path: pathlib.Path) -> None:
@@ -298,6 +317,7 @@ def test_a_single_broker_is_ended_before_the_next_is_started() -> None:
         *rendered("values-replicas.yaml", inContainer=True),
         *replicas(),
         *documents((EXAMPLES / "exec" / "rbac.yaml").read_text()),
+        *TRUST,
         *NODES,
         *rendered(readNodes=True),
     ],
@@ -445,6 +465,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
     "replicas": (("values-replicas.yaml",), {}),
     "page": (("values-page.yaml",), {}),
     "in-container": ((), {"inContainer": True}),
+    "trust": ((), {"inContainer": True, "trust": True}),
     "nodes": ((), {"readNodes": True}),
     "bare": ((), {"networkPolicy": False, "createAgentsNamespace": False}),
     "pulled": ((), {"imagePullSecrets": [{"name": "registry"}]}),

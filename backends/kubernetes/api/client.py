@@ -36,6 +36,8 @@ _ANEW_S = 60.0  # between two looks at the files that say how the cluster is rea
 _VERSION = re.compile(r"[\w.:-]{1,128}")  # of a resource: a number as yet
 _CONTINUE = 1 << 14  # characters: a token holds a key and a version
 _METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+_NAMES_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_MOST_MAPS = 500  # of an owner's, at a look
 _PATCH = {"Content-Type": "application/merge-patch+json"}
 _EVENTS = 100  # of one pod; equal ones are counted, not repeated
 _EVENTS_LIMIT_S = 2.0  # a look waits for them
@@ -267,6 +269,32 @@ class ApiServer:
         """Delete a secret. Raises NotFound."""
         await self._do("delete", "secrets", name=name)
 
+    # --- config maps ---
+
+    async def create_config_map(self, manifest: Mapping[str, Any]) -> None:
+        """Create a config map; needs a right of its own. Raises AlreadyExists and the others."""
+        await self._do("create", "configmaps", body=manifest)
+
+    async def find_config_map(self, name: str) -> Object | None:
+        """Return one of any owner, with what is in it; by a list, as ``find_pod``."""
+        query = {"fieldSelector": f"metadata.name={name}"}
+        found = await self._json("list", "configmaps", query=query)
+        return next((one for one in _items(found, "ConfigMapList") if isinstance(one, dict)), None)
+
+    async def config_maps(self, selector: str) -> list[Object]:
+        """Return the metadata of those that a selector finds, without what is in them."""
+        query = {"labelSelector": selector, "limit": str(_MOST_MAPS)}
+        found = await self._json(
+            "list", "configmaps", query=query, accept=_NAMES_ALONE, timeout_s=_EVENTS_LIMIT_S
+        )
+        items = _items(found, "PartialObjectMetadataList")
+        return [one for one in items if isinstance(one, dict)]
+
+    async def delete_config_map(self, name: str, *, uid: str) -> None:
+        """Delete this very one. Raises NotFound when it is gone."""
+        body = {"preconditions": {"uid": uid}}
+        await self._do("delete", "configmaps", name=name, body=body)
+
     # --- leases ---
 
     async def get_lease(self, name: str) -> Object:
@@ -322,10 +350,11 @@ class ApiServer:
         body: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
         limit: int = _OBJECT_BYTES,
+        accept: str | None = None,
     ) -> Object:
         limits = aiohttp.ClientTimeout(total=timeout_s or self._settings.request_timeout_s)
         async with self._answer(
-            verb, what, name=name, query=query, body=body, limits=limits
+            verb, what, name=name, query=query, body=body, limits=limits, accept=accept
         ) as told:
             raw = await bodies.read(told, limit)
         try:
@@ -364,6 +393,7 @@ class ApiServer:
         body: Mapping[str, Any] | None = None,
         limits: aiohttp.ClientTimeout,
         hide: list[str] | None = None,
+        accept: str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask; what was refused for who we are, or are told to trust, is found anew for the next.
 
@@ -371,7 +401,14 @@ class ApiServer:
         """
         try:
             async with self._answered(
-                verb, what, name=name, query=query, body=body, limits=limits, hide=hide
+                verb,
+                what,
+                name=name,
+                query=query,
+                body=body,
+                limits=limits,
+                hide=hide,
+                accept=accept,
             ) as answer:
                 yield answer
         except api.BackendError as error:
@@ -403,6 +440,7 @@ class ApiServer:
         body: Mapping[str, Any] | None,
         limits: aiohttp.ClientTimeout,
         hide: list[str] | None,
+        accept: str | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask, once more with a fresh token after a 401; raise what a refusal means.
 
@@ -422,7 +460,9 @@ class ApiServer:
                     self._url(what, name),
                     params=query,
                     json=body,
-                    headers=access.authorization(token) | (_PATCH if verb == "patch" else {}),
+                    headers=access.authorization(token)
+                    | (_PATCH if verb == "patch" else {})
+                    | ({"Accept": accept} if accept else {}),
                     timeout=limits,
                     allow_redirects=False,
                     server_hostname=self._access.server_name,

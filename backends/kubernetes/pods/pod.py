@@ -24,7 +24,7 @@ from backends import api
 from backends.kit import names, runtime, workspaces
 from backends.kubernetes import settings
 from backends.kubernetes.exec import incontainer
-from backends.kubernetes.pods import engine, merge, table, volumes
+from backends.kubernetes.pods import engine, merge, shared, table, volumes
 from outside import quotes
 
 AGENT = "jnlp"
@@ -57,6 +57,7 @@ _TMP_VOLUME = "agent-broker-tmp"
 _TMP = "/tmp"  # noqa: S108 -- of the container
 _COPIED_TO = "/agent-broker/runtime"
 _MI = 1 << 20
+_IN_SECRET = 64 << 10  # bytes of files of ours that each agent has a copy of
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _SHORT = 8
@@ -75,6 +76,7 @@ class Manifests:
     pod: Manifest
     secret_files: Mapping[str, str]
     given_files: Mapping[str, bytes]  # no secrets, and small: they come the same way
+    shared: Manifest | None = None  # the ConfigMap that has them, where they are not small
 
     def __repr__(self) -> str:
         return f"Manifests(name={quotes.shown(self.name)})"
@@ -103,6 +105,16 @@ class Manifests:
             "stringData": dict(self.secret_files),
             **({"data": self._given()} if self.given_files else {}),
         }
+
+
+def is_shared(spec: api.InstanceSpec) -> bool:
+    """Return whether files of ours are too large to be copied for each agent."""
+    return sum(map(len, spec.given_files.values())) > _IN_SECRET
+
+
+def has_secret(spec: api.InstanceSpec) -> bool:
+    """Return whether an instance has a secret of its own."""
+    return bool(spec.secret_files) or (bool(spec.given_files) and not is_shared(spec))
 
 
 def pod_name(name: str) -> str:
@@ -157,11 +169,20 @@ def make(
     _mark(pod, spec, owner, options, guards=_guards(told))
     if spec.avoid:  # after the digest: the same pod, wherever it must not go
         _keep_off(pod["spec"], spec.avoid)
+    files = None
+    if is_shared(spec):  # after the digest: what each launch is given is no part of what it is
+        files = shared.manifest(pod_name(owner), owner_labels(owner), spec.given_files)
+        agent = _found_agent(pod["spec"], options.agent_container)
+        shared.mount(pod["spec"], agent, files)
     secret_files = dict(spec.secret_files)
     if options.in_container:  # after the digest, which leaves secrets out
         secret_files |= _add_program(pod, spec, served, options.agent_container)
     return Manifests(
-        name=pod_name(spec.name), pod=pod, secret_files=secret_files, given_files=spec.given_files
+        name=pod_name(spec.name),
+        pod=pod,
+        secret_files=secret_files,
+        given_files={} if files is not None else spec.given_files,
+        shared=files,
     )
 
 
@@ -243,11 +264,12 @@ def _manifests(
 
 
 def render(spec: api.InstanceSpec, configured: settings.KubernetesSettings, *, owner: str) -> str:
-    """Return pod and secret as YAML; of the secret's files the names alone. Raises Rejected."""
+    """Return what is created as YAML; of files the names alone. Raises Rejected."""
     manifests = _manifests(spec, configured, owner)
     secret = manifests.secret("of the pod, when it is made")
     secret["stringData"] = dict.fromkeys(sorted(secret["stringData"]), "not shown")
-    return str(yaml.safe_dump_all([manifests.pod, secret], sort_keys=False))
+    more = [] if manifests.shared is None else [shared.shown(manifests.shared)]
+    return str(yaml.safe_dump_all([manifests.pod, secret, *more], sort_keys=False))
 
 
 def _options(spec: api.InstanceSpec) -> settings.KubernetesTemplate:
@@ -318,7 +340,7 @@ def _common(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Man
 def _agent(spec: api.InstanceSpec, options: settings.KubernetesTemplate) -> Manifest:
     where = {
         api.SECRETS: _SECRETS_DIR,
-        api.FILES: _SECRETS_DIR,
+        api.FILES: shared.FOLDER if is_shared(spec) else _SECRETS_DIR,
         api.WORK: options.work_directory,
     }
 
@@ -384,7 +406,7 @@ def _complete(
     body: Manifest = pod["spec"]
     body.setdefault("restartPolicy", "Never")  # to remove it is not to ask for Kubernetes' Always
     agent = _found_agent(body, options.agent_container)
-    if spec.secret_files or spec.given_files:
+    if has_secret(spec):
         _add_secret(body, agent, pod_name(spec.name), shared=_group(body) is not None)
     if spec.pipelines is not None and _is_windows(pod):
         raise api.Rejected("docker_pipelines: an engine is for Linux, and the pod for Windows")

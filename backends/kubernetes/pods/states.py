@@ -29,7 +29,7 @@ from backends import api
 from backends.kit import names, runtime
 from backends.kubernetes.api import decoding, errors
 from backends.kubernetes.pods import pod as pods
-from backends.kubernetes.pods import quantities, table
+from backends.kubernetes.pods import quantities, shared, table
 from outside import addresses, counts, text, typed
 
 Pod = Mapping[str, Any]
@@ -113,6 +113,7 @@ class PodSighting:
     memory_limit: int | None = None  # of all its containers together, if each has one; bytes
     guards: tuple[str, ...] = ()  # annotations against eviction that are ours to set and remove
     guarded: tuple[str, ...] = ()  # those of them that are there
+    shared: str = ""  # the name of the files of ours that it mounts, if it does
 
     @property
     def name(self) -> str:
@@ -237,7 +238,13 @@ def _see(pod: Pod) -> PodSighting:
         guarded=tuple(key for key in guards if annotations.get(key) == pods.GUARDS[key]),
         due_at=due_at if stopping and not _holders(pod) else None,
         memory_limit=_memory_limit(pod),
+        shared=_shared(pod),
     )
+
+
+def _shared(pod: Pod) -> str:
+    found = (v for v in entries(part(pod, "spec"), "volumes") if v.get("name") == shared.VOLUME)
+    return next((_name(part(volume, "configMap")) for volume in found), "")
 
 
 def _memory_limit(pod: Pod) -> int | None:

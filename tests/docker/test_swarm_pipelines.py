@@ -13,8 +13,8 @@ import pytest
 from backends import api, registry
 from backends.docker.engine import answers
 from backends.docker.settings import Host
-from backends.docker.swarm import backend, folders, node_folders, service, settings, states
-from backends.kit import names
+from backends.docker.swarm import backend, doctor, folders, node_folders, service, settings, states
+from backends.kit import finding, names
 from tests import programs
 from tests.contract import checks, swarm
 from tests.docker import engines
@@ -314,6 +314,27 @@ async def test_what_a_broker_left_that_died_is_swept(rig, monkeypatch):
 
     await checks.until("its folder is gone", swept, within_s=60)
     assert f"{other.name}-work" in await asyncio.to_thread(rig.left)
+
+
+async def test_the_doctor_says_to_how_many_nodes_it_can_go(rig):
+    """By what their engines say; one that is away is none of them."""
+    agent = rig.agent("a", "true")
+    elsewhere = attrs.evolve(agent, work_dir=f"/elsewhere/volumes/{agent.name}-work/_data")
+    told = settings.SwarmSettings(
+        managers=(Host(url=rig.url),), engines=(Host(url="tcp://127.0.0.1:1"),), timeout_s=20
+    )
+    found = [
+        (one.text, one.verdict)
+        async for one in doctor.examine(
+            told, owner="o", orders={"t": agent, "u": elsewhere}, now=lambda: 0.0
+        )
+        if one.check == "folders"
+    ]
+    of = "of 1 node whose engine can be asked"
+    assert [
+        (f"volumes in {rig.root} (template t): 1 {of}", finding.Grade.OK),
+        (f"volumes in /elsewhere (template u): 0 {of}", finding.Grade.FAIL),
+    ] == found
 
 
 async def test_nobody_is_sent_to_a_node_that_has_its_volumes_elsewhere(rig):

@@ -4,13 +4,14 @@ Each manager by itself; its nodes; of each image what the nodes would be told fo
 needed by a broker at work.
 """
 
+import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from backends import api
 from backends.docker.containers import runtimes
 from backends.docker.engine import client
-from backends.docker.swarm import manager, settings
+from backends.docker.swarm import folders, manager, settings
 from backends.kit import finding
 from outside import counts
 
@@ -48,6 +49,8 @@ async def examine(
             yield await _nodes(able[0])
             async for found in _images(able[0], orders):
                 yield found
+        async for found in _folders(configured, managers, orders):
+            yield found
     finally:
         for one in managers:
             one.close()
@@ -66,6 +69,42 @@ async def _nodes(one: manager.Manager) -> finding.Finding:
     if away:
         return finding.warn("nodes", f"{words}; down: {', '.join(away[:3])}", "docker node ls")
     return finding.ok("nodes", words)
+
+
+async def _folders(
+    configured: settings.SwarmSettings,
+    managers: Sequence[client.Engine],
+    orders: Mapping[str, api.InstanceSpec],
+) -> AsyncIterator[finding.Finding]:
+    """Say to how many nodes agents with the socket of their engine can go."""
+    roots: dict[str, list[str]] = defaultdict(list)
+    for template, order in orders.items():
+        if order.pipelines is not None and order.pipelines.mode == "socket":
+            with contextlib.suppress(ValueError):  # check-config refuses it
+                roots[folders.parts(order.work_dir or "", order.name)[0]].append(template)
+    if not roots:
+        return
+    others = [client.Engine(host, configured) for host in configured.engines]
+    places: dict[str, str] = {}
+    try:
+        for engine in (*managers, *others):
+            with contextlib.suppress(api.BackendError):
+                node, root = await engine.call(client.Lane.READ, engine.swarm_place)
+                places[node] = root
+    finally:
+        for engine in others:
+            engine.close()
+    places.pop("", None)
+    for root, templates in roots.items():
+        fitting = sum(there == root for there in places.values())
+        told = counts.told(len(places), "node whose engine", "nodes whose engines")
+        of = f"template {', '.join(templates)}"
+        words = f"volumes in {root} ({of}): {fitting} of {told} can be asked"
+        if fitting:
+            yield finding.ok("folders", words)
+        else:
+            hint = "`docker info` of a node says Docker Root Dir: put it into remote_fs"
+            yield finding.fail("folders", words, hint, fault="configuration")
 
 
 async def _images(

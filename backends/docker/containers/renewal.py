@@ -135,6 +135,8 @@ class Caches:
             return True
         with self._lock:
             self._told = {one for one in self._told if one[0] != cache.name}
+            # the next one may be of the same second
+            self._sizes = {key: one for key, one in self._sizes.items() if key[0] != cache.name}
         _LOG.info("cache removed", extra={**details, "reason": why})
         return True
 

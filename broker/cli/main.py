@@ -365,12 +365,8 @@ def _orders(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         ("resume", "take back a pause or a drain"),
     ):
         order = _order(subs, name, text)
-        # in our words: argparse breaks this line elsewhere on every Python
-        more = " [--note WORDS]" if name == "resume" else " --note WORDS [--for DURATION]"
-        order.usage = f"%(prog)s [-h] [--config FILE] [--json]{_ONE_OF}{more}"
-        about = order.add_mutually_exclusive_group()
-        about.add_argument("--template", metavar="NAME", help="of this template alone")
-        about.add_argument("--backend", metavar="NAME", help="on this backend alone")
+        more = "[--note WORDS]" if name == "resume" else "--note WORDS [--for DURATION]"
+        _one_of(order, more)
         _note_of(order, required=name != "resume")
         if name != "resume":
             _for_of(order, "how long, as 30m or 2h (default: until it is taken back)")
@@ -397,9 +393,7 @@ def _orders(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     _note_of(unhold)
 
     retry = _order(subs, "retry", "try at once what is set aside or backs off")
-    about = retry.add_mutually_exclusive_group()
-    about.add_argument("--template", metavar="NAME", help="of this template alone")
-    about.add_argument("--backend", metavar="NAME", help="on this backend alone")
+    _one_of(retry, "[--note WORDS]")
     _note_of(retry)
 
     reload = _order(subs, "reload", "have the configuration read again, and say what came of it")
@@ -423,6 +417,14 @@ def _order(
 
 def _for_of(sub: argparse.ArgumentParser, text: str) -> None:
     sub.add_argument("--for", metavar="DURATION", help=text)
+
+
+def _one_of(sub: argparse.ArgumentParser, more: str) -> None:
+    """Add a template or a backend, not both; its line is ours: Pythons break it differently."""
+    sub.usage = f"%(prog)s [-h] [--config FILE] [--json]{_ONE_OF} {more}"
+    about = sub.add_mutually_exclusive_group()
+    about.add_argument("--template", metavar="NAME", help="of this template alone")
+    about.add_argument("--backend", metavar="NAME", help="on this backend alone")
 
 
 def _note_of(sub: argparse.ArgumentParser, *, required: bool = False) -> None:

@@ -114,7 +114,7 @@ def test_nobody_has_it_who_does_not_say_what_it_costs(tmp_path, mode):
             f"mode: socket, {ROOT}",
             {
                 "backend": "services",
-                "more": "swarm: {user: '0', volumes: [{name: v, target: /var/lib/docker}]}",
+                "more": "swarm: {user: '0', volumes: [{name: work, target: /var/lib/docker}]}",
             },
             "swarm.volumes[0].target: with docker_pipelines the engine mounts",
         ),

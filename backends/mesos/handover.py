@@ -26,7 +26,7 @@ import attrs
 
 from backends import api
 from backends.mesos import settings
-from outside import doors, text
+from outside import counts, doors, text
 
 _LOG = logging.getLogger("backends.mesos")
 _PATH = "/handover/"
@@ -106,8 +106,8 @@ class HandoverDoor:
         """
         if len(content) > _GIVEN_MAX:
             raise api.Rejected(
-                f"handover: a file has {len(content)} bytes; allowed: {_GIVEN_MAX}; hint: a "
-                "smaller public_file of `trust`, or public: false"
+                f"handover: a file has {counts.told(len(content), 'byte')}; allowed: "
+                f"{_GIVEN_MAX}; hint: a smaller public_file of `trust`, or public: false"
             )
         return self._kept(name, content, once=False)
 

@@ -448,8 +448,8 @@ class Templates:
             if most and (found := trusting.largest(trust)) > most:
                 self.notes.bad(
                     (*path, "trust"),
-                    f"a file of {found} bytes; backend {backend}, of kind {entry.kind}, "
-                    f"takes {most}",
+                    f"a file of {counts.told(found, 'byte')}; backend {backend}, of kind "
+                    f"{entry.kind}, takes {most}",
                     "a smaller public_file, or public: false",
                 )
             if kind.given_needs and getattr(entry.settings, kind.given_needs) is not None:

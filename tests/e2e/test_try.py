@@ -127,7 +127,7 @@ async def test_one_at_a_time_and_only_what_there_is(made):
     (name,) = tried(made)
     assert made.sim.nodes[name].labels == frozenset()
     item = made.submit("pool")
-    await made.until(lambda: item not in made.open, "the end of a build")
+    await made.until(lambda: item not in {one.id for one in made.open}, "the end of a build")
     assert tried(made) == [name]
     await made.stop(process)
     assert not tried(made)

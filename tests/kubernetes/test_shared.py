@@ -81,7 +81,7 @@ def test_what_is_small_stays_in_the_secret() -> None:
 def test_more_than_it_holds_is_refused() -> None:
     """With both numbers."""
     pod.make(spec(files={"ca": b"x" * (1 << 20)}), owner="ours")
-    with pytest.raises(api.Rejected, match="have 1048577 bytes together; allowed: 1048576"):
+    with pytest.raises(api.Rejected, match="have 1048577 bytes; allowed: 1048576"):
         pod.make(spec(files={"ca": b"x" * ((1 << 20) + 1)}), owner="ours")
 
 

@@ -26,7 +26,7 @@ from backends.docker.containers import caches, container
 from backends.docker.engine import bodies, reference
 from backends.docker.swarm import folders, placement, settings
 from backends.kit import names, pipelines, published, runtime, workspaces
-from outside import quotes
+from outside import counts, quotes
 
 PREFIX, DIGEST, NAME = container.PREFIX, container.DIGEST, container.NAME
 RUNTIME = container.RUNTIME
@@ -254,8 +254,8 @@ def _given_problem(given: Mapping[str, bytes]) -> str | None:
             return f"the file name {quotes.shown(name)} is not a plain name; hint: no '/'"
         if not 0 < len(content) <= _CONFIG_MAX:
             return (
-                f"the file {name} has {len(content)} bytes; a config of a swarm holds 1 to "
-                f"{_CONFIG_MAX}; hint: public: false, or a smaller public_file"
+                f"the file {name} has {counts.told(len(content), 'byte')}; a config of a swarm "
+                f"holds 1 to {_CONFIG_MAX}; hint: public: false, or a smaller public_file"
             )
     return None
 

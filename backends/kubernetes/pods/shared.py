@@ -29,7 +29,7 @@ from attrs import frozen
 
 from backends import api
 from backends.kubernetes.api import errors, rights
-from outside import quotes, text, typed
+from outside import counts, quotes, text, typed
 
 VOLUME = "agent-broker-files"
 FOLDER = "/run/agent-broker-files"
@@ -69,8 +69,8 @@ def manifest(owner: str, labels: Mapping[str, str], files: Mapping[str, bytes]) 
     size = sum(map(len, files.values()))
     if size > LARGEST:
         raise api.Rejected(
-            f"the files that agents share have {size} bytes together; allowed: {LARGEST}, which "
-            "a ConfigMap holds; hint: fewer authorities (trust.public, trust.public_file)"
+            f"the files that agents share have {counts.told(size, 'byte')}; allowed: {LARGEST}, "
+            "which a ConfigMap holds; hint: fewer authorities (trust.public, trust.public_file)"
         )
     texts = {name: one.decode("ascii") for name, one in files.items() if _is_text(one)}
     binary = {

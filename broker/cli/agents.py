@@ -21,7 +21,7 @@ _ASK_S = 15.0
 _EVERY_S = 1.0
 _LISTED_EVERY = 5
 """Looks at the output between two at whether the agent is there: a listing is dear."""
-KEPT = 2000
+KEPT = shared.LINES_KEPT
 """Lines of what was said last: by them what is new is found."""
 _WHERE = "docs/troubleshooting.md"
 

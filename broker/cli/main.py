@@ -7,6 +7,7 @@ a command: those are in the modules beside it, one for each group.
 
 import argparse
 import contextlib
+import importlib
 import math
 import pathlib
 import re
@@ -15,23 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import yarl
+from attrs import frozen
 
 from broker import config, exits, output
-from broker.cli import (
-    agents,
-    completion,
-    configuring,
-    differing,
-    hooking,
-    importing,
-    inspection,
-    ordering,
-    running,
-    runtimes,
-    shared,
-    version,
-    waiting,
-)
+from broker.cli import completion, running, shared, version
 from broker.config import reading, rehearsal, samples, values
 from broker.hook import script
 from broker.status import terminal
@@ -44,6 +32,23 @@ _ONE_OF = " [--template NAME | --backend NAME]"
 _JOB_MAX = 2048  # characters: of an address, too
 
 Command = Callable[[argparse.Namespace], None]
+
+
+@frozen
+class Later:
+    """A command whose module is imported when it is called: a broker at rest holds none."""
+
+    module: str  # beside this one
+    name: str
+
+    def resolved(self) -> Command:
+        """Return the function itself."""
+        found: Command = getattr(importlib.import_module(f"broker.cli.{self.module}"), self.name)
+        return found
+
+    def __call__(self, options: argparse.Namespace) -> None:
+        """Run it."""
+        self.resolved()(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -179,7 +184,7 @@ def parser() -> argparse.ArgumentParser:
     _json_of(demo)
 
     check = _command(
-        subs, "check-config", configuring.check_config, "read the configuration, only"
+        subs, "check-config", Later("configuring", "check_config"), "read the configuration, only"
     )
     _config_of(check)
     check.add_argument(
@@ -189,7 +194,9 @@ def parser() -> argparse.ArgumentParser:
 
     _planning(subs)
 
-    explain = _command(subs, "explain", configuring.explain, "say which template serves a label")
+    explain = _command(
+        subs, "explain", Later("configuring", "explain"), "say which template serves a label"
+    )
     explain.add_argument("label", metavar="LABEL", help="a label expression; '' for no label")
     explain.add_argument(
         "--job", metavar="NAME", help="of a build of this job: its full name, as team-a/app"
@@ -202,13 +209,19 @@ def parser() -> argparse.ArgumentParser:
     _orders(subs)
 
     diff = _command(
-        subs, "diff", differing.diff, "say what a reload of the running broker would change"
+        subs,
+        "diff",
+        Later("differing", "diff"),
+        "say what a reload of the running broker would change",
     )
     _config_of(diff)
     _json_of(diff)
 
     sweep = _command(
-        subs, "sweep", inspection.sweep, "find, and with --yes remove, what is left over"
+        subs,
+        "sweep",
+        Later("inspection", "sweep"),
+        "find, and with --yes remove, what is left over",
     )
     _config_of(sweep)
     sweep.add_argument(
@@ -222,7 +235,10 @@ def parser() -> argparse.ArgumentParser:
     _json_of(sweep)
 
     doctor = _command(
-        subs, "doctor", inspection.doctor, "check the controller, permissions, ports and backends"
+        subs,
+        "doctor",
+        Later("inspection", "doctor"),
+        "check the controller, permissions, ports and backends",
     )
     _config_of(doctor)
     doctor.add_argument(
@@ -237,7 +253,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _json_of(doctor)
 
-    init = _command(subs, "init", configuring.init, "write a configuration with comments")
+    init = _command(
+        subs, "init", Later("configuring", "init"), "write a configuration with comments"
+    )
     init.add_argument("path", nargs="?", type=pathlib.Path, default=shared.CONFIG, metavar="PATH")
     init.add_argument(
         "--backend",
@@ -249,7 +267,10 @@ def parser() -> argparse.ArgumentParser:
     _making(subs)
     _hooking(subs)
     _command(
-        subs, "schema", configuring.schema, "print the configuration's JSON Schema, for editors"
+        subs,
+        "schema",
+        Later("configuring", "schema"),
+        "print the configuration's JSON Schema, for editors",
     )
     complete = _command(subs, "completion", _complete, "print a script that completes in a shell")
     complete.add_argument("shell", choices=completion.NAMES, help="for which shell")
@@ -261,7 +282,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _showing(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     render = _command(
-        subs, "render", configuring.render, "show what a backend would create for a template"
+        subs,
+        "render",
+        Later("configuring", "render"),
+        "show what a backend would create for a template",
     )
     render.add_argument("template", metavar="TEMPLATE", help="name of a template")
     render.add_argument(
@@ -291,7 +315,7 @@ def _hooking(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     ways = hook.add_subparsers(
         prog=hook.prog, metavar="WAY", required=True, help=argparse.SUPPRESS
     )
-    show = _command(ways, "print", hooking.show, "print its script, for init.groovy.d")
+    show = _command(ways, "print", Later("hooking", "show"), "print its script, for init.groovy.d")
     _config_of(show)
     show.add_argument(
         "--with-key",
@@ -300,15 +324,17 @@ def _hooking(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         f"{script.KEY_VARIABLE}, or $JENKINS_HOME/{script.KEY_FILE})",
     )
     for name, command, words in (
-        ("install", hooking.install, "put it in by the script console"),
-        ("remove", hooking.remove, "take it out by the script console"),
+        ("install", Later("hooking", "install"), "put it in by the script console"),
+        ("remove", Later("hooking", "remove"), "take it out by the script console"),
     ):
         _config_of(_command(ways, name, command, words))
     hook.epilog = _listed(ways)
 
 
 def _watching(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
-    status = _command(subs, "status", inspection.status, "ask the running broker why builds wait")
+    status = _command(
+        subs, "status", Later("inspection", "status"), "ask the running broker why builds wait"
+    )
     _page_of(status)
     status.add_argument(
         "--watch",
@@ -323,19 +349,23 @@ def _watching(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     )
     _json_of(status)
 
-    why = _command(subs, "why", waiting.why, "say what a build waits for, and waited for so far")
+    why = _command(
+        subs, "why", Later("waiting", "why"), "say what a build waits for, and waited for so far"
+    )
     why.add_argument(
         "what", type=_item_or_job, metavar="ITEM|JOB", help="the number of an item, or a job"
     )
     _page_of(why)
     _json_of(why)
 
-    describe = _command(subs, "describe", agents.describe, "say all that is known of one agent")
+    describe = _command(
+        subs, "describe", Later("agents", "describe"), "say all that is known of one agent"
+    )
     describe.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
     _config_of(describe)
     _json_of(describe)
 
-    logs = _command(subs, "logs", agents.logs, "show what an agent has written")
+    logs = _command(subs, "logs", Later("agents", "logs"), "show what an agent has written")
     logs.add_argument("agent", type=_agent, metavar=completion.AGENT, help="its name")
     _config_of(logs)
     _follow_of(logs, "also what it writes from now on, until it is gone, and of what")
@@ -344,12 +374,15 @@ def _watching(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
         type=_lines,
         default=100,
         metavar="N",
-        help=f"so many of its last lines, {agents.KEPT} at most (default: 100)",
+        help=f"so many of its last lines, {shared.LINES_KEPT} at most (default: 100)",
     )
     _json_of(logs)
 
     events = _command(
-        subs, "events", inspection.events, "say what the running broker did of late, and why"
+        subs,
+        "events",
+        Later("inspection", "events"),
+        "say what the running broker did of late, and why",
     )
     _page_of(events)
     _follow_of(events, "also what it does from now on, until Ctrl-C")
@@ -397,10 +430,12 @@ def _orders(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     _note_of(retry)
 
     reload = _order(subs, "reload", "have the configuration read again, and say what came of it")
-    reload.set_defaults(command=ordering.reload)
+    reload.set_defaults(command=Later("ordering", "reload"))
     _note_of(reload)
 
-    listed = _command(subs, "orders", ordering.show, "list what people have ordered, and stands")
+    listed = _command(
+        subs, "orders", Later("ordering", "show"), "list what people have ordered, and stands"
+    )
     _page_of(listed)
     _json_of(listed)
 
@@ -408,7 +443,7 @@ def _orders(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
 def _order(
     subs: "argparse._SubParsersAction[_ArgumentParser]", name: str, text: str
 ) -> argparse.ArgumentParser:
-    sub = _command(subs, name, ordering.give, text)
+    sub = _command(subs, name, Later("ordering", "give"), text)
     sub.set_defaults(order=name)
     _config_of(sub)
     _json_of(sub)
@@ -456,8 +491,8 @@ def _item_or_job(text: str) -> str:
 
 def _lines(text: str) -> int:
     number = _number(text)
-    if number > agents.KEPT:
-        raise _wrong(text, f"a number from 1 to {agents.KEPT}")
+    if number > shared.LINES_KEPT:
+        raise _wrong(text, f"a number from 1 to {shared.LINES_KEPT}")
     return number
 
 
@@ -483,7 +518,7 @@ def _importing(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     imports = _command(
         subs,
         "import",
-        importing.import_clouds,
+        Later("importing", "import_clouds"),
         "make a configuration of the clouds of Jenkins' plugins",
     )
     imports.add_argument(
@@ -502,7 +537,10 @@ def _importing(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
 
 def _building(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     runtime = _command(
-        subs, "runtime", runtimes.runtime, "make the Java that `inject` brings into any image"
+        subs,
+        "runtime",
+        Later("runtimes", "runtime"),
+        "make the Java that `inject` brings into any image",
     )
     runtime.add_argument("action", choices=("build",), help="make one of this machine's JDK")
     _config_of(runtime)
@@ -559,7 +597,10 @@ def _image(text: str) -> str:
 
 def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     plan = _command(
-        subs, "plan", inspection.plan, "show what would be done now, and why; do nothing"
+        subs,
+        "plan",
+        Later("inspection", "plan"),
+        "show what would be done now, and why; do nothing",
     )
     _config_of(plan)
     plan.add_argument(
@@ -574,7 +615,10 @@ def _planning(subs: "argparse._SubParsersAction[_ArgumentParser]") -> None:
     _json_of(plan)
 
     record = _command(
-        subs, "record", inspection.record, "write what is seen to a file, to be replayed"
+        subs,
+        "record",
+        Later("inspection", "record"),
+        "write what is seen to a file, to be replayed",
     )
     record.add_argument("path", type=pathlib.Path, metavar="FILE", help="a new file")
     _config_of(record)

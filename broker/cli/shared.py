@@ -18,6 +18,8 @@ from broker.config import kinds, loading
 from broker.status import terminal
 
 CONFIG = pathlib.Path("broker.yaml")
+LINES_KEPT = 2000
+"""Lines of an agent's output that a command looks at, at most."""
 
 
 def files_of(options: argparse.Namespace) -> Sequence[pathlib.Path]:

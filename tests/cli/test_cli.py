@@ -544,3 +544,17 @@ def test_who_asks_with_a_broken_file_is_told_of_the_address(tmp_path, capsys, co
     assert "not YAML" in wrong
     assert "keeps the configuration that it read last" in way
     assert "hint: --url http://HOST:PORT" in way
+
+
+def test_every_command_that_comes_later_is_there():
+    """Its module is imported when it is called, so a name that is wrong would be seen then only."""
+    parsers, later = [cli.parser()], []
+    while parsers:
+        parser = parsers.pop()
+        later.append(parser.get_default("command"))
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    found = [command.resolved() for command in later if isinstance(command, cli.Later)]
+    assert len(found) > 20
+    assert all(map(callable, found))

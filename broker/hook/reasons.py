@@ -8,6 +8,7 @@ up is said at once. Pure.
 from collections.abc import Iterable, Mapping
 
 from broker.core import model
+from outside import text
 
 FIRST_S = 5.0
 EVERY_S = 60.0
@@ -39,6 +40,7 @@ def lines(
         known = after.get(one.item)
         is_due = known is None or now - known[1] >= EVERY_S or one.last
         if is_due and (known is None or known[0] != one.text):
-            due.append((one.item, one.text[:_LENGTH]))
+            # it may quote what others wrote, and goes where many read it
+            due.append((one.item, text.clean(one.text, _LENGTH)))
             after[one.item] = (one.text, now)
     return tuple(due), after

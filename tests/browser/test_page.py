@@ -3,7 +3,6 @@
 ``make browser``; ``PICTURES=DIR`` keeps what was seen.
 """
 
-import asyncio
 import contextlib
 import importlib.resources
 import importlib.util
@@ -194,25 +193,3 @@ async def test_a_broker_that_is_gone_is_said_to_be(tmp_path):
         await server.aclose()
         await tab.until("document.documentElement.classList.contains('away')", within_s=60)
         assert "3 waiting" in await tab.run("document.body.innerText")
-
-
-async def test_five_thousand_agents_hold_the_loop_for_a_tenth_of_a_second(
-    tmp_path, record_property
-):
-    """Told, not judged: a time is no test; docs/performance.md has the figure."""
-    source = crowd(5000, 5000)
-    server = Server(source, metrics=lambda: (b"", "text/plain"))
-    url = await server.start(host="127.0.0.1", port=0)
-    longest, clock = 0.0, asyncio.get_running_loop().time
-    try:
-        async with chromium.tab(tmp_path) as tab:
-            going = asyncio.ensure_future(tab.go(url))
-            while not going.done():
-                began = clock()
-                await asyncio.sleep(0.001)
-                longest = max(longest, clock() - began)
-            await going
-    finally:
-        await server.aclose()
-    record_property("longest_s", longest)
-    print(f"the loop was held for {longest:.3f} s at most")

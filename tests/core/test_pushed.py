@@ -78,6 +78,13 @@ def test_memory_is_bounded():
     assert min(kept) == 5
 
 
+def test_labels_are_bounded_while_nobody_can_say_which_items_are_gone():
+    """The controller is away, and its hook goes on and on."""
+    told = [event(number, label="a") for number in range(pushed.MOST + 5)]
+    labels = pushed.labels({}, told)
+    assert len(pushed.labels(labels, told[:3])) == pushed.MOST
+
+
 def test_labels_stay_as_long_as_their_items():
     """No label is a label, too."""
     told = [event(1, label="a"), event(2, label=None), event(3, label="c"), event(3, stage=None)]

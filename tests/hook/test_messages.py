@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import time
 
 import pytest
 
@@ -117,13 +116,10 @@ def test_what_is_no_message(body):
         messages.parsed(body, now=NOW)
 
 
-def test_a_message_of_a_megabyte_costs_little():
+def test_of_a_message_of_a_megabyte_a_part_is_read():
     """Of events and names only so many are read."""
     events = [event(id=number, label="x" * 50) for number in range(8000)]
     body = json.dumps(
         {"hook": 1, "owner": "o", "session": "s", "sent_ms": 1, "events": events}
     ).encode()
-    began = time.process_time()
-    message = messages.parsed(body, now=NOW)
-    assert len(message.events) == messages.EVENTS_MAX
-    assert time.process_time() - began < 5.0
+    assert len(messages.parsed(body, now=NOW).events) == messages.EVENTS_MAX

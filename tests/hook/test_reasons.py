@@ -3,6 +3,7 @@
 from broker.core import model
 from broker.core.model import ItemId, Stage, WaitReason
 from broker.hook import reasons
+from outside import secrets
 
 STEP = "org.jenkinsci.plugins.workflow.support.steps.ExecutorStepExecution$PlaceholderTask"
 SINCE = 100.0
@@ -40,6 +41,15 @@ def test_another_reason_comes_after_a_minute():
     lines, told = due(told, SINCE + 71, "another")
     assert lines == ((1, "another"),)
     assert due(told, SINCE + 100, "full")[0] == ()
+
+
+def test_a_line_is_one_line_and_holds_no_secret():
+    """Whatever the reason quotes: it is printed into a log that others read."""
+    secrets.register("hunter2-hunter2")
+    ((_, line),), _ = due({}, SINCE + 10, "a\nb \x1b[8mha:\u202e hunter2-hunter2 " + "x" * 5000)
+    assert line.isprintable()
+    assert "hunter2" not in line
+    assert len(line) <= 500
 
 
 def test_only_steps_have_a_log_before_they_run():

@@ -16,8 +16,8 @@ KEY = "k" * 32
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    """No key is looked for in what the tests print."""
+def connections(monkeypatch):
+    """Those of each test are its own."""
     monkeypatch.setattr("tests.status.test_page_door.GUESTS", [])
 
 

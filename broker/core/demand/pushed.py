@@ -43,14 +43,14 @@ def still(pushed: Pushed, view: model.ControllerView) -> Pushed:
 def labels(
     before: Mapping[ItemId, str | None], events: Iterable[QueueEvent]
 ) -> dict[ItemId, str | None]:
-    """Return the exact label of each item that was told of and may still wait."""
+    """Return the exact label of each item that was told of and may wait; ``MOST`` at most."""
     after = dict(before)
     for event in events:
         if event.stage is None:
             after.pop(event.id, None)
         else:
             after[event.id] = event.label
-    return after
+    return dict(list(after.items())[-MOST:]) if len(after) > MOST else after
 
 
 def labels_kept(
